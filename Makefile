@@ -1,0 +1,52 @@
+# make demo    trains a first model on this machine
+# make test    the one check: format, lint, types, borders, examples, doctests, tests
+# make format  lets ruff rewrite what it can
+#
+# Both use .venv, made with $(PYTHON) and renewed when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# Holds for pip's own build environments too, so that every set-up builds with the same tools.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+
+.DEFAULT_GOAL := test
+.PHONY: demo test format
+.NOTPARALLEL:
+
+demo: $(VENV)/.installed
+	$(BIN)/hanse run
+
+test: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy src $(wildcard examples/*.py)
+	$(BIN)/lint-imports --no-logo
+	@mkdir -p $(VENV)/examples
+	@for example in $(wildcard examples/*.py); do \
+		echo "python $$example"; \
+		(cd $(VENV)/examples && ../bin/python -W error ../../$$example) || exit 1; \
+	done
+	$(BIN)/pytest
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
+	$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Hanse needs Python 3.11 or later; '$(PYTHON)' is not one." >&2; \
+		echo "Name another, for example: make demo PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
