@@ -1,0 +1,88 @@
+"""Buffered asynchronous aggregation.
+
+Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek, Huba, "Federated learning with buffered asynchronous
+aggregation", AISTATS 2022, arXiv 2106.06639, Algorithm 1.
+"""
+
+from typing import Any
+
+from hanse.algorithms.works import local_sgd, uniform
+from hanse.core.algorithm import Algorithm
+from hanse.core.chain import Transform
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.learner import Steps
+from hanse.core.program import Channel, Close, Discount, Program, collect, dispatch, sample
+from hanse.core.reducers import Reducer, mean
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors, tree_map
+from hanse.core.values import value
+
+__all__ = ["fed_buff"]
+
+
+@value
+class Buffered:
+    """The model, its version, and how many tickets are in flight."""
+
+    params: Tensors
+    version: int
+    in_flight: int
+
+
+@value
+class fed_buff(Algorithm[Buffered]):
+    """Clients train without waiting for each other; the server steps whenever `buffer_size` have answered.
+
+        w <- w + server_lr * (1/K) sum_k (1 + staleness_k)^-1/2 (w_k - w_start,k)
+
+    Converges to a neighbourhood of the optimum of the uniformly weighted objective, as FedAvg does, biased
+    towards fast devices.
+
+    Args:
+      lr: the clients' step size.
+      concurrency: clients that train at the same time.
+      buffer_size: K, contributions a server step waits for.
+      epochs: local passes over the data.
+      batch_size: local batch; None: all of a client's examples.
+      server_lr: step size on the buffered update.
+      discount: of stale contributions.
+      uplink: transforms of the updates, first to last.
+      into: the reducer.
+    """
+
+    lr: float = 0.1
+    concurrency: int = 20
+    buffer_size: int = 10
+    epochs: int = 1
+    batch_size: int | None = 10
+    server_lr: float = 1.0
+    discount: Discount = Discount()
+    uplink: tuple[Transform, ...] = ()
+    into: Reducer[Any] = mean()
+
+    def __post_init__(self) -> None:
+        Steps(self.lr, self.epochs, self.batch_size)
+        if not 1 <= self.buffer_size <= self.concurrency:
+            raise InvalidInput(
+                f"buffer_size is {self.buffer_size} with concurrency {self.concurrency}; "
+                "write at least 1 and at most as many as train at the same time"
+            )
+
+    def init(self, params: Tensors, key: Key) -> Buffered:
+        return Buffered(params, 0, 0)
+
+    def round(self, state: Buffered, key: Key) -> Program[Buffered]:
+        params, version = state.params, state.version
+        work = local_sgd(Steps(self.lr, self.epochs, self.batch_size), uniform())
+        update = Channel(Spec.of(params), self.uplink, self.into)
+        free = yield from sample(key, count=self.concurrency - state.in_flight)
+        sent = yield from dispatch(work, free.cohort, {"params": params}, key, version=version, update=update)
+        got = yield from collect(close=Close(goal=self.buffer_size), version=version, discount=self.discount)
+        in_flight = state.in_flight + len(sent.tickets) - len(got.counted) - len(got.dropped)
+        if not got.counted:
+            return Buffered(params, version, in_flight)
+        total = got["update"]
+        step = self.server_lr * total.weight / total.count
+        moved = tree_map(lambda w, u: w + w.dtype.type(step) * u, params, total.values)
+        return Buffered(moved, version + 1, in_flight)

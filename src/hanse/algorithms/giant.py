@@ -1,0 +1,121 @@
+"""GIANT: globally improved approximate Newton.
+
+Wang, Roosta, Xu, Mahoney, "GIANT: Globally improved approximate Newton method for distributed
+optimization", NeurIPS 2018, arXiv 1709.03528, Algorithms 1 and 2.
+"""
+
+import numpy as np
+
+from hanse.algorithms.works import gradient
+from hanse.core.algorithm import Algorithm, Model
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner
+from hanse.core.program import Channel, Program, gather, sample
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Tensors, dot, tree_map, zeros_like
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["giant"]
+
+
+@value
+class newton_direction(Work[Learner, Examples]):
+    """Solves H_k p = g by conjugate gradients, g being the global gradient; emits "direction"."""
+
+    num_iterations: int
+    tolerance: float
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        params, slope = shared["params"], shared["gradient"]
+        solution: Tensors = zeros_like(slope)
+        residual = towards = slope
+        rho = dot(residual, residual)
+        enough = self.tolerance**2 * rho
+        for _ in range(self.num_iterations):
+            if rho <= enough:
+                break
+            curved = learner.hessian_vector(params, data, towards)
+            alpha = rho / dot(towards, curved)
+            solution = _add(solution, towards, alpha)
+            residual = _add(residual, curved, -alpha)
+            rho, before = dot(residual, residual), rho
+            towards = _add(residual, towards, rho / before)
+        return {"direction": Part(solution, float(len(data)))}, memory
+
+
+@value
+class objectives_along(Work[Learner, Examples]):
+    """The client's objective at params - step * direction for several steps; emits "objectives"."""
+
+    steps: tuple[float, ...]
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        params, direction = shared["params"], shared["direction"]
+        losses = [learner.objective(_add(params, direction, -step), data) for step in (0.0, *self.steps)]
+        return {"objectives": Part({"objectives": np.array(losses)}, float(len(data)))}, memory
+
+
+@value
+class giant(Algorithm[Model]):
+    """An approximate Newton step from the mean of the clients' directions, with a line search.
+
+        g = mean(grad F_k(w));   p = mean(H_k(w)^-1 g);   w <- w - a p
+
+    a is the largest of `steps` that satisfies Armijo's condition F(w - a p) <= F(w) - c a <p, g>, or the
+    smallest. Converges to the pooled optimum of a strongly convex objective. Three exchanges a round.
+
+    Args:
+      fraction: of the clients in each round; the guarantees are for 1.
+      num_iterations: of conjugate gradients at most.
+      tolerance: they stop once the residual has shrunk by this factor.
+      steps: tried by the line search, largest first.
+      armijo: c.
+    """
+
+    fraction: float = 1.0
+    num_iterations: int = 100
+    tolerance: float = 1e-6
+    steps: tuple[float, ...] = tuple(0.5**i for i in range(10))
+    armijo: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.num_iterations < 1:
+            raise InvalidInput(f"num_iterations is {self.num_iterations}; write at least 1")
+        if not self.steps or min(self.steps) <= 0:
+            raise InvalidInput(f"steps is {self.steps}; write step sizes above 0, largest first")
+
+    def init(self, params: Tensors, key: Key) -> Model:
+        return Model(params)
+
+    def round(self, state: Model, key: Key) -> Program[Model]:
+        params = state.params
+        like_params = Channel(Spec.of(params))
+        per_step = Channel(Spec({"objectives": TensorSpec((1 + len(self.steps),), "float64")}))
+        cohort = (yield from sample(key, fraction=self.fraction)).cohort
+
+        got = yield from gather(gradient(), cohort, {"params": params}, key.fold(1), gradient=like_params)
+        slope = got["gradient"].values
+        solve = newton_direction(self.num_iterations, self.tolerance)
+        shared = {"params": params, "gradient": slope}
+        got = yield from gather(solve, cohort, shared, key.fold(2), direction=like_params)
+        direction = got["direction"].values
+        search = objectives_along(self.steps)
+        shared = {"params": params, "direction": direction}
+        got = yield from gather(search, cohort, shared, key.fold(3), objectives=per_step)
+        losses = got["objectives"].values["objectives"]
+
+        descent = self.armijo * dot(direction, slope)
+        enough = (
+            a for a, loss in zip(self.steps, losses[1:], strict=True) if loss <= losses[0] - a * descent
+        )
+        return Model(_add(params, direction, -next(enough, self.steps[-1])))
+
+
+def _add(a: Tensors, b: Tensors, scale: float) -> Tensors:
+    return tree_map(lambda x, y: x + x.dtype.type(scale) * y, a, b)

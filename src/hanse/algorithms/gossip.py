@@ -1,0 +1,112 @@
+"""Decentralised parallel stochastic gradient descent: no server, peers average with their neighbours.
+
+Lian, Zhang, Zhang, Hsieh, Zhang, Liu, "Can decentralized algorithms outperform centralized algorithms?",
+NeurIPS 2017, arXiv 1705.09056, Algorithm 1.
+"""
+
+import numpy as np
+
+from hanse.core.algorithm import Algorithm
+from hanse.core.errors import InvalidInput, NotReady
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner
+from hanse.core.program import Channel, Program, gather
+from hanse.core.reducers import stack
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors, tree_map
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["gossip"]
+
+
+@value
+class Peer:
+    """A peer's own model after so many steps."""
+
+    params: Tensors
+    step: int
+
+
+def _shown(step: int) -> str:
+    return f"shown/{step}"
+
+
+@value
+class step_and_show(Work[Learner, Examples]):
+    """At the peer itself: w = mixed - lr grad F(params); shows it to its neighbours as the given step's."""
+
+    step: int
+    lr: float
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        slope = learner.gradient(shared["params"], data)
+        moved = tree_map(lambda w, g: w - w.dtype.type(self.lr) * g, shared["mixed"], slope)
+        before = {name: v for name, v in memory.items() if name == _shown(self.step - 1)}
+        return {"params": Part(moved)}, {**before, _shown(self.step): moved}
+
+
+@value
+class look(Work[Learner, Examples]):
+    """At a neighbour: what it shows as the given step's. A neighbour that is not there yet answers later."""
+
+    step: int
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        if _shown(self.step) not in memory:
+            raise NotReady(f"step {self.step} is not done here yet")
+        return {"params": Part(memory[_shown(self.step)])}, memory
+
+
+@value
+class gossip(Algorithm[Peer]):
+    """One peer's program: mix with the neighbours' models, then one gradient step.
+
+        w_i <- sum_j W_ij w_j - lr grad F_i(w_i)
+
+    The mean over peers moves as in gradient descent if W is doubly stochastic; the peers' distance to it
+    shrinks by W's second largest eigenvalue a step. At a fixed step size the peers end near, not at, the
+    optimum of the uniformly weighted objective. In the first step nothing is mixed: all begin alike.
+
+    Args:
+      me: the peer that performs this program.
+      weights: row W_i by neighbour; `me` included; they sum to 1.
+      lr: step size.
+    """
+
+    me: int
+    weights: tuple[tuple[int, float], ...]
+    lr: float = 0.1
+
+    def __post_init__(self) -> None:
+        total = sum(weight for _, weight in self.weights)
+        if abs(total - 1.0) > 1e-9 or self.me not in dict(self.weights):
+            raise InvalidInput(
+                f"the weights of peer {self.me} are {self.weights}; name it and its neighbours, summing to 1"
+            )
+
+    def init(self, params: Tensors, key: Key) -> Peer:
+        return Peer(params, 0)
+
+    def round(self, state: Peer, key: Key) -> Program[Peer]:
+        like_params = Spec.of(state.params)
+        mixed: Tensors = state.params
+        if state.step > 0:
+            weights = dict(self.weights)
+            own = weights.pop(self.me)
+            collected = Channel(like_params, into=stack())
+            got = yield from gather(look(state.step), tuple(weights), {}, key.fold(1), params=collected)
+            theirs = got["params"].values
+            shares = np.array([weights[int(neighbour)] for neighbour in got.parties])
+            mixed = {
+                name: w.dtype.type(own) * w + np.tensordot(shares.astype(w.dtype), theirs[name], 1)
+                for name, w in state.params.items()
+            }
+        shared = {"params": state.params, "mixed": mixed}
+        work = step_and_show(state.step + 1, self.lr)
+        got = yield from gather(work, (self.me,), shared, key.fold(2), params=Channel(like_params))
+        return Peer(got["params"].values, state.step + 1)

@@ -1,0 +1,95 @@
+"""Works that several algorithms share: what one client computes in one exchange."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from hanse.core.algorithm import Evaluate
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner, Steps
+from hanse.core.program import Channel, Program, gather
+from hanse.core.reducers import sum as sum_
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Tensors
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
+
+__all__ = ["Weighting", "by_examples", "evaluate", "evaluation", "gradient", "local_sgd", "uniform"]
+
+
+class Weighting(ABC):
+    """How much a client counts."""
+
+    @abstractmethod
+    def of(self, num_examples: int) -> float:
+        """The weight of a client with so many examples."""
+
+
+@value
+class by_examples(Weighting):
+    """In proportion to its examples: every example counts alike."""
+
+    def of(self, num_examples: int) -> float:
+        return float(num_examples)
+
+
+@value
+class uniform(Weighting):
+    """Every client counts alike."""
+
+    def of(self, num_examples: int) -> float:
+        return 1.0
+
+
+@value
+class local_sgd(Work[Learner, Examples]):
+    """Stochastic gradient descent from the broadcast "params"; emits "update", own less broadcast."""
+
+    trains_within = frozenset({"update"})
+
+    steps: Steps
+    weighting: Weighting = by_examples()
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        space = shared.spaces.get("update")
+        update = learner.local_sgd(shared["params"], data, self.steps, keys.public, space=space)
+        return {"update": Part(update, self.weighting.of(len(data)))}, memory
+
+
+@value
+class gradient(Work[Learner, Examples]):
+    """The gradient of the client's objective at the broadcast "params"; emits "gradient"."""
+
+    weighting: Weighting = by_examples()
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        slope = learner.gradient(shared["params"], data)
+        return {"gradient": Part(slope, self.weighting.of(len(data)))}, memory
+
+
+@value
+class evaluate(Work[Learner, Examples]):
+    """Sums of the learner's metrics over the party's examples; emits "metrics"."""
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        sums = learner.evaluate(shared["params"], data)
+        return {"metrics": Part({name: np.asarray(v, np.float64) for name, v in sums.items()})}, memory
+
+
+def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> Evaluate:
+    """A program that measures parameters over the examples of some parties: means of metrics."""
+    names = (*learner.metrics, "count")
+    channel = Channel(Spec({name: TensorSpec((), "float64") for name in names}), into=sum_())
+
+    def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:
+        got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=channel)
+        sums = got["metrics"].values
+        return {name: float(sums[name] / sums["count"]) for name in learner.metrics}
+
+    return measure

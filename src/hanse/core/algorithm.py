@@ -1,0 +1,171 @@
+"""Algorithms, and the program that leads one from round to round."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import field, replace
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
+from hanse.core.keys import Key
+from hanse.core.program import Program, commit
+from hanse.core.tensors import Tensors, all_finite
+from hanse.core.values import value
+
+__all__ = ["Algorithm", "Evaluate", "Model", "Progress", "Stop", "training"]
+
+
+@value
+class Model:
+    """The state of algorithms that remember nothing but the model. Every state has `params`."""
+
+    params: Tensors
+
+
+S = TypeVar("S", bound=Any)
+
+
+class Algorithm(ABC, Generic[S]):
+    """A paper: what happens in one round, as a program."""
+
+    @abstractmethod
+    def init(self, params: Tensors, key: Key) -> S:
+        """The state before the first round. It has an attribute `params`."""
+
+    @abstractmethod
+    def round(self, state: S, key: Key) -> Program[S]:
+        """One round: yields commands, receives events, returns the next state.
+
+        Draws only from `key`, which is fresh in each round. An exchange that too few answer raises
+        RoundAbandoned through it: the next round starts from the same state.
+        """
+
+
+HIGHER_IS_BETTER = frozenset({"accuracy"})
+
+
+@value
+class Stop:
+    """When a run ends before its last round.
+
+    Args:
+      metric: what is watched; "accuracy" is better when higher, all others when lower.
+      target: stop once it is this good.
+      patience: stop after so many evaluations in a row without a new best.
+    """
+
+    metric: str = "accuracy"
+    target: float | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.patience is not None and self.patience < 1:
+            raise InvalidInput(f"patience is {self.patience}; write at least 1 evaluation")
+
+    def better(self, new: float, old: float) -> bool:
+        """Whether `new` is better than `old`."""
+        return new > old if self.metric in HIGHER_IS_BETTER else new < old
+
+    def reached(self, new: float) -> bool:
+        """Whether the target is reached."""
+        return self.target is not None and (new == self.target or self.better(new, self.target))
+
+
+@value
+class Progress(Generic[S]):
+    """Where a run stands: all that is needed to go on.
+
+    Args:
+      round: rounds done.
+      state: the algorithm's.
+      first: the metrics before the first round.
+      best: the best value of the watched metric and the round it came from.
+      target_round: the first round that reached the target.
+      stopped: why the run ended before its last round.
+    """
+
+    round: int
+    state: S
+    first: Mapping[str, float] = field(default_factory=dict)
+    best: tuple[float, int] | None = None
+    num_worse: int = 0
+    target_round: int | None = None
+    stopped: str | None = None
+
+
+Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
+"""A program that measures parameters."""
+
+BLOWN_UP = 1000.0
+"""A loss that exceeds the initial one by this factor will not come back."""
+
+
+def training(
+    algorithm: Algorithm[S],
+    progress: Progress[S],
+    key: Key,
+    *,
+    rounds: int,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 1,
+    stop: Stop = Stop(),
+) -> Program[Progress[S]]:
+    """Leads an algorithm from where `progress` stands to its last round; each round ends in a Commit.
+
+    The parameters are measured before the first round, every `evaluate_every` rounds, and at the end.
+
+    Raises: Diverged: if the loss or the parameters leave the finite numbers, or the loss exceeds the
+      initial one a thousandfold.
+    """
+    if progress.round == 0 and evaluate is not None and not progress.first:
+        metrics = yield from evaluate(progress.state.params, key.fold("evaluate", 0))
+        progress = _judge(progress, metrics, stop)
+        yield from commit(0, progress, metrics)
+    while progress.round < rounds and progress.stopped is None:
+        number = progress.round + 1
+        metrics, abandoned = {}, None
+        try:
+            state = yield from algorithm.round(progress.state, key.fold("round", number))
+            progress = replace(progress, round=number, state=state)
+        except RoundAbandoned as reason:
+            abandoned = str(reason)
+            progress = replace(progress, round=number)
+        if evaluate is not None and (number % evaluate_every == 0 or number == rounds):
+            metrics = yield from evaluate(progress.state.params, key.fold("evaluate", number))
+        _check_finite(progress, metrics, abandoned)
+        progress = _judge(progress, metrics, stop)
+        yield from commit(number, progress, metrics, abandoned)
+    return progress
+
+
+def _check_finite(progress: Progress[Any], metrics: Mapping[str, float], abandoned: str | None) -> None:
+    loss, first = metrics.get("loss", 0.0), progress.first.get("loss", math.inf)
+    if abandoned is not None and "not finite" in abandoned:
+        why = abandoned
+    elif not all_finite(progress.state.params):
+        why = "the parameters are not finite"
+    elif not math.isfinite(loss) or loss > BLOWN_UP * max(first, 1e-12):
+        why = f"the loss is {loss:.6g}, it began at {first:.6g}"
+    else:
+        return
+    raise Diverged(f"diverged in round {progress.round}: {why}; write a smaller step size (lr)")
+
+
+def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> Progress[S]:
+    """Books the watched metric: the best so far, the target, patience."""
+    if not progress.first:
+        progress = replace(progress, first=metrics)
+    new = metrics.get(stop.metric)
+    if new is None:
+        return progress
+    if progress.best is None or stop.better(new, progress.best[0]):
+        progress = replace(progress, best=(new, progress.round), num_worse=0)
+    else:
+        progress = replace(progress, num_worse=progress.num_worse + 1)
+    if progress.target_round is None and stop.reached(new):
+        progress = replace(
+            progress, target_round=progress.round, stopped=f"{stop.metric} reached {stop.target:g}"
+        )
+    elif stop.patience is not None and progress.num_worse >= stop.patience:
+        progress = replace(progress, stopped=f"no better {stop.metric} in {stop.patience} evaluations")
+    return progress

@@ -1,0 +1,165 @@
+"""Transforms: features with a half at the client and a half at the server, composed as values."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from hanse.core.errors import CompositionError
+from hanse.core.keys import Key, Keys
+from hanse.core.spec import Spec
+from hanse.core.work import Memory, Part, Space, Total
+
+__all__ = ["Chain", "Plan", "Stage", "Transform"]
+
+Plan: TypeAlias = Any
+"""A public value, drawn by the server for one dispatch and sent to its cohort."""
+
+
+def _no_plan(state: Any, key: Key) -> Plan:
+    return None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Both halves of one feature, bound to the spec that precedes it. What is None does nothing.
+
+    Args:
+      out: what a client emits after this stage.
+      init: the server's state before the first round; any value.
+      plan: (state, key) -> plan. What all clients of one dispatch are told.
+      within: (plan, client_key) -> Space. A space for the work to train in; its coordinates
+        are what `encode` receives. Only the first stage of a chain may have one.
+      encode: (plan, part, memory, keys) -> (part, memory). At the client; `memory` is the stage's own.
+      open: (plan, part, client_key) -> part. At the server, per contribution, before the fold.
+        None for stages that commute with sums: then the fold works on what was encoded.
+      decode: (state, plan, total, secret_key) -> (total, state). At the server, after the fold.
+      lossless: whether `encode` can be undone exactly, so that it may follow calibrated noise.
+    """
+
+    out: Spec
+    init: Any = None
+    plan: Callable[[Any, Key], Plan] = _no_plan
+    within: Callable[[Plan, Key], Space] | None = None
+    encode: Callable[[Plan, Part, Memory, Keys], tuple[Part, Memory]] | None = None
+    open: Callable[[Plan, Part, Key], Part] | None = None
+    decode: Callable[[Any, Plan, Total, Key], tuple[Total, Any]] | None = None
+    lossless: bool = False
+
+
+class Transform(ABC):
+    """A feature before it is bound: a value such as `clip(1.0)`, named and registered with `@value`."""
+
+    @abstractmethod
+    def __call__(self, spec: Spec) -> Stage:
+        """Binds to what precedes it. Raises: CompositionError: if it can't work on that."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Transforms bound one after the other. Clients encode first to last, the server undoes last to first.
+
+    The server opens single contributions down to the first stage that does not commute with sums,
+    folds, and decodes the total through the stages before it.
+    """
+
+    source: Spec
+    transforms: tuple[Transform, ...]
+    stages: tuple[Stage, ...] = field(repr=False)
+
+    @classmethod
+    def bind(cls, source: Spec, transforms: Sequence[Transform]) -> "Chain":
+        """Binds each transform to what the ones before it emit.
+
+        Raises: CompositionError: if one of them can't stand where it stands.
+        """
+        stages: list[Stage] = []
+        spec = source
+        for i, transform in enumerate(transforms):
+            stage = transform(spec)
+            if stage.within is not None and i > 0:
+                raise CompositionError(
+                    f"{transform} is a space that the client trains in, so it must come first; "
+                    f"here it follows {transforms[i - 1]}: move it to the front"
+                )
+            if spec.sealed and stage.encode is not None and not stage.lossless:
+                raise CompositionError(
+                    f"{transform} would change values whose noise was calibrated before it; "
+                    "move it before the noise"
+                )
+            stages.append(stage)
+            spec = stage.out
+        return cls(source, tuple(transforms), tuple(stages))
+
+    @property
+    def out(self) -> Spec:
+        """What travels."""
+        return self.stages[-1].out if self.stages else self.source
+
+    @property
+    def folded(self) -> Spec:
+        """What the reducer receives."""
+        first = self._first_opened
+        return self.out if first is None else self.stages[first - 1].out if first else self.source
+
+    @property
+    def _first_opened(self) -> int | None:
+        return next((i for i, stage in enumerate(self.stages) if stage.open is not None), None)
+
+    @property
+    def opens(self) -> Transform | None:
+        """The first transform that needs single contributions opened, if any."""
+        return None if self._first_opened is None else self.transforms[self._first_opened]
+
+    @property
+    def decodes(self) -> Transform | None:
+        """The first transform that undoes its plan on the total, if any."""
+        return next(
+            (t for t, s in zip(self.transforms, self.stages, strict=True) if s.decode is not None),
+            None,
+        )
+
+    def init(self) -> tuple[Any, ...]:
+        """The server's states before the first round."""
+        return tuple(stage.init for stage in self.stages)
+
+    def plan(self, states: Sequence[Any], key: Key) -> tuple[Plan, ...]:
+        """The public plans of one dispatch."""
+        return tuple(
+            s.plan(state, key.fold(i)) for i, (s, state) in enumerate(zip(self.stages, states, strict=True))
+        )
+
+    def space(self, plans: Sequence[Plan], client_key: Key) -> Space | None:
+        """The space that the client trains in."""
+        if not self.stages or self.stages[0].within is None:
+            return None
+        return self.stages[0].within(plans[0], client_key.fold(0))
+
+    def encode(self, plans: Sequence[Plan], part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
+        """The client's half. `memory` is the chain's own: each stage sees and keeps its own entry."""
+        kept = dict(memory)
+        for i, (stage, plan) in enumerate(zip(self.stages, plans, strict=True)):
+            if stage.encode is not None:
+                part, own = stage.encode(plan, part, kept.get(str(i), {}), keys.fold(i))
+                if own:
+                    kept[str(i)] = own
+        return part, kept
+
+    def open(self, plans: Sequence[Plan], part: Part, client_key: Key) -> Part:
+        """The server's half for one contribution, before the fold."""
+        for i in reversed(range(len(self.stages))):
+            opened = self.stages[i].open
+            if opened is not None:
+                part = opened(plans[i], part, client_key.fold(i))
+        return part
+
+    def decode(
+        self, states: Sequence[Any], plans: Sequence[Plan], total: Total, secret_key: Key
+    ) -> tuple[Total, tuple[Any, ...]]:
+        """The server's half for the total, after the fold."""
+        after = list(states)
+        for i in reversed(range(len(self.stages))):
+            decoded = self.stages[i].decode
+            if decoded is not None:
+                total, after[i] = decoded(after[i], plans[i], total, secret_key.fold(i))
+        return total, tuple(after)

@@ -1,0 +1,368 @@
+"""The server's half of every exchange: tickets out, messages in, folded by the fixed tree.
+
+A coordinator does no I/O and knows no clock. Runtimes decide when a message arrives; what it means
+is decided here, so it means the same in all of them.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field, replace
+from typing import Any
+
+import numpy as np
+
+from hanse.core.chain import Chain
+from hanse.core.errors import CompositionError, HanseError, MessageError
+from hanse.core.keys import Key
+from hanse.core.party import Message, Payload, Task
+from hanse.core.program import (
+    Collect,
+    Collected,
+    Decode,
+    Decoded,
+    Dispatch,
+    Dispatched,
+    Drop,
+    Sample,
+    Sampled,
+    Usage,
+)
+from hanse.core.reducers import TreeFold
+from hanse.core.values import fields, pack, unpack, value
+from hanse.core.work import Part, PartyId, Total
+
+__all__ = ["Coordinator", "Desk", "Sent", "Ticket"]
+
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
+"""What a message may weigh beyond its values: names, shapes and the ticket."""
+
+
+@value
+class Ticket:
+    """Work in flight, or counted in a round that is not over."""
+
+    task: Task
+    dispatch: int
+    state: str = "open"
+
+
+@value
+class Sent:
+    """What was dispatched under one number."""
+
+    payload: Payload
+    key: Key
+    version: int
+
+
+@value
+class Desk:
+    """All that a coordinator must remember to go on after a crash."""
+
+    next_ticket: int = 0
+    tickets: Mapping[int, Ticket] = field(default_factory=dict)
+    sent: Mapping[int, Sent] = field(default_factory=dict)
+    states: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    usage: Usage = Usage()
+
+
+class Coordinator:
+    """Books tickets, opens and folds messages.
+
+    Args:
+      num_clients: how many are registered; they are numbered from 0.
+      secret: draws what the transforms must not tell anybody.
+      owner: the party that coordinates, "server" or a peer; what it sends itself costs no bytes.
+      first_ticket: peers that share clients number their tickets apart.
+    """
+
+    def __init__(
+        self, num_clients: int, secret: Key, *, owner: PartyId = "server", first_ticket: int = 0
+    ) -> None:
+        self.num_clients = num_clients
+        self._secret = secret
+        self._owner = owner
+        self.restore(Desk(first_ticket))
+
+    def restore(self, desk: Desk) -> None:
+        """Goes on from a saved desk."""
+        self._next = desk.next_ticket
+        self._tickets = dict(desk.tickets)
+        self._sent = dict(desk.sent)
+        self._states = dict(desk.states)
+        self._usage = {f.name: getattr(desk.usage, f.name) for f in fields(Usage)}
+        self._packed: dict[int, bytes] = {}
+        self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._last: dict[PartyId, int] = {t.task.party: n for n, t in sorted(self._tickets.items())}
+
+    def desk(self) -> Desk:
+        """What to save."""
+        return Desk(self._next, dict(self._tickets), dict(self._sent), dict(self._states), self._used())
+
+    # -- tickets out ---------------------------------------------------------------------------
+
+    def sample(self, command: Sample) -> Sampled:
+        """A cohort, uniform among the clients that hold no open ticket."""
+        busy = {t.task.party for t in self._tickets.values() if t.state == "open"}
+        count = command.size(self.num_clients)
+        drawn = command.key.rng().choice(
+            self.num_clients, size=min(self.num_clients, count + len(busy)), replace=False
+        )
+        free = [client for client in drawn.tolist() if client not in busy]
+        return Sampled(tuple(free[:count]), self.num_clients)
+
+    def dispatch(self, command: Dispatch) -> Dispatched:
+        """Books a ticket for each member of the cohort. Raises: CompositionError."""
+        unknown = [p for p in command.cohort if isinstance(p, int) and not 0 <= p < self.num_clients]
+        if unknown:
+            raise HanseError(f"no client {unknown[0]}: {self.num_clients} are registered, numbered from 0")
+        blank = Payload(command.work, command.shared, command.uplink, {})
+        plans = {
+            name: chain.plan(self._state(name, chain), command.key.fold("plan", name))
+            for name, chain in blank.chains.items()
+        }
+        number = self._next
+        self._sent[number] = Sent(replace(blank, plans=plans), command.key, command.version)
+        tickets = tuple(range(number, number + len(command.cohort)))
+        for ticket, party in zip(tickets, command.cohort, strict=True):
+            task = Task(ticket, party, command.key.fold("party", party), self._last.get(party))
+            self._tickets[ticket] = Ticket(task, number)
+            self._last[party] = ticket
+            if self._counts(party):
+                self._use(bytes_down=len(self._pack(number)) + len(pack(task)))
+        self._next = number + max(1, len(tickets))
+        return Dispatched(tickets)
+
+    def _pack(self, number: int) -> bytes:
+        if number not in self._packed:
+            self._packed[number] = pack(self._sent[number].payload)
+        return self._packed[number]
+
+    def _counts(self, party: PartyId) -> bool:
+        return isinstance(party, int) and party != self._owner
+
+    def _use(self, **more: float) -> None:
+        for name, amount in more.items():
+            self._usage[name] += amount
+
+    def _used(self) -> Usage:
+        return Usage(**self._usage)
+
+    def add_virtual_seconds(self, seconds: float) -> None:
+        """Books time on the simulated clock."""
+        self._use(virtual_s=seconds)
+
+    # -- what is in flight ---------------------------------------------------------------------
+
+    def open_tickets(self, command: Collect | None = None) -> tuple[int, ...]:
+        """The tickets that a Collect waits for, in the order of their positions in the fold."""
+        if command is None or command.tickets is None:
+            return tuple(sorted(n for n, t in self._tickets.items() if t.state == "open"))
+        return command.tickets
+
+    def is_open(self, ticket: int) -> bool:
+        """Whether a message for this ticket would still be taken."""
+        return ticket in self._tickets and self._tickets[ticket].state == "open"
+
+    def task(self, ticket: int) -> Task:
+        """What the holder of a ticket is sent."""
+        return self._tickets[ticket].task
+
+    def payload(self, ticket: int) -> Payload:
+        """What its cohort is sent."""
+        return self._sent[self._tickets[ticket].dispatch].payload
+
+    def packed_payload(self, ticket: int) -> bytes:
+        """What its cohort is sent, as bytes."""
+        return self._pack(self._tickets[ticket].dispatch)
+
+    # -- messages in ---------------------------------------------------------------------------
+
+    def receive(self, ticket: int, data: bytes) -> Message:
+        """Checks a message against what its ticket asked for.
+
+        Raises: MessageError: saying what is wrong with it; the round goes on without it.
+        """
+        payload = self.payload(ticket)
+        if self._counts(self._tickets[ticket].task.party):
+            self._use(bytes_up=len(data))
+        limit = _limit_bytes(payload.chains)
+        if limit is not None and len(data) > limit:
+            raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
+        message: Message = unpack(data, Message)
+        if message.ticket != ticket:
+            raise MessageError(f"a message for ticket {message.ticket} under ticket {ticket}")
+        if message.parts.keys() != payload.chains.keys():
+            raise MessageError(f"the parts {sorted(message.parts)}; {sorted(payload.chains)} are due")
+        for name, part in message.parts.items():
+            self._check(name, part, payload)
+        return message
+
+    def _check(self, name: str, part: Part | None, payload: Payload) -> None:
+        channel = payload.uplink[name]
+        if channel.into.hides != (part is None):
+            raise MessageError(
+                f"part {name!r} is {'open' if part else 'missing'}; {channel.into} says otherwise"
+            )
+        if part is None:
+            return
+        if not isinstance(part, Part):
+            raise MessageError(f"part {name!r} is a {type(part).__name__}")
+        weight = part.weight
+        if type(weight) not in (float, int) or not 0 <= weight <= channel.max_weight:
+            raise MessageError(f"part {name!r} has weight {weight}; 0 to {channel.max_weight:g} is allowed")
+        try:
+            payload.chains[name].out.check(part.values)
+        except MessageError as error:
+            raise MessageError(f"part {name!r}: {error}") from None
+
+    # -- the fold ------------------------------------------------------------------------------
+
+    def fold(
+        self,
+        command: Collect,
+        arrived: Iterable[tuple[int, Message]],
+        dropped: Mapping[int, str],
+    ) -> Collected:
+        """Closes a Collect.
+
+        Args:
+          command: as the program yielded it.
+          arrived: checked messages by ticket, in the order of `open_tickets(command)`; may be lazy,
+            and may add to `dropped` while it is read.
+          dropped: the other tickets to close, and why.
+        """
+        asked = self.open_tickets(command)
+        position = {ticket: i for i, ticket in enumerate(asked)}
+        folds: dict[str, TreeFold[Any]] = {}
+        counted: list[int] = []
+        for ticket, message in arrived:
+            counted.append(ticket)
+            for name, part in message.parts.items():
+                if part is not None:
+                    self._add(folds, name, part, ticket, position[ticket], command)
+        drops = self._drop(dropped)
+        parties = tuple(self._tickets[ticket].task.party for ticket in counted)
+        needed = command.close.minimum(len(asked))
+        abandoned = None
+        if command.tickets is not None and len(counted) < needed:
+            abandoned = f"{len(counted)} of {len(asked)} contributions were counted, {needed} are needed"
+            if drops:
+                abandoned += f"; the first that was not: {drops[0].party} ({drops[0].reason})"
+            drops += self._drop(dict.fromkeys(counted, "the round was abandoned"))
+            return Collected({}, (), (), drops, abandoned)
+        for ticket in counted:
+            self._tickets[ticket] = replace(self._tickets[ticket], state="counted")
+        self._use(counted=len([party for party in parties if self._counts(party)]))
+        totals = self._totals(folds, counted)
+        self._forget()
+        return Collected(totals, tuple(counted), parties, drops)
+
+    def _add(
+        self,
+        folds: dict[str, TreeFold[Any]],
+        name: str,
+        part: Part,
+        ticket: int,
+        position: int,
+        command: Collect,
+    ) -> None:
+        sent = self._sent[self._tickets[ticket].dispatch]
+        channel, chain = sent.payload.uplink[name], sent.payload.chains[name]
+        part = chain.open(sent.payload.plans[name], part, self._tickets[ticket].task.key.fold(name))
+        if command.discount is not None:
+            factor = command.discount.factor(command.version - sent.version)
+            part = replace(part, weight=part.weight * factor)
+        folds.setdefault(name, TreeFold(channel.into)).add(position, channel.into.lift(part))
+
+    def _totals(self, folds: Mapping[str, TreeFold[Any]], counted: Sequence[int]) -> dict[str, Total]:
+        totals: dict[str, Total] = {}
+        dispatches = sorted({self._tickets[ticket].dispatch for ticket in counted})
+        for name, fold in folds.items():
+            total = fold.result()
+            assert total is not None
+            chain = self._sent[dispatches[0]].payload.chains[name]
+            if chain.decodes is not None and len(dispatches) > 1:
+                raise CompositionError(
+                    f"{chain.decodes} draws its plan for each dispatch and undoes it on the sum, "
+                    "but this sum spans several dispatches: let it be drawn per client, or use a "
+                    "synchronous algorithm"
+                )
+            totals[name] = self._decode(dispatches[0], name, total)
+        return totals
+
+    def _decode(self, number: int, name: str, total: Total) -> Total:
+        sent = self._sent[number]
+        chain: Chain = sent.payload.chains[name]
+        secret = self._secret.fold("decode", number, name)
+        state = self._state(name, chain)
+        total, self._states[_slot(name, chain)] = chain.decode(state, sent.payload.plans[name], total, secret)
+        return total
+
+    def _state(self, name: str, chain: Chain) -> tuple[Any, ...]:
+        return self._states.setdefault(_slot(name, chain), chain.init())
+
+    def decode(self, command: Decode) -> Decoded:
+        """Undoes the transforms on a total that a protocol obtained."""
+        return Decoded(self._decode(self._tickets[command.ticket].dispatch, command.part, command.total))
+
+    def _drop(self, reasons: Mapping[int, str]) -> tuple[Drop, ...]:
+        if not reasons:
+            return ()
+        drops = []
+        for ticket, reason in sorted(reasons.items()):
+            held = self._tickets[ticket]
+            self._tickets[ticket] = replace(held, state="dropped")
+            drops.append(Drop(ticket, held.task.party, reason))
+        self._use(dropped=len([drop for drop in drops if self._counts(drop.party)]))
+        gone = {drop.ticket for drop in drops}
+        built_on = {
+            n: f"it was built on ticket {t.task.after}, which was dropped"
+            for n, t in self._tickets.items()
+            if t.state == "open" and t.task.after in gone
+        }
+        kept = [n for n, t in sorted(self._tickets.items()) if t.state != "dropped"]
+        self._last = {self._tickets[n].task.party: n for n in kept}
+        return tuple(drops) + (self._drop(built_on) if built_on else ())
+
+    # -- the end of a round --------------------------------------------------------------------
+
+    def settle(
+        self, abandoned: bool
+    ) -> tuple[Usage, Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]]:
+        """Ends a round: what it cost, and for each party its (counted, dropped) tickets."""
+        settled: dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        for number, ticket in sorted(self._tickets.items()):
+            if ticket.state == "open":
+                continue
+            counted, dropped = settled.get(ticket.task.party, ((), ()))
+            if ticket.state == "counted" and not abandoned:
+                counted += (number,)
+            else:
+                dropped += (number,)
+            settled[ticket.task.party] = (counted, dropped)
+        self._tickets = {n: t for n, t in self._tickets.items() if t.state == "open"}
+        self._rebuild()
+        self._forget()
+        usage = self._used()
+        self._usage = dict.fromkeys(self._usage, 0)
+        return usage, settled
+
+    def _forget(self) -> None:
+        needed = {ticket.dispatch for ticket in self._tickets.values()}
+        for number in self._sent.keys() - needed:
+            del self._sent[number]
+            self._packed.pop(number, None)
+
+
+def _slot(part: str, chain: Chain) -> str:
+    """Where the server's states of a chain are kept: the same part through the same transforms goes on."""
+    return f"{part} {chain.transforms}"
+
+
+def _limit_bytes(chains: Mapping[str, Chain]) -> int | None:
+    sizes = [chain.out.num_bytes for chain in chains.values()]
+    return (
+        None if None in sizes else int(np.sum([s for s in sizes if s is not None])) + MESSAGE_OVERHEAD_BYTES
+    )

@@ -1,0 +1,75 @@
+"""Every error that Hanse raises on purpose.
+
+    HanseError
+    |-- InvalidInput            what was given can't be used (settings, data, hyper-parameters)
+    |-- CompositionError        parts that can't stand together; raised when they are bound
+    |-- MessageError            bytes or tensors that are not what was announced
+    |-- RoundAbandoned          a round that couldn't close; the run goes on without it
+    |-- Diverged                training left the finite numbers, or nearly
+    |-- NotReady                a peer asked too early; ask again within a bounded wait
+    |-- ReplayError             a journal that doesn't fit the program that is replayed
+    `-- StoreError              an unknown run, a run that another process performs, a broken store
+
+An error says what was given, what is needed and what to write instead.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "CompositionError",
+    "Diverged",
+    "HanseError",
+    "InvalidInput",
+    "MessageError",
+    "NotReady",
+    "ReplayError",
+    "RoundAbandoned",
+    "StoreError",
+    "nearest",
+]
+
+
+class HanseError(Exception):
+    """The root of the tree: `except HanseError` catches whatever Hanse raises on purpose."""
+
+
+class InvalidInput(HanseError, ValueError):
+    """What was given can't be used."""
+
+
+class CompositionError(HanseError):
+    """Transforms, reducers and works that can't stand together. Raised when they are bound."""
+
+
+class MessageError(HanseError):
+    """Received bytes or tensors are not what was announced."""
+
+
+class RoundAbandoned(HanseError):
+    """Too few contributions arrived for the round to close. State and memory stay as they were."""
+
+
+class Diverged(HanseError):
+    """Training left the finite numbers, or is about to."""
+
+
+class NotReady(HanseError):
+    """What was asked for will exist later: the asker waits, within a bound, and asks again."""
+
+
+class ReplayError(HanseError):
+    """The program asks for something else than the journal says that it asked for."""
+
+
+class StoreError(HanseError):
+    """An unknown run, a run that another process performs, or a store that can't be read."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """A half-sentence for error messages: the nearest known word, or all of them."""
+    known = sorted(known)
+    close = get_close_matches(given, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(known)}" if known else "none is known"

@@ -1,0 +1,145 @@
+"""What binds a model to data: the operations that works are made of."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.tensors import Array, Tensors
+from hanse.core.values import value
+from hanse.core.work import Space
+
+__all__ = ["Examples", "Learner", "Population", "Steps"]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows of features and their labels.
+
+    Args:
+      x: (n, ...) features.
+      y: (n, ...) labels, classes as integers from 0.
+    """
+
+    x: Array
+    y: Array
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise InvalidInput(
+                f"{len(self.x)} rows of features and {len(self.y)} labels; give one label a row"
+            )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Array) -> "Examples":
+        """The examples at these positions."""
+        return Examples(self.x[rows], self.y[rows])
+
+
+class Population(ABC):
+    """Who holds which data, lazily: a client costs nothing until it is asked for."""
+
+    @property
+    @abstractmethod
+    def num_clients(self) -> int:
+        """Clients are numbered from 0 to this, exclusive."""
+
+    @abstractmethod
+    def client(self, number: int) -> Examples:
+        """One client's own examples."""
+
+    @abstractmethod
+    def role(self, name: str) -> Examples:
+        """A role's examples: "server" holds the global test set. Raises: InvalidInput: if it holds none."""
+
+
+@value
+class Steps:
+    """Local stochastic gradient descent.
+
+    Args:
+      lr: step size.
+      epochs: passes over the client's examples, each in a fresh order.
+      batch_size: examples a step; the last batch of an epoch may be smaller. None: all of them.
+      proximal: mu of a term mu/2 |w - w0|^2 that holds the client near where it started.
+    """
+
+    lr: float
+    epochs: int = 1
+    batch_size: int | None = None
+    proximal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.lr > 0:
+            raise InvalidInput(f"lr is {self.lr}; write a step size above 0")
+        if self.epochs < 1:
+            raise InvalidInput(f"epochs is {self.epochs}; write at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InvalidInput(
+                f"batch_size is {self.batch_size}; write at least 1, or leave it out for full batches"
+            )
+        if not self.proximal >= 0:
+            raise InvalidInput(f"proximal is {self.proximal}; write a number of at least 0")
+
+    def num_steps(self, num_examples: int) -> int:
+        """How many steps that is on so many examples."""
+        batch = self.batch_size or max(1, num_examples)
+        return self.epochs * -(-num_examples // batch)
+
+
+class Learner(ABC):
+    """A model and its loss on one engine. Parameters are named tensors; it keeps none of its own.
+
+    The objective of a client is the mean loss over its examples plus the regulariser, so the
+    mean of objectives weighted by examples is the objective of the pooled data.
+    """
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The names that `evaluate` sums up, "loss" first; "count" is added by all."""
+
+    @abstractmethod
+    def init(self, key: Key) -> Tensors:
+        """Initial parameters."""
+
+    @abstractmethod
+    def objective(self, params: Tensors, data: Examples) -> float:
+        """Mean loss plus regulariser."""
+
+    @abstractmethod
+    def gradient(self, params: Tensors, data: Examples) -> Tensors:
+        """Of the objective, by the parameters."""
+
+    @abstractmethod
+    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
+        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+
+    @abstractmethod
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+
+    @abstractmethod
+    def local_sgd(
+        self,
+        params: Tensors,
+        data: Examples,
+        steps: Steps,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        space: Space | None = None,
+    ) -> Tensors:
+        """Local stochastic gradient descent; epoch e visits `key.fold("epoch", e).rng().permutation(n)`.
+
+        A full batch needs no order and draws none.
+
+        Args:
+          params: where it starts, w0.
+          offset: added to each gradient (a control variate).
+          space: to train in; the gradient step is then taken on its coordinates.
+
+        Returns: the update w - w0, or its coordinates in `space`.
+        """

@@ -1,0 +1,136 @@
+"""The client's half of every exchange: a task and private data in, encoded bytes and a new memory out.
+
+It is the same function in every runtime, so the same task gives the same bytes everywhere.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from hanse.core.chain import Chain
+from hanse.core.errors import CompositionError, HanseError
+from hanse.core.keys import Key, Keys
+from hanse.core.program import Channel, Plans
+from hanse.core.tensors import Tensors, frozen
+from hanse.core.values import pack, value
+from hanse.core.work import VOLATILE, Memory, Part, PartyId, Shared, Work
+
+__all__ = ["Forks", "Message", "Payload", "Task", "pending", "perform"]
+
+
+@value
+class Payload:
+    """What all members of a cohort are sent alike."""
+
+    work: Work[Any, Any]
+    shared: Mapping[str, Tensors]
+    uplink: Mapping[str, Channel]
+    plans: Plans
+
+    @cached_property
+    def chains(self) -> Mapping[str, Chain]:
+        """The bound chain of each part. Raises: CompositionError: if the parts can't stand together."""
+        chains = {name: channel.chain() for name, channel in self.uplink.items()}
+        for name, chain in chains.items():
+            restricts = bool(chain.stages) and chain.stages[0].within is not None
+            if restricts and name not in self.work.trains_within:
+                raise CompositionError(
+                    f"{self.work} does not train {name!r} inside a restricted space, which "
+                    f"{chain.transforms[0]} needs: use a sketched update (subsample, quantize) instead"
+                )
+        return chains
+
+
+@value
+class Task:
+    """One ticket as its holder sees it. `after` is the ticket whose memory it goes on from."""
+
+    ticket: int
+    party: PartyId
+    key: Key
+    after: int | None
+
+
+@value
+class Message:
+    """What a client sends back. Parts that a reducer hides are None: ready, and kept at the client."""
+
+    ticket: int
+    parts: Mapping[str, Part | None]
+
+
+def pending(part: str) -> str:
+    """The name in a client's memory of an encoded part that it withholds until the protocol asks."""
+    return f"{VOLATILE}pending/{part}"
+
+
+def perform(
+    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
+) -> tuple[bytes, Memory]:
+    """Computes one ticket: work, then each part through its chain.
+
+    Args:
+      secret: the party's own secret key of this ticket.
+
+    Returns: the packed `Message`, and the fork of memory that is kept if the ticket is counted.
+    """
+    chains = payload.chains
+    keys = Keys(task.key, secret)
+    spaces = {
+        name: space
+        for name, chain in chains.items()
+        if (space := chain.space(payload.plans[name], task.key.fold(name))) is not None
+    }
+    shared = Shared({name: frozen(tensors) for name, tensors in payload.shared.items()}, spaces)
+    parts, memory = payload.work.run(learner, shared, data, memory, keys.fold("work"))
+    if parts.keys() != chains.keys():
+        raise CompositionError(
+            f"{payload.work} emits the parts {sorted(parts)}; the dispatch has channels for {sorted(chains)}"
+        )
+    kept = dict(memory)
+    encoded: dict[str, Part | None] = {}
+    for name, chain in chains.items():
+        own = f"stages/{name}"
+        part, stages = chain.encode(payload.plans[name], parts[name], kept.get(own, {}), keys.fold(name))
+        if stages:
+            kept[own] = stages
+        hidden = payload.uplink[name].into.hides
+        encoded[name] = None if hidden else part
+        if hidden:
+            kept[pending(name)] = part
+    return pack(Message(task.ticket, encoded)), kept
+
+
+class Forks:
+    """One client's memory: what is committed, and a fork for each ticket that is not settled yet."""
+
+    def __init__(self, committed: Memory | None = None, forks: Mapping[int, Memory] | None = None) -> None:
+        self.committed: Memory = committed or {}
+        self.forks: dict[int, Memory] = dict(forks or {})
+
+    def at(self, after: int | None) -> Memory:
+        """The memory that a task goes on from."""
+        if after is None:
+            return self.committed
+        if after not in self.forks:
+            raise HanseError(
+                f"the memory after ticket {after} is gone: it was settled or never computed here"
+            )
+        return self.forks[after]
+
+    def keep(self, ticket: int, memory: Memory) -> None:
+        """Keeps the fork of a ticket until it is settled."""
+        self.forks[ticket] = memory
+
+    def settle(self, counted: Iterable[int], dropped: Iterable[int]) -> bool:
+        """Commits the last counted fork and drops the others; whether the committed memory changed."""
+        for ticket in dropped:
+            self.forks.pop(ticket, None)
+        forks = [self.forks.pop(ticket, None) for ticket in sorted(counted)]
+        if not forks or forks[-1] is None:
+            return False
+        before, after = self.committed, forks[-1]
+        self.committed = {name: v for name, v in after.items() if not name.startswith(VOLATILE)}
+        return self.committed.keys() != before.keys() or any(
+            v is not before[n] for n, v in self.committed.items()
+        )

@@ -1,0 +1,375 @@
+"""Programs: algorithms as generators that do no I/O. They yield commands and receive events.
+
+    Sample    choose a cohort among those not busy                     -> Sampled
+    Dispatch  broadcast and start work at a cohort                     -> Dispatched
+    Collect   fold what arrives, until all, a goal or a deadline       -> Collected
+    Decode    the total of a reducer that hides single contributions   -> Decoded
+    Commit    the round is over: memory and state are kept, or dropped -> Committed
+
+Programs use only their state, events and keys: no clock, no set order, no environment. So a journal
+of events brings a program back to where it was cut. Commands and events are values.
+"""
+
+import math
+from collections.abc import Generator, Mapping
+from dataclasses import field
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from hanse.core.chain import Chain, Plan, Transform
+from hanse.core.errors import CompositionError, InvalidInput, RoundAbandoned
+from hanse.core.keys import Key
+from hanse.core.reducers import Reducer, mean
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors
+from hanse.core.values import value
+from hanse.core.work import Memory, PartyId, Total, Work
+
+__all__ = [
+    "Channel",
+    "Close",
+    "Collect",
+    "Collected",
+    "Command",
+    "Commit",
+    "Committed",
+    "Decode",
+    "Decoded",
+    "Discount",
+    "Dispatch",
+    "Dispatched",
+    "Drop",
+    "Event",
+    "Program",
+    "Sample",
+    "Sampled",
+    "Usage",
+    "collect",
+    "commit",
+    "dispatch",
+    "gather",
+    "sample",
+]
+
+T = TypeVar("T")
+E = TypeVar("E", bound="Event", covariant=True)
+
+
+class Event:
+    """What a runtime answers."""
+
+
+class Command(Generic[E]):
+    """What a program asks of a runtime, which answers with an `E`."""
+
+
+Program: TypeAlias = Generator[Command[Event], Event, T]
+
+Plans: TypeAlias = Mapping[str, tuple[Plan, ...]]
+"""The public plans of a dispatch: by part, one for each stage of its chain."""
+
+
+@value
+class Channel:
+    """How one part of a contribution travels: what it is, how it is transformed, how it is reduced.
+
+    Args:
+      spec: what the work emits (in full: a restricted space replaces it by its own).
+      uplink: transforms, first to last.
+      into: the reducer.
+      max_weight: a contribution of a larger weight is refused.
+
+    Raises: CompositionError: from `chain`, if these can't stand together.
+    """
+
+    spec: Spec
+    uplink: tuple[Transform, ...] = ()
+    into: Reducer[Any] = mean()
+    max_weight: float = 1e7
+
+    def chain(self) -> Chain:
+        """The bound chain, checked against the reducer."""
+        chain = Chain.bind(self.spec, self.uplink)
+        if self.into.hides and chain.opens is not None:
+            raise CompositionError(
+                f"{chain.opens} must see single contributions; {self.into} hides them: "
+                "use transforms that commute with sums (clip, a mask or rotation shared by the round), "
+                "or drop one"
+            )
+        self.into.accepts(chain.folded)
+        return chain
+
+
+@value
+class Sample(Command["Sampled"]):
+    """Choose a cohort uniformly, without replacement, among the clients that are not busy.
+
+    Exactly one of `count` (at most so many) and `fraction` (of all clients, at least one) is given.
+    """
+
+    key: Key
+    count: int | None = None
+    fraction: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.count is None) == (self.fraction is None):
+            raise InvalidInput(f"sample takes a count or a fraction, not {self.count} and {self.fraction}")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise InvalidInput(f"fraction is {self.fraction}; write a number above 0 and at most 1")
+        if self.count is not None and self.count < 0:
+            raise InvalidInput(f"count is {self.count}; write a number of clients, at least 0")
+
+    def size(self, num_clients: int) -> int:
+        """How many of so many clients."""
+        if self.count is not None:
+            return min(self.count, num_clients)
+        return max(1, round((self.fraction or 0.0) * num_clients))
+
+
+@value
+class Sampled(Event):
+    """The cohort, and the number of clients that it was drawn from, busy ones included."""
+
+    cohort: tuple[PartyId, ...]
+    num_clients: int
+
+
+@value
+class Dispatch(Command["Dispatched"]):
+    """Broadcast `shared` to a cohort and start `work` there. `version` tells how stale it is later."""
+
+    work: Work[Any, Any]
+    cohort: tuple[PartyId, ...]
+    shared: Mapping[str, Tensors]
+    uplink: Mapping[str, Channel]
+    key: Key
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        if len(set(self.cohort)) != len(self.cohort):
+            raise InvalidInput(f"a party is twice in the cohort {self.cohort}; name each once")
+
+
+@value
+class Dispatched(Event):
+    """The tickets, one for each member of the cohort, in its order."""
+
+    tickets: tuple[int, ...]
+
+
+@value
+class Close:
+    """When a round closes. Every wait is bounded.
+
+    Args:
+      goal: close as soon as so many contributions are counted. None: wait for all.
+      deadline_s: close after so many seconds. None: only when nobody is left to wait for.
+      minimum_fraction: a round with fewer counted contributions than this share of those asked
+        (at least one) is abandoned.
+    """
+
+    goal: int | None = None
+    deadline_s: float | None = None
+    minimum_fraction: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.goal is not None and self.goal < 1:
+            raise InvalidInput(f"goal is {self.goal}; write at least 1 contribution")
+        if self.deadline_s is not None and not self.deadline_s > 0:
+            raise InvalidInput(f"deadline_s is {self.deadline_s}; write seconds above 0")
+        if not 0 <= self.minimum_fraction <= 1:
+            raise InvalidInput(f"minimum_fraction is {self.minimum_fraction}; write a number from 0 to 1")
+
+    def minimum(self, num_asked: int) -> int:
+        """The fewest contributions that a round of so many asked may close with."""
+        needed = max(1, math.ceil(self.minimum_fraction * num_asked))
+        return needed if self.goal is None else min(needed, self.goal)
+
+
+@value
+class Discount:
+    """Stale contributions count less: weight x (1 + staleness)^-exponent.
+
+    Staleness is the Collect's version less the Dispatch's. References: Nguyen et al., "Federated
+    learning with buffered asynchronous aggregation", AISTATS 2022, arXiv 2106.06639.
+    """
+
+    exponent: float = 0.5
+
+    def factor(self, staleness: int) -> float:
+        """The factor on the weight."""
+        return float((1.0 + staleness) ** -self.exponent)
+
+
+@value
+class Collect(Command["Collected"]):
+    """Fold what arrives.
+
+    A Collect that names tickets closes all of them: who has not arrived by then is too late. One that
+    names none takes the first `close.goal` of whatever is in flight and leaves the rest there.
+    """
+
+    tickets: tuple[int, ...] | None = None
+    close: Close = Close()
+    version: int = 0
+    discount: Discount | None = None
+
+
+@value
+class Drop:
+    """A ticket that was closed without being counted, and why."""
+
+    ticket: int
+    party: PartyId
+    reason: str
+
+
+@value
+class Collected(Event):
+    """What was folded.
+
+    Args:
+      totals: by part; parts whose reducer hides are missing until they are decoded.
+      counted: the tickets that are in the totals, and `parties` who held them.
+      dropped: the tickets that were closed without being counted.
+      abandoned: why the totals are empty, where too few arrived.
+    """
+
+    totals: Mapping[str, Total]
+    counted: tuple[int, ...]
+    parties: tuple[PartyId, ...]
+    dropped: tuple[Drop, ...] = ()
+    abandoned: str | None = None
+
+    def __getitem__(self, part: str) -> Total:
+        return self.totals[part]
+
+
+@value
+class Decode(Command["Decoded"]):
+    """Undo the transforms of a part on a total that a protocol obtained."""
+
+    ticket: int
+    part: str
+    total: Total
+
+
+@value
+class Decoded(Event):
+    """The decoded total."""
+
+    total: Total
+
+
+@value
+class Commit(Command["Committed"]):
+    """The round is over. If it closed, counted forks of memory are kept and `state` is saved.
+
+    Args:
+      round: its number; round 0 is the start.
+      state: all that the program needs to go on.
+      metrics: what the round is remembered by.
+      abandoned: why the round could not close; the forks of memory of its tickets are dropped.
+    """
+
+    round: int
+    state: Any
+    metrics: Mapping[str, float]
+    abandoned: str | None = None
+
+
+@value
+class Usage:
+    """What a round cost.
+
+    Args:
+      bytes_up, bytes_down: of the encoded messages of clients (not of roles such as "server").
+      counted, dropped: tickets of clients.
+      virtual_s: seconds on the simulated clock, 0 without a model of devices.
+    """
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    counted: int = 0
+    dropped: int = 0
+    virtual_s: float = 0.0
+
+
+@value
+class Committed(Event):
+    """What the round cost, and the clients' memory that it changed where the runtime holds that."""
+
+    usage: Usage = Usage()
+    memories: Mapping[PartyId, Memory] = field(default_factory=dict)
+
+
+def _ask(command: Command[Any], kind: type[E]) -> Program[E]:
+    event = yield command
+    if not isinstance(event, kind):
+        raise TypeError(f"{type(command).__name__} was answered by {type(event).__name__}")
+    return event
+
+
+def sample(key: Key, *, count: int | None = None, fraction: float | None = None) -> Program[Sampled]:
+    """Chooses a cohort. Raises: RoundAbandoned: if every client is busy or away."""
+    sampled = yield from _ask(Sample(key, count, fraction), Sampled)
+    if not sampled.cohort and count != 0:
+        raise RoundAbandoned(f"none of {sampled.num_clients} clients is free")
+    return sampled
+
+
+def dispatch(
+    work: Work[Any, Any],
+    cohort: tuple[PartyId, ...],
+    shared: Mapping[str, Tensors],
+    key: Key,
+    *,
+    version: int = 0,
+    **uplink: Channel,
+) -> Program[Dispatched]:
+    """Broadcasts and starts work; the tickets stay in flight."""
+    return (yield from _ask(Dispatch(work, cohort, shared, uplink, key, version), Dispatched))
+
+
+def collect(
+    tickets: tuple[int, ...] | None = None,
+    *,
+    close: Close = Close(),
+    version: int = 0,
+    discount: Discount | None = None,
+) -> Program[Collected]:
+    """Folds what arrives."""
+    return (yield from _ask(Collect(tickets, close, version, discount), Collected))
+
+
+def gather(
+    work: Work[Any, Any],
+    cohort: tuple[PartyId, ...],
+    shared: Mapping[str, Tensors],
+    key: Key,
+    *,
+    close: Close = Close(),
+    **uplink: Channel,
+) -> Program[Collected]:
+    """Dispatch and collect: one exchange with a cohort. Runs the protocols of reducers that hide.
+
+    Raises: RoundAbandoned: if too few contributions arrive.
+    """
+    sent = yield from _ask(Dispatch(work, cohort, shared, uplink, key), Dispatched)
+    got = yield from collect(sent.tickets, close=close)
+    if got.abandoned is not None:
+        raise RoundAbandoned(got.abandoned)
+    totals = dict(got.totals)
+    for part, channel in uplink.items():
+        if channel.into.hides:
+            spec = channel.chain().out
+            total = yield from channel.into.protocol(part, got.parties, spec, key.fold("protocol", part))
+            decoded = yield from _ask(Decode(got.counted[0], part, total), Decoded)
+            totals[part] = decoded.total
+    return Collected(totals, got.counted, got.parties, got.dropped)
+
+
+def commit(
+    round: int, state: Any, metrics: Mapping[str, float], abandoned: str | None = None
+) -> Program[Committed]:
+    """Ends a round."""
+    return (yield from _ask(Commit(round, state, metrics, abandoned), Committed))

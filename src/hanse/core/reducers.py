@@ -1,0 +1,204 @@
+"""Reducers: the only door by which clients' messages reach the server.
+
+A reduce is a commutative fold over a fixed binary tree of cohort positions, so its result depends
+neither on the order of arrival nor on who folded which part.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from hanse.core.errors import CompositionError
+from hanse.core.keys import Key
+from hanse.core.spec import Spec
+from hanse.core.tensors import Array, tree_map
+from hanse.core.values import value
+from hanse.core.work import Part, PartyId, Total
+
+if TYPE_CHECKING:
+    from hanse.core.program import Program
+
+__all__ = ["Reducer", "TreeFold", "mean", "stack", "sum"]
+
+A = TypeVar("A")
+
+
+class Reducer(ABC, Generic[A]):
+    """A commutative fold: `lift` one part, `merge` two accumulators, read the `result`.
+
+    An accumulator may be consumed by `merge`.
+    """
+
+    hides: ClassVar[bool] = False
+    """Whether the server is kept from seeing single contributions. Such a reducer withholds the encoded
+    part at the client and obtains the total by its `protocol`."""
+
+    @abstractmethod
+    def accepts(self, spec: Spec) -> None:
+        """Raises: CompositionError: if messages of this spec can't be folded so."""
+
+    @abstractmethod
+    def lift(self, part: Part) -> A:
+        """The accumulator of one part."""
+
+    @abstractmethod
+    def merge(self, left: A, right: A) -> A:
+        """The accumulator of two disjoint sets of parts."""
+
+    @abstractmethod
+    def result(self, accumulator: A) -> Total:
+        """What the fold amounts to."""
+
+    def protocol(self, part: str, parties: tuple[PartyId, ...], spec: Spec, key: Key) -> "Program[Total]":
+        """For reducers that hide: the further exchanges that yield the total.
+
+        Args:
+          part: its name; each client keeps it in memory as "~pending/" + part.
+          parties: those who are ready.
+          spec: of what was encoded.
+          key: of this round.
+        """
+        raise CompositionError(f"{self} has no protocol")
+
+
+def _needs_summable(reducer: Reducer[Any], spec: Spec) -> None:
+    if spec.kind not in ("real", "table") or not spec.summable:
+        what = spec.kind if spec.summable else "client by client different"
+        raise CompositionError(
+            f"{reducer} adds messages up, but these are {what}; put a transform last that the server can "
+            "open (such as quantize), or collect them with stack()"
+        )
+
+
+@dataclass
+class _Sum:
+    values: dict[str, Array]
+    weight: float
+    count: int
+
+
+def _lift_sum(part: Part) -> _Sum:
+    weight = part.weight
+    return _Sum(tree_map(lambda v: v * v.dtype.type(weight), part.values), weight, 1)
+
+
+def _merge_sum(left: _Sum, right: _Sum) -> _Sum:
+    for name, total in left.values.items():
+        np.add(total, right.values[name], out=total)
+    return _Sum(left.values, left.weight + right.weight, left.count + right.count)
+
+
+@value
+class mean(Reducer[_Sum]):
+    """The weighted mean, sum(w x) / sum(w).
+
+    >>> parts = [Part({"w": np.array([1.0])}, 1.0), Part({"w": np.array([4.0])}, 2.0)]
+    >>> reduce(mean(), parts).values
+    {'w': array([3.])}
+    """
+
+    def accepts(self, spec: Spec) -> None:
+        _needs_summable(self, spec)
+
+    def lift(self, part: Part) -> _Sum:
+        return _lift_sum(part)
+
+    def merge(self, left: _Sum, right: _Sum) -> _Sum:
+        return _merge_sum(left, right)
+
+    def result(self, accumulator: _Sum) -> Total:
+        weight = accumulator.weight
+        scaled = tree_map(lambda v: v / v.dtype.type(weight or 1.0), accumulator.values)
+        return Total(scaled, weight, accumulator.count)
+
+
+@value
+class sum(Reducer[_Sum]):
+    """The weighted sum, sum(w x)."""
+
+    def accepts(self, spec: Spec) -> None:
+        _needs_summable(self, spec)
+
+    def lift(self, part: Part) -> _Sum:
+        return _lift_sum(part)
+
+    def merge(self, left: _Sum, right: _Sum) -> _Sum:
+        return _merge_sum(left, right)
+
+    def result(self, accumulator: _Sum) -> Total:
+        return Total(accumulator.values, accumulator.weight, accumulator.count)
+
+
+@value
+class stack(Reducer[tuple[Part, ...]]):
+    """Collects: each tensor gains a leading axis in the order of the cohort. Weights are in "weight".
+
+    Reveals every contribution to the server.
+    """
+
+    def accepts(self, spec: Spec) -> None:
+        if any(tensor.num_values is None for tensor in spec.tensors.values()):
+            raise CompositionError(
+                "stack() needs messages of one fixed shape; these have dimensions of their own"
+            )
+
+    def lift(self, part: Part) -> tuple[Part, ...]:
+        return (part,)
+
+    def merge(self, left: tuple[Part, ...], right: tuple[Part, ...]) -> tuple[Part, ...]:
+        return left + right
+
+    def result(self, accumulator: tuple[Part, ...]) -> Total:
+        names = accumulator[0].values
+        stacked = {name: np.stack([part.values[name] for part in accumulator]) for name in names}
+        weights = np.array([part.weight for part in accumulator])
+        return Total({**stacked, "weight": weights}, float(weights.sum()), len(accumulator))
+
+
+class TreeFold(Generic[A]):
+    """Folds what is given in order of position over the fixed binary tree, absentees skipped.
+
+    The leaves are the positions 0, 1, 2, ...; two neighbours meet at the height of the highest bit in
+    which their positions differ. At most log2(n) accumulators are held. An aligned block of 2^j
+    positions that was folded elsewhere may be given as one, at any of its positions.
+    """
+
+    def __init__(self, reducer: Reducer[A]) -> None:
+        self._reducer = reducer
+        self._nodes: list[A] = []
+        self._heights: list[int] = []
+        self._last = 0
+
+    def add(self, position: int, accumulator: A) -> None:
+        """Adds a leaf to the right of all earlier ones."""
+        if self._nodes:
+            height = (self._last ^ position).bit_length()
+            while self._heights and self._heights[-1] < height:
+                self._merge()
+            self._heights.append(height)
+        self._nodes.append(accumulator)
+        self._last = position
+
+    def _merge(self) -> None:
+        self._heights.pop()
+        right = self._nodes.pop()
+        self._nodes[-1] = self._reducer.merge(self._nodes[-1], right)
+
+    def result(self) -> Total | None:
+        """The total, or None if nothing was added."""
+        while self._heights:
+            self._merge()
+        return self._reducer.result(self._nodes[0]) if self._nodes else None
+
+
+def reduce(reducer: Reducer[Any], parts: "list[Part]") -> Total:
+    """Folds a list of parts: what a reducer does, without a federation. At least one part."""
+    fold = TreeFold(reducer)
+    for position, part in enumerate(parts):
+        fold.add(position, reducer.lift(part))
+    total = fold.result()
+    if total is None:
+        raise CompositionError("nothing to reduce: give at least one part")
+    return total

@@ -1,0 +1,109 @@
+"""What one client emits at a point of the chain, known before anything is computed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from hanse.core.errors import MessageError
+from hanse.core.tensors import Array, Tensors
+from hanse.core.values import value
+
+__all__ = ["Kind", "Spec", "TensorSpec"]
+
+Kind: TypeAlias = Literal["real", "ring", "sparse", "table", "coded"]
+"""real: numbers that can be averaged. ring: integers modulo 2^bits. sparse: indices and values.
+table: counts. coded: bytes that only the stage which wrote them can read."""
+
+
+@value
+class TensorSpec:
+    """One tensor's shape and dtype. A dimension that is a word, not a number, is bound by the message.
+
+    All tensors of a message must agree on what a word stands for.
+    """
+
+    shape: tuple[int | str, ...]
+    dtype: str
+
+    @property
+    def num_values(self) -> int | None:
+        """The number of entries, or None where a dimension is a word."""
+        size = 1
+        for dim in self.shape:
+            if isinstance(dim, str):
+                return None
+            size *= dim
+        return size
+
+
+@value
+class Spec:
+    """Names, shapes and dtypes of a message, and what may be done with it.
+
+    Args:
+      tensors: the shape and dtype of each name.
+      kind: see `Kind`.
+      summable: whether the same position means the same thing at every client, so that
+        adding two messages makes sense. False e.g. where each client draws its own mask.
+      l2_bound: an upper bound of the Euclidean norm over all tensors together, if one holds.
+      sealed: noise was calibrated to these values: nothing after it may change them.
+
+    >>> Spec.of({"w": np.zeros((2, 3), np.float32)}).tensors["w"]
+    TensorSpec(shape=(2, 3), dtype='float32')
+    """
+
+    tensors: Mapping[str, TensorSpec]
+    kind: Kind = "real"
+    summable: bool = True
+    l2_bound: float | None = None
+    sealed: bool = False
+
+    @classmethod
+    def of(cls, tensors: Tensors, **changes: Any) -> "Spec":
+        """The spec of given tensors."""
+        return cls(
+            {name: TensorSpec(tuple(v.shape), v.dtype.name) for name, v in tensors.items()},
+            **changes,
+        )
+
+    def like(self, **changes: Any) -> "Spec":
+        """The same spec with some fields changed."""
+        return replace(self, **changes)
+
+    @property
+    def num_bytes(self) -> int | None:
+        """Bytes of the values alone, or None where a dimension is bound by the message."""
+        total = 0
+        for tensor in self.tensors.values():
+            if tensor.num_values is None:
+                return None
+            total += tensor.num_values * np.dtype(tensor.dtype).itemsize
+        return total
+
+    def check(self, tensors: Tensors) -> None:
+        """Raises: MessageError: if the tensors are not of this spec, or not finite."""
+        if tensors.keys() != self.tensors.keys():
+            missing, extra = (
+                self.tensors.keys() - tensors.keys(),
+                tensors.keys() - self.tensors.keys(),
+            )
+            raise MessageError(f"wrong names: missing {sorted(missing)}, not asked for {sorted(extra)}")
+        bound: dict[str, int] = {}
+        for name, spec in self.tensors.items():
+            _check_tensor(name, spec, tensors[name], bound)
+
+
+def _check_tensor(name: str, spec: TensorSpec, array: Array, bound: dict[str, int]) -> None:
+    if array.dtype.name != spec.dtype:
+        raise MessageError(f"{name!r} has dtype {array.dtype.name}, {spec.dtype} is due")
+    fits = len(array.shape) == len(spec.shape) and all(
+        bound.setdefault(due, dim) == dim if isinstance(due, str) else due == dim
+        for due, dim in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise MessageError(f"{name!r} has shape {array.shape}, {spec.shape} is due")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = array.size - int(np.isfinite(array).sum())
+        raise MessageError(f"{name!r} is not finite: {bad} of its {array.size} values are NaN or infinite")

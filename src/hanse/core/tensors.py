@@ -1,0 +1,68 @@
+"""Named tensors, and the little arithmetic on them that algorithms need."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Array",
+    "Tensors",
+    "all_finite",
+    "dot",
+    "frozen",
+    "l2_norm",
+    "num_bytes",
+    "tree_map",
+    "zeros_like",
+]
+
+Array: TypeAlias = NDArray[Any]
+Tensors: TypeAlias = Mapping[str, Array]
+"""Arrays by name. Never changed in place by whoever receives them."""
+
+
+def tree_map(function: Callable[..., Any], first: Tensors, *others: Tensors) -> dict[str, Array]:
+    """Applies `function` name by name.
+
+    >>> tree_map(lambda a, b: a - b, {"w": np.ones(2)}, {"w": np.ones(2)})
+    {'w': array([0., 0.])}
+    """
+    return {
+        name: np.asarray(function(value, *(other[name] for other in others)))
+        for name, value in first.items()
+    }
+
+
+def zeros_like(tensors: Tensors) -> dict[str, Array]:
+    """Zeros of the same names, shapes and dtypes."""
+    return tree_map(np.zeros_like, tensors)
+
+
+def dot(a: Tensors, b: Tensors) -> float:
+    """The inner product over all names, summed in float64."""
+    return float(sum(np.vdot(a[name].astype(np.float64), b[name]) for name in a))
+
+
+def l2_norm(tensors: Tensors) -> float:
+    """The Euclidean norm over all names together."""
+    return float(np.sqrt(sum(np.square(v, dtype=np.float64).sum() for v in tensors.values())))
+
+
+def all_finite(tensors: Tensors) -> bool:
+    """Whether no value is NaN or infinite."""
+    return all(v.dtype.kind in "biu" or bool(np.isfinite(v).all()) for v in tensors.values())
+
+
+def num_bytes(tensors: Tensors) -> int:
+    """Bytes of the values alone, uncompressed."""
+    return sum(v.nbytes for v in tensors.values())
+
+
+def frozen(tensors: Tensors) -> dict[str, Array]:
+    """Views that can't be written to, so that no client can change what the others are sent."""
+    views = {name: value.view() for name, value in tensors.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views

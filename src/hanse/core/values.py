@@ -1,0 +1,206 @@
+"""Values: frozen dataclasses, tensors and plain data that can be sent, saved and compared.
+
+A value is None, a bool, int, float, str or bytes, an array, a tuple or mapping of values, or an
+instance of a class marked with `@value`. Commands, events, states, tickets, transforms and
+reducers are all values, so one codec serves the wire, the store and the journal. A packed value
+is a safetensors file whose only metadata entry, "hanse", says in JSON where each tensor belongs.
+Nothing is ever unpickled: unpacking builds only classes that the reader has registered.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar, dataclass_transform, overload
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from hanse.core.errors import InvalidInput, MessageError, nearest
+from hanse.core.keys import Key, Keys
+from hanse.core.tensors import Array
+
+__all__ = ["digest", "fields", "flatten", "pack", "registered", "restore", "unpack", "value"]
+
+T = TypeVar("T")
+
+_CLASSES: dict[str, type] = {}
+_NAMES: dict[type, str] = {}
+_MAX_DEPTH = 64
+
+
+def _register(cls: type[T], name: str) -> type[T]:
+    known = _CLASSES.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise InvalidInput(
+            f"two classes are called {name!r}: {known.__module__}.{known.__qualname__} and "
+            f"{cls.__module__}.{cls.__qualname__}; rename yours"
+        )
+    _CLASSES[name] = cls
+    _NAMES[cls] = name
+    return cls
+
+
+@overload
+def value(cls: type[T]) -> type[T]: ...
+@overload
+def value(*, name: str) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True)
+def value(cls: type[T] | None = None, *, name: str | None = None) -> Any:
+    """Makes a class a frozen dataclass that can be packed, under its own name or `name`.
+
+    >>> @value
+    ... class point:
+    ...     x: float
+    >>> unpack(pack(point(1.5)))
+    point(x=1.5)
+    """
+
+    def mark(cls: type[T]) -> type[T]:
+        return _register(dataclasses.dataclass(frozen=True)(cls), name or cls.__name__)
+
+    return mark if cls is None else mark(cls)
+
+
+_register(Key, "key")
+_register(Keys, "keys")
+
+
+def registered(kind: type[T]) -> dict[str, type[T]]:
+    """The marked classes below `kind`, by name: what a settings file or a message may name."""
+    return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
+
+
+def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
+    """The fields of a class marked with `@value`."""
+    return dataclasses.fields(cls)
+
+
+def flatten(obj: Any) -> tuple[str, dict[str, Array]]:
+    """A value as JSON and the tensors that it refers to, by their path in the value.
+
+    Raises: InvalidInput: if something in it is no value.
+    """
+    tensors: dict[str, Array] = {}
+    skeleton = _flatten(obj, "", tensors)
+    return json.dumps(skeleton, separators=(",", ":"), allow_nan=False), tensors
+
+
+def _flatten(obj: Any, path: str, tensors: dict[str, Array]) -> Any:
+    kind = type(obj)
+    if obj is None or kind in (bool, int, str):
+        return obj
+    if kind is float:
+        return obj if math.isfinite(obj) else {"$": "float", "is": repr(obj)}
+    if isinstance(obj, np.ndarray | np.generic):
+        name = path or "value"
+        tensors[name] = np.asarray(obj, order="C")
+        return {"$": "tensor", "at": name}
+    if kind is tuple:
+        return [_flatten(item, _join(path, str(i)), tensors) for i, item in enumerate(obj)]
+    if kind in _NAMES:
+        body = {f.name: _flatten(getattr(obj, f.name), _join(path, f.name), tensors) for f in fields(kind)}
+        return {"$": _NAMES[kind], **body}
+    if kind is bytes:
+        return {"$": "bytes", "hex": obj.hex()}
+    if isinstance(obj, Mapping):
+        if all(type(key) is str for key in obj) and "$" not in obj:
+            return {key: _flatten(item, _join(path, key), tensors) for key, item in obj.items()}
+        pairs = ((key, item) for key, item in obj.items())
+        return {
+            "$": "map",
+            "items": [_flatten(p, _join(path, str(i)), tensors) for i, p in enumerate(pairs)],
+        }
+    raise InvalidInput(
+        f"{path or 'the value'} is a {kind.__module__}.{kind.__qualname__}, which can't be saved or sent: "
+        "use numbers, strings, bytes, arrays, tuples, mappings, or a class marked with @value"
+    )
+
+
+def _join(path: str, step: str) -> str:
+    return f"{path}/{step}" if path else step
+
+
+def restore(skeleton: str, tensors: Mapping[str, Array]) -> Any:
+    """The value that `flatten` took apart. Raises: MessageError: if the two don't fit."""
+    try:
+        tree = json.loads(skeleton)
+        used: set[str] = set()
+        obj = _restore(tree, tensors, used, 0)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MessageError(f"not a packed value: {error}") from error
+    if len(used) != len(tensors):
+        raise MessageError(f"tensors that the value does not use: {sorted(set(tensors) - used)[:5]}")
+    return obj
+
+
+def _restore(node: Any, tensors: Mapping[str, Array], used: set[str], depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise MessageError(f"a value nested deeper than {_MAX_DEPTH}")
+    if isinstance(node, list):
+        return tuple(_restore(item, tensors, used, depth + 1) for item in node)
+    if not isinstance(node, dict):
+        return node
+    tag = node.pop("$", None)
+    if tag is None:
+        return {key: _restore(item, tensors, used, depth + 1) for key, item in node.items()}
+    if tag == "tensor":
+        used.add(node["at"])
+        return tensors[node["at"]]
+    if tag == "float":
+        return float(node["is"])
+    if tag == "bytes":
+        return bytes.fromhex(node["hex"])
+    if tag == "map":
+        return dict(_restore(node["items"], tensors, used, depth + 1))
+    cls = _CLASSES.get(tag)
+    if cls is None:
+        raise MessageError(f"unknown kind of value {tag!r}: {nearest(str(tag), _CLASSES)}")
+    return cls(**{key: _restore(item, tensors, used, depth + 1) for key, item in node.items()})
+
+
+def pack(obj: Any) -> bytes:
+    """A value as the bytes that are sent."""
+    skeleton, tensors = flatten(obj)
+    return safetensors.numpy.save(tensors, {"hanse": skeleton})
+
+
+def unpack(data: bytes, expect: type[T] | None = None) -> Any:
+    """The value in `data`, which the caller has bounded in size. Tensors are views that can't be written.
+
+    Raises: MessageError: if the bytes are not a packed value, or not of the class `expect`.
+    """
+    try:
+        head = int.from_bytes(data[:8], "little")
+        if len(data) < 8 or head > len(data) - 8:
+            raise MessageError(f"a header of {head} bytes in a message of {len(data)}")
+        metadata = json.loads(data[8 : 8 + head])["__metadata__"]
+        skeleton = metadata["hanse"]
+        tensors = dict(_tensors(data))
+    except (ValueError, TypeError, KeyError, RecursionError, safetensors.SafetensorError) as error:
+        raise MessageError(f"not a packed value: {error!r}") from error
+    obj = restore(skeleton, tensors)
+    if expect is not None and not isinstance(obj, expect):
+        raise MessageError(f"a {type(obj).__name__} where a {expect.__name__} is due")
+    return obj
+
+
+def _tensors(data: bytes) -> Iterator[tuple[str, Array]]:
+    for name, array in safetensors.numpy.load(data).items():
+        array.flags.writeable = False
+        yield name, array
+
+
+def digest(obj: Any) -> str:
+    """The SHA-256 of a value, in hexadecimal: equal values have equal digests."""
+    skeleton, tensors = flatten(obj)
+    state = hashlib.sha256(skeleton.encode())
+    for name, array in tensors.items():
+        state.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        state.update(array.data if array.size else b"")
+    return state.hexdigest()

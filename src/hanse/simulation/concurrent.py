@@ -1,0 +1,203 @@
+"""The same simulation with message passing: every client is an asyncio task that sees only bytes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.core.errors import NotReady
+from hanse.core.keys import Keys
+from hanse.core.learner import Learner, Population
+from hanse.core.party import Payload, Task
+from hanse.core.program import Collect, Command, Commit, Committed, Dispatched, Event
+from hanse.core.runtime import AsyncRuntime
+from hanse.core.values import pack, unpack
+from hanse.core.work import Memory, PartyId
+from hanse.simulation.devices import Devices, ideal
+from hanse.simulation.simulation import Clients, Settled, Simulation, Snapshot
+
+__all__ = ["ClientTasks", "ConcurrentSimulation"]
+
+
+@dataclass(frozen=True)
+class _Job:
+    task: bytes
+    payload: bytes
+    reply: "asyncio.Future[bytes]"
+
+
+@dataclass(frozen=True)
+class _Settle:
+    settled: Settled
+    reply: "asyncio.Future[Mapping[PartyId, Memory]]"
+
+
+async def _at_once() -> None:
+    await asyncio.sleep(0)
+
+
+class ClientTasks:
+    """Clients as asyncio tasks, each started when it is first spoken to. An async context manager.
+
+    Args:
+      learner, population, keys, recall: as for `Clients`.
+      pause: awaited before each computation; a random one shuffles the order of arrival.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        population: Population,
+        keys: Keys,
+        recall: Callable[[PartyId], Memory] = lambda party: {},
+        pause: Callable[[], Awaitable[None]] = _at_once,
+    ) -> None:
+        self._parts = (learner, population, keys, recall)
+        self._pause = pause
+        self._own: dict[PartyId, Clients] = {}
+        self._inboxes: dict[PartyId, asyncio.Queue[_Job | _Settle]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> "ClientTasks":
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def send(self, task: Task, payload: bytes) -> "asyncio.Future[bytes]":
+        """Sends a task to its client; the future is the packed message that it answers with."""
+        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._inbox(task.party).put_nowait(_Job(pack(task), payload, reply))
+        return reply
+
+    async def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
+        """Tells each client which of its tickets were counted; the memories that changed."""
+        replies = []
+        for party, tickets in settled.items():
+            reply: asyncio.Future[Mapping[PartyId, Memory]] = asyncio.get_running_loop().create_future()
+            self._inbox(party).put_nowait(_Settle({party: tickets}, reply))
+            replies.append(reply)
+        return {party: memory for reply in replies for party, memory in (await reply).items()}
+
+    def _inbox(self, party: PartyId) -> "asyncio.Queue[_Job | _Settle]":
+        if party not in self._inboxes:
+            self._inboxes[party] = asyncio.Queue()
+            self._tasks.append(asyncio.create_task(self._live(self._alone(party), self._inboxes[party])))
+        return self._inboxes[party]
+
+    def _alone(self, party: PartyId) -> Clients:
+        return self._own.setdefault(party, Clients(*self._parts))
+
+    async def _live(self, own: Clients, inbox: "asyncio.Queue[_Job | _Settle]") -> None:
+        too_early: list[_Job] = []
+        while True:
+            item = await inbox.get()
+            jobs = [item] if isinstance(item, _Job) else too_early
+            if isinstance(item, _Settle):
+                item.reply.set_result(own.settle(item.settled))
+                too_early = []
+            for job in jobs:
+                await self._pause()
+                try:
+                    message = own.compute(unpack(job.task, Task), unpack(job.payload, Payload))
+                except NotReady:
+                    too_early.append(job)
+                except Exception as error:
+                    if not job.reply.done():
+                        job.reply.set_exception(error)
+                else:
+                    if not job.reply.done():
+                        job.reply.set_result(message)
+
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Memory]]:
+        """The forks of memory of these tickets."""
+        kept: dict[PartyId, dict[int, Memory]] = {}
+        for task in tasks:
+            for party, own in self._alone(task.party).forks([task]).items():
+                kept.setdefault(party, {}).update(own)
+        return kept
+
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Memory]]) -> None:
+        """Hands saved forks to their clients."""
+        for party, own in forks.items():
+            self._alone(party).restore({party: own})
+
+
+class _Answered:
+    """Plays the clients of a `Simulation` with the messages that have arrived."""
+
+    def __init__(self, clients: ClientTasks) -> None:
+        self.messages: dict[int, bytes] = {}
+        self.forks, self.restore = clients.forks, clients.restore
+
+    def compute(self, task: Task, payload: Payload) -> bytes:
+        return self.messages.pop(task.ticket)
+
+    def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
+        raise AssertionError("settled by the clients' own tasks")
+
+
+class ConcurrentSimulation(AsyncRuntime):
+    """Performs a program by message passing. Who arrives first is what `devices` say, as in `Simulation`.
+
+    Args:
+      clients: the tasks.
+      num_clients, keys, devices, owner, first_ticket: as for `Simulation`.
+      wait_s: how long a client may take to answer; a peer that is asked too early answers later.
+    """
+
+    def __init__(
+        self,
+        clients: ClientTasks,
+        num_clients: int,
+        keys: Keys,
+        devices: Devices = ideal(),
+        *,
+        owner: PartyId = "server",
+        first_ticket: int = 0,
+        wait_s: float = 60.0,
+    ) -> None:
+        self._clients, self._wait_s = clients, wait_s
+        self._arrived = _Answered(clients)
+        self._replies: dict[int, asyncio.Future[bytes]] = {}
+        self._sync = Simulation(
+            self._arrived, num_clients, keys, devices, owner=owner, first_ticket=first_ticket
+        )
+
+    def snapshot(self) -> Snapshot:
+        return self._sync.snapshot()
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self._sync.restore(snapshot)
+        self._send(self._sync.desk.open_tickets())
+
+    def _send(self, tickets: Iterable[int]) -> None:
+        desk = self._sync.desk
+        for ticket in tickets:
+            self._replies[ticket] = self._clients.send(desk.task(ticket), desk.packed_payload(ticket))
+
+    async def perform(self, command: Command[Any]) -> Event:
+        if isinstance(command, Collect):
+            await self._hear(self._sync.waits_for(command))
+        if isinstance(command, Commit):
+            usage, settled = self._sync.desk.settle(command.abandoned is not None)
+            return Committed(usage, await self._clients.settle(settled))
+        event = self._sync.perform(command)
+        if isinstance(event, Dispatched):
+            self._send(event.tickets)
+        return event
+
+    async def _hear(self, tickets: Iterable[int]) -> None:
+        for ticket in tickets:
+            if ticket not in self._replies:
+                continue
+            try:
+                message = await asyncio.wait_for(self._replies.pop(ticket), self._wait_s)
+            except TimeoutError:
+                party = self._sync.desk.task(ticket).party
+                raise NotReady(
+                    f"{party!r} did not answer ticket {ticket} within {self._wait_s:g} s"
+                ) from None
+            self._arrived.messages[ticket] = message

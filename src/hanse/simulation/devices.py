@@ -1,0 +1,69 @@
+"""How fast and how reliable simulated devices are."""
+
+from abc import ABC, abstractmethod
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.values import value
+from hanse.core.work import PartyId
+
+__all__ = ["Devices", "heavy_tailed", "ideal", "unstable"]
+
+
+class Devices(ABC):
+    """Says how long a ticket takes on the simulated clock."""
+
+    @abstractmethod
+    def duration_s(self, party: PartyId, key: Key) -> float | None:
+        """Seconds from dispatch to arrival, drawn from `key`; None: the device drops out on the way."""
+
+
+@value
+class ideal(Devices):
+    """Every device answers after one second, and none drops out."""
+
+    def duration_s(self, party: PartyId, key: Key) -> float | None:
+        return 1.0
+
+
+@value
+class heavy_tailed(Devices):
+    """Log-normal durations: most devices are fast, a few are very slow.
+
+    Args:
+      median_s: of the durations.
+      sigma: standard deviation of their logarithm.
+    """
+
+    median_s: float = 1.0
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.median_s > 0 or not self.sigma >= 0:
+            raise InvalidInput(
+                f"heavy_tailed({self.median_s}, {self.sigma}): write a median above 0 s "
+                "and a sigma of at least 0"
+            )
+
+    def duration_s(self, party: PartyId, key: Key) -> float | None:
+        return float(self.median_s * key.rng().lognormal(0.0, self.sigma))
+
+
+@value
+class unstable(Devices):
+    """Clients that drop out of a fraction of their tickets, at random. Roles never do.
+
+    References: Bonawitz et al., "Towards federated learning at scale", MLSys 2019: 6 to 10%.
+    """
+
+    fraction: float
+    devices: Devices = ideal()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fraction <= 1:
+            raise InvalidInput(f"unstable({self.fraction}): write a fraction from 0 to 1")
+
+    def duration_s(self, party: PartyId, key: Key) -> float | None:
+        if isinstance(party, int) and key.fold("drops out").rng().random() < self.fraction:
+            return None
+        return self.devices.duration_s(party, key)

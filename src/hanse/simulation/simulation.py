@@ -1,0 +1,240 @@
+"""One machine plays all parties, on a simulated clock."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, Final, Protocol, TypeAlias
+
+from hanse.core.coordinator import Coordinator, Desk
+from hanse.core.errors import HanseError, MessageError, NotReady
+from hanse.core.keys import Keys
+from hanse.core.learner import Learner, Population
+from hanse.core.party import Forks, Message, Payload, Task, perform
+from hanse.core.program import (
+    Collect,
+    Collected,
+    Command,
+    Commit,
+    Committed,
+    Decode,
+    Dispatch,
+    Dispatched,
+    Event,
+    Sample,
+)
+from hanse.core.runtime import Runtime
+from hanse.core.values import value
+from hanse.core.work import Memory, PartyId
+from hanse.simulation.devices import Devices, ideal
+
+__all__ = ["Clients", "Simulation"]
+
+
+@value
+class Snapshot:
+    """What a simulation goes on from: the desk, the clock, who arrives when, forks of memory."""
+
+    desk: Desk
+    clock_s: float
+    due_s: Mapping[int, float | None]
+    forks: Mapping[PartyId, Mapping[int, Memory]]
+
+
+Settled: TypeAlias = Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]
+"""For each party its tickets of a round: those that were counted, and those that were dropped."""
+
+
+class ClientSide(Protocol):
+    """What a simulation asks of whoever plays the clients."""
+
+    def compute(self, task: Task, payload: Payload) -> bytes:
+        """Performs a ticket: the packed message."""
+
+    def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
+        """Ends a round: the memories that changed."""
+
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Memory]]:
+        """The forks of memory of these tickets."""
+
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Memory]]) -> None:
+        """Takes up saved forks."""
+
+
+class Clients:
+    """The clients' side: computes tickets and keeps each client's memory.
+
+    Args:
+      learner: the model, on one engine.
+      population: whose data.
+      keys: each client folds its number into the secret one.
+      recall: gives a client's committed memory when it is first needed.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        population: Population,
+        keys: Keys,
+        recall: Callable[[PartyId], Memory] = lambda party: {},
+    ) -> None:
+        self._learner, self._population, self._recall = learner, population, recall
+        self._secret = keys.secret.fold("clients")
+        self._forks: dict[PartyId, Forks] = {}
+
+    def compute(self, task: Task, payload: Payload) -> bytes:
+        """Performs a ticket and keeps the fork of memory that it leads to."""
+        party = task.party
+        data = self._population.client(party) if isinstance(party, int) else self._population.role(party)
+        forks = self._forks_of(party)
+        secret = self._secret.fold(party, task.ticket)
+        try:
+            message, memory = perform(task, payload, self._learner, data, forks.at(task.after), secret)
+        except Exception as error:
+            error.add_note(f"while {party!r} performed {payload.work} (ticket {task.ticket})")
+            raise
+        forks.keep(task.ticket, memory)
+        return message
+
+    def _forks_of(self, party: PartyId) -> Forks:
+        if party not in self._forks:
+            self._forks[party] = Forks(self._recall(party))
+        return self._forks[party]
+
+    def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
+        """Commits and drops forks; the memories that changed."""
+        changed: dict[PartyId, Memory] = {}
+        for party, (counted, dropped) in settled.items():
+            forks = self._forks_of(party)
+            if forks.settle(counted, dropped):
+                changed[party] = forks.committed
+            elif not forks.committed and not forks.forks:
+                del self._forks[party]
+        return changed
+
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Memory]]:
+        """The forks of these tickets, where they were computed and are not settled yet."""
+        kept: dict[PartyId, dict[int, Memory]] = {}
+        for task in tasks:
+            own = self._forks.get(task.party)
+            if own is not None and task.ticket in own.forks:
+                kept.setdefault(task.party, {})[task.ticket] = own.forks[task.ticket]
+        return kept
+
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Memory]]) -> None:
+        """Takes up saved forks; committed memory is recalled when needed."""
+        for party, own in forks.items():
+            self._forks_of(party).forks.update(own)
+
+
+class Simulation(Runtime):
+    """Performs a program in this process, client by client; a ticket is computed when it is collected.
+
+    Args:
+      clients: who compute.
+      num_clients: how many of them are registered.
+      keys: of the server.
+      devices: how long tickets take on the simulated clock.
+      owner, first_ticket: see `Coordinator`; for programs that peers perform.
+    """
+
+    def __init__(
+        self,
+        clients: ClientSide,
+        num_clients: int,
+        keys: Keys,
+        devices: Devices = ideal(),
+        *,
+        owner: PartyId = "server",
+        first_ticket: int = 0,
+    ) -> None:
+        self._clients, self._devices = clients, devices
+        self.desk: Final = Coordinator(
+            num_clients, keys.secret.fold("server"), owner=owner, first_ticket=first_ticket
+        )
+        self._clock_s = 0.0
+        self._due_s: dict[int, float | None] = {}
+
+    def snapshot(self) -> Snapshot:
+        desk = self.desk.desk()
+        forks = self._clients.forks(ticket.task for ticket in desk.tickets.values())
+        return Snapshot(desk, self._clock_s, dict(self._due_s), forks)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        self.desk.restore(snapshot.desk)
+        self._clock_s, self._due_s = snapshot.clock_s, dict(snapshot.due_s)
+        self._clients.restore(snapshot.forks)
+
+    def perform(self, command: Command[Any]) -> Event:
+        match command:
+            case Sample():
+                return self.desk.sample(command)
+            case Dispatch():
+                return self._dispatch(command)
+            case Collect():
+                return self._collect(command)
+            case Decode():
+                return self.desk.decode(command)
+            case Commit():
+                usage, settled = self.desk.settle(command.abandoned is not None)
+                return Committed(usage, self._clients.settle(settled))
+            case _:
+                raise HanseError(f"the simulation can't perform a {type(command).__name__}")
+
+    def _dispatch(self, command: Dispatch) -> Dispatched:
+        sent = self.desk.dispatch(command)
+        for ticket in sent.tickets:
+            task = self.desk.task(ticket)
+            takes = self._devices.duration_s(task.party, task.key.fold("device"))
+            self._due_s[ticket] = None if takes is None else self._clock_s + takes
+        return sent
+
+    def _collect(self, command: Collect) -> Collected:
+        asked = self.waits_for(command)
+        wait_s = command.close.deadline_s
+        deadline_s = math.inf if wait_s is None else self._clock_s + wait_s
+        due_s = {n: due for n in asked if (due := self._due_s[n]) is not None and due <= deadline_s}
+        dropped = {n: "it dropped out" for n in asked if self._due_s[n] is None}
+        goal = command.close.goal
+        arrived: Iterable[tuple[int, Message]]
+        if goal is not None and goal < len(due_s):
+            fastest = sorted(due_s, key=lambda n: (due_s[n], n))
+            first = dict(islice(self._arrivals(fastest, dropped), goal))
+            arrived = [(n, first[n]) for n in asked if n in first]
+            taken = first.keys() | dropped.keys()
+            closed_s = max((due_s[n] for n in first), default=self._clock_s)
+        else:
+            arrived = self._arrivals(list(due_s), dropped)
+            taken = due_s.keys() | dropped.keys()
+            everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
+            closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
+        if command.tickets is not None:
+            dropped.update({n: "it was too late" for n in asked if n not in taken})
+        before = self.desk.desk()
+        try:
+            collected = self.desk.fold(command, arrived, dropped)
+        except NotReady:
+            self.desk.restore(before)
+            raise
+        self._pass_time(closed_s)
+        return collected
+
+    def waits_for(self, command: Collect) -> list[int]:
+        """The tickets that a Collect may count."""
+        return [ticket for ticket in self.desk.open_tickets(command) if self.desk.is_open(ticket)]
+
+    def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
+        """Computes tickets one by one; who sends what can't be taken is added to `dropped`."""
+        for ticket in tickets:
+            data = self._clients.compute(self.desk.task(ticket), self.desk.payload(ticket))
+            try:
+                message = self.desk.receive(ticket, data)
+            except MessageError as error:
+                dropped[ticket] = str(error)
+            else:
+                yield ticket, message
+
+    def _pass_time(self, until_s: float) -> None:
+        if until_s > self._clock_s:
+            self.desk.add_virtual_seconds(until_s - self._clock_s)
+            self._clock_s = until_s
+        self._due_s = {n: due for n, due in self._due_s.items() if self.desk.is_open(n)}

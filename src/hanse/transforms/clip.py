@@ -1,0 +1,58 @@
+"""Norm clipping."""
+
+from dataclasses import replace
+from typing import Any
+
+from hanse.core.chain import Plan, Stage, Transform
+from hanse.core.errors import CompositionError, InvalidInput
+from hanse.core.keys import Keys
+from hanse.core.spec import Spec
+from hanse.core.tensors import l2_norm, tree_map
+from hanse.core.values import value
+from hanse.core.work import Memory, Part
+
+__all__ = ["clip"]
+
+
+@value
+class clip(Transform):
+    """Scales a message down to a Euclidean norm of at most `max_norm`, over all its tensors together.
+
+        x -> x * min(1, max_norm / |x|)
+
+    Args:
+      max_norm: the bound, above 0.
+    Runs at: client (encode). Commutes with sums.
+    Reveals: nothing more than the reducer does.
+    Spec: real -> real with l2_bound = max_norm.
+    Raises: CompositionError: if given values that are not real numbers.
+    References: Abadi et al., "Deep learning with differential privacy", CCS 2016, arXiv 1607.00133,
+      Algorithm 1; per client: McMahan et al., ICLR 2018, arXiv 1710.06963.
+
+    >>> import numpy as np
+    >>> from hanse.core.keys import Keys
+    >>> stage = clip(1.0)(Spec.of({"w": np.zeros(2)}))
+    >>> part, _ = stage.encode(None, Part({"w": np.array([3.0, 4.0])}), {}, Keys.from_seed(0))
+    >>> part.values["w"]
+    array([0.6, 0.8])
+    """
+
+    max_norm: float
+
+    def __post_init__(self) -> None:
+        if not self.max_norm > 0:
+            raise InvalidInput(f"clip({self.max_norm}): write a bound above 0")
+
+    def __call__(self, spec: Spec) -> Stage:
+        if spec.kind != "real":
+            raise CompositionError(f"{self} needs real numbers, these are {spec.kind}: put it first")
+        bound = self.max_norm if spec.l2_bound is None else min(self.max_norm, spec.l2_bound)
+
+        def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Any]:
+            norm = l2_norm(part.values)
+            if norm <= self.max_norm:
+                return part, memory
+            scale = self.max_norm / norm
+            return replace(part, values=tree_map(lambda x: x * x.dtype.type(scale), part.values)), memory
+
+        return Stage(spec.like(l2_bound=bound), encode=encode)

@@ -1,0 +1,146 @@
+"""What several tests share: a tiny exact learner, a population, and both runtimes."""
+
+import asyncio
+import random
+from typing import Any
+
+import numpy as np
+
+from hanse.core.algorithm import Progress, training
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner, Population, Steps
+from hanse.core.runtime import Store, adrive, drive
+from hanse.core.tensors import Tensors
+from hanse.core.work import Everything, Space
+from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Devices, Simulation, ideal
+
+KEYS = Keys.from_seed(11)
+
+
+class Quadratic(Learner):
+    """F(w) = |x w + b - y|^2 / 2n in float64: the optimum is known in closed form."""
+
+    metrics = ("loss",)
+
+    def __init__(self, num_features: int = 3) -> None:
+        self.num_features = num_features
+
+    def init(self, key: Key) -> Tensors:
+        return {"w": np.zeros(self.num_features), "b": np.zeros(())}
+
+    def _residual(self, params: Tensors, data: Examples) -> Any:
+        return data.x @ params["w"] + params["b"] - data.y
+
+    def objective(self, params: Tensors, data: Examples) -> float:
+        return float(np.square(self._residual(params, data)).mean() / 2)
+
+    def gradient(self, params: Tensors, data: Examples) -> Tensors:
+        residual = self._residual(params, data) / len(data)
+        return {"w": data.x.T @ residual, "b": np.asarray(residual.sum())}
+
+    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
+        moved = (data.x @ vector["w"] + vector["b"]) / len(data)
+        return {"w": data.x.T @ moved, "b": np.asarray(moved.sum())}
+
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        return {"loss": self.objective(params, data) * len(data), "count": float(len(data))}
+
+    def local_sgd(
+        self,
+        params: Tensors,
+        data: Examples,
+        steps: Steps,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        space: Space | None = None,
+    ) -> Tensors:
+        space = space or Everything(params)
+        z = dict(space.zero())
+        for epoch in range(steps.epochs):
+            order = np.arange(len(data))
+            if steps.batch_size is not None:
+                order = key.fold("epoch", epoch).rng().permutation(len(data))
+            size = steps.batch_size or len(data)
+            for start in range(0, len(data), size):
+                moved = space.expand(z)
+                at = {name: params[name] + moved[name] for name in params}
+                slope = dict(self.gradient(at, data.take(order[start : start + size])))
+                for name in slope:
+                    slope[name] = slope[name] + steps.proximal * moved[name]
+                    if offset is not None:
+                        slope[name] = slope[name] + offset[name]
+                back = space.pullback(slope)
+                z = {name: np.asarray(z[name] - steps.lr * back[name]) for name in z}
+        return z
+
+
+class Few(Population):
+    """Unequal clients whose optima differ; everybody's data together are the server's."""
+
+    def __init__(self, num_clients: int = 6, num_features: int = 3) -> None:
+        rng = np.random.default_rng(5)
+        self.parts = []
+        for k in range(num_clients):
+            x = rng.normal(size=(5 + 3 * k, num_features)) * (1 + 0.2 * k)
+            y = x @ (rng.normal(size=num_features) + k / 3) + k
+            self.parts.append(Examples(x, y))
+        self.pooled = Examples(
+            np.concatenate([p.x for p in self.parts]), np.concatenate([p.y for p in self.parts])
+        )
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.parts)
+
+    def client(self, number: int) -> Examples:
+        return self.parts[number]
+
+    def role(self, name: str) -> Examples:
+        if name != "server":
+            raise InvalidInput(f"no role {name!r}")
+        return self.pooled
+
+    def optimum(self) -> np.ndarray:
+        """The pooled optimum, b last."""
+        x = np.column_stack([self.pooled.x, np.ones(len(self.pooled))])
+        return np.linalg.lstsq(x, self.pooled.y)[0]
+
+
+def simulation(store: Store | None = None, devices: Devices = ideal(), population: Any = None) -> Simulation:
+    population = population or Few()
+    recall = store.memory if store else lambda party: {}
+    clients = Clients(Quadratic(), population, KEYS, recall)
+    return Simulation(clients, population.num_clients, KEYS, devices)
+
+
+def program(algorithm: Any, rounds: int, store: Store | None = None, **options: Any) -> Any:
+    saved = store.checkpoint() if store else None
+    begin = Progress(0, algorithm.init(Quadratic().init(KEYS.public), KEYS.public))
+    return training(algorithm, saved.state if saved else begin, KEYS.public, rounds=rounds, **options)
+
+
+def simulate(
+    algorithm: Any, rounds: int, devices: Devices = ideal(), store: Store | None = None, **o: Any
+) -> Any:
+    """The state after so many rounds, in one process."""
+    return drive(program(algorithm, rounds, store, **o), simulation(store, devices), store).state
+
+
+def converse(
+    algorithm: Any, rounds: int, devices: Devices = ideal(), store: Store | None = None, **o: Any
+) -> Any:
+    """The state after so many rounds, by message passing between tasks in a shuffled order."""
+
+    async def shuffle() -> None:
+        for _ in range(random.randrange(4)):
+            await asyncio.sleep(0)
+
+    async def run() -> Any:
+        recall = store.memory if store else lambda party: {}
+        async with ClientTasks(Quadratic(), Few(), KEYS, recall, shuffle) as clients:
+            runtime = ConcurrentSimulation(clients, Few().num_clients, KEYS, devices)
+            return (await adrive(program(algorithm, rounds, store, **o), runtime, store)).state
+
+    return asyncio.run(run())
