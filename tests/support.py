@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from hanse.core.algorithm import Progress, training
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Population, Steps
-from hanse.core.runtime import Store, adrive, drive
+from hanse.core.runtime import Checkpoint, Entry, InMemory, Record, Store, Watch, adrive, drive
 from hanse.core.tensors import Tensors
-from hanse.core.work import Everything, Space
+from hanse.core.values import pack, unpack
+from hanse.core.work import Everything, Memory, PartyId, Space
 from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Devices, Simulation, ideal
 
 KEYS = Keys.from_seed(11)
@@ -122,10 +124,16 @@ def program(algorithm: Any, rounds: int, store: Store | None = None, **options: 
 
 
 def simulate(
-    algorithm: Any, rounds: int, devices: Devices = ideal(), store: Store | None = None, **o: Any
+    algorithm: Any,
+    rounds: int,
+    devices: Devices = ideal(),
+    store: Store | None = None,
+    watch: Watch | None = None,
+    **options: Any,
 ) -> Any:
     """The state after so many rounds, in one process."""
-    return drive(program(algorithm, rounds, store, **o), simulation(store, devices), store).state
+    led = program(algorithm, rounds, store, **options)
+    return drive(led, simulation(store, devices), store, watch).state
 
 
 def converse(
@@ -144,3 +152,41 @@ def converse(
             return (await adrive(program(algorithm, rounds, store, **o), runtime, store)).state
 
     return asyncio.run(run())
+
+
+class Crash(Exception):
+    """Stands for the power cut."""
+
+
+class Fragile(InMemory):
+    """A store whose process dies at its n-th write, just before or just after the write."""
+
+    def __init__(self, dies_at: int = -1, *, before: bool = False) -> None:
+        super().__init__()
+        self.num_writes, self.dies_at, self.before = 0, dies_at, before
+
+    def _write(self, write: Callable[[], None]) -> None:
+        self.num_writes += 1
+        dies = self.num_writes == self.dies_at
+        if not (dies and self.before):
+            write()
+        if dies:
+            raise Crash
+
+    def append(self, entry: Entry) -> None:
+        self._write(lambda: super(Fragile, self).append(entry))
+
+    def save(self, checkpoint: Checkpoint, record: Record, memories: Mapping[PartyId, Memory]) -> None:
+        self._write(lambda: super(Fragile, self).save(checkpoint, record, memories))
+
+    def dump(self) -> bytes:
+        """All that is on the disk."""
+        return pack((self._checkpoint, tuple(self._journal), self._memories))
+
+    @classmethod
+    def load(cls, data: bytes) -> "Fragile":
+        """The disk, found by the next process."""
+        store = cls()
+        checkpoint, journal, memories = unpack(data)
+        store._checkpoint, store._journal, store._memories = checkpoint, list(journal), dict(memories)
+        return store

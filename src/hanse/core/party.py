@@ -4,18 +4,19 @@ It is the same function in every runtime, so the same task gives the same bytes 
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError, HanseError
+from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
 from hanse.core.program import Channel, Plans
 from hanse.core.tensors import Tensors, frozen
 from hanse.core.values import pack, value
 from hanse.core.work import VOLATILE, Memory, Part, PartyId, Shared, Work
 
-__all__ = ["Forks", "Message", "Payload", "Task", "pending", "perform"]
+__all__ = ["Fork", "Forks", "Message", "Payload", "Task", "pending", "perform"]
 
 
 @value
@@ -101,36 +102,56 @@ def perform(
     return pack(Message(task.ticket, encoded)), kept
 
 
-class Forks:
-    """One client's memory: what is committed, and a fork for each ticket that is not settled yet."""
+@value
+class Fork:
+    """What one ticket changes in its client's memory, on top of the ticket that it went on from."""
 
-    def __init__(self, committed: Memory | None = None, forks: Mapping[int, Memory] | None = None) -> None:
+    after: int | None
+    changed: Memory
+    removed: tuple[str, ...]
+
+    @classmethod
+    def between(cls, after: int | None, before: Memory, memory: Memory) -> "Fork":
+        """The changes from one memory to the next; a value that is the same object is unchanged."""
+        changed = {name: v for name, v in memory.items() if name not in before or v is not before[name]}
+        return cls(after, changed, tuple(name for name in before if name not in memory))
+
+    def on(self, memory: Memory) -> Memory:
+        """The memory with these changes."""
+        kept = {name: v for name, v in memory.items() if name not in self.removed}
+        return {**kept, **self.changed}
+
+
+class Forks:
+    """One client's memory: what is committed, and a fork for each ticket that is not settled yet.
+
+    Forks hold changes, not copies: a ticket that only reads, for another coordinator, undoes nothing.
+    """
+
+    def __init__(self, committed: Memory | None = None) -> None:
         self.committed: Memory = committed or {}
-        self.forks: dict[int, Memory] = dict(forks or {})
+        self.forks: dict[int, Fork] = {}
 
     def at(self, after: int | None) -> Memory:
         """The memory that a task goes on from."""
-        if after is None:
+        if after is None or after not in self.forks:
             return self.committed
-        if after not in self.forks:
-            raise HanseError(
-                f"the memory after ticket {after} is gone: it was settled or never computed here"
-            )
-        return self.forks[after]
+        fork = self.forks[after]
+        return fork.on(self.at(fork.after))
 
-    def keep(self, ticket: int, memory: Memory) -> None:
+    def keep(self, ticket: int, fork: Fork) -> None:
         """Keeps the fork of a ticket until it is settled."""
-        self.forks[ticket] = memory
+        self.forks[ticket] = fork
 
     def settle(self, counted: Iterable[int], dropped: Iterable[int]) -> bool:
-        """Commits the last counted fork and drops the others; whether the committed memory changed."""
+        """Commits the forks of counted tickets, drops the others; whether the committed memory changed."""
         for ticket in dropped:
             self.forks.pop(ticket, None)
-        forks = [self.forks.pop(ticket, None) for ticket in sorted(counted)]
-        if not forks or forks[-1] is None:
-            return False
-        before, after = self.committed, forks[-1]
-        self.committed = {name: v for name, v in after.items() if not name.startswith(VOLATILE)}
-        return self.committed.keys() != before.keys() or any(
-            v is not before[n] for n, v in self.committed.items()
-        )
+        changed = False
+        for ticket in sorted(counted):
+            fork = self.forks.pop(ticket, None)
+            if fork is not None:
+                lasting = {n: v for n, v in fork.changed.items() if not n.startswith(VOLATILE)}
+                changed = changed or bool(lasting or fork.removed)
+                self.committed = replace(fork, changed=lasting).on(self.committed)
+        return changed

@@ -64,7 +64,7 @@ class Reducer(ABC, Generic[A]):
 
 
 def _needs_summable(reducer: Reducer[Any], spec: Spec) -> None:
-    if spec.kind not in ("real", "table") or not spec.summable:
+    if spec.kind not in ("real", "table", "ring") or not spec.summable:
         what = spec.kind if spec.summable else "client by client different"
         raise CompositionError(
             f"{reducer} adds messages up, but these are {what}; put a transform last that the server can "

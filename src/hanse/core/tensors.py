@@ -30,8 +30,7 @@ def tree_map(function: Callable[..., Any], first: Tensors, *others: Tensors) -> 
     {'w': array([0., 0.])}
     """
     return {
-        name: np.asarray(function(value, *(other[name] for other in others)))
-        for name, value in first.items()
+        name: np.asarray(function(value, *(other[name] for other in others))) for name, value in first.items()
     }
 
 
@@ -62,7 +61,7 @@ def num_bytes(tensors: Tensors) -> int:
 
 def frozen(tensors: Tensors) -> dict[str, Array]:
     """Views that can't be written to, so that no client can change what the others are sent."""
-    views = {name: value.view() for name, value in tensors.items()}
+    views = {name: np.asarray(value).view() for name, value in tensors.items()}
     for view in views.values():
         view.flags.writeable = False
     return views

@@ -8,7 +8,7 @@ from typing import Any
 from hanse.core.errors import NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner, Population
-from hanse.core.party import Payload, Task
+from hanse.core.party import Fork, Payload, Task
 from hanse.core.program import Collect, Command, Commit, Committed, Dispatched, Event
 from hanse.core.runtime import AsyncRuntime
 from hanse.core.values import pack, unpack
@@ -111,15 +111,15 @@ class ClientTasks:
                     if not job.reply.done():
                         job.reply.set_result(message)
 
-    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Memory]]:
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
         """The forks of memory of these tickets."""
-        kept: dict[PartyId, dict[int, Memory]] = {}
+        kept: dict[PartyId, dict[int, Fork]] = {}
         for task in tasks:
             for party, own in self._alone(task.party).forks([task]).items():
                 kept.setdefault(party, {}).update(own)
         return kept
 
-    def restore(self, forks: Mapping[PartyId, Mapping[int, Memory]]) -> None:
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
         """Hands saved forks to their clients."""
         for party, own in forks.items():
             self._alone(party).restore({party: own})

@@ -9,7 +9,7 @@ from hanse.core.coordinator import Coordinator, Desk
 from hanse.core.errors import HanseError, MessageError, NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner, Population
-from hanse.core.party import Forks, Message, Payload, Task, perform
+from hanse.core.party import Fork, Forks, Message, Payload, Task, perform
 from hanse.core.program import (
     Collect,
     Collected,
@@ -37,7 +37,7 @@ class Snapshot:
     desk: Desk
     clock_s: float
     due_s: Mapping[int, float | None]
-    forks: Mapping[PartyId, Mapping[int, Memory]]
+    forks: Mapping[PartyId, Mapping[int, Fork]]
 
 
 Settled: TypeAlias = Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]
@@ -53,10 +53,10 @@ class ClientSide(Protocol):
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Ends a round: the memories that changed."""
 
-    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Memory]]:
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
         """The forks of memory of these tickets."""
 
-    def restore(self, forks: Mapping[PartyId, Mapping[int, Memory]]) -> None:
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
         """Takes up saved forks."""
 
 
@@ -87,12 +87,13 @@ class Clients:
         data = self._population.client(party) if isinstance(party, int) else self._population.role(party)
         forks = self._forks_of(party)
         secret = self._secret.fold(party, task.ticket)
+        before = forks.at(task.after)
         try:
-            message, memory = perform(task, payload, self._learner, data, forks.at(task.after), secret)
+            message, memory = perform(task, payload, self._learner, data, before, secret)
         except Exception as error:
             error.add_note(f"while {party!r} performed {payload.work} (ticket {task.ticket})")
             raise
-        forks.keep(task.ticket, memory)
+        forks.keep(task.ticket, Fork.between(task.after, before, memory))
         return message
 
     def _forks_of(self, party: PartyId) -> Forks:
@@ -111,16 +112,16 @@ class Clients:
                 del self._forks[party]
         return changed
 
-    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Memory]]:
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
         """The forks of these tickets, where they were computed and are not settled yet."""
-        kept: dict[PartyId, dict[int, Memory]] = {}
+        kept: dict[PartyId, dict[int, Fork]] = {}
         for task in tasks:
             own = self._forks.get(task.party)
             if own is not None and task.ticket in own.forks:
                 kept.setdefault(task.party, {})[task.ticket] = own.forks[task.ticket]
         return kept
 
-    def restore(self, forks: Mapping[PartyId, Mapping[int, Memory]]) -> None:
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
         """Takes up saved forks; committed memory is recalled when needed."""
         for party, own in forks.items():
             self._forks_of(party).forks.update(own)

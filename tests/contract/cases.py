@@ -1,0 +1,53 @@
+"""The algorithms under contract, each in a setting that shows its teeth."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from secure import secure_avg
+
+from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
+from hanse.core.program import Close
+from hanse.core.reducers import sum as sum_
+from hanse.simulation import Devices, heavy_tailed, ideal, unstable
+from hanse.transforms import clip, quantize, random_mask
+
+PATIENT = Close(minimum_fraction=1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """An algorithm, and how long and on which devices it is run.
+
+    `impatient` is the same algorithm set to abandon a round in which anybody is missing.
+    """
+
+    algorithm: Any
+    rounds: int = 3
+    devices: Devices = ideal()
+    impatient: Any = None
+    unreliable: Devices = unstable(0.15)
+
+
+def _case(algorithm: Any, **options: Any) -> Case:
+    return Case(algorithm, impatient=replace(algorithm, close=PATIENT), **options)
+
+
+CASES = {
+    "fed_avg": _case(fed_avg(lr=0.02, fraction=0.7, epochs=2, batch_size=4)),
+    "fed_avg_clipped_goal": _case(
+        fed_avg(lr=0.02, fraction=1.0, uplink=(clip(0.5),), close=Close(goal=3)),
+        devices=unstable(0.2, heavy_tailed()),
+    ),
+    "fed_avg_masked_quantized": _case(
+        fed_avg(lr=0.02, fraction=1.0, epochs=3, uplink=(random_mask(0.5), quantize(2)))
+    ),
+    "fed_sgd": _case(fed_sgd(lr=0.001, into=sum_())),
+    "scaffold": _case(
+        scaffold(lr=0.02, fraction=0.7, epochs=2, batch_size=4), devices=unstable(0.2), rounds=4
+    ),
+    "giant": Case(giant(fraction=0.7), rounds=2),
+    "fed_buff": Case(
+        fed_buff(lr=0.02, concurrency=4, buffer_size=2), rounds=5, devices=unstable(0.2, heavy_tailed())
+    ),
+    "secure_avg": Case(secure_avg(), devices=unstable(0.06)),
+}
