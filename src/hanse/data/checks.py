@@ -1,0 +1,85 @@
+"""What examples must be before anyone trains on them."""
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput
+from hanse.core.learner import Examples
+from hanse.core.tensors import Array
+
+__all__ = ["check_examples", "check_labels", "count_classes"]
+
+
+def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -> None:
+    """Features are finite numbers, and so are labels, or classes from 0.
+
+    Args:
+      examples: to be checked.
+      num_classes: of the labels; None: they are no classes.
+      whose: begins each message.
+
+    Raises: InvalidInput: if not, naming the first row that is wrong.
+    """
+    if len(examples) == 0:
+        raise InvalidInput(f"{whose}: no examples; give at least 1")
+    _check_finite(examples.x, "feature", whose)
+    if examples.x[0].size == 0:
+        raise InvalidInput(f"{whose}: features of shape {examples.x.shape}; give at least 1 feature a row")
+    if num_classes is None:
+        _check_finite(examples.y, "label", whose)
+    else:
+        check_labels(examples.y, num_classes, whose=whose)
+
+
+def _check_finite(values: Array, noun: str, whose: str) -> None:
+    if values.dtype.kind not in "biuf":
+        raise InvalidInput(
+            f"{whose}: {noun}s of dtype {values.dtype}; give numbers, for example {noun}s.astype(float)"
+        )
+    if values.dtype.kind != "f" or np.isfinite(values).all():
+        return
+    row, *column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    place = f", column {column[0] if len(column) == 1 else tuple(column)}" if column else ""
+    raise InvalidInput(
+        f"{whose}: the {noun} in row {row}{place} is {values[row, *column]}; "
+        f"give a finite number there, or leave row {row} out with numpy.delete(..., {row}, axis=0)"
+    )
+
+
+def check_labels(labels: Array, num_classes: int, *, whose: str) -> None:
+    """Labels are one integer a row, from 0 to `num_classes`, exclusive.
+
+    Raises: InvalidInput: if not, naming the first row that is wrong.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "biu":
+        raise InvalidInput(
+            f"{whose}: labels of shape {labels.shape} and dtype {labels.dtype}; classes are one "
+            "integer a row: write labels.ravel().astype(int), or leave num_classes out for real targets"
+        )
+    wrong = (labels < 0) | (labels >= num_classes)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InvalidInput(
+            f"{whose}: the label in row {row} is {labels[row]}; {num_classes} classes are the integers "
+            f"0 to {num_classes - 1}: renumber them with numpy.unique(labels, return_inverse=True)[1], "
+            f"or write num_classes={int(labels.max()) + 1}"
+        )
+
+
+def count_classes(*labels: Array) -> int | None:
+    """The largest class and one more, if all labels are one integer a row; None otherwise.
+
+    >>> count_classes(np.array([0, 2, 1]))
+    3
+
+    Raises: InvalidInput: if the smallest is not 0: then they are numbered in another way.
+    """
+    if not all(y.ndim == 1 and y.dtype.kind in "biu" for y in labels):
+        return None
+    smallest = min((int(y.min()) for y in labels if len(y)), default=0)
+    if smallest != 0:
+        raise InvalidInput(
+            f"the smallest label is {smallest}; classes are counted from 0: renumber them with "
+            "numpy.unique(labels, return_inverse=True)[1], give num_classes if class 0 is merely "
+            "absent, or write labels.astype(float) if they are no classes"
+        )
+    return max((int(y.max()) for y in labels if len(y)), default=-1) + 1

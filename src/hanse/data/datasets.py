@@ -1,0 +1,147 @@
+"""Data sets as values: named in a program or a settings file, loaded when needed."""
+
+from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.learner import Examples
+from hanse.core.tensors import Array
+from hanse.core.values import value
+from hanse.data.checks import check_examples, count_classes
+
+__all__ = ["Dataset", "TrainTest", "arrays", "digits"]
+
+
+@dataclass(frozen=True)
+class TrainTest:
+    """What a data set holds, checked.
+
+    Args:
+      train: examples that clients will hold.
+      test: examples held out from them.
+      num_classes: of the labels; None: they are no classes.
+
+    Raises: InvalidInput: if examples are missing, not finite, of unlike shapes, or labels out of range.
+    """
+
+    train: Examples
+    test: Examples | None = None
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_examples(self.train, self.num_classes, whose="train")
+        if self.test is None:
+            return
+        check_examples(self.test, self.num_classes, whose="test")
+        if self.test.x.shape[1:] != self.feature_shape:
+            raise InvalidInput(
+                f"test: features of shape {self.test.x.shape[1:]}; the training examples have "
+                f"{self.feature_shape}: give the same columns"
+            )
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of one row of features."""
+        return self.train.x.shape[1:]
+
+
+class Dataset(ABC):
+    """Where examples come from: a value such as `digits()`."""
+
+    @abstractmethod
+    def load(self) -> TrainTest:
+        """Reads the examples. Raises: InvalidInput: if they can't be used."""
+
+
+@value
+class arrays(Dataset):
+    """Arrays in memory, checked at once.
+
+    >>> data = arrays(np.eye(3), np.array([0, 1, 1])).load()
+    >>> data.feature_shape, data.num_classes
+    ((3,), 2)
+
+    Args:
+      x: (n, ...) features.
+      y: (n,) labels: classes as integers from 0; floats of any shape (n, ...) are real targets.
+      test_x: features held out.
+      test_y: their labels.
+      num_classes: of the labels; by default, of integer labels, the largest and one more.
+    Raises: InvalidInput: as `TrainTest`; if the smallest class is not 0; if one of `test_x` and `test_y`
+      is missing.
+    """
+
+    x: Array
+    y: Array
+    _: KW_ONLY
+    test_x: Array | None = None
+    test_y: Array | None = None
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y", "test_x", "test_y"):
+            given = getattr(self, name)
+            if given is not None:
+                object.__setattr__(self, name, _rows(given, name))
+        if (self.test_x is None) != (self.test_y is None):
+            given, missing = ("x", "y") if self.test_y is None else ("y", "x")
+            raise InvalidInput(f"test_{given} is given alone; give test_{missing} too, or neither")
+        self.load()
+
+    def load(self) -> TrainTest:
+        """The arrays themselves, not copied."""
+        test = None
+        labels = [self.y]
+        if self.test_x is not None and self.test_y is not None:
+            test = Examples(self.test_x, self.test_y)
+            labels.append(self.test_y)
+        num_classes = count_classes(*labels) if self.num_classes is None else self.num_classes
+        return TrainTest(Examples(self.x, self.y), test, num_classes)
+
+
+def _rows(given: object, name: str) -> Array:
+    array = np.asarray(given)
+    if array.ndim == 0 or len(array) == 0:
+        raise InvalidInput(f"{name} has no rows (shape {array.shape}); give at least 1 example")
+    return array
+
+
+@value
+class digits(Dataset):
+    """Handwritten digits: 1,797 images of 8 x 8 pixels, ten classes.
+
+    These are the images of the 13 writers that the source holds out for testing. Features are the
+    64 pixels, row by row, scaled to [0, 1]; float32. The split is the same in every run.
+
+    >>> data = digits().load()
+    >>> data.train.x.shape, data.test.x.shape, data.num_classes
+    ((1438, 64), (359, 64), 10)
+
+    Args:
+      test_fraction: of the examples, held out for testing; 0: no test set.
+    Raises: InvalidInput: if the fraction leaves no example to train on.
+    References: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine
+      Learning Repository 1998, doi:10.24432/C50P49, CC BY 4.0.
+    """
+
+    test_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction <= 0.99:
+            raise InvalidInput(
+                f"test_fraction is {self.test_fraction}; write a number from 0 to 0.99, such as 0.2"
+            )
+
+    def load(self) -> TrainTest:
+        """Reads and splits the copy that is installed with the package."""
+        with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as stored:
+            images, labels = stored["images"], stored["labels"]
+        order = Key.from_seed(0).fold("digits").rng().permutation(len(labels))
+        everything = Examples(images / np.float32(16), labels.astype(np.int64))
+        num_test = round(self.test_fraction * len(labels))
+        test = everything.take(order[:num_test]) if num_test else None
+        return TrainTest(everything.take(order[num_test:]), test, 10)

@@ -1,0 +1,46 @@
+"""What all engines share: models before they know their data, and the order of batches."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from hanse.core.keys import Key
+from hanse.core.learner import Learner, Steps
+from hanse.core.tensors import Array
+
+__all__ = ["Model", "batches"]
+
+
+class Model(ABC):
+    """A model before it knows its data: a value such as `softmax(l2=1e-3)`."""
+
+    @abstractmethod
+    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
+        """The model for such examples.
+
+        Args:
+          feature_shape: of one row of features; () for a single number.
+          num_classes: of the labels; None: they are no classes.
+
+        Raises: InvalidInput: if the model does not suit them.
+        """
+
+
+def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice]:
+    """The rows of each local step, in the order that every learner follows.
+
+    Epoch e visits `key.fold("epoch", e).rng().permutation(num_examples)`. Where a batch holds all
+    examples, it is a slice of all rows, and nothing is drawn.
+
+    >>> [len(rows) for rows in batches(5, Steps(0.1, epochs=2, batch_size=2), Key.from_seed(0))]
+    [2, 2, 1, 2, 2, 1]
+    >>> list(batches(5, Steps(0.1), Key.from_seed(0)))
+    [slice(None, None, None)]
+    """
+    size = steps.batch_size
+    for epoch in range(steps.epochs):
+        if size is None or size >= num_examples:
+            yield slice(None)
+            continue
+        order = key.fold("epoch", epoch).rng().permutation(num_examples)
+        for start in range(0, num_examples, size):
+            yield order[start : start + size]

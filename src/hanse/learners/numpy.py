@@ -1,0 +1,290 @@
+"""Linear models in NumPy: least squares, logistic and softmax regression.
+
+Derivatives are written by hand and exact. Small batches are common in federated learning, and there
+the calls cost more than the arithmetic, so local descent is fused into few calls.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput, nearest
+from hanse.core.keys import Key
+from hanse.core.learner import Examples, Learner, Steps
+from hanse.core.tensors import Array, Tensors
+from hanse.core.values import value
+from hanse.core.work import Space
+from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
+from hanse.learners.model import Model, batches
+
+__all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
+
+DTYPES = ("float32", "float64")
+
+_quietly = np.errstate(over="ignore", invalid="ignore")
+"""Some overflow is meant (see `losses`); a run that diverges is stopped by its metrics, not by warnings."""
+
+
+@dataclass(frozen=True)
+class LinearModel(Model):
+    """A linear model before it knows its data. Features of any shape are flattened.
+
+        minimise  (1/n) Σ loss(x_i W + b, y_i) + (l2/2) |W|²
+
+    Parameters are "weights", (d,) or (d, k), and "bias", () or (k,); they begin at zero.
+
+    Args:
+      l2: strength of the regulariser; the bias is not regularised.
+      intercept: whether there is a bias.
+      dtype: of the parameters and the arithmetic, "float32" or "float64".
+    Raises: InvalidInput: if l2 is negative or not finite, or the dtype unknown.
+    """
+
+    l2: float = 0.0
+    _: KW_ONLY
+    intercept: bool = True
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.l2 < math.inf:
+            raise InvalidInput(f"l2 is {self.l2}; write a number of at least 0")
+        if self.dtype not in DTYPES:
+            raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, DTYPES)}")
+
+    @abstractmethod
+    def loss(self, num_classes: int | None) -> Loss:
+        """The loss for such labels. Raises: InvalidInput: if there is none."""
+
+    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Linear":
+        """The model for such examples."""
+        num_features = math.prod(feature_shape)
+        if num_features < 1:
+            raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
+        return Linear(num_features, self.loss(num_classes), self.l2, self.intercept, self.dtype)
+
+
+@value
+class least_squares(LinearModel):
+    """Linear regression: loss = (x w + b - y)² / 2.
+
+    >>> least_squares().bind((3,), None).metrics
+    ('loss', 'squared_error')
+    """
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """For real targets; classes serve as numbers."""
+        return half_square()
+
+
+@value
+class logistic(LinearModel):
+    """Logistic regression for the classes 0 and 1: loss = log(1 + exp(-m)), m = ±(x w + b).
+
+    >>> logistic(1e-3).bind((3,), 2).metrics
+    ('loss', 'correct')
+    """
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """For two classes."""
+        if num_classes is None:
+            raise InvalidInput(f"logistic() separates 2 classes, {_NO_CLASSES}")
+        if num_classes != 2:
+            raise InvalidInput(
+                f"logistic() separates 2 classes, the labels have {num_classes}; write softmax()"
+            )
+        return log_loss()
+
+
+@value
+class softmax(LinearModel):
+    """Multinomial logistic regression for k classes: loss = log(Σ exp s) - s_y, s = x W + b.
+
+    >>> softmax(intercept=False).bind((8, 8), 10).init(Key.from_seed(0))["weights"].shape
+    (64, 10)
+    """
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """For two classes or more."""
+        if num_classes is None:
+            raise InvalidInput(f"softmax() separates classes, {_NO_CLASSES}")
+        if num_classes < 2:
+            raise InvalidInput(f"softmax() separates classes, the labels have {num_classes}; give at least 2")
+        return cross_entropy(num_classes)
+
+
+_NO_CLASSES = (
+    "the labels are no classes; write least_squares(), or give them as integers from 0 (labels.astype(int))"
+)
+
+
+@dataclass(frozen=True)
+class Linear(Learner):
+    """A linear model bound to its data. Made by `LinearModel.bind`.
+
+    Args:
+      num_features: d.
+      loss: by the scores; it fixes the number of outputs.
+      l2: strength of the regulariser.
+      intercept: whether there is a bias.
+      dtype: of the parameters and the arithmetic.
+    """
+
+    num_features: int
+    loss: Loss
+    l2: float
+    intercept: bool
+    dtype: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the loss."""
+        return self.loss.metrics
+
+    def init(self, key: Key) -> Tensors:
+        """Zeros: the objective is convex."""
+        weights = np.zeros((self.num_features, *self.loss.outputs), self.dtype)
+        if not self.intercept:
+            return {"weights": weights}
+        return {"weights": weights, "bias": np.zeros(self.loss.outputs, self.dtype)}
+
+    @_quietly
+    def objective(self, params: Tensors, data: Examples) -> float:
+        """Mean loss plus regulariser, added up in float64."""
+        x, y = self._checked(data)
+        losses = self.loss.losses(self._scores(params, x), y)
+        penalty = float(np.square(params["weights"], dtype=np.float64).sum()) * self.l2 / 2
+        return float(losses.mean(dtype=np.float64)) + penalty
+
+    @_quietly
+    def gradient(self, params: Tensors, data: Examples) -> Tensors:
+        """Of the objective, by the parameters."""
+        return self._gradient(params, *self._checked(data))
+
+    @_quietly
+    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
+        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+        x, _ = self._checked(data)
+        curvatures = self.loss.curvatures(self._scores(params, x), self._scores(vector, x))
+        return self._pulled_back(x, curvatures, vector)
+
+    @_quietly
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+        x, y = self._checked(data)
+        sums = self.loss.measure(self._scores(params, x), y)
+        return {**dict(zip(self.metrics, sums, strict=True)), "count": float(len(y))}
+
+    @_quietly
+    def local_sgd(
+        self,
+        params: Tensors,
+        data: Examples,
+        steps: Steps,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        space: Space | None = None,
+    ) -> Tensors:
+        """Local stochastic gradient descent. See `Learner.local_sgd`."""
+        x, y = self._checked(data)
+        start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
+        if space is None:
+            return self._fused_sgd(start, x, y, steps, key, offset)
+        return self._sgd_within(space, start, x, y, steps, key, offset)
+
+    def _fused_sgd(
+        self, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
+    ) -> Tensors:
+        """Descent in place. What does not depend on the batch is one affine map a step:
+
+        w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
+        """
+        lr, mu = steps.lr, steps.proximal
+        now = {name: value.copy() for name, value in start.items()}
+        drifts: list[tuple[Array, float, Any]] = []
+        if self.l2 or mu or offset is not None:
+            for name, value in start.items():
+                decay = mu + self.l2 if name == "weights" else mu
+                pull = mu * value if offset is None else mu * value - offset[name]
+                drifts.append((now[name], 1 - lr * decay, lr * pull))
+        weights, bias = now["weights"], now.get("bias")
+        for rows in batches(len(y), steps, key):
+            x_batch = x[rows]
+            slopes = self.loss.slopes(self._scores(now, x_batch), y[rows])
+            slopes *= lr / len(x_batch)
+            for tensor, shrink, shift in drifts:
+                tensor *= shrink
+                tensor += shift
+            weights -= x_batch.T @ slopes
+            if bias is not None:
+                bias -= np.add.reduce(slopes, axis=0)
+        for name, tensor in now.items():
+            tensor -= start[name]
+        return now
+
+    def _sgd_within(
+        self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
+    ) -> Tensors:
+        """Descent on the coordinates of a space, as `Space` documents it."""
+        coordinates = space.zero()
+        for rows in batches(len(y), steps, key):
+            update = space.expand(coordinates)
+            here = _each(lambda w, u: w + u, start, update)
+            slope = _each(lambda g, u: g + steps.proximal * u, self._gradient(here, x[rows], y[rows]), update)
+            if offset is not None:
+                slope = _each(lambda g, o: g + o, slope, offset)
+            coordinates = _each(lambda z, g: z - steps.lr * g, coordinates, space.pullback(slope))
+        return coordinates
+
+    def _scores(self, params: Tensors, x: Array) -> Array:
+        """(n,) or (n, k), fresh."""
+        scores: Array = x @ params["weights"]
+        if self.intercept:
+            scores += params["bias"]
+        return scores
+
+    def _gradient(self, params: Tensors, x: Array, y: Array) -> Tensors:
+        return self._pulled_back(x, self.loss.slopes(self._scores(params, x), y), params)
+
+    def _pulled_back(self, x: Array, slopes: Array, at: Tensors) -> Tensors:
+        """From derivatives by the scores to derivatives by the parameters, with the regulariser's."""
+        weights = x.T @ slopes
+        weights /= len(x)
+        if self.l2:
+            weights += self.l2 * at["weights"]
+        if not self.intercept:
+            return {"weights": weights}
+        return {"weights": weights, "bias": np.asarray(np.add.reduce(slopes, axis=0) / len(x))}
+
+    def _checked(self, data: Examples) -> tuple[Array, Array]:
+        """(n, d) features in the dtype of the arithmetic, and targets."""
+        if len(data) == 0:
+            raise InvalidInput("no examples; give at least 1")
+        x = np.asarray(data.x, self.dtype).reshape(len(data), -1)
+        if x.shape[1] != self.num_features:
+            raise InvalidInput(
+                f"examples of {x.shape[1]} features (shape {data.x.shape[1:]}); the model was bound to "
+                f"{self.num_features}: bind it with feature_shape={data.x.shape[1:]}"
+            )
+        if not math.isfinite(np.vdot(x, x)):  # much cheaper than isfinite(x), and mostly enough
+            _refuse_not_finite(x)
+        return x, self.loss.targets(data.y, self.dtype)
+
+
+def _each(function: Callable[..., Any], first: Tensors, *others: Tensors) -> Tensors:
+    """Name by name; arithmetic on () arrays gives scalars, which this makes arrays again."""
+    return {name: np.asarray(function(v, *(other[name] for other in others))) for name, v in first.items()}
+
+
+def _refuse_not_finite(x: Array) -> None:
+    wrong = np.argwhere(~np.isfinite(x))
+    if len(wrong):
+        row, column = (int(i) for i in wrong[0])
+        raise InvalidInput(
+            f"the feature in row {row}, column {column} (flattened) is {x[row, column]}; give a finite "
+            f"number there, or drop row {row}"
+        )

@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.tensors import Array
+from hanse.core.values import pack, registered, unpack
+from hanse.data import Assignment, Partition, dirichlet, iid, shards
+from hanse.data.partitions import _filled_up
+
+KEY = Key.from_seed(2)
+LABELS = np.arange(600) % 10
+
+labels_strategy = st.lists(st.integers(0, 4), min_size=1, max_size=80).map(np.array)
+keys = st.integers(0, 2**32).map(Key.from_seed)
+
+
+def assert_covers(assigned: Assignment, num_rows: int, num_clients: int, least: int = 1) -> None:
+    """A disjoint cover that leaves no client with fewer than `least` rows."""
+    assert assigned.num_clients == num_clients
+    clients = [assigned.client(number) for number in range(num_clients)]
+    assert sorted(np.concatenate(clients)) == list(range(num_rows))
+    assert [len(rows) for rows in clients] == list(assigned.sizes())
+    assert min(assigned.sizes()) >= least
+
+
+@given(labels=labels_strategy, key=keys, data=st.data())
+def test_iid_covers_evenly(labels: Array, key: Key, data: st.DataObject) -> None:
+    num_clients = data.draw(st.integers(1, len(labels)))
+    assigned = iid(num_clients).split(labels, key)
+    assert_covers(assigned, len(labels), num_clients)
+    assert np.ptp(assigned.sizes()) <= 1
+
+
+@given(labels=labels_strategy, key=keys, data=st.data())
+def test_shards_cover(labels: Array, key: Key, data: st.DataObject) -> None:
+    num_clients = data.draw(st.integers(1, len(labels)))
+    per_client = data.draw(st.integers(1, len(labels) // num_clients))
+    assigned = shards(num_clients, per_client).split(labels, key)
+    assert_covers(assigned, len(labels), num_clients)
+    assert np.ptp(assigned.sizes()) <= per_client
+
+
+@given(labels=labels_strategy, key=keys, alpha=st.floats(1e-300, 1e9), data=st.data())
+def test_dirichlet_covers_and_leaves_nobody_short(
+    labels: Array, key: Key, alpha: float, data: st.DataObject
+) -> None:
+    num_clients = data.draw(st.integers(1, len(labels)))
+    least = data.draw(st.integers(1, len(labels) // num_clients))
+    assigned = dirichlet(num_clients, alpha, min_examples=least).split(labels, key)
+    assert_covers(assigned, len(labels), num_clients, least)
+
+
+each_partition = pytest.mark.parametrize("partition", [iid(20), shards(20), dirichlet(20, 0.3)], ids=repr)
+
+
+@each_partition
+def test_partitions_are_reproducible_by_key(partition: Partition) -> None:
+    first, again, other = (partition.split(LABELS, key) for key in (KEY, KEY, KEY.fold("other")))
+    np.testing.assert_array_equal(first.rows, again.rows)
+    np.testing.assert_array_equal(first.offsets, again.offsets)
+    assert not np.array_equal(first.rows, other.rows)
+
+
+@each_partition
+def test_partitions_are_registered_values(partition: Partition) -> None:
+    assert type(partition) in registered(Partition).values()  # type: ignore[type-abstract]
+    assert unpack(pack(partition)) == partition
+    assigned = partition.split(LABELS, KEY)
+    np.testing.assert_array_equal(unpack(pack(assigned), Assignment).rows, assigned.rows)
+
+
+def test_a_client_is_a_view() -> None:
+    assigned = iid(3).split(LABELS, KEY)
+    assert assigned.client(1).base is assigned.rows
+
+
+# iid
+
+
+def test_iid_mixes_labels() -> None:
+    assigned = iid(6).split(LABELS, KEY)
+    for number in range(6):
+        assert len(np.unique(LABELS[assigned.client(number)])) == 10
+
+
+# shards
+
+
+def test_shards_give_few_labels_each() -> None:
+    assigned = shards(100, 2).split(LABELS, KEY)
+    counts = [len(np.unique(LABELS[assigned.client(number)])) for number in range(100)]
+    assert max(counts) == 2
+    assert set(assigned.sizes()) == {6}
+
+
+def test_shards_are_cut_from_the_sorted_labels() -> None:
+    labels = np.array([2.5, -1.0, 7.0, 0.0])
+    assigned = shards(2, 1).split(labels, KEY)
+    assert sorted(sorted(labels[assigned.client(number)]) for number in range(2)) == [[-1.0, 0.0], [2.5, 7.0]]
+
+
+# dirichlet
+
+
+def skew(alpha: float) -> float:
+    """Mean total variation between the clients' mixtures of labels and that of all."""
+    assigned = dirichlet(20, alpha).split(LABELS, KEY)
+    mixtures = [np.bincount(LABELS[assigned.client(i)], minlength=10) for i in range(20)]
+    return float(np.mean([np.abs(m / m.sum() - 0.1).sum() / 2 for m in mixtures]))
+
+
+def test_a_smaller_alpha_is_more_skewed() -> None:
+    skews = [skew(alpha) for alpha in (0.01, 0.3, 3, 1e9)]
+    assert skews == sorted(skews, reverse=True)
+    assert skews[0] > 0.6
+    assert skews[-1] < 1e-6
+
+
+def test_a_huge_alpha_divides_evenly() -> None:
+    assigned = dirichlet(20, 1e9).split(LABELS, KEY)
+    assert set(assigned.sizes()) == {30}
+
+
+def test_sizes_follow_the_dirichlet_law() -> None:
+    """One client's share of a class is Beta(alpha, (K - 1) alpha) distributed."""
+    alpha, num_clients, labels = 0.5, 4, np.zeros(4000, int)
+    shares = [dirichlet(num_clients, alpha).split(labels, KEY.fold(i)).sizes()[0] / 4000 for i in range(1000)]
+    variance = (1 / 4) * (3 / 4) / (num_clients * alpha + 1)
+    assert np.mean(shares) == pytest.approx(1 / 4, abs=4 * np.sqrt(variance / 1000))
+    assert np.var(shares) == pytest.approx(variance, rel=0.15)
+
+
+def one_by_one(sizes: list[int], least: int) -> list[int]:
+    """The repair, a row at a time."""
+    sizes = list(sizes)
+    while min(sizes) < least:
+        sizes[sizes.index(min(sizes))] += 1
+        sizes[sizes.index(max(sizes))] -= 1
+    return sizes
+
+
+@given(sizes=st.lists(st.integers(0, 12), min_size=1, max_size=9), least=st.integers(1, 5))
+def test_the_largest_clients_help_first(sizes: list[int], least: int) -> None:
+    num_rows = sum(sizes)
+    assume(num_rows >= len(sizes) * least)
+    before = Assignment(KEY.rng().permutation(num_rows), np.cumsum([0, *sizes]))
+    after = _filled_up(before, least)
+    assert_covers(after, num_rows, len(sizes), least)
+    assert sorted(after.sizes()) == sorted(one_by_one(sizes, least))
+    for number, size in enumerate(sizes):
+        if size >= least:
+            kept = after.client(number)
+            np.testing.assert_array_equal(kept, before.client(number)[: len(kept)])
+
+
+def test_what_is_given_away_is_a_random_sample() -> None:
+    """The last rows of a client are of all its classes, not of the last one only."""
+    labels = np.sort(LABELS)
+    last = dirichlet(1, 1.0).split(labels, KEY).client(0)[-60:]
+    assert len(np.unique(labels[last])) == 10
+
+
+# What is impossible
+
+
+@pytest.mark.parametrize("num_clients", [0, -3])
+def test_partitions_need_a_client(num_clients: int) -> None:
+    with pytest.raises(InvalidInput, match=f"num_clients is {num_clients}; write at least 1"):
+        iid(num_clients)
+    with pytest.raises(InvalidInput, match=f"num_clients is {num_clients}"):
+        shards(num_clients)
+    with pytest.raises(InvalidInput, match=f"num_clients is {num_clients}"):
+        dirichlet(num_clients, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "instead"),
+    [(0.0, "above 0"), (-1.0, "above 0"), (float("nan"), "above 0"), (float("inf"), r"write iid\(5\)")],
+)
+def test_alpha_is_positive(alpha: float, instead: str) -> None:
+    with pytest.raises(InvalidInput, match=f"alpha is {alpha}; .*{instead}"):
+        dirichlet(5, alpha)
+
+
+def test_other_settings_are_at_least_one() -> None:
+    with pytest.raises(InvalidInput, match="min_examples is 0"):
+        dirichlet(5, 1.0, min_examples=0)
+    with pytest.raises(InvalidInput, match="shards_per_client is 0"):
+        shards(5, 0)
+
+
+@pytest.mark.parametrize("partition", [iid(11), shards(11), dirichlet(11, 0.5)], ids=repr)
+def test_no_more_clients_than_examples(partition: Partition) -> None:
+    with pytest.raises(
+        InvalidInput, match="10 examples can't give each of 11 clients 1; write num_clients=10"
+    ):
+        partition.split(LABELS[:10], KEY)
+
+
+def test_enough_examples_for_each() -> None:
+    with pytest.raises(InvalidInput, match="10 examples can't give each of 3 clients 4; write num_clients=2"):
+        dirichlet(3, 1.0, min_examples=4).split(LABELS[:10], KEY)
+
+
+def test_no_empty_shards() -> None:
+    with pytest.raises(InvalidInput, match=r"3 clients x 4 shards of 10 .*write shards_per_client=3 or less"):
+        shards(3, 4).split(LABELS[:10], KEY)
+
+
+def test_dirichlet_divides_classes() -> None:
+    with pytest.raises(InvalidInput, match=r"the labels are float64; write labels.astype\(int\)"):
+        dirichlet(3, 1.0).split(LABELS / 2, KEY)
+
+
+@pytest.mark.parametrize("partition", [shards(3), dirichlet(3, 1.0)], ids=repr)
+def test_labels_are_one_a_row(partition: Partition) -> None:
+    with pytest.raises(InvalidInput, match=r"one label a row, these have shape \(60, 10\)"):
+        partition.split(LABELS.reshape(60, 10), KEY)

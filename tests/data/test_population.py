@@ -1,0 +1,179 @@
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.learner import Examples
+from hanse.data import FederatedData, arrays, dirichlet, from_clients, generated, iid, partitioned
+
+KEY = Key.from_seed(4)
+X, Y = np.arange(40.0).reshape(20, 2), np.arange(20) % 3
+DATA = arrays(X, Y, test_x=X[:4], test_y=Y[:4]).load()
+
+
+def made(number: int) -> Examples:
+    rng = KEY.fold(number).rng()
+    return Examples(rng.random((3 + number % 2, 2)), rng.integers(3, size=3 + number % 2))
+
+
+MAKERS: dict[str, Callable[[], FederatedData]] = {
+    "partitioned": lambda: partitioned(DATA, iid(5), KEY),
+    "from_clients": lambda: from_clients([made(i) for i in range(5)], test=DATA.test),
+    "generated": lambda: generated(5, made, test=DATA.test, num_classes=3),
+}
+each_source = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+
+
+@each_source
+def test_clients_hold_what_they_are_said_to(make: Callable[[], FederatedData]) -> None:
+    data = make()
+    assert (data.num_clients, data.num_classes, data.feature_shape) == (5, 3, (2,))
+    assert [len(data.client(number)) for number in range(5)] == list(data.sizes())
+    assert data.num_examples == sum(data.sizes())
+    assert "5 clients" in repr(data)
+
+
+@each_source
+def test_clients_are_the_same_each_time(make: Callable[[], FederatedData]) -> None:
+    first, again = make(), make()
+    for number in range(5):
+        np.testing.assert_array_equal(first.client(number).x, again.client(number).x)
+        np.testing.assert_array_equal(first.client(number).y, again.client(number).y)
+
+
+@each_source
+@pytest.mark.parametrize("number", [-1, 5])
+def test_unknown_clients_are_refused(make: Callable[[], FederatedData], number: int) -> None:
+    with pytest.raises(InvalidInput, match=f"client {number} is unknown; write a number from 0 to 4"):
+        make().client(number)
+
+
+@each_source
+def test_the_server_holds_the_test_set(make: Callable[[], FederatedData]) -> None:
+    assert make().role("server") is DATA.test
+
+
+def test_other_roles_hold_nothing() -> None:
+    data = from_clients([made(0)])
+    with pytest.raises(InvalidInput, match="no test set"):
+        data.role("server")
+    with pytest.raises(InvalidInput, match="did you mean 'server'"):
+        data.role("sever")
+
+
+# Fingerprints
+
+
+@each_source
+def test_a_fingerprint_is_the_same_for_the_same_data(make: Callable[[], FederatedData]) -> None:
+    fingerprint = make().fingerprint
+    assert fingerprint == make().fingerprint
+    assert len(bytes.fromhex(fingerprint)) == 32
+
+
+def changed(name: str) -> FederatedData:
+    x, y = X.copy(), Y.copy()
+    if name == "one feature":
+        x[13, 1] += 1e-9
+    if name == "one label":
+        y[13] = (y[13] + 1) % 3
+    test_x = X[:5] if name == "test set" else X[:4]
+    partition = dirichlet(5, 1.0) if name == "partition" else iid(5)
+    data = arrays(x, y, test_x=test_x, test_y=Y[: len(test_x)], num_classes=4 if name == "classes" else None)
+    return partitioned(data.load(), partition, KEY.fold("other") if name == "key" else KEY)
+
+
+@pytest.mark.parametrize("name", ["one feature", "one label", "test set", "partition", "classes", "key"])
+def test_a_fingerprint_tells_other_data(name: str) -> None:
+    assert changed(name).fingerprint != changed("nothing").fingerprint
+
+
+def test_a_fingerprint_tells_other_clients() -> None:
+    clients = [made(i) for i in range(5)]
+    fingerprints = {
+        from_clients(clients).fingerprint,
+        from_clients(clients[::-1]).fingerprint,
+        from_clients(clients[:4]).fingerprint,
+        generated(5, made).fingerprint,
+        generated(6, made).fingerprint,
+        generated(5, lambda number: made(number + 1)).fingerprint,
+    }
+    assert len(fingerprints) == 6
+
+
+# Large populations
+
+
+def test_a_million_clients_cost_nothing() -> None:
+    asked: list[int] = []
+
+    def make(number: int) -> Examples:
+        asked.append(number)
+        return made(number)
+
+    tracemalloc.start()
+    began = time.perf_counter()
+    data = generated(1_000_000, make, test=DATA.test)
+    seconds, (_, peak_bytes) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert data.num_clients == 1_000_000
+    assert asked == []
+    assert seconds < 0.1
+    assert peak_bytes < 10_000
+    assert len(data.client(999_999)) == 4
+    assert len(data.fingerprint) == 64
+    assert len(asked) == 17
+
+
+def test_a_partition_takes_rows_only_when_asked() -> None:
+    data = partitioned(DATA, iid(5), KEY)
+    examples = data.client(2)
+    examples.x[:] = 0
+    assert data.client(2).x.any()
+
+
+# What can't be used
+
+
+def test_empty_clients_are_named() -> None:
+    empty = Examples(np.empty((0, 2)), np.empty(0, int))
+    with pytest.raises(InvalidInput, match="client 1: no examples"):
+        from_clients([made(0), empty])
+    with pytest.raises(InvalidInput, match="client 0: no examples"):
+        from_clients([empty])
+    data = generated(3, lambda number: empty if number == 2 else made(number))
+    assert len(data.client(1)) == 4
+    with pytest.raises(InvalidInput, match="client 2 holds no examples"):
+        data.client(2)
+
+
+def test_no_clients_at_all_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="empty list of clients"):
+        from_clients([])
+    with pytest.raises(InvalidInput, match="num_clients is 0"):
+        generated(0, made)
+
+
+def test_spoiled_clients_are_named() -> None:
+    good = made(0)
+    nan = Examples(np.full((1, 2), np.nan), np.array([0]))
+    with pytest.raises(InvalidInput, match="client 1: the feature in row 0, column 0 is nan"):
+        from_clients([good, nan])
+    with pytest.raises(InvalidInput, match="client 1: the label in row 0 is 7; 3 classes"):
+        from_clients([good, Examples(np.ones((1, 2)), np.array([7]))], num_classes=3)
+    with pytest.raises(InvalidInput, match=r"client 1: features of shape \(5,\); client 0 has \(2,\)"):
+        from_clients([good, Examples(np.ones((1, 5)), np.array([0]))])
+    with pytest.raises(InvalidInput, match=r"test: features of shape \(5,\); client 0 has \(2,\)"):
+        from_clients([good], test=Examples(np.ones((1, 5)), np.array([0])))
+    with pytest.raises(InvalidInput, match="the smallest label is 1"):
+        from_clients([Examples(np.ones((1, 2)), np.array([1]))])
+
+
+def test_classes_are_counted_over_all_clients() -> None:
+    one, two = (Examples(np.ones((1, 2)), np.array([label])) for label in (0, 4))
+    assert from_clients([one, two]).num_classes == 5
+    assert from_clients([Examples(np.ones((1, 2)), np.array([0.5]))]).num_classes is None

@@ -1,0 +1,368 @@
+"""What every learner must do, whatever its engine. A new one adds its cases to CASES."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.learner import Examples, Learner, Steps
+from hanse.core.tensors import Array, Tensors, dot, frozen, l2_norm, tree_map
+from hanse.core.work import Everything, Space
+from hanse.learners import Model, least_squares, logistic, softmax
+
+NUM_FEATURES = 5
+NUM_EXAMPLES = 23
+KEY = Key.from_seed(11)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model in double precision, and the labels that suit it."""
+
+    model: Model
+    num_classes: int | None
+    same: float = 1e-10
+    """Relative difference between two ways to compute the same."""
+
+    @property
+    def learner(self) -> Learner:
+        return self.model.bind((NUM_FEATURES,), self.num_classes)
+
+    def examples(self, n: int = NUM_EXAMPLES) -> Examples:
+        rng = KEY.fold("examples", n).rng()
+        y = rng.integers(self.num_classes, size=n) if self.num_classes else rng.normal(size=n)
+        return Examples(rng.normal(size=(n, NUM_FEATURES)), y)
+
+    def random(self, name: str) -> Tensors:
+        """Values in the shapes of the parameters."""
+        rng = KEY.fold("random", name).rng()
+        return tree_map(
+            lambda v: np.asarray(rng.normal(size=v.shape).astype(v.dtype)), self.learner.init(KEY)
+        )
+
+
+CASES = {
+    "least_squares": Case(least_squares(dtype="float64"), None),
+    "least_squares, l2": Case(least_squares(0.3, intercept=False, dtype="float64"), None),
+    "logistic": Case(logistic(dtype="float64"), 2),
+    "logistic, l2": Case(logistic(0.3, dtype="float64"), 2),
+    "softmax": Case(softmax(dtype="float64"), 4),
+    "softmax, l2": Case(softmax(0.3, dtype="float64"), 4),
+    "softmax, no intercept": Case(softmax(0.3, intercept=False, dtype="float64"), 2),
+}
+
+
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+CLASSIFIERS = {name: case for name, case in CASES.items() if case.num_classes}
+each_classifier = pytest.mark.parametrize("case", CLASSIFIERS.values(), ids=CLASSIFIERS.keys())
+
+
+def assert_same(a: Tensors, b: Tensors, rtol: float) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=rtol, atol=rtol, err_msg=name)
+
+
+def assert_identical(a: Tensors, b: Tensors) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def moved(params: Tensors, direction: Tensors, step: float) -> Tensors:
+    return tree_map(lambda w, d: np.asarray(w + step * d), params, direction)
+
+
+def assert_tensors_like(tensors: Tensors, params: Tensors) -> None:
+    assert tensors.keys() == params.keys()
+    for name, tensor in tensors.items():
+        assert isinstance(tensor, np.ndarray), name
+        assert (tensor.shape, tensor.dtype) == (params[name].shape, params[name].dtype), name
+
+
+# The objective and its derivatives
+
+
+@each_case
+def test_init_is_reproducible_and_finite(case: Case) -> None:
+    first, again = case.learner.init(KEY), case.learner.init(KEY)
+    assert_identical(first, again)
+    assert all(np.isfinite(value).all() for value in first.values())
+
+
+@each_case
+def test_everything_has_the_shapes_of_the_parameters(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    assert_tensors_like(params, learner.init(KEY))
+    assert_tensors_like(learner.gradient(params, data), params)
+    assert_tensors_like(learner.hessian_vector(params, data, params), params)
+    assert_tensors_like(learner.local_sgd(params, data, Steps(0.1, batch_size=4), KEY), params)
+
+
+@each_case
+def test_gradient_is_the_slope_of_the_objective(case: Case) -> None:
+    learner, data, params, step = case.learner, case.examples(), case.random("params"), 1e-5
+    gradient = learner.gradient(params, data)
+    for i in range(3):
+        direction = case.random(f"direction {i}")
+        ahead = learner.objective(moved(params, direction, step), data)
+        behind = learner.objective(moved(params, direction, -step), data)
+        assert dot(gradient, direction) == pytest.approx((ahead - behind) / (2 * step), rel=1e-6, abs=1e-8)
+
+
+@each_case
+def test_hessian_vector_is_the_slope_of_the_gradient(case: Case) -> None:
+    learner, data, params, step = case.learner, case.examples(), case.random("params"), 1e-5
+    vector = case.random("vector")
+    ahead = learner.gradient(moved(params, vector, step), data)
+    behind = learner.gradient(moved(params, vector, -step), data)
+    slope = tree_map(lambda a, b: (a - b) / (2 * step), ahead, behind)
+    assert_same(learner.hessian_vector(params, data, vector), slope, 1e-7)
+
+
+@each_case
+def test_the_hessian_is_symmetric(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    u, v = case.random("u"), case.random("v")
+    left = dot(u, learner.hessian_vector(params, data, v))
+    assert left == pytest.approx(dot(v, learner.hessian_vector(params, data, u)), rel=case.same)
+
+
+@each_case
+def test_the_mean_of_objectives_by_examples_is_that_of_the_pooled_data(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    parts = [data.take(np.arange(7)), data.take(np.arange(7, NUM_EXAMPLES))]
+    mean = sum(len(part) * learner.objective(params, part) for part in parts) / len(data)
+    assert mean == pytest.approx(learner.objective(params, data), rel=case.same)
+    gradients = [tree_map(lambda g, n=len(part): n * g, learner.gradient(params, part)) for part in parts]
+    pooled = tree_map(lambda a, b: (a + b) / len(data), *gradients)
+    assert_same(pooled, learner.gradient(params, data), case.same)
+
+
+@each_case
+def test_evaluate_sums_over_examples(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    total = learner.evaluate(params, data)
+    assert learner.metrics[0] == "loss"
+    assert set(total) == {*learner.metrics, "count"}
+    assert all(type(value) is float for value in total.values())
+    assert total["count"] == len(data)
+    parts = [learner.evaluate(params, data.take(rows)) for rows in np.array_split(np.arange(len(data)), 3)]
+    assert {name: sum(part[name] for part in parts) for name in total} == pytest.approx(total, rel=case.same)
+
+
+# Local stochastic gradient descent
+
+
+def reference_sgd(
+    learner: Learner, params: Tensors, data: Examples, steps: Steps, key: Key, offset: Tensors | None = None
+) -> Tensors:
+    """The definition, in as many words."""
+    now = params
+    for epoch in range(steps.epochs):
+        order = key.fold("epoch", epoch).rng().permutation(len(data))
+        size = steps.batch_size or len(data)
+        for start in range(0, len(data), size):
+            slope = learner.gradient(now, data.take(order[start : start + size]))
+            slope = moved(slope, tree_map(np.subtract, now, params), steps.proximal)
+            if offset is not None:
+                slope = moved(slope, offset, 1.0)
+            now = moved(now, slope, -steps.lr)
+    return moved(now, params, -1.0)
+
+
+STEPS = {
+    "one full batch": Steps(0.1),
+    "full batches": Steps(0.1, epochs=3),
+    "small batches": Steps(0.1, epochs=2, batch_size=4),
+    "single examples": Steps(0.01, batch_size=1),
+    "proximal": Steps(0.1, epochs=3, batch_size=5, proximal=0.7),
+}
+by_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
+
+
+@each_case
+@by_steps
+def test_local_sgd_follows_its_definition(case: Case, steps: Steps) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    expected = reference_sgd(learner, params, data, steps, KEY)
+    assert_same(learner.local_sgd(params, data, steps, KEY), expected, case.same)
+
+
+@each_case
+@by_steps
+def test_an_offset_is_added_to_each_gradient(case: Case, steps: Steps) -> None:
+    learner, data, params, offset = (
+        case.learner,
+        case.examples(),
+        case.random("params"),
+        case.random("offset"),
+    )
+    expected = reference_sgd(learner, params, data, steps, KEY, offset)
+    assert_same(learner.local_sgd(params, data, steps, KEY, offset=offset), expected, case.same)
+
+
+@each_case
+def test_one_full_batch_is_one_gradient_step(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    step = tree_map(lambda g: np.asarray(-0.25 * g), learner.gradient(params, data))
+    assert_same(learner.local_sgd(params, data, Steps(0.25), KEY), step, case.same)
+
+
+@each_case
+@pytest.mark.parametrize("batch_size", [NUM_EXAMPLES, NUM_EXAMPLES + 1, 10_000])
+def test_a_batch_that_holds_all_examples_is_a_full_batch(case: Case, batch_size: int) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    full = learner.local_sgd(params, data, Steps(0.1, epochs=2), KEY)
+    big = learner.local_sgd(params, data, Steps(0.1, epochs=2, batch_size=batch_size), KEY.fold("other"))
+    assert_identical(full, big)
+
+
+@each_case
+def test_local_sgd_is_reproducible_by_key(case: Case) -> None:
+    learner, data, params, steps = (
+        case.learner,
+        case.examples(),
+        case.random("params"),
+        Steps(0.1, batch_size=3),
+    )
+    update = learner.local_sgd(params, data, steps, KEY)
+    assert_identical(update, learner.local_sgd(params, data, steps, KEY))
+    other = learner.local_sgd(params, data, steps, KEY.fold("other"))
+    assert l2_norm(tree_map(np.subtract, update, other)) > 0
+
+
+@each_case
+def test_nothing_received_is_written_to(case: Case) -> None:
+    learner, params = case.learner, frozen(case.random("params"))
+    data = case.examples()
+    data = Examples(*frozen({"x": data.x, "y": data.y}).values())
+    steps, offset = Steps(0.1, batch_size=4, proximal=0.1), frozen(case.random("offset"))
+    learner.local_sgd(params, data, steps, KEY, offset=offset)
+    learner.local_sgd(params, data, steps, KEY, offset=offset, space=Everything(params))
+    learner.gradient(params, data)
+    learner.hessian_vector(params, data, offset)
+    learner.evaluate(params, data)
+
+
+@each_case
+def test_the_update_is_the_callers_own(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    kept = {name: value.copy() for name, value in params.items()}
+    for tensor in learner.local_sgd(params, data, Steps(0.1), KEY).values():
+        tensor += 1
+    assert_identical(params, kept)
+
+
+# Restricted spaces
+
+
+@dataclass(frozen=True)
+class Projected(Space):
+    """Three coordinates: weights along fixed directions. Biases stay where they are."""
+
+    params: Tensors
+    directions: Array
+
+    @classmethod
+    def of(cls, params: Tensors) -> "Projected":
+        rng = KEY.fold("directions").rng()
+        return cls(params, rng.normal(size=(*params["weights"].shape, 3)))
+
+    def zero(self) -> Tensors:
+        return {"z": np.zeros(3)}
+
+    def expand(self, coordinates: Tensors) -> Tensors:
+        still = {name: np.zeros_like(value) for name, value in self.params.items()}
+        return {**still, "weights": self.directions @ coordinates["z"]}
+
+    def pullback(self, gradient: Tensors) -> Tensors:
+        axes = gradient["weights"].ndim
+        return {"z": np.tensordot(gradient["weights"], self.directions, axes)}
+
+
+@each_case
+@by_steps
+def test_the_space_of_everything_restricts_nothing(case: Case, steps: Steps) -> None:
+    learner, data, params, offset = (
+        case.learner,
+        case.examples(),
+        case.random("params"),
+        case.random("offset"),
+    )
+    free = learner.local_sgd(params, data, steps, KEY, offset=offset)
+    within = learner.local_sgd(params, data, steps, KEY, offset=offset, space=Everything(params))
+    assert_tensors_like(within, params)
+    assert_same(free, within, case.same)
+
+
+@each_case
+def test_descent_in_a_space_moves_its_coordinates(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    offset, steps = case.random("offset"), Steps(0.01, epochs=2, proximal=0.5)
+    space = Projected.of(params)
+    z = space.zero()
+    for _ in range(steps.epochs):
+        update = space.expand(z)
+        slope = moved(learner.gradient(moved(params, update, 1.0), data), offset, 1.0)
+        z = moved(z, space.pullback(moved(slope, update, 0.5)), -steps.lr)
+    assert_same(learner.local_sgd(params, data, steps, KEY, offset=offset, space=space), z, case.same)
+
+
+# Data that can't be used
+
+
+Spoil = Callable[[Examples], Examples]
+
+
+def _with_feature(value: float) -> Spoil:
+    def spoil(data: Examples) -> Examples:
+        x = data.x.copy()
+        x[3, 2] = value
+        return replace(data, x=x)
+
+    return spoil
+
+
+UNUSABLE: dict[str, tuple[Spoil, str]] = {
+    "nan": (_with_feature(np.nan), "row 3, column 2.*nan"),
+    "inf": (_with_feature(-np.inf), "row 3, column 2.*-inf"),
+    "wrong features": (lambda d: replace(d, x=d.x[:, 1:]), "4 features"),
+    "empty": (lambda d: d.take(np.arange(0)), "no examples"),
+    "labels by the table": (lambda d: replace(d, y=d.y[:, None]), r"\(23, 1\)"),
+}
+
+
+@each_case
+@pytest.mark.parametrize(("spoil", "message"), UNUSABLE.values(), ids=UNUSABLE.keys())
+def test_unusable_examples_are_refused(case: Case, spoil: Spoil, message: str) -> None:
+    learner, params, data = case.learner, case.random("params"), spoil(case.examples())
+    for refuse in (
+        lambda: learner.local_sgd(params, data, Steps(0.1), KEY),
+        lambda: learner.gradient(params, data),
+        lambda: learner.objective(params, data),
+        lambda: learner.hessian_vector(params, data, params),
+        lambda: learner.evaluate(params, data),
+    ):
+        with pytest.raises(InvalidInput, match=message):
+            refuse()
+
+
+@each_classifier
+@pytest.mark.parametrize("label", [-1, 4, 1000])
+def test_labels_out_of_range_are_named(case: Case, label: int) -> None:
+    data = case.examples()
+    y = data.y.copy()
+    y[5] = label
+    with pytest.raises(InvalidInput, match=rf"row 5 is {label}; {case.num_classes} classes are"):
+        case.learner.local_sgd(case.random("params"), Examples(data.x, y), Steps(0.1), KEY)
+
+
+@each_classifier
+def test_classes_that_are_real_numbers_are_refused(case: Case) -> None:
+    data = case.examples()
+    with pytest.raises(InvalidInput, match=r"float64.*astype\(int\)"):
+        case.learner.gradient(case.random("params"), Examples(data.x, data.y.astype(float)))
