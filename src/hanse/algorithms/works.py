@@ -82,6 +82,10 @@ class evaluate(Work[Learner, Examples]):
         return {"metrics": Part({name: np.asarray(v, np.float64) for name, v in sums.items()})}, memory
 
 
+MEANS = {"correct": "accuracy"}
+"""What the mean of a sum over examples is called, where it has a name of its own."""
+
+
 def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> Evaluate:
     """A program that measures parameters over the examples of some parties: means of metrics."""
     names = (*learner.metrics, "count")
@@ -90,6 +94,6 @@ def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> 
     def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:
         got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=channel)
         sums = got["metrics"].values
-        return {name: float(sums[name] / sums["count"]) for name in learner.metrics}
+        return {MEANS.get(name, name): float(sums[name] / sums["count"]) for name in learner.metrics}
 
     return measure
