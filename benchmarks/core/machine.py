@@ -1,0 +1,37 @@
+"""What every committed result says of where and when it was measured."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """The date, processor and versions."""
+    import numpy as np
+
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def save(script: str, result: dict[str, Any]) -> None:
+    """Prints a result and writes it beside the script that measured it."""
+    text = json.dumps({"machine": machine(), **result}, indent=2)
+    Path(script).with_suffix(".json").write_text(text + "\n")
+    print(text)
