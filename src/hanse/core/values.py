@@ -71,7 +71,7 @@ _register(Key, "key")
 _register(Keys, "keys")
 
 
-def registered(kind: type[T]) -> dict[str, type[T]]:
+def registered(kind: type) -> dict[str, type[Any]]:
     """The marked classes below `kind`, by name: what a settings file or a message may name."""
     return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
 
