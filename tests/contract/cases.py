@@ -1,14 +1,16 @@
 """The algorithms under contract, each in a setting that shows its teeth."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from secure import secure_avg
+from support import KEYS, Few, Quadratic
 
 from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
 from hanse.core.program import Close
 from hanse.core.reducers import sum as sum_
-from hanse.simulation import Devices, heavy_tailed, ideal, unstable
+from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
 from hanse.transforms import clip, quantize, random_mask
 
 PATIENT = Close(minimum_fraction=1.0)
@@ -30,6 +32,11 @@ class Case:
 
 def _case(algorithm: Any, **options: Any) -> Case:
     return Case(algorithm, impatient=replace(algorithm, close=PATIENT), **options)
+
+
+def make(recall: Callable[[Any], Any]) -> Clients:
+    """The clients of `support`, as worker processes build them."""
+    return Clients(Quadratic(), Few(), KEYS, recall)
 
 
 CASES = {

@@ -4,6 +4,7 @@ from hanse.simulation.concurrent import ClientTasks, ConcurrentSimulation
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
 from hanse.simulation.peers import drive_together
 from hanse.simulation.simulation import Clients, Simulation
+from hanse.simulation.workers import Workers
 
 __all__ = [
     "ClientTasks",
@@ -11,6 +12,7 @@ __all__ = [
     "ConcurrentSimulation",
     "Devices",
     "Simulation",
+    "Workers",
     "drive_together",
     "heavy_tailed",
     "ideal",

@@ -132,6 +132,9 @@ class _Answered:
         self.messages: dict[int, bytes] = {}
         self.forks, self.restore = clients.forks, clients.restore
 
+    def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
+        """They have arrived."""
+
     def compute(self, task: Task, payload: Payload) -> bytes:
         return self.messages.pop(task.ticket)
 

@@ -47,6 +47,9 @@ Settled: TypeAlias = Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]
 class ClientSide(Protocol):
     """What a simulation asks of whoever plays the clients."""
 
+    def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
+        """These tickets will be asked for next, in about this order."""
+
     def compute(self, task: Task, payload: Payload) -> bytes:
         """Performs a ticket: the packed message."""
 
@@ -58,6 +61,11 @@ class ClientSide(Protocol):
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
         """Takes up saved forks."""
+
+
+def note(error: Exception, task: Task, payload: Payload) -> None:
+    """Says on an error whose ticket led to it."""
+    error.add_note(f"while {task.party!r} performed {payload.work} (ticket {task.ticket})")
 
 
 class Clients:
@@ -81,20 +89,34 @@ class Clients:
         self._secret = keys.secret.fold("clients")
         self._forks: dict[PartyId, Forks] = {}
 
+    def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
+        """Each ticket is computed when it is asked for."""
+
     def compute(self, task: Task, payload: Payload) -> bytes:
         """Performs a ticket and keeps the fork of memory that it leads to."""
+        message, fork = self.compute_from(self.memory(task), task, payload)
+        self.keep(task, fork)
+        return message
+
+    def compute_from(self, before: Memory, task: Task, payload: Payload) -> tuple[bytes, Fork]:
+        """Performs a ticket from given memory, and keeps nothing."""
         party = task.party
-        data = self._population.client(party) if isinstance(party, int) else self._population.role(party)
-        forks = self._forks_of(party)
         secret = self._secret.fold(party, task.ticket)
-        before = forks.at(task.after)
         try:
+            data = self._population.client(party) if isinstance(party, int) else self._population.role(party)
             message, memory = perform(task, payload, self._learner, data, before, secret)
         except Exception as error:
-            error.add_note(f"while {party!r} performed {payload.work} (ticket {task.ticket})")
+            note(error, task, payload)
             raise
-        forks.keep(task.ticket, Fork.between(task.after, before, memory))
-        return message
+        return message, Fork.between(task.after, before, memory)
+
+    def memory(self, task: Task) -> Memory:
+        """What a ticket goes on from."""
+        return self._forks_of(task.party).at(task.after)
+
+    def keep(self, task: Task, fork: Fork) -> None:
+        """Keeps what a ticket led to until it is settled."""
+        self._forks_of(task.party).keep(task.ticket, fork)
 
     def _forks_of(self, party: PartyId) -> Forks:
         if party not in self._forks:
@@ -225,6 +247,8 @@ class Simulation(Runtime):
 
     def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
         """Computes tickets one by one; who sends what can't be taken is added to `dropped`."""
+        tickets = list(tickets)
+        self._clients.expect((self.desk.task(ticket), self.desk.payload(ticket)) for ticket in tickets)
         for ticket in tickets:
             data = self._clients.compute(self.desk.task(ticket), self.desk.payload(ticket))
             try:

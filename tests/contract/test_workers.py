@@ -1,0 +1,46 @@
+"""Worker processes end in the bits of one process, for every algorithm under contract."""
+
+from collections.abc import Iterator
+
+import pytest
+from cases import CASES, Case, make
+from support import KEYS, Few, Fragile, program, simulate
+
+from hanse.core.runtime import drive
+from hanse.core.values import digest
+from hanse.simulation import Simulation, Workers
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(make, 2) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_same_bits(case: Case, workers: Workers) -> None:
+    workers._clients = make(
+        lambda party: {}
+    )  # one pool serves all cases, with clients and tickets of their own
+    workers._started.clear()
+    runtime = Simulation(workers, Few().num_clients, KEYS, case.devices)
+    ended = drive(program(case.algorithm, case.rounds), runtime)
+    assert digest(ended.state) == digest(simulate(case.algorithm, case.rounds, case.devices))
+
+
+def test_an_error_in_a_worker_says_whose_it_was(workers: Workers) -> None:
+    workers._started.clear()
+    runtime = Simulation(workers, Few().num_clients + 1, KEYS)
+    with pytest.raises(IndexError) as raised:
+        drive(program(CASES["fed_avg"].algorithm, 30), runtime)
+    assert "while 6 performed local_sgd" in "".join(raised.value.__notes__)
+
+
+def test_memory_survives_a_cut() -> None:
+    case = CASES["scaffold"]
+    store = Fragile()
+    simulate(case.algorithm, 2, case.devices, store)
+    with Workers(make, 1, store.memory) as pool:
+        runtime = Simulation(pool, Few().num_clients, KEYS, case.devices)
+        ended = drive(program(case.algorithm, case.rounds, store), runtime, store)
+    assert digest(ended.state) == digest(simulate(case.algorithm, case.rounds, case.devices))
