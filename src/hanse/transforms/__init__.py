@@ -1,7 +1,66 @@
-"""Transforms: both halves of a feature, client's and server's, in one value."""
+"""Transforms: both halves of a feature, client's and server's, in one value.
 
+    structured   random_mask, low_rank           the client trains in a small space; first in a chain
+    bounds       clip                            needed by privacy
+    sketched     subsample, rotate               unbiased and linear: drawn per round they commute with sums
+                 quantize                        unbiased
+                 top_k, sign                     biased, with error feedback
+                 cast                            shorter numbers
+    lossless     deflate                         last
+
+What is decided in several of them is a value too: whose a random draw is (`per_client()`, `per_round()`),
+what has a range of its own (`per_tensor()`, `per_block(size)`), what becomes of what is left out
+(`remember()`, `forget()`).
+"""
+
+from hanse.transforms.cast import cast
 from hanse.transforms.clip import clip
+from hanse.transforms.deflate import deflate
+from hanse.transforms.draws import Drawn, per_client, per_round
+from hanse.transforms.low_rank import (
+    Factors,
+    Layout,
+    low_rank,
+    out_first,
+    out_last,
+    train_a,
+    train_b,
+    train_both,
+)
 from hanse.transforms.mask import random_mask
 from hanse.transforms.quantize import quantize
+from hanse.transforms.ranges import Over, per_block, per_tensor
+from hanse.transforms.residuals import Residual, forget, remember
+from hanse.transforms.rotate import rotate
+from hanse.transforms.sign import sign
+from hanse.transforms.subsample import subsample
+from hanse.transforms.top_k import top_k
 
-__all__ = ["clip", "quantize", "random_mask"]
+__all__ = [
+    "Drawn",
+    "Factors",
+    "Layout",
+    "Over",
+    "Residual",
+    "cast",
+    "clip",
+    "deflate",
+    "forget",
+    "low_rank",
+    "out_first",
+    "out_last",
+    "per_block",
+    "per_client",
+    "per_round",
+    "per_tensor",
+    "quantize",
+    "random_mask",
+    "remember",
+    "rotate",
+    "sign",
+    "subsample",
+    "top_k",
+    "train_a",
+    "train_b",
+    "train_both",
+]

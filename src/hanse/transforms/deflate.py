@@ -1,0 +1,97 @@
+"""Lossless coding, as a last stage."""
+
+import zlib
+from dataclasses import replace
+
+import numpy as np
+
+from hanse.core.chain import Plan, Stage, Transform
+from hanse.core.errors import CompositionError, MessageError
+from hanse.core.keys import Key, Keys
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Array
+from hanse.core.values import value
+from hanse.core.work import Memory, Part
+from hanse.transforms.numbers import Fixed, fixed
+
+__all__ = ["deflate"]
+
+_FASTEST_MEMORY = 9
+
+
+@value
+class deflate(Transform):
+    """Codes bytes by how often they occur, and runs of equal ones shorter still. Nothing is lost.
+
+    The bytes of larger numbers are first sorted by significance. Only Huffman codes and runs are used
+    (zlib's Z_RLE): what an update leaves to find is skewed frequencies, not repeated phrases, and so it is
+    several times faster and no larger.
+
+    Runs at: client (encode), server (open).
+    Reveals: every contribution to the server.
+    Spec: any of fixed shapes -> coded, one array "packed" whose length the message tells; sealed stays, as
+      this may follow calibrated noise.
+    Raises: CompositionError: if shapes are not fixed, as after another `deflate()`.
+    References: Deutsch, "DEFLATE compressed data format specification", RFC 1951, 1996.
+
+    >>> stage = deflate()(Spec.of({"w": np.zeros(1000, np.float32)}))
+    >>> keys = Keys.from_seed(0)
+    >>> sent, _ = stage.encode(None, Part({"w": np.zeros(1000, np.float32)}), {}, keys)
+    >>> sent.values["packed"].nbytes < 30, stage.open(None, sent, keys.public).values["w"].shape
+    (True, (1000,))
+    """
+
+    def __call__(self, spec: Spec) -> Stage:
+        if any(isinstance(dim, str) for tensor in spec.tensors.values() for dim in tensor.shape):
+            raise CompositionError(f"{self} needs tensors of fixed shapes: leave all but the last one out")
+        tensors = fixed(self, spec.tensors)
+        num_bytes = spec.num_bytes or 0
+        largest = num_bytes + num_bytes // 1000 + 64
+
+        def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
+            coder = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS, _FASTEST_MEMORY, zlib.Z_RLE)
+            pieces = [coder.compress(_planes(part.values[name])) for name in tensors]
+            packed = np.frombuffer(b"".join([*pieces, coder.flush()]), np.uint8)
+            return replace(part, values={"packed": packed}), memory
+
+        def open(plan: Plan, part: Part, client_key: Key) -> Part:
+            packed = part.values["packed"]
+            if packed.size > largest:
+                raise MessageError(f"{packed.size} packed bytes; {num_bytes} bytes never take so many")
+            values = _tensors(_inflate(packed.tobytes(), num_bytes), tensors)
+            spec.check(values)
+            return replace(part, values=values)
+
+        packed = {"packed": TensorSpec(("packed bytes",), "uint8")}
+        out = Spec(packed, kind="coded", summable=False, sealed=spec.sealed)
+        return Stage(out, encode=encode, open=open, lossless=True)
+
+
+def _planes(tensor: Array) -> bytes:
+    """A tensor's bytes, sorted by significance."""
+    flat = np.ascontiguousarray(tensor).reshape(-1)
+    return flat.view(np.uint8).reshape(-1, tensor.itemsize).T.tobytes()
+
+
+def _inflate(packed: bytes, num_bytes: int) -> bytes:
+    """Exactly so many bytes; no more are ever made. Raises: MessageError: if it is not what was packed."""
+    coder = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = coder.decompress(packed, num_bytes + 1)
+    except zlib.error as error:
+        raise MessageError(f"not packed by deflate(): {error}") from None
+    if len(data) != num_bytes or not coder.eof or coder.unused_data:
+        raise MessageError(f"packed bytes that are not exactly {num_bytes} unpacked ones")
+    return data
+
+
+def _tensors(data: bytes, tensors: dict[str, Fixed]) -> dict[str, Array]:
+    values: dict[str, Array] = {}
+    start = 0
+    for name, tensor in tensors.items():
+        width = np.dtype(tensor.dtype).itemsize
+        end = start + width * tensor.size
+        planes = np.frombuffer(data[start:end], np.uint8).reshape(width, tensor.size)
+        values[name] = np.ascontiguousarray(planes.T).reshape(-1).view(tensor.dtype).reshape(tensor.shape)
+        start = end
+    return values

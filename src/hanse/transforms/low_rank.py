@@ -1,0 +1,240 @@
+"""Structured updates: training inside a random subspace of low rank."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hanse.core.chain import Stage, Transform
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Array, Tensors
+from hanse.core.values import value
+from hanse.core.work import Space
+from hanse.transforms.draws import Drawn, drawn_stage, per_client
+from hanse.transforms.numbers import Fixed, Numbers, fixed
+
+__all__ = ["Factors", "Layout", "low_rank", "out_first", "out_last", "train_a", "train_b", "train_both"]
+
+
+class Layout(ABC):
+    """As which matrix a convolution's kernel counts."""
+
+    @abstractmethod
+    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns of a tensor of two dimensions or more."""
+
+
+@value
+class out_last(Layout):
+    """Outputs are the last dimension (in x w x h x out, as in JAX): (in w h) x out."""
+
+    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return math.prod(shape[:-1]), shape[-1]
+
+
+@value
+class out_first(Layout):
+    """Outputs are the first dimension (out x in x w x h, as in PyTorch): out x (in w h)."""
+
+    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return shape[0], math.prod(shape[1:])
+
+
+class Factors(ABC):
+    """Which factors of H = A B are trained. The others are random and fixed, and do not travel."""
+
+    trained: ClassVar[tuple[str, ...]]
+    drawn: ClassVar[tuple[str, ...]]
+    """Begin at random, the others at zero, so that no update is made before the first step."""
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Those that are not trained."""
+        return tuple(factor for factor in ("A", "B") if factor not in self.trained)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the update is linear in what is trained."""
+        return len(self.trained) == 1
+
+
+@value
+class train_b(Factors):
+    """A is random and fixed; only B is trained: the paper's."""
+
+    trained = ("B",)
+    drawn = ("A",)
+
+
+@value
+class train_a(Factors):
+    """B is random and fixed; only A is trained."""
+
+    trained = ("A",)
+    drawn = ("B",)
+
+
+@value
+class train_both(Factors):
+    """A begins at random, B at zero; both are trained and both travel. Not linear: never summable."""
+
+    trained = ("A", "B")
+    drawn = ("A",)
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A tensor as a matrix, and the rank that its update is restricted to."""
+
+    full: Fixed
+    rows: int
+    columns: int
+    rank: int
+
+    def shape(self, factor: str) -> tuple[int, int]:
+        return (self.rows, self.rank) if factor == "A" else (self.rank, self.columns)
+
+    def size(self, factors: Factors) -> int:
+        return sum(math.prod(self.shape(factor)) for factor in factors.trained)
+
+    def draw(self, factor: str, key: Key) -> Array:
+        """Entries of variance 1/d, so that the d rows of A, or columns of B, have unit length."""
+        normal = key.fold(factor).rng().standard_normal(self.shape(factor), np.float32)
+        length = math.sqrt(self.rows if factor == "A" else self.columns)
+        return (normal / np.float32(length)).astype(self.full.dtype, copy=False)
+
+
+class _Products(Space):
+    """Updates A B of some tensors; the others have all their entries.
+
+    A product of two trained factors has no gradient of its own by either: it depends on where they
+    stand. So `pullback` refers to the coordinates that were expanded last.
+    """
+
+    def __init__(
+        self,
+        matrices: Mapping[str, _Matrix],
+        whole: Mapping[str, Fixed],
+        fixed: Tensors,
+        start: Tensors,
+    ) -> None:
+        self._matrices, self._whole, self._fixed, self._start = matrices, whole, fixed, start
+        self._at: Tensors = {**fixed, **start}
+
+    def zero(self) -> Tensors:
+        whole = {name: np.zeros(tensor.shape, tensor.dtype) for name, tensor in self._whole.items()}
+        return {**whole, **self._start}
+
+    def expand(self, coordinates: Tensors) -> Tensors:
+        self._at = at = {**self._fixed, **coordinates}
+        products = {
+            name: (at[f"{name}.A"] @ at[f"{name}.B"]).reshape(matrix.full.shape)
+            for name, matrix in self._matrices.items()
+        }
+        return {**{name: v for name, v in coordinates.items() if name in self._whole}, **products}
+
+    def pullback(self, gradient: Tensors) -> Tensors:
+        back = {name: gradient[name] for name in self._whole}
+        for name, matrix in self._matrices.items():
+            slope = gradient[name].reshape(matrix.rows, matrix.columns)
+            if f"{name}.A" in self._start:
+                back[f"{name}.A"] = slope @ self._at[f"{name}.B"].T
+            if f"{name}.B" in self._start:
+                back[f"{name}.B"] = self._at[f"{name}.A"].T @ slope
+        return back
+
+
+@value
+class low_rank(Transform):
+    """Each matrix's update is a product of a random matrix and a trained one, of low rank.
+
+        H = A B,   A: rows x rank, B: rank x columns
+
+    The client trains B itself; only B travels, and A follows from a key. Exactly one of `rank` and
+    `fraction` is given. Vectors, and matrices that would not become smaller, travel whole.
+
+    Args:
+      rank: of each matrix's update.
+      fraction: of each matrix's full rank, min(rows, columns); at least 1.
+      factors: `train_b()`, `train_a()` or `train_both()`.
+      drawn: `per_client()`; `per_round()` lets all clients train in the same space, so that the factors
+        they send can be summed.
+      kernels: `out_last()` or `out_first()`: how convolutions lay out their kernels.
+    Runs at: client (within), server (open; drawn per round: decode).
+    Reveals: every contribution to the server; drawn per round, what the reducer reveals of the factors.
+    Spec: real -> real, factors named "w.A" and "w.B" in place of "w"; no l2_bound; summable if drawn per
+      round, unless both are trained.
+    Raises: CompositionError: if given values that are not real, or of no fixed shape.
+    References: Konecny et al., "Federated learning: strategies for improving communication efficiency",
+      2016, arXiv 1610.05492, section 2 (low rank).
+
+    >>> stage = low_rank(2)(Spec.of({"w": np.zeros((6, 5)), "b": np.zeros(5)}))
+    >>> {name: tensor.shape for name, tensor in stage.out.tensors.items()}
+    {'b': (5,), 'w.B': (2, 5)}
+    """
+
+    rank: int | None = None
+    fraction: float | None = None
+    factors: Factors = train_b()
+    drawn: Drawn = per_client()
+    kernels: Layout = out_last()
+
+    def __post_init__(self) -> None:
+        if (self.rank is None) == (self.fraction is None):
+            raise InvalidInput(
+                f"low_rank takes a rank or a fraction of the full rank, not {self.rank} and {self.fraction}"
+            )
+        if self.rank is not None and self.rank < 1:
+            raise InvalidInput(f"low_rank({self.rank}): write a rank of at least 1")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise InvalidInput(
+                f"low_rank(fraction={self.fraction}): write a share of the full rank above 0 and at most 1"
+            )
+
+    def __call__(self, spec: Spec) -> Stage:
+        numbers = Numbers.of(self, spec, "real")
+        matrices = {
+            name: matrix
+            for name, tensor in numbers.real.items()
+            if len(tensor.shape) > 1 and (matrix := self._matrix(tensor)).size(self.factors) < tensor.size
+        }
+        whole = {name: tensor for name, tensor in numbers.real.items() if name not in matrices}
+        rest = fixed(self, numbers.rest)
+        out = {
+            **{name: spec.tensors[name] for name in (*whole, *rest)},
+            **{
+                f"{name}.{factor}": TensorSpec(matrix.shape(factor), matrix.full.dtype)
+                for name, matrix in matrices.items()
+                for factor in self.factors.trained
+            },
+        }
+
+        def drawn(key: Key, wanted: Sequence[str]) -> dict[str, Array]:
+            """These factors of each matrix, as training begins."""
+            return {
+                f"{name}.{factor}": matrix.draw(factor, key.fold(name))
+                if factor in self.factors.drawn
+                else np.zeros(matrix.shape(factor), matrix.full.dtype)
+                for name, matrix in matrices.items()
+                for factor in wanted
+            }
+
+        def within(key: Key) -> Space:
+            start = drawn(key, self.factors.trained)
+            return _Products(matrices, {**whole, **rest}, drawn(key, self.factors.fixed), start)
+
+        def undo(key: Key, values: Tensors) -> Tensors:
+            return _Products(matrices, {**whole, **rest}, drawn(key, self.factors.fixed), {}).expand(values)
+
+        return drawn_stage(self.drawn, spec, out, undo, linear=self.factors.linear, within=within)
+
+    def _matrix(self, tensor: Fixed) -> _Matrix:
+        rows, columns = self.kernels.matrix(tensor.shape)
+        full = min(rows, columns)
+        rank = self.rank if self.rank is not None else math.ceil((self.fraction or 0) * full)
+        return _Matrix(tensor, rows, columns, max(1, min(rank, full)))

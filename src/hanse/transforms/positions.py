@@ -1,0 +1,58 @@
+"""Random positions in each tensor, and the values there."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.spec import TensorSpec
+from hanse.core.tensors import Array, Tensors
+from hanse.transforms.numbers import Fixed, Numbers
+
+__all__ = ["Positions", "check_fraction", "num_kept"]
+
+
+def check_fraction(name: str, fraction: float) -> None:
+    """Raises: InvalidInput: if it is no share of a tensor's entries."""
+    if not 0 < fraction <= 1:
+        raise InvalidInput(f"{name}({fraction}): write a fraction above 0 and at most 1")
+
+
+def num_kept(fraction: float, size: int) -> int:
+    """How many of `size` entries a fraction is: at least one, where there is any."""
+    return min(size, max(1, math.ceil(fraction * size)))
+
+
+class Positions:
+    """How many positions of each real tensor are drawn, uniformly and without repetition."""
+
+    def __init__(self, fraction: float, numbers: Numbers) -> None:
+        self._full: Mapping[str, Fixed] = numbers.real
+        self._kept = {name: num_kept(fraction, tensor.size) for name, tensor in numbers.real.items()}
+        self.out: dict[str, TensorSpec] = {
+            **{name: TensorSpec((k,), numbers.real[name].dtype) for name, k in self._kept.items()},
+            **numbers.rest,
+        }
+        self.scales = {name: self._full[name].size / k for name, k in self._kept.items() if k}
+
+    def draw(self, key: Key) -> dict[str, Array]:
+        """Rising positions in each flattened tensor."""
+        return {
+            name: np.sort(key.fold(name).rng().choice(self._full[name].size, k, replace=False, shuffle=False))
+            for name, k in self._kept.items()
+        }
+
+    def gather(self, at: Mapping[str, Array], values: Tensors) -> dict[str, Array]:
+        """The values at the positions; tensors without positions stay whole."""
+        return {name: v.reshape(-1)[at[name]] if name in at else v for name, v in values.items()}
+
+    def scatter(self, at: Mapping[str, Array], values: Tensors) -> dict[str, Array]:
+        """Tensors that are zero but at the positions."""
+        return {name: self._scatter(name, at[name], v) if name in at else v for name, v in values.items()}
+
+    def _scatter(self, name: str, at: Array, values: Array) -> Array:
+        full = np.zeros(self._full[name].size, values.dtype)
+        full[at] = values
+        return full.reshape(self._full[name].shape)

@@ -1,0 +1,66 @@
+"""What becomes of what a biased compression leaves out."""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+from hanse.core.chain import Plan, Stage, Transform
+from hanse.core.errors import CompositionError
+from hanse.core.keys import Keys
+from hanse.core.spec import Spec
+from hanse.core.tensors import tree_map
+from hanse.core.values import value
+from hanse.core.work import Memory, Part
+from hanse.transforms.draws import Redrawn
+
+__all__ = ["Residual", "forget", "remember"]
+
+
+class Residual(ABC):
+    """What a client does with what a stage left out."""
+
+    @abstractmethod
+    def around(self, transform: Transform, before: Spec, stage: Stage) -> Stage:
+        """The stage with that done. Raises: CompositionError: if it can't be."""
+
+
+@value
+class forget(Residual):
+    """It is lost."""
+
+    def around(self, transform: Transform, before: Spec, stage: Stage) -> Stage:
+        return stage
+
+
+@value
+class remember(Residual):
+    """Error feedback: the client adds it to its next message.
+
+        p_t = x_t + e_t;   sent_t = C(p_t);   e_(t+1) = p_t - sent_t
+
+    So what was sent and what is still owed add up to all that there was: sum sent + e = sum x. The residual
+    is as large as the message in full; the client keeps it in its memory once the message was counted.
+
+    References: Stich, Cordonnier, Jaggi, "Sparsified SGD with memory", NeurIPS 2018, arXiv 1809.07599;
+      Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression
+      schemes", ICML 2019, arXiv 1901.09847.
+    """
+
+    def around(self, transform: Transform, before: Spec, stage: Stage) -> Stage:
+        if isinstance(before, Redrawn):
+            raise CompositionError(
+                f"{transform} remembers by position what it left out, but a transform before it gives the "
+                "positions another meaning in each round: put it first, or write residual=forget()"
+            )
+        compress, restore = stage.encode, stage.open
+        assert compress is not None
+        assert restore is not None
+
+        def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
+            owed = memory.get("residual")
+            if owed is not None:
+                part = replace(part, values=tree_map(lambda x, e: x + e, part.values, owed))
+            sent, _ = compress(plan, part, {}, keys)
+            restored = restore(plan, sent, keys.public)
+            return sent, {"residual": tree_map(lambda p, s: p - s, part.values, restored.values)}
+
+        return replace(stage, encode=encode)

@@ -1,0 +1,87 @@
+"""Sketched updates: one bit an entry."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from hanse.core.chain import Plan, Stage, Transform
+from hanse.core.errors import MessageError
+from hanse.core.keys import Key, Keys
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.values import value
+from hanse.core.work import Memory, Part
+from hanse.transforms.bits import num_bytes
+from hanse.transforms.numbers import Numbers
+from hanse.transforms.ranges import Over, per_tensor
+from hanse.transforms.residuals import Residual, remember
+
+__all__ = ["sign"]
+
+
+@value
+class sign(Transform):
+    """Sends the sign of each entry, and the mean magnitude.
+
+        x̂ = (|x|₁ / d) sign(x),   |x̂ - x|² = (1 - |x|₁² / (d |x|²)) |x|²
+
+    Biased: with `remember()`, what was left out is added to the client's next message. Zero counts as
+    positive.
+
+    Args:
+      over: what has a magnitude of its own: `per_tensor()` or `per_block(size)`.
+      residual: `remember()` (error feedback) or `forget()`.
+    Runs at: client (encode; remembers the residual), server (open).
+    Reveals: every contribution to the server.
+    Spec: real or sparse -> coded, "signs" and "scales"; not summable; no l2_bound.
+    Raises: CompositionError: if given values that are neither real nor sparse, or of no fixed shape; if it
+      is to remember positions that are redrawn in each round.
+    References: Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient
+      compression schemes", ICML 2019, arXiv 1901.09847, algorithm 1 (EF-SignSGD).
+
+    >>> stage = sign()(Spec.of({"w": np.zeros(4)}))
+    >>> keys = Keys.from_seed(0)
+    >>> sent, memory = stage.encode(None, Part({"w": np.array([1.0, -4.0, 2.0, 1.0])}), {}, keys)
+    >>> stage.open(None, sent, keys.public).values["w"], memory["residual"]["w"]
+    (array([ 2., -2.,  2.,  2.]), array([-1., -2.,  0., -1.]))
+    """
+
+    over: Over = per_tensor()
+    residual: Residual = remember()
+
+    def __call__(self, spec: Spec) -> Stage:
+        numbers = Numbers.of(self, spec, "real", "sparse")
+        num_scales = sum(self.over.num_rows(tensor.size) for tensor in numbers.real.values())
+        coded = {
+            "signs": TensorSpec((num_bytes(numbers.size, 1),), "uint8"),
+            "scales": TensorSpec((num_scales,), numbers.dtype.name),
+            **numbers.rest_specs,
+        }
+
+        def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
+            flat = [part.values[name].reshape(-1) for name in numbers.real]
+            means = [np.abs(rows).mean(1, numbers.dtype) for x in flat for rows in self.over.rows(x)]
+            negative = [np.zeros(0, bool), *(x < 0 for x in flat)]
+            sent = {
+                "signs": np.packbits(np.concatenate(negative)),
+                "scales": np.concatenate([np.zeros(0, numbers.dtype), *means]),
+                **numbers.rest_there(part.values),
+            }
+            return replace(part, values=sent), memory
+
+        def open(plan: Plan, part: Part, client_key: Key) -> Part:
+            scales = part.values["scales"]
+            if not (np.isfinite(scales) & (scales >= 0)).all():
+                raise MessageError("a scale that is negative or not finite; it is a mean of magnitudes")
+            negative = np.unpackbits(part.values["signs"], count=numbers.size)
+            flat = numbers.dtype.type(1) - numbers.dtype.type(2) * negative.astype(numbers.dtype)
+            start = first = 0
+            for tensor in numbers.real.values():
+                for rows in self.over.rows(flat[start : start + tensor.size]):
+                    last = first + len(rows)
+                    rows *= scales[first:last, None]
+                    first = last
+                start += tensor.size
+            return replace(part, values={**numbers.parted(flat), **numbers.rest_back(part.values)})
+
+        stage = Stage(Spec(coded, kind="coded", summable=False), encode=encode, open=open)
+        return self.residual.around(self, spec, stage)
