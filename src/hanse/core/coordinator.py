@@ -4,7 +4,7 @@ A coordinator does no I/O and knows no clock. Runtimes decide when a message arr
 is decided here, so it means the same in all of them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import field, replace
 from typing import Any
 
@@ -102,9 +102,9 @@ class Coordinator:
 
     # -- tickets out ---------------------------------------------------------------------------
 
-    def sample(self, command: Sample) -> Sampled:
-        """A cohort, uniform among the clients that hold no open ticket."""
-        busy = {t.task.party for t in self._tickets.values() if t.state == "open"}
+    def sample(self, command: Sample, away: Set[PartyId] = frozenset()) -> Sampled:
+        """A cohort, uniform among the clients that hold no open ticket and are not away."""
+        busy = away | {t.task.party for t in self._tickets.values() if t.state == "open"}
         count = command.size(self.num_clients)
         drawn = command.key.rng().choice(
             self.num_clients, size=min(self.num_clients, count + len(busy)), replace=False

@@ -1,0 +1,1 @@
+"""Real parties over HTTPS: `hanse serve` and `hanse join`."""

@@ -1,0 +1,241 @@
+"""Where a run and the server that speaks for it meet: orders out, arrivals in, word of what was counted.
+
+The run lives in a thread of its own, so its arithmetic and its database keep nobody waiting. All that
+the two share is here, behind one lock, and each operation is short.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from hanse.core.values import value
+from hanse.core.work import PartyId
+from hanse.network.errors import Refused
+
+__all__ = ["Board", "Order", "Stopped", "Verdict"]
+
+
+class Stopped(Exception):
+    """The run was told to stop. What it has done is kept; it can be resumed."""
+
+
+@value
+class Verdict:
+    """What became of a ticket: counted, or why not."""
+
+    counted: bool
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One ticket as its holder is told of it.
+
+    Args:
+      task: packed.
+      payload: SHA-256 of what all the cohort is sent; `payload_bytes` of it.
+      limit_bytes: the largest message that may answer.
+      work: in words.
+    """
+
+    ticket: int
+    party: PartyId
+    task: bytes
+    payload: str
+    payload_bytes: int
+    limit_bytes: int
+    work: str
+
+
+class Board:
+    """What a run asks of its clients and what they answered.
+
+    Args:
+      wake: called with the parties for whom there is news; from any thread.
+      present: seconds since a party was last heard; None: never since the server began.
+      members: the numbers of the clients that belong, and how many numbers there are.
+    """
+
+    def __init__(
+        self,
+        wake: Callable[[Iterable[PartyId]], None],
+        present: Callable[[PartyId], float | None],
+        members: Callable[[], tuple[frozenset[int], int]],
+    ) -> None:
+        self._wake, self._present, self.members = wake, present, members
+        self._changed = threading.Condition()
+        self._orders: dict[PartyId, dict[int, Order]] = {}
+        self._holders: dict[int, Order] = {}
+        self._arrived: dict[int, None] = {}
+        self._failed: dict[int, str] = {}
+        self._verdicts: dict[PartyId, dict[int, Verdict]] = {}
+        self._stopping = self._draining = False
+        self.began_s = time.monotonic()
+        self.doing = "starting"
+        """What the run is doing, in words."""
+
+    # -- for the run ---------------------------------------------------------------------------
+
+    def restore(
+        self,
+        orders: Iterable[Order],
+        arrived: Iterable[int],
+        verdicts: Mapping[PartyId, Mapping[int, Verdict]],
+    ) -> None:
+        """Begins anew from what the run has found on its disk."""
+        with self._changed:
+            self._orders, self._holders = {}, {}
+            self._arrived = dict.fromkeys(arrived)
+            self._verdicts = {party: dict(own) for party, own in verdicts.items()}
+        self.post(orders)
+
+    def post(self, orders: Iterable[Order]) -> None:
+        """Offers orders to their holders."""
+        with self._changed:
+            posted = list(orders)
+            for order in posted:
+                self._orders.setdefault(order.party, {})[order.ticket] = order
+                self._holders[order.ticket] = order
+        self._wake({order.party for order in posted})
+
+    def close(self, tickets: Iterable[int]) -> None:
+        """Withdraws orders: what arrives for them from now on is late."""
+        with self._changed:
+            for ticket in tickets:
+                order = self._holders.pop(ticket, None)
+                if order is not None:
+                    self._orders.get(order.party, {}).pop(ticket, None)
+                self._arrived.pop(ticket, None)
+                self._failed.pop(ticket, None)
+
+    def judge(self, verdicts: Mapping[PartyId, Mapping[int, Verdict]]) -> None:
+        """Tells holders what became of their tickets; kept until they say that they know."""
+        with self._changed:
+            for party, own in verdicts.items():
+                self._verdicts.setdefault(party, {}).update(own)
+        self._wake(verdicts)
+
+    def verdicts(self) -> dict[PartyId, dict[int, Verdict]]:
+        """Those that their holders have not acknowledged yet."""
+        with self._changed:
+            return {party: dict(own) for party, own in self._verdicts.items() if own}
+
+    def arrived(self, tickets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
+        """Those of these tickets that are answered, first come first, and those that failed, and why."""
+        asked = set(tickets)
+        with self._changed:
+            here = [ticket for ticket in self._arrived if ticket in asked]
+            return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
+
+    def silent_s(self, party: PartyId) -> float:
+        """Seconds since a party was heard; a party unheard so far is given the time since the start."""
+        heard = self._present(party)
+        return time.monotonic() - self.began_s if heard is None else heard
+
+    def check(self) -> None:
+        """Raises: Stopped: if the run was told to stop."""
+        if self._stopping:
+            raise Stopped
+
+    def wait(self, until_s: float, known: int) -> int:
+        """Sleeps until something arrives, or until a moment on the monotonic clock.
+
+        Args:
+          known: what this returned last, at first 0.
+
+        Raises: Stopped.
+        """
+        with self._changed:
+            if self._stopping:
+                raise Stopped
+            if self._version == known:
+                self._changed.wait(max(0.0, min(until_s - time.monotonic(), 1.0)))
+            if self._stopping:
+                raise Stopped
+            return self._version
+
+    _version = 0
+
+    def _change(self) -> None:
+        self._version += 1
+        self._changed.notify_all()
+
+    # -- for the server ------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Makes the run stop at once; it can be resumed."""
+        with self._changed:
+            self._stopping = True
+            self._change()
+
+    def drain(self) -> None:
+        """Makes the run stop after the round that it is in."""
+        with self._changed:
+            self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new round should begin."""
+        return self._draining
+
+    def changed(self) -> None:
+        """Says that members came or went."""
+        with self._changed:
+            self._change()
+
+    def orders(self, party: PartyId) -> list[Order]:
+        """The unanswered orders of a party."""
+        with self._changed:
+            own = self._orders.get(party, {})
+            return [own[t] for t in sorted(own) if t not in self._arrived and t not in self._failed]
+
+    def news(self, party: PartyId) -> dict[int, Verdict]:
+        """What became of a party's tickets, as far as it does not know yet."""
+        with self._changed:
+            return dict(self._verdicts.get(party, {}))
+
+    def acknowledged(self, party: PartyId, tickets: Iterable[int]) -> None:
+        """A party knows these verdicts."""
+        with self._changed:
+            for ticket in tickets:
+                self._verdicts.get(party, {}).pop(ticket, None)
+
+    def order(self, party: PartyId, ticket: int) -> Order:
+        """The order that a party answers. Raises: Refused: if it is not its own, or it is too late."""
+        with self._changed:
+            order = self._holders.get(ticket)
+            verdict = self._verdicts.get(party, {}).get(ticket)
+        if order is None:
+            why = f": {verdict.why}" if verdict is not None and verdict.why else ""
+            raise Refused(410, "late", f"ticket {ticket} is closed{why}; thank you, and go on")
+        if order.party != party:
+            raise Refused(403, "not-yours", f"ticket {ticket} is not held by {party}", who=str(party))
+        return order
+
+    def arrive(self, ticket: int) -> None:
+        """A message is durable."""
+        with self._changed:
+            self._arrived.setdefault(ticket)
+            self._failed.pop(ticket, None)
+            self._change()
+
+    def has(self, ticket: int) -> bool:
+        """Whether the message of a ticket is durable."""
+        with self._changed:
+            return ticket in self._arrived
+
+    def fail(self, ticket: int, why: str) -> None:
+        """The holder of a ticket says that it can't answer."""
+        with self._changed:
+            self._failed.setdefault(ticket, why)
+            self._change()
+
+    def standing(self) -> dict[str, int]:
+        """How many orders are out, answered and failed."""
+        with self._changed:
+            return {
+                "orders": len(self._holders),
+                "answered": len(self._arrived),
+                "failed": len(self._failed),
+            }

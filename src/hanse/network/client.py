@@ -1,0 +1,431 @@
+"""A client: outbound requests only, its data, key and memory in its own house, and its own policy.
+
+One thread polls, so that the server knows that it lives; another computes and uploads.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import queue
+import secrets
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hanse import __version__
+from hanse.core.errors import HanseError, InvalidInput, MessageError
+from hanse.core.keys import Key
+from hanse.core.party import Fork, Payload, Task
+from hanse.core.values import pack, unpack
+from hanse.network import certificates
+from hanse.network.audit import AuditLog
+from hanse.network.errors import Forbidden, Refused, Unreachable
+from hanse.network.members import Token
+from hanse.network.parties import Party
+from hanse.network.policy import Approvals, Policy
+from hanse.network.signing import Identity
+from hanse.network.spool import durably
+from hanse.network.transport import Link, patiently, split
+from hanse.network.wire import WIRE, About, Failure, Join, Joined, News, Plan, Poll, Work
+
+__all__ = ["Client", "House", "check", "join"]
+
+
+class House:
+    """A client's folder: key, secret, membership, memory, messages on their way, audit log, policy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.identity = Identity.at(folder / "key.pem")
+        self.audit = AuditLog(folder / "audit.jsonl")
+        self.approvals = Approvals(folder / "approved.json")
+
+    @property
+    def policy(self) -> Policy:
+        """As its file says now."""
+        return Policy.read(self.folder / "policy.toml")
+
+    @property
+    def secret(self) -> Key:
+        """The root of what nobody else may know."""
+        path = self.folder / "secret"
+        if not path.exists():
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(32))
+                file.flush()
+                os.fsync(file.fileno())
+        return Key(path.read_bytes())
+
+    @property
+    def membership(self) -> dict[str, Any] | None:
+        """Where this house has joined, if it has."""
+        path = self.folder / "membership.json"
+        return dict(json.loads(path.read_text())) if path.exists() else None
+
+    def enter(self, membership: dict[str, Any]) -> None:
+        """Keeps a membership."""
+        durably(self.folder / "membership.json", json.dumps(membership, indent=1).encode())
+
+    def link(self) -> Link:
+        """To the server that it has joined. Raises: InvalidInput: if it has not, or has left."""
+        kept = self.membership
+        if kept is None:
+            raise InvalidInput(f"{self.folder} has not joined a federation; use the line of its operator")
+        if kept.get("left"):
+            raise InvalidInput(
+                f"{self.folder} has left the federation at {kept['url']}; it is not asked again"
+            )
+        return Link(kept["url"], kept["certificate"], self.identity, kept["id"])
+
+    def run(self, name: str) -> Path:
+        """The folder of a run."""
+        if not name.isalnum() or len(name) > 64:
+            raise MessageError(f"{name[:70]!r} is no name of a run")
+        folder = self.folder / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+
+def _stranger(url: str, token: Token, house: House) -> Link:
+    host, port = split(url)
+    pem = certificates.fetch(host, port, token.fingerprint)
+    link = Link(url, pem, house.identity, house.identity.public)
+    about = link.ask("GET", "/v1/about", About)
+    if WIRE not in about.wire:
+        theirs = ", ".join(map(str, about.wire))
+        link.close()
+        raise Refused(
+            426,
+            "wire",
+            f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse {__version__}) "
+            f"speaks {WIRE}; upgrade the older of the two",
+        )
+    return link
+
+
+def join(house: House, url: str, token: Token, name: str = "") -> Joined:
+    """Becomes a member. Doing it twice changes nothing. Raises: Refused, Unreachable, InvalidInput."""
+    kept = house.membership
+    if kept is not None:
+        if kept["url"] != url.rstrip("/"):
+            raise InvalidInput(f"{house.folder} has joined {kept['url']}; give {url} a home of its own")
+        house.link().close()
+        return Joined.model_validate(kept)
+    link = _stranger(url, token, house)
+    try:
+        bearer = {"Authorization": f"Bearer {token.secret.hex()}"}
+        joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=bearer)
+    finally:
+        link.close()
+    host, port = split(url)
+    pem = certificates.fetch(host, port, token.fingerprint)
+    house.audit.write("joined", server=link.url, id=joined.id, key=house.identity.public)
+    house.enter({"url": link.url, "certificate": pem, **joined.model_dump()})
+    return joined
+
+
+def check(house: House, url: str, token: Token) -> list[Plan]:
+    """Tries everything short of joining: network, certificate, versions, invitation; the plans.
+
+    Raises: Refused, Unreachable, InvalidInput.
+    """
+    link = _stranger(url, token, house)
+    try:
+        bearer = {"Authorization": f"Bearer {token.secret.hex()}"}
+        return [unpack(bytes.fromhex(said), Plan) for said in link.plain("POST", "/v1/check", headers=bearer)]
+    finally:
+        link.close()
+
+
+@dataclass
+class _Run:
+    """What a client keeps of one run while it lives."""
+
+    folder: Path
+    plan: Plan
+    party: Party
+    num_tickets: int = 0
+    num_bytes: int = 0
+    have: set[int] = field(default_factory=set)
+
+
+class Client:
+    """A member at work.
+
+    Args:
+      house: its folder.
+      data: its own; `len` of it is the number of examples.
+      bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it.
+      say: told in one line what it is doing.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        data: Any,
+        bind: Callable[[Plan], Any],
+        say: Callable[[str], None] = lambda s: None,
+    ) -> None:
+        self._house, self._data, self._bind, self._say_line = house, data, bind, say
+        self._link = house.link()
+        self._runs: dict[str, _Run] = {}
+        self._known: dict[str, list[int]] = {}
+        self._have: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+        self._jobs: queue.Queue[Work | None] = queue.Queue()
+        self._stopping = threading.Event()
+        self._doing = "waiting for work"
+        self._broken: BaseException | None = None
+
+    def _say(self, what: str) -> None:
+        if what != self._doing:
+            self._doing = what
+            self._say_line(what)
+
+    def stop(self) -> None:
+        """Makes `run` return; from any thread."""
+        self._stopping.set()
+
+    # -- polling -------------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Works until the server is done, or this client left, was revoked or stopped: why."""
+        worker = threading.Thread(target=self._work, name="work", daemon=True)
+        worker.start()
+        try:
+            return self._poll_on()
+        finally:
+            self._stopping.set()
+            self._jobs.put(None)
+            worker.join(30.0)
+            self._link.close()
+
+    def _poll_on(self) -> str:
+        self._say_line("joined; waiting for work")
+        while not self._stopping.is_set():
+            if self._broken is not None:
+                raise self._broken
+            try:
+                news = patiently(self._poll, self._stopping.wait, self._say)
+            except Unreachable:
+                break
+            except Refused as refused:
+                if refused.code in ("revoked", "left"):
+                    self._house.audit.write(refused.code)
+                    return refused.code
+                raise
+            self._decide(news)
+            for work in news.work:
+                with self._lock:
+                    self._have.add((work.run, work.ticket))
+                self._jobs.put(work)
+            if news.over and not news.decisions and not news.work:
+                return "over"
+            if news.again_s > 0:
+                self._stopping.wait(min(news.again_s, 3600.0))
+        return "stopped"
+
+    def _poll(self) -> News:
+        with self._lock:
+            have: dict[str, list[int]] = {}
+            for run, ticket in sorted(self._have):
+                have.setdefault(run, []).append(ticket)
+            know, self._known = self._known, {}
+        try:
+            return self._link.ask(
+                "POST", "/v1/work", News, Poll(have=have, know=know, doing=self._doing[:200])
+            )
+        except BaseException:
+            with self._lock:
+                self._known = {**know, **self._known}
+            raise
+
+    def _decide(self, news: News) -> None:
+        """Commits the memory of counted tickets and drops the rest; both are on the disk then."""
+        runs: dict[str, list[Any]] = {}
+        for decision in news.decisions:
+            runs.setdefault(decision.run, []).append(decision)
+        for name, decisions in runs.items():
+            folder = self._house.run(name)
+            run = self._runs.get(name)
+            counted = [d.ticket for d in decisions if d.counted]
+            dropped = [d.ticket for d in decisions if not d.counted]
+            if run is not None:
+                with run.party.lock:
+                    if run.party.forks.settle(counted, dropped):
+                        self._keep(run)
+            else:
+                forks = Party(None, None, Key(bytes(32)), None)
+                _recall(folder, forks)
+                if forks.forks.settle(counted, dropped):
+                    _remember(folder, forks)
+            for decision in decisions:
+                (folder / f"{decision.ticket}.message").unlink(missing_ok=True)
+                if not decision.counted:
+                    self._say(f"ticket {decision.ticket} was not counted: {decision.why}")
+            with self._lock:
+                self._known.setdefault(name, []).extend(counted + dropped)
+
+    # -- working -------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            while (work := self._jobs.get()) is not None and not self._stopping.is_set():
+                self._perform(work)
+                self._say("waiting for work")
+        except BaseException as error:
+            self._broken = error
+            self._stopping.set()
+
+    def _perform(self, work: Work) -> None:
+        state = "refused"
+        try:
+            run = self._open(work)
+            path = run.folder / f"{work.ticket}.message"
+            if not path.exists():
+                self._house.policy.check_work(work.work, work.limit_bytes)
+                self._house.policy.check_use(run.num_tickets + 1, run.num_bytes)
+                self._say(f"downloading for ticket {work.ticket}")
+                payload = self._payload(run, work)
+                state = "downloaded"
+                self._house.policy.check_work(type(payload.work).__name__, work.limit_bytes)
+                self._say(f"{type(payload.work).__name__} for ticket {work.ticket}")
+                task = unpack(bytes.fromhex(work.task), Task)
+                if task.ticket != work.ticket:
+                    raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
+                message = run.party.compute(task, payload)
+                state = "trained"
+                self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + len(message))
+                with run.party.lock:
+                    self._keep(run)
+                durably(path, message)
+            else:
+                message, state = path.read_bytes(), "trained"
+            self._upload(run, work, message)
+        except Refused as refused:
+            self._forget(work)
+            if refused.code in ("revoked", "left", "unsigned"):
+                return
+            self._say(f"ticket {work.ticket}: {refused}")
+        except Unreachable:
+            self._forget(work, keep=True)
+        except Forbidden as forbidden:
+            self._fail(work, Failure(state="refused", why=str(forbidden)[:2000]))
+        except Exception as error:
+            trace = traceback.format_exc()[-50_000:] if self._house.policy.send_traces else ""
+            why = f"{type(error).__name__}: {error}"[:2000]
+            self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))
+
+    def _open(self, work: Work) -> _Run:
+        """The run of a ticket, its plan allowed and its memory recalled."""
+        run = self._runs.get(work.run)
+        if run is not None:
+            return run
+        folder = self._house.run(work.run)
+        path = folder / work.plan
+        if not path.exists():
+            self._fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
+        plan: Plan = unpack(path.read_bytes(), Plan)
+        policy = self._house.policy
+        policy.check_plan(plan)
+        policy.check_data(len(self._data))
+        if policy.approve_plans:
+            self._house.approvals.check(plan)
+        party = Party(self._bind(plan), self._data, self._house.secret.fold(work.run))
+        _recall(folder, party)
+        run = _Run(folder, plan, party)
+        for line in self._house.audit.lines():
+            if line["what"] == "sent" and line["run"] == work.run:
+                run.num_tickets += 1
+                run.num_bytes += line["bytes"]
+        self._runs[work.run] = run
+        return run
+
+    def _payload(self, run: _Run, work: Work) -> Payload:
+        path = run.folder / f"{work.payload}.payload"
+        if not path.exists():
+            for old in run.folder.glob("*.payload"):
+                old.unlink()
+            self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
+        payload: Payload = unpack(path.read_bytes(), Payload)
+        return payload
+
+    def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
+        patiently(lambda: self._link.download(url, sha256, size, to), self._stopping.wait, self._say)
+
+    def _upload(self, run: _Run, work: Work, message: bytes) -> None:
+        self._say(f"uploading {len(message)} bytes for ticket {work.ticket}")
+        self._house.audit.write(
+            "sends",
+            run=work.run,
+            ticket=work.ticket,
+            work=work.work,
+            bytes=len(message),
+            sha256=hashlib.sha256(message).hexdigest(),
+        )
+        patiently(lambda: self._link.upload(work.run, work.ticket, message), self._stopping.wait, self._say)
+        self._house.audit.write("sent", run=work.run, ticket=work.ticket, bytes=len(message))
+        run.num_tickets += 1
+        run.num_bytes += len(message)
+        (run.folder / f"{work.ticket}.message").unlink(missing_ok=True)
+
+    def _forget(self, work: Work, *, keep: bool = False) -> None:
+        """A ticket that is not wanted any more; its fork goes too."""
+        with self._lock:
+            self._have.discard((work.run, work.ticket))
+        run = self._runs.get(work.run)
+        if run is None or keep:
+            return
+        with run.party.lock:
+            if run.party.forks.forks.pop(work.ticket, None) is not None:
+                self._keep(run)
+        (run.folder / f"{work.ticket}.message").unlink(missing_ok=True)
+
+    def _fail(self, work: Work, failure: Failure) -> None:
+        """Tells the server that this ticket will not be answered."""
+        self._say(f"ticket {work.ticket} failed: {failure.why.splitlines()[0]}")
+        path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
+        with contextlib.suppress(Refused, Unreachable):
+            patiently(lambda: self._link.plain("POST", path, failure), self._stopping.wait, lambda what: None)
+        self._forget(work)
+
+    def _keep(self, run: _Run) -> None:
+        _remember(run.folder, run.party)
+
+
+def _remember(folder: Path, party: Party) -> None:
+    """Writes committed memory and forks; where both say nothing, no file is due."""
+    forks = party.forks
+    path = folder / "memory"
+    if forks.committed or any(fork.changed or fork.removed for fork in forks.forks.values()) or path.exists():
+        durably(path, pack((forks.committed, forks.forks)))
+
+
+def _recall(folder: Path, party: Party) -> None:
+    path = folder / "memory"
+    if path.exists():
+        committed, forks = unpack(path.read_bytes())
+        party.forks.committed = committed
+        party.forks.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
+
+
+def leave(house: House) -> None:
+    """Withdraws consent: the server is told, and this house is not asked again. Raises: Unreachable."""
+    kept = house.membership
+    if kept is None:
+        raise InvalidInput(f"{house.folder} has not joined a federation")
+    house.audit.write("consent withdrawn", server=kept["url"])
+    link = Link(kept["url"], kept["certificate"], house.identity, kept["id"])
+    house.enter({**kept, "left": True})
+    try:
+        link.plain("POST", "/v1/leave")
+    except Refused as refused:
+        if refused.code not in ("left", "revoked"):
+            raise HanseError(f"the server does not confirm that this house has left: {refused}") from None
+    finally:
+        link.close()

@@ -1,0 +1,31 @@
+"""What the two sides tell each other when something can't be done."""
+
+from hanse.core.errors import HanseError
+
+__all__ = ["Forbidden", "Refused", "Unreachable"]
+
+
+class Refused(HanseError):
+    """A request that the server did not accept.
+
+    Args:
+      status: of HTTP.
+      code: a word that programs may look at; see `docs/deployment.md`.
+      why: for people.
+      who: the offender, where known.
+    """
+
+    def __init__(self, status: int, code: str, why: str, *, who: str | None = None) -> None:
+        super().__init__(why)
+        self.status, self.code, self.why, self.who = status, code, why, who
+
+    def __str__(self) -> str:
+        return f"{self.why} ({self.code})"
+
+
+class Unreachable(HanseError):
+    """The server can't be reached; what was asked may or may not have been done."""
+
+
+class Forbidden(HanseError):
+    """The client's own policy does not allow what the server asks for."""

@@ -1,0 +1,255 @@
+"""Who belongs: keys by role, invitations that are good once, and those who left or were revoked."""
+
+import base64
+import contextlib
+import hashlib
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from hanse.core.errors import InvalidInput
+from hanse.network.errors import Refused
+from hanse.network.signing import public_key
+
+__all__ = ["Member", "Members", "Role", "Token"]
+
+Role: TypeAlias = Literal["operator", "client", "observer"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS members (
+  id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
+  public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS invitations (
+  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
+  expires REAL NOT NULL, used_by TEXT);
+CREATE TABLE IF NOT EXISTS events (
+  position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+MAX_EVENTS = 100_000
+
+
+@dataclass(frozen=True)
+class Token:
+    """An invitation as text: the certificate's fingerprint, and a secret that is good once.
+
+    >>> token = Token("ab" * 32, b"0" * 16)
+    >>> Token.parse(str(token)) == token
+    True
+    """
+
+    fingerprint: str
+    secret: bytes
+
+    def __str__(self) -> str:
+        return base64.urlsafe_b64encode(bytes.fromhex(self.fingerprint) + self.secret).decode()
+
+    @classmethod
+    def parse(cls, text: str) -> "Token":
+        """From text. Raises: InvalidInput."""
+        try:
+            raw = base64.urlsafe_b64decode(text.encode())
+        except ValueError:
+            raw = b""
+        if len(raw) != 48:
+            raise InvalidInput(f"{text[:70]!r} is no join token; copy all of the line that the operator sent")
+        return cls(raw[:32].hex(), raw[32:])
+
+
+@dataclass(frozen=True)
+class Member:
+    """One who belongs, or did. `state` is "active", "left" or "revoked"."""
+
+    id: str
+    role: Role
+    number: int | None
+    name: str
+    public: str
+    state: str
+    joined: float
+
+
+class Members:
+    """The register, in an SQLite file. Answers come from memory, changes reach the disk first."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.executescript(_TABLES)
+        self._lock = threading.RLock()
+        self._load()
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._connection.close()
+
+    def _load(self) -> None:
+        rows = self._connection.execute(
+            "SELECT id, role, number, name, public, state, joined FROM members ORDER BY number, id"
+        )
+        self._members = {row[0]: Member(*row) for row in rows}
+        self._keys = {member.id: public_key(member.public) for member in self._members.values()}
+        numbers = [m.number for m in self._members.values() if m.number is not None]
+        here = [m.number for m in self.active("client") if m.number is not None]
+        self._clients = frozenset(here), max(numbers, default=-1) + 1
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Any]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+            self._load()
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def all(self) -> list[Member]:
+        """Everybody who ever joined."""
+        return list(self._members.values())
+
+    def active(self, role: Role) -> list[Member]:
+        """Those who belong now."""
+        return [m for m in self._members.values() if m.role == role and m.state == "active"]
+
+    def clients(self) -> tuple[frozenset[int], int]:
+        """The numbers of active clients, and how many numbers there are."""
+        return self._clients
+
+    def key(self, id: str) -> Ed25519PublicKey | None:
+        """The key of somebody who ever joined."""
+        return self._keys.get(id)
+
+    def admit(self, id: str, roles: tuple[Role, ...]) -> Member:
+        """A member in good standing, in one of these roles. Raises: Refused."""
+        member = self._members.get(id)
+        if member is None:
+            raise Refused(401, "unsigned", "nobody of this name belongs here")
+        if member.state != "active":
+            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.name)
+        if member.role not in roles:
+            due = " or ".join(roles)
+            raise Refused(403, "role", f"{member.name}: this is for {due}", who=member.name)
+        return member
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def appoint(self, id: str, role: Role, public: str) -> None:
+        """Enters somebody without invitation, such as the operator who started the server."""
+        if id in self._members and self._members[id].public == public:
+            return
+        with self._change() as db:
+            db.execute("DELETE FROM members WHERE id = ?", (id,))
+            db.execute(
+                "INSERT INTO members VALUES (?, ?, NULL, ?, ?, 'active', ?)",
+                (id, role, id, public, time.time()),
+            )
+
+    def invite(
+        self, role: Role = "client", name: str = "", number: int | None = None, valid_s: float = 7 * 86400
+    ) -> tuple[bytes, int | None]:
+        """An invitation that is good once: its secret, and the number reserved for a client."""
+        secret = secrets.token_bytes(16)
+        with self._change() as db:
+            if role == "client" and number is None:
+                taken = "SELECT number FROM members UNION SELECT number FROM invitations"
+                number = db.execute(f"SELECT coalesce(max(number) + 1, 0) FROM ({taken})").fetchone()[0]
+            elif role == "client":
+                db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
+            name = name or (f"client {number}" if role == "client" else role)
+            try:
+                db.execute(
+                    "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL)",
+                    (_hashed(secret), role, number, name, time.time() + valid_s),
+                )
+            except sqlite3.IntegrityError:
+                raise InvalidInput(f"number {number} is taken; leave it out") from None
+        return secret, number
+
+    def open_invitations(self) -> int:
+        """How many are not used yet."""
+        query = "SELECT count(*) FROM invitations WHERE used_by IS NULL AND expires > ?"
+        with self._lock:
+            return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
+
+    def invitation(self, secret: bytes) -> None:
+        """Raises: Refused: if there is no such invitation."""
+        with self._lock:
+            query = "SELECT count(*) FROM invitations WHERE secret_sha256 = ?"
+            if not self._connection.execute(query, (_hashed(secret),)).fetchone()[0]:
+                raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
+
+    def join(self, secret: bytes, public: str, name: str = "") -> Member:
+        """Enters whoever holds an invitation, under his key. The same key may ask again.
+
+        Raises: Refused: if the invitation is unknown, used by another key, or expired.
+        """
+        public_key(public)
+        with self._change() as db:
+            query = "SELECT role, number, name, expires, used_by FROM invitations WHERE secret_sha256 = ?"
+            row = db.execute(query, (_hashed(secret),)).fetchone()
+            if row is None:
+                raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
+            role, number, given, expires, used_by = row
+            if used_by is not None and used_by != public:
+                raise Refused(403, "token", "this invitation was used before; ask the operator for another")
+            if used_by is None and expires < time.time():
+                raise Refused(403, "token", "this invitation has expired; ask the operator for another")
+            if used_by is None:
+                id = f"c{number}" if role == "client" else f"{role[0]}-{secrets.token_hex(4)}"
+                if any(m.public == public for m in self._members.values()):
+                    raise Refused(409, "joined", "this key has joined; give the other client another home")
+                db.execute(
+                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?)",
+                    (id, role, number, (name or given)[:100], public, time.time()),
+                )
+                query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
+                db.execute(query, (public, _hashed(secret)))
+        return next(m for m in self._members.values() if m.public == public)
+
+    def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
+        """Ends a membership, at once. Raises: InvalidInput: if there is none of that id or name."""
+        found = [m for m in self._members.values() if id in (m.id, m.name, str(m.number))]
+        if not found:
+            raise InvalidInput(f"nobody is called {id!r}; `hanse clients` lists all")
+        with self._change() as db:
+            db.execute("UPDATE members SET state = ? WHERE id = ?", (state, found[0].id))
+        return self._members[found[0].id]
+
+    # -- what happened -------------------------------------------------------------------------
+
+    def note(self, who: str, what: str) -> None:
+        """Remembers something for the operator."""
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # a full disk: serving goes on
+            self._connection.execute(
+                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, what)
+            )
+            last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
+            if last % 1000 == 0:
+                self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
+
+    def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
+        """The last things that happened, oldest first."""
+        query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
+        with self._lock:
+            return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
+
+
+_STATES = {"left": "left", "revoked": "been revoked"}
+
+
+def _hashed(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()

@@ -1,0 +1,304 @@
+"""The runtime of real parties: the coordinator of core, fed from a spool.
+
+It is synchronous and has a thread for itself. It never speaks to a client: it posts orders on a board,
+sleeps until something arrives there, and folds what lies in the spool in the order of the tree.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.core.coordinator import MESSAGE_OVERHEAD_BYTES, Coordinator, Desk
+from hanse.core.errors import HanseError, InvalidInput
+from hanse.core.keys import Key
+from hanse.core.party import Fork, Message, Payload
+from hanse.core.program import (
+    Collect,
+    Collected,
+    Command,
+    Commit,
+    Committed,
+    Decode,
+    Dispatch,
+    Dispatched,
+    Event,
+    Sample,
+    Sampled,
+)
+from hanse.core.runtime import Runtime
+from hanse.core.values import pack, unpack, value
+from hanse.core.work import Memory, PartyId
+from hanse.network.board import Board, Order, Verdict
+from hanse.network.parties import Party
+from hanse.network.spool import Objects, Spool
+
+__all__ = ["NetworkRuntime", "Patience"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a run waits. Everything else follows from progress.
+
+    Args:
+      silent_s: a client of which nothing is heard for so long is given up for the round.
+      round_s: the longest that an exchange may take, where its algorithm sets no deadline.
+      over_select: so many times the wanted cohort is asked, and the first to answer are counted.
+    """
+
+    silent_s: float = 60.0
+    round_s: float = 3600.0
+    over_select: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.silent_s > 0 or not self.round_s > 0:
+            raise InvalidInput(f"patience of {self.silent_s} and {self.round_s} s; write seconds above 0")
+        if not self.over_select >= 1:
+            raise InvalidInput(f"over_select is {self.over_select}; write at least 1, such as 1.3")
+
+
+@value
+class Standing:
+    """What a networked run goes on from.
+
+    Args:
+      desk: of the coordinator.
+      verdicts: what became of tickets whose holders have not acknowledged it yet.
+      forks: of the memory of the roles that the server plays.
+    """
+
+    desk: Desk
+    verdicts: Mapping[PartyId, Mapping[int, Verdict]] = field(default_factory=dict)
+    forks: Mapping[PartyId, Mapping[int, Fork]] = field(default_factory=dict)
+
+
+class NetworkRuntime(Runtime):
+    """Performs commands with the clients behind a board.
+
+    Args:
+      board: where they are met.
+      spool: where their messages are.
+      objects: what they download.
+      secret: of the server.
+      role: makes the party that plays a role here, such as "server"; with its recalled memory.
+      patience: how long to wait.
+      max_message_bytes: of messages whose size is not known beforehand.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        spool: Spool,
+        objects: Objects,
+        secret: Key,
+        role: Callable[[str], Party],
+        patience: Patience = Patience(),
+        max_message_bytes: int = 1 << 30,
+    ) -> None:
+        self._board, self._spool, self._objects = board, spool, objects
+        self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
+        self.desk = Coordinator(0, secret)
+        self._parties: dict[PartyId, Party] = {}
+        self._verdicts: dict[int, Verdict] = {}
+        self._packed: dict[int, tuple[str, int, int, str]] = {}
+        self._booked: frozenset[int] = frozenset()
+        board.restore((), spool.tickets(), {})
+
+    # -- to and from the disk ------------------------------------------------------------------
+
+    def snapshot(self) -> Standing:
+        desk = self.desk.desk()
+        forks = {name: party.forks_of(desk.tickets) for name, party in self._parties.items()}
+        return Standing(desk, self._board.verdicts(), {name: own for name, own in forks.items() if own})
+
+    def restore(self, snapshot: Standing) -> None:
+        self.desk.restore(snapshot.desk)
+        for name, forks in snapshot.forks.items():
+            self._party(name).forks.forks.update(forks)
+        self._clean()
+        self._board.restore(self._orders(self.desk.open_tickets()), self._spool.tickets(), snapshot.verdicts)
+
+    def _clean(self) -> None:
+        """Removes from the disk what no ticket needs. The last event is in the journal by now."""
+        desk = self.desk.desk()
+        booked = frozenset(desk.tickets)
+        if booked != self._booked or not booked:
+            self._spool.keep_only(set(self.desk.open_tickets()), desk.next_ticket)
+            self._packed = {number: kept for number, kept in self._packed.items() if number in desk.sent}
+            self._objects.keep_only({kept[0] for kept in self._packed.values()})
+            self._booked = booked
+
+    def _party(self, name: PartyId) -> Party:
+        if name not in self._parties:
+            self._parties[name] = self._role(str(name))
+        return self._parties[name]
+
+    # -- commands ------------------------------------------------------------------------------
+
+    def perform(self, command: Command[Any]) -> Event:
+        self._board.check()
+        self._clean()
+        match command:
+            case Sample():
+                return self._sample(command)
+            case Dispatch():
+                return self._dispatch(command)
+            case Collect():
+                return self._collect(command)
+            case Decode():
+                return self.desk.decode(command)
+            case Commit():
+                return self._commit(command)
+            case _:
+                raise HanseError(f"the network can't perform a {type(command).__name__}")
+
+    def _sample(self, command: Sample) -> Sampled:
+        """A cohort among those who belong and were heard lately; waits a while if nobody was."""
+        self._board.doing = "waiting for clients"
+        until_s = time.monotonic() + self._patience.silent_s
+        known = 0
+        while True:
+            here, self.desk.num_clients = self._board.members()
+            lost = {n for n in here if self._board.silent_s(n) > self._patience.silent_s}
+            away = set(range(self.desk.num_clients)) - here | lost
+            if command.count == 0 or len(away) < self.desk.num_clients or time.monotonic() > until_s:
+                break
+            known = self._board.wait(until_s, known)
+        more = self._patience.over_select
+        if more > 1:
+            count = math.ceil(command.size(self.desk.num_clients) * more)
+            command = Sample(command.key, min(count, self.desk.num_clients))
+        return self.desk.sample(command, frozenset(away))
+
+    def _dispatch(self, command: Dispatch) -> Dispatched:
+        self._board.doing = f"sending {command.work}"
+        sent = self.desk.dispatch(command)
+        self._board.post(self._orders(sent.tickets))
+        return sent
+
+    def _orders(self, tickets: Iterable[int]) -> list[Order]:
+        """The orders of tickets, but for parties that the server itself plays."""
+        booked = self.desk.desk().tickets
+        clients = [ticket for ticket in tickets if isinstance(booked[ticket].task.party, int)]
+        return [self._order(ticket, booked[ticket].dispatch) for ticket in clients]
+
+    def _order(self, ticket: int, number: int) -> Order:
+        task = self.desk.task(ticket)
+        if number not in self._packed:
+            payload, packed = self.desk.payload(ticket), self.desk.packed_payload(ticket)
+            self._packed[number] = (
+                self._objects.put(packed),
+                len(packed),
+                self._limit_bytes(payload),
+                type(payload.work).__name__,
+            )
+        sha256, size, limit, work = self._packed[number]
+        return Order(ticket, task.party, pack(task), sha256, size, limit, work)
+
+    def _limit_bytes(self, payload: Payload) -> int:
+        sizes = [
+            0 if payload.uplink[name].into.hides else chain.out.num_bytes
+            for name, chain in payload.chains.items()
+        ]
+        known = [size for size in sizes if size is not None]
+        return sum(known) + MESSAGE_OVERHEAD_BYTES if len(known) == len(sizes) else self._max_message_bytes
+
+    def _commit(self, command: Commit) -> Committed:
+        usage, settled = self.desk.settle(command.abandoned is not None)
+        verdicts: dict[PartyId, dict[int, Verdict]] = {}
+        memories: dict[PartyId, Memory] = {}
+        for name, (counted, dropped) in settled.items():
+            if isinstance(name, int):
+                verdicts[name] = {t: Verdict(True) for t in counted}
+                verdicts[name] |= {t: self._verdicts.get(t, Verdict(False, "not counted")) for t in dropped}
+            elif self._party(name).forks.settle(counted, dropped):
+                memories[name] = self._party(name).forks.committed
+        self._verdicts = {t: v for t, v in self._verdicts.items() if self.desk.is_open(t)}
+        self._board.judge(verdicts)
+        return Committed(usage, memories)
+
+    # -- collecting ----------------------------------------------------------------------------
+
+    def _collect(self, command: Collect) -> Collected:
+        asked = self.desk.open_tickets(command)
+        still = [ticket for ticket in asked if self.desk.is_open(ticket)]
+        own = [ticket for ticket in still if not isinstance(self.desk.task(ticket).party, int)]
+        due = [ticket for ticket in still if isinstance(self.desk.task(ticket).party, int)]
+        here = {ticket: self._compute(ticket) for ticket in own}
+        valid, dropped = self._hear(command, due, len(own))
+        counted = {*own, *valid}
+        if command.tickets is not None:
+            dropped |= {t: "it was too late" for t in still if t not in counted and t not in dropped}
+        arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
+        collected = self.desk.fold(command, arrived, dropped)
+        self._verdicts |= {drop.ticket: Verdict(False, drop.reason) for drop in collected.dropped}
+        self._board.close(t for t in asked if not self.desk.is_open(t))
+        return collected
+
+    def _compute(self, ticket: int) -> Message:
+        """Plays a role."""
+        task = self.desk.task(ticket)
+        data = self._party(task.party).compute(task, self.desk.payload(ticket))
+        return self.desk.receive(ticket, data)
+
+    def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
+        """One at a time from the spool, so that memory stays flat."""
+        for ticket in tickets:
+            yield ticket, here[ticket] if ticket in here else unpack(self._spool.read(ticket), Message)
+
+    def _hear(self, command: Collect, due: list[int], num_own: int) -> tuple[list[int], dict[int, str]]:
+        """Waits until the exchange can close: the tickets that are answered well, and why others are not."""
+        close, patience = command.close, self._patience
+        goal = close.goal
+        if goal is None and command.tickets is not None and patience.over_select > 1 and len(due) > 1:
+            goal = math.ceil(len(due) / patience.over_select) + num_own
+        wait_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
+        deadline_s = time.monotonic() + wait_s
+        valid: list[int] = []
+        dropped: dict[int, str] = {}
+        known = 0
+        while True:
+            self._board.doing = f"heard {len(valid)} of {len(due)}, {len(dropped)} failed"
+            answered, failed = self._board.arrived(due)
+            for ticket in answered:
+                if ticket not in dropped and ticket not in valid:
+                    if goal is not None and len(valid) + num_own >= goal:
+                        break
+                    why = self._wrong(ticket)
+                    if why is None:
+                        valid.append(ticket)
+                    else:
+                        dropped[ticket] = why
+            for ticket, why in failed.items():
+                dropped.setdefault(ticket, why)
+            waiting = [ticket for ticket in due if ticket not in dropped and ticket not in valid]
+            next_s = self._give_up(waiting, dropped)
+            waiting = [ticket for ticket in waiting if ticket not in dropped]
+            enough = goal is not None and len(valid) + num_own >= goal
+            if not waiting or enough or time.monotonic() >= deadline_s:
+                return valid, dropped
+            known = self._board.wait(min(deadline_s, next_s), known)
+
+    def _give_up(self, waiting: list[int], dropped: dict[int, str]) -> float:
+        """Drops the tickets of those who left or fell silent; when to look again."""
+        members, _ = self._board.members()
+        next_s = math.inf
+        for ticket in waiting:
+            party = self.desk.task(ticket).party
+            silent_s = self._board.silent_s(party)
+            if party not in members:
+                dropped[ticket] = "it left, or was revoked"
+            elif silent_s > self._patience.silent_s:
+                dropped[ticket] = f"nothing was heard of it for {silent_s:.0f} s"
+            else:
+                next_s = min(next_s, time.monotonic() + self._patience.silent_s - silent_s + 0.01)
+        return next_s
+
+    def _wrong(self, ticket: int) -> str | None:
+        """What is wrong with a message; None: nothing."""
+        try:
+            self.desk.receive(ticket, self._spool.read(ticket))
+        except Exception as error:  # whatever a stranger's bytes lead to, the round goes on
+            return f"refused: {error}"[:500]
+        return None

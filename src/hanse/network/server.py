@@ -1,0 +1,673 @@
+"""The server: HTTPS for clients and operator in one event loop, each run in a thread of its own.
+
+A request is refused by its headers alone unless a member signed it and its announced size is within
+bounds; only then is its body read, and parsed only after its digest was checked.
+"""
+
+import asyncio
+import hashlib
+import json
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ValidationError
+
+from hanse import __version__
+from hanse.core.algorithm import Progress
+from hanse.core.errors import Diverged, HanseError, InvalidInput
+from hanse.core.keys import Key
+from hanse.core.program import Program
+from hanse.core.runtime import Record, Watch, drive
+from hanse.core.values import digest, pack
+from hanse.core.work import Memory, PartyId
+from hanse.network.board import Board, Order, Stopped
+from hanse.network.errors import Refused
+from hanse.network.members import Member, Members, Role, Token
+from hanse.network.parties import Party
+from hanse.network.runtime import NetworkRuntime, Patience
+from hanse.network.signing import Speaker, Verifier, public_key
+from hanse.network.spool import Objects, Spool
+from hanse.network.wire import (
+    CHUNK_BYTES,
+    JSON_BYTES,
+    WIRE,
+    About,
+    Decision,
+    Failure,
+    Invitation,
+    Invited,
+    Join,
+    Joined,
+    News,
+    Plan,
+    Poll,
+    Problem,
+    Received,
+    Work,
+)
+from hanse.store import Runs
+
+__all__ = ["Job", "Server", "application"]
+
+M = TypeVar("M", bound=BaseModel)
+
+BODY_S = 60.0
+"""A body that has not arrived by then is given up."""
+
+FAREWELL_S = 5.0
+"""How long a server that is done waits for its clients to hear of it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as the server leads it.
+
+    Args:
+      plan: what clients are told of it; its `run` is filled in.
+      begin: where the program stands before its first round.
+      program: leads on from a progress.
+      secret: of the server: what transforms must not tell anybody.
+      role: makes the party that plays a role here, from its name and memory.
+      num_clients: the run begins once so many have joined.
+      patience: how long it waits.
+      environment: of this process, kept with the run.
+    """
+
+    plan: Plan
+    begin: Callable[[], Progress[Any]]
+    program: Callable[[Progress[Any]], Program[Progress[Any]]]
+    secret: Key
+    role: Callable[[str, Memory], Party]
+    num_clients: int
+    patience: Patience = Patience()
+    environment: Mapping[str, str] | None = None
+    watch: Watch = lambda record: None
+
+
+class _Run:
+    """A run in its thread."""
+
+    def __init__(self, server: "Server", name: str, job: Job) -> None:
+        self.name, self._server, self._job = name, server, job
+        folder = server.home / "runs" / name
+        self.objects = Objects(folder / "objects")
+        self.plans = Objects(folder / "plans")
+        self.spool = Spool(folder / "spool")
+        plan = pack(job.plan)
+        self.plan = (self.plans.put(plan), len(plan))
+        self.board = Board(server.wake, server.silent_s, server.members.clients)
+        self.status, self.result = "running", dict[str, Any]()
+        self.round, self.metrics = 0, dict[str, float]()
+        self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        self._thread.join(timeout_s)
+
+    def _lead(self) -> None:
+        try:
+            self._await_clients()
+            self.status = self._drive()
+        except Stopped:
+            self.status = "interrupted"
+        except Exception as error:
+            self.status = "failed"
+            self._server.members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
+        self.board.doing = self.status
+        self._server.ended(self)
+
+    def _await_clients(self) -> None:
+        known = 0
+        while True:
+            here, _ = self._server.members.clients()
+            self.board.doing = f"waiting for clients: {len(here)} of {self._job.num_clients} have joined"
+            if len(here) >= self._job.num_clients:
+                return
+            known = self.board.wait(time.monotonic() + 3600.0, known)
+
+    def _drive(self) -> str:
+        job = self._job
+        with self._server.runs.open(self.name, flush_every_s=0) as store:
+            runtime = NetworkRuntime(
+                self.board,
+                self.spool,
+                self.objects,
+                job.secret,
+                lambda role: job.role(role, store.memory(role)),
+                job.patience,
+            )
+            saved = store.checkpoint()
+            try:
+                done = drive(job.program(saved.state if saved else job.begin()), runtime, store, self._watch)
+            except Diverged as error:
+                self.result = {"why": str(error)}
+                store.finish("diverged", self.result)
+                return "diverged"
+            self.result = {
+                "rounds": done.round,
+                "stopped": done.stopped,
+                "params_sha256": digest(dict(done.state.params)),
+                "metrics": dict(self.metrics),
+            }
+            store.finish("completed", self.result)
+            return "completed"
+
+    def _watch(self, record: Record) -> None:
+        self.round = record.round
+        self.metrics = dict(record.metrics) or self.metrics
+        if record.abandoned is not None:
+            self._server.members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
+        self._job.watch(record)
+        if self.board.draining:
+            self.board.stop()
+
+
+class Server:
+    """What the requests of clients and operator are answered from.
+
+    Args:
+      home: the folder where all is kept.
+      fingerprint: of the certificate that clients see.
+      stay: whether to go on serving when all runs have ended.
+    """
+
+    def __init__(self, home: Path, fingerprint: str, *, stay: bool = False) -> None:
+        self.home, self.fingerprint, self.stay = home, fingerprint, stay
+        home.mkdir(parents=True, exist_ok=True)
+        self.members = Members(home / "members.db")
+        self.runs = Runs(home / "runs.db")
+        self.verifier = Verifier(self.members.key)
+        self.joining = Verifier(_own_key)
+        self._led: dict[str, _Run] = {}
+        self._heard: dict[PartyId, float] = {}
+        self._doing: dict[PartyId, str] = {}
+        self._bells: dict[PartyId, asyncio.Event] = {}
+        self._polls: Counter[PartyId] = Counter()
+        self._told: set[PartyId] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.strangers: Counter[str] = Counter()
+        """Refused requests of nobody that belongs, by code."""
+        self.over = False
+        self.done = threading.Event()
+        """Set when all runs have ended and their clients were told."""
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def lead(self, job: Job, run: str | None = None) -> str:
+        """Begins a run, or goes on with one; its name."""
+        if run is None:
+            run = self.runs.begin(dict(job.plan.settings), job.environment or {})
+        plan = Plan(
+            run, *(getattr(job.plan, f) for f in ("settings", "model", "feature_shape", "num_classes"))
+        )
+        led = self._led[run] = _Run(self, run, Job(**{**job.__dict__, "plan": plan}))
+        led.start()
+        return run
+
+    def run(self, name: str) -> _Run:
+        """A run that this server leads. Raises: Refused."""
+        if name not in self._led:
+            raise Refused(404, "no-run", f"no run {name[:40]!r} is led here")
+        return self._led[name]
+
+    def led(self) -> list[_Run]:
+        """All runs of this server."""
+        return list(self._led.values())
+
+    def ended(self, run: _Run) -> None:
+        """A run is over."""
+        self.members.note(run.name, f"{run.status}: {json.dumps(run.result)}")
+        if not self.stay and all(led.status != "running" for led in self._led.values()):
+            self.over = True
+            self.wake(list(self._bells))
+            until_s = time.monotonic() + FAREWELL_S
+            while time.monotonic() < until_s and not self._all_told():
+                time.sleep(0.02)
+            self.done.set()
+
+    def _all_told(self) -> bool:
+        here = {n for n in self.members.clients()[0] if (s := self.silent_s(n)) is not None and s < 30}
+        return here <= self._told
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Stops all runs where they are; they can be resumed."""
+        for led in self._led.values():
+            led.board.stop()
+        for led in self._led.values():
+            led.join(timeout_s)
+
+    # -- who is there --------------------------------------------------------------------------
+
+    def hear(self, party: PartyId) -> None:
+        """A party was heard."""
+        self._heard[party] = time.monotonic()
+
+    def silent_s(self, party: PartyId) -> float | None:
+        """Seconds since a party was heard."""
+        heard = self._heard.get(party)
+        return None if heard is None else time.monotonic() - heard
+
+    def wake(self, parties: Iterable[PartyId]) -> None:
+        """Answers the polls of these parties; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ring, set(parties))
+
+    def _ring(self, parties: set[PartyId]) -> None:
+        for party in parties:
+            bell = self._bells.get(party)
+            if bell is not None:
+                bell.set()
+
+    def came_or_went(self) -> None:
+        """Members changed."""
+        for led in self._led.values():
+            led.board.changed()
+
+    # -- for clients ---------------------------------------------------------------------------
+
+    async def poll(self, number: int, poll: Poll) -> News:
+        """Answers when there is news, or when the wait is over."""
+        self._loop = asyncio.get_running_loop()
+        bell = self._bells.setdefault(number, asyncio.Event())
+        self._polls[number] += 1
+        mine = self._polls[number]
+        if poll.doing:
+            self._doing[number] = poll.doing
+        bell.set()  # an older poll of the same client is answered
+        for run, tickets in poll.know.items():
+            if run in self._led:
+                self._led[run].board.acknowledged(number, tickets)
+        until_s = self._loop.time() + poll.wait_s
+        while True:
+            bell.clear()
+            news = self._news(number, poll)
+            rest_s = until_s - self._loop.time()
+            if news.work or news.decisions or news.over or rest_s <= 0 or self._polls[number] != mine:
+                self.hear(number)
+                if news.over and not news.decisions:
+                    self._told.add(number)
+                return news
+            try:
+                await asyncio.wait_for(bell.wait(), rest_s)
+            except TimeoutError:
+                continue
+
+    def _news(self, number: int, poll: Poll) -> News:
+        work: list[Work] = []
+        decisions: list[Decision] = []
+        for name, led in self._led.items():
+            have = set(poll.have.get(name, ()))
+            work += [_work(name, led.plan, o) for o in led.board.orders(number) if o.ticket not in have]
+            decisions += [
+                Decision(run=name, ticket=ticket, counted=verdict.counted, why=verdict.why)
+                for ticket, verdict in sorted(led.board.news(number).items())
+            ]
+        return News(work=work[:100], decisions=decisions[:1000], over=self.over)
+
+    # -- for the operator ----------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """How everything stands."""
+        return {
+            "hanse": __version__,
+            "runs": [
+                {
+                    "run": led.name,
+                    "status": led.status,
+                    "round": led.round,
+                    "doing": led.board.doing,
+                    "metrics": led.metrics,
+                    "result": led.result,
+                    **led.board.standing(),
+                }
+                for led in self._led.values()
+            ],
+            "clients": len(self.members.clients()[0]),
+            "open_invitations": self.members.open_invitations(),
+            "refused_strangers": dict(self.strangers),
+        }
+
+    def clients(self) -> list[dict[str, Any]]:
+        """Everybody who ever joined."""
+        return [
+            {
+                "id": m.id,
+                "role": m.role,
+                "number": m.number,
+                "name": m.name,
+                "state": m.state,
+                "joined": m.joined,
+                "silent_s": None if m.number is None else self.silent_s(m.number),
+                "doing": "" if m.number is None else self._doing.get(m.number, ""),
+            }
+            for m in self.members.all()
+        ]
+
+    def part(self, id: str, state: Any) -> Member:
+        """Ends a membership at once."""
+        member = self.members.part(id, state)
+        self.members.note(member.name, state)
+        self.came_or_went()
+        if member.number is not None:
+            self.wake([member.number])
+        return member
+
+
+def _own_key(key_id: str) -> Any:
+    try:
+        return public_key(key_id)
+    except InvalidInput:
+        return None
+
+
+def _work(run: str, plan: tuple[str, int], order: Order) -> Work:
+    return Work(
+        run=run,
+        ticket=order.ticket,
+        task=order.task.hex(),
+        payload=order.payload,
+        payload_bytes=order.payload_bytes,
+        plan=plan[0],
+        plan_bytes=plan[1],
+        limit_bytes=order.limit_bytes,
+        work=order.work,
+    )
+
+
+# -- HTTP ----------------------------------------------------------------------------------------
+
+
+def _length(request: Request, limit: int) -> int:
+    """The announced size of a body. Raises: Refused: if there is none, or it is too large."""
+    given = request.headers.get("content-length")
+    if given is None and request.headers.get("transfer-encoding") is not None:
+        raise Refused(411, "length", "say how long the body is: Content-Length")
+    length = int(given) if given is not None and given.isascii() and given.isdigit() else 0
+    if length > limit:
+        raise Refused(413, "too-large", f"a body of {length} bytes; at most {limit} are taken here")
+    return length
+
+
+async def _chunks(request: Request, length: int) -> AsyncIterator[bytes]:
+    """The body, as it arrives. Raises: Refused: if it is too slow."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                if chunk:
+                    yield chunk
+    except TimeoutError:
+        raise Refused(408, "slow", f"the body did not arrive within {BODY_S:g} s") from None
+
+
+async def _body(request: Request, speaker: Speaker, kind: type[M]) -> M:
+    """A small body, checked and parsed."""
+    length = _length(request, JSON_BYTES)
+    data = b"".join([chunk async for chunk in _chunks(request, length)])
+    if hashlib.sha256(data).digest() != speaker.body_sha256:
+        raise Refused(422, "corrupted", "the body is not what its Content-Digest says", who=speaker.key_id)
+    try:
+        return kind.model_validate_json(data or b"{}")
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Refused(422, "wrong", f"{where or 'the body'}: {first['msg']}", who=speaker.key_id) from None
+
+
+def _speaker(request: Request, verifier: Verifier) -> Speaker:
+    scope = request.scope
+    path = scope.get("raw_path") or scope["path"].encode()
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    url = "https://server" + (path + query).decode("latin-1")
+    _length(request, CHUNK_BYTES)
+    return verifier.verify(request.method, url, {k.lower(): v for k, v in request.headers.items()})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A member who signed a request."""
+
+    member: Member
+    speaker: Speaker
+
+    @property
+    def number(self) -> int:
+        """Of a client."""
+        assert self.member.number is not None
+        return self.member.number
+
+
+def _documented(kind: type[BaseModel]) -> dict[str, Any]:
+    """A body that is read by hand, for the description of the API."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+_BYTES = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (401, 403, 404, 408, 409, 410, 411, 413, 422, 507)
+}
+
+
+def application(server: Server) -> FastAPI:
+    """The HTTP interface."""
+    app = FastAPI(title="Hanse", version=__version__, responses=_PROBLEMS, docs_url=None, redoc_url=None)
+
+    def by(*roles: Role) -> Any:
+        async def caller(request: Request) -> Caller:
+            speaker = _speaker(request, server.verifier)
+            member = server.members.admit(speaker.key_id, roles)
+            if member.number is not None:
+                server.hear(member.number)
+            return Caller(member, speaker)
+
+        return Depends(caller)
+
+    FromClient = Annotated[Caller, by("client")]
+    FromOperator = Annotated[Caller, by("operator")]
+    FromObserver = Annotated[Caller, by("operator", "observer")]
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, Refused)
+        if error.who is None:
+            server.strangers[error.code] += 1
+        elif error.code not in ("offset", "busy"):
+            server.members.note(error.who, f"refused: {error}")
+        problem = Problem(code=error.code, why=error.why, offset=getattr(error, "offset", None))
+        body = problem.model_dump(exclude_none=True)
+        return JSONResponse(body, error.status, headers={"Connection": "close"} if _unread(request) else {})
+
+    @app.exception_handler(HanseError)
+    async def unwell(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"code": "wrong", "why": str(error)}, 422)
+
+    # -- everybody -----------------------------------------------------------------------------
+
+    @app.get("/v1/about")
+    async def about() -> About:
+        return About(wire=[WIRE], hanse=__version__, time=time.time())
+
+    @app.post("/v1/check")
+    async def check(request: Request) -> list[str]:
+        """The packed plans, in hexadecimal, for whoever holds an invitation and has not joined yet."""
+        _speaker(request, server.joining)
+        server.members.invitation(_invitation(request))
+        return [led.plans.path(led.plan[0]).read_bytes().hex() for led in server.led()]
+
+    @app.post("/v1/join", openapi_extra=_documented(Join))
+    async def join(request: Request) -> Joined:
+        speaker = _speaker(request, server.joining)
+        given = _invitation(request)
+        server.members.invitation(given)
+        asked = await _body(request, speaker, Join)
+        member = server.members.join(given, speaker.key_id, asked.name)
+        server.members.note(member.name, f"joined as {member.role} {member.id}")
+        server.came_or_went()
+        return Joined(id=member.id, role=member.role, number=member.number, name=member.name)
+
+    # -- clients -------------------------------------------------------------------------------
+
+    @app.post("/v1/work", openapi_extra=_documented(Poll))
+    async def work(request: Request, caller: FromClient) -> News:
+        poll = await _body(request, caller.speaker, Poll)
+        if poll.wire != WIRE:
+            raise Refused(426, "wire", f"version {poll.wire} of the wire; this server speaks {WIRE}")
+        return await server.poll(caller.number, poll)
+
+    @app.get("/v1/runs/{run}/objects/{sha256}", response_class=Response)
+    async def download(request: Request, caller: FromClient, run: str, sha256: str) -> Response:
+        led = server.run(run)
+        path = (led.plans if sha256 == led.plan[0] else led.objects).path(_hexadecimal(sha256))
+        return _file(path, sha256, request)
+
+    @app.get("/v1/runs/{run}/tickets/{ticket}/message")
+    async def standing(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
+        led = server.run(run)
+        led.board.order(caller.number, ticket)
+        offset = led.spool.offset(ticket, _hexadecimal(sha256), size)
+        return Received(offset=offset, durable=offset == size and led.board.has(ticket))
+
+    @app.put("/v1/runs/{run}/tickets/{ticket}/message", openapi_extra=_BYTES)
+    async def upload(
+        request: Request, caller: FromClient, run: str, ticket: int, sha256: str, size: int, offset: int
+    ) -> Received:
+        led = server.run(run)
+        order = led.board.order(caller.number, ticket)
+        length = _length(request, CHUNK_BYTES)
+        who = caller.member.name
+        if not 0 < size <= order.limit_bytes or not 0 <= offset <= size or offset + length > size:
+            why = f"a message of {size} bytes; at most {order.limit_bytes} are due"
+            led.board.fail(ticket, f"refused: {why}")
+            raise Refused(413, "too-large", why, who=who)
+        if led.spool.offset(ticket, _hexadecimal(sha256), size) == size and led.board.has(ticket):
+            return Received(offset=size, durable=True)
+        chunk = led.spool.writing(ticket, sha256, size, offset)
+        try:
+            async for data in _chunks(request, length):
+                chunk.write(data)
+            chunk.keep(caller.speaker.body_sha256)
+        finally:
+            chunk.close()
+        server.hear(caller.number)
+        durable = await asyncio.to_thread(led.spool.finish, ticket, sha256, size)
+        if durable:
+            led.board.arrive(ticket)
+        return Received(offset=offset + length, durable=durable)
+
+    @app.post("/v1/runs/{run}/tickets/{ticket}/failure", openapi_extra=_documented(Failure))
+    async def failure(request: Request, caller: FromClient, run: str, ticket: int) -> dict[str, str]:
+        led = server.run(run)
+        led.board.order(caller.number, ticket)
+        said = await _body(request, caller.speaker, Failure)
+        what = f"failed once {said.state}" if said.state != "refused" else "declined"
+        led.board.fail(ticket, f"{what}: {said.why}")
+        trace = f"\n{said.trace}" if said.trace else ""
+        server.members.note(caller.member.name, f"ticket {ticket} of {run} {what}: {said.why}{trace}")
+        return {}
+
+    @app.post("/v1/leave")
+    async def leave(caller: FromClient) -> dict[str, str]:
+        server.part(caller.member.id, "left")
+        return {}
+
+    # -- the operator --------------------------------------------------------------------------
+
+    @app.get("/v1/status")
+    async def status(caller: FromObserver) -> dict[str, Any]:
+        return server.status()
+
+    @app.get("/v1/clients")
+    async def clients(caller: FromObserver) -> list[dict[str, Any]]:
+        return server.clients()
+
+    @app.get("/v1/events")
+    async def events(caller: FromObserver, limit: int = 100) -> list[dict[str, Any]]:
+        found = server.members.events(max(1, min(limit, 10_000)))
+        return [{"at": at, "who": who, "what": what} for at, who, what in found]
+
+    @app.post("/v1/invitations", openapi_extra=_documented(Invitation))
+    async def invite(request: Request, caller: FromOperator) -> Invited:
+        asked = await _body(request, caller.speaker, Invitation)
+        secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s)
+        return Invited(token=str(Token(server.fingerprint, secret)), number=number)
+
+    @app.post("/v1/clients/{id}/revoke")
+    async def revoke(caller: FromOperator, id: str) -> dict[str, str]:
+        return {"revoked": server.part(id, "revoked").name}
+
+    @app.post("/v1/runs/{run}/stop")
+    async def stop(caller: FromOperator, run: str) -> dict[str, str]:
+        server.run(run).board.stop()
+        return {}
+
+    @app.post("/v1/runs/{run}/drain")
+    async def drain(caller: FromOperator, run: str) -> dict[str, str]:
+        server.run(run).board.drain()
+        return {}
+
+    return app
+
+
+def _invitation(request: Request) -> bytes:
+    """The secret that somebody who wants to join carries. Raises: Refused."""
+    secret = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if len(secret) != 32 or secret.strip("0123456789abcdef"):
+        raise Refused(403, "token", "an invitation is due: Authorization: Bearer <32 hexadecimal digits>")
+    return bytes.fromhex(secret)
+
+
+def _unread(request: Request) -> bool:
+    """Whether a body may still be on its way: then the connection ends rather than swallow it."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
+def _hexadecimal(sha256: str) -> str:
+    if len(sha256) != 64 or sha256.strip("0123456789abcdef"):
+        raise Refused(422, "wrong", "a SHA-256 in 64 hexadecimal digits is due")
+    return sha256
+
+
+def _file(path: Path, sha256: str, request: Request) -> Response:
+    """A file that never changes, from where the client wants it."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise Refused(404, "no-object", "this object is no longer needed; ask for work again") from None
+    headers = {
+        "ETag": f'"{sha256}"',
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Accept-Ranges": "bytes",
+        "Content-Type": "application/octet-stream",
+    }
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    start = _start(request.headers.get("range", ""), size)
+    headers["Content-Length"] = str(size - start)
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+    return StreamingResponse(_read(path, start), 206 if start else 200, headers)
+
+
+def _start(given: str, size: int) -> int:
+    """Where an open range begins; 0 for anything else, which is allowed to be ignored."""
+    begin = given.removeprefix("bytes=").removesuffix("-")
+    if given.startswith("bytes=") and given.endswith("-") and begin.isascii() and begin.isdigit():
+        return int(begin) if int(begin) < size else 0
+    return 0
+
+
+async def _read(path: Path, start: int) -> AsyncIterator[bytes]:
+    with open(path, "rb") as file:
+        file.seek(start)
+        while block := await asyncio.to_thread(file.read, 1 << 20):
+            yield block

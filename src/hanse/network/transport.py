@@ -1,0 +1,237 @@
+"""The client's way to the server: signed requests over HTTPS to one pinned certificate."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from hanse import __version__
+from hanse.core.errors import InvalidInput
+from hanse.network import certificates
+from hanse.network.errors import Refused, Unreachable
+from hanse.network.signing import Identity, sha256
+from hanse.network.wire import CHUNK_BYTES, Problem, Received
+
+__all__ = ["Link", "patiently", "split"]
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+MAX_ANSWER_BYTES = 16 << 20
+
+
+def split(url: str) -> tuple[str, int]:
+    """Host and port of https://host[:port]. Raises: InvalidInput."""
+    parsed = httpx.URL(url)
+    if parsed.scheme != "https" or not parsed.host or parsed.path not in ("", "/"):
+        raise InvalidInput(f"{url!r} is no address of a server; write https://host:port")
+    return parsed.host, parsed.port or 443
+
+
+class Link:
+    """Speaks to one server under one key. Threads may share it.
+
+    Args:
+      url: https://host:port.
+      pem: the certificate that the server must show.
+      identity: signs.
+      key_id: by which the server knows the key.
+    """
+
+    def __init__(self, url: str, pem: str, identity: Identity, key_id: str) -> None:
+        self.url = url.rstrip("/")
+        self.identity, self.key_id = identity, key_id
+        self._http = httpx.Client(
+            base_url=self.url,
+            verify=certificates.pinned(pem),
+            timeout=TIMEOUT,
+            headers={"User-Agent": f"hanse/{__version__}"},
+            trust_env=True,
+        )
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._http.close()
+
+    def _signed(self, method: str, url: httpx.URL, body_sha256: bytes) -> dict[str, str]:
+        return self.identity.sign(self.key_id, method, str(url), body_sha256)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+    ) -> httpx.Response:
+        """One request; signed anew if the clocks turn out to be apart. Raises: Refused, Unreachable."""
+        for again in (True, False):
+            request = self._http.build_request(method, path, content=body, params=params, headers=headers)
+            request.headers.update(self._signed(method, request.url, sha256(body)))
+            try:
+                response = self._http.send(request, stream=stream)
+                if response.status_code < 400:
+                    return response
+                response.read()
+            except httpx.TransportError as error:
+                raise Unreachable(f"{self.url} can't be reached: {_said(error)}") from None
+            refused = _refused(response)
+            if not (again and refused.code == "skewed"):
+                raise refused
+            self._set_clock(response)
+        raise AssertionError("unreachable")
+
+    def _set_clock(self, response: httpx.Response) -> None:
+        """Goes by the server's clock."""
+        try:
+            there = parsedate_to_datetime(response.headers["date"]).timestamp()
+        except (KeyError, ValueError):
+            return
+        self.identity.offset_s = there + 0.5 - time.time()
+        time.sleep(1.0)  # a server that has just begun takes no request of the second before
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        kind: type[M],
+        body: BaseModel | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> M:
+        """A small exchange. Raises: Refused, Unreachable."""
+        response = self.plain(method, path, body, params, headers)
+        try:
+            return kind.model_validate(response)
+        except ValidationError as error:
+            raise Refused(502, "answer", f"the answer to {path} makes no sense: {error}") from None
+
+    def plain(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """A small exchange: the answer as plain data."""
+        data = b"" if body is None else body.model_dump_json().encode()
+        response = self._send(
+            method, path, data, params, {"Content-Type": "application/json", **(headers or {})}
+        )
+        try:
+            return response.json()
+        except ValueError as error:
+            raise Refused(502, "answer", f"the answer to {path} is no JSON: {error}") from None
+
+    # -- large things --------------------------------------------------------------------------
+
+    def download(self, path: str, sha256: str, size: int, to: Path) -> None:
+        """Fetches an object into a file; a part that is there already is continued.
+
+        Raises: Refused, Unreachable.
+        """
+        part = to.with_name(f"{to.name}.part")
+        state = hashlib.sha256()
+        with open(part, "ab+") as file:
+            file.seek(0)
+            while block := file.read(1 << 20):
+                state.update(block)
+            here = file.tell()
+            if here < size:
+                headers = {"Range": f"bytes={here}-"} if here else {}
+                response = self._send("GET", path, headers=headers, stream=True)
+                try:
+                    if here and response.status_code != 206:
+                        file.truncate(0)
+                        state, here = hashlib.sha256(), 0
+                    for block in response.iter_raw(1 << 18):
+                        here += len(block)
+                        if here > size:
+                            break
+                        file.write(block)
+                        state.update(block)
+                except httpx.TransportError as error:
+                    raise Unreachable(f"the download was cut: {_said(error)}") from None
+                finally:
+                    response.close()
+        if here < size:
+            raise Unreachable(f"the download was cut after {here} of {size} bytes")
+        if here != size or state.hexdigest() != sha256:
+            part.unlink()
+            raise Unreachable(f"{path} is not what its SHA-256 says; it is fetched again")
+        part.replace(to)
+
+    def upload(self, run: str, ticket: int, data: bytes) -> None:
+        """Sends a message in chunks, from where the server has it; returns once it is durable there.
+
+        Raises: Refused, Unreachable.
+        """
+        path = f"/v1/runs/{run}/tickets/{ticket}/message"
+        whole = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        view = memoryview(data)
+        received = Received(offset=0, durable=False)
+        if len(data) > CHUNK_BYTES:
+            received = self.ask("GET", path, Received, params=whole)
+        while not received.durable:
+            chunk = bytes(view[received.offset : received.offset + CHUNK_BYTES])
+            params = {**whole, "offset": received.offset}
+            try:
+                response = self._send("PUT", path, chunk, params)
+                received = Received.model_validate_json(response.content)
+            except Refused as refused:
+                if refused.code != "offset":
+                    raise
+                received = self.ask("GET", path, Received, params=whole)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _refused(response: httpx.Response) -> Refused:
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        text = response.text[:200].strip()
+        if response.status_code in (502, 503, 504):
+            return Refused(response.status_code, "unavailable", "the server is away behind its proxy")
+        return Refused(response.status_code, "answer", f"answered with {response.status_code}: {text}")
+    return Refused(response.status_code, problem.code, problem.why)
+
+
+PASSING = frozenset({"unavailable", "busy", "disk-full", "slow", "skewed", "replayed", "corrupted", "answer"})
+"""Refusals that may pass."""
+
+
+def patiently(
+    act: Callable[[], T], pause: Callable[[float], bool], say: Callable[[str], None] = lambda what: None
+) -> T:
+    """Does something over and over until the server answers.
+
+    Args:
+      act: what to do.
+      pause: sleeps so many seconds; whether to give up.
+      say: told when something is wrong.
+
+    Raises: Refused: what will not pass; Unreachable: if it was given up.
+    """
+    wait_s = 0.1
+    while True:
+        try:
+            return act()
+        except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.code not in PASSING:
+                raise
+            say(f"{error}; trying again in {wait_s:.1f} s")
+            if pause(wait_s * random.uniform(0.5, 1.0)):
+                raise
+        wait_s = min(wait_s * 2, 15.0)

@@ -1,0 +1,167 @@
+"""What is said between client and server, version 1. Every message of this file is JSON under 1 MiB."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hanse.core.values import value
+from hanse.core.work import Memory
+
+__all__ = [
+    "CHUNK_BYTES",
+    "WIRE",
+    "About",
+    "Decision",
+    "Failure",
+    "Invitation",
+    "Invited",
+    "Join",
+    "Joined",
+    "News",
+    "Plan",
+    "Poll",
+    "Problem",
+    "Received",
+    "Work",
+]
+
+WIRE = 1
+"""The version of the wire. A server lists those that it speaks; a client takes the newest common one."""
+
+CHUNK_BYTES = 8 << 20
+"""The largest body of an upload."""
+
+JSON_BYTES = 1 << 20
+"""The largest body of anything else."""
+
+WAIT_S = 25.0
+"""How long a poll is held open: less than what proxies cut, which is 60 s by default."""
+
+
+@value
+class Plan:
+    """What a run asks of its clients: all that one needs to bind the model, and to decide.
+
+    Args:
+      run: its name.
+      settings: of the experiment, as plain data; what a client approves is the digest of these.
+      model: the value that binds to examples.
+      feature_shape, num_classes: of the examples.
+    """
+
+    run: str
+    settings: Memory
+    model: Any
+    feature_shape: tuple[int, ...]
+    num_classes: int | None
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)  # a newer side may say more
+
+
+class Problem(_Model):
+    """Why a request was refused."""
+
+    code: str
+    why: str
+    offset: int | None = None
+
+
+class About(_Model):
+    """Who is speaking."""
+
+    wire: list[int]
+    hanse: str
+    time: float
+
+
+class Join(_Model):
+    """Asks to belong. Signed with the key that it announces, carrying the invitation's secret."""
+
+    name: str = Field(default="", max_length=100)
+
+
+class Joined(_Model):
+    """Membership."""
+
+    id: str
+    role: Literal["operator", "client", "observer"]
+    number: int | None
+    name: str
+
+
+class Poll(_Model):
+    """A client says what it knows, and waits for more.
+
+    `have`: tickets that it works on, by run. `know`: tickets whose verdict is on its disk.
+    """
+
+    wire: int = WIRE
+    wait_s: float = Field(default=WAIT_S, ge=0, le=WAIT_S)
+    have: dict[str, list[int]] = {}
+    know: dict[str, list[int]] = {}
+    doing: str = Field(default="", max_length=200)
+
+
+class Work(_Model):
+    """One ticket: `task` is packed and in hexadecimal; payload and plan are SHA-256 of objects."""
+
+    run: str
+    ticket: int
+    task: str = Field(max_length=65536)
+    payload: str = Field(pattern="^[0-9a-f]{64}$")
+    payload_bytes: int = Field(ge=0)
+    plan: str = Field(pattern="^[0-9a-f]{64}$")
+    plan_bytes: int = Field(ge=0)
+    limit_bytes: int
+    work: str
+
+
+class Decision(_Model):
+    """What became of a ticket."""
+
+    run: str
+    ticket: int
+    counted: bool
+    why: str = ""
+
+
+class News(_Model):
+    """What a client is told. `over`: all runs have ended and the server goes."""
+
+    work: list[Work] = []
+    decisions: list[Decision] = []
+    over: bool = False
+    again_s: float = 0.0
+
+
+class Received(_Model):
+    """How much of a message is here, and whether all of it is, durably."""
+
+    offset: int
+    durable: bool
+
+
+class Failure(_Model):
+    """Why a client can't answer. `state` says where: downloaded, trained or uploaded."""
+
+    state: Literal["refused", "downloaded", "trained", "uploaded"]
+    why: str = Field(max_length=2000)
+    trace: str = Field(default="", max_length=100_000)
+
+
+class Invitation(_Model):
+    """Asks for an invitation."""
+
+    role: Literal["client", "observer", "operator"] = "client"
+    name: str = Field(default="", max_length=100)
+    number: int | None = Field(default=None, ge=0, lt=2**31)
+    valid_s: float = Field(default=7 * 86400, gt=0, le=366 * 86400)
+
+
+class Invited(_Model):
+    """An invitation."""
+
+    token: str
+    number: int | None

@@ -1,0 +1,141 @@
+"""A small federation for the tests: digits over five clients, served on loopback, and simulated."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hanse.algorithms import evaluation, fed_avg
+from hanse.core.algorithm import Algorithm, Progress, training
+from hanse.core.keys import Keys
+from hanse.core.runtime import InMemory, Record, drive
+from hanse.core.values import digest
+from hanse.data import digits, iid, partitioned
+from hanse.learners import softmax
+from hanse.network.certificates import fingerprint, make
+from hanse.network.client import Client, House, join
+from hanse.network.members import Token
+from hanse.network.parties import Party
+from hanse.network.runtime import Patience
+from hanse.network.server import Job, Server
+from hanse.network.serving import listen, serving
+from hanse.network.wire import Plan
+from hanse.simulation import Clients, Simulation
+
+KEYS = Keys.from_seed(7)
+NUM_CLIENTS = 5
+FED_AVG = fed_avg(lr=0.5, fraction=1.0, batch_size=50)
+
+
+def population() -> Any:
+    return partitioned(digits().load(), iid(NUM_CLIENTS), KEYS.public.fold("partition"))
+
+
+def learner(plan: Plan | None = None) -> Any:
+    model = softmax() if plan is None else plan.model
+    shape, classes = ((8, 8), 10) if plan is None else (plan.feature_shape, plan.num_classes)
+    return model.bind(shape, classes)
+
+
+def begin(algorithm: Algorithm[Any]) -> Progress[Any]:
+    return Progress(0, algorithm.init(learner().init(KEYS.public), KEYS.public))
+
+
+def program(algorithm: Algorithm[Any], rounds: int, progress: Progress[Any]) -> Any:
+    return training(algorithm, progress, KEYS.public, rounds=rounds, evaluate=evaluation(learner()))
+
+
+def simulated(algorithm: Algorithm[Any], rounds: int) -> str:
+    """The digest of the parameters that the simulation ends with."""
+    store = InMemory()
+    clients = Clients(learner(), population(), KEYS, store.memory)
+    runtime = Simulation(clients, NUM_CLIENTS, KEYS)
+    return digest(dict(drive(program(algorithm, rounds, begin(algorithm)), runtime, store).state.params))
+
+
+def job(algorithm: Algorithm[Any], rounds: int, **options: Any) -> Job:
+    secret = KEYS.secret.fold("server")
+    people = population()
+    plan = Plan("", {"algorithm": str(algorithm), "rounds": rounds}, softmax(), (8, 8), 10)
+    given: dict[str, Any] = {"num_clients": NUM_CLIENTS, "patience": Patience(silent_s=20.0)}
+    return Job(
+        plan=plan,
+        begin=lambda: begin(algorithm),
+        program=lambda progress: program(algorithm, rounds, progress),
+        secret=secret,
+        role=lambda name, memory: Party(learner(), people.role(name), secret.fold(name), memory),
+        **{**given, **options},
+    )
+
+
+@dataclass
+class Federation:
+    """A server on loopback, and houses that have joined it."""
+
+    server: Server
+    url: str
+    folder: Path
+    records: list[Record] = field(default_factory=list)
+    clients: list[Client] = field(default_factory=list)
+    threads: list[threading.Thread] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+
+    def lead(self, given: Job, run: str | None = None) -> str:
+        return self.server.lead(replace(given, watch=self.records.append), run)
+
+    def house(self, number: int) -> House:
+        """The house of a client; joined if it has not yet."""
+        house = House(self.folder / f"client-{number}")
+        if house.membership is None:
+            secret, _ = self.server.members.invite(number=number)
+            join(house, self.url, Token(self.server.fingerprint, secret))
+        return house
+
+    def enter(
+        self, numbers: Sequence[int] = range(NUM_CLIENTS), data: Callable[[int], Any] | None = None
+    ) -> None:
+        """Starts clients in threads."""
+        people = population()
+        for number in numbers:
+            mine = data(number) if data else people.client(number)
+            client = Client(self.house(number), mine, learner, self.said.append)
+            thread = threading.Thread(target=client.run, daemon=True)
+            thread.start()
+            self.clients.append(client)
+            self.threads.append(thread)
+
+    def end(self, run: str, timeout_s: float = 30.0) -> dict[str, Any]:
+        """Waits for a run to end; its result."""
+        until_s = time.monotonic() + timeout_s
+        led = self.server.run(run)
+        while led.status == "running" and time.monotonic() < until_s:
+            time.sleep(0.01)
+        events = "\n".join(f"{who}: {what}" for _, who, what in self.server.members.events(20))
+        assert led.status == "completed", f"{led.status}, {led.board.doing}\n{events}\n" + "\n".join(
+            self.said[-20:]
+        )
+        return led.result
+
+    def events(self) -> str:
+        return "\n".join(f"{who}: {what}" for _, who, what in self.server.members.events(1000))
+
+
+@contextmanager
+def federation(folder: Path, *, port: int = 0, stay: bool = False) -> Iterator[Federation]:
+    certificate, _ = make(folder / "server", ("127.0.0.1",))
+    server = Server(folder / "server", fingerprint(certificate.read_text()), stay=stay)
+    with ExitStack() as stack:
+        url = stack.enter_context(serving(server, listen("127.0.0.1", port), ("127.0.0.1",)))
+        here = Federation(server, url, folder)
+        try:
+            yield here
+        finally:
+            for client in here.clients:
+                client.stop()
+            server.over = True
+            server.wake(range(1000))
+            for thread in here.threads:
+                thread.join(10.0)

@@ -1,0 +1,27 @@
+"""What is simulated is what is deployed: the same program ends in the same bits over HTTPS."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation import FED_AVG, federation, job, simulated
+
+from hanse.algorithms import fed_avg, scaffold
+from hanse.transforms import quantize, random_mask
+
+CASES = {
+    "fed_avg": FED_AVG,
+    "scaffold": scaffold(lr=0.3, fraction=0.6, batch_size=50),
+    "masked_quantized": fed_avg(lr=0.5, fraction=0.7, batch_size=50, uplink=(random_mask(0.5), quantize(4))),
+}
+
+
+@pytest.mark.parametrize("algorithm", CASES.values(), ids=CASES.keys())
+def test_the_network_ends_in_the_bits_of_the_simulation(algorithm: Any, tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(algorithm, 4))
+        here.enter()
+        result = here.end(run)
+        assert result["params_sha256"] == simulated(algorithm, 4)
+        assert [r.abandoned for r in here.records] == [None] * 5
+        assert here.records[-1].metrics["accuracy"] > 0.5
