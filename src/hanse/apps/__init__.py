@@ -1,0 +1,1 @@
+"""What people touch: runs in Python, settings files, and the command line."""

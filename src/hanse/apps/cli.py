@@ -1,0 +1,237 @@
+"""The command line.
+
+Exit codes: 0 completed, also by target or patience; 1 failed or diverged; 2 what was given can't be
+used; 130 interrupted. What a command needs is imported when it runs, so that help comes at once.
+"""
+
+import json as json_
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hanse import __version__
+
+if TYPE_CHECKING:
+    from hanse.apps.running import Session
+    from hanse.store import RunInfo
+
+__all__ = ["main"]
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    help="Trains one model over data that many parties keep to themselves.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+File = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE.toml", help="Settings; what it leaves out has a default.", show_default=False
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="One setting, such as algorithm.lr=0.3; may be repeated."
+    ),
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables.")]
+Store = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Where runs are kept, if not in $HANSE_STORE or .hanse/store.db."),
+]
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    app()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"hanse {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+]
+
+
+@app.callback()
+def _hanse(version: Version = False) -> None:
+    pass
+
+
+@app.command()
+def run(file: File = None, sets: Sets = None, json: Json = False, store: Store = None) -> None:
+    """Train; with no file, on handwritten digits over 100 unequal clients."""
+
+    def begin() -> "AbstractContextManager[Session]":
+        from hanse.apps.reading import read
+        from hanse.apps.running import started
+
+        return started(read(file, sets or ()), store=_where(store))
+
+    with _truthful(json):
+        _conclude(begin, json)
+
+
+@app.command()
+def resume(run: RunId, json: Json = False, store: Store = None) -> None:
+    """Go on where a run stopped."""
+    with _truthful(json):
+        from hanse.apps.running import existing, resumed
+        from hanse.apps.views import note
+
+        info = existing(_where(store)).info(run)
+        if info.status == "completed" and info.result is not None:
+            note(f"run {info.run} is completed already")
+            _print_result(info.settings["experiment"], info.result, json)
+        else:
+            _conclude(lambda: resumed(info.run, store=_where(store), warn=note), json)
+
+
+@app.command()
+def ls(json: Json = False, store: Store = None) -> None:
+    """List the runs kept here, newest first."""
+    with _truthful(json):
+        from hanse.apps.views import note, overview
+
+        infos = _infos(store)
+        if not infos:
+            note(f"no runs are kept at {_where(store)} yet; begin one with: hanse run")
+        if json:
+            _print_json({"runs": [_info_as_json(info) for info in infos]})
+        elif infos:
+            overview(infos)
+
+
+@app.command()
+def show(run: RunId, json: Json = False, store: Store = None) -> None:
+    """Show one run: settings, rounds, cost, and where it was performed."""
+    with _truthful(json):
+        from hanse.apps.running import existing
+        from hanse.apps.views import run_page
+
+        runs = existing(_where(store))
+        info, records = runs.info(run), runs.records(run)
+        if json:
+            from hanse.apps.result import record_as_json
+
+            _print_json({**_info_as_json(info), "records": [record_as_json(record) for record in records]})
+        else:
+            run_page(info, records)
+
+
+# -- runs --------------------------------------------------------------------------------------
+
+
+def _where(store: str | None) -> str | Path:
+    from hanse.apps.running import default_store
+
+    return default_store() if store is None else store
+
+
+def _infos(store: str | None) -> "tuple[RunInfo, ...]":
+    from hanse.apps.running import existing, is_kept
+
+    return existing(_where(store)).infos() if is_kept(_where(store)) else ()
+
+
+def _conclude(begin: "Callable[[], AbstractContextManager[Session]]", json: bool) -> None:
+    """Performs a run, begun now or before, and shows how it ended."""
+    from hanse.apps.result import RunDiverged
+    from hanse.apps.views import progress
+
+    with begin() as session:
+        settings = session.experiment.settings()
+        try:
+            with progress(session) as watch:
+                result = session.perform(watch)
+        except RunDiverged as error:
+            if not json:
+                _print_result(settings, error.result.to_json(), json)
+            raise
+    _print_result(settings, result.to_json(), json)
+
+
+# -- what is said ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _truthful(json: bool) -> Iterator[None]:
+    """Ends the process with the exit code that is due. Says why; a traceback is only for our own faults."""
+    from hanse.core.errors import HanseError
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        _say_why(str(stop) or "interrupted before anything was begun", json, stop, "interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except HanseError as error:
+        if os.environ.get("HANSE_DEBUG", "0") != "0":
+            raise
+        _say_why(str(error), json, error, "failed")
+        raise typer.Exit(_exit_code(error)) from None
+    except Exception as error:
+        if json and not isinstance(error, BrokenPipeError):
+            _print_json(_nothing("failed", f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _say_why(why: str, json: bool, error: BaseException, status: str) -> None:
+    from hanse.apps.views import complain, say
+
+    result = getattr(error, "result", None)
+    if json:
+        _print_json(_nothing(status, why) if result is None else result.to_json())
+    if status == "interrupted":
+        say(why)
+    else:
+        complain(why, getattr(error, "__notes__", ()))
+
+
+def _exit_code(error: "BaseException") -> int:
+    from hanse.core.errors import CompositionError, InvalidInput, StoreError
+
+    return BAD_INPUT if isinstance(error, InvalidInput | CompositionError | StoreError) else FAILED
+
+
+def _nothing(status: str, reason: str) -> dict[str, Any]:
+    return {"run": None, "status": status, "reason": reason}
+
+
+def _print_result(settings: Mapping[str, Any], result: Mapping[str, Any], json: bool) -> None:
+    if json:
+        _print_json(result)
+        return
+    from hanse.apps.views import result_page
+
+    result_page(settings, result)
+
+
+def _print_json(tree: Mapping[str, Any]) -> None:
+    print(json_.dumps(tree, allow_nan=False, ensure_ascii=False))
+
+
+def _info_as_json(info: "RunInfo") -> dict[str, Any]:
+    return {
+        "run": info.run,
+        "status": info.status,
+        "created": info.created.isoformat(),
+        "rounds": info.rounds,
+        "settings": info.settings["experiment"],
+        "environment": info.environment,
+        "result": info.result,
+    }

@@ -1,0 +1,159 @@
+"""An experiment as a value: all that a run is told, which is what its settings file says."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import hanse.transforms  # noqa: F401  (registers what uplinks name)
+from hanse.algorithms import fed_avg
+from hanse.apps.settings import Plain, UnknownSetting, WrongSetting, build, plain, worded
+from hanse.core.algorithm import Algorithm, Stop
+from hanse.core.errors import InvalidInput
+from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
+from hanse.learners import Model, softmax
+from hanse.simulation import Devices, ideal
+
+__all__ = ["IN_PYTHON", "Experiment", "summary"]
+
+IN_PYTHON = "in_python"
+"""Marks, in saved settings, data that only a program can give again."""
+
+KINDS: Mapping[str, type] = {
+    "data": Dataset,
+    "partition": Partition,
+    "model": Model,
+    "algorithm": Algorithm,
+    "stop": Stop,
+    "devices": Devices,
+}
+"""The tables, and what they name."""
+
+NUMBERS = ("rounds", "seed", "evaluate_every")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is trained, on whose data, how, and for how long. Given alone, the seed decides every bit.
+
+    >>> Experiment(rounds=20).settings()["partition"]
+    {'name': 'dirichlet', 'num_clients': 100, 'alpha': 0.5, 'min_examples': 1}
+
+    Args:
+      data: a data set to share out, or data that are shared out already.
+      partition: how a data set is shared out; None: over 100 unlike, unequal clients, `dirichlet(100, 0.5)`.
+      model: what is trained.
+      algorithm: how.
+      rounds: for how long at most.
+      seed: of every draw, the partition included.
+      evaluate_every: rounds between measurements; 0: never.
+      stop: when to end sooner.
+      devices: how long clients take on the simulated clock, and who drops out.
+    Raises: InvalidInput: if one of them is of another kind, or out of range.
+    """
+
+    data: Dataset | FederatedData = digits()
+    partition: Partition | None = None
+    model: Model = softmax()
+    algorithm: Algorithm[Any] = fed_avg(lr=0.5, epochs=5)
+    rounds: int = 100
+    seed: int = 0
+    evaluate_every: int = 1
+    stop: Stop = Stop()
+    devices: Devices = ideal()
+
+    def __post_init__(self) -> None:
+        shared_out = isinstance(self.data, FederatedData)
+        if shared_out and self.partition is not None:
+            raise InvalidInput(f"{self.data} is shared out already; leave out partition={self.partition}")
+        if not shared_out and self.partition is None:
+            object.__setattr__(self, "partition", dirichlet(100, 0.5))
+        for name, kind in KINDS.items():
+            if not (shared_out and name in ("data", "partition")):
+                _check_kind(name, getattr(self, name), kind)
+        for name in NUMBERS:
+            _check_whole(name, getattr(self, name), least=None if name == "seed" else int(name == "rounds"))
+        watches = self.stop.target is not None or self.stop.patience is not None
+        if watches and not self.evaluate_every:
+            raise InvalidInput(f"nothing is measured with evaluate_every = 0, and {self.stop} waits for it")
+
+    # -- to and from plain data ----------------------------------------------------------------
+
+    def settings(self) -> dict[str, Plain]:
+        """As plain data, every field spelled out.
+
+        Data that a file can't describe (arrays, own clients) are only named.
+
+        Raises: InvalidInput: if something else can't be written down.
+        """
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data = said.pop("data")
+        try:
+            described = plain(data)
+        except InvalidInput:
+            described = {"name": type(data).__name__, IN_PYTHON: True}
+        return {"data": described, **{name: plain(value) for name, value in said.items()}}
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Plain], *, data: Dataset | FederatedData | None = None
+    ) -> "Experiment":
+        """From plain data.
+
+        Args:
+          settings: as `settings()` gives them; what is left out has its default.
+          data: replaces those in the settings.
+
+        Raises: WrongSetting: at the first that can't be used.
+        """
+        said: dict[str, Any] = {}
+        for key, given in settings.items():
+            if key == "data" and data is not None:
+                said[key] = data
+            elif given is None and key == "partition":
+                continue
+            elif key in KINDS:
+                said[key] = build(KINDS[key], given, key)
+            elif key in NUMBERS:
+                said[key] = build(int, given, key)
+            else:
+                raise UnknownSetting(key, [*NUMBERS, *KINDS], "the top level")
+        try:
+            return cls(**said)
+        except InvalidInput as error:
+            raise WrongSetting("", f": {error}") from error
+
+    def __str__(self) -> str:
+        return summary(self.settings())
+
+
+def summary(settings: Mapping[str, Plain]) -> str:
+    """An experiment's settings in one line, without what is left at its default."""
+    data, partition = settings["data"], settings.get("partition")
+    where = data["name"] if data.get(IN_PYTHON) else worded(data)
+    about = [worded(settings["algorithm"]), worded(settings["model"])]
+    about.append(f"{where} over {worded(partition)}" if partition else where)
+    about.append(f"seed {settings['seed']}")
+    about += [worded(settings[name]) for name in ("stop", "devices") if settings[name] != _default(name)]
+    return " · ".join(about)
+
+
+def _check_kind(name: str, given: Any, kind: type) -> None:
+    if isinstance(given, kind):
+        return
+    if isinstance(given, type) and issubclass(given, kind):
+        raise InvalidInput(f"{name} is the class {given.__name__}; write a value: {given.__name__}(...)")
+    example = worded(_default(name))
+    example += "" if example.endswith(")") else "()"
+    raise InvalidInput(f"{name} is of type {type(given).__name__}; write a value, such as {name}={example}")
+
+
+def _check_whole(name: str, given: Any, *, least: int | None) -> None:
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise InvalidInput(f"{name} is {given!r}; write a whole number, such as {_default(name)}")
+    if least is not None and given < least:
+        raise InvalidInput(f"{name} is {given}; write at least {least}")
+
+
+def _default(name: str) -> Plain:
+    return Experiment().settings()[name]

@@ -1,0 +1,141 @@
+"""What a run ended with."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.core.algorithm import Progress
+from hanse.core.errors import Diverged
+from hanse.core.program import Usage
+from hanse.core.runtime import Record
+from hanse.core.tensors import Tensors
+from hanse.core.values import digest, fields
+
+__all__ = ["Interrupted", "Result", "RunDiverged", "record_as_json"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with, or how far it came.
+
+    Args:
+      run: its id; None: it was not kept.
+      status: "completed", also by target or patience; "diverged", "interrupted" or "failed".
+      params: the model after the last round that closed.
+      rounds: done.
+      records: metrics, bytes and seconds of each round; the first is round 0, the beginning.
+      final: the last round that was measured, and `best`, the one with the best watched metric.
+      target_round: the first round that reached the target.
+      reason: why it ended before its last round.
+    """
+
+    run: str | None
+    status: str
+    params: Tensors = field(repr=False)
+    rounds: int
+    records: tuple[Record, ...] = field(repr=False)
+    final: Record | None
+    best: Record | None
+    target_round: int | None = None
+    reason: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        run: str | None,
+        status: str,
+        progress: Progress[Any],
+        records: Iterable[Record],
+        reason: str | None = None,
+    ) -> "Result":
+        """From where a run stands."""
+        records = tuple(records)
+        measured = {record.round: record for record in records if record.metrics}
+        return cls(
+            run,
+            status,
+            progress.state.params,
+            progress.round,
+            records,
+            final=measured[max(measured)] if measured else None,
+            best=measured.get(progress.best[1]) if progress.best else None,
+            target_round=progress.target_round,
+            reason=reason or progress.stopped,
+        )
+
+    @property
+    def bytes_up(self) -> int:
+        """From clients to the server, of encoded messages."""
+        return sum(record.usage.bytes_up for record in self.records)
+
+    @property
+    def bytes_down(self) -> int:
+        """From the server to clients."""
+        return sum(record.usage.bytes_down for record in self.records)
+
+    @property
+    def seconds(self) -> float:
+        """Of wall-clock time that the rounds took."""
+        return math.fsum(record.seconds for record in self.records)
+
+    @property
+    def virtual_s(self) -> float:
+        """Seconds on the simulated clock."""
+        return math.fsum(record.usage.virtual_s for record in self.records)
+
+    @property
+    def params_sha256(self) -> str:
+        """Of the model: equal if all bits are."""
+        return digest(self.params)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, without the model and the single rounds."""
+        return {
+            "run": self.run,
+            "status": self.status,
+            "reason": self.reason,
+            "rounds": self.rounds,
+            "rounds_to_target": self.target_round,
+            "rounds_abandoned": len([record for record in self.records if record.abandoned]),
+            "final": _measured(self.final),
+            "best": _measured(self.best),
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "seconds": round(self.seconds, 6),
+            "virtual_s": self.virtual_s,
+            "params_sha256": self.params_sha256,
+        }
+
+
+def record_as_json(record: Record) -> dict[str, Any]:
+    """One round as plain data."""
+    usage = {f.name: getattr(record.usage, f.name) for f in fields(Usage)}
+    rest = {"seconds": record.seconds, "abandoned": record.abandoned}
+    return {"round": record.round, **_finite(record.metrics), **usage, **rest}
+
+
+def _measured(record: Record | None) -> dict[str, Any] | None:
+    return None if record is None else {"round": record.round, **_finite(record.metrics)}
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for JSON, which has no word for NaN."""
+    return {name: metric if math.isfinite(metric) else None for name, metric in metrics.items()}
+
+
+class RunDiverged(Diverged):
+    """A run whose training left the finite numbers. `result` is how far it came."""
+
+    def __init__(self, why: str, result: Result) -> None:
+        super().__init__(why)
+        self.result = result
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that Ctrl-C stopped. `result` is how far it came; what it had done is kept."""
+
+    def __init__(self, result: Result) -> None:
+        hint = f"; go on with: hanse resume {result.run}" if result.run else ""
+        super().__init__(f"interrupted after round {result.rounds}{hint}")
+        self.result = result

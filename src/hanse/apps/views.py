@@ -1,0 +1,269 @@
+"""What a terminal shows: progress and messages on stderr, tables on stdout."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from hanse.apps.experiment import summary
+from hanse.core.runtime import Record, Watch
+
+if TYPE_CHECKING:
+    from hanse.apps.running import Session
+    from hanse.store import RunInfo
+
+__all__ = ["complain", "note", "overview", "progress", "result_page", "run_page", "say", "thinned"]
+
+LINES_EVERY_S = 2.0
+"""Redirected progress says something at most so often."""
+
+NUM_ROWS = 21
+"""Rounds that `show` lists; the rest is left out evenly."""
+
+_STYLES = {"running": "cyan", "interrupted": "yellow", "diverged": "red", "failed": "red"}
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def _stdout() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # nothing is cut off in a file or a pipe
+    return console
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+# -- messages ----------------------------------------------------------------------------------
+
+
+def say(message: str) -> None:
+    """A message on stderr."""
+    _stderr().print(Text(message), soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Something worth knowing."""
+    _stderr().print(Text.assemble(("Note: ", "bold yellow"), message), soft_wrap=True)
+
+
+def complain(message: str, more: Iterable[str] = ()) -> None:
+    """An error, and where it happened."""
+    _stderr().print(Text.assemble(("Error: ", "bold red"), "\n".join([message, *more])), soft_wrap=True)
+
+
+# -- progress ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(session: "Session") -> Iterator[Watch]:
+    """Shows how a run comes along: a bar in a terminal, now and then a line elsewhere."""
+    console = _stderr()
+    shown = _bar(console, session) if console.is_terminal else _lines(session)
+    with shown as watch:
+        for record in session.records[-1:]:
+            watch(record)
+        yield watch
+
+
+@contextmanager
+def _bar(console: Console, session: "Session") -> Iterator[Watch]:
+    columns = (
+        TextColumn("{task.description}", style="dim"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[metrics]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, expand=True) as bar:
+        task = bar.add_task(f"run {session.run}", total=session.experiment.rounds, metrics="")
+
+        def watch(record: Record) -> None:
+            bar.update(task, completed=record.round)
+            if record.metrics:
+                bar.update(task, metrics=_metrics(record.metrics))
+
+        yield watch
+        bar.update(task, total=bar.tasks[0].completed)  # it may have stopped before its last round
+
+
+@contextmanager
+def _lines(session: "Session") -> Iterator[Watch]:
+    began_s = time.monotonic()
+    due_s, unsaid = began_s, ""
+
+    def watch(record: Record) -> None:
+        nonlocal due_s, unsaid
+        now_s = time.monotonic()
+        measured = f"  {_metrics(record.metrics)}" if record.metrics else ""
+        unsaid = f"round {record.round}/{session.experiment.rounds}{measured}  {now_s - began_s:.1f} s"
+        if now_s >= due_s:
+            print(unsaid, file=sys.stderr, flush=True)
+            due_s, unsaid = now_s + LINES_EVERY_S, ""
+
+    print(f"run {session.run}: {session.experiment}", file=sys.stderr, flush=True)
+    try:
+        yield watch
+    finally:
+        if unsaid:
+            print(unsaid, file=sys.stderr, flush=True)
+
+
+# -- pages -------------------------------------------------------------------------------------
+
+
+def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """How a run ended: what was measured, what it cost, how to come back to it."""
+    out = _stdout()
+    out.print(Text(summary(settings), style="bold"))
+    out.print(Padding(_outcome(result), (1, 0)))
+    out.print(_pairs((*_costs(result, settings), ("see", f"hanse show {result['run']}"))))
+
+
+def run_page(info: "RunInfo", records: Sequence[Record]) -> None:
+    """All that is known of a run."""
+    out = _stdout()
+    settings = info.settings["experiment"]
+    out.print(Text(summary(settings), style="bold"))
+    began = info.created.astimezone().strftime("%Y-%m-%d %H:%M")
+    head = [("run", f"{info.run}, begun {began}")]
+    standing = [("status", info.status), ("rounds", f"{info.rounds} of {settings['rounds']}")]
+    result = standing if info.result is None else list(_costs(info.result, settings))
+    back = [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "failed") else []
+    out.print(Padding(_pairs([*head, *result, *back]), (1, 0)))
+    if records:
+        out.print(_rounds(records))
+        out.print()
+    out.print(_pairs(info.environment.items()))
+
+
+def overview(infos: Sequence["RunInfo"]) -> None:
+    """The runs in a store."""
+    table = _table("run", "begun", "status", "round", "final", numbers=("round",))
+    table.add_column("what")
+    for info in infos:
+        settings = info.settings["experiment"]
+        what = " · ".join(settings[name]["name"] for name in ("algorithm", "model", "data"))
+        table.add_row(
+            info.run,
+            info.created.astimezone().strftime("%m-%d %H:%M"),
+            Text(info.status, style=_STYLES.get(info.status, "")),
+            f"{info.rounds}/{settings['rounds']}",
+            _watched(settings["stop"]["metric"], (info.result or {}).get("final")),
+            Text(what, no_wrap=True, overflow="ellipsis"),
+        )
+    _stdout().print(table)
+
+
+def _watched(metric: str, measured: Mapping[str, Any] | None) -> str:
+    if not measured:
+        return ""
+    name = metric if metric in measured else next(name for name in measured if name != "round")
+    return f"{name} {_number(measured[name])}"
+
+
+def _outcome(result: Mapping[str, Any]) -> Table:
+    rows = {word: dict(result[word]) for word in ("final", "best") if result[word]}
+    metrics = [name for name in next(iter(rows.values()), {}) if name != "round"]
+    table = _table("", "round", *metrics, numbers=("round", *metrics))
+    for word, row in rows.items():
+        table.add_row(word, str(row["round"]), *(_number(row[name]) for name in metrics))
+    return table
+
+
+def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    rounds, target = result["rounds"], result["rounds_to_target"]
+    yield "status", _status(result)
+    abandoned = f", {result['rounds_abandoned']} abandoned" if result["rounds_abandoned"] else ""
+    yield "rounds", f"{rounds} of {settings['rounds']}{abandoned}"
+    stop = settings["stop"]
+    if stop["target"] is not None:
+        reached = "not reached" if target is None else f"reached in round {target}"
+        yield "target", f"{stop['metric']} {stop['target']:g}, {reached}"
+    yield "bytes up", _per_round(_bytes, result["bytes_up"], rounds)
+    yield "bytes down", _per_round(_bytes, result["bytes_down"], rounds)
+    yield "time", _per_round(_seconds, result["seconds"], rounds)
+    yield "sha256", result["params_sha256"]
+
+
+def _status(result: Mapping[str, Any]) -> str:
+    status, reason = result["status"], result["reason"] or ""
+    if reason.startswith(status):
+        return str(reason)
+    return f"{status}: {reason}" if reason else str(status)
+
+
+def _rounds(records: Sequence[Record]) -> Table:
+    """Some of the rounds, evenly spread, with the last."""
+    metrics = tuple(dict.fromkeys(name for record in records for name in record.metrics))
+    names = ("round", *metrics, "clients", "dropped", "bytes up", "bytes down", "time")
+    table = _table(*names, numbers=names)
+    for record in thinned(records, NUM_ROWS):
+        usage = record.usage
+        measured = [_number(record.metrics.get(name)) for name in metrics]
+        counts = [str(usage.counted), str(usage.dropped), _bytes(usage.bytes_up), _bytes(usage.bytes_down)]
+        table.add_row(str(record.round), *measured, *counts, _seconds(record.seconds))
+    return table
+
+
+def thinned(records: Sequence[Record], most: int) -> list[Record]:
+    """Every round, or every 2nd, 5th, 10th, 20th ... for at most so many; and the last."""
+    steps = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
+    step = next(step for step in steps if len(records) <= step * most)
+    return [record for record in records[:-1] if record.round % step == 0] + list(records[-1:])
+
+
+def _table(*names: str, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+    return table
+
+
+def _pairs(pairs: Pairs) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in pairs:
+        table.add_row(name, Text(words))
+    return table
+
+
+# -- numbers -----------------------------------------------------------------------------------
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {_number(metric)}" for name, metric in metrics.items())
+
+
+def _number(metric: float | None) -> str:
+    if metric is None:
+        return ""
+    return f"{metric:.4f}" if 1e-3 <= abs(metric) < 1e4 or metric == 0 else f"{metric:.3g}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"
+
+
+def _per_round(word: Any, total: float, rounds: int) -> str:
+    return f"{word(total)}, {word(total / rounds)} a round" if rounds else str(word(total))

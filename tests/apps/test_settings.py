@@ -1,0 +1,142 @@
+"""Values as plain data, and back."""
+
+from dataclasses import MISSING
+from typing import Any, Literal
+
+import pytest
+
+from hanse.algorithms import fed_avg, uniform
+from hanse.apps.experiment import KINDS
+from hanse.apps.settings import Plain, UnknownSetting, WrongSetting, build, leaves, merged, plain, worded
+from hanse.core.algorithm import Algorithm, Stop
+from hanse.core.chain import Transform
+from hanse.core.errors import InvalidInput
+from hanse.core.program import Close
+from hanse.core.reducers import sum as sum_
+from hanse.core.tensors import Array
+from hanse.core.values import fields, registered
+from hanse.data import Dataset
+from hanse.simulation import Devices, heavy_tailed, unstable
+from hanse.transforms import clip, quantize
+
+RICH = fed_avg(
+    lr=0.25,
+    batch_size=None,
+    weighting=uniform(),
+    uplink=(clip(1.0), quantize(2)),
+    into=sum_(),
+    close=Close(deadline_s=3.5),
+)
+
+
+def test_a_value_comes_back_from_plain_data() -> None:
+    assert build(Algorithm[Any], plain(RICH), "algorithm") == RICH
+    assert build(Devices, plain(unstable(0.1, heavy_tailed())), "devices") == unstable(0.1, heavy_tailed())
+
+
+def test_words_leave_out_defaults() -> None:
+    words = "fed_avg(lr=0.25, batch_size=None, weighting=uniform, uplink=[clip(1.0), quantize(2)], into=sum, "
+    assert worded(plain(RICH)) == words + "close=Close(deadline_s=3.5))"
+
+
+def test_what_is_no_value_is_no_setting() -> None:
+    with pytest.raises(InvalidInput, match="can't be written down"):
+        plain(object())
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "value"),
+    [
+        (float, 1, 1.0),
+        (int | None, "none", None),
+        (int | None, None, None),
+        (str, "none", "none"),
+        (tuple[float, ...], [1, 0.5], (1.0, 0.5)),
+        (tuple[tuple[int, float], ...], [[0, 0.5], [1, 0.5]], ((0, 0.5), (1, 0.5))),
+        (Literal["a", "b"], "a", "a"),
+        (bool, True, True),
+        (int | str, "server", "server"),
+        (Stop, {"patience": 3}, Stop(patience=3)),
+        (tuple[Transform, ...], [{"name": "clip", "max_norm": 1}], (clip(1.0),)),
+    ],
+)
+def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
+    built = build(annotation, given, "x")
+    assert built == value
+    assert type(built) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "message"),
+    [
+        (int, True, "x is true; write a whole number, such as 10"),
+        (int, 2.0, "x is 2.0; write a whole number, such as 2"),
+        (float, False, "x is false; write a number, such as 0.1"),
+        (float, ".3", 'x is the string ".3"; write a number, such as 0.3'),
+        (float, float("nan"), "x is nan; write a finite number"),
+        (float, 10**400, "x is inf; write a finite number"),
+        (bool, 1, "x is 1; write true or false"),
+        (str, 1, 'x is 1; write a string, in quotes: "..."'),
+        (int | None, "all", 'x is the string "all"; write a whole number, such as 10, or "none"'),
+        (tuple[float, ...], "1.0", 'x is the string "1.0"; write a list: [...]'),
+        (tuple[float, ...], [1, "a"], 'x[1] is the string "a"; write a number, such as 0.1'),
+        (tuple[int, float], [1], "x has 1 entries; write 2"),
+        (Literal["mean", "sum"], "som", "x is the string \"som\"; did you mean 'sum'?"),
+        (Devices, {"median_s": 1}, "x.name is missing; write one of heavy_tailed, ideal, unstable"),
+        (Devices, "idael", "x.name is \"idael\", which is no devices; did you mean 'ideal'?"),
+        (Stop, 3, 'x is 3; write a name, such as "Stop", or {name = "Stop"}'),
+        (Stop, {"patience": 0}, "x: patience is 0; write at least 1 evaluation"),
+        (Transform, {"name": "clip"}, "x.max_norm is missing; clip needs max_norm"),
+        (Dataset, "arrays", "x: arrays can't be written in settings; give it in Python, with hanse.run(...)"),
+        (Array, [1], "x can't be written in settings; give it in Python, with hanse.run(...)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(annotation: Any, given: Plain, message: str) -> None:
+    with pytest.raises(WrongSetting) as caught:
+        build(annotation, given, "x")
+    assert str(caught.value) == message
+
+
+def test_an_unknown_key_is_looked_for_here_then_elsewhere() -> None:
+    everything = ["model.l2", "rounds"]
+
+    def said(key: str) -> str:
+        with pytest.raises(UnknownSetting) as caught:
+            build(Algorithm[Any], {"name": "giant", key: 1}, "algorithm")
+        return caught.value.among(everything)
+
+    assert said("armijoo") == "algorithm.armijoo is unknown; did you mean algorithm.armijo?"
+    assert said("l2") == "algorithm.l2 is unknown; did you mean model.l2?"
+    takes = "giant takes fraction, num_iterations, tolerance, steps, armijo"
+    assert said("zzz") == f"algorithm.zzz is unknown; {takes}"
+
+
+def everything() -> list[type]:
+    """All that settings may name and that needs no arguments."""
+    named = [cls for kind in KINDS.values() for cls in registered(kind).values()]
+    ours = [cls for cls in named if cls.__module__.startswith("hanse.")]
+    return [cls for cls in ours if not any(required(f) for f in fields(cls))]
+
+
+def required(f: Any) -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+@pytest.mark.parametrize("cls", everything(), ids=lambda cls: cls.__name__)
+def test_every_value_that_settings_name_comes_back(cls: type) -> None:
+    said = plain(cls())
+    assert build(cls, said, "x") == cls()
+    assert worded(said) == cls.__name__
+
+
+def test_merging_keeps_what_is_not_said() -> None:
+    base = {"a": 1, "table": {"name": "x", "p": 1, "q": 2}}
+    assert merged(base, {"table": {"p": 5}}) == {"a": 1, "table": {"name": "x", "p": 5, "q": 2}}
+    assert merged(base, {"table": "x"}) == base
+    assert merged(base, {"table": {"name": "y", "r": 1}}) == {"a": 1, "table": {"name": "y", "r": 1}}
+    assert merged({"table": "y"}, {"table": {"r": 1}}) == {"table": {"name": "y", "r": 1}}
+    assert merged(base, {"table": 3}) == {"a": 1, "table": 3}
+
+
+def test_leaves_are_dotted_paths() -> None:
+    assert list(leaves({"a": 1, "t": {"p": [1], "u": {"q": None}}})) == ["a", "t.p", "t.u.q"]
