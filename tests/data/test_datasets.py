@@ -13,7 +13,7 @@ X, Y = np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
 
 
 def test_data_sets_are_registered_values() -> None:
-    assert {"arrays": arrays, "digits": digits}.items() <= registered(Dataset).items()  # type: ignore[type-abstract]
+    assert {"arrays": arrays, "digits": digits}.items() <= registered(Dataset).items()
     assert unpack(pack(digits(0.1))) == digits(0.1)
     again = unpack(pack(arrays(X, Y, num_classes=4)), arrays)
     np.testing.assert_array_equal(again.x, X)

@@ -5,13 +5,39 @@ from hypothesis import strategies as st
 
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
+from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import pack, registered, unpack
-from hanse.data import Assignment, Partition, dirichlet, iid, shards
+from hanse.data import (
+    Assignment,
+    Partition,
+    Sizes,
+    TrainTest,
+    by_key,
+    dirichlet,
+    feature_noise,
+    feature_shards,
+    iid,
+    labels_per_client,
+    log_normal,
+    power_law,
+    quantity,
+    regions,
+    shards,
+)
 from hanse.data.partitions import _filled_up
 
 KEY = Key.from_seed(2)
+
+
+def rows(labels: Array) -> TrainTest:
+    """Examples of such labels; each feature differs from all others."""
+    x = KEY.fold("x").rng().permutation(len(labels)).reshape(-1, 1) / 7
+    return TrainTest(Examples(x, labels), keys=np.array([f"user {i % 20}" for i in range(len(labels))]))
+
+
 LABELS = np.arange(600) % 10
+DATA = rows(LABELS)
 
 labels_strategy = st.lists(st.integers(0, 4), min_size=1, max_size=80).map(np.array)
 keys = st.integers(0, 2**32).map(Key.from_seed)
@@ -29,16 +55,21 @@ def assert_covers(assigned: Assignment, num_rows: int, num_clients: int, least: 
 @given(labels=labels_strategy, key=keys, data=st.data())
 def test_iid_covers_evenly(labels: Array, key: Key, data: st.DataObject) -> None:
     num_clients = data.draw(st.integers(1, len(labels)))
-    assigned = iid(num_clients).split(labels, key)
+    assigned = iid(num_clients).split(rows(labels), key)
     assert_covers(assigned, len(labels), num_clients)
     assert np.ptp(assigned.sizes()) <= 1
 
 
-@given(labels=labels_strategy, key=keys, data=st.data())
-def test_shards_cover(labels: Array, key: Key, data: st.DataObject) -> None:
+@given(labels=labels_strategy, key=keys, by_feature=st.booleans(), data=st.data())
+def test_shards_cover(labels: Array, key: Key, by_feature: bool, data: st.DataObject) -> None:
     num_clients = data.draw(st.integers(1, len(labels)))
     per_client = data.draw(st.integers(1, len(labels) // num_clients))
-    assigned = shards(num_clients, per_client).split(labels, key)
+    partition = (
+        feature_shards(num_clients, shards_per_client=per_client)
+        if by_feature
+        else shards(num_clients, per_client)
+    )
+    assigned = partition.split(rows(labels), key)
     assert_covers(assigned, len(labels), num_clients)
     assert np.ptp(assigned.sizes()) <= per_client
 
@@ -49,31 +80,99 @@ def test_dirichlet_covers_and_leaves_nobody_short(
 ) -> None:
     num_clients = data.draw(st.integers(1, len(labels)))
     least = data.draw(st.integers(1, len(labels) // num_clients))
-    assigned = dirichlet(num_clients, alpha, min_examples=least).split(labels, key)
+    assigned = dirichlet(num_clients, alpha, min_examples=least).split(rows(labels), key)
     assert_covers(assigned, len(labels), num_clients, least)
 
 
-each_partition = pytest.mark.parametrize("partition", [iid(20), shards(20), dirichlet(20, 0.3)], ids=repr)
+sizes_strategy = st.one_of(
+    st.floats(0, 100).map(power_law),
+    st.floats(0, 100).map(log_normal),
+)
+
+
+@given(labels=labels_strategy, key=keys, sizes=sizes_strategy, data=st.data())
+def test_quantity_covers_and_leaves_nobody_short(
+    labels: Array, key: Key, sizes: Sizes, data: st.DataObject
+) -> None:
+    num_clients = data.draw(st.integers(1, len(labels)))
+    least = data.draw(st.integers(1, len(labels) // num_clients))
+    assigned = quantity(num_clients, sizes, min_examples=least).split(rows(labels), key)
+    assert_covers(assigned, len(labels), num_clients, least)
+
+
+@given(key=keys, num_classes=st.integers(1, 6), num_clients=st.integers(1, 12), data=st.data())
+def test_labels_per_client_covers(key: Key, num_classes: int, num_clients: int, data: st.DataObject) -> None:
+    num_labels = data.draw(st.integers(-(-num_classes // num_clients), num_classes))
+    labels = np.repeat(np.arange(num_classes), data.draw(st.integers(num_clients, 2 * num_clients)))
+    assigned = labels_per_client(num_clients, num_labels).split(rows(labels), key)
+    assert_covers(assigned, len(labels), num_clients)
+    for number in range(num_clients):
+        assert len(np.unique(labels[assigned.client(number)])) == num_labels
+
+
+@given(labels=labels_strategy, key=keys, data=st.data())
+def test_regions_cover(labels: Array, key: Key, data: st.DataObject) -> None:
+    num_regions = data.draw(st.integers(1, len(labels)))
+    within = data.draw(st.integers(1, len(labels) // num_regions))
+    across = dirichlet(num_regions, 0.5, min_examples=within)
+    assigned = regions(across, iid(within)).split(rows(labels), key)
+    assert_covers(assigned, len(labels), num_regions * within)
+
+
+@given(labels=labels_strategy, key=keys)
+def test_keys_cover(labels: Array, key: Key) -> None:
+    assigned = by_key().split(rows(labels), key)
+    assert_covers(assigned, len(labels), min(20, len(labels)))
+
+
+PARTITIONS = [
+    iid(20),
+    shards(20),
+    dirichlet(20, 0.3),
+    labels_per_client(20, 2),
+    quantity(20, power_law()),
+    quantity(20, log_normal()),
+    feature_shards(20),
+    feature_noise(iid(20), 0.1),
+    regions(dirichlet(4, 0.3), iid(5)),
+    by_key(),
+]
+each_partition = pytest.mark.parametrize("partition", PARTITIONS, ids=repr)
 
 
 @each_partition
 def test_partitions_are_reproducible_by_key(partition: Partition) -> None:
-    first, again, other = (partition.split(LABELS, key) for key in (KEY, KEY, KEY.fold("other")))
+    first, again, other = (partition.split(DATA, key) for key in (KEY, KEY, KEY.fold("other")))
+    assert_covers(first, 600, 20)
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.offsets, again.offsets)
-    assert not np.array_equal(first.rows, other.rows)
+    assert np.array_equal(first.rows, other.rows) == (partition == by_key())
 
 
 @each_partition
 def test_partitions_are_registered_values(partition: Partition) -> None:
-    assert type(partition) in registered(Partition).values()  # type: ignore[type-abstract]
+    assert type(partition) in registered(Partition).values()
     assert unpack(pack(partition)) == partition
-    assigned = partition.split(LABELS, KEY)
+    assigned = partition.split(DATA, KEY)
     np.testing.assert_array_equal(unpack(pack(assigned), Assignment).rows, assigned.rows)
 
 
+@each_partition
+def test_clients_see_their_rows_as_often_as_they_ask(partition: Partition) -> None:
+    examples = DATA.train.take(partition.split(DATA, KEY).client(3))
+    seen, again = (partition.seen(examples, 3, 20, KEY) for _ in range(2))
+    np.testing.assert_array_equal(seen.x, again.x)
+    np.testing.assert_array_equal(seen.y, examples.y)
+    assert np.array_equal(seen.x, examples.x) != partition.alters
+
+
+def test_all_partitions_are_under_contract() -> None:
+    ours = {c for c in registered(Partition).values() if c.__module__.startswith("hanse.")}
+    assert ours == {type(partition) for partition in PARTITIONS}
+
+
 def test_a_client_is_a_view() -> None:
-    assigned = iid(3).split(LABELS, KEY)
+    assigned = iid(3).split(DATA, KEY)
     assert assigned.client(1).base is assigned.rows
 
 
@@ -81,7 +180,7 @@ def test_a_client_is_a_view() -> None:
 
 
 def test_iid_mixes_labels() -> None:
-    assigned = iid(6).split(LABELS, KEY)
+    assigned = iid(6).split(DATA, KEY)
     for number in range(6):
         assert len(np.unique(LABELS[assigned.client(number)])) == 10
 
@@ -90,7 +189,7 @@ def test_iid_mixes_labels() -> None:
 
 
 def test_shards_give_few_labels_each() -> None:
-    assigned = shards(100, 2).split(LABELS, KEY)
+    assigned = shards(100, 2).split(DATA, KEY)
     counts = [len(np.unique(LABELS[assigned.client(number)])) for number in range(100)]
     assert max(counts) == 2
     assert set(assigned.sizes()) == {6}
@@ -98,7 +197,7 @@ def test_shards_give_few_labels_each() -> None:
 
 def test_shards_are_cut_from_the_sorted_labels() -> None:
     labels = np.array([2.5, -1.0, 7.0, 0.0])
-    assigned = shards(2, 1).split(labels, KEY)
+    assigned = shards(2, 1).split(rows(labels), KEY)
     assert sorted(sorted(labels[assigned.client(number)]) for number in range(2)) == [[-1.0, 0.0], [2.5, 7.0]]
 
 
@@ -107,7 +206,7 @@ def test_shards_are_cut_from_the_sorted_labels() -> None:
 
 def skew(alpha: float) -> float:
     """Mean total variation between the clients' mixtures of labels and that of all."""
-    assigned = dirichlet(20, alpha).split(LABELS, KEY)
+    assigned = dirichlet(20, alpha).split(DATA, KEY)
     mixtures = [np.bincount(LABELS[assigned.client(i)], minlength=10) for i in range(20)]
     return float(np.mean([np.abs(m / m.sum() - 0.1).sum() / 2 for m in mixtures]))
 
@@ -120,14 +219,16 @@ def test_a_smaller_alpha_is_more_skewed() -> None:
 
 
 def test_a_huge_alpha_divides_evenly() -> None:
-    assigned = dirichlet(20, 1e9).split(LABELS, KEY)
+    assigned = dirichlet(20, 1e9).split(DATA, KEY)
     assert set(assigned.sizes()) == {30}
 
 
 def test_sizes_follow_the_dirichlet_law() -> None:
     """One client's share of a class is Beta(alpha, (K - 1) alpha) distributed."""
     alpha, num_clients, labels = 0.5, 4, np.zeros(4000, int)
-    shares = [dirichlet(num_clients, alpha).split(labels, KEY.fold(i)).sizes()[0] / 4000 for i in range(1000)]
+    shares = [
+        dirichlet(num_clients, alpha).split(rows(labels), KEY.fold(i)).sizes()[0] / 4000 for i in range(1000)
+    ]
     variance = (1 / 4) * (3 / 4) / (num_clients * alpha + 1)
     assert np.mean(shares) == pytest.approx(1 / 4, abs=4 * np.sqrt(variance / 1000))
     assert np.var(shares) == pytest.approx(variance, rel=0.15)
@@ -159,7 +260,7 @@ def test_the_largest_clients_help_first(sizes: list[int], least: int) -> None:
 def test_what_is_given_away_is_a_random_sample() -> None:
     """The last rows of a client are of all its classes, not of the last one only."""
     labels = np.sort(LABELS)
-    last = dirichlet(1, 1.0).split(labels, KEY).client(0)[-60:]
+    last = dirichlet(1, 1.0).split(rows(labels), KEY).client(0)[-60:]
     assert len(np.unique(labels[last])) == 10
 
 
@@ -197,25 +298,25 @@ def test_no_more_clients_than_examples(partition: Partition) -> None:
     with pytest.raises(
         InvalidInput, match="10 examples can't give each of 11 clients 1; write num_clients=10"
     ):
-        partition.split(LABELS[:10], KEY)
+        partition.split(rows(LABELS[:10]), KEY)
 
 
 def test_enough_examples_for_each() -> None:
     with pytest.raises(InvalidInput, match="10 examples can't give each of 3 clients 4; write num_clients=2"):
-        dirichlet(3, 1.0, min_examples=4).split(LABELS[:10], KEY)
+        dirichlet(3, 1.0, min_examples=4).split(rows(LABELS[:10]), KEY)
 
 
 def test_no_empty_shards() -> None:
     with pytest.raises(InvalidInput, match=r"3 clients x 4 shards of 10 .*write shards_per_client=3 or less"):
-        shards(3, 4).split(LABELS[:10], KEY)
+        shards(3, 4).split(rows(LABELS[:10]), KEY)
 
 
 def test_dirichlet_divides_classes() -> None:
     with pytest.raises(InvalidInput, match=r"the labels are float64; write labels.astype\(int\)"):
-        dirichlet(3, 1.0).split(LABELS / 2, KEY)
+        dirichlet(3, 1.0).split(rows(LABELS / 2), KEY)
 
 
 @pytest.mark.parametrize("partition", [shards(3), dirichlet(3, 1.0)], ids=repr)
 def test_labels_are_one_a_row(partition: Partition) -> None:
     with pytest.raises(InvalidInput, match=r"one label a row, these have shape \(60, 10\)"):
-        partition.split(LABELS.reshape(60, 10), KEY)
+        partition.split(rows(LABELS.reshape(60, 10)), KEY)

@@ -8,7 +8,17 @@ import pytest
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples
-from hanse.data import FederatedData, arrays, dirichlet, from_clients, generated, iid, partitioned
+from hanse.data import (
+    FederatedData,
+    arrays,
+    dirichlet,
+    feature_noise,
+    from_clients,
+    generated,
+    iid,
+    own_test,
+    partitioned,
+)
 
 KEY = Key.from_seed(4)
 X, Y = np.arange(40.0).reshape(20, 2), np.arange(20) % 3
@@ -63,6 +73,106 @@ def test_other_roles_hold_nothing() -> None:
         data.role("server")
     with pytest.raises(InvalidInput, match="did you mean 'server'"):
         data.role("sever")
+
+
+# Test examples of one's own
+
+
+def holding(fraction: float = 0.25) -> FederatedData:
+    return partitioned(DATA, iid(5), KEY, client_test_fraction=fraction)
+
+
+def test_each_client_may_hold_out_examples() -> None:
+    data, whole = holding(), partitioned(DATA, iid(5), KEY)
+    assert (list(data.sizes()), list(data.test_sizes()), data.tested()) == ([3] * 5, [1] * 5, (0, 1, 2, 3, 4))
+    for number in range(5):
+        train, test = data.client(number), data.role(own_test(number))
+        assert (len(train), len(test)) == (3, 1)
+        both = np.concatenate([train.x, test.x])
+        np.testing.assert_array_equal(np.sort(both, axis=0), np.sort(whole.client(number).x, axis=0))
+        np.testing.assert_array_equal(data.labels(number), train.y)
+    assert data.role("server") is DATA.test
+
+
+def test_what_is_held_out_stays_the_same() -> None:
+    np.testing.assert_array_equal(holding().role("test/2").x, holding().role("test/2").x)
+    assert holding().fingerprint == holding().fingerprint
+    assert len({holding(f).fingerprint for f in (0.0, 0.25, 0.5)}) == 3
+
+
+def test_who_has_one_example_trains_on_it() -> None:
+    clients = [Examples(X[:n], Y[:n]) for n in (1, 2, 9)]
+    data = from_clients(clients, num_classes=3).holding_out(0.5, KEY)
+    assert list(data.sizes()) == [1, 1, 5]
+    assert data.tested() == (1, 2)
+
+
+def test_a_share_leaves_something() -> None:
+    with pytest.raises(InvalidInput, match=r"test_fraction is 1.5"):
+        holding(1.5)
+
+
+def test_listed_clients_bring_their_tests() -> None:
+    data = from_clients([made(0), made(1)], client_tests=[None, made(7)], names=["north", "south"])
+    assert (data.tested(), data.names) == ((1,), ("north", "south"))
+    np.testing.assert_array_equal(data.role("test/1").x, made(7).x)
+    with pytest.raises(InvalidInput, match="2 clients and 1 client_tests; give one a client"):
+        from_clients([made(0), made(1)], client_tests=[made(7)])
+    with pytest.raises(InvalidInput, match="the test of client 0: the feature in row 0"):
+        from_clients([made(0)], client_tests=[Examples(np.full((1, 2), np.inf), np.array([0]))])
+
+
+@each_source
+def test_without_more_nobody_has_a_test_of_his_own(make: Callable[[], FederatedData]) -> None:
+    assert make().tested() == ()
+    with pytest.raises(InvalidInput, match=r"client 3 has no test examples of its own.*client_test_fraction"):
+        make().role("test/3")
+    with pytest.raises(InvalidInput, match="client 7 is unknown"):
+        make().role("test/7")
+
+
+# The same data, transformed
+
+
+def doubled(examples: Examples) -> Examples:
+    return Examples(2 * examples.x, examples.y)
+
+
+ALL_MAKERS = MAKERS | {
+    "holding": holding,
+    "noisy": lambda: partitioned(DATA, feature_noise(iid(5)), KEY),
+    "with tests": lambda: from_clients(
+        [made(i) for i in range(5)], client_tests=[made(i) for i in range(5, 10)]
+    ),
+}
+
+
+@pytest.mark.parametrize("make", ALL_MAKERS.values(), ids=ALL_MAKERS.keys())
+def test_a_mapped_population_differs_in_features_only(make: Callable[[], FederatedData]) -> None:
+    data, mapped = make(), make().mapped(doubled)
+    assert (mapped.num_clients, mapped.num_classes, mapped.tested()) == (5, data.num_classes, data.tested())
+    assert list(mapped.sizes()) == list(data.sizes())
+    for number in range(5):
+        np.testing.assert_array_equal(mapped.client(number).x, 2 * data.client(number).x)
+        np.testing.assert_array_equal(mapped.client(number).y, data.client(number).y)
+        np.testing.assert_array_equal(mapped.labels(number), data.labels(number))
+    for number in data.tested():
+        np.testing.assert_array_equal(mapped.role(own_test(number)).x, 2 * data.role(own_test(number)).x)
+    if data.test is not None:
+        np.testing.assert_array_equal(mapped.role("server").x, 2 * data.test.x)
+    assert mapped.fingerprint != data.fingerprint
+
+
+def test_a_table_is_not_for_models() -> None:
+    table = np.array([(1.0, "a")] * 4, dtype=[("age", float), ("job", "U3")])
+    data = from_clients([Examples(table, np.array([0, 1, 0, 1]))])
+    assert data.columns == ("age", "job")
+    assert not from_clients([made(0)]).columns
+    with pytest.raises(InvalidInput, match=r"a table \(age, job\), and models take numbers; prepare"):
+        _ = data.feature_shape
+    table["age"] = np.inf
+    with pytest.raises(InvalidInput, match="client 0: column 'age' in row 0 is inf"):
+        from_clients([Examples(table, np.zeros(4))])
 
 
 # Fingerprints

@@ -7,22 +7,46 @@
 """
 
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
+from hanse.data.delimited import csv
+from hanse.data.groups import by_key, regions
 from hanse.data.partitions import Assignment, Partition, dirichlet, iid, shards
-from hanse.data.population import FederatedData, Source, from_clients, generated, partitioned
+from hanse.data.population import FederatedData, from_clients, generated, own_test, partitioned
+from hanse.data.skews import (
+    Sizes,
+    feature_noise,
+    feature_shards,
+    labels_per_client,
+    log_normal,
+    power_law,
+    quantity,
+)
+from hanse.data.sources import RowWise, Source
 
 __all__ = [
     "Assignment",
     "Dataset",
     "FederatedData",
     "Partition",
+    "RowWise",
+    "Sizes",
     "Source",
     "TrainTest",
     "arrays",
+    "by_key",
+    "csv",
     "digits",
     "dirichlet",
+    "feature_noise",
+    "feature_shards",
     "from_clients",
     "generated",
     "iid",
+    "labels_per_client",
+    "log_normal",
+    "own_test",
     "partitioned",
+    "power_law",
+    "quantity",
+    "regions",
     "shards",
 ]

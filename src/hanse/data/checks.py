@@ -6,11 +6,14 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 
-__all__ = ["check_examples", "check_labels", "count_classes"]
+__all__ = ["check_examples", "check_fraction", "check_labels", "count_classes"]
 
 
 def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -> None:
     """Features are finite numbers, and so are labels, or classes from 0.
+
+    Features that are a table (a structured array) have columns of float64, in which NaN is a missing
+    value, and of text, in which an empty one is.
 
     Args:
       examples: to be checked.
@@ -21,13 +24,19 @@ def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -
     """
     if len(examples) == 0:
         raise InvalidInput(f"{whose}: no examples; give at least 1")
-    _check_finite(examples.x, "feature", whose)
-    if examples.x[0].size == 0:
-        raise InvalidInput(f"{whose}: features of shape {examples.x.shape}; give at least 1 feature a row")
+    if examples.x.dtype.names is None:
+        _check_finite(examples.x, "feature", whose)
+        if examples.x[0].size == 0:
+            raise InvalidInput(
+                f"{whose}: features of shape {examples.x.shape}; give at least 1 feature a row"
+            )
+    else:
+        _check_table(examples.x, whose)
     if num_classes is None:
         _check_finite(examples.y, "label", whose)
     else:
-        check_labels(examples.y, num_classes, whose=whose)
+        in_sequences = examples.y.ndim == 2 and examples.y.shape == examples.x.shape
+        check_labels(examples.y, num_classes, whose=whose, in_sequences=in_sequences)
 
 
 def _check_finite(values: Array, noun: str, whose: str) -> None:
@@ -45,22 +54,41 @@ def _check_finite(values: Array, noun: str, whose: str) -> None:
     )
 
 
-def check_labels(labels: Array, num_classes: int, *, whose: str) -> None:
-    """Labels are one integer a row, from 0 to `num_classes`, exclusive.
+def _check_table(table: Array, whose: str) -> None:
+    if table.ndim != 1 or not table.dtype.names:
+        raise InvalidInput(f"{whose}: a table of shape {table.shape} and dtype {table.dtype}; give one a row")
+    for name in table.dtype.names:
+        column = table[name]
+        if column.ndim != 1 or (column.dtype != np.float64 and column.dtype.kind != "U"):
+            raise InvalidInput(
+                f"{whose}: column {name!r} is of dtype {table.dtype[name]}; a table has columns of float64 "
+                "and of text"
+            )
+        if column.dtype.kind == "f" and np.isinf(column).any():
+            row = int(np.isinf(column).argmax())
+            raise InvalidInput(
+                f"{whose}: column {name!r} in row {row} is {column[row]}; give a finite number, or nan where "
+                "it is missing"
+            )
+
+
+def check_labels(labels: Array, num_classes: int, *, whose: str, in_sequences: bool = False) -> None:
+    """Labels are one integer a row (or a step of a sequence), from 0 to `num_classes`, exclusive.
 
     Raises: InvalidInput: if not, naming the first row that is wrong.
     """
-    if labels.ndim != 1 or labels.dtype.kind not in "biu":
+    if (labels.ndim != 1 and not in_sequences) or labels.dtype.kind not in "biu":
         raise InvalidInput(
             f"{whose}: labels of shape {labels.shape} and dtype {labels.dtype}; classes are one "
             "integer a row: write labels.ravel().astype(int), or leave num_classes out for real targets"
         )
     wrong = (labels < 0) | (labels >= num_classes)
     if wrong.any():
-        row = int(wrong.argmax())
+        row, *step = (int(i) for i in np.argwhere(wrong)[0])
         raise InvalidInput(
-            f"{whose}: the label in row {row} is {labels[row]}; {num_classes} classes are the integers "
-            f"0 to {num_classes - 1}: renumber them with numpy.unique(labels, return_inverse=True)[1], "
+            f"{whose}: the label in row {row} is {labels[row, *step]}; {num_classes} classes are the "
+            f"integers 0 to {num_classes - 1}: renumber them with "
+            "numpy.unique(labels, return_inverse=True)[1], "
             f"or write num_classes={int(labels.max()) + 1}"
         )
 
@@ -83,3 +111,9 @@ def count_classes(*labels: Array) -> int | None:
             "absent, or write labels.astype(float) if they are no classes"
         )
     return max((int(y.max()) for y in labels if len(y)), default=-1) + 1
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises: InvalidInput: if so large a share held out leaves nothing to train on."""
+    if not 0 <= fraction <= 0.99:
+        raise InvalidInput(f"test_fraction is {fraction}; write a number from 0 to 0.99, such as 0.2")

@@ -1,7 +1,7 @@
 """Data sets as values: named in a program or a settings file, loaded when needed."""
 
 from abc import ABC, abstractmethod
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,9 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_examples, count_classes
+from hanse.data.checks import check_examples, check_fraction, count_classes
 
-__all__ = ["Dataset", "TrainTest", "arrays", "digits"]
+__all__ = ["Dataset", "TrainTest", "arrays", "digits", "hold_out"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class TrainTest:
       train: examples that clients will hold.
       test: examples held out from them.
       num_classes: of the labels; None: they are no classes.
+      keys: (n,) whose each training example is, in words (a hospital, a user, a role).
+      test_keys: the same of the examples held out.
+      classes: what the classes are called.
 
     Raises: InvalidInput: if examples are missing, not finite, of unlike shapes, or labels out of range.
     """
@@ -31,9 +34,15 @@ class TrainTest:
     train: Examples
     test: Examples | None = None
     num_classes: int | None = None
+    _: KW_ONLY
+    keys: Array | None = None
+    test_keys: Array | None = None
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_examples(self.train, self.num_classes, whose="train")
+        _check_keys(self.keys, self.train, "keys")
+        _check_keys(self.test_keys, self.test, "test_keys")
         if self.test is None:
             return
         check_examples(self.test, self.num_classes, whose="test")
@@ -42,11 +51,47 @@ class TrainTest:
                 f"test: features of shape {self.test.x.shape[1:]}; the training examples have "
                 f"{self.feature_shape}: give the same columns"
             )
+        if self.test.x.dtype.names != self.train.x.dtype.names:
+            raise InvalidInput(
+                f"test: the columns {self.test.x.dtype.names}; the training examples have "
+                f"{self.train.x.dtype.names}: give the same columns"
+            )
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
         """Of one row of features."""
         return self.train.x.shape[1:]
+
+    def take(self, rows: Array) -> "TrainTest":
+        """The training examples at these positions, without test examples."""
+        keys = None if self.keys is None else self.keys[rows]
+        return TrainTest(self.train.take(rows), None, self.num_classes, keys=keys, classes=self.classes)
+
+
+def _check_keys(keys: Array | None, examples: Examples | None, name: str) -> None:
+    if keys is None:
+        return
+    if keys.dtype.kind != "U" or keys.shape != (0 if examples is None else len(examples),):
+        raise InvalidInput(
+            f"{name} of shape {keys.shape} and dtype {keys.dtype}; give one word an example, for example "
+            "numpy.array(keys, str)"
+        )
+
+
+def hold_out(data: TrainTest, fraction: float, name: str) -> TrainTest:
+    """Holds out a share of the training examples where there are no test examples.
+
+    Args:
+      data: to be divided.
+      fraction: of the examples; 0: none.
+      name: of the data set; with it the division is the same in every run.
+    """
+    num_test = round(fraction * len(data.train))
+    if data.test is not None or num_test == 0:
+        return data
+    order = Key.from_seed(0).fold(name).rng().permutation(len(data.train))
+    train, test = data.take(order[num_test:]), data.take(order[:num_test])
+    return replace(train, test=test.train, test_keys=test.keys)
 
 
 class Dataset(ABC):
@@ -131,17 +176,11 @@ class digits(Dataset):
     test_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 <= self.test_fraction <= 0.99:
-            raise InvalidInput(
-                f"test_fraction is {self.test_fraction}; write a number from 0 to 0.99, such as 0.2"
-            )
+        check_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads and splits the copy that is installed with the package."""
         with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as stored:
             images, labels = stored["images"], stored["labels"]
-        order = Key.from_seed(0).fold("digits").rng().permutation(len(labels))
         everything = Examples(images / np.float32(16), labels.astype(np.int64))
-        num_test = round(self.test_fraction * len(labels))
-        test = everything.take(order[:num_test]) if num_test else None
-        return TrainTest(everything.take(order[num_test:]), test, 10)
+        return hold_out(TrainTest(everything, None, 10), self.test_fraction, "digits")

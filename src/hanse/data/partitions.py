@@ -7,10 +7,24 @@ import numpy as np
 
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
+from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
+from hanse.data.datasets import TrainTest
 
-__all__ = ["Assignment", "Partition", "dirichlet", "iid", "shards"]
+__all__ = [
+    "Assignment",
+    "Partition",
+    "check_classes",
+    "check_clients",
+    "check_enough",
+    "check_shards",
+    "cuts",
+    "dirichlet",
+    "iid",
+    "shards",
+    "shared_out_in_shards",
+]
 
 
 @value
@@ -23,10 +37,12 @@ class Assignment:
     Args:
       rows: (n,) positions of examples, client by client.
       offsets: (num_clients + 1,) where each client's rows begin, and the end.
+      names: what the clients are called, if they have names.
     """
 
     rows: Array
     offsets: Array
+    names: tuple[str, ...] = ()
 
     @classmethod
     def by_owner(cls, owners: Array, num_clients: int, order: Array | None = None) -> "Assignment":
@@ -54,18 +70,28 @@ class Partition(ABC):
     """How examples are shared out: a value such as `iid(10)`."""
 
     @abstractmethod
-    def split(self, labels: Array, key: Key) -> Assignment:
-        """Shares out rows by their labels. Equal keys give equal assignments.
+    def split(self, data: TrainTest, key: Key) -> Assignment:
+        """Shares out the training examples. Equal keys give equal assignments.
 
         Raises: InvalidInput: if there are too few rows, or the labels don't suit.
         """
+
+    @property
+    def alters(self) -> bool:
+        """Whether clients see something else than the rows themselves."""
+        return False
+
+    def seen(self, examples: Examples, client: int, num_clients: int, key: Key) -> Examples:
+        """What a client sees of its rows."""
+        return examples
 
 
 @value
 class iid(Partition):
     """Shuffled, then cut into parts of equal size, to within one example.
 
-    >>> iid(3).split(np.zeros(10), Key.from_seed(0)).sizes()
+    >>> from hanse.data import arrays
+    >>> iid(3).split(arrays(np.ones((10, 1)), np.zeros(10)).load(), Key.from_seed(0)).sizes()
     array([3, 3, 4])
 
     Args:
@@ -76,12 +102,13 @@ class iid(Partition):
     num_clients: int
 
     def __post_init__(self) -> None:
-        _check_clients(self.num_clients)
+        check_clients(self.num_clients)
 
-    def split(self, labels: Array, key: Key) -> Assignment:
+    def split(self, data: TrainTest, key: Key) -> Assignment:
         """Uses no labels, only their number."""
-        _check_enough(len(labels), self.num_clients, 1)
-        return Assignment(key.rng().permutation(len(labels)), _cuts(len(labels), self.num_clients))
+        num_rows = len(data.train)
+        check_enough(num_rows, self.num_clients, 1)
+        return Assignment(key.rng().permutation(num_rows), cuts(num_rows, self.num_clients))
 
 
 @value
@@ -91,8 +118,11 @@ class shards(Partition):
     With 200 shards of MNIST and two a client, most clients see two digits only. Labels may be real
     numbers.
 
-    >>> shards(2, 1).split(np.array([0, 1, 0, 1]), Key.from_seed(0)).sizes()
-    array([2, 2])
+    >>> from hanse.data import digits
+    >>> data = digits().load()
+    >>> shared = shards(100).split(data, Key.from_seed(0))
+    >>> data.train.y[shared.client(0)]
+    array([2, 2, 2, 3, 2, 2, 2, 3, 3, 3, 3, 3, 3, 2])
 
     Args:
       num_clients: who share the examples.
@@ -106,26 +136,32 @@ class shards(Partition):
     shards_per_client: int = 2
 
     def __post_init__(self) -> None:
-        _check_clients(self.num_clients)
-        if self.shards_per_client < 1:
-            raise InvalidInput(f"shards_per_client is {self.shards_per_client}; write at least 1")
+        check_clients(self.num_clients)
+        check_shards(self.shards_per_client)
 
-    def split(self, labels: Array, key: Key) -> Assignment:
+    def split(self, data: TrainTest, key: Key) -> Assignment:
         """Examples of one label stay in their order."""
+        labels = data.train.y
         _check_one_label(labels, "shards")
-        _check_enough(len(labels), self.num_clients, 1)
-        most = len(labels) // self.num_clients
-        if self.shards_per_client > most:
-            raise InvalidInput(
-                f"{self.num_clients} clients x {self.shards_per_client} shards of {len(labels)} examples "
-                f"leaves some shards empty; write shards_per_client={most} or less, or fewer clients"
-            )
-        num_shards = self.num_clients * self.shards_per_client
-        holders = key.rng().permutation(num_shards) % self.num_clients
-        owners = np.empty(len(labels), np.int64)
-        sizes: Array = np.diff(_cuts(len(labels), num_shards))
-        owners[np.argsort(labels, kind="stable")] = np.repeat(holders, sizes)
-        return Assignment.by_owner(owners, self.num_clients)
+        return shared_out_in_shards(labels, self.num_clients, self.shards_per_client, key)
+
+
+def shared_out_in_shards(values: Array, num_clients: int, shards_per_client: int, key: Key) -> Assignment:
+    """Rows sorted by a value and cut; each client gets some of the pieces at random."""
+    num_rows = len(values)
+    check_enough(num_rows, num_clients, 1)
+    most = num_rows // num_clients
+    if shards_per_client > most:
+        raise InvalidInput(
+            f"{num_clients} clients x {shards_per_client} shards of {num_rows} examples "
+            f"leaves some shards empty; write shards_per_client={most} or less, or fewer clients"
+        )
+    num_shards = num_clients * shards_per_client
+    holders = key.rng().permutation(num_shards) % num_clients
+    owners = np.empty(num_rows, np.int64)
+    sizes: Array = np.diff(cuts(num_rows, num_shards))
+    owners[np.argsort(values, kind="stable")] = np.repeat(holders, sizes)
+    return Assignment.by_owner(owners, num_clients)
 
 
 @value
@@ -139,7 +175,9 @@ class dirichlet(Partition):
     their last rows (which are in random order), always the largest first, down to a common size,
     and these fill up the needy in the order of their numbers.
 
-    >>> dirichlet(4, 0.1, min_examples=5).split(np.arange(40) % 2, Key.from_seed(3)).sizes()
+    >>> from hanse.data import arrays
+    >>> data = arrays(np.ones((40, 1)), np.arange(40) % 2).load()
+    >>> dirichlet(4, 0.1, min_examples=5).split(data, Key.from_seed(3)).sizes()
     array([ 5,  5,  5, 25])
 
     Args:
@@ -160,22 +198,18 @@ class dirichlet(Partition):
     min_examples: int = 1
 
     def __post_init__(self) -> None:
-        _check_clients(self.num_clients)
+        check_clients(self.num_clients)
         if not 0 < self.alpha <= MAX_ALPHA:
             instead = f"iid({self.num_clients})" if self.alpha > 0 else "a number above 0, such as 0.5"
             raise InvalidInput(f"alpha is {self.alpha}; write {instead}")
         if self.min_examples < 1:
             raise InvalidInput(f"min_examples is {self.min_examples}; write at least 1")
 
-    def split(self, labels: Array, key: Key) -> Assignment:
+    def split(self, data: TrainTest, key: Key) -> Assignment:
         """Divides class by class."""
-        _check_one_label(labels, "dirichlet")
-        if labels.dtype.kind not in "biu":
-            raise InvalidInput(
-                f"dirichlet divides classes, and the labels are {labels.dtype}; write labels.astype(int) "
-                f"if they are classes, shards({self.num_clients}) or iid({self.num_clients}) if not"
-            )
-        _check_enough(len(labels), self.num_clients, self.min_examples)
+        labels = data.train.y
+        check_classes(labels, "dirichlet", self.num_clients)
+        check_enough(len(labels), self.num_clients, self.min_examples)
         rng = key.rng()
         shuffled = rng.permutation(len(labels))
         by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -224,21 +258,39 @@ def _levelled(sizes: Array, needed: int, least: int) -> Array:
     return gives
 
 
-def _cuts(num_rows: int, num_parts: int) -> Array:
+def cuts(num_rows: int, num_parts: int) -> Array:
     """(num_parts + 1,) positions that cut rows into parts of equal size, to within one."""
     return np.arange(num_parts + 1) * num_rows // num_parts
 
 
-def _check_clients(num_clients: int) -> None:
+def check_clients(num_clients: int) -> None:
+    """Raises: InvalidInput: if there are none."""
     if num_clients < 1:
         raise InvalidInput(f"num_clients is {num_clients}; write at least 1")
 
 
-def _check_enough(num_rows: int, num_clients: int, min_examples: int) -> None:
+def check_enough(num_rows: int, num_clients: int, min_examples: int) -> None:
+    """Raises: InvalidInput: if so many rows can't give each client so many."""
     if num_rows < num_clients * min_examples:
         raise InvalidInput(
             f"{num_rows} examples can't give each of {num_clients} clients {min_examples}; "
             f"write num_clients={max(1, num_rows // min_examples)} or less"
+        )
+
+
+def check_shards(shards_per_client: int) -> None:
+    """Raises: InvalidInput: if there are none."""
+    if shards_per_client < 1:
+        raise InvalidInput(f"shards_per_client is {shards_per_client}; write at least 1")
+
+
+def check_classes(labels: Array, name: str, num_clients: int) -> None:
+    """Raises: InvalidInput: if labels are not one integer a row."""
+    _check_one_label(labels, name)
+    if labels.dtype.kind not in "biu":
+        raise InvalidInput(
+            f"{name} divides classes, and the labels are {labels.dtype}; write labels.astype(int) "
+            f"if they are classes, shards({num_clients}) or iid({num_clients}) if not"
         )
 
 

@@ -1,10 +1,8 @@
 """Who holds which data. A client costs nothing until it is asked for."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -13,51 +11,52 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples, Population
 from hanse.core.tensors import Array
 from hanse.core.values import digest
-from hanse.data.checks import check_examples, count_classes
+from hanse.data.checks import check_examples, check_fraction, count_classes
 from hanse.data.datasets import TrainTest
+from hanse.data.groups import ordered_keys
 from hanse.data.partitions import Assignment, Partition
+from hanse.data.sources import Generated, HoldingOut, Listed, Partitioned, RowWise, Source, content
 
-__all__ = ["FederatedData", "Source", "from_clients", "generated", "partitioned"]
+__all__ = ["FederatedData", "from_clients", "generated", "own_test", "partitioned"]
+
+OWN_TEST = "test/"
+"""Begins the role of a client's own test examples."""
 
 
-class Source(ABC):
-    """Where clients' examples come from when they are asked for."""
+def own_test(number: int) -> str:
+    """The role that holds a client's own test examples: a work sent to it measures at that client.
 
-    @property
-    @abstractmethod
-    def num_clients(self) -> int:
-        """Clients are numbered from 0 to this, exclusive."""
-
-    @abstractmethod
-    def client(self, number: int) -> Examples:
-        """One client's examples; `number` is in range."""
-
-    @abstractmethod
-    def sizes(self) -> Array:
-        """(num_clients,) examples that each client holds."""
-
-    @abstractmethod
-    def contents(self) -> Any:
-        """A value that differs where the data differ."""
+    >>> own_test(3)
+    'test/3'
+    """
+    return f"{OWN_TEST}{number}"
 
 
 class FederatedData(Population):
     """Clients that hold examples, and a test set that the role "server" holds.
 
-    Made by `partitioned`, `from_clients` and `generated`.
+    Made by `partitioned`, `from_clients` and `generated`. A client may have test examples of its own,
+    which the role `own_test(number)` holds.
 
     Args:
-      source: of the clients' examples.
-      test: held by the role "server".
+      source: of the examples.
       num_classes: of the labels; None: they are no classes.
+      names: what the clients are called, if they have names.
+      classes: what the classes are called, if they have names.
     """
 
     def __init__(
-        self, source: Source, *, test: Examples | None = None, num_classes: int | None = None
+        self,
+        source: Source,
+        *,
+        num_classes: int | None = None,
+        names: tuple[str, ...] = (),
+        classes: tuple[str, ...] = (),
     ) -> None:
         self._source = source
-        self.test = test
         self.num_classes = num_classes
+        self.names = names
+        self.classes = classes
 
     def __repr__(self) -> str:
         return f"<FederatedData: {self.num_clients} clients, num_classes={self.num_classes}>"
@@ -67,19 +66,38 @@ class FederatedData(Population):
         """Clients are numbered from 0 to this, exclusive."""
         return self._source.num_clients
 
+    @property
+    def test(self) -> Examples | None:
+        """What the role "server" holds."""
+        return self._source.server
+
     def client(self, number: int) -> Examples:
         """One client's own examples. Raises: InvalidInput: if there is no such client, or it holds none."""
-        if not 0 <= number < self.num_clients:
-            raise InvalidInput(f"client {number} is unknown; write a number from 0 to {self.num_clients - 1}")
+        self._check_number(number)
         examples = self._source.client(number)
         if len(examples) == 0:
             raise InvalidInput(f"client {number} holds no examples; give it some, or leave it out")
         return examples
 
+    def labels(self, number: int) -> Array:
+        """One client's labels, without taking its features. Raises: InvalidInput: as `client`."""
+        self._check_number(number)
+        return self._source.labels(number)
+
+    def _check_number(self, number: int) -> None:
+        if not 0 <= number < self.num_clients:
+            raise InvalidInput(f"client {number} is unknown; write a number from 0 to {self.num_clients - 1}")
+
     def role(self, name: str) -> Examples:
-        """A role's examples: "server" holds the test set. Raises: InvalidInput: if it holds none."""
+        """A role's examples: "server" holds the test set, "test/3" the own test examples of client 3.
+
+        Raises: InvalidInput: if it holds none.
+        """
+        whose = name.removeprefix(OWN_TEST)
+        if whose != name and whose.isdecimal():
+            return self._own_test(int(whose))
         if name != "server":
-            raise InvalidInput(f"role {name!r} holds no examples: {nearest(name, ['server'])}")
+            raise InvalidInput(f"role {name!r} holds no examples: {nearest(name, ['server', own_test(0)])}")
         if self.test is None:
             raise InvalidInput(
                 'role "server" holds no examples, for these data have no test set; give test examples, '
@@ -87,11 +105,23 @@ class FederatedData(Population):
             )
         return self.test
 
-    @property
-    def feature_shape(self) -> tuple[int, ...]:
-        """Of one row of features."""
-        examples = self.client(0) if self.test is None else self.test
-        return examples.x.shape[1:]
+    def _own_test(self, number: int) -> Examples:
+        self._check_number(number)
+        examples = self._source.test(number)
+        if examples is None or len(examples) == 0:
+            raise InvalidInput(
+                f"client {number} has no test examples of its own; ask those that `tested()` names, or let "
+                "each client hold some out: partitioned(..., client_test_fraction=0.2)"
+            )
+        return examples
+
+    def tested(self) -> tuple[int, ...]:
+        """The clients that have test examples of their own. Generated clients are all made for it."""
+        return tuple(np.flatnonzero(self.test_sizes()).tolist())
+
+    def test_sizes(self) -> Array:
+        """(num_clients,) test examples of each client's own. Generated clients are all made for it."""
+        return self._source.test_sizes()
 
     def sizes(self) -> Array:
         """(num_clients,) examples that each client holds. Generated clients are all made for it."""
@@ -103,78 +133,63 @@ class FederatedData(Population):
         return int(self.sizes().sum())
 
     @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns, if the features are a table, which is prepared before training."""
+        return self._sample().x.dtype.names or ()
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Of one row of features. Raises: InvalidInput: if they are a table, which no model takes."""
+        if self.columns:
+            some = ", ".join(self.columns[:4]) + (", ..." if len(self.columns) > 4 else "")
+            raise InvalidInput(
+                f"the features are a table ({some}), and models take numbers; prepare it first, such as with "
+                "tabular()"
+            )
+        return self._sample().x.shape[1:]
+
+    def _sample(self) -> Examples:
+        return self.client(0) if self.test is None else self.test
+
+    def mapped(self, function: RowWise) -> "FederatedData":
+        """The same parties, with examples that a function makes of theirs.
+
+        Args:
+          function: treats each row by itself, as preprocessing does; it is called on all rows at once
+            where they lie together.
+        """
+        return FederatedData(
+            self._source.mapped(function),
+            num_classes=self.num_classes,
+            names=self.names,
+            classes=self.classes,
+        )
+
+    def holding_out(self, fraction: float, key: Key) -> "FederatedData":
+        """The same, but each client holds out a random share of its examples as its own test examples.
+
+        A client that would have nothing left to train on, or to test on, holds out none.
+
+        Raises: InvalidInput: if so large a share leaves nothing to train on.
+        """
+        check_fraction(fraction)
+        return FederatedData(
+            HoldingOut(self._source, fraction, key),
+            num_classes=self.num_classes,
+            names=self.names,
+            classes=self.classes,
+        )
+
+    @cached_property
     def fingerprint(self) -> str:
         """A SHA-256, in hexadecimal, of who holds what: a run resumes only on the data it began with."""
-        test = None if self.test is None else _content(self.test)
+        test = None if self.test is None else content(self.test)
         return digest((self._source.contents(), test, self.num_classes))
 
 
-def _content(examples: Examples) -> tuple[Array, Array]:
-    return examples.x, examples.y
-
-
-@dataclass(frozen=True)
-class _Partitioned(Source):
-    train: Examples
-    assignment: Assignment
-
-    @property
-    def num_clients(self) -> int:
-        return self.assignment.num_clients
-
-    def client(self, number: int) -> Examples:
-        return self.train.take(self.assignment.client(number))
-
-    def sizes(self) -> Array:
-        return self.assignment.sizes()
-
-    def contents(self) -> Any:
-        return _content(self.train), self.assignment
-
-
-@dataclass(frozen=True)
-class _Listed(Source):
-    clients: tuple[Examples, ...]
-
-    @property
-    def num_clients(self) -> int:
-        return len(self.clients)
-
-    def client(self, number: int) -> Examples:
-        return self.clients[number]
-
-    def sizes(self) -> Array:
-        return np.array([len(examples) for examples in self.clients])
-
-    def contents(self) -> Any:
-        return tuple(_content(examples) for examples in self.clients)
-
-
-NUM_PROBES = 16
-"""Generated clients whose contents a fingerprint covers."""
-
-
-@dataclass(frozen=True)
-class _Generated(Source):
-    size: int
-    make: Callable[[int], Examples]
-
-    @property
-    def num_clients(self) -> int:
-        return self.size
-
-    def client(self, number: int) -> Examples:
-        return self.make(number)
-
-    def sizes(self) -> Array:
-        return np.array([len(self.make(number)) for number in range(self.num_clients)])
-
-    def contents(self) -> Any:
-        probes = np.linspace(0, self.num_clients - 1, min(NUM_PROBES, self.num_clients)).astype(int)
-        return self.num_clients, tuple(_content(self.make(int(number))) for number in probes)
-
-
-def partitioned(data: TrainTest, partition: Partition, key: Key) -> FederatedData:
+def partitioned(
+    data: TrainTest, partition: Partition, key: Key, *, client_test_fraction: float = 0.0
+) -> FederatedData:
     """The training examples, shared out; a client's rows are copied when it is asked for.
 
     >>> from hanse.data import arrays, iid
@@ -183,19 +198,42 @@ def partitioned(data: TrainTest, partition: Partition, key: Key) -> FederatedDat
     array([2, 2, 2])
 
     Args:
-      data: what to share out; its test examples go to the role "server".
+      data: what to share out; its test examples go to the role "server". Where clients are those of
+        the data's keys, test examples of the same key are also the client's own.
       partition: how.
       key: the same key gives the same clients.
+      client_test_fraction: of each client's examples, held out as test examples of its own.
 
     Raises: InvalidInput: if the partition is impossible.
     """
-    assignment = partition.split(data.train.y, key)
-    source = _Partitioned(data.train, assignment)
-    return FederatedData(source, test=data.test, num_classes=data.num_classes)
+    assignment = partition.split(data, key)
+    own_rows = _own_rows(assignment, data.test_keys) if not client_test_fraction else None
+    source = Partitioned(data.train, assignment, partition, key.fold("seen"), data.test, own_rows)
+    shared = FederatedData(source, num_classes=data.num_classes, names=assignment.names, classes=data.classes)
+    if not client_test_fraction:
+        return shared
+    return shared.holding_out(client_test_fraction, key.fold("client tests"))
+
+
+def _own_rows(assignment: Assignment, test_keys: Array | None) -> Assignment | None:
+    """The test rows of each client that is named by a key."""
+    if test_keys is None or not assignment.names:
+        return None
+    number = {name: client for client, name in enumerate(assignment.names)}
+    names, place = ordered_keys(test_keys)
+    owners = np.array([number.get(name, -1) for name in names])[place]
+    known = np.flatnonzero(owners >= 0)
+    shared = Assignment.by_owner(owners[known], len(assignment.names))
+    return replace(shared, rows=known[shared.rows])
 
 
 def from_clients(
-    clients: Sequence[Examples], *, test: Examples | None = None, num_classes: int | None = None
+    clients: Sequence[Examples],
+    *,
+    test: Examples | None = None,
+    client_tests: Sequence[Examples | None] = (),
+    num_classes: int | None = None,
+    names: Sequence[str] = (),
 ) -> FederatedData:
     """One's own list of clients, checked.
 
@@ -206,14 +244,24 @@ def from_clients(
     Args:
       clients: each one's examples.
       test: held by the role "server".
+      client_tests: each client's own test examples, or None; empty: nobody has any.
       num_classes: of the labels; by default, of integer labels, the largest and one more.
+      names: what the clients are called.
 
-    Raises: InvalidInput: if there is no client; if one of them (named by its number) holds no examples,
-      or examples that are not finite, of another shape than client 0's, or with labels out of range.
+    Raises: InvalidInput: if there is no client; if `client_tests` or `names` are fewer or more; if one of
+      them (named by its number) holds no examples, or examples that are not finite, of another shape
+      than client 0's, or with labels out of range.
     """
     if len(clients) == 0:
         raise InvalidInput("an empty list of clients; give the examples of at least 1")
+    for argument, given in (("client_tests", client_tests), ("names", names)):
+        if given and len(given) != len(clients):
+            raise InvalidInput(
+                f"{len(clients)} clients and {len(given)} {argument}; give one a client, or none"
+            )
+    tests = tuple(client_tests) or (None,) * len(clients)
     named = {f"client {number}": examples for number, examples in enumerate(clients)}
+    named |= {f"the test of client {i}": own for i, own in enumerate(tests) if own is not None}
     if test is not None:
         named["test"] = test
     if num_classes is None:
@@ -225,7 +273,8 @@ def from_clients(
                 f"{whose}: features of shape {examples.x.shape[1:]}; client 0 has "
                 f"{clients[0].x.shape[1:]}: give the same columns"
             )
-    return FederatedData(_Listed(tuple(clients)), test=test, num_classes=num_classes)
+    source = Listed(tuple(clients), tests, test)
+    return FederatedData(source, num_classes=num_classes, names=tuple(names))
 
 
 def generated(
@@ -255,4 +304,4 @@ def generated(
     """
     if num_clients < 1:
         raise InvalidInput(f"num_clients is {num_clients}; write at least 1")
-    return FederatedData(_Generated(num_clients, make), test=test, num_classes=num_classes)
+    return FederatedData(Generated(num_clients, make, test), num_classes=num_classes)

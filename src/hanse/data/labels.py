@@ -1,0 +1,86 @@
+"""Labels as people write them, made classes."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput, nearest
+from hanse.core.tensors import Array
+
+__all__ = ["class_names", "classes_of", "words_of"]
+
+MANY_NUMBERS = 20
+"""Numbers of more different values than this, most of them occurring once, are hardly classes."""
+
+
+def words_of(values: Array) -> Array:
+    """Labels or keys as text, whole numbers without a point.
+
+    >>> words_of(np.array([1.0, 2.5])).tolist()
+    ['1', '2.5']
+    """
+    if values.dtype.kind == "U":
+        return values
+    distinct, inverse = np.unique(values, return_inverse=True)
+    names = [_word(value) for value in distinct.tolist()]
+    return np.array(names)[inverse.reshape(values.shape)]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def class_names(words: Array, *, whose: str) -> tuple[str, ...]:
+    """The different labels in order: of size if all are numbers, else of the alphabet.
+
+    >>> class_names(np.array(["10", "9", "9"]), whose="y")
+    ('9', '10')
+
+    Raises: InvalidInput: if there is one only, or if they seem to be measurements.
+    """
+    names, counts = np.unique(words, return_counts=True)
+    if len(names) == 1:
+        raise InvalidInput(
+            f"{whose} is {str(names[0])!r} in every row; a model tells at least 2 classes apart: choose "
+            f'another column, or write classes = ["{names[0]}", "..."] if other parties hold the others'
+        )
+    numbers = _numbers(names)
+    if numbers is None:
+        return tuple(names.tolist())
+    if len(names) > MANY_NUMBERS and 2 * len(names) > counts.sum():
+        raise InvalidInput(
+            f"{whose} holds {len(names)} different numbers in {counts.sum()} rows, such as {names[0]}; "
+            "if they are to be predicted as numbers, name the column as target = ... instead of label = ..."
+        )
+    return tuple(names[np.argsort(numbers, kind="stable")].tolist())
+
+
+def _numbers(words: Array) -> Array | None:
+    try:
+        return words.astype(np.float64)
+    except ValueError:
+        return None
+
+
+def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) -> Array:
+    """(n,) the class of each label.
+
+    Args:
+      words: labels as text.
+      names: of the classes.
+      where: names the place of a row, for the message.
+
+    Raises: InvalidInput: if a label is none of them.
+    """
+    known = np.array(names)
+    order = np.argsort(known)
+    place = np.minimum(np.searchsorted(known, words, sorter=order), len(known) - 1)
+    classes: Array = order[place]
+    wrong = known[classes] != words
+    if wrong.any():
+        row = int(wrong.argmax())
+        word = str(words[row])
+        raise InvalidInput(f"{where(row)} is {word!r}, which is no class; {nearest(word, names)}")
+    return classes.astype(np.int64)

@@ -1,0 +1,261 @@
+"""Where the examples of many parties come from when they are asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hanse.core.keys import Key
+from hanse.core.learner import Examples
+from hanse.core.tensors import Array
+from hanse.data.partitions import Assignment, Partition
+
+__all__ = ["Generated", "HoldingOut", "Listed", "Partitioned", "RowWise", "Source", "content"]
+
+RowWise: TypeAlias = Callable[[Examples], Examples]
+"""A function of examples that treats each row by itself, in order."""
+
+
+class Source(ABC):
+    """Where examples come from when they are asked for."""
+
+    @property
+    @abstractmethod
+    def num_clients(self) -> int:
+        """Clients are numbered from 0 to this, exclusive."""
+
+    @property
+    @abstractmethod
+    def server(self) -> Examples | None:
+        """The test set, if there is one."""
+
+    @abstractmethod
+    def client(self, number: int) -> Examples:
+        """One client's examples; `number` is in range."""
+
+    @abstractmethod
+    def sizes(self) -> Array:
+        """(num_clients,) examples that each client holds."""
+
+    def test(self, number: int) -> Examples | None:
+        """One client's own test examples, if it has any."""
+        return None
+
+    def test_sizes(self) -> Array:
+        """(num_clients,) test examples of each client's own."""
+        return np.zeros(self.num_clients, np.int64)
+
+    def labels(self, number: int) -> Array:
+        """One client's labels alone."""
+        return self.client(number).y
+
+    def mapped(self, function: RowWise) -> "Source":
+        """The same parties, with examples that a function makes of theirs."""
+        return _Mapped(self, function)
+
+    def contents(self) -> Any:
+        """A value that differs where the data differ; here, what some clients hold, evenly spread."""
+        probes = np.linspace(0, self.num_clients - 1, min(NUM_PROBES, self.num_clients)).astype(int)
+        return self.num_clients, tuple(content(self.client(int(number))) for number in probes)
+
+
+NUM_PROBES = 16
+"""Clients whose contents a fingerprint covers, where it can't cover all."""
+
+
+def content(examples: Examples) -> Any:
+    """A value that differs where examples differ."""
+    names = examples.x.dtype.names
+    x = examples.x if names is None else {name: examples.x[name] for name in names}
+    return x, examples.y
+
+
+@dataclass(frozen=True)
+class Partitioned(Source):
+    """A data set, shared out."""
+
+    train: Examples
+    assignment: Assignment
+    partition: Partition
+    key: Key
+    server: Examples | None = None
+    own_rows: Assignment | None = None
+
+    @property
+    def num_clients(self) -> int:
+        return self.assignment.num_clients
+
+    def client(self, number: int) -> Examples:
+        return self._seen("train", self.train.take(self.assignment.client(number)), number)
+
+    def _seen(self, word: str, examples: Examples, number: int) -> Examples:
+        if not self.partition.alters:
+            return examples
+        return self.partition.seen(examples, number, self.num_clients, self.key.fold(word, number))
+
+    def sizes(self) -> Array:
+        return self.assignment.sizes()
+
+    def labels(self, number: int) -> Array:
+        labels: Array = self.train.y[self.assignment.client(number)]
+        return labels
+
+    def test(self, number: int) -> Examples | None:
+        if self.server is None or self.own_rows is None:
+            return None
+        return self._seen("test", self.server.take(self.own_rows.client(number)), number)
+
+    def test_sizes(self) -> Array:
+        return super().test_sizes() if self.own_rows is None else self.own_rows.sizes()
+
+    def mapped(self, function: RowWise) -> Source:
+        if self.partition.alters:
+            return super().mapped(function)
+        server = None if self.server is None else function(self.server)
+        return replace(self, train=function(self.train), server=server)
+
+    def contents(self) -> Any:
+        whole = content(self.train), self.assignment
+        return (whole, super().contents()) if self.partition.alters else whole
+
+
+@dataclass(frozen=True)
+class Listed(Source):
+    """Clients that are given one by one."""
+
+    clients: tuple[Examples, ...]
+    tests: tuple[Examples | None, ...]
+    server: Examples | None = None
+
+    @property
+    def num_clients(self) -> int:
+        return len(self.clients)
+
+    def client(self, number: int) -> Examples:
+        return self.clients[number]
+
+    def sizes(self) -> Array:
+        return np.array([len(examples) for examples in self.clients])
+
+    def test(self, number: int) -> Examples | None:
+        return self.tests[number]
+
+    def test_sizes(self) -> Array:
+        return np.array([0 if test is None else len(test) for test in self.tests])
+
+    def mapped(self, function: RowWise) -> Source:
+        clients = tuple(function(examples) for examples in self.clients)
+        tests = tuple(None if test is None else function(test) for test in self.tests)
+        return Listed(clients, tests, None if self.server is None else function(self.server))
+
+    def contents(self) -> Any:
+        tests = tuple(None if test is None else content(test) for test in self.tests)
+        return tuple(content(examples) for examples in self.clients), tests
+
+
+@dataclass(frozen=True)
+class Generated(Source):
+    """Clients that a function makes."""
+
+    size: int
+    make: Callable[[int], Examples]
+    server: Examples | None = None
+
+    @property
+    def num_clients(self) -> int:
+        return self.size
+
+    def client(self, number: int) -> Examples:
+        return self.make(number)
+
+    def sizes(self) -> Array:
+        return np.array([len(self.make(number)) for number in range(self.num_clients)])
+
+
+class _Mapped(Source):
+    """Examples made of another source's when they are asked for."""
+
+    def __init__(self, source: Source, function: RowWise) -> None:
+        self._inner, self._function = source, function
+        self._server = self._made(source.server)
+
+    def _made(self, examples: Examples | None) -> Examples | None:
+        return None if examples is None else self._function(examples)
+
+    @property
+    def num_clients(self) -> int:
+        return self._inner.num_clients
+
+    @property
+    def server(self) -> Examples | None:
+        return self._server
+
+    def client(self, number: int) -> Examples:
+        return self._function(self._inner.client(number))
+
+    def sizes(self) -> Array:
+        return self._inner.sizes()
+
+    def labels(self, number: int) -> Array:
+        return self._inner.labels(number)
+
+    def test(self, number: int) -> Examples | None:
+        return self._made(self._inner.test(number))
+
+    def test_sizes(self) -> Array:
+        return self._inner.test_sizes()
+
+
+@dataclass(frozen=True)
+class HoldingOut(Source):
+    """Clients that train on some of another source's examples and test on the others."""
+
+    inner: Source
+    fraction: float
+    key: Key
+
+    @property
+    def num_clients(self) -> int:
+        return self.inner.num_clients
+
+    @property
+    def server(self) -> Examples | None:
+        return self.inner.server
+
+    def _held_out(self, sizes: Array) -> Array:
+        num_test = np.rint(self.fraction * sizes).astype(np.int64)
+        return np.where(num_test < sizes, num_test, 0)
+
+    def _rows(self, number: int, size: int) -> tuple[Array, Array]:
+        """A client's rows to train on, and to test on."""
+        num_test = int(self._held_out(np.array(size)))
+        order = self.key.fold(number).rng().permutation(size)
+        return np.sort(order[num_test:]), np.sort(order[:num_test])
+
+    def client(self, number: int) -> Examples:
+        examples = self.inner.client(number)
+        return examples.take(self._rows(number, len(examples))[0])
+
+    def sizes(self) -> Array:
+        sizes = self.inner.sizes()
+        return np.asarray(sizes - self._held_out(sizes))
+
+    def labels(self, number: int) -> Array:
+        labels = self.inner.labels(number)
+        kept: Array = labels[self._rows(number, len(labels))[0]]
+        return kept
+
+    def test(self, number: int) -> Examples | None:
+        examples = self.inner.client(number)
+        return examples.take(self._rows(number, len(examples))[1])
+
+    def test_sizes(self) -> Array:
+        return self._held_out(self.inner.sizes())
+
+    def mapped(self, function: RowWise) -> Source:
+        return replace(self, inner=self.inner.mapped(function))
+
+    def contents(self) -> Any:
+        return self.inner.contents(), self.fraction, self.key

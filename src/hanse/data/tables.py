@@ -1,0 +1,240 @@
+"""Tables: rows of named columns, as files hold them, made examples.
+
+Features are a structured array with a column of float64 (missing: NaN) or of text (missing: empty) for each
+column of the file. No model takes such; preprocessing makes numbers of them, the same way at every party.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from os import fspath
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput, nearest
+from hanse.core.learner import Examples
+from hanse.core.tensors import Array
+from hanse.data.checks import check_fraction
+from hanse.data.datasets import Dataset, TrainTest, hold_out
+from hanse.data.labels import class_names, classes_of, words_of
+
+__all__ = ["Rows", "Tabular", "as_table"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a file holds, column by column.
+
+    Args:
+      file: its name.
+      columns: (n,) float64 (missing: NaN) or text (missing: empty), by name.
+      lines: (n,) where each row stands.
+      noun: what `lines` counts.
+    """
+
+    file: str
+    columns: Mapping[str, Array]
+    lines: Array
+    noun: str = "line"
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def at(self, row: int) -> str:
+        """Where a row stands."""
+        return f"{self.file}, {self.noun} {self.lines[row]}"
+
+
+def as_table(columns: Mapping[str, Array]) -> Array:
+    """A structured array of columns of equal length.
+
+    >>> as_table({"age": np.array([31.0]), "job": np.array(["cook"])}).dtype.names
+    ('age', 'job')
+    """
+    table = np.empty(
+        len(next(iter(columns.values()))), [(name, column.dtype) for name, column in columns.items()]
+    )
+    for name, column in columns.items():
+        table[name] = column
+    return table
+
+
+IDENTIFIES = 50
+"""A text column with more different values than this, most of them occurring once, identifies its rows."""
+
+SAMPLE = 10_000
+"""Rows that are looked at to tell."""
+
+
+@dataclass(frozen=True)
+class Tabular(Dataset):
+    """A file of rows and named columns. All columns are features, but for those that say what they are.
+
+    Args:
+      path: of the file.
+      label: the column that says the class, in words or numbers.
+      target: instead of `label`, the column of the number to predict.
+      key: the column that says whose the row is (a hospital, a user); `by_key()` makes these the clients.
+      drop: columns to leave out.
+      categorical: columns of words, though they may look like numbers.
+      classes: all labels, in order; by default those in the file. Needed where parties read files of
+        their own, and may not hold every label.
+      test: a file of test examples; without it, some rows are held out.
+      test_fraction: of the rows, held out at random, the same in every run, where `test` is not given.
+    """
+
+    path: str
+    label: str | None = None
+    _: KW_ONLY
+    target: str | None = None
+    key: str | None = None
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    test: str | None = None
+    test_fraction: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("path", "test"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, fspath(getattr(self, name)))
+        if self.label is not None and self.target is not None:
+            raise InvalidInput(
+                f"label is {self.label!r} and target is {self.target!r}; give one: label for classes, target "
+                "for a number to predict"
+            )
+        roles = [name for name in (self.label, self.target, self.key, *self.drop) if name is not None]
+        twice = [name for name in roles if roles.count(name) > 1]
+        if twice:
+            raise InvalidInput(f"column {twice[0]!r} is given two roles; give it one")
+        check_fraction(self.test_fraction)
+
+    @abstractmethod
+    def rows(self, path: str, like: Rows | None) -> Rows:
+        """Reads a file.
+
+        Args:
+          path: of the file.
+          like: what the training file holds, when the test file is read.
+        """
+
+    def load(self) -> TrainTest:
+        """Reads the file, and the test file if there is one."""
+        train = self.rows(self.path, None)
+        test = None if self.test is None else self.rows(self.test, train)
+        return assembled(self, train, test)
+
+    @property
+    def as_words(self) -> tuple[str, ...]:
+        """Columns that are read as text, whatever they look like."""
+        return tuple(name for name in (self.label, self.key, *self.categorical) if name is not None)
+
+
+def assembled(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
+    """Examples out of rows. Raises: InvalidInput: naming file, row and column."""
+    _check_columns(what, train)
+    names = [name for name in train.columns if name not in (what.label, what.target, what.key, *what.drop)]
+    if not names:
+        raise InvalidInput(f"{train.file} has no column left for features; drop fewer")
+    for name in names:
+        if train.columns[name].dtype.kind == "U" and name not in what.categorical:
+            _check_category(train, name)
+    classes = what.classes
+    if what.label is not None and not classes:
+        classes = class_names(_words(train, what.label), whose=f"{train.file}: column {what.label!r}")
+    data = _examples(what, train, names, classes)
+    if test is None:
+        return hold_out(data, what.test_fraction, "rows")
+    held_out = _examples(what, test, names, classes)
+    return TrainTest(
+        data.train,
+        held_out.train,
+        data.num_classes,
+        keys=data.keys,
+        test_keys=held_out.keys,
+        classes=classes,
+    )
+
+
+def _check_columns(what: Tabular, rows: Rows) -> None:
+    known = rows.columns
+    for option in ("label", "target", "key"):
+        _check_column(getattr(what, option), option, rows)
+    for option in ("drop", "categorical"):
+        for name in getattr(what, option):
+            _check_column(name, option, rows)
+    if what.label is None and what.target is None:
+        raise InvalidInput(
+            f"{rows.file}: which column is to be learnt? Write label = ... for classes or target = ... for a "
+            f"number; the columns are {', '.join(known)}"
+        )
+    if len(rows) == 0:
+        raise InvalidInput(f"{rows.file} holds column names and no rows; give at least 1")
+
+
+def _check_column(name: str | None, option: str, rows: Rows) -> None:
+    if name is not None and name not in rows.columns:
+        raise InvalidInput(f"{rows.file} has no column {name!r} for {option}; {nearest(name, rows.columns)}")
+
+
+def _check_category(rows: Rows, name: str) -> None:
+    """Refuses names and numbers of persons: they tell nothing new, and all of them would be told."""
+    column = rows.columns[name][:SAMPLE]
+    distinct, num_present = len(np.unique(column)), np.count_nonzero(column != "")
+    if distinct > IDENTIFIES and 2 * distinct > num_present:
+        example = str(column[column != ""][0])
+        raise InvalidInput(
+            f"{rows.file}: column {name!r} holds {distinct} different texts in {num_present} rows, such as "
+            f'{example!r}, so it rather identifies a row than describes it; write drop = ["{name}"], or '
+            f'categorical = ["{name}"] to keep it'
+        )
+
+
+def _examples(what: Tabular, rows: Rows, names: list[str], classes: tuple[str, ...]) -> TrainTest:
+    missing = [name for name in names if name not in rows.columns]
+    if missing:
+        raise InvalidInput(
+            f"{rows.file} has no column {missing[0]!r}, which {what.path} has; "
+            f"{nearest(missing[0], rows.columns)}"
+        )
+    x = as_table({name: rows.columns[name] for name in names})
+    keys = None if what.key is None else _words(rows, what.key)
+    if what.label is not None:
+        y = classes_of(_words(rows, what.label), classes, _place(rows, what.label))
+        return TrainTest(Examples(x, y), None, len(classes), keys=keys, classes=classes)
+    assert what.target is not None
+    return TrainTest(Examples(x, _numbers(rows, what.target)), None, keys=keys)
+
+
+def _place(rows: Rows, name: str) -> Callable[[int], str]:
+    return lambda row: f"{rows.at(row)}: column {name!r}"
+
+
+def _words(rows: Rows, name: str) -> Array:
+    """A column as text, without gaps."""
+    _check_column(name, "label or key", rows)
+    column = rows.columns[name]
+    gaps = column == "" if column.dtype.kind == "U" else np.isnan(column)
+    if gaps.any():
+        raise InvalidInput(
+            f"{rows.at(int(gaps.argmax()))}: column {name!r} is empty (it is in {np.count_nonzero(gaps)} "
+            "rows); fill it in, or leave these rows out"
+        )
+    return words_of(column)
+
+
+def _numbers(rows: Rows, name: str) -> Array:
+    _check_column(name, "target", rows)
+    column = rows.columns[name]
+    if column.dtype.kind == "U":
+        raise InvalidInput(
+            f"{rows.at(0)}: target column {name!r} is {str(column[0])!r}; a target is a number, and words "
+            f'are classes: write label = "{name}"'
+        )
+    gaps = np.isnan(column)
+    if gaps.any():
+        raise InvalidInput(
+            f"{rows.at(int(gaps.argmax()))}: column {name!r} is empty (it is in {np.count_nonzero(gaps)} "
+            "rows); fill it in, or leave these rows out"
+        )
+    return column
