@@ -89,7 +89,7 @@ def test_a_completed_run_resumes_to_itself(store: Path) -> None:
 def test_the_usual_place(monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
     assert running.default_store() == Path(".hanse/store.db")
     monkeypatch.setenv("HANSE_STORE", str(store))
-    assert running.default_store() == store
+    assert running.default_store() == str(store)
     with pytest.raises(hanse.StoreError, match="no runs are kept at"):
         hanse.resume("abc")
     assert not store.parent.exists()

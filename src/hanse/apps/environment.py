@@ -40,6 +40,6 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """What differs, in words."""
     return [
         f"{name} {before.get(name, 'unknown')} became {now.get(name, 'unknown')}"
-        for name in (before | now if isinstance(before, dict) and isinstance(now, dict) else now)
+        for name in {**before, **now}
         if before.get(name) != now.get(name)
     ]

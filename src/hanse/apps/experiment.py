@@ -7,7 +7,8 @@ from typing import Any
 
 import hanse.transforms  # noqa: F401  (registers what uplinks name)
 from hanse.algorithms import fed_avg
-from hanse.apps.settings import Plain, UnknownSetting, WrongSetting, build, plain, worded
+from hanse.apps.plain import Plain, plain, worded
+from hanse.apps.settings import UnknownSetting, WrongSetting, build
 from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.errors import InvalidInput
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet

@@ -1,5 +1,6 @@
 """An experiment with its data loaded and its model bound, checked as far as that is possible beforehand."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,7 +8,7 @@ from hanse.algorithms import evaluation
 from hanse.algorithms.works import MEANS
 from hanse.apps.experiment import Experiment
 from hanse.core.algorithm import Evaluate, Progress, Stop, training
-from hanse.core.errors import InvalidInput
+from hanse.core.errors import InvalidInput, RoundAbandoned
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner
 from hanse.core.program import Dispatch, Program, Sample
@@ -120,7 +121,8 @@ def _check_composition(ready: Prepared) -> None:
     key = ready.keys.public.fold("rehearsal")
     program = ready.experiment.algorithm.round(ready.begin().state, key)
     runtime = ready.runtime()
-    command = next(program)
-    while isinstance(command, Sample | Dispatch):
-        command = program.send(runtime.perform(command))
+    with suppress(StopIteration, RoundAbandoned):
+        command = next(program)
+        while isinstance(command, Sample | Dispatch):
+            command = program.send(runtime.perform(command))
     program.close()

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hanse.apps.experiment import Experiment
-from hanse.apps.settings import Plain, WrongSetting, leaves, merged
+from hanse.apps.plain import Plain, leaves, merged
+from hanse.apps.settings import WrongSetting
 from hanse.core.errors import InvalidInput, nearest
 
 __all__ = ["read"]

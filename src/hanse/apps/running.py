@@ -38,9 +38,9 @@ __all__ = [
 ]
 
 
-def default_store() -> Path:
+def default_store() -> str | Path:
     """Where runs are kept if nobody says where."""
-    return Path(os.environ.get("HANSE_STORE") or Path(".hanse", "store.db"))
+    return os.environ.get("HANSE_STORE") or Path(".hanse", "store.db")
 
 
 _DEFAULT = Experiment()

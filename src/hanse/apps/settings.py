@@ -1,26 +1,17 @@
-"""Settings: values as plain data (what TOML and JSON can say), and back, strictly checked.
+"""Settings checked strictly against the fields of the classes that they name, and made values."""
 
-A value such as `fed_avg(lr=0.3)` is a table that names its class, `{"name": "fed_avg", "lr": 0.3}`, or
-just the name where nothing else is said. What a table may hold follows from the fields of the class.
-"""
-
-import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Literal, TypeAlias, TypeVar, Union
+from typing import Any, Literal, Union
 
+from hanse.apps.plain import Plain, join, name_of, required
 from hanse.core.errors import InvalidInput, nearest
 from hanse.core.values import fields, registered
 
-__all__ = ["Plain", "UnknownSetting", "WrongSetting", "build", "leaves", "merged", "plain", "worded"]
-
-T = TypeVar("T")
-
-Plain: TypeAlias = Any
-"""None, a bool, int, float or str, or a list or dictionary of these."""
+__all__ = ["UnknownSetting", "WrongSetting", "build"]
 
 IN_PYTHON = "give it in Python, with hanse.run(...)"
 
@@ -56,7 +47,7 @@ class UnknownSetting(WrongSetting):
 
     def __init__(self, path: str, known: Iterable[str], whose: str) -> None:
         table = path.rpartition(".")[0]
-        self._here = [_join(table, name) for name in known]
+        self._here = [join(table, name) for name in known]
         self._takes = f"{whose} takes {', '.join(known) or 'none'}"
         super().__init__(path, f" is unknown; {self._takes}")
 
@@ -73,105 +64,6 @@ class UnknownSetting(WrongSetting):
 
 def _leaf(path: str) -> str:
     return path.rpartition(".")[2]
-
-
-# -- values to plain data ----------------------------------------------------------------------
-
-
-def plain(obj: Any) -> Plain:
-    """A value as plain data, every field spelled out.
-
-    >>> from hanse.core.program import Close
-    >>> plain(Close(goal=3))
-    {'name': 'Close', 'goal': 3, 'deadline_s': None, 'minimum_fraction': 0.5}
-
-    Raises: InvalidInput: if something in it can't be written in a settings file.
-    """
-    kind = type(obj)
-    if obj is None or kind in (bool, int, float, str):
-        return obj
-    if kind in (tuple, list):
-        return [plain(item) for item in obj]
-    name = _name_of(kind)
-    if name is None:
-        raise InvalidInput(
-            f"{obj!r} can't be written down as a setting: use numbers, strings, tuples, or a class "
-            "marked with @value"
-        )
-    return {"name": name, **{f.name: plain(getattr(obj, f.name)) for f in fields(kind)}}
-
-
-def _name_of(kind: type) -> str | None:
-    return next((name for name, cls in registered(kind).items() if cls is kind), None)
-
-
-def worded(tree: Plain) -> str:
-    """Plain data as one would write the value: without what is left at its default.
-
-    >>> from hanse.core.program import Close
-    >>> worded(plain((Close(goal=3), "a", 1.0)))
-    "[Close(goal=3), 'a', 1.0]"
-    """
-    if isinstance(tree, list):
-        return f"[{', '.join(map(worded, tree))}]"
-    if not isinstance(tree, Mapping):
-        return repr(tree)
-    cls = registered(object).get(tree.get("name", ""))
-    said = ", ".join(_worded_fields(tree, cls))
-    return f"{tree.get('name', '')}({said})" if said else str(tree.get("name", ""))
-
-
-def _worded_fields(tree: Mapping[str, Plain], cls: type | None) -> Iterator[str]:
-    known = {f.name: f for f in fields(cls)} if cls else {}
-    for name, said in tree.items():
-        f = known.get(name)
-        if name == "name" or (f and not _required(f) and said == _plain_default(f)):
-            continue
-        positional = f is not None and _required(f) and not f.kw_only
-        yield worded(said) if positional else f"{name}={worded(said)}"
-
-
-def _plain_default(f: "dataclasses.Field[Any]") -> Plain:
-    if f.default is not dataclasses.MISSING:
-        return plain(f.default)
-    return plain(f.default_factory()) if f.default_factory is not dataclasses.MISSING else None
-
-
-def merged(base: Plain, over: Plain) -> Plain:
-    """`base` with what `over` says. A table that names another class drops what was said of the first.
-
-    >>> merged({"name": "iid", "num_clients": 10}, {"num_clients": 5})
-    {'name': 'iid', 'num_clients': 5}
-    >>> merged({"name": "iid", "num_clients": 10}, "shards")
-    {'name': 'shards'}
-    """
-    if isinstance(over, str) and isinstance(base, Mapping):
-        over = {"name": over}
-    if isinstance(base, str) and isinstance(over, Mapping):
-        base = {"name": base}
-    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
-        return over
-    if "name" in over and over["name"] != base.get("name", over["name"]):
-        return over
-    return {**base, **{key: merged(base[key], v) if key in base else v for key, v in over.items()}}
-
-
-def leaves(tree: Plain, path: str = "") -> Iterator[str]:
-    """The dotted paths of all settings in a tree."""
-    if not isinstance(tree, Mapping):
-        yield path
-        return
-    for key, node in tree.items():
-        yield from leaves(node, _join(path, key))
-
-
-def _join(path: str, step: str | int) -> str:
-    if isinstance(step, int):
-        return f"{path}[{step}]"
-    return f"{path}.{step}" if path else step
-
-
-# -- plain data to values ----------------------------------------------------------------------
 
 
 def build(annotation: Any, given: Plain, path: str) -> Any:
@@ -290,7 +182,7 @@ def _tuple(annotations: tuple[Any, ...], given: Plain, path: str) -> tuple[Any, 
     if len(annotations) != len(given):
         raise WrongSetting(path, f" has {len(given)} entries; write {len(annotations)}")
     pairs = zip(annotations, given, strict=True)
-    return tuple(build(annotation, item, _join(path, i)) for i, (annotation, item) in enumerate(pairs))
+    return tuple(build(annotation, item, join(path, i)) for i, (annotation, item) in enumerate(pairs))
 
 
 def _value(kind: type, given: Plain, path: str) -> Any:
@@ -301,7 +193,7 @@ def _value(kind: type, given: Plain, path: str) -> Any:
         raise WrongSetting(
             path, f'{_is(given)}; write a name, such as "{example}", or {{name = "{example}"}}'
         )
-    cls = _class(kind, given.get("name", _name_of(kind)), _join(path, "name"))
+    cls = _class(kind, given.get("name", name_of(kind)), join(path, "name"))
     return _made(cls, {key: v for key, v in given.items() if key != "name"}, path)
 
 
@@ -321,21 +213,15 @@ def _made(cls: type, given: Mapping[str, Plain], path: str) -> Any:
     known = {f.name: f for f in fields(cls)}
     for key in given:
         if key not in known:
-            raise UnknownSetting(_join(path, key), known, cls.__name__)
+            raise UnknownSetting(join(path, key), known, cls.__name__)
     hints = typing.get_type_hints(cls)
-    arguments = {key: build(hints[key], item, _join(path, key)) for key, item in given.items()}
-    needed = [name for name, f in known.items() if _required(f) and name not in given]
+    arguments = {key: build(hints[key], item, join(path, key)) for key, item in given.items()}
+    needed = [name for name, f in known.items() if required(f) and name not in given]
     if not all(_can_be_written(hints[name]) for name in needed):
         raise WrongSetting(path, f": {cls.__name__} can't be written in settings; {IN_PYTHON}")
     if needed:
-        raise WrongSetting(
-            _join(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}"
-        )
+        raise WrongSetting(join(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}")
     try:
         return cls(**arguments)
     except InvalidInput as error:
         raise WrongSetting(path, f": {error}") from error
-
-
-def _required(f: "dataclasses.Field[Any]") -> bool:
-    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
