@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hanse.algorithms import evaluation, fed_avg
+from hanse.algorithms import evaluation, fed_avg, scaffold
 from hanse.core.algorithm import Algorithm, Progress, training
 from hanse.core.keys import Keys
 from hanse.core.runtime import InMemory, Record, drive
@@ -24,10 +24,16 @@ from hanse.network.server import Job, Server
 from hanse.network.serving import listen, serving
 from hanse.network.wire import Plan
 from hanse.simulation import Clients, Simulation
+from hanse.transforms import quantize, random_mask
 
 KEYS = Keys.from_seed(7)
 NUM_CLIENTS = 5
 FED_AVG = fed_avg(lr=0.5, fraction=1.0, batch_size=50)
+CASES: dict[str, Algorithm[Any]] = {
+    "fed_avg": FED_AVG,
+    "scaffold": scaffold(lr=0.3, fraction=0.6, batch_size=50),
+    "masked_quantized": fed_avg(lr=0.5, fraction=0.7, batch_size=50, uplink=(random_mask(0.5), quantize(4))),
+}
 
 
 def population() -> Any:

@@ -4,16 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import FED_AVG, federation, job, simulated
-
-from hanse.algorithms import fed_avg, scaffold
-from hanse.transforms import quantize, random_mask
-
-CASES = {
-    "fed_avg": FED_AVG,
-    "scaffold": scaffold(lr=0.3, fraction=0.6, batch_size=50),
-    "masked_quantized": fed_avg(lr=0.5, fraction=0.7, batch_size=50, uplink=(random_mask(0.5), quantize(4))),
-}
+from federation import CASES, federation, job, simulated
 
 
 @pytest.mark.parametrize("algorithm", CASES.values(), ids=CASES.keys())

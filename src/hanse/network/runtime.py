@@ -139,6 +139,7 @@ class NetworkRuntime(Runtime):
     def perform(self, command: Command[Any]) -> Event:
         self._board.check()
         self._clean()
+        _, self.desk.num_clients = self._board.members()
         match command:
             case Sample():
                 return self._sample(command)

@@ -197,7 +197,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.strangers: Counter[str] = Counter()
         """Refused requests of nobody that belongs, by code."""
-        self.over = False
+        self.over = self._leaving = False
         self.done = threading.Event()
         """Set when all runs have ended and their clients were told."""
 
@@ -231,7 +231,7 @@ class Server:
             self.over = True
             self.wake(list(self._bells))
             until_s = time.monotonic() + FAREWELL_S
-            while time.monotonic() < until_s and not self._all_told():
+            while time.monotonic() < until_s and not self._leaving and not self._all_told():
                 time.sleep(0.02)
             self.done.set()
 
@@ -241,6 +241,7 @@ class Server:
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Stops all runs where they are; they can be resumed."""
+        self._leaving = True
         for led in self._led.values():
             led.board.stop()
         for led in self._led.values():

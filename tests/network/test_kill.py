@@ -1,0 +1,92 @@
+"""kill -9 of any process loses nothing: the run ends with the bits of an undisturbed one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from federation import CASES, NUM_CLIENTS, federation, learner, population, simulated
+
+from hanse.network.client import Client, House
+
+SCRIPT = Path(__file__).parent / "process.py"
+ROUNDS = 12
+
+
+class Process:
+    """A process whose lines can be waited for, and that can be killed."""
+
+    def __init__(self, *arguments: object) -> None:
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self._lines = self.process.stdout
+
+    def until(self, begins: str) -> str:
+        seen = []
+        for line in self._lines:
+            seen.append(line)
+            if line.startswith(begins):
+                return line.strip()
+        _, error = self.process.communicate()
+        raise AssertionError(f"no line {begins!r}: {seen} {error[-2000:]}")
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for pipe in (self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port: int = bound.getsockname()[1]
+        return port
+
+
+@contextmanager
+def houses(folder: Path, port: int) -> Iterator[list[House]]:
+    """Five that have joined a server which is gone again."""
+    with federation(folder, port=port) as here:
+        joined = [here.house(number) for number in range(NUM_CLIENTS)]
+    yield joined
+
+
+@pytest.mark.parametrize("case", ["scaffold"])
+def test_server_and_client_are_killed_and_the_bits_are_the_same(case: str, tmp_path: Path) -> None:
+    port = free_port()
+    with houses(tmp_path, port) as joined:
+        people = population()
+        others = [Client(joined[n], people.client(n), learner) for n in range(1, NUM_CLIENTS)]
+        threads = [threading.Thread(target=client.run, daemon=True) for client in others]
+        for thread in threads:
+            thread.start()
+        processes = [Process("serve", tmp_path, port, case, ROUNDS)]
+        try:
+            run = processes[-1].until("run").split()[1]
+            processes.append(Process("join", tmp_path, 0))
+            processes[0].until("round 3")
+            processes[0].kill()
+            processes.append(Process("serve", tmp_path, port, case, ROUNDS, run))
+            processes[-1].until("round 6")
+            processes[1].kill()
+            processes.append(Process("join", tmp_path, 0))
+            processes[2].until("round 9")
+            processes[2].kill()
+            processes.append(Process("serve", tmp_path, port, case, ROUNDS, run))
+            assert processes[-1].until("completed").split()[1] == simulated(CASES[case], ROUNDS)
+        finally:
+            for client in others:
+                client.stop()
+            for process in processes:
+                process.kill()
+            for thread in threads:
+                thread.join(10.0)
