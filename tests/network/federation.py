@@ -1,5 +1,6 @@
 """A small federation for the tests: digits over five clients, served on loopback, and simulated."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,6 @@ from hanse.learners import softmax
 from hanse.network.certificates import fingerprint, make
 from hanse.network.client import Client, House, join
 from hanse.network.members import Token
-from hanse.network.parties import Party
 from hanse.network.runtime import Patience
 from hanse.network.server import Job, Server
 from hanse.network.serving import listen, serving
@@ -63,16 +63,16 @@ def simulated(algorithm: Algorithm[Any], rounds: int) -> str:
 
 
 def job(algorithm: Algorithm[Any], rounds: int, **options: Any) -> Job:
-    secret = KEYS.secret.fold("server")
     people = population()
-    plan = Plan("", {"algorithm": str(algorithm), "rounds": rounds}, softmax(), (8, 8), 10)
+    plan = Plan("", json.dumps({"algorithm": str(algorithm), "rounds": rounds}), softmax(), (8, 8), 10)
     given: dict[str, Any] = {"num_clients": NUM_CLIENTS, "patience": Patience(silent_s=20.0)}
     return Job(
         plan=plan,
         begin=lambda: begin(algorithm),
         program=lambda progress: program(algorithm, rounds, progress),
-        secret=secret,
-        role=lambda name, memory: Party(learner(), people.role(name), secret.fold(name), memory),
+        secret=KEYS.secret.fold("server"),
+        learner=learner(),
+        role=people.role,
         **{**given, **options},
     )
 
@@ -107,7 +107,7 @@ class Federation:
         people = population()
         for number in numbers:
             mine = data(number) if data else people.client(number)
-            client = Client(self.house(number), mine, learner, self.said.append)
+            client = Client(self.house(number), lambda plan, mine=mine: mine, learner, self.said.append)
             thread = threading.Thread(target=client.run, daemon=True)
             thread.start()
             self.clients.append(client)
@@ -134,7 +134,7 @@ def federation(folder: Path, *, port: int = 0, stay: bool = False) -> Iterator[F
     certificate, _ = make(folder / "server", ("127.0.0.1",))
     server = Server(folder / "server", fingerprint(certificate.read_text()), stay=stay)
     with ExitStack() as stack:
-        url = stack.enter_context(serving(server, listen("127.0.0.1", port), ("127.0.0.1",)))
+        url = stack.enter_context(serving(server, listen("127.0.0.1", port), "127.0.0.1"))
         here = Federation(server, url, folder)
         try:
             yield here

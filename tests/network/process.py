@@ -28,7 +28,7 @@ def serve(folder: str, port: str, case: str, rounds: str, run: str | None = None
 
 def join(folder: str, number: str) -> None:
     data = population().client(int(number))
-    print(Client(House(Path(folder) / f"client-{number}"), data, learner).run(), flush=True)
+    print(Client(House(Path(folder) / f"client-{number}"), lambda plan: data, learner).run(), flush=True)
 
 
 if __name__ == "__main__":

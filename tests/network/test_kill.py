@@ -65,7 +65,9 @@ def test_server_and_client_are_killed_and_the_bits_are_the_same(case: str, tmp_p
     port = free_port()
     with houses(tmp_path, port) as joined:
         people = population()
-        others = [Client(joined[n], people.client(n), learner) for n in range(1, NUM_CLIENTS)]
+        others = [
+            Client(joined[n], lambda plan, n=n: people.client(n), learner) for n in range(1, NUM_CLIENTS)
+        ]
         threads = [threading.Thread(target=client.run, daemon=True) for client in others]
         for thread in threads:
             thread.start()

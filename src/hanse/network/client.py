@@ -6,9 +6,7 @@ One thread polls, so that the server knows that it lives; another computes and u
 import contextlib
 import hashlib
 import json
-import os
 import queue
-import secrets
 import threading
 import traceback
 from collections.abc import Callable
@@ -27,12 +25,12 @@ from hanse.network.errors import Forbidden, Refused, Unreachable
 from hanse.network.members import Token
 from hanse.network.parties import Party
 from hanse.network.policy import Approvals, Policy
-from hanse.network.signing import Identity
+from hanse.network.signing import Identity, secret_at
 from hanse.network.spool import durably
 from hanse.network.transport import Link, patiently, split
 from hanse.network.wire import WIRE, About, Failure, Join, Joined, News, Plan, Poll, Work
 
-__all__ = ["Client", "House", "check", "join"]
+__all__ = ["Client", "House", "check", "join", "leave", "waiting_plans"]
 
 
 class House:
@@ -53,13 +51,7 @@ class House:
     @property
     def secret(self) -> Key:
         """The root of what nobody else may know."""
-        path = self.folder / "secret"
-        if not path.exists():
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                file.write(secrets.token_bytes(32))
-                file.flush()
-                os.fsync(file.fileno())
-        return Key(path.read_bytes())
+        return secret_at(self.folder / "secret")
 
     @property
     def membership(self) -> dict[str, Any] | None:
@@ -159,7 +151,7 @@ class Client:
 
     Args:
       house: its folder.
-      data: its own; `len` of it is the number of examples.
+      data: gives its own examples, as a plan wants them, or raises InvalidInput; `len` of them counts them.
       bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it.
       say: told in one line what it is doing.
     """
@@ -167,7 +159,7 @@ class Client:
     def __init__(
         self,
         house: House,
-        data: Any,
+        data: Callable[[Plan], Any],
         bind: Callable[[Plan], Any],
         say: Callable[[str], None] = lambda s: None,
     ) -> None:
@@ -333,10 +325,11 @@ class Client:
         plan: Plan = unpack(path.read_bytes(), Plan)
         policy = self._house.policy
         policy.check_plan(plan)
-        policy.check_data(len(self._data))
+        data = self._data(plan)
+        policy.check_data(len(data))
         if policy.approve_plans:
             self._house.approvals.check(plan)
-        party = Party(self._bind(plan), self._data, self._house.secret.fold(work.run))
+        party = Party(self._bind(plan), data, self._house.secret.fold(work.run))
         _recall(folder, party)
         run = _Run(folder, plan, party)
         for line in self._house.audit.lines():
@@ -412,6 +405,12 @@ def _recall(folder: Path, party: Party) -> None:
         committed, forks = unpack(path.read_bytes())
         party.forks.committed = committed
         party.forks.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
+
+
+def waiting_plans(house: House) -> list[Plan]:
+    """The plans that this house was asked for."""
+    found = [path for path in house.folder.glob("runs/*/*") if len(path.name) == 64]
+    return [unpack(path.read_bytes(), Plan) for path in found]
 
 
 def leave(house: House) -> None:

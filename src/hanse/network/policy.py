@@ -112,7 +112,7 @@ class Approvals:
         if plan_digest(plan) in approved:
             return
         last = list(approved.values())[-1] if approved else None
-        news = "\n".join(_difference(last, plan.settings))
+        news = "\n".join(_difference(last, json.loads(plan.settings)))
         raise Forbidden(
             f"the plan {plan_digest(plan)[:16]} waits for approval in this house: hanse approve "
             f"{plan_digest(plan)[:16]}\n{news}"
@@ -122,14 +122,14 @@ class Approvals:
         """Approves a plan; its digest."""
         approved = self._read()
         approved.pop(plan_digest(plan), None)
-        approved[plan_digest(plan)] = dict(plan.settings)
+        approved[plan_digest(plan)] = json.loads(plan.settings)
         self._path.write_text(json.dumps(approved, indent=1))
         return plan_digest(plan)
 
 
 def plan_digest(plan: Plan) -> str:
     """What is approved: all of a plan but the run's name."""
-    return digest((dict(plan.settings), plan.model, plan.feature_shape, plan.num_classes))
+    return digest((plan.settings, plan.model, plan.feature_shape, plan.num_classes))
 
 
 def _difference(before: Any, after: Any) -> Iterable[str]:

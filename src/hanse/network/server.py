@@ -12,9 +12,9 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -27,13 +27,13 @@ from hanse.core.keys import Key
 from hanse.core.program import Program
 from hanse.core.runtime import Record, Watch, drive
 from hanse.core.values import digest, pack
-from hanse.core.work import Memory, PartyId
+from hanse.core.work import PartyId
 from hanse.network.board import Board, Order, Stopped
 from hanse.network.errors import Refused
 from hanse.network.members import Member, Members, Role, Token
 from hanse.network.parties import Party
 from hanse.network.runtime import NetworkRuntime, Patience
-from hanse.network.signing import Speaker, Verifier, public_key
+from hanse.network.signing import Speaker, Verifier, public_key, secret_at
 from hanse.network.spool import Objects, Spool
 from hanse.network.wire import (
     CHUNK_BYTES,
@@ -74,22 +74,41 @@ class Job:
       plan: what clients are told of it; its `run` is filled in.
       begin: where the program stands before its first round.
       program: leads on from a progress.
-      secret: of the server: what transforms must not tell anybody.
-      role: makes the party that plays a role here, from its name and memory.
+      learner: the model, for the roles that the server plays.
+      role: the data of such a role, "server" above all. Raises: InvalidInput: if it holds none.
       num_clients: the run begins once so many have joined.
       patience: how long it waits.
-      environment: of this process, kept with the run.
+      secret: of the server: what transforms must not tell anybody. None: its own, drawn when it was new.
+      settings, environment: kept with the run. None: the plan's settings.
+      conclude: makes the result that is kept, from run, status, progress, records and reason.
+      watch: called after each round.
     """
 
     plan: Plan
     begin: Callable[[], Progress[Any]]
     program: Callable[[Progress[Any]], Program[Progress[Any]]]
-    secret: Key
-    role: Callable[[str, Memory], Party]
+    learner: Any
+    role: Callable[[str], Any]
     num_clients: int
     patience: Patience = Patience()
+    secret: Key | None = None
+    settings: Mapping[str, Any] | None = None
     environment: Mapping[str, str] | None = None
+    conclude: "Conclude" = lambda run, status, progress, records, reason: {
+        "rounds": progress.round,
+        "reason": reason,
+        "params_sha256": digest(progress.state.params),
+    }
     watch: Watch = lambda record: None
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """The settings that are kept."""
+        plain: Mapping[str, Any] = json.loads(self.plan.settings)
+        return plain if self.settings is None else self.settings
+
+
+Conclude: TypeAlias = Callable[[str, str, Progress[Any], tuple[Record, ...], str | None], Mapping[str, Any]]
 
 
 class _Run:
@@ -136,31 +155,32 @@ class _Run:
             known = self.board.wait(time.monotonic() + 3600.0, known)
 
     def _drive(self) -> str:
-        job = self._job
-        with self._server.runs.open(self.name, flush_every_s=0) as store:
-            runtime = NetworkRuntime(
-                self.board,
-                self.spool,
-                self.objects,
-                job.secret,
-                lambda role: job.role(role, store.memory(role)),
-                job.patience,
-            )
+        job, runs = self._job, self._server.runs
+        secret = job.secret or self._server.secret.fold("run", self.name)
+        with runs.open(self.name, flush_every_s=0) as store:
+
+            def role(name: str) -> Party:
+                return Party(job.learner, job.role(name), secret.fold("role", name), store.memory(name))
+
+            runtime = NetworkRuntime(self.board, self.spool, self.objects, secret, role, job.patience)
             saved = store.checkpoint()
+            progress = saved.state if saved else job.begin()
+            status, reason = "completed", None
             try:
-                done = drive(job.program(saved.state if saved else job.begin()), runtime, store, self._watch)
+                progress = drive(job.program(progress), runtime, store, self._watch)
             except Diverged as error:
-                self.result = {"why": str(error)}
-                store.finish("diverged", self.result)
-                return "diverged"
-            self.result = {
-                "rounds": done.round,
-                "stopped": done.stopped,
-                "params_sha256": digest(dict(done.state.params)),
-                "metrics": dict(self.metrics),
-            }
-            store.finish("completed", self.result)
-            return "completed"
+                status, reason = "diverged", str(error)
+                saved = store.checkpoint()
+                progress = saved.state if saved else progress
+            except Stopped:
+                return "interrupted"
+            except Exception as error:
+                store.finish("failed", {"reason": str(error)[:2000]})
+                raise
+            records = runs.records(self.name)
+            self.result = dict(job.conclude(self.name, status, progress, records, reason))
+            store.finish(status, self.result)
+            return status
 
     def _watch(self, record: Record) -> None:
         self.round = record.round
@@ -188,6 +208,7 @@ class Server:
         self.runs = Runs(home / "runs.db")
         self.verifier = Verifier(self.members.key)
         self.joining = Verifier(_own_key)
+        self.secret = secret_at(home / "secret")
         self._led: dict[str, _Run] = {}
         self._heard: dict[PartyId, float] = {}
         self._doing: dict[PartyId, str] = {}
@@ -206,11 +227,11 @@ class Server:
     def lead(self, job: Job, run: str | None = None) -> str:
         """Begins a run, or goes on with one; its name."""
         if run is None:
-            run = self.runs.begin(dict(job.plan.settings), job.environment or {})
+            run = self.runs.begin(job.said, job.environment or {})
         plan = Plan(
             run, *(getattr(job.plan, f) for f in ("settings", "model", "feature_shape", "num_classes"))
         )
-        led = self._led[run] = _Run(self, run, Job(**{**job.__dict__, "plan": plan}))
+        led = self._led[run] = _Run(self, run, replace(job, plan=plan))
         led.start()
         return run
 

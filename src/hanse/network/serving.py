@@ -1,22 +1,26 @@
 """Puts a server on a port, and takes it down again."""
 
 import asyncio
+import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h11
 import uvicorn
+from threadpoolctl import threadpool_limits
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hanse.core.errors import InvalidInput
 from hanse.network import certificates
-from hanse.network.server import Server, application
+from hanse.network.client import House
+from hanse.network.members import Token
+from hanse.network.server import Job, Server, application
 
-__all__ = ["listen", "serving"]
+__all__ = ["join_line", "lead", "listen", "serving"]
 
 HEADERS_S = 20.0
 """Headers that have not arrived by then are given up, however slowly they drip."""
@@ -87,17 +91,108 @@ def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
 
 
 @contextmanager
-def serving(server: Server, bound: socket.socket, hosts: tuple[str, ...]) -> Iterator[str]:
-    """Serves in a thread while this is entered: the URL."""
-    certificate, key = certificates.make(server.home, hosts)
-    web = _uvicorn(server, certificate, key)
+def serving(
+    server: Server, bound: socket.socket, host: str, certificate: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Serves in a thread while this is entered: the URL.
+
+    Args:
+      host: by which clients know it.
+      certificate: and its key; None: its own, made if need be.
+    """
+    web = _uvicorn(server, *(certificate or certificates.make(server.home, (host,))))
     thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, name="https", daemon=True)
     thread.start()
     try:
-        yield f"https://{hosts[0]}:{bound.getsockname()[1]}"
+        yield f"https://{host}:{bound.getsockname()[1]}"
     finally:
         server.stop()
         web.should_exit = True
         thread.join(10.0)
         bound.close()
         server.members.close()
+
+
+def join_line(url: str, token: str, number: int | None) -> str:
+    """What somebody who is invited types."""
+    home = "" if number is None else f" --home hanse-client-{number}"
+    return f"hanse join {url} --token {token}{home} --data FILE"
+
+
+def lead(
+    jobs: Sequence[Job],
+    home: Path,
+    address: tuple[str, int],
+    public: tuple[str, int],
+    *,
+    certificate: tuple[Path, Path] | None = None,
+    shown: Path | None = None,
+    fresh: bool = False,
+    stay: bool = False,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Leads runs with real parties until they have ended: how the last one did.
+
+    A run of the same settings that was interrupted is gone on with.
+
+    Args:
+      jobs: the runs.
+      home: the folder where all is kept; the operator's own key is in its folder "operator".
+      address: where to listen; public: what clients connect to.
+      certificate: and its key, as PEM files; None: its own.
+      shown: the certificate that clients see, where a proxy stands in front.
+      fresh: begin anew even so.
+      stay: go on serving when all have ended.
+      say: told what the operator should read.
+
+    Raises: InvalidInput: if the address is taken.
+    """
+    bound = listen(*address)
+    own = certificate or certificates.make(home, (public[0],))
+    pem = (shown or own[0]).read_text()
+    server = Server(home, certificates.fingerprint(pem), stay=stay)
+    url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
+    with threadpool_limits(1), serving(server, bound, public[0], own):
+        _appoint(server, url, pem)
+        interrupted = {} if fresh else _interrupted(server)
+        names = [server.lead(job, interrupted.pop(_said(job.said), None)) for job in jobs]
+        for name in names:
+            say(f"run {name} is served at {url}")
+        _invite(server, url, max(job.num_clients for job in jobs), say)
+        try:
+            while not server.done.wait(1.0):
+                pass
+        except KeyboardInterrupt:
+            say("stopping; serve the same settings again to go on")
+        server.stop()
+        for name in names:
+            led = server.run(name)
+            say(f"run {name}: {led.status} {json.dumps(led.result) if led.result else ''}".rstrip())
+        return server.run(names[-1]).status
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def _interrupted(server: Server) -> dict[str, str]:
+    """The runs that can be gone on with, by their settings."""
+    return {_said(i.settings): i.run for i in server.runs.infos() if i.status in ("interrupted", "failed")}
+
+
+def _appoint(server: Server, url: str, pem: str) -> None:
+    house = House(server.home / "operator")
+    server.members.appoint("operator", "operator", house.identity.public)
+    about = {"id": "operator", "role": "operator", "number": None, "name": "operator"}
+    house.enter({"url": url, "certificate": pem, **about})
+
+
+def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
+    """Prints a line for each client that is missing."""
+    here, _ = server.members.clients()
+    missing = [number for number in range(num_clients) if number not in here]
+    if missing:
+        say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
+    for number in missing:
+        secret, _ = server.members.invite(number=number)
+        say(f"  {join_line(url, str(Token(server.fingerprint, secret)), number)}")

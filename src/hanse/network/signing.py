@@ -27,9 +27,19 @@ from http_message_signatures import (
 from http_message_signatures.algorithms import ED25519
 
 from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
 from hanse.network.errors import Refused
 
-__all__ = ["SKEW_S", "Identity", "Speaker", "Verifier", "content_digest", "digest_in", "public_key"]
+__all__ = [
+    "SKEW_S",
+    "Identity",
+    "Speaker",
+    "Verifier",
+    "content_digest",
+    "digest_in",
+    "public_key",
+    "secret_at",
+]
 
 COVERED = ("@method", "@path", "@query", "content-digest")
 TAG = "hanse"
@@ -121,12 +131,7 @@ class Identity:
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
-            whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-            with open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
-            whole.rename(path)
+            _write_privately(path, pem)
         return cls.load(path)
 
     @property
@@ -230,3 +235,20 @@ class Verifier:
 def sha256(data: bytes) -> bytes:
     """The SHA-256 of bytes."""
     return hashlib.sha256(data).digest()
+
+
+def secret_at(path: Path) -> Key:
+    """A root of secrets, kept at a path; drawn there if there is none, readable for its owner only."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_privately(path, secrets.token_bytes(32))
+    return Key(path.read_bytes())
+
+
+def _write_privately(path: Path, data: bytes) -> None:
+    whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    whole.rename(path)

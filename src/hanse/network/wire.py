@@ -5,7 +5,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from hanse.core.values import value
-from hanse.core.work import Memory
 
 __all__ = [
     "CHUNK_BYTES",
@@ -44,13 +43,13 @@ class Plan:
 
     Args:
       run: its name.
-      settings: of the experiment, as plain data; what a client approves is the digest of these.
+      settings: of the experiment, in JSON.
       model: the value that binds to examples.
       feature_shape, num_classes: of the examples.
     """
 
     run: str
-    settings: Memory
+    settings: str
     model: Any
     feature_shape: tuple[int, ...]
     num_classes: int | None

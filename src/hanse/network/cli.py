@@ -1,0 +1,330 @@
+"""The commands of real parties, to be hung into `hanse`.
+
+    serve, join, check           begin
+    status, clients, events      look        (operator, observer)
+    invite, revoke, stop, drain  steer       (operator)
+    leave, approve, audit-log    at a client
+
+What turns settings into a run and files into data comes from above, as a `Bridge`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from hanse.core.errors import HanseError, InvalidInput
+
+__all__ = ["Bridge", "add_commands"]
+
+
+class Bridge(Protocol):
+    """What these commands ask of the rest of Hanse."""
+
+    def job(self, file: Path | None, sets: Sequence[str]) -> Any:
+        """The `Job` that settings describe. Raises: InvalidInput."""
+
+    def data(self, what: str, number: int) -> Callable[[Any], Any]:
+        """Opens a client's own data; from a plan, the examples in its shape. Raises: InvalidInput."""
+
+    def bind(self, plan: Any) -> Any:
+        """The learner of a plan. Raises: InvalidInput."""
+
+
+Guard = Callable[[], AbstractContextManager[None]]
+
+Home = Annotated[Path, typer.Option(metavar="FOLDER", help="Where all is kept.")]
+Operator = Annotated[Path, typer.Option("--home", metavar="FOLDER", help="The operator's folder.")]
+OPERATOR = Path(".hanse/server/operator")
+CLIENT = Path(".hanse/client")
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    try:
+        yield
+    except HanseError as error:
+        if os.environ.get("HANSE_DEBUG", "0") != "0":
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, InvalidInput) else 1) from None
+
+
+def add_commands(app: typer.Typer, bridge: Bridge, guard: Guard = _plainly) -> None:
+    """Hangs the commands into an app.
+
+    Args:
+      guard: around each command; turns errors into exit codes.
+    """
+    _add_serve(app, bridge, guard)
+    _add_join(app, bridge, guard)
+    _add_operator(app, guard)
+    _add_house(app, guard)
+
+
+# -- serve -----------------------------------------------------------------------------------------
+
+
+def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
+    @app.command()
+    def serve(
+        file: Annotated[Path | None, typer.Argument(metavar="FILE.toml", show_default=False)] = None,
+        sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+        listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:8443",
+        public: Annotated[
+            str | None, typer.Option(metavar="HOST:PORT", help="What clients connect to, if another.")
+        ] = None,
+        home: Home = Path(".hanse/server"),
+        certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="In place of its own.")] = None,
+        key: Annotated[Path | None, typer.Option(metavar="PEM", help="Of that certificate.")] = None,
+        shown: Annotated[
+            Path | None, typer.Option(metavar="PEM", help="The certificate that a proxy in front shows.")
+        ] = None,
+        clients: Annotated[
+            int | None,
+            typer.Option(min=1, help="Begin once so many have joined; as many as in the settings."),
+        ] = None,
+        silent_s: Annotated[float, typer.Option(help="Give up clients that are silent for so long.")] = 60.0,
+        round_s: Annotated[float, typer.Option(help="The longest that a round may take.")] = 3600.0,
+        over_select: Annotated[
+            float, typer.Option(help="Ask so many times the cohort, count the first; such as 1.3.")
+        ] = 1.0,
+        fresh: Annotated[
+            bool, typer.Option("--fresh", help="Begin a new run, whatever was interrupted.")
+        ] = False,
+        stay: Annotated[bool, typer.Option("--stay", help="Go on serving when the run has ended.")] = False,
+    ) -> None:
+        """Lead a run with real parties; prints what they are to type."""
+        with guard():
+            from dataclasses import replace
+
+            from hanse.network.runtime import Patience
+            from hanse.network.serving import lead
+
+            if (certificate is None) != (key is None):
+                raise InvalidInput("give --certificate and --key together, or neither")
+            job = bridge.job(file, sets or ())
+            job = replace(
+                job, patience=Patience(silent_s, round_s, over_select), num_clients=clients or job.num_clients
+            )
+            ended = lead(
+                [job],
+                home,
+                _address(listen),
+                _address(public or listen),
+                certificate=(certificate, key) if certificate and key else None,
+                shown=shown,
+                fresh=fresh,
+                stay=stay,
+                say=typer.echo,
+            )
+            if ended not in ("completed",):
+                raise typer.Exit(130 if ended == "interrupted" else 1)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:8443")
+    return host.strip("[]"), int(port)
+
+
+# -- join ------------------------------------------------------------------------------------------
+
+
+def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
+    @app.command()
+    def join(
+        url: Annotated[str | None, typer.Argument(metavar="https://HOST:PORT", show_default=False)] = None,
+        token: Annotated[str | None, typer.Option(help="From the operator; good once.")] = None,
+        data: Annotated[str | None, typer.Option(metavar="FILE", help="This client's own data.")] = None,
+        home: Home = CLIENT,
+        name: Annotated[str, typer.Option(help="What the operator sees.")] = "",
+        check: Annotated[bool, typer.Option("--check", help="Try everything, join nothing.")] = False,
+    ) -> None:
+        """Take part with one's own data; without address, where one has joined before."""
+        with guard():
+            from hanse.network.client import Client, House
+            from hanse.network.client import join as enter
+            from hanse.network.members import Token
+
+            house = House(home)
+            if check:
+                _check(house, bridge, url, token, data)
+                return
+            if url is not None:
+                if token is None and house.membership is None:
+                    raise InvalidInput("a --token is due, which the operator sends; it is good once")
+                if token is not None:
+                    enter(house, url, Token.parse(token), name)
+            kept = house.membership
+            if kept is None:
+                raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+            if data is None:
+                raise InvalidInput("--data is due: a file of this client's own examples")
+            opened = bridge.data(data, kept["number"] or 0)
+
+            def say(what: str) -> None:
+                typer.echo(f"{kept['name']}: {what}")
+
+            try:
+                ended = Client(house, opened, bridge.bind, say).run()
+            except KeyboardInterrupt:
+                ended = "stopped; join again with the same --home"
+            typer.echo(f"{kept['name']}: {ended}")
+
+
+def _check(house: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None) -> None:
+    from hanse.network.client import check
+    from hanse.network.members import Token
+
+    if url is None or token is None:
+        raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --data ... --check")
+    plans = check(house, url, Token.parse(token))
+    typer.echo("network, certificate, versions, invitation: fine")
+    for plan in plans:
+        house.policy.check_plan(plan)
+        learner = bridge.bind(plan)
+        typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
+        if data is not None:
+            examples = bridge.data(data, 0)(plan)
+            house.policy.check_data(len(examples))
+            from hanse.core.keys import Key
+
+            learner.objective(learner.init(Key.from_seed(0)), examples)
+            typer.echo(f"run {plan.run}: {len(examples)} examples suit it")
+    typer.echo("nothing was joined; the token is still good")
+
+
+# -- the operator ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _link(home: Path) -> Iterator[Any]:
+    from hanse.network.client import House
+
+    link = House(home).link()
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def _add_operator(app: typer.Typer, guard: Guard) -> None:
+    @app.command()
+    def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+        """Show how the runs of a server stand."""
+        with guard(), _link(home) as link:
+            found = link.plain("GET", "/v1/status")
+            if as_json:
+                typer.echo(json.dumps(found))
+                return
+            typer.echo(f"{found['clients']} clients, {found['open_invitations']} open invitations")
+            for run in found["runs"]:
+                metrics = ", ".join(f"{name} {value:.4g}" for name, value in run["metrics"].items())
+                typer.echo(
+                    f"run {run['run']}: {run['status']}, round {run['round']}, {run['doing']}; {metrics}"
+                )
+
+    @app.command()
+    def clients(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+        """List who has joined a server."""
+        with guard(), _link(home) as link:
+            found = link.plain("GET", "/v1/clients")
+            if as_json:
+                typer.echo(json.dumps(found))
+                return
+            for m in found:
+                heard = "never heard" if m["silent_s"] is None else f"heard {m['silent_s']:.0f} s ago"
+                typer.echo(f"{m['id']:12} {m['role']:9} {m['state']:8} {m['name']:24} {heard}  {m['doing']}")
+
+    @app.command()
+    def events(home: Operator = OPERATOR, limit: Annotated[int, typer.Option(min=1)] = 100) -> None:
+        """Show what happened at a server: who joined, failed, was refused, and why."""
+        with guard(), _link(home) as link:
+            for e in link.plain("GET", "/v1/events", params={"limit": limit}):
+                when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"]))
+                typer.echo(f"{when} {e['who']}: {e['what']}")
+
+    @app.command()
+    def invite(
+        home: Operator = OPERATOR,
+        role: Annotated[str, typer.Option(help="client, observer or operator.")] = "client",
+        name: Annotated[str, typer.Option(help="What the new one is called.")] = "",
+    ) -> None:
+        """Invite one more; prints what he is to type."""
+        with guard(), _link(home) as link:
+            from hanse.network.serving import join_line
+            from hanse.network.wire import Invitation, Invited
+
+            asked = Invitation.model_validate({"role": role, "name": name})
+            invited = link.ask("POST", "/v1/invitations", Invited, asked)
+            typer.echo(join_line(link.url, invited.token, invited.number))
+
+    @app.command()
+    def revoke(client: str, home: Operator = OPERATOR) -> None:
+        """End a membership at once, by id, number or name."""
+        with guard(), _link(home) as link:
+            from urllib.parse import quote
+
+            said = link.plain("POST", f"/v1/clients/{quote(client, safe='')}/revoke")
+            typer.echo(f"{said['revoked']} is revoked")
+
+    @app.command()
+    def stop(run: str, home: Operator = OPERATOR) -> None:
+        """Stop a run where it is; serving it again goes on with it."""
+        with guard(), _link(home) as link:
+            link.plain("POST", f"/v1/runs/{run}/stop")
+
+    @app.command()
+    def drain(run: str, home: Operator = OPERATOR) -> None:
+        """Stop a run after the round that it is in."""
+        with guard(), _link(home) as link:
+            link.plain("POST", f"/v1/runs/{run}/drain")
+
+
+# -- at a client -----------------------------------------------------------------------------------
+
+
+def _add_house(app: typer.Typer, guard: Guard) -> None:
+    @app.command()
+    def leave(home: Home = CLIENT) -> None:
+        """Withdraw consent: the server is told, and this client is not asked again."""
+        with guard():
+            from hanse.network.client import House
+            from hanse.network.client import leave as part
+
+            part(House(home))
+            typer.echo("left; it is recorded on both sides")
+
+    @app.command()
+    def approve(plan: str, home: Home = CLIENT) -> None:
+        """Approve a plan, by the beginning of its digest."""
+        with guard():
+            from hanse.network.client import House, waiting_plans
+            from hanse.network.policy import plan_digest
+
+            house = House(home)
+            found = [p for p in waiting_plans(house) if plan_digest(p).startswith(plan)]
+            if len({plan_digest(p) for p in found}) != 1:
+                raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
+            typer.echo(f"approved {house.approvals.approve(found[0])}")
+
+    @app.command("audit-log")
+    def audit_log(home: Home = CLIENT) -> None:
+        """Read, and verify, what left this house."""
+        with guard():
+            from hanse.network.audit import AuditLog
+
+            last = ""
+            for line in AuditLog(home / "audit.jsonl").lines():
+                when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["at"]))
+                about = {k: v for k, v in line.items() if k not in ("n", "at", "what", "before", "hash")}
+                typer.echo(f"{line['n']:6} {when} {line['what']}: {json.dumps(about)}")
+                last = line["hash"]
+            typer.echo(f"whole; the last line's hash is {last or 'none'}")
