@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -23,7 +23,9 @@ from hanse.core.runtime import Led, Record, Watch
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.learners import Model
 from hanse.simulation import Devices
-from hanse.store import RunInfo, Runs, RunStore
+
+if TYPE_CHECKING:
+    from hanse.store import RunInfo, Runs, RunStore
 
 __all__ = [
     "Session",
@@ -120,7 +122,7 @@ def resume(
 class Session:
     """A run that is about to be performed here, or to be gone on with."""
 
-    def __init__(self, ready: Prepared, kept: RunStore | None, records: tuple[Record, ...] = ()) -> None:
+    def __init__(self, ready: Prepared, kept: "RunStore | None", records: tuple[Record, ...] = ()) -> None:
         self.experiment = ready.experiment
         self.run = None if kept is None else kept.run
         self._ready, self._kept, self._records = ready, kept, list(records)
@@ -182,7 +184,7 @@ def started(experiment: Experiment, *, store: str | Path | None) -> Iterator[Ses
         if store is None:
             yield Session(ready, None)
             return
-        runs = Runs(store)
+        runs = _runs(store)
         settings = {"experiment": experiment.settings(), "data_sha256": ready.population.fingerprint}
         kept = stack.enter_context(runs.open(runs.begin(settings, environment())))
         yield Session(ready, kept)
@@ -215,16 +217,23 @@ def is_kept(store: str | Path) -> bool:
     return "://" in str(store) or Path(store).exists()
 
 
-def existing(store: str | Path) -> Runs:
+def existing(store: str | Path) -> "Runs":
     """A store that is there. Raises: StoreError: if it is not."""
     if not is_kept(store):
         raise StoreError(
             f"no runs are kept at {store} yet; begin one with `hanse run`, or name another --store"
         )
+    return _runs(store)
+
+
+def _runs(store: str | Path) -> "Runs":
+    """A store, loaded only where one is wanted: it takes longer than all the rest."""
+    from hanse.store import Runs
+
     return Runs(store)
 
 
-def _experiment_of(info: RunInfo, data: Dataset | FederatedData | None) -> Experiment:
+def _experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Experiment:
     settings: Mapping[str, Any] = info.settings["experiment"]
     if data is None and settings["data"].get(IN_PYTHON):
         raise InvalidInput(
@@ -240,7 +249,7 @@ def _experiment_of(info: RunInfo, data: Dataset | FederatedData | None) -> Exper
         ) from wrong
 
 
-def _check_same_data(info: RunInfo, ready: Prepared) -> None:
+def _check_same_data(info: "RunInfo", ready: Prepared) -> None:
     due, given = info.settings["data_sha256"], ready.population.fingerprint
     if due != given:
         raise InvalidInput(
