@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,19 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.tensors import Array, Tensors, dot, frozen, l2_norm, tree_map
 from hanse.core.work import Everything, Space
-from hanse.learners import Model, least_squares, logistic, softmax
+from hanse.learners import (
+    Model,
+    dual,
+    elastic_net,
+    hinge_svm,
+    least_squares,
+    linear_svm,
+    logistic,
+    softmax,
+)
+from hanse.learners.engines import Engine, jax_engine, torch_engine
+from hanse.learners.networks import char_lstm, cnn, mlp
+from hanse.learners.own import jax_model, torch_module
 
 NUM_FEATURES = 5
 NUM_EXAMPLES = 23
@@ -26,15 +40,18 @@ class Case:
     num_classes: int | None
     same: float = 1e-10
     """Relative difference between two ways to compute the same."""
+    feature_shape: tuple[int, ...] = (NUM_FEATURES,)
+    engine: str = "numpy"
+    """What has to be installed."""
 
     @property
     def learner(self) -> Learner:
-        return self.model.bind((NUM_FEATURES,), self.num_classes)
+        return self.model.bind(self.feature_shape, self.num_classes)
 
     def examples(self, n: int = NUM_EXAMPLES) -> Examples:
         rng = KEY.fold("examples", n).rng()
         y = rng.integers(self.num_classes, size=n) if self.num_classes else rng.normal(size=n)
-        return Examples(rng.normal(size=(n, NUM_FEATURES)), y)
+        return Examples(rng.normal(size=(n, *self.feature_shape)), y)
 
     def random(self, name: str) -> Tensors:
         """Values in the shapes of the parameters."""
@@ -42,6 +59,50 @@ class Case:
         return tree_map(
             lambda v: np.asarray(rng.normal(size=v.shape).astype(v.dtype)), self.learner.init(KEY)
         )
+
+
+@dataclass(frozen=True)
+class TextCase(Case):
+    """Features are characters; and so are labels, unless there are classes."""
+
+    def examples(self, n: int = NUM_EXAMPLES) -> Examples:
+        rng = KEY.fold("text", n).rng()
+        x = rng.integers(6, size=(n, *self.feature_shape))
+        return Examples(x, rng.integers(self.num_classes, size=n) if self.num_classes else (x + 1) % 6)
+
+
+def own_module() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Linear(NUM_FEATURES, 6), nn.Tanh(), nn.Linear(6, 4)).double()
+
+
+def own_init(key: Any) -> Any:
+    import jax
+
+    shapes = {"hidden": [(NUM_FEATURES, 6), (6,)], "output": [(6, 4), (4,)]}
+    draw = {name: [jax.random.normal(key, shape) for shape in pair] for name, pair in shapes.items()}
+    return {name: {"w": weights, "b": bias} for name, (weights, bias) in draw.items()}
+
+
+def own_apply(params: Any, x: Any) -> Any:
+    import jax.numpy as jnp
+
+    hidden = jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"])
+    return hidden @ params["output"]["w"] + params["output"]["b"]
+
+
+def network_cases(on: Engine) -> dict[str, Case]:
+    name, double = on.module, {"engine": on, "dtype": "float64"}
+    small = cnn((2, 3), kernel=3, hidden=4, **double)
+    lstm = char_lstm(6, embedding=3, hidden=4, **double)
+    return {
+        f"{name} mlp": Case(mlp((6, 4), **double), 4, engine=name),
+        f"{name} mlp, l2": Case(mlp((6,), l2=0.3, **double), None, engine=name),
+        f"{name} cnn": Case(small, 3, engine=name, feature_shape=(5, 4)),
+        f"{name} char_lstm": TextCase(lstm, None, engine=name),
+        f"{name} char_lstm of classes": TextCase(replace(lstm, l2=0.3, layers=1), 3, engine=name),
+    }
 
 
 CASES = {
@@ -52,12 +113,32 @@ CASES = {
     "softmax": Case(softmax(dtype="float64"), 4),
     "softmax, l2": Case(softmax(0.3, dtype="float64"), 4),
     "softmax, no intercept": Case(softmax(0.3, intercept=False, dtype="float64"), 2),
+    "linear_svm": Case(linear_svm(0.3, dtype="float64"), 2),
+    "hinge_svm": Case(hinge_svm(0.3, dtype="float64"), 2),
+    "elastic_net": Case(elastic_net(0.2, least_squares(0.3, dtype="float64"), smoothing=0.1), None),
+    "elastic_net of softmax": Case(elastic_net(0.2, softmax(dtype="float64"), smoothing=0.1), 4),
+    "dual": Case(dual(logistic(0.3, intercept=False, dtype="float64")), 2),
+}
+
+CASES |= network_cases(jax_engine()) | network_cases(torch_engine())
+CASES |= {
+    "jax_model": Case(jax_model(own_init, own_apply, l2=0.3, dtype="float64"), 4, engine="jax"),
+    "torch_module": Case(torch_module(own_module, l2=0.3), 4, engine="torch"),
 }
 
 
-each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-CLASSIFIERS = {name: case for name, case in CASES.items() if case.num_classes}
-each_classifier = pytest.mark.parametrize("case", CLASSIFIERS.values(), ids=CLASSIFIERS.keys())
+def each(cases: dict[str, Case]) -> pytest.MarkDecorator:
+    def marks(case: Case) -> list[pytest.MarkDecorator]:
+        missing = find_spec(case.engine) is None
+        return [pytest.mark.skip(f"{case.engine} is not installed")] if missing else []
+
+    params = [pytest.param(case, id=name, marks=marks(case)) for name, case in cases.items()]
+    return pytest.mark.parametrize("case", params)
+
+
+each_case = each(CASES)
+each_case_of_reals = each({name: case for name, case in CASES.items() if type(case) is Case})
+each_classifier = each({name: case for name, case in CASES.items() if case.num_classes})
 
 
 def assert_same(a: Tensors, b: Tensors, rtol: float) -> None:
@@ -262,26 +343,27 @@ def test_the_update_is_the_callers_own(case: Case) -> None:
 
 @dataclass(frozen=True)
 class Projected(Space):
-    """Three coordinates: weights along fixed directions. Biases stay where they are."""
+    """Three coordinates: the first weights along fixed directions. All else stays where it is."""
 
     params: Tensors
+    moves: str
     directions: Array
 
     @classmethod
     def of(cls, params: Tensors) -> "Projected":
-        rng = KEY.fold("directions").rng()
-        return cls(params, rng.normal(size=(*params["weights"].shape, 3)))
+        moves = next(name for name in params if "w" in name)
+        return cls(params, moves, KEY.fold("directions").rng().normal(size=(*params[moves].shape, 3)))
 
     def zero(self) -> Tensors:
         return {"z": np.zeros(3)}
 
     def expand(self, coordinates: Tensors) -> Tensors:
         still = {name: np.zeros_like(value) for name, value in self.params.items()}
-        return {**still, "weights": self.directions @ coordinates["z"]}
+        return {**still, self.moves: self.directions @ coordinates["z"]}
 
     def pullback(self, gradient: Tensors) -> Tensors:
-        axes = gradient["weights"].ndim
-        return {"z": np.tensordot(gradient["weights"], self.directions, axes)}
+        slope = gradient[self.moves]
+        return {"z": np.tensordot(slope, self.directions, slope.ndim)}
 
 
 @each_case
@@ -321,7 +403,7 @@ Spoil = Callable[[Examples], Examples]
 def _with_feature(value: float) -> Spoil:
     def spoil(data: Examples) -> Examples:
         x = data.x.copy()
-        x[3, 2] = value
+        x.reshape(len(x), -1)[3, 2] = value
         return replace(data, x=x)
 
     return spoil
@@ -330,13 +412,13 @@ def _with_feature(value: float) -> Spoil:
 UNUSABLE: dict[str, tuple[Spoil, str]] = {
     "nan": (_with_feature(np.nan), "row 3, column 2.*nan"),
     "inf": (_with_feature(-np.inf), "row 3, column 2.*-inf"),
-    "wrong features": (lambda d: replace(d, x=d.x[:, 1:]), "4 features"),
+    "wrong features": (lambda d: replace(d, x=d.x[:, 1:]), r"examples of \d+ features"),
     "empty": (lambda d: d.take(np.arange(0)), "no examples"),
     "labels by the table": (lambda d: replace(d, y=d.y[:, None]), r"\(23, 1\)"),
 }
 
 
-@each_case
+@each_case_of_reals
 @pytest.mark.parametrize(("spoil", "message"), UNUSABLE.values(), ids=UNUSABLE.keys())
 def test_unusable_examples_are_refused(case: Case, spoil: Spoil, message: str) -> None:
     learner, params, data = case.learner, case.random("params"), spoil(case.examples())

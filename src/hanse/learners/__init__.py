@@ -6,7 +6,24 @@
 {'weights': (64, 10), 'bias': (10,)}
 """
 
+from hanse.learners.cox import cox
+from hanse.learners.duals import dual
+from hanse.learners.elastic_net import elastic_net
 from hanse.learners.model import Model, batches
 from hanse.learners.numpy import least_squares, logistic, softmax
+from hanse.learners.objective import objective
+from hanse.learners.svm import hinge_svm, linear_svm
 
-__all__ = ["Model", "batches", "least_squares", "logistic", "softmax"]
+__all__ = [
+    "Model",
+    "batches",
+    "cox",
+    "dual",
+    "elastic_net",
+    "hinge_svm",
+    "least_squares",
+    "linear_svm",
+    "logistic",
+    "objective",
+    "softmax",
+]
