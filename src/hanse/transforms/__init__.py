@@ -10,7 +10,7 @@
 
 What is decided in several of them is a value too: whose a random draw is (`per_client()`, `per_round()`),
 what has a range of its own (`per_tensor()`, `per_block(size)`), what becomes of what is left out
-(`remember()`, `forget()`).
+(`remember()`, `forget()`). `wire_bytes` tells what a chain makes of a model.
 """
 
 from hanse.transforms.cast import cast
@@ -33,6 +33,7 @@ from hanse.transforms.ranges import Over, per_block, per_tensor
 from hanse.transforms.residuals import Residual, forget, remember
 from hanse.transforms.rotate import rotate
 from hanse.transforms.sign import sign
+from hanse.transforms.sizes import WireSize, wire_bytes
 from hanse.transforms.subsample import subsample
 from hanse.transforms.top_k import top_k
 
@@ -42,6 +43,7 @@ __all__ = [
     "Layout",
     "Over",
     "Residual",
+    "WireSize",
     "cast",
     "clip",
     "deflate",
@@ -63,4 +65,5 @@ __all__ = [
     "train_a",
     "train_b",
     "train_both",
+    "wire_bytes",
 ]

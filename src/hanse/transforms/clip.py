@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from hanse.core.chain import Plan, Stage, Transform
 from hanse.core.errors import CompositionError, InvalidInput
 from hanse.core.keys import Keys
@@ -25,11 +27,10 @@ class clip(Transform):
     Runs at: client (encode). Commutes with sums.
     Reveals: nothing more than the reducer does.
     Spec: real -> real with l2_bound = max_norm.
-    Raises: CompositionError: if given values that are not real numbers.
+    Raises: CompositionError: if given values that are not real numbers, or integers.
     References: Abadi et al., "Deep learning with differential privacy", CCS 2016, arXiv 1607.00133,
       Algorithm 1; per client: McMahan et al., ICLR 2018, arXiv 1710.06963.
 
-    >>> import numpy as np
     >>> from hanse.core.keys import Keys
     >>> stage = clip(1.0)(Spec.of({"w": np.zeros(2)}))
     >>> part, _ = stage.encode(None, Part({"w": np.array([3.0, 4.0])}), {}, Keys.from_seed(0))
@@ -46,6 +47,12 @@ class clip(Transform):
     def __call__(self, spec: Spec) -> Stage:
         if spec.kind != "real":
             raise CompositionError(f"{self} needs real numbers, these are {spec.kind}: put it first")
+        whole = [name for name, tensor in spec.tensors.items() if np.dtype(tensor.dtype).kind != "f"]
+        if whole:
+            raise CompositionError(
+                f"{self} needs real numbers, {whole[0]!r} is {spec.tensors[whole[0]].dtype}: scaled down it "
+                "would be cut off; send it as a part of its own"
+            )
         bound = self.max_norm if spec.l2_bound is None else min(self.max_norm, spec.l2_bound)
 
         def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Any]:

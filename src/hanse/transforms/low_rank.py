@@ -22,27 +22,47 @@ __all__ = ["Factors", "Layout", "low_rank", "out_first", "out_last", "train_a", 
 
 
 class Layout(ABC):
-    """As which matrix a convolution's kernel counts."""
+    """How tensors of two dimensions or more are seen as matrices of inputs x outputs."""
 
     @abstractmethod
-    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Rows and columns of a tensor of two dimensions or more."""
+    def matrix(self, tensor: Array) -> Array:
+        """A tensor as a matrix."""
 
+    @abstractmethod
+    def tensor(self, matrix: Array, shape: tuple[int, ...]) -> Array:
+        """And back."""
 
-@value
-class out_last(Layout):
-    """Outputs are the last dimension (in x w x h x out, as in JAX): (in w h) x out."""
-
-    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        return math.prod(shape[:-1]), shape[-1]
+    @abstractmethod
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns of the matrix of a tensor of this shape."""
 
 
 @value
 class out_first(Layout):
-    """Outputs are the first dimension (out x in x w x h, as in PyTorch): out x (in w h)."""
+    """Outputs are the first dimension, out x in x h x w, as in PyTorch and in Hanse's own networks."""
 
-    def matrix(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        return shape[0], math.prod(shape[1:])
+    def matrix(self, tensor: Array) -> Array:
+        return tensor.reshape(tensor.shape[0], -1).T
+
+    def tensor(self, matrix: Array, shape: tuple[int, ...]) -> Array:
+        return matrix.T.reshape(shape)
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return math.prod(shape[1:]), shape[0]
+
+
+@value
+class out_last(Layout):
+    """Outputs are the last dimension, in x w x h x out, as in the paper and in JAX's libraries."""
+
+    def matrix(self, tensor: Array) -> Array:
+        return tensor.reshape(-1, tensor.shape[-1])
+
+    def tensor(self, matrix: Array, shape: tuple[int, ...]) -> Array:
+        return matrix.reshape(shape)
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        return math.prod(shape[:-1]), shape[-1]
 
 
 class Factors(ABC):
@@ -92,9 +112,13 @@ class _Matrix:
     """A tensor as a matrix, and the rank that its update is restricted to."""
 
     full: Fixed
+    layout: Layout
     rows: int
     columns: int
     rank: int
+
+    def tensor(self, matrix: Array) -> Array:
+        return self.layout.tensor(matrix, self.full.shape)
 
     def shape(self, factor: str) -> tuple[int, int]:
         return (self.rows, self.rank) if factor == "A" else (self.rank, self.columns)
@@ -103,7 +127,7 @@ class _Matrix:
         return sum(math.prod(self.shape(factor)) for factor in factors.trained)
 
     def draw(self, factor: str, key: Key) -> Array:
-        """Entries of variance 1/d, so that the d rows of A, or columns of B, have unit length."""
+        """Normal, of such variance that the columns of A, or the rows of B, have unit length on average."""
         normal = key.fold(factor).rng().standard_normal(self.shape(factor), np.float32)
         length = math.sqrt(self.rows if factor == "A" else self.columns)
         return (normal / np.float32(length)).astype(self.full.dtype, copy=False)
@@ -133,15 +157,14 @@ class _Products(Space):
     def expand(self, coordinates: Tensors) -> Tensors:
         self._at = at = {**self._fixed, **coordinates}
         products = {
-            name: (at[f"{name}.A"] @ at[f"{name}.B"]).reshape(matrix.full.shape)
-            for name, matrix in self._matrices.items()
+            name: matrix.tensor(at[f"{name}.A"] @ at[f"{name}.B"]) for name, matrix in self._matrices.items()
         }
         return {**{name: v for name, v in coordinates.items() if name in self._whole}, **products}
 
     def pullback(self, gradient: Tensors) -> Tensors:
         back = {name: gradient[name] for name in self._whole}
         for name, matrix in self._matrices.items():
-            slope = gradient[name].reshape(matrix.rows, matrix.columns)
+            slope = matrix.layout.matrix(gradient[name])
             if f"{name}.A" in self._start:
                 back[f"{name}.A"] = slope @ self._at[f"{name}.B"].T
             if f"{name}.B" in self._start:
@@ -153,18 +176,19 @@ class _Products(Space):
 class low_rank(Transform):
     """Each matrix's update is a product of a random matrix and a trained one, of low rank.
 
-        H = A B,   A: rows x rank, B: rank x columns
+        H = A B,   H: inputs x outputs, A: inputs x rank, B: rank x outputs
 
-    The client trains B itself; only B travels, and A follows from a key. Exactly one of `rank` and
-    `fraction` is given. Vectors, and matrices that would not become smaller, travel whole.
+    The client trains B itself; only B travels, and A follows from a key. A convolution's kernel counts as a
+    matrix of (in h w) x out. Vectors, and matrices that would not become smaller, travel whole. Exactly one
+    of `rank` and `fraction` is given.
 
     Args:
       rank: of each matrix's update.
-      fraction: of each matrix's full rank, min(rows, columns); at least 1.
+      fraction: of each matrix's full rank, min(inputs, outputs); at least 1.
       factors: `train_b()`, `train_a()` or `train_both()`.
       drawn: `per_client()`; `per_round()` lets all clients train in the same space, so that the factors
         they send can be summed.
-      kernels: `out_last()` or `out_first()`: how convolutions lay out their kernels.
+      layout: `out_first()` or `out_last()`: which dimension of a tensor counts outputs.
     Runs at: client (within), server (open; drawn per round: decode).
     Reveals: every contribution to the server; drawn per round, what the reducer reveals of the factors.
     Spec: real -> real, factors named "w.A" and "w.B" in place of "w"; no l2_bound; summable if drawn per
@@ -175,14 +199,14 @@ class low_rank(Transform):
 
     >>> stage = low_rank(2)(Spec.of({"w": np.zeros((6, 5)), "b": np.zeros(5)}))
     >>> {name: tensor.shape for name, tensor in stage.out.tensors.items()}
-    {'b': (5,), 'w.B': (2, 5)}
+    {'b': (5,), 'w.B': (2, 6)}
     """
 
     rank: int | None = None
     fraction: float | None = None
     factors: Factors = train_b()
     drawn: Drawn = per_client()
-    kernels: Layout = out_last()
+    layout: Layout = out_first()
 
     def __post_init__(self) -> None:
         if (self.rank is None) == (self.fraction is None):
@@ -214,7 +238,7 @@ class low_rank(Transform):
             },
         }
 
-        def drawn(key: Key, wanted: Sequence[str]) -> dict[str, Array]:
+        def begin(key: Key, wanted: Sequence[str]) -> dict[str, Array]:
             """These factors of each matrix, as training begins."""
             return {
                 f"{name}.{factor}": matrix.draw(factor, key.fold(name))
@@ -225,16 +249,16 @@ class low_rank(Transform):
             }
 
         def within(key: Key) -> Space:
-            start = drawn(key, self.factors.trained)
-            return _Products(matrices, {**whole, **rest}, drawn(key, self.factors.fixed), start)
+            start = begin(key, self.factors.trained)
+            return _Products(matrices, {**whole, **rest}, begin(key, self.factors.fixed), start)
 
         def undo(key: Key, values: Tensors) -> Tensors:
-            return _Products(matrices, {**whole, **rest}, drawn(key, self.factors.fixed), {}).expand(values)
+            return _Products(matrices, {**whole, **rest}, begin(key, self.factors.fixed), {}).expand(values)
 
         return drawn_stage(self.drawn, spec, out, undo, linear=self.factors.linear, within=within)
 
     def _matrix(self, tensor: Fixed) -> _Matrix:
-        rows, columns = self.kernels.matrix(tensor.shape)
+        rows, columns = self.layout.sizes(tensor.shape)
         full = min(rows, columns)
         rank = self.rank if self.rank is not None else math.ceil((self.fraction or 0) * full)
-        return _Matrix(tensor, rows, columns, max(1, min(rank, full)))
+        return _Matrix(tensor, self.layout, rows, columns, max(1, min(rank, full)))

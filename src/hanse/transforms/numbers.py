@@ -29,7 +29,7 @@ class Fixed:
         return size
 
 
-def fixed(transform: Transform, tensors: Mapping[str, TensorSpec]) -> dict[str, Fixed]:
+def fixed(transform: Transform | str, tensors: Mapping[str, TensorSpec]) -> dict[str, Fixed]:
     """The shapes. Raises: CompositionError: if one is bound only by the message."""
     shapes: dict[str, Fixed] = {}
     for name, tensor in tensors.items():
