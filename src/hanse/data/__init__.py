@@ -6,9 +6,15 @@
 (10, 1438, (64,))
 """
 
+from hanse.data.custom import custom
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
 from hanse.data.delimited import csv
 from hanse.data.groups import by_key, regions
+from hanse.data.idx import idx, mnist
+from hanse.data.libraries import hugging_face, scikit_learn
+from hanse.data.libsvm import libsvm
+from hanse.data.npz import npz
+from hanse.data.parquet import parquet
 from hanse.data.partitions import Assignment, Partition, dirichlet, iid, shards
 from hanse.data.population import FederatedData, from_clients, generated, own_test, partitioned
 from hanse.data.skews import (
@@ -21,6 +27,8 @@ from hanse.data.skews import (
     quantity,
 )
 from hanse.data.sources import RowWise, Source
+from hanse.data.tables import Tabular
+from hanse.data.text import text
 
 __all__ = [
     "Assignment",
@@ -30,23 +38,33 @@ __all__ = [
     "RowWise",
     "Sizes",
     "Source",
+    "Tabular",
     "TrainTest",
     "arrays",
     "by_key",
     "csv",
+    "custom",
     "digits",
     "dirichlet",
     "feature_noise",
     "feature_shards",
     "from_clients",
     "generated",
+    "hugging_face",
+    "idx",
     "iid",
     "labels_per_client",
+    "libsvm",
     "log_normal",
+    "mnist",
+    "npz",
     "own_test",
+    "parquet",
     "partitioned",
     "power_law",
     "quantity",
     "regions",
+    "scikit_learn",
     "shards",
+    "text",
 ]

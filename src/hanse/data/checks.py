@@ -35,8 +35,7 @@ def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -
     if num_classes is None:
         _check_finite(examples.y, "label", whose)
     else:
-        in_sequences = examples.y.ndim == 2 and examples.y.shape == examples.x.shape
-        check_labels(examples.y, num_classes, whose=whose, in_sequences=in_sequences)
+        check_labels(examples.y, num_classes, whose=whose)
 
 
 def _check_finite(values: Array, noun: str, whose: str) -> None:
@@ -72,21 +71,21 @@ def _check_table(table: Array, whose: str) -> None:
             )
 
 
-def check_labels(labels: Array, num_classes: int, *, whose: str, in_sequences: bool = False) -> None:
-    """Labels are one integer a row (or a step of a sequence), from 0 to `num_classes`, exclusive.
+def check_labels(labels: Array, num_classes: int, *, whose: str) -> None:
+    """Labels are one integer a row, from 0 to `num_classes`, exclusive.
 
     Raises: InvalidInput: if not, naming the first row that is wrong.
     """
-    if (labels.ndim != 1 and not in_sequences) or labels.dtype.kind not in "biu":
+    if labels.ndim != 1 or labels.dtype.kind not in "biu":
         raise InvalidInput(
             f"{whose}: labels of shape {labels.shape} and dtype {labels.dtype}; classes are one "
             "integer a row: write labels.ravel().astype(int), or leave num_classes out for real targets"
         )
     wrong = (labels < 0) | (labels >= num_classes)
     if wrong.any():
-        row, *step = (int(i) for i in np.argwhere(wrong)[0])
+        row = int(wrong.argmax())
         raise InvalidInput(
-            f"{whose}: the label in row {row} is {labels[row, *step]}; {num_classes} classes are the "
+            f"{whose}: the label in row {row} is {labels[row]}; {num_classes} classes are the "
             f"integers 0 to {num_classes - 1}: renumber them with "
             "numpy.unique(labels, return_inverse=True)[1], "
             f"or write num_classes={int(labels.max()) + 1}"

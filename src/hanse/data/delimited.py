@@ -117,7 +117,7 @@ class csv(Tabular):
         if not cells:
             raise InvalidInput(f"{path} is empty; give a line of column names and at least 1 row")
         names = tuple(cell.strip() or f"column {i}" for i, cell in enumerate(cells, start=1))
-        sought = self.label or self.target
+        sought = self.label or next(iter(self.targets), None)
         if sought is not None and sought not in names and any(_is_number(name) for name in names):
             raise InvalidInput(
                 f"{path}: the first line holds data, not names ({', '.join(names[:4])}, ...); name the "

@@ -27,7 +27,7 @@ class Rows:
 
     Args:
       file: its name.
-      columns: (n,) float64 (missing: NaN) or text (missing: empty), by name.
+      columns: (n,) float64 (missing: NaN) or text (missing: empty), or (n, ...) numbers, by name.
       lines: (n,) where each row stands.
       noun: what `lines` counts.
     """
@@ -73,7 +73,8 @@ class Tabular(Dataset):
     Args:
       path: of the file.
       label: the column that says the class, in words or numbers.
-      target: instead of `label`, the column of the number to predict.
+      target: instead of `label`, the column of the number to predict; or several, such as the time and
+        event of a survival model.
       key: the column that says whose the row is (a hospital, a user); `by_key()` makes these the clients.
       drop: columns to leave out.
       categorical: columns of words, though they may look like numbers.
@@ -86,7 +87,7 @@ class Tabular(Dataset):
     path: str
     label: str | None = None
     _: KW_ONLY
-    target: str | None = None
+    target: str | tuple[str, ...] | None = None
     key: str | None = None
     drop: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
@@ -103,7 +104,7 @@ class Tabular(Dataset):
                 f"label is {self.label!r} and target is {self.target!r}; give one: label for classes, target "
                 "for a number to predict"
             )
-        roles = [name for name in (self.label, self.target, self.key, *self.drop) if name is not None]
+        roles = [name for name in (self.label, *self.targets, self.key, *self.drop) if name is not None]
         twice = [name for name in roles if roles.count(name) > 1]
         if twice:
             raise InvalidInput(f"column {twice[0]!r} is given two roles; give it one")
@@ -125,6 +126,13 @@ class Tabular(Dataset):
         return assembled(self, train, test)
 
     @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns of numbers to predict."""
+        if isinstance(self.target, str):
+            return (self.target,)
+        return self.target or ()
+
+    @property
     def as_words(self) -> tuple[str, ...]:
         """Columns that are read as text, whatever they look like."""
         return tuple(name for name in (self.label, self.key, *self.categorical) if name is not None)
@@ -133,7 +141,7 @@ class Tabular(Dataset):
 def assembled(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
     """Examples out of rows. Raises: InvalidInput: naming file, row and column."""
     _check_columns(what, train)
-    names = [name for name in train.columns if name not in (what.label, what.target, what.key, *what.drop)]
+    names = [name for name in train.columns if name not in (what.label, *what.targets, what.key, *what.drop)]
     if not names:
         raise InvalidInput(f"{train.file} has no column left for features; drop fewer")
     for name in names:
@@ -158,12 +166,17 @@ def assembled(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
 
 def _check_columns(what: Tabular, rows: Rows) -> None:
     known = rows.columns
-    for option in ("label", "target", "key"):
-        _check_column(getattr(what, option), option, rows)
-    for option in ("drop", "categorical"):
-        for name in getattr(what, option):
+    options = {
+        "label": (what.label,),
+        "target": what.targets,
+        "key": (what.key,),
+        "drop": what.drop,
+        "categorical": what.categorical,
+    }
+    for option, names in options.items():
+        for name in names:
             _check_column(name, option, rows)
-    if what.label is None and what.target is None:
+    if what.label is None and not what.targets:
         raise InvalidInput(
             f"{rows.file}: which column is to be learnt? Write label = ... for classes or target = ... for a "
             f"number; the columns are {', '.join(known)}"
@@ -197,13 +210,27 @@ def _examples(what: Tabular, rows: Rows, names: list[str], classes: tuple[str, .
             f"{rows.file} has no column {missing[0]!r}, which {what.path} has; "
             f"{nearest(missing[0], rows.columns)}"
         )
-    x = as_table({name: rows.columns[name] for name in names})
+    x = _features(rows, names)
     keys = None if what.key is None else _words(rows, what.key)
     if what.label is not None:
         y = classes_of(_words(rows, what.label), classes, _place(rows, what.label))
         return TrainTest(Examples(x, y), None, len(classes), keys=keys, classes=classes)
-    assert what.target is not None
-    return TrainTest(Examples(x, _numbers(rows, what.target)), None, keys=keys)
+    targets = [_numbers(rows, name) for name in what.targets]
+    y = targets[0] if isinstance(what.target, str) else np.column_stack(targets)
+    return TrainTest(Examples(x, y), None, keys=keys)
+
+
+def _features(rows: Rows, names: list[str]) -> Array:
+    """A table; or a column of arrays, such as images or embeddings, itself."""
+    arrays = [name for name in names if rows.columns[name].ndim > 1]
+    if not arrays:
+        return as_table({name: rows.columns[name] for name in names})
+    if len(names) > 1:
+        raise InvalidInput(
+            f"{rows.file}: column {arrays[0]!r} holds arrays, and there are others beside it; drop it, or "
+            f"them: drop = {[name for name in names if name != arrays[0]]}"
+        )
+    return rows.columns[arrays[0]]
 
 
 def _place(rows: Rows, name: str) -> Callable[[int], str]:

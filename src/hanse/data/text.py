@@ -1,0 +1,125 @@
+"""Plain text by speaker: plays, interviews, chats."""
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import KW_ONLY
+from os import fspath
+
+import numpy as np
+
+from hanse.core.errors import InvalidInput
+from hanse.core.learner import Examples
+from hanse.core.tensors import Array
+from hanse.core.values import value
+from hanse.data.checks import check_fraction
+from hanse.data.datasets import Dataset, TrainTest
+from hanse.data.files import text_lines
+
+__all__ = ["text"]
+
+BLANK = re.compile(r"\n[ \t]*\n\s*")
+NAME = re.compile(r"([^\n:]{1,60}):[ \t]*(?:\n|$)")
+OTHER = 127
+"""The code of whatever is no ASCII character."""
+
+
+@value
+class text(Dataset):
+    """Characters to predict, each from those before it, in a text by speaker; .gz is unpacked.
+
+    The format: speeches are parted by blank lines; the first line of a speech is the speaker's name and a
+    colon. A paragraph without a name goes on with the speaker before.
+
+        First Citizen:
+        Before we proceed any further, hear me speak.
+
+        All:
+        Speak, speak.
+
+    What a speaker says is joined, speech by speech, and cut into sequences of characters. Features are
+    `length` characters as ASCII codes, labels the character that follows each of them; accents are
+    dropped, and other characters have the code 127. Each speaker is a key, so `by_key()` makes a client of
+    each; the end of what he says is for testing. Who says too little for one sequence is left out.
+
+    Args:
+      path: of the file.
+      length: characters in a sequence.
+      test_fraction: of each speaker's sequences, the last ones, held out.
+      encoding: of the text.
+    Raises: InvalidInput: if nobody's name is found, or nobody says enough.
+    References: McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-efficient learning of deep
+      networks from decentralized data", AISTATS 2017, arXiv 1602.05629, section 3 (Shakespeare by role;
+      the last 20% of a role's lines test).
+    """
+
+    path: str
+    _: KW_ONLY
+    length: int = 80
+    test_fraction: float = 0.2
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", fspath(self.path))
+        if self.length < 1:
+            raise InvalidInput(f"length is {self.length}; write at least 1 character")
+        check_fraction(self.test_fraction)
+
+    def load(self) -> TrainTest:
+        """Reads the file; speakers are in the order of their names."""
+        with text_lines(self.path, self.encoding) as file:
+            said = _by_speaker(file.read().replace("\r\n", "\n"))
+        if not said:
+            raise InvalidInput(
+                f'{self.path}: no speaker was found; a speech begins with a line such as "HAMLET:", after a '
+                "blank line"
+            )
+        sequences = {name: _sequences(_codes(words), self.length) for name, words in sorted(said.items())}
+        sequences = {name: cut for name, cut in sequences.items() if len(cut)}
+        if not sequences:
+            longest = max(map(len, said.values()))
+            raise InvalidInput(
+                f"{self.path}: nobody says more than {longest} characters; write "
+                f"length={max(1, longest - 1)} or less"
+            )
+        num_test = {name: int(self.test_fraction * len(cut)) for name, cut in sequences.items()}
+        train, keys = _joined({name: cut[: len(cut) - num_test[name]] for name, cut in sequences.items()})
+        test, test_keys = _joined({name: cut[len(cut) - num_test[name] :] for name, cut in sequences.items()})
+        return TrainTest(
+            train,
+            test if len(test) else None,
+            keys=keys,
+            test_keys=test_keys if len(test) else None,
+        )
+
+
+def _by_speaker(whole: str) -> Mapping[str, str]:
+    """All that each speaker says, each speech ended by a new line."""
+    said: dict[str, list[str]] = {}
+    speaker = None
+    for paragraph in BLANK.split(whole.strip()):
+        found = NAME.match(paragraph)
+        if found is not None:
+            speaker, paragraph = found[1].strip(), paragraph[found.end() :]
+        if speaker is not None and paragraph:
+            said.setdefault(speaker, []).append(paragraph + "\n")
+    return {name: "".join(speeches) for name, speeches in said.items()}
+
+
+def _codes(words: str) -> Array:
+    plain = "".join(c for c in unicodedata.normalize("NFKD", words) if not unicodedata.combining(c))
+    codes = np.array([ord(c) for c in plain], np.int32)
+    return np.where(codes < OTHER, codes, OTHER).astype(np.uint8)
+
+
+def _sequences(codes: Array, length: int) -> Array:
+    """(n, length + 1) each sequence and the character after it."""
+    starts = np.arange(0, len(codes) - length, length)
+    return np.asarray(codes[starts[:, None] + np.arange(length + 1)])
+
+
+def _joined(sequences: Mapping[str, Array]) -> tuple[Examples, Array]:
+    """All sequences, and whose each is."""
+    keys = np.repeat(list(sequences), [len(cut) for cut in sequences.values()])
+    cut = np.concatenate(list(sequences.values()))
+    return Examples(cut[:, :-1].astype(np.int64), cut[:, 1:].astype(np.int64)), keys
