@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from hanse.network.runtime import Patience
 from hanse.network.server import Job, Server
 from hanse.network.serving import listen, serving
 from hanse.network.wire import Plan
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import Clients, Devices, Simulation, ideal
 from hanse.transforms import quantize, random_mask
 
 KEYS = Keys.from_seed(7)
@@ -54,11 +54,11 @@ def program(algorithm: Algorithm[Any], rounds: int, progress: Progress[Any]) -> 
     return training(algorithm, progress, KEYS.public, rounds=rounds, evaluate=evaluation(learner()))
 
 
-def simulated(algorithm: Algorithm[Any], rounds: int) -> str:
+def simulated(algorithm: Algorithm[Any], rounds: int, devices: Devices = ideal()) -> str:
     """The digest of the parameters that the simulation ends with."""
     store = InMemory()
     clients = Clients(learner(), population(), KEYS, store.memory)
-    runtime = Simulation(clients, NUM_CLIENTS, KEYS)
+    runtime = Simulation(clients, NUM_CLIENTS, KEYS, devices)
     return digest(dict(drive(program(algorithm, rounds, begin(algorithm)), runtime, store).state.params))
 
 
@@ -100,14 +100,12 @@ class Federation:
             join(house, self.url, Token(self.server.fingerprint, secret))
         return house
 
-    def enter(
-        self, numbers: Sequence[int] = range(NUM_CLIENTS), data: Callable[[int], Any] | None = None
-    ) -> None:
+    def enter(self, numbers: Sequence[int] = range(NUM_CLIENTS), kind: type[Client] = Client) -> None:
         """Starts clients in threads."""
         people = population()
         for number in numbers:
-            mine = data(number) if data else people.client(number)
-            client = Client(self.house(number), lambda plan, mine=mine: mine, learner, self.said.append)
+            mine = people.client(number)
+            client = kind(self.house(number), lambda plan, mine=mine: mine, learner, self.said.append)
             thread = threading.Thread(target=client.run, daemon=True)
             thread.start()
             self.clients.append(client)

@@ -210,7 +210,7 @@ class Board:
             why = f": {verdict.why}" if verdict is not None and verdict.why else ""
             raise Refused(410, "late", f"ticket {ticket} is closed{why}; thank you, and go on")
         if order.party != party:
-            raise Refused(403, "not-yours", f"ticket {ticket} is not held by {party}", who=str(party))
+            raise Refused(403, "not-yours", f"ticket {ticket} is not held by {party}", who=f"c{party}")
         return order
 
     def arrive(self, ticket: int) -> None:

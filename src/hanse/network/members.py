@@ -133,6 +133,10 @@ class Members:
         """The key of somebody who ever joined."""
         return self._keys.get(id)
 
+    def find(self, id: str) -> Member | None:
+        """Whoever ever joined under this id."""
+        return self._members.get(id)
+
     def admit(self, id: str, roles: tuple[Role, ...]) -> Member:
         """A member in good standing, in one of these roles. Raises: Refused."""
         member = self._members.get(id)

@@ -83,6 +83,7 @@ class NetworkRuntime(Runtime):
       secret: of the server.
       role: makes the party that plays a role here, such as "server"; with its recalled memory.
       patience: how long to wait.
+      note: told who was not counted, and why.
       max_message_bytes: of messages whose size is not known beforehand.
     """
 
@@ -94,8 +95,10 @@ class NetworkRuntime(Runtime):
         secret: Key,
         role: Callable[[str], Party],
         patience: Patience = Patience(),
+        note: Callable[[str, str], None] = lambda who, what: None,
         max_message_bytes: int = 1 << 30,
     ) -> None:
+        self._note = note
         self._board, self._spool, self._objects = board, spool, objects
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
         self.desk = Coordinator(0, secret)
@@ -233,7 +236,9 @@ class NetworkRuntime(Runtime):
             dropped |= {t: "it was too late" for t in still if t not in counted and t not in dropped}
         arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
         collected = self.desk.fold(command, arrived, dropped)
-        self._verdicts |= {drop.ticket: Verdict(False, drop.reason) for drop in collected.dropped}
+        for drop in collected.dropped:
+            self._verdicts[drop.ticket] = Verdict(False, drop.reason)
+            self._note(f"client {drop.party}", f"ticket {drop.ticket} is not counted: {drop.reason}")
         self._board.close(t for t in asked if not self.desk.is_open(t))
         return collected
 

@@ -7,6 +7,7 @@ bounds; only then is its body read, and parsed only after its digest was checked
 import asyncio
 import hashlib
 import json
+import math
 import threading
 import time
 import traceback
@@ -61,6 +62,9 @@ M = TypeVar("M", bound=BaseModel)
 
 BODY_S = 60.0
 """A body that has not arrived by then is given up."""
+
+BLAME_S = 60.0
+"""The same offence of the same member is noted once in so many seconds."""
 
 FAREWELL_S = 5.0
 """How long a server that is done waits for its clients to hear of it."""
@@ -162,7 +166,9 @@ class _Run:
             def role(name: str) -> Party:
                 return Party(job.learner, job.role(name), secret.fold("role", name), store.memory(name))
 
-            runtime = NetworkRuntime(self.board, self.spool, self.objects, secret, role, job.patience)
+            runtime = NetworkRuntime(
+                self.board, self.spool, self.objects, secret, role, job.patience, self._note
+            )
             saved = store.checkpoint()
             progress = saved.state if saved else job.begin()
             status, reason = "completed", None
@@ -181,6 +187,9 @@ class _Run:
             self.result = dict(job.conclude(self.name, status, progress, records, reason))
             store.finish(status, self.result)
             return status
+
+    def _note(self, who: str, what: str) -> None:
+        self._server.members.note(who, f"run {self.name}: {what}")
 
     def _watch(self, record: Record) -> None:
         self.round = record.round
@@ -218,6 +227,7 @@ class Server:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.strangers: Counter[str] = Counter()
         """Refused requests of nobody that belongs, by code."""
+        self._blamed: dict[str, float] = {}
         self.over = self._leaving = False
         self.done = threading.Event()
         """Set when all runs have ended and their clients were told."""
@@ -294,6 +304,17 @@ class Server:
         """Members changed."""
         for led in self._led.values():
             led.board.changed()
+
+    def blame(self, who: str, what: str) -> None:
+        """Remembers who offended, but not how often: nobody may fill the disk."""
+        member = self.members.find(who)
+        name = who if member is None else member.name
+        now = time.monotonic()
+        if now - self._blamed.get(f"{name} {what}", -math.inf) > BLAME_S:
+            if len(self._blamed) > 10_000:
+                self._blamed.clear()
+            self._blamed[f"{name} {what}"] = now
+            self.members.note(name, what)
 
     # -- for clients ---------------------------------------------------------------------------
 
@@ -504,7 +525,7 @@ def application(server: Server) -> FastAPI:
         if error.who is None:
             server.strangers[error.code] += 1
         elif error.code not in ("offset", "busy"):
-            server.members.note(error.who, f"refused: {error}")
+            server.blame(error.who, f"refused: {error}")
         problem = Problem(code=error.code, why=error.why, offset=getattr(error, "offset", None))
         body = problem.model_dump(exclude_none=True)
         return JSONResponse(body, error.status, headers={"Connection": "close"} if _unread(request) else {})
@@ -567,7 +588,9 @@ def application(server: Server) -> FastAPI:
         order = led.board.order(caller.number, ticket)
         length = _length(request, CHUNK_BYTES)
         who = caller.member.name
-        if not 0 < size <= order.limit_bytes or not 0 <= offset <= size or offset + length > size:
+        if not 0 <= offset <= offset + length <= size:
+            raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size}", who=who)
+        if not 0 < size <= order.limit_bytes:
             why = f"a message of {size} bytes; at most {order.limit_bytes} are due"
             led.board.fail(ticket, f"refused: {why}")
             raise Refused(413, "too-large", why, who=who)

@@ -1,0 +1,261 @@
+"""What hostile clients and strangers send is refused, they are named, and the round goes on."""
+
+import hashlib
+import os
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
+from test_kill import Process, free_port
+
+from hanse.core.party import Message
+from hanse.core.values import pack, unpack
+from hanse.network import serving, transport
+from hanse.network.client import Client
+from hanse.network.errors import Refused
+from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
+from hanse.network.transport import Link
+from hanse.network.wire import About, News, Poll, Received
+from hanse.simulation import Devices
+
+LIAR = NUM_CLIENTS - 1
+
+
+def changed(change: Callable[[dict[str, Any], Any], Any]) -> Callable[[bytes], bytes]:
+    """A message whose update or weight is another."""
+
+    def lie(data: bytes) -> bytes:
+        message: Message = unpack(data, Message)
+        part: Any = message.parts["update"]
+        values = {name: v.copy() for name, v in part.values.items()}
+        return pack(replace(message, parts={"update": change(values, part) or replace(part, values=values)}))
+
+    return lie
+
+
+def put(value: float) -> Callable[[bytes], bytes]:
+    return changed(lambda values, part: values["weights"].__setitem__((0, 0), value))
+
+
+LIES: dict[str, Callable[[bytes], bytes]] = {
+    "wrong names": changed(lambda values, part: values.update(extra=values.pop("bias"))),
+    "shape": changed(lambda values, part: values.update(bias=np.zeros(11, values["bias"].dtype))),
+    "dtype": changed(lambda values, part: values.update(bias=values["bias"].astype(np.int64))),
+    "not finite": put(np.nan),
+    "is not finite": put(np.inf),
+    "weight 1000000000000.0": changed(lambda values, part: replace(part, weight=1e12)),
+    "weight -1": changed(lambda values, part: replace(part, weight=-1.0)),
+    "weight nan": changed(lambda values, part: replace(part, weight=float("nan"))),
+    "weight True": changed(lambda values, part: replace(part, weight=True)),
+    "not a packed value": lambda data: data[:-9],
+    "a header of": lambda data: b"\xff" * 8 + data[8:],
+    "too-large": lambda data: data + bytes(200_000),
+    "under ticket": lambda data: pack(replace(unpack(data, Message), ticket=10**6)),
+    "where a Message is due": lambda data: pack(1),
+    "the parts": lambda data: pack(replace(unpack(data, Message), parts={})),
+    "no attribute": lambda data: pack(replace(unpack(data, Message), parts=3)),
+}
+
+
+class Liar(Client):
+    """A member that follows the protocol, but for what it sends."""
+
+    lies = iter(())
+
+    def _upload(self, run: Any, work: Any, message: bytes) -> None:
+        super()._upload(run, work, next(self.lies)(message))  # type: ignore[call-overload]
+
+
+class Without(Devices):
+    """Devices of which one always drops out."""
+
+    def duration_s(self, party: Any, key: Any) -> float | None:
+        return None if party == LIAR else 1.0
+
+
+def test_a_liar_is_named_each_time_and_the_model_is_that_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Liar, "lies", iter(LIES.values()))
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, len(LIES)))
+        here.enter(range(LIAR))
+        here.enter([LIAR], kind=Liar)
+        result = here.end(run, 60)
+        assert result["params_sha256"] == simulated(FED_AVG, len(LIES), Without())
+        assert [r.abandoned for r in here.records] == [None] * (len(LIES) + 1)
+        assert [r.usage.dropped for r in here.records] == [0] + [1] * len(LIES)
+        blamed = [line for line in here.events().splitlines() if line.startswith(f"client {LIAR}: run")]
+        assert len(blamed) == len(LIES)
+        for why, line in zip(LIES, blamed, strict=True):
+            assert why in line or (why == "too-large" and "at most" in line)
+
+
+def test_a_weight_of_zero_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = changed(lambda values, part: replace(part, weight=0.0))
+    monkeypatch.setattr(Liar, "lies", iter([nothing, nothing]))
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, 2))
+        here.enter(range(LIAR))
+        here.enter([LIAR], kind=Liar)
+        assert here.end(run)["rounds"] == 2
+
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+def code(act: Callable[[], Any]) -> str:
+    with pytest.raises(Refused) as caught:
+        act()
+    return caught.value.code
+
+
+def ask(link: Link) -> News:
+    return link.ask("POST", "/v1/work", News, Poll(wait_s=0))
+
+
+def test_only_members_are_heard_once_and_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport.Link, "_set_clock", lambda self, response: None)
+    with federation(tmp_path, stay=True) as here, ExitStack() as stack:
+
+        def linked(identity: Identity, key_id: str) -> Link:
+            return stack.enter_context(closing(Link(here.url, pem, identity, key_id)))
+
+        house = here.house(0)
+        pem = house.membership["certificate"]  # type: ignore[index]
+        link = linked(house.identity, "c0")
+        assert ask(link).work == []
+        assert code(lambda: ask(linked(Identity.generate(), "c0"))) == "unsigned"
+        assert code(lambda: ask(linked(house.identity, "c77"))) == "unsigned"
+        late = Identity.load(house.folder / "key.pem")
+        late.offset_s = -120.0
+        assert code(lambda: ask(linked(late, "c0"))) == "skewed"
+        late.offset_s = 120.0
+        assert code(lambda: ask(linked(late, "c0"))) == "skewed"
+        assert code(lambda: link.plain("GET", "/v1/status")) == "role"
+        assert code(lambda: link.plain("POST", "/v1/invitations")) == "role"
+        signed = house.identity.sign("c0", "POST", here.url + "/v1/work", sha256(b"{}"))
+        monkeypatch.setattr(link, "_signed", lambda *about: signed)
+        poll = Poll(wait_s=0)
+        assert code(lambda: link.ask("POST", "/v1/work", News, poll)) == "corrupted"  # a body of its own
+        assert code(lambda: link.ask("POST", "/v1/work", News, poll)) == "replayed"
+        here.server.part("c0", "revoked")
+        assert code(lambda: ask(linked(house.identity, "c0"))) == "revoked"
+        assert "client 0: refused: this request was received before (replayed)" in here.events()
+        assert here.server.strangers["unsigned"] >= 2
+
+
+def test_a_signature_fits_one_request_only() -> None:
+    clock = [1000.0]
+    identity = Identity.generate()
+    verifier = Verifier(lambda key_id: public_key(identity.public), lambda: clock[0])
+    identity.offset_s = 1000.0 - time.time() + 0.5
+    headers = {
+        k.lower(): v for k, v in identity.sign("c0", "PUT", "https://a/v1/x?y=1", sha256(b"z")).items()
+    }
+    for method, url in (
+        ("POST", "https://a/v1/x?y=1"),
+        ("PUT", "https://a/v1/x?y=2"),
+        ("PUT", "https://a/v1/w?y=1"),
+    ):
+        with pytest.raises(Refused, match="not signed"):
+            verifier.verify(method, url, headers)
+    other = {**headers, "content-digest": content_digest(sha256(b"other"))}
+    with pytest.raises(Refused, match="not signed"):
+        verifier.verify("PUT", "https://a/v1/x?y=1", other)
+    assert verifier.verify("PUT", "https://server/v1/x?y=1", headers).key_id == "c0"
+    with pytest.raises(Refused, match="received before"):
+        verifier.verify("PUT", "https://a/v1/x?y=1", headers)
+    clock[0] += 61
+    with pytest.raises(Refused, match="61 s behind"):
+        verifier.verify("PUT", "https://a/v1/x?y=1", headers)
+
+
+def test_nobody_answers_for_another(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, 1))
+        links = [here.house(n).link() for n in range(NUM_CLIENTS)]
+        work = links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0]
+        assert code(lambda: links[1].upload(run, work.ticket, b"mine")) == "not-yours"
+        assert code(lambda: links[0].upload(run, work.ticket + 1000, b"mine")) == "late"
+        assert code(lambda: links[0].upload("nowhere", work.ticket, b"mine")) == "no-run"
+        path = f"/v1/runs/{run}/tickets/{work.ticket}/message"
+        whole = {"sha256": hashlib.sha256(b"whole").hexdigest(), "size": 5}
+        ask_for = lambda data, **more: links[0]._send("PUT", path, data, {**whole, **more})  # noqa: E731
+        assert ask_for(b"wh", offset=0).json() == {"offset": 2, "durable": False}
+        assert code(lambda: ask_for(b"ole", offset=4)) == "wrong"
+        assert code(lambda: ask_for(b"le", offset=3)) == "offset"
+        assert links[0].ask("GET", path, Received, params=whole) == Received(offset=2, durable=False)
+        assert code(lambda: ask_for(b"XXX", offset=2)) == "corrupted"
+        links[0].upload(run, work.ticket, b"whole")
+        links[0].upload(run, work.ticket, b"whole")
+        assert code(lambda: links[0].upload(run, work.ticket, b"other")) == "answered"
+        for link in links:
+            link.close()
+        assert "client 1: refused" in here.events()
+
+
+def tls(port: int) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port)))
+
+
+def memory_kb(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0])
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads memory from /proc")
+def test_junk_of_strangers_costs_no_memory(tmp_path: Path) -> None:
+    port = free_port()
+    server = Process("serve", tmp_path, port, "fed_avg", 1)
+    try:
+        server.until("run")
+        before = memory_kb(server.process.pid)
+        most = before
+        for head in ("Content-Length: 1073741824", "Transfer-Encoding: chunked"):
+            with tls(port) as line:
+                line.sendall(f"POST /v1/work HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n".encode())
+                block, sent = bytes(1 << 20), 0
+                try:
+                    while sent < 1 << 30:
+                        line.sendall(block)
+                        sent += len(block)
+                        most = max(most, memory_kb(server.process.pid))
+                except OSError:
+                    pass  # it hung up, as it should
+                assert sent < 1 << 28
+        assert most - before < 16 * 1024
+        url = f"https://127.0.0.1:{port}"
+        with closing(Link(url, certificate(tmp_path), Identity.generate(), "c0")) as link:
+            assert link.ask("GET", "/v1/about", About).wire == [1]
+    finally:
+        server.kill()
+
+
+def certificate(folder: Path) -> str:
+    return (folder / "server" / "certificate.pem").read_text()
+
+
+def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEADERS_S", 0.5)
+    with federation(tmp_path) as here, tls(int(here.url.rpartition(":")[2])) as line:
+        line.settimeout(5.0)
+        began = time.monotonic()
+        line.sendall(b"GET /v1/about HTTP/1.1\r\n")
+        with pytest.raises((OSError, AssertionError)):  # noqa: PT012
+            while time.monotonic() - began < 5:
+                line.sendall(b"X-A: b\r\n")
+                time.sleep(0.05)
+                assert not line.pending() or line.recv(1)
+        assert time.monotonic() - began < 4
+        assert here.house(0).membership
