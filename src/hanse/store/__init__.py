@@ -1,0 +1,6 @@
+"""Where runs are kept: settings, rounds, checkpoints, journals and memories, in one SQLite file."""
+
+from hanse.store.run import RunStore
+from hanse.store.runs import RunInfo, Runs
+
+__all__ = ["RunInfo", "RunStore", "Runs"]

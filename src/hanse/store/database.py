@@ -1,0 +1,152 @@
+"""The file that runs are kept in: connections, transactions, its version, and what can go wrong."""
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect, make_url, select
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from hanse.core.errors import InvalidInput, StoreError
+from hanse.store.tables import version
+
+__all__ = ["HEAD", "Database"]
+
+HEAD = "0001"
+"""The version of the tables that this code reads and writes: the last of `migrations`."""
+
+BUSY_TIMEOUT_S = 30.0
+"""How long a transaction waits while other processes write."""
+
+PAGE_BYTES = 16384
+"""Tensors are written faster than on pages of 4 KiB, and small rows no slower."""
+
+_REMEDIES = {
+    "SQLITE_FULL": "no space is left there: free some, then resume; what was written before is unharmed",
+    "SQLITE_READONLY": "it is read-only: make it and its folder writable, or copy it to where you may write",
+    "SQLITE_CANTOPEN": "it can't be opened: is it a folder, or may this user not write there?",
+    "SQLITE_PERM": "this user may not open it",
+    "SQLITE_BUSY": f"other processes have kept it busy for {BUSY_TIMEOUT_S:g} s: try again, or use one each",
+    "SQLITE_NOTADB": "it is something else, not a store: write another path",
+    "SQLITE_CORRUPT": "it is damaged: restore it from a copy, or start a new one",
+    "SQLITE_IOERR": "the disk refused to read or write: is it full, removed or broken?",
+    "SQLITE_TOOBIG": "a value is larger than SQLite can hold",
+}
+
+
+class Database:
+    """An SQLite file in WAL mode. A connection is opened for each use, so none is left behind.
+
+    Args:
+      where: its path (parent folders are made), or an SQLAlchemy URL such as "sqlite:///runs.db".
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        self.path = Path(str(_url(where).database)).resolve()
+        self._engine = self._connecting("NORMAL")
+        self._durable = self._connecting("FULL")
+        with self.explained():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._engine.connect() as connection:
+                if _version(connection) != HEAD:
+                    self._upgrade()
+
+    def _connecting(self, synchronous: str) -> Engine:
+        engine = create_engine(
+            URL.create("sqlite", database=str(self.path)),
+            poolclass=NullPool,
+            connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        )
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: sqlite3.Connection, record: object) -> None:
+            connection.isolation_level = None  # SQLAlchemy begins, so that reads see one snapshot too
+            try:
+                self._check_ours(connection)
+                connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file only
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA synchronous={synchronous}")
+                connection.execute("PRAGMA secure_delete=FAST")  # zeros only where it writes anyway
+                connection.execute("PRAGMA foreign_keys=ON")
+            except BaseException:
+                connection.close()
+                raise
+
+        @event.listens_for(engine, "begin")
+        def begin(connection: Connection) -> None:
+            connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+        return engine
+
+    def _check_ours(self, connection: sqlite3.Connection) -> None:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if names and version.name not in names:
+            raise StoreError(f"{self.path} holds other tables: write a path of its own for the store")
+
+    def _upgrade(self) -> None:
+        from hanse.store import migrations
+
+        with self._engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
+            if _version(connection) == HEAD:  # another process was faster
+                return
+            try:
+                migrations.upgrade(connection)
+            except StoreError as error:
+                raise StoreError(f"{self.path}: {error}") from None
+
+    def connect(self, *, durable: bool = False) -> Connection:
+        """A connection to hold on to. Durable: a commit has reached the disk when it returns."""
+        with self.explained():
+            return (self._durable if durable else self._engine).connect()
+
+    @contextlib.contextmanager
+    def begin(self, connection: Connection | None = None) -> Iterator[Connection]:
+        """A transaction. Whatever may write begins by writing, or else it may find the file busy."""
+        with self.explained():
+            if connection is None:
+                with self._engine.begin() as own:
+                    yield own
+            else:
+                with connection.begin():
+                    yield connection
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turns the database's errors into a StoreError that says what to do."""
+        try:
+            yield
+        except DBAPIError as error:
+            raise self._explain(error.orig) from None
+        except (sqlite3.Error, OSError) as error:
+            raise self._explain(error) from None
+
+    def _explain(self, error: BaseException | None) -> StoreError:
+        name = getattr(error, "sqlite_errorname", "")
+        remedies = [remedy for code, remedy in _REMEDIES.items() if name.startswith(code)]
+        return StoreError(
+            f"the store {self.path}: " + (f"{remedies[0]} ({error})" if remedies else str(error))
+        )
+
+
+def _url(where: str | Path) -> URL:
+    if "://" not in str(where):
+        return URL.create("sqlite", database=str(where))
+    try:
+        url = make_url(str(where))
+    except ArgumentError as error:
+        raise InvalidInput(
+            f"{where!r} is no database URL ({error}); write a path such as .hanse/runs.db"
+        ) from None
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:") or url.query:
+        raise InvalidInput(
+            f"runs can't be kept in {url!r} yet; write the path of a file, such as .hanse/runs.db"
+        )
+    return url
+
+
+def _version(connection: Connection) -> Any:
+    there = inspect(connection).has_table(version.name)
+    return connection.scalar(select(version.c.version_num)) if there else None

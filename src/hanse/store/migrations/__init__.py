@@ -1,0 +1,33 @@
+"""Changes to the tables, one file each, so that runs outlive the versions that made them.
+
+A change gets a file in `versions/` whose `down_revision` is the last one before, and its number
+becomes `hanse.store.database.HEAD`. There are no ways back: keep a copy of the store instead.
+"""
+
+from pathlib import Path
+
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from hanse.core.errors import StoreError
+
+__all__ = ["scripts", "upgrade"]
+
+scripts = ScriptDirectory(str(Path(__file__).parent))
+
+
+def upgrade(connection: Connection, to: str = "head") -> None:
+    """Brings the tables up to a version, in the transaction of the caller, who has begun it.
+
+    Raises: StoreError: if they are of a version that this Hanse does not know.
+    """
+    context = MigrationContext.configure(connection)
+    now = context.get_current_revision()
+    if now is not None and now not in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(f"its tables are of version {now}, which this Hanse does not know: upgrade Hanse")
+    with Operations.context(context):
+        for script in reversed(list(scripts.iterate_revisions(to, now or "base"))):
+            script.module.upgrade()
+    context.stamp(scripts, to)

@@ -1,0 +1,269 @@
+"""The rows of one run: how what a `Store` keeps is laid out in the tables."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+
+from hanse.core.errors import InvalidInput, StoreError
+from hanse.core.program import Usage
+from hanse.core.runtime import Checkpoint, Entry, Record
+from hanse.core.values import fields, pack
+from hanse.core.work import Memory, PartyId
+from hanse.store.database import Database
+from hanse.store.objects import Address, Hashed, Kept, Writing, batches, read, read_value, to_json
+from hanse.store.tables import checkpoints, journal, memories, rounds, runs
+
+__all__ = ["Lost", "Rows", "Unwritten", "load_checkpoint", "load_records"]
+
+_CHECKPOINT = select(checkpoints.c.value, checkpoints.c.tensors).where(
+    checkpoints.c.run == bindparam("of_run")
+)
+_SAVE_FIRST = insert(checkpoints)
+_SAVE = update(checkpoints).where(checkpoints.c.run == bindparam("of_run"))
+_JOURNAL = (
+    select(journal.c.value, journal.c.tensors)
+    .where(journal.c.run == bindparam("of_run"))
+    .order_by(journal.c.position)
+)
+_APPEND = insert(journal)
+_EMPTY = delete(journal).where(journal.c.run == bindparam("of_run"))
+_RECORDS = select(rounds).where(rounds.c.run == bindparam("of_run")).order_by(rounds.c.position)
+_RECORD = insert(rounds)
+_USAGE = {f.name: rounds.c[f.name].type.python_type for f in fields(Usage)}
+_MEMORIES = (
+    select(memories.c.party, memories.c.value)
+    .where(memories.c.run == bindparam("of_run"))
+    .where(memories.c.party.in_(bindparam("parties", expanding=True)))
+)
+_REMEMBER_FIRST = insert(memories)
+_REMEMBER = (
+    update(memories)
+    .where(memories.c.run == bindparam("of_run"))
+    .where(memories.c.party == bindparam("of_party"))
+)
+_TAKE = (
+    update(runs)
+    .where(runs.c.number == bindparam("of_run"))
+    .where(runs.c.revision == bindparam("of_revision"))
+)
+
+
+class Lost(StoreError):
+    """Another process has taken the run over: this one must not write any more."""
+
+
+@dataclass
+class Unwritten:
+    """What a store was given and the database has not: the last checkpoint, and the journal after it."""
+
+    checkpoint: Checkpoint | None = None
+    records: list[Record] = field(default_factory=list)
+    memories: dict[PartyId, Memory] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.checkpoint is not None or bool(self.entries)
+
+
+class Rows:
+    """The rows of a run that this process has claimed, so that nobody else changes them.
+
+    Args:
+      number: of the row in `runs`.
+      revision: what that row says as long as nobody else claims the run.
+      durable: a write has reached the disk when it returns.
+    """
+
+    def __init__(self, database: Database, number: int, revision: int, *, durable: bool) -> None:
+        self._database, self._number, self._revision = database, number, revision
+        self._this = {"of_run": number}
+        self._connection = database.connect(durable=durable)
+        self._hashed: Hashed = {}
+        try:
+            self._load()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _load(self) -> None:
+        """What this process must know of the tables as long as it alone writes there."""
+        with self._database.begin(self._connection):
+            kept = self._kept(_CHECKPOINT)
+            self._has_checkpoint = bool(kept)
+            self._checkpoint_uses = _uses(kept)
+            entries = self._kept(_JOURNAL)
+            self._num_entries = len(entries)
+            self._journal_uses = _uses(entries)
+            query = select(func.count()).select_from(rounds).where(rounds.c.run == self._number)
+            self._num_records: int = self._connection.scalar(query) or 0
+            self._parties = set(
+                self._connection.scalars(select(memories.c.party).where(memories.c.run == self._number))
+            )
+
+    def close(self) -> None:
+        """Lets the connection go."""
+        with self._database.explained():
+            self._connection.close()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _kept(self, query: Any) -> list[Kept]:
+        return [_kept(row) for row in self._connection.execute(query, self._this)]
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint."""
+        with self._database.begin(self._connection):
+            return load_checkpoint(self._connection, self._number)
+
+    def journal(self) -> tuple[Entry, ...]:
+        """The journal."""
+        with self._database.begin(self._connection):
+            kept = self._kept(_JOURNAL)
+            return tuple(read_value(self._connection, self._number, entry) for entry in kept)
+
+    def memory(self, party: PartyId) -> Memory:
+        """The memory of a party."""
+        name = _party(party)
+        if name not in self._parties:
+            return {}
+        with self._database.begin(self._connection):
+            address = self._addresses([name])
+            memory: Memory = read(self._connection, self._number, address)[name]
+            return memory
+
+    def _addresses(self, parties: Sequence[str]) -> dict[str, Address]:
+        found: dict[str, Address] = {}
+        for batch in batches(parties):
+            rows = self._connection.execute(_MEMORIES, {**self._this, "parties": batch})
+            found.update((party, tuple(json.loads(address))) for party, address in rows)
+        return found
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def write(self, what: Unwritten) -> None:
+        """Writes all of it, in one transaction. Raises: Lost, StoreError, InvalidInput."""
+        with self._database.begin(self._connection):
+            self._take(status="running", result=None)
+            writing = Writing(self._connection, self._number, self._hashed)
+            remembered = self._write_memories(writing, what.memories)
+            self._write_records(what.records)
+            saved = None if what.checkpoint is None else self._save(writing, what.checkpoint)
+            entries = self._append(writing, what.entries, 0 if saved else self._num_entries)
+            writing.finish()
+        # Committed: from here on this is what the database holds.
+        if saved is not None:
+            self._has_checkpoint, self._checkpoint_uses = True, _uses([saved])
+            self._num_entries, self._journal_uses, self._hashed = 0, [], {}
+        self._num_entries += len(entries)
+        self._journal_uses += _uses(entries)
+        self._hashed.update(writing.hashed)
+        self._num_records += len(what.records)
+        self._parties |= remembered
+
+    def finish(self, status: str, result: str | None) -> None:
+        """Writes how the run ended. Raises: Lost, StoreError."""
+        with self._database.begin(self._connection):
+            self._take(status=status, result=result)
+
+    def _take(self, **values: Any) -> None:
+        """Begins each transaction that writes: waits for its turn, and checks the claim."""
+        taken = self._connection.execute(
+            _TAKE.values(**values), {**self._this, "of_revision": self._revision}
+        )
+        if taken.rowcount != 1:
+            query = select(runs.c.run, runs.c.claimed_by).where(runs.c.number == self._number)
+            run, by = self._connection.execute(query).one()
+            raise Lost(f"run {run} was taken over by {by}, so this process must stop; see `hanse ls`")
+
+    def _save(self, writing: Writing, checkpoint: Checkpoint) -> Kept:
+        kept = writing.value(checkpoint)
+        writing.release(self._checkpoint_uses)
+        writing.release(self._journal_uses)
+        row = {"round": checkpoint.round, **_columns(kept)}
+        if self._has_checkpoint:
+            self._connection.execute(_SAVE, {**self._this, **row})
+        else:
+            self._connection.execute(_SAVE_FIRST, {"run": self._number, **row})
+        if self._num_entries:
+            self._connection.execute(_EMPTY, self._this)
+        return kept
+
+    def _append(self, writing: Writing, entries: Iterable[Entry], position: int) -> list[Kept]:
+        kept = [writing.value(entry) for entry in entries]
+        rows = [
+            {"run": self._number, "position": at, **_columns(entry)}
+            for at, entry in enumerate(kept, start=position)
+        ]
+        if rows:
+            self._connection.execute(_APPEND, rows)
+        return kept
+
+    def _write_records(self, records: Iterable[Record]) -> None:
+        rows = [
+            {
+                "run": self._number,
+                "position": at,
+                "number": record.round,
+                "metrics": to_json({name: float(metric) for name, metric in record.metrics.items()}),
+                "seconds": float(record.seconds),
+                "abandoned": record.abandoned,
+                **{name: kind(getattr(record.usage, name)) for name, kind in _USAGE.items()},
+            }
+            for at, record in enumerate(records, start=self._num_records)
+        ]
+        if rows:
+            self._connection.execute(_RECORD, rows)
+
+    def _write_memories(self, writing: Writing, changed: Mapping[PartyId, Memory]) -> set[str]:
+        named = {_party(party): memory for party, memory in changed.items()}
+        for address in self._addresses([name for name in named if name in self._parties]).values():
+            writing.release(address)
+        new, old = [], []
+        for name, memory in named.items():
+            value = to_json(writing.data(pack(memory)))
+            if name in self._parties:
+                old.append({**self._this, "of_party": name, "value": value})
+            else:
+                new.append({"run": self._number, "party": name, "value": value})
+        if new:
+            self._connection.execute(_REMEMBER_FIRST, new)
+        if old:
+            self._connection.execute(_REMEMBER, old)
+        return named.keys() - self._parties
+
+
+def load_checkpoint(connection: Connection, number: int) -> Checkpoint | None:
+    """The checkpoint of a run, whoever performs it."""
+    row = connection.execute(_CHECKPOINT, {"of_run": number}).one_or_none()
+    return None if row is None else read_value(connection, number, _kept(row))
+
+
+def load_records(connection: Connection, number: int) -> tuple[Record, ...]:
+    """The rounds of a run, whoever performs it."""
+    return tuple(_record(row) for row in connection.execute(_RECORDS, {"of_run": number}))
+
+
+def _record(row: Any) -> Record:
+    usage = Usage(**{name: getattr(row, name) for name in _USAGE})
+    return Record(row.number, json.loads(row.metrics), usage, row.seconds, row.abandoned)
+
+
+def _kept(row: Any) -> Kept:
+    return Kept(row.value, {path: tuple(address) for path, address in json.loads(row.tensors).items()})
+
+
+def _columns(kept: Kept) -> dict[str, str]:
+    return {"value": kept.skeleton, "tensors": to_json(kept.tensors)}
+
+
+def _uses(kept: Iterable[Kept]) -> list[str]:
+    return [use for one in kept for use in one.uses]
+
+
+def _party(party: PartyId) -> str:
+    if type(party) not in (int, str):
+        raise InvalidInput(f"{party!r} is a {type(party).__name__}; a party is a number or a word")
+    return to_json(party)

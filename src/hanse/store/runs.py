@@ -1,0 +1,217 @@
+"""Many runs in one place."""
+
+import json
+import os
+import platform
+import secrets
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from hanse.core.errors import InvalidInput, StoreError
+from hanse.core.runtime import Checkpoint, Record
+from hanse.store.claim import Claim, is_claimed
+from hanse.store.database import Database
+from hanse.store.objects import to_json
+from hanse.store.rows import Rows, load_checkpoint, load_records
+from hanse.store.run import RunStore
+from hanse.store.tables import rounds, runs
+
+__all__ = ["RunInfo", "Runs"]
+
+_LAST = (
+    select(rounds.c.number)
+    .where(rounds.c.run == runs.c.number)
+    .order_by(rounds.c.position.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_RUNS = select(runs, func.coalesce(_LAST, 0).label("rounds"))
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of a run.
+
+    Args:
+      run: its id.
+      created: when, in UTC.
+      status: "running" while a living process performs it, "interrupted" if none does before it ended,
+        or how it ended: "completed", "diverged", "failed" or "interrupted".
+      settings, environment: as they were when it began.
+      result: as it ended.
+      rounds: the number of the last round that was written.
+    """
+
+    run: str
+    created: datetime
+    status: str
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    rounds: int
+
+
+class Runs:
+    """Runs, kept in an SQLite file. Ids may be shortened to a prefix that no other run has.
+
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> runs = Runs(f"{folder.name}/runs.db")
+    >>> run = runs.begin({"lr": 0.1}, {"python": "3.11"})
+    >>> with runs.open(run) as store:
+    ...     store.checkpoint() is None
+    True
+    >>> runs.finish(run, "completed", {"accuracy": 0.9})
+    >>> runs.info(run[:4]).result
+    {'accuracy': 0.9}
+    >>> folder.cleanup()
+
+    Args:
+      where: the path of the file, made with its parent folders if need be, or a URL such as
+        "sqlite:///runs.db".
+
+    Raises: StoreError: if it can't be used, or a newer Hanse made it.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        self._database = Database(where)
+        self._open: weakref.WeakValueDictionary[str, RunStore] = weakref.WeakValueDictionary()
+
+    def begin(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+        """Enters a new run, and returns its id. Both mappings are kept as JSON."""
+        row = {
+            "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "status": "running",
+            "revision": 0,
+            "settings": to_json(dict(settings), "the settings"),
+            "environment": to_json(dict(environment), "the environment"),
+        }
+        run = secrets.token_hex(6)
+        with self._database.begin() as connection:
+            connection.execute(insert(runs).values(run=run, **row))
+        return run
+
+    def open(self, run: str, *, flush_every_s: float = 0.5) -> RunStore:
+        """Claims a run for this process, until it is closed or the process ends.
+
+        Args:
+          run: its id. A run that has ended may be opened: to go on, or to read how it ended.
+          flush_every_s: seconds between two writes; 0: each call returns when its data are on the disk.
+
+        Raises: StoreError: if there is no such run, or another process performs it.
+        """
+        if not flush_every_s >= 0:
+            raise InvalidInput(f"flush_every_s is {flush_every_s}; write seconds, at least 0")
+        with self._database.begin() as connection:
+            row = _find(connection, run)
+        claim = Claim.take(self._claim_path(row.run))
+        if claim is None:
+            raise StoreError(
+                f"run {row.run} is open in this process: close that store first"
+                if row.claimed_by == _this_process()
+                else f"run {row.run} is performed by {row.claimed_by}: wait for it, or stop that process"
+            )
+        try:
+            revision = self._claim(row.number)
+            rows = Rows(self._database, row.number, revision, durable=flush_every_s == 0)
+        except BaseException:
+            claim.release()
+            raise
+        store = RunStore(row.run, rows, claim, flush_every_s=flush_every_s)
+        self._open[row.run] = store
+        return store
+
+    def _claim(self, number: int) -> int:
+        with self._database.begin() as connection:
+            this = runs.c.number == number
+            claimed = {"revision": runs.c.revision + 1, "claimed_by": _this_process()}
+            connection.execute(update(runs).where(this).values(claimed))
+            revision: int = connection.execute(select(runs.c.revision).where(this)).scalar_one()
+            return revision
+
+    def finish(self, run: str, status: str, result: Mapping[str, Any] | None = None) -> None:
+        """Writes how a run ended.
+
+        Args:
+          run: its id. If this object has it open, what was not written yet is written first.
+          status: "completed", "diverged", "failed" or "interrupted".
+          result: kept as JSON.
+
+        Raises: StoreError: if another process performs the run.
+        """
+        with self._database.begin() as connection:
+            name = _find(connection, run).run
+        store = self._open.get(name)
+        if store is not None and not store.closed:
+            store.finish(status, result)
+        else:
+            with self.open(name) as store:
+                store.finish(status, result)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def info(self, run: str) -> RunInfo:
+        """What is known of a run. Raises: StoreError: if there is no such run."""
+        with self._database.begin() as connection:
+            return self._info(_find(connection, run))
+
+    def infos(self) -> tuple[RunInfo, ...]:
+        """What is known of all runs, newest first."""
+        with self._database.begin() as connection:
+            rows = connection.execute(_RUNS.order_by(runs.c.number.desc())).all()
+        return tuple(self._info(row) for row in rows)
+
+    def records(self, run: str) -> tuple[Record, ...]:
+        """The rounds of a run that have been written, oldest first."""
+        with self._database.begin() as connection:
+            return load_records(connection, _find(connection, run).number)
+
+    def checkpoint(self, run: str) -> Checkpoint | None:
+        """The last checkpoint that has been written, whoever performs the run."""
+        with self._database.begin() as connection:
+            return load_checkpoint(connection, _find(connection, run).number)
+
+    def _info(self, row: Any) -> RunInfo:
+        status = row.status
+        if status == "running" and not is_claimed(self._claim_path(row.run)):
+            status = "interrupted"
+        return RunInfo(
+            row.run,
+            datetime.fromisoformat(row.created),
+            status,
+            json.loads(row.settings),
+            json.loads(row.environment),
+            None if row.result is None else json.loads(row.result),
+            row.rounds,
+        )
+
+    def _claim_path(self, run: str) -> Path:
+        path = self._database.path
+        return path.with_name(f"{path.name}-{run}.claim")
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {platform.node() or 'this machine'}"
+
+
+def _find(connection: Connection, given: str) -> Any:
+    rows = connection.execute(_RUNS.where(runs.c.run.startswith(given, autoescape=True))).all()
+    if len(rows) == 1 and given:
+        return rows[0]
+    if len(rows) > 1 and given:
+        several = ", ".join(row.run for row in rows[:5])
+        raise StoreError(f"{len(rows)} runs begin with {given!r}: {several}; write more of the one you mean")
+    known = connection.scalars(select(runs.c.run).order_by(runs.c.number.desc())).all()
+    shortened = {run[: len(given)]: run for run in known}
+    close = get_close_matches(given, shortened, n=1) if given else []
+    hint = f"the newest is {known[0]};" if known else "none has begun;"
+    if close:
+        hint = f"did you mean {shortened[close[0]]}?"
+    raise StoreError(f"there is no run {given!r}: {hint} `hanse ls` lists them")

@@ -1,0 +1,97 @@
+"""The tables. What changes here needs a migration beside it; a test compares the two."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+__all__ = ["checkpoints", "journal", "memories", "metadata", "objects", "rounds", "runs", "version"]
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+
+def _of_run(*, primary_key: bool = True) -> Column[int]:
+    return Column("run", ForeignKey("runs.number", ondelete="CASCADE"), primary_key=primary_key)
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("number", Integer, primary_key=True),  # newer is higher
+    Column("run", String(32), nullable=False, unique=True),
+    Column("created", String(32), nullable=False),  # ISO 8601, UTC: SQLite has no type for it
+    Column("status", String(16), nullable=False),
+    Column("revision", Integer, nullable=False),  # counts claims: who wrote an older one has lost the run
+    Column("claimed_by", Text),
+    Column("settings", Text, nullable=False),
+    Column("environment", Text, nullable=False),
+    Column("result", Text),
+)
+
+rounds = Table(
+    "rounds",
+    metadata,
+    _of_run(),
+    Column("position", Integer, primary_key=True),
+    Column("number", Integer, nullable=False),
+    Column("metrics", Text, nullable=False),
+    Column("bytes_up", BigInteger, nullable=False),
+    Column("bytes_down", BigInteger, nullable=False),
+    Column("counted", Integer, nullable=False),
+    Column("dropped", Integer, nullable=False),
+    Column("virtual_s", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("abandoned", Text),
+)
+
+objects = Table(
+    "objects",
+    metadata,
+    _of_run(),
+    Column("sha256", String(64), primary_key=True),
+    Column("uses", Integer, nullable=False),  # by checkpoint, journal and memories; at 0 the row goes
+    Column("data", LargeBinary, nullable=False),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _of_run(),
+    Column("round", Integer, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("tensors", Text, nullable=False),
+)
+
+journal = Table(
+    "journal",
+    metadata,
+    _of_run(),
+    Column("position", Integer, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("tensors", Text, nullable=False),
+)
+
+memories = Table(
+    "memories",
+    metadata,
+    _of_run(),
+    Column("party", String(255), primary_key=True),  # in JSON, so that client 3 is not the role "3"
+    Column("value", Text, nullable=False),
+)
+
+version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
+"""Which migration the tables stem from. Alembic's own table, read here without importing Alembic."""
