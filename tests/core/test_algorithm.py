@@ -1,0 +1,308 @@
+import math
+
+import numpy as np
+import pytest
+from support import Crash, Fragile
+
+from hanse.core.algorithm import Algorithm, Model, Progress, Stop, training
+from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
+from hanse.core.keys import Key
+from hanse.core.program import Commit, Committed, Sampled, sample
+from hanse.core.runtime import InMemory, Runtime, drive
+from hanse.core.values import digest, value
+
+
+def bug(reason):
+    return pytest.mark.xfail(reason=reason)
+
+
+KEY = Key.from_seed(1)
+
+
+@value
+class count_up(Algorithm):
+    """Each round adds what it draws; rounds in `gives_up` can't close, those in `breaks` leave NaN."""
+
+    gives_up: tuple[int, ...] = ()
+    breaks: tuple[int, ...] = ()
+
+    def init(self, params, key):
+        return Model(params)
+
+    def round(self, state, key):
+        number = (yield from sample(key, count=1)).cohort[0]
+        if number in self.gives_up:
+            raise RoundAbandoned("too few")
+        drawn = math.nan if number in self.breaks else key.rng().random()
+        return Model({"w": state.params["w"] + drawn})
+
+
+class Counting(Runtime):
+    """Answers the n-th Sample with a cohort of n."""
+
+    def __init__(self):
+        self.num = 0
+
+    def snapshot(self):
+        return self.num
+
+    def restore(self, snapshot):
+        self.num = snapshot
+
+    def perform(self, command):
+        if isinstance(command, Commit):
+            return Committed()
+        self.num += 1
+        return Sampled((self.num,), 99)
+
+
+class Script:
+    """An evaluation that measures what it is told to, and notes when it was asked."""
+
+    def __init__(self, **metrics):
+        self.metrics, self.asked = metrics, []
+
+    def __call__(self, params, key):
+        self.asked.append(key)
+        at = len(self.asked) - 1
+        return {name: values[min(at, len(values) - 1)] for name, values in self.metrics.items()}
+        yield
+
+
+def begun(algorithm):
+    return Progress(0, algorithm.init({"w": np.zeros(2)}, KEY))
+
+
+def trained(algorithm=count_up(), rounds=5, store=None, progress=None, **options):
+    """The progress at the end and the records."""
+    store = InMemory() if store is None else store
+    saved = store.checkpoint()
+    progress = saved.state if saved else progress or begun(algorithm)
+    ended = drive(training(algorithm, progress, KEY, rounds=rounds, **options), Counting(), store)
+    return ended, store.records
+
+
+# -- rounds ---------------------------------------------------------------------------------------
+
+
+def test_every_round_draws_from_a_key_of_its_own_and_ends_in_a_commit():
+    ended, records = trained(rounds=3)
+    drawn = sum(KEY.fold("round", number).rng().random() for number in (1, 2, 3))
+    np.testing.assert_allclose(ended.state.params["w"], [drawn, drawn])
+    assert [record.round for record in records] == [1, 2, 3]
+    assert (ended.round, ended.first, ended.best, ended.stopped) == (3, {}, None, None)
+
+
+def test_no_rounds_change_nothing():
+    ended, records = trained(rounds=0)
+    assert (ended.round, records, ended.state.params["w"].tolist()) == (0, [], [0, 0])
+
+
+def test_a_run_goes_on_from_where_it_stands():
+    whole, records = trained(rounds=6, evaluate=Script(loss=[3.0]), evaluate_every=2)
+    half, first = trained(rounds=4, evaluate=Script(loss=[3.0]), evaluate_every=2)
+    rest, second = trained(rounds=6, progress=half, evaluate=Script(loss=[3.0]), evaluate_every=2)
+    assert digest(rest) == digest(whole)
+    assert [(r.round, r.metrics) for r in first + second] == [(r.round, r.metrics) for r in records]
+
+
+class _Even(Script):
+    """The same measure for the same parameters, however often it was asked before."""
+
+    def __call__(self, params, key):
+        self.asked.append(key)
+        return {"loss": 10.0 - float(params["w"][0]), "accuracy": float(key.rng().random())}
+        yield
+
+
+@pytest.mark.parametrize("write", range(1, 12))
+def test_a_run_that_was_cut_anywhere_ends_as_an_undisturbed_one(write):
+    options = {
+        "algorithm": count_up(gives_up=(2, 4)),
+        "evaluate": _Even(),
+        "evaluate_every": 2,
+        "stop": Stop(patience=4),
+    }
+    undisturbed, records = trained(**options)
+    store = Fragile(write)
+    with pytest.raises(Crash):
+        trained(store=store, **options)
+    found = Fragile.load(store.dump())
+    ended, rest = trained(store=found, **options)
+    assert digest(ended) == digest(undisturbed)
+    before = [(r.round, r.metrics, r.abandoned) for r in records][: len(records) - len(rest)]
+    assert before + [(r.round, r.metrics, r.abandoned) for r in rest] == [
+        (r.round, r.metrics, r.abandoned) for r in records
+    ]
+
+
+# -- evaluation -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rounds", "every", "measured"),
+    [(5, 1, [0, 1, 2, 3, 4, 5]), (5, 2, [0, 2, 4, 5]), (4, 2, [0, 2, 4]), (3, 10, [0, 3]), (0, 1, [0])],
+)
+def test_parameters_are_measured_at_the_beginning_now_and_then_and_at_the_end(rounds, every, measured):
+    script = Script(loss=[1.0])
+    _, records = trained(rounds=rounds, evaluate=script, evaluate_every=every)
+    assert script.asked == [KEY.fold("evaluate", number) for number in measured]
+    assert [record.round for record in records] == list(range(rounds + 1))
+    assert [record.round for record in records if record.metrics] == measured
+
+
+def test_the_first_measure_is_kept():
+    ended, _ = trained(evaluate=Script(loss=[5.0, 4.0, 3.0], accuracy=[0.1, 0.2]))
+    assert ended.first == {"loss": 5.0, "accuracy": 0.1}
+
+
+def test_what_was_measured_before_the_first_round_is_not_measured_again():
+    script = Script(loss=[5.0, 4.0])
+    begin, _ = trained(rounds=0, evaluate=script)
+    _, records = trained(rounds=1, progress=begin, evaluate=script)
+    assert len(script.asked) == 2
+    assert [record.round for record in records] == [1]
+
+
+@bug("only algorithm.round is guarded: too few evaluators end the whole run")
+def test_an_evaluation_that_too_few_answer_does_not_end_the_run():
+    class Unlucky(Script):
+        def __call__(self, params, key):
+            self.asked.append(key)
+            if len(self.asked) == 2:
+                raise RoundAbandoned("too few evaluators")
+            return {"loss": 1.0}
+            yield
+
+    ended, records = trained(rounds=3, evaluate=Unlucky())
+    assert ended.round == 3
+    assert len(records) == 4
+
+
+@bug("a modulus of 0 is found in round 1")
+@pytest.mark.parametrize("every", [0, -1])
+def test_a_schedule_that_can_not_be_is_refused(every):
+    with pytest.raises(InvalidInput):
+        trained(evaluate=Script(loss=[1.0]), evaluate_every=every)
+
+
+# -- stopping -------------------------------------------------------------------------------------
+
+
+def test_the_best_measure_and_its_round_are_kept():
+    ended, _ = trained(evaluate=Script(accuracy=[0.1, 0.5, 0.3, 0.5, 0.7, 0.6]))
+    assert (ended.best, ended.num_worse) == ((0.7, 4), 1)
+    ended, _ = trained(evaluate=Script(loss=[3.0, 1.0, 2.0, 1.0, 1.5, 4.0]), stop=Stop("loss"))
+    assert (ended.best, ended.num_worse) == ((1.0, 1), 4)
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "values"),
+    [
+        ("accuracy", 0.5, [0.1, 0.4, 0.5, 0.9]),
+        ("loss", 1.0, [9.0, 2.0, 1.0, 0.1]),
+        ("loss", 1.0, [9.0, 2.0, 0.5]),
+    ],
+)
+def test_a_run_stops_once_the_target_is_reached(metric, target, values):
+    ended, records = trained(evaluate=Script(**{metric: values}), stop=Stop(metric, target))
+    assert (ended.round, ended.target_round) == (2, 2)
+    assert ended.stopped == f"{metric} reached {target:g}"
+    assert len(records) == 3
+
+
+def test_a_target_that_is_met_at_the_beginning_needs_no_round():
+    ended, records = trained(evaluate=Script(accuracy=[0.9]), stop=Stop(target=0.5))
+    assert (ended.round, ended.target_round, len(records)) == (0, 0, 1)
+
+
+def test_a_run_that_has_stopped_stays_so():
+    ended, _ = trained(evaluate=Script(accuracy=[0.1, 0.9]), stop=Stop(target=0.5))
+    again, records = trained(
+        rounds=50, progress=ended, evaluate=Script(accuracy=[0.1]), stop=Stop(target=0.5)
+    )
+    assert digest(again) == digest(ended)
+    assert records == []
+
+
+@pytest.mark.parametrize(("patience", "stops_in", "best"), [(1, 2, 1), (2, 5, 3), (4, 7, 3)])
+def test_patience_counts_measures_in_a_row_that_are_no_better(patience, stops_in, best):
+    accuracy = [0.1, 0.2, 0.2, 0.3, 0.1, 0.3, 0.2, 0.1]
+    ended, _ = trained(rounds=9, evaluate=Script(accuracy=accuracy), stop=Stop(patience=patience))
+    assert (ended.round, ended.best[1]) == (stops_in, best)
+    assert ended.stopped == f"no better accuracy in {patience} evaluations"
+
+
+def test_patience_does_not_count_rounds_that_are_not_measured():
+    script = Script(accuracy=[0.5, 0.4, 0.3])
+    ended, _ = trained(rounds=20, evaluate=script, evaluate_every=3, stop=Stop(patience=2))
+    assert ended.round == 6
+
+
+def test_what_is_not_measured_is_not_watched():
+    ended, _ = trained(evaluate=Script(loss=[1.0]), stop=Stop("recall", target=0.5, patience=1))
+    assert (ended.round, ended.best, ended.stopped) == (5, None, None)
+
+
+def test_patience_of_nothing_is_refused():
+    with pytest.raises(InvalidInput, match="patience is 0"):
+        Stop(patience=0)
+
+
+# -- rounds that can't close ----------------------------------------------------------------------
+
+
+def test_an_abandoned_round_is_recorded_and_changes_nothing():
+    ended, records = trained(count_up(gives_up=(2, 3)), rounds=4)
+    assert [record.abandoned for record in records] == [None, "too few", "too few", None]
+    drawn = KEY.fold("round", 1).rng().random() + KEY.fold("round", 4).rng().random()
+    np.testing.assert_allclose(ended.state.params["w"], [drawn, drawn])
+    assert ended.round == 4
+
+
+def test_an_abandoned_round_is_measured_all_the_same():
+    script = Script(loss=[3.0])
+    _, records = trained(count_up(gives_up=(1, 2)), rounds=2, evaluate=script)
+    assert [record.metrics for record in records] == [{"loss": 3.0}] * 3
+
+
+# -- divergence -----------------------------------------------------------------------------------
+
+
+def _diverged(match, **options):
+    store = InMemory()
+    with pytest.raises(Diverged, match=match) as raised:
+        trained(store=store, **options)
+    assert "write a smaller step size" in str(raised.value)
+    return store
+
+
+def test_parameters_that_are_not_finite_end_the_run_before_they_are_saved():
+    store = _diverged("in round 3: the parameters are not finite", algorithm=count_up(breaks=(3,)))
+    assert store.checkpoint().round == 2
+    assert np.isfinite(store.checkpoint().state.state.params["w"]).all()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run(bad):
+    store = _diverged(
+        f"in round 2: the loss is {bad:g}, it began at 1", evaluate=Script(loss=[1.0, 1.0, bad])
+    )
+    assert store.checkpoint().round == 1
+
+
+def test_a_loss_a_thousand_times_the_first_ends_the_run():
+    trained(evaluate=Script(loss=[2.0, 1999.0]))
+    _diverged("the loss is 2001, it began at 2", evaluate=Script(loss=[2.0, 2001.0]))
+
+
+@bug("the first measure is not judged: a NaN there is kept as the best, and nothing is better")
+def test_a_loss_that_is_not_finite_at_the_beginning_is_found_out():
+    with pytest.raises(Diverged):
+        trained(rounds=0, evaluate=Script(loss=[math.nan]))
+
+
+@bug("max(first, 1e-12) takes a loss that begins at or below zero for a vanishing one")
+@pytest.mark.parametrize("losses", [[-5.0, -4.0, 0.5], [0.0, 1e-6]])
+def test_a_loss_that_begins_at_or_below_zero_is_no_divergence(losses):
+    assert trained(evaluate=Script(loss=losses))[0].round == 5
