@@ -1,0 +1,604 @@
+"""What is learned of columns before training: means and deviations, vocabularies, what fills gaps.
+
+It is learned from counts and sums of all clients, and applied by each party to its own rows, so everybody
+gives the model the same numbers for the same row.
+
+Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
+COMPSTAT 1982.
+"""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hanse.core.errors import CompositionError, InvalidInput, nearest
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples
+from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.reducers import Reducer
+from hanse.core.reducers import sum as sum_
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Array, Tensors
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Total, Work
+
+__all__ = [
+    "Encoder",
+    "Fill",
+    "Moments",
+    "Preprocessing",
+    "Scaling",
+    "Schema",
+    "Statistics",
+    "Vocabulary",
+    "merged_moments",
+    "moments",
+    "most_frequent",
+    "own_category",
+    "standardised",
+    "tabular",
+    "tally",
+    "two_sums",
+    "unscaled",
+]
+
+Cohort: TypeAlias = tuple[PartyId, ...]
+
+
+@value
+class Schema:
+    """The columns of examples. Features without names are numbers, called "0", "1", ...
+
+    >>> Schema.of(np.zeros(2, [("age", float), ("job", "U9")]))
+    Schema(numbers=('age',), texts=('job',))
+
+    Args:
+      numbers: columns of numbers; a gap is NaN.
+      texts: columns of words; a gap is an empty one.
+    """
+
+    numbers: tuple[str, ...]
+    texts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, x: Array) -> "Schema":
+        """The columns of (n, ...) features."""
+        names = x.dtype.names
+        if names is None:
+            return cls(tuple(str(i) for i in range(x[:1].size if len(x) else 0)))
+        is_text = {name: x.dtype[name].kind == "U" for name in names}
+        return cls(*(tuple(name for name in names if is_text[name] == kind) for kind in (False, True)))
+
+    def numbers_in(self, x: Array) -> Array:
+        """(n, columns) in float64. Raises: InvalidInput: if `x` has other columns."""
+        own = Schema.of(x)
+        if x.dtype.names is None:
+            if own != self:
+                raise InvalidInput(f"{len(own.numbers)} features a row, and {len(self.numbers)} are due")
+            return x.reshape(len(x), -1).astype(np.float64, copy=False)
+        self._check(own)
+        if not self.numbers:
+            return np.empty((len(x), 0))
+        return np.column_stack([x[name] for name in self.numbers])
+
+    def _check(self, own: "Schema") -> None:
+        """Each column is there and of its kind."""
+        for noun, due, found in (
+            ("numbers", self.numbers, own.numbers),
+            ("words", self.texts, own.texts),
+        ):
+            for name in due:
+                if name not in (*own.numbers, *own.texts):
+                    known = nearest(name, (*own.numbers, *own.texts))
+                    raise InvalidInput(f"the table has no column {name!r}, which all parties need; {known}")
+                if name not in found:
+                    option = "numeric" if noun == "numbers" else "categorical"
+                    raise InvalidInput(
+                        f"column {name!r} is one of {noun} elsewhere and not here; say so to every party's "
+                        f'reader: {option} = ["{name}"]'
+                    )
+
+
+# Numbers
+
+
+@value
+class Moments:
+    """How many numbers, their mean, and the sum of squared differences from it, by column."""
+
+    count: Array
+    mean: Array
+    m2: Array
+
+    @classmethod
+    def of(cls, values: Array) -> "Moments":
+        """Of (n, columns) numbers, gaps left out.
+
+        Differences are taken from a value of the column, so that a large mean costs no digits.
+        """
+        columns = np.ascontiguousarray(values.T)
+        present = ~np.isnan(columns)
+        count = present.sum(axis=1)
+        there = np.maximum(count, 1)
+        shift = np.where(count > 0, columns[np.arange(len(columns)), present.argmax(axis=1)], 0.0)
+        moved = np.where(present, columns - shift[:, None], 0.0)
+        mean = moved.sum(axis=1) / there
+        spread = np.where(present, moved - mean[:, None], 0.0)
+        m2 = np.square(spread).sum(axis=1) - np.square(spread.sum(axis=1)) / there
+        return cls(count.astype(np.float64), shift + mean, m2)
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Of both sets of numbers together: Chan, Golub and LeVeque's formula.
+
+        n = n_a + n_b,   d = mean_b - mean_a,   mean = mean_a + d n_b / n,   m2 = m2_a + m2_b + d² n_a n_b / n
+        """
+        count = self.count + other.count
+        share = other.count / np.maximum(count, 1)
+        apart = np.where((self.count > 0) & (other.count > 0), other.mean - self.mean, 0.0)
+        mean = np.where(self.count > 0, self.mean + apart * share, other.mean)
+        return Moments(count, mean, self.m2 + other.m2 + np.square(apart) * self.count * share)
+
+    @property
+    def std(self) -> Array:
+        """By column, 1 where all numbers are the same to rounding.
+
+        The bound is that of scikit-learn: a variance that summing so many equal numbers may leave.
+        """
+        count = np.maximum(self.count, 1)
+        variance = self.m2 / count
+        eps = float(np.finfo(np.float64).eps)
+        constant = variance <= count * eps * variance + np.square(count * self.mean * eps)
+        return np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0.0)))
+
+
+@value
+class moments(Reducer[tuple[Moments, int]]):
+    """Counts, means and squared differences from the mean, merged pair by pair.
+
+    Exact to rounding, however far the mean is from 0. Weights don't count.
+
+    >>> from hanse.core.reducers import reduce
+    >>> parts = [Moments.of(np.array([[2020.0], [2021.0]])), Moments.of(np.array([[2022.0]]))]
+    >>> reduce(moments(), [Part(vars(part)) for part in parts]).values
+    {'count': array([3.]), 'mean': array([2021.]), 'm2': array([2.])}
+
+    Runs at: server.
+    Reveals: to the server each client's counts, means and deviations; of one example, the example.
+    Raises: CompositionError: if messages are of another kind.
+    References: Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample
+      variances", COMPSTAT 1982.
+    """
+
+    def accepts(self, spec: Spec) -> None:
+        if spec.kind != "real" or not spec.summable or spec.tensors.keys() != {"count", "mean", "m2"}:
+            raise CompositionError(
+                f"moments() merges count, mean and m2, and these are {spec.kind}: {', '.join(spec.tensors)}; "
+                "send them without transforms, or add up two_sums()"
+            )
+
+    def lift(self, part: Part) -> tuple[Moments, int]:
+        count, mean, m2 = (part.values[name] for name in ("count", "mean", "m2"))
+        return Moments(np.maximum(count, 0.0), mean, np.maximum(m2, 0.0)), 1
+
+    def merge(self, left: tuple[Moments, int], right: tuple[Moments, int]) -> tuple[Moments, int]:
+        return left[0].merged(right[0]), left[1] + right[1]
+
+    def result(self, accumulator: tuple[Moments, int]) -> Total:
+        learned, num_parts = accumulator
+        return Total(vars(learned), float(num_parts), num_parts)
+
+
+@value
+class column_moments(Work[Any, Examples]):
+    """Counts, means and deviations of the client's columns of numbers; emits "moments"."""
+
+    schema: Schema
+
+    def run(
+        self, learner: Any, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        return {"moments": Part(vars(Moments.of(self.schema.numbers_in(data.x))))}, memory
+
+
+@value
+class column_sums(Work[Any, Examples]):
+    """Counts and sums of the client's columns of numbers; emits "sums"."""
+
+    schema: Schema
+
+    def run(
+        self, learner: Any, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        own = Moments.of(self.schema.numbers_in(data.x))
+        return {"sums": Part({"count": own.count, "sum": own.mean * own.count})}, memory
+
+
+@value
+class column_deviations(Work[Any, Examples]):
+    """Sums of squared differences from the broadcast mean of all; emits "deviations"."""
+
+    schema: Schema
+
+    def run(
+        self, learner: Any, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        apart = self.schema.numbers_in(data.x) - shared["all"]["mean"]
+        m2 = np.square(np.nan_to_num(np.ascontiguousarray(apart.T))).sum(axis=1)
+        return {"deviations": Part({"m2": m2})}, memory
+
+
+class Statistics(ABC):
+    """How means and deviations are learned: a value such as `merged_moments()`."""
+
+    @abstractmethod
+    def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
+        """Learns them from a cohort."""
+
+
+def _columns(schema: Schema, *names: str) -> Spec:
+    return Spec({name: TensorSpec((len(schema.numbers),), "float64") for name in names})
+
+
+@value
+class merged_moments(Statistics):
+    """In one exchange, merged pair by pair. The server sees each client's means and deviations."""
+
+    def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
+        channel = Channel(_columns(schema, "count", "mean", "m2"), into=moments())
+        got = yield from gather(column_moments(schema), cohort, {}, key, close=close, moments=channel)
+        return Moments(**got["moments"].values)
+
+
+@value
+class two_sums(Statistics):
+    """In two exchanges of sums: the mean first, then squared differences from it.
+
+    Args:
+      into: the reducer that adds up; one that hides shows the server nobody's sums.
+    """
+
+    into: Reducer[Any] = sum_()
+
+    def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
+        sums = Channel(_columns(schema, "count", "sum"), into=self.into)
+        got = yield from gather(column_sums(schema), cohort, {}, key.fold("sums"), close=close, sums=sums)
+        count, total = (got["sums"].values[name] for name in ("count", "sum"))
+        mean = total / np.maximum(count, 1)
+        channel = Channel(_columns(schema, "m2"), into=self.into)
+        got = yield from gather(
+            column_deviations(schema),
+            got.parties,
+            {"all": {"mean": mean}},
+            key.fold("deviations"),
+            close=close,
+            deviations=channel,
+        )
+        return Moments(count, mean, got["deviations"].values["m2"])
+
+
+# Words
+
+Counts: TypeAlias = Mapping[tuple[int, str], int]
+"""How often a word stands in a column, which is known by its number."""
+
+TABLE = Spec(
+    {
+        "bytes": TensorSpec(("num_bytes",), "uint8"),
+        "ends": TensorSpec(("num_entries",), "int64"),
+        "columns": TensorSpec(("num_entries",), "int64"),
+        "counts": TensorSpec(("num_entries",), "int64"),
+    },
+    kind="table",
+)
+"""Words one after the other in UTF-8, where each ends, its column, and how often it stands there."""
+
+
+MAX_COUNT = 2**40
+"""What a client's count is cut down to, so that those of a million clients can be added up."""
+
+
+def _as_tensors(counts: Counts) -> Tensors:
+    entries = sorted(counts.items())
+    words = [word.encode() for (_, word), _ in entries]
+    return {
+        "bytes": np.frombuffer(b"".join(words), np.uint8),
+        "ends": np.cumsum([len(word) for word in words], dtype=np.int64),
+        "columns": np.array([column for (column, _), _ in entries], np.int64),
+        "counts": np.array([count for _, count in entries], np.int64),
+    }
+
+
+def _as_counts(tensors: Tensors) -> Iterator[tuple[tuple[int, str], int]]:
+    """Reads whatever is there: ends that don't fit give other words, never an error."""
+    text = tensors["bytes"].tobytes()
+    begin = 0
+    for end, column, count in zip(
+        tensors["ends"].tolist(), tensors["columns"].tolist(), tensors["counts"].tolist(), strict=True
+    ):
+        yield (column, text[begin:end].decode(errors="replace")), min(max(0, count), MAX_COUNT)
+        begin = end
+
+
+@dataclass
+class _Tally:
+    counts: Counter[tuple[int, str]]
+    num_parts: int
+
+
+@value
+class tally(Reducer[_Tally]):
+    """Tables of counts, added up entry by entry; entries that are missing count 0. Exact.
+
+    Runs at: server.
+    Reveals: to the server each client's words and how often they stand there.
+    Raises: CompositionError: if messages are no tables of counts.
+    """
+
+    def accepts(self, spec: Spec) -> None:
+        if spec.kind != "table" or spec.tensors.keys() != TABLE.tensors.keys():
+            raise CompositionError(
+                f"tally() adds up tables of counts, and these are {spec.kind}: {', '.join(spec.tensors)}; "
+                "send what category_counts emits, without transforms"
+            )
+
+    def lift(self, part: Part) -> _Tally:
+        counts: Counter[tuple[int, str]] = Counter()
+        for entry, count in _as_counts(part.values):
+            counts[entry] += count
+        return _Tally(counts, 1)
+
+    def merge(self, left: _Tally, right: _Tally) -> _Tally:
+        left.counts.update(right.counts)
+        return _Tally(left.counts, left.num_parts + right.num_parts)
+
+    def result(self, accumulator: _Tally) -> Total:
+        return Total(_as_tensors(accumulator.counts), float(accumulator.num_parts), accumulator.num_parts)
+
+
+@value
+class category_counts(Work[Any, Examples]):
+    """How often each word stands in each of the client's columns of words; emits "counts".
+
+    Args:
+      schema: the columns.
+      max_words: of a column with more, only so many are told, the most frequent.
+    """
+
+    schema: Schema
+    max_words: int = 10_000
+
+    def run(
+        self, learner: Any, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        self.schema.numbers_in(data.x)
+        counts: dict[tuple[int, str], int] = {}
+        for number, name in enumerate(self.schema.texts):
+            words, times = np.unique(data.x[name], return_counts=True)
+            own = zip(words.tolist(), times.tolist(), strict=True)
+            counts |= {(number, word): n for word, n in _by_frequency(own, self.max_words)}
+        return {"counts": Part(_as_tensors(counts))}, memory
+
+
+def _by_frequency(counts: Iterable[tuple[str, int]], at_most: int) -> Iterator[tuple[str, int]]:
+    """The most frequent first; equally frequent ones by name."""
+    return islice(sorted(counts, key=lambda entry: (-entry[1], entry[0])), at_most)
+
+
+class Fill(ABC):
+    """What stands for a word that is missing: a value such as `most_frequent()`."""
+
+    @abstractmethod
+    def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
+        """The column of the code that a gap sets, from 0; `num_columns` adds one; -1 sets none."""
+
+
+@value
+class most_frequent(Fill):
+    """The most frequent word of the column; of equally frequent ones the first by name."""
+
+    def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
+        return max(range(len(words)), key=lambda i: (counts[words[i]], -i), default=-1)
+
+
+@value
+class own_category(Fill):
+    """A category of its own, in columns that have gaps somewhere."""
+
+    def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
+        return num_columns if counts.get("", 0) else -1
+
+
+@value
+class Vocabulary:
+    """The code of a column of words: a 1 in the place of the word, 0 elsewhere.
+
+    Args:
+      words: those that have a place, in the order of their names.
+      has_other: whether a further place stands for all other words; else these have a 1 nowhere.
+      gap: the place of a missing word, or -1.
+    """
+
+    words: tuple[str, ...]
+    has_other: bool = False
+    gap: int = -1
+
+    @classmethod
+    def of(
+        cls, counts: Mapping[str, int], fill: Fill, *, max_categories: int, min_count: int
+    ) -> "Vocabulary":
+        """From how often each word stands in all clients' columns; an empty word is a gap."""
+        present = [(word, count) for word, count in counts.items() if word and count]
+        kept = [w for w, count in _by_frequency(present, max_categories) if count >= min_count]
+        words = tuple(sorted(kept))
+        has_other = len(words) < len(present)
+        return cls(words, has_other, fill.place(words, counts, len(words) + has_other))
+
+    @property
+    def num_columns(self) -> int:
+        """Places of the code."""
+        return max(len(self.words) + self.has_other, self.gap + 1)
+
+    def names(self, column: str) -> tuple[str, ...]:
+        """What the places are called."""
+        places = [*self.words, *["(other)"] * self.has_other]
+        return tuple(f"{column}={word}" for word in places + ["(missing)"] * (self.num_columns - len(places)))
+
+    def encoded(self, column: Array) -> Array:
+        """(n, num_columns) of (n,) words."""
+        code = np.zeros((len(column), self.num_columns))
+        place = np.full(len(column), len(self.words) if self.has_other else -1)
+        if self.words:
+            known = np.array(self.words)
+            near = np.minimum(np.searchsorted(known, column), len(known) - 1)
+            place = np.where(known[near] == column, near, place)
+        place = np.where(column == "", self.gap, place)
+        rows = np.flatnonzero(place >= 0)
+        code[rows, place[rows]] = 1
+        return code
+
+
+# Both
+
+
+class Scaling(ABC):
+    """What becomes of a number: a value such as `standardised()`."""
+
+    @abstractmethod
+    def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
+        """By column, what is subtracted and what is then divided by."""
+
+
+@value
+class standardised(Scaling):
+    """Less the mean, divided by the standard deviation (of those that are there; 1 if all are the same)."""
+
+    def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
+        return learned.mean, learned.std
+
+
+@value
+class unscaled(Scaling):
+    """As it is."""
+
+    def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
+        return np.zeros_like(learned.mean), np.ones_like(learned.mean)
+
+
+@value
+class Encoder:
+    """What was learned, applied by each party to its own rows: first numbers, then the codes of words.
+
+        (x - shift) / scale, where x is `fill` in a gap
+
+    Features that have no names keep their shape.
+
+    Args:
+      schema: the columns.
+      fill, shift, scale: (columns of numbers,).
+      vocabularies: of the columns of words.
+      dtype: of the result.
+    """
+
+    schema: Schema
+    fill: Array
+    shift: Array
+    scale: Array
+    vocabularies: tuple[Vocabulary, ...] = ()
+    dtype: str = "float32"
+
+    def __call__(self, examples: Examples) -> Examples:
+        """The examples with features of numbers. Raises: InvalidInput: if they have other columns."""
+        x = examples.x
+        numbers = self.schema.numbers_in(x)
+        scaled = (np.where(np.isnan(numbers), self.fill, numbers) - self.shift) / self.scale
+        if x.dtype.names is None:
+            return Examples(scaled.reshape(x.shape).astype(self.dtype), examples.y)
+        codes = [v.encoded(x[n]) for n, v in zip(self.schema.texts, self.vocabularies, strict=True)]
+        return Examples(np.concatenate([scaled, *codes], axis=1).astype(self.dtype), examples.y)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the resulting features are called."""
+        codes = (v.names(n) for n, v in zip(self.schema.texts, self.vocabularies, strict=True))
+        return tuple(name for names in (self.schema.numbers, *codes) for name in names)
+
+
+class Preprocessing(ABC):
+    """What is done with features before training: a value such as `tabular()`."""
+
+    @abstractmethod
+    def program(self, schema: Schema, key: Key) -> Program[Encoder]:
+        """Learns from the clients, whose features have these columns.
+
+        Raises: RoundAbandoned: if too few of them answer.
+        """
+
+
+@value
+class tabular(Preprocessing):
+    """Numbers are standardised, words one-hot coded, gaps filled: numbers with the mean, words as told.
+
+    Learned in one exchange for numbers and one for words. Equal to what would be learned from the pooled
+    rows: to rounding for numbers, exactly for words.
+
+    >>> tabular(max_categories=20).numbers
+    standardised()
+
+    Args:
+      numbers: `standardised()` or `unscaled()`.
+      missing: what stands for a missing word, `most_frequent()` or `own_category()`.
+      max_categories: of a column of words; the most frequent ones have a place in the code, all others one
+        together.
+      min_count: words that stand in fewer rows of all clients together have no place of their own.
+      statistics: how means and deviations are learned: `merged_moments()` or `two_sums(...)`.
+      fraction: of the clients, from whom it is learned.
+      dtype: of the features that result, "float32" or "float64".
+      close: when an exchange closes.
+    Reveals: to the server what `statistics` says of numbers, and each client's words with their counts; to
+      the clients what is learned.
+    Raises: InvalidInput: if a setting is out of range.
+    """
+
+    numbers: Scaling = standardised()
+    missing: Fill = most_frequent()
+    max_categories: int = 100
+    min_count: int = 1
+    statistics: Statistics = merged_moments()
+    fraction: float = 1.0
+    dtype: str = "float32"
+    close: Close = Close()
+
+    def __post_init__(self) -> None:
+        for name in ("max_categories", "min_count"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"{name} is {getattr(self, name)}; write at least 1")
+        if self.dtype not in ("float32", "float64"):
+            raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, ('float32', 'float64'))}")
+
+    def program(self, schema: Schema, key: Key) -> Program[Encoder]:
+        chosen = yield from sample(key.fold("cohort"), fraction=self.fraction)
+        learned = Moments(*(np.empty(0) for _ in range(3)))
+        if schema.numbers:
+            learned = yield from self.statistics.program(
+                schema, chosen.cohort, key.fold("numbers"), self.close
+            )
+        vocabularies: tuple[Vocabulary, ...] = ()
+        if schema.texts:
+            vocabularies = yield from self._vocabularies(schema, chosen.cohort, key.fold("words"))
+        shift, scale = self.numbers.shift_and_scale(learned)
+        return Encoder(schema, learned.mean, shift, scale, vocabularies, self.dtype)
+
+    def _vocabularies(self, schema: Schema, cohort: Cohort, key: Key) -> Program[tuple[Vocabulary, ...]]:
+        channel = Channel(TABLE, into=tally())
+        got = yield from gather(category_counts(schema), cohort, {}, key, close=self.close, counts=channel)
+        counts: tuple[dict[str, int], ...] = tuple({} for _ in schema.texts)
+        for (column, word), count in _as_counts(got["counts"].values):
+            if 0 <= column < len(counts):
+                counts[column][word] = count
+        limits = {"max_categories": self.max_categories, "min_count": self.min_count}
+        return tuple(Vocabulary.of(own, self.missing, **limits) for own in counts)
