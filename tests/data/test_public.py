@@ -5,6 +5,7 @@ def test_the_public_names_are_these() -> None:
     assert hanse.data.__all__ == [
         "Assignment",
         "Dataset",
+        "Description",
         "FederatedData",
         "Partition",
         "RowWise",
@@ -16,6 +17,7 @@ def test_the_public_names_are_these() -> None:
         "by_key",
         "csv",
         "custom",
+        "describe",
         "digits",
         "dirichlet",
         "feature_noise",

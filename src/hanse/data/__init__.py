@@ -9,6 +9,7 @@
 from hanse.data.custom import custom
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
 from hanse.data.delimited import csv
+from hanse.data.description import Description, describe
 from hanse.data.groups import by_key, regions
 from hanse.data.idx import idx, mnist
 from hanse.data.libraries import hugging_face, scikit_learn
@@ -33,6 +34,7 @@ from hanse.data.text import text
 __all__ = [
     "Assignment",
     "Dataset",
+    "Description",
     "FederatedData",
     "Partition",
     "RowWise",
@@ -44,6 +46,7 @@ __all__ = [
     "by_key",
     "csv",
     "custom",
+    "describe",
     "digits",
     "dirichlet",
     "feature_noise",

@@ -1,0 +1,123 @@
+"""A description drawn in the terminal: sizes and labels as bars."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from hanse.core.tensors import Array
+from hanse.data.description import Description
+
+__all__ = ["drawn"]
+
+MAX_ROWS, MAX_LABELS, BAR = 20, 24, 12
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+HEIGHTS = " ▁▂▃▄▅▆▇█"
+
+
+def drawn(found: Description) -> RenderableType:
+    """The whole, then clients x labels: the higher, the larger the label's share in the client's examples.
+
+    Of many clients some are shown, from the largest to the smallest; of many labels the most frequent.
+    """
+    return Group(*_headlines(found), Text(), _grid(found), _legend(found))
+
+
+def _headlines(found: Description) -> list[Text]:
+    sums = found.summary()
+    tested = int(sums["num_tested_clients"])
+    parts = [
+        _many(found.num_clients, "client"),
+        _many(int(sums["num_examples"]), "example"),
+        _many(len(found.labels), "label"),
+        _many(len(found.columns), "column") if found.columns else f"features {_product(found.feature_shape)}",
+        f"test set {found.num_test:,}" if found.num_test else "no test set",
+        *([f"{tested:,} with tests of their own"] if tested else []),
+        *([f"{len(found.clients):,} looked at"] if len(found.clients) < found.num_clients else []),
+    ]
+    spread = f"{sums['smallest']:,.0f} to {sums['largest']:,.0f}, median {sums['median']:,.0f}"
+    skews = f"label skew {sums['label_skew']:.2f}, size skew {sums['size_skew']:.2f}"
+    return [
+        Text(" · ".join(parts), style="bold"),
+        Text(f"examples a client: {spread}  ").append(_histogram(found.sizes)),
+        Text(f"{skews} (0: all alike, 1: most unlike)"),
+    ]
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _product(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "1"
+
+
+def _histogram(sizes: Array) -> Text:
+    """How many clients have so many examples, from few to many."""
+    counts, _ = np.histogram(sizes, bins=min(24, max(1, int(np.ptp(sizes)) + 1)))
+    levels = np.ceil(counts / counts.max() * (len(HEIGHTS) - 1)).astype(int)
+    return Text("".join(HEIGHTS[level] for level in levels), style="cyan")
+
+
+def _grid(found: Description) -> Table:
+    labels = _chosen_labels(found)
+    mixtures, largest = found.mixtures[:, labels], _largest_share(found)
+    grid = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
+    grid.add_column("client", no_wrap=True, max_width=24)
+    grid.add_column("examples", justify="right")
+    grid.add_column("", width=BAR, no_wrap=True)
+    grid.add_column("labels", no_wrap=True)
+    grid.add_column("tests" if found.test_sizes.any() else "", justify="right")
+    for row in _chosen_rows(found).tolist():
+        tests = f"{found.test_sizes[row]:,}" if found.test_sizes.any() else ""
+        bar = _bar(found.sizes[row] / found.sizes.max())
+        shares = _columns(mixtures[row] / largest)
+        grid.add_row(Text(found.names[row]), f"{found.sizes[row]:,}", bar, shares, tests)
+    whole = found.counts.sum(axis=0)[labels] / found.counts.sum()
+    grid.add_row(Text("all", style="dim"), f"{found.sizes.sum():,}", "", _columns(whole / largest))
+    return grid
+
+
+def _largest_share(found: Description) -> float:
+    """Of a label that is shown in the examples of a client that is."""
+    return float(found.mixtures[np.ix_(_chosen_rows(found), _chosen_labels(found))].max())
+
+
+def _chosen_rows(found: Description) -> Array:
+    """Positions of the clients that are shown."""
+    number = len(found.clients)
+    if number <= MAX_ROWS:
+        return np.arange(number)
+    by_size = np.argsort(-found.sizes, kind="stable")
+    return np.asarray(by_size[np.linspace(0, number - 1, MAX_ROWS).astype(int)])
+
+
+def _chosen_labels(found: Description) -> Array:
+    if len(found.labels) <= MAX_LABELS:
+        return np.arange(len(found.labels))
+    return np.sort(np.argsort(-found.counts.sum(axis=0), kind="stable")[:MAX_LABELS])
+
+
+def _bar(share: float) -> Text:
+    eighths = round(share * BAR * 8)
+    return Text("█" * (eighths // 8) + EIGHTHS[eighths % 8].strip(), style="cyan")
+
+
+def _columns(shares: Array) -> Text:
+    """A column a label; a share that is not 0 is always seen."""
+    top = len(HEIGHTS) - 1
+    levels = np.where(shares > 0, np.clip(np.rint(shares * top), 1, top), 0).astype(int)
+    wide, gap = (2, " ") if len(shares) <= 8 else (1, " " if len(shares) <= 16 else "")
+    return Text(
+        gap.join((HEIGHTS[level] if level else "·") * wide for level in levels.tolist()), style="green"
+    )
+
+
+def _legend(found: Description) -> Text:
+    labels = _chosen_labels(found)
+    names = ", ".join(found.labels[i] for i in labels.tolist())
+    some = "" if len(labels) == len(found.labels) else f" (the {len(labels)} most frequent)"
+    height = f"height: share in the client's examples; █ is {_largest_share(found):.0%}, · none"
+    return Text(f"labels, left to right{some}: {names}\n{height}", style="dim")
