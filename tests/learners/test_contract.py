@@ -95,13 +95,12 @@ def own_apply(params: Any, x: Any) -> Any:
 def network_cases(on: Engine) -> dict[str, Case]:
     name, double = on.module, {"engine": on, "dtype": "float64"}
     small = cnn((2, 3), kernel=3, hidden=4, **double)
-    lstm = char_lstm(6, embedding=3, hidden=4, **double)
+    lstm = char_lstm(6, embedding=3, hidden=4, l2=0.3, **double)
     return {
         f"{name} mlp": Case(mlp((6, 4), **double), 4, engine=name),
         f"{name} mlp, l2": Case(mlp((6,), l2=0.3, **double), None, engine=name),
         f"{name} cnn": Case(small, 3, engine=name, feature_shape=(5, 4)),
         f"{name} char_lstm": TextCase(lstm, None, engine=name),
-        f"{name} char_lstm of classes": TextCase(replace(lstm, l2=0.3, layers=1), 3, engine=name),
     }
 
 

@@ -3,16 +3,27 @@ import hanse.learners
 
 def test_the_public_names_are_these() -> None:
     assert hanse.learners.__all__ == [
+        "Engine",
         "Model",
+        "Network",
+        "averaged_buffers",
         "batches",
+        "char_lstm",
+        "cnn",
         "cox",
         "dual",
         "elastic_net",
         "hinge_svm",
+        "jax_engine",
+        "jax_model",
         "least_squares",
         "linear_svm",
+        "local_buffers",
         "logistic",
+        "mlp",
         "objective",
         "softmax",
+        "torch_engine",
+        "torch_module",
     ]
     assert all(hasattr(hanse.learners, name) for name in hanse.learners.__all__)

@@ -9,21 +9,35 @@
 from hanse.learners.cox import cox
 from hanse.learners.duals import dual
 from hanse.learners.elastic_net import elastic_net
+from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.model import Model, batches
+from hanse.learners.networks import Network, char_lstm, cnn, mlp
 from hanse.learners.numpy import least_squares, logistic, softmax
 from hanse.learners.objective import objective
+from hanse.learners.own import averaged_buffers, jax_model, local_buffers, torch_module
 from hanse.learners.svm import hinge_svm, linear_svm
 
 __all__ = [
+    "Engine",
     "Model",
+    "Network",
+    "averaged_buffers",
     "batches",
+    "char_lstm",
+    "cnn",
     "cox",
     "dual",
     "elastic_net",
     "hinge_svm",
+    "jax_engine",
+    "jax_model",
     "least_squares",
     "linear_svm",
+    "local_buffers",
     "logistic",
+    "mlp",
     "objective",
     "softmax",
+    "torch_engine",
+    "torch_module",
 ]

@@ -1,0 +1,64 @@
+"""What computes a neural network, chosen as a value: JAX or PyTorch. Each is an extra.
+
+A network has the same parameters on either engine, by name, shape and initial values, so a model that
+was trained on one goes on, or is measured, on the other.
+"""
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from hanse.core.errors import InvalidInput
+from hanse.core.learner import Learner
+from hanse.core.values import value
+
+__all__ = ["Engine", "jax_engine", "load", "torch_engine"]
+
+NAMES = {"jax": "JAX", "torch": "PyTorch"}
+"""Engines by the module that is imported, which is also what the extra is called."""
+
+
+def load(engine: str, asked_by: str, instead: str = "") -> Any:
+    """Our own module for an engine.
+
+    Args:
+      engine: "jax" or "torch".
+      asked_by: what needs it; begins the message.
+      instead: ends the message.
+
+    Raises: InvalidInput: if it is not installed, naming the extra.
+    """
+    if find_spec(engine) is None:
+        raise InvalidInput(
+            f"{asked_by} computes with {NAMES[engine]}, which is not installed; "
+            f'run: pip install "hanse[{engine}]"{instead}'
+        )
+    return import_module(f"hanse.learners.{engine}")
+
+
+class Engine:
+    """Computes networks. Imported when a network is bound, not before."""
+
+    module: ClassVar[str]
+
+    def learner(self, network: Any, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
+        """The network, bound to such examples. Raises: InvalidInput: if the engine is not installed."""
+        other = next(name for name in NAMES if name != self.module)
+        instead = f", or write engine={other}_engine()" if find_spec(other) is not None else ""
+        module = load(self.module, f"{type(network).__name__}()", instead)
+        learner: Learner = module.bind_network(network, feature_shape, num_classes)
+        return learner
+
+
+@value
+class jax_engine(Engine):
+    """JAX: a client's whole local training is one compiled call, which is fastest for dense networks."""
+
+    module = "jax"
+
+
+@value
+class torch_engine(Engine):
+    """PyTorch: step by step, with oneDNN's kernels, which are fastest for convolutions on a CPU."""
+
+    module = "torch"

@@ -1,0 +1,129 @@
+"""Models of one's own: plain functions on JAX, or a PyTorch module, unchanged.
+
+They hold functions, so they are chosen in a program, not in a settings file. A run that is to be saved
+and resumed needs a model with a name: mark a class of your own with `@value`, and let its `bind` return
+`torch_module(...).bind(feature_shape, num_classes)`.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from hanse.core.learner import Learner
+from hanse.core.values import value
+from hanse.learners.engines import load
+from hanse.learners.model import Model
+from hanse.learners.settings import check_dtype, check_l2
+
+__all__ = ["Buffers", "averaged_buffers", "jax_model", "local_buffers", "torch_module"]
+
+
+@dataclass(frozen=True)
+class jax_model(Model):
+    """A model as pure functions of JAX.
+
+        def init(key):
+            return {"w": 0.01 * jax.random.normal(key, (64, 10)), "b": jnp.zeros(10)}
+
+        def apply(params, x):
+            return x @ params["w"] + params["b"]
+
+        model = jax_model(init, apply)
+
+    Each example has to be treated by itself: batches are padded, and their padding counts nothing.
+    Parameters are sent by the path to them, such as "encoder.0.w".
+
+    Args:
+      init: from a key of JAX to parameters: arrays in dictionaries, lists and the like.
+      apply: from parameters and features (n, ...) to scores: (n, k) for k classes, (n,) for numbers.
+      loss: from scores and labels to (n,) losses. By default cross-entropy for classes, and half of the
+        squared error for numbers.
+      train: as `apply`, with a key of JAX as third argument, where training differs (dropout).
+      l2: strength of a regulariser of the parameters of two dimensions or more.
+      dtype: of the parameters and the arithmetic, "float32" or "float64".
+    Raises: InvalidInput: if a setting is out of range; when bound, if JAX is not installed.
+    """
+
+    init: Callable[[Any], Any]
+    apply: Callable[[Any, Any], Any]
+    _: KW_ONLY
+    loss: Callable[[Any, Any], Any] | None = None
+    train: Callable[[Any, Any, Any], Any] | None = None
+    l2: float = 0.0
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        check_l2(self.l2)
+        check_dtype(self.dtype)
+
+    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
+        """The model for such examples."""
+        learner: Learner = load("jax", "jax_model()").bind_own(self, tuple(feature_shape), num_classes)
+        return learner
+
+
+class Buffers:
+    """What becomes of a module's buffers: tensors that are kept, but not trained."""
+
+
+@value
+class averaged_buffers(Buffers):
+    """They are sent and averaged like parameters, as implementations of FedAvg do.
+
+    So the running statistics of batch normalisation become the mean of the clients' own.
+    """
+
+
+@value
+class local_buffers(Buffers):
+    """They are never sent. Running statistics are taken from the examples of whoever measures.
+
+    For clients whose features differ in scale; their statistics stay private.
+
+    References: Andreux, du Terrail, Beguier, Tramel, "Siloed federated learning for multi-centric
+      histopathology datasets", DART 2020, arXiv 2008.07424.
+    """
+
+
+@dataclass(frozen=True)
+class torch_module(Model):
+    """A PyTorch module, unchanged.
+
+        class Net(nn.Module): ...
+
+        model = torch_module(Net)
+        model = torch_module(lambda: Net(width=32), loss=nn.CrossEntropyLoss(label_smoothing=0.1))
+
+    Parameters that require gradients are sent, under PyTorch's own names; what is frozen has to be alike
+    wherever the module is made. Buffers of integers (the number of batches that batch normalisation saw)
+    are never sent.
+
+    Local training runs in training mode, with dropout drawn from the client's key. Losses, gradients and
+    Hessians are those of evaluation mode. A batch of one example is normalised by running statistics,
+    since it has none of its own.
+
+    Features of real numbers come in the dtype of the parameters, and so do integers, unless the module has
+    an embedding.
+
+    Args:
+      factory: makes the module; its initial values are drawn from the run's key.
+      loss: from scores and labels to their mean loss over the batch. By default cross-entropy for classes,
+        and half of the squared error for numbers.
+      buffers: `averaged_buffers()` or `local_buffers()`.
+      l2: strength of a regulariser of the parameters of two dimensions or more.
+    Raises: InvalidInput: if l2 is negative; when bound, if PyTorch is not installed.
+    """
+
+    factory: Callable[[], Any]
+    _: KW_ONLY
+    loss: Callable[[Any, Any], Any] | None = None
+    buffers: Buffers = averaged_buffers()
+    l2: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_l2(self.l2)
+
+    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
+        """The model for such examples."""
+        learner: Learner = load("torch", "torch_module()").bind_own(self, tuple(feature_shape), num_classes)
+        return learner

@@ -1,0 +1,98 @@
+"""The networks as PyTorch modules, in layouts that a processor runs fast."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from hanse.learners.examples import Characters, Numbers
+from hanse.learners.networks import Bound, Network, char_lstm, cnn, image_shape, mlp
+
+__all__ = ["network_module"]
+
+
+def network_module(bound: Bound) -> nn.Module:
+    """The module of a bound network, with parameters of its names and dtype."""
+    made = MODULES[type(bound.network)](bound)
+    return made.to(getattr(torch, bound.network.dtype))
+
+
+class Scored(nn.Module):
+    """A network that ends in a dense layer."""
+
+    def __init__(self, bound: Bound, width: int) -> None:
+        super().__init__()
+        self.single = isinstance(bound.labels, Numbers)
+        self.output = nn.Linear(width, bound.num_outputs)
+
+    def scores(self, hidden: Any) -> Any:
+        """One score a class, or one number a row."""
+        scores = self.output(hidden)
+        return scores.squeeze(-1) if self.single else scores
+
+
+class Perceptron(Scored):
+    """See `mlp`."""
+
+    def __init__(self, bound: Bound) -> None:
+        assert isinstance(bound.network, mlp)
+        widths = (math.prod(bound.features.shape), *bound.network.hidden)
+        super().__init__(bound, widths[-1])
+        self.depth = len(bound.network.hidden)
+        for i in range(self.depth):
+            setattr(self, f"hidden{i + 1}", nn.Linear(widths[i], widths[i + 1]))
+
+    def forward(self, x: Any) -> Any:
+        x = x.flatten(1)
+        for i in range(self.depth):
+            x = torch.relu(getattr(self, f"hidden{i + 1}")(x))
+        return self.scores(x)
+
+
+class Convolutional(Scored):
+    """See `cnn`. Channels are innermost, which is what oneDNN's kernels are fastest with."""
+
+    def __init__(self, bound: Bound) -> None:
+        network = bound.network
+        assert isinstance(network, cnn)
+        super().__init__(bound, network.hidden)
+        self.shape = image_shape(bound.features.shape)
+        height, width, colours = self.shape
+        first, second = network.channels
+        edge = network.kernel // 2
+        self.conv1 = nn.Conv2d(colours, first, network.kernel, padding=edge)
+        self.conv2 = nn.Conv2d(first, second, network.kernel, padding=edge)
+        self.hidden = nn.Linear((height // 4) * (width // 4) * second, network.hidden)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Any) -> Any:
+        x = x.reshape(-1, *self.shape).permute(0, 3, 1, 2)
+        for convolution in (self.conv1, self.conv2):
+            x = torch.relu(nn.functional.max_pool2d(convolution(x), 2))
+        x = torch.relu(self.hidden(x.permute(0, 2, 3, 1).flatten(1)))
+        return self.scores(x)
+
+
+class Recurrent(Scored):
+    """See `char_lstm`."""
+
+    def __init__(self, bound: Bound) -> None:
+        network = bound.network
+        assert isinstance(network, char_lstm)
+        super().__init__(bound, network.hidden)
+        self.everywhere = isinstance(bound.labels, Characters)
+        self.embedding = nn.Embedding(network.num_characters, network.embedding)
+        self.lstm = nn.LSTM(network.embedding, network.hidden, network.layers, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        hidden, _ = self.lstm(self.embedding(x))
+        return self.scores(hidden if self.everywhere else hidden[:, -1])
+
+
+MODULES: dict[type[Network], Callable[[Bound], nn.Module]] = {
+    mlp: Perceptron,
+    cnn: Convolutional,
+    char_lstm: Recurrent,
+}
