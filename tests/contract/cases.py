@@ -11,7 +11,18 @@ from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
 from hanse.core.program import Close
 from hanse.core.reducers import sum as sum_
 from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
-from hanse.transforms import clip, quantize, random_mask
+from hanse.transforms import (
+    cast,
+    clip,
+    deflate,
+    per_round,
+    quantize,
+    random_mask,
+    rotate,
+    sign,
+    subsample,
+    top_k,
+)
 
 PATIENT = Close(minimum_fraction=1.0)
 
@@ -47,6 +58,24 @@ CASES = {
     ),
     "fed_avg_masked_quantized": _case(
         fed_avg(lr=0.02, fraction=1.0, epochs=3, uplink=(random_mask(0.5), quantize(2)))
+    ),
+    "fed_avg_sketched": _case(
+        fed_avg(lr=0.02, fraction=1.0, uplink=(subsample(0.5), rotate(), quantize(3), deflate())), rounds=2
+    ),
+    "fed_avg_shared_mask": _case(
+        fed_avg(
+            lr=0.02,
+            fraction=1.0,
+            uplink=(random_mask(0.5, drawn=per_round()), rotate(), cast("bfloat16")),
+        ),
+        rounds=2,
+    ),
+    "fed_avg_top_k_with_feedback": _case(
+        fed_avg(lr=0.02, fraction=0.7, uplink=(clip(0.5), top_k(0.3), cast("float16"))),
+        devices=unstable(0.2),
+    ),
+    "scaffold_signs_with_feedback": _case(
+        scaffold(lr=0.02, fraction=0.7, batch_size=4, uplink=(sign(),)), devices=unstable(0.2)
     ),
     "fed_sgd": _case(fed_sgd(lr=0.001, into=sum_())),
     "scaffold": _case(
