@@ -11,11 +11,6 @@ from hanse.core.program import Commit, Committed, Sampled, sample
 from hanse.core.runtime import InMemory, Runtime, drive
 from hanse.core.values import digest, value
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEY = Key.from_seed(1)
 
 
@@ -164,7 +159,6 @@ def test_what_was_measured_before_the_first_round_is_not_measured_again():
     assert [record.round for record in records] == [1]
 
 
-@bug("only algorithm.round is guarded: too few evaluators end the whole run")
 def test_an_evaluation_that_too_few_answer_does_not_end_the_run():
     class Unlucky(Script):
         def __call__(self, params, key):
@@ -179,7 +173,6 @@ def test_an_evaluation_that_too_few_answer_does_not_end_the_run():
     assert len(records) == 4
 
 
-@bug("a modulus of 0 is found in round 1")
 @pytest.mark.parametrize("every", [0, -1])
 def test_a_schedule_that_can_not_be_is_refused(every):
     with pytest.raises(InvalidInput):
@@ -296,13 +289,11 @@ def test_a_loss_a_thousand_times_the_first_ends_the_run():
     _diverged("the loss is 2001, it began at 2", evaluate=Script(loss=[2.0, 2001.0]))
 
 
-@bug("the first measure is not judged: a NaN there is kept as the best, and nothing is better")
 def test_a_loss_that_is_not_finite_at_the_beginning_is_found_out():
     with pytest.raises(Diverged):
         trained(rounds=0, evaluate=Script(loss=[math.nan]))
 
 
-@bug("max(first, 1e-12) takes a loss that begins at or below zero for a vanishing one")
 @pytest.mark.parametrize("losses", [[-5.0, -4.0, 0.5], [0.0, 1e-6]])
 def test_a_loss_that_begins_at_or_below_zero_is_no_divergence(losses):
     assert trained(evaluate=Script(loss=losses))[0].round == 5

@@ -19,11 +19,6 @@ from hanse.core.values import pack, unpack, value
 from hanse.core.work import Part, Total, Work
 from hanse.transforms import random_mask
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEY, SECRET = Key.from_seed(1), Key.from_seed(2)
 W = {"w": np.array([1.0, 2.0], np.float32)}
 SPEC = Spec.of(W)
@@ -282,7 +277,6 @@ MALFORMED = [
 ]
 
 
-@bug("fields are not of the types that they are declared with: AttributeError, TypeError, ValueError escape")
 @pytest.mark.parametrize("message", MALFORMED, ids=lambda message: str(message)[:60])
 def test_fields_of_any_other_type_are_refused(message):
     desk = Coordinator(10, SECRET)
@@ -322,7 +316,6 @@ def test_an_oversized_message_is_refused_unread(desk, values):
         desk.receive(ticket, data)
 
 
-@bug("64 KiB beyond the values do not hold the names of some 250 tensors")
 def test_a_model_of_many_small_tensors_fits(desk):
     layers = {f"backbone.layer{i}.block.bn.running_mean": np.zeros(64, np.float32) for i in range(600)}
     (ticket,) = desk.dispatch(asking(1, u=Channel(Spec.of(layers)))).tickets
@@ -344,7 +337,6 @@ def test_what_each_client_coded_is_opened_before_the_fold(desk):
     np.testing.assert_allclose(folded(desk, tickets, sent)["u"].values["w"], 0.75 * W["w"])
 
 
-@bug("`open` is called in the fold: what it refuses ends the run, and what it makes is not checked")
 @pytest.mark.parametrize("of", [-1.0, 1e-45])
 def test_what_can_not_be_opened_is_refused_by_name_and_the_round_goes_on(desk, of):
     good, bad = desk.dispatch(asking(1, 2, u=Channel(SPEC, (as_ratio(),)))).tickets
@@ -500,7 +492,6 @@ def test_a_plan_of_each_dispatch_can_not_be_undone_on_a_sum_over_several(desk):
         desk.fold(Collect(None), [(t, answer(t)) for t in tickets], {})
 
 
-@bug("decode changes the servers' states at once, and nothing takes that back")
 def test_an_abandoned_round_leaves_the_servers_states_as_they_were(desk):
     channel = Channel(SPEC, (counted_sum(),), sum_())
     for clients, abandoned, before in ((3, False, 0), (2, True, 3), (4, False, 3)):
@@ -511,7 +502,6 @@ def test_an_abandoned_round_leaves_the_servers_states_as_they_were(desk):
         desk.settle(abandoned)
 
 
-@bug("the secret of a fold is named by its dispatch: two folds of one dispatch draw the same noise")
 def test_no_two_folds_draw_from_the_same_secret(desk):
     SECRETS.clear()
     tickets = desk.dispatch(asking(1, 2, 3, u=Channel(SPEC, (counted_sum(),), sum_()))).tickets
@@ -565,7 +555,6 @@ def test_a_drop_takes_along_what_was_built_on_it(desk):
     assert desk.settle(abandoned=False)[0].dropped == 3
 
 
-@bug("fold counts first and drops afterwards")
 def test_what_was_built_on_a_drop_is_not_counted(desk):
     a, b = (desk.dispatch(asking(1)).tickets[0] for _ in range(2))
     c = desk.dispatch(asking(2)).tickets[0]
@@ -574,7 +563,6 @@ def test_what_was_built_on_a_drop_is_not_counted(desk):
     assert [drop.ticket for drop in got.dropped] == [a, b]
 
 
-@bug("settle drops what was counted in an abandoned round, and leaves in flight what was built on it")
 def test_an_abandoned_round_takes_along_what_was_built_on_it(desk):
     a = desk.dispatch(asking(1)).tickets[0]
     folded(desk, (a,), [(a, answer(a))])
@@ -684,12 +672,10 @@ def _story(reopen):
     return told
 
 
-@bug("restore lets the next ticket go on from one that was dropped, _drop does not")
 def test_a_coordinator_that_is_restored_at_any_moment_goes_on_identically():
     assert _story(_reopened) == _story(lambda desk: desk)
 
 
-@bug("restore lets the next ticket go on from one that was dropped, _drop does not")
 def test_a_restored_coordinator_lets_nobody_go_on_from_a_dropped_ticket(desk):
     a, b = desk.dispatch(asking(1, 2)).tickets
     folded(desk, (a, b), [(b, answer(b))], {a: "late"})

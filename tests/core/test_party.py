@@ -17,11 +17,6 @@ from hanse.core.values import pack, unpack, value
 from hanse.core.work import Part, Work
 from hanse.transforms import clip, quantize, random_mask
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEY, SECRET = Key.from_seed(1), Key.from_seed(2)
 W = {"w": np.array([3.0, 4.0])}
 SPEC = Spec.of(W)
@@ -159,7 +154,6 @@ def test_stages_remember_apart_from_the_work_and_from_other_parts():
     }
 
 
-@bug("a work that returns only its own memory makes the stages forget theirs")
 def test_a_work_need_not_know_what_the_stages_remember():
     work, uplink = emit({"u": Part(W)}, memory={"own": 2}), {"u": Channel(SPEC, (visits(),))}
     memory = {}

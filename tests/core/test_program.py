@@ -36,11 +36,6 @@ from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import pack, unpack, value
 from hanse.core.work import Total, Work
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEY = Key.from_seed(1)
 SPEC = Spec.of({"w": np.zeros(2)})
 
@@ -133,7 +128,6 @@ def test_a_round_needs_its_share_and_at_least_one(fraction, num_asked):
     assert needed <= num_asked
 
 
-@bug("0.07 * 100 is 7.000000000000001, whose ceiling is 8")
 @pytest.mark.parametrize("percent", [7, 14, 28, 55, 56])
 def test_a_share_of_a_hundred_is_that_many(percent):
     assert Close(minimum_fraction=percent / 100).minimum(100) == percent

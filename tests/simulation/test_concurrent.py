@@ -16,11 +16,6 @@ from hanse.core.values import digest, pack, unpack, value
 from hanse.core.work import Part, Work
 from hanse.simulation import ClientTasks, ConcurrentSimulation, heavy_tailed, ideal, unstable
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEY = Key.from_seed(1)
 SPEC = Spec({"n": TensorSpec((3,), "float64")})
 
@@ -240,7 +235,6 @@ def test_it_goes_on_from_a_snapshot():
     assert facts(cut) == facts(told)
 
 
-@bug("settle leaves in flight what was built on an abandoned round: computed at once or later, it differs")
 def test_what_was_built_on_an_abandoned_round_does_not_remember_it():
     async def steps(runtime, clients):
         first = await runtime.perform(asking(1))
@@ -255,7 +249,6 @@ def test_what_was_built_on_an_abandoned_round_does_not_remember_it():
     assert got.counted == () or got["n"].values["n"][0] == 1
 
 
-@bug("messages of tickets that were closed without being counted are kept for ever")
 def test_what_nobody_counts_is_forgotten():
     async def steps(runtime, clients):
         for _ in range(3):

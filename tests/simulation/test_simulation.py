@@ -28,11 +28,6 @@ from hanse.core.values import digest, pack, unpack, value
 from hanse.core.work import Part, Work
 from hanse.simulation import Clients, Devices, Simulation, heavy_tailed, unstable
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEY = Key.from_seed(1)
 VISITS = Channel(Spec({"n": TensorSpec((2,), "float64")}), into=stack())
 
@@ -133,14 +128,12 @@ def test_a_round_ends_before_its_deadline_where_nobody_is_left_to_wait_for():
     assert clock(runtime) == 3.0
 
 
-@bug("`goal < len(due_s)` overlooks a goal that exactly those reach who arrive at all")
 def test_a_goal_that_is_reached_closes_the_round_whoever_else_is_awaited():
     runtime = simulation(devices=STAGGERED)
     collected(runtime, dispatched(runtime, *EVERYBODY), goal=5, deadline_s=99.0)
     assert clock(runtime) == 5.0
 
 
-@bug("where refused messages keep the goal from being reached, the clock stops at the last good one")
 def test_a_goal_that_is_not_reached_is_awaited_until_the_deadline():
     runtime = simulation(devices=timetable((1.0, 2.0, 50.0)))
     tickets = dispatched(runtime, 0, 1, 2, work=visit(bad=(size(1), size(2))))
@@ -236,8 +229,8 @@ def test_rounds_take_the_time_of_the_last_that_was_awaited():
     for slowest in (1, 4):
         collected(runtime, dispatched(runtime, 0, slowest))
         collected(runtime, dispatched(runtime, "server"))
-        assert committed(runtime).usage.virtual_s == slowest + 1.5
-    assert clock(runtime) == 2.5 + 5.5
+        assert committed(runtime).usage.virtual_s == slowest + 1.0  # a role takes no time
+    assert clock(runtime) == 2.0 + 5.0
 
 
 def test_ideal_devices_take_a_second_an_exchange():
@@ -312,7 +305,6 @@ def test_where_everybody_sends_nonsense_the_run_ends():
         _fussy_run(*EVERYBODY)
 
 
-@bug("training looks for 'not finite' in the reason that the round was abandoned for")
 def test_where_one_client_sends_nonsense_the_run_goes_on():
     assert all("5 of 6" in abandoned for abandoned in _fussy_run(3))
 
@@ -348,9 +340,6 @@ def test_a_ticket_in_flight_goes_on_from_what_was_committed_meanwhile():
     assert committed(runtime).memories == {4: {"n": 2}}
 
 
-@bug(
-    "nothing holds a client's tickets in their order: the second is computed, and counted, without the first"
-)
 @pytest.mark.parametrize("first", [5.0, None])
 def test_a_clients_tickets_run_in_order(first):
     @value(name="first_slow")
@@ -430,7 +419,6 @@ def test_who_is_asked_too_early_leaves_everything_as_it_was():
     assert got["n"].values["n"][:, 1].tolist() == [2, 2, 2]
 
 
-@bug("with a goal, messages are received before the desk is remembered: their bytes count twice")
 def test_who_is_asked_too_early_leaves_everything_as_it_was_even_with_a_goal():
     runtime, _, before = _asked_too_early(goal=2)
     assert digest(runtime.snapshot().desk) == before

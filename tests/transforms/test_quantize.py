@@ -13,11 +13,6 @@ from hanse.core.spec import Spec, TensorSpec
 from hanse.core.work import Part
 from hanse.transforms import clip, quantize
 
-
-def bug(reason):
-    return pytest.mark.xfail(reason=reason)
-
-
 KEYS = Keys.from_seed(1)
 BITS = [1, 2, 4, 8]
 DTYPES = ["float32", "float64"]
@@ -206,7 +201,6 @@ def test_the_server_must_open_every_message():
     assert chain.folded == chain.source
 
 
-@bug("rounded up, a clipped message may be longer than its bound: sqrt(d) times in the worst case")
 def test_the_bound_of_what_is_folded_holds():
     values = {"w": np.linspace(-0.17, 0.17, 100)}
     chain = Chain.bind(Spec.of(values), (clip(1.0), quantize(1)))

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import field, replace
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
 from hanse.core.keys import Key
@@ -27,6 +27,9 @@ S = TypeVar("S", bound=Any)
 
 class Algorithm(ABC, Generic[S]):
     """A paper: what happens in one round, as a program."""
+
+    performed_by: ClassVar[Literal["server", "peer"]] = "server"
+    """Who performs it: one server for all, or each peer for itself."""
 
     @abstractmethod
     def init(self, params: Tensors, key: Key) -> S:
@@ -117,8 +120,11 @@ def training(
     Raises: Diverged: if the loss or the parameters leave the finite numbers, or the loss exceeds the
       initial one a thousandfold.
     """
+    if evaluate_every < 1:
+        raise InvalidInput(f"evaluate_every is {evaluate_every}; write at least 1 round")
     if progress.round == 0 and evaluate is not None and not progress.first:
         metrics = yield from evaluate(progress.state.params, key.fold("evaluate", 0))
+        _check_finite(progress, metrics)
         progress = _judge(progress, metrics, stop)
         yield from commit(0, progress, metrics)
     while progress.round < rounds and progress.stopped is None:
@@ -130,25 +136,32 @@ def training(
         except RoundAbandoned as reason:
             abandoned = str(reason)
             progress = replace(progress, round=number)
+            if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
+                raise _diverged(progress, abandoned) from reason
         if evaluate is not None and (number % evaluate_every == 0 or number == rounds):
-            metrics = yield from evaluate(progress.state.params, key.fold("evaluate", number))
-        _check_finite(progress, metrics, abandoned)
+            try:
+                metrics = yield from evaluate(progress.state.params, key.fold("evaluate", number))
+            except RoundAbandoned as reason:
+                abandoned = abandoned or f"evaluation: {reason}"
+        _check_finite(progress, metrics)
         progress = _judge(progress, metrics, stop)
         yield from commit(number, progress, metrics, abandoned)
     return progress
 
 
-def _check_finite(progress: Progress[Any], metrics: Mapping[str, float], abandoned: str | None) -> None:
+def _diverged(progress: Progress[Any], why: str) -> Diverged:
+    return Diverged(f"diverged in round {progress.round}: {why}; write a smaller step size (lr)")
+
+
+def _check_finite(progress: Progress[Any], metrics: Mapping[str, float]) -> None:
     loss, first = metrics.get("loss", 0.0), progress.first.get("loss", math.inf)
-    if abandoned is not None and "not finite" in abandoned:
-        why = abandoned
-    elif not all_finite(progress.state.params):
+    if not all_finite(progress.state.params):
         why = "the parameters are not finite"
-    elif not math.isfinite(loss) or loss > BLOWN_UP * max(first, 1e-12):
+    elif not math.isfinite(loss) or (first > 0 and loss > BLOWN_UP * first):
         why = f"the loss is {loss:.6g}, it began at {first:.6g}"
     else:
         return
-    raise Diverged(f"diverged in round {progress.round}: {why}; write a smaller step size (lr)")
+    raise _diverged(progress, why)
 
 
 def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> Progress[S]:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from hanse.core.errors import CompositionError
@@ -87,6 +87,14 @@ class Chain:
                     f"{transform} would change values whose noise was calibrated before it; "
                     "move it before the noise"
                 )
+            opener = next((t for t, s in zip(transforms, stages, strict=False) if s.open is not None), None)
+            if opener is not None and stage.decode is not None and stage.open is None:
+                raise CompositionError(
+                    f"{transform} is undone on the sum, but it follows {opener}, which is undone on each "
+                    f"contribution before: move it in front of {opener}, or let it be drawn per client"
+                )
+            if spec.sealed and not stage.out.sealed:  # once calibrated, whatever the stage says
+                stage = replace(stage, out=stage.out.like(sealed=True))
             stages.append(stage)
             spec = stage.out
         return cls(source, tuple(transforms), tuple(stages))
@@ -100,7 +108,12 @@ class Chain:
     def folded(self) -> Spec:
         """What the reducer receives."""
         first = self._first_opened
-        return self.out if first is None else self.stages[first - 1].out if first else self.source
+        if first is None:
+            return self.out
+        spec = self.stages[first - 1].out if first else self.source
+        # What was coded with loss comes back longer than it was.
+        exact = all(stage.encode is None or stage.lossless for stage in self.stages[first:])
+        return spec if exact else spec.like(l2_bound=None)
 
     @property
     def _first_opened(self) -> int | None:
@@ -141,6 +154,7 @@ class Chain:
         for i, (stage, plan) in enumerate(zip(self.stages, plans, strict=True)):
             if stage.encode is not None:
                 part, own = stage.encode(plan, part, kept.get(str(i), {}), keys.fold(i))
+                kept.pop(str(i), None)
                 if own:
                     kept[str(i)] = own
         return part, kept

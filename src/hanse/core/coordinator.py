@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import field, replace
 from typing import Any
 
-import numpy as np
-
 from hanse.core.chain import Chain
 from hanse.core.errors import CompositionError, HanseError, MessageError
 from hanse.core.keys import Key
@@ -35,6 +33,9 @@ __all__ = ["Coordinator", "Desk", "Sent", "Ticket"]
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """What a message may weigh beyond its values: names, shapes and the ticket."""
 
+TENSOR_OVERHEAD_BYTES = 1024
+"""What each of its tensors may weigh beyond its values, and beyond ten times its name."""
+
 
 @value
 class Ticket:
@@ -56,12 +57,16 @@ class Sent:
 
 @value
 class Desk:
-    """All that a coordinator must remember to go on after a crash."""
+    """All that a coordinator must remember to go on after a crash.
+
+    `states` are the transforms' at the server, `begun` what they were when the round began.
+    """
 
     next_ticket: int = 0
     tickets: Mapping[int, Ticket] = field(default_factory=dict)
     sent: Mapping[int, Sent] = field(default_factory=dict)
     states: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    begun: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     usage: Usage = Usage()
 
 
@@ -88,17 +93,19 @@ class Coordinator:
         self._next = desk.next_ticket
         self._tickets = dict(desk.tickets)
         self._sent = dict(desk.sent)
-        self._states = dict(desk.states)
+        self._states, self._begun = dict(desk.states), dict(desk.begun)
         self._usage = {f.name: getattr(desk.usage, f.name) for f in fields(Usage)}
         self._packed: dict[int, bytes] = {}
         self._rebuild()
 
     def _rebuild(self) -> None:
-        self._last: dict[PartyId, int] = {t.task.party: n for n, t in sorted(self._tickets.items())}
+        kept = [n for n, t in sorted(self._tickets.items()) if t.state != "dropped"]
+        self._last = {self._tickets[n].task.party: n for n in kept}
 
     def desk(self) -> Desk:
         """What to save."""
-        return Desk(self._next, dict(self._tickets), dict(self._sent), dict(self._states), self._used())
+        tickets, sent, states = dict(self._tickets), dict(self._sent), dict(self._states)
+        return Desk(self._next, tickets, sent, states, dict(self._begun), self._used())
 
     # -- tickets out ---------------------------------------------------------------------------
 
@@ -191,15 +198,16 @@ class Coordinator:
         if limit is not None and len(data) > limit:
             raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
         message: Message = unpack(data, Message)
-        if message.ticket != ticket:
+        if type(message.ticket) is not int or message.ticket != ticket:
             raise MessageError(f"a message for ticket {message.ticket} under ticket {ticket}")
-        if message.parts.keys() != payload.chains.keys():
-            raise MessageError(f"the parts {sorted(message.parts)}; {sorted(payload.chains)} are due")
-        for name, part in message.parts.items():
-            self._check(name, part, payload)
+        parts: Any = message.parts  # nothing has checked the types of its fields
+        if not isinstance(parts, Mapping) or parts.keys() != payload.chains.keys():
+            raise MessageError(f"the parts {parts!s:.200}; {sorted(payload.chains)} are due")
+        for name, part in parts.items():
+            self._check(name, part, payload, self._tickets[ticket].task.key)
         return message
 
-    def _check(self, name: str, part: Part | None, payload: Payload) -> None:
+    def _check(self, name: str, part: Any, payload: Payload, key: Key) -> None:
         channel = payload.uplink[name]
         if channel.into.hides != (part is None):
             raise MessageError(
@@ -207,13 +215,16 @@ class Coordinator:
             )
         if part is None:
             return
-        if not isinstance(part, Part):
+        if not isinstance(part, Part) or not isinstance(part.values, Mapping):
             raise MessageError(f"part {name!r} is a {type(part).__name__}")
         weight = part.weight
         if type(weight) not in (float, int) or not 0 <= weight <= channel.max_weight:
             raise MessageError(f"part {name!r} has weight {weight}; 0 to {channel.max_weight:g} is allowed")
+        chain = payload.chains[name]
         try:
-            payload.chains[name].out.check(part.values)
+            chain.out.check(part.values)
+            if chain.opens is not None:  # what can't be opened must not reach the fold
+                chain.folded.check(chain.open(payload.plans[name], part, key.fold(name)).values)
         except MessageError as error:
             raise MessageError(f"part {name!r}: {error}") from None
 
@@ -237,12 +248,17 @@ class Coordinator:
         position = {ticket: i for i, ticket in enumerate(asked)}
         folds: dict[str, TreeFold[Any]] = {}
         counted: list[int] = []
+        orphans: dict[int, str] = {}
         for ticket, message in arrived:
+            after = self._tickets[ticket].task.after
+            if after in dropped or after in orphans:
+                orphans[ticket] = f"it was built on ticket {after}, which was dropped"
+                continue
             counted.append(ticket)
             for name, part in message.parts.items():
                 if part is not None:
                     self._add(folds, name, part, ticket, position[ticket], command)
-        drops = self._drop(dropped)
+        drops = self._drop({**dropped, **orphans})
         parties = tuple(self._tickets[ticket].task.party for ticket in counted)
         needed = command.close.minimum(len(asked))
         abandoned = None
@@ -256,7 +272,6 @@ class Coordinator:
             self._tickets[ticket] = replace(self._tickets[ticket], state="counted")
         self._use(counted=len([party for party in parties if self._counts(party)]))
         totals = self._totals(folds, counted)
-        self._forget()
         return Collected(totals, tuple(counted), parties, drops)
 
     def _add(
@@ -289,13 +304,14 @@ class Coordinator:
                     "but this sum spans several dispatches: let it be drawn per client, or use a "
                     "synchronous algorithm"
                 )
-            totals[name] = self._decode(dispatches[0], name, total)
+            totals[name] = self._decode(counted[0], dispatches[0], name, total)
         return totals
 
-    def _decode(self, number: int, name: str, total: Total) -> Total:
+    def _decode(self, ticket: int, number: int, name: str, total: Total) -> Total:
+        """`ticket` is the first that was counted: no two folds share it, so they share no secret."""
         sent = self._sent[number]
         chain: Chain = sent.payload.chains[name]
-        secret = self._secret.fold("decode", number, name)
+        secret = self._secret.fold("decode", ticket, name)
         state = self._state(name, chain)
         total, self._states[_slot(name, chain)] = chain.decode(state, sent.payload.plans[name], total, secret)
         return total
@@ -305,7 +321,8 @@ class Coordinator:
 
     def decode(self, command: Decode) -> Decoded:
         """Undoes the transforms on a total that a protocol obtained."""
-        return Decoded(self._decode(self._tickets[command.ticket].dispatch, command.part, command.total))
+        number = self._tickets[command.ticket].dispatch
+        return Decoded(self._decode(command.ticket, number, command.part, command.total))
 
     def _drop(self, reasons: Mapping[int, str]) -> tuple[Drop, ...]:
         if not reasons:
@@ -322,8 +339,7 @@ class Coordinator:
             for n, t in self._tickets.items()
             if t.state == "open" and t.task.after in gone
         }
-        kept = [n for n, t in sorted(self._tickets.items()) if t.state != "dropped"]
-        self._last = {self._tickets[n].task.party: n for n in kept}
+        self._rebuild()
         return tuple(drops) + (self._drop(built_on) if built_on else ())
 
     # -- the end of a round --------------------------------------------------------------------
@@ -333,15 +349,20 @@ class Coordinator:
     ) -> tuple[Usage, Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]]:
         """Ends a round: what it cost, and for each party its (counted, dropped) tickets."""
         settled: dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        if abandoned:
+            counted = [n for n, t in self._tickets.items() if t.state == "counted"]
+            self._drop(dict.fromkeys(counted, "the round was abandoned"))
+            self._states = dict(self._begun)
+        self._begun = dict(self._states)
         for number, ticket in sorted(self._tickets.items()):
             if ticket.state == "open":
                 continue
-            counted, dropped = settled.get(ticket.task.party, ((), ()))
-            if ticket.state == "counted" and not abandoned:
-                counted += (number,)
+            kept, dropped = settled.get(ticket.task.party, ((), ()))
+            if ticket.state == "counted":
+                kept += (number,)
             else:
                 dropped += (number,)
-            settled[ticket.task.party] = (counted, dropped)
+            settled[ticket.task.party] = (kept, dropped)
         self._tickets = {n: t for n, t in self._tickets.items() if t.state == "open"}
         self._rebuild()
         self._forget()
@@ -362,7 +383,10 @@ def _slot(part: str, chain: Chain) -> str:
 
 
 def _limit_bytes(chains: Mapping[str, Chain]) -> int | None:
-    sizes = [chain.out.num_bytes for chain in chains.values()]
-    return (
-        None if None in sizes else int(np.sum([s for s in sizes if s is not None])) + MESSAGE_OVERHEAD_BYTES
-    )
+    limit = MESSAGE_OVERHEAD_BYTES
+    for chain in chains.values():
+        if chain.out.num_bytes is None:
+            return None
+        names = [len(name.encode()) for name in chain.out.tensors]
+        limit += chain.out.num_bytes + 10 * sum(names) + TENSOR_OVERHEAD_BYTES * len(names)
+    return limit

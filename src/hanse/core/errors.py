@@ -47,7 +47,16 @@ class MessageError(HanseError):
 
 
 class RoundAbandoned(HanseError):
-    """Too few contributions arrived for the round to close. State and memory stay as they were."""
+    """Too few contributions arrived for the round to close. State and memory stay as they were.
+
+    Args:
+      reason: what is told.
+      dropped: why each contribution was not counted, where that is known.
+    """
+
+    def __init__(self, reason: str, dropped: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.dropped = dropped
 
 
 class Diverged(HanseError):

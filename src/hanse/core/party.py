@@ -60,6 +60,10 @@ class Message:
     parts: Mapping[str, Part | None]
 
 
+STAGES = "stages/"
+"""Names in memory that begin so belong to the stages of a part's chain; works need not know them."""
+
+
 def pending(part: str) -> str:
     """The name in a client's memory of an encoded part that it withholds until the protocol asks."""
     return f"{VOLATILE}pending/{part}"
@@ -83,18 +87,18 @@ def perform(
         if (space := chain.space(payload.plans[name], task.key.fold(name))) is not None
     }
     shared = Shared({name: frozen(tensors) for name, tensors in payload.shared.items()}, spaces)
-    parts, memory = payload.work.run(learner, shared, data, memory, keys.fold("work"))
+    parts, own = payload.work.run(learner, shared, data, memory, keys.fold("work"))
     if parts.keys() != chains.keys():
         raise CompositionError(
             f"{payload.work} emits the parts {sorted(parts)}; the dispatch has channels for {sorted(chains)}"
         )
-    kept = dict(memory)
+    kept = {**{n: v for n, v in memory.items() if n.startswith(STAGES)}, **own}
     encoded: dict[str, Part | None] = {}
     for name, chain in chains.items():
-        own = f"stages/{name}"
-        part, stages = chain.encode(payload.plans[name], parts[name], kept.get(own, {}), keys.fold(name))
+        at = f"{STAGES}{name}"
+        part, stages = chain.encode(payload.plans[name], parts[name], kept.pop(at, {}), keys.fold(name))
         if stages:
-            kept[own] = stages
+            kept[at] = stages
         hidden = payload.uplink[name].into.hides
         encoded[name] = None if hidden else part
         if hidden:

@@ -181,7 +181,7 @@ class Close:
 
     def minimum(self, num_asked: int) -> int:
         """The fewest contributions that a round of so many asked may close with."""
-        needed = max(1, math.ceil(self.minimum_fraction * num_asked))
+        needed = max(1, math.ceil(self.minimum_fraction * num_asked - 1e-9))  # 0.07 * 100 is above 7
         return needed if self.goal is None else min(needed, self.goal)
 
 
@@ -357,7 +357,7 @@ def gather(
     sent = yield from _ask(Dispatch(work, cohort, shared, uplink, key), Dispatched)
     got = yield from collect(sent.tickets, close=close)
     if got.abandoned is not None:
-        raise RoundAbandoned(got.abandoned)
+        raise RoundAbandoned(got.abandoned, tuple(drop.reason for drop in got.dropped))
     totals = dict(got.totals)
     for part, channel in uplink.items():
         if channel.into.hides:

@@ -64,6 +64,9 @@ class Reducer(ABC, Generic[A]):
 
 
 def _needs_summable(reducer: Reducer[Any], spec: Spec) -> None:
+    flags = [name for name, tensor in spec.tensors.items() if tensor.dtype == "bool"]
+    if flags:
+        raise CompositionError(f"{reducer} adds numbers, but {flags[0]!r} is bool; emit it as int64")
     if spec.kind not in ("real", "table", "ring") or not spec.summable:
         what = spec.kind if spec.summable else "client by client different"
         raise CompositionError(
@@ -81,13 +84,28 @@ class _Sum:
 
 def _lift_sum(part: Part) -> _Sum:
     weight = part.weight
-    return _Sum(tree_map(lambda v: v * v.dtype.type(weight), part.values), weight, 1)
+    return _Sum(tree_map(lambda v: v * _as(v.dtype, weight), part.values), weight, 1)
+
+
+def _as(dtype: np.dtype[Any], weight: float) -> Any:
+    """A weight among values of this dtype. A fraction among integers turns them into float64."""
+    return np.float64(weight) if dtype.kind in "iu" and weight != int(weight) else dtype.type(weight)
 
 
 def _merge_sum(left: _Sum, right: _Sum) -> _Sum:
     for name, total in left.values.items():
-        np.add(total, right.values[name], out=total)
+        more = right.values[name]
+        if total.dtype == more.dtype:
+            np.add(total, more, out=total)
+        else:
+            left.values[name] = np.asarray(total + more)
     return _Sum(left.values, left.weight + right.weight, left.count + right.count)
+
+
+def _divisor(dtype: np.dtype[Any], weight: float) -> Any:
+    """Above 0: where nothing counts, the sum is 0 too."""
+    exact = np.float64(weight) if dtype.kind in "iu" else dtype.type(weight)
+    return exact or type(exact)(1)
 
 
 @value
@@ -110,7 +128,7 @@ class mean(Reducer[_Sum]):
 
     def result(self, accumulator: _Sum) -> Total:
         weight = accumulator.weight
-        scaled = tree_map(lambda v: v / v.dtype.type(weight or 1.0), accumulator.values)
+        scaled = tree_map(lambda v: v / _divisor(v.dtype, weight), accumulator.values)
         return Total(scaled, weight, accumulator.count)
 
 
@@ -139,6 +157,8 @@ class stack(Reducer[tuple[Part, ...]]):
     """
 
     def accepts(self, spec: Spec) -> None:
+        if "weight" in spec.tensors:
+            raise CompositionError('stack() puts the weights under "weight": rename the tensor of that name')
         if any(tensor.num_values is None for tensor in spec.tensors.values()):
             raise CompositionError(
                 "stack() needs messages of one fixed shape; these have dimensions of their own"

@@ -89,7 +89,10 @@ class Entry:
 
 
 class Store(ABC):
-    """What one run keeps. `save` is one transaction: round, state and memories, all or nothing."""
+    """What one run keeps. `save` is one transaction: round, state and memories, all or nothing.
+
+    A store may keep what it is handed for a while before it writes it: it must not be changed later.
+    """
 
     @abstractmethod
     def checkpoint(self) -> Checkpoint | None:

@@ -89,13 +89,17 @@ class Spec:
                 self.tensors.keys() - tensors.keys(),
                 tensors.keys() - self.tensors.keys(),
             )
-            raise MessageError(f"wrong names: missing {sorted(missing)}, not asked for {sorted(extra)}")
+            raise MessageError(
+                f"wrong names: missing {sorted(missing)}, not asked for {sorted(extra, key=str)}"
+            )
         bound: dict[str, int] = {}
         for name, spec in self.tensors.items():
             _check_tensor(name, spec, tensors[name], bound)
 
 
 def _check_tensor(name: str, spec: TensorSpec, array: Array, bound: dict[str, int]) -> None:
+    if not isinstance(array, np.ndarray):
+        raise MessageError(f"{name!r} is a {type(array).__name__}, an array is due")
     if array.dtype.name != spec.dtype:
         raise MessageError(f"{name!r} has dtype {array.dtype.name}, {spec.dtype} is due")
     fits = len(array.shape) == len(spec.shape) and all(
@@ -104,6 +108,6 @@ def _check_tensor(name: str, spec: TensorSpec, array: Array, bound: dict[str, in
     )
     if not fits:
         raise MessageError(f"{name!r} has shape {array.shape}, {spec.shape} is due")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
         bad = array.size - int(np.isfinite(array).sum())
         raise MessageError(f"{name!r} is not finite: {bad} of its {array.size} values are NaN or infinite")

@@ -29,6 +29,8 @@ T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
 _MAX_DEPTH = 64
+_INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_SENDABLE = frozenset(("bool", *_INTEGERS, "float16", "float32", "float64", "complex64"))
 
 
 def _register(cls: type[T], name: str) -> type[T]:
@@ -87,39 +89,58 @@ def flatten(obj: Any) -> tuple[str, dict[str, Array]]:
     Raises: InvalidInput: if something in it is no value.
     """
     tensors: dict[str, Array] = {}
-    skeleton = _flatten(obj, "", tensors)
+    skeleton = _flatten(obj, "", tensors, 0)
     return json.dumps(skeleton, separators=(",", ":"), allow_nan=False), tensors
 
 
-def _flatten(obj: Any, path: str, tensors: dict[str, Array]) -> Any:
+def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int) -> Any:
     kind = type(obj)
+    if depth > _MAX_DEPTH:
+        raise InvalidInput(f"{path[:50]}... is nested deeper than {_MAX_DEPTH}, which can't be saved or sent")
     if obj is None or kind in (bool, int, str):
         return obj
     if kind is float:
         return obj if math.isfinite(obj) else {"$": "float", "is": repr(obj)}
     if isinstance(obj, np.ndarray | np.generic):
-        name = path or "value"
-        tensors[name] = np.asarray(obj, order="C")
+        name = _free(path or "value", tensors)
+        tensors[name] = _plain(obj, path)
         return {"$": "tensor", "at": name}
     if kind is tuple:
-        return [_flatten(item, _join(path, str(i)), tensors) for i, item in enumerate(obj)]
+        return [_flatten(item, _join(path, str(i)), tensors, depth + 1) for i, item in enumerate(obj)]
     if kind in _NAMES:
-        body = {f.name: _flatten(getattr(obj, f.name), _join(path, f.name), tensors) for f in fields(kind)}
+        body = {
+            f.name: _flatten(getattr(obj, f.name), _join(path, f.name), tensors, depth + 1)
+            for f in fields(kind)
+        }
         return {"$": _NAMES[kind], **body}
     if kind is bytes:
         return {"$": "bytes", "hex": obj.hex()}
     if isinstance(obj, Mapping):
         if all(type(key) is str for key in obj) and "$" not in obj:
-            return {key: _flatten(item, _join(path, key), tensors) for key, item in obj.items()}
-        pairs = ((key, item) for key, item in obj.items())
-        return {
-            "$": "map",
-            "items": [_flatten(p, _join(path, str(i)), tensors) for i, p in enumerate(pairs)],
-        }
+            return {key: _flatten(item, _join(path, key), tensors, depth + 1) for key, item in obj.items()}
+        return {"$": "map", "items": _flatten(tuple(obj.items()), path, tensors, depth + 1)}
     raise InvalidInput(
         f"{path or 'the value'} is a {kind.__module__}.{kind.__qualname__}, which can't be saved or sent: "
         "use numbers, strings, bytes, arrays, tuples, mappings, or a class marked with @value"
     )
+
+
+def _free(name: str, taken: Mapping[str, Array]) -> str:
+    """The name, or one like it: {"a/b": x, "a": {"b": y}} holds two tensors at the path a/b."""
+    while name in taken or name == "__metadata__":  # safetensors keeps that one for itself
+        name += "'"
+    return name
+
+
+def _plain(obj: Any, path: str) -> Array:
+    """In C order and the machine's order of bytes."""
+    array = np.asarray(obj, order="C")
+    if array.dtype.name not in _SENDABLE:
+        raise InvalidInput(
+            f"{path or 'the value'} is an array of {array.dtype}, which can't be saved or sent: "
+            f"use one of {', '.join(sorted(_SENDABLE))}"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _join(path: str, step: str) -> str:
@@ -132,8 +153,10 @@ def restore(skeleton: str, tensors: Mapping[str, Array]) -> Any:
         tree = json.loads(skeleton)
         used: set[str] = set()
         obj = _restore(tree, tensors, used, 0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise MessageError(f"not a packed value: {error}") from error
+    except MessageError:
+        raise
+    except Exception as error:  # a class that is given fields of wrong types may raise anything
+        raise MessageError(f"not a packed value: {error!r}") from error
     if len(used) != len(tensors):
         raise MessageError(f"tensors that the value does not use: {sorted(set(tensors) - used)[:5]}")
     return obj

@@ -186,6 +186,8 @@ class ConcurrentSimulation(AsyncRuntime):
             await self._hear(self._sync.waits_for(command))
         if isinstance(command, Commit):
             usage, settled = self._sync.desk.settle(command.abandoned is not None)
+            for ticket in (t for counted, dropped in settled.values() for t in (*counted, *dropped)):
+                self._arrived.messages.pop(ticket, None)
             return Committed(usage, await self._clients.settle(settled))
         event = self._sync.perform(command)
         if isinstance(event, Dispatched):

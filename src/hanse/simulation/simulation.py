@@ -207,9 +207,19 @@ class Simulation(Runtime):
         sent = self.desk.dispatch(command)
         for ticket in sent.tickets:
             task = self.desk.task(ticket)
-            takes = self._devices.duration_s(task.party, task.key.fold("device"))
-            self._due_s[ticket] = None if takes is None else self._clock_s + takes
+            self._due_s[ticket] = self._arrives_s(task)
         return sent
+
+    def _arrives_s(self, task: Task) -> float | None:
+        """When a ticket is answered; a client's tickets run in order, and a role's take no time."""
+        takes_s = 0.0
+        if isinstance(task.party, int):
+            drawn = self._devices.duration_s(task.party, task.key.fold("device"))
+            if drawn is None:
+                return None
+            takes_s = drawn
+        begins_s = self._due_s.get(task.after, self._clock_s) if task.after is not None else self._clock_s
+        return None if begins_s is None else max(begins_s, self._clock_s) + takes_s
 
     def _collect(self, command: Collect) -> Collected:
         asked = self.waits_for(command)
@@ -218,22 +228,23 @@ class Simulation(Runtime):
         due_s = {n: due for n in asked if (due := self._due_s[n]) is not None and due <= deadline_s}
         dropped = {n: "it dropped out" for n in asked if self._due_s[n] is None}
         goal = command.close.goal
+        everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
+        closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
         arrived: Iterable[tuple[int, Message]]
-        if goal is not None and goal < len(due_s):
-            fastest = sorted(due_s, key=lambda n: (due_s[n], n))
-            first = dict(islice(self._arrivals(fastest, dropped), goal))
-            arrived = [(n, first[n]) for n in asked if n in first]
-            taken = first.keys() | dropped.keys()
-            closed_s = max((due_s[n] for n in first), default=self._clock_s)
-        else:
-            arrived = self._arrivals(list(due_s), dropped)
-            taken = due_s.keys() | dropped.keys()
-            everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
-            closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
-        if command.tickets is not None:
-            dropped.update({n: "it was too late" for n in asked if n not in taken})
         before = self.desk.desk()
         try:
+            if goal is not None and goal <= len(due_s):
+                fastest = sorted(due_s, key=lambda n: (due_s[n], n))
+                first = dict(islice(self._arrivals(fastest, dropped), goal))
+                arrived = [(n, first[n]) for n in asked if n in first]
+                taken = first.keys() | dropped.keys()
+                if len(first) == goal:
+                    closed_s = max(due_s[n] for n in first)
+            else:
+                arrived = self._arrivals(list(due_s), dropped)
+                taken = due_s.keys() | dropped.keys()
+            if command.tickets is not None:
+                dropped.update({n: "it was too late" for n in asked if n not in taken})
             collected = self.desk.fold(command, arrived, dropped)
         except NotReady:
             self.desk.restore(before)

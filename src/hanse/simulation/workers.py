@@ -71,6 +71,8 @@ class Workers:
 
     def _fill(self) -> None:
         while self._waiting and len(self._started) < self._num_ahead:
+            if self._waiting[0][0].after in self._started:
+                return  # its memory is being computed
             self._start(*self._waiting.popleft())
 
     def _start(self, task: Task, payload: Payload) -> None:

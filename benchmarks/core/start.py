@@ -1,0 +1,71 @@
+"""How soon Hanse starts, and how large its core install is.
+
+    python benchmarks/core/start.py [--install]
+
+Medians over fresh processes: importing the package, and `hanse run --set rounds=1` from command to end.
+With --install, a fresh virtual environment is made and the core install in it is weighed.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+
+from machine import save
+
+RUNS = 9
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def seconds(*command: str) -> float:
+    """Wall-clock seconds of one process."""
+    began = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - began
+
+
+def median(*command: str) -> float:
+    """Of several runs, after one that warms the caches."""
+    seconds(*command)
+    return round(statistics.median(seconds(*command) for _ in range(RUNS)), 3)
+
+
+def imported() -> float:
+    """Seconds that `import hanse` adds to a bare interpreter, with all public names loaded."""
+    code = "import time; t = time.perf_counter(); import hanse; print(time.perf_counter() - t)"
+    outs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(RUNS)]
+    return round(statistics.median(map(float, outs)), 3)
+
+
+def installed_mb() -> float:
+    """Megabytes that the core install adds to a fresh virtual environment, bytecode included."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(folder, with_pip=True)
+        python = Path(folder, "bin", "python")
+        before = weigh(Path(folder))
+        constraints = PROJECT / "constraints.txt"
+        subprocess.run([python, "-m", "pip", "install", "-q", "-c", constraints, PROJECT], check=True)
+        return round((weigh(Path(folder)) - before) / 1e6, 1)
+
+
+def weigh(folder: Path) -> int:
+    """Bytes of all files below."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """Measures and saves."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = str(Path(folder, "runs.db"))
+        first = median(sys.executable, "-m", "hanse", "run", "--set", "rounds=1", "--store", store)
+    result: dict[str, object] = {"import_s": imported(), "run_one_round_s": first}
+    if "--install" in sys.argv:
+        result["core_install_mb"] = installed_mb()
+    save(__file__, result)
+
+
+if __name__ == "__main__":
+    main()
