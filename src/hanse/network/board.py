@@ -70,7 +70,7 @@ class Board:
         self._arrived: dict[int, None] = {}
         self._failed: dict[int, str] = {}
         self._verdicts: dict[PartyId, dict[int, Verdict]] = {}
-        self._stopping = self._draining = False
+        self._stopping = self._draining = self._open = False
         self.began_s = time.monotonic()
         self.doing = "starting"
         """What the run is doing, in words."""
@@ -89,6 +89,11 @@ class Board:
             self._arrived = dict.fromkeys(arrived)
             self._verdicts = {party: dict(own) for party, own in verdicts.items()}
         self.post(orders)
+
+    def open(self) -> None:
+        """From now on what is not on the board is closed, rather than not known yet."""
+        with self._changed:
+            self._open = True
 
     def post(self, orders: Iterable[Order]) -> None:
         """Offers orders to their holders."""
@@ -206,6 +211,9 @@ class Board:
         with self._changed:
             order = self._holders.get(ticket)
             verdict = self._verdicts.get(party, {}).get(ticket)
+            ready = self._open
+        if order is None and not ready:
+            raise Refused(503, "unavailable", "the run is being taken up again; try again in a moment")
         if order is None:
             why = f": {verdict.why}" if verdict is not None and verdict.why else ""
             raise Refused(410, "late", f"ticket {ticket} is closed{why}; thank you, and go on")

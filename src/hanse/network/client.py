@@ -28,7 +28,7 @@ from hanse.network.policy import Approvals, Policy
 from hanse.network.signing import Identity, secret_at
 from hanse.network.spool import durably
 from hanse.network.transport import Link, patiently, split
-from hanse.network.wire import WIRE, About, Failure, Join, Joined, News, Plan, Poll, Work
+from hanse.network.wire import WAIT_S, WIRE, About, Failure, Join, Joined, News, Plan, Poll, Work
 
 __all__ = ["Client", "House", "check", "join", "leave", "waiting_plans"]
 
@@ -143,7 +143,7 @@ class _Run:
     party: Party
     num_tickets: int = 0
     num_bytes: int = 0
-    have: set[int] = field(default_factory=set)
+    decided: set[int] = field(default_factory=set)
 
 
 class Client:
@@ -169,6 +169,8 @@ class Client:
         self._known: dict[str, list[int]] = {}
         self._have: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
+        self._deciding = threading.Lock()
+        """Held by whoever reads or writes the memory on the disk of a run that is not open yet."""
         self._jobs: queue.Queue[Work | None] = queue.Queue()
         self._stopping = threading.Event()
         self._doing = "waiting for work"
@@ -211,18 +213,24 @@ class Client:
                     self._house.audit.write(refused.code)
                     return refused.code
                 raise
-            self._decide(news)
-            for work in news.work:
-                with self._lock:
-                    self._have.add((work.run, work.ticket))
-                self._jobs.put(work)
+            self._take(news)
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:
                 self._stopping.wait(min(news.again_s, 3600.0))
         return "stopped"
 
-    def _poll(self) -> News:
+    def _take(self, news: News) -> None:
+        with self._deciding:
+            self._decide(news)
+        for work in news.work:
+            with self._lock:
+                new = (work.run, work.ticket) not in self._have
+                self._have.add((work.run, work.ticket))
+            if new:
+                self._jobs.put(work)
+
+    def _poll(self, wait_s: float = WAIT_S) -> News:
         with self._lock:
             have: dict[str, list[int]] = {}
             for run, ticket in sorted(self._have):
@@ -230,7 +238,7 @@ class Client:
             know, self._known = self._known, {}
         try:
             return self._link.ask(
-                "POST", "/v1/work", News, Poll(have=have, know=know, doing=self._doing[:200])
+                "POST", "/v1/work", News, Poll(wait_s=wait_s, have=have, know=know, doing=self._doing[:200])
             )
         except BaseException:
             with self._lock:
@@ -249,6 +257,7 @@ class Client:
             dropped = [d.ticket for d in decisions if not d.counted]
             if run is not None:
                 with run.party.lock:
+                    run.decided.update(counted, dropped)
                     if run.party.forks.settle(counted, dropped):
                         self._keep(run)
             else:
@@ -268,13 +277,17 @@ class Client:
     def _work(self) -> None:
         try:
             while (work := self._jobs.get()) is not None and not self._stopping.is_set():
-                self._perform(work)
+                if not self._perform(work) and not self._stopping.is_set():
+                    # The poll that is under way says that this ticket is worked on: say that it is not.
+                    with contextlib.suppress(Unreachable, Refused):
+                        self._take(self._poll(0.0))
                 self._say("waiting for work")
         except BaseException as error:
             self._broken = error
             self._stopping.set()
 
-    def _perform(self, work: Work) -> None:
+    def _perform(self, work: Work) -> bool:
+        """Whether the ticket was answered."""
         state = "refused"
         try:
             run = self._open(work)
@@ -299,10 +312,9 @@ class Client:
             else:
                 message, state = path.read_bytes(), "trained"
             self._upload(run, work, message)
+            return True
         except Refused as refused:
-            self._forget(work)
-            if refused.code in ("revoked", "left", "unsigned"):
-                return
+            self._forget(work, keep=refused.code == "late")
             self._say(f"ticket {work.ticket}: {refused}")
         except Unreachable:
             self._forget(work, keep=True)
@@ -312,6 +324,7 @@ class Client:
             trace = traceback.format_exc()[-50_000:] if self._house.policy.send_traces else ""
             why = f"{type(error).__name__}: {error}"[:2000]
             self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))
+        return False
 
     def _open(self, work: Work) -> _Run:
         """The run of a ticket, its plan allowed and its memory recalled."""
@@ -330,13 +343,14 @@ class Client:
         if policy.approve_plans:
             self._house.approvals.check(plan)
         party = Party(self._bind(plan), data, self._house.secret.fold(work.run))
-        _recall(folder, party)
         run = _Run(folder, plan, party)
         for line in self._house.audit.lines():
             if line["what"] == "sent" and line["run"] == work.run:
                 run.num_tickets += 1
                 run.num_bytes += line["bytes"]
-        self._runs[work.run] = run
+        with self._deciding:
+            _recall(folder, party)
+            self._runs[work.run] = run
         return run
 
     def _payload(self, run: _Run, work: Work) -> Payload:
@@ -368,11 +382,16 @@ class Client:
         (run.folder / f"{work.ticket}.message").unlink(missing_ok=True)
 
     def _forget(self, work: Work, *, keep: bool = False) -> None:
-        """A ticket that is not wanted any more; its fork goes too."""
+        """A ticket that is not worked on any more.
+
+        Args:
+          keep: its fork stays until the verdict comes. A ticket that is late now may have been counted:
+            only the answer to an earlier upload got lost.
+        """
         with self._lock:
             self._have.discard((work.run, work.ticket))
         run = self._runs.get(work.run)
-        if run is None or keep:
+        if run is None or (keep and work.ticket not in run.decided):
             return
         with run.party.lock:
             if run.party.forks.forks.pop(work.ticket, None) is not None:

@@ -119,8 +119,9 @@ class NetworkRuntime(Runtime):
         self.desk.restore(snapshot.desk)
         for name, forks in snapshot.forks.items():
             self._party(name).forks.forks.update(forks)
+        orders = self._orders(self.desk.open_tickets())
         self._clean()
-        self._board.restore(self._orders(self.desk.open_tickets()), self._spool.tickets(), snapshot.verdicts)
+        self._board.restore(orders, self._spool.tickets(), snapshot.verdicts)
 
     def _clean(self) -> None:
         """Removes from the disk what no ticket needs. The last event is in the journal by now."""
@@ -141,6 +142,7 @@ class NetworkRuntime(Runtime):
 
     def perform(self, command: Command[Any]) -> Event:
         self._board.check()
+        self._board.open()
         self._clean()
         _, self.desk.num_clients = self._board.members()
         match command:

@@ -147,6 +147,7 @@ class _Run:
             self.status = "failed"
             self._server.members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
         self.board.doing = self.status
+        self.board.open()
         self._server.ended(self)
 
     def _await_clients(self) -> None:
