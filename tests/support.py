@@ -15,6 +15,7 @@ from hanse.core.runtime import Checkpoint, Entry, InMemory, Record, Store, Watch
 from hanse.core.tensors import Tensors
 from hanse.core.values import pack, unpack
 from hanse.core.work import Everything, Memory, PartyId, Space
+from hanse.learners import duals, least_squares
 from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Devices, Simulation, ideal
 
 KEYS = Keys.from_seed(11)
@@ -76,6 +77,18 @@ class Quadratic(Learner):
                 back = space.pullback(slope)
                 z = {name: np.asarray(z[name] - steps.lr * back[name]) for name in z}
         return z
+
+    def dual_ascent(
+        self, params: Tensors, data: Examples, dual: Any, key: Key, **settings: Any
+    ) -> tuple[Tensors, Any]:
+        """On F + |(w, b)|^2 / 20, which has a dual; b is the weight of a column of ones."""
+        ridge = duals.dual(least_squares(0.1, intercept=False, dtype="float64"))
+        learner = ridge.bind((self.num_features + 1,), None)
+        joint = {"weights": np.append(params["w"], params["b"])}
+        with_ones = Examples(np.column_stack([data.x, np.ones(len(data))]), data.y)
+        update, change = learner.dual_ascent(joint, with_ones, dual, key, **settings)
+        *w, b = update["weights"]
+        return {"w": np.array(w), "b": np.asarray(b)}, change
 
 
 class Few(Population):

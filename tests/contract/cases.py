@@ -7,7 +7,31 @@ from typing import Any
 from secure import secure_avg
 from support import KEYS, Few, Quadratic
 
-from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
+from hanse.algorithms import (
+    adagrad,
+    adding,
+    averaging,
+    cocoa,
+    dane,
+    exponential_decay,
+    fed_adagrad,
+    fed_adam,
+    fed_avg,
+    fed_buff,
+    fed_dyn,
+    fed_nova,
+    fed_prox,
+    fed_sgd,
+    fed_yogi,
+    giant,
+    inverse_time,
+    local_steps,
+    momentum,
+    nesterov,
+    one_shot,
+    scaffold,
+    step_decay,
+)
 from hanse.core.program import Close
 from hanse.core.reducers import sum as sum_
 from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
@@ -81,7 +105,31 @@ CASES = {
     "scaffold": _case(
         scaffold(lr=0.02, fraction=0.7, epochs=2, batch_size=4), devices=unstable(0.2), rounds=4
     ),
-    "giant": Case(giant(fraction=0.7), rounds=2),
+    "giant": _case(giant(fraction=0.7), rounds=2, unreliable=unstable(0.06)),
+    "fed_avg_momentum_decaying": _case(
+        fed_avg(
+            lr=inverse_time(0.02, half_life=2),
+            fraction=1.0,
+            server=momentum(0.5),
+            server_lr=step_decay(1.0, every=2),
+        ),
+        devices=unstable(0.2),
+    ),
+    "fed_sgd_adagrad": _case(fed_sgd(lr=exponential_decay(0.1), server=adagrad()), rounds=2),
+    "nesterov": _case(nesterov(lr=0.02, fraction=0.7)),
+    "fed_prox": _case(fed_prox(lr=0.02, fraction=0.7, epochs=2, batch_size=4, mu=1.0), rounds=2),
+    "fed_nova": _case(fed_nova(lr=0.02, fraction=0.7, epochs=2, batch_size=4, mu=0.5), rounds=2),
+    "fed_dyn": _case(
+        fed_dyn(lr=0.02, fraction=0.7, epochs=2, batch_size=4, alpha=1.0), devices=unstable(0.2), rounds=4
+    ),
+    "fed_adagrad": _case(fed_adagrad(lr=0.02, fraction=0.7, batch_size=4), rounds=2),
+    "fed_adam": _case(fed_adam(lr=0.02, fraction=0.7, batch_size=4), rounds=2),
+    "fed_yogi": _case(fed_yogi(lr=0.02, fraction=0.7, batch_size=4), rounds=2),
+    "one_shot": _case(one_shot(), rounds=2),
+    "one_shot_by_steps": _case(one_shot(local_steps(0.02, batch_size=4)), rounds=1),
+    "dane": _case(dane(1.0, fraction=0.7), rounds=2),
+    "cocoa": _case(cocoa(averaging()), rounds=2, unreliable=unstable(0.06)),
+    "cocoa_adding": _case(cocoa(adding(), fraction=0.7, epochs=2), rounds=4),
     "fed_buff": Case(
         fed_buff(lr=0.02, concurrency=4, buffer_size=2), rounds=5, devices=unstable(0.2, heavy_tailed())
     ),

@@ -1,22 +1,60 @@
 """Algorithms: one paper a file, each a program that every runtime performs."""
 
+from hanse.algorithms.cocoa import DualLearner, adding, averaging, cocoa
+from hanse.algorithms.dane import dane
 from hanse.algorithms.fed_avg import fed_avg
 from hanse.algorithms.fed_buff import fed_buff
+from hanse.algorithms.fed_dyn import fed_dyn
+from hanse.algorithms.fed_nova import fed_nova
+from hanse.algorithms.fed_opt import fed_adagrad, fed_adam, fed_yogi
+from hanse.algorithms.fed_prox import fed_prox
 from hanse.algorithms.fed_sgd import fed_sgd
 from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
+from hanse.algorithms.nesterov import nesterov
+from hanse.algorithms.one_shot import one_shot
+from hanse.algorithms.optimisers import ServerOptimiser, adagrad, adam, momentum, sgd, yogi
 from hanse.algorithms.scaffold import scaffold
+from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, step_decay
+from hanse.algorithms.solvers import Solver, local_steps, newton
 from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
 
 __all__ = [
+    "DualLearner",
+    "Schedule",
+    "ServerOptimiser",
+    "Solver",
     "Weighting",
+    "adagrad",
+    "adam",
+    "adding",
+    "averaging",
     "by_examples",
+    "cocoa",
+    "constant",
+    "dane",
     "evaluation",
+    "exponential_decay",
+    "fed_adagrad",
+    "fed_adam",
     "fed_avg",
     "fed_buff",
+    "fed_dyn",
+    "fed_nova",
+    "fed_prox",
     "fed_sgd",
+    "fed_yogi",
     "giant",
     "gossip",
+    "inverse_time",
+    "local_steps",
+    "momentum",
+    "nesterov",
+    "newton",
+    "one_shot",
     "scaffold",
+    "sgd",
+    "step_decay",
     "uniform",
+    "yogi",
 ]

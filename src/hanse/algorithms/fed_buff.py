@@ -6,7 +6,8 @@ aggregation", AISTATS 2022, arXiv 2106.06639, Algorithm 1.
 
 from typing import Any
 
-from hanse.algorithms.works import local_sgd, uniform
+from hanse.algorithms.schedules import Rate, check_rate, rate
+from hanse.algorithms.works import local_sgd, moved, uniform
 from hanse.core.algorithm import Algorithm
 from hanse.core.chain import Transform
 from hanse.core.errors import InvalidInput
@@ -15,7 +16,7 @@ from hanse.core.learner import Steps
 from hanse.core.program import Channel, Close, Discount, Program, collect, dispatch, sample
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Tensors
 from hanse.core.values import value
 
 __all__ = ["fed_buff"]
@@ -40,29 +41,31 @@ class fed_buff(Algorithm[Buffered]):
     towards fast devices.
 
     Args:
-      lr: the clients' step size.
+      lr: the clients' step size: a number or a schedule, which counts server steps.
       concurrency: clients that train at the same time.
       buffer_size: K, contributions a server step waits for.
       epochs: local passes over the data.
       batch_size: local batch; None: all of a client's examples.
-      server_lr: step size on the buffered update.
+      server_lr: step size on the buffered update: a number or a schedule.
       discount: of stale contributions.
       uplink: transforms of the updates, first to last.
       into: the reducer.
     """
 
-    lr: float = 0.1
+    lr: Rate = 0.1
     concurrency: int = 20
     buffer_size: int = 10
     epochs: int = 1
     batch_size: int | None = 10
-    server_lr: float = 1.0
+    server_lr: Rate = 1.0
     discount: Discount = Discount()
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
 
     def __post_init__(self) -> None:
-        Steps(self.lr, self.epochs, self.batch_size)
+        check_rate("lr", self.lr)
+        check_rate("server_lr", self.server_lr)
+        self._steps(0)
         if not 1 <= self.buffer_size <= self.concurrency:
             raise InvalidInput(
                 f"buffer_size is {self.buffer_size} with concurrency {self.concurrency}; "
@@ -74,7 +77,7 @@ class fed_buff(Algorithm[Buffered]):
 
     def round(self, state: Buffered, key: Key) -> Program[Buffered]:
         params, version = state.params, state.version
-        work = local_sgd(Steps(self.lr, self.epochs, self.batch_size), uniform())
+        work = local_sgd(self._steps(version), uniform())
         update = Channel(Spec.of(params), self.uplink, self.into)
         free = yield from sample(key, count=self.concurrency - state.in_flight)
         sent = yield from dispatch(work, free.cohort, {"params": params}, key, version=version, update=update)
@@ -83,6 +86,8 @@ class fed_buff(Algorithm[Buffered]):
         if not got.counted:
             return Buffered(params, version, in_flight)
         total = got["update"]
-        step = self.server_lr * total.weight / total.count
-        moved = tree_map(lambda w, u: w + w.dtype.type(step) * u, params, total.values)
-        return Buffered(moved, version + 1, in_flight)
+        step = rate(self.server_lr, version) * total.weight / total.count
+        return Buffered(moved(params, total.values, step), version + 1, in_flight)
+
+    def _steps(self, version: int) -> Steps:
+        return Steps(rate(self.lr, version), self.epochs, self.batch_size)

@@ -6,6 +6,7 @@ NeurIPS 2017, arXiv 1705.09056, Algorithm 1.
 
 import numpy as np
 
+from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core.algorithm import Algorithm
 from hanse.core.errors import InvalidInput, NotReady
 from hanse.core.keys import Key, Keys
@@ -75,14 +76,17 @@ class gossip(Algorithm[Peer]):
     Args:
       me: the peer that performs this program.
       weights: row W_i by neighbour; `me` included; they sum to 1.
-      lr: step size.
+      lr: step size: a number or a schedule.
     """
+
+    performed_by = "peer"
 
     me: int
     weights: tuple[tuple[int, float], ...]
-    lr: float = 0.1
+    lr: Rate = 0.1
 
     def __post_init__(self) -> None:
+        check_rate("lr", self.lr)
         total = sum(weight for _, weight in self.weights)
         if abs(total - 1.0) > 1e-9 or self.me not in dict(self.weights):
             raise InvalidInput(
@@ -107,6 +111,6 @@ class gossip(Algorithm[Peer]):
                 for name, w in state.params.items()
             }
         shared = {"params": state.params, "mixed": mixed}
-        work = step_and_show(state.step + 1, self.lr)
+        work = step_and_show(state.step + 1, rate(self.lr, state.step))
         got = yield from gather(work, (self.me,), shared, key.fold(2), params=Channel(like_params))
         return Peer(got["params"].values, state.step + 1)

@@ -6,14 +6,13 @@ learning", ICML 2020, arXiv 1910.06378, Algorithm 1, option II.
 
 import numpy as np
 
-from hanse.algorithms.fed_avg import check_fraction
-from hanse.algorithms.works import Weighting, by_examples
-from hanse.core.algorithm import Algorithm
+from hanse.algorithms.local import LocalTraining
+from hanse.algorithms.schedules import Rate, check_rate, rate
+from hanse.algorithms.works import Weighting, exchange, moved
 from hanse.core.chain import Transform
-from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.program import Channel, Program
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors, tree_map, zeros_like
@@ -25,11 +24,12 @@ __all__ = ["scaffold"]
 
 @value
 class Controlled:
-    """The model, the server's control variate c, and the weight of the clients that it averages."""
+    """The model, the server's control variate c, the weight of the clients that it averages, the rounds."""
 
     params: Tensors
     control: Tensors
-    seen: float
+    seen: float = 0.0
+    num_rounds: int = 0
 
 
 @value
@@ -60,7 +60,7 @@ class controlled_sgd(Work[Learner, Examples]):
 
 
 @value
-class scaffold(Algorithm[Controlled]):
+class scaffold(LocalTraining[Controlled]):
     """Control variates correct each client's steps by how its gradient differs from everybody's.
 
         w_k <- w_k - lr (grad F_k(w_k) - c_k + c);   c_k <- c_k - c + (w - w_k) / (steps lr)
@@ -72,44 +72,34 @@ class scaffold(Algorithm[Controlled]):
     c + |S|/N mean(change) is the same where every client counts alike and has been seen.
 
     Args:
-      lr: the clients' step size.
+      lr: the clients' step size: a number or a schedule.
       fraction: of the clients in each round; at least one.
       epochs: local passes over the data.
-      batch_size: local batch; None: all of a client's examples.
-      server_lr: step size on the mean update.
+      batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.
-      uplink: transforms of updates and of control variates, first to last.
       close: when a round closes.
+      server_lr: step size on the mean update: a number or a schedule.
+      uplink: transforms of updates and of control variates, first to last.
     """
 
-    lr: float = 0.1
     fraction: float = 1.0
-    epochs: int = 1
-    batch_size: int | None = 10
-    server_lr: float = 1.0
-    weighting: Weighting = by_examples()
+    server_lr: Rate = 1.0
     uplink: tuple[Transform, ...] = ()
-    close: Close = Close()
 
     def __post_init__(self) -> None:
-        Steps(self.lr, self.epochs, self.batch_size)
-        check_fraction(self.fraction)
-        if not self.server_lr > 0:
-            raise InvalidInput(f"server_lr is {self.server_lr}; write a step size above 0")
+        super().__post_init__()
+        check_rate("server_lr", self.server_lr)
 
     def init(self, params: Tensors, key: Key) -> Controlled:
-        return Controlled(params, zeros_like(params), 0.0)
+        return Controlled(params, zeros_like(params))
 
     def round(self, state: Controlled, key: Key) -> Program[Controlled]:
-        params, control = state.params, state.control
-        work = controlled_sgd(Steps(self.lr, self.epochs, self.batch_size), self.weighting)
-        like_params = Spec.of(params)
-        chosen = yield from sample(key, fraction=self.fraction)
-        got = yield from gather(
-            work,
-            chosen.cohort,
-            {"params": params, "control": control},
+        like_params = Spec.of(state.params)
+        got = yield from exchange(
+            controlled_sgd(self.steps(state.num_rounds), self.weighting),
+            {"params": state.params, "control": state.control},
             key,
+            fraction=self.fraction,
             close=self.close,
             update=Channel(like_params, self.uplink),
             control=Channel(like_params, self.uplink, into=sum_()),
@@ -118,11 +108,12 @@ class scaffold(Algorithm[Controlled]):
         seen = state.seen + float(got["seen"].values["weight"])
         old, new = state.seen / seen, 1.0 / seen
         return Controlled(
-            tree_map(lambda w, u: w + w.dtype.type(self.server_lr) * u, params, got["update"].values),
+            moved(state.params, got["update"].values, rate(self.server_lr, state.num_rounds)),
             tree_map(
                 lambda c, d: c.dtype.type(old) * c + c.dtype.type(new) * d,
-                control,
+                state.control,
                 got["control"].values,
             ),
             seen,
+            state.num_rounds + 1,
         )

@@ -1,20 +1,32 @@
-"""Works that several algorithms share: what one client computes in one exchange."""
+"""What several algorithms share: works, the exchange that carries them to a cohort, and steps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from hanse.core.algorithm import Evaluate
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Program, gather
+from hanse.core.program import Channel, Close, Collected, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors
+from hanse.core.tensors import Tensors, tree_map
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
 
-__all__ = ["Weighting", "by_examples", "evaluate", "evaluation", "gradient", "local_sgd", "uniform"]
+__all__ = [
+    "Weighting",
+    "by_examples",
+    "evaluate",
+    "evaluation",
+    "exchange",
+    "gradient",
+    "local_sgd",
+    "moved",
+    "uniform",
+]
 
 
 class Weighting(ABC):
@@ -69,6 +81,25 @@ class gradient(Work[Learner, Examples]):
     ) -> tuple[Contribution, Memory]:
         slope = learner.gradient(shared["params"], data)
         return {"gradient": Part(slope, self.weighting.of(len(data)))}, memory
+
+
+def exchange(
+    work: Work[Any, Any],
+    shared: Mapping[str, Tensors],
+    key: Key,
+    *,
+    fraction: float,
+    close: Close = Close(),
+    **uplink: Channel,
+) -> Program[Collected]:
+    """Broadcasts to a random fraction of the clients and gathers what they answer."""
+    chosen = yield from sample(key, fraction=fraction)
+    return (yield from gather(work, chosen.cohort, shared, key, close=close, **uplink))
+
+
+def moved(params: Tensors, direction: Tensors, step: float = 1.0) -> Tensors:
+    """params + step * direction, in the dtypes of the parameters."""
+    return tree_map(lambda w, d: w + w.dtype.type(step) * d, params, direction)
 
 
 @value

@@ -1,0 +1,192 @@
+"""CoCoA and CoCoA+: communication-efficient distributed dual coordinate ascent.
+
+Jaggi, Smith, Takac, Terhorst, Krishnan, Hofmann, Jordan, "Communication-efficient distributed dual coordinate
+ascent", NeurIPS 2014, arXiv 1409.1458 (averaging). Ma, Smith, Jaggi, Jordan, Richtarik, Takac, "Adding vs.
+averaging in distributed primal-dual optimization", ICML 2015, arXiv 1502.03508, Algorithms 1 and 2 (adding).
+"""
+
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from hanse.algorithms.checks import check_count, check_fraction
+from hanse.algorithms.works import moved
+from hanse.core.algorithm import Algorithm
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples
+from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.reducers import sum as sum_
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Array, Tensors
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["Combination", "DualLearner", "adding", "averaging", "cocoa"]
+
+
+@runtime_checkable
+class DualLearner(Protocol):
+    """A learner of a regularised linear model, with one dual variable an example.
+
+    The parameters belong to the dual variables by w = (1 / (l2 n)) sum_i alpha_i x_i.
+    """
+
+    def dual_ascent(
+        self,
+        params: Tensors,
+        data: Examples,
+        dual: Array | None,
+        key: Key,
+        *,
+        epochs: int,
+        num_examples: float,
+        coupling: float,
+    ) -> tuple[Tensors, Array]:
+        """Passes of coordinate ascent over one client's block of the dual.
+
+        Args:
+          params: w, of all clients' dual variables.
+          data: the client's examples.
+          dual: (n_k,) its block so far; None: zeros.
+          key: draws the order.
+          epochs: passes over the block.
+          num_examples: n, of all clients together.
+          coupling: sigma', how much steeper the local problem is made for what others add meanwhile.
+
+        Returns: what the block's change adds to w, and the change.
+        """
+
+
+class Combination(ABC):
+    """How much of each client's change is taken, gamma."""
+
+    @abstractmethod
+    def share(self, num_clients: int) -> float:
+        """gamma, where so many clients change their blocks at once; sigma' is gamma times their number."""
+
+
+@value
+class averaging(Combination):
+    """CoCoA: the mean of the changes, gamma = 1/K. Each client solves its problem as if it were alone."""
+
+    def share(self, num_clients: int) -> float:
+        return 1.0 / num_clients
+
+
+@value
+class adding(Combination):
+    """CoCoA+: all of the changes, gamma = 1. Each client takes steps that stay safe when all are added."""
+
+    def share(self, num_clients: int) -> float:
+        return 1.0
+
+
+@value
+class count_examples(Work[object, Examples]):
+    """Emits "count": how many examples the client has."""
+
+    def run(
+        self, learner: object, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        return {"count": Part({"examples": np.array(float(len(data)))})}, memory
+
+
+@value
+class dual_ascent(Work[object, Examples]):
+    """Local SDCA; remembers the client's block of the dual, emits what its change adds to w as "update"."""
+
+    num_examples: float
+    share: float
+    coupling: float
+    epochs: int
+
+    def run(
+        self, learner: object, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        if not isinstance(learner, DualLearner):
+            raise InvalidInput(
+                f"cocoa() needs a model with a dual, {type(learner).__name__} offers none; write "
+                "hanse.learners.dual(model), such as dual(logistic(l2=1e-3, intercept=False))"
+            )
+        block = memory.get("dual")
+        update, change = learner.dual_ascent(
+            shared["params"],
+            data,
+            block,
+            keys.public,
+            epochs=self.epochs,
+            num_examples=self.num_examples,
+            coupling=self.coupling,
+        )
+        change = change * self.share
+        kept = {**memory, "dual": change if block is None else block + change}
+        return {"update": Part(update)}, kept
+
+
+@value
+class PrimalDual:
+    """The model, and the number of examples of all clients (0: not asked yet). Their duals are their own."""
+
+    params: Tensors
+    num_examples: float = 0.0
+
+
+@value
+class cocoa(Algorithm[PrimalDual]):
+    """Each client improves its own block of the dual problem; the changes are averaged or added.
+
+        w = (1 / (l2 n)) sum_i alpha_i x_i
+        alpha_[k] += gamma change_k;   w <- w + gamma (1 / (l2 n)) sum_k X_k' change_k
+
+    Converges to the pooled optimum of a regularised linear model, without a step size, however the clients
+    differ. The dual variables, one an example, stay in the clients' memory. Before the first round every
+    client is asked for its number of examples; if one is missing, the round is abandoned.
+
+    For learners with a dual: `dual(model)` of ridge, logistic or SVM without intercept. No `uplink`: w must
+    agree with what the clients remember.
+
+    Args:
+      combine: `averaging()` (CoCoA) or `adding()` (CoCoA+).
+      epochs: passes over a client's block in each round.
+      fraction: of the clients in each round.
+      close: when a round closes.
+    """
+
+    combine: Combination = adding()
+    epochs: int = 1
+    fraction: float = 1.0
+    close: Close = Close()
+
+    def __post_init__(self) -> None:
+        check_count("epochs", self.epochs)
+        check_fraction(self.fraction)
+
+    def init(self, params: Tensors, key: Key) -> PrimalDual:
+        if any(w.any() for w in params.values()):
+            raise InvalidInput("cocoa() starts where all dual variables are 0, so at w = 0; give zeros")
+        return PrimalDual(params)
+
+    def round(self, state: PrimalDual, key: Key) -> Program[PrimalDual]:
+        num_examples = state.num_examples or (yield from _number_of_examples(key.fold("count")))
+        cohort = (yield from sample(key, fraction=self.fraction)).cohort
+        share = self.combine.share(len(cohort))
+        got = yield from gather(
+            dual_ascent(num_examples, share, share * len(cohort), self.epochs),
+            cohort,
+            {"params": state.params},
+            key,
+            close=self.close,
+            update=Channel(Spec.of(state.params), into=sum_()),
+        )
+        return PrimalDual(moved(state.params, got["update"].values, share), num_examples)
+
+
+def _number_of_examples(key: Key) -> Program[float]:
+    everybody = (yield from sample(key, fraction=1.0)).cohort
+    counts = Channel(Spec({"examples": TensorSpec((), "float64")}), into=sum_())
+    got = yield from gather(
+        count_examples(), everybody, {}, key, close=Close(minimum_fraction=1.0), count=counts
+    )
+    return float(got["count"].values["examples"])

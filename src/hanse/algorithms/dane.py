@@ -1,0 +1,85 @@
+"""DANE: distributed approximate Newton.
+
+Shamir, Srebro, Zhang, "Communication-efficient distributed optimization using an approximate Newton-type
+method", ICML 2014, arXiv 1312.7853, Figure 1.
+"""
+
+import numpy as np
+
+from hanse.algorithms.checks import check_fraction, check_not_negative, check_positive
+from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.solvers import Solver, newton
+from hanse.algorithms.works import gradient, moved
+from hanse.core.algorithm import Algorithm
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner
+from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors, tree_map
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["dane"]
+
+
+@value
+class tilted_minimum(Work[Learner, Examples]):
+    """Minimises F_k(v) - <grad F_k(w) - eta g, v> + (mu/2) |v - w|²; emits "update", v - w."""
+
+    solver: Solver
+    mu: float
+    eta: float
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        params = shared["params"]
+        offset = tree_map(np.negative, moved(learner.gradient(params, data), shared["gradient"], -self.eta))
+        update = self.solver.minimise(learner, params, data, keys.public, offset=offset, proximal=self.mu)
+        return {"update": Part(update, float(len(data)))}, memory
+
+
+@value
+class dane(Algorithm[Trained]):
+    """Each client minimises its own objective, tilted so that its slope at w is the global one.
+
+        g = mean(grad F_k(w))
+        w_k = argmin F_k(v) - <grad F_k(w) - eta g, v> + (mu/2) |v - w|²;   w <- mean(w_k)
+
+    Where it converges, it does so to the pooled optimum. Clients that are alike make it nearly Newton's
+    method. Clients that are not make it diverge unless mu is large enough, about as large as their
+    curvatures differ. Two exchanges a round; every client counts by its examples.
+
+    Args:
+      mu: holds the local solutions near w: slower, and safer.
+      eta: scale of the global gradient.
+      solver: how a client minimises: `newton()`, or `local_steps()` on any learner.
+      fraction: of the clients in each round; the guarantees are for 1.
+      close: when each of the two exchanges closes.
+    """
+
+    mu: float = 0.0
+    eta: float = 1.0
+    solver: Solver = newton()
+    fraction: float = 1.0
+    close: Close = Close()
+
+    def __post_init__(self) -> None:
+        check_not_negative("mu", self.mu)
+        check_positive("eta", self.eta)
+        check_fraction(self.fraction)
+
+    def init(self, params: Tensors, key: Key) -> Trained:
+        return Trained(params)
+
+    def round(self, state: Trained, key: Key) -> Program[Trained]:
+        params, close = state.params, self.close
+        like_params = Channel(Spec.of(params))
+        cohort = (yield from sample(key, fraction=self.fraction)).cohort
+
+        shared = {"params": params}
+        got = yield from gather(gradient(), cohort, shared, key.fold(1), close=close, gradient=like_params)
+        shared = {"params": params, "gradient": got["gradient"].values}
+        work = tilted_minimum(self.solver.at(state.num_rounds), self.mu, self.eta)
+        got = yield from gather(work, cohort, shared, key.fold(2), close=close, update=like_params)
+        return state.followed(sgd(), 1.0, got["update"].values)

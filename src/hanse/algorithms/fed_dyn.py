@@ -1,0 +1,118 @@
+"""FedDyn: dynamic regularisation.
+
+Acar, Zhao, Matas Navarro, Mattina, Whatmough, Saligrama, "Federated learning based on dynamic
+regularization", ICLR 2021, arXiv 2111.04263, Algorithm 1.
+"""
+
+import numpy as np
+
+from hanse.algorithms.checks import check_positive
+from hanse.algorithms.local import LocalTraining
+from hanse.algorithms.works import Weighting, moved, uniform
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner, Steps
+from hanse.core.program import Channel, Program, gather, sample
+from hanse.core.reducers import sum as sum_
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Tensors, tree_map, zeros_like
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["fed_dyn"]
+
+
+@value
+class Regularised:
+    """The model, the weighted sum of the clients' slopes, and whose they are.
+
+    Args:
+      params: w.
+      slopes: sum over clients of p_k g_k, unnormalised; slopes of clients never seen are 0.
+      seen: the weight of the clients seen so far, and `num_seen` their number.
+      num_rounds: that closed.
+    """
+
+    params: Tensors
+    slopes: Tensors
+    seen: float = 0.0
+    num_seen: float = 0.0
+    num_rounds: int = 0
+
+
+@value
+class dynamic_sgd(Work[Learner, Examples]):
+    """Local steps on F_k(v) - <g_k, v> + (alpha/2) |v - w|²; remembers g_k.
+
+    Emits "update", and "seen": the client's weight and 1 if it is new.
+    """
+
+    steps: Steps
+    weighting: Weighting
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        params = shared["params"]
+        slope, new = memory.get("slope"), "slope" not in memory
+        slope = slope or zeros_like(params)
+        offset = tree_map(np.negative, slope)
+        update = learner.local_sgd(params, data, self.steps, keys.public, offset=offset)
+        weight = self.weighting.of(len(data))
+        seen = {"weight": np.array(weight * new), "count": np.array(1.0 * new)}
+        kept = {**memory, "slope": moved(slope, update, -self.steps.proximal)}
+        return {"update": Part(update, weight), "seen": Part(seen)}, kept
+
+
+@value
+class fed_dyn(LocalTraining[Regularised]):
+    """Each client's objective is tilted, round by round, until all have their minimum at one place.
+
+        w_k ~ argmin F_k(v) - <g_k, v> + (alpha/2) |v - w|²;   g_k <- g_k - alpha (w_k - w)
+        h = sum_k p_k g_k over all clients;                    w <- mean(w_k) - h / alpha
+
+    Converges to the optimum of the objective in which clients count by `weighting` (with `uniform()`,
+    which is the paper's, all alike; with `by_examples()` the pooled one), however they differ and however
+    well they solve their local problems: it rests only where w_k = w, grad F_k(w) = g_k, and h = 0.
+
+    The weight of clients that were never seen is taken to be the mean weight of the others. No `uplink`:
+    the server's h must agree with what the clients remember.
+
+    Args:
+      lr: the clients' step size: a number or a schedule.
+      fraction: of the clients in each round; at least one.
+      epochs: local passes over the data; they set how well the local problem is solved.
+      batch_size: examples a local step; None: all of a client's.
+      weighting: `uniform()` or `by_examples()`.
+      close: when a round closes.
+      alpha: strength of the regulariser; small is fast, too small diverges.
+    """
+
+    weighting: Weighting = uniform()
+    alpha: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("alpha", self.alpha)
+
+    def init(self, params: Tensors, key: Key) -> Regularised:
+        return Regularised(params, zeros_like(params))
+
+    def round(self, state: Regularised, key: Key) -> Program[Regularised]:
+        chosen = yield from sample(key, fraction=self.fraction)
+        got = yield from gather(
+            dynamic_sgd(self.steps(state.num_rounds, proximal=self.alpha), self.weighting),
+            chosen.cohort,
+            {"params": state.params},
+            key,
+            close=self.close,
+            update=Channel(Spec.of(state.params)),
+            seen=Channel(
+                Spec({name: TensorSpec((), "float64") for name in ("weight", "count")}), into=sum_()
+            ),
+        )
+        update, new = got["update"], got["seen"].values
+        seen, num_seen = state.seen + float(new["weight"]), state.num_seen + float(new["count"])
+        slopes = moved(state.slopes, update.values, -self.alpha * update.weight)
+        everybody = seen / num_seen * chosen.num_clients
+        params = moved(moved(state.params, update.values), slopes, -1 / (self.alpha * everybody))
+        return Regularised(params, slopes, seen, num_seen, state.num_rounds + 1)

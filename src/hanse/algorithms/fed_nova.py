@@ -1,0 +1,98 @@
+"""FedNova: normalised averaging.
+
+Wang, Liu, Liang, Joshi, Poor, "Tackling the objective inconsistency problem in heterogeneous federated
+optimization", NeurIPS 2020, arXiv 2007.07481, equations 5 to 7 and section 4.
+"""
+
+import numpy as np
+
+from hanse.algorithms.checks import check_not_negative
+from hanse.algorithms.local import LocalTraining
+from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.schedules import Rate, check_rate
+from hanse.algorithms.works import Weighting, exchange
+from hanse.core.chain import Transform
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner, Steps
+from hanse.core.program import Channel, Program
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.tensors import Tensors, tree_map
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["fed_nova"]
+
+
+@value
+class normalised_sgd(Work[Learner, Examples]):
+    """Local steps; emits the mean step as "direction", and how many it stands for as "length".
+
+    The length is |a_k|_1, a_k being how much each gradient counts in the update: 1 each, or, with a
+    proximal term, (1 - lr mu)^(steps after it).
+    """
+
+    steps: Steps
+    weighting: Weighting
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        update = learner.local_sgd(shared["params"], data, self.steps, keys.public)
+        kept = 1.0 - self.steps.lr * self.steps.proximal
+        length = float(np.sum(kept ** np.arange(self.steps.num_steps(len(data)))))
+        weight = self.weighting.of(len(data))
+        direction = tree_map(lambda u: u / u.dtype.type(length), update)
+        return {
+            "direction": Part(direction, weight),
+            "length": Part({"length": np.array(length)}, weight),
+        }, memory
+
+
+@value
+class fed_nova(LocalTraining[Trained]):
+    """Clients that take more local steps do not count more: updates are averaged per step.
+
+        d_k = (w_k - w) / tau_k;   w <- w + server_lr (sum_k p_k tau_k) sum_k p_k d_k
+
+    tau_k being the number of client k's local steps and p_k its share of the weights. Converges to a point
+    near the optimum of the weighted objective, however unequal the tau_k are: what is left is the drift of
+    `fed_avg`, which shrinks with lr. (Plain averaging with unequal tau_k tends, as lr shrinks, to the
+    optimum of another objective, in which clients count by p_k tau_k.)
+
+    Args:
+      lr: the clients' step size: a number or a schedule.
+      fraction: of the clients in each round; at least one.
+      epochs: local passes over the data; with `batch_size` they make tau_k.
+      batch_size: examples a local step; None: all of a client's.
+      weighting: `by_examples()` or `uniform()`.
+      close: when a round closes.
+      server_lr: step size on the mean direction: a number or a schedule.
+      mu: strength of a proximal term, as in `fed_prox`.
+      uplink: transforms of the directions, first to last.
+    """
+
+    server_lr: Rate = 1.0
+    mu: float = 0.0
+    uplink: tuple[Transform, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_rate("server_lr", self.server_lr)
+        check_not_negative("mu", self.mu)
+
+    def init(self, params: Tensors, key: Key) -> Trained:
+        return Trained(params)
+
+    def round(self, state: Trained, key: Key) -> Program[Trained]:
+        got = yield from exchange(
+            normalised_sgd(self.steps(state.num_rounds, proximal=self.mu), self.weighting),
+            {"params": state.params},
+            key,
+            fraction=self.fraction,
+            close=self.close,
+            direction=Channel(Spec.of(state.params), self.uplink),
+            length=Channel(Spec({"length": TensorSpec((), "float64")})),
+        )
+        length = float(got["length"].values["length"])
+        update = tree_map(lambda d: d * d.dtype.type(length), got["direction"].values)
+        return state.followed(sgd(), self.server_lr, update)

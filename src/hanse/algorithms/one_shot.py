@@ -1,0 +1,82 @@
+"""One-shot averaging: each client solves its own problem, and the solutions are averaged once.
+
+Zhang, Duchi, Wainwright, "Communication-efficient algorithms for statistical optimization", JMLR 2013,
+arXiv 1209.4129, section 2.1 (AVGM).
+"""
+
+from typing import Any
+
+from hanse.algorithms.checks import check_fraction
+from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.solvers import Solver, newton
+from hanse.algorithms.works import Weighting, by_examples, exchange
+from hanse.core.algorithm import Algorithm
+from hanse.core.chain import Transform
+from hanse.core.keys import Key, Keys
+from hanse.core.learner import Examples, Learner
+from hanse.core.program import Channel, Close, Program
+from hanse.core.reducers import Reducer, mean
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors
+from hanse.core.values import value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work
+
+__all__ = ["one_shot"]
+
+
+@value
+class local_minimum(Work[Learner, Examples]):
+    """Minimises the client's own objective; emits "update", from the broadcast "params" to there."""
+
+    solver: Solver
+    weighting: Weighting
+
+    def run(
+        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        update = self.solver.minimise(learner, shared["params"], data, keys.public)
+        return {"update": Part(update, self.weighting.of(len(data)))}, memory
+
+
+@value
+class one_shot(Algorithm[Trained]):
+    """The mean of the clients' own optima: everything is said in one round.
+
+        w = sum_k n_k argmin F_k / sum_k n_k
+
+    Ends near the optimum of the weighted objective if the clients' data are alike and many; that of the
+    pooled data it is only for clients with the same optimum. Solved exactly, further rounds change
+    nothing: run it for one.
+
+    Args:
+      solver: how a client minimises its objective: `newton()`, or `local_steps()` on any learner.
+      fraction: of the clients; at least one.
+      weighting: `by_examples()` or `uniform()`.
+      uplink: transforms of the updates, first to last.
+      into: the reducer.
+      close: when the round closes.
+    """
+
+    solver: Solver = newton()
+    fraction: float = 1.0
+    weighting: Weighting = by_examples()
+    uplink: tuple[Transform, ...] = ()
+    into: Reducer[Any] = mean()
+    close: Close = Close()
+
+    def __post_init__(self) -> None:
+        check_fraction(self.fraction)
+
+    def init(self, params: Tensors, key: Key) -> Trained:
+        return Trained(params)
+
+    def round(self, state: Trained, key: Key) -> Program[Trained]:
+        got = yield from exchange(
+            local_minimum(self.solver.at(state.num_rounds), self.weighting),
+            {"params": state.params},
+            key,
+            fraction=self.fraction,
+            close=self.close,
+            update=Channel(Spec.of(state.params), self.uplink, self.into),
+        )
+        return state.followed(sgd(), 1.0, got["update"].values)

@@ -1,0 +1,179 @@
+"""Server optimisers as values: what the server makes of a round's mean update.
+
+    g = -(mean update)                       the pseudo-gradient
+    direction, memory = optimiser(g, memory)
+    w <- w - server_lr * direction
+
+An update is the client's parameters less the server's, so it points downhill; its negative takes the
+place of a gradient. A true gradient (`fed_sgd`) is given as it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hanse.algorithms.checks import check_below_one, check_positive
+from hanse.algorithms.schedules import Rate, rate
+from hanse.algorithms.works import moved
+from hanse.core.tensors import Array, Tensors, tree_map, zeros_like
+from hanse.core.values import value
+
+__all__ = ["ServerOptimiser", "Trained", "adagrad", "adam", "momentum", "sgd", "yogi"]
+
+Moments: TypeAlias = Mapping[str, Tensors]
+
+
+class ServerOptimiser(ABC):
+    """Turns the (pseudo-)gradients of rounds into directions to descend along."""
+
+    @abstractmethod
+    def init(self, params: Tensors) -> Moments:
+        """What it remembers before the first round."""
+
+    @abstractmethod
+    def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
+        """Where to go, against the sign, and what to remember."""
+
+
+@value
+class Trained:
+    """The model, how many rounds led to it, and what the server's optimiser remembers."""
+
+    params: Tensors
+    num_rounds: int = 0
+    moments: Moments = field(default_factory=dict)
+
+    def followed(self, optimiser: ServerOptimiser, lr: Rate, update: Tensors) -> "Trained":
+        """After one more round, in which the clients' mean update was this."""
+        return self.descended(optimiser, lr, tree_map(np.negative, update))
+
+    def descended(self, optimiser: ServerOptimiser, lr: Rate, gradient: Tensors) -> "Trained":
+        """After one more round, in which the gradient, or pseudo-gradient, was this."""
+        direction, moments = optimiser.direction(gradient, self.moments)
+        params = moved(self.params, direction, -rate(lr, self.num_rounds))
+        return Trained(params, self.num_rounds + 1, moments)
+
+
+@value
+class sgd(ServerOptimiser):
+    """The gradient itself.
+
+    >>> sgd().direction({"w": np.array([2.0])}, {})
+    ({'w': array([2.])}, {})
+    """
+
+    def init(self, params: Tensors) -> Moments:
+        return {}
+
+    def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
+        return gradient, moments
+
+
+@value
+class momentum(ServerOptimiser):
+    """Heavy-ball momentum; with `fed_avg`, FedAvgM.
+
+        v <- beta v + g;   w <- w - server_lr v
+
+    >>> g = {"w": np.array([1.0])}
+    >>> v, moments = momentum(0.5).direction(g, momentum(0.5).init(g))
+    >>> momentum(0.5).direction(g, moments)[0]
+    {'w': array([1.5])}
+
+    Args:
+      beta: how much of the last direction is kept, from 0 to below 1.
+    References: Hsu, Qi, Brown, "Measuring the effects of non-identical data distribution for federated
+      visual classification", arXiv 1909.06335, section 4.2.
+    """
+
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_below_one("beta", self.beta)
+
+    def init(self, params: Tensors) -> Moments:
+        return {"velocity": zeros_like(params)}
+
+    def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
+        velocity = tree_map(lambda v, g: v.dtype.type(self.beta) * v + g, moments["velocity"], gradient)
+        return velocity, {"velocity": velocity}
+
+
+class _Adaptive(ServerOptimiser):
+    """m <- beta1 m + (1 - beta1) g;   v <- second(v, g²);   w <- w - server_lr m / (√v + tau)"""
+
+    beta1: float
+    tau: float
+
+    def __post_init__(self) -> None:
+        check_below_one("beta1", self.beta1)
+        check_positive("tau", self.tau)
+
+    @abstractmethod
+    def second(self, v: Array, square: Array) -> Any:
+        """The second moment after one more squared gradient."""
+
+    def init(self, params: Tensors) -> Moments:
+        floor = tree_map(lambda w: np.full_like(w, self.tau**2), params)
+        return {"first": zeros_like(params), "second": floor}
+
+    def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
+        beta1 = self.beta1
+        first = tree_map(
+            lambda m, g: m.dtype.type(beta1) * m + m.dtype.type(1 - beta1) * g, moments["first"], gradient
+        )
+        second = tree_map(lambda v, g: self.second(v, g * g), moments["second"], gradient)
+        scaled = tree_map(lambda m, v: m / (np.sqrt(v) + v.dtype.type(self.tau)), first, second)
+        return scaled, {"first": first, "second": second}
+
+
+@value
+class adagrad(_Adaptive):
+    """Steps shrink, entry by entry, with the sum of squares: v <- v + g². See `fed_adagrad`."""
+
+    beta1: float = 0.0
+    tau: float = 1e-3
+
+    def second(self, v: Array, square: Array) -> Any:
+        return v + square
+
+
+@value
+class adam(_Adaptive):
+    """Steps shrink, entry by entry, with a moving mean of squares. See `fed_adam`.
+
+    v <- beta2 v + (1 - beta2) g²
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_below_one("beta2", self.beta2)
+
+    def second(self, v: Array, square: Array) -> Any:
+        return v.dtype.type(self.beta2) * v + v.dtype.type(1 - self.beta2) * square
+
+
+@value
+class yogi(_Adaptive):
+    """As Adam, but the second moment changes only by steps of the size of the square. See `fed_yogi`.
+
+    v <- v - (1 - beta2) g² sign(v - g²)
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    tau: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_below_one("beta2", self.beta2)
+
+    def second(self, v: Array, square: Array) -> Any:
+        return v - v.dtype.type(1 - self.beta2) * square * np.sign(v - square)

@@ -1,0 +1,189 @@
+"""How a client minimises a local objective, as values: by Newton's method, or by local steps.
+
+What is minimised, from w0 on, is the client's objective tilted and held:
+
+    F_k(w) + <offset, w> + (proximal/2) |w - w0|²
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from hanse.algorithms.checks import check_count, check_positive
+from hanse.algorithms.schedules import Rate, check_rate, rate
+from hanse.algorithms.works import moved
+from hanse.core.keys import Key
+from hanse.core.learner import Examples, Learner, Steps
+from hanse.core.tensors import Tensors, dot, l2_norm, zeros_like
+from hanse.core.values import value
+
+__all__ = ["Solver", "conjugate_gradients", "local_steps", "newton"]
+
+
+class Solver(ABC):
+    """Minimises F_k(w) + <offset, w> + (proximal/2) |w - w0|²."""
+
+    @abstractmethod
+    def minimise(
+        self,
+        learner: Learner,
+        start: Tensors,
+        data: Examples,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        proximal: float = 0.0,
+    ) -> Tensors:
+        """The update w - w0 from `start`, w0, to where it ends."""
+
+    def at(self, num_rounds: int) -> "Solver":
+        """The solver after so many closed rounds; only one with a step size may change."""
+        return self
+
+
+@value
+class local_steps(Solver):
+    """Stochastic gradient descent: an approximate solution, on every learner.
+
+    Args:
+      lr: step size: a number or a schedule.
+      epochs: passes over the client's examples.
+      batch_size: examples a step; None: all of them.
+    """
+
+    lr: Rate = 0.1
+    epochs: int = 10
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_rate("lr", self.lr)
+        Steps(rate(self.lr, 0), self.epochs, self.batch_size)
+
+    def minimise(
+        self,
+        learner: Learner,
+        start: Tensors,
+        data: Examples,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        proximal: float = 0.0,
+    ) -> Tensors:
+        steps = Steps(rate(self.lr, 0), self.epochs, self.batch_size, proximal)
+        return learner.local_sgd(start, data, steps, key, offset=offset)
+
+    def at(self, num_rounds: int) -> Solver:
+        return replace(self, lr=rate(self.lr, num_rounds))
+
+
+ARMIJO = 1e-4
+SMALLEST_STEP = 2.0**-30
+
+
+@value
+class newton(Solver):
+    """Newton's method with conjugate gradients and a line search: for smooth, convex objectives.
+
+    Args:
+      num_iterations: at most.
+      tolerance: it stops once the gradient has shrunk by this factor.
+      num_products: Hessian-vector products in each iteration, at most.
+    References: Nocedal, Wright, "Numerical optimization", 2nd ed. 2006, algorithm 7.1.
+    """
+
+    num_iterations: int = 50
+    tolerance: float = 1e-9
+    num_products: int = 250
+
+    def __post_init__(self) -> None:
+        check_count("num_iterations", self.num_iterations)
+        check_count("num_products", self.num_products)
+        check_positive("tolerance", self.tolerance)
+
+    def minimise(
+        self,
+        learner: Learner,
+        start: Tensors,
+        data: Examples,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        proximal: float = 0.0,
+    ) -> Tensors:
+        tilt = zeros_like(start) if offset is None else offset
+
+        def objective(update: Tensors) -> float:
+            held = dot(tilt, update) + proximal / 2 * dot(update, update)
+            return learner.objective(moved(start, update), data) + held
+
+        def gradient(update: Tensors) -> Tensors:
+            slope = moved(learner.gradient(moved(start, update), data), tilt)
+            return moved(slope, update, proximal)
+
+        update: Tensors = zeros_like(start)
+        slope, here = gradient(update), objective(update)
+        first = l2_norm(slope)
+        for _ in range(self.num_iterations):
+            shrunk = l2_norm(slope) / (first or 1.0)
+            if shrunk <= self.tolerance:
+                break
+            at = moved(start, update)
+
+            def curved(vector: Tensors, at: Tensors = at) -> Tensors:
+                return moved(learner.hessian_vector(at, data, vector), vector, proximal)
+
+            direction = conjugate_gradients(curved, slope, self.num_products, min(0.1, shrunk**0.5))
+            length, there = _line_search(
+                lambda a, u=update, d=direction: objective(moved(u, d, -a)),  # type: ignore[misc]
+                here,
+                dot(direction, slope),
+                start,
+            )
+            if length is None:  # rounding hides any further descent
+                break
+            update, here = moved(update, direction, -length), there
+            slope = gradient(update)
+        return update
+
+
+def _line_search(
+    along: Callable[[float], float], here: float, descent: float, params: Tensors
+) -> tuple[float | None, float]:
+    """Halves the step until Armijo's condition holds, up to rounding; the step and the objective there."""
+    slack = 10 * max(float(np.finfo(w.dtype).eps) for w in params.values()) * max(1.0, abs(here))
+    step = 1.0
+    while step >= SMALLEST_STEP:
+        there = along(step)
+        if there <= here - ARMIJO * step * descent + slack:
+            return step, there
+        step /= 2
+    return None, here
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensors], Tensors], right: Tensors, num_iterations: int, tolerance: float
+) -> Tensors:
+    """Solves A x = b, `apply` being v -> A v for a symmetric positive definite A.
+
+    Stops after so many products, once the residual has shrunk by the tolerance, or where A turns out not
+    to be positive definite: then with what it has, b itself at the start.
+    """
+    solution: Tensors = zeros_like(right)
+    residual = towards = right
+    rho = dot(residual, residual)
+    enough = tolerance**2 * rho
+    for i in range(num_iterations):
+        if rho <= enough:
+            break
+        curved = apply(towards)
+        curvature = dot(towards, curved)
+        if not curvature > 0:
+            return solution if i else right
+        alpha = rho / curvature
+        solution = moved(solution, towards, alpha)
+        residual = moved(residual, curved, -alpha)
+        rho, before = dot(residual, residual), rho
+        towards = moved(residual, towards, rho / before)
+    return solution
