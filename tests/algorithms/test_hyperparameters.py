@@ -1,0 +1,177 @@
+"""Hyper-parameters out of range are refused when an algorithm is made, with what to write instead."""
+
+from typing import Any
+
+import pytest
+
+import hanse.algorithms
+from hanse.algorithms import (
+    adagrad,
+    adam,
+    cocoa,
+    dane,
+    fed_adagrad,
+    fed_adam,
+    fed_avg,
+    fed_buff,
+    fed_dyn,
+    fed_nova,
+    fed_prox,
+    fed_sgd,
+    fed_yogi,
+    giant,
+    gossip,
+    local_steps,
+    momentum,
+    nesterov,
+    newton,
+    one_shot,
+    scaffold,
+    yogi,
+)
+from hanse.core.algorithm import Algorithm
+from hanse.core.errors import InvalidInput
+from hanse.core.values import fields, registered
+
+NAN, INF = float("nan"), float("inf")
+Wrong = tuple[dict[str, Any], str]
+
+LR: list[Wrong] = [
+    ({"lr": 0.0}, r"^lr is 0\.0; write a step size above 0, or a schedule"),
+    ({"lr": -0.1}, r"^lr is -0\.1; write a step size above 0"),
+    ({"lr": NAN}, "^lr is nan; write a step size above 0"),
+    ({"lr": INF}, "^lr is inf; write a step size above 0"),
+]
+SERVER_LR: list[Wrong] = [
+    ({"server_lr": 0.0}, r"^server_lr is 0\.0; write a step size above 0, or a schedule"),
+    ({"server_lr": NAN}, "^server_lr is nan"),
+]
+FRACTION: list[Wrong] = [
+    ({"fraction": 0.0}, r"^fraction is 0\.0; write a share of the clients above 0 and at most 1"),
+    ({"fraction": 1.01}, r"^fraction is 1\.01"),
+    ({"fraction": NAN}, "^fraction is nan"),
+]
+STEPS: list[Wrong] = [
+    ({"epochs": 0}, "^epochs is 0; write at least 1"),
+    ({"batch_size": 0}, "^batch_size is 0; write at least 1, or leave it out for full batches"),
+]
+LOCAL = [*LR, *FRACTION, *STEPS]
+BETA1: list[Wrong] = [({"beta1": 1.0}, r"^beta1 is 1\.0; write a number of at least 0 and below 1")]
+BETA2: list[Wrong] = [({"beta2": -0.1}, r"^beta2 is -0\.1; write a number of at least 0 and below 1")]
+TAU: list[Wrong] = [({"tau": 0.0}, r"^tau is 0\.0; write a number above 0")]
+MU: list[Wrong] = [
+    ({"mu": -1.0}, r"^mu is -1\.0; write a number of at least 0"),
+    ({"mu": INF}, "^mu is inf; write a number of at least 0"),
+]
+TOLERANCE: list[Wrong] = [({"tolerance": 0.0}, r"^tolerance is 0\.0; write a number above 0")]
+
+TABLE: dict[type, list[Wrong]] = {
+    cocoa: [*FRACTION, ({"epochs": 0}, "^epochs is 0; write at least 1")],
+    dane: [*FRACTION, *MU, ({"eta": 0.0}, r"^eta is 0\.0; write a number above 0")],
+    fed_adagrad: [*LOCAL, *SERVER_LR, *BETA1, *TAU],
+    fed_adam: [*LOCAL, *SERVER_LR, *BETA1, *BETA2, *TAU],
+    fed_avg: [*LOCAL, *SERVER_LR],
+    fed_buff: [
+        *LR,
+        *SERVER_LR,
+        *STEPS,
+        ({"buffer_size": 0}, "^buffer_size is 0 with concurrency 20; write at least 1"),
+        ({"buffer_size": 30}, "^buffer_size is 30 with concurrency 20"),
+    ],
+    fed_dyn: [
+        *LOCAL,
+        ({"alpha": 0.0}, r"^alpha is 0\.0; write a number above 0"),
+        ({"alpha": NAN}, "^alpha is nan"),
+    ],
+    fed_nova: [*LOCAL, *SERVER_LR, *MU],
+    fed_prox: [*LOCAL, *MU],
+    fed_sgd: [*LR, *FRACTION],
+    fed_yogi: [*LOCAL, *SERVER_LR, *BETA1, *BETA2, *TAU],
+    giant: [
+        *FRACTION,
+        *TOLERANCE,
+        ({"num_iterations": 0}, "^num_iterations is 0; write at least 1"),
+        ({"steps": ()}, r"^steps is \(\); write step sizes above 0, largest first"),
+        ({"steps": (1.0, 0.0)}, r"^steps is \(1\.0, 0\.0\)"),
+        ({"armijo": 1.0}, r"^armijo is 1\.0; write a number of at least 0 and below 1"),
+    ],
+    nesterov: [
+        *LR,
+        *FRACTION,
+        ({"momentum": 1.0}, r"^momentum is 1\.0; write a number of at least 0 and below 1"),
+    ],
+    one_shot: FRACTION,
+    scaffold: [*LOCAL, *SERVER_LR],
+}
+PARTS: dict[type, list[Wrong]] = {
+    adagrad: [*BETA1, *TAU],
+    adam: [*BETA1, *BETA2, *TAU],
+    local_steps: [*LR, *STEPS],
+    momentum: [({"beta": 1.0}, r"^beta is 1\.0; write a number of at least 0 and below 1")],
+    newton: [
+        *TOLERANCE,
+        ({"num_iterations": 0}, "^num_iterations is 0; write at least 1"),
+        ({"num_products": 0}, "^num_products is 0; write at least 1"),
+    ],
+    yogi: [*BETA1, *BETA2, *TAU],
+}
+ROWS = [
+    pytest.param(make, settings, message, id=f"{make.__name__}({settings})")
+    for make, rows in (TABLE | PARTS).items()
+    for settings, message in rows
+]
+
+
+@pytest.mark.parametrize(("make", "settings", "message"), ROWS)
+def test_out_of_range(make: Any, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        make(**settings)
+
+
+def test_gossip_checks_its_weights_and_step() -> None:
+    with pytest.raises(InvalidInput, match=r"the weights of peer 0 are \(\(1, 1\.0\),\); name it"):
+        gossip(0, ((1, 1.0),))
+    with pytest.raises(InvalidInput, match=r"^lr is 0\.0; write a step size above 0, or a schedule"):
+        gossip(0, ((0, 1.0),), 0.0)
+
+
+def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
+    ours = {c for c in registered(Algorithm).values() if c.__module__.startswith("hanse.algorithms.")}
+    assert ours - TABLE.keys() == {gossip}
+    for algorithm, rows in TABLE.items():
+        checked = {name for settings, _ in rows for name in settings}
+        values = {
+            "weighting",
+            "uplink",
+            "into",
+            "close",
+            "server",
+            "solver",
+            "combine",
+            "discount",
+            "concurrency",
+        }
+        assert {f.name for f in fields(algorithm)} - checked <= values, algorithm
+
+
+def test_every_algorithm_says_where_it_converges() -> None:
+    for algorithm in (*TABLE, gossip):
+        said = " ".join((algorithm.__doc__ or "").split())
+        assert any(
+            word in said
+            for word in (
+                "Converges to",
+                "Converges, ",
+                "converges to",
+                "it does so to",
+                "Ends near",
+                "end near",
+            )
+        ), algorithm
+        assert "optimum" in said, algorithm
+
+
+def test_the_public_names() -> None:
+    assert hanse.algorithms.__all__ == sorted(hanse.algorithms.__all__)
+    assert all(hasattr(hanse.algorithms, name) for name in hanse.algorithms.__all__)
+    assert {make.__name__ for make in (*TABLE, *PARTS, gossip)} <= set(hanse.algorithms.__all__)
