@@ -12,7 +12,7 @@ from hanse.apps.plain import Plain, leaves, merged
 from hanse.apps.settings import WrongSetting
 from hanse.core.errors import InvalidInput, nearest
 
-__all__ = ["read"]
+__all__ = ["assigned", "parsed", "read", "written_where"]
 
 
 def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment:
@@ -28,16 +28,31 @@ def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
     defaults = Experiment().settings()
-    from_file = {} if file is None else _parsed(Path(file))
-    from_sets: Plain = functools.reduce(merged, map(_assignment, sets), {})
+    from_file, from_sets = parsed(file), assigned(sets)
     settings = functools.reduce(merged, (from_file, from_sets), defaults)
     try:
         return Experiment.from_settings(settings)
     except WrongSetting as wrong:
-        in_sets = wrong.path and _written(wrong.path, from_sets)
-        in_file = from_file and (wrong.path or not from_sets)
-        where = "--set " if in_sets else f"{file}: " if in_file else ""
+        where = written_where(wrong, file, from_file, from_sets)
         raise InvalidInput(where + wrong.among(leaves(settings))) from wrong
+
+
+def parsed(file: str | Path | None) -> dict[str, Any]:
+    """What a TOML file says; no file says nothing. Raises: InvalidInput: if it can't be read."""
+    return {} if file is None else _parsed(Path(file))
+
+
+def assigned(sets: Sequence[str]) -> dict[str, Any]:
+    """What assignments say together. Raises: InvalidInput: at the first that is none."""
+    tree: dict[str, Any] = functools.reduce(merged, map(_assignment, sets), {})
+    return tree
+
+
+def written_where(wrong: WrongSetting, file: str | Path | None, from_file: Plain, from_sets: Plain) -> str:
+    """Where a wrong setting was written: the beginning of the sentence about it."""
+    in_sets = wrong.path and _written(wrong.path, from_sets)
+    in_file = from_file and (wrong.path or not from_sets)
+    return "--set " if in_sets else f"{file}: " if in_file else ""
 
 
 def _written(path: str, tree: Plain) -> bool:
