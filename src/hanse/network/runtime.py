@@ -260,7 +260,7 @@ class NetworkRuntime(Runtime):
         close, patience = command.close, self._patience
         goal = close.goal
         if goal is None and command.tickets is not None and patience.over_select > 1 and len(due) > 1:
-            goal = math.ceil(len(due) / patience.over_select) + num_own
+            goal = max(1, math.floor(len(due) / patience.over_select + 1e-9)) + num_own
         wait_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
         deadline_s = time.monotonic() + wait_s
         valid: list[int] = []

@@ -1,0 +1,113 @@
+"""Rounds close: by all, by the first enough, without the silent; and a run that can't go on ends."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
+
+from hanse.algorithms import fed_avg, fed_buff
+from hanse.core.program import Close
+from hanse.network.client import Client, leave
+from hanse.network.runtime import Patience
+
+MORTAL = fed_avg(lr=0.5, fraction=1.0, batch_size=50, close=Close(minimum_fraction=0.5))
+
+
+class Failing(Client):
+    """Fails while it trains."""
+
+    def _payload(self, run: Any, work: Any) -> Any:
+        raise RuntimeError("no such luck")
+
+
+class Silent(Client):
+    """Takes work and is never heard again."""
+
+    def _poll(self, wait_s: float = 25.0) -> Any:
+        news = super()._poll(wait_s)
+        if news.work:
+            self._stopping.set()
+            return type(news)()
+        return news
+
+
+def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(MORTAL, 2))
+        here.enter(range(4))
+        (here.folder / "client-4").mkdir(exist_ok=True)
+        (here.folder / "client-4" / "policy.toml").write_text("send_traces = true")
+        here.enter([4], kind=Failing)
+        here.end(run)
+        assert [r.usage.counted for r in here.records] == [0, 4, 4]
+        assert "failed once refused" not in here.events()
+        assert "RuntimeError: no such luck\nTraceback" in here.events()
+
+
+def test_the_silent_are_given_up(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=1.5)))
+        here.enter(range(3))
+        here.enter([3, 4], kind=Silent)
+        here.end(run)
+        assert [r.usage.counted for r in here.records] == [0, 3, 3]
+        assert "client 4: run" in here.events()
+        assert "nothing was heard of it for" in here.events()
+
+
+def test_more_are_asked_than_counted(tmp_path: Path) -> None:
+    algorithm = fed_avg(lr=0.5, fraction=0.6, batch_size=50)
+    with federation(tmp_path) as here:
+        run = here.lead(job(algorithm, 3, patience=Patience(silent_s=20.0, over_select=1.3)))
+        here.enter()
+        here.end(run)
+        assert [r.usage.counted for r in here.records] == [0, 3, 3, 3]
+        assert sum(r.usage.dropped for r in here.records) == 3
+
+
+def test_too_few_abandon_the_round_and_the_run_ends_by_itself(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(MORTAL, 3))
+        here.enter(range(1))
+        here.enter(range(1, NUM_CLIENTS), kind=Failing)
+        here.end(run)
+        assert all("1 of 5 contributions were counted" in str(r.abandoned) for r in here.records[1:])
+        assert "round 3 was abandoned" in here.events()
+
+
+def test_asynchrony_runs_too(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(fed_buff(lr=0.3, concurrency=4, buffer_size=2), 5))
+        here.enter()
+        here.end(run)
+        assert [r.usage.counted for r in here.records] == [0] + [2] * 5
+        assert here.records[-1].metrics["accuracy"] > 0.3
+
+
+def test_whoever_leaves_is_not_asked_again(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(MORTAL, 2))
+        houses = [here.house(n) for n in range(NUM_CLIENTS)]
+        leave(houses[2])
+        here.enter([0, 1, 3, 4])
+        with pytest.raises(Exception, match="has left the federation"):
+            houses[2].link()
+        here.server.part("client 3", "revoked")
+        here.server.run(run).board.changed()
+        assert [line["what"] for line in houses[2].audit.lines()] == ["joined", "consent withdrawn"]
+        assert here.server.status()["clients"] == 3
+        here.server.run(run).board.stop()
+
+
+def test_a_run_that_stopped_after_its_round_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    with federation(tmp_path, stay=True) as here:
+        run = here.lead(job(FED_AVG, 4))
+        here.server.run(run).board.drain()
+        here.enter()
+        led = here.server.run(run)
+        led.join(20.0)
+        assert led.status == "interrupted"
+        here.lead(job(FED_AVG, 4), run)
+        assert here.end(run)["params_sha256"] == simulated(FED_AVG, 4)
+        assert [r.round for r in here.records] == [0, 1, 2, 3, 4]
