@@ -60,6 +60,7 @@ def test_result_as_plain_data() -> None:
     assert plain.keys() == {
         *("run", "status", "reason", "rounds", "rounds_to_target", "rounds_abandoned", "final", "best"),
         *("bytes_up", "bytes_down", "seconds", "virtual_s", "params_sha256"),
+        *("clients", "baselines", "data"),
     }
     assert plain["status"] == "completed"
     assert plain["rounds"] == plain["rounds_to_target"] == plain["final"]["round"] < 6

@@ -3,10 +3,13 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike, fspath
 from typing import Any
 
 import hanse.transforms  # noqa: F401  (registers what uplinks name)
 from hanse.algorithms import fed_avg
+from hanse.algorithms.preprocessing import Preprocessing
+from hanse.apps.baselines import Baseline
 from hanse.apps.plain import Plain, plain, worded
 from hanse.apps.settings import UnknownSetting, WrongSetting, build
 from hanse.core.algorithm import Algorithm, Stop
@@ -32,6 +35,14 @@ KINDS: Mapping[str, type] = {
 
 NUMBERS = ("rounds", "seed", "evaluate_every")
 
+OTHERS: Mapping[str, Any] = {
+    "preprocessing": Preprocessing | None,
+    "client_test_fraction": float,
+    "initial": str | None,
+    "baselines": tuple[Baseline, ...],
+}
+"""What is neither of the two, with its type."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -50,6 +61,11 @@ class Experiment:
       evaluate_every: rounds between measurements; 0: never.
       stop: when to end sooner.
       devices: how long clients take on the simulated clock, and who drops out.
+      preprocessing: what becomes of features before training, learned from all clients' sums; None:
+        `tabular()` for tables of named columns, and nothing for arrays.
+      client_test_fraction: of each client's examples, held out as test examples of its own.
+      initial: a safetensors file to start from, such as a released model; None: the model's own start.
+      baselines: what else is trained on the same budget, to compare with: `centralised()`, `on_site()`.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
     """
 
@@ -62,6 +78,10 @@ class Experiment:
     evaluate_every: int = 1
     stop: Stop = Stop()
     devices: Devices = ideal()
+    preprocessing: Preprocessing | None = None
+    client_test_fraction: float = 0.0
+    initial: str | None = None
+    baselines: tuple[Baseline, ...] = ()
 
     def __post_init__(self) -> None:
         shared_out = isinstance(self.data, FederatedData)
@@ -77,6 +97,33 @@ class Experiment:
         watches = self.stop.target is not None or self.stop.patience is not None
         if watches and not self.evaluate_every:
             raise InvalidInput(f"nothing is measured with evaluate_every = 0, and {self.stop} waits for it")
+        self._check_others()
+
+    def _check_others(self) -> None:
+        if self.preprocessing is not None and not isinstance(self.preprocessing, Preprocessing):
+            raise InvalidInput(
+                f"preprocessing is of type {type(self.preprocessing).__name__}; write a value, such as "
+                "preprocessing=tabular()"
+            )
+        if not 0 <= self.client_test_fraction < 1:
+            raise InvalidInput(
+                f"client_test_fraction is {self.client_test_fraction}; write a number of at least 0 and "
+                "below 1, such as 0.2"
+            )
+        if isinstance(self.initial, PathLike):
+            object.__setattr__(self, "initial", fspath(self.initial))
+        if not isinstance(self.initial, str | None):
+            raise InvalidInput(
+                f"initial is of type {type(self.initial).__name__}; write the path of a safetensors file"
+            )
+        given = [self.baselines] if isinstance(self.baselines, Baseline) else list(self.baselines)
+        for baseline in given:
+            if not isinstance(baseline, Baseline):
+                raise InvalidInput(
+                    f"baselines holds {baseline!r}; write values, such as "
+                    "baselines=(centralised(), on_site())"
+                )
+        object.__setattr__(self, "baselines", tuple(given))
 
     # -- to and from plain data ----------------------------------------------------------------
 
@@ -117,8 +164,10 @@ class Experiment:
                 said[key] = build(KINDS[key], given, key)
             elif key in NUMBERS:
                 said[key] = build(int, given, key)
+            elif key in OTHERS:
+                said[key] = build(OTHERS[key], given, key)
             else:
-                raise UnknownSetting(key, [*NUMBERS, *KINDS], "the top level")
+                raise UnknownSetting(key, [*NUMBERS, *KINDS, *OTHERS], "the top level")
         try:
             return cls(**said)
         except InvalidInput as error:
@@ -135,7 +184,11 @@ def summary(settings: Mapping[str, Plain]) -> str:
     about = [worded(settings["algorithm"]), worded(settings["model"])]
     about.append(f"{where} over {worded(partition)}" if partition else where)
     about.append(f"seed {settings['seed']}")
-    about += [worded(settings[name]) for name in ("stop", "devices") if settings[name] != _default(name)]
+    more = ("stop", "devices", "preprocessing")
+    about += [worded(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))]
+    about += [f"from {settings['initial']}"] if settings.get("initial") else []
+    if settings.get("baselines"):
+        about.append("beside " + " and ".join(map(worded, settings["baselines"])))
     return " · ".join(about)
 
 

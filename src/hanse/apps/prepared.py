@@ -1,18 +1,25 @@
 """An experiment with its data loaded and its model bound, checked as far as that is possible beforehand."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from hanse.algorithms import evaluation
+from hanse.algorithms.preprocessing import Encoder, Schema, tabular
 from hanse.algorithms.works import MEANS
+from hanse.apps.baselines import Budget
 from hanse.apps.experiment import Experiment
+from hanse.apps.measuring import passes
+from hanse.apps.plain import plain
+from hanse.apps.starts import initial
 from hanse.core.algorithm import Evaluate, Progress, Stop, training
 from hanse.core.errors import InvalidInput, RoundAbandoned
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner
 from hanse.core.program import Dispatch, Program, Sample
-from hanse.core.runtime import Store
+from hanse.core.runtime import Record, Store, drive
+from hanse.core.tensors import Tensors
 from hanse.data import FederatedData, partitioned
 from hanse.simulation import Clients, Simulation
 
@@ -31,12 +38,14 @@ class Prepared:
       population: who holds what.
       learner: the model, bound to these data.
       stop: the experiment's, watching the loss where the model has no accuracy.
+      encoder: what makes numbers of raw features, if the data were prepared.
     """
 
     experiment: Experiment
     population: FederatedData
     learner: Learner
     stop: Stop
+    encoder: Encoder | None = None
 
     @property
     def keys(self) -> Keys:
@@ -46,8 +55,28 @@ class Prepared:
     def begin(self) -> Progress[Any]:
         """Where the run stands before its first round."""
         key = self.keys.public
-        params = self.learner.init(key.fold("model"))
+        params = self.start()
         return Progress(0, self.experiment.algorithm.init(params, key.fold("algorithm")))
+
+    def start(self) -> Tensors:
+        """The model before the first round."""
+        params = self.learner.init(self.keys.public.fold("model"))
+        if self.experiment.initial is None:
+            return params
+        return initial(self.experiment.initial, params)
+
+    def budget(self, records: Sequence[Record]) -> Budget:
+        """What these rounds have cost, for the baselines to spend."""
+        counted = sum(record.usage.counted for record in records if not record.abandoned)
+        if self.population.test is None:  # then all clients measured the model, too
+            measurements = [record for record in records if record.metrics]
+            counted -= len(measurements) * self.population.num_clients
+        settings = plain(self.experiment.algorithm)
+        spent = passes(settings, max(0, counted), self.population.num_clients)
+        key = self.keys.public.fold("baselines")
+        return Budget(
+            self.learner, self.population, self.experiment.algorithm, self.start(), spent, self.stop, key
+        )
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
         """What leads from there to the last round."""
@@ -87,11 +116,30 @@ def prepared(experiment: Experiment) -> Prepared:
     else:
         assert experiment.partition is not None
         population = partitioned(experiment.data.load(), experiment.partition, keys.public.fold("partition"))
+    if experiment.client_test_fraction:
+        population = population.holding_out(experiment.client_test_fraction, keys.public.fold("client tests"))
+    population, encoder = _encoded(experiment, population, keys)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
-    ready = Prepared(experiment, population, learner, _watching(experiment, learner))
+    ready = Prepared(experiment, population, learner, _watching(experiment, learner), encoder)
+    for baseline in experiment.baselines:
+        baseline.check(experiment.algorithm)
     _check_evaluation(ready)
     _check_composition(ready)
     return ready
+
+
+def _encoded(
+    experiment: Experiment, population: FederatedData, keys: Keys
+) -> tuple[FederatedData, Encoder | None]:
+    """The data with features of numbers, and what made them so."""
+    preprocessing = experiment.preprocessing or (tabular() if population.columns else None)
+    if preprocessing is None:
+        return population, None
+    key = keys.public.fold("preprocessing")
+    clients = Clients(cast(Learner, None), population, keys)
+    runtime = Simulation(clients, population.num_clients, keys, experiment.devices)
+    encoder = drive(preprocessing.program(Schema.of(population.client(0).x), key), runtime)
+    return population.mapped(encoder), encoder
 
 
 def _watching(experiment: Experiment, learner: Learner) -> Stop:

@@ -28,6 +28,8 @@ class Result:
       final: the last round that was measured, and `best`, the one with the best watched metric.
       target_round: the first round that reached the target.
       reason: why it ended before its last round.
+      clients: what the final model is worth to each client; `baselines`: what else was trained on the same
+        budget; `data`: who has what. All as plain data, and there when a run has completed.
     """
 
     run: str | None
@@ -39,6 +41,9 @@ class Result:
     best: Record | None
     target_round: int | None = None
     reason: str | None = None
+    clients: Mapping[str, Any] | None = field(default=None, repr=False)
+    baselines: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    data: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -105,6 +110,9 @@ class Result:
             "seconds": round(self.seconds, 6),
             "virtual_s": self.virtual_s,
             "params_sha256": self.params_sha256,
+            "clients": self.clients,
+            "baselines": list(self.baselines),
+            "data": self.data,
         }
 
 

@@ -2,17 +2,21 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hanse.algorithms.preprocessing import Preprocessing
+from hanse.apps.baselines import Baseline
 from hanse.apps.environment import changes, environment
 from hanse.apps.experiment import IN_PYTHON, Experiment
 from hanse.apps.interrupts import Interrupts
+from hanse.apps.measuring import MAX_CLIENTS, description, spread
 from hanse.apps.prepared import Prepared, prepared
 from hanse.apps.result import Interrupted, Result, RunDiverged
 from hanse.apps.settings import WrongSetting
@@ -59,6 +63,10 @@ def run(
     evaluate_every: int = _DEFAULT.evaluate_every,
     stop: Stop = _DEFAULT.stop,
     devices: Devices = _DEFAULT.devices,
+    preprocessing: Preprocessing | None = None,
+    client_test_fraction: float = 0.0,
+    initial: str | Path | None = None,
+    baselines: Sequence[Baseline] = (),
     store: str | Path | None = None,
     watch: Watch | None = None,
 ) -> Result:
@@ -69,7 +77,8 @@ def run(
     ('completed', 3, ['accuracy', 'loss'])
 
     Args:
-      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices: see `Experiment`.
+      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, preprocessing,
+        client_test_fraction, initial, baselines: see `Experiment`.
       store: the file to keep the run in, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round.
 
@@ -88,6 +97,10 @@ def run(
         evaluate_every=evaluate_every,
         stop=stop,
         devices=devices,
+        preprocessing=preprocessing,
+        client_test_fraction=client_test_fraction,
+        initial=None if initial is None else str(initial),
+        baselines=tuple(baselines),
     )
     return perform(experiment, store=store, watch=watch)
 
@@ -140,6 +153,7 @@ class Session:
         with Interrupts() as interrupts, overflow:
             try:
                 self._lead(interrupts, watch)
+                found = self._compared(interrupts)
             except Diverged as error:
                 raise RunDiverged(str(error), self._end("diverged", str(error))) from None
             except KeyboardInterrupt:
@@ -148,7 +162,7 @@ class Session:
                 with suppress(StoreError):  # it may be what failed
                     self._end("failed", str(error))
                 raise
-            return self._end("completed")
+            return self._end("completed", **found)
 
     def _lead(self, interrupts: Interrupts, watch: Watch | None) -> None:
         """As `drive` does, but open to Ctrl-C only where nothing is being written."""
@@ -168,8 +182,27 @@ class Session:
                     event = runtime.perform(led.command)
                 led.answer(event)
 
-    def _end(self, status: str, reason: str | None = None) -> Result:
+    def _compared(self, interrupts: Interrupts) -> dict[str, Any]:
+        """What is asked once training is over: who has what, what the model is worth to each, baselines."""
+
+        def between() -> None:
+            with interrupts.allowed():
+                pass
+
+        ready, found = self._ready, dict[str, Any]()
+        baselines = ready.experiment.baselines
+        if ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
+            params = self._progress.state.params
+            found["clients"] = spread(ready.learner, ready.population, params)
+            found["data"] = description(ready.population)
+        if baselines:
+            budget = ready.budget(self._records)
+            found["baselines"] = tuple(baseline.trained(budget, between) for baseline in baselines)
+        return found
+
+    def _end(self, status: str, reason: str | None = None, **found: Any) -> Result:
         result = Result.of(self.run, status, self._progress, self._records, reason)
+        result = replace(result, **found)
         if self._kept is not None:
             self._kept.finish(status, result.to_json())
         return result

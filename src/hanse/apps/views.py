@@ -126,6 +126,9 @@ def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     out = _stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
+    if result.get("baselines"):
+        out.print(comparison(settings, result))
+        out.print()
     out.print(_pairs((*_costs(result, settings), ("see", f"hanse show {result['run']}"))))
 
 
@@ -140,10 +143,23 @@ def run_page(info: "RunInfo", records: Sequence[Record]) -> None:
     result = standing if info.result is None else list(_costs(info.result, settings))
     back = [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "failed") else []
     out.print(Padding(_pairs([*head, *result, *back]), (1, 0)))
+    if info.result is not None and info.result.get("baselines"):
+        out.print(Padding(comparison(settings, info.result), (0, 0, 1, 0)))
     if records:
         out.print(_rounds(records))
         out.print()
     out.print(_pairs(info.environment.items()))
+
+
+def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+    """The run beside its baselines."""
+    from hanse.apps.facts import table
+
+    heads, rows = table(settings, result)
+    shown = _table(*heads, numbers=heads[1:])
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def overview(infos: Sequence["RunInfo"]) -> None:
@@ -191,6 +207,11 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
         yield "target", f"{stop['metric']} {stop['target']:g}, {reached}"
     yield "bytes up", _per_round(_bytes, result["bytes_up"], rounds)
     yield "bytes down", _per_round(_bytes, result["bytes_down"], rounds)
+    spread = result.get("clients")
+    if spread:
+        name = stop["metric"] if stop["metric"] in spread["mean"] else next(iter(spread["mean"]))
+        mean, worst = (_number(spread[word][name]) for word in ("mean", "worst_tenth"))
+        yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
     yield "time", _per_round(_seconds, result["seconds"], rounds)
     yield "sha256", result["params_sha256"]
 
@@ -210,7 +231,12 @@ def _rounds(records: Sequence[Record]) -> Table:
     for record in thinned(records, NUM_ROWS):
         usage = record.usage
         measured = [_number(record.metrics.get(name)) for name in metrics]
-        counts = [str(usage.counted), str(usage.dropped), _bytes(usage.bytes_up), _bytes(usage.bytes_down)]
+        counts = [
+            str(usage.counted),
+            str(usage.dropped),
+            _bytes(usage.bytes_up),
+            _bytes(usage.bytes_down),
+        ]
         table.add_row(str(record.round), *measured, *counts, _seconds(record.seconds))
     return table
 
