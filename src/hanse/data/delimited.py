@@ -210,8 +210,8 @@ class _Column:
         self._num_rows += len(cells)
 
     def _as_words(self, cells: Sequence[str]) -> Array:
-        missing = self._missing
-        return np.array(["" if cell in missing else cell.strip(self._strip + " ") for cell in cells])
+        words = {cell: "" if cell in self._missing else cell.strip(self._strip + " ") for cell in set(cells)}
+        return np.array([words[cell] for cell in cells])
 
     def _as_numbers(self, cells: Sequence[str]) -> Array | None:
         """None if there are words among them, which are then counted."""
@@ -222,7 +222,7 @@ class _Column:
             numbers = np.array([nan if cell in missing else float(cell) for cell in cells])
         except ValueError:
             numbers = np.array([nan])
-        present = sum(cell not in missing for cell in cells)
+        present = len(cells) - sum(map(missing.__contains__, cells))
         if np.count_nonzero(np.isfinite(numbers)) == present and "_" not in "".join(cells):
             self._num_numbers += present
             return numbers
@@ -252,7 +252,7 @@ class _Column:
         if self._must_be_words or not self._num_words:
             return
         where = f"{path}, line {lines[row]}: column {self.name!r} is {word!r}"
-        if self._num_commas == self._num_words:
+        if self._num_commas == self._num_words and 10 * self._num_commas >= self._num_numbers:
             raise InvalidInput(f'{where}; write decimal = "," if the comma is the decimal point')
         if self._must_be_numbers or self._num_numbers > self._num_words:
             raise InvalidInput(
