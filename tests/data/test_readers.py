@@ -80,7 +80,7 @@ def test_arrays_are_found_by_name() -> None:
 
 def test_arrays_may_hold_words_and_keys() -> None:
     np.savez("a.npz", x=X, y=np.array(["b", "a", "c"])[Y], who=np.arange(12) // 4)
-    data = npz("a.npz", keys="who").load()
+    data = npz("a.npz", key="who").load()
     assert data.test is not None
     assert data.test_keys is not None
     assert (data.classes, len(data.train), len(data.test)) == (("a", "b", "c"), 10, 2)

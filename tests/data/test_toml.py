@@ -77,8 +77,8 @@ DATA = {
     name = "npz"
     path = "scans.npz"
     y = "diagnosis"
-    keys = "hospital"
-    """: npz("scans.npz", y="diagnosis", keys="hospital"),
+    key = "hospital"
+    """: npz("scans.npz", y="diagnosis", key="hospital"),
     """
     name = "mnist"
     folder = "mnist"

@@ -26,14 +26,14 @@ class npz(Dataset):
     Arrays called like `test_x` with "test_" before their names are the test examples; without them some
     are held out.
 
-    >>> npz("scans.npz", y="diagnosis", keys="hospital").x
+    >>> npz("scans.npz", y="diagnosis", key="hospital").x
     'x'
 
     Args:
       path: of the file.
       x: the array of features, (n, ...).
       y: the array of labels, (n, ...).
-      keys: the array that says whose each example is; `by_key()` makes these the clients.
+      key: the array that says whose each example is; `by_key()` makes these the clients.
       num_classes: of integer labels; by default the largest and one more.
       test_fraction: of the examples, held out at random, the same in every run, if there are no test arrays.
     Raises: InvalidInput: if an array is missing, or can't be used.
@@ -43,7 +43,7 @@ class npz(Dataset):
     _: KW_ONLY
     x: str = "x"
     y: str = "y"
-    keys: str | None = None
+    key: str | None = None
     num_classes: int | None = None
     test_fraction: float = 0.2
 
@@ -67,8 +67,8 @@ class npz(Dataset):
             ).load()
         except InvalidInput as error:
             raise InvalidInput(f"{self.path}: {error}") from error
-        if self.keys is not None:
-            keys, test_keys = self._named(stored, self.keys), stored.get("test_" + self.keys)
+        if self.key is not None:
+            keys, test_keys = self._named(stored, self.key), stored.get("test_" + self.key)
             data = replace(
                 data, keys=words_of(keys), test_keys=None if test_keys is None else words_of(test_keys)
             )
