@@ -21,6 +21,7 @@ demo: $(VENV)/.installed
 	$(BIN)/hanse run
 
 test: $(VENV)/.dev
+	@.ci/packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy src $(wildcard examples/*.py)
