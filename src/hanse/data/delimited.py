@@ -255,8 +255,9 @@ class _Column:
         if self._num_commas == self._num_words and 10 * self._num_commas >= self._num_numbers:
             raise InvalidInput(f'{where}; write decimal = "," if the comma is the decimal point')
         if self._must_be_numbers or self._num_numbers > self._num_words:
+            others = f", and {self._num_numbers} other cells of it are numbers" if self._num_numbers else ""
             raise InvalidInput(
-                f"{where}, and {self._num_numbers} other cells of it are numbers; write a number there, or "
+                f"{where}{others}; write a number there, or "
                 f'missing = ["{word}"] if that says that it is missing, or categorical = ["{self.name}"] if '
                 "these are words"
             )

@@ -64,6 +64,12 @@ def _numbers(words: Array) -> Array | None:
         return None
 
 
+def _surplus(word: str, names: Sequence[str]) -> str:
+    """What to write if the label is a class and something after it, as in adult's test file."""
+    ends = [word.removeprefix(name) for name in names if name and word.startswith(name)]
+    return f' Or write strip = "{min(ends, key=len)}", in CSV' if ends else ""
+
+
 def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) -> Array:
     """(n,) the class of each label.
 
@@ -82,5 +88,7 @@ def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) 
     if wrong.any():
         row = int(wrong.argmax())
         word = str(words[row])
-        raise InvalidInput(f"{where(row)} is {word!r}, which is no class; {nearest(word, names)}")
+        raise InvalidInput(
+            f"{where(row)} is {word!r}, which is no class; {nearest(word, names)}{_surplus(word, names)}"
+        )
     return classes.astype(np.int64)
