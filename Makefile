@@ -1,4 +1,4 @@
-# make demo    trains a first model on this machine
+# make demo    trains first models on this machine, and draws what federation buys: demo/*/index.html
 # make test    the one check: format, lint, types, borders, examples, doctests, tests
 # make format  lets ruff rewrite what it can
 #
@@ -18,7 +18,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 .NOTPARALLEL:
 
 demo: $(VENV)/.installed
-	$(BIN)/hanse run
+	$(BIN)/hanse demo
 
 test: $(VENV)/.dev
 	@.ci/packages
@@ -38,11 +38,11 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
-	$(PIP) --editable .
+	$(PIP) --editable '.[report]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,report]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.made:

@@ -46,6 +46,15 @@ Sets = Annotated[
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, or the beginning of it.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Processes, of one thread each; one for each processor if not said."
+    ),
+]
+Picture = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Draw it, too: a .png, .svg or .html file.")
+]
 Store = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Where runs are kept, if not in $HANSE_STORE or .hanse/store.db."),
@@ -85,6 +94,34 @@ def run(file: File = None, sets: Sets = None, json: Json = False, store: Store =
 
     with _truthful(json):
         _conclude(begin, json)
+
+
+@app.command()
+def sweep(
+    file: File = None,
+    sets: Sets = None,
+    json: Json = False,
+    store: Store = None,
+    workers: Workers = None,
+    picture: Picture = None,
+) -> None:
+    """Try many settings over several seeds, and compare them; asked again, do only what is missing."""
+    with _truthful(json):
+        from hanse.apps.picture import drawing
+        from hanse.apps.sweep import planned, read_sweep
+        from hanse.apps.sweep_views import sweep_page, sweep_progress
+
+        draw = drawing(picture)  # so that it is known now whether that can be done
+        plan = planned(read_sweep(file, sets or ()), _where(store))
+        with sweep_progress(plan) as seen:
+            result = plan.perform(workers, seen)
+        if json:
+            _print_json(result.to_json())
+        else:
+            sweep_page(result)
+        draw(result)
+    if result.failures:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -132,6 +169,58 @@ def show(run: RunId, json: Json = False, store: Store = None) -> None:
             _print_json({**_info_as_json(info), "records": [record_as_json(record) for record in records]})
         else:
             run_page(info, records)
+
+
+# -- pages -------------------------------------------------------------------------------------
+
+To = Annotated[
+    Path | None, typer.Option("--to", metavar="FOLDER", help="Where the page is written.", show_default=False)
+]
+Images = Annotated[bool, typer.Option(help="Write the charts as PNG images, too.")]
+
+
+@app.command()
+def report(run: RunId, to: To = None, images: Images = True, store: Store = None) -> None:
+    """Write a page about a run that you can show: one HTML file, and its charts as images."""
+    with _truthful(False):
+        from hanse.apps.report import report_page, write
+        from hanse.apps.running import existing
+        from hanse.apps.stories import told
+
+        story = told(existing(_where(store)), run)
+        print(write(to or Path(f"report-{story.run}"), *report_page(story), images=images))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two runs or more.")],
+    to: To = None,
+    images: Images = True,
+    store: Store = None,
+) -> None:
+    """Write a page with several runs in the same charts."""
+    with _truthful(False):
+        from hanse.apps.report import compare_page, write
+        from hanse.apps.running import existing
+        from hanse.apps.stories import stories
+
+        found = stories(existing(_where(store)), runs)
+        folder = to or Path("compare-" + "-".join(story.run[:6] for story in found[:4]))
+        print(write(folder, *compare_page(found), images=images))
+
+
+@app.command()
+def demo(to: To = None, images: Images = True, store: Store = None) -> None:
+    """Train on handwritten digits, and draw what federation buys: two pages."""
+    with _truthful(False):
+        from hanse.apps.demo import demonstrate
+        from hanse.apps.views import result_page, say
+
+        first, *pages = demonstrate(_where(store), to or Path("demo"), say, images=images)
+        kept = _infos(store)
+        settings = next(info.settings["experiment"] for info in kept if info.run == first.run)
+        result_page(settings, first.to_json())
+        print("\nOpen in a browser:", *pages, sep="\n  ")
 
 
 # -- runs --------------------------------------------------------------------------------------

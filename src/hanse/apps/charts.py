@@ -1,0 +1,263 @@
+"""Charts of runs. One definition serves page and image: a Vega-Lite specification, as Altair makes it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from hanse.apps.facts import metric_of
+from hanse.apps.stories import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, Story
+from hanse.core.errors import InvalidInput
+
+__all__ = ["Drawing", "comparing", "html_script", "png", "telling"]
+
+AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
+SHORT = {"round": "round", "epochs": "epoch of computation", "bytes": "byte"}
+
+COLOURS = {FEDERATED: "#1f5fbf", CENTRALISED: "#2e7d4f", ON_SITE: "#c2652a"}
+PALETTE = ["#1f5fbf", "#c2652a", "#2e7d4f", "#8a4fa3", "#b23a48", "#5b7083", "#b8962e", "#3a9aa8"]
+MANY_LABELS = 12
+SHOWN_CLIENTS = 120
+NAMED_CLIENTS = 30
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart.
+
+    Args:
+      name: of its image file.
+      title: what it shows, in a few words.
+      about: how to read it.
+      spec: Vega-Lite.
+      wide: takes a whole row of the page.
+    """
+
+    name: str
+    title: str
+    about: str
+    spec: Mapping[str, Any]
+    wide: bool = False
+
+
+def _needed(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InvalidInput(
+            f"reports are drawn with altair and vl-convert-python, which are not installed ({error}); run: "
+            'pip install "hanse[report]"'
+        ) from None
+
+
+def png(drawing: Drawing) -> bytes:
+    """The image, at twice the size for sharp print."""
+    vl_convert = _needed("vl_convert")
+    return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
+
+
+def html_script() -> str:
+    """All that a browser needs to draw, in one script: nothing is fetched."""
+    return str(_needed("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+
+
+def telling(story: Story) -> Iterator[Drawing]:
+    """What one run came to."""
+    yield from _curves([story], list(story.metrics)[:2], beside=True)
+    yield from _spread(story)
+    yield from _who_has_what(story)
+
+
+def comparing(stories: Sequence[Story]) -> Iterator[Drawing]:
+    """Several runs in the same charts."""
+    shared = [name for name in stories[0].metrics if all(name in other.metrics for other in stories)]
+    yield from _curves(stories, shared[:2], beside=False)
+
+
+# -- curves ------------------------------------------------------------------------------------
+
+
+def _curves(stories: Sequence[Story], metrics: Sequence[str], *, beside: bool) -> Iterator[Drawing]:
+    for metric in metrics:
+        for axis in AXES:
+            rows = _rows(stories, metric, axis, beside)
+            if rows:
+                yield Drawing(
+                    f"{metric}-per-{SHORT[axis].split()[0]}",
+                    f"{metric.replace('_', ' ').capitalize()} per {SHORT[axis]}",
+                    "",
+                    _curve(rows, metric, axis, _rules(stories[0], metric) if beside else []),
+                )
+
+
+def _rows(stories: Sequence[Story], metric: str, axis: str, beside: bool) -> list[dict[str, Any]]:
+    rows = []
+    for story in stories:
+        name = FEDERATED if beside else story.label
+        for point in story.points():
+            if point.get(metric) is not None and point[axis] is not None:
+                rows.append({"x": point[axis], "y": point[metric], "who": name})
+        if beside and axis == "epochs" and rows:
+            curve = story.baselines.get("centralised", {}).get("curve", ())
+            rows += [{"x": p["epoch"], "y": p[metric], "who": CENTRALISED} for p in curve]
+    return [row for row in rows if _is_finite(row["y"])]
+
+
+def _is_finite(number: float | None) -> bool:
+    return number is not None and abs(number) < float("inf")
+
+
+def _rules(story: Story, metric: str) -> list[dict[str, Any]]:
+    """Where the baselines ended."""
+    ends = {TRAINERS.get(name, name): row["final"].get(metric) for name, row in story.baselines.items()}
+    return [{"y": end, "who": name} for name, end in ends.items() if _is_finite(end)]
+
+
+def _curve(
+    rows: list[dict[str, Any]], metric: str, axis: str, rules: list[dict[str, Any]]
+) -> Mapping[str, Any]:
+    alt = _needed("altair")
+    who = list(dict.fromkeys(row["who"] for row in (*rows, *rules)))
+    colour = _colour(alt, who, legend=len(who) > 1)
+    x_format = {"format": ".2~s"} if axis == "bytes" else {}
+    x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6, **x_format))
+    is_share = metric == "accuracy"
+    y_axis = alt.Axis(format="%") if is_share else alt.Axis()
+    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=y_axis, scale=alt.Scale(zero=is_share))
+    number = ".1%" if is_share else ".4~g"
+    tips = [
+        alt.Tooltip("who:N", title="run"),
+        alt.Tooltip("x:Q", title=SHORT[axis], format=".3~s"),
+        alt.Tooltip("y:Q", title=metric, format=number),
+    ]
+    line = alt.Chart(alt.Data(values=rows)).mark_line(
+        strokeWidth=2, interpolate="linear", point=alt.OverlayMarkDef(size=14) if len(rows) <= 60 else False
+    )
+    layers = [line.encode(x=x, y=y, color=colour, tooltip=tips)]
+    if rules:
+        dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
+        layers.append(dashed.encode(y="y:Q", color=colour, tooltip=[tips[0], tips[2]]))
+    return _finished(alt.layer(*layers), width=236, height=200)
+
+
+def _colour(alt: Any, who: Sequence[str], *, legend: bool) -> Any:
+    colours = [COLOURS.get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(who)]
+    direction = "vertical" if _long(who) else "horizontal"
+    shown = alt.Legend(title=None, orient="bottom", labelLimit=290, direction=direction)
+    scale = alt.Scale(domain=list(who), range=colours)
+    return alt.Color("who:N", scale=scale, legend=shown if legend else None)
+
+
+def _long(who: Sequence[str]) -> bool:
+    return sum(map(len, who)) > 40
+
+
+def _finished(chart: Any, **size: int) -> Mapping[str, Any]:
+    grey = "#5b6470"
+    words = {"labelColor": grey, "titleColor": "#39424e", "titleFontWeight": "normal"}
+    styled = (
+        chart.properties(**size)
+        .configure(font="system-ui, 'DejaVu Sans', sans-serif", background="white")
+        .configure_view(stroke=None)
+        .configure_axis(gridColor="#e9ecf0", domainColor="#c9cfd6", tickColor="#c9cfd6", **words)
+        .configure_legend(labelColor="#39424e")
+    )
+    spec: Mapping[str, Any] = styled.to_dict()
+    return spec
+
+
+# -- clients -----------------------------------------------------------------------------------
+
+
+def _spread(story: Story) -> Iterator[Drawing]:
+    clients = (story.result or {}).get("clients")
+    if not clients or not clients["each"]:
+        return
+    metric = metric_of(story.settings, clients["mean"])
+    found = {CENTRALISED: story.baselines.get("centralised", {}).get("clients"), FEDERATED: clients}
+    found[ON_SITE] = story.baselines.get("on_site", {}).get("clients")
+    told = {who: row for who, row in found.items() if row and metric in row["mean"]}
+    alt = _needed("altair")
+    is_share = metric == "accuracy"
+    axis = alt.Axis(format="%") if is_share else alt.Axis()
+    each = [{"who": who, "y": y} for who, row in told.items() for y in row["each"][metric] if _is_finite(y)]
+    sums = [
+        {"who": who, "y": row[word][metric], "what": words}
+        for who, row in told.items()
+        for word, words in (("mean", "mean"), ("worst_tenth", "worst tenth"))
+        if _is_finite(row[word][metric])
+    ]
+    x = alt.X("y:Q", title=f"{metric} of each client", axis=axis, scale=alt.Scale(zero=is_share))
+    y = alt.Y("who:N", title=None, sort=list(told), axis=alt.Axis(labelFontSize=12, labelColor="#39424e"))
+    ticks = alt.Chart(alt.Data(values=each)).mark_tick(opacity=0.35, thickness=2, size=26)
+    marks = alt.Chart(alt.Data(values=sums)).mark_point(size=110, filled=True, opacity=1, stroke="white")
+    number = ".1%" if is_share else ".4~g"
+    shape = alt.Shape(
+        "what:N",
+        scale=alt.Scale(domain=["mean", "worst tenth"], range=["diamond", "triangle-left"]),
+        legend=alt.Legend(title=None, orient="bottom", symbolFillColor="#39424e"),
+    )
+    tips = ["who:N", alt.Tooltip("what:N", title=" "), alt.Tooltip("y:Q", title=metric, format=number)]
+    chart = alt.layer(
+        ticks.encode(x=x, y=y, color=_colour(alt, list(told), legend=False)),
+        marks.encode(x=x, y=y, shape=shape, color=_colour(alt, list(told), legend=False), tooltip=tips),
+    )
+    on = "; ".join(dict.fromkeys(f"{who}: {row['on']}" for who, row in told.items()))
+    if len({row["on"] for row in told.values()}) == 1:
+        on = clients["on"]
+    yield Drawing(
+        "clients",
+        "What the final model is worth to each client",
+        f"One line for each client, measured on {on}. The worst tenth is the mean of those worst off.",
+        _finished(chart, width=900, height=42 * len(told) + 10),
+        wide=True,
+    )
+
+
+def _who_has_what(story: Story) -> Iterator[Drawing]:
+    data = (story.result or {}).get("data")
+    if not data:
+        return
+    sizes = data["sizes"]
+    order = sorted(range(len(sizes)), key=lambda n: -sizes[n])
+    step = -(-len(order) // SHOWN_CLIENTS)
+    order = order[::step]
+    names = data["names"] or [str(number) for number in range(len(sizes))]
+    alt = _needed("altair")
+    counts = data["label_counts"]
+    labels = data["classes"] or [str(i) for i in range(data["num_classes"] or 0)]
+    rows = [
+        {"client": names[n], "label": labels[i] if counts else "examples", "n": count}
+        for n in order
+        for i, count in enumerate(counts[n] if counts else [sizes[n]])
+        if count
+    ]
+    few = len(order) <= NAMED_CLIENTS
+    x_axis = alt.Axis(labels=few, ticks=few, labelAngle=-35 if few else 0, labelLimit=140)
+    x = alt.X("client:N", sort=[names[n] for n in order], title="clients, from the largest to the smallest",
+              axis=x_axis)  # fmt: skip
+    tips = ["client:N", "label:N", alt.Tooltip("n:Q", title="examples")]
+    base = alt.Chart(alt.Data(values=rows))
+    if counts and len(labels) > MANY_LABELS:
+        chart = base.mark_rect().encode(
+            x=x,
+            y=alt.Y("label:N", title="label", sort=labels),
+            color=alt.Color("n:Q", title="examples", scale=alt.Scale(scheme="blues")),
+            tooltip=tips,
+        )
+    else:
+        legend = alt.Legend(title="label", orient="right") if counts else None
+        colour = alt.Color("label:N", sort=labels, scale=alt.Scale(scheme="tableau10"), legend=legend)
+        chart = base.mark_bar().encode(
+            x=x, y=alt.Y("sum(n):Q", title="examples"), color=colour, tooltip=tips, order="label:N"
+        )
+    some = f" Every {step}th is shown." if step > 1 else ""
+    yield Drawing(
+        "who-has-what",
+        "Who has what",
+        f"{data['num_clients']:,} clients hold {sum(sizes):,} training examples; the common test set has "
+        f"{data['test']:,}.{some}",
+        _finished(chart, width=820, height=220),
+        wide=True,
+    )
