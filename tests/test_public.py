@@ -13,7 +13,7 @@ ROOT = Path(hanse.__file__).parents[2]
 
 PUBLIC = {
     # runs
-    *("run", "resume", "perform", "read", "Experiment", "Result", "Stop"),
+    *("run", "resume", "perform", "read", "sweep", "Experiment", "Result", "Stop"),
     # errors
     *("HanseError", "InvalidInput", "CompositionError", "MessageError", "RoundAbandoned", "Diverged"),
     *("NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hanse.apps.reading import read
     from hanse.apps.result import Interrupted, Result, RunDiverged
     from hanse.apps.running import perform, resume, run
+    from hanse.apps.sweep import sweep
     from hanse.core.algorithm import Stop
     from hanse.core.errors import (
         CompositionError,
@@ -57,6 +58,7 @@ __all__ = [
     "run",
     "simulation",
     "store",
+    "sweep",
     "transforms",
 ]
 
@@ -67,6 +69,7 @@ _MODULES = {
     "hanse.apps.reading": ("read",),
     "hanse.apps.result": ("Interrupted", "Result", "RunDiverged"),
     "hanse.apps.running": ("perform", "resume", "run"),
+    "hanse.apps.sweep": ("sweep",),
     "hanse.core.algorithm": ("Stop",),
     "hanse.core.errors": (
         "CompositionError",
