@@ -4,7 +4,13 @@ import os
 
 import pytest
 
-collect_ignore = ["secure.py", "support.py", "contract/cases.py", "contract/replay.py", "network/federation.py"]
+collect_ignore = [
+    "secure.py",
+    "support.py",
+    "contract/cases.py",
+    "contract/replay.py",
+    "network/federation.py",
+]
 """Helper modules that tests import by name: collected, they would be imported twice."""
 
 MAY_BE_MISSING = ("needs the extra huggingface",)

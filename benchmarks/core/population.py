@@ -1,6 +1,6 @@
 """Registers 1,000,000 clients and samples 100 of them, in a fresh process: seconds and peak memory.
 
-    python benchmarks/core/population.py
+python benchmarks/core/population.py
 """
 
 import resource
