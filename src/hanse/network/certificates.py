@@ -3,11 +3,11 @@
 import hashlib
 import ipaddress
 import os
-import socket
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -71,7 +71,7 @@ def _first(pem: str) -> str:
     return pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end) + len(end)] + "\n"
 
 
-def fetch(host: str, port: int, due: str, timeout_s: float = 10.0) -> str:
+def fetch(url: str, due: str, timeout_s: float = 10.0) -> str:
     """The certificate that a server shows, as PEM, if its fingerprint is the one that is due.
 
     Raises: Refused: if it is another; Unreachable.
@@ -81,18 +81,19 @@ def fetch(host: str, port: int, due: str, timeout_s: float = 10.0) -> str:
     context.verify_mode = ssl.CERT_NONE  # what it shows is compared with the fingerprint instead
     try:
         with (
-            socket.create_connection((host, port), timeout=timeout_s) as plain,
-            context.wrap_socket(plain, server_hostname=host) as secured,
+            httpx.Client(verify=context, timeout=timeout_s) as http,
+            http.stream("GET", f"{url}/v1/about") as response,
         ):
-            der = secured.getpeercert(binary_form=True) or b""
-    except OSError as error:
-        raise Unreachable(f"{host}:{port} can't be reached: {error}") from None
+            secured = response.extensions["network_stream"].get_extra_info("ssl_object")
+            der = secured.getpeercert(True) or b""
+    except httpx.TransportError as error:
+        raise Unreachable(f"{url} can't be reached: {error}") from None
     shown = hashlib.sha256(der).hexdigest()
     if shown != due:
         raise Refused(
             495,
             "fingerprint",
-            f"{host}:{port} shows the certificate {shown[:16]}..., the token says {due[:16]}...: "
+            f"{url} shows the certificate {shown[:16]}..., the token says {due[:16]}...: "
             "somebody stands between, or the server has a new certificate; ask the operator",
         )
     return ssl.DER_cert_to_PEM_cert(der)

@@ -84,8 +84,8 @@ class House:
 
 
 def _stranger(url: str, token: Token, house: House) -> Link:
-    host, port = split(url)
-    pem = certificates.fetch(host, port, token.fingerprint)
+    split(url)
+    pem = certificates.fetch(url.rstrip("/"), token.fingerprint)
     link = Link(url, pem, house.identity, house.identity.public)
     about = link.ask("GET", "/v1/about", About)
     if WIRE not in about.wire:
@@ -114,10 +114,8 @@ def join(house: House, url: str, token: Token, name: str = "") -> Joined:
         joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=bearer)
     finally:
         link.close()
-    host, port = split(url)
-    pem = certificates.fetch(host, port, token.fingerprint)
     house.audit.write("joined", server=link.url, id=joined.id, key=house.identity.public)
-    house.enter({"url": link.url, "certificate": pem, **joined.model_dump()})
+    house.enter({"url": link.url, "certificate": link.pem, **joined.model_dump()})
     return joined
 
 

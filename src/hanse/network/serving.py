@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h11
 import uvicorn
 from threadpoolctl import threadpool_limits
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.core.errors import InvalidInput
 from hanse.network import certificates
@@ -25,40 +24,60 @@ __all__ = ["join_line", "lead", "listen", "serving"]
 HEADERS_S = 20.0
 """Headers that have not arrived by then are given up, however slowly they drip."""
 
+LINGER_S = 0.5
+"""So long an answer may take to get through after which the connection ends."""
 
-class _Prompt(H11Protocol):
-    """Ends connections that begin a request and don't get on with it."""
+MAX_HEAD_BYTES = 64 * 1024
+"""Headers that are longer are given up."""
 
-    _waiting: asyncio.TimerHandle | None = None
+
+class _Prompt(HttpToolsProtocol):
+    """Ends connections whose headers don't get on, or don't end."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._wait()
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._rest()
+        super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
-            self._wait()
-        elif self.conn.their_state is not h11.IDLE:
-            self._rest()
+        if self._timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._rest()
         super().connection_lost(exc)
 
-    def _wait(self) -> None:
-        if self._waiting is None:
-            self._waiting = self.loop.call_later(HEADERS_S, self._give_up)
+    def _await_head(self) -> None:
+        if self._timer is None:
+            self._head_bytes = 0
+            self._timer = self.loop.call_later(HEADERS_S, self._give_up)
 
     def _rest(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
-        self._waiting = None
-        if not self.transport.is_closing():
-            self.transport.close()
+        self._rest()
+        self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():  # a polite end would read on until the other side ends too
+            self.loop.call_later(LINGER_S, self.transport.abort)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -85,7 +104,6 @@ def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
         ssl_ciphers="ECDHE+AESGCM:ECDHE+CHACHA20",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
-        h11_max_incomplete_event_size=16 * 1024,
     )
     return uvicorn.Server(config)
 

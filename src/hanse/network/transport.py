@@ -47,7 +47,7 @@ class Link:
 
     def __init__(self, url: str, pem: str, identity: Identity, key_id: str) -> None:
         self.url = url.rstrip("/")
-        self.identity, self.key_id = identity, key_id
+        self.pem, self.identity, self.key_id = pem, identity, key_id
         self._http = httpx.Client(
             base_url=self.url,
             verify=certificates.pinned(pem),
