@@ -105,7 +105,7 @@ def test_after_a_clients_own_draw_everything_is_opened(uplink: Any) -> None:
     chain = Channel(Spec.of(VALUES), uplink).chain()
     assert chain.decodes is None
     assert all(stage.open is not None for stage in chain.stages)
-    with pytest.raises(CompositionError, match="masked_sum|is undone on each contribution"):
+    with pytest.raises(CompositionError, match=r"masked_sum|is undone on each contribution"):
         Channel(Spec.of(VALUES), (*uplink, fixed_point()), masked_sum()).chain()
 
 

@@ -1,6 +1,7 @@
 """A description drawn in the terminal: sizes and labels as bars."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -8,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.core.tensors import Array
-from hanse.data.description import Description
+
+if TYPE_CHECKING:
+    from hanse.data.description import Description
 
 __all__ = ["drawn"]
 
@@ -17,7 +20,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
-def drawn(found: Description) -> RenderableType:
+def drawn(found: "Description") -> RenderableType:
     """The whole, then clients x labels: the higher, the larger the label's share in the client's examples.
 
     Of many clients some are shown, from the largest to the smallest; of many labels the most frequent.
@@ -25,7 +28,7 @@ def drawn(found: Description) -> RenderableType:
     return Group(*_headlines(found), Text(), _grid(found), _legend(found))
 
 
-def _headlines(found: Description) -> list[Text]:
+def _headlines(found: "Description") -> list[Text]:
     sums = found.summary()
     tested = int(sums["num_tested_clients"])
     parts = [
@@ -61,7 +64,7 @@ def _histogram(sizes: Array) -> Text:
     return Text("".join(HEIGHTS[level] for level in levels), style="cyan")
 
 
-def _grid(found: Description) -> Table:
+def _grid(found: "Description") -> Table:
     labels = _chosen_labels(found)
     mixtures, largest = found.mixtures[:, labels], _largest_share(found)
     grid = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
@@ -80,12 +83,12 @@ def _grid(found: Description) -> Table:
     return grid
 
 
-def _largest_share(found: Description) -> float:
+def _largest_share(found: "Description") -> float:
     """Of a label that is shown in the examples of a client that is."""
     return float(found.mixtures[np.ix_(_chosen_rows(found), _chosen_labels(found))].max())
 
 
-def _chosen_rows(found: Description) -> Array:
+def _chosen_rows(found: "Description") -> Array:
     """Positions of the clients that are shown."""
     number = len(found.clients)
     if number <= MAX_ROWS:
@@ -94,7 +97,7 @@ def _chosen_rows(found: Description) -> Array:
     return np.asarray(by_size[np.linspace(0, number - 1, MAX_ROWS).astype(int)])
 
 
-def _chosen_labels(found: Description) -> Array:
+def _chosen_labels(found: "Description") -> Array:
     if len(found.labels) <= MAX_LABELS:
         return np.arange(len(found.labels))
     return np.sort(np.argsort(-found.counts.sum(axis=0), kind="stable")[:MAX_LABELS])
@@ -115,7 +118,7 @@ def _columns(shares: Array) -> Text:
     )
 
 
-def _legend(found: Description) -> Text:
+def _legend(found: "Description") -> Text:
     labels = _chosen_labels(found)
     names = ", ".join(found.labels[i] for i in labels.tolist())
     some = "" if len(labels) == len(found.labels) else f" (the {len(labels)} most frequent)"
