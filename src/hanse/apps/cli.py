@@ -210,6 +210,36 @@ def compare(
 
 
 @app.command()
+def release(
+    run: RunId,
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the model is written.")],
+    store: Store = None,
+) -> None:
+    """Write a run's model as safetensors, with a card that says what it is."""
+    with _truthful(False):
+        from hanse.apps.release import release as release_
+        from hanse.apps.running import existing
+
+        print(release_(existing(_where(store)), run, to))
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `hanse release` wrote.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file like the training data.")],
+) -> None:
+    """Say what a released model makes of a file's rows, as CSV; and how right it is, if labels are there."""
+    with _truthful(False):
+        from hanse.apps.release import predictions, released
+        from hanse.apps.views import say
+
+        found = predictions(released(model), data)
+        print(found.as_csv(), end="")
+        if found.metrics is not None:
+            say(str(found))
+
+
+@app.command()
 def demo(to: To = None, images: Images = True, store: Store = None) -> None:
     """Train on handwritten digits, and draw what federation buys: two pages."""
     with _truthful(False):

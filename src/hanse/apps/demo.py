@@ -18,7 +18,8 @@ __all__ = ["ABOUT", "classics", "demonstrate"]
 ABOUT = (
     "Full batches and the same step size. Parallel gradient descent exchanges after every step; FedAvg "
     "takes ten local steps first. Per round FedAvg is far ahead; per epoch of computation it is behind, for "
-    "clients that differ drift apart between exchanges. Federated averaging buys communication with computation."
+    "clients that differ drift apart between exchanges. Federated averaging buys communication with "
+    "computation."
 )
 
 STEP, LOCAL_STEPS = 0.5, 10

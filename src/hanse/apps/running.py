@@ -35,6 +35,7 @@ __all__ = [
     "Session",
     "default_store",
     "existing",
+    "experiment_of",
     "is_kept",
     "perform",
     "resume",
@@ -237,7 +238,7 @@ def resumed(
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
         kept = stack.enter_context(runs.open(info.run))
-        ready = prepared(_experiment_of(info, data))
+        ready = prepared(experiment_of(info, data))
         _check_same_data(info, ready)
         differ = changes(info.environment, environment())
         if differ:
@@ -266,7 +267,8 @@ def _runs(store: str | Path) -> "Runs":
     return Runs(store)
 
 
-def _experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Experiment:
+def experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Experiment:
+    """What a run was told to do. Raises: InvalidInput: if that can't be said without the data given again."""
     settings: Mapping[str, Any] = info.settings["experiment"]
     if data is None and settings["data"].get(IN_PYTHON):
         raise InvalidInput(
