@@ -1,15 +1,13 @@
 """What holds for all tests."""
 
 import os
+from pathlib import Path
 
 import pytest
 
+HERE = Path(__file__).parent
 collect_ignore = [
-    "secure.py",
-    "support.py",
-    "contract/cases.py",
-    "contract/replay.py",
-    "network/federation.py",
+    file for file in HERE.rglob("*.py") if not file.name.startswith("test_") and file.name != "conftest.py"
 ]
 """Helper modules that tests import by name: collected, they would be imported twice."""
 
