@@ -16,16 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd
-from hanse.apps import picture
+from hanse.apps import picture, sweep_views
 from hanse.apps.cli import app
 from hanse.apps.search import axes, between, grid, random
 from hanse.apps.settings import WrongSetting
 from hanse.apps.sweep import planned, read_sweep
 from hanse.apps.sweep_result import Member, Spread, SweepResult, spread
+from hanse.apps.sweep_views import sweep_page
 from hanse.core.algorithm import Stop
 from hanse.core.errors import InvalidInput
 from hanse.data import arrays, iid
@@ -240,7 +242,14 @@ def test_spread_of_few() -> None:
 
 def member(lr: float, seed: int, best: float | None, reached: int | None = None) -> Member:
     measured = {"round": 3, "accuracy": best}
-    costs = {"rounds_to_target": reached, "bytes_up": 1, "bytes_down": 1, "seconds": 1.0, "virtual_s": 3}
+    costs = {
+        "rounds": 3,
+        "rounds_to_target": reached,
+        "bytes_up": 1,
+        "bytes_down": 1,
+        "seconds": 1.0,
+        "virtual_s": 3,
+    }
     status = "diverged" if best is None else "completed"
     return Member({"lr": lr}, seed, "1", status, None, {"best": measured, "final": measured, **costs})
 
@@ -302,18 +311,21 @@ def test_from_python_bad_input_is_named(store: Path) -> None:
 
 
 LONG = """
-rounds = 120
+rounds = 200
+evaluate_every = 20
 [sweep]
 seeds = [0, 1]
 [sweep.over]
 "algorithm.lr" = [0.1, 0.5]
+[algorithm]
+epochs = 1
 """
 
 
 @pytest.fixture(scope="module")
 def alone() -> str:
     """Of the run with lr = 0.5 and seed 1, undisturbed."""
-    return hanse.run(algorithm=fed_avg(lr=0.5, epochs=5), rounds=120, seed=1).params_sha256
+    return hanse.run(algorithm=fed_avg(lr=0.5, epochs=1), rounds=200, evaluate_every=20, seed=1).params_sha256
 
 
 def pids_of_children(parent: int) -> Iterator[int]:
@@ -409,11 +421,22 @@ def test_the_command_prints_a_table_and_draws(store: Path, monkeypatch: pytest.M
     assert json.loads(again.stdout) == result.to_json()
 
 
+def test_a_narrow_window_leaves_out_costs_and_says_so(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sweep_views, "_stdout", lambda: Console(width=50))
+    sweep_page(SweepResult.of([member(0.1, 0, 0.5, 3), member(0.1, 1, 0.6, 5)], Stop(), ""))
+    head, row, rest = capsys.readouterr().out.splitlines()
+    assert row.startswith("0.1     2  0.5500 ± 0.0707")
+    assert "…" not in head + row
+    assert rest.startswith("no room for rounds to target, bytes up")
+
+
 def test_exit_code_tells_of_failures(store: Path) -> None:
     text = '[sweep.over]\n"partition.num_clients" = [1000000]'
     done = CliRunner().invoke(app, ["sweep", written(text), "--store", str(store)])
     assert done.exit_code == 1
-    assert "num_clients=1000000, seed 0: failed: " in done.stdout
+    assert "\nnum_clients=1000000, seed 0: failed: " in done.stdout
     assert CliRunner().invoke(app, ["sweep", written("rounds = 1")]).exit_code == 2
 
 

@@ -59,8 +59,9 @@ def bare(said: Plain) -> str:
     return said if isinstance(said, str) else worded(said)
 
 
-def _named(over: Mapping[str, Plain], names: Mapping[str, str]) -> str:
-    return ", ".join(f"{names[path]}={bare(said)}" for path, said in over.items())
+def _named(over: Mapping[str, Plain]) -> str:
+    names = short(list(over))
+    return ", ".join(f"{name}={bare(said)}" for name, said in zip(names, over.values(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,8 @@ class Member:
     result: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        return ", ".join(
-            [*(f"{path}={worded(said)}" for path, said in self.over.items()), f"seed {self.seed}"]
-        )
+        named = _named(self.over)
+        return f"{named}, seed {self.seed}" if named else f"seed {self.seed}"
 
 
 COSTS = ("rounds_to_target", "bytes_up", "bytes_down", "seconds", "virtual_s")
@@ -116,7 +116,7 @@ class Setting:
         return tuple(member for member in self.members if member.status == "completed")
 
     def __str__(self) -> str:
-        return _named(self.over, dict(zip(self.over, short(list(self.over)), strict=True))) or "all the same"
+        return _named(self.over) or "all the same"
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
 from hanse.apps.lanes import Outcome, Seen
@@ -127,14 +128,14 @@ def _how(status: str, reason: str | None) -> str:
 def sweep_page(result: SweepResult) -> None:
     """The settings, best first, and what went wrong."""
     out = _stdout()
-    names = result.names
-    heads = [*_heads(result), "runs"]
-    table = _table(*names.values(), *heads, numbers=heads)
-    for setting in result.settings:
-        tried = [bare(setting.over[path]) for path in names]
-        style = "" if len(setting.completed) == len(setting.members) else "yellow"
-        table.add_row(*tried, *_cells(setting, result), _runs(setting), style=style)
+    shown = _shown(result)
+    table = _comparison(result, shown)
+    while out.measure(table).maximum > out.width and shown:
+        table = _comparison(result, shown := shown[:-1])
     out.print(table)
+    if len(shown) < len(_shown(result)):
+        left_out = ", ".join(_COSTS[name][0] for name in _shown(result)[len(shown) :])
+        out.print(Text(f"no room for {left_out}: widen the window, or write --json", style="dim"))
     if result.failures:
         out.print()
     for member in result.failures[:NUM_FAILURES]:
@@ -146,14 +147,17 @@ def sweep_page(result: SweepResult) -> None:
         note(message)
 
 
-def _heads(result: SweepResult) -> list[str]:
+def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
     measured = [f"best {result.metric}", f"final {result.metric}"] if result.metric else []
-    return [*measured, *(_COSTS[name][0] for name in _shown(result))]
-
-
-def _cells(setting: Setting, result: SweepResult) -> list[str]:
-    measured = [_of(setting.best, _number), _of(setting.final, _number)] if result.metric else []
-    return [*measured, *(_cost(setting, name) for name in _shown(result))]
+    heads = ["runs", *measured, *(_COSTS[name][0] for name in costs)]
+    table = _table(*result.names.values(), *heads, numbers=heads)
+    for setting in result.settings:
+        tried = [bare(setting.over[path]) for path in result.names]
+        found = [_of(setting.best, _number), _of(setting.final, _number)] if measured else []
+        style = "" if len(setting.completed) == len(setting.members) else "yellow"
+        cells = [_runs(setting), *found, *(_cost(setting, name) for name in costs)]
+        table.add_row(*tried, *cells, style=style)
+    return table
 
 
 def _shown(result: SweepResult) -> list[str]:
