@@ -130,7 +130,8 @@ def sweep_page(result: SweepResult) -> None:
     out = _stdout()
     shown = _shown(result)
     table = _comparison(result, shown)
-    while out.measure(table).maximum > out.width and shown:
+    endless = out.options.update(max_width=sys.maxsize)
+    while out.measure(table, options=endless).maximum > out.width and shown:
         table = _comparison(result, shown := shown[:-1])
     out.print(table)
     if len(shown) < len(_shown(result)):
