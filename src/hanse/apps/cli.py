@@ -240,6 +240,74 @@ def predict(
 
 
 @app.command()
+def init(
+    data: Annotated[str, typer.Argument(metavar="DATAFILE", help="CSV, .npz, .parquet or .libsvm.")],
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FILE.toml", help="What to write; by default beside you.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="What is to be predicted.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="COLUMN", help="Whose each row is.")] = None,
+) -> None:
+    """Write a first settings file for your data, with a comment on each guess."""
+    with _truthful(False):
+        from hanse.apps.starting import guessed, starting_file
+        from hanse.apps.views import say
+        from hanse.core.errors import InvalidInput
+
+        path = to or Path(Path(data).name.partition(".")[0] + ".toml")
+        if path.exists():
+            raise InvalidInput(f"{path} exists already; remove it, or write --to ANOTHER.toml")
+        path.write_text(starting_file(guessed(data, label=label, key=key)), encoding="utf-8")
+        print(path)
+        say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
+
+
+@app.command()
+def doctor(json: Json = False, store: Store = None) -> None:
+    """Say what is installed, what is missing, and what it would take."""
+    with _truthful(json):
+        from dataclasses import asdict
+
+        from hanse.apps.doctor import extras, facts
+        from hanse.apps.views import doctor_page
+
+        found, about = extras(), dict(facts(_where(store)))
+        if json:
+            _print_json({**about, "extras": [{**asdict(extra), "remedy": extra.remedy} for extra in found]})
+        else:
+            doctor_page(about, found)
+
+
+data_ = typer.Typer(help="Look at data before training.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_, name="data")
+
+
+@data_.command("describe")
+def describe_data(file: File = None, sets: Sets = None, json: Json = False) -> None:
+    """Show who has what: the clients' sizes and labels."""
+    with _truthful(json):
+        from hanse.apps.measuring import of_one_class
+        from hanse.apps.prepared import shared_out
+        from hanse.apps.reading import read
+        from hanse.apps.views import draw, note
+        from hanse.data import describe
+
+        people = shared_out(read(file, sets or ()))
+        found = describe(people)
+        if json:
+            _print_json({**found.summary(), "clients": list(found.rows())})
+        else:
+            draw(found)
+        alone = of_one_class(people)
+        if alone:
+            some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+            note(
+                f"{len(alone)} of {people.num_clients} clients hold one class only: {some}; alone they learn "
+                "nothing"
+            )
+
+
+@app.command()
 def demo(to: To = None, images: Images = True, store: Store = None) -> None:
     """Train on handwritten digits, and draw what federation buys: two pages."""
     with _truthful(False):

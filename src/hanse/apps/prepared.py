@@ -23,7 +23,7 @@ from hanse.core.tensors import Tensors
 from hanse.data import FederatedData, partitioned
 from hanse.simulation import Clients, Simulation
 
-__all__ = ["Prepared", "prepared"]
+__all__ = ["Prepared", "prepared", "shared_out"]
 
 MAX_EVALUATED_CLIENTS = 1000
 """Without a test set all clients measure the model; more than these would take longer than training."""
@@ -111,13 +111,7 @@ def prepared(experiment: Experiment) -> Prepared:
       CompositionError: if transforms and reducers can't stand together.
     """
     keys = Keys.from_seed(experiment.seed)
-    if isinstance(experiment.data, FederatedData):
-        population = experiment.data
-    else:
-        assert experiment.partition is not None
-        population = partitioned(experiment.data.load(), experiment.partition, keys.public.fold("partition"))
-    if experiment.client_test_fraction:
-        population = population.holding_out(experiment.client_test_fraction, keys.public.fold("client tests"))
+    population = shared_out(experiment)
     population, encoder = _encoded(experiment, population, keys)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     ready = Prepared(experiment, population, learner, _watching(experiment, learner), encoder)
@@ -126,6 +120,19 @@ def prepared(experiment: Experiment) -> Prepared:
     _check_evaluation(ready)
     _check_composition(ready)
     return ready
+
+
+def shared_out(experiment: Experiment) -> FederatedData:
+    """Who has what, before any preprocessing. Raises: InvalidInput: if data and partition don't fit."""
+    keys = Keys.from_seed(experiment.seed)
+    if isinstance(experiment.data, FederatedData):
+        population = experiment.data
+    else:
+        assert experiment.partition is not None
+        population = partitioned(experiment.data.load(), experiment.partition, keys.public.fold("partition"))
+    if experiment.client_test_fraction:
+        population = population.holding_out(experiment.client_test_fraction, keys.public.fold("client tests"))
+    return population
 
 
 def _encoded(

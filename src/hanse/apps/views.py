@@ -16,10 +16,23 @@ from hanse.apps.experiment import summary
 from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
+    from hanse.apps.doctor import Extra
     from hanse.apps.running import Session
     from hanse.store import RunInfo
 
-__all__ = ["complain", "note", "overview", "progress", "result_page", "run_page", "say", "thinned"]
+__all__ = [
+    "comparison",
+    "complain",
+    "doctor_page",
+    "draw",
+    "note",
+    "overview",
+    "progress",
+    "result_page",
+    "run_page",
+    "say",
+    "thinned",
+]
 
 LINES_EVERY_S = 2.0
 """Redirected progress says something at most so often."""
@@ -160,6 +173,24 @@ def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
+    """What is installed, and what is missing."""
+    out = _stdout()
+    out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
+    table = _table("extra", "for", "state")
+    for extra in extras:
+        state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
+        table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))
+    out.print(table)
+
+
+def draw(what: Any) -> None:
+    """Anything that knows how to be shown in a terminal."""
+    console = _stdout()
+    console.width = min(console.width, 120)
+    console.print(what)
 
 
 def overview(infos: Sequence["RunInfo"]) -> None:
