@@ -1,0 +1,35 @@
+import hanse.transforms
+
+
+def test_the_public_names_are_these() -> None:
+    assert hanse.transforms.__all__ == [
+        "Drawn",
+        "Factors",
+        "Layout",
+        "Over",
+        "Residual",
+        "WireSize",
+        "cast",
+        "clip",
+        "deflate",
+        "forget",
+        "low_rank",
+        "out_first",
+        "out_last",
+        "per_block",
+        "per_client",
+        "per_round",
+        "per_tensor",
+        "quantize",
+        "random_mask",
+        "remember",
+        "rotate",
+        "sign",
+        "subsample",
+        "top_k",
+        "train_a",
+        "train_b",
+        "train_both",
+        "wire_bytes",
+    ]
+    assert all(hasattr(hanse.transforms, name) for name in hanse.transforms.__all__)
