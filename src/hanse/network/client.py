@@ -365,15 +365,18 @@ class Client:
 
     def _upload(self, run: _Run, work: Work, message: bytes) -> None:
         self._say(f"uploading {len(message)} bytes for ticket {work.ticket}")
+        sha256 = hashlib.sha256(message).hexdigest()
         self._house.audit.write(
             "sends",
             run=work.run,
             ticket=work.ticket,
             work=work.work,
             bytes=len(message),
-            sha256=hashlib.sha256(message).hexdigest(),
+            sha256=sha256,
         )
-        patiently(lambda: self._link.upload(work.run, work.ticket, message), self._stopping.wait, self._say)
+        patiently(
+            lambda: self._link.upload(work.run, work.ticket, message, sha256), self._stopping.wait, self._say
+        )
         self._house.audit.write("sent", run=work.run, ticket=work.ticket, bytes=len(message))
         run.num_tickets += 1
         run.num_bytes += len(message)

@@ -170,13 +170,16 @@ class Link:
             raise Unreachable(f"{path} is not what its SHA-256 says; it is fetched again")
         part.replace(to)
 
-    def upload(self, run: str, ticket: int, data: bytes) -> None:
+    def upload(self, run: str, ticket: int, data: bytes, digest: str | None = None) -> None:
         """Sends a message in chunks, from where the server has it; returns once it is durable there.
+
+        Args:
+          digest: the SHA-256 of all of it, if it is known already.
 
         Raises: Refused, Unreachable.
         """
         path = f"/v1/runs/{run}/tickets/{ticket}/message"
-        whole = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+        whole = {"sha256": digest or hashlib.sha256(data).hexdigest(), "size": len(data)}
         view = memoryview(data)
         received = Received(offset=0, durable=False)
         if len(data) > CHUNK_BYTES:

@@ -1,0 +1,147 @@
+"""The client is master in its house: policy, approvals, audit log; and what the server keeps on its disk."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from federation import federation, job
+
+from hanse.algorithms import fed_avg
+from hanse.core.errors import InvalidInput
+from hanse.core.program import Close
+from hanse.learners import softmax
+from hanse.network.audit import AuditLog
+from hanse.network.client import House, join, waiting_plans
+from hanse.network.errors import Forbidden, Refused
+from hanse.network.members import Members, Token
+from hanse.network.policy import Approvals, Policy
+from hanse.network.spool import Spool
+from hanse.network.wire import Plan
+
+PLAN = Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10)
+
+
+def test_a_policy_bounds_what_is_asked() -> None:
+    policy = Policy(("evaluate",), ("logistic",), 2, 1000, 500, 10)
+    for refused in (
+        lambda: policy.check_work("local_sgd", 10),
+        lambda: policy.check_work("evaluate", 501),
+        lambda: policy.check_plan(PLAN),
+        lambda: policy.check_data(9),
+        lambda: policy.check_use(3, 10),
+        lambda: policy.check_use(1, 1001),
+    ):
+        with pytest.raises(Forbidden, match="policy"):
+            refused()
+    policy.check_work("evaluate", 500)
+    policy.check_use(2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("work = ['x']", "did you mean 'works'"),
+        ("works = 'x'", "write a list of names"),
+        ("max_tickets = true", "write a whole number"),
+        ("approve_plans = 1", "write true or false"),
+        ("works = [", "is not TOML"),
+    ],
+)
+def test_a_policy_that_can_not_be_read_says_why(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "policy.toml").write_text(text)
+    with pytest.raises(InvalidInput, match=why):
+        Policy.read(tmp_path / "policy.toml")
+
+
+def test_a_new_plan_waits_and_shows_what_is_new(tmp_path: Path) -> None:
+    approvals = Approvals(tmp_path / "approved.json")
+    with pytest.raises(Forbidden, match=r"hanse approve [0-9a-f]{16}"):
+        approvals.check(PLAN)
+    approvals.approve(PLAN)
+    approvals.check(PLAN)
+    approvals.check(Plan("another run", PLAN.settings, PLAN.model, PLAN.feature_shape, PLAN.num_classes))
+    with pytest.raises(Forbidden, match=r'(?s)-  ?"rounds": 3.*\+ ?"rounds": 9|- "rounds": 3'):
+        approvals.check(Plan("run", '{"rounds": 9}', softmax(), (8, 8), 10))
+
+
+def test_a_declined_plan_is_told_to_the_operator(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        house = here.house(4)
+        (house.folder / "policy.toml").write_text("approve_plans = true")
+        run = here.lead(job(fed_avg(lr=0.5, fraction=1.0, close=Close(minimum_fraction=0.5)), 1))
+        here.enter()
+        here.end(run)
+        assert here.records[-1].usage.counted == 4
+        assert "declined: the plan" in here.events()
+        assert [plan.run for plan in waiting_plans(house)] == [run]
+        assert "sends" not in [line["what"] for line in house.audit.lines()]
+
+
+def test_half_a_line_of_the_audit_log_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl")
+    log.write("one", bytes=1)
+    log.write("two", bytes=2)
+    with open(log.path, "a") as file:
+        file.write('{"n": 2, "wh')
+    again = AuditLog(tmp_path / "audit.jsonl")
+    again.write("three")
+    assert [line["what"] for line in again.lines()] == ["one", "two", "three"]
+    lines = log.path.read_text().splitlines(keepends=True)
+    log.path.write_text(lines[0] + lines[2])
+    with pytest.raises(InvalidInput, match="line 2: it was changed"):
+        AuditLog(log.path)
+
+
+def test_a_chunk_counts_only_if_it_is_whole(tmp_path: Path) -> None:
+    data = b"0123456789" * 1000
+    sha256 = hashlib.sha256(data).hexdigest()
+    spool = Spool(tmp_path)
+    chunk = spool.writing(7, sha256, len(data), 0)
+    chunk.write(data[:4000])
+    chunk.keep(hashlib.sha256(data[:4000]).digest())
+    chunk.close()
+    broken = spool.writing(7, sha256, len(data), 4000)
+    broken.write(b"not that")
+    with pytest.raises(Refused, match="Content-Digest"):
+        broken.keep(hashlib.sha256(data[4000:]).digest())
+    broken.close()
+    again = Spool(tmp_path)  # the server was killed
+    assert again.offset(7, sha256, len(data)) == 4000
+    rest = again.writing(7, sha256, len(data), 4000)
+    rest.write(data[4000:])
+    rest.keep(hashlib.sha256(data[4000:]).digest())
+    rest.close()
+    assert again.finish(7, sha256, len(data))
+    assert Spool(tmp_path).tickets() == {7: sha256}
+    assert again.read(7) == data
+    again.keep_only(set(), 7)
+    assert again.tickets() == {7: sha256}  # not booked yet: it may be wanted
+    again.keep_only(set(), 8)
+    assert again.tickets() == {}
+
+
+def test_an_invitation_is_good_once(tmp_path: Path) -> None:
+    members = Members(tmp_path / "members.db")
+    secret, number = members.invite()
+    key, other = "11" * 32, "22" * 32
+    assert members.join(secret, key).number == number == 0
+    assert members.join(secret, key).id == "c0"
+    with pytest.raises(Refused, match="used before"):
+        members.join(secret, other)
+    with pytest.raises(Refused, match="unknown"):
+        members.join(bytes(16), other)
+    expired, _ = members.invite(valid_s=-1)
+    with pytest.raises(Refused, match="expired"):
+        members.join(expired, other)
+    members.part("c0", "revoked")
+    members.close()
+    members = Members(tmp_path / "members.db")
+    assert members.clients() == (frozenset(), 1)
+    members.close()
+
+
+def test_another_certificate_than_the_tokens_is_refused(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        secret, _ = here.server.members.invite()
+        with pytest.raises(Refused, match="somebody stands between"):
+            join(House(tmp_path / "house"), here.url, Token("ab" * 32, secret))
