@@ -83,6 +83,7 @@ LISTS = st.dictionaries(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(LISTS)
 def test_a_grid_is_all_combinations(lists: dict[str, list[int]]) -> None:
     trials = list(grid().trials(axes(lists)))
@@ -90,6 +91,7 @@ def test_a_grid_is_all_combinations(lists: dict[str, list[int]]) -> None:
     assert [tuple(trial.values()) for trial in trials] == list(itertools.product(*lists.values()))
 
 
+@settings(max_examples=50, deadline=None)
 @given(LISTS, st.integers(1, 20), st.integers(0, 20), st.integers())
 def test_random_draws_are_reproducible(lists: dict[str, list[int]], few: int, more: int, seed: int) -> None:
     over = {**axes(lists), "z": between(0.001, 10.0, log=True)}
@@ -109,6 +111,7 @@ def test_another_seed_draws_otherwise() -> None:
 numbers = st.floats(1e-6, 1e6) | st.integers(1, 10**6)
 
 
+@settings(max_examples=50, deadline=None)
 @given(numbers, numbers, st.booleans(), st.floats(0, 1, exclude_max=True))
 def test_a_range_holds_what_is_drawn(a: float, b: float, log: bool, part: float) -> None:
     low, high = sorted((a, b))
@@ -138,6 +141,11 @@ def test_a_choice_comes_before_what_is_set_in_it(store: Path) -> None:
     asked = read_sweep(written('[sweep.over]\n"algorithm.lr" = [0.1]\nalgorithm = ["fed_avg", "fed_sgd"]'))
     tried = [experiment.algorithm for _, experiment in asked.experiments()]
     assert tried == [fed_avg(lr=0.1, epochs=5), fed_sgd(lr=0.1)]
+
+
+def test_the_example_can_be_read() -> None:
+    asked = read_sweep(Path(SOURCES).with_name("examples") / "sweep.toml")
+    assert len(list(asked.experiments())) == 6 * 3
 
 
 def test_equal_draws_are_one_trial(store: Path) -> None:
@@ -226,7 +234,7 @@ def test_a_grid_names_the_range_that_it_cannot_try() -> None:
 # -- what is found -----------------------------------------------------------------------------
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=6))
 def test_spread_is_that_of_numpy(values: list[float]) -> None:
     found = spread([*values, None])

@@ -51,8 +51,7 @@ class between:
     def at(self, part: float) -> int | float:
         """The number that so large a part of the range lies below, 0 <= part < 1."""
         if isinstance(self.low, int) and isinstance(self.high, int):
-            above = self._at(self.low, self.high + 1, part)
-            return min(self.high, math.floor(above))
+            return min(self.high, max(self.low, math.floor(self._at(self.low, self.high + 1, part))))
         rounded = float(f"{self._at(self.low, self.high, part):.{NUM_DIGITS}g}")
         return min(float(self.high), max(float(self.low), rounded))
 

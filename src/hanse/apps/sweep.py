@@ -49,7 +49,6 @@ class Sweep:
       seeds: each trial is run once with each.
       search: which combinations are tried.
       data: replaces those in the settings.
-    Raises: InvalidInput: if a list is empty.
     """
 
     settings: Mapping[str, Plain]
