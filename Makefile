@@ -26,6 +26,7 @@ test: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy src $(wildcard examples/*.py)
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/mkdocs build --strict --quiet
 	@mkdir -p $(VENV)/examples
 	@for example in $(wildcard examples/*.py); do \
 		echo "python $$example"; \

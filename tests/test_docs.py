@@ -1,0 +1,64 @@
+"""The documentation: its examples run, its settings can be read, its reference is that of the code."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import hanse
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+OURS = ("quickstart.md", "own-data.md", "own-torch-model.md", "concepts.md")
+
+
+@pytest.mark.parametrize("page", [page for page in OURS if blocks(page, "python")])
+def test_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other, as a reader would type them."""
+    codes = blocks(page, "python")
+    for code in codes:
+        needs = re.match(r"# needs: (\w+)", code)
+        if needs and find_spec(needs[1]) is None:
+            pytest.skip(f"{needs[1]} is not installed")
+    (tmp_path / "example.py").write_text("\n".join(codes), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "example.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [page for page in OURS if blocks(page, "toml")])
+def test_settings_can_be_read(page: str, tmp_path: Path) -> None:
+    for i, code in enumerate(blocks(page, "toml")):
+        path = tmp_path / f"{i}.toml"
+        path.write_text(code, encoding="utf-8")
+        assert hanse.read(path).rounds > 0
+
+
+def test_commands_are_there() -> None:
+    from hanse.apps.cli import app
+
+    known = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    known |= {group.name for group in app.registered_groups if group.name}
+    for page in OURS:
+        for said in re.findall(r"^hanse (\w+)", "\n".join(blocks(page, "sh")), re.MULTILINE):
+            assert said in known, page
+
+
+def test_the_reference_is_that_of_the_code() -> None:
+    command = "python -m hanse.apps.reference docs/reference.md"
+    code = "from hanse.apps.reference import reference; print(reference(), end='')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == (DOCS / "reference.md").read_text(encoding="utf-8"), f"stale; run: {command}"
