@@ -320,6 +320,7 @@ class TorchLearner(Learner):
                         if shift is not None:
                             weight.add_(shift)
                         weight.add_(slope, alpha=-steps.lr)
+                del slopes, slope  # else two sets of them would be held at a time
             update = self._bench.read(tuple(start))
         for name, tensor in update.items():
             tensor -= start[name]
