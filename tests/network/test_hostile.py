@@ -61,7 +61,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
     "under ticket": lambda data: pack(replace(unpack(data, Message), ticket=10**6)),
     "where a Message is due": lambda data: pack(1),
     "the parts": lambda data: pack(replace(unpack(data, Message), parts={})),
-    "no attribute": lambda data: pack(replace(unpack(data, Message), parts=3)),
+    "the parts 3": lambda data: pack(replace(unpack(data, Message), parts=3)),
 }
 
 
