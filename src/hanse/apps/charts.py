@@ -124,7 +124,7 @@ def _curve(
     x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6, **x_format))
     is_share = metric == "accuracy"
     y_axis = alt.Axis(format="%") if is_share else alt.Axis()
-    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=y_axis, scale=alt.Scale(zero=is_share))
+    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=y_axis, scale=alt.Scale(zero=False))
     number = ".1%" if is_share else ".4~g"
     tips = [
         alt.Tooltip("who:N", title="run"),
@@ -188,7 +188,7 @@ def _spread(story: Story) -> Iterator[Drawing]:
         for word, words in (("mean", "mean"), ("worst_tenth", "worst tenth"))
         if _is_finite(row[word][metric])
     ]
-    x = alt.X("y:Q", title=f"{metric} of each client", axis=axis, scale=alt.Scale(zero=is_share))
+    x = alt.X("y:Q", title=f"{metric} of each client", axis=axis, scale=alt.Scale(zero=False))
     y = alt.Y("who:N", title=None, sort=list(told), axis=alt.Axis(labelFontSize=12, labelColor="#39424e"))
     ticks = alt.Chart(alt.Data(values=each)).mark_tick(opacity=0.35, thickness=2, size=26)
     marks = alt.Chart(alt.Data(values=sums)).mark_point(size=110, filled=True, opacity=1, stroke="white")
