@@ -7,7 +7,7 @@ sleeps until something arrives there, and folds what lies in the spool in the or
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.core.coordinator import MESSAGE_OVERHEAD_BYTES, Coordinator, Desk
@@ -237,12 +237,17 @@ class NetworkRuntime(Runtime):
         if command.tickets is not None:
             dropped |= {t: "it was too late" for t in still if t not in counted and t not in dropped}
         arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
-        collected = self.desk.fold(command, arrived, dropped)
+        collected = self.desk.fold(self._asked_for_more(command), arrived, dropped)
         for drop in collected.dropped:
             self._verdicts[drop.ticket] = Verdict(False, drop.reason)
             self._note(f"client {drop.party}", f"ticket {drop.ticket} is not counted: {drop.reason}")
         self._board.close(t for t in asked if not self.desk.is_open(t))
         return collected
+
+    def _asked_for_more(self, command: Collect) -> Collect:
+        """The command with its minimum as a share of those that were wanted, not of those asked."""
+        fewer = command.close.minimum_fraction / self._patience.over_select
+        return replace(command, close=replace(command.close, minimum_fraction=fewer))
 
     def _compute(self, ticket: int) -> Message:
         """Plays a role."""

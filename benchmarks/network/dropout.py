@@ -1,0 +1,66 @@
+"""Clients that fail in the middle of rounds, 130% of the cohort asked: which rounds close?
+
+python benchmarks/network/dropout.py
+"""
+
+import json
+import random
+import tempfile
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from speed import job
+
+from hanse.core.runtime import Record
+from hanse.network import certificates
+from hanse.network.client import Client, House, join
+from hanse.network.members import Token
+from hanse.network.runtime import Patience
+from hanse.network.server import Server
+from hanse.network.serving import listen, serving
+
+NUM_CLIENTS, COHORT, ROUNDS = 20, 10, 50
+
+
+def rounds(failing: float) -> dict[str, Any]:
+    dice = random.Random(1)
+
+    class Unlucky(Client):
+        def _payload(self, run: Any, work: Any) -> Any:
+            if dice.random() < failing:
+                raise RuntimeError("dropped out")
+            return super()._payload(run, work)
+
+    records: list[Record] = []
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder) / "server"
+        pem, _ = certificates.make(home, ("127.0.0.1",))
+        server = Server(home, certificates.fingerprint(pem.read_text()))
+        with serving(server, listen("127.0.0.1", 0), "127.0.0.1") as url:
+            given = job(1000, NUM_CLIENTS, ROUNDS, COHORT)
+            led = server.lead(replace(given, patience=Patience(20.0, 60.0, 1.3), watch=records.append))
+            threads = []
+            for number in range(NUM_CLIENTS):
+                house = House(Path(folder) / f"client-{number}")
+                join(house, url, Token(server.fingerprint, server.members.invite(number=number)[0]))
+                client = Unlucky(house, lambda plan: [0], lambda plan: None)
+                threads.append(threading.Thread(target=client.run, daemon=True))
+                threads[-1].start()
+            server.done.wait(300)
+            status = server.run(led).status
+            for thread in threads:
+                thread.join(10)
+    return {
+        "failing": failing,
+        "status": status,
+        "rounds": len(records),
+        "closed": len([r for r in records if r.abandoned is None]),
+        "counted": sum(r.usage.counted for r in records),
+    }
+
+
+if __name__ == "__main__":
+    for share in (0.0, 0.1, 0.3, 0.8):
+        print(json.dumps(rounds(share)), flush=True)
