@@ -47,7 +47,7 @@ def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> No
 
 def test_the_silent_are_given_up(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=1.5)))
+        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=3.0)))
         here.enter(range(3))
         here.enter([3, 4], kind=Silent)
         here.end(run)

@@ -39,6 +39,7 @@ from hanse.network.spool import Objects, Spool
 from hanse.network.wire import (
     CHUNK_BYTES,
     JSON_BYTES,
+    WAIT_S,
     WIRE,
     About,
     Decision,
@@ -229,6 +230,7 @@ class Server:
         self.strangers: Counter[str] = Counter()
         """Refused requests of nobody that belongs, by code."""
         self._blamed: dict[str, float] = {}
+        self._hold_s = WAIT_S
         self.over = self._leaving = False
         self.done = threading.Event()
         """Set when all runs have ended and their clients were told."""
@@ -242,6 +244,7 @@ class Server:
         plan = Plan(
             run, *(getattr(job.plan, f) for f in ("settings", "model", "feature_shape", "num_classes"))
         )
+        self._hold_s = min(self._hold_s, job.patience.silent_s / 2)  # who waits for work is not silent
         led = self._led[run] = _Run(self, run, replace(job, plan=plan))
         led.start()
         return run
@@ -331,7 +334,7 @@ class Server:
         for run, tickets in poll.know.items():
             if run in self._led:
                 self._led[run].board.acknowledged(number, tickets)
-        until_s = self._loop.time() + poll.wait_s
+        until_s = self._loop.time() + min(poll.wait_s, self._hold_s)
         while True:
             bell.clear()
             news = self._news(number, poll)
