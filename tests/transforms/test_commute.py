@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from secure import fixed_point, masked_sum
-from support import KEYS, Few, Quadratic, simulation
+from support import KEYS, Few, Quadratic, simulate
 
+from hanse.algorithms import fed_buff
 from hanse.algorithms.works import local_sgd, uniform
 from hanse.core.chain import Chain
 from hanse.core.errors import CompositionError
@@ -152,14 +153,9 @@ def test_a_secure_sum_carries_compressed_values(uplink: Any) -> None:
 
 
 def test_a_sum_over_several_dispatches_is_refused_with_the_remedy() -> None:
-    from support import simulate
-
-    from hanse.algorithms import fed_buff
-
     uplink = (rotate(), quantize(4))
     asynchronous = fed_buff(lr=0.02, concurrency=4, buffer_size=3, uplink=uplink)
     with pytest.raises(CompositionError, match="let it be drawn per client"):
         simulate(asynchronous, 4)
     own = (rotate(drawn=per_client()), quantize(4))
     simulate(fed_buff(lr=0.02, concurrency=4, buffer_size=3, uplink=own), 4)
-    assert simulation() is not None
