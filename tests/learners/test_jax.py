@@ -171,6 +171,10 @@ def test_clients_of_unequal_size_share_what_is_compiled() -> None:
     for n in range(257, 513):
         learner.gradient(start, problem(n))
     assert len(traced) - seen <= 4
+    seen = len(traced)
+    for n in range(1, 301):
+        learner.evaluate(start, problem(n))
+    assert len(traced) - seen <= 7
 
 
 def test_binding_again_compiles_nothing() -> None:

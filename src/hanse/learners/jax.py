@@ -67,8 +67,8 @@ class Program:
     def padded(self, num_rows: int) -> int:
         """The size that so many rows are padded to: one that can be taken in equal parts."""
         if num_rows <= self.rows_at_once:
-            return min(_bucket(num_rows), self.rows_at_once)
-        return self.rows_at_once * _bucket(-(-num_rows // self.rows_at_once))
+            return min(max(8, _few(num_rows)), self.rows_at_once)
+        return self.rows_at_once * _few(-(-num_rows // self.rows_at_once))
 
     def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
         """Σ weight loss; in training, with a key."""
@@ -249,7 +249,7 @@ class JaxLearner(Learner):
         """The product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._checked(data)
         with self._precision():
-            rows = self._padded(x, y, 1 / len(y))
+            rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
             return _owned(_curve(self.program, self._own(params), *rows, self._own(vector)), params)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
@@ -259,7 +259,9 @@ class JaxLearner(Learner):
         with self._precision():
             ours = self._own(params)
             for i in range(0, len(y), size):
-                rows = self._padded(x[i : i + size], y[i : i + size], 1.0)
+                part = slice(i, i + size)
+                padded = min(_power(len(y[part])), size)
+                rows = self._weighted(x[part], y[part], 1.0, padded)
                 totals += [float(total) for total in _measure(self.program, ours, *rows)]
         return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
 
@@ -279,7 +281,7 @@ class JaxLearner(Learner):
         if space is not None:
             return self._sgd_within(space, start, x, y, steps, key, offset)
         rows, weights, num_steps = self._schedule(len(y), steps, key)
-        size = 1 << (len(y) - 1).bit_length()
+        size = _power(len(y))
         with self._precision():
             update = _descend(
                 self.program,
@@ -302,7 +304,7 @@ class JaxLearner(Learner):
         few = size < min(num_examples, self.program.rows_at_once)
         width = size if few else self.program.padded(size)
         num_steps = steps.num_steps(num_examples)
-        length = 1 << (num_steps - 1).bit_length()
+        length = _power(num_steps)
         rows, weights = np.zeros((length, width), np.int32), np.zeros((length, width), self.dtype)
         everything = np.arange(num_examples, dtype=np.int32)
         for number, chosen in enumerate(batches(num_examples, steps, key)):
@@ -323,12 +325,12 @@ class JaxLearner(Learner):
 
     def _gradient(self, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
         with self._precision():
-            slope = _slope(self.program, params, *self._padded(x, y, 1 / len(y)), key)
+            rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
+            slope = _slope(self.program, params, *rows, key)
             return _owned(slope, params)
 
-    def _padded(self, x: Array, y: Array, weight: float) -> tuple[Array, Array, Array]:
-        """Rows, labels and weights; those of the padding are 0."""
-        size = self.program.padded(len(y))
+    def _weighted(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
+        """Rows, labels and weights, padded; those of the padding are 0."""
         weights = np.zeros(size, self.dtype)
         weights[: len(y)] = weight
         return _pad(x, size), _pad(y, size), weights
@@ -430,16 +432,18 @@ def _step(step: Any) -> str:
 # From NumPy and back
 
 
-def _bucket(size: int) -> int:
-    """A size of which there are few: a power of two up to 16, then four in each doubling.
+def _power(size: int) -> int:
+    """The next power of two, at least 8: what is compiled for few serves for fewer."""
+    return 1 << max(3, (size - 1).bit_length())
 
-    >>> [_bucket(size) for size in (1, 5, 16, 17, 21, 600)]
-    [1, 8, 16, 20, 24, 640]
+
+def _few(size: int) -> int:
+    """A size of which there are few: four in each doubling.
+
+    >>> [_few(size) for size in (1, 7, 9, 16, 17, 600)]
+    [1, 7, 10, 16, 20, 640]
     """
-    power = 1 << (size - 1).bit_length()
-    if power <= 16:
-        return power
-    unit = power // 8
+    unit = max(1, (1 << (size - 1).bit_length()) // 8)
     return -(-size // unit) * unit
 
 
