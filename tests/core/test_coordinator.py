@@ -706,3 +706,10 @@ def test_a_desk_is_a_copy(desk):
 
 def test_means_are_the_default():
     assert Channel(SPEC).into == mean()
+
+
+def test_those_who_are_away_are_not_drawn():
+    desk = Coordinator(6, SECRET)
+    assert sorted(desk.sample(Sample(KEY, count=99), frozenset({0, 3})).cohort) == [1, 2, 4, 5]
+    everybody = Coordinator(6, SECRET).sample(Sample(KEY, count=3))
+    assert desk.sample(Sample(KEY, count=3), frozenset()) == everybody

@@ -9,11 +9,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from hanse import __version__
+from hanse.network.cli import Bridge, add_commands
 
 if TYPE_CHECKING:
     from hanse.apps.running import Session
@@ -64,6 +65,28 @@ Store = Annotated[
 def main() -> None:
     """Runs the command that the arguments name."""
     app()
+
+
+class _Parties:
+    """What settings and files are to real parties: loaded when the first command asks for it."""
+
+    def __getattr__(self, name: str) -> Any:
+        from hanse.apps.parties import Parties
+
+        return getattr(Parties(), name)
+
+
+@contextmanager
+def _with_real_parties() -> Iterator[None]:
+    from hanse.core.errors import InvalidInput
+
+    with _truthful(False):
+        try:
+            yield
+        except ModuleNotFoundError as missing:
+            raise InvalidInput(
+                f'real parties need {missing.name}, which is not installed: pip install "hanse[server]"'
+            ) from missing
 
 
 def _print_version(asked: bool) -> None:
@@ -280,6 +303,7 @@ def doctor(json: Json = False, store: Store = None) -> None:
 
 data_ = typer.Typer(help="Look at data before training.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_, name="data")
+add_commands(app, cast(Bridge, _Parties()), _with_real_parties)
 
 
 @data_.command("describe")

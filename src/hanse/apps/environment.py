@@ -14,7 +14,8 @@ __all__ = ["changes", "environment"]
 
 def environment() -> dict[str, str]:
     """What the bits of a result depend on, beside the settings. Asked for where the threads are limited."""
-    blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    own = str(Path(np.__file__).parent.parent / "numpy")
+    blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and own in pool["filepath"]]
     names = {f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', '?')})" for pool in blas}
     return {
         "hanse": __version__,

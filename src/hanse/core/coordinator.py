@@ -28,7 +28,7 @@ from hanse.core.reducers import TreeFold
 from hanse.core.values import fields, pack, unpack, value
 from hanse.core.work import Part, PartyId, Total
 
-__all__ = ["Coordinator", "Desk", "Sent", "Ticket"]
+__all__ = ["Coordinator", "Desk", "Sent", "Ticket", "limit_bytes"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """What a message may weigh beyond its values: names, shapes and the ticket."""
@@ -194,7 +194,7 @@ class Coordinator:
         payload = self.payload(ticket)
         if self._counts(self._tickets[ticket].task.party):
             self._use(bytes_up=len(data))
-        limit = _limit_bytes(payload.chains)
+        limit = limit_bytes(payload.chains)
         if limit is not None and len(data) > limit:
             raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
         message: Message = unpack(data, Message)
@@ -258,6 +258,7 @@ class Coordinator:
             for name, part in message.parts.items():
                 if part is not None:
                     self._add(folds, name, part, ticket, position[ticket], command)
+            del message  # or the next would be read beside it
         drops = self._drop({**dropped, **orphans})
         parties = tuple(self._tickets[ticket].task.party for ticket in counted)
         needed = command.close.minimum(len(asked))
@@ -382,7 +383,8 @@ def _slot(part: str, chain: Chain) -> str:
     return f"{part} {chain.transforms}"
 
 
-def _limit_bytes(chains: Mapping[str, Chain]) -> int | None:
+def limit_bytes(chains: Mapping[str, Chain]) -> int | None:
+    """The most that a message through these chains may weigh; None where its dimensions are its own."""
     limit = MESSAGE_OVERHEAD_BYTES
     for chain in chains.values():
         if chain.out.num_bytes is None:

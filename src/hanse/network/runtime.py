@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core.coordinator import MESSAGE_OVERHEAD_BYTES, Coordinator, Desk
+from hanse.core.coordinator import Coordinator, Desk, limit_bytes
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.core.keys import Key
 from hanse.core.party import Fork, Message, Payload
@@ -203,12 +203,8 @@ class NetworkRuntime(Runtime):
         return Order(ticket, task.party, pack(task), sha256, size, limit, work)
 
     def _limit_bytes(self, payload: Payload) -> int:
-        sizes = [
-            0 if payload.uplink[name].into.hides else chain.out.num_bytes
-            for name, chain in payload.chains.items()
-        ]
-        known = [size for size in sizes if size is not None]
-        return sum(known) + MESSAGE_OVERHEAD_BYTES if len(known) == len(sizes) else self._max_message_bytes
+        limit = limit_bytes(payload.chains)
+        return self._max_message_bytes if limit is None else limit
 
     def _commit(self, command: Commit) -> Committed:
         usage, settled = self.desk.settle(command.abandoned is not None)
