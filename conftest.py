@@ -2,9 +2,6 @@
 
 from importlib.util import find_spec
 
-collect_ignore = [
-    f"src/hanse/learners/{name}"
-    for engine in ("jax", "torch")
-    if find_spec(engine) is None
-    for name in (f"{engine}.py", f"{engine}_networks.py")
+collect_ignore_glob = [
+    f"src/hanse/learners/{engine}*.py" for engine in ("jax", "torch") if find_spec(engine) is None
 ]

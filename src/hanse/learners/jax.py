@@ -5,161 +5,30 @@ unequal size share a few compiled programs, and the number of steps is not compi
 is kept between runs, in the user's cache folder.
 """
 
-import hashlib
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.tensors import Array, Tensors
 from hanse.core.work import Space
+from hanse.learners import jax_programs as compiled
 from hanse.learners.examples import Anything, Characters, Classes, Features, Labels, Numbers, Reals, checked
 from hanse.learners.jax_networks import network_scores
+from hanse.learners.jax_programs import Params, Program, Traced, jax_key, power_of_two
+from hanse.learners.jax_setup import precision, prepare
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import jax_model
 from hanse.learners.within import descend_within
 
 __all__ = ["JaxLearner", "bind_network", "bind_own"]
-
-Traced: TypeAlias = Any
-"""An array inside a compiled program."""
-
-Params: TypeAlias = Any
-"""Such arrays by name."""
-
-
-# What is compiled
-
-
-@dataclass(frozen=True)
-class Program:
-    """A model as compiled programs see it. Equal ones share what was compiled.
-
-    Args:
-      scores: from parameters and features.
-      train: the same with a key, where training differs.
-      losses: (n,) from scores and labels.
-      measures: (n,) further metrics from scores and labels.
-      l2: strength of the regulariser.
-      rows_at_once: examples whose gradient is computed together.
-    """
-
-    scores: Callable[[Params, Traced], Traced]
-    train: Callable[[Params, Traced, Traced], Traced] | None
-    losses: Callable[[Traced, Traced], Traced]
-    measures: tuple[Callable[[Traced, Traced], Traced], ...]
-    l2: float
-    rows_at_once: int
-
-    def padded(self, num_rows: int) -> int:
-        """The size that so many rows are padded to: one that can be taken in equal parts."""
-        if num_rows <= self.rows_at_once:
-            return min(max(8, _few(num_rows)), self.rows_at_once)
-        return self.rows_at_once * _few(-(-num_rows // self.rows_at_once))
-
-    def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
-        """Σ weight loss; in training, with a key."""
-        trains = None if key is None else self.train
-        scores = self.scores(params, x) if trains is None else trains(params, x, key)
-        losses = self.losses(scores, y)
-        if losses.shape != weights.shape:
-            raise InvalidInput(
-                f"the loss of {len(y)} examples has shape {losses.shape}; return one an example, no mean"
-            )
-        return jnp.vdot(losses, weights)
-
-    def slope(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Params:
-        """The gradient of the mean loss, in several parts where that would take much memory."""
-        gradient = jax.grad(self.mean_loss)
-        num_parts = -(-len(weights) // self.rows_at_once)
-        if num_parts <= 1:
-            slope = gradient(params, x, y, weights, key)
-        else:
-            rows = jax.tree.map(lambda v: v.reshape(num_parts, -1, *v.shape[1:]), (x, y, weights))
-
-            def add(total: Params, part: tuple[Traced, Any]) -> tuple[Params, None]:
-                number, (x, y, weights) = part
-                own = None if key is None else jax.random.fold_in(key, number)
-                return jax.tree.map(jnp.add, total, gradient(params, x, y, weights, own)), None
-
-            zero = jax.tree.map(jnp.zeros_like, params)
-            slope, _ = lax.scan(add, zero, (jnp.arange(num_parts), rows))
-        if not self.l2:
-            return dict(slope)
-        return {name: g + self.l2 * params[name] if g.ndim >= 2 else g for name, g in slope.items()}
-
-
-compiled = partial(jax.jit, static_argnames="program")
-
-
-@compiled
-def _descend(
-    program: Program,
-    start: Params,
-    x: Traced,
-    y: Traced,
-    rows: Traced,
-    weights: Traced,
-    num_steps: Traced,
-    lr: Traced,
-    proximal: Traced,
-    offset: Params | None,
-    key: Traced,
-) -> Params:
-    """Local descent. Row s of `rows` and `weights`, (S, B), is step s; padding weighs nothing."""
-
-    def step(number: Traced, params: Params) -> Params:
-        chosen, own = rows[number], None if key is None else jax.random.fold_in(_key(key), number)
-        slope = program.slope(params, x[chosen], y[chosen], weights[number], own)
-        if proximal is not None:
-            slope = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), slope, params, start)
-        if offset is not None:
-            slope = jax.tree.map(jnp.add, slope, offset)
-        return jax.tree.map(lambda w, g: w - lr * g, params, slope)
-
-    end = lax.fori_loop(0, num_steps, step, start)
-    return jax.tree.map(jnp.subtract, end, start)
-
-
-@compiled
-def _slope(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced) -> Params:
-    return program.slope(params, x, y, weights, None if key is None else _key(key))
-
-
-@compiled
-def _curve(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, vector: Params) -> Params:
-    """The Hessian times a vector, as the gradient of <gradient, vector>: rules of one's own need no jvp."""
-
-    def along(params: Params) -> Traced:
-        slope = program.slope(params, x, y, weights)
-        return sum(jnp.vdot(slope[name], vector[name]) for name in slope)
-
-    return jax.grad(along)(params)
-
-
-@compiled
-def _measure(program: Program, params: Params, x: Traced, y: Traced, weights: Traced) -> list[Traced]:
-    scores = program.scores(params, x)
-    per_example = [program.losses(scores, y), *(measure(scores, y) for measure in program.measures)]
-    return [jnp.vdot(values, weights) for values in per_example]
-
-
-def _key(data: Traced) -> Traced:
-    return jax.random.wrap_key_data(data, impl="threefry2x32")
-
 
 # Losses and metrics, by example
 
@@ -230,7 +99,7 @@ class JaxLearner(Learner):
 
     def init(self, key: Key) -> Tensors:
         """Initial parameters."""
-        with self._precision():
+        with precision(self.dtype):
             return self.start(key)
 
     def objective(self, params: Tensors, data: Examples) -> float:
@@ -248,21 +117,21 @@ class JaxLearner(Learner):
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """The product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._checked(data)
-        with self._precision():
+        with precision(self.dtype):
             rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
-            return _owned(_curve(self.program, self._own(params), *rows, self._own(vector)), params)
+            return _owned(compiled.curve(self.program, self._own(params), *rows, self._own(vector)), params)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums over examples: each of `metrics`, and "count". No regulariser."""
         x, y = self._checked(data)
         size, totals = self.program.rows_at_once, np.zeros(len(self.metrics))
-        with self._precision():
+        with precision(self.dtype):
             ours = self._own(params)
             for i in range(0, len(y), size):
                 part = slice(i, i + size)
-                padded = min(_power(len(y[part])), size)
+                padded = min(power_of_two(len(y[part])), size)
                 rows = self._weighted(x[part], y[part], 1.0, padded)
-                totals += [float(total) for total in _measure(self.program, ours, *rows)]
+                totals += [float(total) for total in compiled.measure(self.program, ours, *rows)]
         return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
 
     def local_sgd(
@@ -281,9 +150,9 @@ class JaxLearner(Learner):
         if space is not None:
             return self._sgd_within(space, start, x, y, steps, key, offset)
         rows, weights, num_steps = self._schedule(len(y), steps, key)
-        size = _power(len(y))
-        with self._precision():
-            update = _descend(
+        size = power_of_two(len(y))
+        with precision(self.dtype):
+            update = compiled.descend(
                 self.program,
                 start,
                 _pad(x, size),
@@ -304,7 +173,7 @@ class JaxLearner(Learner):
         few = size < min(num_examples, self.program.rows_at_once)
         width = size if few else self.program.padded(size)
         num_steps = steps.num_steps(num_examples)
-        length = _power(num_steps)
+        length = power_of_two(num_steps)
         rows, weights = np.zeros((length, width), np.int32), np.zeros((length, width), self.dtype)
         everything = np.arange(num_examples, dtype=np.int32)
         for number, chosen in enumerate(batches(num_examples, steps, key)):
@@ -324,9 +193,9 @@ class JaxLearner(Learner):
         return descend_within(space, start, slope, order, steps.lr, proximal=steps.proximal, offset=offset)
 
     def _gradient(self, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
-        with self._precision():
+        with precision(self.dtype):
             rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
-            slope = _slope(self.program, params, *rows, key)
+            slope = compiled.slope(self.program, params, *rows, key)
             return _owned(slope, params)
 
     def _weighted(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
@@ -342,13 +211,10 @@ class JaxLearner(Learner):
         x, y = checked(data, self.features, self.labels, self.dtype)
         return _narrowed(x), _narrowed(y)
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        return _precision(self.dtype)
-
 
 def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
     """A ready network, bound to such examples."""
-    _prepare()
+    prepare()
     bound = network.bound(feature_shape, num_classes)
     losses, *measures = LOSSES[type(bound.labels)]
     scores = network_scores(bound)
@@ -362,15 +228,15 @@ OWN_ROWS_AT_ONCE = 512
 
 def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
     """A model of one's own, bound to such examples."""
-    _prepare()
+    prepare()
     labels: Labels = Numbers() if num_classes is None else Classes(num_classes)
     if model.loss is not None and num_classes is None:
         labels = Anything()
     losses, *measures = (
         LOSSES[type(labels)] if model.loss is None else (model.loss, *LOSSES[type(labels)][1:])
     )
-    with _precision(model.dtype):
-        tree = jax.eval_shape(model.init, _key(_words(Key.from_seed(0))))
+    with precision(model.dtype):
+        tree = jax.eval_shape(model.init, jax_key(_words(Key.from_seed(0))))
     structure, names = jax.tree.structure(tree), tuple(name for name, _ in _named(tree))
     outputs = None if model.loss is not None else () if num_classes is None else (num_classes,)
     scores = Own(model.apply, structure, names, outputs)
@@ -387,7 +253,7 @@ class OwnStart:
     model: jax_model
 
     def __call__(self, key: Key) -> Tensors:
-        tree = self.model.init(_key(_words(key)))
+        tree = self.model.init(jax_key(_words(key)))
         return {name: np.array(leaf, self.model.dtype) for name, leaf in _named(tree)}
 
 
@@ -432,21 +298,6 @@ def _step(step: Any) -> str:
 # From NumPy and back
 
 
-def _power(size: int) -> int:
-    """The next power of two, at least 8: what is compiled for few serves for fewer."""
-    return 1 << max(3, (size - 1).bit_length())
-
-
-def _few(size: int) -> int:
-    """A size of which there are few: four in each doubling.
-
-    >>> [_few(size) for size in (1, 7, 9, 16, 17, 600)]
-    [1, 7, 10, 16, 20, 640]
-    """
-    unit = max(1, (1 << (size - 1).bit_length()) // 8)
-    return -(-size // unit) * unit
-
-
 def _pad(rows: Array, size: int) -> Array:
     """With zeros at the end."""
     if len(rows) == size:
@@ -469,54 +320,3 @@ def _owned(tensors: Params, like: Tensors) -> dict[str, Array]:
 def _words(key: Key) -> Array:
     """What JAX makes a key of."""
     return np.frombuffer(key.digest[:8], np.uint32)
-
-
-# The engine
-
-
-def _precision(dtype: str) -> AbstractContextManager[Any]:
-    """JAX computes with 64 bits only where it is told to."""
-    if dtype != "float64":
-        return nullcontext()
-    switch = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
-    double: AbstractContextManager[Any] = switch(True)
-    return double
-
-
-def _prepare() -> None:
-    """Starts JAX as simulations need it, unless somebody did in his own way."""
-    _keep_compiled()
-    _start_with_one_thread()
-
-
-def _start_with_one_thread() -> None:
-    """The number of threads is read once, when the backend starts. One gives the same bits everywhere."""
-    given = os.environ.get("NPROC")
-    os.environ.setdefault("NPROC", "1")
-    jax.devices()
-    if given is None:
-        del os.environ["NPROC"]
-
-
-def _keep_compiled() -> None:
-    """Compiled programs are kept in the user's cache folder, by processor, since they are made for it."""
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "hanse" / "jax" / _processor()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def _processor() -> str:
-    """A name for what this processor can do."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    able = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
-    return f"{platform.machine()}-{hashlib.sha256(able.encode()).hexdigest()[:12]}"

@@ -1,0 +1,166 @@
+"""What is compiled of a model on JAX: local descent, gradients, Hessian-vector products, measurement."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hanse.core.errors import InvalidInput
+
+__all__ = [
+    "Params",
+    "Program",
+    "Traced",
+    "curve",
+    "descend",
+    "few",
+    "jax_key",
+    "measure",
+    "power_of_two",
+    "slope",
+]
+
+Traced: TypeAlias = Any
+"""An array inside a compiled program."""
+
+Params: TypeAlias = Any
+"""Such arrays by name."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model as compiled programs see it. Equal ones share what was compiled.
+
+    Args:
+      scores: from parameters and features.
+      train: the same with a key, where training differs.
+      losses: (n,) from scores and labels.
+      measures: (n,) further metrics from scores and labels.
+      l2: strength of the regulariser.
+      rows_at_once: examples whose gradient is computed together.
+    """
+
+    scores: Callable[[Params, Traced], Traced]
+    train: Callable[[Params, Traced, Traced], Traced] | None
+    losses: Callable[[Traced, Traced], Traced]
+    measures: tuple[Callable[[Traced, Traced], Traced], ...]
+    l2: float
+    rows_at_once: int
+
+    def padded(self, num_rows: int) -> int:
+        """The size that so many rows are padded to: one that can be taken in equal parts."""
+        if num_rows <= self.rows_at_once:
+            return min(max(8, few(num_rows)), self.rows_at_once)
+        return self.rows_at_once * few(-(-num_rows // self.rows_at_once))
+
+    def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
+        """Σ weight loss; in training, with a key."""
+        trains = None if key is None else self.train
+        scores = self.scores(params, x) if trains is None else trains(params, x, key)
+        losses = self.losses(scores, y)
+        if losses.shape != weights.shape:
+            raise InvalidInput(
+                f"the loss of {len(y)} examples has shape {losses.shape}; return one an example, no mean"
+            )
+        return jnp.vdot(losses, weights)
+
+    def slope(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Params:
+        """The gradient of the mean loss, in several parts where that would take much memory."""
+        gradient = jax.grad(self.mean_loss)
+        num_parts = -(-len(weights) // self.rows_at_once)
+        if num_parts <= 1:
+            slope = gradient(params, x, y, weights, key)
+        else:
+            rows = jax.tree.map(lambda v: v.reshape(num_parts, -1, *v.shape[1:]), (x, y, weights))
+
+            def add(total: Params, part: tuple[Traced, Any]) -> tuple[Params, None]:
+                number, (x, y, weights) = part
+                own = None if key is None else jax.random.fold_in(key, number)
+                return jax.tree.map(jnp.add, total, gradient(params, x, y, weights, own)), None
+
+            zero = jax.tree.map(jnp.zeros_like, params)
+            slope, _ = lax.scan(add, zero, (jnp.arange(num_parts), rows))
+        if not self.l2:
+            return dict(slope)
+        return {name: g + self.l2 * params[name] if g.ndim >= 2 else g for name, g in slope.items()}
+
+
+compiled = partial(jax.jit, static_argnames="program")
+
+
+@compiled
+def descend(
+    program: Program,
+    start: Params,
+    x: Traced,
+    y: Traced,
+    rows: Traced,
+    weights: Traced,
+    num_steps: Traced,
+    lr: Traced,
+    proximal: Traced,
+    offset: Params | None,
+    key: Traced,
+) -> Params:
+    """Local descent. Row s of `rows` and `weights`, (S, B), is step s; padding weighs nothing."""
+
+    def step(number: Traced, params: Params) -> Params:
+        chosen, own = rows[number], None if key is None else jax.random.fold_in(jax_key(key), number)
+        slope = program.slope(params, x[chosen], y[chosen], weights[number], own)
+        if proximal is not None:
+            slope = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), slope, params, start)
+        if offset is not None:
+            slope = jax.tree.map(jnp.add, slope, offset)
+        return jax.tree.map(lambda w, g: w - lr * g, params, slope)
+
+    end = lax.fori_loop(0, num_steps, step, start)
+    return jax.tree.map(jnp.subtract, end, start)
+
+
+@compiled
+def slope(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced) -> Params:
+    """The gradient of the weighted loss; in training, with a key."""
+    return program.slope(params, x, y, weights, None if key is None else jax_key(key))
+
+
+@compiled
+def curve(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, vector: Params) -> Params:
+    """The Hessian times a vector, as the gradient of <gradient, vector>: rules of one's own need no jvp."""
+
+    def along(params: Params) -> Traced:
+        slope = program.slope(params, x, y, weights)
+        return sum(jnp.vdot(slope[name], vector[name]) for name in slope)
+
+    return jax.grad(along)(params)
+
+
+@compiled
+def measure(program: Program, params: Params, x: Traced, y: Traced, weights: Traced) -> list[Traced]:
+    """The weighted sums of the losses and of the other metrics."""
+    scores = program.scores(params, x)
+    per_example = [program.losses(scores, y), *(measure(scores, y) for measure in program.measures)]
+    return [jnp.vdot(values, weights) for values in per_example]
+
+
+def jax_key(data: Traced) -> Traced:
+    """A key of JAX from two words."""
+    return jax.random.wrap_key_data(data, impl="threefry2x32")
+
+
+def power_of_two(size: int) -> int:
+    """The next power of two, at least 8: what is compiled for few serves for fewer."""
+    return 1 << max(3, (size - 1).bit_length())
+
+
+def few(size: int) -> int:
+    """A size of which there are few: four in each doubling.
+
+    >>> [few(size) for size in (1, 7, 9, 16, 17, 600)]
+    [1, 7, 10, 16, 20, 640]
+    """
+    unit = max(1, (1 << (size - 1).bit_length()) // 8)
+    return -(-size // unit) * unit
