@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import hanse
-from hanse.algorithms import fed_avg, fed_buff, scaffold
+from hanse.algorithms import fed_avg, fed_buff, gossip, scaffold
 from hanse.apps import running
 from hanse.apps.environment import environment
 from hanse.core.learner import Examples
@@ -290,3 +290,8 @@ def test_regression_needs_no_classes() -> None:
     )
     assert result.best is not None
     assert result.best.metrics["loss"] < 0.1 * result.records[0].metrics["loss"]
+
+
+def test_a_peers_program_is_not_led_by_a_server() -> None:
+    with pytest.raises(hanse.InvalidInput, match="drive_together"):
+        hanse.run(algorithm=gossip(me=0, weights=((0, 1.0),)), rounds=1)

@@ -110,6 +110,12 @@ def prepared(experiment: Experiment) -> Prepared:
     Raises: InvalidInput: if data, model and the rest don't fit each other.
       CompositionError: if transforms and reducers can't stand together.
     """
+    whose, name = experiment.algorithm.performed_by, type(experiment.algorithm).__name__
+    if whose != "server":
+        raise InvalidInput(
+            f"{name} is a program that each {whose} performs for itself; lead them together in Python, with "
+            "hanse.simulation.drive_together, or name another algorithm"
+        )
     keys = Keys.from_seed(experiment.seed)
     population = shared_out(experiment)
     population, encoder = _encoded(experiment, population, keys)
