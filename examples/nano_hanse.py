@@ -25,7 +25,7 @@ from hanse.learners import softmax
 from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Simulation
 from hanse.transforms import clip, quantize
 
-# What ONE client computes: shared tensors and its own data in, named parts out, memory kept. ---------------
+# What ONE client computes: shared tensors and its own data in, named parts out, memory kept. ------------
 
 
 @value
@@ -41,7 +41,7 @@ class train_and_count(Work[Learner, Examples]):
         return {"update": Part(update, weight=float(len(data)))}, {"asked": memory.get("asked", 0) + 1}
 
 
-# The paper's pseudo-code: a generator that does no I/O. It yields commands and receives events. ---------------
+# The paper's pseudo-code: a generator that does no I/O. It yields commands and receives events. ------------
 
 
 @value
@@ -74,7 +74,7 @@ class fed_avg_m(Algorithm[WithMomentum]):
         return WithMomentum(tree_map(lambda w, v: w + v, state.params, velocity), velocity)
 
 
-# Who holds what, and the run. ---------------
+# Who holds what, and the run. ------------
 
 KEYS = Keys.from_seed(7)
 DATA = partitioned(digits().load(), dirichlet(30, alpha=0.5), KEYS.public.fold("partition"))
