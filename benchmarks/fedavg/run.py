@@ -143,6 +143,8 @@ def table() -> str:
         "",
         "Made by `python benchmarks/fedavg/run.py --table` from the results beside it; `run.py` says what",
         "was run. Rounds are the first whose test accuracy reaches the target, one for each seed (0, 1, 2).",
+        "Seconds include measuring on the 10,000 test images; one thread, on a machine that was busy with",
+        "other things.",
         "",
         "| | target | lr | E | rounds | to be met | published | seconds a round | engine | date |",
         "|---|---|---|---|---|---|---|---|---|---|",
