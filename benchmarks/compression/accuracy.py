@@ -69,13 +69,26 @@ PLAIN_LR = {"iid": 0.1, "shards": 0.05}
 
 
 def run(
-    learner: Learner, population: FederatedData, uplink: tuple[Any, ...], lr: float, rounds: int, seed: int
+    learner: Learner,
+    population: FederatedData,
+    uplink: tuple[Any, ...],
+    lr: float,
+    rounds: int,
+    seed: int,
+    evaluate_every: int = 1,
 ) -> list[Record]:
     """The records of one run, from round 0."""
     keys = Keys.from_seed(seed)
     algorithm = fed_avg(lr=lr, fraction=0.1, epochs=1, batch_size=10, uplink=uplink)
     start = Progress(0, algorithm.init(learner.init(keys.public.fold("init")), keys.public))
-    program = training(algorithm, start, keys.public, rounds=rounds, evaluate=evaluation(learner))
+    program = training(
+        algorithm,
+        start,
+        keys.public,
+        rounds=rounds,
+        evaluate=evaluation(learner),
+        evaluate_every=evaluate_every,
+    )
     records: list[Record] = []
     runtime = Simulation(Clients(learner, population, keys), population.num_clients, keys)
     drive(program, runtime, watch=records.append)
