@@ -316,6 +316,28 @@ def test_an_oversized_message_is_refused_unread(desk, values):
         desk.receive(ticket, data)
 
 
+def test_a_bound_that_is_known_where_the_size_is_not_is_kept(desk):
+    table = Spec({"n": TensorSpec(("nodes",), "uint8")}, kind="table", max_bytes=1000)
+    (ticket,) = desk.dispatch(asking(1, u=Channel(table, into=sum_()))).tickets
+    assert desk.receive(ticket, pack(answer(ticket, {"n": np.ones(1000, np.uint8)})))
+    with pytest.raises(MessageError, match=r"a message of \d+ bytes, at most \d+ are due"):
+        desk.receive(ticket, pack(answer(ticket, {"n": np.ones(100_000, np.uint8)})))
+
+
+def test_what_is_no_value_of_a_tensor_is_bounded_however_large_the_model(desk):
+    model = {"w": np.zeros(10**6)}
+    (ticket,) = desk.dispatch(asking(1, u=Channel(Spec.of(model)))).tickets
+    data = pack(((),) * 50_000)  # in JSON, an empty list takes 3 bytes, and in memory many times that
+    with pytest.raises(MessageError, match=r"a header of \d+ bytes; at most \d+ are due"):
+        desk.receive(ticket, data)
+
+
+def test_of_a_strangers_classes_only_those_of_a_message_are_built(desk):
+    (ticket,) = desk.dispatch(asking(1)).tickets
+    with pytest.raises(MessageError, match="a key, which has no place here"):
+        desk.receive(ticket, pack(Message(ticket, {"u": KEY})))
+
+
 def test_a_model_of_many_small_tensors_fits(desk):
     layers = {f"backbone.layer{i}.block.bn.running_mean": np.zeros(64, np.float32) for i in range(600)}
     (ticket,) = desk.dispatch(asking(1, u=Channel(Spec.of(layers)))).tickets

@@ -108,6 +108,9 @@ def test_words_are_bound_anew_by_each_message():
 
 def test_the_size_is_unknown_where_a_dimension_is_a_word():
     assert TABLE.num_bytes is None
+    assert TABLE.limit_bytes is None
+    assert TABLE.like(max_bytes=100).limit_bytes == 100
+    assert Spec.of({"w": np.zeros(3)}, max_bytes=100).limit_bytes == 24
     assert TABLE.tensors["counts"].num_values is None
     assert TensorSpec((2, 3), "int8").num_values == 6
     assert TensorSpec((), "int8").num_values == 1

@@ -278,6 +278,56 @@ def test_a_value_of_another_class_than_expected_is_refused():
         unpack(pack(positive_ratio(1)), leaf_pair)
 
 
+# -- strangers ------------------------------------------------------------------------------------
+
+
+def _packed(skeleton: str) -> bytes:
+    head = json.dumps({"__metadata__": {"hanse": skeleton}}).encode()
+    return len(head).to_bytes(8, "little") + head
+
+
+def test_only_what_is_due_is_built():
+    built = []
+
+    @value(name="costly_to_build")
+    class costly:
+        size: int
+
+        def __post_init__(self) -> None:
+            built.append(self.size)
+
+    data = pack({"a": (costly(3),)})
+    assert unpack(data, only=(costly,)) == {"a": (costly(3),)}
+    built.clear()
+    with pytest.raises(MessageError, match="a costly_to_build, which has no place here"):
+        unpack(data, only=(leaf_pair,))
+    assert built == []
+
+
+def test_a_header_is_bounded_where_a_bound_is_given():
+    data = pack({"w": np.ones(1000)})
+    head = int.from_bytes(data[:8], "little")
+    assert same(unpack(data, max_head_bytes=head), {"w": np.ones(1000)})
+    with pytest.raises(MessageError, match=f"a header of {head} bytes; at most {head - 1} are due"):
+        unpack(data, max_head_bytes=head - 1)
+
+
+def test_keys_made_to_collide_are_refused():
+    """Each of them would be compared with all before it: 40,000 would take minutes."""
+    equal = 2**61 - 1  # all its multiples have one hash
+    items = ",".join(f"[{number * equal},1]" for number in range(40_000))
+    with pytest.raises(MessageError, match="keys of one hash"):
+        unpack(_packed(f'{{"$":"map","items":[{items}]}}'))
+    few = {number * equal: number for number in range(8)}
+    assert unpack(pack(few)) == few
+
+
+def test_a_long_unknown_kind_is_not_repeated():
+    with pytest.raises(MessageError) as caught:
+        unpack(_packed(json.dumps({"$": "kind" * 100_000})))
+    assert len(str(caught.value)) < 20_000
+
+
 # -- digests --------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,9 @@ def test_what_does_not_unpack_to_exactly_the_spec_is_refused(data):
 def test_a_message_longer_than_any_packing_is_refused_unread():
     with pytest.raises(MessageError, match="never take so many"):
         opened({"w": np.zeros(4, np.float32)}, np.zeros(1000, np.uint8))
+    stage = deflate()(Spec.of({"w": np.zeros(1000, np.float32)}))
+    assert stage.out.num_bytes is None
+    assert 4000 < stage.out.limit_bytes < 4100
 
 
 def test_what_it_unpacks_is_checked():

@@ -197,7 +197,9 @@ class Coordinator:
         limit = limit_bytes(payload.chains)
         if limit is not None and len(data) > limit:
             raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
-        message: Message = unpack(data, Message)
+        message: Message = unpack(
+            data, Message, only=(Message, Part), max_head_bytes=overhead_bytes(payload.chains)
+        )
         if type(message.ticket) is not int or message.ticket != ticket:
             raise MessageError(f"a message for ticket {message.ticket} under ticket {ticket}")
         parts: Any = message.parts  # nothing has checked the types of its fields
@@ -383,12 +385,17 @@ def _slot(part: str, chain: Chain) -> str:
     return f"{part} {chain.transforms}"
 
 
+def overhead_bytes(chains: Mapping[str, Chain]) -> int:
+    """The most that a message through these chains may weigh beyond its values."""
+    names = [len(name.encode()) for chain in chains.values() for name in chain.out.tensors]
+    return MESSAGE_OVERHEAD_BYTES + 10 * sum(names) + TENSOR_OVERHEAD_BYTES * len(names)
+
+
 def limit_bytes(chains: Mapping[str, Chain]) -> int | None:
     """The most that a message through these chains may weigh; None where its dimensions are its own."""
-    limit = MESSAGE_OVERHEAD_BYTES
+    limit = overhead_bytes(chains)
     for chain in chains.values():
-        if chain.out.num_bytes is None:
+        if chain.out.limit_bytes is None:
             return None
-        names = [len(name.encode()) for name in chain.out.tensors]
-        limit += chain.out.num_bytes + 10 * sum(names) + TENSOR_OVERHEAD_BYTES * len(names)
+        limit += chain.out.limit_bytes
     return limit

@@ -49,6 +49,7 @@ class Spec:
         adding two messages makes sense. False e.g. where each client draws its own mask.
       l2_bound: an upper bound of the Euclidean norm over all tensors together, if one holds.
       sealed: noise was calibrated to these values: nothing after it may change them.
+      max_bytes: of the values, where dimensions are words and a bound is known all the same.
 
     >>> Spec.of({"w": np.zeros((2, 3), np.float32)}).tensors["w"]
     TensorSpec(shape=(2, 3), dtype='float32')
@@ -59,6 +60,7 @@ class Spec:
     summable: bool = True
     l2_bound: float | None = None
     sealed: bool = False
+    max_bytes: int | None = None
 
     @classmethod
     def of(cls, tensors: Tensors, **changes: Any) -> "Spec":
@@ -81,6 +83,12 @@ class Spec:
                 return None
             total += tensor.num_values * np.dtype(tensor.dtype).itemsize
         return total
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """The most bytes that the values may take, or None where nothing bounds them."""
+        exact = self.num_bytes
+        return self.max_bytes if exact is None else exact
 
     def check(self, tensors: Tensors) -> None:
         """Raises: MessageError: if the tensors are not of this spec, or not finite."""

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 import numpy as np
@@ -29,6 +29,7 @@ T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
 _MAX_DEPTH = 64
+_MAX_EQUAL_HASHES = 8
 _INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _SENDABLE = frozenset(("bool", *_INTEGERS, "float16", "float32", "float64", "complex64"))
 
@@ -147,12 +148,18 @@ def _join(path: str, step: str) -> str:
     return f"{path}/{step}" if path else step
 
 
-def restore(skeleton: str, tensors: Mapping[str, Array]) -> Any:
-    """The value that `flatten` took apart. Raises: MessageError: if the two don't fit."""
+def restore(skeleton: str, tensors: Mapping[str, Array], only: Container[type] | None = None) -> Any:
+    """The value that `flatten` took apart.
+
+    Args:
+      only: the marked classes that may be built; None: all.
+
+    Raises: MessageError: if skeleton and tensors don't fit.
+    """
     try:
         tree = json.loads(skeleton)
         used: set[str] = set()
-        obj = _restore(tree, tensors, used, 0)
+        obj = _restore(tree, tensors, used, only, 0)
     except MessageError:
         raise
     except Exception as error:  # a class that is given fields of wrong types may raise anything
@@ -162,16 +169,18 @@ def restore(skeleton: str, tensors: Mapping[str, Array]) -> Any:
     return obj
 
 
-def _restore(node: Any, tensors: Mapping[str, Array], used: set[str], depth: int) -> Any:
+def _restore(
+    node: Any, tensors: Mapping[str, Array], used: set[str], only: Container[type] | None, depth: int
+) -> Any:
     if depth > _MAX_DEPTH:
         raise MessageError(f"a value nested deeper than {_MAX_DEPTH}")
     if isinstance(node, list):
-        return tuple(_restore(item, tensors, used, depth + 1) for item in node)
+        return tuple(_restore(item, tensors, used, only, depth + 1) for item in node)
     if not isinstance(node, dict):
         return node
     tag = node.pop("$", None)
     if tag is None:
-        return {key: _restore(item, tensors, used, depth + 1) for key, item in node.items()}
+        return {key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()}
     if tag == "tensor":
         used.add(node["at"])
         return tensors[node["at"]]
@@ -180,11 +189,21 @@ def _restore(node: Any, tensors: Mapping[str, Array], used: set[str], depth: int
     if tag == "bytes":
         return bytes.fromhex(node["hex"])
     if tag == "map":
-        return dict(_restore(node["items"], tensors, used, depth + 1))
+        return _mapping(_restore(node["items"], tensors, used, only, depth + 1))
     cls = _CLASSES.get(tag)
     if cls is None:
-        raise MessageError(f"unknown kind of value {tag!r}: {nearest(str(tag), _CLASSES)}")
-    return cls(**{key: _restore(item, tensors, used, depth + 1) for key, item in node.items()})
+        raise MessageError(f"unknown kind of value {str(tag)[:100]!r}: {nearest(str(tag)[:100], _CLASSES)}")
+    if only is not None and cls not in only:
+        raise MessageError(f"a {tag}, which has no place here")
+    return cls(**{key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()})
+
+
+def _mapping(items: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
+    """Raises: MessageError: if keys were made to collide, which would take quadratic time."""
+    hashes = sorted(hash(key) for key, _ in items)
+    if any(one == other for one, other in zip(hashes, hashes[_MAX_EQUAL_HASHES:], strict=False)):
+        raise MessageError(f"more than {_MAX_EQUAL_HASHES} keys of one hash")
+    return dict(items)
 
 
 def pack(obj: Any) -> bytes:
@@ -193,8 +212,18 @@ def pack(obj: Any) -> bytes:
     return safetensors.numpy.save(tensors, {"hanse": skeleton})
 
 
-def unpack(data: bytes, expect: type[T] | None = None) -> Any:
+def unpack(
+    data: bytes,
+    expect: type[T] | None = None,
+    *,
+    only: Container[type] | None = None,
+    max_head_bytes: int | None = None,
+) -> Any:
     """The value in `data`, which the caller has bounded in size. Tensors are views that can't be written.
+
+    Args:
+      only: the marked classes that may be built, where a stranger packed it; None: all.
+      max_head_bytes: of all that is not a tensor's values, because JSON takes many times its size in memory.
 
     Raises: MessageError: if the bytes are not a packed value, or not of the class `expect`.
     """
@@ -202,12 +231,14 @@ def unpack(data: bytes, expect: type[T] | None = None) -> Any:
         head = int.from_bytes(data[:8], "little")
         if len(data) < 8 or head > len(data) - 8:
             raise MessageError(f"a header of {head} bytes in a message of {len(data)}")
+        if max_head_bytes is not None and head > max_head_bytes:
+            raise MessageError(f"a header of {head} bytes; at most {max_head_bytes} are due")
         metadata = json.loads(data[8 : 8 + head])["__metadata__"]
         skeleton = metadata["hanse"]
         tensors = dict(_tensors(data))
     except (ValueError, TypeError, KeyError, RecursionError, safetensors.SafetensorError) as error:
         raise MessageError(f"not a packed value: {error!r}") from error
-    obj = restore(skeleton, tensors)
+    obj = restore(skeleton, tensors, only)
     if expect is not None and not isinstance(obj, expect):
         raise MessageError(f"a {type(obj).__name__} where a {expect.__name__} is due")
     return obj

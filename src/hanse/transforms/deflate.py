@@ -63,7 +63,7 @@ class deflate(Transform):
             return replace(part, values=values)
 
         packed = {"packed": TensorSpec(("packed bytes",), "uint8")}
-        out = Spec(packed, kind="coded", summable=False, sealed=spec.sealed)
+        out = Spec(packed, kind="coded", summable=False, sealed=spec.sealed, max_bytes=largest)
         return Stage(out, encode=encode, open=open, lossless=True)
 
 
