@@ -41,6 +41,10 @@ def stays(text: str = GOOD, **options: Any) -> csv:
 # What is read
 
 
+def test_lines_without_cells_may_come_before_the_names(folder: Path) -> None:
+    assert len(stays("\n  \n" + GOOD).load().train) == len(stays().load().train)
+
+
 def test_a_table_has_columns_of_numbers_and_of_words(folder: Path) -> None:
     data = stays().load()
     x = data.train.x

@@ -5,15 +5,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hanse.apps.environment import environment
-from hanse.apps.experiment import Experiment
-from hanse.apps.prepared import prepared
+from hanse.apps.experiment import IN_PYTHON, Experiment
+from hanse.apps.opening import Wanted, opened
+from hanse.apps.prepared import Prepared, prepared
 from hanse.apps.reading import read
 from hanse.apps.result import Result
+from hanse.apps.settings import build
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
+from hanse.data import Dataset
 from hanse.network.server import Job
 from hanse.network.wire import Plan
 
@@ -36,13 +37,7 @@ class Parties:
                 "the data have no test set that the server could hold; write evaluate_every = 0"
             )
         return Job(
-            plan=Plan(
-                "",
-                json.dumps(settings, sort_keys=True),
-                experiment.model,
-                tuple(people.feature_shape),
-                people.num_classes,
-            ),
+            plan=plan_of(ready),
             begin=ready.begin,
             program=ready.program,
             learner=ready.learner,
@@ -56,43 +51,38 @@ class Parties:
         )
 
     def data(self, what: str, number: int) -> Callable[[Plan], Examples]:
-        """Opens a client's own data: an .npz with arrays x and y, or its `share` of the settings' data."""
+        """Opens a client's own data: a file like those of the plan, or its `share` of the settings' data."""
         if what == SHARE:
             return lambda plan: _share(plan, number)
-        path = Path(what)
-        if path.suffix != ".npz":
-            raise InvalidInput(
-                f"--data {what}: write the path of an .npz file with arrays x and y, or {SHARE!r}"
-            )
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError) as error:
-            raise InvalidInput(f"--data {what} can't be read: {error}") from None
-        if found.keys() < {"x", "y"}:
-            raise InvalidInput(f"--data {what} holds {', '.join(found) or 'nothing'}; arrays x and y are due")
-        return lambda plan: _suited(Examples(found["x"], found["y"]), plan, what)
+        if not Path(what).exists():
+            raise InvalidInput(f"--data {what}: there is no such file; write a path, or {SHARE!r}")
+        return lambda plan: opened(what, wanted_of(plan))
 
     def bind(self, plan: Plan) -> Any:
         """The learner of a plan."""
         return plan.model.bind(plan.feature_shape, plan.num_classes)
 
 
+def plan_of(ready: Prepared) -> Plan:
+    """What clients are told of a run, but for its name."""
+    people = ready.population
+    return Plan(
+        "",
+        json.dumps(ready.experiment.settings(), sort_keys=True),
+        ready.experiment.model,
+        tuple(people.feature_shape),
+        people.num_classes,
+        tuple(people.classes),
+        ready.encoder,
+    )
+
+
+def wanted_of(plan: Plan) -> Wanted:
+    """What the examples of a plan look like. Raises: WrongSetting: if its data can't be told here."""
+    said = json.loads(plan.settings)["data"]
+    data = None if said.get(IN_PYTHON) else build(Dataset, said, "data")
+    return Wanted(data, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
+
+
 def _share(plan: Plan, number: int) -> Examples:
     return prepared(Experiment.from_settings(json.loads(plan.settings))).population.client(number)
-
-
-def _suited(examples: Examples, plan: Plan, what: str) -> Examples:
-    if tuple(examples.x.shape[1:]) != plan.feature_shape:
-        shape = tuple(examples.x.shape[1:])
-        raise InvalidInput(f"{what}: rows of x have shape {shape}; run {plan.run} wants {plan.feature_shape}")
-    if plan.num_classes is not None:
-        wrong = examples.y.dtype.kind not in "iu" or not np.all(
-            (examples.y >= 0) & (examples.y < plan.num_classes)
-        )
-        if wrong:
-            raise InvalidInput(
-                f"{what}: y is {examples.y.dtype}; run {plan.run} wants whole numbers "
-                f"from 0 to {plan.num_classes - 1}"
-            )
-    return examples

@@ -158,7 +158,7 @@ class _Lines:
 
     def __init__(self, text: TextIOWrapper, comment: str | None) -> None:
         self._text, self._comment = text, comment
-        self.number = 0
+        self.number, self._again = 0, ""
         self.first = next((line for line in self if line.strip()), "")
         self._again = self.first
 

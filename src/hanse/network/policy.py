@@ -3,7 +3,7 @@
 import json
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class Approvals:
 
 def plan_digest(plan: Plan) -> str:
     """What is approved: all of a plan but the run's name."""
-    return digest((plan.settings, plan.model, plan.feature_shape, plan.num_classes))
+    return digest(replace(plan, run=""))
 
 
 def _difference(before: Any, after: Any) -> Iterable[str]:

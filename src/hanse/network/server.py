@@ -241,9 +241,7 @@ class Server:
         """Begins a run, or goes on with one; its name."""
         if run is None:
             run = self.runs.begin(job.said, job.environment or {})
-        plan = Plan(
-            run, *(getattr(job.plan, f) for f in ("settings", "model", "feature_shape", "num_classes"))
-        )
+        plan = replace(job.plan, run=run)
         self._hold_s = min(self._hold_s, job.patience.silent_s / 2)  # who waits for work is not silent
         led = self._led[run] = _Run(self, run, replace(job, plan=plan))
         led.start()

@@ -46,6 +46,8 @@ class Plan:
       settings: of the experiment, in JSON.
       model: the value that binds to examples.
       feature_shape, num_classes: of the examples.
+      classes: what the classes are called, if they have names.
+      encoder: what makes such examples of a table's columns; None: they are numbers already.
     """
 
     run: str
@@ -53,6 +55,8 @@ class Plan:
     model: Any
     feature_shape: tuple[int, ...]
     num_classes: int | None
+    classes: tuple[str, ...] = ()
+    encoder: Any = None
 
 
 class _Model(BaseModel):

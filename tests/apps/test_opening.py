@@ -1,0 +1,107 @@
+"""A party's own file is read as the run's data are, or refused in words that say what is due."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hanse.apps.experiment import Experiment
+from hanse.apps.opening import Wanted, opened
+from hanse.apps.prepared import prepared
+from hanse.core.errors import InvalidInput
+from hanse.data import by_key, csv, digits, iid
+from hanse.learners import least_squares, softmax
+
+ROWS = [
+    ("31", "cook", "yes", "north"), ("", "nurse", "no", "north"), ("52", "cook", "no", "south"),
+    ("44", "?", "yes", "south"), ("29", "nurse", "yes", "north"), ("61", "cook", "no", "south"),
+]  # fmt: skip
+
+
+def written(path: Path, names: str, rows: Any) -> str:
+    path.write_text("\n".join([names, *(",".join(row) for row in rows)]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Any:
+    path = written(tmp_path / "all.csv", "age,job,ill,site", ROWS)
+    data = csv(path, label="ill", key="site", test_fraction=0.0)
+    return prepared(Experiment(data=data, partition=by_key(), model=softmax(), evaluate_every=0))
+
+
+def wanted(ready: Any) -> Wanted:
+    people = ready.population
+    return Wanted(
+        ready.experiment.data, people.feature_shape, people.num_classes, people.classes, ready.encoder
+    )
+
+
+def test_a_partys_rows_are_those_that_the_simulation_gives_it(ready: Any, tmp_path: Path) -> None:
+    mine = [(job, ill, "x", age) for age, job, ill, site in ROWS if site == "south"]
+    own = opened(written(tmp_path / "own.csv", "job,ill,ward,age", mine), wanted(ready))
+    there = ready.population.client(list(ready.population.names).index("south"))
+    assert np.array_equal(own.x, there.x)
+    assert np.array_equal(own.y, there.y)
+
+
+def test_one_label_alone_keeps_its_number_and_no_column_changes_its_kind(ready: Any, tmp_path: Path) -> None:
+    own = opened(written(tmp_path / "own.csv", "age,job,ill", [("", "7", "yes")]), wanted(ready))
+    assert own.y.tolist() == [1]
+    assert own.x.shape == (1, *ready.population.feature_shape)
+
+
+def test_parquet_stands_in_for_csv(ready: Any, tmp_path: Path) -> None:
+    arrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    age, job, ill, _ = zip(*ROWS, strict=True)
+    numbers = [float(a) if a else None for a in age]
+    words = [None if j == "?" else j for j in job]
+    files.write_table(arrow.table({"age": numbers, "job": words, "ill": ill}), tmp_path / "own.parquet")
+    as_csv = opened(written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS]), wanted(ready))
+    as_parquet = opened(str(tmp_path / "own.parquet"), wanted(ready))
+    assert np.array_equal(as_csv.x, as_parquet.x)
+    assert np.array_equal(as_csv.y, as_parquet.y)
+
+
+def test_targets_stay_numbers(tmp_path: Path) -> None:
+    path = written(tmp_path / "all.csv", "age,days", [(str(30 + i), str(i / 2)) for i in range(8)])
+    data = csv(path, target="days", test_fraction=0.0)
+    ready = prepared(Experiment(data=data, model=least_squares(), evaluate_every=0, partition=iid(2)))
+    own = opened(path, wanted(ready))
+    assert own.y.tolist() == [i / 2 for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "why"),
+    [
+        ("age,ill", [("3", "yes")], "has no column 'job'; the run wants ill, age, job"),
+        ("age,job", [("3", "cook")], "has no column 'ill'"),
+        ("age,job,ill", [("3", "cook", "perhaps")], "'perhaps'"),
+        ("age,job,ill", [("old", "cook", "yes")], "'old'"),
+        ("age,job,ill", [], "no rows"),
+    ],
+)
+def test_what_does_not_suit_is_named(ready: Any, tmp_path: Path, names: str, rows: Any, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        opened(written(tmp_path / "own.csv", names, rows), wanted(ready))
+
+
+def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
+    digit = Wanted(digits(), (8, 8), 10)
+    path = str(tmp_path / "own.npz")
+    for x, y, why in (
+        (np.zeros((3, 64)), np.zeros(3, int), "shape"),
+        (np.zeros((3, 8, 8)), np.full(3, 10), "0 to 9"),
+        (np.zeros((3, 8, 8)), np.zeros(2, int), "3 rows of x and 2 of y"),
+    ):
+        np.savez(path, x=x, y=y)
+        with pytest.raises(InvalidInput, match=why):
+            opened(path, digit)
+    np.savez(path, x=np.zeros((3, 8, 8)), y=np.arange(3))
+    assert len(opened(path, digit)) == 3
+    with pytest.raises(InvalidInput, match=r"no table of columns; give an \.npz"):
+        opened(written(tmp_path / "own.csv", "age", [("3",)]), digit)
+    with pytest.raises(InvalidInput, match="not described by a file"):
+        opened(str(tmp_path / "own.csv"), replace(digit, data=None))
