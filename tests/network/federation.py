@@ -12,7 +12,7 @@ from typing import Any
 from hanse.algorithms import evaluation, fed_avg, scaffold
 from hanse.core.algorithm import Algorithm, Progress, training
 from hanse.core.keys import Keys
-from hanse.core.runtime import InMemory, Record, drive
+from hanse.core.runtime import InMemory, Record, Watch, drive
 from hanse.core.values import digest
 from hanse.data import digits, iid, partitioned
 from hanse.learners import softmax
@@ -28,6 +28,8 @@ from hanse.transforms import quantize, random_mask
 
 KEYS = Keys.from_seed(7)
 NUM_CLIENTS = 5
+SOFTMAX = softmax()
+SHAPE = (64,)
 FED_AVG = fed_avg(lr=0.5, fraction=1.0, batch_size=50)
 CASES: dict[str, Algorithm[Any]] = {
     "fed_avg": FED_AVG,
@@ -40,38 +42,48 @@ def population() -> Any:
     return partitioned(digits().load(), iid(NUM_CLIENTS), KEYS.public.fold("partition"))
 
 
+def bound(model: Any) -> Any:
+    return model.bind(SHAPE, 10)
+
+
 def learner(plan: Plan | None = None) -> Any:
-    model = softmax() if plan is None else plan.model
-    shape, classes = ((8, 8), 10) if plan is None else (plan.feature_shape, plan.num_classes)
-    return model.bind(shape, classes)
+    return bound(SOFTMAX) if plan is None else plan.model.bind(plan.feature_shape, plan.num_classes)
 
 
-def begin(algorithm: Algorithm[Any]) -> Progress[Any]:
-    return Progress(0, algorithm.init(learner().init(KEYS.public), KEYS.public))
+def begin(algorithm: Algorithm[Any], model: Any = SOFTMAX) -> Progress[Any]:
+    return Progress(0, algorithm.init(bound(model).init(KEYS.public), KEYS.public))
 
 
-def program(algorithm: Algorithm[Any], rounds: int, progress: Progress[Any]) -> Any:
-    return training(algorithm, progress, KEYS.public, rounds=rounds, evaluate=evaluation(learner()))
+def program(algorithm: Algorithm[Any], rounds: int, progress: Progress[Any], model: Any = SOFTMAX) -> Any:
+    return training(algorithm, progress, KEYS.public, rounds=rounds, evaluate=evaluation(bound(model)))
 
 
-def simulated(algorithm: Algorithm[Any], rounds: int, devices: Devices = ideal()) -> str:
+def simulated(
+    algorithm: Algorithm[Any],
+    rounds: int,
+    devices: Devices = ideal(),
+    *,
+    model: Any = SOFTMAX,
+    watch: Watch | None = None,
+) -> str:
     """The digest of the parameters that the simulation ends with."""
     store = InMemory()
-    clients = Clients(learner(), population(), KEYS, store.memory)
+    clients = Clients(bound(model), population(), KEYS, store.memory)
     runtime = Simulation(clients, NUM_CLIENTS, KEYS, devices)
-    return digest(dict(drive(program(algorithm, rounds, begin(algorithm)), runtime, store).state.params))
+    led = program(algorithm, rounds, begin(algorithm, model), model)
+    return digest(dict(drive(led, runtime, store, watch).state.params))
 
 
-def job(algorithm: Algorithm[Any], rounds: int, **options: Any) -> Job:
+def job(algorithm: Algorithm[Any], rounds: int, *, model: Any = SOFTMAX, **options: Any) -> Job:
     people = population()
-    plan = Plan("", json.dumps({"algorithm": str(algorithm), "rounds": rounds}), softmax(), (8, 8), 10)
+    plan = Plan("", json.dumps({"algorithm": str(algorithm), "rounds": rounds}), model, SHAPE, 10)
     given: dict[str, Any] = {"num_clients": NUM_CLIENTS, "patience": Patience(silent_s=20.0)}
     return Job(
         plan=plan,
-        begin=lambda: begin(algorithm),
-        program=lambda progress: program(algorithm, rounds, progress),
+        begin=lambda: begin(algorithm, model),
+        program=lambda progress: program(algorithm, rounds, progress, model),
         secret=KEYS.secret.fold("server"),
-        learner=learner(),
+        learner=bound(model),
         role=people.role,
         **{**given, **options},
     )
