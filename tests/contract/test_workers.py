@@ -22,14 +22,12 @@ def test_same_bits(case: Case, workers: Workers) -> None:
     workers._clients = make(
         lambda party: {}
     )  # one pool serves all cases, with clients and tickets of their own
-    workers._started.clear()
     runtime = Simulation(workers, Few().num_clients, KEYS, case.devices)
     ended = drive(program(case.algorithm, case.rounds), runtime)
     assert digest(ended.state) == digest(simulate(case.algorithm, case.rounds, case.devices))
 
 
 def test_an_error_in_a_worker_says_whose_it_was(workers: Workers) -> None:
-    workers._started.clear()
     runtime = Simulation(workers, Few().num_clients + 1, KEYS)
     with pytest.raises(IndexError) as raised:
         drive(program(CASES["fed_avg"].algorithm, 30), runtime)

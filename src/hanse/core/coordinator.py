@@ -5,7 +5,7 @@ is decided here, so it means the same in all of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.core.chain import Chain
@@ -28,7 +28,7 @@ from hanse.core.reducers import TreeFold
 from hanse.core.values import fields, pack, unpack, value
 from hanse.core.work import Part, PartyId, Total
 
-__all__ = ["Coordinator", "Desk", "Sent", "Ticket", "limit_bytes"]
+__all__ = ["Admitted", "Block", "Coordinator", "Desk", "Sent", "Ticket", "admitted", "limit_bytes"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """What a message may weigh beyond its values: names, shapes and the ticket."""
@@ -137,7 +137,7 @@ class Coordinator:
             self._tickets[ticket] = Ticket(task, number)
             self._last[party] = ticket
             if self._counts(party):
-                self._use(bytes_down=len(self._pack(number)) + len(pack(task)))
+                self._use(bytes_down=len(self._pack(number)) + task.num_bytes)
         self._next = number + max(1, len(tickets))
         return Dispatched(tickets)
 
@@ -200,50 +200,22 @@ class Coordinator:
         message: Message = unpack(
             data, Message, only=(Message, Part), max_head_bytes=overhead_bytes(payload.chains)
         )
-        if type(message.ticket) is not int or message.ticket != ticket:
-            raise MessageError(f"a message for ticket {message.ticket} under ticket {ticket}")
-        parts: Any = message.parts  # nothing has checked the types of its fields
-        if not isinstance(parts, Mapping) or parts.keys() != payload.chains.keys():
-            raise MessageError(f"the parts {parts!s:.200}; {sorted(payload.chains)} are due")
-        for name, part in parts.items():
-            self._check(name, part, payload, self._tickets[ticket].task.key)
-        return message
-
-    def _check(self, name: str, part: Any, payload: Payload, key: Key) -> None:
-        channel = payload.uplink[name]
-        if channel.into.hides != (part is None):
-            raise MessageError(
-                f"part {name!r} is {'open' if part else 'missing'}; {channel.into} says otherwise"
-            )
-        if part is None:
-            return
-        if not isinstance(part, Part) or not isinstance(part.values, Mapping):
-            raise MessageError(f"part {name!r} is a {type(part).__name__}")
-        weight = part.weight
-        if type(weight) not in (float, int) or not 0 <= weight <= channel.max_weight:
-            raise MessageError(f"part {name!r} has weight {weight}; 0 to {channel.max_weight:g} is allowed")
-        chain = payload.chains[name]
-        try:
-            chain.out.check(part.values)
-            if chain.opens is not None:  # what can't be opened must not reach the fold
-                chain.folded.check(chain.open(payload.plans[name], part, key.fold(name)).values)
-        except MessageError as error:
-            raise MessageError(f"part {name!r}: {error}") from None
+        return admitted(message, self._tickets[ticket].task, payload)
 
     # -- the fold ------------------------------------------------------------------------------
 
     def fold(
         self,
         command: Collect,
-        arrived: Iterable[tuple[int, Message]],
+        arrived: Iterable["tuple[int, Message] | Block"],
         dropped: Mapping[int, str],
     ) -> Collected:
         """Closes a Collect.
 
         Args:
           command: as the program yielded it.
-          arrived: checked messages by ticket, in the order of `open_tickets(command)`; may be lazy,
-            and may add to `dropped` while it is read.
+          arrived: checked messages by ticket, or blocks of them where the command is `in_blocks`, in the
+            order of `open_tickets(command)`; may be lazy, and may add to `dropped` while it is read.
           dropped: the other tickets to close, and why.
         """
         asked = self.open_tickets(command)
@@ -251,16 +223,27 @@ class Coordinator:
         folds: dict[str, TreeFold[Any]] = {}
         counted: list[int] = []
         orphans: dict[int, str] = {}
-        for ticket, message in arrived:
+        for item in arrived:
+            if isinstance(item, Block):
+                self._use(
+                    bytes_up=sum(n for ticket, n in item.sizes if self._counts(self.task(ticket).party))
+                )
+                counted.extend(item.counted)
+                for name, accumulator in item.folded.items():
+                    self._fold_of(folds, name, item.counted[0]).add(position[item.counted[0]], accumulator)
+                continue
+            ticket, message = item
             after = self._tickets[ticket].task.after
             if after in dropped or after in orphans:
                 orphans[ticket] = f"it was built on ticket {after}, which was dropped"
                 continue
             counted.append(ticket)
+            if not isinstance(message, Admitted):
+                message = opened(message, self.task(ticket), self.payload(ticket))
             for name, part in message.parts.items():
                 if part is not None:
                     self._add(folds, name, part, ticket, position[ticket], command)
-            del message  # or the next would be read beside it
+            del item, message  # or the next would be read beside it
         drops = self._drop({**dropped, **orphans})
         parties = tuple(self._tickets[ticket].task.party for ticket in counted)
         needed = command.close.minimum(len(asked))
@@ -286,13 +269,22 @@ class Coordinator:
         position: int,
         command: Collect,
     ) -> None:
-        sent = self._sent[self._tickets[ticket].dispatch]
-        channel, chain = sent.payload.uplink[name], sent.payload.chains[name]
-        part = chain.open(sent.payload.plans[name], part, self._tickets[ticket].task.key.fold(name))
         if command.discount is not None:
-            factor = command.discount.factor(command.version - sent.version)
+            factor = command.discount.factor(
+                command.version - self._sent[self._tickets[ticket].dispatch].version
+            )
             part = replace(part, weight=part.weight * factor)
-        folds.setdefault(name, TreeFold(channel.into)).add(position, channel.into.lift(part))
+        fold = self._fold_of(folds, name, ticket)
+        fold.add(position, fold.reducer.lift(part))
+
+    def _fold_of(self, folds: dict[str, TreeFold[Any]], name: str, ticket: int) -> TreeFold[Any]:
+        if name not in folds:
+            folds[name] = TreeFold(self.payload(ticket).uplink[name].into)
+        return folds[name]
+
+    def in_blocks(self, command: Collect, tickets: Sequence[int]) -> bool:
+        """Whether these tickets may be folded in blocks: all count alike, and none is built on another."""
+        return command.discount is None and len({self._tickets[n].dispatch for n in tickets}) == 1
 
     def _totals(self, folds: Mapping[str, TreeFold[Any]], counted: Sequence[int]) -> dict[str, Total]:
         totals: dict[str, Total] = {}
@@ -378,6 +370,73 @@ class Coordinator:
         for number in self._sent.keys() - needed:
             del self._sent[number]
             self._packed.pop(number, None)
+
+
+@dataclass(frozen=True)
+class Admitted(Message):
+    """A message that was checked, with its parts as the reducers take them."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbours in a fold, whose messages were checked and folded where they were computed.
+
+    They fill a part of one aligned block of 2^j positions: see `TreeFold`.
+
+    Args:
+      counted: their tickets, in order.
+      folded: by part, the reducer's accumulator of all of them; none if nothing was counted.
+      sizes: (ticket, bytes) of each message, refused ones included.
+      refused: why messages can't be taken, by ticket.
+    """
+
+    counted: tuple[int, ...]
+    folded: Mapping[str, Any]
+    sizes: tuple[tuple[int, int], ...]
+    refused: Mapping[int, str]
+
+
+def admitted(message: Message, task: Task, payload: Payload) -> Admitted:
+    """Checks a message against what its ticket asked for. Raises: MessageError: saying what is wrong."""
+    if type(message.ticket) is not int or message.ticket != task.ticket:
+        raise MessageError(f"a message for ticket {message.ticket} under ticket {task.ticket}")
+    parts: Any = message.parts  # nothing has checked the types of its fields
+    if not isinstance(parts, Mapping) or parts.keys() != payload.chains.keys():
+        raise MessageError(f"the parts {parts!s:.200}; {sorted(payload.chains)} are due")
+    checked = {name: _checked(name, part, payload, task.key) for name, part in parts.items()}
+    return Admitted(message.ticket, checked)
+
+
+def _checked(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
+    channel = payload.uplink[name]
+    if channel.into.hides != (part is None):
+        raise MessageError(f"part {name!r} is {'open' if part else 'missing'}; {channel.into} says otherwise")
+    if part is None:
+        return None
+    if not isinstance(part, Part) or not isinstance(part.values, Mapping):
+        raise MessageError(f"part {name!r} is a {type(part).__name__}")
+    weight: Any = part.weight
+    if type(weight) not in (float, int) or not 0 <= weight <= channel.max_weight:
+        raise MessageError(f"part {name!r} has weight {weight}; 0 to {channel.max_weight:g} is allowed")
+    chain = payload.chains[name]
+    try:
+        chain.out.check(part.values)
+        if chain.opens is None:
+            return part
+        seen = chain.open(payload.plans[name], part, key.fold(name))
+        chain.folded.check(seen.values)  # what can't be opened must not reach the fold
+    except MessageError as error:
+        raise MessageError(f"part {name!r}: {error}") from None
+    return seen
+
+
+def opened(message: Message, task: Task, payload: Payload) -> Admitted:
+    """A message that was checked before, as the reducers take it."""
+    parts = {
+        name: part and payload.chains[name].open(payload.plans[name], part, task.key.fold(name))
+        for name, part in message.parts.items()
+    }
+    return Admitted(message.ticket, parts)
 
 
 def _slot(part: str, chain: Chain) -> str:

@@ -5,7 +5,7 @@ It is the same function in every runtime, so the same task gives the same bytes 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from hanse.core.chain import Chain
@@ -13,10 +13,10 @@ from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
 from hanse.core.program import Channel, Plans
 from hanse.core.tensors import Tensors, frozen
-from hanse.core.values import pack, value
+from hanse.core.values import measured, pack, packed_size, padded, value
 from hanse.core.work import VOLATILE, Memory, Part, PartyId, Shared, Work
 
-__all__ = ["Fork", "Forks", "Message", "Payload", "Task", "pending", "perform"]
+__all__ = ["Fork", "Forks", "Message", "Payload", "Task", "compute", "pending", "perform"]
 
 
 @value
@@ -41,6 +41,11 @@ class Payload:
                 )
         return chains
 
+    @cached_property
+    def frozen(self) -> Mapping[str, Tensors]:
+        """What is shared, as no client can change it."""
+        return {name: frozen(tensors) for name, tensors in self.shared.items()}
+
 
 @value
 class Task:
@@ -50,6 +55,22 @@ class Task:
     party: PartyId
     key: Key
     after: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        """Packed. Keys are equally long, so only the numbers' digits count."""
+        if type(self.party) is not int:
+            return packed_size(self)
+        header, tensors = _task_header()
+        digits = len(f"{self.ticket}{self.party}{'null' if self.after is None else self.after}")
+        return padded(header + digits, tensors)
+
+
+@cache
+def _task_header() -> tuple[int, int]:
+    """What is `measured` of a task, but for its three numbers."""
+    header, tensors = measured(Task(0, 0, Key.from_seed(0), 0))
+    return header - 3, tensors
 
 
 @value
@@ -79,6 +100,14 @@ def perform(
 
     Returns: the packed `Message`, and the fork of memory that is kept if the ticket is counted.
     """
+    message, memory = compute(task, payload, learner, data, memory, secret)
+    return pack(message), memory
+
+
+def compute(
+    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
+) -> tuple["Message", Memory]:
+    """`perform` before its message is packed."""
     chains = payload.chains
     keys = Keys(task.key, secret)
     spaces = {
@@ -86,7 +115,7 @@ def perform(
         for name, chain in chains.items()
         if (space := chain.space(payload.plans[name], task.key.fold(name))) is not None
     }
-    shared = Shared({name: frozen(tensors) for name, tensors in payload.shared.items()}, spaces)
+    shared = Shared(payload.frozen, spaces)
     parts, own = payload.work.run(learner, shared, data, memory, keys.fold("work"))
     if parts.keys() != chains.keys():
         raise CompositionError(
@@ -103,7 +132,7 @@ def perform(
         encoded[name] = None if hidden else part
         if hidden:
             kept[pending(name)] = part
-    return pack(Message(task.ticket, encoded)), kept
+    return Message(task.ticket, encoded), kept
 
 
 @value

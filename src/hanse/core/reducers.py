@@ -6,7 +6,7 @@ neither on the order of arrival nor on who folded which part.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -186,7 +186,7 @@ class TreeFold(Generic[A]):
     """
 
     def __init__(self, reducer: Reducer[A]) -> None:
-        self._reducer = reducer
+        self.reducer: Final = reducer
         self._nodes: list[A] = []
         self._heights: list[int] = []
         self._last = 0
@@ -204,13 +204,18 @@ class TreeFold(Generic[A]):
     def _merge(self) -> None:
         self._heights.pop()
         right = self._nodes.pop()
-        self._nodes[-1] = self._reducer.merge(self._nodes[-1], right)
+        self._nodes[-1] = self.reducer.merge(self._nodes[-1], right)
+
+    def accumulator(self) -> A | None:
+        """That of all that was added, for another fold to take as a block; None if nothing was."""
+        while self._heights:
+            self._merge()
+        return self._nodes[0] if self._nodes else None
 
     def result(self) -> Total | None:
         """The total, or None if nothing was added."""
-        while self._heights:
-            self._merge()
-        return self._reducer.result(self._nodes[0]) if self._nodes else None
+        accumulator = self.accumulator()
+        return None if accumulator is None else self.reducer.result(accumulator)
 
 
 def reduce(reducer: Reducer[Any], parts: "list[Part]") -> Total:

@@ -1,7 +1,7 @@
 """The same simulation with message passing: every client is an asyncio task that sees only bytes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from hanse.core.program import Collect, Command, Commit, Committed, Dispatched, 
 from hanse.core.runtime import AsyncRuntime
 from hanse.core.values import pack, unpack
 from hanse.core.work import Memory, PartyId
+from hanse.simulation.blocks import Place
 from hanse.simulation.devices import Devices, ideal
 from hanse.simulation.simulation import Clients, Settled, Simulation, Snapshot
 
@@ -137,6 +138,9 @@ class _Answered:
 
     def compute(self, task: Task, payload: Payload) -> bytes:
         return self.messages.pop(task.ticket)
+
+    def fold(self, places: Sequence[Place], payload: Payload) -> None:
+        """Clients of their own send messages."""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         raise AssertionError("settled by the clients' own tasks")

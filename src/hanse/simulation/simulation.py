@@ -1,15 +1,15 @@
 """One machine plays all parties, on a simulated clock."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
-from hanse.core.coordinator import Coordinator, Desk
+from hanse.core.coordinator import Block, Coordinator, Desk
 from hanse.core.errors import HanseError, MessageError, NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner, Population
-from hanse.core.party import Fork, Forks, Message, Payload, Task, perform
+from hanse.core.party import Fork, Forks, Message, Payload, Task, compute
 from hanse.core.program import (
     Collect,
     Collected,
@@ -23,11 +23,16 @@ from hanse.core.program import (
     Sample,
 )
 from hanse.core.runtime import Runtime
-from hanse.core.values import value
+from hanse.core.values import pack, value
 from hanse.core.work import Memory, PartyId
+from hanse.simulation.blocks import Folding, Place, aligned
 from hanse.simulation.devices import Devices, ideal
 
 __all__ = ["Clients", "Simulation"]
+
+
+BLOCK_HEIGHT = 6
+"""Clients that are folded together are at most 2^6."""
 
 
 @value
@@ -52,6 +57,9 @@ class ClientSide(Protocol):
 
     def compute(self, task: Task, payload: Payload) -> bytes:
         """Performs a ticket: the packed message."""
+
+    def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block] | None:
+        """Performs tickets of one dispatch, and folds what they lead to; None: they send messages."""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Ends a round: the memories that changed."""
@@ -100,15 +108,38 @@ class Clients:
 
     def compute_from(self, before: Memory, task: Task, payload: Payload) -> tuple[bytes, Fork]:
         """Performs a ticket from given memory, and keeps nothing."""
+        message, fork = self._computed(before, task, payload)
+        return pack(message), fork
+
+    def _computed(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
         party = task.party
         secret = self._secret.fold(party, task.ticket)
         try:
             data = self._population.client(party) if isinstance(party, int) else self._population.role(party)
-            message, memory = perform(task, payload, self._learner, data, before, secret)
+            message, memory = compute(task, payload, self._learner, data, before, secret)
         except Exception as error:
             note(error, task, payload)
             raise
         return message, Fork.between(task.after, before, memory)
+
+    def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
+        """Performs tickets of one dispatch, and folds what they lead to."""
+        for some in aligned(places, BLOCK_HEIGHT):
+            block, forks = self.fold_from([self.memory(task) for _, task in some], some, payload)
+            for (_, task), fork in zip(some, forks, strict=True):
+                self.keep(task, fork)
+            yield block
+
+    def fold_from(
+        self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
+    ) -> tuple[Block, list[Fork]]:
+        """Performs and folds tickets from given memories, and keeps nothing."""
+        folding, forks = Folding(payload), list[Fork]()
+        for memory, (position, task) in zip(before, places, strict=True):
+            message, fork = self._computed(memory, task, payload)
+            folding.add(position, task, message)
+            forks.append(fork)
+        return folding.block(), forks
 
     def memory(self, task: Task) -> Memory:
         """What a ticket goes on from."""
@@ -230,7 +261,7 @@ class Simulation(Runtime):
         goal = command.close.goal
         everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
         closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
-        arrived: Iterable[tuple[int, Message]]
+        arrived: Iterable[tuple[int, Message] | Block]
         before = self.desk.desk()
         try:
             if goal is not None and goal <= len(due_s):
@@ -241,7 +272,7 @@ class Simulation(Runtime):
                 if len(first) == goal:
                     closed_s = max(due_s[n] for n in first)
             else:
-                arrived = self._arrivals(list(due_s), dropped)
+                arrived = self._blocks(command, asked, list(due_s), dropped)
                 taken = due_s.keys() | dropped.keys()
             if command.tickets is not None:
                 dropped.update({n: "it was too late" for n in asked if n not in taken})
@@ -255,6 +286,22 @@ class Simulation(Runtime):
     def waits_for(self, command: Collect) -> list[int]:
         """The tickets that a Collect may count."""
         return [ticket for ticket in self.desk.open_tickets(command) if self.desk.is_open(ticket)]
+
+    def _blocks(
+        self, command: Collect, asked: Sequence[int], tickets: list[int], dropped: dict[int, str]
+    ) -> Iterator[tuple[int, Message] | Block]:
+        """Computes tickets that are all folded: in blocks, where that may be."""
+        blocks = None
+        if tickets and self.desk.in_blocks(command, tickets):
+            payload, due = self.desk.payload(tickets[0]), set(tickets)
+            places = [(i, self.desk.task(n)) for i, n in enumerate(asked) if n in due]
+            blocks = self._clients.fold(places, payload)
+        if blocks is None:
+            yield from self._arrivals(tickets, dropped)
+            return
+        for block in blocks:
+            dropped.update(block.refused)
+            yield block
 
     def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
         """Computes tickets one by one; who sends what can't be taken is added to `dropped`."""

@@ -1,36 +1,221 @@
 """Clients computed by worker processes of one thread each; the same bits as in one process.
 
-A worker computes a ticket from what it is given and keeps nothing, so it matters neither which one computes
-it nor when. What a cohort is sent alike lies once in shared memory.
+A worker computes a block of clients from what it is given and keeps nothing, so it matters neither which one
+computes it nor when. Data lie once in shared memory, and so does what a cohort is sent alike.
 """
 
-import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing.shared_memory import SharedMemory
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from threadpoolctl import threadpool_limits
-
+from hanse.core.coordinator import Block
+from hanse.core.errors import HanseError
 from hanse.core.party import Fork, Payload, Task
-from hanse.core.values import pack, unpack
+from hanse.core.values import pack
 from hanse.core.work import Memory, PartyId
-from hanse.simulation.simulation import Clients, Settled, note
+from hanse.simulation.blocks import Place, aligned
+from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled
+from hanse.simulation.worker import NUM_PAYLOADS, Job, lay_down, new_file, receive, send
 
-__all__ = ["Workers"]
+__all__ = ["ONE_THREAD", "Crew", "Make", "Recall", "Workers", "WorkersFailed"]
 
 Recall: TypeAlias = Callable[[PartyId], Memory]
 Make: TypeAlias = Callable[[Recall], Clients]
 
 AHEAD = 3
-"""Tickets per worker that are computed before they are asked for; it bounds the memory."""
+"""Blocks per worker that are computed before they are asked for; it bounds the memory."""
+
+BLOCKS_EACH = 4
+"""Blocks that a worker is given in one fold at least, where there are so many clients: they share evenly."""
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+
+
+class WorkersFailed(HanseError):
+    """Workers can't be started, or one of them died."""
+
+
+class _Worker:
+    """One process, and the pipe to it."""
+
+    def __init__(self) -> None:
+        self.pipe, theirs = Pipe()
+        self.ready, self.wanted = False, True
+        code = f"from hanse.simulation.worker import serve; serve({theirs.fileno()})"
+        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the process that began the run
+        )
+        theirs.close()
+
+    def hear(self) -> Any:
+        try:
+            answer = receive(self.pipe)
+        except (EOFError, OSError):
+            code = self._process.wait()
+            raise WorkersFailed(
+                f"a worker process ended (exit status {code}): killed from outside, or out of memory"
+            ) from None
+        return answer
+
+    def say(self, obj: object) -> None:
+        if not self.wanted:
+            self.hear()
+            self.wanted = True
+        try:
+            send(self.pipe, obj)
+        except OSError:
+            self.hear()
+
+    def end(self) -> None:
+        """At once: it holds nothing that is worth keeping."""
+        self.pipe.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class Crew:
+    """Worker processes. They start while the caller goes on with something else.
+
+    Args:
+      make: builds the clients in each worker; it is pickled, so what it names must be in a module.
+      num_workers: processes.
+
+    Raises: WorkersFailed: if `make` can't be pickled, or processes can't be started.
+    """
+
+    def __init__(self, make: Make, num_workers: int) -> None:
+        self._workers: list[_Worker] = []
+        self._data: Path | None = None
+        self._sent: list[tuple[Payload, Path]] = []
+        self._computing: Generator[tuple[list[Place], Any], None, None] | None = None
+        try:
+            self._data, *rest = lay_down(make)
+            self._workers = [_Worker() for _ in range(num_workers)]
+            for worker in self._workers:
+                worker.say((self._data, *rest))
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Exception):
+                raise WorkersFailed(f"no worker processes could be started: {error}") from error
+            raise
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def ready(self, wait_s: float | None = 0.0) -> bool:
+        """Whether all have started, which is waited for so long; None: until they have.
+
+        Raises: WorkersFailed: if one could not build its clients.
+        """
+        until_s = None if wait_s is None else time.monotonic() + wait_s
+        while waiting := dict[Any, _Worker](
+            (worker.pipe, worker) for worker in self._workers if not worker.ready
+        ):
+            left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            heard = wait(list(waiting), left_s)
+            if not heard:
+                return False
+            for pipe in heard:
+                worker = waiting[pipe]
+                answer = worker.hear()
+                if isinstance(answer, BaseException):
+                    raise WorkersFailed(f"a worker could not build its clients: {answer}") from answer
+                worker.ready = True
+        if self._data is not None:  # all have opened it
+            self._data.unlink()
+            self._data = None
+        return True
+
+    def compute(
+        self, jobs: Iterable[tuple[list[Place], Payload]], recall: Callable[[Task], Memory], *, folded: bool
+    ) -> Iterator[tuple[list[Place], Any]]:
+        """Computes what is asked, and yields the answers in its order.
+
+        A ticket that goes on from another one waits until the caller has come back for more. What was asked
+        before and has not been answered is not wanted any more.
+        """
+        self.ready(None)
+        if self._computing is not None:
+            self._computing.close()
+        self._computing = self._computed(jobs, recall, folded)
+        return self._computing
+
+    def _computed(
+        self, jobs: Iterable[tuple[list[Place], Payload]], recall: Callable[[Task], Memory], folded: bool
+    ) -> Generator[tuple[list[Place], Any], None, None]:
+        waiting, idle = deque(enumerate(jobs)), deque(self._workers)
+        busy: dict[Any, tuple[_Worker, int, list[Place], Payload]] = {}
+        done: dict[int, tuple[list[Place], Any]] = {}
+        begun: set[int] = set()
+        due = 0
+        try:
+            while waiting or busy or done:
+                while waiting and idle and len(busy) + len(done) < AHEAD * len(self._workers):
+                    number, (places, payload) = waiting[0]
+                    if any(task.after in begun for _, task in places):
+                        break
+                    waiting.popleft()
+                    worker = idle.popleft()
+                    file = str(self._shared(payload, [sent for *_, sent in busy.values()]))
+                    begun.update(task.ticket for _, task in places)
+                    worker.say(Job.of(file, places, [recall(task) for _, task in places], folded))
+                    busy[worker.pipe] = worker, number, places, payload
+                if due in done:
+                    places, answer = done.pop(due)
+                    if isinstance(answer, BaseException):
+                        raise answer
+                    due += 1
+                    yield places, answer
+                    begun.difference_update(task.ticket for _, task in places)
+                    continue
+                for pipe in wait(list(busy)):
+                    worker, number, places, _ = busy.pop(pipe)
+                    done[number] = places, worker.hear()
+                    idle.append(worker)
+        finally:
+            for worker, *_ in busy.values():
+                worker.wanted = False
+
+    def _shared(self, payload: Payload, needed: Sequence[Payload]) -> Path:
+        for sent, path in self._sent:
+            if sent is payload:
+                return path
+        for sent, path in self._sent[: -NUM_PAYLOADS + 1]:
+            if not any(sent is other for other in needed):
+                path.unlink(missing_ok=True)
+                self._sent.remove((sent, path))
+        data = pack(payload)
+        path = new_file(len(data))
+        self._sent.append((payload, path))
+        path.write_bytes(data)
+        return path
+
+    def close(self) -> None:
+        """Ends all of them at once."""
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+        for _, path in self._sent:
+            path.unlink(missing_ok=True)
+        self._sent = []
+        if self._data is not None:
+            self._data.unlink(missing_ok=True)
+            self._data = None
 
 
 class Workers:
@@ -40,20 +225,15 @@ class Workers:
       make: builds the clients, in this process and in each worker; it is pickled.
       num_workers: processes, at least 1.
       recall: gives a client's committed memory when it is first needed; called in this process only.
+
+    Raises: WorkersFailed: if they can't be started.
     """
 
-    def __init__(
-        self,
-        make: Make,
-        num_workers: int,
-        recall: Recall = lambda party: {},
-    ) -> None:
+    def __init__(self, make: Make, num_workers: int, recall: Recall = lambda party: {}) -> None:
         self._clients = make(recall)
-        self._num_ahead = AHEAD * num_workers
-        self._waiting: deque[tuple[Task, Payload]] = deque()
-        self._started: dict[int, Future[tuple[bytes, Fork]]] = {}
-        self._sent: tuple[Payload, SharedMemory, int] | None = None
-        self._pool = ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _begin, (make,))
+        self._crew = Crew(make, num_workers)
+        self._expected: list[tuple[list[Place], Payload]] = []
+        self._messages: Iterator[tuple[list[Place], Any]] = iter(())
 
     def __enter__(self) -> "Workers":
         return self
@@ -61,61 +241,31 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
-        self._forget()
+        self._crew.close()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """Begins to compute these tickets."""
-        self._waiting = deque(tasks)
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._waiting and len(self._started) < self._num_ahead:
-            if self._waiting[0][0].after in self._started:
-                return  # its memory is being computed
-            self._start(*self._waiting.popleft())
-
-    def _start(self, task: Task, payload: Payload) -> None:
-        if task.ticket in self._started:
-            return
-        name, size = self._share(payload)
-        memory = self._clients.memory(task)
-        self._started[task.ticket] = self._pool.submit(_compute, task, memory, name, size)
-
-    def _share(self, payload: Payload) -> tuple[str, int]:
-        if self._sent is None or self._sent[0] is not payload:
-            for future in self._started.values():
-                future.exception()
-            self._forget()
-            data = pack(payload)
-            block = SharedMemory(create=True, size=len(data))
-            _view(block)[: len(data)] = data
-            self._sent = payload, block, len(data)
-        return self._sent[1].name, self._sent[2]
-
-    def _forget(self) -> None:
-        if self._sent is not None:
-            self._sent[1].close()
-            self._sent[1].unlink()
-            self._sent = None
+        """Begins to compute these tickets, in this order, when the first is asked for."""
+        jobs = [([(0, task)], payload) for task, payload in tasks]
+        self._messages = self._crew.compute(jobs, self._clients.memory, folded=False)
 
     def compute(self, task: Task, payload: Payload) -> bytes:
-        """Waits for a ticket and keeps the fork of memory that it leads to."""
-        self._start(task, payload)
-        try:
-            message, fork = self._started.pop(task.ticket).result()
-        except Exception as error:
-            note(error, task, payload)  # notes do not travel between processes
-            raise
+        """Waits for a ticket that was expected, and keeps the fork of memory that it leads to."""
+        _, (message, fork) = next(self._messages)
         self._clients.keep(task, fork)
-        self._fill()
-        return message
+        return bytes(message)
+
+    def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
+        """Performs tickets of one dispatch, and folds what they lead to."""
+        share = max(1, len(places) // (BLOCKS_EACH * len(self._crew)))
+        height = min(BLOCK_HEIGHT, share.bit_length() - 1)
+        jobs = ((some, payload) for some in aligned(places, height))
+        for some, (block, forks) in self._crew.compute(jobs, self._clients.memory, folded=True):
+            for (_, task), fork in zip(some, forks, strict=True):
+                self._clients.keep(task, fork)
+            yield block
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Commits and drops forks; the memories that changed."""
-        for _, dropped in settled.values():
-            for ticket in dropped:
-                self._started.pop(ticket, None)
         return self._clients.settle(settled)
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
@@ -125,27 +275,3 @@ class Workers:
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
         """Takes up saved forks."""
         self._clients.restore(forks)
-
-
-def _view(block: SharedMemory) -> memoryview:
-    assert block.buf is not None
-    return block.buf
-
-
-_OWN: dict[str, Clients] = {}
-_LAST: dict[str, Payload] = {}
-
-
-def _begin(make: Make) -> None:
-    os.environ.update(ONE_THREAD)
-    threadpool_limits(1)
-    _OWN["clients"] = make(lambda party: {})
-
-
-def _compute(task: Task, memory: Memory, name: str, size: int) -> tuple[bytes, Fork]:
-    if name not in _LAST:
-        _LAST.clear()
-        block = SharedMemory(name)
-        _LAST[name] = unpack(bytes(_view(block)[:size]), Payload)
-        block.close()
-    return _OWN["clients"].compute_from(memory, task, _LAST[name])

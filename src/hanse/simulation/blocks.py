@@ -1,0 +1,107 @@
+"""Neighbours in a fold, computed and folded in one place, without messages: the same bits and bytes.
+
+A block is an aligned run of 2^j positions of the fold's tree. What its clients would send is checked and
+opened as the server does it, lifted and merged along the same tree, so that it makes no difference
+which blocks there are, or where each of them is computed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hanse.core.coordinator import Block, admitted, limit_bytes
+from hanse.core.errors import MessageError
+from hanse.core.party import Message, Payload, Task
+from hanse.core.reducers import TreeFold
+from hanse.core.values import measured, packed_size, padded, plain
+from hanse.core.work import Part
+
+__all__ = ["Folding", "Place", "aligned"]
+
+Place: TypeAlias = tuple[int, Task]
+"""A position in the fold, and who stands there."""
+
+
+def aligned(places: Sequence[Place], height: int) -> Iterator[list[Place]]:
+    """Places in order of position, parted into blocks of 2^height positions."""
+    for _, block in groupby(places, lambda place: place[0] >> height):
+        yield list(block)
+
+
+class Folding:
+    """A block in the making.
+
+    Args:
+      payload: what its clients were sent alike.
+    """
+
+    def __init__(self, payload: Payload) -> None:
+        self._payload = payload
+        self._limit = limit_bytes(payload.chains)
+        self._folds: dict[str, TreeFold[Any]] = {}
+        self._counted: list[int] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._refused: dict[int, str] = {}
+        self._headers: dict[Any, tuple[int, int]] = {}
+
+    def add(self, position: int, task: Task, message: Message) -> None:
+        """Takes what one client would send."""
+        sent = _as_sent(message)
+        try:
+            taken = admitted(sent, task, self._payload)
+        except MessageError as error:
+            size = packed_size(sent)
+            too_long = self._limit is not None and size > self._limit
+            why = f"a message of {size} bytes, at most {self._limit} are due" if too_long else str(error)
+            self._refused[task.ticket] = why
+            self._sizes.append((task.ticket, size))
+            return
+        self._sizes.append((task.ticket, self._size(sent)))
+        self._counted.append(task.ticket)
+        for name, part in taken.parts.items():
+            if part is not None:
+                self._fold(name).add(position, self._fold(name).reducer.lift(part))
+
+    def _fold(self, name: str) -> TreeFold[Any]:
+        if name not in self._folds:
+            self._folds[name] = TreeFold(self._payload.uplink[name].into)
+        return self._folds[name]
+
+    def _size(self, message: Message) -> int:
+        """Bytes of a message that was admitted. Where shapes are fixed, such messages differ in few words."""
+        if self._limit is None:
+            return packed_size(message)
+        said = f"{message.ticket}" + "".join(f"{p.weight!r}" for p in message.parts.values() if p is not None)
+        names = tuple((name, *(part.values if part else ())) for name, part in message.parts.items())
+        if names not in self._headers:
+            header, tensors = measured(message)
+            self._headers[names] = header - len(said), tensors
+        header, tensors = self._headers[names]
+        return padded(header + len(said), tensors)
+
+    def block(self) -> Block:
+        """What has come together."""
+        folded = {name: fold.accumulator() for name, fold in self._folds.items()}
+        return Block(tuple(self._counted), folded, tuple(self._sizes), self._refused)
+
+
+def _as_sent(message: Message) -> Message:
+    """A message as it would arrive: arrays in C order, in the machine's order of bytes."""
+    return replace(message, parts={name: part and _arrived(part) for name, part in message.parts.items()})
+
+
+def _arrived(part: Part) -> Part:
+    if type(part) is not Part or not isinstance(part.values, Mapping):
+        return part
+    return Part({name: _read_only(value, name) for name, value in part.values.items()}, part.weight)
+
+
+def _read_only(value: Any, name: str) -> Any:
+    if not isinstance(value, np.ndarray | np.generic):
+        return value
+    view = plain(value, name).view()
+    view.flags.writeable = False
+    return view

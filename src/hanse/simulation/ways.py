@@ -1,0 +1,106 @@
+"""How a simulation computes its clients: in this process or in several, one by one or together."""
+
+import os
+from abc import ABC, abstractmethod
+
+from hanse.core.errors import InvalidInput
+from hanse.core.values import value
+
+__all__ = ["Way", "auto", "cohort", "plain"]
+
+
+class Way(ABC):
+    """How clients are computed. It changes seconds, and bits only where a learner batches clients."""
+
+    @property
+    @abstractmethod
+    def most(self) -> int:
+        """The largest number of worker processes; 1: clients are computed in this process."""
+
+    @property
+    @abstractmethod
+    def together(self) -> bool | None:
+        """Whether a work computes several clients at once where it can; None: where that is faster."""
+
+
+@value
+class auto(Way):
+    """What a short measurement finds fastest.
+
+    A run begins in this process. If it is going to take much longer than worker processes need to start,
+    they are started beside it and go on with it, as long as they prove faster. The bits are the same.
+    Clients are computed together where that was measured to be faster: linear models in NumPy, which keeps
+    the bits, and networks in JAX on a GPU, which differ by rounding.
+
+    Args:
+      max_workers: processes at most; None: one for each processor.
+    """
+
+    max_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        _check("max_workers", 1 if self.max_workers is None else self.max_workers)
+
+    @property
+    def most(self) -> int:
+        return num_processors() if self.max_workers is None else self.max_workers
+
+    @property
+    def together(self) -> None:
+        return None
+
+
+@value
+class plain(Way):
+    """Client by client, in this process or in workers: what the other ways are held to.
+
+    Args:
+      num_workers: processes; 1: this one.
+    """
+
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        _check("num_workers", self.num_workers)
+
+    @property
+    def most(self) -> int:
+        return self.num_workers
+
+    @property
+    def together(self) -> bool:
+        return False
+
+
+@value
+class cohort(Way):
+    """Several clients at once, wherever a work and its learner can.
+
+    Args:
+      num_workers: processes; 1: this one.
+    """
+
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        _check("num_workers", self.num_workers)
+
+    @property
+    def most(self) -> int:
+        return self.num_workers
+
+    @property
+    def together(self) -> bool:
+        return True
+
+
+def _check(name: str, given: int) -> None:
+    if type(given) is not int or given < 1:
+        raise InvalidInput(f"{name} is {given!r}; write a whole number of at least 1")
+
+
+def num_processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
