@@ -6,6 +6,7 @@ used; 130 interrupted. What a command needs is imported when it runs, so that he
 
 import json as json_
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -160,6 +161,96 @@ def resume(run: RunId, json: Json = False, store: Store = None) -> None:
             _print_result(info.settings["experiment"], info.result, json)
         else:
             _conclude(lambda: resumed(info.run, store=_where(store), warn=note), json)
+
+
+@app.command()
+def replay(
+    run: RunId,
+    round: Annotated[int, typer.Option(metavar="R", help="Which round; not for a client's house.")] = 0,
+    client: Annotated[
+        str, typer.Option(metavar="C", help='Its number, or a role such as "server".', show_default=False)
+    ] = "",
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Examples, in place of the client's own.")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Of a client or server, if the parties were real."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--pdb", help="Stop in the debugger: where the work begins, and at an exception.")
+    ] = False,
+    json: Json = False,
+    store: Store = None,
+) -> None:
+    """Do one client's work of a round again, and show what it emits."""
+    with _truthful(json):
+        from bdb import BdbQuit
+
+        from hanse.apps.replaying import Case, Replayed, debugged, in_simulation
+        from hanse.apps.replaying import replayed as again
+        from hanse.apps.running import existing
+        from hanse.apps.views import case_page, note, replay_page
+
+        done: list[Replayed] = []
+
+        def act(case: Case) -> Replayed:
+            if not json:
+                case_page(case)
+            try:
+                with debugged(debug):
+                    done.append(again(case, debug=debug))
+            except BdbQuit:
+                raise typer.Exit from None
+            except Exception:
+                if not json:  # where it happened is what one wants to see, whatever kind of error it is
+                    traceback.print_exc()
+                    raise typer.Exit(FAILED) from None
+                raise
+            if not json:
+                replay_page(done[-1])
+            return done[-1]
+
+        if home is not None:
+            for case in _cases(home, run, round, client, data):
+                act(case)
+            remark = ""
+        else:
+            who = int(client) if client.isdecimal() else _said(client, "--client C is due: whose work?")
+            _, remark = in_simulation(existing(_where(store)), run, round, who, act, file=data)
+        if json:
+            _print_json({"replayed": [one.to_json() for one in done], "remark": remark})
+        elif remark:
+            note(remark)
+
+
+def _said(given: str, otherwise: str) -> str:
+    from hanse.core.errors import InvalidInput
+
+    if not given:
+        raise InvalidInput(otherwise)
+    return given
+
+
+def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> Any:
+    """The tickets of real parties."""
+    from hanse.apps.replaying import in_a_clients_house, in_a_servers_house
+    from hanse.core.errors import InvalidInput
+
+    def open_(plan: Any, number: int) -> Any:
+        return parties.data(_said(data or "", "--data FILE is due: the examples to compute on"), number)(plan)
+
+    parties = _Parties()
+    bind = parties.bind
+    if (home / "runs.db").exists():
+        if not client.isdecimal() or round < 0:
+            raise InvalidInput("in a server's house, --round R and --client C (a number) are due")
+        return in_a_servers_house(home, run, round, int(client), open_, bind)
+    if not (home / "membership.json").exists():
+        raise InvalidInput(
+            f"{home} is neither a client's nor a server's folder; see --home of join and serve"
+        )
+    return in_a_clients_house(home, run, open_, bind)
 
 
 @app.command()

@@ -17,10 +17,12 @@ from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
     from hanse.apps.doctor import Extra
+    from hanse.apps.replaying import Case, Replayed
     from hanse.apps.running import Session
     from hanse.store import RunInfo
 
 __all__ = [
+    "case_page",
     "comparison",
     "complain",
     "doctor_page",
@@ -28,6 +30,7 @@ __all__ = [
     "note",
     "overview",
     "progress",
+    "replay_page",
     "result_page",
     "run_page",
     "say",
@@ -173,6 +176,34 @@ def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     for row in rows:
         shown.add_row(*row)
     return shown
+
+
+def case_page(case: "Case") -> None:
+    """A ticket that is about to be done again."""
+    names = ", ".join(sorted(case.memory)) or "nothing"
+    head = [("work", str(case.payload.work)), ("examples", f"{len(case.data):,}"), ("remembers", names)]
+    lacks = [("not here", case.lacks)] if case.lacks else []
+    out = _stdout()
+    out.print(Text(f"ticket {case.task.ticket} of {case.task.party}", style="bold"))
+    out.print(_pairs([*head, *lacks]))
+
+
+def replay_page(done: "Replayed") -> None:
+    """What a ticket that was done again led to."""
+    out = _stdout()
+    said = done.to_json()
+    table = _table("part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value"))
+    for name, part in said["parts"].items():
+        for key, about in part["values"].items():
+            shape = f"{about['dtype']} {tuple(about['shape'])}"
+            size = about.get("norm", about.get("value"))
+            weight = f"{part['weight']:g}"
+            table.add_row(name, weight, key, shape, size if isinstance(size, str) else f"{size:.6g}")
+    out.print(Padding(table, (1, 0)))
+    due, got = done.case.sha256, done.sha256
+    verdict = "" if due is None else ", as it was sent" if due == got else f"; {due} was sent"
+    message = f"{_bytes(len(done.message))}, SHA-256 {got}{verdict}"
+    out.print(_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
 
 
 def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:

@@ -301,6 +301,7 @@ class Client:
                 task = unpack(bytes.fromhex(work.task), Task)
                 if task.ticket != work.ticket:
                     raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
+                _note(run, task, work.payload)
                 message = run.party.compute(task, payload)
                 state = "trained"
                 self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + len(message))
@@ -354,7 +355,7 @@ class Client:
     def _payload(self, run: _Run, work: Work) -> Payload:
         path = run.folder / f"{work.payload}.payload"
         if not path.exists():
-            for old in run.folder.glob("*.payload"):
+            for old in [*run.folder.glob("*.payload"), *run.folder.glob("*.task")]:
                 old.unlink()
             self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
         payload: Payload = unpack(path.read_bytes(), Payload)
@@ -409,6 +410,14 @@ class Client:
 
     def _keep(self, run: _Run) -> None:
         _remember(run.folder, run.party)
+
+
+def _note(run: _Run, task: Task, payload: str) -> None:
+    """Keeps what a ticket is computed from as long as its payload is here, for `hanse replay`."""
+    with run.party.lock:
+        before = run.party.forks.at(task.after)
+    with contextlib.suppress(OSError):
+        (run.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
 
 
 def _remember(folder: Path, party: Party) -> None:

@@ -4,6 +4,7 @@ It is synchronous and has a thread for itself. It never speaks to a client: it p
 sleeps until something arrives there, and folds what lies in the spool in the order of the tree.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ from hanse.core.runtime import Runtime
 from hanse.core.values import pack, unpack, value
 from hanse.core.work import Memory, PartyId
 from hanse.network.board import Board, Order, Verdict
+from hanse.network.cases import Cases
 from hanse.network.parties import Party
 from hanse.network.spool import Objects, Spool
 
@@ -84,6 +86,7 @@ class NetworkRuntime(Runtime):
       role: makes the party that plays a role here, such as "server"; with its recalled memory.
       patience: how long to wait.
       note: told who was not counted, and why.
+      cases: keeps what those were asked for who failed or were refused; None: nobody does.
       max_message_bytes: of messages whose size is not known beforehand.
     """
 
@@ -97,8 +100,11 @@ class NetworkRuntime(Runtime):
         patience: Patience = Patience(),
         note: Callable[[str, str], None] = lambda who, what: None,
         max_message_bytes: int = 1 << 30,
+        cases: Cases | None = None,
     ) -> None:
-        self._note = note
+        self._note, self._cases = note, cases
+        self.round = 0
+        """The one that is under way."""
         self._board, self._spool, self._objects = board, spool, objects
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
         self.desk = Coordinator(0, secret)
@@ -217,6 +223,7 @@ class NetworkRuntime(Runtime):
             elif self._party(name).forks.settle(counted, dropped):
                 memories[name] = self._party(name).forks.committed
         self._verdicts = {t: v for t, v in self._verdicts.items() if self.desk.is_open(t)}
+        self.round = command.round + 1
         self._board.judge(verdicts)
         return Committed(usage, memories)
 
@@ -229,6 +236,7 @@ class NetworkRuntime(Runtime):
         due = [ticket for ticket in still if isinstance(self.desk.task(ticket).party, int)]
         here = {ticket: self._compute(ticket) for ticket in own}
         valid, dropped = self._hear(command, due, len(own))
+        self._keep_cases(dropped)
         counted = {*own, *valid}
         if command.tickets is not None:
             dropped |= {t: "it was too late" for t in still if t not in counted and t not in dropped}
@@ -244,6 +252,14 @@ class NetworkRuntime(Runtime):
         """The command with its minimum as a share of those that were wanted, not of those asked."""
         fewer = command.close.minimum_fraction / self._patience.over_select
         return replace(command, close=replace(command.close, minimum_fraction=fewer))
+
+    def _keep_cases(self, dropped: Iterable[int]) -> None:
+        """For `hanse replay`."""
+        for ticket in dropped:
+            sha256 = self._order(ticket, self.desk.desk().tickets[ticket].dispatch).payload
+            if self._cases is not None:
+                with contextlib.suppress(OSError):  # a full disk: the round goes on
+                    self._cases.keep(self.round, self.desk.task(ticket), self._objects.path(sha256))
 
     def _compute(self, ticket: int) -> Message:
         """Plays a role."""

@@ -30,6 +30,7 @@ from hanse.core.runtime import Record, Watch, drive
 from hanse.core.values import digest, pack
 from hanse.core.work import PartyId
 from hanse.network.board import Board, Order, Stopped
+from hanse.network.cases import Cases
 from hanse.network.errors import Refused
 from hanse.network.members import Member, Members, Role, Token
 from hanse.network.parties import Party
@@ -125,6 +126,7 @@ class _Run:
         self.objects = Objects(folder / "objects")
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
+        self.cases = Cases(folder / "cases")
         plan = pack(job.plan)
         self.plan = (self.plans.put(plan), len(plan))
         self.board = Board(server.wake, server.silent_s, server.members.clients)
@@ -169,9 +171,10 @@ class _Run:
                 return Party(job.learner, job.role(name), secret.fold("role", name), store.memory(name))
 
             runtime = NetworkRuntime(
-                self.board, self.spool, self.objects, secret, role, job.patience, self._note
+                self.board, self.spool, self.objects, secret, role, job.patience, self._note, cases=self.cases
             )
             saved = store.checkpoint()
+            runtime.round = 0 if saved is None else saved.round + 1
             progress = saved.state if saved else job.begin()
             status, reason = "completed", None
             try:

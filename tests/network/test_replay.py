@@ -1,0 +1,69 @@
+"""What real parties computed can be done again in their own houses, and failures at the server."""
+
+import os
+from pathlib import Path
+
+import pytest
+from federation import CASES, FED_AVG, federation, job, learner, population
+from test_rounds import MORTAL, Failing
+
+from hanse.apps.replaying import in_a_clients_house, in_a_servers_house, replayed
+from hanse.core.errors import InvalidInput
+from hanse.core.keys import Key
+from hanse.core.party import Task
+from hanse.network.cases import MAX_PAYLOADS, Cases
+
+
+@pytest.mark.parametrize("case", ["scaffold", "masked_quantized"])
+def test_a_client_sends_the_same_bytes_again(case: str, tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(CASES[case], 3))
+        here.enter()
+        here.end(run)
+        people, seen = population(), 0
+        for number in range(5):
+            home = here.folder / f"client-{number}"
+            if not list(home.glob("runs/*/*.task")):
+                continue  # it was in no cohort
+            (again,) = in_a_clients_house(home, run[:6], lambda plan, k: people.client(k), learner)
+            assert again.sha256 is not None
+            assert replayed(again).sha256 == again.sha256
+            seen += bool(again.memory) or case != "scaffold"
+        assert seen
+
+
+def test_what_failed_is_kept_at_the_server(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(MORTAL, 3))
+        here.enter(range(4))
+        here.enter([4], kind=Failing)
+        here.end(run)
+        home, people = tmp_path / "server", population()
+        (case,) = in_a_servers_house(home, run, 2, 4, lambda plan, k: people.client(k), learner)
+        assert "the client's memory" in case.lacks
+        done = replayed(case)
+        assert done.parts["update"].weight == len(people.client(4))
+        with pytest.raises(InvalidInput, match=r"last rounds .*round 1 client 4, round 2 client 4"):
+            list(in_a_servers_house(home, run, 2, 3, lambda plan, k: people.client(k), learner))
+        with pytest.raises(InvalidInput, match=r"0 runs in .* begin with 'zz'"):
+            list(in_a_clients_house(tmp_path / "client-1", "zz", lambda plan, k: None, learner))
+
+
+def test_few_payloads_are_kept(tmp_path: Path) -> None:
+    cases = Cases(tmp_path / "cases")
+    for number in range(MAX_PAYLOADS + 3):
+        payload = tmp_path / f"{number:064x}"
+        payload.write_bytes(os.urandom(10))
+        for client in (0, 1):
+            cases.keep(number, Task(2 * number + client, client, Key.from_seed(0), None), payload)
+    rounds = range(3, MAX_PAYLOADS + 3)
+    assert cases.kept() == [(number, client) for number in rounds for client in (0, 1)]
+    assert len(list((tmp_path / "cases").glob("*.payload"))) == MAX_PAYLOADS
+
+
+def test_nothing_is_kept_where_nothing_fails(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, 2))
+        here.enter()
+        here.end(run)
+        assert not Cases(tmp_path / "server" / "runs" / run / "cases").kept()
