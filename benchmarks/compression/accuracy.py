@@ -16,6 +16,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from machine import save
+from threadpoolctl import threadpool_limits
 
 from hanse.algorithms import evaluation, fed_avg
 from hanse.core.algorithm import Progress, training
@@ -91,7 +92,8 @@ def run(
     )
     records: list[Record] = []
     runtime = Simulation(Clients(learner, population, keys), population.num_clients, keys)
-    drive(program, runtime, watch=records.append)
+    with threadpool_limits(1):  # a busy machine makes several many times slower
+        drive(program, runtime, watch=records.append)
     return records
 
 
