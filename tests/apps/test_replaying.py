@@ -14,9 +14,10 @@ from hanse.algorithms import fed_avg, fed_buff, giant, scaffold
 from hanse.apps.cli import app
 from hanse.apps.replaying import Case, Replayed, in_simulation, replayed
 from hanse.core.errors import InvalidInput
-from hanse.core.party import Fork, Payload, Task
+from hanse.core.party import Fork, Message, Payload, Task
 from hanse.core.program import Commit
 from hanse.core.runtime import Record
+from hanse.core.values import pack
 from hanse.core.work import Memory
 from hanse.data import iid
 from hanse.learners import softmax
@@ -40,11 +41,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """The digests of all messages of a run, by round and party."""
     found: Sent = {}
     now = [0]
-    compute, perform = Clients.compute_from, Simulation.perform
+    compute, perform = Clients._computed, Simulation.perform
 
-    def computing(self: Clients, before: Memory, task: Task, payload: Payload) -> tuple[bytes, Fork]:
+    def computing(self: Clients, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
         message, fork = compute(self, before, task, payload)
-        found.setdefault((now[0], task.party), []).append(hashlib.sha256(message).hexdigest())
+        found.setdefault((now[0], task.party), []).append(hashlib.sha256(pack(message)).hexdigest())
         return message, fork
 
     def performing(self: Simulation, command: Any) -> Any:
@@ -52,7 +53,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
             now[0] = command.round + 1
         return perform(self, command)
 
-    monkeypatch.setattr(Clients, "compute_from", computing)
+    monkeypatch.setattr(Clients, "_computed", computing)
     monkeypatch.setattr(Simulation, "perform", performing)
     return found
 

@@ -13,6 +13,7 @@ from bdb import BdbQuit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,9 +27,9 @@ from hanse.core.algorithm import Progress
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples
-from hanse.core.party import Fork, Payload, Task, perform
+from hanse.core.party import Fork, Message, Payload, Task, compute
 from hanse.core.runtime import InMemory, Led, Record
-from hanse.core.values import unpack
+from hanse.core.values import pack, unpack
 from hanse.core.work import Contribution, Memory, PartyId, Shared
 from hanse.data import FederatedData
 from hanse.simulation import Clients, Simulation
@@ -52,7 +53,7 @@ class Case:
     """A ticket, and all that its holder computes it from.
 
     Args:
-      task, payload, learner, data, memory, secret: see `hanse.core.party.perform`.
+      task, payload, learner, data, memory, secret: see `hanse.core.party.compute`.
       sha256: of the message as it was sent, where that was written down.
       lacks: what of that time is not here.
     """
@@ -74,14 +75,19 @@ class Replayed:
     Args:
       case: the ticket.
       parts: what the work emitted, before transforms.
-      message: packed, as it is sent.
+      sent: the message.
       memory: what is kept at the client if it is counted.
     """
 
     case: Case
     parts: Contribution
-    message: bytes
+    sent: Message
     memory: Memory
+
+    @cached_property
+    def message(self) -> bytes:
+        """Packed, as it is sent."""
+        return pack(self.sent)
 
     @property
     def sha256(self) -> str:
@@ -152,8 +158,8 @@ def replayed(case: Case, *, debug: bool = False) -> Replayed:
     """
     seen = _Seen(case.payload.work, debug)
     payload = replace(case.payload, work=cast(Any, seen))
-    message, memory = perform(case.task, payload, case.learner, case.data, case.memory, case.secret)
-    return Replayed(case, seen.parts, message, memory)
+    sent, memory = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
+    return Replayed(case, seen.parts, sent, memory)
 
 
 # -- a simulated run ---------------------------------------------------------------------------
@@ -171,13 +177,13 @@ class _Watched(Clients):
         self.asked: list[PartyId] = []
         """Who computed anything since."""
 
-    def compute_from(self, before: Memory, task: Task, payload: Payload) -> tuple[bytes, Fork]:
+    def _computed(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
         if self.watches is None:
-            return super().compute_from(before, task, payload)
+            return super()._computed(before, task, payload)
         party = task.party
         self.asked.append(party)
         if party != self.watches:
-            return super().compute_from(before, task, payload)
+            return super()._computed(before, task, payload)
         people = self._population
         data = people.client(party) if isinstance(party, int) else people.role(party)
         secret = self._secret.fold(party, task.ticket)
@@ -185,8 +191,8 @@ class _Watched(Clients):
         done = self._act(Case(task, payload, self._learner, data, before, secret))
         self.acted.append(done)
         if self._own is not None:  # the round goes on as it was
-            return super().compute_from(before, task, payload)
-        return done.message, Fork.between(task.after, before, done.memory)
+            return super()._computed(before, task, payload)
+        return done.sent, Fork.between(task.after, before, done.memory)
 
 
 class _Kept(InMemory):
