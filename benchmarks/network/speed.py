@@ -90,6 +90,11 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def cpu_s(usage: resource.struct_rusage) -> tuple[float, float]:
+    """Processor seconds of a process: its own, and the system's for it."""
+    return round(usage.ru_utime, 2), round(usage.ru_stime, 2)
+
+
 def forked(work: Callable[[], None]) -> int:
     child = os.fork()
     if child:
@@ -122,12 +127,15 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
             server.done.wait(600)
             led = server.run(run)
             result = {"status": led.status, **led.result}
-        for client in clients:
-            os.waitpid(client, 0)
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        ended = [os.wait4(client, 0)[2] for client in clients]
     return {
         **result,
         "from_start_s": round(time.perf_counter() - began, 2),
         "server_peak_mb": round(peak_mb()),
+        "server_cpu_s": cpu_s(own),
+        "client_peak_mb": round(max(usage.ru_maxrss for usage in ended) / 1024),
+        "client_cpu_s": [cpu_s(usage) for usage in ended],
     }
 
 

@@ -1,3 +1,4 @@
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -6,11 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from hanse.core import layout, reducers
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key
+from hanse.core.layout import Stored
 from hanse.core.reducers import Reducer, TreeFold, mean, reduce, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
+from hanse.core.values import pack, unpack
 from hanse.core.work import Part
 
 RNG = np.random.default_rng(1)
@@ -204,6 +208,48 @@ def test_few_accumulators_are_held():
         fold.add(position, 0)
         most = max(most, len(fold._nodes))
     assert most <= 11
+
+
+def _on_disk(folder, part, number):
+    path = folder / str(number)
+    path.write_bytes(pack(part))
+    return unpack(Stored(path), Part)
+
+
+@pytest.mark.parametrize("reducer", REDUCERS, ids=str)
+@pytest.mark.parametrize("in_memory", [(), (0,), (2, 5)])
+def test_parts_on_disk_are_folded_to_the_same_bits(reducer, in_memory, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(reducers, "WINDOW", 4)
+    parts = [
+        Part({**part.values, "many": RNG.normal(size=(3, 3)), "n": np.arange(5), "no": np.ones((0, 2))}, w)
+        for part, w in zip(PARTS, (1.0, 2.0, 0.5, 0.0, 3.0, 1.0, 7.0, 2.0), strict=False)
+    ]
+    fold, whole = TreeFold(reducer), TreeFold(reducer)
+    for number, part in enumerate(parts):
+        whole.add(number + number // 3, reducer.lift(part))
+        part = part if number in in_memory else _on_disk(tmp_path, part, number)
+        fold.lift(number + number // 3, part)
+    assert bits(fold.result()) == bits(whole.result())
+
+
+@pytest.mark.parametrize("reducer", REDUCERS[:2], ids=str)
+def test_memory_does_not_grow_with_the_number_of_parts_on_disk(reducer, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(reducers, "WINDOW", 1000)
+    part = Part({"w": np.ones(100_000)}, 1.0)
+    peaks = []
+    for num_parts in (2, 32):
+        fold = TreeFold(reducer)
+        tracemalloc.start()
+        for number in range(num_parts):
+            fold.lift(number, _on_disk(tmp_path, part, number))
+        tracemalloc.reset_peak()
+        fold.result()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert max(peaks) < 3 * part.values["w"].nbytes
+    assert peaks[1] < peaks[0] + 0.3 * part.values["w"].nbytes
 
 
 @pytest.mark.parametrize("reducer", REDUCERS, ids=str)

@@ -11,6 +11,7 @@ from typing import Any
 from hanse.core.chain import Chain
 from hanse.core.errors import CompositionError, HanseError, MessageError
 from hanse.core.keys import Key
+from hanse.core.layout import Packed
 from hanse.core.party import Message, Payload, Task
 from hanse.core.program import (
     Collect,
@@ -186,7 +187,7 @@ class Coordinator:
 
     # -- messages in ---------------------------------------------------------------------------
 
-    def receive(self, ticket: int, data: bytes) -> Message:
+    def receive(self, ticket: int, data: Packed) -> Message:
         """Checks a message against what its ticket asked for.
 
         Raises: MessageError: saying what is wrong with it; the round goes on without it.
@@ -274,8 +275,7 @@ class Coordinator:
                 command.version - self._sent[self._tickets[ticket].dispatch].version
             )
             part = replace(part, weight=part.weight * factor)
-        fold = self._fold_of(folds, name, ticket)
-        fold.add(position, fold.reducer.lift(part))
+        self._fold_of(folds, name, ticket).lift(position, part)
 
     def _fold_of(self, folds: dict[str, TreeFold[Any]], name: str, ticket: int) -> TreeFold[Any]:
         if name not in folds:

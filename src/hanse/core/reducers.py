@@ -4,6 +4,7 @@ A reduce is a commutative fold over a fixed binary tree of cohort positions, so 
 neither on the order of arrival nor on who folded which part.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
@@ -12,8 +13,9 @@ import numpy as np
 
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key
+from hanse.core.layout import Mapped
 from hanse.core.spec import Spec
-from hanse.core.tensors import Array, tree_map
+from hanse.core.tensors import WINDOW, Array, tree_map
 from hanse.core.values import value
 from hanse.core.work import Part, PartyId, Total
 
@@ -34,6 +36,10 @@ class Reducer(ABC, Generic[A]):
     hides: ClassVar[bool] = False
     """Whether the server is kept from seeing single contributions. Such a reducer withholds the encoded
     part at the client and obtains the total by its `protocol`."""
+
+    elementwise: ClassVar[bool] = False
+    """Whether each value of the total depends on the values at its place alone, and on the weights. Large
+    parts are then folded window by window, so that memory does not grow with their number."""
 
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
@@ -117,6 +123,8 @@ class mean(Reducer[_Sum]):
     {'w': array([3.])}
     """
 
+    elementwise: ClassVar[bool] = True
+
     def accepts(self, spec: Spec) -> None:
         _needs_summable(self, spec)
 
@@ -135,6 +143,8 @@ class mean(Reducer[_Sum]):
 @value
 class sum(Reducer[_Sum]):
     """The weighted sum, sum(w x)."""
+
+    elementwise: ClassVar[bool] = True
 
     def accepts(self, spec: Spec) -> None:
         _needs_summable(self, spec)
@@ -190,9 +200,27 @@ class TreeFold(Generic[A]):
         self._nodes: list[A] = []
         self._heights: list[int] = []
         self._last = 0
+        self._waiting: list[tuple[int, Part]] = []
+
+    def lift(self, position: int, part: Part) -> None:
+        """Adds a part to the right of all earlier ones. One that lies on disk is read when it is due."""
+        lies = isinstance(part.values, Mapped) and self.reducer.elementwise and not self._nodes
+        if lies or self._waiting:
+            self._waiting.append((position, part))
+        else:
+            self.add(position, self.reducer.lift(part))
 
     def add(self, position: int, accumulator: A) -> None:
         """Adds a leaf to the right of all earlier ones."""
+        self._read()
+        self._add(position, accumulator)
+
+    def _read(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for position, part in waiting:
+            self._add(position, self.reducer.lift(part))
+
+    def _add(self, position: int, accumulator: A) -> None:
         if self._nodes:
             height = (self._last ^ position).bit_length()
             while self._heights and self._heights[-1] < height:
@@ -208,14 +236,44 @@ class TreeFold(Generic[A]):
 
     def accumulator(self) -> A | None:
         """That of all that was added, for another fold to take as a block; None if nothing was."""
+        self._read()
         while self._heights:
             self._merge()
         return self._nodes[0] if self._nodes else None
 
     def result(self) -> Total | None:
         """The total, or None if nothing was added."""
+        if self._waiting:
+            return _by_windows(self.reducer, self._waiting)
         accumulator = self.accumulator()
         return None if accumulator is None else self.reducer.result(accumulator)
+
+
+def _by_windows(reducer: Reducer[Any], parts: list[tuple[int, Part]]) -> Total:
+    """Folds parts that lie on disk. In memory are the total, and a window of each node of the tree."""
+    values: dict[str, Array] = {}
+    for name in parts[0][1].values:
+        shape = parts[0][1].values[name].shape
+        size = math.prod(shape)
+        for begin in range(0, max(1, size), WINDOW):
+            total = _window(reducer, parts, name, slice(begin, begin + WINDOW))
+            window = total.values[name]
+            if begin == 0:
+                values[name] = np.empty(size, window.dtype)
+            values[name][begin : begin + WINDOW] = window
+        values[name] = values[name].reshape(shape)
+    return Total(values, total.weight, total.count)
+
+
+def _window(reducer: Reducer[Any], parts: list[tuple[int, Part]], name: str, where: slice) -> Total:
+    fold = TreeFold(reducer)
+    for position, part in parts:
+        window = part.values[name].reshape(-1)[where]
+        fold.add(position, reducer.lift(Part({name: window}, part.weight)))
+        del window  # or the file would stay mapped
+    total = fold.result()
+    assert total is not None
+    return total
 
 
 def reduce(reducer: Reducer[Any], parts: "list[Part]") -> Total:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from hanse.core.errors import MessageError
-from hanse.core.tensors import Array, Tensors
+from hanse.core.tensors import Array, Tensors, num_infinite
 from hanse.core.values import value
 
 __all__ = ["Kind", "Spec", "TensorSpec"]
@@ -117,8 +117,7 @@ def _check_tensor(name: str, spec: TensorSpec, array: Array, bound: dict[str, in
     )
     if not fits:
         raise MessageError(f"{name!r} has shape {array.shape}, {spec.shape} is due")
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
-        bad = array.size - int(np.isfinite(array).sum())
+    if bad := num_infinite(array):
         raise MessageError(f"{name!r} is not finite: {bad} of its {array.size} values are NaN or infinite")
 
 

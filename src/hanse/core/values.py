@@ -12,15 +12,15 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeVar, dataclass_transform, overload
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
+from hanse.core import layout
 from hanse.core.errors import InvalidInput, MessageError, nearest
 from hanse.core.keys import Key, Keys
+from hanse.core.layout import DTYPES, Mapped, Packed
 from hanse.core.tensors import Array
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "pack",
     "packed_size",
     "padded",
+    "pieces",
     "plain",
     "registered",
     "restore",
@@ -44,8 +45,7 @@ _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
 _MAX_DEPTH = 64
 _MAX_EQUAL_HASHES = 8
-_INTEGERS = (f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
-_SENDABLE = frozenset(("bool", *_INTEGERS, "float16", "float32", "float64", "complex64"))
+_SENDABLE = frozenset(DTYPES.values())
 _DTYPES = frozenset(map(np.dtype, _SENDABLE))  # to look one up by itself: its name takes microseconds to make
 
 
@@ -194,6 +194,9 @@ def _restore(
     if not isinstance(node, dict):
         return node
     tag = node.pop("$", None)
+    if tag is None and isinstance(tensors, Mapped) and all(map(_is_tensor, node.values())):
+        used.update(item["at"] for item in node.values())
+        return tensors.named({key: item["at"] for key, item in node.items()})
     if tag is None:
         return {key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()}
     if tag == "tensor":
@@ -213,6 +216,10 @@ def _restore(
     return cls(**{key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()})
 
 
+def _is_tensor(node: Any) -> bool:
+    return isinstance(node, dict) and node.get("$") == "tensor"
+
+
 def _mapping(items: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
     """Raises: MessageError: if keys were made to collide, which would take quadratic time."""
     hashes = sorted(hash(key) for key, _ in items)
@@ -223,8 +230,12 @@ def _mapping(items: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
 
 def pack(obj: Any) -> bytes:
     """A value as the bytes that are sent."""
-    skeleton, tensors = flatten(obj)
-    return safetensors.numpy.save(tensors, {"hanse": skeleton})
+    return b"".join(pieces(obj))
+
+
+def pieces(obj: Any) -> list[bytes | memoryview]:
+    """What `pack` joins: a header, and the values of each tensor where they lie, not copied."""
+    return layout.lay_out(*flatten(obj))
 
 
 def packed_size(obj: Any) -> int:
@@ -244,8 +255,8 @@ def measured(obj: Any) -> tuple[int, int]:
     """
     skeleton, tensors = flatten(obj)
     escaped = len(skeleton) + skeleton.count('"') + skeleton.count("\\")
-    layout = tuple((name, array.dtype, array.shape) for name, array in tensors.items())
-    return _header(layout) + escaped, sum(array.nbytes for array in tensors.values())
+    places = tuple((name, array.dtype, array.shape) for name, array in tensors.items())
+    return _header(places) + escaped, sum(array.nbytes for array in tensors.values())
 
 
 def padded(header: int, tensors: int) -> int:
@@ -254,17 +265,13 @@ def padded(header: int, tensors: int) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _header(layout: tuple[tuple[str, Any, tuple[int, ...]], ...]) -> int:
+def _header(places: tuple[tuple[str, Any, tuple[int, ...]], ...]) -> int:
     """Bytes of a header beside its skeleton."""
-    data = safetensors.numpy.save(
-        {name: np.zeros(shape, dtype) for name, dtype, shape in layout}, {"hanse": ""}
-    )
-    head = int.from_bytes(data[:8], "little")
-    return len(data[8 : 8 + head].rstrip(b" "))
+    return len(layout.head("", {name: (dtype, shape) for name, dtype, shape in places}))
 
 
 def unpack(
-    data: bytes,
+    data: Packed,
     expect: type[T] | None = None,
     *,
     only: Container[type] | None = None,
@@ -273,32 +280,20 @@ def unpack(
     """The value in `data`, which the caller has bounded in size. Tensors are views that can't be written.
 
     Args:
+      data: bytes, or a file. A mapping of tensors in a large file is mapped name by name, when it is used.
       only: the marked classes that may be built, where a stranger packed it; None: all.
       max_head_bytes: of all that is not a tensor's values, because JSON takes many times its size in memory.
 
     Raises: MessageError: if the bytes are not a packed value, or not of the class `expect`.
     """
     try:
-        head = int.from_bytes(data[:8], "little")
-        if len(data) < 8 or head > len(data) - 8:
-            raise MessageError(f"a header of {head} bytes in a message of {len(data)}")
-        if max_head_bytes is not None and head > max_head_bytes:
-            raise MessageError(f"a header of {head} bytes; at most {max_head_bytes} are due")
-        metadata = json.loads(data[8 : 8 + head])["__metadata__"]
-        skeleton = metadata["hanse"]
-        tensors = dict(_tensors(data))
-    except (ValueError, TypeError, KeyError, RecursionError, safetensors.SafetensorError) as error:
-        raise MessageError(f"not a packed value: {error!r}") from error
+        skeleton, tensors = layout.read(data, max_head_bytes)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise MessageError(f"not a packed value: {error!r:.1000}") from error
     obj = restore(skeleton, tensors, only)
     if expect is not None and not isinstance(obj, expect):
         raise MessageError(f"a {type(obj).__name__} where a {expect.__name__} is due")
     return obj
-
-
-def _tensors(data: bytes) -> Iterator[tuple[str, Array]]:
-    for name, array in safetensors.numpy.load(data).items():
-        array.flags.writeable = False
-        yield name, array
 
 
 def digest(obj: Any) -> str:

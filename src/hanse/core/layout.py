@@ -1,0 +1,160 @@
+"""How tensors lie in packed bytes: the safetensors format, written and read without copying a value.
+
+Eight bytes say how long the header is. The header is JSON that names each tensor's dtype, shape and place.
+Then come the values, those of the widest dtype first, without a gap.
+"""
+
+import json
+import math
+import mmap
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+
+from hanse.core.errors import MessageError
+from hanse.core.tensors import Array
+
+__all__ = ["DTYPES", "Mapped", "Packed", "Stored", "head", "lay_out", "read"]
+
+DTYPES: Final = {
+    **{"U64": "uint64", "I64": "int64", "F64": "float64", "C64": "complex64"},
+    **{"F32": "float32", "U32": "uint32", "I32": "int32"},
+    **{"F16": "float16", "U16": "uint16", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool"},
+}
+"""The dtypes that can be sent, by their names in the format, in the order in which they are written."""
+
+_CODES = {name: code for code, name in DTYPES.items()}
+_ORDER = {name: position for position, name in enumerate(DTYPES.values())}
+
+MAPPED_BYTES = 1 << 20
+"""Files of this size are mapped; smaller ones are read."""
+
+
+class Stored:
+    """Packed bytes in a file that does not change."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = path
+        self._size = os.stat(path).st_size
+        self._held: Callable[[], mmap.mmap | None] = lambda: None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def view(self) -> "bytes | mmap.mmap":
+        """All of it. Of a large file, only what is looked at takes memory, for as long as this is held."""
+        held = self._held()
+        if held is not None:
+            return held
+        with open(self._path, "rb") as file:
+            if self._size < MAPPED_BYTES:
+                return file.read()
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._held = weakref.ref(mapped)
+        return mapped
+
+
+Packed: TypeAlias = bytes | Stored
+
+_Place: TypeAlias = tuple[Any, tuple[int, ...], int]
+"""Dtype, shape, and where the values begin."""
+
+
+class Mapped(Mapping[str, Array]):
+    """Tensors of a file. Each is mapped anew when it is asked for: in between it takes no memory."""
+
+    def __init__(self, stored: Stored, places: Mapping[str, _Place]) -> None:
+        self._stored, self._places = stored, places
+
+    def __getitem__(self, name: str) -> Array:
+        return _view(self._stored.view(), self._places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def named(self, names: Mapping[str, str]) -> "Mapped":
+        """Some of them under other names: by the new name, the old one."""
+        return Mapped(self._stored, {new: self._places[old] for new, old in names.items()})
+
+
+def head(skeleton: str, tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
+    """The header of tensors of these dtypes and shapes, before it is padded."""
+    about: dict[str, Any] = {"__metadata__": {"hanse": skeleton}}
+    at = 0
+    for name in sorted(tensors, key=lambda name: (_ORDER[tensors[name][0].name], name.encode())):
+        dtype, shape = tensors[name]
+        end = at + math.prod(shape) * dtype.itemsize
+        about[name] = {"dtype": _CODES[dtype.name], "shape": shape, "data_offsets": (at, end)}
+        at = end
+    return json.dumps(about, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def lay_out(skeleton: str, tensors: Mapping[str, Array]) -> list[bytes | memoryview]:
+    """What is packed, piece by piece: the header, then the values of each tensor where they lie.
+
+    Args:
+      tensors: in C order and the machine's order of bytes.
+    """
+    text = head(skeleton, {name: (array.dtype, array.shape) for name, array in tensors.items()})
+    text += b" " * (-len(text) % 8)
+    order = sorted(tensors.items(), key=lambda named: (_ORDER[named[1].dtype.name], named[0].encode()))
+    values = [array.reshape(-1).view(np.uint8).data for _, array in order if array.size]
+    return [len(text).to_bytes(8, "little") + text, *values]
+
+
+def read(data: Packed, max_head_bytes: int | None) -> tuple[Any, Mapping[str, Array]]:
+    """The metadata entry "hanse", and the tensors, which can't be written.
+
+    Raises: MessageError, and whatever parsing raises: if it is not packed so.
+    """
+    view = data.view() if isinstance(data, Stored) else data
+    head = int.from_bytes(view[:8], "little")
+    if len(view) < 8 or head > len(view) - 8:
+        raise MessageError(f"a header of {head} bytes in a message of {len(view)}")
+    if max_head_bytes is not None and head > max_head_bytes:
+        raise MessageError(f"a header of {head} bytes; at most {max_head_bytes} are due")
+    about = json.loads(view[8 : 8 + head].decode())
+    metadata = about.pop("__metadata__")
+    places = _places(about, 8 + head, len(view))
+    if isinstance(view, mmap.mmap):
+        assert isinstance(data, Stored)
+        return metadata["hanse"], Mapped(data, places)
+    return metadata["hanse"], {name: _view(view, place) for name, place in places.items()}
+
+
+def _places(about: Mapping[str, Any], begin: int, end: int) -> dict[str, _Place]:
+    """Where tensors lie. All of the bytes belong to one tensor each: there is no gap and no overlap."""
+    given = [(*_pair(one["data_offsets"]), name, one["dtype"], one["shape"]) for name, one in about.items()]
+    places: dict[str, _Place] = {}
+    at = 0
+    for first, last, name, code, dims in sorted(given, key=lambda one: one[:2]):
+        dtype = np.dtype(DTYPES[code])
+        if not isinstance(dims, list) or any(type(dim) is not int or not 0 <= dim < 2**63 for dim in dims):
+            raise MessageError(f"{name!r} has shape {dims!s:.100}")
+        if first != at or last - first != math.prod(dims) * dtype.itemsize:
+            raise MessageError(f"{name!r} lies at {first} to {last}, where {at} and {dims} of {code} are due")
+        places[name] = (dtype, tuple(dims), begin + first)
+        at = last
+    if at != end - begin:
+        raise MessageError(f"{end - begin} bytes of values, of which {at} have a place")
+    return places
+
+
+def _pair(offsets: Any) -> tuple[int, int]:
+    first, last = offsets
+    if type(first) is not int or type(last) is not int:
+        raise MessageError(f"offsets {offsets!s:.100}")
+    return first, last
+
+
+def _view(data: "bytes | mmap.mmap", place: _Place) -> Array:
+    dtype, shape, offset = place
+    array: Array = np.ndarray(shape, dtype, data, offset)
+    array.flags.writeable = False
+    return array
