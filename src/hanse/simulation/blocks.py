@@ -71,15 +71,18 @@ class Folding:
         return self._folds[name]
 
     def _size(self, message: Message) -> int:
-        """Bytes of a message that was admitted. Where shapes are fixed, such messages differ in few words."""
+        """Bytes of a message that was admitted. Messages of one layout differ in few words."""
         if self._limit is None:
             return packed_size(message)
         said = f"{message.ticket}" + "".join(f"{p.weight!r}" for p in message.parts.values() if p is not None)
-        names = tuple((name, *(part.values if part else ())) for name, part in message.parts.items())
-        if names not in self._headers:
+        layout = tuple(
+            (name, part and tuple((n, value.shape) for n, value in part.values.items()))
+            for name, part in message.parts.items()
+        )  # lossless coding tells its length in a shape
+        if layout not in self._headers:
             header, tensors = measured(message)
-            self._headers[names] = header - len(said), tensors
-        header, tensors = self._headers[names]
+            self._headers[layout] = header - len(said), tensors
+        header, tensors = self._headers[layout]
         return padded(header + len(said), tensors)
 
     def block(self) -> Block:
