@@ -204,6 +204,10 @@ def _check(house: Any, bridge: Bridge, url: str | None, token: str | None, data:
 # -- the operator ----------------------------------------------------------------------------------
 
 
+def _number(value: float | None) -> str:
+    return "is not finite" if value is None else f"{value:.4g}"  # JSON has no word for infinity
+
+
 @contextmanager
 def _link(home: Path) -> Iterator[Any]:
     from hanse.network.client import House
@@ -226,7 +230,7 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
                 return
             typer.echo(f"{found['clients']} clients, {found['open_invitations']} open invitations")
             for run in found["runs"]:
-                metrics = ", ".join(f"{name} {value:.4g}" for name, value in run["metrics"].items())
+                metrics = ", ".join(f"{name} {_number(value)}" for name, value in run["metrics"].items())
                 typer.echo(
                     f"run {run['run']}: {run['status']}, round {run['round']}, {run['doing']}; {metrics}"
                 )
@@ -249,7 +253,7 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
         with guard(), _link(home) as link:
             for e in link.plain("GET", "/v1/events", params={"limit": limit}):
                 when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"]))
-                typer.echo(f"{when} {e['who']}: {e['what']}")
+                typer.echo(f"{when} {e['who']}: {e['what']}".replace("\n", "\n    "))
 
     @app.command()
     def invite(

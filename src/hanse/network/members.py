@@ -18,7 +18,7 @@ from hanse.core.errors import InvalidInput
 from hanse.network.errors import Refused
 from hanse.network.signing import public_key
 
-__all__ = ["Member", "Members", "Role", "Token"]
+__all__ = ["Member", "Members", "Role", "Token", "shown"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
@@ -225,13 +225,22 @@ class Members:
         return next(m for m in self._members.values() if m.public == public)
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
-        """Ends a membership, at once. Raises: InvalidInput: if there is none of that id or name."""
-        found = [m for m in self._members.values() if id in (m.id, m.name, str(m.number))]
-        if not found:
-            raise InvalidInput(f"nobody is called {id!r}; `hanse clients` lists all")
+        """Ends a membership, at once. Raises: InvalidInput: if not just one is called so."""
+        id = self._one(id).id
         with self._change() as db:
-            db.execute("UPDATE members SET state = ? WHERE id = ?", (state, found[0].id))
-        return self._members[found[0].id]
+            db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
+        return self._members[id]
+
+    def _one(self, called: str) -> Member:
+        """By id, else by number, else by name: names are of the members' own choice."""
+        for by in (lambda m: m.id, lambda m: str(m.number), lambda m: m.name):
+            found = [m for m in self._members.values() if by(m) == called]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                ids = ", ".join(m.id for m in found)
+                raise InvalidInput(f"{len(found)} are called {called!r}; say which by id: {ids}")
+        raise InvalidInput(f"nobody is called {called!r}; `hanse clients` lists all")
 
     # -- what happened -------------------------------------------------------------------------
 
@@ -239,7 +248,7 @@ class Members:
         """Remembers something for the operator."""
         with self._lock, contextlib.suppress(sqlite3.OperationalError):  # a full disk: serving goes on
             self._connection.execute(
-                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, what)
+                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, shown(what))
             )
             last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
             if last % 1000 == 0:
@@ -250,6 +259,18 @@ class Members:
         query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
         with self._lock:
             return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
+
+
+def shown(text: str) -> str:
+    """Text of a stranger as it may stand on somebody's screen.
+
+    >>> shown("no\\x1b[2J\\nmore")
+    'no\\\\x1b[2J\\nmore'
+    """
+    if text.isprintable():
+        return text
+    plain = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(plain)
 
 
 _STATES = {"left": "left", "revoked": "been revoked"}

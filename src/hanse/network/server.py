@@ -17,9 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
 
 from hanse import __version__
 from hanse.core.algorithm import Progress
@@ -32,7 +35,7 @@ from hanse.core.work import PartyId
 from hanse.network.board import Board, Order, Stopped
 from hanse.network.cases import Cases
 from hanse.network.errors import Refused
-from hanse.network.members import Member, Members, Role, Token
+from hanse.network.members import Member, Members, Role, Token, shown
 from hanse.network.parties import Party
 from hanse.network.runtime import NetworkRuntime, Patience
 from hanse.network.signing import Speaker, Verifier, public_key, secret_at
@@ -330,7 +333,7 @@ class Server:
         self._polls[number] += 1
         mine = self._polls[number]
         if poll.doing:
-            self._doing[number] = poll.doing
+            self._doing[number] = shown(poll.doing).replace("\n", " ")
         bell.set()  # an older poll of the same client is answered
         for run, tickets in poll.know.items():
             if run in self._led:
@@ -501,9 +504,25 @@ def _documented(kind: type[BaseModel]) -> dict[str, Any]:
 
 
 _BYTES = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (401, 403, 404, 408, 409, 410, 411, 413, 422, 507)
+_OBJECT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All of it", "content": {"application/octet-stream": {}}},
+    206: {"description": "From where the client wants it", "content": {"application/octet-stream": {}}},
+    304: {"description": "The client has it"},
 }
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem} for status in (401, 403, 404, 405, 408, 409, 410, 411, 413, 422, 426, 503, 507)
+}
+
+# For the description of the API alone: what they find is judged by `_speaker` and `_invitation`.
+_SIGNED = Security(
+    APIKeyHeader(
+        name="Signature",
+        scheme_name="signature",
+        auto_error=False,
+        description="RFC 9421: Ed25519 over @method, @path, @query and Content-Digest; tag, time, nonce",
+    )
+)
+_INVITED = Security(HTTPBearer(scheme_name="invitation", auto_error=False, description="of a join token"))
 
 
 def application(server: Server) -> FastAPI:
@@ -511,7 +530,7 @@ def application(server: Server) -> FastAPI:
     app = FastAPI(title="Hanse", version=__version__, responses=_PROBLEMS, docs_url=None, redoc_url=None)
 
     def by(*roles: Role) -> Any:
-        async def caller(request: Request) -> Caller:
+        async def caller(request: Request, signature: Annotated[Any, _SIGNED]) -> Caller:
             speaker = _speaker(request, server.verifier)
             member = server.members.admit(speaker.key_id, roles)
             if member.number is not None:
@@ -539,20 +558,35 @@ def application(server: Server) -> FastAPI:
     async def unwell(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"code": "wrong", "why": str(error)}, 422)
 
+    @app.exception_handler(RequestValidationError)
+    async def misspelt(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        why = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
+        return await refused(request, Refused(422, "wrong", why[:500]))
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = "method" if error.status_code == 405 else "no-path"
+        answer = await refused(request, Refused(error.status_code, code, error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
     # -- everybody -----------------------------------------------------------------------------
 
     @app.get("/v1/about")
     async def about() -> About:
         return About(wire=[WIRE], hanse=__version__, time=time.time())
 
-    @app.post("/v1/check")
+    @app.post("/v1/check", dependencies=[_SIGNED, _INVITED])
     async def check(request: Request) -> list[str]:
         """The packed plans, in hexadecimal, for whoever holds an invitation and has not joined yet."""
         _speaker(request, server.joining)
         server.members.invitation(_invitation(request))
         return [led.plans.path(led.plan[0]).read_bytes().hex() for led in server.led()]
 
-    @app.post("/v1/join", openapi_extra=_documented(Join))
+    @app.post("/v1/join", openapi_extra=_documented(Join), dependencies=[_SIGNED, _INVITED])
     async def join(request: Request) -> Joined:
         speaker = _speaker(request, server.joining)
         given = _invitation(request)
@@ -572,7 +606,7 @@ def application(server: Server) -> FastAPI:
             raise Refused(426, "wire", f"version {poll.wire} of the wire; this server speaks {WIRE}")
         return await server.poll(caller.number, poll)
 
-    @app.get("/v1/runs/{run}/objects/{sha256}", response_class=Response)
+    @app.get("/v1/runs/{run}/objects/{sha256}", response_class=Response, responses=_OBJECT)
     async def download(request: Request, caller: FromClient, run: str, sha256: str) -> Response:
         led = server.run(run)
         path = (led.plans if sha256 == led.plan[0] else led.objects).path(_hexadecimal(sha256))

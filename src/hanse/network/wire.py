@@ -1,6 +1,6 @@
 """What is said between client and server, version 1. Every message of this file is JSON under 1 MiB."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -59,6 +59,10 @@ class Plan:
     encoder: Any = None
 
 
+Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+"""Text of one line that can't steer a terminal."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)  # a newer side may say more
 
@@ -82,7 +86,7 @@ class About(_Model):
 class Join(_Model):
     """Asks to belong. Signed with the key that it announces, carrying the invitation's secret."""
 
-    name: str = Field(default="", max_length=100)
+    name: Line = Field(default="", max_length=100)
 
 
 class Joined(_Model):
@@ -158,7 +162,7 @@ class Invitation(_Model):
     """Asks for an invitation."""
 
     role: Literal["client", "observer", "operator"] = "client"
-    name: str = Field(default="", max_length=100)
+    name: Line = Field(default="", max_length=100)
     number: int | None = Field(default=None, ge=0, lt=2**31)
     valid_s: float = Field(default=7 * 86400, gt=0, le=366 * 86400)
 
