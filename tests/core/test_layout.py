@@ -85,6 +85,21 @@ def test_places_that_do_not_tile_the_bytes_are_refused(about, num_bytes):
     assert unpack(written("")) is None
 
 
+@pytest.mark.parametrize(
+    "dims", ["0,4611686018427387904,8", ",".join("1" * 65), "9223372036854775807,0", "[0]"]
+)
+@pytest.mark.usefixtures("mapped_always")
+def test_a_shape_that_no_array_can_have_is_refused_at_once(dims, tmp_path):
+    """And not when a mapped tensor is looked at."""
+    data = written(
+        f'"a":{{"dtype":"F32","shape":[{dims}],"data_offsets":[0,{4 * ("0" not in dims)}]}}', b"0000"
+    )
+    (tmp_path / "x").write_bytes(data)
+    for packed in (data, Stored(tmp_path / "x")):
+        with pytest.raises(MessageError, match="has shape"):
+            unpack(packed)
+
+
 def test_headers_are_utf8():
     head = '{"__metadata__":{"hanse":"null"}}'.encode("utf-16")
     with pytest.raises(MessageError):

@@ -29,6 +29,9 @@ DTYPES: Final = {
 _CODES = {name: code for code, name in DTYPES.items()}
 _ORDER = {name: position for position, name in enumerate(DTYPES.values())}
 
+MAX_DIMS = 64
+"""What NumPy allows."""
+
 MAPPED_BYTES = 1 << 20
 """Files of this size are mapped; smaller ones are read."""
 
@@ -135,15 +138,27 @@ def _places(about: Mapping[str, Any], begin: int, end: int) -> dict[str, _Place]
     at = 0
     for first, last, name, code, dims in sorted(given, key=lambda one: one[:2]):
         dtype = np.dtype(DTYPES[code])
-        if not isinstance(dims, list) or any(type(dim) is not int or not 0 <= dim < 2**63 for dim in dims):
-            raise MessageError(f"{name!r} has shape {dims!s:.100}")
+        if not _is_shape(dims, dtype.itemsize):
+            raise MessageError(f"{name!r:.100} has shape {dims!s:.100}")
         if first != at or last - first != math.prod(dims) * dtype.itemsize:
-            raise MessageError(f"{name!r} lies at {first} to {last}, where {at} and {dims} of {code} are due")
+            raise MessageError(
+                f"{name!r:.100} lies at {first} to {last}, where {at} and {dims} of {code} are due"
+            )
         places[name] = (dtype, tuple(dims), begin + first)
         at = last
     if at != end - begin:
         raise MessageError(f"{end - begin} bytes of values, of which {at} have a place")
     return places
+
+
+def _is_shape(dims: Any, itemsize: int) -> bool:
+    """Whether an array can have this shape: `_view` then succeeds, whenever it is asked for."""
+    if not isinstance(dims, list) or len(dims) > MAX_DIMS:
+        return False
+    sizes = all(type(dim) is int and 0 <= dim < 2**63 for dim in dims)
+    return (
+        sizes and math.prod(dim or 1 for dim in dims) * itemsize < 2**63
+    )  # NumPy counts so, also where one is 0
 
 
 def _pair(offsets: Any) -> tuple[int, int]:
