@@ -16,7 +16,7 @@ from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.errors import InvalidInput
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
 from hanse.learners import Model, softmax
-from hanse.simulation import Devices, ideal
+from hanse.simulation import Devices, Way, auto, ideal
 
 __all__ = ["IN_PYTHON", "Experiment", "summary"]
 
@@ -30,6 +30,7 @@ KINDS: Mapping[str, type] = {
     "algorithm": Algorithm,
     "stop": Stop,
     "devices": Devices,
+    "way": Way,
 }
 """The tables, and what they name."""
 
@@ -61,6 +62,7 @@ class Experiment:
       evaluate_every: rounds between measurements; 0: never.
       stop: when to end sooner.
       devices: how long clients take on the simulated clock, and who drops out.
+      way: how they are computed here: `auto()`, `plain()` or `cohort()`, and in how many processes.
       preprocessing: what becomes of features before training, learned from all clients' sums; None:
         `tabular()` for tables of named columns, and nothing for arrays.
       client_test_fraction: of each client's examples, held out as test examples of its own.
@@ -78,6 +80,7 @@ class Experiment:
     evaluate_every: int = 1
     stop: Stop = Stop()
     devices: Devices = ideal()
+    way: Way = auto()
     preprocessing: Preprocessing | None = None
     client_test_fraction: float = 0.0
     initial: str | None = None
@@ -184,7 +187,7 @@ def summary(settings: Mapping[str, Plain]) -> str:
     about = [worded(settings["algorithm"]), worded(settings["model"])]
     about.append(f"{where} over {worded(partition)}" if partition else where)
     about.append(f"seed {settings['seed']}")
-    more = ("stop", "devices", "preprocessing")
+    more = ("stop", "devices", "way", "preprocessing")
     about += [worded(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))]
     about += [f"from {settings['initial']}"] if settings.get("initial") else []
     if settings.get("baselines"):

@@ -168,7 +168,7 @@ def _perform(task: Task) -> Outcome:
     try:
         with _session(task, notes.append) as session:
             run = session.run
-            session.perform(_telling(session))
+            session.perform(_telling(session), alone=False)
             outcome = Outcome(run, "completed")
     except RunDiverged as error:
         outcome = Outcome(run, "diverged", str(error))

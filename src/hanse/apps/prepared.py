@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from hanse.algorithms import evaluation
@@ -21,7 +22,10 @@ from hanse.core.program import Dispatch, Program, Sample
 from hanse.core.runtime import Record, Store, drive
 from hanse.core.tensors import Tensors
 from hanse.data import FederatedData, partitioned
-from hanse.simulation import Clients, Simulation
+from hanse.learners import Model
+from hanse.simulation import Chosen, Clients, Simulation
+from hanse.simulation.simulation import ClientSide
+from hanse.simulation.workers import Recall
 
 __all__ = ["Prepared", "prepared", "shared_out"]
 
@@ -97,11 +101,28 @@ class Prepared:
             return evaluation(self.learner)
         return evaluation(self.learner, tuple(range(self.population.num_clients)))
 
-    def runtime(self, store: Store | None = None) -> Simulation:
-        """Who performs it; clients find their memory in the store."""
-        recall = {} if store is None else {"recall": store.memory}
-        clients = Clients(self.learner, self.population, self.keys, **recall)
+    def runtime(self, clients: ClientSide | None = None) -> Simulation:
+        """Who performs it; without clients of their own, it computes them in this process."""
+        clients = clients or Clients(self.learner, self.population, self.keys)
         return Simulation(clients, self.population.num_clients, self.keys, self.experiment.devices)
+
+    def clients(self, store: Store | None, num_rounds: int, *, alone: bool = True) -> Chosen:
+        """Who compute, in the way that was asked for; a context manager. They find their memory in the store.
+
+        Args:
+          num_rounds: how many are still to come.
+          alone: whether no other run is performed beside this one; else one process computes it.
+        """
+        make = partial(_made, self.experiment.model, self.population, self.keys)
+        recall = {} if store is None else {"recall": store.memory}
+        way = self.experiment.way if alone else self.experiment.way.alone()
+        return Chosen(make, way, num_rounds=num_rounds, **recall)
+
+
+def _made(model: Model, population: FederatedData, keys: Keys, recall: Recall) -> Clients:
+    """The clients, as worker processes make them too."""
+    learner = model.bind(population.feature_shape, population.num_classes)
+    return Clients(learner, population, keys, recall)
 
 
 def prepared(experiment: Experiment) -> Prepared:

@@ -58,7 +58,7 @@ def _kinds() -> Iterator[str]:
     from hanse.algorithms.preprocessing import Preprocessing
     from hanse.data import Dataset, Partition
     from hanse.learners import Model
-    from hanse.simulation import Devices
+    from hanse.simulation import Devices, Way
 
     kinds: dict[str, tuple[type[Any], str]] = {
         "data": (Dataset, "What is learnt from."),
@@ -71,6 +71,7 @@ def _kinds() -> Iterator[str]:
         "algorithm.close": (Close, "When a round closes."),
         "stop": (Stop, "When a run ends before its last round."),
         "devices": (Devices, "How long clients take on the simulated clock, and who drops out."),
+        "way": (Way, "How clients are computed on this machine: it decides seconds, not results."),
         "baselines": (Baseline, "What else is trained on the same budget: a list."),
     }
     for setting, (kind, about) in kinds.items():

@@ -26,7 +26,7 @@ from hanse.core.program import Commit
 from hanse.core.runtime import Led, Record, Watch
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.learners import Model
-from hanse.simulation import Devices
+from hanse.simulation import Devices, Way
 
 if TYPE_CHECKING:
     from hanse.store import RunInfo, Runs, RunStore
@@ -64,6 +64,7 @@ def run(
     evaluate_every: int = _DEFAULT.evaluate_every,
     stop: Stop = _DEFAULT.stop,
     devices: Devices = _DEFAULT.devices,
+    way: Way = _DEFAULT.way,
     preprocessing: Preprocessing | None = None,
     client_test_fraction: float = 0.0,
     initial: str | Path | None = None,
@@ -78,7 +79,7 @@ def run(
     ('completed', 3, ['accuracy', 'loss'])
 
     Args:
-      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, preprocessing,
+      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, way, preprocessing,
         client_test_fraction, initial, baselines: see `Experiment`.
       store: the file to keep the run in, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round.
@@ -98,6 +99,7 @@ def run(
         evaluate_every=evaluate_every,
         stop=stop,
         devices=devices,
+        way=way,
         preprocessing=preprocessing,
         client_test_fraction=client_test_fraction,
         initial=None if initial is None else str(initial),
@@ -148,12 +150,16 @@ class Session:
         """The rounds done so far."""
         return tuple(self._records)
 
-    def perform(self, watch: Watch | None = None) -> Result:
-        """Leads it to its end, and writes down how it ended. See `hanse.run`."""
+    def perform(self, watch: Watch | None = None, *, alone: bool = True) -> Result:
+        """Leads it to its end, and writes down how it ended. See `hanse.run`.
+
+        Args:
+          alone: whether no other run is performed beside it; else it starts no worker processes.
+        """
         overflow = np.errstate(over="ignore", invalid="ignore")  # a run that diverges is stopped and said
         with Interrupts() as interrupts, overflow:
             try:
-                self._lead(interrupts, watch)
+                self._lead(interrupts, watch, alone)
                 found = self._compared(interrupts)
             except Diverged as error:
                 raise RunDiverged(str(error), self._end("diverged", str(error))) from None
@@ -165,7 +171,7 @@ class Session:
                 raise
             return self._end("completed", **found)
 
-    def _lead(self, interrupts: Interrupts, watch: Watch | None) -> None:
+    def _lead(self, interrupts: Interrupts, watch: Watch | None, alone: bool) -> None:
         """As `drive` does, but open to Ctrl-C only where nothing is being written."""
 
         def remember(record: Record) -> None:
@@ -175,13 +181,15 @@ class Session:
             if watch is not None:
                 watch(record)
 
-        runtime = self._ready.runtime(self._kept)
-        led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
-        while not led.done:
-            if not led.replay():
-                with interrupts.allowed():
-                    event = runtime.perform(led.command)
-                led.answer(event)
+        left = self.experiment.rounds - self._progress.round
+        with self._ready.clients(self._kept, left, alone=alone) as clients:
+            runtime = self._ready.runtime(clients)
+            led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
+            while not led.done:
+                if not led.replay():
+                    with interrupts.allowed():
+                        event = runtime.perform(led.command)
+                    led.answer(event)
 
     def _compared(self, interrupts: Interrupts) -> dict[str, Any]:
         """What is asked once training is over: who has what, what the model is worth to each, baselines."""

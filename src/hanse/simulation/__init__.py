@@ -1,20 +1,28 @@
 """One machine plays all parties: research on a laptop, on a simulated clock."""
 
+from hanse.simulation.chosen import Chosen
 from hanse.simulation.concurrent import ClientTasks, ConcurrentSimulation
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
 from hanse.simulation.peers import drive_together
 from hanse.simulation.simulation import Clients, Simulation
-from hanse.simulation.workers import Workers
+from hanse.simulation.ways import Way, auto, cohort, plain
+from hanse.simulation.workers import Workers, WorkersFailed
 
 __all__ = [
+    "Chosen",
     "ClientTasks",
     "Clients",
     "ConcurrentSimulation",
     "Devices",
     "Simulation",
+    "Way",
     "Workers",
+    "WorkersFailed",
+    "auto",
+    "cohort",
     "drive_together",
     "heavy_tailed",
     "ideal",
+    "plain",
     "unstable",
 ]

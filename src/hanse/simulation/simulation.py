@@ -125,10 +125,14 @@ class Clients:
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
         """Performs tickets of one dispatch, and folds what they lead to."""
         for some in aligned(places, BLOCK_HEIGHT):
-            block, forks = self.fold_from([self.memory(task) for _, task in some], some, payload)
-            for (_, task), fork in zip(some, forks, strict=True):
-                self.keep(task, fork)
-            yield block
+            yield self.fold_block(some, payload)
+
+    def fold_block(self, places: Sequence[Place], payload: Payload) -> Block:
+        """Performs tickets that stand in one block, and folds what they lead to."""
+        block, forks = self.fold_from([self.memory(task) for _, task in places], places, payload)
+        for (_, task), fork in zip(places, forks, strict=True):
+            self.keep(task, fork)
+        return block
 
     def fold_from(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
@@ -143,11 +147,13 @@ class Clients:
 
     def memory(self, task: Task) -> Memory:
         """What a ticket goes on from."""
-        return self._forks_of(task.party).at(task.after)
+        known = self._forks.get(task.party)
+        return self._recall(task.party) if known is None else known.at(task.after)
 
     def keep(self, task: Task, fork: Fork) -> None:
         """Keeps what a ticket led to until it is settled."""
-        self._forks_of(task.party).keep(task.ticket, fork)
+        if fork.changed or fork.removed or fork.after is not None:
+            self._forks_of(task.party).keep(task.ticket, fork)
 
     def _forks_of(self, party: PartyId) -> Forks:
         if party not in self._forks:
@@ -158,7 +164,9 @@ class Clients:
         """Commits and drops forks; the memories that changed."""
         changed: dict[PartyId, Memory] = {}
         for party, (counted, dropped) in settled.items():
-            forks = self._forks_of(party)
+            forks = self._forks.get(party)
+            if forks is None:
+                continue  # nothing was kept of it
             if forks.settle(counted, dropped):
                 changed[party] = forks.committed
             elif not forks.committed and not forks.forks:

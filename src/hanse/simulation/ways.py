@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 from hanse.core.errors import InvalidInput
 from hanse.core.values import value
@@ -22,6 +23,10 @@ class Way(ABC):
     def together(self) -> bool | None:
         """Whether a work computes several clients at once where it can; None: where that is faster."""
 
+    @abstractmethod
+    def alone(self) -> "Way":
+        """The same in one process."""
+
 
 @value
 class auto(Way):
@@ -33,17 +38,20 @@ class auto(Way):
     the bits, and networks in JAX on a GPU, which differ by rounding.
 
     Args:
-      max_workers: processes at most; None: one for each processor.
+      num_workers: processes at most; None: one for each processor.
     """
 
-    max_workers: int | None = None
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
-        _check("max_workers", 1 if self.max_workers is None else self.max_workers)
+        _check(1 if self.num_workers is None else self.num_workers)
 
     @property
     def most(self) -> int:
-        return num_processors() if self.max_workers is None else self.max_workers
+        return num_processors() if self.num_workers is None else self.num_workers
+
+    def alone(self) -> Way:
+        return replace(self, num_workers=1)
 
     @property
     def together(self) -> None:
@@ -61,11 +69,14 @@ class plain(Way):
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        _check("num_workers", self.num_workers)
+        _check(self.num_workers)
 
     @property
     def most(self) -> int:
         return self.num_workers
+
+    def alone(self) -> Way:
+        return replace(self, num_workers=1)
 
     @property
     def together(self) -> bool:
@@ -83,20 +94,23 @@ class cohort(Way):
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        _check("num_workers", self.num_workers)
+        _check(self.num_workers)
 
     @property
     def most(self) -> int:
         return self.num_workers
+
+    def alone(self) -> Way:
+        return replace(self, num_workers=1)
 
     @property
     def together(self) -> bool:
         return True
 
 
-def _check(name: str, given: int) -> None:
-    if type(given) is not int or given < 1:
-        raise InvalidInput(f"{name} is {given!r}; write a whole number of at least 1")
+def _check(num_workers: int) -> None:
+    if type(num_workers) is not int or num_workers < 1:
+        raise InvalidInput(f"num_workers is {num_workers!r}; write a whole number of at least 1")
 
 
 def num_processors() -> int:

@@ -15,93 +15,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hanse.core.errors import HanseError
 from hanse.core.keys import Key
 from hanse.core.party import Payload, Task
-from hanse.core.values import unpack
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place
 
-__all__ = ["Job", "lay_down", "new_file", "receive", "send", "serve", "taken_up"]
+__all__ = ["Job", "Laid", "WorkersFailed", "receive", "send", "serve"]
 
 
-class Job(NamedTuple):
-    """What a worker is asked for.
-
-    Args:
-      payload: the file that holds it, packed.
-      places: in plain words, which are quick to send: position, ticket, party, key, after.
-      memories: that they go on from.
-      folded: whether they are folded; else it is one ticket, and its message is wanted.
-    """
-
-    payload: str
-    places: Sequence[tuple[int, int, PartyId, bytes, int | None]]
-    memories: Sequence[Memory]
-    folded: bool
-
-    @classmethod
-    def of(cls, payload: str, places: Sequence[Place], memories: Sequence[Memory], folded: bool) -> "Job":
-        """From places."""
-        told = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in places]
-        return cls(payload, told, memories, folded)
-
-
-NUM_PAYLOADS = 4
-"""Those that a worker keeps unpacked."""
-
-ALIGNED = 64
-"""Arrays begin at multiples of so many bytes."""
-
-
-def serve(number: int) -> None:
-    """Answers jobs from the pipe of this file number until it is closed."""
-    from threadpoolctl import threadpool_limits
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began the run decides
-    pipe = Connection(number)
-    with suppress(EOFError, OSError):
-        try:
-            make = taken_up(*receive(pipe))
-            threadpool_limits(1)
-            clients = make(lambda party: {})
-            send(pipe, None)
-        except Exception as error:
-            send(pipe, _sendable(error))
-            return
-        payloads: dict[str, Payload] = {}
-        while True:
-            job: Job = receive(pipe)
-            try:
-                if job.payload not in payloads:
-                    if len(payloads) >= NUM_PAYLOADS:
-                        del payloads[next(iter(payloads))]
-                    payloads[job.payload] = unpack(Path(job.payload).read_bytes(), Payload)
-                answer = _answer(clients, job, payloads[job.payload])
-            except Exception as error:
-                answer = _sendable(error)
-            send(pipe, answer)
-
-
-def _answer(clients: Any, job: Job, payload: Payload) -> Any:
-    places = [(at, Task(ticket, party, Key(key), after)) for at, ticket, party, key, after in job.places]
-    if job.folded:
-        return clients.fold_from(job.memories, places, payload)
-    (memory,), ((_, task),) = job.memories, places
-    return clients.compute_from(memory, task, payload)
-
-
-def _sendable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        told = RuntimeError(f"{type(error).__name__}: {error}")
-        for note in getattr(error, "__notes__", ()):
-            told.add_note(note)
-        return told
-    return error
-
-
-# -- what travels ------------------------------------------------------------------------------
+class WorkersFailed(HanseError):
+    """Workers can't be started, can't be sent something, or one of them died."""
 
 
 def send(pipe: Connection, obj: Any) -> None:
@@ -127,35 +51,132 @@ def receive(pipe: Connection) -> Any:
     return pickle.loads(head, buffers=buffers)
 
 
-def lay_down(obj: Any) -> tuple[Path, bytes, list[tuple[int, int]]]:
-    """Writes an object's arrays to a file that processes share: the file, the rest, where each array is."""
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    places, end = list[tuple[int, int]](), 0
-    for view in views:
-        places.append((end, view.nbytes))
-        end += -(-view.nbytes // ALIGNED) * ALIGNED
-    path = new_file(end)
-    with path.open("wb") as file:
-        for (start, _), view in zip(places, views, strict=True):
-            file.seek(start)
-            file.write(view)
-        file.truncate(max(1, end))
-    return path, head, places
+class Laid(NamedTuple):
+    """An object laid down for several processes: its arrays in a file, and the rest.
+
+    Args:
+      path: the file.
+      head: the rest, pickled.
+      places: where each array begins, and its bytes.
+    """
+
+    path: Path
+    head: bytes
+    places: Sequence[tuple[int, int]]
+
+    @classmethod
+    def down(cls, obj: Any) -> "Laid":
+        """Writes the arrays to a file, which is the caller's to remove."""
+        buffers: list[pickle.PickleBuffer] = []
+        head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
+        views = [buffer.raw() for buffer in buffers]
+        places, end = list[tuple[int, int]](), 0
+        for view in views:
+            places.append((end, view.nbytes))
+            end += -(-view.nbytes // ALIGNED) * ALIGNED
+        path = _new_file(end)
+        with path.open("wb") as file:
+            for (start, _), view in zip(places, views, strict=True):
+                file.seek(start)
+                file.write(view)
+            file.truncate(max(1, end))
+        return cls(path, head, places)
+
+    def taken_up(self) -> Any:
+        """The object. Its arrays are one copy for all processes, until one is written to."""
+        with self.path.open("rb") as file:
+            block = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+        return pickle.loads(self.head, buffers=[block[start : start + size] for start, size in self.places])
 
 
-def taken_up(path: Path, head: bytes, places: list[tuple[int, int]]) -> Any:
-    """The object that was laid down. Its arrays are one copy for all processes, until one is written to."""
-    with path.open("rb") as file:
-        block = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    return pickle.loads(head, buffers=[block[start : start + size] for start, size in places])
-
-
-def new_file(size: int) -> Path:
+def _new_file(size: int) -> Path:
     """An empty file, in memory if there is room for it."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * size
     number, name = tempfile.mkstemp(prefix="hanse-", dir=memory if roomy else None)
     os.close(number)
     return Path(name)
+
+
+class Job(NamedTuple):
+    """What a worker is asked for.
+
+    Args:
+      payload: the fields of a `Payload`.
+      places: in plain words, which are quick to send: position, ticket, party, key, after.
+      memories: that they go on from.
+      folded: whether they are folded; else it is one ticket, and its message is wanted.
+    """
+
+    payload: Laid
+    places: Sequence[tuple[int, int, PartyId, bytes, int | None]]
+    memories: Sequence[Memory]
+    folded: bool
+
+    @classmethod
+    def of(cls, payload: Laid, places: Sequence[Place], memories: Sequence[Memory], folded: bool) -> "Job":
+        """From places."""
+        told = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in places]
+        return cls(payload, told, memories, folded)
+
+
+NUM_PAYLOADS = 4
+"""Those that a worker keeps unpacked."""
+
+ALIGNED = 64
+"""Arrays begin at multiples of so many bytes."""
+
+
+def serve(number: int) -> None:
+    """Answers jobs from the pipe of this file number until it is closed."""
+    from threadpoolctl import threadpool_limits
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began the run decides
+    pipe = Connection(number)
+    with suppress(EOFError, OSError):
+        try:
+            make = receive(pipe).taken_up()
+            threadpool_limits(1)
+            clients = make(lambda party: {})
+            send(pipe, None)
+        except Exception as error:
+            send(pipe, _sendable(error))
+            return
+        payloads: dict[Path, Payload] = {}
+        while True:
+            job: Job = receive(pipe)
+            try:
+                if job.payload.path not in payloads:
+                    if len(payloads) >= NUM_PAYLOADS:
+                        del payloads[next(iter(payloads))]
+                    payloads[job.payload.path] = _payload(job.payload)
+                answer = _answer(clients, job, payloads[job.payload.path])
+            except Exception as error:
+                answer = _sendable(error)
+            send(pipe, answer)
+
+
+def _payload(laid: Laid) -> Payload:
+    try:
+        return Payload(*laid.taken_up())
+    except Exception as error:
+        raise WorkersFailed(f"a worker can't be sent what clients are sent: {error}") from None
+
+
+def _answer(clients: Any, job: Job, payload: Payload) -> Any:
+    places = [(at, Task(ticket, party, Key(key), after)) for at, ticket, party, key, after in job.places]
+    if job.folded:
+        return clients.fold_from(job.memories, places, payload)
+    (memory,), ((_, task),) = job.memories, places
+    return clients.compute_from(memory, task, payload)
+
+
+def _sendable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        for note in getattr(error, "__notes__", ()):
+            told.add_note(note)
+        return told
+    return error

@@ -12,18 +12,15 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeAlias
 
 from hanse.core.coordinator import Block
-from hanse.core.errors import HanseError
 from hanse.core.party import Fork, Payload, Task
-from hanse.core.values import pack
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place, aligned
 from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled
-from hanse.simulation.worker import NUM_PAYLOADS, Job, lay_down, new_file, receive, send
+from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, send
 
 __all__ = ["ONE_THREAD", "Crew", "Make", "Recall", "Workers", "WorkersFailed"]
 
@@ -39,10 +36,6 @@ BLOCKS_EACH = 4
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
-
-
-class WorkersFailed(HanseError):
-    """Workers can't be started, or one of them died."""
 
 
 class _Worker:
@@ -100,14 +93,14 @@ class Crew:
 
     def __init__(self, make: Make, num_workers: int) -> None:
         self._workers: list[_Worker] = []
-        self._data: Path | None = None
-        self._sent: list[tuple[Payload, Path]] = []
+        self._data: Laid | None = None
+        self._sent: list[tuple[Payload, Laid]] = []
         self._computing: Generator[tuple[list[Place], Any], None, None] | None = None
         try:
-            self._data, *rest = lay_down(make)
+            self._data = Laid.down(make)
             self._workers = [_Worker() for _ in range(num_workers)]
             for worker in self._workers:
-                worker.say((self._data, *rest))
+                worker.say(self._data)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):
@@ -137,7 +130,7 @@ class Crew:
                     raise WorkersFailed(f"a worker could not build its clients: {answer}") from answer
                 worker.ready = True
         if self._data is not None:  # all have opened it
-            self._data.unlink()
+            self._data.path.unlink()
             self._data = None
         return True
 
@@ -171,9 +164,9 @@ class Crew:
                         break
                     waiting.popleft()
                     worker = idle.popleft()
-                    file = str(self._shared(payload, [sent for *_, sent in busy.values()]))
+                    laid = self._shared(payload, [sent for *_, sent in busy.values()])
                     begun.update(task.ticket for _, task in places)
-                    worker.say(Job.of(file, places, [recall(task) for _, task in places], folded))
+                    worker.say(Job.of(laid, places, [recall(task) for _, task in places], folded))
                     busy[worker.pipe] = worker, number, places, payload
                 if due in done:
                     places, answer = done.pop(due)
@@ -191,30 +184,28 @@ class Crew:
             for worker, *_ in busy.values():
                 worker.wanted = False
 
-    def _shared(self, payload: Payload, needed: Sequence[Payload]) -> Path:
-        for sent, path in self._sent:
+    def _shared(self, payload: Payload, needed: Sequence[Payload]) -> Laid:
+        for sent, laid in self._sent:
             if sent is payload:
-                return path
-        for sent, path in self._sent[: -NUM_PAYLOADS + 1]:
+                return laid
+        for sent, laid in self._sent[: -NUM_PAYLOADS + 1]:
             if not any(sent is other for other in needed):
-                path.unlink(missing_ok=True)
-                self._sent.remove((sent, path))
-        data = pack(payload)
-        path = new_file(len(data))
-        self._sent.append((payload, path))
-        path.write_bytes(data)
-        return path
+                laid.path.unlink(missing_ok=True)
+                self._sent.remove((sent, laid))
+        laid = Laid.down((payload.work, dict(payload.shared), dict(payload.uplink), dict(payload.plans)))
+        self._sent.append((payload, laid))
+        return laid
 
     def close(self) -> None:
         """Ends all of them at once."""
         for worker in self._workers:
             worker.end()
         self._workers = []
-        for _, path in self._sent:
-            path.unlink(missing_ok=True)
+        for _, laid in self._sent:
+            laid.path.unlink(missing_ok=True)
         self._sent = []
         if self._data is not None:
-            self._data.unlink(missing_ok=True)
+            self._data.path.unlink(missing_ok=True)
             self._data = None
 
 
@@ -225,12 +216,20 @@ class Workers:
       make: builds the clients, in this process and in each worker; it is pickled.
       num_workers: processes, at least 1.
       recall: gives a client's committed memory when it is first needed; called in this process only.
+      clients: of this process, who keep the memory; None: they are made.
 
     Raises: WorkersFailed: if they can't be started.
     """
 
-    def __init__(self, make: Make, num_workers: int, recall: Recall = lambda party: {}) -> None:
-        self._clients = make(recall)
+    def __init__(
+        self,
+        make: Make,
+        num_workers: int,
+        recall: Recall = lambda party: {},
+        *,
+        clients: Clients | None = None,
+    ) -> None:
+        self._clients = make(recall) if clients is None else clients
         self._crew = Crew(make, num_workers)
         self._expected: list[tuple[list[Place], Payload]] = []
         self._messages: Iterator[tuple[list[Place], Any]] = iter(())
@@ -241,7 +240,15 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes at once."""
         self._crew.close()
+
+    def ready(self) -> bool:
+        """Whether all have started. Raises: WorkersFailed: if one could not build its clients."""
+        return self._crew.ready()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
         """Begins to compute these tickets, in this order, when the first is asked for."""

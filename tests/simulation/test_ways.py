@@ -1,0 +1,141 @@
+"""The ways to compute clients: the same bits and bytes, and processes that leave nothing behind."""
+
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import KEYS, Few, Quadratic, program
+
+import hanse
+from hanse.algorithms import fed_avg, scaffold
+from hanse.core.errors import InvalidInput
+from hanse.core.learner import Examples
+from hanse.core.runtime import InMemory, Record, drive
+from hanse.core.values import digest
+from hanse.data import from_clients, generated
+from hanse.learners import softmax
+from hanse.simulation import Chosen, Clients, Simulation, Way, WorkersFailed, auto, chosen, cohort, plain
+
+DATA = from_clients(
+    [
+        Examples(
+            np.random.default_rng(k).normal(size=(3 + k % 4, 5)).astype(np.float32), np.arange(3 + k % 4) % 3
+        )
+        for k in range(20)
+    ]
+)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    before = children()
+    yield
+    assert children() <= before
+
+
+def children() -> set[str]:
+    task = Path(f"/proc/self/task/{os.getpid()}/children")
+    return set(task.read_text().split()) if task.exists() else set()
+
+
+def run(way: Way, **options: Any) -> hanse.Result:
+    settings: dict[str, Any] = {"algorithm": fed_avg(lr=0.1, fraction=0.9, batch_size=2), "rounds": 4}
+    return hanse.run(data=DATA, model=softmax(), way=way, **{**settings, **options})
+
+
+def cost(result: hanse.Result) -> list[Any]:
+    return [(record.usage, record.metrics) for record in result.records]
+
+
+@pytest.mark.parametrize("algorithm", [fed_avg(lr=0.1, fraction=0.9, batch_size=2), scaffold(lr=0.1)])
+def test_ways_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any) -> None:
+    due = run(plain(), algorithm=algorithm)
+    for way in (auto(), cohort(), plain(2)):
+        got = run(way, algorithm=algorithm)
+        assert got.params_sha256 == due.params_sha256
+        assert cost(got) == cost(due)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers cost nothing to start, so that they always pay; and they are waited for."""
+    monkeypatch.setattr(chosen, "START_S", 0.0)
+    start = chosen.Workers.ready
+    monkeypatch.setattr(chosen.Workers, "ready", lambda self: self._crew.ready(None) or start(self))
+
+
+def test_workers_take_over_within_a_run(at_once: None) -> None:
+    got = run(auto(2))
+    assert got.params_sha256 == run(plain()).params_sha256
+
+
+def test_a_short_run_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise AssertionError("started")
+
+    monkeypatch.setattr(chosen, "Workers", refuse)
+    run(auto(2))
+
+
+def test_data_that_can_not_be_sent_are_computed_here(at_once: None) -> None:
+    def client(number: int) -> Examples:
+        return DATA.client(number)
+
+    data = generated(20, client, test=DATA.client(0), num_classes=3)
+    settings: dict[str, Any] = {"data": data, "model": softmax(), "algorithm": fed_avg(lr=0.1), "rounds": 2}
+    due = hanse.run(**settings, way=plain()).params_sha256
+    assert hanse.run(**settings, way=auto(2)).params_sha256 == due
+    with pytest.raises(WorkersFailed, match=r"no worker processes could be started: .*client"):
+        hanse.run(**settings, way=plain(2))
+
+
+def test_a_worker_that_is_killed_is_replaced_by_this_process(at_once: None) -> None:
+    make = partial(Clients, Quadratic(), Few(), KEYS)
+    algorithm = fed_avg(lr=0.02, fraction=1.0)
+
+    def perform(way: Way, watch: Any = None) -> Any:
+        with Chosen(make, way, num_rounds=6) as clients:
+            runtime = Simulation(clients, 6, KEYS)
+            return drive(
+                program(algorithm, 6), runtime, InMemory(), partial(watch or (lambda *_: None), clients)
+            )
+
+    def kill(clients: Chosen, record: Record) -> None:
+        if record.round == 3:
+            assert clients._workers is not None
+            clients._workers._crew._workers[0]._process.kill()
+
+    due = digest(perform(plain()).state)
+    assert digest(perform(auto(2), kill).state) == due
+    with pytest.raises(WorkersFailed, match="a worker process ended"):
+        perform(plain(2), kill)
+
+
+def test_ctrl_c_ends_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    def interrupt(record: Record) -> None:
+        if record.round == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(hanse.Interrupted) as cut:
+        run(plain(2), store=tmp_path / "runs.db", watch=interrupt)
+    assert cut.value.result.run is not None
+    assert not children()
+    found = hanse.resume(cut.value.result.run, store=tmp_path / "runs.db", data=DATA)
+    assert found.params_sha256 == run(plain()).params_sha256
+
+
+def test_a_run_that_diverges_ends_its_workers() -> None:
+    with pytest.raises(hanse.RunDiverged):
+        run(plain(2), algorithm=fed_avg(lr=1e30, fraction=0.9), rounds=20)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
+def test_wrong_numbers_of_workers(wrong: Any) -> None:
+    for way in (auto, plain, cohort):
+        with pytest.raises(InvalidInput, match="write a whole number of at least 1"):
+            way(wrong)
