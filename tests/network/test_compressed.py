@@ -77,7 +77,7 @@ def check(here: Federation, model: Any, uplink: tuple[Transform, ...]) -> None:
     """A run over the network, and then simulated."""
     algorithm = fed_avg(lr=0.1, fraction=0.8, batch_size=50, uplink=uplink)
     before = len(here.records)
-    result = here.end(here.lead(job(algorithm, 3, model=model)))
+    result = here.end(here.lead(job(algorithm, 3, model=model)), timeout_s=90.0)
     ours: list[Record] = []
     assert result["params_sha256"] == simulated(algorithm, 3, model=model, watch=ours.append)
     theirs = here.records[before:]
