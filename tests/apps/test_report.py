@@ -52,7 +52,7 @@ def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
     curves = [
         f"{metric}-per-{axis}" for metric in ("accuracy", "loss") for axis in ("round", "epoch", "byte")
     ]
-    assert names == [*curves, "clients", "who-has-what"]
+    assert names == [*curves, "clients", "who-has-what", "accuracy-against-bytes"]
     body = without_scripts(page)
     assert not re.search(r"""(src|href)\s*=|@import|url\(""", body)
     for words in ("centralised (pooled)", "on-site (each alone)", "rounds to target", "worst tenth accuracy",
@@ -64,10 +64,14 @@ def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
 
 def test_the_same_chart_is_an_image(store: Path, tmp_path: Path) -> None:
     page, drawings = report_page(newest(store))
-    path = write(tmp_path / "out", page, drawings[-2:])
+    path = write(tmp_path / "out", page, drawings[-3:])
     assert path.read_text(encoding="utf-8") == page
     images = sorted(tmp_path.glob("out/*.png"))
-    assert [image.name for image in images] == ["clients.png", "who-has-what.png"]
+    assert [image.name for image in images] == [
+        "accuracy-against-bytes.png",
+        "clients.png",
+        "who-has-what.png",
+    ]
     assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
 
 
@@ -100,7 +104,7 @@ def test_a_run_that_was_interrupted_has_a_page(store: Path, tmp_path: Path) -> N
         hanse.run(rounds=9, store=tmp_path / "runs.db", watch=watch)
     page, drawings = report_page(newest(tmp_path / "runs.db"))
     assert "This run is interrupted" in page
-    assert len(drawings) == 6
+    assert len(drawings) == 7
 
 
 def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -> None:
@@ -114,7 +118,7 @@ def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -
     assert second.label == f"algorithm.lr=0.2 ({second.run[:6]})"
     assert third.label != second.label
     page, drawings = compare_page([first, second, third])
-    assert len(drawings) == 6
+    assert len(drawings) == 7
     assert "algorithm.lr=0.1" in page
 
 

@@ -10,7 +10,7 @@ from hanse.core.coordinator import Coordinator
 from hanse.core.errors import CompositionError, HanseError, InvalidInput, MessageError
 from hanse.core.keys import Key
 from hanse.core.party import Message
-from hanse.core.program import Channel, Close, Collect, Decode, Discount, Dispatch, Drop, Sample, Usage
+from hanse.core.program import Channel, Close, Collect, Decode, Discount, Dispatch, Drop, Flow, Sample, Usage
 from hanse.core.reducers import Reducer, mean, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
@@ -639,12 +639,22 @@ def test_bytes_are_those_that_were_sent(desk):
     folded(desk, tickets, messages)
     up = len(sent[tickets[0]]) + len(sent[tickets[1]]) + len(refused)
     desk.add_virtual_seconds(1.5)
-    assert desk.settle(abandoned=False)[0] == Usage(up, down, 2, 0, 1.5)
+    again = Coordinator(10, SECRET)
+    again.restore(unpack(pack(desk.desk())))
+    flows = (Flow("down", "params", (), 2, (16,)), Flow("up", "u", (), 2, (16,)))
+    (usage, _), (restored, _) = desk.settle(abandoned=False), again.settle(abandoned=False)
+    assert usage == restored
+    assert replace(usage, clients={}) == Usage(up, down, 2, 0, 1.5, flows)
+    assert usage.clients == {
+        1: (up - len(sent[tickets[1]]), down // 2),
+        2: (len(sent[tickets[1]]), down // 2),
+    }
 
 
 def test_each_round_begins_at_nothing(desk):
     desk.dispatch(asking(1, 2))
-    assert desk.settle(abandoned=False)[0].bytes_down > 0
+    first = desk.settle(abandoned=False)[0]
+    assert sum(down for _, down in first.clients.values()) == first.bytes_down > 0
     assert desk.settle(abandoned=False)[0] == Usage()
 
 
@@ -654,7 +664,7 @@ def test_what_an_owner_sends_itself_costs_nothing():
     peer.receive(own, pack(answer(own)))
     folded(peer, (own, neighbour), [(own, answer(own))], {neighbour: "late"}, minimum_fraction=0.1)
     down = len(peer.packed_payload(neighbour)) + len(pack(peer.task(neighbour)))
-    assert peer.settle(abandoned=False)[0] == Usage(bytes_down=down, dropped=1)
+    assert peer.settle(abandoned=False)[0] == Usage(bytes_down=down, dropped=1, clients={2: (0, down)})
 
 
 # -- crashes --------------------------------------------------------------------------------------

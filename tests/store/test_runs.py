@@ -10,7 +10,7 @@ from support import simulate
 
 from hanse.algorithms import fed_buff, scaffold
 from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Usage
+from hanse.core.program import Flow, Usage
 from hanse.core.runtime import Checkpoint, Entry, Record
 from hanse.core.values import digest
 from hanse.simulation import heavy_tailed, ideal
@@ -44,6 +44,7 @@ def test_records_come_back(runs: Runs) -> None:
         Record(0, {"loss": 1.5, "accuracy": 0.1}, Usage(), 0.25),
         Record(1, {}, Usage(10**12, 7, 3, 1, 2.5), 1e-9, "1 of 3 contributions were counted, 2 are needed"),
         Record(1, {"loss": float("inf")}, Usage(), 0.0),
+        Record(2, {}, Usage(flows=(Flow("up", "w", ("cast('float16')",), 3, (None, 6)),)), 0.0),
     )
     run = runs.begin({}, {})
     with runs.open(run) as store:
@@ -51,7 +52,21 @@ def test_records_come_back(runs: Runs) -> None:
             store.save(Checkpoint(record.round, None, None), record, {})
         assert runs.records(run) == ()
     assert runs.records(run) == records
-    assert runs.info(run).rounds == 1
+    assert runs.info(run).rounds == 2
+
+
+def test_what_clients_sent_is_summed_over_rounds(runs: Runs) -> None:
+    rounds: Any = [{3: (10**10, 1), 7: (2, 0)}, {}, {7: (5, 6), 0: (0, 8)}]
+    run, other = runs.begin({}, {}), runs.begin({}, {})
+    for each in (run, other):
+        with runs.open(each) as store:
+            for number, clients in enumerate(rounds):
+                usage = Usage(clients=clients)
+                store.save(Checkpoint(number, None, None), Record(number, {}, usage, 0.0), {})
+                if each == run:
+                    store.flush()
+    assert runs.traffic(run) == runs.traffic(other) == ((0, 0, 8), (3, 10**10, 1), (7, 7, 6))
+    assert all(record.usage.clients == {} for record in runs.records(run))
 
 
 def test_numbers_may_be_numpy_and_not_finite(runs: Runs) -> None:

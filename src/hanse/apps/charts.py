@@ -10,9 +10,13 @@ from hanse.apps.facts import metric_of
 from hanse.apps.stories import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, Story
 from hanse.core.errors import InvalidInput
 
-__all__ = ["Drawing", "comparing", "html_script", "png", "telling"]
+__all__ = ["Drawing", "comparing", "html_script", "png", "spending", "telling"]
 
 AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
+WAYS = ("bytes up", "bytes down")
+LOG_FROM = 4.0
+"""Runs that sent so many times as much as others are drawn on a logarithmic scale."""
+
 SHORT = {"round": "round", "epochs": "epoch of computation", "bytes": "byte"}
 
 COLOURS = {FEDERATED: "#1f5fbf", CENTRALISED: "#2e7d4f", ON_SITE: "#c2652a"}
@@ -75,6 +79,21 @@ def comparing(stories: Sequence[Story]) -> Iterator[Drawing]:
     yield from _curves(stories, shared[:2], beside=False)
 
 
+def spending(stories: Sequence[Story]) -> Iterator[Drawing]:
+    """What the watched metric came to for the bytes up, and for those down."""
+    shared = [name for name in stories[0].metrics if all(name in other.metrics for other in stories)]
+    for metric in shared[:1]:
+        panels = {way: _rows(stories, metric, way, beside=len(stories) == 1) for way in WAYS}
+        if any(row["x"] for rows in panels.values() for row in rows):
+            yield Drawing(
+                f"{metric}-against-bytes",
+                f"{metric.replace('_', ' ').capitalize()} against bytes",
+                "Of all clients together, from the first round on.",
+                _panels(panels, metric),
+                wide=True,
+            )
+
+
 # -- curves ------------------------------------------------------------------------------------
 
 
@@ -122,23 +141,48 @@ def _curve(
     colour = _colour(alt, who, legend=len(who) > 1)
     x_format = {"format": ".2~s"} if axis == "bytes" else {}
     x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6, **x_format))
-    is_share = metric == "accuracy"
-    y_axis = alt.Axis(format="%") if is_share else alt.Axis()
+    line = _line(alt, rows, metric, x, colour, SHORT[axis])
+    layers = [line]
+    if rules:
+        dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
+        tips = [alt.Tooltip("who:N", title="run"), alt.Tooltip("y:Q", title=metric, format=_number(metric))]
+        layers.append(dashed.encode(y="y:Q", color=colour, tooltip=tips))
+    return _finished(alt.layer(*layers), width=236, height=200)
+
+
+def _number(metric: str) -> str:
+    return ".1%" if metric == "accuracy" else ".4~g"
+
+
+def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any, x_title: str) -> Any:
+    y_axis = alt.Axis(format="%") if metric == "accuracy" else alt.Axis()
     y = alt.Y("y:Q", title=metric.replace("_", " "), axis=y_axis, scale=alt.Scale(zero=False))
-    number = ".1%" if is_share else ".4~g"
     tips = [
         alt.Tooltip("who:N", title="run"),
-        alt.Tooltip("x:Q", title=SHORT[axis], format=".3~s"),
-        alt.Tooltip("y:Q", title=metric, format=number),
+        alt.Tooltip("x:Q", title=x_title, format=".3~s"),
+        alt.Tooltip("y:Q", title=metric, format=_number(metric)),
     ]
     line = alt.Chart(alt.Data(values=rows)).mark_line(
         strokeWidth=2, interpolate="linear", point=alt.OverlayMarkDef(size=14) if len(rows) <= 60 else False
     )
-    layers = [line.encode(x=x, y=y, color=colour, tooltip=tips)]
-    if rules:
-        dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
-        layers.append(dashed.encode(y="y:Q", color=colour, tooltip=[tips[0], tips[2]]))
-    return _finished(alt.layer(*layers), width=236, height=200)
+    return line.encode(x=x, y=y, color=colour, tooltip=tips)
+
+
+def _panels(panels: Mapping[str, list[dict[str, Any]]], metric: str) -> Mapping[str, Any]:
+    """The metric against each of these axes, beside each other."""
+    alt = _needed("altair")
+    who = list(dict.fromkeys(row["who"] for rows in panels.values() for row in rows))
+    charts = []
+    for axis, rows in panels.items():
+        sent = [row for row in rows if row["x"]]  # a logarithmic scale has no 0
+        ends = [max(row["x"] for row in sent if row["who"] == name) for name in {r["who"] for r in sent}]
+        many = bool(ends) and max(ends) > LOG_FROM * min(ends)
+        scale = alt.Scale(type="log") if many else alt.Scale()
+        x = alt.X("x:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format=".2~s"))
+        colour = _colour(alt, who, legend=len(who) > 1)
+        chart = _line(alt, sent if many else rows, metric, x, colour, axis)
+        charts.append(chart.properties(width=400, height=230))
+    return _finished(alt.hconcat(*charts))
 
 
 def _colour(alt: Any, who: Sequence[str], *, legend: bool) -> Any:

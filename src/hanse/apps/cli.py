@@ -272,17 +272,19 @@ def ls(json: Json = False, store: Store = None) -> None:
 def show(run: RunId, json: Json = False, store: Store = None) -> None:
     """Show one run: settings, rounds, cost, and where it was performed."""
     with _truthful(json):
+        from hanse.apps.ledger import traffic
         from hanse.apps.running import existing
         from hanse.apps.views import run_page
 
         runs = existing(_where(store))
-        info, records = runs.info(run), runs.records(run)
+        info, records, sent = runs.info(run), runs.records(run), traffic(runs, run)
         if json:
             from hanse.apps.result import record_as_json
 
-            _print_json({**_info_as_json(info), "records": [record_as_json(record) for record in records]})
+            rounds = [record_as_json(record) for record in records]
+            _print_json({**_info_as_json(info), "records": rounds, "traffic": sent})
         else:
-            run_page(info, records)
+            run_page(info, records, sent)
 
 
 # -- pages -------------------------------------------------------------------------------------

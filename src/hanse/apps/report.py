@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hanse import __version__
-from hanse.apps.charts import Drawing, comparing, html_script, png, telling
+from hanse.apps.charts import Drawing, comparing, html_script, png, spending, telling
 from hanse.apps.experiment import summary
 from hanse.apps.facts import NAMES, as_bytes, as_number, as_seconds, metric_of, table
+from hanse.apps.ledger import flows_of, ledger_table
 from hanse.apps.stories import Story
 from hanse.apps.toml import as_toml
 
@@ -41,7 +42,8 @@ code { font-size: 13px; overflow-wrap: anywhere; }
 
 def report_page(story: Story) -> tuple[str, tuple[Drawing, ...]]:
     """One run: the page, and its charts."""
-    drawings = tuple(telling(story))
+    others, spent = tuple(telling(story)), tuple(spending([story]))
+    drawings = (*others, *spent)
     result = story.result
     parts = [f'<p class="what">{_text(summary(story.settings))}</p>']
     if result is None or story.status != "completed":
@@ -50,18 +52,21 @@ def report_page(story: Story) -> tuple[str, tuple[Drawing, ...]]:
         parts.append(f'<p class="answer">{_answer(story.settings, result)}</p>')
         parts.append(f'<section class="card">{_table(story.settings, result)}</section>')
         parts.append(_notes(story, result))
-    parts.append(_section("How training went", [d for d in drawings if not d.wide]))
-    parts.append(_section("The clients", [d for d in drawings if d.wide]))
+    parts.append(_section("How training went", [d for d in others if not d.wide]))
+    parts.append(_section("What was sent", spent) + _ledger(story))
+    parts.append(_section("The clients", [d for d in others if d.wide]))
     parts.append("<h2>Settings</h2>" + _settings(story, opened=True))
     return _page(f"Run {story.run}", story.created, parts, drawings), drawings
 
 
 def compare_page(stories: Sequence[Story], about: str = "") -> tuple[str, tuple[Drawing, ...]]:
     """Several runs side by side: the page, and its charts."""
-    drawings = tuple(comparing(stories))
+    curves, spent = tuple(comparing(stories)), tuple(spending(stories))
+    drawings = (*curves, *spent)
     parts = [f'<p class="answer">{_text(about)}</p>'] if about else []
     parts.append(f'<section class="card">{_comparison(stories)}</section>')
-    parts.append(_section("How training went", drawings))
+    parts.append(_section("How training went", curves))
+    parts.append(_section("What was sent", spent))
     parts.append("<h2>Settings</h2>")
     parts += [f"<h3>{_text(story.label)}</h3>{_settings(story, opened=False)}" for story in stories]
     when = f"{len(stories)} runs, the first of {stories[0].created}"
@@ -179,7 +184,7 @@ def _notes(story: Story, result: Mapping[str, Any]) -> str:
 
 def _comparison(stories: Sequence[Story]) -> str:
     metrics = [name for name in stories[0].metrics if all(name in other.metrics for other in stories)]
-    heads = ["run", "status", *metrics, "rounds", "epochs", "bytes", "seconds"]
+    heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
     rows = []
     for story in stories:
         last = ([*story.points()] or [{}])[-1]
@@ -193,11 +198,33 @@ def _comparison(stories: Sequence[Story]) -> str:
                 *cells,
                 str(last.get("round", "–")),
                 "–" if epochs is None else f"{epochs:g}" if epochs < 10 else f"{epochs:.0f}",
-                as_bytes(last.get("bytes", 0)),
+                as_bytes(last.get("bytes up", 0)),
+                _raw_up(story),
+                as_bytes(last.get("bytes down", 0)),
                 as_seconds(seconds),
             ]
         )
     return _html_table(heads, rows)
+
+
+def _raw_up(story: Story) -> str:
+    """What clients would have sent without any stage."""
+    raw = [flow.num_bytes[0] for flow in flows_of(r.usage for r in story.records) if flow.way == "up"]
+    known = [size for size in raw if size is not None]
+    return as_bytes(sum(known)) if known and len(known) == len(raw) else "–"
+
+
+def _ledger(story: Story) -> str:
+    usages = [record.usage for record in story.records]
+    flows = flows_of(usages)
+    if not flows:
+        return ""
+    up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
+    about = (
+        "Of the encoded messages of clients, in all rounds: the tensors as they were, and after each stage."
+    )
+    told = f'<p class="quiet">{about}</p>'
+    return f'<section class="card">{told}{_html_table(*ledger_table(flows, up, down))}</section>'
 
 
 def _settings(story: Story, *, opened: bool) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hanse.apps.ledger import as_json, flows_of
 from hanse.core.algorithm import Progress
 from hanse.core.errors import Diverged
-from hanse.core.program import Usage
+from hanse.core.program import Flow
 from hanse.core.runtime import Record
 from hanse.core.tensors import Tensors
-from hanse.core.values import digest, fields
+from hanse.core.values import digest
 
 __all__ = ["Interrupted", "Result", "RunDiverged", "record_as_json"]
 
@@ -80,6 +81,11 @@ class Result:
         return sum(record.usage.bytes_down for record in self.records)
 
     @property
+    def flows(self) -> tuple[Flow, ...]:
+        """What the tensors in all these messages weighed, by name: raw, and after each stage of their way."""
+        return flows_of(record.usage for record in self.records)
+
+    @property
     def seconds(self) -> float:
         """Of wall-clock time that the rounds took."""
         return math.fsum(record.seconds for record in self.records)
@@ -107,6 +113,7 @@ class Result:
             "best": _measured(self.best),
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
+            "flows": as_json(self.flows),
             "seconds": round(self.seconds, 6),
             "virtual_s": self.virtual_s,
             "params_sha256": self.params_sha256,
@@ -118,8 +125,9 @@ class Result:
 
 def record_as_json(record: Record) -> dict[str, Any]:
     """One round as plain data."""
-    usage = {f.name: getattr(record.usage, f.name) for f in fields(Usage)}
-    rest = {"seconds": record.seconds, "abandoned": record.abandoned}
+    names = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
+    usage = {name: getattr(record.usage, name) for name in names}
+    rest = {"seconds": record.seconds, "abandoned": record.abandoned, "flows": as_json(record.usage.flows)}
     return {"round": record.round, **_finite(record.metrics), **usage, **rest}
 
 

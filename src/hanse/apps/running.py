@@ -177,9 +177,9 @@ class Session:
         def remember(record: Record) -> None:
             assert isinstance(led.command, Commit)
             self._progress = led.command.state
-            self._records.append(record)
+            self._records.append(replace(record, usage=replace(record.usage, clients={})))
             if watch is not None:
-                watch(record)
+                watch(self._records[-1])
 
         left = self.experiment.rounds - self._progress.round
         with self._ready.clients(self._kept, left, alone=alone) as clients:

@@ -66,19 +66,20 @@ class Story:
 
     def points(self) -> Iterator[dict[str, Any]]:
         """One row a measured round: rounds, epochs of computation and bytes until then, and metrics."""
-        clients, epochs, moved = self.num_clients, 0.0, 0
+        clients, epochs, up, down = self.num_clients, 0.0, 0, 0
         measured = [record.round for record in self.records if record.metrics]
         kept = set(measured[:: 1 + len(measured) // MAX_POINTS]) | set(measured[-1:])
         asks_clients = not ((self.result or {}).get("data") or {"test": 1})["test"]
         for record in self.records:
-            moved += record.usage.bytes_up + record.usage.bytes_down
+            up, down = up + record.usage.bytes_up, down + record.usage.bytes_down
             if clients:
                 evaluated = clients if asks_clients and record.metrics else 0
                 trained = 0 if record.abandoned else max(0, record.usage.counted - evaluated)
                 epochs += passes(self.settings["algorithm"], trained, clients)
             if record.round in kept and record.metrics:
-                spent = {"round": record.round, "bytes": moved, "epochs": epochs if clients else None}
-                yield {"run": self.label, **spent, **record.metrics}
+                spent = {"round": record.round, "epochs": epochs if clients else None}
+                sent = {"bytes": up + down, "bytes up": up, "bytes down": down}
+                yield {"run": self.label, **spent, **sent, **record.metrics}
 
 
 def told(runs: "Runs", run: str, label: str = "") -> Story:

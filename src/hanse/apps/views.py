@@ -148,8 +148,10 @@ def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     out.print(_pairs((*_costs(result, settings), ("see", f"hanse show {result['run']}"))))
 
 
-def run_page(info: "RunInfo", records: Sequence[Record]) -> None:
-    """All that is known of a run."""
+def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any] | None = None) -> None:
+    """All that is known of a run. `sent`: what its clients sent and were sent."""
+    from hanse.apps.ledger import traffic_words
+
     out = _stdout()
     settings = info.settings["experiment"]
     out.print(Text(summary(settings), style="bold"))
@@ -164,6 +166,10 @@ def run_page(info: "RunInfo", records: Sequence[Record]) -> None:
     if records:
         out.print(_rounds(records))
         out.print()
+        out.print(_ledger(records))
+        out.print()
+    if sent is not None:
+        out.print(_pairs([("bytes by client", traffic_words(sent))]))
     out.print(_pairs(info.environment.items()))
 
 
@@ -276,6 +282,19 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
         yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
     yield "time", _per_round(_seconds, result["seconds"], rounds)
     yield "sha256", result["params_sha256"]
+
+
+def _ledger(records: Sequence[Record]) -> Table:
+    """What was sent, raw and after each stage."""
+    from hanse.apps.ledger import flows_of, ledger_table
+
+    usages = [record.usage for record in records]
+    up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
+    heads, rows = ledger_table(flows_of(usages), up, down)
+    shown = _table(*heads, numbers=("messages", "bytes", "of raw"))
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def _status(result: Mapping[str, Any]) -> str:

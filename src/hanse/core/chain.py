@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
 from hanse.core.spec import Spec
+from hanse.core.values import brief
 from hanse.core.work import Memory, Part, Space, Total
 
 __all__ = ["Chain", "Plan", "Stage", "Transform"]
@@ -103,6 +105,16 @@ class Chain:
     def out(self) -> Spec:
         """What travels."""
         return self.stages[-1].out if self.stages else self.source
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """The transforms as one would write them."""
+        return tuple(map(brief, self.transforms))
+
+    @cached_property
+    def bytes_before(self) -> tuple[int | None, ...]:
+        """Bytes of the values before each stage; None where the data decide."""
+        return tuple(spec.num_bytes for spec in (self.source, *(s.out for s in self.stages)))[:-1]
 
     @property
     def folded(self) -> Spec:

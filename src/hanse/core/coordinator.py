@@ -6,7 +6,7 @@ is decided here, so it means the same in all of them.
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from hanse.core.chain import Chain
 from hanse.core.errors import CompositionError, HanseError, MessageError
@@ -21,12 +21,14 @@ from hanse.core.program import (
     Dispatch,
     Dispatched,
     Drop,
+    Flow,
     Sample,
     Sampled,
     Usage,
 )
 from hanse.core.reducers import TreeFold
-from hanse.core.values import fields, pack, unpack, value
+from hanse.core.tensors import num_bytes
+from hanse.core.values import pack, unpack, value
 from hanse.core.work import Part, PartyId, Total
 
 __all__ = ["Admitted", "Block", "Coordinator", "Desk", "Sent", "Ticket", "admitted", "limit_bytes"]
@@ -34,17 +36,22 @@ __all__ = ["Admitted", "Block", "Coordinator", "Desk", "Sent", "Ticket", "admitt
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """What a message may weigh beyond its values: names, shapes and the ticket."""
 
+_SUMS = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
+"""The fields of `Usage` that are added up."""
+
 TENSOR_OVERHEAD_BYTES = 1024
 """What each of its tensors may weigh beyond its values, and beyond ten times its name."""
 
 
 @value
 class Ticket:
-    """Work in flight, or counted in a round that is not over."""
+    """Work in flight, or counted in a round that is not over; and what it has cost in this round."""
 
     task: Task
     dispatch: int
     state: str = "open"
+    bytes_up: int = 0
+    bytes_down: int = 0
 
 
 @value
@@ -95,7 +102,10 @@ class Coordinator:
         self._tickets = dict(desk.tickets)
         self._sent = dict(desk.sent)
         self._states, self._begun = dict(desk.states), dict(desk.begun)
-        self._usage = {f.name: getattr(desk.usage, f.name) for f in fields(Usage)}
+        self._usage = {name: getattr(desk.usage, name) for name in _SUMS}
+        self._flowed = desk.usage.flows
+        self._flows: dict[tuple[Any, ...], list[int]] = {}
+        self._heard: dict[int, int] = {}
         self._packed: dict[int, bytes] = {}
         self._rebuild()
 
@@ -135,10 +145,13 @@ class Coordinator:
         tickets = tuple(range(number, number + len(command.cohort)))
         for ticket, party in zip(tickets, command.cohort, strict=True):
             task = Task(ticket, party, command.key.fold("party", party), self._last.get(party))
-            self._tickets[ticket] = Ticket(task, number)
+            cost = len(self._pack(number)) + task.num_bytes if self._counts(party) else 0
+            self._tickets[ticket] = Ticket(task, number, bytes_down=cost)
             self._last[party] = ticket
-            if self._counts(party):
-                self._use(bytes_down=len(self._pack(number)) + task.num_bytes)
+            self._use(bytes_down=cost)
+        asked = sum(map(self._counts, command.cohort))
+        for name, tensors in command.shared.items():
+            self._flow("down", name, (), (), num_bytes(tensors) * asked, asked)
         self._next = number + max(1, len(tickets))
         return Dispatched(tickets)
 
@@ -154,8 +167,27 @@ class Coordinator:
         for name, amount in more.items():
             self._usage[name] += amount
 
+    def _flow(
+        self,
+        way: Literal["up", "down"],
+        name: str,
+        stages: tuple[str, ...],
+        before: tuple[int | None, ...],
+        last: int,
+        messages: int = 1,
+    ) -> None:
+        """Books what messages carried: each so much before the last stage, and all `last` after it."""
+        booked = self._flows.setdefault((way, name, stages, before), [0, 0])
+        booked[0] += messages
+        booked[1] += last
+
     def _used(self) -> Usage:
-        return Usage(**self._usage)
+        more = (
+            Flow(way, name, stages, n, (*(None if size is None else size * n for size in before), last))
+            for (way, name, stages, before), (n, last) in self._flows.items()
+            if n
+        )
+        return Usage(**self._usage, flows=Flow.merged((*self._flowed, *more)))
 
     def add_virtual_seconds(self, seconds: float) -> None:
         """Books time on the simulated clock."""
@@ -193,15 +225,27 @@ class Coordinator:
         Raises: MessageError: saying what is wrong with it; the round goes on without it.
         """
         payload = self.payload(ticket)
-        if self._counts(self._tickets[ticket].task.party):
+        counts = self._counts(self._tickets[ticket].task.party)
+        if counts:
             self._use(bytes_up=len(data))
+            self._heard[ticket] = self._heard.get(ticket, 0) + len(data)
         limit = limit_bytes(payload.chains)
         if limit is not None and len(data) > limit:
             raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
         message: Message = unpack(
             data, Message, only=(Message, Part), max_head_bytes=overhead_bytes(payload.chains)
         )
-        return admitted(message, self._tickets[ticket].task, payload)
+        taken = admitted(message, self._tickets[ticket].task, payload)
+        if counts:
+            for name, part in message.parts.items():
+                if part is not None:
+                    self._flow_up(ticket, name, num_bytes(part.values))
+        return taken
+
+    def _flow_up(self, ticket: int, name: str, last: int, messages: int = 1) -> None:
+        """Books a part of messages. Its sizes before the last stage follow from the stages' specs."""
+        chain = self.payload(ticket).chains[name]
+        self._flow("up", name, chain.words, chain.bytes_before, last, messages)
 
     # -- the fold ------------------------------------------------------------------------------
 
@@ -226,9 +270,7 @@ class Coordinator:
         orphans: dict[int, str] = {}
         for item in arrived:
             if isinstance(item, Block):
-                self._use(
-                    bytes_up=sum(n for ticket, n in item.sizes if self._counts(self.task(ticket).party))
-                )
+                self._weigh(item)
                 counted.extend(item.counted)
                 for name, accumulator in item.folded.items():
                     self._fold_of(folds, name, item.counted[0]).add(position[item.counted[0]], accumulator)
@@ -256,7 +298,7 @@ class Coordinator:
             drops += self._drop(dict.fromkeys(counted, "the round was abandoned"))
             return Collected({}, (), (), drops, abandoned)
         for ticket in counted:
-            self._tickets[ticket] = replace(self._tickets[ticket], state="counted")
+            self._close(ticket, "counted")
         self._use(counted=len([party for party in parties if self._counts(party)]))
         totals = self._totals(folds, counted)
         return Collected(totals, tuple(counted), parties, drops)
@@ -276,6 +318,17 @@ class Coordinator:
             )
             part = replace(part, weight=part.weight * factor)
         self._fold_of(folds, name, ticket).lift(position, part)
+
+    def _weigh(self, block: "Block") -> None:
+        """Books what the messages of a block weighed."""
+        for ticket, size in block.sizes:
+            if self._counts(self.task(ticket).party):
+                self._use(bytes_up=size)
+                self._heard[ticket] = self._heard.get(ticket, 0) + size
+        counts = [self._counts(self.task(ticket).party) for ticket in block.counted]
+        for name, sizes in block.carried.items():
+            own = [size for size, due in zip(sizes, counts, strict=True) if due]
+            self._flow_up(block.counted[0], name, sum(own), len(own))
 
     def _fold_of(self, folds: dict[str, TreeFold[Any]], name: str, ticket: int) -> TreeFold[Any]:
         if name not in folds:
@@ -324,9 +377,8 @@ class Coordinator:
             return ()
         drops = []
         for ticket, reason in sorted(reasons.items()):
-            held = self._tickets[ticket]
-            self._tickets[ticket] = replace(held, state="dropped")
-            drops.append(Drop(ticket, held.task.party, reason))
+            self._close(ticket, "dropped")
+            drops.append(Drop(ticket, self._tickets[ticket].task.party, reason))
         self._use(dropped=len([drop for drop in drops if self._counts(drop.party)]))
         gone = {drop.ticket for drop in drops}
         built_on = {
@@ -336,6 +388,11 @@ class Coordinator:
         }
         self._rebuild()
         return tuple(drops) + (self._drop(built_on) if built_on else ())
+
+    def _close(self, ticket: int, state: str) -> None:
+        held = self._tickets[ticket]
+        cost = held.bytes_up + self._heard.pop(ticket, 0)
+        self._tickets[ticket] = Ticket(held.task, held.dispatch, state, cost, held.bytes_down)
 
     # -- the end of a round --------------------------------------------------------------------
 
@@ -349,6 +406,7 @@ class Coordinator:
             self._drop(dict.fromkeys(counted, "the round was abandoned"))
             self._states = dict(self._begun)
         self._begun = dict(self._states)
+        traffic = self._traffic()
         for number, ticket in sorted(self._tickets.items()):
             if ticket.state == "open":
                 continue
@@ -361,9 +419,23 @@ class Coordinator:
         self._tickets = {n: t for n, t in self._tickets.items() if t.state == "open"}
         self._rebuild()
         self._forget()
-        usage = self._used()
+        usage = replace(self._used(), clients=traffic)
         self._usage = dict.fromkeys(self._usage, 0)
+        self._flowed = ()
+        self._flows.clear()
         return usage, settled
+
+    def _traffic(self) -> dict[PartyId, tuple[int, int]]:
+        """What each client has sent and was sent since it was last asked; that is then forgotten."""
+        traffic: dict[PartyId, tuple[int, int]] = {}
+        for number, ticket in self._tickets.items():
+            up, down = ticket.bytes_up + self._heard.pop(number, 0), ticket.bytes_down
+            if up or down:
+                so_far = traffic.get(ticket.task.party, (0, 0))
+                traffic[ticket.task.party] = so_far[0] + up, so_far[1] + down
+                if ticket.state == "open":
+                    self._tickets[number] = replace(ticket, bytes_up=0, bytes_down=0)
+        return traffic
 
     def _forget(self) -> None:
         needed = {ticket.dispatch for ticket in self._tickets.values()}
@@ -388,12 +460,14 @@ class Block:
       folded: by part, the reducer's accumulator of all of them; none if nothing was counted.
       sizes: (ticket, bytes) of each message, refused ones included.
       refused: why messages can't be taken, by ticket.
+      carried: by part, the bytes of its tensors in each counted message.
     """
 
     counted: tuple[int, ...]
     folded: Mapping[str, Any]
     sizes: tuple[tuple[int, int], ...]
     refused: Mapping[int, str]
+    carried: Mapping[str, tuple[int, ...]]
 
 
 def admitted(message: Message, task: Task, payload: Payload) -> Admitted:

@@ -11,9 +11,9 @@ of events brings a program back to where it was cut. Commands and events are val
 """
 
 import math
-from collections.abc import Generator, Mapping
-from dataclasses import field
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import field, replace
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from hanse.core.chain import Chain, Plan, Transform
 from hanse.core.errors import CompositionError, InvalidInput, RoundAbandoned
@@ -39,6 +39,7 @@ __all__ = [
     "Dispatched",
     "Drop",
     "Event",
+    "Flow",
     "Program",
     "Sample",
     "Sampled",
@@ -278,6 +279,41 @@ class Commit(Command["Committed"]):
 
 
 @value
+class Flow:
+    """What one name of all messages of a round weighed: as it was made, and after each stage on its way.
+
+    Args:
+      way: "up", a part of what clients sent; "down", tensors that they were sent.
+      name: of the part, or of the tensors.
+      stages: what it went through, first to last, in words.
+      messages: how many carried it and were taken.
+      num_bytes: of its tensors in all of these, raw and after each stage. The last number is what was
+        sent, without names and headers. None: a stage in between whose size only its sender knows.
+    """
+
+    way: Literal["up", "down"]
+    name: str
+    stages: tuple[str, ...]
+    messages: int
+    num_bytes: tuple[int | None, ...]
+
+    def __add__(self, more: "Flow") -> "Flow":
+        """Both together, of the same name and stages."""
+        pairs = zip(self.num_bytes, more.num_bytes, strict=True)
+        added = tuple(None if a is None or b is None else a + b for a, b in pairs)
+        return replace(self, messages=self.messages + more.messages, num_bytes=added)
+
+    @staticmethod
+    def merged(flows: "Iterable[Flow]") -> "tuple[Flow, ...]":
+        """One for each way, name and stages, in the order of their first."""
+        found: dict[Any, Flow] = {}
+        for flow in flows:
+            key = (flow.way, flow.name, flow.stages)
+            found[key] = found[key] + flow if key in found else flow
+        return tuple(found.values())
+
+
+@value
 class Usage:
     """What a round cost.
 
@@ -285,6 +321,9 @@ class Usage:
       bytes_up, bytes_down: of the encoded messages of clients (not of roles such as "server").
       counted, dropped: tickets of clients.
       virtual_s: seconds on the simulated clock, 0 without a model of devices.
+      flows: what the tensors in these messages weighed, by name and stage.
+      clients: the bytes up and down of each client that took part. Runtimes hand them on to what keeps
+        the run; they are not kept by round.
     """
 
     bytes_up: int = 0
@@ -292,6 +331,8 @@ class Usage:
     counted: int = 0
     dropped: int = 0
     virtual_s: float = 0.0
+    flows: tuple[Flow, ...] = ()
+    clients: Mapping[PartyId, tuple[int, int]] = field(default_factory=dict, repr=False)
 
 
 @value

@@ -71,7 +71,7 @@ def num_infinite(array: Array) -> int:
 
 def num_bytes(tensors: Tensors) -> int:
     """Bytes of the values alone, uncompressed."""
-    return sum(v.nbytes for v in tensors.values())
+    return sum([v.nbytes for v in tensors.values()])
 
 
 def frozen(tensors: Tensors) -> dict[str, Array]:

@@ -24,6 +24,7 @@ from hanse.core.layout import DTYPES, Mapped, Packed
 from hanse.core.tensors import Array
 
 __all__ = [
+    "brief",
     "digest",
     "fields",
     "flatten",
@@ -97,6 +98,24 @@ def registered(kind: type) -> dict[str, type[Any]]:
 def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
     """The fields of a class marked with `@value`."""
     return dataclasses.fields(cls)
+
+
+def brief(obj: Any) -> str:
+    """A value of a class marked with `@value` as one would write it: without what is left at its default.
+
+    >>> from hanse.transforms import quantize
+    >>> brief(quantize(2)), brief(quantize(bits=8))
+    ('quantize(2)', 'quantize(8)')
+    """
+    said = []
+    for f in fields(type(obj)):
+        held = getattr(obj, f.name)
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
+        if required or held != default:
+            text = brief(held) if type(held) in _NAMES else repr(held)
+            said.append(text if required and not f.kw_only else f"{f.name}={text}")
+    return f"{type(obj).__name__}({', '.join(said)})"
 
 
 def flatten(obj: Any) -> tuple[str, dict[str, Array]]:

@@ -16,6 +16,7 @@ from hanse.core.coordinator import Block, admitted, limit_bytes
 from hanse.core.errors import MessageError
 from hanse.core.party import Message, Payload, Task
 from hanse.core.reducers import TreeFold
+from hanse.core.tensors import num_bytes
 from hanse.core.values import measured, packed_size, padded, plain
 from hanse.core.work import Part
 
@@ -45,6 +46,7 @@ class Folding:
         self._counted: list[int] = []
         self._sizes: list[tuple[int, int]] = []
         self._refused: dict[int, str] = {}
+        self._carried: dict[str, list[int]] = {}
         self._headers: dict[Any, tuple[int, int]] = {}
 
     def add(self, position: int, task: Task, message: Message) -> None:
@@ -61,6 +63,9 @@ class Folding:
             return
         self._sizes.append((task.ticket, self._size(sent)))
         self._counted.append(task.ticket)
+        for name, part in sent.parts.items():
+            if part is not None:
+                self._carried.setdefault(name, []).append(num_bytes(part.values))
         for name, part in taken.parts.items():
             if part is not None:
                 self._fold(name).add(position, self._fold(name).reducer.lift(part))
@@ -88,7 +93,8 @@ class Folding:
     def block(self) -> Block:
         """What has come together."""
         folded = {name: fold.accumulator() for name, fold in self._folds.items()}
-        return Block(tuple(self._counted), folded, tuple(self._sizes), self._refused)
+        carried = {name: tuple(sizes) for name, sizes in self._carried.items()}
+        return Block(tuple(self._counted), folded, tuple(self._sizes), self._refused, carried)
 
 
 def _as_sent(message: Message) -> Message:

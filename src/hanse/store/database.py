@@ -15,7 +15,7 @@ from hanse.store.tables import version
 
 __all__ = ["HEAD", "Database"]
 
-HEAD = "0001"
+HEAD = "0002"
 """The version of the tables that this code reads and writes: the last of `migrations`."""
 
 BUSY_TIMEOUT_S = 30.0

@@ -1,22 +1,26 @@
 """The rows of one run: how what a `Store` keeps is laid out in the tables."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import sqlite
 
 from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Usage
+from hanse.core.program import Flow, Usage
 from hanse.core.runtime import Checkpoint, Entry, Record
 from hanse.core.values import fields, pack
 from hanse.core.work import Memory, PartyId
 from hanse.store.database import Database
 from hanse.store.objects import Address, Hashed, Kept, Writing, batches, read, read_value, to_json
-from hanse.store.tables import checkpoints, journal, memories, rounds, runs
+from hanse.store.tables import checkpoints, journal, memories, rounds, runs, traffic
 
-__all__ = ["Lost", "Rows", "Unwritten", "load_checkpoint", "load_records"]
+__all__ = ["Lost", "Rows", "Unwritten", "load_checkpoint", "load_records", "load_traffic"]
+
+_SUMS = {"bytes_up", "bytes_down", "counted", "dropped", "virtual_s"}
+"""What is kept of a `Usage` in columns of their own."""
 
 _CHECKPOINT = select(checkpoints.c.value, checkpoints.c.tensors).where(
     checkpoints.c.run == bindparam("of_run")
@@ -32,7 +36,17 @@ _APPEND = insert(journal)
 _EMPTY = delete(journal).where(journal.c.run == bindparam("of_run"))
 _RECORDS = select(rounds).where(rounds.c.run == bindparam("of_run")).order_by(rounds.c.position)
 _RECORD = insert(rounds)
-_USAGE = {f.name: rounds.c[f.name].type.python_type for f in fields(Usage)}
+_USAGE = {f.name: rounds.c[f.name].type.python_type for f in fields(Usage) if f.name in _SUMS}
+_SENT = sqlite.insert(traffic)
+_MORE_SENT = _SENT.on_conflict_do_update(
+    index_elements=["run", "client"],
+    set_={name: traffic.c[name] + _SENT.excluded[name] for name in ("bytes_up", "bytes_down")},
+)
+_TRAFFIC = (
+    select(traffic.c.client, traffic.c.bytes_up, traffic.c.bytes_down)
+    .where(traffic.c.run == bindparam("of_run"))
+    .order_by(traffic.c.client)
+)
 _MEMORIES = (
     select(memories.c.party, memories.c.value)
     .where(memories.c.run == bindparam("of_run"))
@@ -201,7 +215,7 @@ class Rows:
             self._connection.execute(_APPEND, rows)
         return kept
 
-    def _write_records(self, records: Iterable[Record]) -> None:
+    def _write_records(self, records: Sequence[Record]) -> None:
         rows = [
             {
                 "run": self._number,
@@ -211,11 +225,26 @@ class Rows:
                 "seconds": float(record.seconds),
                 "abandoned": record.abandoned,
                 **{name: kind(getattr(record.usage, name)) for name, kind in _USAGE.items()},
+                "flows": to_json([_as_row(flow) for flow in record.usage.flows]),
             }
             for at, record in enumerate(records, start=self._num_records)
         ]
         if rows:
             self._connection.execute(_RECORD, rows)
+        self._write_traffic(records)
+
+    def _write_traffic(self, records: Iterable[Record]) -> None:
+        sums: dict[PartyId, tuple[int, int]] = {}
+        for record in records:
+            for client, (up, down) in record.usage.clients.items():
+                so_far = sums.get(client, (0, 0))
+                sums[client] = so_far[0] + up, so_far[1] + down
+        rows = [
+            {"run": self._number, "client": client, "bytes_up": up, "bytes_down": down}
+            for client, (up, down) in sums.items()
+        ]
+        if rows:
+            self._connection.execute(_MORE_SENT, rows)
 
     def _write_memories(self, writing: Writing, changed: Mapping[PartyId, Memory]) -> set[str]:
         named = {_party(party): memory for party, memory in changed.items()}
@@ -246,8 +275,22 @@ def load_records(connection: Connection, number: int) -> tuple[Record, ...]:
     return tuple(_record(row) for row in connection.execute(_RECORDS, {"of_run": number}))
 
 
+def load_traffic(connection: Connection, number: int) -> Iterator[tuple[int, int, int]]:
+    """The clients of a run that took part, each with its bytes up and down in all rounds."""
+    yield from (tuple(row) for row in connection.execute(_TRAFFIC, {"of_run": number}))
+
+
+def _as_row(flow: Flow) -> tuple[Any, ...]:
+    return tuple(getattr(flow, f.name) for f in fields(Flow))
+
+
+def _flow(way: Any, name: str, stages: list[str], messages: int, num_bytes: list[int | None]) -> Flow:
+    return Flow(way, name, tuple(stages), messages, tuple(num_bytes))
+
+
 def _record(row: Any) -> Record:
-    usage = Usage(**{name: getattr(row, name) for name in _USAGE})
+    flows = tuple(_flow(*flow) for flow in json.loads(row.flows))
+    usage = Usage(**{name: getattr(row, name) for name in _USAGE}, flows=flows)
     return Record(row.number, json.loads(row.metrics), usage, row.seconds, row.abandoned)
 
 

@@ -19,7 +19,7 @@ from hanse.core.runtime import Checkpoint, Record
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
 from hanse.store.objects import to_json
-from hanse.store.rows import Rows, load_checkpoint, load_records
+from hanse.store.rows import Rows, load_checkpoint, load_records, load_traffic
 from hanse.store.run import RunStore
 from hanse.store.tables import rounds, runs
 
@@ -172,6 +172,11 @@ class Runs:
         """The rounds of a run that have been written, oldest first."""
         with self._database.begin() as connection:
             return load_records(connection, _find(connection, run).number)
+
+    def traffic(self, run: str) -> tuple[tuple[int, int, int], ...]:
+        """Each client that has taken part in a run, with its bytes up and down in all written rounds."""
+        with self._database.begin() as connection:
+            return tuple(load_traffic(connection, _find(connection, run).number))
 
     def checkpoint(self, run: str) -> Checkpoint | None:
         """The last checkpoint that has been written, whoever performs the run."""

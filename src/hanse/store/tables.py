@@ -13,7 +13,17 @@ from sqlalchemy import (
     Text,
 )
 
-__all__ = ["checkpoints", "journal", "memories", "metadata", "objects", "rounds", "runs", "version"]
+__all__ = [
+    "checkpoints",
+    "journal",
+    "memories",
+    "metadata",
+    "objects",
+    "rounds",
+    "runs",
+    "traffic",
+    "version",
+]
 
 metadata = MetaData(
     naming_convention={
@@ -56,6 +66,16 @@ rounds = Table(
     Column("virtual_s", Float, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("abandoned", Text),
+    Column("flows", Text, nullable=False, server_default="[]"),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    _of_run(),
+    Column("client", Integer, primary_key=True),
+    Column("bytes_up", BigInteger, nullable=False),  # in all rounds so far
+    Column("bytes_down", BigInteger, nullable=False),
 )
 
 objects = Table(
