@@ -12,8 +12,9 @@ from hanse.apps.ledger import as_json, flows_of, ledger_table, traffic, traffic_
 from hanse.apps.running import perform
 from hanse.core.party import Message
 from hanse.core.program import Flow
-from hanse.core.values import brief, unpack
+from hanse.core.values import brief, pack, unpack
 from hanse.simulation import Clients, heavy_tailed, unstable
+from hanse.simulation.blocks import Folding
 from hanse.store import Runs
 from hanse.transforms import deflate, low_rank, per_block, quantize, rotate
 
@@ -39,8 +40,14 @@ def test_stages_and_clients_add_up_to_what_was_sent(
             sent.append(message)
         return message
 
-    compute = Clients.compute
+    def listen_in_blocks(folding: Folding, position: int, task: Any, message: Message) -> None:
+        if isinstance(task.party, int):
+            sent.append(pack(message))
+        add(folding, position, task, message)
+
+    compute, add = Clients.compute, Folding.add
     monkeypatch.setattr(Clients, "compute", listen)
+    monkeypatch.setattr(Folding, "add", listen_in_blocks)
     devices = unstable(0.2, heavy_tailed())
     experiment = hanse.Experiment(algorithm=algorithm, rounds=4, devices=devices)
     result = perform(experiment, store=tmp_path / "store.db")
