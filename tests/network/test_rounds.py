@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
 
-from hanse.algorithms import fed_avg, fed_buff
+from hanse.algorithms import fed_avg, fed_buff, giant
 from hanse.core.program import Close
 from hanse.network.client import Client, leave
 from hanse.network.runtime import Patience
@@ -66,6 +66,34 @@ def test_more_are_asked_than_counted(tmp_path: Path) -> None:
         assert sum(r.usage.dropped for r in here.records) == 3
 
 
+def test_nobody_is_left_out_where_all_are_wanted(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, 3, patience=Patience(silent_s=20.0, over_select=1.3)))
+        here.enter()
+        assert here.end(run)["params_sha256"] == simulated(FED_AVG, 3)
+        assert [r.usage.dropped for r in here.records] == [0] * 4
+
+
+def test_each_exchange_with_an_over_selected_cohort_closes_with_those_wanted(tmp_path: Path) -> None:
+    patience = Patience(silent_s=20.0, over_select=1.5)
+    with federation(tmp_path) as here:
+        run = here.lead(job(giant(fraction=0.6), 2, patience=patience))
+        here.enter()
+        here.end(run)
+        assert [r.usage.counted for r in here.records] == [0] + [3 * 3] * 2
+        assert [r.usage.dropped for r in here.records] == [0] + [2 * 3] * 2
+
+
+def test_an_over_selected_round_needs_its_share_of_those_wanted(tmp_path: Path) -> None:
+    patient = fed_avg(lr=0.5, fraction=0.6, batch_size=50, close=Close(minimum_fraction=1.0))
+    with federation(tmp_path) as here:
+        run = here.lead(job(patient, 2, patience=Patience(silent_s=20.0, over_select=1.6)))
+        here.enter(range(3))
+        here.enter([3, 4], kind=Failing)
+        here.end(run)
+        assert [(r.usage.counted, r.abandoned) for r in here.records] == [(0, None), (3, None), (3, None)]
+
+
 def test_too_few_abandon_the_round_and_the_run_ends_by_itself(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(MORTAL, 3))
@@ -78,7 +106,8 @@ def test_too_few_abandon_the_round_and_the_run_ends_by_itself(tmp_path: Path) ->
 
 def test_asynchrony_runs_too(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        run = here.lead(job(fed_buff(lr=0.3, concurrency=4, buffer_size=2), 5))
+        patience = Patience(silent_s=20.0, over_select=1.3)
+        run = here.lead(job(fed_buff(lr=0.3, concurrency=4, buffer_size=2), 5, patience=patience))
         here.enter()
         here.end(run)
         assert [r.usage.counted for r in here.records] == [0] + [2] * 5

@@ -53,7 +53,8 @@ class Board:
 
     Args:
       wake: called with the parties for whom there is news; from any thread.
-      present: seconds since a party was last heard; None: never since the server began.
+      present: seconds since a party was last heard, below 0 if it was told to come back later; None: never
+        since the server began.
       members: the numbers of the clients that belong, and how many numbers there are.
     """
 
@@ -72,6 +73,8 @@ class Board:
         self._verdicts: dict[PartyId, dict[int, Verdict]] = {}
         self._stopping = self._draining = self._open = False
         self.began_s = time.monotonic()
+        self.most = 0
+        """The most orders that were out at once, or were about to be."""
         self.doing = "starting"
         """What the run is doing, in words."""
 
@@ -102,6 +105,7 @@ class Board:
             for order in posted:
                 self._orders.setdefault(order.party, {})[order.ticket] = order
                 self._holders[order.ticket] = order
+            self.most = max(self.most, len(self._holders))
         self._wake({order.party for order in posted})
 
     def close(self, tickets: Iterable[int]) -> None:
@@ -134,7 +138,10 @@ class Board:
             return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
 
     def silent_s(self, party: PartyId) -> float:
-        """Seconds since a party was heard; a party unheard so far is given the time since the start."""
+        """Seconds since a party was heard; a party unheard so far is given the time since the start.
+
+        Below 0: it is to come back after so many seconds.
+        """
         heard = self._present(party)
         return time.monotonic() - self.began_s if heard is None else heard
 

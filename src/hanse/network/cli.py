@@ -92,8 +92,9 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
         silent_s: Annotated[float, typer.Option(help="Give up clients that are silent for so long.")] = 60.0,
         round_s: Annotated[float, typer.Option(help="The longest that a round may take.")] = 3600.0,
         over_select: Annotated[
-            float, typer.Option(help="Ask so many times the cohort, count the first; such as 1.3.")
-        ] = 1.0,
+            float,
+            typer.Option(help="Ask so many times the cohort, count the first to answer; 1: no more."),
+        ] = 1.3,
         fresh: Annotated[
             bool, typer.Option("--fresh", help="Begin a new run, whatever was interrupted.")
         ] = False,

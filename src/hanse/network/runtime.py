@@ -7,7 +7,7 @@ sleeps until something arrives there, and folds what lies in the spool in the or
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,7 +46,8 @@ class Patience:
     Args:
       silent_s: a client of which nothing is heard for so long is given up for the round.
       round_s: the longest that an exchange may take, where its algorithm sets no deadline.
-      over_select: so many times the wanted cohort is asked, and the first to answer are counted.
+      over_select: so many times the wanted fraction is asked, as far as so many belong, and the first to
+        answer are counted.
     """
 
     silent_s: float = 60.0
@@ -68,11 +69,28 @@ class Standing:
       desk: of the coordinator.
       verdicts: what became of tickets whose holders have not acknowledged it yet.
       forks: of the memory of the roles that the server plays.
+      chosen: the last cohort of which fewer are wanted than asked.
+      wanted: how many contributions are counted of those asked, by the number of the dispatch.
     """
 
     desk: Desk
     verdicts: Mapping[PartyId, Mapping[int, Verdict]] = field(default_factory=dict)
     forks: Mapping[PartyId, Mapping[int, Fork]] = field(default_factory=dict)
+    chosen: "Chosen | None" = None
+    wanted: Mapping[int, int] = field(default_factory=dict)
+
+
+@value
+class Chosen:
+    """A cohort of which the first `wanted` to answer are counted. `new`: nothing was sent to it yet."""
+
+    cohort: tuple[PartyId, ...]
+    wanted: int
+    new: bool = True
+
+    def is_sent(self, cohort: tuple[PartyId, ...]) -> bool:
+        """Whether a dispatch goes to this cohort, rather than to everybody of whom it consists."""
+        return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
 
 
 class NetworkRuntime(Runtime):
@@ -112,6 +130,8 @@ class NetworkRuntime(Runtime):
         self._verdicts: dict[int, Verdict] = {}
         self._packed: dict[int, tuple[str, int, int, str]] = {}
         self._booked: frozenset[int] = frozenset()
+        self._chosen: Chosen | None = None
+        self._wanted: dict[int, int] = {}
         board.restore((), spool.tickets(), {})
 
     # -- to and from the disk ------------------------------------------------------------------
@@ -119,10 +139,13 @@ class NetworkRuntime(Runtime):
     def snapshot(self) -> Standing:
         desk = self.desk.desk()
         forks = {name: party.forks_of(desk.tickets) for name, party in self._parties.items()}
-        return Standing(desk, self._board.verdicts(), {name: own for name, own in forks.items() if own})
+        forks = {name: own for name, own in forks.items() if own}
+        wanted = {number: count for number, count in self._wanted.items() if number in desk.sent}
+        return Standing(desk, self._board.verdicts(), forks, self._chosen, wanted)
 
     def restore(self, snapshot: Standing) -> None:
         self.desk.restore(snapshot.desk)
+        self._chosen, self._wanted = snapshot.chosen, dict(snapshot.wanted)
         for name, forks in snapshot.forks.items():
             self._party(name).forks.forks.update(forks)
         orders = self._orders(self.desk.open_tickets())
@@ -172,20 +195,36 @@ class NetworkRuntime(Runtime):
         known = 0
         while True:
             here, self.desk.num_clients = self._board.members()
-            lost = {n for n in here if self._board.silent_s(n) > self._patience.silent_s}
-            away = set(range(self.desk.num_clients)) - here | lost
-            if command.count == 0 or len(away) < self.desk.num_clients or time.monotonic() > until_s:
+            wanted = command.size(self.desk.num_clients)
+            count = self._num_asked(command, wanted)
+            self._board.most = max(self._board.most, count)
+            silent_s = {n: self._board.silent_s(n) for n in here}
+            resting = {n for n, s in silent_s.items() if s < 0}
+            lost = {n for n, s in silent_s.items() if s > self._patience.silent_s}
+            away = set(range(self.desk.num_clients)) - here | lost | resting
+            due = min(count, len(here - lost)) if resting else 1
+            present = self.desk.num_clients - len(away)
+            if command.count == 0 or present >= due > 0 or time.monotonic() > until_s:
                 break
             known = self._board.wait(until_s, known)
-        more = self._patience.over_select
-        if more > 1:
-            count = math.ceil(command.size(self.desk.num_clients) * more)
-            command = Sample(command.key, min(count, self.desk.num_clients))
-        return self.desk.sample(command, frozenset(away))
+        if count > wanted:
+            command = Sample(command.key, count)
+        sampled = self.desk.sample(command, frozenset(away))
+        more = len(sampled.cohort) > wanted
+        self._chosen = Chosen(sampled.cohort, wanted) if more else None
+        return sampled
+
+    def _num_asked(self, command: Sample, wanted: int) -> int:
+        if command.fraction is None:  # a count is the most that may be asked
+            return wanted
+        return min(math.ceil(wanted * self._patience.over_select - 1e-9), self.desk.num_clients)
 
     def _dispatch(self, command: Dispatch) -> Dispatched:
         self._board.doing = f"sending {command.work}"
         sent = self.desk.dispatch(command)
+        if self._chosen is not None and self._chosen.is_sent(command.cohort):
+            self._wanted[self.desk.desk().tickets[sent.tickets[0]].dispatch] = self._chosen.wanted
+            self._chosen = replace(self._chosen, new=False)
         self._board.post(self._orders(sent.tickets))
         return sent
 
@@ -241,16 +280,24 @@ class NetworkRuntime(Runtime):
         if command.tickets is not None:
             dropped |= {t: "it was too late" for t in still if t not in counted and t not in dropped}
         arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
-        collected = self.desk.fold(self._asked_for_more(command), arrived, dropped)
+        collected = self.desk.fold(self._asked_for_more(command, asked), arrived, dropped)
         for drop in collected.dropped:
             self._verdicts[drop.ticket] = Verdict(False, drop.reason)
             self._note(f"client {drop.party}", f"ticket {drop.ticket} is not counted: {drop.reason}")
         self._board.close(t for t in asked if not self.desk.is_open(t))
         return collected
 
-    def _asked_for_more(self, command: Collect) -> Collect:
-        """The command with its minimum as a share of those that were wanted, not of those asked."""
-        fewer = command.close.minimum_fraction / self._patience.over_select
+    def _goal(self, asked: Sequence[int]) -> int | None:
+        """How many of these tickets are wanted; None: all."""
+        booked = self.desk.desk().tickets
+        return self._wanted.get(booked[asked[0]].dispatch) if asked else None
+
+    def _asked_for_more(self, command: Collect, asked: Sequence[int]) -> Collect:
+        """The command with its minimum as a share of those that are wanted, not of those asked."""
+        goal = None if command.tickets is None else self._goal(asked)
+        if goal is None:
+            return command
+        fewer = command.close.minimum_fraction * goal / len(asked)
         return replace(command, close=replace(command.close, minimum_fraction=fewer))
 
     def _keep_cases(self, dropped: Iterable[int]) -> None:
@@ -276,8 +323,8 @@ class NetworkRuntime(Runtime):
         """Waits until the exchange can close: the tickets that are answered well, and why others are not."""
         close, patience = command.close, self._patience
         goal = close.goal
-        if goal is None and command.tickets is not None and patience.over_select > 1 and len(due) > 1:
-            goal = max(1, math.floor(len(due) / patience.over_select + 1e-9)) + num_own
+        if goal is None and command.tickets is not None:
+            goal = self._goal(due)
         wait_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
         deadline_s = time.monotonic() + wait_s
         valid: list[int] = []

@@ -8,10 +8,11 @@ import asyncio
 import hashlib
 import json
 import math
+import statistics
 import threading
 import time
 import traceback
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from hanse.network.board import Board, Order, Stopped
 from hanse.network.cases import Cases
 from hanse.network.errors import Refused
 from hanse.network.members import Member, Members, Role, Token, shown
+from hanse.network.pace import again_s, pool
 from hanse.network.parties import Party
 from hanse.network.runtime import NetworkRuntime, Patience
 from hanse.network.signing import Speaker, Verifier, public_key, secret_at
@@ -73,6 +75,12 @@ BLAME_S = 60.0
 
 FAREWELL_S = 5.0
 """How long a server that is done waits for its clients to hear of it."""
+
+MAX_FAREWELL_S = 600.0
+"""The same, for clients that it has told to come back."""
+
+ALIVE_S = 60.0
+"""A client of which nothing is heard for so long is not expected."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +142,14 @@ class _Run:
         self.plan = (self.plans.put(plan), len(plan))
         self.board = Board(server.wake, server.silent_s, server.members.clients)
         self.status, self.result = "running", dict[str, Any]()
+        self._seconds: deque[float] = deque(maxlen=11)
         self.round, self.metrics = 0, dict[str, float]()
         self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
+
+    @property
+    def round_s(self) -> float | None:
+        """The median time of the last rounds; None: none has passed."""
+        return statistics.median(self._seconds) if self._seconds else None
 
     def start(self) -> None:
         self._thread.start()
@@ -201,6 +215,8 @@ class _Run:
 
     def _watch(self, record: Record) -> None:
         self.round = record.round
+        if record.round > 0:
+            self._seconds.append(record.seconds)
         self.metrics = dict(record.metrics) or self.metrics
         if record.abandoned is not None:
             self._server.members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
@@ -237,6 +253,7 @@ class Server:
         """Refused requests of nobody that belongs, by code."""
         self._blamed: dict[str, float] = {}
         self._hold_s = WAIT_S
+        self._waiting, self._alive = 0, (-math.inf, 0)
         self.over = self._leaving = False
         self.done = threading.Event()
         """Set when all runs have ended and their clients were told."""
@@ -269,7 +286,8 @@ class Server:
         if not self.stay and all(led.status != "running" for led in self._led.values()):
             self.over = True
             self.wake(list(self._bells))
-            until_s = time.monotonic() + FAREWELL_S
+            back_s = max((-(self.silent_s(n) or 0.0) for n in self.members.clients()[0]), default=0.0)
+            until_s = time.monotonic() + FAREWELL_S + min(max(back_s, 0.0), MAX_FAREWELL_S)
             while time.monotonic() < until_s and not self._leaving and not self._all_told():
                 time.sleep(0.02)
             self.done.set()
@@ -288,12 +306,12 @@ class Server:
 
     # -- who is there --------------------------------------------------------------------------
 
-    def hear(self, party: PartyId) -> None:
-        """A party was heard."""
-        self._heard[party] = time.monotonic()
+    def hear(self, party: PartyId, again_s: float = 0.0) -> None:
+        """A party was heard, and told to come back after so many seconds."""
+        self._heard[party] = time.monotonic() + again_s
 
     def silent_s(self, party: PartyId) -> float | None:
-        """Seconds since a party was heard."""
+        """Seconds since a party was heard; below 0: until it should come back."""
         heard = self._heard.get(party)
         return None if heard is None else time.monotonic() - heard
 
@@ -339,19 +357,44 @@ class Server:
             if run in self._led:
                 self._led[run].board.acknowledged(number, tickets)
         until_s = self._loop.time() + min(poll.wait_s, self._hold_s)
+        idle = poll.wait_s > 0 and not any(poll.have.values())
         while True:
             bell.clear()
             news = self._news(number, poll)
             rest_s = until_s - self._loop.time()
-            if news.work or news.decisions or news.over or rest_s <= 0 or self._polls[number] != mine:
+            if news.work or news.decisions or news.over or self._polls[number] != mine:
                 self.hear(number)
                 if news.over and not news.decisions:
                     self._told.add(number)
                 return news
+            again_s = self._again_s(number, let_go=rest_s <= 0) if idle else 0.0
+            if rest_s <= 0 or again_s > 0:
+                self.hear(number, again_s)
+                return news.model_copy(update={"again_s": again_s})
+            self._waiting += 1
             try:
                 await asyncio.wait_for(bell.wait(), rest_s)
             except TimeoutError:
                 continue
+            finally:
+                self._waiting -= 1
+
+    def _again_s(self, number: int, *, let_go: bool) -> float:
+        """When a client that is not needed now should come back; 0: it should wait, or ask at once."""
+        num_wanted = sum(led.board.most for led in self._led.values() if led.status == "running")
+        if num_wanted == 0 or (not let_go and self._waiting < pool(num_wanted)):
+            return 0.0
+        rounds = [led.round_s for led in self._led.values() if led.round_s is not None]
+        draw = self.secret.fold("pace", number, self._polls[number]).rng().random()
+        return again_s(self._num_alive(), num_wanted, min([self._hold_s, *rounds]), float(draw))
+
+    def _num_alive(self) -> int:
+        """Clients heard in the last minute, or told to come back; counted once a second."""
+        now = time.monotonic()
+        if now - self._alive[0] > 1.0:
+            heard = list(self._heard.values())
+            self._alive = now, sum(now - at < ALIVE_S for at in heard)
+        return self._alive[1]
 
     def _news(self, number: int, poll: Poll) -> News:
         work: list[Work] = []
@@ -398,7 +441,7 @@ class Server:
                 "name": m.name,
                 "state": m.state,
                 "joined": m.joined,
-                "silent_s": None if m.number is None else self.silent_s(m.number),
+                "silent_s": None if m.number is None else _floored(self.silent_s(m.number)),
                 "doing": "" if m.number is None else self._doing.get(m.number, ""),
             }
             for m in self.members.all()
@@ -412,6 +455,10 @@ class Server:
         if member.number is not None:
             self.wake([member.number])
         return member
+
+
+def _floored(seconds: float | None) -> float | None:
+    return None if seconds is None else max(0.0, seconds)
 
 
 def _own_key(key_id: str) -> Any:
