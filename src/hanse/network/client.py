@@ -8,6 +8,7 @@ import hashlib
 import json
 import queue
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from hanse.network import certificates
 from hanse.network.audit import AuditLog
 from hanse.network.errors import Forbidden, Refused, Unreachable
 from hanse.network.members import Token
+from hanse.network.overtime import Computation, Day, Overtime
 from hanse.network.parties import Party
 from hanse.network.policy import Approvals, Policy
 from hanse.network.signing import Identity, secret_at
@@ -42,6 +44,7 @@ class House:
         self.identity = Identity.at(folder / "key.pem")
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
+        self.day = Day(folder / "seconds.json")
 
     @property
     def policy(self) -> Policy:
@@ -172,6 +175,7 @@ class Client:
         self._jobs: queue.Queue[Work | None] = queue.Queue()
         self._stopping = threading.Event()
         self._doing = "waiting for work"
+        self._abandoned: Computation[bytes] | None = None
         self._broken: BaseException | None = None
 
     def _say(self, what: str) -> None:
@@ -215,6 +219,7 @@ class Client:
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:
+                self._say(f"not needed now; asking again in {news.again_s:.0f} s")
                 self._stopping.wait(min(news.again_s, 3600.0))
         return "stopped"
 
@@ -302,7 +307,7 @@ class Client:
                 if task.ticket != work.ticket:
                     raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
                 _note(run, task, work.payload)
-                message = run.party.compute(task, payload)
+                message = self._compute(run.party, task, payload)
                 state = "trained"
                 self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + len(message))
                 with run.party.lock:
@@ -324,6 +329,24 @@ class Client:
             why = f"{type(error).__name__}: {error}"[:2000]
             self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))
         return False
+
+    def _compute(self, party: Party, task: Task, payload: Payload) -> bytes:
+        """Within the time that the policy allows. Raises: Forbidden: if it is not enough."""
+        limit_s = self._house.policy.limit_s(self._house.day.seconds)
+        began_s = time.monotonic()
+        try:
+            if limit_s is None:
+                return party.compute(task, payload)
+            if self._abandoned is not None and self._abandoned.still_runs(1.0):
+                raise Forbidden("a ticket that took too long still runs at this client")
+            self._abandoned = Computation(lambda: party.compute(task, payload))
+            return self._abandoned.result(limit_s)
+        except Overtime:
+            why = f"this client's policy allows {limit_s:.4g} s of computation for it: it was stopped"
+            raise Forbidden(why) from None
+        finally:
+            with contextlib.suppress(OSError):  # a full disk is said where the message is kept
+                self._house.day.add(time.monotonic() - began_s)
 
     def _open(self, work: Work) -> _Run:
         """The run of a ticket, its plan allowed and its memory recalled."""

@@ -1,6 +1,7 @@
 """What a client allows, said in a file of its own house."""
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -27,6 +28,8 @@ class Policy:
       max_upload_bytes: in one run, all messages together.
       max_message_bytes: in one message.
       min_examples: fewer are never trained on, because few are easily told apart.
+      max_ticket_s: seconds of computation for one ticket; then it is stopped.
+      max_day_s: seconds of computation in a day, all runs together.
       approve_plans: each new plan waits until somebody here approves it.
       send_traces: whether the operator sees where a failure happened; traces may quote data.
     """
@@ -37,6 +40,8 @@ class Policy:
     max_upload_bytes: int | None = None
     max_message_bytes: int | None = None
     min_examples: int = 1
+    max_ticket_s: float | None = None
+    max_day_s: float | None = None
     approve_plans: bool = False
     send_traces: bool = False
 
@@ -82,9 +87,31 @@ class Policy:
         if self.max_upload_bytes is not None and num_bytes > self.max_upload_bytes:
             raise Forbidden(f"this client's policy allows {self.max_upload_bytes} bytes a run to leave it")
 
+    def limit_s(self, used_today_s: float) -> float | None:
+        """How long the next ticket may take; None: any time. Raises: Forbidden: if no time is left."""
+        left = math.inf if self.max_day_s is None else self.max_day_s - used_today_s
+        if left <= 0:
+            raise Forbidden(
+                f"this client's policy allows {self.max_day_s:g} s of computation a day, and they are used up"
+            )
+        limit = min(left, math.inf if self.max_ticket_s is None else self.max_ticket_s)
+        return limit if math.isfinite(limit) else None
 
-_WORDS = {int: "a whole number", bool: "true or false", list: 'a list of names, such as ["local_sgd"]'}
-_KINDS: dict[str, type] = {"works": list, "models": list, "approve_plans": bool, "send_traces": bool}
+
+_WORDS = {
+    int: "a whole number",
+    float: "seconds, such as 60",
+    bool: "true or false",
+    list: 'a list of names, such as ["local_sgd"]',
+}
+_KINDS: dict[str, type] = {
+    "works": list,
+    "models": list,
+    "max_ticket_s": float,
+    "max_day_s": float,
+    "approve_plans": bool,
+    "send_traces": bool,
+}
 
 
 def _checked(path: Path, key: str, given: Any) -> Any:
@@ -92,6 +119,8 @@ def _checked(path: Path, key: str, given: Any) -> Any:
     if key not in known:
         raise InvalidInput(f"{path}: {key} is no setting of a policy; {nearest(key, known)}")
     due = known[key]
+    if due is float and type(given) is int:
+        given = float(given)
     if type(given) is not due or (isinstance(given, list) and not all(isinstance(w, str) for w in given)):
         raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[due]}")
     return tuple(given) if isinstance(given, list) else given

@@ -1,0 +1,82 @@
+"""How long a client computes: a bound on each ticket, and a day's sum that is kept in its house."""
+
+import ctypes
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+__all__ = ["Computation", "Day", "Overtime"]
+
+T = TypeVar("T")
+
+
+class Overtime(Exception):
+    """A computation took longer than it may, and was told to stop."""
+
+
+class _Stop(BaseException):
+    """Raised in the thread of a computation; no Exception, so that works don't take it for their own."""
+
+
+class Computation(Generic[T]):
+    """A function in a thread of its own, which is stopped if it takes too long.
+
+    It stops between two steps of Python. A call into a library that takes long (a compiled epoch) is
+    abandoned: `still_runs` until it returns, and nothing of it is used.
+    """
+
+    def __init__(self, act: Callable[[], T]) -> None:
+        self._act = act
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="computation", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._result.append(self._act())
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def result(self, limit_s: float) -> T:
+        """Runs it. Raises: Overtime: if it takes longer; and what it raises itself."""
+        self._thread.start()
+        if not self._ended.wait(limit_s):
+            ident = ctypes.c_ulong(self._thread.ident or 0)
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(_Stop))
+            raise Overtime(f"stopped after {limit_s:g} s")
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
+
+    def still_runs(self, wait_s: float = 0.0) -> bool:
+        """Whether it was abandoned and has not returned; waits for that a little."""
+        self._thread.join(wait_s)
+        return self._thread.is_alive()
+
+
+class Day:
+    """Seconds that were computed today, in a file."""
+
+    def __init__(self, path: Path, today: Callable[[], str] = lambda: time.strftime("%Y-%m-%d")) -> None:
+        self._path, self._today = path, today
+
+    @property
+    def seconds(self) -> float:
+        """So far; 0 where the file tells of another day, or can't be read."""
+        try:
+            said = json.loads(self._path.read_text())
+            return float(said["seconds"]) if said["day"] == self._today() else 0.0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
+
+    def add(self, seconds: float) -> None:
+        """Counts more."""
+        whole = self._path.with_name(f"{self._path.name}.part")
+        whole.write_text(json.dumps({"day": self._today(), "seconds": round(self.seconds + seconds, 3)}))
+        whole.replace(self._path)
