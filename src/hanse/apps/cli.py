@@ -120,6 +120,40 @@ def run(file: File = None, sets: Sets = None, json: Json = False, store: Store =
         _conclude(begin, json)
 
 
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="Of each client's link, such as 10Mbit or 2MB a second."),
+]
+Latency = Annotated[
+    str | None, typer.Option(metavar="TIME", help="That each way takes beside, such as 50ms.")
+]
+
+
+@app.command()
+def plan(
+    file: File = None,
+    sets: Sets = None,
+    up: Rate = None,
+    down: Rate = None,
+    latency: Latency = None,
+    json: Json = False,
+) -> None:
+    """Say what a run will send, before it is begun: bytes by stage, and seconds on a link."""
+    with _truthful(json):
+        from hanse.apps.plan import Link, planned
+        from hanse.apps.prepared import prepared
+        from hanse.apps.reading import read
+        from hanse.apps.views import plan_page
+
+        link = Link.read(up, down, latency)
+        experiment = read(file, sets or ())
+        found = planned(prepared(experiment), link)
+        if json:
+            _print_json(found.to_json())
+        else:
+            plan_page(experiment.settings(), found)
+
+
 @app.command()
 def sweep(
     file: File = None,

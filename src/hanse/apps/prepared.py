@@ -89,12 +89,13 @@ class Prepared:
             progress,
             self.keys.public,
             rounds=self.experiment.rounds,
-            evaluate=self._evaluate(),
+            evaluate=self.evaluate(),
             evaluate_every=max(1, self.experiment.evaluate_every),
             stop=self.stop,
         )
 
-    def _evaluate(self) -> Evaluate | None:
+    def evaluate(self) -> Evaluate | None:
+        """The program that measures the model; None: it is never measured."""
         if not self.experiment.evaluate_every:
             return None
         if self.population.test is not None:

@@ -17,6 +17,7 @@ from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
     from hanse.apps.doctor import Extra
+    from hanse.apps.plan import Exchange, Planned
     from hanse.apps.replaying import Case, Replayed
     from hanse.apps.running import Session
     from hanse.store import RunInfo
@@ -29,6 +30,7 @@ __all__ = [
     "draw",
     "note",
     "overview",
+    "plan_page",
     "progress",
     "replay_page",
     "result_page",
@@ -171,6 +173,58 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
     if sent is not None:
         out.print(_pairs([("bytes by client", traffic_words(sent))]))
     out.print(_pairs(info.environment.items()))
+
+
+def plan_page(settings: Mapping[str, Any], plan: "Planned") -> None:
+    """What a run will send: each message by stage, then a round and the run."""
+    out = _stdout()
+    out.print(Text(summary(settings), style="bold"))
+    out.print()
+    varies = False
+    for what, exchanges in (("", plan.later), (", to measure", plan.evaluation)):
+        for exchange in exchanges:
+            answer = "" if exchange.answered == exchange.asked else f", {exchange.answered} are waited for"
+            out.print(Text(f"{exchange.work}{what}: one of {exchange.asked:,} clients{answer}"))
+            out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
+            varies = varies or bool(exchange.varying)
+    out.print(_pairs(_planned(plan)))
+    if varies:
+        note(f"* depends on the data: measured on what client {plan.client} would send now")
+    if plan.asynchronous:
+        note("the server does not wait for all whom it asked: a round is one of its steps")
+
+
+def _exchange(exchange: "Exchange") -> Table:
+    from hanse.apps.ledger import ledger_table
+
+    usage = exchange.usage
+    heads, rows = ledger_table(usage.flows, usage.bytes_up, usage.bytes_down)
+    marks = {stage for _, stage in exchange.varying}
+    table = _table(*(head for head in heads if head != "messages"), numbers=("bytes", "of raw"))
+    for name, _, stage, *sizes in rows:
+        table.add_row(name, f"{stage} *" if stage in marks else stage, *sizes)
+    return table
+
+
+def _planned(plan: "Planned") -> Iterator[tuple[str, str]]:
+    def line(bytes_up: float, bytes_down: float, seconds: float | None) -> str:
+        took = "" if seconds is None else f", {_seconds(seconds)} on the link"
+        return f"{_bytes(bytes_up)} up, {_bytes(bytes_down)} down{took}"
+
+    one, seconds = [e.usage for e in plan.later], plan.seconds(plan.later)
+    up, down = sum(usage.bytes_up for usage in one), sum(usage.bytes_down for usage in one)
+    yield "a round, each client", line(up, down, seconds)
+    first = [e.usage for e in plan.first]
+    begins = sum(usage.bytes_up for usage in first), sum(usage.bytes_down for usage in first)
+    if any(abs(a - b) > 0.01 * b for a, b in zip(begins, (up, down), strict=True)):
+        yield "its first round", line(*begins, plan.seconds(plan.first))
+    up, down = sum(e.bytes_up for e in plan.later), sum(e.bytes_down for e in plan.later)
+    yield "a round, all clients", line(up, down, None)
+    yield f"the run, {plan.rounds:,} rounds", line(plan.total("up"), plan.total("down"), plan.run_s)
+    if plan.evaluations:
+        yield "of it to measure", f"{plan.evaluations:,} times"
+    computed = sum(e.compute_s for e in plan.later)
+    yield "computing", f"not counted; client {plan.client} took {_seconds(computed)} here"
 
 
 def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
