@@ -5,6 +5,7 @@ import os
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -18,13 +19,14 @@ from test_kill import Process, free_port
 
 from hanse.core.party import Message
 from hanse.core.values import pack, unpack
-from hanse.network import serving, transport
+from hanse.network import server, serving, transport
 from hanse.network.client import Client
 from hanse.network.errors import Refused
 from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
 from hanse.network.transport import Link
 from hanse.network.wire import About, News, Poll, Received
 from hanse.simulation import Devices
+from hanse.transforms import deflate
 
 LIAR = NUM_CLIENTS - 1
 
@@ -55,7 +57,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
     "weight -1": changed(lambda values, part: replace(part, weight=-1.0)),
     "weight nan": changed(lambda values, part: replace(part, weight=float("nan"))),
     "weight True": changed(lambda values, part: replace(part, weight=True)),
-    "not a packed value": lambda data: data[:-9],
+    "of which": lambda data: data[:-9],
     "a header of": lambda data: b"\xff" * 8 + data[8:],
     "too-large": lambda data: data + bytes(200_000),
     "under ticket": lambda data: pack(replace(unpack(data, Message), ticket=10**6)),
@@ -106,7 +108,37 @@ def test_a_weight_of_zero_counts_for_nothing(tmp_path: Path, monkeypatch: pytest
         run = here.lead(job(FED_AVG, 2))
         here.enter(range(LIAR))
         here.enter([LIAR], kind=Liar)
-        assert here.end(run)["rounds"] == 2
+        result = here.end(run)
+        assert result["params_sha256"] == simulated(FED_AVG, 2, Without())
+        assert [r.usage.counted for r in here.records] == [0, NUM_CLIENTS, NUM_CLIENTS]
+
+
+def coded(packed: bytes) -> Callable[[bytes], bytes]:
+    """Other bytes in place of what was packed without loss."""
+    return changed(lambda values, part: values.update(packed=np.frombuffer(packed, np.uint8)))
+
+
+BOMBS: dict[str, Callable[[bytes], bytes]] = {
+    "are not exactly": coded(zlib.compress(bytes(1 << 20), wbits=-15)),
+    "not packed by deflate()": coded(b"\xff" * 100),
+    "at most": coded(bytes(1 << 20)),
+}
+
+
+def test_nothing_is_unpacked_that_is_larger_than_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Liar, "lies", iter(BOMBS.values()))
+    algorithm = replace(FED_AVG, uplink=(deflate(),))
+    with federation(tmp_path) as here:
+        run = here.lead(job(algorithm, len(BOMBS)))
+        here.enter(range(LIAR))
+        here.enter([LIAR], kind=Liar)
+        assert here.end(run)["params_sha256"] == simulated(algorithm, len(BOMBS), Without())
+        blamed = [line for line in here.events().splitlines() if line.startswith(f"client {LIAR}: run")]
+        assert len(blamed) == len(BOMBS)
+        for why, line in zip(BOMBS, blamed, strict=True):
+            assert why in line
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -217,10 +249,10 @@ def memory_kb(pid: int) -> int:
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads memory from /proc")
 def test_junk_of_strangers_costs_no_memory(tmp_path: Path) -> None:
     port = free_port()
-    server = Process("serve", tmp_path, port, "fed_avg", 1)
+    process = Process("serve", tmp_path, port, "fed_avg", 1)
     try:
-        server.until("run")
-        before = memory_kb(server.process.pid)
+        process.until("run")
+        before = memory_kb(process.process.pid)
         most = before
         for head in ("Content-Length: 1073741824\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n", "X: "):
             with tls(port) as line:
@@ -230,7 +262,7 @@ def test_junk_of_strangers_costs_no_memory(tmp_path: Path) -> None:
                     while sent < 1 << 30:
                         line.sendall(block)
                         sent += len(block)
-                        most = max(most, memory_kb(server.process.pid))
+                        most = max(most, memory_kb(process.process.pid))
                 except OSError:
                     pass  # it hung up, as it should
         assert most - before < 16 * 1024
@@ -238,7 +270,7 @@ def test_junk_of_strangers_costs_no_memory(tmp_path: Path) -> None:
         with closing(Link(url, certificate(tmp_path), Identity.generate(), "c0")) as link:
             assert link.ask("GET", "/v1/about", About).wire == [1]
     finally:
-        server.kill()
+        process.kill()
 
 
 def certificate(folder: Path) -> str:
@@ -257,3 +289,25 @@ def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 time.sleep(0.05)
                 assert not line.pending() or line.recv(1)
         assert here.house(0).membership
+
+
+def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "BODY_S", 0.3)
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, 1))
+        houses = [here.house(n) for n in range(NUM_CLIENTS)]
+        with closing(houses[0].link()) as link:
+            ticket = link.ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0].ticket
+        whole = f"sha256={hashlib.sha256(b'whole').hexdigest()}&size=5&offset=0"
+        path = f"/v1/runs/{run}/tickets/{ticket}/message?{whole}"
+        headers = houses[0].identity.sign("c0", "PUT", here.url + path, sha256(b"whole"))
+        lines = [f"PUT {path} HTTP/1.1", "Host: a", "Content-Length: 5", *map(": ".join, headers.items())]
+        with tls(int(here.url.rpartition(":")[2])) as line:
+            line.settimeout(10.0)
+            line.sendall("\r\n".join([*lines, "", "wh"]).encode())
+            answer = b"".join(iter(lambda: line.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"slow"' in answer
+        assert "client 0: refused: the body did not arrive" in here.events()
+        with closing(houses[0].link()) as link:  # what it had sent does not count, and it may begin again
+            link.upload(run, ticket, b"whole")

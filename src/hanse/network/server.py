@@ -73,6 +73,9 @@ BODY_S = 60.0
 BLAME_S = 60.0
 """The same offence of the same member is noted once in so many seconds."""
 
+INNOCENT = frozenset({"offset", "busy", "unavailable", "disk-full", "no-run", "no-object"})
+"""Refusals that happen to those who do as they should."""
+
 FAREWELL_S = 5.0
 """How long a server that is done waits for its clients to hear of it."""
 
@@ -580,6 +583,7 @@ def application(server: Server) -> FastAPI:
         async def caller(request: Request, signature: Annotated[Any, _SIGNED]) -> Caller:
             speaker = _speaker(request, server.verifier)
             member = server.members.admit(speaker.key_id, roles)
+            request.state.who = member.name
             if member.number is not None:
                 server.hear(member.number)
             return Caller(member, speaker)
@@ -593,10 +597,11 @@ def application(server: Server) -> FastAPI:
     @app.exception_handler(Refused)
     async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
-        if error.who is None:
+        who = error.who or getattr(request.state, "who", None)
+        if who is None:
             server.strangers[error.code] += 1
-        elif error.code not in ("offset", "busy"):
-            server.blame(error.who, f"refused: {error}")
+        elif error.code not in INNOCENT:
+            server.blame(who, f"refused: {error}")
         problem = Problem(code=error.code, why=error.why, offset=getattr(error, "offset", None))
         body = problem.model_dump(exclude_none=True)
         return JSONResponse(body, error.status, headers={"Connection": "close"} if _unread(request) else {})
@@ -673,13 +678,12 @@ def application(server: Server) -> FastAPI:
         led = server.run(run)
         order = led.board.order(caller.number, ticket)
         length = _length(request, CHUNK_BYTES)
-        who = caller.member.name
         if not 0 <= offset <= offset + length <= size:
-            raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size}", who=who)
+            raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size}")
         if not 0 < size <= order.limit_bytes:
             why = f"a message of {size} bytes; at most {order.limit_bytes} are due"
             led.board.fail(ticket, f"refused: {why}")
-            raise Refused(413, "too-large", why, who=who)
+            raise Refused(413, "too-large", why)
         if led.spool.offset(ticket, _hexadecimal(sha256), size) == size and led.board.has(ticket):
             return Received(offset=size, durable=True)
         chunk = led.spool.writing(ticket, sha256, size, offset)
