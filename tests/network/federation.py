@@ -109,7 +109,7 @@ class Federation:
         house = House(self.folder / f"client-{number}")
         if house.membership is None:
             secret, _ = self.server.members.invite(number=number)
-            join(house, self.url, Token(self.server.fingerprint, secret))
+            join(house, self.url, Token(self.server.fingerprint, secret, self.server.identity.public))
         return house
 
     def enter(self, numbers: Sequence[int] = range(NUM_CLIENTS), kind: type[Client] = Client) -> None:

@@ -15,14 +15,16 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hanse.network.errors import Refused, Unreachable
 
-__all__ = ["fetch", "fingerprint", "make", "pinned"]
+__all__ = ["fetch", "fingerprint", "hosts_of", "make", "pinned", "trust"]
 
 VALID_DAYS = 3650
+
+CERTIFICATE, KEY = "certificate.pem", "certificate.key"
 
 
 def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
     """The paths of certificate and key in `folder`; both are made if there are none."""
-    certificate, key = folder / "certificate.pem", folder / "certificate.key"
+    certificate, key = folder / CERTIFICATE, folder / KEY
     if certificate.exists() and key.exists():
         return certificate, key
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,6 +54,13 @@ def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
         )
     certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
     return certificate, key
+
+
+def hosts_of(pem: str) -> tuple[str, ...]:
+    """The hosts that a certificate names."""
+    named = x509.load_pem_x509_certificate(pem.encode()).extensions
+    names = named.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(str(name.value) for name in names)
 
 
 def _general(host: str) -> x509.GeneralName:
@@ -105,5 +114,10 @@ def pinned(pem: str) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.load_verify_locations(cadata=_first(pem))
+    trust(context, pem)
     return context
+
+
+def trust(context: ssl.SSLContext, pem: str) -> None:
+    """Trusts this certificate, beside those that a context trusts already."""
+    context.load_verify_locations(cadata=_first(pem))

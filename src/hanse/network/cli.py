@@ -2,7 +2,7 @@
 
     serve, join, check           begin
     status, clients, events      look        (operator, observer)
-    invite, revoke, stop, drain  steer       (operator)
+    invite, revoke, stop, drain, rotate-certificate  steer  (operator)
     leave, approve, audit-log    at a client
 
 What turns settings into a run and files into data comes from above, as a `Bridge`.
@@ -147,10 +147,13 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
         home: Home = CLIENT,
         name: Annotated[str, typer.Option(help="What the operator sees.")] = "",
         check: Annotated[bool, typer.Option("--check", help="Try everything, join nothing.")] = False,
+        new_key: Annotated[
+            bool, typer.Option("--rotate-key", help="First put a new key in the place of this client's.")
+        ] = False,
     ) -> None:
         """Take part with one's own data; without address, where one has joined before."""
         with guard():
-            from hanse.network.client import Client, House
+            from hanse.network.client import NEXT_KEY, Client, House, rotate_key
             from hanse.network.client import join as enter
             from hanse.network.members import Token
 
@@ -166,6 +169,9 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
             kept = house.membership
             if kept is None:
                 raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+            if new_key or (home / NEXT_KEY).exists():  # which may have been cut
+                rotate_key(house)
+                typer.echo(f"{kept['name']}: its key is {house.identity.public[:16]}... now")
             if data is None:
                 raise InvalidInput("--data is due: a file of this client's own examples")
             opened = bridge.data(data, kept["number"] or 0)
@@ -279,6 +285,32 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 
             said = link.plain("POST", f"/v1/clients/{quote(client, safe='')}/revoke")
             typer.echo(f"{said['revoked']} is revoked")
+
+    @app.command("rotate-certificate")
+    def rotate_certificate(
+        home: Operator = OPERATOR,
+        certificate: Annotated[
+            Path | None, typer.Option(metavar="PEM", help="What a proxy in front will show.")
+        ] = None,
+        switch: Annotated[bool, typer.Option("--switch", help="Show what was announced.")] = False,
+        anyway: Annotated[bool, typer.Option("--anyway", help="Though clients don't know of it.")] = False,
+    ) -> None:
+        """Announce another certificate to all clients; once they know of it, show it."""
+        with guard(), _link(home) as link:
+            from hanse.network.wire import Rotated, Rotation
+
+            pem = "" if certificate is None else certificate.read_text(encoding="ascii")
+            asked = Rotation(certificate=pem, switch=switch, anyway=anyway)
+            done = link.ask("POST", "/v1/certificate", Rotated, asked)
+            total = len(done.know) + len(done.missing)
+            typer.echo(
+                f"certificate {done.fingerprint[:16]}... is {'in place' if done.switched else 'announced'}; "
+                f"{len(done.know)} of {total} clients know of it"
+            )
+            if done.missing and not done.switched:
+                typer.echo(f"not yet: {', '.join(done.missing)}")
+            if not done.switched:
+                typer.echo("when all know: hanse rotate-certificate --switch")
 
     @app.command()
     def stop(run: str, home: Operator = OPERATOR) -> None:

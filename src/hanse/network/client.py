@@ -30,9 +30,12 @@ from hanse.network.policy import Approvals, Policy
 from hanse.network.signing import Identity, secret_at
 from hanse.network.spool import durably
 from hanse.network.transport import Link, patiently, split
-from hanse.network.wire import WAIT_S, WIRE, About, Failure, Join, Joined, News, Plan, Poll, Work
+from hanse.network.wire import WAIT_S, WIRE, About, Failure, Join, Joined, News, Plan, Poll, Rekey, Work
 
-__all__ = ["Client", "House", "check", "join", "leave", "waiting_plans"]
+__all__ = ["Client", "House", "check", "join", "leave", "rotate_key", "waiting_plans"]
+
+
+KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
 
 class House:
@@ -41,7 +44,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.identity = Identity.at(folder / "key.pem")
+        self.identity = Identity.at(folder / KEY)
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
         self.day = Day(folder / "seconds.json")
@@ -75,7 +78,28 @@ class House:
             raise InvalidInput(
                 f"{self.folder} has left the federation at {kept['url']}; it is not asked again"
             )
-        return Link(kept["url"], kept["certificate"], self.identity, kept["id"])
+        link = Link(kept["url"], kept["certificate"], self.identity, kept["id"], kept.get("server_key", ""))
+        if kept.get("next_certificate"):
+            link.trust(kept["next_certificate"])
+        return link
+
+    @property
+    def next_fingerprint(self) -> str:
+        """Of the certificate that the server has announced; empty: of none."""
+        pem = (self.membership or {}).get("next_certificate", "")
+        return certificates.fingerprint(pem) if pem else ""
+
+    def expect(self, pem: str) -> None:
+        """Keeps the certificate that the server will show; or, if it was expected, the one that it shows."""
+        kept = self.membership or {}
+        fingerprint = certificates.fingerprint(pem)
+        if fingerprint == self.next_fingerprint:
+            self.audit.write("certificate in place", fingerprint=fingerprint)
+            del kept["next_certificate"]
+            self.enter({**kept, "certificate": pem})
+        else:
+            self.audit.write("certificate announced", fingerprint=fingerprint)
+            self.enter({**kept, "next_certificate": pem})
 
     def run(self, name: str) -> Path:
         """The folder of a run."""
@@ -89,26 +113,34 @@ class House:
 def _stranger(url: str, token: Token, house: House) -> Link:
     split(url)
     pem = certificates.fetch(url.rstrip("/"), token.fingerprint)
-    link = Link(url, pem, house.identity, house.identity.public)
-    about = link.ask("GET", "/v1/about", About)
-    if WIRE not in about.wire:
-        theirs = ", ".join(map(str, about.wire))
+    link = Link(url, pem, house.identity, house.identity.public, token.key)
+    try:
+        about = link.ask("GET", "/v1/about", About)
+        if WIRE not in about.wire:
+            theirs = ", ".join(map(str, about.wire))
+            raise Refused(
+                426,
+                "wire",
+                f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse "
+                f"{__version__}) speaks {WIRE}; upgrade the older of the two",
+            )
+    except BaseException:
         link.close()
-        raise Refused(
-            426,
-            "wire",
-            f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse {__version__}) "
-            f"speaks {WIRE}; upgrade the older of the two",
-        )
+        raise
     return link
 
 
 def join(house: House, url: str, token: Token, name: str = "") -> Joined:
-    """Becomes a member. Doing it twice changes nothing. Raises: Refused, Unreachable, InvalidInput."""
+    """Becomes a member. Doing it twice changes nothing, but that a token may name a new certificate.
+
+    Raises: Refused, Unreachable, InvalidInput.
+    """
     kept = house.membership
     if kept is not None:
         if kept["url"] != url.rstrip("/"):
             raise InvalidInput(f"{house.folder} has joined {kept['url']}; give {url} a home of its own")
+        if token.fingerprint != certificates.fingerprint(kept["certificate"]):
+            house.expect(certificates.fetch(kept["url"], token.fingerprint))
         house.link().close()
         return Joined.model_validate(kept)
     link = _stranger(url, token, house)
@@ -118,7 +150,7 @@ def join(house: House, url: str, token: Token, name: str = "") -> Joined:
     finally:
         link.close()
     house.audit.write("joined", server=link.url, id=joined.id, key=house.identity.public)
-    house.enter({"url": link.url, "certificate": link.pem, **joined.model_dump()})
+    house.enter({"url": link.url, "certificate": link.pem, "server_key": token.key, **joined.model_dump()})
     return joined
 
 
@@ -216,6 +248,9 @@ class Client:
                     return refused.code
                 raise
             self._take(news)
+            if news.certificate and self._link.is_signed:
+                self._house.expect(news.certificate)
+                self._link.trust(news.certificate)
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:
@@ -241,7 +276,16 @@ class Client:
             know, self._known = self._known, {}
         try:
             return self._link.ask(
-                "POST", "/v1/work", News, Poll(wait_s=wait_s, have=have, know=know, doing=self._doing[:200])
+                "POST",
+                "/v1/work",
+                News,
+                Poll(
+                    wait_s=wait_s,
+                    have=have,
+                    know=know,
+                    doing=self._doing[:200],
+                    expects=self._house.next_fingerprint,
+                ),
             )
         except BaseException:
             with self._lock:
@@ -471,7 +515,7 @@ def leave(house: House) -> None:
     if kept is None:
         raise InvalidInput(f"{house.folder} has not joined a federation")
     house.audit.write("consent withdrawn", server=kept["url"])
-    link = Link(kept["url"], kept["certificate"], house.identity, kept["id"])
+    link = house.link()
     house.enter({**kept, "left": True})
     try:
         link.plain("POST", "/v1/leave")
@@ -480,3 +524,27 @@ def leave(house: House) -> None:
             raise HanseError(f"the server does not confirm that this house has left: {refused}") from None
     finally:
         link.close()
+
+
+def rotate_key(house: House) -> None:
+    """Replaces the key of a membership, from old to new; a rotation that was cut is completed.
+
+    Raises: Refused, Unreachable, InvalidInput: if it has not joined.
+    """
+    path = house.folder / NEXT_KEY
+    new = Identity.at(path)
+    request = Rekey(public=new.public, proof=new.prove(f"{(house.membership or {}).get('id')}"))
+    for identity in (house.identity, new):
+        house.identity = identity  # the new one, if the server has taken it already
+        link = house.link()
+        try:
+            link.plain("POST", "/v1/key", request)
+            break
+        except Refused as refused:
+            if refused.code != "unsigned" or identity is new:
+                raise
+        finally:
+            link.close()
+    house.audit.write("key replaced", key=new.public)
+    path.replace(house.folder / KEY)
+    house.identity = new

@@ -39,29 +39,34 @@ MAX_EVENTS = 100_000
 
 @dataclass(frozen=True)
 class Token:
-    """An invitation as text: the certificate's fingerprint, and a secret that is good once.
+    """An invitation as text: the certificate's fingerprint, a secret that is good once, the server's key.
 
-    >>> token = Token("ab" * 32, b"0" * 16)
+    >>> token = Token("ab" * 32, b"0" * 16, "cd" * 32)
     >>> Token.parse(str(token)) == token
     True
+
+    Args:
+      key: with which the server signs its answers; empty: it signs none.
     """
 
     fingerprint: str
     secret: bytes
+    key: str = ""
 
     def __str__(self) -> str:
-        return base64.urlsafe_b64encode(bytes.fromhex(self.fingerprint) + self.secret).decode()
+        raw = bytes.fromhex(self.fingerprint) + self.secret + bytes.fromhex(self.key)
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
     @classmethod
     def parse(cls, text: str) -> "Token":
         """From text. Raises: InvalidInput."""
         try:
-            raw = base64.urlsafe_b64decode(text.encode())
+            raw = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
         except ValueError:
             raw = b""
-        if len(raw) != 48:
+        if len(raw) not in (48, 80):
             raise InvalidInput(f"{text[:70]!r} is no join token; copy all of the line that the operator sent")
-        return cls(raw[:32].hex(), raw[32:])
+        return cls(raw[:32].hex(), raw[32:48], raw[48:].hex())
 
 
 @dataclass(frozen=True)
@@ -223,6 +228,13 @@ class Members:
                 query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
                 db.execute(query, (public, _hashed(secret)))
         return next(m for m in self._members.values() if m.public == public)
+
+    def rekey(self, id: str, public: str) -> None:
+        """Puts another key in the place of a member's. Raises: Refused: if another member has it."""
+        if any(m.public == public and m.id != id for m in self._members.values()):
+            raise Refused(409, "joined", "this key belongs to another member; make a new one")
+        with self._change() as db:
+            db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
         """Ends a membership, at once. Raises: InvalidInput: if not just one is called so."""

@@ -22,8 +22,11 @@ from fastapi import Depends, FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
+from http_message_signatures import HTTPMessageSignaturesException
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as AsgiMessage
 
 from hanse import __version__
 from hanse.core.algorithm import Progress
@@ -33,6 +36,7 @@ from hanse.core.program import Program
 from hanse.core.runtime import Record, Watch, drive
 from hanse.core.values import digest, pack
 from hanse.core.work import PartyId
+from hanse.network import certificates
 from hanse.network.board import Board, Order, Stopped
 from hanse.network.cases import Cases
 from hanse.network.errors import Refused
@@ -40,7 +44,7 @@ from hanse.network.members import Member, Members, Role, Token, shown
 from hanse.network.pace import again_s, pool
 from hanse.network.parties import Party
 from hanse.network.runtime import NetworkRuntime, Patience
-from hanse.network.signing import Speaker, Verifier, public_key, secret_at
+from hanse.network.signing import Identity, Speaker, Verifier, check_proof, public_key, secret_at
 from hanse.network.spool import Objects, Spool
 from hanse.network.wire import (
     CHUNK_BYTES,
@@ -59,6 +63,9 @@ from hanse.network.wire import (
     Poll,
     Problem,
     Received,
+    Rekey,
+    Rotated,
+    Rotation,
     Work,
 )
 from hanse.store import Runs
@@ -245,6 +252,9 @@ class Server:
         self.verifier = Verifier(self.members.key)
         self.joining = Verifier(_own_key)
         self.secret = secret_at(home / "secret")
+        self.identity = Identity.at(home / "identity.pem")
+        self.shown = Shown(home)
+        self._expects: dict[PartyId, str] = {}
         self._led: dict[str, _Run] = {}
         self._heard: dict[PartyId, float] = {}
         self._doing: dict[PartyId, str] = {}
@@ -355,6 +365,7 @@ class Server:
         mine = self._polls[number]
         if poll.doing:
             self._doing[number] = shown(poll.doing).replace("\n", " ")
+        self._expects[number] = poll.expects
         bell.set()  # an older poll of the same client is answered
         for run, tickets in poll.know.items():
             if run in self._led:
@@ -365,7 +376,8 @@ class Server:
             bell.clear()
             news = self._news(number, poll)
             rest_s = until_s - self._loop.time()
-            if news.work or news.decisions or news.over or self._polls[number] != mine:
+            replaced = self._polls[number] != mine
+            if news.work or news.decisions or news.over or news.certificate or replaced:
                 self.hear(number)
                 if news.over and not news.decisions:
                     self._told.add(number)
@@ -409,9 +421,36 @@ class Server:
                 Decision(run=name, ticket=ticket, counted=verdict.counted, why=verdict.why)
                 for ticket, verdict in sorted(led.board.news(number).items())
             ]
-        return News(work=work[:100], decisions=decisions[:1000], over=self.over)
+        certificate = self.shown.news(self.fingerprint, poll.expects)
+        return News(work=work[:100], decisions=decisions[:1000], over=self.over, certificate=certificate)
 
     # -- for the operator ----------------------------------------------------------------------
+
+    def rotate(self, asked: Rotation) -> Rotated:
+        """Announces another certificate, or shows the one that was announced. Raises: Refused."""
+        if not asked.switch:
+            fingerprint = self.shown.announce(asked.certificate)
+            self.wake(list(self._bells))
+        else:
+            fingerprint = self.shown.announced
+        active = {m.number: m.name for m in self.members.active("client")}
+        know = [name for number, name in active.items() if self._expects.get(number) == fingerprint]  # type: ignore[arg-type]
+        missing = [name for name in active.values() if name not in know]
+        rotated = Rotated(fingerprint=fingerprint, know=know, missing=missing)
+        if not asked.switch:
+            return rotated
+        if not fingerprint:
+            raise Refused(409, "wrong", "no certificate was announced; first: hanse rotate-certificate")
+        if missing and not asked.anyway:
+            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            raise Refused(
+                409,
+                "wrong",
+                f"{len(missing)} clients have not heard of the new certificate ({some}), and would need an "
+                "invitation that names it; wait for them, or write --anyway",
+            )
+        self.fingerprint = self.shown.switch()
+        return rotated.model_copy(update={"switched": True})
 
     def status(self) -> dict[str, Any]:
         """How everything stands."""
@@ -575,9 +614,112 @@ _SIGNED = Security(
 _INVITED = Security(HTTPBearer(scheme_name="invitation", auto_error=False, description="of a join token"))
 
 
+class Shown:
+    """The certificate that clients see, and the one that was announced to follow it.
+
+    Args:
+      home: of the server; its own certificate is there, the announced one in "next".
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self.reload: Callable[[Path, Path], None] = lambda certificate, key: None
+        """Lets the listening socket show another certificate."""
+        self.switched: Callable[[str], None] = lambda pem: None
+        """Told what is shown from now on."""
+        path = self._next / certificates.CERTIFICATE
+        self.announced = certificates.fingerprint(path.read_text()) if path.exists() else ""
+        self._was = ""
+
+    @property
+    def _next(self) -> Path:
+        return self._home / "next"
+
+    def _pem(self) -> str:
+        return (self._next / certificates.CERTIFICATE).read_text()
+
+    def announce(self, pem: str) -> str:
+        """A certificate that a proxy will show, or, if empty, one of its own; its fingerprint."""
+        path = self._next / certificates.CERTIFICATE
+        if pem:
+            certificates.fingerprint(pem)
+            self._next.mkdir(exist_ok=True)
+            path.write_text(pem)
+            (self._next / certificates.KEY).unlink(missing_ok=True)
+        elif not path.exists():
+            own = self._home / certificates.CERTIFICATE
+            if not own.exists():
+                raise Refused(409, "wrong", "the certificate is not the server's own; name a PEM file")
+            certificates.make(self._next, certificates.hosts_of(own.read_text()))
+        self.announced = certificates.fingerprint(self._pem())
+        return self.announced
+
+    def switch(self) -> str:
+        """Shows the announced one; its fingerprint."""
+        pem, key = self._pem(), self._next / certificates.KEY
+        if key.exists():
+            key.replace(self._home / certificates.KEY)
+            (self._next / certificates.CERTIFICATE).replace(self._home / certificates.CERTIFICATE)
+            self.reload(self._home / certificates.CERTIFICATE, self._home / certificates.KEY)
+        else:  # a proxy's: it is shown there
+            (self._next / certificates.CERTIFICATE).replace(self._home / "shown.pem")
+        self.announced, self._was = "", pem
+        self.switched(pem)
+        return certificates.fingerprint(pem)
+
+    def news(self, fingerprint: str, expects: str) -> str:
+        """What a client is to be told that expects a certificate, while one of `fingerprint` is shown."""
+        if self.announced and expects != self.announced:
+            return self._pem()
+        return self._current(fingerprint) if expects and expects == fingerprint else ""
+
+    def _current(self, fingerprint: str) -> str:
+        for path in (self._home / certificates.CERTIFICATE, self._home / "shown.pem"):
+            if path.exists() and certificates.fingerprint(pem := path.read_text()) == fingerprint:
+                return pem
+        return self._was
+
+
+class _Signing:
+    """Signs small answers to signed requests. Downloads are checked against their SHA-256 instead."""
+
+    def __init__(self, app: ASGIApp, identity: Identity) -> None:
+        self._app, self._identity = app, identity
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fields = dict(scope.get("headers", ()))
+        signature = fields.get(b"signature")
+        if scope["type"] != "http" or signature is None:
+            await self._app(scope, receive, send)
+            return
+        begun: list[AsgiMessage] = []
+
+        async def signed(message: AsgiMessage) -> None:
+            if message["type"] == "http.response.start":
+                begun.append(message)
+                return
+            if begun:
+                start = begun.pop()
+                if not message.get("more_body"):
+                    start["headers"] = [*start["headers"], *sign(start["status"], message.get("body", b""))]
+                await send(start)
+            await send(message)
+
+        def sign(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
+            try:
+                found = self._identity.sign_answer(status, body, scope["method"], signature.decode("latin-1"))
+            except HTTPMessageSignaturesException:  # a stranger's Signature field, which is none
+                return []
+            return [(name.lower().encode(), value.encode()) for name, value in found.items()]
+
+        await self._app(scope, receive, signed)
+
+
 def application(server: Server) -> FastAPI:
     """The HTTP interface."""
     app = FastAPI(title="Hanse", version=__version__, responses=_PROBLEMS, docs_url=None, redoc_url=None)
+
+    app.add_middleware(_Signing, identity=server.identity)
 
     def by(*roles: Role) -> Any:
         async def caller(request: Request, signature: Annotated[Any, _SIGNED]) -> Caller:
@@ -710,6 +852,14 @@ def application(server: Server) -> FastAPI:
         server.members.note(caller.member.name, f"ticket {ticket} of {run} {what}: {said.why}{trace}")
         return {}
 
+    @app.post("/v1/key", openapi_extra=_documented(Rekey))
+    async def rekey(request: Request, caller: FromClient) -> dict[str, str]:
+        asked = await _body(request, caller.speaker, Rekey)
+        check_proof(caller.member.id, asked.public, asked.proof)
+        server.members.rekey(caller.member.id, asked.public)
+        server.members.note(caller.member.name, f"replaced its key by {asked.public[:16]}...")
+        return {}
+
     @app.post("/v1/leave")
     async def leave(caller: FromClient) -> dict[str, str]:
         server.part(caller.member.id, "left")
@@ -730,11 +880,18 @@ def application(server: Server) -> FastAPI:
         found = server.members.events(max(1, min(limit, 10_000)))
         return [{"at": at, "who": who, "what": what} for at, who, what in found]
 
+    @app.post("/v1/certificate", openapi_extra=_documented(Rotation))
+    async def rotate(request: Request, caller: FromOperator) -> Rotated:
+        rotated = server.rotate(await _body(request, caller.speaker, Rotation))
+        what = "in place" if rotated.switched else f"announced; {len(rotated.know)} clients know of it"
+        server.members.note(caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}")
+        return rotated
+
     @app.post("/v1/invitations", openapi_extra=_documented(Invitation))
     async def invite(request: Request, caller: FromOperator) -> Invited:
         asked = await _body(request, caller.speaker, Invitation)
         secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s)
-        return Invited(token=str(Token(server.fingerprint, secret)), number=number)
+        return Invited(token=str(Token(server.fingerprint, secret, server.identity.public)), number=number)
 
     @app.post("/v1/clients/{id}/revoke")
     async def revoke(caller: FromOperator, id: str) -> dict[str, str]:

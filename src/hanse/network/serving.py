@@ -119,6 +119,7 @@ def serving(
       certificate: and its key; None: its own, made if need be.
     """
     web = _uvicorn(server, *(certificate or certificates.make(server.home, (host,))))
+    server.shown.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
     thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, name="https", daemon=True)
     thread.start()
     try:
@@ -172,6 +173,7 @@ def lead(
     url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):
         _appoint(server, url, pem)
+        server.shown.switched = lambda pem: _appoint(server, url, pem)
         interrupted = {} if fresh else _interrupted(server)
         names = [server.lead(job, interrupted.pop(_said(job.said), None)) for job in jobs]
         for name in names:
@@ -202,7 +204,7 @@ def _appoint(server: Server, url: str, pem: str) -> None:
     house = House(server.home / "operator")
     server.members.appoint("operator", "operator", house.identity.public)
     about = {"id": "operator", "role": "operator", "number": None, "name": "operator"}
-    house.enter({"url": url, "certificate": pem, **about})
+    house.enter({"url": url, "certificate": pem, "server_key": server.identity.public, **about})
 
 
 def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
@@ -213,4 +215,4 @@ def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], Non
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
     for number in missing:
         secret, _ = server.members.invite(number=number)
-        say(f"  {join_line(url, str(Token(server.fingerprint, secret)), number)}")
+        say(f"  {join_line(url, str(Token(server.fingerprint, secret, server.identity.public)), number)}")

@@ -16,9 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.exceptions import InvalidSignature as InvalidKeySignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from http_message_signatures import (
+    HTTPMessageSignaturesException,
     HTTPMessageSigner,
     HTTPMessageVerifier,
     HTTPSignatureKeyResolver,
@@ -32,9 +34,11 @@ from hanse.network.errors import Refused
 
 __all__ = [
     "SKEW_S",
+    "AnswerVerifier",
     "Identity",
     "Speaker",
     "Verifier",
+    "check_proof",
     "content_digest",
     "digest_in",
     "public_key",
@@ -43,6 +47,12 @@ __all__ = [
 
 COVERED = ("@method", "@path", "@query", "content-digest")
 TAG = "hanse"
+
+ANSWERED = ("@status", "content-digest", '"signature";req')
+"""What the signature of an answer covers: through the request's own signature, what was asked, and when."""
+
+ANSWER = "hanse-answer"
+"""Tag of answers."""
 
 SKEW_S = 60
 """How far the two clocks may be apart."""
@@ -82,6 +92,15 @@ class _Message:
     method: str
     url: str
     headers: MutableMapping[str, str]
+
+
+@dataclass
+class _Answer:
+    """The same, of an answer."""
+
+    status_code: int
+    headers: MutableMapping[str, str]
+    request: _Message
 
 
 class _Keys(HTTPSignatureKeyResolver):  # type: ignore[misc,unused-ignore]
@@ -159,6 +178,72 @@ class Identity:
             use_existing_digest=True,
         )
         return dict(message.headers)
+
+    def prove(self, id: str) -> str:
+        """Shows that this key is held by whoever asks to put it in the place of another."""
+        return self._private.sign(_claim(id, self.public)).hex()
+
+    def sign_answer(self, status: int, body: bytes, method: str, signature: str) -> dict[str, str]:
+        """The headers that sign an answer.
+
+        Args:
+          status: of HTTP.
+          method, signature: of the request that is answered; its Signature field.
+        """
+        asked = _Message(method, "https://server/", {"Signature": signature})
+        answer = _Answer(status, {"Content-Digest": content_digest(sha256(body))}, asked)
+        self._signer.sign(
+            answer,
+            key_id="server",
+            tag=ANSWER,
+            label=TAG,
+            covered_component_ids=ANSWERED,
+            use_existing_digest=True,
+        )
+        return dict(answer.headers)
+
+
+def _claim(id: str, public: str) -> bytes:
+    return f"hanse: {public} is to be the key of {id}".encode()
+
+
+def check_proof(id: str, public: str, proof: str) -> None:
+    """Raises: Refused: if `Identity.prove` did not make this proof."""
+    try:
+        public_key(public).verify(bytes.fromhex(proof), _claim(id, public))
+    except (InvalidKeySignature, ValueError, InvalidInput):
+        raise Refused(422, "wrong", "the new key does not sign for itself", who=id) from None
+
+
+class AnswerVerifier:
+    """Checks that answers come from the holder of a key, to the very request that was sent.
+
+    Args:
+      public: the key, in hexadecimal.
+    """
+
+    def __init__(self, public: str) -> None:
+        key = public_key(public)
+        self._verifier = HTTPMessageVerifier(
+            signature_algorithm=ED25519, key_resolver=_Keys(None, lambda key_id: key)
+        )
+        self._verifier.max_clock_skew = timedelta(days=36500)  # the request's nonce is what makes it fresh
+
+    def check(
+        self, status: int, headers: Mapping[str, str], body: bytes, method: str, signature: str
+    ) -> None:
+        """Raises: InvalidInput: if the answer is not the key holder's, or not to this request."""
+        asked = _Message(method, "https://server/", {"Signature": signature})
+        try:
+            self._verifier.verify(
+                _Answer(status, dict(headers), asked),
+                max_age=None,
+                expect_tag=ANSWER,
+                require_components=ANSWERED,
+                body=body,
+            )
+        except (InvalidSignature, HTTPMessageSignaturesException, ValueError) as error:
+            raise InvalidInput(f"the answer is not signed by the server: {error}") from None
 
 
 @dataclass(frozen=True)

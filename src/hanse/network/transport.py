@@ -15,7 +15,7 @@ from hanse import __version__
 from hanse.core.errors import InvalidInput
 from hanse.network import certificates
 from hanse.network.errors import Refused, Unreachable
-from hanse.network.signing import Identity, sha256
+from hanse.network.signing import AnswerVerifier, Identity, sha256
 from hanse.network.wire import CHUNK_BYTES, Problem, Received
 
 __all__ = ["Link", "patiently", "split"]
@@ -40,21 +40,33 @@ class Link:
 
     Args:
       url: https://host:port.
-      pem: the certificate that the server must show.
+      pem: the certificate that the server must show, unless it is one that `trust` names.
       identity: signs.
       key_id: by which the server knows the key.
+      server_key: with which the server signs its answers; empty: they are protected by TLS alone.
     """
 
-    def __init__(self, url: str, pem: str, identity: Identity, key_id: str) -> None:
+    def __init__(self, url: str, pem: str, identity: Identity, key_id: str, server_key: str = "") -> None:
+        self._answers = AnswerVerifier(server_key) if server_key else None
         self.url = url.rstrip("/")
         self.pem, self.identity, self.key_id = pem, identity, key_id
+        self._context = certificates.pinned(pem)
         self._http = httpx.Client(
             base_url=self.url,
-            verify=certificates.pinned(pem),
+            verify=self._context,
             timeout=TIMEOUT,
             headers={"User-Agent": f"hanse/{__version__}"},
             trust_env=True,
         )
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether answers are the server's, whoever ends TLS before it."""
+        return self._answers is not None
+
+    def trust(self, pem: str) -> None:
+        """Takes another certificate for the server's, too."""
+        certificates.trust(self._context, pem)
 
     def close(self) -> None:
         """Ends all connections."""
@@ -78,16 +90,37 @@ class Link:
             request.headers.update(self._signed(method, request.url, sha256(body)))
             try:
                 response = self._http.send(request, stream=stream)
-                if response.status_code < 400:
+                if stream and response.status_code < 400:  # checked against its SHA-256
                     return response
                 response.read()
             except httpx.TransportError as error:
                 raise Unreachable(f"{self.url} can't be reached: {_said(error)}") from None
+            forged = self._forged(request, response)
+            if response.status_code < 400 and forged is None:
+                return response
             refused = _refused(response)
+            if forged is not None and refused.code != "unavailable":  # which a proxy says by itself
+                raise Refused(response.status_code, "answer", forged)
             if not (again and refused.code == "skewed"):
                 raise refused
             self._set_clock(response)
         raise AssertionError("unreachable")
+
+    def _forged(self, request: httpx.Request, response: httpx.Response) -> str | None:
+        """Why an answer is not taken for the server's; None: it is."""
+        if self._answers is None:
+            return None
+        try:
+            self._answers.check(
+                response.status_code,
+                response.headers,
+                response.content,
+                request.method,
+                request.headers["signature"],
+            )
+        except InvalidInput as error:
+            return str(error)
+        return None
 
     def _set_clock(self, response: httpx.Response) -> None:
         """Goes by the server's clock."""

@@ -21,6 +21,9 @@ __all__ = [
     "Poll",
     "Problem",
     "Received",
+    "Rekey",
+    "Rotated",
+    "Rotation",
     "Work",
 ]
 
@@ -101,7 +104,8 @@ class Joined(_Model):
 class Poll(_Model):
     """A client says what it knows, and waits for more.
 
-    `have`: tickets that it works on, by run. `know`: tickets whose verdict is on its disk.
+    `have`: tickets that it works on, by run. `know`: tickets whose verdict is on its disk. `expects`: the
+    fingerprint of the certificate that it was told the server will show.
     """
 
     wire: int = WIRE
@@ -109,6 +113,7 @@ class Poll(_Model):
     have: dict[str, list[int]] = {}
     know: dict[str, list[int]] = {}
     doing: str = Field(default="", max_length=200)
+    expects: str = Field(default="", max_length=64)
 
 
 class Work(_Model):
@@ -135,12 +140,17 @@ class Decision(_Model):
 
 
 class News(_Model):
-    """What a client is told. `over`: all runs have ended and the server goes."""
+    """What a client is told.
+
+    `over`: all runs have ended and the server goes. `again_s`: seconds after which to ask again.
+    `certificate`: which the server will show, or, to a client that expects it, which it shows now.
+    """
 
     work: list[Work] = []
     decisions: list[Decision] = []
     over: bool = False
     again_s: float = 0.0
+    certificate: str = ""
 
 
 class Received(_Model):
@@ -165,6 +175,34 @@ class Invitation(_Model):
     name: Line = Field(default="", max_length=100)
     number: int | None = Field(default=None, ge=0, lt=2**31)
     valid_s: float = Field(default=7 * 86400, gt=0, le=366 * 86400)
+
+
+class Rekey(_Model):
+    """Puts another public key in the place of a member's. `proof`: signed by that key."""
+
+    public: str = Field(pattern="^[0-9a-f]{64}$")
+    proof: str = Field(pattern="^[0-9a-f]{128}$")
+
+
+class Rotation(_Model):
+    """What the operator wants done with the server's certificate.
+
+    `switch`: show the one that was announced; else announce one: `certificate`, or, if empty, one of its own.
+    `anyway`: switch though clients have not heard of it.
+    """
+
+    certificate: str = Field(default="", max_length=20_000)
+    switch: bool = False
+    anyway: bool = False
+
+
+class Rotated(_Model):
+    """How a change of the certificate stands: who knows of it, and who does not."""
+
+    fingerprint: str
+    know: list[str]
+    missing: list[str]
+    switched: bool = False
 
 
 class Invited(_Model):

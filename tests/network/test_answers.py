@@ -1,0 +1,104 @@
+"""Answers are signed by the server, so that whoever ends TLS before it can't speak for it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from federation import FED_AVG, federation, job
+
+from hanse.core.errors import InvalidInput
+from hanse.network.client import House, join
+from hanse.network.errors import Refused
+from hanse.network.members import Token
+from hanse.network.signing import AnswerVerifier, Identity
+from hanse.network.transport import Link
+from hanse.network.wire import About, News, Poll
+
+SERVER, CLIENT = Identity.generate(), Identity.generate()
+ASKED = CLIENT.sign("c0", "POST", "https://server/v1/work", bytes(32))["Signature"]
+
+
+def test_an_answer_is_bound_to_status_body_and_request() -> None:
+    headers = SERVER.sign_answer(200, b"{}", "POST", ASKED)
+    verifier = AnswerVerifier(SERVER.public)
+    verifier.check(200, headers, b"{}", "POST", ASKED)
+    again = CLIENT.sign("c0", "POST", "https://server/v1/work", bytes(32))["Signature"]
+    unsigned = {name: value for name, value in headers.items() if name == "Content-Digest"}
+    for changed in (
+        lambda: verifier.check(403, headers, b"{}", "POST", ASKED),
+        lambda: verifier.check(200, headers, b"[]", "POST", ASKED),
+        lambda: verifier.check(200, headers, b"{}", "POST", again),
+        lambda: verifier.check(200, unsigned, b"{}", "POST", ASKED),
+        lambda: AnswerVerifier(CLIENT.public).check(200, headers, b"{}", "POST", ASKED),
+    ):
+        with pytest.raises(InvalidInput, match="not signed by the server"):
+            changed()
+
+
+@contextmanager
+def between(house: House, change: Callable[[httpx.Response], httpx.Response]) -> Iterator[Link]:
+    """A link with somebody before the server who changes its answers."""
+    link = house.link()
+    send = link._http.send
+    link._http.send = lambda request, **more: change(send(request, **more))  # type: ignore[method-assign]
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def same(response: httpx.Response) -> httpx.Response:
+    return response
+
+
+def other(response: httpx.Response, status: int | None = None, body: bytes | None = None) -> httpx.Response:
+    return httpx.Response(
+        status or response.status_code,
+        headers={
+            k: v for k, v in response.headers.items() if k not in ("content-length", "content-encoding")
+        },
+        content=response.content if body is None else body,
+        request=response.request,
+    )
+
+
+def test_nobody_between_speaks_for_the_server(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        here.lead(job(FED_AVG, 1))
+        house = here.house(0)
+        with between(house, same) as link:
+            assert link.ask("POST", "/v1/work", News, Poll(wait_s=0.0)) == News()
+            old = link.ask("GET", "/v1/about", About).model_dump_json().encode()
+        for change in (
+            lambda response: other(response, body=b'{"over": true}'),
+            lambda response: other(response, 403, b'{"code": "revoked", "why": "you"}'),
+            lambda response: other(response, 410),
+            lambda response: other(response, body=old),
+        ):
+            with between(house, change) as link, pytest.raises(Refused, match="not signed") as refused:
+                link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+            assert refused.value.code == "answer"  # which may pass: the client asks again
+
+
+def test_a_proxy_may_say_that_the_server_is_away(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        away = b"<html>Bad Gateway</html>"
+        with between(here.house(0), lambda response: other(response, 502, away)) as link:
+            with pytest.raises(Refused) as refused:
+                link.ask("GET", "/v1/about", About)
+            assert refused.value.code == "unavailable"
+
+
+def test_refusals_are_signed_and_another_servers_key_is_noticed(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        with between(here.house(0), same) as link:
+            for method, path in (("GET", "/v1/status"), ("POST", "/v1/runs/none/stop")):
+                with pytest.raises(Refused) as refused:
+                    link.plain(method, path)
+                assert refused.value.code == "role"
+        secret, _ = here.server.members.invite()
+        token = Token(here.server.fingerprint, secret, CLIENT.public)
+        with pytest.raises(Refused, match="not signed by the server"):
+            join(House(tmp_path / "new"), here.url, token)
