@@ -1,7 +1,7 @@
 """What several algorithms share: works, the exchange that carries them to a cohort, and steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors, tree_map
 from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
+from hanse.core.work import Contribution, Memory, Part, Parts, PartyId, Shared, Work
 
 __all__ = [
     "Weighting",
@@ -68,6 +68,15 @@ class local_sgd(Work[Learner, Examples]):
         space = shared.spaces.get("update")
         update = learner.local_sgd(shared["params"], data, self.steps, keys.public, space=space)
         return {"update": Part(update, self.weighting.of(len(data)))}, memory
+
+    def many(
+        self, learner: Learner, shared: Shared, data: Sequence[Examples], keys: Sequence[Key]
+    ) -> Mapping[str, Parts] | None:
+        updates = learner.local_sgd_many(shared["params"], data, self.steps, keys)
+        if updates is None:
+            return None
+        weights = np.array([self.weighting.of(len(examples)) for examples in data], np.float64)
+        return {"update": Parts(updates, weights)}
 
 
 @value

@@ -114,16 +114,18 @@ class Prepared:
           num_rounds: how many are still to come.
           alone: whether no other run is performed beside this one; else one process computes it.
         """
-        make = partial(_made, self.experiment.model, self.population, self.keys)
+        make = partial(_made, self.experiment.model, self.population, self.keys, self.experiment.way.together)
         recall = {} if store is None else {"recall": store.memory}
         way = self.experiment.way if alone else self.experiment.way.alone()
         return Chosen(make, way, num_rounds=num_rounds, **recall)
 
 
-def _made(model: Model, population: FederatedData, keys: Keys, recall: Recall) -> Clients:
+def _made(
+    model: Model, population: FederatedData, keys: Keys, together: bool | None, recall: Recall
+) -> Clients:
     """The clients, as worker processes make them too."""
     learner = model.bind(population.feature_shape, population.num_classes)
-    return Clients(learner, population, keys, recall)
+    return Clients(learner, population, keys, recall, together=together)
 
 
 def prepared(experiment: Experiment) -> Prepared:

@@ -461,6 +461,7 @@ class Block:
       sizes: (ticket, bytes) of each message, refused ones included.
       refused: why messages can't be taken, by ticket.
       carried: by part, the bytes of its tensors in each counted message.
+      together: whether several clients were computed at once.
     """
 
     counted: tuple[int, ...]
@@ -468,6 +469,7 @@ class Block:
     sizes: tuple[tuple[int, int], ...]
     refused: Mapping[int, str]
     carried: Mapping[str, tuple[int, ...]]
+    together: bool = False
 
 
 def admitted(message: Message, task: Task, payload: Payload) -> Admitted:

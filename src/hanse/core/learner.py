@@ -1,6 +1,7 @@
 """What binds a model to data: the operations that works are made of."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hanse.core.errors import InvalidInput
@@ -101,6 +102,11 @@ class Learner(ABC):
     def metrics(self) -> tuple[str, ...]:
         """The names that `evaluate` sums up, "loss" first; "count" is added by all."""
 
+    @property
+    def together(self) -> bool:
+        """Whether several clients' training is faster together than one by one, on this machine."""
+        return False
+
     @abstractmethod
     def init(self, key: Key) -> Tensors:
         """Initial parameters."""
@@ -143,3 +149,14 @@ class Learner(ABC):
 
         Returns: the update w - w0, or its coordinates in `space`.
         """
+
+    def local_sgd_many(
+        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
+    ) -> Tensors | None:
+        """`local_sgd` at several clients, to within rounding; None: one by one.
+
+        Where examples can't be used, numbers that are not finite may be returned instead of an error.
+
+        Returns: the updates, with a leading client axis.
+        """
+        return None

@@ -3,7 +3,7 @@
 It is the same function in every runtime, so the same task gives the same bytes everywhere.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -14,9 +14,20 @@ from hanse.core.keys import Key, Keys
 from hanse.core.program import Channel, Plans
 from hanse.core.tensors import Tensors, frozen
 from hanse.core.values import measured, pack, packed_size, padded, value
-from hanse.core.work import VOLATILE, Memory, Part, PartyId, Shared, Work
+from hanse.core.work import VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
 
-__all__ = ["Fork", "Forks", "Message", "Payload", "Task", "compute", "pending", "perform"]
+__all__ = [
+    "Fork",
+    "Forks",
+    "Message",
+    "Payload",
+    "Task",
+    "check_parts",
+    "compute",
+    "pending",
+    "perform",
+    "sent",
+]
 
 
 @value
@@ -117,10 +128,24 @@ def compute(
     }
     shared = Shared(payload.frozen, spaces)
     parts, own = payload.work.run(learner, shared, data, memory, keys.fold("work"))
-    if parts.keys() != chains.keys():
+    return sent(task, payload, parts, memory, own, keys)
+
+
+def check_parts(payload: Payload, parts: Collection[str]) -> None:
+    """Raises: CompositionError: if a work emits other parts than the dispatch has channels for."""
+    if set(parts) != payload.chains.keys():
         raise CompositionError(
-            f"{payload.work} emits the parts {sorted(parts)}; the dispatch has channels for {sorted(chains)}"
+            f"{payload.work} emits the parts {sorted(parts)}; the dispatch has channels for "
+            f"{sorted(payload.chains)}"
         )
+
+
+def sent(
+    task: Task, payload: Payload, parts: Contribution, memory: Memory, own: Memory, keys: Keys
+) -> tuple["Message", Memory]:
+    """What is sent of a contribution: each part through its chain. `own` is the memory that the work left."""
+    chains = payload.chains
+    check_parts(payload, parts)
     kept = {**{n: v for n, v in memory.items() if n.startswith(STAGES)}, **own}
     encoded: dict[str, Part | None] = {}
     for name, chain in chains.items():

@@ -17,7 +17,7 @@ from hanse.core.layout import Mapped
 from hanse.core.spec import Spec
 from hanse.core.tensors import WINDOW, Array, tree_map
 from hanse.core.values import value
-from hanse.core.work import Part, PartyId, Total
+from hanse.core.work import Part, Parts, PartyId, Total
 
 if TYPE_CHECKING:
     from hanse.core.program import Program
@@ -48,6 +48,11 @@ class Reducer(ABC, Generic[A]):
     @abstractmethod
     def lift(self, part: Part) -> A:
         """The accumulator of one part."""
+
+    def lift_many(self, parts: Parts) -> A | None:
+        """The accumulator of neighbours that begin a block of the tree, in the bits of the fold; None: one by
+        one. Consumes the parts."""
+        return None
 
     @abstractmethod
     def merge(self, left: A, right: A) -> A:
@@ -93,6 +98,28 @@ def _lift_sum(part: Part) -> _Sum:
     return _Sum(tree_map(lambda v: v * _as(v.dtype, weight), part.values), weight, 1)
 
 
+def _lift_sums(parts: Parts) -> _Sum | None:
+    if any(values.dtype.kind != "f" for values in parts.values.values()):
+        return None
+    sums: dict[str, Array] = {}
+    for name, values in parts.values.items():
+        weights = parts.weights.astype(values.dtype)
+        values *= weights.reshape(-1, *[1] * (values.ndim - 1))
+        sums[name] = _tree_sum(values).copy()
+    return _Sum(sums, float(_tree_sum(parts.weights.copy())), len(parts.weights))
+
+
+def _tree_sum(rows: Array) -> Array:
+    """The sum over the first axis along the fixed tree, in place: the first row, as an array."""
+    step = 1
+    while step < len(rows):
+        right = rows[step :: 2 * step]
+        left = rows[:: 2 * step][: len(right)]
+        np.add(left, right, out=left)
+        step *= 2
+    return np.asarray(rows[0])
+
+
 def _as(dtype: np.dtype[Any], weight: float) -> Any:
     """A weight among values of this dtype. A fraction among integers turns them into float64."""
     return np.float64(weight) if dtype.kind in "iu" and weight != int(weight) else dtype.type(weight)
@@ -131,6 +158,9 @@ class mean(Reducer[_Sum]):
     def lift(self, part: Part) -> _Sum:
         return _lift_sum(part)
 
+    def lift_many(self, parts: Parts) -> _Sum | None:
+        return _lift_sums(parts)
+
     def merge(self, left: _Sum, right: _Sum) -> _Sum:
         return _merge_sum(left, right)
 
@@ -151,6 +181,9 @@ class sum(Reducer[_Sum]):
 
     def lift(self, part: Part) -> _Sum:
         return _lift_sum(part)
+
+    def lift_many(self, parts: Parts) -> _Sum | None:
+        return _lift_sums(parts)
 
     def merge(self, left: _Sum, right: _Sum) -> _Sum:
         return _merge_sum(left, right)

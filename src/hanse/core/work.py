@@ -1,12 +1,12 @@
 """What one client computes, what it emits, and what it remembers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from hanse.core.keys import Keys
-from hanse.core.tensors import Tensors, zeros_like
+from hanse.core.keys import Key, Keys
+from hanse.core.tensors import Array, Tensors, zeros_like
 from hanse.core.values import value
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Everything",
     "Memory",
     "Part",
+    "Parts",
     "PartyId",
     "Shared",
     "Space",
@@ -41,6 +42,14 @@ class Part:
 
     values: Tensors
     weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The same part of several clients: tensors with a leading client axis, (m, ...), and (m,) weights."""
+
+    values: Tensors
+    weights: Array
 
 
 Contribution: TypeAlias = Mapping[str, Part]
@@ -128,3 +137,16 @@ class Work(ABC, Generic[L, D]):
         Returns: what leaves the client, and the memory to keep if it is counted.
         Raises: NotReady: if what was asked for will exist later.
         """
+
+    def many(
+        self, learner: L, shared: Shared, data: Sequence[D], keys: Sequence[Key]
+    ) -> Mapping[str, Parts] | None:
+        """`run` at several clients at once, for works that keep no memory. None: one by one.
+
+        What `run` emits, to within rounding, without the checks whose failure leaves no finite number.
+
+        Args:
+          data: each client's own.
+          keys: each client's public one.
+        """
+        return None

@@ -6,7 +6,7 @@ the calls cost more than the arithmetic, so local descent is fused into few call
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
@@ -225,6 +225,44 @@ class Linear(Learner):
         for name, tensor in now.items():
             tensor -= start[name]
         return now
+
+    @property
+    def together(self) -> bool:
+        """It is: each client's descent is the same, and what surrounds it is done once for all."""
+        return True
+
+    @_quietly
+    def local_sgd_many(
+        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
+    ) -> Tensors | None:
+        """Each client's descent in its place among the others: the bits of `local_sgd`."""
+        if steps.proximal or self.l2:
+            return None
+        start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
+        many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
+        for name, stacked in many.items():
+            stacked[...] = start[name]
+        biases = many.get("bias")
+        for i, (examples, key) in enumerate(zip(data, keys, strict=True)):
+            x = np.asarray(examples.x, self.dtype).reshape(len(examples), -1)
+            y = self.loss.targets(examples.y, self.dtype)
+            weights, bias = (
+                many["weights"][i],
+                None if biases is None else biases[i : i + 1].reshape(start["bias"].shape),
+            )
+            for rows in batches(len(y), steps, key):
+                x_batch = x[rows]
+                scores = x_batch @ weights
+                if bias is not None:
+                    scores += bias
+                slopes = self.loss.slopes(scores, y[rows])
+                slopes *= steps.lr / len(x_batch)
+                weights -= x_batch.T @ slopes
+                if bias is not None:
+                    bias -= np.add.reduce(slopes, axis=0)
+        for name, stacked in many.items():
+            stacked -= start[name]
+        return many
 
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None

@@ -16,11 +16,12 @@ from hanse.core.coordinator import Block, admitted, limit_bytes
 from hanse.core.errors import MessageError
 from hanse.core.party import Message, Payload, Task
 from hanse.core.reducers import TreeFold
-from hanse.core.tensors import num_bytes
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors, all_finite, num_bytes
 from hanse.core.values import measured, packed_size, padded, plain
-from hanse.core.work import Part
+from hanse.core.work import Part, Parts
 
-__all__ = ["Folding", "Place", "aligned"]
+__all__ = ["Folding", "Place", "aligned", "folded_together"]
 
 Place: TypeAlias = tuple[int, Task]
 """A position in the fold, and who stands there."""
@@ -95,6 +96,54 @@ class Folding:
         folded = {name: fold.accumulator() for name, fold in self._folds.items()}
         carried = {name: tuple(sizes) for name, sizes in self._carried.items()}
         return Block(tuple(self._counted), folded, tuple(self._sizes), self._refused, carried)
+
+
+def folded_together(payload: Payload, places: Sequence[Place], parts: Mapping[str, Parts]) -> Block | None:
+    """The block of contributions that travel as they are, in the bits of the fold one by one; else None.
+
+    Consumes the parts. That a sum is finite shows that all of its terms are.
+    """
+    first, count = places[0][0], len(places)
+    if first % (1 << (count - 1).bit_length()) or places[-1][0] - first != count - 1:
+        return None  # not all of them stand at the beginning of a block
+    if limit_bytes(payload.chains) is None or any(chain.stages for chain in payload.chains.values()):
+        return None
+    for name, several in parts.items():
+        rows = {n: values[0] for n, values in several.values.items()}
+        if not _spec_holds(payload.chains[name].out, rows) or any(
+            len(values) != count or not values.flags.c_contiguous for values in several.values.values()
+        ):
+            return None
+        if not (several.weights >= 0).all() or not (several.weights <= payload.uplink[name].max_weight).all():
+            return None
+    sizes = _sizes(places, parts)
+    carried = {name: (num_bytes(several.values) // count,) * count for name, several in parts.items()}
+    folded = {name: payload.uplink[name].into.lift_many(several) for name, several in parts.items()}
+    for accumulator in folded.values():
+        if accumulator is None or not all_finite(accumulator.values):
+            return None
+    return Block(tuple(task.ticket for _, task in places), folded, sizes, {}, carried, together=True)
+
+
+def _spec_holds(spec: Spec, tensors: Tensors) -> bool:
+    try:
+        spec.check(tensors)
+    except MessageError:
+        return False
+    return True
+
+
+def _sizes(places: Sequence[Place], parts: Mapping[str, Parts]) -> tuple[tuple[int, int], ...]:
+    """Bytes of each message, had it been packed: they differ in the digits of tickets and weights."""
+    rows = {name: Part({n: v[0] for n, v in several.values.items()}, 0.0) for name, several in parts.items()}
+    header, tensors = measured(Message(0, rows))
+    header -= len("0") + len(parts) * len("0.0")
+    digits = [len(f"{task.ticket}") for _, task in places]
+    for several in parts.values():
+        digits = [n + len(repr(weight)) for n, weight in zip(digits, several.weights.tolist(), strict=True)]
+    return tuple(
+        (task.ticket, padded(header + n, tensors)) for (_, task), n in zip(places, digits, strict=True)
+    )
 
 
 def _as_sent(message: Message) -> Message:

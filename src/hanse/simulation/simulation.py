@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
 from hanse.core.coordinator import Block, Coordinator, Desk
 from hanse.core.errors import HanseError, MessageError, NotReady
 from hanse.core.keys import Keys
-from hanse.core.learner import Learner, Population
-from hanse.core.party import Fork, Forks, Message, Payload, Task, compute
+from hanse.core.learner import Examples, Learner, Population
+from hanse.core.party import Fork, Forks, Message, Payload, Task, check_parts, compute, sent
 from hanse.core.program import (
     Collect,
     Collected,
@@ -24,8 +25,8 @@ from hanse.core.program import (
 )
 from hanse.core.runtime import Runtime
 from hanse.core.values import pack, value
-from hanse.core.work import Memory, PartyId
-from hanse.simulation.blocks import Folding, Place, aligned
+from hanse.core.work import Memory, Part, PartyId, Shared
+from hanse.simulation.blocks import Folding, Place, aligned, folded_together
 from hanse.simulation.devices import Devices, ideal
 
 __all__ = ["Clients", "Simulation"]
@@ -84,6 +85,7 @@ class Clients:
       population: whose data.
       keys: each client folds its number into the secret one.
       recall: gives a client's committed memory when it is first needed.
+      together: whether several are computed at once where a work can; None: where that is faster.
     """
 
     def __init__(
@@ -92,8 +94,11 @@ class Clients:
         population: Population,
         keys: Keys,
         recall: Callable[[PartyId], Memory] = lambda party: {},
+        *,
+        together: bool | None = None,
     ) -> None:
         self._learner, self._population, self._recall = learner, population, recall
+        self._together = getattr(learner, "together", False) if together is None else together
         self._secret = keys.secret.fold("clients")
         self._forks: dict[PartyId, Forks] = {}
 
@@ -115,8 +120,7 @@ class Clients:
         party = task.party
         secret = self._secret.fold(party, task.ticket)
         try:
-            data = self._population.client(party) if isinstance(party, int) else self._population.role(party)
-            message, memory = compute(task, payload, self._learner, data, before, secret)
+            message, memory = compute(task, payload, self._learner, self._data(party), before, secret)
         except Exception as error:
             note(error, task, payload)
             raise
@@ -138,6 +142,10 @@ class Clients:
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, list[Fork]]:
         """Performs and folds tickets from given memories, and keeps nothing."""
+        if self._together and len(places) > 1:
+            found = self._folded_together(before, places, payload)
+            if found is not None:
+                return found
         folding, forks = Folding(payload), list[Fork]()
         for memory, (position, task) in zip(before, places, strict=True):
             message, fork = self._computed(memory, task, payload)
@@ -145,10 +153,53 @@ class Clients:
             forks.append(fork)
         return folding.block(), forks
 
+    def _folded_together(
+        self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
+    ) -> tuple[Block, list[Fork]] | None:
+        """The same computed at once, where that can be."""
+        chains = payload.chains
+        if any(chain.stages and chain.stages[0].within is not None for chain in chains.values()):
+            return None
+        tasks = [task for _, task in places]
+        try:
+            data = [self._data(task.party) for task in tasks]
+            keys = [task.key.fold("work") for task in tasks]
+            parts = payload.work.many(self._learner, Shared(payload.frozen), data, keys)
+        except Exception:
+            return None  # one by one, it will be said whose error it is
+        if parts is None:
+            return None
+        check_parts(payload, parts)
+        unchanged = [Fork(task.after, {}, ()) for task in tasks]
+        if not any(chain.stages for chain in chains.values()):
+            block = folded_together(payload, places, parts)
+            return None if block is None else (block, unchanged)
+        folding, forks = Folding(payload), list[Fork]()
+        for i, (position, task) in enumerate(places):
+            own = {
+                name: Part({n: v[i] for n, v in several.values.items()}, float(several.weights[i]))
+                for name, several in parts.items()
+            }
+            ticket_keys = Keys(task.key, self._secret.fold(task.party, task.ticket))
+            message, memory = sent(task, payload, own, before[i], before[i], ticket_keys)
+            folding.add(position, task, message)
+            forks.append(Fork.between(task.after, before[i], memory))
+        return replace(folding.block(), together=True), forks
+
+    def _data(self, party: PartyId) -> Examples:
+        if isinstance(party, int):
+            return self._population.client(party)
+        return self._population.role(party)
+
     def memory(self, task: Task) -> Memory:
         """What a ticket goes on from."""
         known = self._forks.get(task.party)
-        return self._recall(task.party) if known is None else known.at(task.after)
+        if known is None:
+            memory = self._recall(task.party)
+            if not memory:
+                return memory
+            known = self._forks[task.party] = Forks(memory)
+        return known.at(task.after)
 
     def keep(self, task: Task, fork: Fork) -> None:
         """Keeps what a ticket led to until it is settled."""
