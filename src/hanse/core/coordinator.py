@@ -143,13 +143,15 @@ class Coordinator:
         number = self._next
         self._sent[number] = Sent(replace(blank, plans=plans), command.key, command.version)
         tickets = tuple(range(number, number + len(command.cohort)))
-        for ticket, party in zip(tickets, command.cohort, strict=True):
-            task = Task(ticket, party, command.key.fold("party", party), self._last.get(party))
-            cost = len(self._pack(number)) + task.num_bytes if self._counts(party) else 0
-            self._tickets[ticket] = Ticket(task, number, bytes_down=cost)
-            self._last[party] = ticket
-            self._use(bytes_down=cost)
         asked = sum(map(self._counts, command.cohort))
+        key, size, cost = command.key.fold("party"), len(self._pack(number)) if asked else 0, 0
+        for ticket, party in zip(tickets, command.cohort, strict=True):
+            task = Task(ticket, party, key.fold(party), self._last.get(party))
+            own = size + task.num_bytes if self._counts(party) else 0
+            self._tickets[ticket] = Ticket(task, number, bytes_down=own)
+            self._last[party] = ticket
+            cost += own
+        self._use(bytes_down=cost)
         for name, tensors in command.shared.items():
             self._flow("down", name, (), (), num_bytes(tensors) * asked, asked)
         self._next = number + max(1, len(tickets))
@@ -321,10 +323,10 @@ class Coordinator:
 
     def _weigh(self, block: "Block") -> None:
         """Books what the messages of a block weighed."""
-        for ticket, size in block.sizes:
-            if self._counts(self.task(ticket).party):
-                self._use(bytes_up=size)
-                self._heard[ticket] = self._heard.get(ticket, 0) + size
+        heard = [(ticket, size) for ticket, size in block.sizes if self._counts(self.task(ticket).party)]
+        for ticket, size in heard:
+            self._heard[ticket] = self._heard.get(ticket, 0) + size
+        self._use(bytes_up=sum(size for _, size in heard))
         counts = [self._counts(self.task(ticket).party) for ticket in block.counted]
         for name, sizes in block.carried.items():
             own = [size for size, due in zip(sizes, counts, strict=True) if due]

@@ -6,6 +6,7 @@ overflow on the way, on purpose, and callers silence that warning.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -163,8 +164,7 @@ class cross_entropy(Loss):
     def slopes(self, scores: Array, targets: Array) -> Array:
         """(n, k) probabilities, less 1 at the true class."""
         _to_probabilities(scores)
-        starts = np.arange(0, scores.size, self.num_classes)
-        scores.reshape(-1)[starts + targets] -= 1
+        scores.reshape(-1)[_starts(scores.size, self.num_classes) + targets] -= 1
         return scores
 
     def curvatures(self, scores: Array, direction: Array) -> Array:
@@ -177,6 +177,12 @@ class cross_entropy(Loss):
         """The loss, and examples whose true class scores highest; of equal scores the first wins."""
         right = scores.argmax(axis=1) == targets
         return float(self.losses(scores, targets).sum(dtype=np.float64)), float(right.sum())
+
+
+@lru_cache(maxsize=64)
+def _starts(size: int, step: int) -> Array:
+    """Where each row begins."""
+    return np.arange(0, size, step)
 
 
 def _to_probabilities(scores: Array) -> Array:

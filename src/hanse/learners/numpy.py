@@ -240,29 +240,45 @@ class Linear(Learner):
             return None
         start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
         many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
-        for name, stacked in many.items():
-            stacked[...] = start[name]
-        biases = many.get("bias")
-        for i, (examples, key) in enumerate(zip(data, keys, strict=True)):
+        if len({examples.y.dtype for examples in data}) > 1:
+            return None
+        targets = self.loss.targets(np.concatenate([examples.y for examples in data]), self.dtype)
+        biases, w0, b0 = many.get("bias"), start["weights"], start.get("bias")
+        end = 0
+        for weights, examples, i, key in zip(many["weights"], data, range(len(data)), keys, strict=True):
             x = np.asarray(examples.x, self.dtype).reshape(len(examples), -1)
-            y = self.loss.targets(examples.y, self.dtype)
-            weights, bias = (
-                many["weights"][i],
-                None if biases is None else biases[i : i + 1].reshape(start["bias"].shape),
-            )
-            for rows in batches(len(y), steps, key):
-                x_batch = x[rows]
+            y, end = targets[end : end + len(x)], end + len(x)
+            bias = None if biases is None else biases[i, ...]
+            weights[...] = w0
+            if bias is not None:
+                bias[...] = b0
+            self._descend(weights, bias, x, y, steps, key)
+            weights -= w0
+            if bias is not None:
+                bias -= b0
+        return many
+
+    def _descend(
+        self, weights: Array, bias: Array | None, x: Array, y: Array, steps: Steps, key: Key
+    ) -> None:
+        """Descent in place, with nothing but the loss. Each epoch's rows are brought into order at once."""
+        size, slopes_of, lr = min(steps.batch_size or len(y), len(y)), self.loss.slopes, steps.lr
+        for epoch in range(steps.epochs):
+            if size < len(y):
+                order = key.fold("epoch", epoch).rng().permutation(len(y))
+                x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
+            else:
+                x_epoch, y_epoch = x, y
+            for start in range(0, len(y), size):
+                x_batch = x_epoch[start : start + size]
                 scores = x_batch @ weights
                 if bias is not None:
                     scores += bias
-                slopes = self.loss.slopes(scores, y[rows])
-                slopes *= steps.lr / len(x_batch)
+                slopes = slopes_of(scores, y_epoch[start : start + size])
+                slopes *= lr / len(x_batch)
                 weights -= x_batch.T @ slopes
                 if bias is not None:
                     bias -= np.add.reduce(slopes, axis=0)
-        for name, stacked in many.items():
-            stacked -= start[name]
-        return many
 
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None

@@ -16,12 +16,11 @@ from hanse.core.coordinator import Block, admitted, limit_bytes
 from hanse.core.errors import MessageError
 from hanse.core.party import Message, Payload, Task
 from hanse.core.reducers import TreeFold
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, all_finite, num_bytes
+from hanse.core.tensors import all_finite, num_bytes
 from hanse.core.values import measured, packed_size, padded, plain
 from hanse.core.work import Part, Parts
 
-__all__ = ["Folding", "Place", "aligned", "folded_together"]
+__all__ = ["Folding", "Place", "Together", "aligned"]
 
 Place: TypeAlias = tuple[int, Task]
 """A position in the fold, and who stands there."""
@@ -98,52 +97,64 @@ class Folding:
         return Block(tuple(self._counted), folded, tuple(self._sizes), self._refused, carried)
 
 
-def folded_together(payload: Payload, places: Sequence[Place], parts: Mapping[str, Parts]) -> Block | None:
-    """The block of contributions that travel as they are, in the bits of the fold one by one; else None.
+class Together:
+    """Blocks of contributions that travel as they are, folded at once in the bits of one by one.
 
-    Consumes the parts. That a sum is finite shows that all of its terms are.
+    Args:
+      payload: what the clients were sent alike.
     """
-    first, count = places[0][0], len(places)
-    if first % (1 << (count - 1).bit_length()) or places[-1][0] - first != count - 1:
-        return None  # not all of them stand at the beginning of a block
-    if limit_bytes(payload.chains) is None or any(chain.stages for chain in payload.chains.values()):
-        return None
-    for name, several in parts.items():
-        rows = {n: values[0] for n, values in several.values.items()}
-        if not _spec_holds(payload.chains[name].out, rows) or any(
-            len(values) != count or not values.flags.c_contiguous for values in several.values.values()
-        ):
-            return None
-        if not (several.weights >= 0).all() or not (several.weights <= payload.uplink[name].max_weight).all():
-            return None
-    sizes = _sizes(places, parts)
-    carried = {name: (num_bytes(several.values) // count,) * count for name, several in parts.items()}
-    folded = {name: payload.uplink[name].into.lift_many(several) for name, several in parts.items()}
-    for accumulator in folded.values():
-        if accumulator is None or not all_finite(accumulator.values):
-            return None
-    return Block(tuple(task.ticket for _, task in places), folded, sizes, {}, carried, together=True)
 
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+        self._header: tuple[int, int] | None = None
+        chains = payload.chains.values()
+        self.possible = limit_bytes(payload.chains) is not None and not any(chain.stages for chain in chains)
 
-def _spec_holds(spec: Spec, tensors: Tensors) -> bool:
-    try:
-        spec.check(tensors)
-    except MessageError:
-        return False
-    return True
+    def block(self, places: Sequence[Place], parts: Mapping[str, Parts]) -> Block | None:
+        """The block, or None: one by one. Consumes the parts. A finite sum shows that all terms are."""
+        first, count = places[0][0], len(places)
+        if first % (1 << (count - 1).bit_length()) or places[-1][0] - first != count - 1:
+            return None  # not all of them stand at the beginning of a block
+        for name, several in parts.items():
+            if not self._fits(name, several, count):
+                return None
+        sizes = self._sizes(places, parts)
+        carried = {name: (num_bytes(several.values) // count,) * count for name, several in parts.items()}
+        folded = {name: self.payload.uplink[name].into.lift_many(several) for name, several in parts.items()}
+        for accumulator in folded.values():
+            if accumulator is None or not all_finite(accumulator.values):
+                return None
+        return Block(tuple(task.ticket for _, task in places), folded, sizes, {}, carried, together=True)
 
+    def _fits(self, name: str, several: Parts, count: int) -> bool:
+        weights = several.weights
+        if not 0 <= weights.min() <= weights.max() <= self.payload.uplink[name].max_weight:
+            return False
+        if any(len(v) != count or not v.flags.c_contiguous for v in several.values.values()):
+            return False
+        try:
+            self.payload.chains[name].out.check({n: values[0] for n, values in several.values.items()})
+        except MessageError:
+            return False
+        return True
 
-def _sizes(places: Sequence[Place], parts: Mapping[str, Parts]) -> tuple[tuple[int, int], ...]:
-    """Bytes of each message, had it been packed: they differ in the digits of tickets and weights."""
-    rows = {name: Part({n: v[0] for n, v in several.values.items()}, 0.0) for name, several in parts.items()}
-    header, tensors = measured(Message(0, rows))
-    header -= len("0") + len(parts) * len("0.0")
-    digits = [len(f"{task.ticket}") for _, task in places]
-    for several in parts.values():
-        digits = [n + len(repr(weight)) for n, weight in zip(digits, several.weights.tolist(), strict=True)]
-    return tuple(
-        (task.ticket, padded(header + n, tensors)) for (_, task), n in zip(places, digits, strict=True)
-    )
+    def _sizes(self, places: Sequence[Place], parts: Mapping[str, Parts]) -> tuple[tuple[int, int], ...]:
+        """Bytes of each message, had it been packed: they differ in the digits of tickets and weights."""
+        if self._header is None:
+            rows = {
+                name: Part({n: v[0] for n, v in several.values.items()}, 0.0)
+                for name, several in parts.items()
+            }
+            header, tensors = measured(Message(0, rows))
+            self._header = header - len("0") - len(parts) * len("0.0"), tensors
+        header, tensors = self._header
+        spelt = [header] * len(places)
+        for several in parts.values():
+            spelt = [n + len(repr(w)) for n, w in zip(spelt, several.weights.tolist(), strict=True)]
+        return tuple(
+            (task.ticket, padded(n + len(str(task.ticket)), tensors))
+            for (_, task), n in zip(places, spelt, strict=True)
+        )
 
 
 def _as_sent(message: Message) -> Message:

@@ -26,7 +26,7 @@ from hanse.core.program import (
 from hanse.core.runtime import Runtime
 from hanse.core.values import pack, value
 from hanse.core.work import Memory, Part, PartyId, Shared
-from hanse.simulation.blocks import Folding, Place, aligned, folded_together
+from hanse.simulation.blocks import Folding, Place, Together, aligned
 from hanse.simulation.devices import Devices, ideal
 
 __all__ = ["Clients", "Simulation"]
@@ -101,6 +101,7 @@ class Clients:
         self._together = getattr(learner, "together", False) if together is None else together
         self._secret = keys.secret.fold("clients")
         self._forks: dict[PartyId, Forks] = {}
+        self._joint: Together | None = None
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
         """Each ticket is computed when it is asked for."""
@@ -134,14 +135,18 @@ class Clients:
     def fold_block(self, places: Sequence[Place], payload: Payload) -> Block:
         """Performs tickets that stand in one block, and folds what they lead to."""
         block, forks = self.fold_from([self.memory(task) for _, task in places], places, payload)
-        for (_, task), fork in zip(places, forks, strict=True):
-            self.keep(task, fork)
+        self.keep_all(places, forks)
         return block
+
+    def keep_all(self, places: Sequence[Place], forks: Sequence[Fork]) -> None:
+        """Keeps what tickets led to; no forks: nothing changed."""
+        for (_, task), fork in zip(places, forks, strict=bool(forks)):
+            self.keep(task, fork)
 
     def fold_from(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
-    ) -> tuple[Block, list[Fork]]:
-        """Performs and folds tickets from given memories, and keeps nothing."""
+    ) -> tuple[Block, Sequence[Fork]]:
+        """Performs and folds tickets from given memories, and keeps nothing: no forks, if none changes."""
         if self._together and len(places) > 1:
             found = self._folded_together(before, places, payload)
             if found is not None:
@@ -155,25 +160,24 @@ class Clients:
 
     def _folded_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
-    ) -> tuple[Block, list[Fork]] | None:
+    ) -> tuple[Block, Sequence[Fork]] | None:
         """The same computed at once, where that can be."""
-        chains = payload.chains
-        if any(chain.stages and chain.stages[0].within is not None for chain in chains.values()):
+        if any(chain.stages and chain.stages[0].within is not None for chain in payload.chains.values()):
             return None
-        tasks = [task for _, task in places]
+        if self._joint is None or self._joint.payload is not payload:
+            self._joint = Together(payload)
         try:
-            data = [self._data(task.party) for task in tasks]
-            keys = [task.key.fold("work") for task in tasks]
+            data = [self._data(task.party) for _, task in places]
+            keys = [task.key.fold("work") for _, task in places]
             parts = payload.work.many(self._learner, Shared(payload.frozen), data, keys)
         except Exception:
             return None  # one by one, it will be said whose error it is
         if parts is None:
             return None
         check_parts(payload, parts)
-        unchanged = [Fork(task.after, {}, ()) for task in tasks]
-        if not any(chain.stages for chain in chains.values()):
-            block = folded_together(payload, places, parts)
-            return None if block is None else (block, unchanged)
+        if self._joint.possible:
+            block = self._joint.block(places, parts)
+            return None if block is None else (block, ())
         folding, forks = Folding(payload), list[Fork]()
         for i, (position, task) in enumerate(places):
             own = {

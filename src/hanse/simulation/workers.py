@@ -267,8 +267,7 @@ class Workers:
         height = min(BLOCK_HEIGHT, share.bit_length() - 1)
         jobs = ((some, payload) for some in aligned(places, height))
         for some, (block, forks) in self._crew.compute(jobs, self._clients.memory, folded=True):
-            for (_, task), fork in zip(some, forks, strict=True):
-                self._clients.keep(task, fork)
+            self._clients.keep_all(some, forks)
             yield block
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:

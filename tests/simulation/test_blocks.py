@@ -1,0 +1,106 @@
+"""Clients that are computed together: the bits, the bytes and the errors of one by one."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support import KEYS
+
+import hanse
+from hanse.algorithms import fed_avg, fed_sgd, scaffold, uniform
+from hanse.core.errors import InvalidInput
+from hanse.core.learner import Examples, Steps
+from hanse.core.program import Close
+from hanse.core.reducers import mean, reduce, stack, sum
+from hanse.core.work import Part, Parts
+from hanse.data import FederatedData, from_clients, generated
+from hanse.learners import least_squares, logistic, softmax
+from hanse.simulation import cohort, plain, unstable
+from hanse.transforms import clip, deflate, quantize, random_mask, rotate
+
+RNG = np.random.default_rng(3)
+
+
+def clients(num_classes: int | None, num_clients: int = 11, **options: Any) -> FederatedData:
+    """Of unequal size, some smaller than a batch."""
+    parts = []
+    for k in range(num_clients):
+        n = 1 + k % 6
+        y = RNG.normal(size=n) if num_classes is None else np.arange(n) % num_classes
+        parts.append(Examples(RNG.normal(size=(n, 4)), y))
+    return from_clients(parts, **options)
+
+
+DATA = clients(3)
+AVG = fed_avg(lr=0.1, fraction=1.0, batch_size=2, epochs=2)
+CASES: dict[str, dict[str, Any]] = {
+    "softmax": {},
+    "float64": {"model": softmax(dtype="float64")},
+    "no bias": {"model": softmax(intercept=False)},
+    "logistic": {"model": logistic(), "data": clients(2)},
+    "least squares": {"model": least_squares(), "data": clients(None)},
+    "full batches": {"algorithm": replace(AVG, batch_size=None)},
+    "regularised": {"model": softmax(0.1)},
+    "uniform": {"algorithm": replace(AVG, weighting=uniform())},
+    "sum": {"algorithm": replace(AVG, into=sum(), server_lr=0.01)},
+    "drop-out": {"devices": unstable(0.3)},
+    "a goal": {"algorithm": replace(AVG, close=Close(goal=5))},
+    "quantized": {"algorithm": replace(AVG, uplink=(clip(1.0), rotate(), quantize(2), deflate()))},
+    "masked": {"algorithm": replace(AVG, uplink=(random_mask(0.5), quantize(2)))},
+    "with memory": {"algorithm": scaffold(lr=0.1, batch_size=2)},
+    "gradients": {"algorithm": fed_sgd(lr=0.1)},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_together_as_one_by_one(case: dict[str, Any]) -> None:
+    settings: dict[str, Any] = {"data": DATA, "model": softmax(), "algorithm": AVG, "rounds": 3, **case}
+    due, got = (hanse.run(**settings, way=way) for way in (plain(), cohort()))
+    assert got.params_sha256 == due.params_sha256
+    assert [record.usage for record in got.records] == [record.usage for record in due.records]
+    assert [record.metrics for record in got.records] == [record.metrics for record in due.records]
+
+
+def test_examples_that_can_not_be_used_are_named_as_one_by_one() -> None:
+    def client(number: int) -> Examples:
+        return Examples(np.full((2, 4), np.nan if number == 1 else 0.0), np.array([0, 1]))
+
+    wrong = generated(2, client, num_classes=2)
+    said = []
+    for way in (plain(), cohort()):
+        with pytest.raises(InvalidInput, match="is nan") as raised:
+            hanse.run(data=wrong, model=softmax(), algorithm=AVG, rounds=1, evaluate_every=0, way=way)
+        said.append((str(raised.value), raised.value.__notes__))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 13])
+@pytest.mark.parametrize("reducer", [mean(), sum()])
+def test_parts_are_lifted_in_the_bits_of_the_tree(reducer: Any, count: int) -> None:
+    values = {"w": RNG.normal(size=(count, 3, 2)).astype(np.float32), "b": RNG.normal(size=count)}
+    weights = RNG.integers(1, 9, count).astype(float)
+    parts = [Part({n: v[i] for n, v in values.items()}, float(weights[i])) for i in range(count)]
+    due = reduce(reducer, parts)
+    got = reducer.result(reducer.lift_many(Parts({n: v.copy() for n, v in values.items()}, weights)))
+    assert (got.weight, got.count) == (due.weight, due.count)
+    for name in values:
+        assert got.values[name].tobytes() == due.values[name].tobytes()
+
+
+def test_what_is_not_a_sum_of_real_numbers_is_lifted_one_by_one() -> None:
+    assert stack().lift_many(Parts({"w": np.zeros((2, 1))}, np.ones(2))) is None
+    assert mean().lift_many(Parts({"w": np.zeros((2, 1), int)}, np.ones(2))) is None
+
+
+def test_many_is_each() -> None:
+    learner = softmax().bind((4,), 3)
+    params = {name: value + np.float32(0.1) for name, value in learner.init(KEYS.public).items()}
+    keys = [KEYS.public.fold(k) for k in range(5)]
+    data, steps = [DATA.client(k) for k in range(5)], Steps(0.3, epochs=2, batch_size=2)
+    together = learner.local_sgd_many(params, data, steps, keys)
+    assert together is not None
+    for k, key in enumerate(keys):
+        alone = learner.local_sgd(params, data[k], steps, key)
+        for name, value in alone.items():
+            assert together[name][k].tobytes() == value.tobytes()
