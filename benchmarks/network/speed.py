@@ -63,11 +63,10 @@ class trivial:
 
 
 def job(num_values: int, num_clients: int, rounds: int, count: int | None = None) -> Job:
-    params = {"w": np.ones(num_values, np.float32)}
     algorithm: Any = trivial(count or num_clients)
     return Job(
         plan=Plan("", "{}", None, (), None),
-        begin=lambda: Progress(0, Model(params)),
+        begin=lambda: Progress(0, Model({"w": np.ones(num_values, np.float32)})),
         program=lambda progress: training(algorithm, progress, KEYS.public, rounds=rounds),
         learner=None,
         role=lambda name: None,

@@ -1,6 +1,5 @@
 """What hostile clients and strangers send is refused, they are named, and the round goes on."""
 
-import hashlib
 import os
 import socket
 import ssl
@@ -19,12 +18,13 @@ from test_kill import Process, free_port
 
 from hanse.core.party import Message
 from hanse.core.values import pack, unpack
-from hanse.network import server, serving, transport
+from hanse.network import server, serving, spool, transport
 from hanse.network.client import Client
 from hanse.network.errors import Refused
 from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
+from hanse.network.spool import Outgoing, chunked_sha256
 from hanse.network.transport import Link
-from hanse.network.wire import About, News, Poll, Received
+from hanse.network.wire import WIRE, About, News, Poll, Received
 from hanse.simulation import Devices
 from hanse.transforms import deflate
 
@@ -72,8 +72,8 @@ class Liar(Client):
 
     lies = iter(())
 
-    def _upload(self, run: Any, work: Any, message: bytes) -> None:
-        super()._upload(run, work, next(self.lies)(message))  # type: ignore[call-overload]
+    def _answer(self, run: Any, task: Any, payload: Any) -> list[bytes | memoryview]:
+        return [next(self.lies)(b"".join(super()._answer(run, task, payload)))]  # type: ignore[call-overload]
 
 
 class Without(Devices):
@@ -211,25 +211,39 @@ def test_a_signature_fits_one_request_only() -> None:
         verifier.verify("PUT", "https://a/v1/x?y=1", headers)
 
 
-def test_nobody_answers_for_another(tmp_path: Path) -> None:
+def test_nobody_answers_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (spool, server, transport):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
+    data = os.urandom(2500)
+
+    def out(*pieces: bytes) -> Outgoing:
+        return Outgoing.write(tmp_path, 0, pieces)
+
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 1))
         links = [here.house(n).link() for n in range(NUM_CLIENTS)]
         work = links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0]
-        assert code(lambda: links[1].upload(run, work.ticket, b"mine")) == "not-yours"
-        assert code(lambda: links[0].upload(run, work.ticket + 1000, b"mine")) == "late"
-        assert code(lambda: links[0].upload("nowhere", work.ticket, b"mine")) == "no-run"
+        assert code(lambda: links[1].upload(run, work.ticket, out(b"mine"))) == "not-yours"
+        assert code(lambda: links[0].upload(run, work.ticket + 1000, out(b"mine"))) == "late"
+        assert code(lambda: links[0].upload("nowhere", work.ticket, out(b"mine"))) == "no-run"
         path = f"/v1/runs/{run}/tickets/{work.ticket}/message"
-        whole = {"sha256": hashlib.sha256(b"whole").hexdigest(), "size": 5}
-        ask_for = lambda data, **more: links[0]._send("PUT", path, data, {**whole, **more})  # noqa: E731
-        assert ask_for(b"wh", offset=0).json() == {"offset": 2, "durable": False}
-        assert code(lambda: ask_for(b"ole", offset=4)) == "wrong"
-        assert code(lambda: ask_for(b"le", offset=3)) == "offset"
-        assert links[0].ask("GET", path, Received, params=whole) == Received(offset=2, durable=False)
-        assert code(lambda: ask_for(b"XXX", offset=2)) == "corrupted"
-        links[0].upload(run, work.ticket, b"whole")
-        links[0].upload(run, work.ticket, b"whole")
-        assert code(lambda: links[0].upload(run, work.ticket, b"other")) == "answered"
+        whole = {"sha256": chunked_sha256([data]), "size": len(data)}
+
+        def put(chunk: bytes, offset: int) -> Received:
+            answer = links[0]._send("PUT", path, chunk, {**whole, "offset": offset})
+            return Received.model_validate_json(answer.content)
+
+        assert put(data[:1000], 0) == Received(offset=1000, durable=False)
+        for offset, end in ((500, 1500), (1000, 1500), (-1000, 0), (2000, 2400), (3000, 3000)):
+            assert code(lambda at=offset, to=end: put(data[at:to], at)) == "wrong"  # type: ignore[misc]
+        assert code(lambda: put(data[2000:], 2000)) == "offset"
+        assert links[0].ask("GET", path, Received, params=whole) == Received(offset=1000, durable=False)
+        assert put(bytes(1000), 1000) == Received(offset=2000, durable=False)
+        assert code(lambda: put(data[2000:], 2000)) == "corrupted"
+        assert links[0].ask("GET", path, Received, params=whole) == Received(offset=0, durable=False)
+        links[0].upload(run, work.ticket, out(data[:700], data[700:]))
+        links[0].upload(run, work.ticket, out(data))
+        assert code(lambda: links[0].upload(run, work.ticket, out(b"other"))) == "answered"
         for link in links:
             link.close()
         assert "client 1: refused" in here.events()
@@ -268,7 +282,7 @@ def test_junk_of_strangers_costs_no_memory(tmp_path: Path) -> None:
         assert most - before < 16 * 1024
         url = f"https://127.0.0.1:{port}"
         with closing(Link(url, certificate(tmp_path), Identity.generate(), "c0")) as link:
-            assert link.ask("GET", "/v1/about", About).wire == [1]
+            assert link.ask("GET", "/v1/about", About).wire == [WIRE]
     finally:
         process.kill()
 
@@ -298,7 +312,7 @@ def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch:
         houses = [here.house(n) for n in range(NUM_CLIENTS)]
         with closing(houses[0].link()) as link:
             ticket = link.ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0].ticket
-        whole = f"sha256={hashlib.sha256(b'whole').hexdigest()}&size=5&offset=0"
+        whole = f"sha256={chunked_sha256([b'whole'])}&size=5&offset=0"
         path = f"/v1/runs/{run}/tickets/{ticket}/message?{whole}"
         headers = houses[0].identity.sign("c0", "PUT", here.url + path, sha256(b"whole"))
         lines = [f"PUT {path} HTTP/1.1", "Host: a", "Content-Length: 5", *map(": ".join, headers.items())]
@@ -310,4 +324,4 @@ def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch:
         assert b'"slow"' in answer
         assert "client 0: refused: the body did not arrive" in here.events()
         with closing(houses[0].link()) as link:  # what it had sent does not count, and it may begin again
-            link.upload(run, ticket, b"whole")
+            link.upload(run, ticket, Outgoing.write(tmp_path, 0, [b"whole"]))

@@ -1,6 +1,7 @@
 """The client is master in its house: policy, approvals, audit log; and what the server keeps on its disk."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ from hanse.algorithms import fed_avg
 from hanse.core.errors import InvalidInput
 from hanse.core.program import Close
 from hanse.learners import softmax
+from hanse.network import spool
 from hanse.network.audit import AuditLog
 from hanse.network.client import House, join, waiting_plans
 from hanse.network.errors import Forbidden, Refused
 from hanse.network.members import Members, Token
 from hanse.network.policy import Approvals, Policy
-from hanse.network.spool import Spool
+from hanse.network.spool import Outgoing, Spool, chunked_sha256
 from hanse.network.wire import Plan
 
 PLAN = Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10)
@@ -92,32 +94,68 @@ def test_half_a_line_of_the_audit_log_is_cut_and_the_chain_goes_on(tmp_path: Pat
         AuditLog(log.path)
 
 
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "CHUNK_BYTES", 4000)
+
+
+DATA = b"0123456789" * 1000
+
+
+def add(given: Spool, data: bytes, offset: int) -> None:
+    chunk = given.writing(7, NAME, len(DATA), offset)
+    chunk.write(data)
+    try:
+        chunk.keep(hashlib.sha256(DATA[offset : offset + 4000]).digest())
+    finally:
+        chunk.close()
+
+
+NAME = hashlib.sha256(
+    b"".join(hashlib.sha256(DATA[at : at + 4000]).digest() for at in (0, 4000, 8000))
+).hexdigest()
+
+
+@pytest.mark.usefixtures("small_chunks")
 def test_a_chunk_counts_only_if_it_is_whole(tmp_path: Path) -> None:
-    data = b"0123456789" * 1000
-    sha256 = hashlib.sha256(data).hexdigest()
-    spool = Spool(tmp_path)
-    chunk = spool.writing(7, sha256, len(data), 0)
-    chunk.write(data[:4000])
-    chunk.keep(hashlib.sha256(data[:4000]).digest())
-    chunk.close()
-    broken = spool.writing(7, sha256, len(data), 4000)
-    broken.write(b"not that")
+    given = Spool(tmp_path)
+    add(given, DATA[:4000], 0)
     with pytest.raises(Refused, match="Content-Digest"):
-        broken.keep(hashlib.sha256(data[4000:]).digest())
-    broken.close()
-    again = Spool(tmp_path)  # the server was killed
-    assert again.offset(7, sha256, len(data)) == 4000
-    rest = again.writing(7, sha256, len(data), 4000)
-    rest.write(data[4000:])
-    rest.keep(hashlib.sha256(data[4000:]).digest())
-    rest.close()
-    assert again.finish(7, sha256, len(data))
-    assert Spool(tmp_path).tickets() == {7: sha256}
-    assert again.read(7) == data
+        add(given, b"not that", 4000)
+    with open(tmp_path / f"7.{NAME}.{len(DATA)}.upload", "ab") as file:
+        file.write(DATA[4000:5000])  # of a chunk in whose middle the server was killed
+    again = Spool(tmp_path)
+    assert again.offset(7, NAME, len(DATA)) == 4000
+    add(again, DATA[4000:8000], 4000)
+    again = Spool(tmp_path)
+    assert not again.finish(7, NAME, len(DATA))
+    add(again, DATA[8000:], 8000)
+    again = Spool(tmp_path)  # killed before the message was acknowledged
+    assert again.offset(7, NAME, len(DATA)) == len(DATA)
+    assert again.finish(7, NAME, len(DATA))
+    assert Spool(tmp_path).tickets() == again.tickets() == {7: NAME}
+    assert again.read(7) == DATA
     again.keep_only(set(), 7)
-    assert again.tickets() == {7: sha256}  # not booked yet: it may be wanted
+    assert again.tickets() == {7: NAME}  # not booked yet: it may be wanted
     again.keep_only(set(), 8)
-    assert again.tickets() == {}
+    assert again.tickets() == Spool(tmp_path).tickets() == {}
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_message_on_its_way_out_is_what_it_was_or_it_is_made_again(tmp_path: Path) -> None:
+    out = Outgoing.write(tmp_path, 7, [DATA[:3], b"", memoryview(DATA)[3:]])
+    assert (out.sha256, out.size, out.path.read_bytes()) == (NAME, len(DATA), DATA)
+    assert chunked_sha256([DATA]) == NAME
+    chunk, digest = out.chunk(8000)
+    assert chunk == DATA[8000:]
+    assert digest == hashlib.sha256(chunk).digest()
+    found = Outgoing.find(tmp_path, 7)
+    assert found is not None
+    assert (found.path, found.size, found.digests) == (out.path, out.size, out.digests)
+    os.truncate(out.path, 5000)  # the machine lost power
+    assert Outgoing.find(tmp_path, 7) is None
+    assert list(tmp_path.iterdir()) == []
+    Outgoing.forget(tmp_path, 7)
 
 
 def test_an_invitation_is_good_once(tmp_path: Path) -> None:

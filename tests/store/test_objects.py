@@ -44,7 +44,7 @@ def test_unchanged_tensors_are_not_written_again(store: RunStore, rows: Any) -> 
 
 def test_the_same_array_is_not_even_hashed_again(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, packed = np.arange(1000), []
-    monkeypatch.setattr(objects, "pack", lambda array: packed.append(array.size) or pack(array))
+    monkeypatch.setattr(objects, "pieces", lambda array: packed.append(array.size) or pieces(array))
     save(store, {"backbone": backbone})
     store.append(Entry("", Sampled((), 0), {"backbone": backbone, "step": np.ones(3)}))
     store.append(Entry("", Sampled((), 0), {"backbone": backbone, "step": np.ones(4)}))
@@ -53,7 +53,7 @@ def test_the_same_array_is_not_even_hashed_again(store: RunStore, monkeypatch: p
     assert packed == [1000, 3, 4, 5, 1000]
 
 
-pack = objects.pack
+pieces = objects.pieces
 
 
 def test_what_nothing_uses_is_deleted(store: RunStore, rows: Any) -> None:

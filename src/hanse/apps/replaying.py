@@ -7,7 +7,6 @@ Where a ticket comes from:
                     are theirs
 """
 
-import hashlib
 import pdb
 from bdb import BdbQuit
 from collections.abc import Callable, Iterator
@@ -91,8 +90,10 @@ class Replayed:
 
     @property
     def sha256(self) -> str:
-        """Of the message."""
-        return hashlib.sha256(self.message).hexdigest()
+        """The name of the message, as it is sent."""
+        from hanse.network.spool import chunked_sha256
+
+        return chunked_sha256([self.message])
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -139,15 +139,15 @@ def _places(about: Mapping[str, Any], begin: int, end: int) -> dict[str, _Place]
     for first, last, name, code, dims in sorted(given, key=lambda one: one[:2]):
         dtype = np.dtype(DTYPES[code])
         if not _is_shape(dims, dtype.itemsize):
-            raise MessageError(f"{name!r:.100} has shape {dims!s:.100}")
+            raise ValueError(f"{name!r:.100} has shape {dims!s:.100}")
         if first != at or last - first != math.prod(dims) * dtype.itemsize:
-            raise MessageError(
+            raise ValueError(
                 f"{name!r:.100} lies at {first} to {last}, where {at} and {dims} of {code} are due"
             )
         places[name] = (dtype, tuple(dims), begin + first)
         at = last
     if at != end - begin:
-        raise MessageError(f"{end - begin} bytes of values, of which {at} have a place")
+        raise ValueError(f"{end - begin} bytes of values, of which {at} have a place")
     return places
 
 
@@ -164,7 +164,7 @@ def _is_shape(dims: Any, itemsize: int) -> bool:
 def _pair(offsets: Any) -> tuple[int, int]:
     first, last = offsets
     if type(first) is not int or type(last) is not int:
-        raise MessageError(f"offsets {offsets!s:.100}")
+        raise ValueError(f"offsets {offsets!s:.100}")
     return first, last
 
 

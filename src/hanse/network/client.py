@@ -4,7 +4,6 @@ One thread polls, so that the server knows that it lives; another computes and u
 """
 
 import contextlib
-import hashlib
 import json
 import queue
 import threading
@@ -18,8 +17,9 @@ from typing import Any
 from hanse import __version__
 from hanse.core.errors import HanseError, InvalidInput, MessageError
 from hanse.core.keys import Key
-from hanse.core.party import Fork, Payload, Task
-from hanse.core.values import pack, unpack
+from hanse.core.layout import Stored
+from hanse.core.party import Fork, Message, Payload, Task
+from hanse.core.values import pack, pieces, unpack
 from hanse.network import certificates
 from hanse.network.audit import AuditLog
 from hanse.network.errors import Forbidden, Refused, Unreachable
@@ -28,7 +28,7 @@ from hanse.network.overtime import Computation, Day, Overtime
 from hanse.network.parties import Party
 from hanse.network.policy import Approvals, Policy
 from hanse.network.signing import Identity, secret_at
-from hanse.network.spool import durably
+from hanse.network.spool import Outgoing, durably
 from hanse.network.transport import Link, patiently, split
 from hanse.network.wire import WAIT_S, WIRE, About, Failure, Join, Joined, News, Plan, Poll, Rekey, Work
 
@@ -207,7 +207,7 @@ class Client:
         self._jobs: queue.Queue[Work | None] = queue.Queue()
         self._stopping = threading.Event()
         self._doing = "waiting for work"
-        self._abandoned: Computation[bytes] | None = None
+        self._abandoned: Computation[Message] | None = None
         self._broken: BaseException | None = None
 
     def _say(self, what: str) -> None:
@@ -313,7 +313,7 @@ class Client:
                 if forks.forks.settle(counted, dropped):
                     _remember(folder, forks)
             for decision in decisions:
-                (folder / f"{decision.ticket}.message").unlink(missing_ok=True)
+                Outgoing.forget(folder, decision.ticket)
                 if not decision.counted:
                     self._say(f"ticket {decision.ticket} was not counted: {decision.why}")
             with self._lock:
@@ -338,8 +338,8 @@ class Client:
         state = "refused"
         try:
             run = self._open(work)
-            path = run.folder / f"{work.ticket}.message"
-            if not path.exists():
+            message = Outgoing.find(run.folder, work.ticket)
+            if message is None:
                 self._house.policy.check_work(work.work, work.limit_bytes)
                 self._house.policy.check_use(run.num_tickets + 1, run.num_bytes)
                 self._say(f"downloading for ticket {work.ticket}")
@@ -351,14 +351,15 @@ class Client:
                 if task.ticket != work.ticket:
                     raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
                 _note(run, task, work.payload)
-                message = self._compute(run.party, task, payload)
+                answer = self._answer(run, task, payload)
                 state = "trained"
-                self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + len(message))
+                size = sum(map(len, answer))
+                self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + size)
                 with run.party.lock:
                     self._keep(run)
-                durably(path, message)
-            else:
-                message, state = path.read_bytes(), "trained"
+                message = Outgoing.write(run.folder, work.ticket, answer)
+                del answer, payload  # what they hold in memory is on the disk
+            state = "trained"
             self._upload(run, work, message)
             return True
         except Refused as refused:
@@ -374,7 +375,11 @@ class Client:
             self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))
         return False
 
-    def _compute(self, party: Party, task: Task, payload: Payload) -> bytes:
+    def _answer(self, run: _Run, task: Task, payload: Payload) -> list[bytes | memoryview]:
+        """The packed message, in pieces."""
+        return pieces(self._compute(run.party, task, payload))
+
+    def _compute(self, party: Party, task: Task, payload: Payload) -> Message:
         """Within the time that the policy allows. Raises: Forbidden: if it is not enough."""
         limit_s = self._house.policy.limit_s(self._house.day.seconds)
         began_s = time.monotonic()
@@ -425,30 +430,27 @@ class Client:
             for old in [*run.folder.glob("*.payload"), *run.folder.glob("*.task")]:
                 old.unlink()
             self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
-        payload: Payload = unpack(path.read_bytes(), Payload)
+        payload: Payload = unpack(Stored(path), Payload)
         return payload
 
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
         patiently(lambda: self._link.download(url, sha256, size, to), self._stopping.wait, self._say)
 
-    def _upload(self, run: _Run, work: Work, message: bytes) -> None:
-        self._say(f"uploading {len(message)} bytes for ticket {work.ticket}")
-        sha256 = hashlib.sha256(message).hexdigest()
+    def _upload(self, run: _Run, work: Work, message: Outgoing) -> None:
+        self._say(f"uploading {message.size} bytes for ticket {work.ticket}")
         self._house.audit.write(
             "sends",
             run=work.run,
             ticket=work.ticket,
             work=work.work,
-            bytes=len(message),
-            sha256=sha256,
+            bytes=message.size,
+            sha256=message.sha256,
         )
-        patiently(
-            lambda: self._link.upload(work.run, work.ticket, message, sha256), self._stopping.wait, self._say
-        )
-        self._house.audit.write("sent", run=work.run, ticket=work.ticket, bytes=len(message))
+        patiently(lambda: self._link.upload(work.run, work.ticket, message), self._stopping.wait, self._say)
+        self._house.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
         run.num_tickets += 1
-        run.num_bytes += len(message)
-        (run.folder / f"{work.ticket}.message").unlink(missing_ok=True)
+        run.num_bytes += message.size
+        Outgoing.forget(run.folder, work.ticket)
 
     def _forget(self, work: Work, *, keep: bool = False) -> None:
         """A ticket that is not worked on any more.
@@ -465,7 +467,7 @@ class Client:
         with run.party.lock:
             if run.party.forks.forks.pop(work.ticket, None) is not None:
                 self._keep(run)
-        (run.folder / f"{work.ticket}.message").unlink(missing_ok=True)
+        Outgoing.forget(run.folder, work.ticket)
 
     def _fail(self, work: Work, failure: Failure) -> None:
         """Tells the server that this ticket will not be answered."""

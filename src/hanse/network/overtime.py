@@ -52,7 +52,7 @@ class Computation(Generic[T]):
             raise Overtime(f"stopped after {limit_s:g} s")
         if self._error is not None:
             raise self._error
-        return self._result[0]
+        return self._result.pop()
 
     def still_runs(self, wait_s: float = 0.0) -> bool:
         """Whether it was abandoned and has not returned; waits for that a little."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hanse.core.keys import Key
-from hanse.core.party import Fork, Forks, Payload, Task, perform
+from hanse.core.party import Fork, Forks, Message, Payload, Task, compute
 from hanse.core.work import Memory
 
 __all__ = ["Party"]
@@ -27,11 +27,11 @@ class Party:
         self.lock = threading.RLock()
         """Held by whoever touches the forks."""
 
-    def compute(self, task: Task, payload: Payload) -> bytes:
-        """Performs a ticket and keeps the fork of memory that it leads to; the packed message."""
+    def compute(self, task: Task, payload: Payload) -> Message:
+        """Performs a ticket and keeps the fork of memory that it leads to."""
         with self.lock:
             before = self.forks.at(task.after)
-        message, memory = perform(
+        message, memory = compute(
             task, payload, self._learner, self._data, before, self._secret.fold(task.ticket)
         )
         with self.lock:

@@ -29,7 +29,7 @@ from hanse.core.program import (
     Sampled,
 )
 from hanse.core.runtime import Runtime
-from hanse.core.values import pack, unpack, value
+from hanse.core.values import pack, pieces, unpack, value
 from hanse.core.work import Memory, PartyId
 from hanse.network.board import Board, Order, Verdict
 from hanse.network.cases import Cases
@@ -237,10 +237,9 @@ class NetworkRuntime(Runtime):
     def _order(self, ticket: int, number: int) -> Order:
         task = self.desk.task(ticket)
         if number not in self._packed:
-            payload, packed = self.desk.payload(ticket), self.desk.packed_payload(ticket)
+            payload = self.desk.payload(ticket)
             self._packed[number] = (
-                self._objects.put(packed),
-                len(packed),
+                *self._objects.put(pieces(payload)),
                 self._limit_bytes(payload),
                 type(payload.work).__name__,
             )
@@ -311,8 +310,8 @@ class NetworkRuntime(Runtime):
     def _compute(self, ticket: int) -> Message:
         """Plays a role."""
         task = self.desk.task(ticket)
-        data = self._party(task.party).compute(task, self.desk.payload(ticket))
-        return self.desk.receive(ticket, data)
+        message = self._party(task.party).compute(task, self.desk.payload(ticket))
+        return self.desk.receive(ticket, pack(message))
 
     def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
         """One at a time from the spool, so that memory stays flat."""

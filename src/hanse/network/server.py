@@ -34,7 +34,7 @@ from hanse.core.errors import Diverged, HanseError, InvalidInput
 from hanse.core.keys import Key
 from hanse.core.program import Program
 from hanse.core.runtime import Record, Watch, drive
-from hanse.core.values import digest, pack
+from hanse.core.values import digest, pieces
 from hanse.core.work import PartyId
 from hanse.network import certificates
 from hanse.network.board import Board, Order, Stopped
@@ -148,8 +148,7 @@ class _Run:
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
         self.cases = Cases(folder / "cases")
-        plan = pack(job.plan)
-        self.plan = (self.plans.put(plan), len(plan))
+        self.plan = self.plans.put(pieces(job.plan))
         self.board = Board(server.wake, server.silent_s, server.members.clients)
         self.status, self.result = "running", dict[str, Any]()
         self._seconds: deque[float] = deque(maxlen=11)
@@ -820,7 +819,8 @@ def application(server: Server) -> FastAPI:
         led = server.run(run)
         order = led.board.order(caller.number, ticket)
         length = _length(request, CHUNK_BYTES)
-        if not 0 <= offset <= offset + length <= size:
+        due = min(CHUNK_BYTES, size - offset)
+        if offset < 0 or offset % CHUNK_BYTES or length != due:
             raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size}")
         if not 0 < size <= order.limit_bytes:
             why = f"a message of {size} bytes; at most {order.limit_bytes} are due"

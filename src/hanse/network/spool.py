@@ -1,19 +1,151 @@
-"""Where messages wait on the server's disk: whole and durable before they are acknowledged."""
+"""Files of messages: at the client on their way out, at the server whole and durable once acknowledged.
+
+A message is hashed once on either side: chunk by chunk as it is written, and its name is the SHA-256 of the
+SHA-256s of its chunks.
+"""
 
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from hanse.core.layout import MAPPED_BYTES, Packed, Stored
 from hanse.network.errors import Refused
+from hanse.network.wire import CHUNK_BYTES
 
-__all__ = ["Objects", "Spool", "durably"]
+__all__ = ["Objects", "Outgoing", "Spool", "chunked_sha256", "durably"]
 
-READ_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 20
+"""So much is hashed and written at a time, while it is in the processor's cache."""
+
+Pieces: TypeAlias = Iterable[bytes | memoryview]
+"""Bytes, one piece after the other."""
+
+
+def _blocks(pieces: Pieces, num_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
+    """Pieces cut to at most so many bytes."""
+    for piece in pieces:
+        view = memoryview(piece)
+        yield from (view[at : at + num_bytes] for at in range(0, len(view), num_bytes))
+
+
+def _write(file: io.FileIO, data: bytes | memoryview) -> None:
+    """All of it."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+class _Chunks:
+    """The SHA-256 of each chunk of what is added."""
+
+    def __init__(self) -> None:
+        self.digests: list[bytes] = []
+        self.size = 0
+        self._open: Any = None
+
+    def add(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            if self._open is None:
+                self._open = hashlib.sha256()
+            room = CHUNK_BYTES - self.size % CHUNK_BYTES
+            self._open.update(view[:room])
+            self.size += len(view[:room])
+            view = view[room:]
+            if self.size % CHUNK_BYTES == 0:
+                self.end()
+
+    def end(self) -> "_Chunks":
+        """No more is added to the chunk that has begun."""
+        if self._open is not None:
+            self.digests.append(self._open.digest())
+            self._open = None
+        return self
+
+    def take(self, sha256: bytes, size: int) -> None:
+        """Adds a chunk whose digest is known."""
+        self.digests.append(sha256)
+        self.size += size
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()
+
+
+def chunked_sha256(pieces: Pieces) -> str:
+    """The name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
+
+    >>> chunked_sha256([b"a", b"b"]) == sha256(sha256(b"ab").digest()).hexdigest()
+    True
+    """
+    chunks = _Chunks()
+    for block in _blocks(pieces):
+        chunks.add(block)
+    return chunks.end().sha256
+
+
+class Outgoing:
+    """A client's message in a file, until the server has it.
+
+    The file carries the hash of what it holds, so it need not reach the disk before anything else happens:
+    one that was cut is noticed, and its work is done again.
+
+    Args:
+      digests: the SHA-256 of each chunk.
+    """
+
+    def __init__(self, path: Path, size: int, digests: list[bytes]) -> None:
+        self.path, self.size, self.digests = path, size, digests
+        self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
+
+    @classmethod
+    def write(cls, folder: Path, ticket: int, pieces: Pieces) -> "Outgoing":
+        """Writes the message of a ticket."""
+        part, chunks = folder / f"{ticket}.part", _Chunks()
+        with open(part, "wb", buffering=0) as file:
+            for block in _blocks(pieces):
+                chunks.add(block)
+                _write(file, block)
+        digests = chunks.end().digests
+        path = folder / f"{ticket}.{hashlib.sha256(b''.join(digests)).hexdigest()}.message"
+        return cls(part.replace(path), chunks.size, digests)
+
+    @classmethod
+    def find(cls, folder: Path, ticket: int) -> "Outgoing | None":
+        """The message of a ticket, if it was written and is what it was."""
+        for path in folder.glob(f"{ticket}.*.message"):
+            chunks = _Chunks()
+            for block in _read(path):
+                chunks.add(block)
+            found = cls(path, chunks.size, chunks.end().digests)
+            if path.name == f"{ticket}.{found.sha256}.message":
+                return found
+            path.unlink()
+        return None
+
+    @staticmethod
+    def forget(folder: Path, ticket: int) -> None:
+        """Removes the message of a ticket, if there is one."""
+        for path in folder.glob(f"{ticket}.*.message"):
+            path.unlink(missing_ok=True)
+
+    def chunk(self, offset: int) -> tuple[bytes, bytes]:
+        """The chunk that begins there, and its SHA-256."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(CHUNK_BYTES), self.digests[offset // CHUNK_BYTES]
 
 
 def _sync_folder(folder: Path) -> None:
@@ -47,18 +179,25 @@ def _full_disk_refused() -> Iterator[None]:
 
 
 class Objects:
-    """What clients download: files under the SHA-256 of their bytes."""
+    """What clients download: files under the SHA-256 of their bytes.
+
+    All are put again when a server is taken up again, so they need not be durable.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def put(self, data: bytes) -> str:
-        """Keeps bytes; their SHA-256 in hexadecimal."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        if not self.path(sha256).exists():
-            durably(self.path(sha256), data)
-        return sha256
+    def put(self, pieces: Pieces) -> tuple[str, int]:
+        """Keeps bytes: their SHA-256 in hexadecimal, and how many they are."""
+        part, state, size = self._folder / "new", hashlib.sha256(), 0
+        with open(part, "wb", buffering=0) as file:
+            for block in _blocks(pieces):
+                state.update(block)
+                _write(file, block)
+                size += len(block)
+        part.replace(self.path(state.hexdigest()))
+        return state.hexdigest(), size
 
     def path(self, sha256: str) -> Path:
         """Where they are, if they are there."""
@@ -72,16 +211,22 @@ class Objects:
 
 
 class _Upload:
+    """A message that is arriving: the chunks that are here."""
+
     def __init__(self, path: Path, sha256: str, size: int) -> None:
         self.path, self.sha256, self.size = path, sha256, size
         self.lock = threading.Lock()
-        self.hash: Any = hashlib.sha256()
-        self.offset = 0
-        if path.exists():  # of a server that was cut
-            with open(path, "rb") as file:
-                while block := file.read(READ_BYTES):
-                    self.hash.update(block)
-                    self.offset += len(block)
+        self.chunks = _Chunks()
+        if path.exists():  # of a server that was cut, perhaps in the middle of a chunk
+            if path.stat().st_size < size:
+                os.truncate(path, path.stat().st_size // CHUNK_BYTES * CHUNK_BYTES)
+            for block in _read(path):
+                self.chunks.add(block)
+            self.chunks.end()
+
+    @property
+    def offset(self) -> int:
+        return self.chunks.size
 
 
 class Spool:
@@ -95,40 +240,39 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self._uploads: dict[int, _Upload] = {}
         self._lock = threading.Lock()
+        found = sorted(folder.glob("*.message"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        names = [path.name.split(".") for path in found]
+        self._here = {int(ticket): sha256 for ticket, sha256, _ in names}
 
     def tickets(self) -> dict[int, str]:
-        """The tickets whose message is here, and its SHA-256, in the order of arrival."""
-        found = sorted(self._folder.glob("*.message"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-        names = [path.name.split(".") for path in found]
-        return {int(ticket): sha256 for ticket, sha256, _ in names}
+        """The tickets whose message is here, and its name, in the order of arrival."""
+        return dict(self._here)
 
-    def _find(self, ticket: int) -> Path | None:
-        return next(self._folder.glob(f"{ticket}.*.message"), None)
+    def _path(self, ticket: int) -> Path:
+        return self._folder / f"{ticket}.{self._here[ticket]}.message"
 
-    def read(self, ticket: int) -> bytes:
-        """A message that is here."""
-        path = self._find(ticket)
-        if path is None:
-            raise FileNotFoundError(f"no message for ticket {ticket}")
-        return path.read_bytes()
+    def read(self, ticket: int) -> Packed:
+        """A message that is here; a large one stays where it is."""
+        path = self._path(ticket)
+        return Stored(path) if path.stat().st_size >= MAPPED_BYTES else path.read_bytes()
 
     def offset(self, ticket: int, sha256: str, size: int) -> int:
         """How much of a message is here; `size`: all of it, durably.
 
         Raises: Refused: if the ticket was answered with another message.
         """
-        path = self._find(ticket)
-        if path is not None:
-            if path.name.split(".")[1] == sha256:
-                return size
+        here = self._here.get(ticket)
+        if here is None:
+            return self._upload(ticket, sha256, size).offset
+        if here != sha256:
             raise Refused(409, "answered", f"ticket {ticket} was answered with another message before")
-        return self._upload(ticket, sha256, size).offset
+        return size
 
     def _upload(self, ticket: int, sha256: str, size: int) -> _Upload:
         with self._lock:
             upload = self._uploads.get(ticket)
-            if upload is None or upload.sha256 != sha256:
-                path = self._folder / f"{ticket}.{sha256}.upload"
+            if upload is None or (upload.sha256, upload.size) != (sha256, size):
+                path = self._folder / f"{ticket}.{sha256}.{size}.upload"
                 for other in self._folder.glob(f"{ticket}.*.upload"):
                     if other != path:
                         other.unlink()
@@ -153,11 +297,11 @@ class Spool:
         """
         upload = self._upload(ticket, sha256, size)
         with upload.lock:
-            if self._find(ticket) is not None:
+            if ticket in self._here:
                 return True
             if upload.offset < size:
                 return False
-            if upload.hash.hexdigest() != sha256:
+            if upload.chunks.sha256 != sha256:
                 upload.path.unlink()
                 del self._uploads[ticket]
                 raise Refused(422, "corrupted", "the message is not what its SHA-256 says; send it again")
@@ -166,7 +310,9 @@ class Spool:
             os.utime(upload.path)
             upload.path.rename(self._folder / f"{ticket}.{sha256}.message")
             _sync_folder(self._folder)
-            self._uploads.pop(ticket, None)
+            with self._lock:
+                self._here[ticket] = sha256
+                self._uploads.pop(ticket, None)
             return True
 
     def keep_only(self, needed: set[int], first_unknown: int) -> None:
@@ -177,6 +323,7 @@ class Spool:
                 if ticket not in needed and ticket < first_unknown:
                     path.unlink(missing_ok=True)
                     self._uploads.pop(ticket, None)
+                    self._here.pop(ticket, None)
 
 
 class Chunk:
@@ -184,27 +331,22 @@ class Chunk:
 
     def __init__(self, upload: _Upload) -> None:
         self._upload = upload
-        self._whole = upload.hash.copy()
-        self._own: Any = hashlib.sha256()
+        self._hash: Any = hashlib.sha256()
         self._written = 0
-        self._file = open(upload.path, "ab")  # noqa: SIM115 - closed by `close`
+        self._file = open(upload.path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
 
     def write(self, data: bytes) -> None:
         """Adds bytes. Raises: Refused: if the disk is full."""
+        self._hash.update(data)
         with _full_disk_refused():
-            self._file.write(data)
-        self._own.update(data)
-        self._whole.update(data)
+            _write(self._file, data)
         self._written += len(data)
 
     def keep(self, sha256: bytes) -> None:
         """Counts what was written, if its SHA-256 is this. Raises: Refused."""
-        if self._own.digest() != sha256:
+        if self._hash.digest() != sha256:
             raise Refused(422, "corrupted", "the body is not what its Content-Digest says; send it again")
-        with _full_disk_refused():
-            self._file.flush()
-        self._upload.hash = self._whole
-        self._upload.offset += self._written
+        self._upload.chunks.take(sha256, self._written)
 
     def close(self) -> None:
         """Ends it; what was not kept is cut off again."""

@@ -16,6 +16,7 @@ from hanse.core.errors import InvalidInput
 from hanse.network import certificates
 from hanse.network.errors import Refused, Unreachable
 from hanse.network.signing import AnswerVerifier, Identity, sha256
+from hanse.network.spool import Outgoing
 from hanse.network.wire import CHUNK_BYTES, Problem, Received
 
 __all__ = ["Link", "patiently", "split"]
@@ -83,11 +84,19 @@ class Link:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         stream: bool = False,
+        digest: bytes | None = None,
     ) -> httpx.Response:
-        """One request; signed anew if the clocks turn out to be apart. Raises: Refused, Unreachable."""
+        """One request; signed anew if the clocks turn out to be apart.
+
+        Args:
+          digest: the SHA-256 of the body, if it is known already.
+
+        Raises: Refused, Unreachable.
+        """
+        digest = digest or sha256(body)
         for again in (True, False):
             request = self._http.build_request(method, path, content=body, params=params, headers=headers)
-            request.headers.update(self._signed(method, request.url, sha256(body)))
+            request.headers.update(self._signed(method, request.url, digest))
             try:
                 response = self._http.send(request, stream=stream)
                 if stream and response.status_code < 400:  # checked against its SHA-256
@@ -203,25 +212,21 @@ class Link:
             raise Unreachable(f"{path} is not what its SHA-256 says; it is fetched again")
         part.replace(to)
 
-    def upload(self, run: str, ticket: int, data: bytes, digest: str | None = None) -> None:
+    def upload(self, run: str, ticket: int, message: Outgoing) -> None:
         """Sends a message in chunks, from where the server has it; returns once it is durable there.
-
-        Args:
-          digest: the SHA-256 of all of it, if it is known already.
 
         Raises: Refused, Unreachable.
         """
         path = f"/v1/runs/{run}/tickets/{ticket}/message"
-        whole = {"sha256": digest or hashlib.sha256(data).hexdigest(), "size": len(data)}
-        view = memoryview(data)
+        whole = {"sha256": message.sha256, "size": message.size}
         received = Received(offset=0, durable=False)
-        if len(data) > CHUNK_BYTES:
+        if message.size > CHUNK_BYTES:
             received = self.ask("GET", path, Received, params=whole)
         while not received.durable:
-            chunk = bytes(view[received.offset : received.offset + CHUNK_BYTES])
+            chunk, digest = message.chunk(received.offset)
             params = {**whole, "offset": received.offset}
             try:
-                response = self._send("PUT", path, chunk, params)
+                response = self._send("PUT", path, chunk, params, digest=digest)
                 received = Received.model_validate_json(response.content)
             except Refused as refused:
                 if refused.code != "offset":

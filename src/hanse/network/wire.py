@@ -1,4 +1,4 @@
-"""What is said between client and server, version 1. Every message of this file is JSON under 1 MiB."""
+"""What is said between client and server, version 2. Every message of this file is JSON under 1 MiB."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -27,11 +27,11 @@ __all__ = [
     "Work",
 ]
 
-WIRE = 1
+WIRE = 2
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one."""
 
 CHUNK_BYTES = 8 << 20
-"""The largest body of an upload."""
+"""A message is uploaded in chunks of this size, the last of which may be shorter."""
 
 JSON_BYTES = 1 << 20
 """The largest body of anything else."""

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from hanse.core.errors import InvalidInput, MessageError, StoreError
 from hanse.core.tensors import Array
-from hanse.core.values import flatten, pack, restore, unpack
+from hanse.core.values import flatten, pieces, restore, unpack
 from hanse.store.tables import objects
 
 __all__ = ["Address", "Hashed", "Kept", "Writing", "batches", "read", "read_value", "to_json"]
@@ -24,11 +24,11 @@ Address: TypeAlias = tuple[str, ...]
 Hashed: TypeAlias = dict[int, tuple[Array, Address]]
 """Arrays that are in the store, by their id: they are not hashed again. Holding them keeps ids valid."""
 
-PIECE_BYTES = 64 * 2**20
-"""Values are cut into pieces of this size: databases limit a field to about 1 GB."""
+PIECE_BYTES = 16 * 2**20
+"""Values are cut into pieces of this size, so that no second copy of a large one is made."""
 
-BATCH_BYTES = 64 * 2**20
-"""So much is packed before it is handed to the database."""
+BATCH_BYTES = 16 * 2**20
+"""So much is gathered before it is handed to the database."""
 
 BATCH_ROWS = 500
 
@@ -72,7 +72,7 @@ class Writing:
         self._connection, self._run, self._known = connection, run, hashed
         self.hashed: Hashed = {}
         self._more: Counter[str] = Counter()
-        self._new: dict[str, bytes | memoryview] = {}
+        self._new: dict[str, bytes] = {}
         self._new_bytes = 0
 
     def value(self, obj: Any) -> Kept:
@@ -83,23 +83,24 @@ class Writing:
     def _tensor(self, array: Array) -> Address:
         known = self.hashed.get(id(array)) or self._known.get(id(array))
         if known is None:
-            known = (array, self.data(pack(array)))
+            known = (array, self.data(pieces(array)))
         else:
             self._more.update(known[1])
         self.hashed[id(array)] = known
         return known[1]
 
-    def data(self, data: bytes) -> Address:
-        """Uses bytes."""
-        view = memoryview(data)
-        pieces = [view[at : at + PIECE_BYTES] for at in range(0, len(data), PIECE_BYTES)]
-        address = tuple(hashlib.sha256(piece).hexdigest() for piece in pieces)
-        self._more.update(address)
-        self._new.update(zip(address, pieces, strict=True))
-        self._new_bytes += len(data)
-        if self._new_bytes > BATCH_BYTES:
-            self._insert()
-        return address
+    def data(self, pieces: Iterable[bytes | memoryview]) -> Address:
+        """Uses bytes, given in pieces."""
+        address = []
+        for piece in _cut(pieces):
+            sha256 = hashlib.sha256(piece).hexdigest()
+            address.append(sha256)
+            self._more[sha256] += 1
+            self._new[sha256] = piece
+            self._new_bytes += len(piece)
+            if self._new_bytes > BATCH_BYTES:
+                self._insert()
+        return tuple(address)
 
     def release(self, uses: Iterable[str]) -> None:
         """No longer uses these."""
@@ -138,6 +139,23 @@ class Writing:
             rows = self._connection.execute(_FIND, {"of_run": self._run, "sha256s": batch})
             found.update((sha256, uses) for sha256, uses in rows)
         return found
+
+
+def _cut(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    """The same bytes in pieces of PIECE_BYTES."""
+    held: list[memoryview] = []
+    room = PIECE_BYTES
+    for piece in pieces:
+        rest = memoryview(piece)
+        while rest:
+            held.append(rest[:room])
+            room -= len(held[-1])
+            rest = rest[len(held[-1]) :]
+            if room == 0:
+                yield b"".join(held)
+                held, room = [], PIECE_BYTES
+    if held:
+        yield b"".join(held)
 
 
 def read(connection: Connection, run: int, addresses: Mapping[str, Address]) -> dict[str, Any]:

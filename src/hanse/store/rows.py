@@ -11,7 +11,7 @@ from sqlalchemy.dialects import sqlite
 from hanse.core.errors import InvalidInput, StoreError
 from hanse.core.program import Flow, Usage
 from hanse.core.runtime import Checkpoint, Entry, Record
-from hanse.core.values import fields, pack
+from hanse.core.values import fields, pieces
 from hanse.core.work import Memory, PartyId
 from hanse.store.database import Database
 from hanse.store.objects import Address, Hashed, Kept, Writing, batches, read, read_value, to_json
@@ -252,7 +252,7 @@ class Rows:
             writing.release(address)
         new, old = [], []
         for name, memory in named.items():
-            value = to_json(writing.data(pack(memory)))
+            value = to_json(writing.data(pieces(memory)))
             if name in self._parties:
                 old.append({**self._this, "of_party": name, "value": value})
             else:
