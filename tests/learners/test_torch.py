@@ -12,7 +12,7 @@ from hanse.core.learner import Examples, Steps
 from hanse.core.runtime import drive
 from hanse.core.tensors import Tensors, tree_map
 from hanse.data import from_clients
-from hanse.learners import batches
+from hanse.learners import batches, bfloat16, full, mlp, torch_engine
 from hanse.learners.own import averaged_buffers, local_buffers, torch_module
 from hanse.simulation import Clients, Simulation
 
@@ -340,3 +340,69 @@ def test_averaged_running_means_are_those_of_all_examples() -> None:
     pooled = np.concatenate([client.x for client in clients]).mean(0)
     due = 0.1 * (pooled @ start["0.weight"].T + start["0.bias"])  # PyTorch's momentum is 0.1
     np.testing.assert_allclose(end["1.running_mean"], due, rtol=1e-4)
+
+
+# Precision
+
+
+def dull() -> Any:
+    return nn.Sequential(nn.Linear(5, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with units for bfloat16, whichever it is."""
+    monkeypatch.setattr("hanse.learners.torch.units_for_bfloat16", lambda: True)
+
+
+@pytest.mark.usefixtures("able")
+def test_bfloat16_trains_about_alike_and_repeats_its_bits() -> None:
+    exact, rough = (torch_module(dull, precision=p).bind((5,), 3) for p in (full(), bfloat16()))
+    start, data, steps = exact.init(KEY), problem(40), Steps(0.01, epochs=2, batch_size=5)
+    due, update, again = (learner.local_sgd(start, data, steps, KEY) for learner in (exact, rough, rough))
+    for name, value in update.items():
+        assert value.dtype == np.float32
+        assert value.tobytes() == again[name].tobytes()
+    assert 0 < distance(update, due) < 0.05 * distance(due, tree_map(np.zeros_like, due))
+
+
+def distance(a: Tensors, b: Tensors) -> float:
+    return float(np.sqrt(sum(np.square(a[name] - b[name]).sum() for name in a)))
+
+
+@pytest.mark.usefixtures("able")
+def test_bfloat16_measures_in_full() -> None:
+    exact, rough = (torch_module(dull, precision=p).bind((5,), 3) for p in (full(), bfloat16()))
+    start, data = exact.init(KEY), problem(40)
+    assert rough.evaluate(start, data) == exact.evaluate(start, data)
+    assert distance(rough.gradient(start, data), exact.gradient(start, data)) == 0
+
+
+@pytest.mark.usefixtures("able")
+def test_bfloat16_is_for_float32() -> None:
+    with pytest.raises(InvalidInput, match='write dtype="float32"'):
+        mlp((4,), engine=torch_engine(precision=bfloat16()), dtype="float64").bind((5,), 3)
+
+
+def test_bfloat16_without_units_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    with pytest.warns(UserWarning, match=r"write precision=full\(\)"):
+        torch_module(dull, precision=bfloat16()).bind((5,), 3)
+
+
+# The product of dense layers
+
+
+def test_our_product_is_a_dense_layers_and_so_are_its_gradients_twice() -> None:
+    own = pytest.importorskip("hanse.learners.torch_networks")
+    plain = nn.Linear(7, 4)
+    layer = own.Dense(7, 4)
+    layer.load_state_dict(plain.state_dict())
+    x = torch.linspace(-1, 1, 21).reshape(3, 7).requires_grad_()
+    for one in (plain, layer):
+        one.found = []
+        weights = (x, one.weight, one.bias)
+        slopes = torch.autograd.grad(one(x).square().sum(), weights, create_graph=True)
+        one.found += [one(x), *slopes, *torch.autograd.grad(sum(s.square().sum() for s in slopes), weights)]
+    for due, found in zip(plain.found, layer.found, strict=True):
+        torch.testing.assert_close(found, due, rtol=1e-5, atol=1e-5)

@@ -9,7 +9,7 @@
 from hanse.learners.cox import cox
 from hanse.learners.duals import dual
 from hanse.learners.elastic_net import elastic_net
-from hanse.learners.engines import Engine, jax_engine, torch_engine
+from hanse.learners.engines import Engine, Precision, bfloat16, full, jax_engine, torch_engine
 from hanse.learners.model import Model, batches
 from hanse.learners.networks import Network, char_lstm, cnn, mlp
 from hanse.learners.numpy import least_squares, logistic, softmax
@@ -21,13 +21,16 @@ __all__ = [
     "Engine",
     "Model",
     "Network",
+    "Precision",
     "averaged_buffers",
     "batches",
+    "bfloat16",
     "char_lstm",
     "cnn",
     "cox",
     "dual",
     "elastic_net",
+    "full",
     "hinge_svm",
     "jax_engine",
     "jax_model",

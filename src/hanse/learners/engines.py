@@ -4,6 +4,7 @@ A network has the same parameters on either engine, by name, shape and initial v
 was trained on one goes on, or is measured, on the other.
 """
 
+from dataclasses import KW_ONLY
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Learner
 from hanse.core.values import value
 
-__all__ = ["Engine", "jax_engine", "load", "torch_engine"]
+__all__ = ["Engine", "Precision", "bfloat16", "full", "jax_engine", "load", "torch_engine"]
 
 NAMES = {"jax": "JAX", "torch": "PyTorch"}
 """Engines by the module that is imported, which is also what the extra is called."""
@@ -57,8 +58,36 @@ class jax_engine(Engine):
     module = "jax"
 
 
+class Precision:
+    """In which numbers the products of local training are computed. Parameters keep their dtype."""
+
+
+@value
+class full(Precision):
+    """In those of the parameters."""
+
+
+@value
+class bfloat16(Precision):
+    """In bfloat16, which has 8 bits of mantissa, where PyTorch holds that to be safe; sums stay in float32.
+
+    About twice as fast for convolutional and recurrent networks on a processor with units for it
+    (avx512_bf16, amx_bf16), slower on others, which is warned of. Local training alone computes so:
+    losses, metrics, gradients and Hessians are measured in full.
+    """
+
+
 @value
 class torch_engine(Engine):
-    """PyTorch: step by step, with oneDNN's kernels, which are fastest for convolutions on a CPU."""
+    """PyTorch: step by step, with oneDNN's kernels, which are fastest for convolutions on a CPU.
+
+    >>> torch_engine(precision=bfloat16())
+    torch_engine(precision=bfloat16())
+
+    Args:
+      precision: of local training, `full()` or `bfloat16()`.
+    """
 
     module = "torch"
+    _: KW_ONLY
+    precision: Precision = full()

@@ -11,7 +11,7 @@ from typing import Any
 
 from hanse.core.learner import Learner
 from hanse.core.values import value
-from hanse.learners.engines import load
+from hanse.learners.engines import Precision, full, load
 from hanse.learners.model import Model
 from hanse.learners.settings import check_dtype, check_l2
 
@@ -111,6 +111,7 @@ class torch_module(Model):
         and half of the squared error for numbers.
       buffers: `averaged_buffers()` or `local_buffers()`.
       l2: strength of a regulariser of the parameters of two dimensions or more.
+      precision: of local training, `full()` or `bfloat16()`.
     Raises: InvalidInput: if l2 is negative; when bound, if PyTorch is not installed.
     """
 
@@ -119,6 +120,7 @@ class torch_module(Model):
     loss: Callable[[Any, Any], Any] | None = None
     buffers: Buffers = averaged_buffers()
     l2: float = 0.0
+    precision: Precision = full()
 
     def __post_init__(self) -> None:
         check_l2(self.l2)

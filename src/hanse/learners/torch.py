@@ -1,8 +1,9 @@
 """Models on PyTorch: one's own modules, unchanged, and the ready networks."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +16,7 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.tensors import Array, Tensors
 from hanse.core.work import Space
+from hanse.learners.engines import Precision, bfloat16, full, torch_engine
 from hanse.learners.examples import Anything, Characters, Classes, Features, Labels, Numbers, Reals, checked
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
@@ -111,6 +113,8 @@ class Workbench:
         self._own_norms = [] if sends_buffers else [m for m in self.norms if m.track_running_stats]
         self._untouched = {name: b.clone() for name, b in module.named_buffers()}
         self.dtype = _dtype(self.trained)
+        self.device = next(iter(self.trained.values())).device
+        self._trains = False  # whether all of the module is in training mode: asking it costs a walk
 
     @property
     def sent(self) -> dict[str, Tensor]:
@@ -138,7 +142,7 @@ class Workbench:
     def tensor(self, array: Array) -> Tensor:
         """An array where the module computes; it may share its memory."""
         shared = torch.from_numpy(array if array.flags.writeable else array.copy())
-        return shared.to(next(iter(self.trained.values())).device)
+        return shared if self.device.type == "cpu" else shared.to(self.device)
 
     def read(self, order: Sequence[str]) -> dict[str, Array]:
         """The tensors that are sent, copied."""
@@ -147,14 +151,17 @@ class Workbench:
 
     def train(self, num_rows: int) -> None:
         """Before a batch: one row has no statistics of its own, so it is normalised by the running ones."""
-        self.module.train()
-        if num_rows == 1:
+        if not self._trains:
+            self.module.train()
+        self._trains = num_rows > 1 or not self.norms
+        if not self._trains:
             for norm in self.norms:
                 norm.eval()
 
     def evaluate(self, x: Array) -> None:
         """Before examples are measured. Statistics that are not sent are taken from these examples."""
         self.module.eval()
+        self._trains = False
         if not self._own_norms:
             return
         momenta = [norm.momentum for norm in self._own_norms]
@@ -203,6 +210,32 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+PRECISIONS: Mapping[type[Precision], Callable[[], AbstractContextManager[Any]]] = {
+    full: nullcontext,
+    bfloat16: lambda: torch.autocast("cpu", torch.bfloat16),
+}
+"""In what a loss is computed; its gradient follows."""
+
+
+def _check_bfloat16(dtype: str) -> None:
+    if dtype != "float32":
+        raise InvalidInput(f'precision is bfloat16() with parameters of {dtype}; write dtype="float32"')
+    if not units_for_bfloat16():
+        warnings.warn(
+            "this processor has no units for bfloat16 (avx512_bf16 or amx_bf16), so that it is slower than "
+            "float32: write precision=full()",
+            stacklevel=2,
+        )
+
+
+def units_for_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 faster than float32, as far as PyTorch can say."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.12: nobody knows
+        return True
+    can: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 # Learners
 
 
@@ -216,6 +249,7 @@ class TorchLearner(Learner):
       labels: what labels have to be.
       loss: the mean loss of a batch.
       l2: strength of the regulariser.
+      precision: of local training.
     """
 
     def __init__(
@@ -226,8 +260,12 @@ class TorchLearner(Learner):
         labels: Labels,
         loss: Measure,
         l2: float,
+        precision: Precision,
     ) -> None:
         self._bench, self._start = bench, start
+        self._precision = PRECISIONS[type(precision)]
+        if not isinstance(precision, full):
+            _check_bfloat16(bench.dtype)
         self._features, self._labels, self._loss, self._l2 = features, labels, loss, l2
         self._measures = LOSSES[type(labels)][1:]
         self._lock = threading.Lock()
@@ -310,17 +348,17 @@ class TorchLearner(Learner):
         with self._at(start), _drawing_from(key.fold("torch")):
             if space is not None:
                 return self._sgd_within(space, start, x, y, order, steps, offset)
-            drifts = self._drifts(start, steps, offset)
+            weights, drifts = tuple(self._bench.trained.values()), self._drifts(start, steps, offset)
             for rows in order:
                 slopes = self._training_slopes(x[rows], y[rows])
                 with torch.no_grad():
-                    for (weight, shrink, shift), slope in zip(drifts, slopes, strict=True):
+                    for weight, shrink, shift in drifts:
                         if shrink != 1:
                             weight.mul_(shrink)
                         if shift is not None:
                             weight.add_(shift)
-                        weight.add_(slope, alpha=-steps.lr)
-                del slopes, slope  # else two sets of them would be held at a time
+                    torch._foreach_add_(weights, slopes, alpha=-steps.lr)
+                del slopes  # else two sets of them would be held at a time
             update = self._bench.read(tuple(start))
         for name, tensor in update.items():
             tensor -= start[name]
@@ -329,7 +367,7 @@ class TorchLearner(Learner):
     def _drifts(
         self, start: Tensors, steps: Steps, offset: Tensors | None
     ) -> list[tuple[Tensor, float, Tensor | None]]:
-        """What does not depend on the batch is one affine map a step, for each parameter:
+        """What does not depend on the batch is one affine map a step, for each parameter that it moves:
 
         w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
         """
@@ -341,7 +379,8 @@ class TorchLearner(Learner):
             if mu or offset is not None:
                 pull = lr * (mu * start[name] - (0 if offset is None else offset[name]))
                 pull = self._bench.tensor(np.asarray(pull, self._bench.dtype))
-            drifts.append((weight, 1 - lr * decay, pull))
+            if decay or pull is not None:
+                drifts.append((weight, 1 - lr * decay, pull))
         return drifts
 
     def _sgd_within(
@@ -362,11 +401,19 @@ class TorchLearner(Learner):
 
     def _training_slopes(self, x: Array, y: Array) -> Sequence[Tensor]:
         self._bench.train(len(y))
-        return self._slopes(x, y)
+        return self._slopes(x, y, precision=self._precision)
 
-    def _slopes(self, x: Array, y: Array, *, create_graph: bool = False) -> Sequence[Tensor]:
+    def _slopes(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        create_graph: bool = False,
+    ) -> Sequence[Tensor]:
         """The gradient of the mean loss by each trained parameter. One that is not used has 0."""
-        loss = self._loss(self._scores(x), self._bench.tensor(y))
+        with precision():
+            loss = self._loss(self._scores(x), self._bench.tensor(y))
         slopes: Sequence[Tensor] = torch.autograd.grad(
             loss,
             tuple(self._bench.trained.values()),
@@ -416,7 +463,8 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     with _drawing_from(Key.from_seed(0)):
         bench = Workbench(network_module(bound), sends_buffers=False)
     loss = LOSSES[type(bound.labels)][0]
-    return TorchLearner(bench, bound.init, bound.features, bound.labels, loss, network.l2)
+    precision = network.engine.precision if isinstance(network.engine, torch_engine) else full()
+    return TorchLearner(bench, bound.init, bound.features, bound.labels, loss, network.l2, precision)
 
 
 def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
@@ -444,4 +492,4 @@ def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: i
     else:
         loss = Checked(LOSSES[type(labels)][0], () if num_classes is None else (num_classes,))
     features = Reals(feature_shape, bench.dtype, keep_integers=bench.embeds)
-    return TorchLearner(bench, start, features, labels, loss, model.l2)
+    return TorchLearner(bench, start, features, labels, loss, model.l2, model.precision)

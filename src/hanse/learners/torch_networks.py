@@ -19,6 +19,40 @@ def network_module(bound: Bound) -> nn.Module:
     return made.to(getattr(torch, bound.network.dtype))
 
 
+class Product(torch.autograd.Function):
+    """a bᵀ in float32 by oneDNN, about twice as fast as `a @ b.T` where MKL leaves AVX-512 unused (AMD).
+
+    Its gradients are such products too, so that it can be differentiated twice.
+    """
+
+    @staticmethod
+    def forward(context: Any, a: Any, b: Any) -> Any:
+        context.save_for_backward(a, b)
+        return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
+
+    @staticmethod
+    def backward(context: Any, slope: Any) -> Any:
+        a, b = context.saved_tensors
+        by_a, by_b = context.needs_input_grad
+        return (
+            Product.apply(slope, b.t()) if by_a else None,
+            Product.apply(slope.t().contiguous(), a.t().contiguous()) if by_b else None,
+        )
+
+
+_HAS_PRODUCT = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class Dense(nn.Linear):
+    """A dense layer by the faster of the two products that PyTorch has."""
+
+    def forward(self, x: Any) -> Any:
+        ours = _HAS_PRODUCT and x.device.type == "cpu" and x.dtype == torch.float32
+        if not ours or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        return Product.apply(x, self.weight) + self.bias
+
+
 class Scored(nn.Module):
     """A network that ends in a dense layer."""
 
@@ -64,7 +98,7 @@ class Convolutional(Scored):
         edge = network.kernel // 2
         self.conv1 = nn.Conv2d(colours, first, network.kernel, padding=edge)
         self.conv2 = nn.Conv2d(first, second, network.kernel, padding=edge)
-        self.hidden = nn.Linear((height // 4) * (width // 4) * second, network.hidden)
+        self.hidden = Dense((height // 4) * (width // 4) * second, network.hidden)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Any) -> Any:
