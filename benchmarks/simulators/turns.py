@@ -1,0 +1,45 @@
+"""A tool's side of taking turns: it is told when to perform a round, and says how long it took."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Client
+
+from workloads import WORKLOADS, Workload
+
+ADDRESS = "HANSE_BENCHMARK_ADDRESS"
+
+
+class Turns:
+    """How a tool is led by `run.py`. `workload` and `num_rounds` are what it has to do.
+
+    The clock runs from when a tool may begin a round until it calls `done`.
+    """
+
+    def __init__(self) -> None:
+        self.workload: Workload = WORKLOADS[sys.argv[1]]
+        self.num_rounds = int(sys.argv[2])
+        self.choices = tuple(sys.argv[3:])
+        self._led = Client(os.environ[ADDRESS])
+        self._number = 0
+        self._began = time.perf_counter()
+
+    def done(self, checksum: Callable[[], float] | None = None) -> None:
+        """Ends a round, and returns when the next one may begin.
+
+        Args:
+          checksum: the norm of the parameters, which is asked for after the first round.
+        """
+        seconds = time.perf_counter() - self._began
+        self._led.send(("round", seconds))
+        if self._number == 0 and checksum is not None:
+            self.say("checksum", checksum())
+        self._number += 1
+        if self._number < self.num_rounds:
+            self._led.recv()
+        self._began = time.perf_counter()
+
+    def say(self, what: str, value: object) -> None:
+        """Reports something that is not a round."""
+        self._led.send((what, value))
