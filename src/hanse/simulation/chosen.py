@@ -11,7 +11,7 @@ from hanse.core.coordinator import Block
 from hanse.core.party import Fork, Payload, Task
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place, aligned
-from hanse.simulation.simulation import BLOCK_HEIGHT, Settled
+from hanse.simulation.simulation import BLOCK_HEIGHT, Settled, nothing
 from hanse.simulation.ways import Way, auto
 from hanse.simulation.workers import Make, Recall, Workers, WorkersFailed
 
@@ -45,9 +45,7 @@ class Chosen:
       num_rounds: how many are still to come.
     """
 
-    def __init__(
-        self, make: Make, way: Way, recall: Recall = lambda party: {}, *, num_rounds: int = 0
-    ) -> None:
+    def __init__(self, make: Make, way: Way, recall: Recall = nothing, *, num_rounds: int = 0) -> None:
         self._make, self._way, self._num_rounds = make, way, num_rounds
         self._own = make(recall)
         self._measures = isinstance(way, auto)

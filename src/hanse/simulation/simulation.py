@@ -77,6 +77,24 @@ def note(error: Exception, task: Task, payload: Payload) -> None:
     error.add_note(f"while {task.party!r} performed {payload.work} (ticket {task.ticket})")
 
 
+KEPT_BYTES = 64 * 2**20
+"""Of clients' memory that can be recalled, what is kept here."""
+
+
+def nothing(party: PartyId) -> Memory:
+    """What is recalled where nothing is kept elsewhere."""
+    return {}
+
+
+def _num_bytes(kept: object) -> int:
+    """Of the arrays in it."""
+    if isinstance(kept, Mapping):
+        return sum(map(_num_bytes, kept.values()))
+    if isinstance(kept, tuple):
+        return sum(map(_num_bytes, kept))
+    return int(getattr(kept, "nbytes", 0))
+
+
 class Clients:
     """The clients' side: computes tickets and keeps each client's memory.
 
@@ -84,7 +102,7 @@ class Clients:
       learner: the model, on one engine.
       population: whose data.
       keys: each client folds its number into the secret one.
-      recall: gives a client's committed memory when it is first needed.
+      recall: gives a client's committed memory when it is needed and not here; without it, all is kept here.
       together: whether several are computed at once where a work can; None: where that is faster.
     """
 
@@ -93,7 +111,7 @@ class Clients:
         learner: Learner,
         population: Population,
         keys: Keys,
-        recall: Callable[[PartyId], Memory] = lambda party: {},
+        recall: Callable[[PartyId], Memory] = nothing,
         *,
         together: bool | None = None,
     ) -> None:
@@ -101,6 +119,7 @@ class Clients:
         self._together = getattr(learner, "together", False) if together is None else together
         self._secret = keys.secret.fold("clients")
         self._forks: dict[PartyId, Forks] = {}
+        self._held: dict[PartyId, int] = {}
         self._joint: Together | None = None
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
@@ -226,7 +245,24 @@ class Clients:
                 changed[party] = forks.committed
             elif not forks.committed and not forks.forks:
                 del self._forks[party]
+        if self._recall is not nothing:
+            self._let_go(settled)
         return changed
+
+    def _let_go(self, settled: Iterable[PartyId]) -> None:
+        """Keeps only so much memory here, of those heard last: the others' is recalled when it is needed."""
+        for party in settled:
+            forks = self._forks.pop(party, None)
+            if forks is not None:
+                self._forks[party] = forks  # now the last
+                self._held[party] = _num_bytes(forks.committed)
+        excess = sum(self._held.values()) - KEPT_BYTES
+        for party in list(self._forks):
+            if excess <= 0:
+                break
+            if not self._forks[party].forks:
+                del self._forks[party]
+                excess -= self._held.pop(party, 0)
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
         """The forks of these tickets, where they were computed and are not settled yet."""

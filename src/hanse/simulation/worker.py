@@ -137,7 +137,7 @@ def serve(number: int) -> None:
         try:
             make = receive(pipe).taken_up()
             threadpool_limits(1)
-            clients = make(lambda party: {})
+            clients = make(lambda party: {})  # memories come with the jobs
             send(pipe, None)
         except Exception as error:
             send(pipe, _sendable(error))

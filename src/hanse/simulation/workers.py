@@ -19,7 +19,7 @@ from hanse.core.coordinator import Block
 from hanse.core.party import Fork, Payload, Task
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place, aligned
-from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled
+from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled, nothing
 from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, send
 
 __all__ = ["ONE_THREAD", "Crew", "Make", "Recall", "Workers", "WorkersFailed"]
@@ -225,7 +225,7 @@ class Workers:
         self,
         make: Make,
         num_workers: int,
-        recall: Recall = lambda party: {},
+        recall: Recall = nothing,
         *,
         clients: Clients | None = None,
     ) -> None:
