@@ -7,45 +7,52 @@ from pathlib import Path
 
 import pytest
 from test_kill import free_port
+from typer.testing import CliRunner
 
 import hanse
+from hanse.apps.cli import app
+from hanse.network.audit import AuditLog
 
-MAIN = """
-import typer
-from hanse.apps.parties import Parties
-from hanse.network.cli import add_commands
-app = typer.Typer(pretty_exceptions_enable=False)
-add_commands(app, Parties())
-app()
-"""
+DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
+NEWCOMER = DOCS.read_text(encoding="utf-8").partition("## One machine")[2].partition("\n## ")[0]
 
-SETTINGS = """
-rounds = 3
-algorithm = { name = "fed_avg", lr = 0.5, fraction = 1.0 }
-partition = { name = "iid", num_clients = 2 }
-"""
+
+def blocks(language: str) -> list[str]:
+    """What the guide tells a newcomer to type or to save."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", NEWCOMER, re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
 
 
 def command(folder: Path, *words: str) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *words], cwd=folder, stdout=pipe, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "hanse", *words], cwd=folder, stdout=pipe, stderr=subprocess.STDOUT, text=True
     )
 
 
 def done(process: subprocess.Popen[str], code: int = 0) -> str:
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == code, said
     return said
 
 
-def served(folder: Path, settings: str) -> tuple[subprocess.Popen[str], list[list[str]]]:
-    """A server for two clients, and what these are to type."""
+def typed(*words: str, code: int = 0) -> str:
+    """A command that is over at once, in this process and folder."""
+    given = CliRunner().invoke(app, words, prog_name="hanse")
+    assert given.exit_code == code, given.output
+    return given.output
+
+
+def served(
+    folder: Path, settings: str, num_clients: int, serve: str = "hanse serve app.toml"
+) -> tuple[subprocess.Popen[str], list[list[str]]]:
+    """A server, and what its clients are to type."""
     (folder / "app.toml").write_text(settings)
-    server = command(folder, "serve", "app.toml", "--listen", f"127.0.0.1:{free_port()}")
+    words = [*serve.split()[1:], "--listen", f"127.0.0.1:{free_port()}"]
+    server = command(folder, *words)
     assert server.stdout is not None
     lines: list[list[str]] = []
-    while len(lines) < 2:
+    while len(lines) < num_clients:
         line = server.stdout.readline()
         assert line or server.poll() is None
         if "hanse join" in line:
@@ -60,21 +67,31 @@ def same_bits(folder: Path, said: str) -> None:
     assert found[1] == hanse.run(**vars(hanse.read(folder / "app.toml"))).params_sha256
 
 
-def test_serve_and_join(tmp_path: Path) -> None:
-    server, asked = served(tmp_path, SETTINGS)
+def test_a_newcomer_follows_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is written, but for the port, and the token and run in its place."""
+    monkeypatch.chdir(tmp_path)
+    (settings,), (serve, meanwhile, after) = blocks("toml"), blocks("sh")
+    server, asked = served(tmp_path, settings, 3, serve)
+    (example,) = blocks("")
     lines = [[word.replace("FILE", "share") for word in line] for line in asked]
-    assert "the token is still good" in done(command(tmp_path, *lines[0], "--check"))
-    assert "0 clients, 2 open invitations" in done(command(tmp_path, "status"))
-    first, second = command(tmp_path, *lines[0]), command(tmp_path, *lines[1])
-    assert "client 0: over" in done(first)
-    assert "client 1: over" in done(second)
-    same_bits(tmp_path, done(server))
-    log = done(command(tmp_path, "audit-log", "--home", "hanse-client-0"))
-    assert log.count(" sent: ") == 3
-    assert "whole; the last line's hash is " in log
-    changed = tmp_path / "hanse-client-0" / "audit.jsonl"
-    changed.write_text(changed.read_text().replace('"work": "local_sgd"', '"work": "evaluate"', 1))
-    assert "it was changed" in done(command(tmp_path, "audit-log", "--home", "hanse-client-0"), 2)
+    assert [word for word in lines[0] if word.startswith("-")] == re.findall(r"--\w+", example)
+    assert "the token is still good" in typed(*lines[0], "--check")
+    for line, due in zip(meanwhile.splitlines(), ("0 clients, 3 open invitations", "operator"), strict=True):
+        assert due in typed(*line.split()[1:])
+    clients = [command(tmp_path, *line) for line in lines]
+    for number, client in enumerate(clients):
+        assert f"client {number}: over" in done(client)
+    said = done(server)
+    same_bits(tmp_path, said)
+    found = re.search(r"run (\w+): completed", said)
+    assert found, said
+    for line in after.splitlines():
+        typed(*line.replace("RUN", found[1]).split()[1:])
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    log = AuditLog(tmp_path / "hanse-client-0" / "audit.jsonl")
+    assert [line["what"] for line in log.lines()].count("sent") == 5
+    log.path.write_text(log.path.read_text().replace('"work": "local_sgd"', '"work": "evaluate"', 1))
+    assert "it was changed" in typed("audit-log", "--home", "hanse-client-0", code=2)
 
 
 def test_clients_bring_tables_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,10 +109,10 @@ partition = "by_key"
 model = "softmax"
 algorithm = { name = "fed_avg", lr = 0.5, fraction = 1.0 }
 """
-    server, lines = served(tmp_path, settings)
+    server, lines = served(tmp_path, settings, 2)
     (tmp_path / "all.csv").rename(tmp_path / "not-here.csv")  # clients read nothing but their own
     own = [[word.replace("FILE", f"own-{i}.csv") for word in line] for i, line in enumerate(lines)]
-    assert "30 examples suit it" in done(command(tmp_path, *own[0], "--check"))
+    assert "30 examples suit it" in typed(*own[0], "--check")
     for client in [command(tmp_path, *line) for line in own]:
         assert "over" in done(client)
     (tmp_path / "not-here.csv").rename(tmp_path / "all.csv")

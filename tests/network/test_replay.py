@@ -8,6 +8,7 @@ from federation import CASES, FED_AVG, federation, job, learner, population
 from test_rounds import MORTAL, Failing
 
 from hanse.apps.replaying import in_a_clients_house, in_a_servers_house, replayed
+from hanse.apps.running import is_simulated
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.party import Task
@@ -20,6 +21,7 @@ def test_a_client_sends_the_same_bytes_again(case: str, tmp_path: Path) -> None:
         run = here.lead(job(CASES[case], 3))
         here.enter()
         here.end(run)
+        assert not is_simulated(here.server.runs.checkpoint(run))
         people, seen = population(), 0
         for number in range(5):
             home = here.folder / f"client-{number}"

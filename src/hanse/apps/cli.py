@@ -275,6 +275,7 @@ def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> A
         return parties.data(_said(data or "", "--data FILE is due: the examples to compute on"), number)(plan)
 
     parties = _Parties()
+    parties.register()
     bind = parties.bind
     if (home / "runs.db").exists():
         if not client.isdecimal() or round < 0:

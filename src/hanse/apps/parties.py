@@ -27,6 +27,9 @@ SHARE = "share"
 class Parties:
     """Makes jobs of settings, and examples of files."""
 
+    def register(self) -> None:
+        """What plans are made of is known once this module is imported."""
+
     def job(self, file: Path | None, sets: Sequence[str]) -> Job:
         """The run that settings describe. Evaluates on the test set, which the server holds."""
         experiment = read(file, sets)

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 
 from hanse.apps.opening import Wanted, opened
 from hanse.apps.prepared import Prepared, prepared
-from hanse.apps.running import experiment_of
+from hanse.apps.running import experiment_of, is_simulated
 from hanse.core.algorithm import Progress
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
@@ -235,7 +235,7 @@ def in_simulation(
     if round < 1:
         raise InvalidInput(f"--round is {round}; write at least 1")
     saved = runs.checkpoint(info.run)
-    earlier = saved is not None and saved.round < round and info.status != "running"
+    earlier = saved is not None and saved.round < round and info.status != "running" and is_simulated(saved)
     with threadpool_limits(1):
         ready = prepared(experiment_of(info, data))
         if ready.population.fingerprint != info.settings["data_sha256"]:

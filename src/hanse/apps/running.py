@@ -23,9 +23,10 @@ from hanse.apps.settings import WrongSetting
 from hanse.core.algorithm import Algorithm, Progress, Stop
 from hanse.core.errors import Diverged, InvalidInput, StoreError
 from hanse.core.program import Commit
-from hanse.core.runtime import Led, Record, Watch
+from hanse.core.runtime import Checkpoint, Led, Record, Watch
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.learners import Model
+from hanse.network.runtime import Standing
 from hanse.simulation import Devices, Way
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ __all__ = [
     "existing",
     "experiment_of",
     "is_kept",
+    "is_simulated",
     "perform",
     "resume",
     "resumed",
@@ -246,12 +248,22 @@ def resumed(
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
         kept = stack.enter_context(runs.open(info.run))
+        if not is_simulated(kept.checkpoint()):
+            raise InvalidInput(
+                f"run {info.run} is one of real parties; go on with it where it was led: hanse serve, with "
+                "the same settings and --home"
+            )
         ready = prepared(experiment_of(info, data))
         _check_same_data(info, ready)
         differ = changes(info.environment, environment())
         if differ:
             warn(f"the last bits may differ from an undisturbed run's: {'; '.join(differ)}")
         yield Session(ready, kept, runs.records(info.run))
+
+
+def is_simulated(checkpoint: Checkpoint | None) -> bool:
+    """Whether the simulation can go on from there."""
+    return checkpoint is None or not isinstance(checkpoint.runtime, Standing)
 
 
 def is_kept(store: str | Path) -> bool:

@@ -26,6 +26,9 @@ __all__ = ["Bridge", "add_commands"]
 class Bridge(Protocol):
     """What these commands ask of the rest of Hanse."""
 
+    def register(self) -> None:
+        """Makes known what plans are made of, so that they can be read."""
+
     def job(self, file: Path | None, sets: Sequence[str]) -> Any:
         """The `Job` that settings describe. Raises: InvalidInput."""
 
@@ -64,7 +67,7 @@ def add_commands(app: typer.Typer, bridge: Bridge, guard: Guard = _plainly) -> N
     _add_serve(app, bridge, guard)
     _add_join(app, bridge, guard)
     _add_operator(app, guard)
-    _add_house(app, guard)
+    _add_house(app, bridge, guard)
 
 
 # -- serve -----------------------------------------------------------------------------------------
@@ -192,6 +195,7 @@ def _check(house: Any, bridge: Bridge, url: str | None, token: str | None, data:
 
     if url is None or token is None:
         raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --data ... --check")
+    bridge.register()
     plans = check(house, url, Token.parse(token))
     typer.echo("network, certificate, versions, invitation: fine")
     for plan in plans:
@@ -328,7 +332,7 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 # -- at a client -----------------------------------------------------------------------------------
 
 
-def _add_house(app: typer.Typer, guard: Guard) -> None:
+def _add_house(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
     @app.command()
     def leave(home: Home = CLIENT) -> None:
         """Withdraw consent: the server is told, and this client is not asked again."""
@@ -346,6 +350,7 @@ def _add_house(app: typer.Typer, guard: Guard) -> None:
             from hanse.network.client import House, waiting_plans
             from hanse.network.policy import plan_digest
 
+            bridge.register()
             house = House(home)
             found = [p for p in waiting_plans(house) if plan_digest(p).startswith(plan)]
             if len({plan_digest(p) for p in found}) != 1:

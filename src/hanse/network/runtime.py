@@ -36,7 +36,7 @@ from hanse.network.cases import Cases
 from hanse.network.parties import Party
 from hanse.network.spool import Objects, Spool
 
-__all__ = ["NetworkRuntime", "Patience"]
+__all__ = ["NetworkRuntime", "Patience", "Standing"]
 
 
 @dataclass(frozen=True)
