@@ -120,6 +120,8 @@ class Running:
             self._check(time.time() - began)
         self._round()
         self.first_round_s = time.time() - began
+        while "warm" not in self.said:
+            self._hear()
         self._weigh()
 
     def end(self) -> None:
@@ -133,15 +135,21 @@ class Running:
     def _round(self) -> float:
         """The seconds of the round that ends next."""
         while True:
-            if not self.pipe.poll(PATIENCE_S):
-                raise Failed(f"said nothing for {PATIENCE_S} s")
-            try:
-                what, value = self.pipe.recv()
-            except (EOFError, ConnectionResetError):
-                raise Failed(self._words()) from None
-            if what == "round":
-                return float(value)
-            self.said[what] = value
+            if (seconds := self._hear()) is not None:
+                return seconds
+
+    def _hear(self) -> float | None:
+        """What is said next: the seconds of a round, or something that is noted."""
+        if not self.pipe.poll(PATIENCE_S):
+            raise Failed(f"said nothing for {PATIENCE_S} s")
+        try:
+            what, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            raise Failed(self._words()) from None
+        if what == "round":
+            return float(value)
+        self.said[what] = value
+        return None
 
     def _check(self, waited_s: float) -> None:
         if self.process.poll() is not None:

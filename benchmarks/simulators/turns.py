@@ -14,7 +14,8 @@ ADDRESS = "HANSE_BENCHMARK_ADDRESS"
 class Turns:
     """How a tool is led by `run.py`. `workload` and `num_rounds` are what it has to do.
 
-    The clock runs from when a tool may begin a round until it calls `done`.
+    The clock runs from when a tool may begin a round until it calls `done`. After the first round a tool may
+    warm up for as long as it needs, and then calls `warm`.
     """
 
     def __init__(self) -> None:
@@ -31,14 +32,35 @@ class Turns:
         Args:
           checksum: the norm of the parameters, which is asked for after the first round.
         """
-        seconds = time.perf_counter() - self._began
-        self._led.send(("round", seconds))
-        if self._number == 0 and checksum is not None:
+        self.first(checksum) if self._number == 0 else self._next()
+
+    def first(self, checksum: Callable[[], float] | None = None, *, warm: bool = True) -> None:
+        """Ends the first round. A tool that is not warm yet goes on at once, and calls `warm` later."""
+        self.say("round", time.perf_counter() - self._began)
+        if checksum is not None:
             self.say("checksum", checksum())
+        if warm:
+            self.warm()
+
+    def warm(self) -> None:
+        """Ends the warming up, and returns when the next round may begin."""
+        self.say("warm", True)
+        self._wait()
+
+    def _next(self) -> None:
+        self.say("round", time.perf_counter() - self._began)
+        self._wait()
+
+    def _wait(self) -> None:
         self._number += 1
         if self._number < self.num_rounds:
             self._led.recv()
         self._began = time.perf_counter()
+
+    @property
+    def over(self) -> bool:
+        """Whether all rounds are done."""
+        return self._number >= self.num_rounds
 
     def say(self, what: str, value: object) -> None:
         """Reports something that is not a round."""

@@ -3,6 +3,9 @@
 python with_hanse.py WORKLOAD NUM_ROUNDS [jax | torch | module | bfloat16]
 """
 
+import time
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,8 +16,9 @@ from workloads import Workload, norm
 import hanse
 from hanse.algorithms import fed_avg
 from hanse.core.learner import Examples
+from hanse.core.runtime import Record
 from hanse.data import from_clients
-from hanse.learners import Model, jax_engine, torch_engine, torch_module
+from hanse.learners import Model, bfloat16, jax_engine, softmax, torch_engine, torch_module
 
 
 def own_module(workload: Workload) -> Model:
@@ -28,27 +32,55 @@ CHOICES: dict[str, Any] = {
     "jax": partial(model, engine=jax_engine()),
     "torch": partial(model, engine=torch_engine()),
     "module": own_module,
+    "bfloat16": partial(model, engine=torch_engine(precision=bfloat16())),
 }
+LONG = 1000
+"""Rounds that a run is told to take: where it pays, Hanse starts worker processes beside it."""
+WARM_S = 10.0
+
+
+class Enough(Exception):
+    """Ends a run after the rounds that are measured."""
+
+
+@dataclass
+class Watching:
+    """Takes turns at the end of each round."""
+
+    turns: Turns
+    until_s: float | None = None
+    is_warm: bool = False
+
+    def __call__(self, record: Record) -> None:
+        if self.until_s is None:
+            self.turns.first(warm=False)
+            self.until_s = time.perf_counter() + WARM_S
+        elif self.is_warm:
+            self.turns.done()
+        elif time.perf_counter() > self.until_s:
+            self.turns.warm()
+            self.is_warm = True
+        if self.turns.over:
+            raise Enough
 
 
 def main() -> None:
     turns = Turns()
     workload = turns.workload
     x, y = workload.data
-    chosen = CHOICES[turns.choices[0]] if turns.choices else model
+    made = CHOICES[turns.choices[0]](workload) if turns.choices else model(workload)
     train = partial(
         hanse.run,
         data=from_clients(
             [Examples(x[i], y[i]) for i in range(workload.clients)], num_classes=num_classes(workload)
         ),
-        model=chosen(workload),
+        model=made,
         algorithm=fed_avg(workload.lr, workload.cohort / workload.clients, batch_size=workload.batch),
         evaluate_every=0,
-        initial=workload.folder / "start.safetensors"
-        if chosen is not model or workload.model != "softmax"
-        else None,
+        initial=None if isinstance(made, softmax) else workload.folder / "start.safetensors",
     )
-    train(rounds=turns.num_rounds, watch=lambda record: turns.done())
+    with suppress(Enough):
+        train(rounds=LONG, watch=Watching(turns))
     turns.say("checksum", norm(train(rounds=1).params))
 
 
