@@ -28,7 +28,7 @@ from hanse.core.program import (
 )
 from hanse.core.reducers import TreeFold
 from hanse.core.tensors import num_bytes
-from hanse.core.values import pack, unpack, value
+from hanse.core.values import pack, packed_size, unpack, value
 from hanse.core.work import Part, PartyId, Total
 
 __all__ = ["Admitted", "Block", "Coordinator", "Desk", "Sent", "Ticket", "admitted", "limit_bytes"]
@@ -144,7 +144,8 @@ class Coordinator:
         self._sent[number] = Sent(replace(blank, plans=plans), command.key, command.version)
         tickets = tuple(range(number, number + len(command.cohort)))
         asked = sum(map(self._counts, command.cohort))
-        key, size, cost = command.key.fold("party"), len(self._pack(number)) if asked else 0, 0
+        key, cost = command.key.fold("party"), 0
+        size = packed_size(self._sent[number].payload) if asked else 0
         for ticket, party in zip(tickets, command.cohort, strict=True):
             task = Task(ticket, party, key.fold(party), self._last.get(party))
             own = size + task.num_bytes if self._counts(party) else 0
@@ -156,11 +157,6 @@ class Coordinator:
             self._flow("down", name, (), (), num_bytes(tensors) * asked, asked)
         self._next = number + max(1, len(tickets))
         return Dispatched(tickets)
-
-    def _pack(self, number: int) -> bytes:
-        if number not in self._packed:
-            self._packed[number] = pack(self._sent[number].payload)
-        return self._packed[number]
 
     def _counts(self, party: PartyId) -> bool:
         return isinstance(party, int) and party != self._owner
@@ -217,7 +213,10 @@ class Coordinator:
 
     def packed_payload(self, ticket: int) -> bytes:
         """What its cohort is sent, as bytes."""
-        return self._pack(self._tickets[ticket].dispatch)
+        number = self._tickets[ticket].dispatch
+        if number not in self._packed:
+            self._packed[number] = pack(self._sent[number].payload)
+        return self._packed[number]
 
     # -- messages in ---------------------------------------------------------------------------
 

@@ -201,14 +201,15 @@ class _Run:
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.round + 1
-            progress = saved.state if saved else job.begin()
+            program = job.program(saved.state if saved else job.begin())
+            del saved  # or the first model would be held until the last round
             status, reason = "completed", None
             try:
-                progress = drive(job.program(progress), runtime, store, self._watch)
+                progress = drive(program, runtime, store, self._watch)
             except Diverged as error:
                 status, reason = "diverged", str(error)
                 saved = store.checkpoint()
-                progress = saved.state if saved else progress
+                progress = saved.state if saved else job.begin()
             except Stopped:
                 return "interrupted"
             except Exception as error:

@@ -24,10 +24,10 @@ Address: TypeAlias = tuple[str, ...]
 Hashed: TypeAlias = dict[int, tuple[Array, Address]]
 """Arrays that are in the store, by their id: they are not hashed again. Holding them keeps ids valid."""
 
-PIECE_BYTES = 16 * 2**20
+PIECE_BYTES = 4 * 2**20
 """Values are cut into pieces of this size, so that no second copy of a large one is made."""
 
-BATCH_BYTES = 16 * 2**20
+BATCH_BYTES = 4 * 2**20
 """So much is gathered before it is handed to the database."""
 
 BATCH_ROWS = 500
