@@ -101,6 +101,19 @@ CASES = {
     "scaffold_signs_with_feedback": _case(
         scaffold(lr=0.02, fraction=0.7, batch_size=4, uplink=(sign(),)), devices=unstable(0.2)
     ),
+    "fed_avg_downlink": _case(
+        fed_avg(lr=0.02, fraction=0.7, epochs=2, uplink=(sign(),), downlink=(rotate(), quantize(8))),
+        devices=unstable(0.2),
+        rounds=4,
+    ),
+    "scaffold_downlink": _case(
+        scaffold(lr=0.02, fraction=0.7, downlink=(top_k(0.3),)), devices=unstable(0.2)
+    ),
+    "fed_buff_downlink": Case(
+        fed_buff(lr=0.02, concurrency=4, buffer_size=2, downlink=(cast("float16"),)),
+        rounds=5,
+        devices=unstable(0.2, heavy_tailed()),
+    ),
     "fed_sgd": _case(fed_sgd(lr=0.001, into=sum_())),
     "scaffold": _case(
         scaffold(lr=0.02, fraction=0.7, epochs=2, batch_size=4), devices=unstable(0.2), rounds=4

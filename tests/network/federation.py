@@ -24,7 +24,7 @@ from hanse.network.server import Job, Server
 from hanse.network.serving import listen, serving
 from hanse.network.wire import Plan
 from hanse.simulation import Clients, Devices, Simulation, ideal
-from hanse.transforms import quantize, random_mask
+from hanse.transforms import quantize, random_mask, rotate
 
 KEYS = Keys.from_seed(7)
 NUM_CLIENTS = 5
@@ -35,6 +35,7 @@ CASES: dict[str, Algorithm[Any]] = {
     "fed_avg": FED_AVG,
     "scaffold": scaffold(lr=0.3, fraction=0.6, batch_size=50),
     "masked_quantized": fed_avg(lr=0.5, fraction=0.7, batch_size=50, uplink=(random_mask(0.5), quantize(4))),
+    "downlink": fed_avg(lr=0.5, fraction=0.7, batch_size=50, downlink=(rotate(), quantize(4))),
 }
 
 

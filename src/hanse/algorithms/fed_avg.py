@@ -46,12 +46,14 @@ class fed_avg(LocalTraining[Trained]):
         `momentum()`, `adam()`, ...
       uplink: transforms of the updates, first to last.
       into: the reducer.
+      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
     """
 
     server_lr: Rate = 1.0
     server: ServerOptimiser = sgd()
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +69,7 @@ class fed_avg(LocalTraining[Trained]):
             key,
             fraction=self.fraction,
             close=self.close,
+            downlink=self.downlink,
             update=Channel(Spec.of(state.params), self.uplink, self.into),
         )
         return state.followed(self.server, self.server_lr, got["update"].values)

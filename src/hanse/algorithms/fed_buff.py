@@ -50,6 +50,7 @@ class fed_buff(Algorithm[Buffered]):
       discount: of stale contributions.
       uplink: transforms of the updates, first to last.
       into: the reducer.
+      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
     """
 
     lr: Rate = 0.1
@@ -61,6 +62,7 @@ class fed_buff(Algorithm[Buffered]):
     discount: Discount = Discount()
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         check_rate("lr", self.lr)
@@ -80,7 +82,15 @@ class fed_buff(Algorithm[Buffered]):
         work = local_sgd(self._steps(version), uniform())
         update = Channel(Spec.of(params), self.uplink, self.into)
         free = yield from sample(key, count=self.concurrency - state.in_flight)
-        sent = yield from dispatch(work, free.cohort, {"params": params}, key, version=version, update=update)
+        sent = yield from dispatch(
+            work,
+            free.cohort,
+            {"params": params},
+            key,
+            version=version,
+            downlink=self.downlink,
+            update=update,
+        )
         got = yield from collect(close=Close(goal=self.buffer_size), version=version, discount=self.discount)
         in_flight = state.in_flight + len(sent.tickets) - len(got.counted) - len(got.dropped)
         if not got.counted:

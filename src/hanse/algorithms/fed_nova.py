@@ -69,11 +69,13 @@ class fed_nova(LocalTraining[Trained]):
       server_lr: step size on the mean direction: a number or a schedule.
       mu: strength of a proximal term, as in `fed_prox`.
       uplink: transforms of the directions, first to last.
+      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
     """
 
     server_lr: Rate = 1.0
     mu: float = 0.0
     uplink: tuple[Transform, ...] = ()
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -90,6 +92,7 @@ class fed_nova(LocalTraining[Trained]):
             key,
             fraction=self.fraction,
             close=self.close,
+            downlink=self.downlink,
             direction=Channel(Spec.of(state.params), self.uplink),
             length=Channel(Spec({"length": TensorSpec((), "float64")})),
         )

@@ -37,6 +37,7 @@ class FedOpt(LocalTraining[Trained], ABC):
     tau: float = 1e-3
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,6 +61,7 @@ class FedOpt(LocalTraining[Trained], ABC):
             server=self.server(),
             uplink=self.uplink,
             into=self.into,
+            downlink=self.downlink,
         )
 
     def init(self, params: Tensors, key: Key) -> Trained:
@@ -80,7 +82,7 @@ class fed_adagrad(FedOpt):
     optimiser rests where the mean update is 0.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, uplink, into: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       tau: added to the root of the second moment; the smaller, the more adaptive.
@@ -104,7 +106,7 @@ class fed_adam(FedOpt):
     `fed_avg` does; at a constant one it moves about it.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, uplink, into: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: how much of the last second moment is kept.
@@ -128,7 +130,7 @@ class fed_yogi(FedOpt):
     `fed_avg` does; at a constant one it moves about it.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, uplink, into: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: of the second moment.

@@ -41,11 +41,13 @@ class fed_prox(LocalTraining[Trained]):
       mu: strength of the term.
       uplink: transforms of the updates, first to last.
       into: the reducer.
+      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
     """
 
     mu: float = 0.01
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +63,7 @@ class fed_prox(LocalTraining[Trained]):
             key,
             fraction=self.fraction,
             close=self.close,
+            downlink=self.downlink,
             update=Channel(Spec.of(state.params), self.uplink, self.into),
         )
         return state.followed(sgd(), 1.0, got["update"].values)

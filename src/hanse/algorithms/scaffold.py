@@ -80,11 +80,13 @@ class scaffold(LocalTraining[Controlled]):
       close: when a round closes.
       server_lr: step size on the mean update: a number or a schedule.
       uplink: transforms of updates and of control variates, first to last.
+      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
     """
 
     fraction: float = 1.0
     server_lr: Rate = 1.0
     uplink: tuple[Transform, ...] = ()
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,6 +103,7 @@ class scaffold(LocalTraining[Controlled]):
             key,
             fraction=self.fraction,
             close=self.close,
+            downlink=self.downlink,
             update=Channel(like_params, self.uplink),
             control=Channel(like_params, self.uplink, into=sum_()),
             seen=Channel(Spec({"weight": TensorSpec((), "float64")}), into=sum_()),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hanse.core.algorithm import Evaluate
+from hanse.core.chain import Transform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.program import Channel, Close, Collected, Program, gather, sample
@@ -99,11 +100,12 @@ def exchange(
     *,
     fraction: float,
     close: Close = Close(),
+    downlink: tuple[Transform, ...] = (),
     **uplink: Channel,
 ) -> Program[Collected]:
     """Broadcasts to a random fraction of the clients and gathers what they answer."""
     chosen = yield from sample(key, fraction=fraction)
-    return (yield from gather(work, chosen.cohort, shared, key, close=close, **uplink))
+    return (yield from gather(work, chosen.cohort, shared, key, close=close, downlink=downlink, **uplink))
 
 
 def moved(params: Tensors, direction: Tensors, step: float = 1.0) -> Tensors:

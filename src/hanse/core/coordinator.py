@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from hanse.core.chain import Chain
+from hanse.core.downlink import Broadcast, Reference, followed
 from hanse.core.errors import CompositionError, HanseError, MessageError
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
@@ -28,7 +29,7 @@ from hanse.core.program import (
 )
 from hanse.core.reducers import TreeFold
 from hanse.core.tensors import num_bytes
-from hanse.core.values import pack, packed_size, unpack, value
+from hanse.core.values import brief, pack, packed_size, unpack, value
 from hanse.core.work import Part, PartyId, Total
 
 __all__ = ["Admitted", "Block", "Coordinator", "Desk", "Sent", "Ticket", "admitted", "limit_bytes"]
@@ -52,22 +53,33 @@ class Ticket:
     state: str = "open"
     bytes_up: int = 0
     bytes_down: int = 0
+    edition: int | None = None
 
 
 @value
 class Sent:
-    """What was dispatched under one number."""
+    """What was dispatched under one number.
+
+    Args:
+      payload: in common.
+      key, version: of the dispatch.
+      editions: what was broadcast as differences, for each set of versions that readers held.
+      holds: the versions that its readers hold after it, by `Desk.references`.
+    """
 
     payload: Payload
     key: Key
     version: int
+    editions: tuple[Mapping[str, Broadcast], ...] = ()
+    holds: Mapping[str, int] = field(default_factory=dict)
 
 
 @value
 class Desk:
     """All that a coordinator must remember to go on after a crash.
 
-    `states` are the transforms' at the server, `begun` what they were when the round began.
+    `states` are the transforms' at the server, `begun` what they were when the round began; `references`
+    the versions of what is broadcast as differences.
     """
 
     next_ticket: int = 0
@@ -76,6 +88,7 @@ class Desk:
     states: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     begun: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     usage: Usage = Usage()
+    references: Mapping[str, Reference] = field(default_factory=dict)
 
 
 class Coordinator:
@@ -106,7 +119,9 @@ class Coordinator:
         self._flowed = desk.usage.flows
         self._flows: dict[tuple[Any, ...], list[int]] = {}
         self._heard: dict[int, int] = {}
-        self._packed: dict[int, bytes] = {}
+        self._references = dict(desk.references)
+        self._packed: dict[tuple[int, int | None], bytes] = {}
+        self._payloads: dict[tuple[int, int | None], Payload] = {}
         self._rebuild()
 
     def _rebuild(self) -> None:
@@ -116,7 +131,8 @@ class Coordinator:
     def desk(self) -> Desk:
         """What to save."""
         tickets, sent, states = dict(self._tickets), dict(self._sent), dict(self._states)
-        return Desk(self._next, tickets, sent, states, dict(self._begun), self._used())
+        begun, references = dict(self._begun), dict(self._references)
+        return Desk(self._next, tickets, sent, states, begun, self._used(), references)
 
     # -- tickets out ---------------------------------------------------------------------------
 
@@ -135,28 +151,91 @@ class Coordinator:
         unknown = [p for p in command.cohort if isinstance(p, int) and not 0 <= p < self.num_clients]
         if unknown:
             raise HanseError(f"no client {unknown[0]}: {self.num_clients} are registered, numbered from 0")
-        blank = Payload(command.work, command.shared, command.uplink, {})
+        shared = {} if command.downlink else command.shared
+        blank = Payload(command.work, shared, command.uplink, {})
         plans = {
             name: chain.plan(self._state(name, chain), command.key.fold("plan", name))
             for name, chain in blank.chains.items()
         }
         number = self._next
-        self._sent[number] = Sent(replace(blank, plans=plans), command.key, command.version)
+        payload = replace(blank, plans=plans)
+        editions, holds, edition_of = self._editions(command)
+        self._sent[number] = Sent(payload, command.key, command.version, editions, holds)
         tickets = tuple(range(number, number + len(command.cohort)))
-        asked = sum(map(self._counts, command.cohort))
         key, cost = command.key.fold("party"), 0
-        size = packed_size(self._sent[number].payload) if asked else 0
+        read = {edition_of.get(party) for party in command.cohort if self._counts(party)}
+        sizes = {edition: packed_size(self._payload(number, edition)) for edition in read}
+        words = (f"downlink({', '.join(map(brief, command.downlink))})",)
         for ticket, party in zip(tickets, command.cohort, strict=True):
             task = Task(ticket, party, key.fold(party), self._last.get(party))
-            own = size + task.num_bytes if self._counts(party) else 0
-            self._tickets[ticket] = Ticket(task, number, bytes_down=own)
+            edition, counts = edition_of.get(party), self._counts(party)
+            own = sizes[edition] + task.num_bytes if counts else 0
+            self._tickets[ticket] = Ticket(task, number, bytes_down=own, edition=edition)
             self._last[party] = ticket
             cost += own
+            if counts and edition is not None:
+                for name, sent in editions[edition].items():
+                    self._flow("down", name, words, (num_bytes(command.shared[name]),), sent.num_bytes)
         self._use(bytes_down=cost)
-        for name, tensors in command.shared.items():
+        asked = sum(map(self._counts, command.cohort))
+        for name, tensors in shared.items():
             self._flow("down", name, (), (), num_bytes(tensors) * asked, asked)
         self._next = number + max(1, len(tickets))
         return Dispatched(tickets)
+
+    def _editions(
+        self, command: Dispatch
+    ) -> tuple[tuple[Mapping[str, Broadcast], ...], Mapping[str, int], Mapping[PartyId, int]]:
+        """What those are sent who hold different versions, what all hold after it, and whose is which."""
+        if not command.downlink:
+            return (), {}, {}
+        slots = {name: f"{name} {command.downlink}" for name in command.shared}
+        for name, slot in slots.items():
+            self._references[slot] = followed(
+                self._references.get(slot),
+                command.shared[name],
+                command.downlink,
+                command.key.fold("downlink", name),
+            )
+        made: dict[tuple[int | None, ...], int] = {}
+        editions: list[Mapping[str, Broadcast]] = []
+        edition_of: dict[PartyId, int] = {}
+        for party in command.cohort:
+            held = tuple(self._holds(party, slot) for slot in slots.values())
+            if held not in made:
+                made[held] = len(editions)
+                editions.append(
+                    {
+                        name: self._references[slot].for_holder(command.downlink, version)
+                        for (name, slot), version in zip(slots.items(), held, strict=True)
+                    }
+                )
+            edition_of[party] = made[held]
+        holds = {slot: self._references[slot].version for slot in slots.values()}
+        return tuple(editions), holds, edition_of
+
+    def _holds(self, party: PartyId, slot: str) -> int | None:
+        """The version that a party's next ticket begins with, where it is still of use."""
+        version = self._references[slot].holders.get(party, (None, 0))[0]
+        ticket = self._last.get(party)
+        while ticket is not None and ticket in self._tickets:
+            sent = self._sent[self._tickets[ticket].dispatch]
+            if slot in sent.holds:
+                version = sent.holds[slot]
+                break
+            ticket = self._tickets[ticket].task.after
+        reference = self._references[slot]
+        useful = version is not None and version >= reference.version - len(reference.changes)
+        return version if useful else None
+
+    def _payload(self, number: int, edition: int | None) -> Payload:
+        sent = self._sent[number]
+        if edition is None:
+            return sent.payload
+        at = number, edition
+        if at not in self._payloads:
+            self._payloads[at] = replace(sent.payload, broadcasts=sent.editions[edition])
+        return self._payloads[at]
 
     def _counts(self, party: PartyId) -> bool:
         return isinstance(party, int) and party != self._owner
@@ -207,16 +286,20 @@ class Coordinator:
         """What the holder of a ticket is sent."""
         return self._tickets[ticket].task
 
+    def edition(self, ticket: int) -> tuple[int, int | None]:
+        """Tickets of which this is the same are sent the same payload."""
+        return self._tickets[ticket].dispatch, self._tickets[ticket].edition
+
     def payload(self, ticket: int) -> Payload:
-        """What its cohort is sent."""
-        return self._sent[self._tickets[ticket].dispatch].payload
+        """What those of its cohort are sent who hold the same versions."""
+        return self._payload(*self.edition(ticket))
 
     def packed_payload(self, ticket: int) -> bytes:
-        """What its cohort is sent, as bytes."""
-        number = self._tickets[ticket].dispatch
-        if number not in self._packed:
-            self._packed[number] = pack(self._sent[number].payload)
-        return self._packed[number]
+        """The same, as bytes."""
+        at = self.edition(ticket)
+        if at not in self._packed:
+            self._packed[at] = pack(self.payload(ticket))
+        return self._packed[at]
 
     # -- messages in ---------------------------------------------------------------------------
 
@@ -337,8 +420,8 @@ class Coordinator:
         return folds[name]
 
     def in_blocks(self, command: Collect, tickets: Sequence[int]) -> bool:
-        """Whether these tickets may be folded in blocks: all count alike, and none is built on another."""
-        return command.discount is None and len({self._tickets[n].dispatch for n in tickets}) == 1
+        """Whether these tickets may be folded in blocks: all are sent the same and count alike."""
+        return command.discount is None and len({self.edition(n) for n in tickets}) == 1
 
     def _totals(self, folds: Mapping[str, TreeFold[Any]], counted: Sequence[int]) -> dict[str, Total]:
         totals: dict[str, Total] = {}
@@ -393,7 +476,7 @@ class Coordinator:
     def _close(self, ticket: int, state: str) -> None:
         held = self._tickets[ticket]
         cost = held.bytes_up + self._heard.pop(ticket, 0)
-        self._tickets[ticket] = Ticket(held.task, held.dispatch, state, cost, held.bytes_down)
+        self._tickets[ticket] = Ticket(held.task, held.dispatch, state, cost, held.bytes_down, held.edition)
 
     # -- the end of a round --------------------------------------------------------------------
 
@@ -417,6 +500,7 @@ class Coordinator:
             else:
                 dropped += (number,)
             settled[ticket.task.party] = (kept, dropped)
+        self._settle_references()
         self._tickets = {n: t for n, t in self._tickets.items() if t.state == "open"}
         self._rebuild()
         self._forget()
@@ -425,6 +509,20 @@ class Coordinator:
         self._flowed = ()
         self._flows.clear()
         return usage, settled
+
+    def _settle_references(self) -> None:
+        """Books who holds what from now on."""
+        held: dict[str, dict[PartyId, int]] = {}
+        missed: dict[str, list[PartyId]] = {}
+        for _, ticket in sorted(self._tickets.items()):
+            for slot, version in self._sent[ticket.dispatch].holds.items():
+                if ticket.state == "counted":
+                    held.setdefault(slot, {})[ticket.task.party] = version
+                elif ticket.state == "dropped":
+                    missed.setdefault(slot, []).append(ticket.task.party)
+        for slot in held.keys() | missed.keys():
+            reference = self._references[slot]
+            self._references[slot] = reference.settled(held.get(slot, {}), missed.get(slot, ()))
 
     def _traffic(self) -> dict[PartyId, tuple[int, int]]:
         """What each client has sent and was sent since it was last asked; that is then forgotten."""
@@ -442,7 +540,8 @@ class Coordinator:
         needed = {ticket.dispatch for ticket in self._tickets.values()}
         for number in self._sent.keys() - needed:
             del self._sent[number]
-            self._packed.pop(number, None)
+        self._packed = {at: packed for at, packed in self._packed.items() if at[0] in self._sent}
+        self._payloads = {at: payload for at, payload in self._payloads.items() if at[0] in self._sent}
 
 
 @dataclass(frozen=True)

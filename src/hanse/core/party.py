@@ -4,11 +4,12 @@ It is the same function in every runtime, so the same task gives the same bytes 
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import cache, cached_property
 from typing import Any
 
 from hanse.core.chain import Chain
+from hanse.core.downlink import HELD, Broadcast, received
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
 from hanse.core.program import Channel, Plans
@@ -32,12 +33,16 @@ __all__ = [
 
 @value
 class Payload:
-    """What all members of a cohort are sent alike."""
+    """What all members of a cohort are sent alike.
+
+    `broadcasts` are further shared tensors, as those read them who hold the same version of each.
+    """
 
     work: Work[Any, Any]
     shared: Mapping[str, Tensors]
     uplink: Mapping[str, Channel]
     plans: Plans
+    broadcasts: Mapping[str, Broadcast] = field(default_factory=dict)
 
     @cached_property
     def chains(self) -> Mapping[str, Chain]:
@@ -126,8 +131,10 @@ def compute(
         for name, chain in chains.items()
         if (space := chain.space(payload.plans[name], task.key.fold(name))) is not None
     }
-    shared = Shared(payload.frozen, spaces)
+    held = received(payload.broadcasts, memory)
+    shared = Shared({**payload.frozen, **{name: h.tensors for name, h in held.items()}}, spaces)
     parts, own = payload.work.run(learner, shared, data, memory, keys.fold("work"))
+    own = {**own, **{HELD + name: version for name, version in held.items()}}
     return sent(task, payload, parts, memory, own, keys)
 
 
@@ -146,7 +153,7 @@ def sent(
     """What is sent of a contribution: each part through its chain. `own` is the memory that the work left."""
     chains = payload.chains
     check_parts(payload, parts)
-    kept = {**{n: v for n, v in memory.items() if n.startswith(STAGES)}, **own}
+    kept = {**{n: v for n, v in memory.items() if n.startswith((STAGES, HELD))}, **own}
     encoded: dict[str, Part | None] = {}
     for name, chain in chains.items():
         at = f"{STAGES}{name}"

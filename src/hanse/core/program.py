@@ -136,7 +136,11 @@ class Sampled(Event):
 
 @value
 class Dispatch(Command["Dispatched"]):
-    """Broadcast `shared` to a cohort and start `work` there. `version` tells how stale it is later."""
+    """Broadcast `shared` to a cohort and start `work` there. `version` tells how stale it is later.
+
+    With a `downlink` each member is sent the difference to what it holds, through these transforms, where
+    that is smaller; it then reads, for all names in `shared`, the version that these differences add up to.
+    """
 
     work: Work[Any, Any]
     cohort: tuple[PartyId, ...]
@@ -144,6 +148,7 @@ class Dispatch(Command["Dispatched"]):
     uplink: Mapping[str, Channel]
     key: Key
     version: int = 0
+    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.cohort)) != len(self.cohort):
@@ -365,10 +370,11 @@ def dispatch(
     key: Key,
     *,
     version: int = 0,
+    downlink: tuple[Transform, ...] = (),
     **uplink: Channel,
 ) -> Program[Dispatched]:
     """Broadcasts and starts work; the tickets stay in flight."""
-    return (yield from _ask(Dispatch(work, cohort, shared, uplink, key, version), Dispatched))
+    return (yield from _ask(Dispatch(work, cohort, shared, uplink, key, version, downlink), Dispatched))
 
 
 def collect(
@@ -389,13 +395,14 @@ def gather(
     key: Key,
     *,
     close: Close = Close(),
+    downlink: tuple[Transform, ...] = (),
     **uplink: Channel,
 ) -> Program[Collected]:
     """Dispatch and collect: one exchange with a cohort. Runs the protocols of reducers that hide.
 
     Raises: RoundAbandoned: if too few contributions arrive.
     """
-    sent = yield from _ask(Dispatch(work, cohort, shared, uplink, key), Dispatched)
+    sent = yield from _ask(Dispatch(work, cohort, shared, uplink, key, 0, downlink), Dispatched)
     got = yield from collect(sent.tickets, close=close)
     if got.abandoned is not None:
         raise RoundAbandoned(got.abandoned, tuple(drop.reason for drop in got.dropped))

@@ -128,7 +128,7 @@ class NetworkRuntime(Runtime):
         self.desk = Coordinator(0, secret)
         self._parties: dict[PartyId, Party] = {}
         self._verdicts: dict[int, Verdict] = {}
-        self._packed: dict[int, tuple[str, int, int, str]] = {}
+        self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
         self._booked: frozenset[int] = frozenset()
         self._chosen: Chosen | None = None
         self._wanted: dict[int, int] = {}
@@ -158,7 +158,7 @@ class NetworkRuntime(Runtime):
         booked = frozenset(desk.tickets)
         if booked != self._booked or not booked:
             self._spool.keep_only(set(self.desk.open_tickets()), desk.next_ticket)
-            self._packed = {number: kept for number, kept in self._packed.items() if number in desk.sent}
+            self._packed = {at: kept for at, kept in self._packed.items() if at[0] in desk.sent}
             self._objects.keep_only({kept[0] for kept in self._packed.values()})
             self._booked = booked
 
@@ -232,18 +232,18 @@ class NetworkRuntime(Runtime):
         """The orders of tickets, but for parties that the server itself plays."""
         booked = self.desk.desk().tickets
         clients = [ticket for ticket in tickets if isinstance(booked[ticket].task.party, int)]
-        return [self._order(ticket, booked[ticket].dispatch) for ticket in clients]
+        return [self._order(ticket) for ticket in clients]
 
-    def _order(self, ticket: int, number: int) -> Order:
-        task = self.desk.task(ticket)
-        if number not in self._packed:
+    def _order(self, ticket: int) -> Order:
+        task, at = self.desk.task(ticket), self.desk.edition(ticket)
+        if at not in self._packed:
             payload = self.desk.payload(ticket)
-            self._packed[number] = (
+            self._packed[at] = (
                 *self._objects.put(pieces(payload)),
                 self._limit_bytes(payload),
                 type(payload.work).__name__,
             )
-        sha256, size, limit, work = self._packed[number]
+        sha256, size, limit, work = self._packed[at]
         return Order(ticket, task.party, pack(task), sha256, size, limit, work)
 
     def _limit_bytes(self, payload: Payload) -> int:
@@ -302,7 +302,7 @@ class NetworkRuntime(Runtime):
     def _keep_cases(self, dropped: Iterable[int]) -> None:
         """For `hanse replay`."""
         for ticket in dropped:
-            sha256 = self._order(ticket, self.desk.desk().tickets[ticket].dispatch).payload
+            sha256 = self._order(ticket).payload
             if self._cases is not None:
                 with contextlib.suppress(OSError):  # a full disk: the round goes on
                     self._cases.keep(self.round, self.desk.task(ticket), self._objects.path(sha256))

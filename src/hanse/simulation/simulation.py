@@ -181,6 +181,8 @@ class Clients:
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
         """The same computed at once, where that can be."""
+        if payload.broadcasts:
+            return None  # each reads what it holds
         if any(chain.stages and chain.stages[0].within is not None for chain in payload.chains.values()):
             return None
         if self._joint is None or self._joint.payload is not payload:

@@ -192,7 +192,8 @@ class Crew:
             if not any(sent is other for other in needed):
                 laid.path.unlink(missing_ok=True)
                 self._sent.remove((sent, laid))
-        laid = Laid.down((payload.work, dict(payload.shared), dict(payload.uplink), dict(payload.plans)))
+        named = (payload.shared, payload.uplink, payload.plans, payload.broadcasts)
+        laid = Laid.down((payload.work, *map(dict, named)))
         self._sent.append((payload, laid))
         return laid
 

@@ -1,0 +1,215 @@
+"""Broadcasts as differences to the version that each reader holds.
+
+The server compresses what has changed since the version that up-to-date readers hold, and keeps that
+version as they will have it. What compression left out is still part of the next difference, so nothing is
+lost: x_t - r_t is all that is ever owed. Readers who miss a few versions are sent the differences between;
+who misses more, or holds none, is sent the whole.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from hanse.core.chain import Chain, Plan, Transform
+from hanse.core.errors import CompositionError, MessageError
+from hanse.core.keys import Key, Keys
+from hanse.core.spec import Spec
+from hanse.core.tensors import Tensors, dot, frozen, num_bytes, tree_map
+from hanse.core.values import digest, packed_size, value
+from hanse.core.work import Memory, Part, PartyId, Total
+
+__all__ = ["HELD", "Broadcast", "Change", "Held", "Reference", "bound", "followed", "received"]
+
+HELD = "held/"
+"""Names in memory that begin so are versions of what was broadcast; works need not know them."""
+
+MAX_DROPS = 2
+"""Who was not counted so many times in a row may have lost its memory: it is sent the whole again."""
+
+
+@value
+class Change:
+    """What leads from one version to the next: `step` times what the transforms give back.
+
+    Args:
+      plans, key: of the transforms' draws.
+      step: at which least is left out, so that no difference ever grows by being compressed.
+      values: encoded.
+    """
+
+    plans: tuple[Plan, ...]
+    key: Key
+    step: float
+    values: Tensors
+
+
+@value
+class Broadcast:
+    """Tensors as a reader is sent them: whole, or as changes of the version that it holds.
+
+    Args:
+      transforms: that the changes went through.
+      sha256: of the version that they lead to.
+      since: of the version that the changes begin from; None where the whole is sent.
+      changes: first to last; none if nothing has changed.
+    """
+
+    transforms: tuple[Transform, ...]
+    sha256: str
+    since: str | None = None
+    changes: tuple[Change, ...] = ()
+    whole: Tensors | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its tensors alone."""
+        return sum(num_bytes(change.values) for change in self.changes) + num_bytes(self.whole or {})
+
+
+@value
+class Held:
+    """A version at a reader."""
+
+    sha256: str
+    tensors: Tensors
+
+
+@value
+class Reference:
+    """What the server knows of the versions of one name.
+
+    Args:
+      source: SHA-256 of the exact tensors that the latest version stands for.
+      tensors: the latest version, as its readers have it.
+      version: its number.
+      names: the SHA-256 of those versions that differences lead on from, oldest first, and of the latest.
+      changes: between these, and `sizes` in bytes when packed. All of them are less than the whole.
+      holders: who holds which version, and how often it was not counted since.
+    """
+
+    source: str
+    tensors: Tensors
+    version: int
+    names: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+    sizes: tuple[int, ...] = ()
+    holders: Mapping[PartyId, tuple[int, int]] = field(default_factory=dict)
+
+    def for_holder(self, transforms: tuple[Transform, ...], version: int | None) -> Broadcast:
+        """What a reader is sent who holds this version, or none: the changes if they are there."""
+        behind = len(self.changes) + 1 if version is None else self.version - version
+        if not 0 <= behind <= len(self.changes):
+            return Broadcast(transforms, self.names[-1], whole=self.tensors)
+        first = len(self.changes) - behind
+        return Broadcast(transforms, self.names[-1], self.names[first], self.changes[first:])
+
+    def settled(self, held: Mapping[PartyId, int], missed: Sequence[PartyId]) -> "Reference":
+        """After a round: who was counted holds what it was sent; who was not may have lost what it held."""
+        oldest = self.version - len(self.changes)
+        holders = dict(self.holders)
+        for party in missed:
+            if party in holders:
+                version, drops = holders[party]
+                holders[party] = version, drops + 1
+        holders.update((party, (version, 0)) for party, version in held.items())
+        kept = {p: (v, drops) for p, (v, drops) in holders.items() if v >= oldest and drops < MAX_DROPS}
+        return replace(self, holders=kept)
+
+
+def bound(tensors: Tensors, transforms: Sequence[Transform]) -> Chain:
+    """The transforms of a broadcast. Raises: CompositionError: if they can't work on it."""
+    other = next((name for name, v in tensors.items() if v.dtype.kind != "f"), None)
+    if other is not None:
+        raise CompositionError(
+            f"a downlink sends differences of real numbers, but {other!r} is {tensors[other].dtype}: "
+            "broadcast it whole, with downlink=()"
+        )
+    chain = Chain.bind(Spec.of(tensors), transforms)
+    if chain.stages and chain.stages[0].within is not None:
+        raise CompositionError(
+            f"{chain.transforms[0]} is a space to train in, and a downlink trains nothing: use a sketch "
+            "(rotate, quantize, top_k, subsample)"
+        )
+    return chain
+
+
+def followed(
+    reference: Reference | None, tensors: Tensors, transforms: Sequence[Transform], key: Key
+) -> Reference:
+    """The reference once these tensors are broadcast. The same tensors make no new version."""
+    chain, source = bound(tensors, transforms), digest(dict(tensors))
+    if reference is None or Spec.of(reference.tensors) != Spec.of(tensors):
+        version = 0 if reference is None else reference.version + 1
+        return Reference(source, dict(tensors), version, (source,))
+    if reference.source == source:
+        return reference
+    change = _change(chain, tree_map(np.subtract, tensors, reference.tensors), key)
+    latest = _changed(reference.tensors, change, chain)
+    names = (*reference.names, digest(latest))
+    changes = (*reference.changes, change)
+    sizes = (*reference.sizes, packed_size(change))
+    whole = packed_size(latest)
+    while sum(sizes) >= whole:
+        names, changes, sizes = names[1:], changes[1:], sizes[1:]
+    return Reference(source, latest, reference.version + 1, names, changes, sizes, reference.holders)
+
+
+def _change(chain: Chain, difference: Tensors, key: Key) -> Change:
+    plans = chain.plan(chain.init(), key.fold("plan"))
+    keys = Keys(key.fold("draw"), key.fold("unsent"))
+    # No stage is given a memory: what it leaves out is in the next difference anyway.
+    part, _ = chain.encode(plans, Part(difference), {}, keys)
+    change = Change(plans, keys.public, 1.0, part.values)
+    restored = _restored(chain, change)
+    size = dot(restored, restored)
+    return replace(change, step=float(dot(difference, restored) / size) if size > 0 else 0.0)
+
+
+def _restored(chain: Chain, change: Change) -> Tensors:
+    chain.out.check(change.values)
+    part = chain.open(change.plans, Part(change.values), change.key)
+    total = Total(part.values, 1.0, 1)
+    return chain.decode(chain.init(), change.plans, total, change.key.fold("unsent"))[0].values
+
+
+def _changed(tensors: Tensors, change: Change, chain: Chain) -> dict[str, Any]:
+    return tree_map(lambda r, c: r + r.dtype.type(change.step) * c, tensors, _restored(chain, change))
+
+
+# -- at the reader -----------------------------------------------------------------------------
+
+_KNOWN: "WeakValueDictionary[str, Held]" = WeakValueDictionary()
+"""Versions in this process. Where one machine plays many readers they share them."""
+
+
+def received(broadcasts: Mapping[str, Broadcast], memory: Memory) -> dict[str, Held]:
+    """What was broadcast, by name. Raises: MessageError: if the reader lacks what the changes begin from."""
+    return {name: _read(name, sent, memory.get(HELD + name)) for name, sent in broadcasts.items()}
+
+
+def _read(name: str, sent: Broadcast, held: Held | None) -> Held:
+    if sent.whole is not None:
+        return _KNOWN.setdefault(sent.sha256, Held(sent.sha256, frozen(sent.whole)))
+    if held is None or held.sha256 != sent.since:
+        has = "holds none" if held is None else f"holds {held.sha256[:12]}..."
+        raise MessageError(
+            f"{name!r} was sent as changes of version {str(sent.since)[:12]}..., but this client {has}; the "
+            "server sends it whole after a while"
+        )
+    if not sent.changes:
+        return held
+    known = _KNOWN.get(sent.sha256)
+    if known is not None:
+        return known
+    chain, tensors = bound(held.tensors, sent.transforms), held.tensors
+    for change in sent.changes:
+        tensors = _changed(tensors, change, chain)
+    if digest(dict(tensors)) != sent.sha256:
+        raise MessageError(
+            f"the changes of {name!r} lead to other bits than at the server: is this another kind of "
+            "processor, or another version of NumPy? Broadcast whole, with downlink=()"
+        )
+    return _KNOWN.setdefault(sent.sha256, Held(sent.sha256, frozen(tensors)))
