@@ -65,7 +65,7 @@ TOOLS = {
     for tool in (
         Tool("hanse", OURS, _everywhere("with_hanse.py")),
         Tool("hanse bfloat16", OURS, _everywhere("with_hanse.py", "bfloat16", on=DEEP)),
-        Tool("hanse jax", OURS, _everywhere("with_hanse.py", "jax", on=("W2", "W3", "W4"))),
+        Tool("hanse jax", OURS, _everywhere("with_hanse.py", "jax", on=("W3", "W4"))),
         Tool("hanse torch", OURS, _everywhere("with_hanse.py", "torch", on=("W1", "W3"))),
         Tool("hanse module", OURS, _everywhere("with_hanse.py", "module", on=("W1",))),
         Tool(
@@ -79,7 +79,7 @@ TOOLS = {
         ),
         Tool("torch loop", OURS, _everywhere("torch_loop.py")),
         Tool("flower", FLOWER, _everywhere("with_flower.py")),
-        Tool("pfl", PFL, _everywhere("with_pfl.py", "1")),
+        Tool("pfl", PFL, {**_everywhere("with_pfl.py", "1"), **_everywhere("with_pfl.py", "2", on=DEEP)}),
         Tool("fedjax", FEDJAX, _everywhere("with_fedjax.py")),
     )
 }
@@ -125,7 +125,7 @@ class Running:
         self._weigh()
 
     def end(self) -> None:
-        """Waits for what it still has to say."""
+        """Waits for what it still has to say, once it was told that all rounds are done."""
         with suppress(EOFError, ConnectionResetError):
             while self.pipe.poll(PATIENCE_S):
                 what, value = self.pipe.recv()
@@ -270,6 +270,8 @@ def _measure(
                     running.remove(one)
             _say(f"  turn {turn + 1} of {num_turns}: " + _medians(running))
         for one in running:
+            one.pipe.send("end")
+        for one in running:
             one.end()
             yield one.tool.name, one.result()
 
@@ -317,8 +319,12 @@ def main() -> None:
         _measure_all(
             [WORKLOADS[name] for name in asked.workload], [TOOLS[name] for name in names], asked.rounds
         )
-    (HERE / "results.md").write_text(markdown(json.loads(RESULTS.read_text()), WORKLOADS))
+    _write_table()
     _say(f"written: {HERE / 'results.md'}")
+
+
+def _write_table() -> None:
+    (HERE / "results.md").write_text(markdown(json.loads(RESULTS.read_text()), WORKLOADS))
 
 
 def _measure_all(workloads: Sequence[Workload], tools: Sequence[Tool], num_rounds: int | None) -> None:
@@ -336,6 +342,7 @@ def _measure_all(workloads: Sequence[Workload], tools: Sequence[Tool], num_round
         _prepare(workload, rounds + AT_ONCE[workload.name] + 1)
         for name, result in _measure(workload, fit, rounds):
             _keep(workload, name, result)
+        _write_table()
 
 
 if __name__ == "__main__":

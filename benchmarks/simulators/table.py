@@ -5,7 +5,7 @@ from typing import Any
 
 from workloads import Workload
 
-NEAR = 1e-4
+NEAR = 1e-6
 """Norms of the parameters after the first round that are taken to be equal, relatively."""
 
 
@@ -69,5 +69,5 @@ def _norm(checksum: float | None, due: float | None) -> str:
     if checksum is None:
         return "-"
     if due is None or abs(checksum - due) <= NEAR * due:
-        return f"{checksum:.6g}"
-    return f"{checksum:.6g} ({(checksum - due) / due:+.1e})"
+        return f"{checksum:.8g}"
+    return f"{checksum:.8g} ({(checksum - due) / due:+.1e})"

@@ -53,8 +53,7 @@ class Turns:
 
     def _wait(self) -> None:
         self._number += 1
-        if self._number < self.num_rounds:
-            self._led.recv()
+        self._led.recv()  # after the last round, too, so that what follows disturbs nobody
         self._began = time.perf_counter()
 
     @property

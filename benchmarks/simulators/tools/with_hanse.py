@@ -36,7 +36,7 @@ CHOICES: dict[str, Any] = {
 }
 LONG = 1000
 """Rounds that a run is told to take: where it pays, Hanse starts worker processes beside it."""
-WARM_S = 10.0
+WARM_S = 8.0
 
 
 class Enough(Exception):

@@ -1,4 +1,7 @@
-"""pfl 0.6: its simulation in one process, federated averaging of a PyTorch model, nothing measured."""
+"""pfl 0.6: its simulation in one process, federated averaging of a PyTorch model, nothing measured.
+
+python with_pfl.py WORKLOAD NUM_ROUNDS NUM_THREADS
+"""
 
 import os
 
