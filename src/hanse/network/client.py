@@ -22,7 +22,7 @@ from hanse.core.party import Fork, Message, Payload, Task
 from hanse.core.values import pack, pieces, unpack
 from hanse.network import certificates
 from hanse.network.audit import AuditLog
-from hanse.network.errors import Forbidden, Refused, Unreachable
+from hanse.network.errors import Forbidden, Refused, Unreachable, is_disk_full
 from hanse.network.members import Token
 from hanse.network.overtime import Computation, Day, Overtime
 from hanse.network.parties import Party
@@ -227,6 +227,13 @@ class Client:
         worker.start()
         try:
             return self._poll_on()
+        except Exception as error:
+            if not is_disk_full(error):
+                raise
+            raise HanseError(
+                f"no space is left at {self._house.folder}: free some, and join again with the same --home "
+                "and no token. Nothing that was acknowledged is lost"
+            ) from error
         finally:
             self._stopping.set()
             self._jobs.put(None)
@@ -236,8 +243,6 @@ class Client:
     def _poll_on(self) -> str:
         self._say_line("joined; waiting for work")
         while not self._stopping.is_set():
-            if self._broken is not None:
-                raise self._broken
             try:
                 news = patiently(self._poll, self._stopping.wait, self._say)
             except Unreachable:
@@ -256,6 +261,8 @@ class Client:
             if news.again_s > 0:
                 self._say(f"not needed now; asking again in {news.again_s:.0f} s")
                 self._stopping.wait(min(news.again_s, 3600.0))
+        if self._broken is not None:
+            raise self._broken
         return "stopped"
 
     def _take(self, news: News) -> None:
@@ -370,6 +377,8 @@ class Client:
         except Forbidden as forbidden:
             self._fail(work, Failure(state="refused", why=str(forbidden)[:2000]))
         except Exception as error:
+            if is_disk_full(error):  # the ticket is not given up: it is computed again when there is space
+                raise
             trace = traceback.format_exc()[-50_000:] if self._house.policy.send_traces else ""
             why = f"{type(error).__name__}: {error}"[:2000]
             self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))

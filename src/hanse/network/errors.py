@@ -1,8 +1,22 @@
 """What the two sides tell each other when something can't be done."""
 
+import errno
+import sqlite3
+
 from hanse.core.errors import HanseError
 
-__all__ = ["Forbidden", "Refused", "Unreachable"]
+__all__ = ["Forbidden", "Refused", "Unreachable", "is_disk_full"]
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether this error, or one that led to it, says that no space is left on a disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class Refused(HanseError):

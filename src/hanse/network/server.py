@@ -39,7 +39,7 @@ from hanse.core.work import PartyId
 from hanse.network import certificates
 from hanse.network.board import Board, Order, Stopped
 from hanse.network.cases import Cases
-from hanse.network.errors import Refused
+from hanse.network.errors import Refused, is_disk_full
 from hanse.network.members import Member, Members, Role, Token, shown
 from hanse.network.pace import again_s, pool
 from hanse.network.parties import Party
@@ -174,6 +174,8 @@ class _Run:
             self.status = "interrupted"
         except Exception as error:
             self.status = "failed"
+            if is_disk_full(error):
+                self.status, self._server.full = "interrupted", True
             self._server.members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
         self.board.doing = self.status
         self.board.open()
@@ -268,6 +270,8 @@ class Server:
         self._hold_s = WAIT_S
         self._waiting, self._alive = 0, (-math.inf, 0)
         self.over = self._leaving = False
+        self.full = False
+        """Whether a run was stopped because no space was left on the disk."""
         self.done = threading.Event()
         """Set when all runs have ended and their clients were told."""
 
@@ -296,7 +300,9 @@ class Server:
     def ended(self, run: _Run) -> None:
         """A run is over."""
         self.members.note(run.name, f"{run.status}: {json.dumps(run.result)}")
-        if not self.stay and all(led.status != "running" for led in self._led.values()):
+        if self.full:  # clients are not told that it is over: they wait until it is served again
+            self.done.set()
+        elif not self.stay and all(led.status != "running" for led in self._led.values()):
             self.over = True
             self.wake(list(self._bells))
             back_s = max((-(self.silent_s(n) or 0.0) for n in self.members.clients()[0]), default=0.0)

@@ -13,7 +13,7 @@ import uvicorn
 from threadpoolctl import threadpool_limits
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hanse.core.errors import InvalidInput
+from hanse.core.errors import HanseError, InvalidInput
 from hanse.network import certificates
 from hanse.network.client import House
 from hanse.network.members import Token
@@ -164,7 +164,7 @@ def lead(
       stay: go on serving when all have ended.
       say: told what the operator should read.
 
-    Raises: InvalidInput: if the address is taken.
+    Raises: InvalidInput: if the address is taken. HanseError: if no space is left on the disk.
     """
     bound = listen(*address)
     own = certificate or certificates.make(home, (public[0],))
@@ -188,6 +188,11 @@ def lead(
         for name in names:
             led = server.run(name)
             say(f"run {name}: {led.status} {json.dumps(led.result) if led.result else ''}".rstrip())
+        if server.full:
+            raise HanseError(
+                f"no space is left at {home}: free some, and serve the same settings again. Nothing that was "
+                "acknowledged is lost, and the clients wait meanwhile"
+            )
         return server.run(names[-1]).status
 
 

@@ -1,0 +1,99 @@
+"""A full disk stops a server or a client cleanly; with space again, the run ends in the same bits."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from federation import CASES, NUM_CLIENTS, federation, job, learner, population, simulated
+
+from hanse.core.errors import HanseError
+from hanse.core.runtime import Record
+from hanse.network.client import Client, House
+
+SCAFFOLD = CASES["scaffold"]
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A real file system of a few megabytes. Skips where none may be mounted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    if not sys.platform.startswith("linux") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("this user may mount no file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Until nothing more goes in."""
+    with open(folder / "filler", "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)) == size:
+                    pass
+            except OSError:
+                pass
+
+
+def test_a_servers_full_disk(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "server", 8) as disk, federation(tmp_path) as here:
+        records: list[Record] = []
+
+        def watch(record: Record) -> None:
+            records.append(record)
+            if record.round == 2 and not here.server.full:
+                fill(disk)
+
+        given = job(SCAFFOLD, 5, watch=watch)
+        run = here.server.lead(given)
+        here.enter()
+        assert here.server.done.wait(60.0)
+        led = here.server.run(run)
+        assert here.server.full
+        assert led.status == "interrupted"
+        assert not here.server.over
+        (disk / "filler").unlink()
+        here.server.full = False
+        here.server.lead(given, run)
+        assert here.end(run, 60.0)["params_sha256"] == simulated(SCAFFOLD, 5)
+        assert [r.round for r in records] == [0, 1, 2, 3, 4, 5]
+        assert all(thread.join(20.0) is None and not thread.is_alive() for thread in here.threads)
+
+
+def test_a_clients_full_disk(tmp_path: Path) -> None:
+    people = population()
+    with small_disk(tmp_path / "client-0", 1) as disk, federation(tmp_path) as here:
+        house = here.house(0)
+        errors: list[Exception] = []
+
+        def joined() -> None:
+            client = Client(House(house.folder), lambda plan: people.client(0), learner)
+            here.clients.append(client)
+            try:
+                client.run()
+            except HanseError as error:
+                errors.append(error)
+
+        def watch(record: Record) -> None:
+            if record.round == 1:
+                fill(disk)
+
+        run = here.server.lead(job(SCAFFOLD, 5, watch=watch))
+        here.enter(range(1, NUM_CLIENTS))
+        first = threading.Thread(target=joined, daemon=True)
+        first.start()
+        first.join(60.0)
+        assert "no space is left at" in str(errors[0])
+        (disk / "filler").unlink()
+        again = threading.Thread(target=joined, daemon=True)
+        again.start()
+        assert here.end(run, 60.0)["params_sha256"] == simulated(SCAFFOLD, 5)
+        again.join(20.0)
+        assert len(errors) == 1
+        list(House(house.folder).audit.lines())  # whole
