@@ -2,13 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 from federation import FED_AVG, federation, job
+from http_message_signatures import HTTPMessageSigner
+from http_message_signatures.algorithms import ED25519
 
 from hanse.core.errors import InvalidInput
+from hanse.network import signing
 from hanse.network.client import House, join
 from hanse.network.errors import Refused
 from hanse.network.members import Token
@@ -20,8 +24,31 @@ SERVER, CLIENT = Identity.generate(), Identity.generate()
 ASKED = CLIENT.sign("c0", "POST", "https://server/v1/work", bytes(32))["Signature"]
 
 
+@pytest.mark.parametrize(
+    "path", ["", "/", "/v1/work", "/v1/runs/a%20b/x?sha256=ab&size=3", "/v1/x?", "/a?b?c=d"]
+)
+def test_requests_are_signed_as_the_signature_library_does(path: str) -> None:
+    ours = CLIENT.sign("c0", "post", f"https://server:1{path}", bytes(range(32)))
+    said = ours["Signature-Input"]
+    theirs = httpx.Request(
+        "POST", f"https://server:1{path}", headers={"Content-Digest": ours["Content-Digest"]}
+    )
+    keys = signing._Keys(CLIENT._private, lambda key_id: None)
+    HTTPMessageSigner(signature_algorithm=ED25519, key_resolver=keys).sign(
+        theirs,
+        key_id="c0",
+        created=datetime.fromtimestamp(int(said.partition("created=")[2].partition(";")[0]), UTC),
+        nonce=said.partition('nonce="')[2].partition('"')[0],
+        tag=signing.TAG,
+        label=signing.TAG,
+        covered_component_ids=signing.COVERED,
+        use_existing_digest=True,
+    )
+    assert ours == {name: theirs.headers[name] for name in ours}
+
+
 def test_an_answer_is_bound_to_status_body_and_request() -> None:
-    headers = SERVER.sign_answer(200, b"{}", "POST", ASKED)
+    headers = SERVER.sign_answer(200, b"{}", ASKED)
     verifier = AnswerVerifier(SERVER.public)
     verifier.check(200, headers, b"{}", "POST", ASKED)
     again = CLIENT.sign("c0", "POST", "https://server/v1/work", bytes(32))["Signature"]

@@ -713,7 +713,7 @@ class _Signing:
 
         def sign(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
             try:
-                found = self._identity.sign_answer(status, body, scope["method"], signature.decode("latin-1"))
+                found = self._identity.sign_answer(status, body, signature.decode("latin-1"))
             except HTTPMessageSignaturesException:  # a stranger's Signature field, which is none
                 return []
             return [(name.lower().encode(), value.encode()) for name, value in found.items()]

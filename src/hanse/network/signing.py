@@ -12,16 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from cryptography.exceptions import InvalidSignature as InvalidKeySignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from http_message_signatures import (
     HTTPMessageSignaturesException,
-    HTTPMessageSigner,
     HTTPMessageVerifier,
     HTTPSignatureKeyResolver,
     InvalidSignature,
@@ -121,9 +121,6 @@ class Identity:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self._signer = HTTPMessageSigner(
-            signature_algorithm=ED25519, key_resolver=_Keys(private, lambda key_id: None)
-        )
         self.offset_s = 0.0
         """How far the other side's clock is ahead of ours."""
 
@@ -166,41 +163,39 @@ class Identity:
           url: absolute.
           body_sha256: of the body, empty or not.
         """
-        message = _Message(method, url, {"Content-Digest": content_digest(body_sha256)})
-        self._signer.sign(
-            message,
-            key_id=key_id,
-            created=datetime.fromtimestamp(time.time() + self.offset_s, UTC),
-            nonce=secrets.token_urlsafe(16),
-            tag=TAG,
-            label=TAG,
-            covered_component_ids=COVERED,
-            use_existing_digest=True,
-        )
-        return dict(message.headers)
+        parts = urlsplit(url)
+        digest = content_digest(body_sha256)
+        covered = {
+            '"@method"': method.upper(),
+            '"@path"': parts.path or "/",
+            '"@query"': f"?{parts.query}",
+            '"content-digest"': digest,
+        }
+        about = f';keyid="{key_id}";alg="ed25519";nonce="{secrets.token_urlsafe(16)}";tag="{TAG}"'
+        return {"Content-Digest": digest, **self._signed(covered, time.time() + self.offset_s, about)}
+
+    def _signed(self, covered: Mapping[str, str], created_s: float, about: str) -> dict[str, str]:
+        """Signs these components as RFC 9421, section 2.5, says. A tenth of what the library takes."""
+        given = f"({' '.join(covered)});created={int(created_s)}{about}"
+        lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
+        signature = base64.b64encode(self._private.sign("\n".join(lines).encode())).decode()
+        return {"Signature-Input": f"{TAG}={given}", "Signature": f"{TAG}=:{signature}:"}
 
     def prove(self, id: str) -> str:
         """Shows that this key is held by whoever asks to put it in the place of another."""
         return self._private.sign(_claim(id, self.public)).hex()
 
-    def sign_answer(self, status: int, body: bytes, method: str, signature: str) -> dict[str, str]:
+    def sign_answer(self, status: int, body: bytes, signature: str) -> dict[str, str]:
         """The headers that sign an answer.
 
         Args:
           status: of HTTP.
-          method, signature: of the request that is answered; its Signature field.
+          signature: the Signature field of the request that is answered.
         """
-        asked = _Message(method, "https://server/", {"Signature": signature})
-        answer = _Answer(status, {"Content-Digest": content_digest(sha256(body))}, asked)
-        self._signer.sign(
-            answer,
-            key_id="server",
-            tag=ANSWER,
-            label=TAG,
-            covered_component_ids=ANSWERED,
-            use_existing_digest=True,
-        )
-        return dict(answer.headers)
+        digest = content_digest(sha256(body))
+        covered = {'"@status"': str(status), '"content-digest"': digest, '"signature";req': signature}
+        about = f';keyid="server";alg="ed25519";tag="{ANSWER}"'
+        return {"Content-Digest": digest, **self._signed(covered, time.time(), about)}
 
 
 def _claim(id: str, public: str) -> bytes:
