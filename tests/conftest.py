@@ -16,7 +16,7 @@ collect_ignore = [
 ]
 """Helper modules that tests import by name: collected, they would be imported twice."""
 
-MAY_BE_MISSING = ("needs the extra huggingface",)
+MAY_BE_MISSING = ("needs the extra huggingface", "may mount no file system")
 """Reasons to skip a test that the continuous check accepts too."""
 
 

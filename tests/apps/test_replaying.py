@@ -1,6 +1,5 @@
 """`hanse replay` does a client's work of a recorded round again, to the same bytes."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,13 @@ from hanse.core.values import pack
 from hanse.core.work import Memory
 from hanse.data import iid
 from hanse.learners import softmax
-from hanse.simulation import Clients, Simulation
+from hanse.network.spool import chunked_sha256
+from hanse.simulation import Clients, Simulation, plain
 from hanse.store import Runs
 from hanse.transforms import quantize, random_mask
+
+WAY = plain()
+"""One by one, so that a message has the same bits."""
 
 Sent = dict[tuple[int, Any], list[str]]
 
@@ -45,7 +48,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
     def computing(self: Clients, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
         message, fork = compute(self, before, task, payload)
-        found.setdefault((now[0], task.party), []).append(hashlib.sha256(pack(message)).hexdigest())
+        found.setdefault((now[0], task.party), []).append(chunked_sha256([pack(message)]))
         return message, fork
 
     def performing(self: Simulation, command: Any) -> Any:
@@ -63,7 +66,13 @@ def run(store: Path, algorithm: Any, rounds: int = 4, until: int | None = None) 
         if record.round == until:
             raise KeyboardInterrupt
 
-    options: Any = {"partition": iid(4), "model": softmax(l2=0.01), "store": store, "watch": watch}
+    options: Any = {
+        "partition": iid(4),
+        "model": softmax(l2=0.01),
+        "store": store,
+        "watch": watch,
+        "way": WAY,
+    }
     if until is None:
         return str(hanse.run(algorithm=algorithm, rounds=rounds, **options).run)
     with pytest.raises(hanse.Interrupted) as caught:
