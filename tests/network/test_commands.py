@@ -11,10 +11,16 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.apps.cli import app
+from hanse.network import client as house
 from hanse.network.audit import AuditLog
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
 NEWCOMER = DOCS.read_text(encoding="utf-8").partition("## One machine")[2].partition("\n## ")[0]
+
+
+@pytest.fixture(autouse=True)
+def checks_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(house, "CHECK_S", 0.1)
 
 
 def blocks(language: str) -> list[str]:

@@ -192,10 +192,14 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
 def _check(house: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None) -> None:
     from hanse.network.client import check
     from hanse.network.members import Token
+    from hanse.network.wire import CHUNK_BYTES, WAIT_S
 
     if url is None or token is None:
         raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --data ... --check")
     bridge.register()
+    typer.echo(
+        f"sending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
+    )
     plans = check(house, url, Token.parse(token))
     typer.echo("network, certificate, versions, invitation: fine")
     for plan in plans:

@@ -154,15 +154,22 @@ def join(house: House, url: str, token: Token, name: str = "") -> Joined:
     return joined
 
 
+CHECK_S = WAIT_S
+"""How long a request is held open that tries whether all on the way there let polls wait."""
+
+
 def check(house: House, url: str, token: Token) -> list[Plan]:
     """Tries everything short of joining: network, certificate, versions, invitation; the plans.
+
+    The request is as large as an upload gets, and waits as long as a poll does, so that a proxy that would
+    cut them is found now.
 
     Raises: Refused, Unreachable, InvalidInput.
     """
     link = _stranger(url, token, house)
     try:
         bearer = {"Authorization": f"Bearer {token.secret.hex()}"}
-        return [unpack(bytes.fromhex(said), Plan) for said in link.plain("POST", "/v1/check", headers=bearer)]
+        return [unpack(bytes.fromhex(said), Plan) for said in link.probe("/v1/check", CHECK_S, bearer)]
     finally:
         link.close()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
-from fastapi import Depends, FastAPI, Request, Response, Security
+from fastapi import Depends, FastAPI, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -569,6 +569,15 @@ async def _body(request: Request, speaker: Speaker, kind: type[M]) -> M:
         raise Refused(422, "wrong", f"{where or 'the body'}: {first['msg']}", who=speaker.key_id) from None
 
 
+async def _discard(request: Request, speaker: Speaker) -> None:
+    """Reads a body to its end, and forgets it."""
+    state = hashlib.sha256()
+    async for chunk in _chunks(request, _length(request, CHUNK_BYTES)):
+        state.update(chunk)
+    if state.digest() != speaker.body_sha256:
+        raise Refused(422, "corrupted", "the body is not what its Content-Digest says", who=speaker.key_id)
+
+
 def _speaker(request: Request, verifier: Verifier) -> Speaker:
     scope = request.scope
     path = scope.get("raw_path") or scope["path"].encode()
@@ -780,10 +789,15 @@ def application(server: Server) -> FastAPI:
         return About(wire=[WIRE], hanse=__version__, time=time.time())
 
     @app.post("/v1/check", dependencies=[_SIGNED, _INVITED])
-    async def check(request: Request) -> list[str]:
-        """The packed plans, in hexadecimal, for whoever holds an invitation and has not joined yet."""
-        _speaker(request, server.joining)
+    async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 0.0) -> list[str]:
+        """The packed plans, in hexadecimal, for whoever holds an invitation and has not joined yet.
+
+        A body may be as large as that of an upload, and is thrown away.
+        """
+        speaker = _speaker(request, server.joining)
         server.members.invitation(_invitation(request))
+        await _discard(request, speaker)
+        await asyncio.sleep(wait_s)
         return [led.plans.path(led.plan[0]).read_bytes().hex() for led in server.led()]
 
     @app.post("/v1/join", openapi_extra=_documented(Join), dependencies=[_SIGNED, _INVITED])

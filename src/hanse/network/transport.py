@@ -17,7 +17,7 @@ from hanse.network import certificates
 from hanse.network.errors import Refused, Unreachable
 from hanse.network.signing import AnswerVerifier, Identity, sha256
 from hanse.network.spool import Outgoing
-from hanse.network.wire import CHUNK_BYTES, Problem, Received
+from hanse.network.wire import CHUNK_BYTES, WAIT_S, Problem, Received
 
 __all__ = ["Link", "patiently", "split"]
 
@@ -108,7 +108,7 @@ class Link:
             if response.status_code < 400 and forged is None:
                 return response
             refused = _refused(response)
-            if forged is not None and refused.code != "unavailable":  # which a proxy says by itself
+            if forged is not None and refused.code not in ("unavailable", "proxy"):  # which a proxy says
                 raise Refused(response.status_code, "answer", forged)
             if not (again and refused.code == "skewed"):
                 raise refused
@@ -173,6 +173,13 @@ class Link:
             return response.json()
         except ValueError as error:
             raise Refused(502, "answer", f"the answer to {path} is no JSON: {error}") from None
+
+    def probe(self, path: str, wait_s: float, headers: Mapping[str, str]) -> Any:
+        """An exchange as large as an upload and as long as a poll: the answer as plain data.
+
+        Raises: Refused: also if a proxy cuts it; Unreachable.
+        """
+        return self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, headers).json()
 
     # -- large things --------------------------------------------------------------------------
 
@@ -243,13 +250,21 @@ def _refused(response: httpx.Response) -> Refused:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         text = response.text[:200].strip()
-        if response.status_code in (502, 503, 504):
+        if response.status_code == 413:
+            most = f"it must let {CHUNK_BYTES >> 20} MiB pass (nginx: client_max_body_size 16m)"
+            return Refused(413, "proxy", f"a proxy before the server takes no body of this size; {most}")
+        if response.status_code == 504:
+            least = f"it must wait for more than {WAIT_S:g} s (nginx: proxy_read_timeout 60s)"
+            return Refused(504, "proxy", f"a proxy before the server cut the request; {least}")
+        if response.status_code in (502, 503):
             return Refused(response.status_code, "unavailable", "the server is away behind its proxy")
         return Refused(response.status_code, "answer", f"answered with {response.status_code}: {text}")
     return Refused(response.status_code, problem.code, problem.why)
 
 
-PASSING = frozenset({"unavailable", "busy", "disk-full", "slow", "skewed", "replayed", "corrupted", "answer"})
+PASSING = frozenset(
+    {"unavailable", "proxy", "busy", "disk-full", "slow", "skewed", "replayed", "corrupted", "answer"}
+)
 """Refusals that may pass."""
 
 
