@@ -4,38 +4,52 @@
 
 Each run is a server and five clients, every one a process of its own. Some of them, the server included,
 are killed with SIGKILL at random moments and started again. Every client loses, doubles and delays its
-requests. A run passes if it ends with the parameters of the undisturbed simulation, each round having
-counted all its contributions exactly once.
+requests; the doubled ones overtake each other. A run passes if
+
+- it ends with the parameters of the undisturbed simulation;
+- in the server's database, every round counted its whole cohort, no ticket was counted in two rounds or twice
+  in one, and none was dropped (a trigger keeps what is written to the journal, which a round's end deletes);
+- every ticket whose upload was acknowledged to a client, by its audit log, is among those counted, for that
+  client, and was never sent with other bytes;
+- a client that ended by itself has committed the memory that it has in the simulation.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "network"))
 
 import httpx
-from federation import CASES, NUM_CLIENTS, federation, job, learner, population, simulated
+from federation import CASES, KEYS, NUM_CLIENTS, begin, federation, job, learner, population, program
 
+from hanse.core.runtime import InMemory, drive
+from hanse.core.values import digest, unpack
 from hanse.network import transport
+from hanse.network.audit import AuditLog
 from hanse.network.certificates import fingerprint, make
 from hanse.network.client import Client, House, join
-from hanse.network.errors import Unreachable
+from hanse.network.errors import Refused, Unreachable
 from hanse.network.members import Members, Token
 from hanse.network.runtime import Patience
+from hanse.simulation import Clients, Simulation
 from hanse.store import Runs
 
-PATIENCE = Patience(silent_s=120.0)
+PATIENCE = Patience(silent_s=120.0, over_select=1.0)
 RUN_S = 90.0
 
 
@@ -53,10 +67,19 @@ def shake(seed: int, rate: float) -> None:
         if luck < 2 * rate:
             response.close()
             raise Unreachable("lost on the way back")
-        if luck < 3 * rate:
+        if luck < 3 * rate:  # the same request again; which of the two arrives first is open
             response.close()
-            return send(self, *given, **named)
+            twin = threading.Thread(target=overtake, args=(self, given, named))
+            twin.start()
+            try:
+                return send(self, *given, **named)
+            finally:
+                twin.join()
         return response
+
+    def overtake(link: Any, given: Any, named: Any) -> None:
+        with contextlib.suppress(Refused, Unreachable):
+            send(link, *given, **named).close()
 
     transport.Link._send = unreliable  # type: ignore[method-assign]
 
@@ -101,8 +124,89 @@ def take_part(folder: Path, port: int, number: int, token: Token, seed: int, rat
     print(Client(house, lambda plan: data, learner).run())
 
 
-def one(seed: int, case: str, rounds: int, num_kills: int, rate: float, folder: Path) -> dict[str, Any]:
-    """One run: what it ended with."""
+# -- what the stores say ---------------------------------------------------------------------------
+
+
+def keep_the_journal(path: Path) -> None:
+    """Makes the database keep what was written to the journal, in the transaction that writes it."""
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("CREATE TABLE kept (value TEXT)")
+        db.execute(
+            "CREATE TRIGGER keep AFTER INSERT ON journal BEGIN INSERT INTO kept VALUES (new.value); END"
+        )
+
+
+def collected(path: Path) -> list[dict[str, Any]]:
+    """All that was ever folded, in order."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        entries = [json.loads(value) for (value,) in db.execute("SELECT value FROM kept ORDER BY rowid")]
+    return [entry["event"] for entry in entries if entry["event"]["$"] == "Collected"]
+
+
+def lost_or_doubled(folder: Path) -> list[str]:
+    """What the server's database and the clients' audit logs disagree on."""
+    wrong = []
+    holders: dict[int, int] = {}
+    for event in collected(folder / "server" / "runs.db"):
+        wrong += [f"dropped: {drop}" for drop in event["dropped"]]
+        for ticket, party in zip(event["counted"], event["parties"], strict=True):
+            if ticket in holders:
+                wrong.append(f"ticket {ticket} was counted twice")
+            holders[ticket] = party
+    acknowledged: set[int] = set()
+    for number in range(NUM_CLIENTS):
+        bodies: dict[int, set[str]] = {}
+        for line in AuditLog(folder / f"client-{number}" / "audit.jsonl").lines():
+            if line["what"] == "sends":
+                bodies.setdefault(line["ticket"], set()).add(line["sha256"])
+            if line["what"] == "sent":
+                acknowledged.add(line["ticket"])
+                if holders.get(line["ticket"]) != number:
+                    wrong.append(f"ticket {line['ticket']} of client {number} was acknowledged, not counted")
+        wrong += [f"ticket {t} was sent with {len(b)} bodies" for t, b in bodies.items() if len(b) > 1]
+    if not acknowledged:
+        wrong.append("no client's log tells of an acknowledgement")
+    return wrong
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What a simulation ends with: digests of the parameters, and of each client's memory."""
+
+    params_sha256: str
+    memories: tuple[str, ...]
+
+
+def other_memory(folder: Path, run: str, due: Undisturbed, ended: Iterable[int]) -> list[str]:
+    """The clients that ended by themselves with another memory than in the simulation."""
+    wrong = []
+    for number in ended:
+        path = folder / f"client-{number}" / "runs" / run / "memory"
+        committed = unpack(path.read_bytes())[0] if path.exists() else {}
+        if digest(committed) != due.memories[number]:
+            wrong.append(f"client {number} remembers something else")
+    return wrong
+
+
+def undisturbed(case: str, rounds: int) -> Undisturbed:
+    """The same run where nothing goes wrong."""
+    store = InMemory()
+    runtime = Simulation(Clients(learner(), population(), KEYS, store.memory), NUM_CLIENTS, KEYS)
+    ended = drive(program(CASES[case], rounds, begin(CASES[case])), runtime, store)
+    memories = tuple(digest(dict(store.memory(number))) for number in range(NUM_CLIENTS))
+    return Undisturbed(digest(dict(ended.state.params)), memories)
+
+
+def one(
+    seed: int,
+    case: str,
+    rounds: int,
+    moments: list[tuple[float, int]],
+    rate: float,
+    folder: Path,
+    due: Undisturbed,
+) -> dict[str, Any]:
+    """One run, with these killed at these moments (-1: the server): what it ended with."""
     dice = random.Random(seed)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
@@ -114,6 +218,7 @@ def one(seed: int, case: str, rounds: int, num_kills: int, rate: float, folder: 
     ]
     members.close()
     run = Runs(home / "runs.db").begin({}, {})
+    keep_the_journal(home / "runs.db")
 
     def start(who: int) -> int:
         if who < 0:
@@ -125,19 +230,19 @@ def one(seed: int, case: str, rounds: int, num_kills: int, rate: float, folder: 
         )
 
     running = {who: start(who) for who in (-1, *range(NUM_CLIENTS))}
-    moments = sorted(dice.uniform(0.1, 3.0) for _ in range(num_kills))
     began = time.monotonic()
     killed = []
+    left: list[int] = []
     ended = False
     try:
         while time.monotonic() - began < RUN_S and not ended:
-            if moments and time.monotonic() - began > moments[0]:
-                moments.pop(0)
-                who = dice.choice([-1, *running])
-                os.kill(running[who], signal.SIGKILL)
-                os.waitpid(running[who], 0)
-                killed.append((round(time.monotonic() - began, 2), who))
-                running[who] = start(who)
+            if moments and time.monotonic() - began > moments[0][0]:
+                _, who = moments.pop(0)
+                if who in running:
+                    os.kill(running[who], signal.SIGKILL)
+                    os.waitpid(running[who], 0)
+                    killed.append((round(time.monotonic() - began, 2), who))
+                    running[who] = start(who)
             for who, process in list(running.items()):
                 gone, status = os.waitpid(process, os.WNOHANG)
                 if gone:
@@ -147,12 +252,15 @@ def one(seed: int, case: str, rounds: int, num_kills: int, rate: float, folder: 
                     del running[who]
                     if status:
                         running[who] = start(who)
+                    else:
+                        left.append(who)
             time.sleep(0.01)
     finally:
         for who, process in running.items():
             if not (ended and who < 0):
                 os.kill(process, signal.SIGKILL)
-                os.waitpid(process, 0)
+                if os.waitpid(process, 0)[1] == 0:  # it had ended before
+                    left.append(who)
     kept = Runs(home / "runs.db")
     info, records = kept.info(run), kept.records(run)
     return {
@@ -162,6 +270,8 @@ def one(seed: int, case: str, rounds: int, num_kills: int, rate: float, folder: 
         "params_sha256": (info.result or {}).get("params_sha256"),
         "counted": [record.usage.counted for record in records],
         "abandoned": [record.abandoned for record in records if record.abandoned],
+        "stores": lost_or_doubled(folder) + other_memory(folder, run, due, left),
+        "ended_by_themselves": len(left),
         "killed": killed,
         "seconds": round(time.monotonic() - began, 2),
     }
@@ -178,17 +288,22 @@ def main() -> int:
     ask.add_argument("--verbose", action="store_true")
     given = ask.parse_args()
     names = ["fed_avg", "scaffold"]
-    due = {name: simulated(CASES[name], given.rounds) for name in names}
+    due = {name: undisturbed(name, given.rounds) for name in names}
     cohort = {"fed_avg": NUM_CLIENTS, "scaffold": 3}
     wrong = 0
-    seconds = []
+    seconds, memories, killed = [], 0, Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        alone = one(0, names[0], given.rounds, [], 0.0, Path(folder), due[names[0]])["seconds"]
     for seed in range(given.seed, given.seed + given.runs):
-        case = names[seed % len(names)]
+        case, dice = names[seed % len(names)], random.Random(seed)
+        victims = [-1, *(dice.randrange(-1, NUM_CLIENTS) for _ in range(given.kills - 1))][: given.kills]
+        moments = sorted((dice.uniform(0.1, 1.2 * alone), who) for who in victims)
         with tempfile.TemporaryDirectory() as folder:
-            found = one(seed, case, given.rounds, given.kills, given.rate, Path(folder))
+            found = one(seed, case, given.rounds, moments, given.rate, Path(folder), due[case])
             fine = (
                 found["status"] == "completed"
-                and found["params_sha256"] == due[case]
+                and found["params_sha256"] == due[case].params_sha256
+                and not found["stores"]
                 and found["counted"] == [0] + [cohort[case]] * given.rounds
             )
             if not fine:
@@ -198,14 +313,17 @@ def main() -> int:
                     json.dumps(found), *(f"--- {n}\n{text}" for n, text in logs.items()), sep="\n", flush=True
                 )
             seconds.append(found["seconds"])
+            memories += found["ended_by_themselves"]
+            killed.update("server" if who < 0 else "client" for _, who in found["killed"])
             if given.verbose:
                 print(json.dumps(found), flush=True)
     print(
         json.dumps(
             {
-                "runs": given.runs,
+                "runs": len(seconds),
                 "wrong": wrong,
-                "kills_a_run": given.kills,
+                "killed": killed,
+                "memories_compared": memories,
                 "fault_rate": 3 * given.rate,
                 "median_seconds": sorted(seconds)[len(seconds) // 2],
             }

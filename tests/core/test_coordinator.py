@@ -291,6 +291,8 @@ def test_what_is_hidden_must_not_be_sent(desk):
     assert desk.receive(ticket, pack(Message(ticket, {"u": None}))).parts == {"u": None}
     with pytest.raises(MessageError, match=r"part 'u' is open; blindfold\(\) says otherwise"):
         desk.receive(ticket, pack(answer(ticket)))
+    with pytest.raises(MessageError, match="part 'u' is open"):
+        desk.receive(ticket, pack(Message(ticket, {"u": W["w"]})))
 
 
 def test_the_message_of_another_ticket_is_refused(desk):

@@ -51,6 +51,7 @@ def test_every_refusal_is_described_and_says_what_is_wrong(tmp_path: Path) -> No
             ("wrong", "POST", "/v1/clients/nobody/revoke", b""),
             ("wrong", "POST", "/v1/invitations", b'{"name": "two\\nlines"}'),
             ("wrong", "POST", "/v1/invitations", b'{"number": 1e400}'),
+            ("wrong", "POST", "/v1/certificate", b'{"certificate": "junk"}'),
             ("no-run", "POST", "/v1/runs/nowhere/stop", b""),
             ("role", "POST", "/v1/work", b"{}"),
         ):

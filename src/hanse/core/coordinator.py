@@ -586,7 +586,9 @@ def admitted(message: Message, task: Task, payload: Payload) -> Admitted:
 def _checked(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
     channel = payload.uplink[name]
     if channel.into.hides != (part is None):
-        raise MessageError(f"part {name!r} is {'open' if part else 'missing'}; {channel.into} says otherwise")
+        raise MessageError(
+            f"part {name!r} is {'missing' if part is None else 'open'}; {channel.into} says otherwise"
+        )
     if part is None:
         return None
     if not isinstance(part, Part) or not isinstance(part.values, Mapping):

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from hanse.core.errors import InvalidInput
 from hanse.network.errors import Refused, Unreachable
 
 __all__ = ["fetch", "fingerprint", "hosts_of", "make", "pinned", "trust"]
@@ -72,7 +73,11 @@ def _general(host: str) -> x509.GeneralName:
 
 def fingerprint(pem: str) -> str:
     """The SHA-256 of the certificate in a PEM, in hexadecimal."""
-    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(_first(pem))).hexdigest()
+    try:
+        der = ssl.PEM_cert_to_DER_cert(_first(pem))
+    except ValueError:
+        raise InvalidInput(f"{pem[:40]!r} ... is no certificate; a PEM file's text is due") from None
+    return hashlib.sha256(der).hexdigest()
 
 
 def _first(pem: str) -> str:
