@@ -22,6 +22,7 @@ from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import averaged_buffers, torch_module
 from hanse.learners.torch_networks import network_module
+from hanse.learners.torch_setup import keep_freed_memory
 from hanse.learners.within import descend_within
 
 __all__ = ["TorchLearner", "bind_network", "bind_own"]
@@ -459,6 +460,7 @@ def _parts(num_rows: int) -> Iterator[slice]:
 
 def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
     """A ready network, bound to such examples."""
+    keep_freed_memory()
     bound = network.bound(feature_shape, num_classes)
     with _drawing_from(Key.from_seed(0)):
         bench = Workbench(network_module(bound), sends_buffers=False)
@@ -469,6 +471,7 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
 
 def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
     """A module of one's own, bound to such examples."""
+    keep_freed_memory()
     sends_buffers = isinstance(model.buffers, averaged_buffers)
 
     def made(key: Key) -> Workbench:
