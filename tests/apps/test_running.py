@@ -59,7 +59,7 @@ def test_result_as_plain_data() -> None:
     plain = hanse.run(**SMALL, stop=hanse.Stop(target=0.8)).to_json()
     assert plain.keys() == {
         *("run", "status", "reason", "rounds", "rounds_to_target", "rounds_abandoned", "final", "best"),
-        *("bytes_up", "bytes_down", "flows", "seconds", "virtual_s", "params_sha256"),
+        *("bytes_up", "bytes_down", "flows", "seconds", "spent", "ways", "virtual_s", "params_sha256"),
         *("clients", "baselines", "data"),
     }
     assert plain["status"] == "completed"

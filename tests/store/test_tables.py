@@ -99,7 +99,7 @@ def test_the_columns_of_usage_are_its_fields() -> None:
     assert names - set(rounds.c.keys()) == {
         "clients"
     }  # which are summed over rounds, in a table of their own
-    assert len(rounds.c) == 6 + len(names) - 1
+    assert len(rounds.c) == 8 + len(names) - 1
 
 
 def test_foreign_keys_hold(runs: Runs) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["NAMES", "as_bytes", "as_number", "as_seconds", "metric_of", "table"]
+__all__ = ["NAMES", "as_bytes", "as_number", "as_seconds", "metric_of", "spent_on", "table"]
 
 NAMES = {"federated": "federated", "centralised": "centralised (pooled)", "on_site": "on-site (each alone)"}
 
@@ -72,6 +72,20 @@ def as_bytes(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
+
+
+def spent_on(result: Mapping[str, Any]) -> str:
+    """What a run's time went to, and how its clients were computed.
+
+    >>> spent_on({"spent": {"compute": 3.0, "fold": 1.0}, "ways": ["one process"]})
+    'compute 75%, fold 25% · one process'
+    """
+    spent = result["spent"]
+    whole = sum(spent.values()) or 1.0
+    shares = ((what, 100 * seconds / whole) for what, seconds in spent.items())
+    said = ", ".join(f"{what} {share:.0f}%" for what, share in shares if share >= 0.5)
+    ways = "; then ".join(result.get("ways") or ())
+    return f"{said} · {ways}" if ways else said
 
 
 def as_seconds(seconds: float) -> str:

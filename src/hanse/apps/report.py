@@ -9,7 +9,7 @@ from typing import Any
 from hanse import __version__
 from hanse.apps.charts import Drawing, comparing, html_script, png, spending, telling
 from hanse.apps.experiment import summary
-from hanse.apps.facts import NAMES, as_bytes, as_number, as_seconds, metric_of, table
+from hanse.apps.facts import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
 from hanse.apps.ledger import flows_of, ledger_table
 from hanse.apps.stories import Story
 from hanse.apps.toml import as_toml
@@ -179,6 +179,8 @@ def _notes(story: Story, result: Mapping[str, Any]) -> str:
         notes.append(
             f"Clients were measured on {clients['on']}" + (f" (or {others[0]})" if others else "") + "."
         )
+    if result.get("spent"):
+        notes.append(f"Time went to {spent_on(result)}.")
     return f'<p class="quiet">{_text(" ".join(notes))}</p>' if notes else ""
 
 

@@ -100,6 +100,22 @@ class Result:
         """Of the model: equal if all bits are."""
         return digest(self.params)
 
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds of the rounds by what they went to, most first; the rest is the "framework"'s."""
+        sums: dict[str, float] = {}
+        for record in self.records:
+            for what, seconds in record.spent.items():
+                sums[what] = sums.get(what, 0.0) + seconds
+        if sums:
+            sums["framework"] = max(0.0, self.seconds - math.fsum(sums.values()))
+        return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """How clients were computed, each way once, in order."""
+        return tuple({record.way: None for record in self.records if record.way})
+
     def to_json(self) -> dict[str, Any]:
         """As plain data, without the model and the single rounds."""
         return {
@@ -115,6 +131,8 @@ class Result:
             "bytes_down": self.bytes_down,
             "flows": as_json(self.flows),
             "seconds": round(self.seconds, 6),
+            "spent": {what: round(seconds, 6) for what, seconds in self.spent.items()},
+            "ways": list(self.ways),
             "virtual_s": self.virtual_s,
             "params_sha256": self.params_sha256,
             "clients": self.clients,
@@ -128,7 +146,8 @@ def record_as_json(record: Record) -> dict[str, Any]:
     names = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
     usage = {name: getattr(record.usage, name) for name in names}
     rest = {"seconds": record.seconds, "abandoned": record.abandoned, "flows": as_json(record.usage.flows)}
-    return {"round": record.round, **_finite(record.metrics), **usage, **rest}
+    performed = {"way": record.way, "spent": dict(record.spent)}
+    return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}
 
 
 def _measured(record: Record | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.apps.experiment import summary
+from hanse.apps.facts import spent_on
 from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
@@ -335,6 +336,8 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
         mean, worst = (_number(spread[word][name]) for word in ("mean", "worst_tenth"))
         yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
     yield "time", _per_round(_seconds, result["seconds"], rounds)
+    if result.get("spent"):
+        yield "spent on", spent_on(result)
     yield "sha256", result["params_sha256"]
 
 

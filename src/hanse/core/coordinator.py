@@ -562,6 +562,7 @@ class Block:
       refused: why messages can't be taken, by ticket.
       carried: by part, the bytes of its tensors in each counted message.
       together: whether several clients were computed at once.
+      spent: seconds by what they went to.
     """
 
     counted: tuple[int, ...]
@@ -570,6 +571,7 @@ class Block:
     refused: Mapping[int, str]
     carried: Mapping[str, tuple[int, ...]]
     together: bool = False
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 def admitted(message: Message, task: Task, payload: Payload) -> Admitted:

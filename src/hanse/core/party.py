@@ -28,6 +28,7 @@ __all__ = [
     "pending",
     "perform",
     "sent",
+    "worked",
 ]
 
 
@@ -124,6 +125,13 @@ def compute(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple["Message", Memory]:
     """`perform` before its message is packed."""
+    return sent(task, payload, *worked(task, payload, learner, data, memory, secret), memory, secret)
+
+
+def worked(
+    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
+) -> tuple[Contribution, Memory]:
+    """The work alone: what it emits, and the memory that it leaves."""
     chains = payload.chains
     keys = Keys(task.key, secret)
     spaces = {
@@ -134,8 +142,7 @@ def compute(
     held = received(payload.broadcasts, memory)
     shared = Shared({**payload.frozen, **{name: h.tensors for name, h in held.items()}}, spaces)
     parts, own = payload.work.run(learner, shared, data, memory, keys.fold("work"))
-    own = {**own, **{HELD + name: version for name, version in held.items()}}
-    return sent(task, payload, parts, memory, own, keys)
+    return parts, {**own, **{HELD + name: version for name, version in held.items()}}
 
 
 def check_parts(payload: Payload, parts: Collection[str]) -> None:
@@ -148,10 +155,10 @@ def check_parts(payload: Payload, parts: Collection[str]) -> None:
 
 
 def sent(
-    task: Task, payload: Payload, parts: Contribution, memory: Memory, own: Memory, keys: Keys
+    task: Task, payload: Payload, parts: Contribution, own: Memory, memory: Memory, secret: Key
 ) -> tuple["Message", Memory]:
     """What is sent of a contribution: each part through its chain. `own` is the memory that the work left."""
-    chains = payload.chains
+    chains, keys = payload.chains, Keys(task.key, secret)
     check_parts(payload, parts)
     kept = {**{n: v for n, v in memory.items() if n.startswith((STAGES, HELD))}, **own}
     encoded: dict[str, Part | None] = {}

@@ -342,10 +342,16 @@ class Usage:
 
 @value
 class Committed(Event):
-    """What the round cost, and the clients' memory that it changed where the runtime holds that."""
+    """What the round cost, and the clients' memory that it changed where the runtime holds that.
+
+    `way` and `spent` say how the clients were computed and where time went, if the runtime measures it: see
+    `Record`.
+    """
 
     usage: Usage = Usage()
     memories: Mapping[PartyId, Memory] = field(default_factory=dict)
+    way: str = field(default="", compare=False)
+    spent: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 def _ask(command: Command[Any], kind: type[E]) -> Program[E]:

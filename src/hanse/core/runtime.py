@@ -9,6 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from hanse.core.errors import ReplayError
@@ -61,13 +62,23 @@ class AsyncRuntime(_Resumable):
 
 @value
 class Record:
-    """What is remembered of one round. `metrics` are the program's; `seconds` is wall-clock time."""
+    """What is remembered of one round.
+
+    Args:
+      metrics: the program's.
+      seconds: of wall-clock time.
+      way: how clients were computed, such as "2 workers".
+      spent: seconds of those by what they went to; of work that was done in parallel, its share. What is
+        missing in the sum is the framework's.
+    """
 
     round: int
     metrics: Mapping[str, float]
     usage: Usage
     seconds: float
     abandoned: str | None = None
+    way: str = field(default="", compare=False)
+    spent: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @value
@@ -170,7 +181,7 @@ class _Led(Generic[T]):
         elif checkpoint is not None:
             runtime.restore(checkpoint.runtime)
         self._result: list[T] = []
-        self._began = time.perf_counter()
+        self._began, self._stored_s = time.perf_counter(), 0.0
         self._advance(None)
 
     @property
@@ -202,16 +213,24 @@ class _Led(Generic[T]):
             assert isinstance(event, Committed)
             self._save(self.command, event)
         elif self._store is not None:
+            began = time.perf_counter()
             self._store.append(Entry(digest(self.command), event, self._snapshot()))
+            self._stored_s += time.perf_counter() - began
         self._advance(event)
 
     def _save(self, command: Commit, event: Committed) -> None:
         now = time.perf_counter()
-        record = Record(command.round, command.metrics, event.usage, now - self._began, command.abandoned)
-        self._began = now
+        seconds, spent = now - self._began, dict(event.spent)
+        if self._store is not None:
+            spent["store"] = self._stored_s
+        record = Record(
+            command.round, command.metrics, event.usage, seconds, command.abandoned, event.way, spent
+        )
+        self._began, self._stored_s = now, 0.0
         if self._store is not None:
             checkpoint = Checkpoint(command.round, command.state, self._snapshot())
             self._store.save(checkpoint, record, event.memories)
+            self._stored_s = time.perf_counter() - now  # in the next round's seconds, too
         if self._watch is not None:
             self._watch(record)
 

@@ -5,6 +5,7 @@ opened as the server does it, lifted and merged along the same tree, so that it 
 which blocks there are, or where each of them is computed.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -20,7 +21,7 @@ from hanse.core.tensors import all_finite, num_bytes
 from hanse.core.values import measured, packed_size, padded, plain
 from hanse.core.work import Part, Parts
 
-__all__ = ["Folding", "Place", "Together", "aligned"]
+__all__ = ["Folding", "Laps", "Place", "Together", "aligned"]
 
 Place: TypeAlias = tuple[int, Task]
 """A position in the fold, and who stands there."""
@@ -30,6 +31,20 @@ def aligned(places: Sequence[Place], height: int) -> Iterator[list[Place]]:
     """Places in order of position, parted into blocks of 2^height positions."""
     for _, block in groupby(places, lambda place: place[0] >> height):
         yield list(block)
+
+
+class Laps:
+    """A clock that is told, at each border, what the time since the last one went to."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def to(self, what: str) -> None:
+        """Books the seconds since the last border."""
+        now = time.perf_counter()
+        self.spent[what] = self.spent.get(what, 0.0) + now - self._since
+        self._since = now
 
 
 class Folding:

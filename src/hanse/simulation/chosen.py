@@ -29,6 +29,8 @@ TRIALS = 3
 AGAIN = 25
 """Slower workers are tried again once in so many folds: the machine may have been busy otherwise."""
 
+HERE = "one process"
+
 PATIENCE_S = 0.1
 """A block that is computed in this process takes about so long at most."""
 
@@ -79,13 +81,13 @@ class Chosen:
         try:
             for block in workers.fold(places, payload):
                 num_done += len(block.sizes)
+                self._note(block, workers.taken())
                 yield block
         except WorkersFailed as error:
             self._give_up(error)
             yield from self._here(work, places[num_done:], payload)
             return
         self._seconds[work, True].append((time.perf_counter() - began_s) / len(places))
-        self._taken[f"{self._way.most} workers"] = None
 
     def _here(self, work: str, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
         spent_s = 0.0
@@ -96,12 +98,13 @@ class Chosen:
             took_s = time.perf_counter() - began_s
             spent_s, left = spent_s + took_s, left - len(some)
             least_s = min(least_s, took_s / len(some))
+            if len(places) > 1:
+                self._note(block, HERE)
             if self._measures and len(places) > 1:
                 self._start_if_worth(least_s * (left + self._num_rounds * len(places)))
             yield block
         if len(places) > 1:
             self._seconds[work, False].append(spent_s / len(places))
-            self._taken["this process"] = None
 
     def _sized(self, work: str, places: Sequence[Place]) -> Iterator[list[Place]]:
         """Blocks that take a moment each, so that it is soon known how long all of them will take."""
@@ -153,9 +156,14 @@ class Chosen:
         self._workers.close()
         self._workers = None
 
+    def _note(self, block: Block, where: str) -> None:
+        if len(block.sizes) == 1 and where == HERE:
+            return  # to measure how long one takes
+        self._taken[f"{where}, together" if block.together else where] = None
+
     def taken(self) -> str:
-        """How clients were computed since this was asked last."""
-        said, self._taken = " and ".join(self._taken), {}
+        """How clients were computed since this was asked last: "one process", "2 workers, together", ..."""
+        said, self._taken = "; then ".join(self._taken), {}
         return said
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:

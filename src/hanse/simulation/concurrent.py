@@ -142,6 +142,9 @@ class _Answered:
     def fold(self, places: Sequence[Place], payload: Payload) -> None:
         """Clients of their own send messages."""
 
+    def taken(self) -> str:
+        return ""
+
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         raise AssertionError("settled by the clients' own tasks")
 

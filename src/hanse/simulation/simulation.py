@@ -1,6 +1,7 @@
 """One machine plays all parties, on a simulated clock."""
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -10,7 +11,7 @@ from hanse.core.coordinator import Block, Coordinator, Desk
 from hanse.core.errors import HanseError, MessageError, NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Examples, Learner, Population
-from hanse.core.party import Fork, Forks, Message, Payload, Task, check_parts, compute, sent
+from hanse.core.party import Fork, Forks, Message, Payload, Task, check_parts, sent, worked
 from hanse.core.program import (
     Collect,
     Collected,
@@ -26,7 +27,7 @@ from hanse.core.program import (
 from hanse.core.runtime import Runtime
 from hanse.core.values import pack, value
 from hanse.core.work import Memory, Part, PartyId, Shared
-from hanse.simulation.blocks import Folding, Place, Together, aligned
+from hanse.simulation.blocks import Folding, Laps, Place, Together, aligned
 from hanse.simulation.devices import Devices, ideal
 
 __all__ = ["Clients", "Simulation"]
@@ -61,6 +62,9 @@ class ClientSide(Protocol):
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block] | None:
         """Performs tickets of one dispatch, and folds what they lead to; None: they send messages."""
+
+    def taken(self) -> str:
+        """How clients were computed since this was asked last."""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Ends a round: the memories that changed."""
@@ -121,6 +125,7 @@ class Clients:
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
         self._joint: Together | None = None
+        self._laps = Laps()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
         """Each ticket is computed when it is asked for."""
@@ -137,10 +142,15 @@ class Clients:
         return pack(message), fork
 
     def _computed(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
-        party = task.party
+        laps, party = self._laps, task.party
         secret = self._secret.fold(party, task.ticket)
         try:
-            message, memory = compute(task, payload, self._learner, self._data(party), before, secret)
+            data = self._data(party)
+            laps.to("data")
+            parts, own = worked(task, payload, self._learner, data, before, secret)
+            laps.to("compute")
+            message, memory = sent(task, payload, parts, own, before, secret)
+            laps.to("encode")
         except Exception as error:
             note(error, task, payload)
             raise
@@ -170,12 +180,14 @@ class Clients:
             found = self._folded_together(before, places, payload)
             if found is not None:
                 return found
-        folding, forks = Folding(payload), list[Fork]()
+        folding, forks, laps = Folding(payload), list[Fork](), Laps()
+        self._laps = laps
         for memory, (position, task) in zip(before, places, strict=True):
             message, fork = self._computed(memory, task, payload)
             folding.add(position, task, message)
+            laps.to("fold")
             forks.append(fork)
-        return folding.block(), forks
+        return replace(folding.block(), spent=laps.spent), forks
 
     def _folded_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
@@ -187,29 +199,35 @@ class Clients:
             return None
         if self._joint is None or self._joint.payload is not payload:
             self._joint = Together(payload)
+        laps = Laps()
         try:
             data = [self._data(task.party) for _, task in places]
+            laps.to("data")
             keys = [task.key.fold("work") for _, task in places]
             parts = payload.work.many(self._learner, Shared(payload.frozen), data, keys)
         except Exception:
             return None  # one by one, it will be said whose error it is
         if parts is None:
             return None
+        laps.to("compute")
         check_parts(payload, parts)
         if self._joint.possible:
             block = self._joint.block(places, parts)
-            return None if block is None else (block, ())
+            laps.to("fold")
+            return None if block is None else (replace(block, spent=laps.spent), ())
         folding, forks = Folding(payload), list[Fork]()
         for i, (position, task) in enumerate(places):
             own = {
                 name: Part({n: v[i] for n, v in several.values.items()}, float(several.weights[i]))
                 for name, several in parts.items()
             }
-            ticket_keys = Keys(task.key, self._secret.fold(task.party, task.ticket))
-            message, memory = sent(task, payload, own, before[i], before[i], ticket_keys)
+            secret = self._secret.fold(task.party, task.ticket)
+            message, memory = sent(task, payload, own, before[i], before[i], secret)
+            laps.to("encode")
             folding.add(position, task, message)
+            laps.to("fold")
             forks.append(Fork.between(task.after, before[i], memory))
-        return replace(folding.block(), together=True), forks
+        return replace(folding.block(), together=True, spent=laps.spent), forks
 
     def _data(self, party: PartyId) -> Examples:
         if isinstance(party, int):
@@ -236,6 +254,10 @@ class Clients:
             self._forks[party] = Forks(self._recall(party))
         return self._forks[party]
 
+    def taken(self) -> str:
+        """How clients were computed since this was asked last: see `Chosen`."""
+        return ""
+
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Commits and drops forks; the memories that changed."""
         changed: dict[PartyId, Memory] = {}
@@ -255,7 +277,9 @@ class Clients:
         """Keeps only so much memory here, of those heard last: the others' is recalled when it is needed."""
         for party in settled:
             forks = self._forks.pop(party, None)
-            if forks is not None:
+            if forks is None:
+                self._held.pop(party, None)
+            else:
                 self._forks[party] = forks  # now the last
                 self._held[party] = _num_bytes(forks.committed)
         excess = sum(self._held.values()) - KEPT_BYTES
@@ -308,6 +332,7 @@ class Simulation(Runtime):
         )
         self._clock_s = 0.0
         self._due_s: dict[int, float | None] = {}
+        self._spent: dict[str, float] = {}
 
     def snapshot(self) -> Snapshot:
         desk = self.desk.desk()
@@ -331,7 +356,9 @@ class Simulation(Runtime):
                 return self.desk.decode(command)
             case Commit():
                 usage, settled = self.desk.settle(command.abandoned is not None)
-                return Committed(usage, self._clients.settle(settled))
+                way, spent = self._clients.taken(), self._spent
+                self._spent = {}
+                return Committed(usage, self._clients.settle(settled), way, spent)
             case _:
                 raise HanseError(f"the simulation can't perform a {type(command).__name__}")
 
@@ -400,9 +427,17 @@ class Simulation(Runtime):
         if blocks is None:
             yield from self._arrivals(tickets, dropped)
             return
+        began, worked_s, spent = time.perf_counter(), 0.0, dict[str, float]()
         for block in blocks:
+            worked_s += time.perf_counter() - began
+            for what, seconds in block.spent.items():
+                spent[what] = spent.get(what, 0.0) + seconds
             dropped.update(block.refused)
             yield block
+            began = time.perf_counter()
+        share = min(1.0, worked_s / max(sum(spent.values()), 1e-9))  # workers spend seconds side by side
+        for what, seconds in spent.items():
+            self._spent[what] = self._spent.get(what, 0.0) + seconds * share
 
     def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
         """Computes tickets one by one; who sends what can't be taken is added to `dropped`."""

@@ -271,6 +271,10 @@ class Workers:
             self._clients.keep_all(some, forks)
             yield block
 
+    def taken(self) -> str:
+        """How clients were computed."""
+        return f"{len(self._crew)} workers"
+
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Commits and drops forks; the memories that changed."""
         return self._clients.settle(settled)

@@ -15,7 +15,7 @@ from hanse.store.tables import version
 
 __all__ = ["HEAD", "Database"]
 
-HEAD = "0002"
+HEAD = "0003"
 """The version of the tables that this code reads and writes: the last of `migrations`."""
 
 BUSY_TIMEOUT_S = 30.0

@@ -226,6 +226,8 @@ class Rows:
                 "abandoned": record.abandoned,
                 **{name: kind(getattr(record.usage, name)) for name, kind in _USAGE.items()},
                 "flows": to_json([_as_row(flow) for flow in record.usage.flows]),
+                "way": record.way,
+                "spent": to_json({what: round(seconds, 7) for what, seconds in record.spent.items()}),
             }
             for at, record in enumerate(records, start=self._num_records)
         ]
@@ -291,7 +293,10 @@ def _flow(way: Any, name: str, stages: list[str], messages: int, num_bytes: list
 def _record(row: Any) -> Record:
     flows = tuple(_flow(*flow) for flow in json.loads(row.flows))
     usage = Usage(**{name: getattr(row, name) for name in _USAGE}, flows=flows)
-    return Record(row.number, json.loads(row.metrics), usage, row.seconds, row.abandoned)
+    spent = json.loads(row.spent)
+    return Record(
+        row.number, json.loads(row.metrics), usage, row.seconds, row.abandoned, row.way or "", spent
+    )
 
 
 def _kept(row: Any) -> Kept:

@@ -67,6 +67,8 @@ rounds = Table(
     Column("seconds", Float, nullable=False),
     Column("abandoned", Text),
     Column("flows", Text, nullable=False, server_default="[]"),
+    Column("way", Text),
+    Column("spent", Text, nullable=False, server_default="{}"),
 )
 
 traffic = Table(
