@@ -179,7 +179,10 @@ class Session:
         def remember(record: Record) -> None:
             assert isinstance(led.command, Commit)
             self._progress = led.command.state
-            self._records.append(replace(record, usage=replace(record.usage, clients={})))
+            usage = replace(record.usage, clients={})
+            if self._records and usage.flows == self._records[-1].usage.flows:
+                usage = replace(usage, flows=self._records[-1].usage.flows)  # one for many rounds
+            self._records.append(replace(record, usage=usage))
             if watch is not None:
                 watch(self._records[-1])
 

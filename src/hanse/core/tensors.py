@@ -13,6 +13,7 @@ __all__ = [
     "all_finite",
     "dot",
     "frozen",
+    "held_bytes",
     "l2_norm",
     "num_bytes",
     "num_infinite",
@@ -72,6 +73,19 @@ def num_infinite(array: Array) -> int:
 def num_bytes(tensors: Tensors) -> int:
     """Bytes of the values alone, uncompressed."""
     return sum([v.nbytes for v in tensors.values()])
+
+
+def held_bytes(kept: object) -> int:
+    """Bytes of all arrays in nested mappings and tuples.
+
+    >>> held_bytes({"control": {"w": np.ones(2)}, "rounds": 3, "pair": (np.ones(1), None)})
+    24
+    """
+    if isinstance(kept, Mapping):
+        return sum(map(held_bytes, kept.values()))
+    if isinstance(kept, tuple):
+        return sum(map(held_bytes, kept))
+    return int(getattr(kept, "nbytes", 0))
 
 
 def frozen(tensors: Tensors) -> dict[str, Array]:

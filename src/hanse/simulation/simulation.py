@@ -25,6 +25,7 @@ from hanse.core.program import (
     Sample,
 )
 from hanse.core.runtime import Runtime
+from hanse.core.tensors import held_bytes
 from hanse.core.values import pack, value
 from hanse.core.work import Memory, Part, PartyId, Shared
 from hanse.simulation.blocks import Folding, Laps, Place, Together, aligned
@@ -88,15 +89,6 @@ KEPT_BYTES = 64 * 2**20
 def nothing(party: PartyId) -> Memory:
     """What is recalled where nothing is kept elsewhere."""
     return {}
-
-
-def _num_bytes(kept: object) -> int:
-    """Of the arrays in it."""
-    if isinstance(kept, Mapping):
-        return sum(map(_num_bytes, kept.values()))
-    if isinstance(kept, tuple):
-        return sum(map(_num_bytes, kept))
-    return int(getattr(kept, "nbytes", 0))
 
 
 class Clients:
@@ -281,7 +273,7 @@ class Clients:
                 self._held.pop(party, None)
             else:
                 self._forks[party] = forks  # now the last
-                self._held[party] = _num_bytes(forks.committed)
+                self._held[party] = held_bytes(forks.committed)
         excess = sum(self._held.values()) - KEPT_BYTES
         for party in list(self._forks):
             if excess <= 0:
