@@ -34,7 +34,7 @@ CHOICES: dict[str, Any] = {
     "module": own_module,
     "bfloat16": partial(model, engine=torch_engine(precision=bfloat16())),
 }
-LONG = 1000
+LONG = 10_000
 """Rounds that a run is told to take: where it pays, Hanse starts worker processes beside it."""
 WARM_S = 8.0
 
