@@ -145,6 +145,7 @@ def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
             "uplink",
             "into",
             "close",
+            "downlink",
             "server",
             "solver",
             "combine",

@@ -87,7 +87,7 @@ def conversing(steps, devices=ideal(), pause=shuffled, **options):
 
 
 def facts(told):
-    return [digest(replace(e, memories={}) if hasattr(e, "memories") else e) for e in told]
+    return [digest(replace(e, memories={}, way="", spent={}) if hasattr(e, "memories") else e) for e in told]
 
 
 def memories(told):

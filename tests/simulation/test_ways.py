@@ -121,10 +121,11 @@ def test_ctrl_c_ends_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
         if record.round == 2:
             signal.raise_signal(signal.SIGINT)
 
+    before = children()
     with pytest.raises(hanse.Interrupted) as cut:
         run(plain(2), store=tmp_path / "runs.db", watch=interrupt)
     assert cut.value.result.run is not None
-    assert not children()
+    assert children() <= before
     found = hanse.resume(cut.value.result.run, store=tmp_path / "runs.db", data=DATA)
     assert found.params_sha256 == run(plain()).params_sha256
 

@@ -87,7 +87,7 @@ class _Chunks:
 def chunked_sha256(pieces: Pieces) -> str:
     """The name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
 
-    >>> chunked_sha256([b"a", b"b"]) == sha256(sha256(b"ab").digest()).hexdigest()
+    >>> chunked_sha256([b"a", b"b"]) == hashlib.sha256(hashlib.sha256(b"ab").digest()).hexdigest()
     True
     """
     chunks = _Chunks()
