@@ -1,5 +1,6 @@
 """The ways to compute clients: the same bits and bytes, and processes that leave nothing behind."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from hanse.core.values import digest
 from hanse.data import from_clients, generated
 from hanse.learners import softmax
 from hanse.simulation import Chosen, Clients, Simulation, Way, WorkersFailed, auto, chosen, cohort, plain
+from hanse.simulation.worker import sweep
 
 DATA = from_clients(
     [
@@ -140,3 +142,20 @@ def test_wrong_numbers_of_workers(wrong: Any) -> None:
     for way in (auto, plain, cohort):
         with pytest.raises(InvalidInput, match="write a whole number of at least 1"):
             way(wrong)
+
+
+def test_what_a_killed_process_left_in_memory_is_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanse.simulation.worker.MEMORY", tmp_path)
+    left, held, young = (tmp_path / f"hanse-{name}" for name in ("left", "held", "young"))
+    for path in (left, held, young):
+        path.write_bytes(b"data")
+    for path in (left, held):
+        os.utime(path, (0, 0))
+    with held.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        sweep()
+    assert not left.exists()
+    assert held.exists()
+    assert young.exists()

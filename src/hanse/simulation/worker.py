@@ -8,7 +8,9 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -21,7 +23,10 @@ from hanse.core.party import Payload, Task
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place
 
-__all__ = ["Job", "Laid", "WorkersFailed", "receive", "send", "serve"]
+if sys.platform != "win32":  # where workers can't be started: they inherit a pipe
+    import fcntl
+
+__all__ = ["Job", "Laid", "WorkersFailed", "receive", "send", "serve", "sweep"]
 
 
 class WorkersFailed(HanseError):
@@ -88,14 +93,45 @@ class Laid(NamedTuple):
             block = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         return pickle.loads(self.head, buffers=[block[start : start + size] for start, size in self.places])
 
+    def remove(self) -> None:
+        """Gives the file up. Who has mapped it keeps it for as long as needed."""
+        self.path.unlink(missing_ok=True)
+        number = _LOCKED.pop(self.path, None)
+        if number is not None:
+            os.close(number)
+
+
+MEMORY = Path("/dev/shm")
+
+_LOCKED: dict[Path, int] = {}
+"""The files of this process, each locked for as long as it lives."""
+
+YOUNG_S = 60.0
+"""A file that is not locked yet may be so young."""
+
 
 def _new_file(size: int) -> Path:
     """An empty file, in memory if there is room for it."""
-    memory = Path("/dev/shm")
-    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 * size
-    number, name = tempfile.mkstemp(prefix="hanse-", dir=memory if roomy else None)
-    os.close(number)
+    roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * size
+    number, name = tempfile.mkstemp(prefix="hanse-", dir=MEMORY if roomy else None)
+    if sys.platform != "win32":
+        fcntl.flock(number, fcntl.LOCK_EX)
+    _LOCKED[Path(name)] = number
     return Path(name)
+
+
+def sweep() -> None:
+    """Removes the files of processes that were killed: nobody locks them any more."""
+    if sys.platform == "win32":
+        return
+    for folder in (MEMORY, Path(tempfile.gettempdir())):
+        for path in folder.glob("hanse-*"):
+            with suppress(OSError):  # another's, or gone
+                if time.time() - path.stat().st_mtime < YOUNG_S or not path.is_file():
+                    continue
+                with path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 class Job(NamedTuple):

@@ -20,7 +20,7 @@ from hanse.core.party import Fork, Payload, Task
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place, aligned
 from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled, nothing
-from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, send
+from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, send, sweep
 
 __all__ = ["ONE_THREAD", "Crew", "Make", "Recall", "Workers", "WorkersFailed"]
 
@@ -96,6 +96,7 @@ class Crew:
         self._data: Laid | None = None
         self._sent: list[tuple[Payload, Laid]] = []
         self._computing: Generator[tuple[list[Place], Any], None, None] | None = None
+        sweep()
         try:
             self._data = Laid.down(make)
             self._workers = [_Worker() for _ in range(num_workers)]
@@ -130,7 +131,7 @@ class Crew:
                     raise WorkersFailed(f"a worker could not build its clients: {answer}") from answer
                 worker.ready = True
         if self._data is not None:  # all have opened it
-            self._data.path.unlink()
+            self._data.remove()
             self._data = None
         return True
 
@@ -190,7 +191,7 @@ class Crew:
                 return laid
         for sent, laid in self._sent[: -NUM_PAYLOADS + 1]:
             if not any(sent is other for other in needed):
-                laid.path.unlink(missing_ok=True)
+                laid.remove()
                 self._sent.remove((sent, laid))
         named = (payload.shared, payload.uplink, payload.plans, payload.broadcasts)
         laid = Laid.down((payload.work, *map(dict, named)))
@@ -203,10 +204,10 @@ class Crew:
             worker.end()
         self._workers = []
         for _, laid in self._sent:
-            laid.path.unlink(missing_ok=True)
+            laid.remove()
         self._sent = []
         if self._data is not None:
-            self._data.path.unlink(missing_ok=True)
+            self._data.remove()
             self._data = None
 
 
