@@ -148,7 +148,7 @@ def test_what_a_killed_process_left_in_memory_is_swept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hanse.simulation.worker.MEMORY", tmp_path)
-    left, held, young = (tmp_path / f"hanse-{name}" for name in ("left", "held", "young"))
+    left, held, young = (tmp_path / f"hanse-shared-{name}" for name in ("left", "held", "young"))
     for path in (left, held, young):
         path.write_bytes(b"data")
     for path in (left, held):

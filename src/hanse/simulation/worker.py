@@ -102,6 +102,7 @@ class Laid(NamedTuple):
 
 
 MEMORY = Path("/dev/shm")
+PREFIX = "hanse-shared-"
 
 _LOCKED: dict[Path, int] = {}
 """The files of this process, each locked for as long as it lives."""
@@ -113,7 +114,7 @@ YOUNG_S = 60.0
 def _new_file(size: int) -> Path:
     """An empty file, in memory if there is room for it."""
     roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * size
-    number, name = tempfile.mkstemp(prefix="hanse-", dir=MEMORY if roomy else None)
+    number, name = tempfile.mkstemp(prefix=PREFIX, dir=MEMORY if roomy else None)
     if sys.platform != "win32":
         fcntl.flock(number, fcntl.LOCK_EX)
     _LOCKED[Path(name)] = number
@@ -125,7 +126,7 @@ def sweep() -> None:
     if sys.platform == "win32":
         return
     for folder in (MEMORY, Path(tempfile.gettempdir())):
-        for path in folder.glob("hanse-*"):
+        for path in folder.glob(f"{PREFIX}*"):
             with suppress(OSError):  # another's, or gone
                 if time.time() - path.stat().st_mtime < YOUNG_S or not path.is_file():
                     continue
