@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from hanse import __version__
+from hanse.simulation.ways import num_processors
 
 __all__ = ["Extra", "extras", "facts"]
 
@@ -70,13 +71,8 @@ def facts(store: str | Path) -> Iterator[tuple[str, str]]:
     """This machine, and where runs are kept."""
     yield "hanse", __version__
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    yield "processors", f"{_num_processors()} to use"
+    yield "processors", f"{num_processors()} to use"
     yield "runs", _kept(store)
-
-
-def _num_processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _kept(store: str | Path) -> str:

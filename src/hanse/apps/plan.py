@@ -23,7 +23,7 @@ from hanse.core.program import (
     Sampled,
     Usage,
 )
-from hanse.core.runtime import Runtime
+from hanse.core.runtime import Runtime, drive
 from hanse.core.work import PartyId
 from hanse.simulation import Clients, Simulation
 
@@ -338,10 +338,6 @@ def planned(ready: Prepared, link: Link | None = None) -> Planned:
 def _led(program: Program[Any], runtime: Runtime, state: Any) -> Any:
     """What a program returns; the state as it was, if its round can't close with a single client."""
     try:
-        command = next(program)
-        while True:
-            command = program.send(runtime.perform(command))
-    except StopIteration as stop:
-        return stop.value
+        return drive(program, runtime)
     except RoundAbandoned:
         return state

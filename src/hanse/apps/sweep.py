@@ -7,7 +7,6 @@ the runs of a smaller.
 
 import functools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from hanse.apps.settings import UnknownSetting, WrongSetting, build
 from hanse.apps.sweep_result import Member, SweepResult
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.data import Dataset, FederatedData
+from hanse.simulation.ways import num_processors
 
 if TYPE_CHECKING:
     from hanse.store import RunInfo
@@ -265,7 +265,7 @@ class Planned:
             Task(self.experiments[i], dict(self.members[i].over), self.store, self.members[i].run)
             for i in due
         ]
-        outcomes = dict(zip(due, performed(tasks, num_workers or _num_processors(), seen), strict=True))
+        outcomes = dict(zip(due, performed(tasks, num_workers or num_processors(), seen), strict=True))
         return self._result(outcomes)
 
     def _result(self, outcomes: Mapping[int, Outcome]) -> SweepResult:
@@ -354,9 +354,3 @@ class _Kept:
 
 def _said(settings: Plain) -> str:
     return json.dumps(settings, sort_keys=True)
-
-
-def _num_processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,12 +2,12 @@
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hanse.core.errors import InvalidInput
 from hanse.core.values import value
 
-__all__ = ["Way", "auto", "cohort", "plain"]
+__all__ = ["Way", "auto", "cohort", "num_processors", "plain"]
 
 
 class Way(ABC):
@@ -58,13 +58,9 @@ class auto(Way):
         return None
 
 
-@value
-class plain(Way):
-    """Client by client, in this process or in workers: what the other ways are held to.
-
-    Args:
-      num_workers: processes; 1: this one.
-    """
+@dataclass(frozen=True)
+class Numbered(Way):
+    """A way with a number of processes that is said beforehand."""
 
     num_workers: int = 1
 
@@ -77,6 +73,15 @@ class plain(Way):
 
     def alone(self) -> Way:
         return replace(self, num_workers=1)
+
+
+@value
+class plain(Numbered):
+    """Client by client, in this process or in workers: what the other ways are held to.
+
+    Args:
+      num_workers: processes; 1: this one.
+    """
 
     @property
     def together(self) -> bool:
@@ -84,24 +89,12 @@ class plain(Way):
 
 
 @value
-class cohort(Way):
+class cohort(Numbered):
     """Several clients at once, wherever a work and its learner can.
 
     Args:
       num_workers: processes; 1: this one.
     """
-
-    num_workers: int = 1
-
-    def __post_init__(self) -> None:
-        _check(self.num_workers)
-
-    @property
-    def most(self) -> int:
-        return self.num_workers
-
-    def alone(self) -> Way:
-        return replace(self, num_workers=1)
 
     @property
     def together(self) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import sqlite
 from hanse.core.errors import InvalidInput, StoreError
 from hanse.core.program import Flow, Usage
 from hanse.core.runtime import Checkpoint, Entry, Record
+from hanse.core.tensors import held_bytes
 from hanse.core.values import fields, pieces
 from hanse.core.work import Memory, PartyId
 from hanse.store.database import Database
@@ -77,6 +78,12 @@ class Unwritten:
     records: list[Record] = field(default_factory=list)
     memories: dict[PartyId, Memory] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
+    memory_bytes: int = 0
+
+    def remember(self, memories: Mapping[PartyId, Memory]) -> None:
+        """Takes up memories that changed; what they weigh counts each time."""
+        self.memories.update(memories)
+        self.memory_bytes += held_bytes(memories)
 
     def __bool__(self) -> bool:
         return self.checkpoint is not None or bool(self.entries)

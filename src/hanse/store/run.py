@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from hanse.core.errors import HanseError, InvalidInput, StoreError, nearest
 from hanse.core.runtime import Checkpoint, Entry, Record, Store
-from hanse.core.tensors import frozen, held_bytes
+from hanse.core.tensors import frozen
 from hanse.core.values import flatten, restore
 from hanse.core.work import Memory, PartyId
 from hanse.store.claim import Claim
@@ -48,7 +48,7 @@ class RunStore(Store):
         self.run: Final = run
         self._rows, self._flush_every_s = rows, flush_every_s
         self._release = weakref.finalize(self, claim.release)  # also if it is never closed
-        self._unwritten, self._unwritten_bytes = Unwritten(), 0
+        self._unwritten = Unwritten()
         self._due_s = time.monotonic() + flush_every_s
         self._process = os.getpid()
         self.closed, self._sound = False, True
@@ -91,8 +91,7 @@ class RunStore(Store):
         self._sound = False  # until all of it is taken up: an interrupt may come between any two lines
         self._unwritten.checkpoint = checkpoint
         self._unwritten.records.append(record)
-        self._unwritten.memories.update(memories)
-        self._unwritten_bytes += held_bytes(memories)
+        self._unwritten.remember(memories)
         self._unwritten.entries.clear()
         self._sound = True
         self._flush_when_due()
@@ -102,12 +101,9 @@ class RunStore(Store):
             try:
                 self.flush()
             except Exception:
-                self._unwritten, self._unwritten_bytes = (
-                    Unwritten(),
-                    0,
-                )  # a call that fails did nothing, so it may be made again
+                self._unwritten = Unwritten()  # a call that fails did nothing, so it may be made again
                 raise
-        elif time.monotonic() >= self._due_s or self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
+        elif time.monotonic() >= self._due_s or self._unwritten.memory_bytes > MAX_UNWRITTEN_BYTES:
             self.flush()
 
     def flush(self) -> None:
@@ -123,7 +119,7 @@ class RunStore(Store):
         began_s = time.monotonic()
         with self._whole():
             self._rows.write(self._unwritten)
-            self._unwritten, self._unwritten_bytes = Unwritten(), 0
+            self._unwritten = Unwritten()
         ended_s = time.monotonic()
         self._due_s = ended_s + max(self._flush_every_s, (ended_s - began_s) / MAX_SHARE)
 
