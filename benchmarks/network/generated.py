@@ -38,11 +38,11 @@ def serve(folder: Path) -> None:
 
     from hanse.algorithms import fed_avg
     from hanse.core.program import Close
-    from hanse.network import server as serving
+    from hanse.network import api
     from hanse.network.runtime import Patience
     from hanse.network.signing import Identity
 
-    serving.BODY_S = 0.3
+    api.BODY_S = 0.3
     with federation(folder, stay=True) as here:
         server = here.server
         server._hold_s = 0.01
@@ -68,7 +68,7 @@ def serve(folder: Path) -> None:
                             db.execute("UPDATE members SET state = 'active' WHERE id = ?", (member.id,))
 
         threading.Thread(target=take_up, daemon=True).start()
-        from hanse.network.server import application
+        from hanse.network.api import application
 
         (folder / "openapi.json").write_text(json.dumps(application(server).openapi()))
         print(json.dumps({"url": here.url, "run": run}), flush=True)

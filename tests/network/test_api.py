@@ -8,9 +8,9 @@ import pytest
 from federation import federation
 
 from hanse.core.errors import InvalidInput
+from hanse.network.api import application
 from hanse.network.certificates import pinned
 from hanse.network.members import Members
-from hanse.network.server import application
 from hanse.network.signing import Identity, sha256
 from hanse.network.wire import Problem
 

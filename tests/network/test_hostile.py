@@ -18,7 +18,7 @@ from test_kill import Process, free_port
 
 from hanse.core.party import Message
 from hanse.core.values import pack, unpack
-from hanse.network import server, serving, spool, transport
+from hanse.network import api, serving, spool, transport
 from hanse.network.client import Client
 from hanse.network.errors import Refused
 from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
@@ -212,7 +212,7 @@ def test_a_signature_fits_one_request_only() -> None:
 
 
 def test_nobody_answers_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (spool, server, transport):
+    for module in (spool, api, transport):
         monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
     data = os.urandom(2500)
 
@@ -306,7 +306,7 @@ def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "BODY_S", 0.3)
+    monkeypatch.setattr(api, "BODY_S", 0.3)
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 1))
         houses = [here.house(n) for n in range(NUM_CLIENTS)]

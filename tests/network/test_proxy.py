@@ -12,7 +12,7 @@ import pytest
 from federation import CASES, NUM_CLIENTS, Federation, federation, job, simulated
 from test_kill import free_port
 
-from hanse.network import client, server, spool, transport
+from hanse.network import api, client, spool, transport
 from hanse.network.certificates import fingerprint, make
 from hanse.network.client import House, check
 from hanse.network.errors import Refused
@@ -88,7 +88,7 @@ def test_the_bits_are_the_same_through_nginx(tmp_path: Path) -> None:
 def test_waiting_chunks_and_cached_downloads_pass_through_nginx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room in (spool, transport, server):
+    for room in (spool, transport, api):
         monkeypatch.setattr(room, "CHUNK_BYTES", 1000)
     with federation(tmp_path / "f") as here, behind(here, tmp_path / "nginx"):
         links = [here.house(number).link() for number in range(NUM_CLIENTS)]

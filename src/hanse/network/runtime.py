@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core.coordinator import Coordinator, Desk, limit_bytes
+from hanse.core.admission import limit_bytes
+from hanse.core.coordinator import Coordinator, Desk
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.core.keys import Key
 from hanse.core.party import Fork, Message, Payload

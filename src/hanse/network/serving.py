@@ -15,9 +15,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.network import certificates
+from hanse.network.api import application
 from hanse.network.client import House
 from hanse.network.members import Token
-from hanse.network.server import Job, Server, application
+from hanse.network.server import Job, Server
 
 __all__ = ["join_line", "lead", "listen", "serving"]
 

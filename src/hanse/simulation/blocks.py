@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core.coordinator import Block, admitted, limit_bytes
+from hanse.core.admission import admitted, limit_bytes
+from hanse.core.coordinator import Block
 from hanse.core.errors import MessageError
 from hanse.core.party import Message, Payload, Task
 from hanse.core.reducers import TreeFold

@@ -1,0 +1,85 @@
+"""What is let in: messages that suit the ticket they answer, and how large they may be."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.core.chain import Chain
+from hanse.core.errors import MessageError
+from hanse.core.keys import Key
+from hanse.core.party import Message, Payload, Task
+from hanse.core.work import Part
+
+__all__ = ["Admitted", "admitted", "limit_bytes", "opened"]
+
+MESSAGE_OVERHEAD_BYTES = 64 * 1024
+"""What a message may weigh beyond its values: names, shapes and the ticket."""
+
+TENSOR_OVERHEAD_BYTES = 1024
+"""What each of its tensors may weigh beyond its values, and beyond ten times its name."""
+
+
+@dataclass(frozen=True)
+class Admitted(Message):
+    """A message that was checked, with its parts as the reducers take them."""
+
+
+def admitted(message: Message, task: Task, payload: Payload) -> Admitted:
+    """Checks a message against what its ticket asked for. Raises: MessageError: saying what is wrong."""
+    if type(message.ticket) is not int or message.ticket != task.ticket:
+        raise MessageError(f"a message for ticket {message.ticket} under ticket {task.ticket}")
+    parts: Any = message.parts  # nothing has checked the types of its fields
+    if not isinstance(parts, Mapping) or parts.keys() != payload.chains.keys():
+        raise MessageError(f"the parts {parts!s:.200}; {sorted(payload.chains)} are due")
+    checked = {name: _checked(name, part, payload, task.key) for name, part in parts.items()}
+    return Admitted(message.ticket, checked)
+
+
+def _checked(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
+    channel = payload.uplink[name]
+    if channel.into.hides != (part is None):
+        raise MessageError(
+            f"part {name!r} is {'missing' if part is None else 'open'}; {channel.into} says otherwise"
+        )
+    if part is None:
+        return None
+    if not isinstance(part, Part) or not isinstance(part.values, Mapping):
+        raise MessageError(f"part {name!r} is a {type(part).__name__}")
+    weight: Any = part.weight
+    if type(weight) not in (float, int) or not 0 <= weight <= channel.max_weight:
+        raise MessageError(f"part {name!r} has weight {weight}; 0 to {channel.max_weight:g} is allowed")
+    chain = payload.chains[name]
+    try:
+        chain.out.check(part.values)
+        if chain.opens is None:
+            return part
+        seen = chain.open(payload.plans[name], part, key.fold(name))
+        chain.folded.check(seen.values)  # what can't be opened must not reach the fold
+    except MessageError as error:
+        raise MessageError(f"part {name!r}: {error}") from None
+    return seen
+
+
+def opened(message: Message, task: Task, payload: Payload) -> Admitted:
+    """A message that was checked before, as the reducers take it."""
+    parts = {
+        name: part and payload.chains[name].open(payload.plans[name], part, task.key.fold(name))
+        for name, part in message.parts.items()
+    }
+    return Admitted(message.ticket, parts)
+
+
+def overhead_bytes(chains: Mapping[str, Chain]) -> int:
+    """The most that a message through these chains may weigh beyond its values."""
+    names = [len(name.encode()) for chain in chains.values() for name in chain.out.tensors]
+    return MESSAGE_OVERHEAD_BYTES + 10 * sum(names) + TENSOR_OVERHEAD_BYTES * len(names)
+
+
+def limit_bytes(chains: Mapping[str, Chain]) -> int | None:
+    """The most that a message through these chains may weigh; None where its dimensions are its own."""
+    limit = overhead_bytes(chains)
+    for chain in chains.values():
+        if chain.out.limit_bytes is None:
+            return None
+        limit += chain.out.limit_bytes
+    return limit
