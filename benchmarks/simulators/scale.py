@@ -69,7 +69,10 @@ def _status(process: str, name: str) -> float:
 
 
 def _private_mb(process: str) -> float:
-    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):  # it has ended
+        return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
 
