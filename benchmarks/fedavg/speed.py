@@ -27,8 +27,12 @@ from torch import nn
 from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "simulators"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "simulators" / "tools"))
 
 from machine import save
+from torch_models import Convolutional, Perceptron, Recurrent
+from workloads import VOCABULARY
 
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
@@ -37,38 +41,6 @@ from hanse.learners import Network, batches, char_lstm, cnn, jax_engine, mlp, to
 
 KEY = Key.from_seed(0)
 TURNS = 15
-VOCABULARY = 90
-
-
-class Perceptron(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden1, self.hidden2, self.output = nn.Linear(784, 200), nn.Linear(200, 200), nn.Linear(200, 10)
-
-    def forward(self, x: Any) -> Any:
-        return self.output(torch.relu(self.hidden2(torch.relu(self.hidden1(x)))))
-
-
-class Convolutional(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(1, 32, 5, padding=2), nn.Conv2d(32, 64, 5, padding=2)
-        self.hidden, self.output = nn.Linear(3136, 512), nn.Linear(512, 10)
-
-    def forward(self, x: Any) -> Any:
-        x = functional.max_pool2d(torch.relu(self.conv1(x.view(-1, 1, 28, 28))), 2)
-        x = functional.max_pool2d(torch.relu(self.conv2(x)), 2)
-        return self.output(torch.relu(self.hidden(x.flatten(1))))
-
-
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.lstm = nn.Embedding(VOCABULARY, 8), nn.LSTM(8, 256, 2, batch_first=True)
-        self.output = nn.Linear(256, VOCABULARY)
-
-    def forward(self, x: Any) -> Any:
-        return self.output(self.lstm(self.embedding(x))[0])
 
 
 def images() -> Examples:
