@@ -6,7 +6,7 @@
 
 `decoder` mutates valid messages of every shape (`mutations.py`): out comes a MessageError, or a message
 that suits its ticket and can be folded. `guided` lets libFuzzer choose the mutations by what code they reach.
-`api` is in `generated.py`.
+`api` is in `generated.py`. With `--keep`, the result is written into fuzz.json.
 """
 
 import argparse
@@ -188,12 +188,24 @@ def guided(count: int, seed: int) -> dict[str, Any]:
     return {}
 
 
+def keep(what: str, found: dict[str, Any]) -> None:
+    """Writes a result beside those of the others."""
+    sys.path.append(str(Path(__file__).parents[1] / "core"))
+    from machine import machine
+
+    path = Path(__file__).with_suffix(".json")
+    every = json.loads(path.read_text()) if path.exists() else {}
+    every[what] = {"machine": machine(), **found}
+    path.write_text(json.dumps(every, indent=2, sort_keys=True) + "\n")
+
+
 def main() -> int:
     """Runs one of them."""
     ask = argparse.ArgumentParser()
     ask.add_argument("what", choices=["api", "decoder", "guided"])
     ask.add_argument("--count", type=int, default=10_000)
     ask.add_argument("--seed", type=int, default=0)
+    ask.add_argument("--keep", action="store_true")
     given = ask.parse_args()
     if given.what == "api":
         from generated import fuzz_api
@@ -202,6 +214,8 @@ def main() -> int:
     else:
         found = (fuzz_decoder if given.what == "decoder" else guided)(given.count, given.seed)
     print(json.dumps(found))
+    if given.keep:
+        keep(given.what, found)
     return int(bool(found.get("wrong")))
 
 
