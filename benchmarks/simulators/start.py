@@ -2,11 +2,12 @@
 
     python benchmarks/simulators/start.py
 
-Takes turns, three times each. `hanse run FILE.toml` of one round is timed to its end: it reads an .npz file,
-keeps the run in a store, and prints. Writes start.json. Needs the environments and the data that
-`run.py --workload W1` makes.
+Takes turns, five times each. `hanse run FILE.toml` of one round is timed to its end: it reads an .npz file,
+keeps the run in a store, and prints. Python keeps what it compiles of the sources, as of what is installed.
+Writes start.json. Needs the environments and the data that `run.py --workload W1` makes.
 """
 
+import os
 import statistics
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from run import TOOLS, _started
 from workloads import WORKLOADS
 
 W1 = WORKLOADS["W1"]
-TIMES = 3
+TIMES = 5
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 SETTINGS = """
 rounds = 1
 evaluate_every = 0
@@ -40,7 +42,7 @@ def command_s(file: Path) -> float:
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         command = [str(OURS.python.with_name("hanse")), "run", str(file)]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, env=ENVIRONMENT)
         return time.perf_counter() - began
 
 

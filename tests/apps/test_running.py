@@ -16,8 +16,8 @@ from hanse.apps import running
 from hanse.apps.environment import environment
 from hanse.core.learner import Examples
 from hanse.core.runtime import Record
-from hanse.core.values import digest
-from hanse.data import arrays, from_clients, generated, iid
+from hanse.core.values import digest, value
+from hanse.data import Dataset, TrainTest, arrays, from_clients, generated, iid
 from hanse.learners import least_squares, logistic
 from hanse.simulation import heavy_tailed, unstable
 from hanse.store import Runs
@@ -39,6 +39,27 @@ def stop_after(round: int) -> Any:
             signal.raise_signal(signal.SIGINT)
 
     return watch
+
+
+def test_a_model_is_loaded_while_the_data_are_read() -> None:
+    reading, loading = threading.Event(), threading.Event()
+
+    @value
+    class slow_to_load(logistic):
+        def load(self) -> None:
+            loading.set()
+            reading.wait(20)
+            raise RuntimeError("never mind")
+
+    @value
+    class slow_to_read(Dataset):
+        def load(self) -> TrainTest:
+            assert loading.wait(20)
+            reading.set()
+            return DATA.load()
+
+    result = hanse.run(**SMALL | {"data": slow_to_read(), "model": slow_to_load()})
+    assert result.status == "completed"
 
 
 def test_the_default_learns() -> None:

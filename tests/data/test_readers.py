@@ -5,6 +5,7 @@ import struct
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -99,6 +100,59 @@ def test_unusable_archives_are_named() -> None:
     with pytest.raises(InvalidInput, match=r"a.npz: train: the feature in row 2, column 1 is nan"):
         npz("a.npz").load()
     Path("a.npz").write_bytes(b"nothing of the kind")
+    with pytest.raises(InvalidInput, match="no archive of plain arrays"):
+        npz("a.npz").load()
+
+
+MANY = {
+    "reals": X,
+    "by columns": np.asfortranarray(X),
+    "other bytes": X.astype(">f4"),
+    "whole": np.arange(5000, dtype=np.uint16).reshape(50, 10, 10),
+    "flags": Y > 1,
+    "words": np.array(["", "été", "longer"]),
+    "days": np.array(["2026-01-01"], "M8[D]"),
+    "alone": np.array(3.5),
+    "none": np.zeros((0, 4)),
+    "nothing": np.array([""], "U0"),
+    "table": np.zeros(3, [("a", "f8"), ("b", "U4")]),
+    "été": np.zeros(3, [("été", "f8")]),
+}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_arrays_are_those_that_numpy_reads(save: Any, gzipped: bool) -> None:
+    save("a.npz", **MANY)
+    with ZipFile("a.npz", "a") as archive:
+        archive.writestr("a note.txt", "that is no array")
+    if gzipped:
+        Path("a.npz").write_bytes(gzip.compress(Path("a.npz").read_bytes()))
+    found = npz("a.npz")._stored()
+    assert found.keys() == MANY.keys()
+    for name, array in MANY.items():
+        assert (found[name].dtype, found[name].flags.f_contiguous) == (array.dtype, array.flags.f_contiguous)
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].flags.writeable
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_with_one_wrong_byte_is_refused(save: Any) -> None:
+    save("a.npz", x=np.random.default_rng(0).random((40, 3)), y=np.arange(40) % 2)
+    whole = Path("a.npz").read_bytes()
+    refused = 0
+    for place in range(0, len(whole), 7):
+        wrong = bytearray(whole)
+        wrong[place] ^= 0x10
+        Path("a.npz").write_bytes(wrong)
+        try:
+            found = npz("a.npz")._stored()
+        except InvalidInput:
+            refused += 1
+        else:  # a date, a flag or a name
+            assert all((array.tobytes() in whole) or save is not np.savez for array in found.values())
+    assert refused > 0.8 * len(whole) / 7
+    Path("a.npz").write_bytes(whole[:-100])
     with pytest.raises(InvalidInput, match="no archive of plain arrays"):
         npz("a.npz").load()
 

@@ -1,6 +1,7 @@
 """An experiment with its data loaded and its model bound, checked as far as that is possible beforehand."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -141,8 +142,10 @@ def prepared(experiment: Experiment) -> Prepared:
             "hanse.simulation.drive_together, or name another algorithm"
         )
     keys = Keys.from_seed(experiment.seed)
-    population = shared_out(experiment)
-    population, encoder = _encoded(experiment, population, keys)
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(experiment.model.load)  # if it can't be, `bind` says why
+        population = shared_out(experiment)
+        population, encoder = _encoded(experiment, population, keys)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     ready = Prepared(experiment, population, learner, _watching(experiment, learner), encoder)
     for baseline in experiment.baselines:

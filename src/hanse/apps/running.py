@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -231,7 +232,9 @@ def started(experiment: Experiment, *, store: str | Path | None) -> Iterator[Ses
         if store is None:
             yield Session(ready, None)
             return
-        runs = _runs(store)
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(getattr, ready.population, "fingerprint")  # kept there
+            runs = _runs(store)
         settings = {"experiment": experiment.settings(), "data_sha256": ready.population.fingerprint}
         kept = stack.enter_context(runs.open(runs.begin(settings, environment())))
         yield Session(ready, kept)

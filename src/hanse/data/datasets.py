@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,10 @@ class arrays(Dataset):
 
     def load(self) -> TrainTest:
         """The arrays themselves, not copied."""
+        return self._checked
+
+    @cached_property
+    def _checked(self) -> TrainTest:
         test = None
         labels = [self.y]
         if self.test_x is not None and self.test_y is not None:

@@ -1,19 +1,25 @@
 """NumPy's archives of arrays."""
 
+import math
+import struct
+import zlib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, replace
+from gzip import GzipFile
 from io import BytesIO
-from os import fspath
-from zipfile import BadZipFile
+from os import SEEK_CUR, fspath
+from typing import IO, Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
+from numpy.lib import format as npy
 
 from hanse.core.errors import InvalidInput, nearest
 from hanse.core.tensors import Array
 from hanse.core.values import value
 from hanse.data.checks import check_fraction
 from hanse.data.datasets import Dataset, TrainTest, arrays, hold_out
-from hanse.data.files import read_bytes
+from hanse.data.files import reading
 from hanse.data.labels import class_names, classes_of, words_of
 
 __all__ = ["npz"]
@@ -67,23 +73,24 @@ class npz(Dataset):
             ).load()
         except InvalidInput as error:
             raise InvalidInput(f"{self.path}: {error}") from error
+        more: dict[str, Any] = {"classes": classes} if classes else {}
         if self.key is not None:
             keys, test_keys = self._named(stored, self.key), stored.get("test_" + self.key)
-            data = replace(
-                data, keys=words_of(keys), test_keys=None if test_keys is None else words_of(test_keys)
-            )
-        return hold_out(replace(data, classes=classes), self.test_fraction, "npz")
+            more["keys"] = words_of(keys)
+            more["test_keys"] = None if test_keys is None else words_of(test_keys)
+        return hold_out(replace(data, **more) if more else data, self.test_fraction, "npz")
 
     def _stored(self) -> Mapping[str, Array]:
-        data = read_bytes(self.path)
-        try:
-            with np.load(BytesIO(data), allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except (ValueError, BadZipFile, AttributeError, EOFError) as error:
-            raise InvalidInput(
-                f"{self.path} is no archive of plain arrays ({error}); write one with "
-                "numpy.savez_compressed(path, x=features, y=labels)"
-            ) from None
+        with reading(self.path) as file:
+            gzipped = isinstance(getattr(file, "raw", None), GzipFile)  # where going back takes long
+            source: IO[bytes] = BytesIO(file.read()) if gzipped else file
+            try:
+                return _arrays(source)
+            except (ValueError, BadZipFile, EOFError, RuntimeError, zlib.error, struct.error) as error:
+                raise InvalidInput(
+                    f"{self.path} is no archive of plain arrays ({error}); write one with "
+                    "numpy.savez_compressed(path, x=features, y=labels)"
+                ) from None
 
     def _named(self, stored: Mapping[str, Array], name: str) -> Array:
         if name not in stored:
@@ -92,3 +99,45 @@ class npz(Dataset):
 
     def _classes(self, words: Array, classes: tuple[str, ...], name: str) -> Array:
         return classes_of(words, classes, lambda row: f"{self.path}: array {name!r}, row {row}")
+
+
+def _arrays(file: IO[bytes]) -> dict[str, Array]:
+    """All arrays of an archive. Raises: ValueError, BadZipFile, ...: if it is none, or one is broken."""
+    arrays: dict[str, Array] = {}
+    with ZipFile(file) as archive:
+        for info in archive.infolist():
+            if not info.filename.endswith(".npy"):
+                continue
+            with archive.open(info) as member:
+                found = _as_it_lies(file, info, member) if info.compress_type == ZIP_STORED else None
+            if found is None:
+                with archive.open(info) as member:
+                    found = npy.read_array(member, allow_pickle=False)
+            arrays[info.filename.removesuffix(".npy")] = found
+    return arrays
+
+
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def _as_it_lies(file: IO[bytes], info: ZipInfo, member: IO[bytes]) -> Array | None:
+    """An array that is not compressed, read at once to where it stays, so that other threads go on meanwhile.
+
+    Returns: None: NumPy has to read it.
+    """
+    read_header = _HEADERS.get(npy.read_magic(member))
+    if read_header is None:
+        return None
+    shape, in_columns, dtype = read_header(member)
+    head_bytes, num_bytes = member.tell(), math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or not num_bytes or head_bytes + num_bytes != info.file_size:
+        return None
+    array = np.empty(shape[::-1] if in_columns else shape, dtype)
+    content = array.reshape(-1).view(np.uint8)
+    file.seek(info.header_offset + 26)  # to the lengths of a name and of what else stands before the member
+    file.seek(sum(struct.unpack("<HH", file.read(4))), SEEK_CUR)
+    sum_of_head = zlib.crc32(file.read(head_bytes))
+    num_read = file.readinto(content)  # type: ignore[attr-defined]
+    if num_read != num_bytes or zlib.crc32(content.data, sum_of_head) != info.CRC:
+        raise BadZipFile(f"{info.filename} is broken")
+    return array.T if in_columns else array

@@ -44,11 +44,14 @@ class Engine:
 
     def learner(self, network: Any, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
         """The network, bound to such examples. Raises: InvalidInput: if the engine is not installed."""
+        learner: Learner = self.load(network).bind_network(network, feature_shape, num_classes)
+        return learner
+
+    def load(self, network: Any) -> Any:
+        """Our own module for this engine. Raises: InvalidInput: if the engine is not installed."""
         other = next(name for name in NAMES if name != self.module)
         instead = f", or write engine={other}_engine()" if find_spec(other) is not None else ""
-        module = load(self.module, f"{type(network).__name__}()", instead)
-        learner: Learner = module.bind_network(network, feature_shape, num_classes)
-        return learner
+        return load(self.module, f"{type(network).__name__}()", instead)
 
 
 @value

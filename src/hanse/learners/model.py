@@ -24,6 +24,9 @@ class Model(ABC):
         Raises: InvalidInput: if the model does not suit them.
         """
 
+    def load(self) -> None:  # noqa: B027  (most need nothing)
+        """Imports what binding needs, if that takes long; it may be called in another thread."""
+
 
 def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice]:
     """The rows of each local step, in the order that every learner follows.

@@ -92,6 +92,10 @@ class Network(Model):
         """The model for such examples, on its engine."""
         return self.engine.learner(self, tuple(feature_shape), num_classes)
 
+    def load(self) -> None:
+        """Its engine."""
+        self.engine.load(self)
+
     def bound(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Bound:
         """The same without an engine. Raises: InvalidInput: if the network does not suit them."""
         if math.prod(feature_shape) < 1:

@@ -58,8 +58,12 @@ class jax_model(Model):
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
         """The model for such examples."""
-        learner: Learner = load("jax", "jax_model()").bind_own(self, tuple(feature_shape), num_classes)
+        learner: Learner = self.load().bind_own(self, tuple(feature_shape), num_classes)
         return learner
+
+    def load(self) -> Any:
+        """JAX."""
+        return load("jax", "jax_model()")
 
 
 class Buffers:
@@ -127,5 +131,9 @@ class torch_module(Model):
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
         """The model for such examples."""
-        learner: Learner = load("torch", "torch_module()").bind_own(self, tuple(feature_shape), num_classes)
+        learner: Learner = self.load().bind_own(self, tuple(feature_shape), num_classes)
         return learner
+
+    def load(self) -> Any:
+        """PyTorch."""
+        return load("torch", "torch_module()")

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect, make_url, select
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, insert, inspect, make_url, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from hanse.core.errors import InvalidInput, StoreError
-from hanse.store.tables import version
+from hanse.store.tables import metadata, version
 
 __all__ = ["HEAD", "Database"]
 
@@ -87,11 +87,16 @@ class Database:
             raise StoreError(f"{self.path} holds other tables: write a path of its own for the store")
 
     def _upgrade(self) -> None:
-        from hanse.store import migrations
-
         with self._engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
             if _version(connection) == HEAD:  # another process was faster
                 return
+            if not inspect(connection).get_table_names():  # a new file
+                metadata.create_all(connection, checkfirst=False)
+                version.create(connection)
+                connection.execute(insert(version).values(version_num=HEAD))
+                return
+            from hanse.store import migrations
+
             try:
                 migrations.upgrade(connection)
             except StoreError as error:
