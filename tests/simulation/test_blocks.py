@@ -93,11 +93,25 @@ def test_what_is_not_a_sum_of_real_numbers_is_lifted_one_by_one() -> None:
     assert mean().lift_many(Parts({"w": np.zeros((2, 1), int)}, np.ones(2))) is None
 
 
-def test_many_is_each() -> None:
-    learner = softmax().bind((4,), 3)
-    params = {name: value + np.float32(0.1) for name, value in learner.init(KEYS.public).items()}
-    keys = [KEYS.public.fold(k) for k in range(5)]
-    data, steps = [DATA.client(k) for k in range(5)], Steps(0.3, epochs=2, batch_size=2)
+@pytest.mark.parametrize("sizes", [[4] * 7, [20] * 33, [1, 9, 30, 4, 9, 2, 17], [3]])
+@pytest.mark.parametrize("batch_size", [1, 4, None])
+@pytest.mark.parametrize(
+    ("model", "features"),
+    [
+        (softmax(), 784),
+        (softmax(intercept=False), 5),
+        (softmax(dtype="float64"), 40),
+        (logistic(), 33),
+        (logistic(intercept=False), 1),
+        (least_squares(dtype="float64"), 7),
+    ],
+)
+def test_many_is_each(model: Any, features: int, batch_size: int | None, sizes: list[int]) -> None:
+    learner = model.bind((features,), 2 if isinstance(model, logistic) else 10)
+    params = {name: value + value.dtype.type(0.1) for name, value in learner.init(KEYS.public).items()}
+    keys = [KEYS.public.fold(k) for k in range(len(sizes))]
+    data = [Examples(RNG.normal(size=(n, features)).astype(np.float32), RNG.integers(0, 2, n)) for n in sizes]
+    steps = Steps(0.03, epochs=2, batch_size=batch_size)
     together = learner.local_sgd_many(params, data, steps, keys)
     assert together is not None
     for k, key in enumerate(keys):

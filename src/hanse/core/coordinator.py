@@ -157,22 +157,25 @@ class Coordinator:
         editions, holds, edition_of = self._editions(command)
         self._sent[number] = Sent(payload, command.key, command.version, editions, holds)
         tickets = tuple(range(number, number + len(command.cohort)))
-        key, cost = command.key.fold("party"), 0
+        key, cost, asked = command.key.fold("party"), 0, 0
         read = {edition_of.get(party) for party in command.cohort if self._counts(party)}
         sizes = {edition: packed_size(self._payload(number, edition)) for edition in read}
         words = (f"downlink({', '.join(map(brief, command.downlink))})",)
         for ticket, party in zip(tickets, command.cohort, strict=True):
             task = Task(ticket, party, key.fold(party), self._last.get(party))
-            edition, counts = edition_of.get(party), self._counts(party)
-            own = sizes[edition] + task.num_bytes if counts else 0
-            self._tickets[ticket] = Ticket(task, number, bytes_down=own, edition=edition)
             self._last[party] = ticket
+            if not self._counts(party):
+                self._tickets[ticket] = Ticket(task, number, edition=edition_of.get(party))
+                continue
+            edition = edition_of.get(party)
+            own = sizes[edition] + task.num_bytes
+            self._tickets[ticket] = Ticket(task, number, "open", 0, own, edition)
             cost += own
-            if counts and edition is not None:
+            asked += 1
+            if edition is not None:
                 for name, sent in editions[edition].items():
                     self._flow("down", name, words, (num_bytes(command.shared[name]),), sent.num_bytes)
         self._use(bytes_down=cost)
-        asked = sum(map(self._counts, command.cohort))
         for name, tensors in shared.items():
             self._flow("down", name, (), (), num_bytes(tensors) * asked, asked)
         self._next = number + max(1, len(tickets))
@@ -378,7 +381,7 @@ class Coordinator:
             return Collected({}, (), (), drops, abandoned)
         for ticket in counted:
             self._close(ticket, "counted")
-        self._use(counted=len([party for party in parties if self._counts(party)]))
+        self._use(counted=sum(map(self._counts, parties)))
         totals = self._totals(folds, counted)
         return Collected(totals, tuple(counted), parties, drops)
 
@@ -400,11 +403,13 @@ class Coordinator:
 
     def _weigh(self, block: "Block") -> None:
         """Books what the messages of a block weighed."""
-        heard = [(ticket, size) for ticket, size in block.sizes if self._counts(self.task(ticket).party)]
-        for ticket, size in heard:
-            self._heard[ticket] = self._heard.get(ticket, 0) + size
-        self._use(bytes_up=sum(size for _, size in heard))
-        counts = [self._counts(self.task(ticket).party) for ticket in block.counted]
+        total = 0
+        for ticket, size in block.sizes:
+            if self._counts(self._tickets[ticket].task.party):
+                self._heard[ticket] = self._heard.get(ticket, 0) + size
+                total += size
+        self._use(bytes_up=total)
+        counts = [self._counts(self._tickets[ticket].task.party) for ticket in block.counted]
         for name, sizes in block.carried.items():
             own = [size for size, due in zip(sizes, counts, strict=True) if due]
             self._flow_up(block.counted[0], name, sum(own), len(own))

@@ -54,6 +54,7 @@ class FederatedData(Population):
         classes: tuple[str, ...] = (),
     ) -> None:
         self._source = source
+        self._num_clients = source.num_clients
         self.num_classes = num_classes
         self.names = names
         self.classes = classes
@@ -64,7 +65,7 @@ class FederatedData(Population):
     @property
     def num_clients(self) -> int:
         """Clients are numbered from 0 to this, exclusive."""
-        return self._source.num_clients
+        return self._num_clients
 
     @property
     def test(self) -> Examples | None:
@@ -75,7 +76,7 @@ class FederatedData(Population):
         """One client's own examples. Raises: InvalidInput: if there is no such client, or it holds none."""
         self._check_number(number)
         examples = self._source.client(number)
-        if len(examples) == 0:
+        if len(examples.y) == 0:
             raise InvalidInput(f"client {number} holds no examples; give it some, or leave it out")
         return examples
 
@@ -85,7 +86,7 @@ class FederatedData(Population):
         return self._source.labels(number)
 
     def _check_number(self, number: int) -> None:
-        if not 0 <= number < self.num_clients:
+        if not 0 <= number < self._num_clients:
             raise InvalidInput(f"client {number} is unknown; write a number from 0 to {self.num_clients - 1}")
 
     def role(self, name: str) -> Examples:

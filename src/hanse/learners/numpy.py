@@ -6,8 +6,9 @@ the calls cost more than the arithmetic, so local descent is fused into few call
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from hanse.learners.model import Model, batches
 __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
 
 DTYPES = ("float32", "float64")
+
+HELD_BYTES = 512 * 1024
+"""Of weights that are descended on side by side: with their examples they stay in a processor's cache."""
 
 _quietly = np.errstate(over="ignore", invalid="ignore")
 """Some overflow is meant (see `losses`); a run that diverges is stopped by its metrics, not by warnings."""
@@ -243,42 +247,80 @@ class Linear(Learner):
         if len({examples.y.dtype for examples in data}) > 1:
             return None
         targets = self.loss.targets(np.concatenate([examples.y for examples in data]), self.dtype)
-        biases, w0, b0 = many.get("bias"), start["weights"], start.get("bias")
-        end = 0
-        for weights, examples, i, key in zip(many["weights"], data, range(len(data)), keys, strict=True):
-            x = np.asarray(examples.x, self.dtype).reshape(len(examples), -1)
-            y, end = targets[end : end + len(x)], end + len(x)
-            bias = None if biases is None else biases[i, ...]
-            weights[...] = w0
-            if bias is not None:
-                bias[...] = b0
-            self._descend(weights, bias, x, y, steps, key)
-            weights -= w0
-            if bias is not None:
-                bias -= b0
+        sizes = [len(examples.y) for examples in data]
+        own_targets = [targets[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        at_once = max(1, HELD_BYTES // max(1, start["weights"].nbytes))
+        for first in range(0, len(data), at_once):
+            some = slice(first, first + at_once)
+            own = {name: values[some] for name, values in many.items()}
+            for name, w0 in start.items():
+                own[name][...] = w0
+            self._descend(
+                own["weights"],
+                own.get("bias"),
+                [
+                    self._epochs(examples.x, y, steps, key)
+                    for examples, y, key in zip(data[some], own_targets[some], keys[some], strict=True)
+                ],
+                steps.lr,
+            )
+            for name, w0 in start.items():
+                own[name] -= w0
         return many
 
-    def _descend(
-        self, weights: Array, bias: Array | None, x: Array, y: Array, steps: Steps, key: Key
-    ) -> None:
-        """Descent in place, with nothing but the loss. Each epoch's rows are brought into order at once."""
-        size, slopes_of, lr = min(steps.batch_size or len(y), len(y)), self.loss.slopes, steps.lr
+    def _epochs(self, x: Array, y: Array, steps: Steps, key: Key) -> Iterator[tuple[Array, Array]]:
+        """A client's batches. Each epoch's rows are brought into order at once."""
+        num = len(y)
+        x, size = np.asarray(x, self.dtype).reshape(num, -1), min(steps.batch_size or num, num)
         for epoch in range(steps.epochs):
-            if size < len(y):
-                order = key.fold("epoch", epoch).rng().permutation(len(y))
-                x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
+            if size == num:
+                yield x, y
+                continue
+            order = key.fold("epoch", epoch).rng().permutation(num)
+            x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
+            for start in range(0, num, size):
+                yield x_epoch[start : start + size], y_epoch[start : start + size]
+
+    def _descend(
+        self,
+        weights: Array,
+        biases: Array | None,
+        clients: Sequence[Iterator[tuple[Array, Array]]],
+        lr: float,
+    ) -> None:
+        """Descent of several clients in place, side by side: what the loss asks for is one call for all.
+
+        Args:
+          weights, biases: with a leading client axis.
+          clients: the batches of each.
+        """
+        own, outputs = list(weights), self.loss.outputs
+        while now := [
+            (i, *batch) for i, rest in enumerate(clients) if (batch := next(rest, None)) is not None
+        ]:
+            who, sizes = [i for i, _, _ in now], [len(y) for _, _, y in now]
+            places = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
+            scores = np.empty((places[-1].stop, *outputs), self.dtype)
+            for (i, x, _), place in zip(now, places, strict=True):
+                np.matmul(x, own[i], out=scores[place])
+            if biases is not None:
+                scores += np.repeat(biases[who], sizes, axis=0)
+            slopes = self.loss.slopes(scores, np.concatenate([y for _, _, y in now]))
+            alike = sizes.count(sizes[0]) == len(sizes)
+            if alike:
+                slopes *= lr / sizes[0]
             else:
-                x_epoch, y_epoch = x, y
-            for start in range(0, len(y), size):
-                x_batch = x_epoch[start : start + size]
-                scores = x_batch @ weights
-                if bias is not None:
-                    scores += bias
-                slopes = slopes_of(scores, y_epoch[start : start + size])
-                slopes *= lr / len(x_batch)
-                weights -= x_batch.T @ slopes
-                if bias is not None:
-                    bias -= np.add.reduce(slopes, axis=0)
+                scales = np.repeat(np.array([lr / size for size in sizes], self.dtype), sizes)
+                slopes *= scales.reshape(-1, *[1] * len(outputs))
+            for (i, x, _), place in zip(now, places, strict=True):
+                own[i] -= x.T @ slopes[place]
+            if biases is None:
+                continue
+            if alike:
+                biases[who] -= np.add.reduce(slopes.reshape(len(who), sizes[0], *outputs), axis=1)
+            else:
+                for i, place in zip(who, places, strict=True):
+                    biases[i] -= np.add.reduce(slopes[place], axis=0)
 
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None

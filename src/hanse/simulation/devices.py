@@ -1,6 +1,7 @@
 """How fast and how reliable simulated devices are."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
@@ -13,6 +14,9 @@ __all__ = ["Devices", "heavy_tailed", "ideal", "unstable"]
 class Devices(ABC):
     """Says how long a ticket takes on the simulated clock."""
 
+    draws: ClassVar[bool] = True
+    """Whether it uses the key."""
+
     @abstractmethod
     def duration_s(self, party: PartyId, key: Key) -> float | None:
         """Seconds from dispatch to arrival, drawn from `key`; None: the device drops out on the way."""
@@ -21,6 +25,8 @@ class Devices(ABC):
 @value
 class ideal(Devices):
     """Every device answers after one second, and none drops out."""
+
+    draws = False
 
     def duration_s(self, party: PartyId, key: Key) -> float | None:
         return 1.0

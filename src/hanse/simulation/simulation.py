@@ -365,7 +365,8 @@ class Simulation(Runtime):
         """When a ticket is answered; a client's tickets run in order, and a role's take no time."""
         takes_s = 0.0
         if isinstance(task.party, int):
-            drawn = self._devices.duration_s(task.party, task.key.fold("device"))
+            key = task.key.fold("device") if self._devices.draws else task.key
+            drawn = self._devices.duration_s(task.party, key)
             if drawn is None:
                 return None
             takes_s = drawn
