@@ -332,6 +332,7 @@ class Client:
                     self._say(f"ticket {decision.ticket} was not counted: {decision.why}")
             with self._lock:
                 self._known.setdefault(name, []).extend(counted + dropped)
+                self._have.difference_update((name, ticket) for ticket in counted + dropped)
 
     # -- working -------------------------------------------------------------------------------
 

@@ -234,7 +234,7 @@ class Server:
         self._blamed: dict[str, float] = {}
         self._hold_s = WAIT_S
         self._waiting, self._alive = 0, (-math.inf, 0)
-        self.over = self._leaving = False
+        self.over = self._leaving = self._gone = False
         self.full = False
         """Whether a run was stopped because no space was left on the disk."""
         self.done = threading.Event()
@@ -287,6 +287,11 @@ class Server:
             led.board.stop()
         for led in self._led.values():
             led.join(timeout_s)
+
+    def hang_up(self) -> None:
+        """Answers all polls, for the server goes away."""
+        self._gone = True
+        self.wake(list(self._bells))
 
     # -- who is there --------------------------------------------------------------------------
 
@@ -347,8 +352,8 @@ class Server:
             bell.clear()
             news = self._news(number, poll)
             rest_s = until_s - self._loop.time()
-            replaced = self._polls[number] != mine
-            if news.work or news.decisions or news.over or news.certificate or replaced:
+            obsolete = self._gone or self._polls[number] != mine
+            if news.work or news.decisions or news.over or news.certificate or obsolete:
                 self.hear(number)
                 if news.over and not news.decisions:
                     self._told.add(number)

@@ -7,6 +7,7 @@ headers, so a request is authenticated before any byte of its body is read.
 import base64
 import hashlib
 import os
+import re
 import secrets
 import threading
 import time
@@ -47,6 +48,18 @@ __all__ = [
 
 COVERED = ("@method", "@path", "@query", "content-digest")
 TAG = "hanse"
+
+# A signed request as clients write it. All that may stand here means one thing only.
+_COMPONENTS = tuple(f'"{name}"' for name in COVERED)
+_GIVEN = re.compile(
+    rf"{TAG}=(?P<parameters>\({re.escape(' '.join(_COMPONENTS))}\);created=(?P<created>[1-9][0-9]{{9}})"
+    rf';keyid="(?P<keyid>[0-9a-z-]{{1,64}})";alg="ed25519";nonce="(?P<nonce>[0-9A-Za-z_-]{{1,64}})"'
+    rf';tag="{TAG}")'
+)
+_SIGNATURE = re.compile(rf"{TAG}=:(?P<bytes>[0-9A-Za-z+/]{{86}}==):")
+_DIGEST = re.compile(r"sha-256=:[0-9A-Za-z+/]{43}=:")
+_URL = re.compile(r"https://[0-9a-z.:-]+(?P<path>(?:/[0-9A-Za-z_-]+)+)(?P<query>\?[0-9A-Za-z_=&.-]+)?")
+_METHOD = re.compile(r"[A-Z]+")
 
 ANSWERED = ("@status", "content-digest", '"signature";req')
 """What the signature of an answer covers: through the request's own signature, what was asked, and when."""
@@ -165,20 +178,15 @@ class Identity:
         """
         parts = urlsplit(url)
         digest = content_digest(body_sha256)
-        covered = {
-            '"@method"': method.upper(),
-            '"@path"': parts.path or "/",
-            '"@query"': f"?{parts.query}",
-            '"content-digest"': digest,
-        }
+        said = method.upper(), parts.path or "/", f"?{parts.query}", digest
+        covered = dict(zip(_COMPONENTS, said, strict=True))
         about = f';keyid="{key_id}";alg="ed25519";nonce="{secrets.token_urlsafe(16)}";tag="{TAG}"'
         return {"Content-Digest": digest, **self._signed(covered, time.time() + self.offset_s, about)}
 
     def _signed(self, covered: Mapping[str, str], created_s: float, about: str) -> dict[str, str]:
-        """Signs these components as RFC 9421, section 2.5, says. A tenth of what the library takes."""
+        """Signs these components. A tenth of what the library takes."""
         given = f"({' '.join(covered)});created={int(created_s)}{about}"
-        lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
-        signature = base64.b64encode(self._private.sign("\n".join(lines).encode())).decode()
+        signature = base64.b64encode(self._private.sign(_base(covered, given))).decode()
         return {"Signature-Input": f"{TAG}={given}", "Signature": f"{TAG}=:{signature}:"}
 
     def prove(self, id: str) -> str:
@@ -196,6 +204,12 @@ class Identity:
         covered = {'"@status"': str(status), '"content-digest"': digest, '"signature";req': signature}
         about = f';keyid="server";alg="ed25519";tag="{ANSWER}"'
         return {"Content-Digest": digest, **self._signed(covered, time.time(), about)}
+
+
+def _base(covered: Mapping[str, str], given: str) -> bytes:
+    """What is signed, as RFC 9421, section 2.5, says: components, and the parameters of the signature."""
+    lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
+    return "\n".join(lines).encode()
 
 
 def _claim(id: str, public: str) -> bytes:
@@ -263,6 +277,7 @@ class Verifier:
     def __init__(
         self, find: Callable[[str], Ed25519PublicKey | None], clock: Callable[[], float] = time.time
     ) -> None:
+        self._find = find
         self._verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=_Keys(None, find))
         self._verifier.max_clock_skew = timedelta(days=36500)  # judged below, with a diagnosis
         self._clock = clock
@@ -273,20 +288,45 @@ class Verifier:
 
     def verify(self, method: str, url: str, headers: Mapping[str, str]) -> Speaker:
         """Who signed this. Raises: Refused: if nobody did, or not now, or it was seen before."""
-        message = _Message(method, url, dict(headers))
-        try:
-            (result,) = self._verifier.verify(
-                message, max_age=None, expect_tag=TAG, require_components=COVERED
-            )
-        except (InvalidSignature, ValueError) as error:
-            raise Refused(401, "unsigned", f"the request is not signed by a member: {error}") from None
-        created, nonce = int(result.parameters["created"]), result.nonce
-        key_id = str(result.parameters["keyid"])
+        signed = self._plain(method, url, headers) or self._by_library(method, url, headers)
+        created, key_id, nonce = signed
         self._check_time(created)
         if not isinstance(nonce, str) or not 0 < len(nonce) <= 64:
             raise Refused(401, "unsigned", "a nonce of 1 to 64 characters is due", who=key_id)
         self._check_once(f"{key_id} {nonce}", created, key_id)
         return Speaker(key_id, digest_in(headers))
+
+    def _plain(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
+        """Time, key id and nonce of a request that is signed well, just as `Identity.sign` writes it.
+
+        None: for the library to judge, which takes three times as long to read what may be written in many
+        ways. What is taken here, it would take.
+        """
+        given = _GIVEN.fullmatch(headers.get("signature-input", ""))
+        signature = _SIGNATURE.fullmatch(headers.get("signature", ""))
+        digest = headers.get("content-digest", "")
+        at = _URL.fullmatch(url)
+        if given is None or signature is None or at is None or not _DIGEST.fullmatch(digest):
+            return None
+        key = self._find(given["keyid"])
+        if key is None or not _METHOD.fullmatch(method):
+            return None
+        covered = dict(zip(_COMPONENTS, (method, at["path"], at["query"] or "?", digest), strict=True))
+        try:
+            key.verify(base64.b64decode(signature["bytes"]), _base(covered, given["parameters"]))
+        except InvalidKeySignature:
+            return None
+        return int(given["created"]), given["keyid"], given["nonce"]
+
+    def _by_library(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, Any]:
+        """The same of any that is signed. Raises: Refused."""
+        try:
+            (result,) = self._verifier.verify(
+                _Message(method, url, dict(headers)), max_age=None, expect_tag=TAG, require_components=COVERED
+            )
+        except (InvalidSignature, ValueError) as error:
+            raise Refused(401, "unsigned", f"the request is not signed by a member: {error}") from None
+        return int(result.parameters["created"]), str(result.parameters["keyid"]), result.nonce
 
     def _check_time(self, created: int) -> None:
         now = self._clock()
