@@ -6,35 +6,37 @@ python benchmarks/network/speed.py idle      # 5,000 clients that wait, while a 
 """
 
 import argparse
-import asyncio
 import json
+import multiprocessing
 import os
 import resource
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from crowd import QUICK, gather_crowd
 
+import hanse.network.pace
+import hanse.network.server
 from hanse.core.algorithm import Model, Progress, training
 from hanse.core.keys import Key, Keys
 from hanse.core.program import Channel, Program, gather, sample
 from hanse.core.spec import Spec
 from hanse.core.tensors import tree_map
 from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
 from hanse.network import certificates
+from hanse.network.board import Board, Order
 from hanse.network.client import Client, House, join
 from hanse.network.members import Members, Token
 from hanse.network.server import Job, Server
 from hanse.network.serving import listen, serving
-from hanse.network.signing import Identity, sha256
-from hanse.network.transport import split
-from hanse.network.wire import Plan, Poll
+from hanse.network.signing import Identity
+from hanse.network.wire import Plan
 
 KEYS = Keys.from_seed(1)
 
@@ -56,14 +58,32 @@ class trivial:
     count: int
 
     def round(self, state: Model, key: Key) -> Program[Model]:
-        channel = Channel(Spec.of(state.params))
         chosen = yield from sample(key, count=self.count)
-        got = yield from gather(echo(), chosen.cohort, {"params": state.params}, key, update=channel)
-        return Model(dict(got["update"].values))
+        return (yield from echoed(state, chosen.cohort, key))
 
 
-def job(num_values: int, num_clients: int, rounds: int, count: int | None = None) -> Job:
-    algorithm: Any = trivial(count or num_clients)
+@value
+class some_of_them:
+    """The same, of clients that wait for work: those that check in quickly would be late."""
+
+    count: int
+
+    def round(self, state: Model, key: Key) -> Program[Model]:
+        chosen = yield from sample(key, count=self.count * 13 // 10)
+        waiting = [number for number in chosen.cohort if number % QUICK]  # type: ignore[operator]
+        return (yield from echoed(state, tuple(waiting[: self.count]), key))
+
+
+def echoed(state: Model, cohort: tuple[PartyId, ...], key: Key) -> Program[Model]:
+    """One exchange."""
+    channel = Channel(Spec.of(state.params))
+    got = yield from gather(echo(), cohort, {"params": state.params}, key, update=channel)
+    return Model(dict(got["update"].values))
+
+
+def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -> Job:
+    """A run of echoes. `algorithm`: None: of all clients."""
+    algorithm = algorithm or trivial(num_clients)
     return Job(
         plan=Plan("", "{}", None, (), None),
         begin=lambda: Progress(0, Model({"w": np.ones(num_values, np.float32)})),
@@ -87,6 +107,12 @@ def tokens(home: Path, num_clients: int) -> list[Token]:
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def rss_mb() -> float:
+    """What this process holds now."""
+    status = Path("/proc/self/status").read_text()
+    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024)
 
 
 def cpu_s(usage: resource.struct_rusage) -> tuple[float, float]:
@@ -138,90 +164,91 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
     }
 
 
-async def wait_idly(
-    url: str, pem: str, number: int, identity: Identity, until_s: float, taken: list[float]
-) -> None:
-    """A client without a thread: polls by hand, over one kept connection."""
-    host, port = split(url)
-    context = certificates.pinned(pem)
-    reader, writer = await asyncio.open_connection(host, port, ssl=context)
-    quick = number % 10 == 0
-    while time.monotonic() < until_s:
-        body = Poll(wait_s=0.0 if quick else 25.0).model_dump_json().encode()
-        headers = identity.sign(f"c{number}", "POST", f"{url}/v1/work", sha256(body))
-        lines = [f"{name}: {text}" for name, text in headers.items()]
-        head = "\r\n".join(["POST /v1/work HTTP/1.1", "Host: a", f"Content-Length: {len(body)}", *lines])
-        asked = time.monotonic()
-        writer.write(head.encode() + b"\r\n\r\n" + body)
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode()
-        length = int(answer.lower().partition("content-length: ")[2].split()[0])
-        said = json.loads(await reader.readexactly(length))
-        assert answer.startswith("HTTP/1.1 200"), said
-        if quick:
-            taken.append(time.monotonic() - asked)
-            await asyncio.sleep(2.0)
-    writer.close()
+def spread(seconds: list[float]) -> Mapping[str, float]:
+    """Of a list of seconds: how many, and where they lie."""
+    ranked = sorted(seconds)
+    at = {f"p{percent}_s": round(ranked[len(ranked) * percent // 100], 4) for percent in (50, 99)}
+    return {"count": len(ranked), **at, "most_s": round(ranked[-1], 4)}
 
 
-def idle(num_idle: int, num_busy: int, seconds: float) -> Mapping[str, Any]:
-    """Idle clients in a process of their own; a tenth of them check in every two seconds."""
+def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace: bool) -> Mapping[str, Any]:
+    """Clients in a process of their own, all of which wait, while some of them at a time work in rounds.
+
+    Args:
+      num_busy: that work in each round.
+      num_values: of the model, in float32.
+      pace: let the server send those away that it does not need, as it does by itself. Else all wait.
+    """
+    if not pace:
+        hanse.network.pace.MIN_POOL = num_clients
+    booked: dict[int, float] = {}
+
+    class TimedBoard(Board):
+        def post(self, orders: Iterable[Order]) -> None:
+            posted = list(orders)
+            booked.update((order.ticket, time.monotonic()) for order in posted)
+            super().post(posted)
+
+    hanse.network.server.Board = TimedBoard  # type: ignore[misc]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "server"
         pem, _ = certificates.make(home, ("127.0.0.1",))
-        server = Server(home, certificates.fingerprint(pem.read_text()), stay=True)
-        identity = [Identity.generate() for _ in range(num_idle)]
-        with server.members._change() as db:
-            rows = [(f"c{n}", "client", n, f"c{n}", i.public, "active", 0.0) for n, i in enumerate(identity)]
+        identities = [Identity.generate() for _ in range(num_clients)]
+        members = Members(home / "members.db")
+        with members._change() as db:
+            rows = [
+                (f"c{n}", "client", n, f"c{n}", i.public, "active", 0.0) for n, i in enumerate(identities)
+            ]
             db.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        made = [
-            Token(server.fingerprint, server.members.invite(number=num_idle + n)[0]) for n in range(num_busy)
-        ]
+        members.close()
         bound = listen("127.0.0.1", 0)
         url = f"https://127.0.0.1:{bound.getsockname()[1]}"
-        out = Path(folder) / "taken.json"
+        fork = multiprocessing.get_context("fork")
+        there, over, (ours, theirs) = fork.Event(), fork.Event(), fork.Pipe(False)
 
         def crowd() -> None:
-            taken: list[float] = []
+            bound.close()
+            heard = gather_crowd(url, pem.read_text(), identities, num_clients / 200, there, over)
+            theirs.send((heard, time.process_time()))
 
-            async def all_of_them() -> None:
-                until_s = time.monotonic() + seconds
-                waits = []
-                for number in range(num_idle):
-                    waits.append(
-                        asyncio.create_task(
-                            wait_idly(url, pem.read_text(), number, identity[number], until_s, taken)
-                        )
-                    )
-                    if number % 100 == 99:
-                        await asyncio.sleep(0.5)
-                found = await asyncio.gather(*waits, return_exceptions=True)
-                wrong = [repr(error) for error in found if error]
-                out.write_text(json.dumps({"taken": sorted(taken), "wrong": len(wrong), "why": wrong[:3]}))
-
-            asyncio.run(all_of_them())
-
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        waiting = forked(crowd)
+        process = fork.Process(target=crowd)
+        process.start()
+        server = Server(home, certificates.fingerprint(pem.read_text()), stay=True)
         with serving(server, bound, "127.0.0.1"):
-            time.sleep(num_idle / 100 * 0.55)
-            threads = []
-            for number, token in enumerate(made):
-                house = House(Path(folder) / f"busy-{number}")
-                join(house, url, token)
-                client = Client(house, lambda plan: [0], lambda plan: None)
-                threads.append(threading.Thread(target=client.run, daemon=True))
-                threads[-1].start()
-            os.waitpid(waiting, 0)
-        found = json.loads(out.read_text())
-        taken = found["taken"]
+            there.wait()
+            arrived_cpu_s, before_mb = time.process_time(), rss_mb()
+            began = time.monotonic()
+            run = server.lead(job(num_values, num_clients, rounds, some_of_them(num_busy)))
+            led = server.run(run)
+            led.join(600)
+            took_s = time.monotonic() - began
+            cpu_s = time.process_time() - arrived_cpu_s
+            over.set()
+            heard, crowd_cpu_s = ours.recv()
+            process.join()
+        during = [took for at, took in heard.check_ins if began <= at < began + took_s]
         return {
-            "idle": num_idle,
-            "check_ins": len(taken),
-            "p50_s": taken[len(taken) // 2],
-            "p99_s": taken[len(taken) * 99 // 100],
-            "wrong": found["wrong"],
-            "why": found["why"],
+            "clients": num_clients,
+            "pace": pace,
+            "status": led.status,
+            "rounds": rounds,
+            "busy": num_busy,
+            "model_kb": num_values * 4 // 1000,
+            "round_s": spread(led.result["seconds"]),
+            "check_in": spread(during),
+            "told": spread([at - booked[ticket] for ticket, at in heard.told.items()]),
+            "answered": spread([at - booked[ticket] for ticket, at in heard.done.items()]),
+            "arrival": spread(heard.arrivals),
+            "polls": heard.polls,
+            "sent_away": heard.sent_away,
+            "wrong": dict(heard.wrong),
+            "measured_s": round(took_s, 1),
+            "server_cpu_s": round(cpu_s, 1),
+            "server_arrival_cpu_s": round(arrived_cpu_s, 1),
+            "crowd_cpu_s": round(crowd_cpu_s, 1),
+            "server_mb": [before_mb, rss_mb()],
             "server_peak_mb": round(peak_mb()),
         }
 
@@ -232,14 +259,18 @@ def main() -> None:
     ask.add_argument("what", choices=["small", "large", "idle"])
     ask.add_argument("--clients", type=int)
     ask.add_argument("--mb", type=int, default=100)
-    ask.add_argument("--seconds", type=float, default=60.0)
+    ask.add_argument("--rounds", type=int, default=50)
+    ask.add_argument("--busy", type=int, default=100)
+    ask.add_argument("--kb", type=int, default=100)
+    ask.add_argument("--pace", action="store_true")
     given = ask.parse_args()
     if given.what == "small":
         print(json.dumps(federate(1024, given.clients or 2, 3)))
     elif given.what == "large":
         print(json.dumps(federate(given.mb * 250_000, given.clients or 10, 3)))
     else:
-        print(json.dumps(idle(given.clients or 5000, 0, given.seconds)))
+        found = idle(given.clients or 5000, given.busy, given.rounds, given.kb * 250, pace=given.pace)
+        print(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
