@@ -10,8 +10,10 @@ import json
 import multiprocessing
 import os
 import resource
+import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -106,7 +108,7 @@ def tokens(home: Path, num_clients: int) -> list[Token]:
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return usage().ru_maxrss / 1024
 
 
 def rss_mb() -> float:
@@ -115,9 +117,36 @@ def rss_mb() -> float:
     return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024)
 
 
-def cpu_s(usage: resource.struct_rusage) -> tuple[float, float]:
+class Watching(threading.Thread):
+    """The most memory that this process held, in MB: of its own, and of files that are mapped."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.own_mb = self.all_mb = 0
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        page_mb = resource.getpagesize() / 1e6
+        while not self._over.wait(0.005):
+            _, all_of_it, mapped = (int(text) for text in Path("/proc/self/statm").read_text().split()[:3])
+            self.own_mb = max(self.own_mb, round((all_of_it - mapped) * page_mb))
+            self.all_mb = max(self.all_mb, round(all_of_it * page_mb))
+
+    def end(self) -> Mapping[str, int]:
+        """What it saw."""
+        self._over.set()
+        self.join()
+        return {"own": self.own_mb, "with_mapped_files": self.all_mb}
+
+
+def usage() -> resource.struct_rusage:
+    """Of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF)
+
+
+def cpu_s(of: resource.struct_rusage) -> tuple[float, float]:
     """Processor seconds of a process: its own, and the system's for it."""
-    return round(usage.ru_utime, 2), round(usage.ru_stime, 2)
+    return round(of.ru_utime, 2), round(of.ru_stime, 2)
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -147,20 +176,83 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
 
         clients = [forked(lambda t=t, n=n: take_part(t, n)) for n, t in enumerate(made)]  # type: ignore[misc]
         server = Server(home / "server", made[0].fingerprint)
+        memory = Watching()
+        memory.start()
         with serving(server, bound, "127.0.0.1"):
             run = server.lead(job(num_values, num_clients, rounds))
             server.done.wait(600)
             led = server.run(run)
             result = {"status": led.status, **led.result}
-        own = resource.getrusage(resource.RUSAGE_SELF)
+        own = usage()
         ended = [os.wait4(client, 0)[2] for client in clients]
     return {
         **result,
         "from_start_s": round(time.perf_counter() - began, 2),
-        "server_peak_mb": round(peak_mb()),
+        "server_peak_mb": memory.end(),
         "server_cpu_s": cpu_s(own),
-        "client_peak_mb": round(max(usage.ru_maxrss for usage in ended) / 1024),
-        "client_cpu_s": [cpu_s(usage) for usage in ended],
+        "client_peak_mb": round(max(one.ru_maxrss for one in ended) / 1024),
+        "client_cpu_s": [cpu_s(one) for one in ended],
+    }
+
+
+class Timed(Client):
+    """Times each way of each large thing, as it happens in a run: bytes and seconds."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.down: list[tuple[int, float]] = []
+        self.up: list[tuple[int, float]] = []
+
+    def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
+        began = time.perf_counter()
+        super()._fetch(url, sha256, size, to)
+        self.down.append((size, time.perf_counter() - began))
+
+    def _upload(self, run: Any, work: Any, message: Any) -> None:
+        began = time.perf_counter()
+        super()._upload(run, work, message)
+        self.up.append((message.size, time.perf_counter() - began))
+
+
+def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
+    """One client, alone: how fast a model gets down to it, and its message up and onto the server's disk.
+
+    Down: sent, hashed by the client and written to its file. Up: read from its file, hashed and written by
+    the server chunk by chunk, each chunk signed and acknowledged, and synced to the disk at last.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        (token,) = tokens(home / "server", 1)
+        bound = listen("127.0.0.1", 0)
+        url = f"https://127.0.0.1:{bound.getsockname()[1]}"
+
+        def take_part() -> None:
+            house = House(home / "client")
+            join(house, url, token)
+            client = Timed(house, lambda plan: [0], lambda plan: None)
+            client.run()
+            (home / "timed.json").write_text(json.dumps([client.down, client.up, cpu_s(usage())]))
+
+        child = forked(take_part)
+        server = Server(home / "server", token.fingerprint)
+        with serving(server, bound, "127.0.0.1"):
+            run = server.lead(job(num_values, 1, rounds))
+            server.done.wait(600)
+            status = server.run(run).status
+        os.waitpid(child, 0)
+        down, up, client_cpu_s = json.loads((home / "timed.json").read_text())
+    rates = {
+        way: [round(size / took_s / 1e9, 3) for size, took_s in timed if size > num_values]
+        for way, timed in (("down", down), ("up", up))
+    }
+    return {
+        "mb": num_values * 4 // 10**6,
+        "status": status,
+        **{f"{way}_gb_per_s": statistics.median(found) for way, found in rates.items()},
+        "each": rates,
+        "server_cpu_s": cpu_s(usage()),
+        "client_cpu_s": client_cpu_s,
+        "server_peak_mb": round(peak_mb()),
     }
 
 
@@ -256,7 +348,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
 def main() -> None:
     """Measures one of them."""
     ask = argparse.ArgumentParser()
-    ask.add_argument("what", choices=["small", "large", "idle"])
+    ask.add_argument("what", choices=["small", "large", "transport", "idle"])
     ask.add_argument("--clients", type=int)
     ask.add_argument("--mb", type=int, default=100)
     ask.add_argument("--rounds", type=int, default=50)
@@ -268,6 +360,8 @@ def main() -> None:
         print(json.dumps(federate(1024, given.clients or 2, 3)))
     elif given.what == "large":
         print(json.dumps(federate(given.mb * 250_000, given.clients or 10, 3)))
+    elif given.what == "transport":
+        print(json.dumps(transport(given.mb * 250_000, 5)))
     else:
         found = idle(given.clients or 5000, given.busy, given.rounds, given.kb * 250, pace=given.pace)
         print(json.dumps(found, indent=1))
