@@ -35,3 +35,11 @@ def save(script: str, result: dict[str, Any]) -> None:
     text = json.dumps({"machine": machine(), **result}, indent=2)
     Path(script).with_suffix(".json").write_text(text + "\n")
     print(text)
+
+
+def keep(script: str, what: str, result: dict[str, Any]) -> None:
+    """Writes one of a script's results beside those of the others."""
+    path = Path(script).with_suffix(".json")
+    every = json.loads(path.read_text()) if path.exists() else {}
+    every[what] = {"machine": machine(), "load": round(os.getloadavg()[1], 1), **result}
+    path.write_text(json.dumps(every, indent=2, sort_keys=True) + "\n")

@@ -188,17 +188,6 @@ def guided(count: int, seed: int) -> dict[str, Any]:
     return {}
 
 
-def keep(what: str, found: dict[str, Any]) -> None:
-    """Writes a result beside those of the others."""
-    sys.path.append(str(Path(__file__).parents[1] / "core"))
-    from machine import machine
-
-    path = Path(__file__).with_suffix(".json")
-    every = json.loads(path.read_text()) if path.exists() else {}
-    every[what] = {"machine": machine(), **found}
-    path.write_text(json.dumps(every, indent=2, sort_keys=True) + "\n")
-
-
 def main() -> int:
     """Runs one of them."""
     ask = argparse.ArgumentParser()
@@ -215,7 +204,10 @@ def main() -> int:
         found = (fuzz_decoder if given.what == "decoder" else guided)(given.count, given.seed)
     print(json.dumps(found))
     if given.keep:
-        keep(given.what, found)
+        sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+        from machine import keep
+
+        keep(__file__, given.what, found)
     return int(bool(found.get("wrong")))
 
 

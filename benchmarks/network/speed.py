@@ -2,7 +2,10 @@
 
 python benchmarks/network/speed.py small     # 4 KB model, 2 clients, 3 rounds, from command to finished
 python benchmarks/network/speed.py large     # 100 MB model, 10 clients, 3 rounds
+python benchmarks/network/speed.py transport # 100 MB each way, through one client, timed by itself
 python benchmarks/network/speed.py idle      # 5,000 clients that wait, while a round with 100 runs
+
+With --keep the result is written to speed.json.
 """
 
 import argparse
@@ -20,7 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+
 from crowd import QUICK, gather_crowd
+from machine import keep
 
 import hanse.network.pace
 import hanse.network.server
@@ -355,16 +362,23 @@ def main() -> None:
     ask.add_argument("--busy", type=int, default=100)
     ask.add_argument("--kb", type=int, default=100)
     ask.add_argument("--pace", action="store_true")
+    ask.add_argument("--keep", action="store_true", help="write the result to speed.json")
     given = ask.parse_args()
+    name = given.what
     if given.what == "small":
-        print(json.dumps(federate(1024, given.clients or 2, 3)))
+        found = federate(1024, given.clients or 2, 3)
     elif given.what == "large":
-        print(json.dumps(federate(given.mb * 250_000, given.clients or 10, 3)))
+        name += f", {given.mb} MB, {given.clients or 10} clients"
+        found = federate(given.mb * 250_000, given.clients or 10, 3)
     elif given.what == "transport":
-        print(json.dumps(transport(given.mb * 250_000, 5)))
+        name += f", {given.mb} MB"
+        found = transport(given.mb * 250_000, 5)
     else:
+        name += ", as deployed" if given.pace else ""
         found = idle(given.clients or 5000, given.busy, given.rounds, given.kb * 250, pace=given.pace)
-        print(json.dumps(found, indent=1))
+    print(json.dumps(found, indent=1))
+    if given.keep:
+        keep(__file__, name, dict(found))
 
 
 if __name__ == "__main__":
