@@ -224,7 +224,7 @@ class _Led(Generic[T]):
         if self._store is not None:
             spent["store"] = self._stored_s
         record = Record(
-            command.round, command.metrics, event.usage, seconds, command.abandoned, event.way, spent
+            command.round, command.metrics, event.usage, seconds, command.abandoned, event.way, _brief(spent)
         )
         self._began, self._stored_s = now, 0.0
         if self._store is not None:
@@ -289,3 +289,8 @@ async def adrive(
         if not led.replay():
             led.answer(await runtime.perform(led.command))
     return led.result
+
+
+def _brief(spent: Mapping[str, float]) -> dict[str, float]:
+    """Seconds in so many digits as a store keeps, so that they are the same when they are read again."""
+    return {what: round(seconds, 7) for what, seconds in spent.items()}

@@ -234,7 +234,7 @@ class Rows:
                 **{name: kind(getattr(record.usage, name)) for name, kind in _USAGE.items()},
                 "flows": to_json([_as_row(flow) for flow in record.usage.flows]),
                 "way": record.way,
-                "spent": to_json({what: round(seconds, 7) for what, seconds in record.spent.items()}),
+                "spent": to_json({what: float(seconds) for what, seconds in record.spent.items()}),
             }
             for at, record in enumerate(records, start=self._num_records)
         ]
