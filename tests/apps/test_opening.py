@@ -9,9 +9,10 @@ import pytest
 
 from hanse.apps.experiment import Experiment
 from hanse.apps.opening import Wanted, opened
+from hanse.apps.parties import Parties, plan_of
 from hanse.apps.prepared import prepared
 from hanse.core.errors import InvalidInput
-from hanse.data import by_key, csv, digits, iid
+from hanse.data import by_key, csv, digits, iid, own_test
 from hanse.learners import least_squares, softmax
 
 ROWS = [
@@ -45,6 +46,25 @@ def test_a_partys_rows_are_those_that_the_simulation_gives_it(ready: Any, tmp_pa
     there = ready.population.client(list(ready.population.names).index("south"))
     assert np.array_equal(own.x, there.x)
     assert np.array_equal(own.y, there.y)
+
+
+def test_a_party_holds_out_the_rows_that_the_simulation_does(ready: Any, tmp_path: Path) -> None:
+    held = prepared(replace(ready.experiment, client_test_fraction=0.3, evaluate_every=1))
+    plan, parties = plan_of(held), Parties()
+    for number, name in enumerate(held.population.names):
+        mine = [(age, job, ill) for age, job, ill, site in ROWS if site == name]
+        path = written(tmp_path / f"{name}.csv", "age,job,ill", mine)
+        train, test = parties.data(path, number)(plan), parties.test(path, number)(plan)
+        assert np.array_equal(train.x, held.population.client(number).x)
+        assert np.array_equal(test.x, held.population.role(own_test(number)).x)
+        assert (len(train), len(test)) == (2, 1)
+        apart = written(tmp_path / "test.csv", "age,job,ill", mine[:1])
+        assert len(parties.data(path, number, apart)(plan)) == 3
+        assert len(parties.test(path, number, apart)(plan)) == 1
+    with pytest.raises(InvalidInput, match="holds out no test examples: hanse join --test FILE"):
+        parties.test(written(tmp_path / "one.csv", "age,job,ill", mine[:1]), 0)(plan)
+    with pytest.raises(InvalidInput, match="--test nowhere: there is no such file"):
+        parties.test(path, 0, "nowhere")
 
 
 def test_one_label_alone_keeps_its_number_and_no_column_changes_its_kind(ready: Any, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Two commands deploy a federation, and end in the bits of `hanse.run`."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_kill import free_port
 from typer.testing import CliRunner
@@ -123,6 +125,32 @@ algorithm = { name = "fed_avg", lr = 0.5, fraction = 1.0 }
         assert "over" in done(client)
     (tmp_path / "not-here.csv").rename(tmp_path / "all.csv")
     same_bits(tmp_path, done(server))
+
+
+def test_clients_measure_and_multiply_as_in_the_simulation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a test set at the server; products so large that several threads would add up otherwise."""
+    monkeypatch.chdir(tmp_path)
+    draws = np.random.default_rng(0)
+    np.savez("wide.npz", x=draws.normal(size=(1500, 784)), y=draws.integers(10, size=1500))
+    settings = """
+rounds = 2
+client_test_fraction = 0.2
+data = { name = "npz", path = "wide.npz", test_fraction = 0.0 }
+partition = { name = "iid", num_clients = 2 }
+model = "softmax"
+algorithm = { name = "fed_avg", lr = 0.1, fraction = 1.0, batch_size = 600 }
+"""
+    server, lines = served(tmp_path, settings, 2)
+    own = [[word.replace("FILE", "share") for word in line] for line in lines]
+    for client in [command(tmp_path, *line) for line in own]:
+        assert "evaluate for ticket" in done(client)
+    said = done(server)
+    same_bits(tmp_path, said)
+    simulated = hanse.run(**vars(hanse.read(tmp_path / "app.toml")))
+    result = json.loads(said[said.index("{") :].splitlines()[0])
+    assert result["final"] == simulated.to_json()["final"]
 
 
 def swapped(row: str) -> str:

@@ -72,8 +72,8 @@ class Liar(Client):
 
     lies = iter(())
 
-    def _answer(self, run: Any, task: Any, payload: Any) -> list[bytes | memoryview]:
-        return [next(self.lies)(b"".join(super()._answer(run, task, payload)))]  # type: ignore[call-overload]
+    def _answer(self, seat: Any, task: Any, payload: Any) -> list[bytes | memoryview]:
+        return [next(self.lies)(b"".join(super()._answer(seat, task, payload)))]  # type: ignore[call-overload]
 
 
 class Without(Devices):

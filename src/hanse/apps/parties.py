@@ -8,13 +8,14 @@ from typing import Any
 from hanse.apps.environment import environment
 from hanse.apps.experiment import IN_PYTHON, Experiment
 from hanse.apps.opening import Wanted, opened
-from hanse.apps.prepared import Prepared, prepared
+from hanse.apps.prepared import Prepared, client_tests, prepared
 from hanse.apps.reading import read
 from hanse.apps.result import Result
 from hanse.apps.settings import build
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
-from hanse.data import Dataset
+from hanse.data import Dataset, FederatedData, own_test
+from hanse.data.sources import held_out
 from hanse.network.server import Job
 from hanse.network.wire import Plan
 
@@ -31,13 +32,14 @@ class Parties:
         """What plans are made of is known once this module is imported."""
 
     def job(self, file: Path | None, sets: Sequence[str]) -> Job:
-        """The run that settings describe. Evaluates on the test set, which the server holds."""
+        """The run that settings describe. Evaluates on the server's test set, or else on the clients' own."""
         experiment = read(file, sets)
         ready = prepared(experiment)
         people, settings = ready.population, experiment.settings()
-        if experiment.evaluate_every and people.test is None:
+        if experiment.evaluate_every and people.test is None and not people.tested():
             raise InvalidInput(
-                "the data have no test set that the server could hold; write evaluate_every = 0"
+                "the data have no test set that the server could hold; let clients hold some examples out, "
+                "client_test_fraction = 0.2, or write evaluate_every = 0"
             )
         return Job(
             plan=plan_of(ready),
@@ -53,13 +55,25 @@ class Parties:
             ).to_json(),
         )
 
-    def data(self, what: str, number: int) -> Callable[[Plan], Examples]:
-        """Opens a client's own data: a file like those of the plan, or its `share` of the settings' data."""
+    def data(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
+        """Opens a client's own data: a file like those of the plan, or its `share` of the settings' data.
+
+        Args:
+          test: a file of test examples; None: what the settings say is held out of these data.
+        """
         if what == SHARE:
-            return lambda plan: _share(plan, number)
-        if not Path(what).exists():
-            raise InvalidInput(f"--data {what}: there is no such file; write a path, or {SHARE!r}")
-        return lambda plan: opened(what, wanted_of(plan))
+            return lambda plan: _share(plan).client(number)
+        _check_file("--data", what)
+        return lambda plan: _file(plan, what, number)[0] if test is None else opened(what, wanted_of(plan))
+
+    def test(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
+        """Its test examples: in a file of their own, or held out of its data as the settings say."""
+        if test is not None:
+            _check_file("--test", test)
+            return lambda plan: opened(test, wanted_of(plan))
+        if what == SHARE:
+            return lambda plan: _share(plan).role(own_test(number))
+        return lambda plan: _some(_file(plan, what, number)[1])
 
     def bind(self, plan: Plan) -> Any:
         """The learner of a plan."""
@@ -87,5 +101,27 @@ def wanted_of(plan: Plan) -> Wanted:
     return Wanted(data, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
 
 
-def _share(plan: Plan, number: int) -> Examples:
-    return prepared(Experiment.from_settings(json.loads(plan.settings))).population.client(number)
+def _share(plan: Plan) -> FederatedData:
+    return prepared(Experiment.from_settings(json.loads(plan.settings))).population
+
+
+def _check_file(option: str, path: str) -> None:
+    if not Path(path).exists():
+        also = f", or {SHARE!r}" if option == "--data" else ""
+        raise InvalidInput(f"{option} {path}: there is no such file; write a path{also}")
+
+
+def _file(plan: Plan, path: str, number: int) -> tuple[Examples, Examples]:
+    """What trains of a client's own file, and what is held out: the rows that a simulation would."""
+    examples = opened(path, wanted_of(plan))
+    said = json.loads(plan.settings)
+    kept, tested = held_out(
+        len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold(number)
+    )
+    return examples.take(kept), examples.take(tested)
+
+
+def _some(examples: Examples) -> Examples:
+    if len(examples) == 0:
+        raise InvalidInput("this client holds out no test examples: hanse join --test FILE names some")
+    return examples

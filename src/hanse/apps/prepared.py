@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 from hanse.algorithms import evaluation
@@ -17,18 +17,19 @@ from hanse.apps.plain import plain
 from hanse.apps.starts import initial
 from hanse.core.algorithm import Evaluate, Progress, Stop, training
 from hanse.core.errors import InvalidInput, RoundAbandoned
-from hanse.core.keys import Keys
+from hanse.core.keys import Key, Keys
 from hanse.core.learner import Learner
 from hanse.core.program import Dispatch, Program, Sample
 from hanse.core.runtime import Record, Store, drive
 from hanse.core.tensors import Tensors
-from hanse.data import FederatedData, partitioned
+from hanse.core.work import PartyId
+from hanse.data import FederatedData, own_test, partitioned
 from hanse.learners import Model
 from hanse.simulation import Chosen, Clients, Simulation
 from hanse.simulation.simulation import ClientSide
 from hanse.simulation.workers import Recall
 
-__all__ = ["Prepared", "prepared", "shared_out"]
+__all__ = ["Prepared", "client_tests", "prepared", "shared_out"]
 
 MAX_EVALUATED_CLIENTS = 1000
 """Without a test set all clients measure the model; more than these would take longer than training."""
@@ -73,9 +74,9 @@ class Prepared:
     def budget(self, records: Sequence[Record]) -> Budget:
         """What these rounds have cost, for the baselines to spend."""
         counted = sum(record.usage.counted for record in records if not record.abandoned)
-        if self.population.test is None:  # then all clients measured the model, too
+        if self.population.test is None:  # then clients measured the model, too
             measurements = [record for record in records if record.metrics]
-            counted -= len(measurements) * self.population.num_clients
+            counted -= len(measurements) * sum(isinstance(party, int) for party in self.measured_at)
         settings = plain(self.experiment.algorithm)
         spent = passes(settings, max(0, counted), self.population.num_clients)
         key = self.keys.public.fold("baselines")
@@ -99,9 +100,15 @@ class Prepared:
         """The program that measures the model; None: it is never measured."""
         if not self.experiment.evaluate_every:
             return None
-        if self.population.test is not None:
-            return evaluation(self.learner)
-        return evaluation(self.learner, tuple(range(self.population.num_clients)))
+        return evaluation(self.learner, self.measured_at)
+
+    @cached_property
+    def measured_at(self) -> tuple[PartyId, ...]:
+        """Whose examples measure the model: the server's; else clients' own, for tests if they have any."""
+        people = self.population
+        if people.test is not None:
+            return ("server",)
+        return tuple(map(own_test, people.tested())) or tuple(range(people.num_clients))
 
     def runtime(self, clients: ClientSide | None = None) -> Simulation:
         """Who performs it; without clients of their own, it computes them in this process."""
@@ -164,8 +171,13 @@ def shared_out(experiment: Experiment) -> FederatedData:
         assert experiment.partition is not None
         population = partitioned(experiment.data.load(), experiment.partition, keys.public.fold("partition"))
     if experiment.client_test_fraction:
-        population = population.holding_out(experiment.client_test_fraction, keys.public.fold("client tests"))
+        population = population.holding_out(experiment.client_test_fraction, client_tests(experiment.seed))
     return population
+
+
+def client_tests(seed: int) -> Key:
+    """By which clients hold out test examples."""
+    return Keys.from_seed(seed).public.fold("client tests")
 
 
 def _encoded(

@@ -21,10 +21,37 @@ __all__ = [
     "Space",
     "Total",
     "Work",
+    "own_test",
+    "player",
 ]
 
 PartyId: TypeAlias = int | str
 """Clients are numbered from 0; roles ("server") are words. Both are addressed alike."""
+
+OWN_TEST = "test/"
+"""Begins the role of a client's own test examples."""
+
+
+def own_test(number: int) -> str:
+    """The role that holds a client's own test examples: a work sent to it measures at that client.
+
+    >>> own_test(3)
+    'test/3'
+    """
+    return f"{OWN_TEST}{number}"
+
+
+def player(party: PartyId) -> int | None:
+    """The client that a party is or belongs to; None: the server plays it.
+
+    >>> player(3), player("test/3"), player("server")
+    (3, 3, None)
+    """
+    if isinstance(party, int):
+        return party
+    number = party.removeprefix(OWN_TEST)
+    return int(number) if number != party and number.isascii() and number.isdecimal() else None
+
 
 Memory: TypeAlias = Mapping[str, Any]
 """What a client keeps between its tickets: values by name. It never leaves the client."""

@@ -11,6 +11,7 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples, Population
 from hanse.core.tensors import Array
 from hanse.core.values import digest
+from hanse.core.work import own_test, player
 from hanse.data.checks import check_examples, check_fraction, count_classes
 from hanse.data.datasets import TrainTest
 from hanse.data.groups import ordered_keys
@@ -18,18 +19,6 @@ from hanse.data.partitions import Assignment, Partition
 from hanse.data.sources import Generated, HoldingOut, Listed, Partitioned, RowWise, Source, content
 
 __all__ = ["FederatedData", "from_clients", "generated", "own_test", "partitioned"]
-
-OWN_TEST = "test/"
-"""Begins the role of a client's own test examples."""
-
-
-def own_test(number: int) -> str:
-    """The role that holds a client's own test examples: a work sent to it measures at that client.
-
-    >>> own_test(3)
-    'test/3'
-    """
-    return f"{OWN_TEST}{number}"
 
 
 class FederatedData(Population):
@@ -94,9 +83,9 @@ class FederatedData(Population):
 
         Raises: InvalidInput: if it holds none.
         """
-        whose = name.removeprefix(OWN_TEST)
-        if whose != name and whose.isdecimal():
-            return self._own_test(int(whose))
+        whose = player(name)
+        if whose is not None:
+            return self._own_test(whose)
         if name != "server":
             raise InvalidInput(f"role {name!r} holds no examples: {nearest(name, ['server', own_test(0)])}")
         if self.test is None:

@@ -12,7 +12,7 @@ from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.data.partitions import Assignment, Partition
 
-__all__ = ["Generated", "HoldingOut", "Listed", "Partitioned", "RowWise", "Source", "content"]
+__all__ = ["Generated", "HoldingOut", "Listed", "Partitioned", "RowWise", "Source", "content", "held_out"]
 
 RowWise: TypeAlias = Callable[[Examples], Examples]
 """A function of examples that treats each row by itself, in order."""
@@ -208,6 +208,18 @@ class _Mapped(Source):
         return self._inner.test_sizes()
 
 
+def _num_held_out(sizes: Array, fraction: float) -> Array:
+    num_test = np.rint(fraction * sizes).astype(np.int64)
+    return np.where(num_test < sizes, num_test, 0)
+
+
+def held_out(size: int, fraction: float, key: Key) -> tuple[Array, Array]:
+    """A client's rows to train on, and those that it holds out to test on; by its own key."""
+    num_test = int(_num_held_out(np.array(size), fraction))
+    order = key.rng().permutation(size)
+    return np.sort(order[num_test:]), np.sort(order[:num_test])
+
+
 @dataclass(frozen=True)
 class HoldingOut(Source):
     """Clients that train on some of another source's examples and test on the others."""
@@ -225,14 +237,11 @@ class HoldingOut(Source):
         return self.inner.server
 
     def _held_out(self, sizes: Array) -> Array:
-        num_test = np.rint(self.fraction * sizes).astype(np.int64)
-        return np.where(num_test < sizes, num_test, 0)
+        return _num_held_out(sizes, self.fraction)
 
     def _rows(self, number: int, size: int) -> tuple[Array, Array]:
         """A client's rows to train on, and to test on."""
-        num_test = int(self._held_out(np.array(size)))
-        order = self.key.fold(number).rng().permutation(size)
-        return np.sort(order[num_test:]), np.sort(order[:num_test])
+        return held_out(size, self.fraction, self.key.fold(number))
 
     def client(self, number: int) -> Examples:
         examples = self.inner.client(number)

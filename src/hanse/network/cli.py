@@ -32,8 +32,11 @@ class Bridge(Protocol):
     def job(self, file: Path | None, sets: Sequence[str]) -> Any:
         """The `Job` that settings describe. Raises: InvalidInput."""
 
-    def data(self, what: str, number: int) -> Callable[[Any], Any]:
+    def data(self, what: str, number: int, test: str | None = None) -> Callable[[Any], Any]:
         """Opens a client's own data; from a plan, the examples in its shape. Raises: InvalidInput."""
+
+    def test(self, what: str, number: int, test: str | None = None) -> Callable[[Any], Any]:
+        """Likewise the examples that it measures models on: a file of them, or held out of its data."""
 
     def bind(self, plan: Any) -> Any:
         """The learner of a plan. Raises: InvalidInput."""
@@ -147,6 +150,9 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
         url: Annotated[str | None, typer.Argument(metavar="https://HOST:PORT", show_default=False)] = None,
         token: Annotated[str | None, typer.Option(help="From the operator; good once.")] = None,
         data: Annotated[str | None, typer.Option(metavar="FILE", help="This client's own data.")] = None,
+        test: Annotated[
+            str | None, typer.Option(metavar="FILE", help="Its own test examples, to measure models on.")
+        ] = None,
         home: Home = CLIENT,
         name: Annotated[str, typer.Option(help="What the operator sees.")] = "",
         check: Annotated[bool, typer.Option("--check", help="Try everything, join nothing.")] = False,
@@ -156,13 +162,15 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
     ) -> None:
         """Take part with one's own data; without address, where one has joined before."""
         with guard():
+            from threadpoolctl import threadpool_limits
+
             from hanse.network.client import NEXT_KEY, Client, House, rotate_key
             from hanse.network.client import join as enter
             from hanse.network.members import Token
 
             house = House(home)
             if check:
-                _check(house, bridge, url, token, data)
+                _check(house, bridge, url, token, data, test)
                 return
             if url is not None:
                 if token is None and house.membership is None:
@@ -177,19 +185,23 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
                 typer.echo(f"{kept['name']}: its key is {house.identity.public[:16]}... now")
             if data is None:
                 raise InvalidInput("--data is due: a file of this client's own examples")
-            opened = bridge.data(data, kept["number"] or 0)
+            mine = (data, kept["number"] or 0, test)
+            opened, tested = bridge.data(*mine), bridge.test(*mine)
 
             def say(what: str) -> None:
                 typer.echo(f"{kept['name']}: {what}")
 
             try:
-                ended = Client(house, opened, bridge.bind, say).run()
+                with threadpool_limits(1):  # or a large product has other bits than in the simulation
+                    ended = Client(house, opened, bridge.bind, say, tested).run()
             except KeyboardInterrupt:
                 ended = "stopped; join again with the same --home"
             typer.echo(f"{kept['name']}: {ended}")
 
 
-def _check(house: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None) -> None:
+def _check(
+    house: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None, test: str | None
+) -> None:
     from hanse.network.client import check
     from hanse.network.members import Token
     from hanse.network.wire import CHUNK_BYTES, WAIT_S
@@ -207,12 +219,15 @@ def _check(house: Any, bridge: Bridge, url: str | None, token: str | None, data:
         learner = bridge.bind(plan)
         typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
         if data is not None:
-            examples = bridge.data(data, 0)(plan)
-            house.policy.check_data(len(examples))
             from hanse.core.keys import Key
 
-            learner.objective(learner.init(Key.from_seed(0)), examples)
-            typer.echo(f"run {plan.run}: {len(examples)} examples suit it")
+            found = {"examples": bridge.data(data, 0, test)(plan)}
+            if test is not None:
+                found["test examples"] = bridge.test(data, 0, test)(plan)
+            for what, examples in found.items():
+                house.policy.check_data(len(examples))
+                learner.objective(learner.init(Key.from_seed(0)), examples)
+                typer.echo(f"run {plan.run}: {len(examples)} {what} suit it")
     typer.echo("nothing was joined; the token is still good")
 
 

@@ -20,6 +20,7 @@ from hanse.core.keys import Key
 from hanse.core.layout import Stored
 from hanse.core.party import Fork, Message, Payload, Task
 from hanse.core.values import pack, pieces, unpack
+from hanse.core.work import PartyId, player
 from hanse.network import certificates
 from hanse.network.audit import AuditLog
 from hanse.network.errors import Forbidden, Refused, Unreachable, is_disk_full
@@ -174,15 +175,25 @@ def check(house: House, url: str, token: Token) -> list[Plan]:
         link.close()
 
 
+OWN, TEST = "", "test"
+"""What a client plays in a run: itself, and the role of its own test examples. Each has its own folder."""
+
+
 @dataclass
 class _Run:
     """What a client keeps of one run while it lives."""
 
-    folder: Path
     plan: Plan
-    party: Party
     num_tickets: int = 0
     num_bytes: int = 0
+
+
+@dataclass
+class _Seat:
+    """What it keeps of one party that it plays there."""
+
+    folder: Path
+    party: Party
     decided: set[int] = field(default_factory=set)
 
 
@@ -192,6 +203,7 @@ class Client:
     Args:
       house: its folder.
       data: gives its own examples, as a plan wants them, or raises InvalidInput; `len` of them counts them.
+      test: gives its own test examples likewise; None: it has none, and declines to measure on them.
       bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it.
       say: told in one line what it is doing.
     """
@@ -202,10 +214,13 @@ class Client:
         data: Callable[[Plan], Any],
         bind: Callable[[Plan], Any],
         say: Callable[[str], None] = lambda s: None,
+        test: Callable[[Plan], Any] | None = None,
     ) -> None:
         self._house, self._data, self._bind, self._say_line = house, data, bind, say
+        self._test = test
         self._link = house.link()
         self._runs: dict[str, _Run] = {}
+        self._seats: dict[tuple[str, str], _Seat] = {}
         self._known: dict[str, list[int]] = {}
         self._have: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
@@ -312,27 +327,33 @@ class Client:
         for decision in news.decisions:
             runs.setdefault(decision.run, []).append(decision)
         for name, decisions in runs.items():
-            folder = self._house.run(name)
-            run = self._runs.get(name)
             counted = [d.ticket for d in decisions if d.counted]
             dropped = [d.ticket for d in decisions if not d.counted]
-            if run is not None:
-                with run.party.lock:
-                    run.decided.update(counted, dropped)
-                    if run.party.forks.settle(counted, dropped):
-                        self._keep(run)
-            else:
-                forks = Party(None, None, Key(bytes(32)), None)
-                _recall(folder, forks)
-                if forks.forks.settle(counted, dropped):
-                    _remember(folder, forks)
+            for kind in (OWN, TEST):
+                self._settle(name, kind, counted, dropped)
             for decision in decisions:
-                Outgoing.forget(folder, decision.ticket)
                 if not decision.counted:
                     self._say(f"ticket {decision.ticket} was not counted: {decision.why}")
             with self._lock:
                 self._known.setdefault(name, []).extend(counted + dropped)
                 self._have.difference_update((name, ticket) for ticket in counted + dropped)
+
+    def _settle(self, run: str, kind: str, counted: list[int], dropped: list[int]) -> None:
+        """Decides on those of these tickets that a seat holds."""
+        folder = self._house.run(run) / kind
+        seat = self._seats.get((run, kind))
+        if seat is not None:
+            with seat.party.lock:
+                seat.decided.update(counted, dropped)
+                if seat.party.forks.settle(counted, dropped):
+                    self._keep(seat)
+        else:
+            forks = Party(None, None, Key(bytes(32)), None)
+            _recall(folder, forks)
+            if forks.forks.settle(counted, dropped):
+                _remember(folder, forks)
+        for ticket in (*counted, *dropped):
+            Outgoing.forget(folder, ticket)
 
     # -- working -------------------------------------------------------------------------------
 
@@ -353,29 +374,30 @@ class Client:
         state = "refused"
         try:
             run = self._open(work)
-            message = Outgoing.find(run.folder, work.ticket)
+            task = unpack(bytes.fromhex(work.task), Task)
+            if task.ticket != work.ticket:
+                raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
+            seat = self._seat(work.run, run, task.party)
+            message = Outgoing.find(seat.folder, work.ticket)
             if message is None:
                 self._house.policy.check_work(work.work, work.limit_bytes)
                 self._house.policy.check_use(run.num_tickets + 1, run.num_bytes)
                 self._say(f"downloading for ticket {work.ticket}")
-                payload = self._payload(run, work)
+                payload = self._payload(seat, work)
                 state = "downloaded"
                 self._house.policy.check_work(type(payload.work).__name__, work.limit_bytes)
                 self._say(f"{type(payload.work).__name__} for ticket {work.ticket}")
-                task = unpack(bytes.fromhex(work.task), Task)
-                if task.ticket != work.ticket:
-                    raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
-                _note(run, task, work.payload)
-                answer = self._answer(run, task, payload)
+                _note(seat, task, work.payload)
+                answer = self._answer(seat, task, payload)
                 state = "trained"
                 size = sum(map(len, answer))
                 self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + size)
-                with run.party.lock:
-                    self._keep(run)
-                message = Outgoing.write(run.folder, work.ticket, answer)
+                with seat.party.lock:
+                    self._keep(seat)
+                message = Outgoing.write(seat.folder, work.ticket, answer)
                 del answer, payload  # what they hold in memory is on the disk
             state = "trained"
-            self._upload(run, work, message)
+            self._upload(run, seat, work, message)
             return True
         except Refused as refused:
             self._forget(work, keep=refused.code == "late")
@@ -392,9 +414,9 @@ class Client:
             self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))
         return False
 
-    def _answer(self, run: _Run, task: Task, payload: Payload) -> list[bytes | memoryview]:
+    def _answer(self, seat: _Seat, task: Task, payload: Payload) -> list[bytes | memoryview]:
         """The packed message, in pieces."""
-        return pieces(self._compute(run.party, task, payload))
+        return pieces(self._compute(seat.party, task, payload))
 
     def _compute(self, party: Party, task: Task, payload: Payload) -> Message:
         """Within the time that the policy allows. Raises: Forbidden: if it is not enough."""
@@ -415,7 +437,7 @@ class Client:
                 self._house.day.add(time.monotonic() - began_s)
 
     def _open(self, work: Work) -> _Run:
-        """The run of a ticket, its plan allowed and its memory recalled."""
+        """The run of a ticket, its plan allowed."""
         run = self._runs.get(work.run)
         if run is not None:
             return run
@@ -424,27 +446,45 @@ class Client:
         if not path.exists():
             self._fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
         plan: Plan = unpack(path.read_bytes(), Plan)
-        policy = self._house.policy
-        policy.check_plan(plan)
-        data = self._data(plan)
-        policy.check_data(len(data))
-        if policy.approve_plans:
-            self._house.approvals.check(plan)
-        party = Party(self._bind(plan), data, self._house.secret.fold(work.run))
-        run = _Run(folder, plan, party)
+        self._house.policy.check_plan(plan)
+        run = _Run(plan)
         for line in self._house.audit.lines():
             if line["what"] == "sent" and line["run"] == work.run:
                 run.num_tickets += 1
                 run.num_bytes += line["bytes"]
-        with self._deciding:
-            _recall(folder, party)
-            self._runs[work.run] = run
+        self._runs[work.run] = run
         return run
 
-    def _payload(self, run: _Run, work: Work) -> Payload:
-        path = run.folder / f"{work.payload}.payload"
+    def _seat(self, name: str, run: _Run, party: PartyId) -> _Seat:
+        """What this client plays in a run, its data allowed and its memory recalled."""
+        kind = OWN if isinstance(party, int) else TEST
+        if player(party) != (self._house.membership or {}).get("number"):
+            raise MessageError(f"a task for {party!r}, which this client does not play")
+        seat = self._seats.get((name, kind))
+        if seat is not None:
+            return seat
+        policy = self._house.policy
+        data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
+        policy.check_data(len(data))
+        if policy.approve_plans:
+            self._house.approvals.check(run.plan)
+        secret = self._house.secret.fold(name) if kind == OWN else self._house.secret.fold(name, kind)
+        seat = _Seat(self._house.run(name) / kind, Party(self._bind(run.plan), data, secret))
+        seat.folder.mkdir(exist_ok=True)
+        with self._deciding:
+            _recall(seat.folder, seat.party)
+            self._seats[name, kind] = seat
+        return seat
+
+    def _test_examples(self, plan: Plan) -> Any:
+        if self._test is None:
+            raise Forbidden("this client has no test examples of its own: hanse join --test FILE names them")
+        return self._test(plan)
+
+    def _payload(self, seat: _Seat, work: Work) -> Payload:
+        path = seat.folder / f"{work.payload}.payload"
         if not path.exists():
-            for old in [*run.folder.glob("*.payload"), *run.folder.glob("*.task")]:
+            for old in [*seat.folder.glob("*.payload"), *seat.folder.glob("*.task")]:
                 old.unlink()
             self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
         payload: Payload = unpack(Stored(path), Payload)
@@ -453,7 +493,7 @@ class Client:
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
         patiently(lambda: self._link.download(url, sha256, size, to), self._stopping.wait, self._say)
 
-    def _upload(self, run: _Run, work: Work, message: Outgoing) -> None:
+    def _upload(self, run: _Run, seat: _Seat, work: Work, message: Outgoing) -> None:
         self._say(f"uploading {message.size} bytes for ticket {work.ticket}")
         self._house.audit.write(
             "sends",
@@ -467,7 +507,7 @@ class Client:
         self._house.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
         run.num_tickets += 1
         run.num_bytes += message.size
-        Outgoing.forget(run.folder, work.ticket)
+        Outgoing.forget(seat.folder, work.ticket)
 
     def _forget(self, work: Work, *, keep: bool = False) -> None:
         """A ticket that is not worked on any more.
@@ -478,13 +518,14 @@ class Client:
         """
         with self._lock:
             self._have.discard((work.run, work.ticket))
-        run = self._runs.get(work.run)
-        if run is None or (keep and work.ticket not in run.decided):
-            return
-        with run.party.lock:
-            if run.party.forks.forks.pop(work.ticket, None) is not None:
-                self._keep(run)
-        Outgoing.forget(run.folder, work.ticket)
+        for kind in (OWN, TEST):
+            seat = self._seats.get((work.run, kind))
+            if seat is None or (keep and work.ticket not in seat.decided):
+                continue
+            with seat.party.lock:
+                if seat.party.forks.forks.pop(work.ticket, None) is not None:
+                    self._keep(seat)
+            Outgoing.forget(seat.folder, work.ticket)
 
     def _fail(self, work: Work, failure: Failure) -> None:
         """Tells the server that this ticket will not be answered."""
@@ -494,16 +535,16 @@ class Client:
             patiently(lambda: self._link.plain("POST", path, failure), self._stopping.wait, lambda what: None)
         self._forget(work)
 
-    def _keep(self, run: _Run) -> None:
-        _remember(run.folder, run.party)
+    def _keep(self, seat: _Seat) -> None:
+        _remember(seat.folder, seat.party)
 
 
-def _note(run: _Run, task: Task, payload: str) -> None:
+def _note(seat: _Seat, task: Task, payload: str) -> None:
     """Keeps what a ticket is computed from as long as its payload is here, for `hanse replay`."""
-    with run.party.lock:
-        before = run.party.forks.at(task.after)
+    with seat.party.lock:
+        before = seat.party.forks.at(task.after)
     with contextlib.suppress(OSError):
-        (run.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
+        (seat.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
 
 
 def _remember(folder: Path, party: Party) -> None:

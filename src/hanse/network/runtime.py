@@ -31,7 +31,7 @@ from hanse.core.program import (
 )
 from hanse.core.runtime import Runtime
 from hanse.core.values import pack, pieces, unpack, value
-from hanse.core.work import Memory, PartyId
+from hanse.core.work import Memory, PartyId, player
 from hanse.network.board import Board, Order, Verdict
 from hanse.network.cases import Cases
 from hanse.network.parties import Party
@@ -232,7 +232,7 @@ class NetworkRuntime(Runtime):
     def _orders(self, tickets: Iterable[int]) -> list[Order]:
         """The orders of tickets, but for parties that the server itself plays."""
         booked = self.desk.desk().tickets
-        clients = [ticket for ticket in tickets if isinstance(booked[ticket].task.party, int)]
+        clients = [ticket for ticket in tickets if player(booked[ticket].task.party) is not None]
         return [self._order(ticket) for ticket in clients]
 
     def _order(self, ticket: int) -> Order:
@@ -245,7 +245,9 @@ class NetworkRuntime(Runtime):
                 type(payload.work).__name__,
             )
         sha256, size, limit, work = self._packed[at]
-        return Order(ticket, task.party, pack(task), sha256, size, limit, work)
+        number = player(task.party)
+        assert number is not None
+        return Order(ticket, number, pack(task), sha256, size, limit, work)
 
     def _limit_bytes(self, payload: Payload) -> int:
         limit = limit_bytes(payload.chains)
@@ -256,9 +258,11 @@ class NetworkRuntime(Runtime):
         verdicts: dict[PartyId, dict[int, Verdict]] = {}
         memories: dict[PartyId, Memory] = {}
         for name, (counted, dropped) in settled.items():
-            if isinstance(name, int):
-                verdicts[name] = {t: Verdict(True) for t in counted}
-                verdicts[name] |= {t: self._verdicts.get(t, Verdict(False, "not counted")) for t in dropped}
+            number = player(name)
+            if number is not None:
+                own = verdicts.setdefault(number, {})
+                own |= {t: Verdict(True) for t in counted}
+                own |= {t: self._verdicts.get(t, Verdict(False, "not counted")) for t in dropped}
             elif self._party(name).forks.settle(counted, dropped):
                 memories[name] = self._party(name).forks.committed
         self._verdicts = {t: v for t, v in self._verdicts.items() if self.desk.is_open(t)}
@@ -271,8 +275,8 @@ class NetworkRuntime(Runtime):
     def _collect(self, command: Collect) -> Collected:
         asked = self.desk.open_tickets(command)
         still = [ticket for ticket in asked if self.desk.is_open(ticket)]
-        own = [ticket for ticket in still if not isinstance(self.desk.task(ticket).party, int)]
-        due = [ticket for ticket in still if isinstance(self.desk.task(ticket).party, int)]
+        own = [ticket for ticket in still if self._player(ticket) is None]
+        due = [ticket for ticket in still if self._player(ticket) is not None]
         here = {ticket: self._compute(ticket) for ticket in own}
         valid, dropped = self._hear(command, due, len(own))
         self._keep_cases(dropped)
@@ -283,9 +287,15 @@ class NetworkRuntime(Runtime):
         collected = self.desk.fold(self._asked_for_more(command, asked), arrived, dropped)
         for drop in collected.dropped:
             self._verdicts[drop.ticket] = Verdict(False, drop.reason)
-            self._note(f"client {drop.party}", f"ticket {drop.ticket} is not counted: {drop.reason}")
+            number = player(drop.party)
+            who = str(drop.party) if number is None else f"client {number}"
+            self._note(who, f"ticket {drop.ticket} is not counted: {drop.reason}")
         self._board.close(t for t in asked if not self.desk.is_open(t))
         return collected
+
+    def _player(self, ticket: int) -> int | None:
+        """The client that answers a ticket; None: the server plays its party."""
+        return player(self.desk.task(ticket).party)
 
     def _goal(self, asked: Sequence[int]) -> int | None:
         """How many of these tickets are wanted; None: all."""
@@ -304,7 +314,7 @@ class NetworkRuntime(Runtime):
         """For `hanse replay`."""
         for ticket in dropped:
             sha256 = self._order(ticket).payload
-            if self._cases is not None:
+            if self._cases is not None and isinstance(self.desk.task(ticket).party, int):
                 with contextlib.suppress(OSError):  # a full disk: the round goes on
                     self._cases.keep(self.round, self.desk.task(ticket), self._objects.path(sha256))
 
@@ -357,9 +367,10 @@ class NetworkRuntime(Runtime):
         members, _ = self._board.members()
         next_s = math.inf
         for ticket in waiting:
-            party = self.desk.task(ticket).party
-            silent_s = self._board.silent_s(party)
-            if party not in members:
+            number = self._player(ticket)
+            assert number is not None
+            silent_s = self._board.silent_s(number)
+            if number not in members:
                 dropped[ticket] = "it left, or was revoked"
             elif silent_s > self._patience.silent_s:
                 dropped[ticket] = f"nothing was heard of it for {silent_s:.0f} s"

@@ -1,0 +1,125 @@
+"""A client plays the role of its own test examples: it measures models there, as in the simulation."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from federation import FED_AVG, KEYS, NUM_CLIENTS, Federation, begin, bound, federation, job, learner
+
+from hanse.algorithms import evaluation
+from hanse.core.algorithm import training
+from hanse.core.keys import Key, Keys
+from hanse.core.program import Channel, Program, gather
+from hanse.core.reducers import sum as sum_
+from hanse.core.runtime import InMemory, drive
+from hanse.core.spec import Spec, TensorSpec
+from hanse.core.values import digest, value
+from hanse.core.work import Contribution, Memory, Part, Shared, Work, own_test
+from hanse.data import digits, iid, partitioned
+from hanse.learners import softmax
+from hanse.network.client import TEST, Client
+from hanse.simulation import Clients, Simulation
+
+ROUNDS = 3
+TESTED = tuple(map(own_test, range(NUM_CLIENTS)))
+
+
+def people() -> Any:
+    return partitioned(
+        digits().load(), iid(NUM_CLIENTS), KEYS.public.fold("partition"), client_test_fraction=0.2
+    )
+
+
+@value
+class visit(Work[Any, Any]):
+    """Counts in the party's memory how often it was visited; says how often, and how many examples it saw."""
+
+    def run(
+        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        visits = memory.get("visits", 0) + 1
+        seen = {"visits": np.float64(visits), "examples": np.float64(len(data))}
+        return {"seen": Part({name: np.asarray(number) for name, number in seen.items()})}, {"visits": visits}
+
+
+def measure(params: Any, key: Key) -> Program[dict[str, float]]:
+    """Accuracy on the clients' own tests; then, twice, what the clients and the roles remember."""
+    found = yield from evaluation(bound(softmax()), TESTED)(params, key)
+    spec = Spec({name: TensorSpec((), "float64") for name in ("visits", "examples")})
+    for name, cohort in (("clients", tuple(range(NUM_CLIENTS))), ("roles", TESTED), ("roles", TESTED)):
+        got = yield from gather(
+            visit(), cohort, {"params": params}, key.fold(name), seen=Channel(spec, into=sum_())
+        )
+        found |= {f"{name} {what}": float(number) for what, number in got["seen"].values.items()}
+    return found
+
+
+def program(progress: Any) -> Any:
+    return training(FED_AVG, progress, KEYS.public, rounds=ROUNDS, evaluate=measure)
+
+
+def simulated() -> tuple[str, list[dict[str, float]]]:
+    store, seen = InMemory(), list[Any]()
+    runtime = Simulation(Clients(bound(softmax()), people(), KEYS, store.memory), NUM_CLIENTS, KEYS)
+    ended = drive(program(begin(FED_AVG)), runtime, store, lambda record: seen.append(dict(record.metrics)))
+    return digest(dict(ended.state.params)), seen
+
+
+def enter(here: Federation, without: Sequence[int] = ()) -> None:
+    import threading
+
+    data = people()
+    for number in range(NUM_CLIENTS):
+        test = None if number in without else lambda plan, n=number: data.role(own_test(n))
+        client = Client(
+            here.house(number), lambda plan, n=number: data.client(n), learner, here.said.append, test
+        )
+        here.clients.append(client)
+        here.threads.append(threading.Thread(target=client.run, daemon=True))
+        here.threads[-1].start()
+
+
+def no_data(name: str) -> Any:
+    raise AssertionError(f"the server was to play {name!r}")
+
+
+def test_clients_measure_on_their_own_tests_in_the_bits_of_the_simulation(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(replace(job(FED_AVG, ROUNDS), program=program, role=no_data))
+        enter(here)
+        params, seen = simulated()
+        assert here.end(run)["params_sha256"] == params
+        assert [dict(record.metrics) for record in here.records] == seen
+        assert [metrics["roles visits"] for metrics in seen] == [10.0, 20.0, 30.0, 40.0]
+        assert [metrics["clients visits"] for metrics in seen] == [5.0, 10.0, 15.0, 20.0]
+        assert seen[0]["roles examples"] * 3 < seen[0]["clients examples"]
+        kept = here.house(0).run(run)
+        assert (kept / TEST / "memory").read_bytes() != (kept / "memory").read_bytes()
+
+
+def test_a_client_without_tests_says_so_and_the_others_measure(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        measured = lambda progress: training(  # noqa: E731
+            FED_AVG, progress, KEYS.public, rounds=1, evaluate=evaluation(bound(softmax()), TESTED)
+        )
+        run = here.lead(replace(job(FED_AVG, 1), program=measured, role=no_data))
+        enter(here, without=[3])
+        here.end(run)
+        assert here.records[-1].metrics["accuracy"] > 0.3
+        events = here.events()
+        assert f"client 3: run {run}: ticket 3 is not counted: declined: this client has no test" in events
+        assert events.count("is not counted") == 2
+
+
+@pytest.mark.parametrize("party", [1, own_test(1), "test/x", "server"])
+def test_a_client_plays_nobody_else(party: Any, tmp_path: Path) -> None:
+    from hanse.core.errors import MessageError
+
+    with federation(tmp_path) as here:
+        client = Client(here.house(0), lambda plan: [], learner)
+        with pytest.raises(MessageError, match="does not play"):
+            client._seat("a", None, party)  # type: ignore[arg-type]
+        client.stop()
