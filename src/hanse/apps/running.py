@@ -27,7 +27,6 @@ from hanse.core.program import Commit
 from hanse.core.runtime import Checkpoint, Led, Record, Watch
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.learners import Model
-from hanse.network.runtime import Standing
 from hanse.simulation import Devices, Way
 
 if TYPE_CHECKING:
@@ -269,6 +268,8 @@ def resumed(
 
 def is_simulated(checkpoint: Checkpoint | None) -> bool:
     """Whether the simulation can go on from there."""
+    from hanse.network.runtime import Standing
+
     return checkpoint is None or not isinstance(checkpoint.runtime, Standing)
 
 
@@ -283,6 +284,8 @@ def existing(store: str | Path) -> "Runs":
         raise StoreError(
             f"no runs are kept at {store} yet; begin one with `hanse run`, or name another --store"
         )
+    import hanse.network.runtime  # noqa: F401  (registers what checkpoints of real parties hold)
+
     return _runs(store)
 
 
