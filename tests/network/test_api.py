@@ -1,18 +1,22 @@
 """Every answer of the API is as its description says, whoever asks for whatever."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from federation import federation
+from pydantic import BaseModel
 
 from hanse.core.errors import InvalidInput
+from hanse.network import client
 from hanse.network.api import application
 from hanse.network.certificates import pinned
+from hanse.network.errors import Refused
 from hanse.network.members import Members
 from hanse.network.signing import Identity, sha256
-from hanse.network.wire import Problem
+from hanse.network.wire import WIRE, News, Problem
 
 OPEN = {"/v1/about"}
 FILLED = {"run": "nowhere", "ticket": "1", "sha256": "0" * 64, "id": "nobody"}
@@ -85,3 +89,30 @@ def test_what_strangers_write_can_not_steer_a_terminal(tmp_path: Path) -> None:
     members.note("client 0", "failed: \x1b[2J\x07\u202eevil\nTraceback\u2028")
     assert members.events()[0][2] == "failed: \\x1b[2J\\x07\\u202eevil\nTraceback\\u2028"
     members.close()
+
+
+@pytest.mark.parametrize("spoken", [{"wire": 2}, {"wire": 99}, {"wire": 99, "have": "all of it"}])
+def test_a_client_of_another_version_is_told_so_before_anything_else(
+    tmp_path: Path, spoken: dict[str, Any]
+) -> None:
+    class Other(BaseModel):
+        wire: Any
+        have: Any = {}
+
+    with federation(tmp_path, stay=True) as here, closing(here.house(0).link()) as link:
+        with pytest.raises(
+            Refused, match=f"version {spoken['wire']} .* version {WIRE}; upgrade the older"
+        ) as seen:
+            link.ask("POST", "/v1/work", News, Other(**spoken))
+        assert (seen.value.status, seen.value.code) == (426, "wire")
+
+
+def test_a_client_that_knows_no_version_of_the_servers_does_not_join(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "WIRE", 99)
+    with (
+        federation(tmp_path, stay=True) as here,
+        pytest.raises(Refused, match="99; upgrade the older of the two"),
+    ):
+        here.house(0)

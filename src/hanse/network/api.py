@@ -6,6 +6,7 @@ bounds; only then is its body read, and parsed only after its digest was checked
 
 import asyncio
 import hashlib
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -90,9 +91,29 @@ async def _body(request: Request, speaker: Speaker, kind: type[M]) -> M:
     try:
         return kind.model_validate_json(data or b"{}")
     except ValidationError as error:
+        _check_wire(_spoken(data))  # another version's may look otherwise
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise Refused(422, "wrong", f"{where or 'the body'}: {first['msg']}", who=speaker.key_id) from None
+
+
+def _spoken(data: bytes) -> Any:
+    """The version of the wire that a body is of, if it says so."""
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return WIRE
+    return said.get("wire", WIRE) if isinstance(said, dict) else WIRE
+
+
+def _check_wire(version: Any) -> None:
+    if version != WIRE:
+        raise Refused(
+            426,
+            "wire",
+            f"this client speaks version {str(version)[:20]} of the wire, the server (hanse {__version__}) "
+            f"version {WIRE}; upgrade the older of the two",
+        )
 
 
 async def _discard(request: Request, speaker: Speaker) -> None:
@@ -276,8 +297,7 @@ def application(server: Server) -> FastAPI:
     @app.post("/v1/work", openapi_extra=_documented(Poll), response_model=News)
     async def work(request: Request, caller: FromClient) -> Response:
         poll = await _body(request, caller.speaker, Poll)
-        if poll.wire != WIRE:
-            raise Refused(426, "wire", f"version {poll.wire} of the wire; this server speaks {WIRE}")
+        _check_wire(poll.wire)
         news = await server.poll(caller.number, poll)
         return Response(news.model_dump_json(), media_type="application/json")  # not checked once more
 

@@ -27,7 +27,7 @@ __all__ = [
     "Work",
 ]
 
-WIRE = 2
+WIRE = 3
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one."""
 
 CHUNK_BYTES = 8 << 20
