@@ -64,6 +64,7 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool("hanse", OURS, _everywhere("with_hanse.py")),
+        Tool("hanse 2 bits", OURS, _everywhere("with_hanse.py", "2bits", on=("W1",))),
         Tool("hanse bfloat16", OURS, _everywhere("with_hanse.py", "bfloat16", on=DEEP)),
         Tool("hanse jax", OURS, _everywhere("with_hanse.py", "jax", on=("W3", "W4"))),
         Tool("hanse torch", OURS, _everywhere("with_hanse.py", "torch", on=("W1", "W3"))),

@@ -1,6 +1,6 @@
 """Hanse, by its public API. With no further word it computes as it chooses itself.
 
-python with_hanse.py WORKLOAD NUM_ROUNDS [jax | torch | module | bfloat16]
+python with_hanse.py WORKLOAD NUM_ROUNDS [jax | torch | module | bfloat16 | 2bits]
 """
 
 import time
@@ -19,6 +19,7 @@ from hanse.core.learner import Examples
 from hanse.core.runtime import Record
 from hanse.data import from_clients
 from hanse.learners import Model, bfloat16, jax_engine, softmax, torch_engine, torch_module
+from hanse.transforms import quantize
 
 
 def own_module(workload: Workload) -> Model:
@@ -68,14 +69,20 @@ def main() -> None:
     turns = Turns()
     workload = turns.workload
     x, y = workload.data
-    made = CHOICES[turns.choices[0]](workload) if turns.choices else model(workload)
+    choice = turns.choices[0] if turns.choices else None
+    made = CHOICES.get(choice, model)(workload)
     train = partial(
         hanse.run,
         data=from_clients(
             [Examples(x[i], y[i]) for i in range(workload.clients)], num_classes=num_classes(workload)
         ),
         model=made,
-        algorithm=fed_avg(workload.lr, workload.cohort / workload.clients, batch_size=workload.batch),
+        algorithm=fed_avg(
+            workload.lr,
+            workload.cohort / workload.clients,
+            batch_size=workload.batch,
+            uplink=(quantize(2),) if choice == "2bits" else (),
+        ),
         evaluate_every=0,
         initial=None if isinstance(made, softmax) else workload.folder / "start.safetensors",
     )
