@@ -75,6 +75,33 @@ def test_examples_that_can_not_be_used_are_named_as_one_by_one() -> None:
     assert said[0] == said[1]
 
 
+def test_an_error_that_only_the_joint_way_makes_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    learner = softmax().bind((4,), 3)
+    monkeypatch.setattr(type(learner), "local_sgd_many", fail)
+    settings: dict[str, Any] = {"data": DATA, "model": softmax(), "algorithm": AVG, "rounds": 3}
+    with pytest.raises(RuntimeError, match="out of memory") as raised:
+        hanse.run(**settings, way=cohort())
+    (said,) = raised.value.__notes__
+    assert said.endswith("was performed together; one by one it succeeds: way=plain()")
+    hanse.run(**settings, way=plain())
+
+
+def test_works_without_a_joint_way_ask_for_data_once() -> None:
+    asked: list[int] = []
+
+    def client(number: int) -> Examples:
+        asked.append(number)
+        return DATA.client(number)
+
+    data = generated(5, client, num_classes=3, test=DATA.client(5))
+    del asked[:]
+    hanse.run(data=data, model=softmax(), algorithm=scaffold(lr=0.1), rounds=2, way=cohort())
+    assert len(asked) <= 2 * 5 + 17  # and a few to see what they are
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 13])
 @pytest.mark.parametrize("reducer", [mean(), sum()])
 def test_parts_are_lifted_in_the_bits_of_the_tree(reducer: Any, count: int) -> None:

@@ -22,6 +22,7 @@ from hanse.data import from_clients, generated
 from hanse.learners import softmax
 from hanse.simulation import Chosen, Clients, Simulation, Way, WorkersFailed, auto, chosen, cohort, plain
 from hanse.simulation.worker import sweep
+from hanse.simulation.workers import shared_out
 
 DATA = from_clients(
     [
@@ -135,6 +136,22 @@ def test_ctrl_c_ends_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
 def test_a_run_that_diverges_ends_its_workers() -> None:
     with pytest.raises(hanse.RunDiverged):
         run(plain(2), algorithm=fed_avg(lr=1e30, fraction=0.9), rounds=20)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_blocks_for_workers_are_aligned_and_get_smaller(num_workers: int) -> None:
+    for positions in (range(1), range(10), range(1000), [0, 2, 3, 5, 6, 7, 9, 10, 14, 15, 40]):
+        places: Any = [(position, None) for position in positions]
+        blocks = list(shared_out(places, num_workers))
+        assert [place for block in blocks for place in block] == places
+        for block in blocks:
+            first, last = block[0][0], block[-1][0]
+            height = (first ^ last).bit_length()
+            assert last - first < 1 << height <= 64
+        fair = len(places) / num_workers
+        assert all(len(block) <= max(1, 1.1 * fair) for block in blocks)
+        assert len(blocks[-1]) <= max(1, fair / 4)
+        assert len(blocks) <= 16 * num_workers + len(places) / 48
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])

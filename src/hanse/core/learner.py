@@ -107,6 +107,11 @@ class Learner(ABC):
         """Whether several clients' training is faster together than one by one, on this machine."""
         return False
 
+    @property
+    def rounds_together(self) -> bool:
+        """Whether `local_sgd_many` differs from `local_sgd` by rounding: by who is computed with whom."""
+        return False
+
     @abstractmethod
     def init(self, key: Key) -> Tensors:
         """Initial parameters."""

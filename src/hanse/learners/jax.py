@@ -1,11 +1,11 @@
-"""Models on JAX: a client's whole local training is one compiled call.
+"""Models on JAX: a client's whole local training is one compiled call; on a GPU that of many clients is.
 
-A client's examples are padded to one of few sizes, and a step's batch to one of few, so that clients of
+A client's batches are padded to one of few numbers, and each to one of few sizes, so that clients of
 unequal size share a few compiled programs, and the number of steps is not compiled in. What was compiled
 is kept between runs, in the user's cache folder.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ import numpy as np
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Array, Tensors
+from hanse.core.tensors import Array, Tensors, num_bytes
 from hanse.core.work import Space
 from hanse.learners import jax_programs as compiled
 from hanse.learners.examples import Anything, Characters, Classes, Features, Labels, Numbers, Reals, checked
+from hanse.learners.jax_batches import abreast, in_order, schedule
 from hanse.learners.jax_networks import network_scores
 from hanse.learners.jax_programs import Params, Program, Traced, jax_key, power_of_two
 from hanse.learners.jax_setup import precision, prepare
@@ -149,38 +150,86 @@ class JaxLearner(Learner):
         start = self._own(params)
         if space is not None:
             return self._sgd_within(space, start, x, y, steps, key, offset)
-        rows, weights, num_steps = self._schedule(len(y), steps, key)
-        size = power_of_two(len(y))
         with precision(self.dtype):
-            update = compiled.descend(
+            given = None if offset is None else self._own(offset)
+            end = self._descended(start, x, y, steps, key, given)
+            return {name: np.asarray(np.subtract(end[name], value)) for name, value in start.items()}
+
+    @property
+    def together(self) -> bool:
+        """It is: the parameters are brought to the device once, and a GPU computes all clients abreast."""
+        return True
+
+    @property
+    def rounds_together(self) -> bool:
+        """Abreast, products are larger, and added up in another order."""
+        return computes_abreast()
+
+    def local_sgd_many(
+        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
+    ) -> Tensors | None:
+        """`local_sgd` at several clients: abreast on a GPU, in the bits of one by one on a processor."""
+        start = self._own(params)
+        if len(data) * num_bytes(start) > MOST_BYTES:
+            return None
+        checked = [self._checked(examples) for examples in data]
+        many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
+        with precision(self.dtype):
+            begin = compiled.held(start)
+            if computes_abreast():
+                self._descend_abreast(many, begin, checked, steps, keys)
+                return many
+            for i, ((x, y), key) in enumerate(zip(checked, keys, strict=True)):
+                end = self._descended(begin, x, y, steps, key, None)
+                for name, value in start.items():
+                    np.subtract(end[name], value, out=many[name][i, ...])
+        return many
+
+    def _descended(
+        self, start: Params, x: Array, y: Array, steps: Steps, key: Key, offset: Params | None
+    ) -> Params:
+        """Where local descent ends: one compiled call, or several where many epochs take much memory."""
+        now, number, proximal = start, 0, steps.proximal or None
+        own = None if self.program.train is None else _words(key)
+        for some, num_steps in in_order(x, y, schedule(self.program, len(y), steps, key), self.dtype):
+            now = compiled.descend(
+                self.program, now, start, some, number, num_steps, steps.lr, proximal, offset, own
+            )
+            number += num_steps
+        return now
+
+    def _descend_abreast(
+        self,
+        many: Tensors,
+        start: Params,
+        checked: Sequence[tuple[Array, Array]],
+        steps: Steps,
+        keys: Sequence[Key],
+    ) -> None:
+        """Writes the updates of clients that compute each step together."""
+        clients = [
+            (x, y, schedule(self.program, len(y), steps, key))
+            for (x, y), key in zip(checked, keys, strict=True)
+        ]
+        groups = list(abreast(clients, self.dtype))
+        updates = [
+            compiled.descend_abreast(
                 self.program,
                 start,
-                _pad(x, size),
-                _pad(y, size),
-                rows,
-                weights,
-                num_steps,
+                group.x,
+                group.y,
+                group.rows,
+                group.weights,
+                group.num_steps,
                 steps.lr,
                 steps.proximal or None,
-                None if offset is None else self._own(offset),
-                None if self.program.train is None else _words(key),
+                group.of(list(map(_words, keys))) if self.program.train is not None else None,
             )
-            return _owned(update, start)
-
-    def _schedule(self, num_examples: int, steps: Steps, key: Key) -> tuple[Array, Array, int]:
-        """The rows of each step and what each weighs, (S, B), padded; and the number of steps."""
-        size = min(steps.batch_size or num_examples, num_examples)
-        few = size < min(num_examples, self.program.rows_at_once)
-        width = size if few else self.program.padded(size)
-        num_steps = steps.num_steps(num_examples)
-        length = power_of_two(num_steps)
-        rows, weights = np.zeros((length, width), np.int32), np.zeros((length, width), self.dtype)
-        everything = np.arange(num_examples, dtype=np.int32)
-        for number, chosen in enumerate(batches(num_examples, steps, key)):
-            batch = everything[chosen]
-            rows[number, : len(batch)] = batch
-            weights[number, : len(batch)] = 1 / len(batch)
-        return rows, weights, num_steps
+            for group in groups
+        ]
+        for group, update in zip(groups, updates, strict=True):
+            for name, of_all in many.items():
+                of_all[group.members] = update[name][: len(group.members)]
 
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
@@ -307,9 +356,18 @@ def _pad(rows: Array, size: int) -> Array:
     return padded
 
 
+def computes_abreast() -> bool:
+    """Whether several clients are faster computed each step together than one after the other."""
+    return bool(jax.default_backend() != "cpu")
+
+
 def _narrowed(values: Array) -> Array:
     """Integers of 32 bits, which is what JAX counts with."""
     return values.astype(np.int32) if values.dtype.kind in "iu" else values
+
+
+MOST_BYTES = 512 << 20
+"""Of updates that are computed together."""
 
 
 def _owned(tensors: Params, like: Tensors) -> dict[str, Array]:

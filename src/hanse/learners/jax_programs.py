@@ -17,7 +17,9 @@ __all__ = [
     "Traced",
     "curve",
     "descend",
+    "descend_abreast",
     "few",
+    "held",
     "jax_key",
     "measure",
     "power_of_two",
@@ -92,8 +94,42 @@ class Program:
 compiled = partial(jax.jit, static_argnames="program")
 
 
+@partial(jax.jit)
+def held(params: Params) -> Params:
+    """Parameters on the device, for several calls: far quicker than `device_put`, which is Python."""
+    return params
+
+
 @compiled
 def descend(
+    program: Program,
+    now: Params,
+    start: Params,
+    batches: tuple[Traced, Traced, Traced],
+    first: Traced,
+    num_steps: Traced,
+    lr: Traced,
+    proximal: Traced,
+    offset: Params | None,
+    key: Traced,
+) -> Params:
+    """Where local descent from `now` ends.
+
+    Args:
+      start: where the whole descent began, to which the proximal term pulls.
+      batches: features, labels and weights, (S, B, ...); padding weighs nothing. Step s takes s modulo S.
+      first: the number of the first step, from which the others' draws are told apart.
+    """
+
+    def batch(number: Traced) -> tuple[Traced, Traced, Traced]:
+        x, y, weights = (lax.dynamic_index_in_dim(v, number % len(v), keepdims=False) for v in batches)
+        return x, y, weights
+
+    return _descended(program, now, start, batch, first, num_steps, lr, proximal, offset, key)
+
+
+@compiled
+def descend_abreast(
     program: Program,
     start: Params,
     x: Traced,
@@ -103,22 +139,50 @@ def descend(
     num_steps: Traced,
     lr: Traced,
     proximal: Traced,
+    keys: Traced,
+) -> Params:
+    """The updates of several clients that compute each step together, with a leading client axis.
+
+    Args:
+      x, y: (m, n, ...) each client's examples.
+      rows, weights: (m, S, B) the examples of each batch; padding weighs nothing. Step s takes s modulo S.
+      num_steps: (m,).
+    """
+
+    def client(x: Traced, y: Traced, rows: Traced, weights: Traced, num_steps: Traced, key: Traced) -> Params:
+        def batch(number: Traced) -> tuple[Traced, Traced, Traced]:
+            chosen = rows[number % len(rows)]
+            return x[chosen], y[chosen], weights[number % len(rows)]
+
+        end = _descended(program, start, start, batch, 0, num_steps, lr, proximal, None, key)
+        return jax.tree.map(jnp.subtract, end, start)
+
+    axes = (0, 0, 0, 0, 0, None if keys is None else 0)
+    return jax.vmap(client, axes)(x, y, rows, weights, num_steps, keys)
+
+
+def _descended(
+    program: Program,
+    now: Params,
+    start: Params,
+    batch: Callable[[Traced], tuple[Traced, Traced, Traced]],
+    first: Traced,
+    num_steps: Traced,
+    lr: Traced,
+    proximal: Traced,
     offset: Params | None,
     key: Traced,
 ) -> Params:
-    """Local descent. Row s of `rows` and `weights`, (S, B), is step s; padding weighs nothing."""
-
     def step(number: Traced, params: Params) -> Params:
-        chosen, own = rows[number], None if key is None else jax.random.fold_in(jax_key(key), number)
-        slope = program.slope(params, x[chosen], y[chosen], weights[number], own)
+        own = None if key is None else jax.random.fold_in(jax_key(key), first + number)
+        slope = program.slope(params, *batch(number), own)
         if proximal is not None:
             slope = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), slope, params, start)
         if offset is not None:
             slope = jax.tree.map(jnp.add, slope, offset)
         return jax.tree.map(lambda w, g: w - lr * g, params, slope)
 
-    end = lax.fori_loop(0, num_steps, step, start)
-    return jax.tree.map(jnp.subtract, end, start)
+    return lax.fori_loop(0, num_steps, step, now)
 
 
 @compiled

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from hanse.learners.memory import keep_freed_memory
+
 __all__ = ["precision", "prepare"]
 
 
@@ -23,6 +25,7 @@ def precision(dtype: str) -> AbstractContextManager[Any]:
 
 def prepare() -> None:
     """Starts JAX as simulations need it, unless somebody did in his own way."""
+    keep_freed_memory()
     _keep_compiled()
     _start_with_one_thread()
 

@@ -7,7 +7,7 @@ from hanse.core.keys import Key
 from hanse.core.learner import Learner, Steps
 from hanse.core.tensors import Array
 
-__all__ = ["Model", "batches"]
+__all__ = ["Model", "batches", "orders"]
 
 
 class Model(ABC):
@@ -40,10 +40,17 @@ def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice
     [slice(None, None, None)]
     """
     size = steps.batch_size
-    for epoch in range(steps.epochs):
-        if size is None or size >= num_examples:
-            yield slice(None)
-            continue
-        order = key.fold("epoch", epoch).rng().permutation(num_examples)
+    if size is None or size >= num_examples:
+        yield from [slice(None)] * steps.epochs
+        return
+    for order in orders(num_examples, steps, key):
         for start in range(0, num_examples, size):
             yield order[start : start + size]
+
+
+def orders(num_examples: int, steps: Steps, key: Key) -> Iterator[Array]:
+    """The order of the examples in each epoch; none, where a batch holds all of them."""
+    if steps.batch_size is None or steps.batch_size >= num_examples:
+        return
+    for epoch in range(steps.epochs):
+        yield key.fold("epoch", epoch).rng().permutation(num_examples)

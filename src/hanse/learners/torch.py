@@ -18,11 +18,11 @@ from hanse.core.tensors import Array, Tensors
 from hanse.core.work import Space
 from hanse.learners.engines import Precision, bfloat16, full, torch_engine
 from hanse.learners.examples import Anything, Characters, Classes, Features, Labels, Numbers, Reals, checked
+from hanse.learners.memory import keep_freed_memory
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import averaged_buffers, torch_module
 from hanse.learners.torch_networks import network_module
-from hanse.learners.torch_setup import keep_freed_memory
 from hanse.learners.within import descend_within
 
 __all__ = ["TorchLearner", "bind_network", "bind_own"]

@@ -108,6 +108,9 @@ class Chosen:
 
     def _sized(self, work: str, places: Sequence[Place]) -> Iterator[list[Place]]:
         """Blocks that take a moment each, so that it is soon known how long all of them will take."""
+        if self._own.blocks_matter:
+            yield from aligned(places, BLOCK_HEIGHT)
+            return
         known_s = self._seconds.get((work, False))
         if not known_s:
             yield from aligned(places[:2], 0)
@@ -118,6 +121,8 @@ class Chosen:
     def _start_if_worth(self, left_s: float) -> None:
         if self._workers is not None or self.why_not is not None or self._way.most < 2:
             return
+        if self._own.blocks_matter:
+            return  # they would share one device
         if left_s * (1 - 1 / self._way.most) < WORTH * START_S:
             return
         try:

@@ -27,7 +27,7 @@ from hanse.core.program import (
 from hanse.core.runtime import Runtime
 from hanse.core.tensors import held_bytes
 from hanse.core.values import pack, value
-from hanse.core.work import Memory, Part, PartyId, Shared
+from hanse.core.work import Memory, Part, PartyId, Shared, Work
 from hanse.simulation.blocks import Folding, Laps, Place, Together, aligned
 from hanse.simulation.devices import Devices, ideal
 
@@ -113,6 +113,8 @@ class Clients:
     ) -> None:
         self._learner, self._population, self._recall = learner, population, recall
         self._together = getattr(learner, "together", False) if together is None else together
+        self.blocks_matter: Final[bool] = self._together and getattr(learner, "rounds_together", False)
+        """Whether results depend on which clients stand in one block: then no clock may decide it."""
         self._secret = keys.secret.fold("clients")
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
@@ -168,10 +170,27 @@ class Clients:
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]]:
         """Performs and folds tickets from given memories, and keeps nothing: no forks, if none changes."""
+        failed: Exception | None = None
         if self._together and len(places) > 1:
-            found = self._folded_together(before, places, payload)
-            if found is not None:
-                return found
+            try:
+                found = self._folded_together(before, places, payload)
+            except Exception as error:
+                failed = error
+            else:
+                if found is not None:
+                    return found
+        folded = self._folded(before, places, payload)  # says whose an error is, if it is a client's
+        if failed is not None:
+            failed.add_note(
+                f"while {payload.work} was performed together; one by one it succeeds: way=plain()"
+            )
+            raise failed
+        return folded
+
+    def _folded(
+        self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
+    ) -> tuple[Block, Sequence[Fork]]:
+        """The same one by one."""
         folding, forks, laps = Folding(payload), list[Fork](), Laps()
         self._laps = laps
         for memory, (position, task) in zip(before, places, strict=True):
@@ -184,21 +203,20 @@ class Clients:
     def _folded_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
-        """The same computed at once, where that can be."""
+        """The same computed at once; None: not this way."""
         if payload.broadcasts:
             return None  # each reads what it holds
+        if type(payload.work).many is Work.many:
+            return None
         if any(chain.stages and chain.stages[0].within is not None for chain in payload.chains.values()):
             return None
         if self._joint is None or self._joint.payload is not payload:
             self._joint = Together(payload)
         laps = Laps()
-        try:
-            data = [self._data(task.party) for _, task in places]
-            laps.to("data")
-            keys = [task.key.fold("work") for _, task in places]
-            parts = payload.work.many(self._learner, Shared(payload.frozen), data, keys)
-        except Exception:
-            return None  # one by one, it will be said whose error it is
+        data = [self._data(task.party) for _, task in places]
+        laps.to("data")
+        keys = [task.key.fold("work") for _, task in places]
+        parts = payload.work.many(self._learner, Shared(payload.frozen), data, keys)
         if parts is None:
             return None
         laps.to("compute")

@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hanse.core.errors import HanseError
 from hanse.core.keys import Key
 from hanse.core.party import Payload, Task
@@ -38,21 +40,24 @@ def send(pipe: Connection, obj: Any) -> None:
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
-    pipe.send_bytes(pickle.dumps([view.nbytes for view in views]))
-    pipe.send_bytes(head)
+    pipe.send_bytes(pickle.dumps(([view.nbytes for view in views], head)))
     for view in views:
-        if view.nbytes:
-            pipe.send_bytes(view)
+        sent = 0
+        while sent < view.nbytes:
+            sent += os.write(pipe.fileno(), view[sent:])
 
 
 def receive(pipe: Connection) -> Any:
     """An object that was sent; its arrays can be written to. Raises: EOFError: if the pipe was closed."""
-    sizes = pickle.loads(pipe.recv_bytes())
-    head = pipe.recv_bytes()
-    buffers = [bytearray(size) for size in sizes]
+    sizes, head = pickle.loads(pipe.recv_bytes())
+    buffers = [np.empty(size, np.uint8).data for size in sizes]
     for buffer in buffers:
-        if buffer:
-            pipe.recv_bytes_into(buffer)
+        done = 0
+        while done < len(buffer):
+            read = os.readv(pipe.fileno(), [buffer[done:]])
+            if not read:
+                raise EOFError
+            done += read
     return pickle.loads(head, buffers=buffers)
 
 

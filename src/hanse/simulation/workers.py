@@ -4,6 +4,7 @@ A worker computes a block of clients from what it is given and keeps nothing, so
 computes it nor when. Data lie once in shared memory, and so does what a cohort is sent alike.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -30,8 +31,11 @@ Make: TypeAlias = Callable[[Recall], Clients]
 AHEAD = 3
 """Blocks per worker that are computed before they are asked for; it bounds the memory."""
 
-BLOCKS_EACH = 4
-"""Blocks that a worker is given in one fold at least, where there are so many clients: they share evenly."""
+SHARE = 0.75
+"""Of what is left and would be a worker's fair share, the part that it is given at once."""
+
+LEAST_SHARE = 1 / 8
+"""Of a worker's fair share of all, the part that it is given at least."""
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -211,6 +215,21 @@ class Crew:
             self._data = None
 
 
+def shared_out(places: Sequence[Place], num_workers: int) -> Iterator[list[Place]]:
+    """Places in order, parted into aligned blocks for workers that take the next one when they are idle.
+
+    Blocks are large at first, so that there are few, and small at last, so that all workers end at about
+    the same time though clients are unequal.
+    """
+    at, least = 0, LEAST_SHARE * len(places) / num_workers
+    while at < len(places):
+        size = max(1, least, SHARE * (len(places) - at) / num_workers)
+        height = min(BLOCK_HEIGHT, round(math.log2(size)))
+        block = next(aligned(places[at : at + (1 << height)], height))
+        yield block
+        at += len(block)
+
+
 class Workers:
     """Plays the clients of a `Simulation` in several processes. Use as a context manager.
 
@@ -265,9 +284,11 @@ class Workers:
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
         """Performs tickets of one dispatch, and folds what they lead to."""
-        share = max(1, len(places) // (BLOCKS_EACH * len(self._crew)))
-        height = min(BLOCK_HEIGHT, share.bit_length() - 1)
-        jobs = ((some, payload) for some in aligned(places, height))
+        if self._clients.blocks_matter:
+            blocks = aligned(places, BLOCK_HEIGHT)
+        else:
+            blocks = shared_out(places, len(self._crew))
+        jobs = ((some, payload) for some in blocks)
         for some, (block, forks) in self._crew.compute(jobs, self._clients.memory, folded=True):
             self._clients.keep_all(some, forks)
             yield block

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hanse.learners.torch_setup import MOST_KEPT_BYTES, SET_BY_HAND, keep_freed_memory
+from hanse.learners.memory import MOST_KEPT_BYTES, SET_BY_HAND, keep_freed_memory
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How PyTorch is set up on a processor: what memory does that is given back and asked for again each step."""
+"""What memory does that is given back and asked for again each step, for engines on a processor."""
 
 import ctypes
 import os
