@@ -34,8 +34,8 @@ class auto(Way):
 
     A run begins in this process. If it is going to take much longer than worker processes need to start,
     they are started beside it and go on with it, as long as they prove faster. The bits are the same.
-    Clients are computed together where that was measured to be faster: linear models in NumPy, which keeps
-    the bits, and networks in JAX on a GPU, which differ by rounding.
+    Clients are computed together where that was measured to be faster: linear models in NumPy and models
+    in JAX, which keeps the bits, but for JAX on a GPU, which differs by rounding.
 
     Args:
       num_workers: processes at most; None: one for each processor.
