@@ -34,7 +34,7 @@ def people() -> Any:
 
 
 @value
-class tally(Work[Any, Any]):
+class seen_so_far(Work[Any, Any]):
     """Counts in the party's memory how often it was visited; says how often, and how many examples it saw."""
 
     def run(
@@ -51,7 +51,7 @@ def measure(params: Any, key: Key) -> Program[dict[str, float]]:
     spec = Spec({name: TensorSpec((), "float64") for name in ("visits", "examples")})
     for name, cohort in (("clients", tuple(range(NUM_CLIENTS))), ("roles", TESTED), ("roles", TESTED)):
         got = yield from gather(
-            tally(), cohort, {"params": params}, key.fold(name), seen=Channel(spec, into=sum_())
+            seen_so_far(), cohort, {"params": params}, key.fold(name), seen=Channel(spec, into=sum_())
         )
         found |= {f"{name} {what}": float(number) for what, number in got["seen"].values.items()}
     return found
