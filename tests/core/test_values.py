@@ -557,6 +557,18 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"left": 1, "wrong": 2}, "with wrong, which is unknown here"),
+        ({"right": 2}, "without left"),
+    ],
+)
+def test_what_another_version_packed_is_refused_in_words(given, why):
+    with pytest.raises(MessageError, match=f"a leaf_pair {why}: another version of hanse packed it"):
+        restore(json.dumps({"$": "leaf_pair", **given}), {})
+
+
 @pytest.mark.parametrize("node", HOSTILE, ids=json.dumps)
 def test_hostile_skeletons_are_refused(node):
     for tree in (node, [node], {"a": node}, {"$": "leaf_pair", "left": node, "right": 1}):

@@ -232,7 +232,27 @@ def _restore(
         raise MessageError(f"unknown kind of value {str(tag)[:100]!r}: {nearest(str(tag)[:100], _CLASSES)}")
     if only is not None and cls not in only:
         raise MessageError(f"a {tag}, which has no place here")
-    return cls(**{key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()})
+    given = {key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()}
+    try:
+        return cls(**given)
+    except TypeError as error:
+        differs = _differs(cls, given)
+        if not differs:
+            raise
+        raise MessageError(
+            f"a {tag} {differs}: another version of hanse packed it; install the same one on both sides"
+        ) from error
+
+
+def _differs(cls: type, given: Mapping[str, Any]) -> str:
+    """How the fields that were given differ from those of a class; empty: not at all."""
+    own = {f.name: f for f in fields(cls) if f.init}
+    unknown = sorted(set(given) - own.keys())
+    if unknown:
+        return f"with {', '.join(unknown)[:100]}, which is unknown here"
+    empty = dataclasses.MISSING
+    due = [n for n, f in own.items() if f.default is f.default_factory is empty and n not in given]
+    return f"without {', '.join(due)}" if due else ""
 
 
 def _is_tensor(node: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What is said between client and server, version 2. Every message of this file is JSON under 1 MiB."""
+"""What is said between client and server, version 3. Every message of this file is JSON under 1 MiB."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
