@@ -8,7 +8,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from hanse.core.tensors import Array, Tensors
 from hanse.core.values import value
 from hanse.core.work import Space
 from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
-from hanse.learners.model import Model, batches
+from hanse.learners.model import Model, batches, orders
 
 __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
 
@@ -272,11 +272,9 @@ class Linear(Learner):
         """A client's batches. Each epoch's rows are brought into order at once."""
         num = len(y)
         x, size = np.asarray(x, self.dtype).reshape(num, -1), min(steps.batch_size or num, num)
-        for epoch in range(steps.epochs):
-            if size == num:
-                yield x, y
-                continue
-            order = key.fold("epoch", epoch).rng().permutation(num)
+        if size == num:
+            yield from repeat((x, y), steps.epochs)
+        for order in orders(num, steps, key):
             x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
             for start in range(0, num, size):
                 yield x_epoch[start : start + size], y_epoch[start : start + size]
