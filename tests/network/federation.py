@@ -124,14 +124,14 @@ class Federation:
             self.clients.append(client)
             self.threads.append(thread)
 
-    def end(self, run: str, timeout_s: float = 30.0) -> dict[str, Any]:
-        """Waits for a run to end; its result."""
+    def end(self, run: str, timeout_s: float = 30.0, status: str = "completed") -> dict[str, Any]:
+        """Waits for a run to end, as it should; its result."""
         until_s = time.monotonic() + timeout_s
         led = self.server.run(run)
         while led.status == "running" and time.monotonic() < until_s:
             time.sleep(0.01)
         events = "\n".join(f"{who}: {what}" for _, who, what in self.server.members.events(20))
-        assert led.status == "completed", f"{led.status}, {led.board.doing}\n{events}\n" + "\n".join(
+        assert led.status == status, f"{led.status}, {led.board.doing}\n{events}\n" + "\n".join(
             self.said[-20:]
         )
         return led.result

@@ -73,9 +73,9 @@ def test_a_declined_plan_is_told_to_the_operator(tmp_path: Path) -> None:
         (house.folder / "policy.toml").write_text("approve_plans = true")
         run = here.lead(job(fed_avg(lr=0.5, fraction=1.0, close=Close(minimum_fraction=0.5)), 1))
         here.enter()
-        here.end(run)
+        here.end(run, status="incomplete")
         assert here.records[-1].usage.counted == 4
-        assert "declined: the plan" in here.events()
+        assert "declined: the plan waits for approval in its house (approval)" in here.events()
         assert [plan.run for plan in waiting_plans(house)] == [run]
         assert "sends" not in [line["what"] for line in house.audit.lines()]
 

@@ -107,9 +107,9 @@ def test_the_operator_hears_that_a_ticket_was_declined_and_the_round_goes_on(tmp
         here.threads.append(threading.Thread(target=client.run, daemon=True))
         here.threads[-1].start()
         here.enter(range(4))
-        here.end(run)
+        here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 4, 4]
-        assert "declined: this client's policy allows 0.1 s of computation for it" in here.events()
+        assert "declined: its policy's time for computing is used up (time)" in here.events()
         assert house.day.seconds > 0.1
         assert not list(house.folder.glob("runs/*/*.message"))
     assert time.strftime("%Y") in (house.folder / "seconds.json").read_text()

@@ -110,7 +110,7 @@ def test_a_client_without_tests_says_so_and_the_others_measure(tmp_path: Path) -
         here.end(run)
         assert here.records[-1].metrics["accuracy"] > 0.3
         events = here.events()
-        assert f"client 3: run {run}: ticket 3 is not counted: declined: this client has no test" in events
+        assert f"client 3: run {run}: ticket 3 is not counted: declined: it has no test" in events
         assert events.count("is not counted") == 2
 
 

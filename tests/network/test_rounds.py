@@ -36,21 +36,24 @@ def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> No
     with federation(tmp_path) as here:
         run = here.lead(job(MORTAL, 2))
         here.enter(range(4))
-        (here.folder / "client-4").mkdir(exist_ok=True)
-        (here.folder / "client-4" / "policy.toml").write_text("send_traces = true")
         here.enter([4], kind=Failing)
-        here.end(run)
+        here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 4, 4]
-        assert "failed once refused" not in here.events()
-        assert "RuntimeError: no such luck\nTraceback" in here.events()
+        assert "ticket 5 of" in here.events()
+        assert "failed: an error that stands in its own log (internal)" in here.events()
+        assert "no such luck" not in here.events()
+    own = (here.folder / "client-4" / "client.log").read_text()
+    assert "RuntimeError: no such luck" in own
+    assert "Traceback" in own
+    assert (here.folder / "client-4" / "client.log").stat().st_mode & 0o077 == 0
 
 
 def test_the_silent_are_given_up(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=3.0)))
+        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=3.0, min_clients=3)))
         here.enter(range(3))
         here.enter([3, 4], kind=Silent)
-        here.end(run)
+        here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 3, 3]
         assert "client 4: run" in here.events()
         assert "nothing was heard of it for" in here.events()
@@ -99,7 +102,7 @@ def test_too_few_abandon_the_round_and_the_run_ends_by_itself(tmp_path: Path) ->
         run = here.lead(job(MORTAL, 3))
         here.enter(range(1))
         here.enter(range(1, NUM_CLIENTS), kind=Failing)
-        here.end(run)
+        here.end(run, status="incomplete")
         assert all("1 of 5 contributions were counted" in str(r.abandoned) for r in here.records[1:])
         assert "round 3 was abandoned" in here.events()
 
@@ -136,7 +139,7 @@ def test_a_run_that_stopped_after_its_round_goes_on_to_the_same_bits(tmp_path: P
         here.enter()
         led = here.server.run(run)
         led.join(20.0)
-        assert led.status == "interrupted"
+        assert led.status == "stopped"
         here.lead(job(FED_AVG, 4), run)
         assert here.end(run)["params_sha256"] == simulated(FED_AVG, 4)
         assert [r.round for r in here.records] == [0, 1, 2, 3, 4]

@@ -36,7 +36,7 @@ def test_a_server_of_another_version_is_neither_joined_nor_worked_for(
 
 @pytest.mark.parametrize(("where", "what"), [(server, "Plan"), (runtime, "Payload")])
 @pytest.mark.parametrize("newer", [True, False])
-def test_what_another_version_packed_is_declined_in_words(
+def test_what_another_version_packed_is_named_at_the_client(
     where: Any, what: str, newer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the wire has the same number: as of two states of development."""
@@ -55,8 +55,9 @@ def test_what_another_version_packed_is_declined_in_words(
     with federation(tmp_path) as here:
         here.lead(job(FED_AVG, 1))
         here.enter()
-        due = re.compile(f"declined: .*a {what} {how}: another version of hanse packed it")
+        due = re.compile(rf"failed \(message\): .*a {what} {how}: another version of hanse packed it")
         until_s = time.monotonic() + 30.0
-        while not due.search(here.events()) and time.monotonic() < until_s:
+        while not due.search("\n".join(here.said)) and time.monotonic() < until_s:
             time.sleep(0.01)
-        assert due.search(here.events()), here.events()
+        assert due.search("\n".join(here.said)), here.events()
+        assert "do the versions differ? (message)" in here.events()

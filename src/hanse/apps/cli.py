@@ -1,7 +1,7 @@
 """The command line.
 
-Exit codes: 0 completed, also by target or patience; 1 failed or diverged; 2 what was given can't be
-used; 130 interrupted. What a command needs is imported when it runs, so that help comes at once.
+Exit codes: 0 completed, also by target or patience; 1 incomplete, failed or diverged; 2 what was given
+can't be used; 130 interrupted. What a command needs is imported when it runs, so that help comes at once.
 """
 
 import json as json_
@@ -186,13 +186,16 @@ def sweep(
 def resume(run: RunId, json: Json = False, store: Store = None) -> None:
     """Go on where a run stopped."""
     with _truthful(json):
+        from hanse.apps.findings import ENDED
         from hanse.apps.running import existing, resumed
         from hanse.apps.views import note
 
         info = existing(_where(store)).info(run)
-        if info.status == "completed" and info.result is not None:
-            note(f"run {info.run} is completed already")
+        if info.status in ENDED and info.result is not None:
+            note(f"run {info.run} is {info.status}: it came to its end already")
             _print_result(info.settings["experiment"], info.result, json)
+            if info.status != "completed":
+                raise typer.Exit(FAILED)
         else:
             _conclude(lambda: resumed(info.run, store=_where(store), warn=note), json)
 
@@ -503,6 +506,8 @@ def _conclude(begin: "Callable[[], AbstractContextManager[Session]]", json: bool
                 _print_result(settings, error.result.to_json(), json)
             raise
     _print_result(settings, result.to_json(), json)
+    if result.status != "completed":
+        raise typer.Exit(FAILED)
 
 
 # -- what is said ------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a task ended: "completed", "diverged" or "failed", why, and what is worth knowing."""
+    """How a task ended: "completed", "incomplete", "diverged" or "failed", why, and what is worth knowing."""
 
     run: str | None
     status: str
@@ -168,8 +168,7 @@ def _perform(task: Task) -> Outcome:
     try:
         with _session(task, notes.append) as session:
             run = session.run
-            session.perform(_telling(session), alone=False)
-            outcome = Outcome(run, "completed")
+            outcome = Outcome(run, session.perform(_telling(session), alone=False).status)
     except RunDiverged as error:
         outcome = Outcome(run, "diverged", str(error))
     except HanseError as error:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hanse.apps.environment import environment
-from hanse.apps.experiment import IN_PYTHON, Experiment
+from hanse.apps.experiment import Experiment
 from hanse.apps.opening import Wanted, opened
-from hanse.apps.prepared import Prepared, client_tests, prepared
+from hanse.apps.prepared import Prepared, client_tests, prepared, shared_out
 from hanse.apps.reading import read
 from hanse.apps.result import Result
-from hanse.apps.settings import build
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
-from hanse.data import Dataset, FederatedData, own_test
+from hanse.data import FederatedData, own_test
 from hanse.data.sources import held_out
 from hanse.network.server import Job
 from hanse.network.wire import Plan
@@ -22,7 +21,10 @@ from hanse.network.wire import Plan
 __all__ = ["SHARE", "Parties"]
 
 SHARE = "share"
-"""In place of a file: the client's share of the data that the settings name. To try things out."""
+"""In place of a file: the client's share of a built-in data set that the settings name. To try things out."""
+
+BUILT_IN = ("digits",)
+"""The data sets that come with Hanse: a plan that names them opens nothing of a client's machine."""
 
 
 class Parties:
@@ -50,8 +52,9 @@ class Parties:
             num_clients=people.num_clients,
             settings={"experiment": settings, "data_sha256": people.fingerprint},
             environment=environment(),
-            conclude=lambda run, status, progress, records, reason: Result.of(
-                run, status, progress, records, reason
+            num_present=_num_present(experiment, ready),
+            conclude=lambda run, status, progress, records, reason, uncounted: Result.of(
+                run, status, progress, records, reason, uncounted
             ).to_json(),
         )
 
@@ -80,6 +83,16 @@ class Parties:
         return plan.model.bind(plan.feature_shape, plan.num_classes)
 
 
+def _num_present(experiment: Experiment, ready: Prepared) -> int:
+    """How many clients must be there when the run begins: as many as its first exchanges want."""
+    num_clients = ready.population.num_clients
+    fraction = getattr(experiment.algorithm, "fraction", None)
+    at_clients = experiment.evaluate_every and "server" not in ready.measured_at
+    if at_clients or not isinstance(fraction, float):
+        return num_clients if at_clients else 1
+    return max(1, round(fraction * num_clients))
+
+
 def plan_of(ready: Prepared) -> Plan:
     """What clients are told of a run, but for its name."""
     people = ready.population
@@ -95,14 +108,22 @@ def plan_of(ready: Prepared) -> Plan:
 
 
 def wanted_of(plan: Plan) -> Wanted:
-    """What the examples of a plan look like. Raises: WrongSetting: if its data can't be told here."""
+    """Describe the examples of a plan. Of its data's settings only names of columns are taken."""
     said = json.loads(plan.settings)["data"]
-    data = None if said.get(IN_PYTHON) else build(Dataset, said, "data")
-    return Wanted(data, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
+    return Wanted.of(said, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
 
 
 def _share(plan: Plan) -> FederatedData:
-    return prepared(Experiment.from_settings(json.loads(plan.settings))).population
+    """A built-in data set, shared out as a plan says. Nothing else of the plan is made here."""
+    said = json.loads(plan.settings)
+    if said["data"].get("name") not in BUILT_IN:
+        raise InvalidInput(
+            f"the run's data are {said['data'].get('name')}(), and {SHARE!r} stands for a built-in set only "
+            f"({', '.join(BUILT_IN)}); name a file of your own"
+        )
+    of_data = ("data", "partition", "seed", "client_test_fraction")
+    people = shared_out(Experiment.from_settings({name: said[name] for name in of_data if name in said}))
+    return people if plan.encoder is None else people.mapped(plan.encoder)
 
 
 def _check_file(option: str, path: str) -> None:

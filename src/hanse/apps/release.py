@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from hanse import __version__
 from hanse.algorithms.preprocessing import Encoder
 from hanse.apps.experiment import summary
 from hanse.apps.facts import as_number, table
+from hanse.apps.findings import findings, has_trained, lines
 from hanse.apps.measuring import measured
 from hanse.apps.plain import plain
 from hanse.apps.prepared import prepared
@@ -59,6 +60,12 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
     checkpoint = runs.checkpoint(info.run)
     if checkpoint is None:
         raise StoreError(f"run {info.run} has no model yet; go on with: hanse resume {info.run}")
+    records = runs.records(info.run)
+    if not has_trained(records):
+        raise StoreError(
+            f"run {info.run} ({info.status}) has trained nothing: no round of it was closed, so its model is "
+            f"the one that it began with; see why with: hanse show {info.run}"
+        )
     params: Tensors = checkpoint.state.state.params
     ready = prepared(experiment_of(info, None))
     people = ready.population
@@ -79,11 +86,15 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
         (folder / ENCODER).write_bytes(pack(ready.encoder))
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sha256 = hashlib.sha256(tensors).hexdigest()
-    (folder / CARD).write_text(_card(info, params, about, sha256), encoding="utf-8")
+    found = [finding.to_json() for finding in findings(records)]
+    found = (info.result or {}).get("findings", found)
+    (folder / CARD).write_text(_card(info, params, about, sha256, found), encoding="utf-8")
     return folder
 
 
-def _card(info: Any, params: Tensors, about: Mapping[str, Any], sha256: str) -> str:
+def _card(
+    info: Any, params: Tensors, about: Mapping[str, Any], sha256: str, found: Sequence[Mapping[str, str]]
+) -> str:
     settings, result = info.settings["experiment"], info.result
     size = sum(array.size for array in params.values())
     shapes = ", ".join(f"`{name}` {tuple(array.shape)} {array.dtype}" for name, array in params.items())
@@ -100,6 +111,7 @@ def _card(info: Any, params: Tensors, about: Mapping[str, Any], sha256: str) -> 
         f"`{info.settings['data_sha256']}`",
         f"- **Algorithm:** `{settings['algorithm']['name']}`, {info.rounds} rounds of at most "
         f"{settings['rounds']}, seed {settings['seed']}; the run is {info.status}",
+        *(f"- **Note:** {line}." for line in lines(found)),
         f"- **`{MODEL}`:** SHA-256 `{sha256}`; of the parameters, as `hanse show` gives it: "
         f"`{about['params_sha256']}`",
         f"- **Made with:** Hanse {about['hanse']}, run `{info.run}` of "

@@ -32,7 +32,7 @@ from hanse.core.party import Fork, Message, Payload, Task, compute
 from hanse.core.runtime import InMemory, Led, Record
 from hanse.core.values import pack, unpack
 from hanse.core.work import Contribution, Memory, PartyId, Shared
-from hanse.data import FederatedData
+from hanse.data import Dataset, FederatedData
 from hanse.simulation import Clients, Simulation
 from hanse.simulation.blocks import Place
 
@@ -250,7 +250,7 @@ def in_simulation(
         if ready.population.fingerprint != info.settings["data_sha256"]:
             raise InvalidInput(f"run {info.run} began on other data than these settings name now")
         _check_party(party, ready)
-        own = None if file is None else opened(file, _wanted(ready))
+        own = None if file is None else opened(file, _wanted(ready), _reader(ready))
         with runs.open(info.run) if earlier else nullcontext() as kept:
             done, record, asked = _led(ready, _Kept(kept), round, party, act, own)
     if not done:
@@ -267,11 +267,14 @@ def _check_party(party: PartyId, ready: Prepared) -> None:
         raise InvalidInput(f"there is no client {party}; write a number from 0 to {last}")
 
 
+def _reader(ready: Prepared) -> Dataset | None:
+    return ready.experiment.data if isinstance(ready.experiment.data, Dataset) else None
+
+
 def _wanted(ready: Prepared) -> Wanted:
-    people, data = ready.population, ready.experiment.data
-    dataset = None if isinstance(data, FederatedData) else data
-    return Wanted(
-        dataset, tuple(people.feature_shape), people.num_classes, tuple(people.classes), ready.encoder
+    people, said = ready.population, ready.experiment.settings()["data"]
+    return Wanted.of(
+        said, tuple(people.feature_shape), people.num_classes, tuple(people.classes), ready.encoder
     )
 
 

@@ -1,10 +1,11 @@
 """What a run ended with."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hanse.apps.findings import Finding, findings, judge_status
 from hanse.apps.ledger import as_json, flows_of
 from hanse.core.algorithm import Progress
 from hanse.core.errors import Diverged
@@ -22,7 +23,8 @@ class Result:
 
     Args:
       run: its id; None: it was not kept.
-      status: "completed", also by target or patience; "diverged", "interrupted" or "failed".
+      status: "completed", also by target or patience; "incomplete", if it lacks rounds or clients that it
+        should have had; "stopped", by its operator; "interrupted", "diverged" or "failed".
       params: the model after the last round that closed.
       rounds: done.
       records: metrics, bytes and seconds of each round; the first is round 0, the beginning.
@@ -31,6 +33,7 @@ class Result:
       reason: why it ended before its last round.
       clients: what the final model is worth to each client; `baselines`: what else was trained on the same
         budget; `data`: who has what. All as plain data, and there when a run has completed.
+      findings: what a reader has to know before trusting the result.
     """
 
     run: str | None
@@ -45,6 +48,7 @@ class Result:
     clients: Mapping[str, Any] | None = field(default=None, repr=False)
     baselines: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     data: Mapping[str, Any] | None = field(default=None, repr=False)
+    findings: tuple[Finding, ...] = ()
 
     @classmethod
     def of(
@@ -54,13 +58,15 @@ class Result:
         progress: Progress[Any],
         records: Iterable[Record],
         reason: str | None = None,
+        uncounted: Sequence[Any] = (),
     ) -> "Result":
-        """From where a run stands."""
+        """From where a run stands. `uncounted`: see `findings`."""
         records = tuple(records)
+        found = findings(records, uncounted)
         measured = {record.round: record for record in records if record.metrics}
         return cls(
             run,
-            status,
+            judge_status(status, found),
             progress.state.params,
             progress.round,
             records,
@@ -68,6 +74,7 @@ class Result:
             best=measured.get(progress.best[1]) if progress.best else None,
             target_round=progress.target_round,
             reason=reason or progress.stopped,
+            findings=found,
         )
 
     @property
@@ -122,6 +129,7 @@ class Result:
             "run": self.run,
             "status": self.status,
             "reason": self.reason,
+            "findings": [finding.to_json() for finding in self.findings],
             "rounds": self.rounds,
             "rounds_to_target": self.target_round,
             "rounds_abandoned": len([record for record in self.records if record.abandoned]),

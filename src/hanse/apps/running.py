@@ -218,7 +218,7 @@ class Session:
         result = Result.of(self.run, status, self._progress, self._records, reason)
         result = replace(result, **found)
         if self._kept is not None:
-            self._kept.finish(status, result.to_json())
+            self._kept.finish(result.status, result.to_json())
         return result
 
 

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from hanse.apps.environment import changes, environment
 from hanse.apps.experiment import IN_PYTHON, Experiment
+from hanse.apps.findings import ENDED
 from hanse.apps.lanes import Outcome, Seen, Task, performed
 from hanse.apps.plain import Plain, leaves, merged, plain
 from hanse.apps.prepared import prepared
@@ -247,7 +248,7 @@ class Planned:
     @property
     def due(self) -> list[int]:
         """The numbers of the members that have to be performed. What diverged would do so again."""
-        return [i for i, m in enumerate(self.members) if m.status not in ("completed", "diverged")]
+        return [i for i, m in enumerate(self.members) if m.status not in (*ENDED, "diverged")]
 
     def perform(
         self, num_workers: int | None = None, seen: Seen = lambda number, round, outcome: None
@@ -302,7 +303,7 @@ def planned(asked: Sweep, store: str | Path) -> Planned:
     return Planned(asked, str(store), tuple(members), experiments, tuple(kept.notes))
 
 
-_BEST_LAST = ("running", "failed", "interrupted", "diverged", "completed")
+_BEST_LAST = ("running", "failed", "interrupted", "stopped", "diverged", "incomplete", "completed")
 
 
 class _Kept:
@@ -330,7 +331,7 @@ class _Kept:
             return None
         info = max(same, key=lambda info: _BEST_LAST.index(info.status))
         differ = changes(info.environment, self._environment)
-        if differ and info.status in ("completed", "diverged"):
+        if differ and info.status in (*ENDED, "diverged"):
             self._note(f"were made where the last bits may differ: {'; '.join(differ)}")
         return info
 

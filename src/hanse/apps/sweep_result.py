@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hanse.apps.findings import ENDED
 from hanse.apps.plain import Plain, worded
 from hanse.core.algorithm import Stop
 
@@ -72,8 +73,8 @@ class Member:
       over: what it was given, by dotted path.
       seed: of all its draws.
       run: its id; None: it has not begun.
-      status: "completed", "diverged" or "failed"; in a sweep that is planned, also what a store says, and
-        "missing".
+      status: "completed", "incomplete", "diverged" or "failed"; in a sweep that is planned, also what a
+        store says, and "missing".
       reason: why it ended before its last round.
       result: as `Result.to_json` gives it.
     """
@@ -112,8 +113,8 @@ class Setting:
 
     @property
     def completed(self) -> tuple[Member, ...]:
-        """The runs that completed."""
-        return tuple(member for member in self.members if member.status == "completed")
+        """The runs that came to their end, also those that lack rounds."""
+        return tuple(member for member in self.members if member.status in ENDED)
 
     def __str__(self) -> str:
         return _named(self.over) or "all the same"
@@ -179,7 +180,7 @@ class SweepResult:
     @property
     def failures(self) -> tuple[Member, ...]:
         """The runs that diverged or failed."""
-        return tuple(member for member in self.members if member.status != "completed")
+        return tuple(member for member in self.members if member.status not in ENDED)
 
     def curves(self) -> "dict[int, dict[int, Spread]]":
         """The metric by round, by the place of the setting: where all its completed runs measured it."""
@@ -215,7 +216,7 @@ class SweepResult:
 
 def _metric(members: Sequence[Member], stop: Stop) -> str | None:
     """What the runs measured: that which is watched, or else the first that all of them have."""
-    found = [m.result["final"] for m in members if m.status == "completed" and m.result and m.result["final"]]
+    found = [m.result["final"] for m in members if m.status in ENDED and m.result and m.result["final"]]
     if not found:
         return None
     common = [name for name in found[0] if name != "round" and all(name in measured for measured in found)]
@@ -223,7 +224,7 @@ def _metric(members: Sequence[Member], stop: Stop) -> str | None:
 
 
 def _setting(members: tuple[Member, ...], metric: str | None) -> Setting:
-    results = [m.result for m in members if m.status == "completed" and m.result is not None]
+    results = [m.result for m in members if m.status in ENDED and m.result is not None]
 
     def measured(word: str) -> Spread | None:
         rows = [result[word] for result in results if result[word]]

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from hanse.apps.findings import ENDED
 from hanse.apps.lanes import Outcome, Seen
 from hanse.apps.sweep import Planned
 from hanse.apps.sweep_result import Setting, Spread, SweepResult, bare
@@ -76,7 +77,7 @@ def _bar(console: Console, plan: Planned) -> Iterator[Seen]:
             if outcome is not None:
                 round = lengths[number]
                 there += 1
-                failed += outcome.status != "completed"
+                failed += outcome.status not in ENDED
                 if outcome.status != "completed":
                     bar.console.print(Text(_ended(plan, due[number], outcome), style="red"), soft_wrap=True)
             rounds[number] = max(round, rounds[number])

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hanse.apps.experiment import summary
 from hanse.apps.facts import spent_on
+from hanse.apps.findings import lines
 from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ LINES_EVERY_S = 2.0
 NUM_ROWS = 21
 """Rounds that `show` lists; the rest is left out evenly."""
 
-_STYLES = {"running": "cyan", "interrupted": "yellow", "diverged": "red", "failed": "red"}
+_STYLES = {
+    "running": "cyan",
+    **dict.fromkeys(("incomplete", "interrupted", "stopped"), "yellow"),
+    "diverged": "red",
+    "failed": "red",
+}
 
 Pairs = Iterable[tuple[str, str]]
 
@@ -162,7 +168,9 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
     head = [("run", f"{info.run}, begun {began}")]
     standing = [("status", info.status), ("rounds", f"{info.rounds} of {settings['rounds']}")]
     result = standing if info.result is None else list(_costs(info.result, settings))
-    back = [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "failed") else []
+    back = (
+        [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "stopped", "failed") else []
+    )
     out.print(Padding(_pairs([*head, *result, *back]), (1, 0)))
     if info.result is not None and info.result.get("baselines"):
         out.print(Padding(comparison(settings, info.result), (0, 0, 1, 0)))
@@ -322,6 +330,8 @@ def _outcome(result: Mapping[str, Any]) -> Table:
 def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     rounds, target = result["rounds"], result["rounds_to_target"]
     yield "status", _status(result)
+    for line in lines(result.get("findings", ())):
+        yield "note", line
     abandoned = f", {result['rounds_abandoned']} abandoned" if result["rounds_abandoned"] else ""
     yield "rounds", f"{rounds} of {settings['rounds']}{abandoned}"
     stop = settings["stop"]

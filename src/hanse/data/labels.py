@@ -64,6 +64,15 @@ def _numbers(words: Array) -> Array | None:
         return None
 
 
+def _same_number(word: str, names: Sequence[str]) -> int | None:
+    """The class whose name is the same number, spelt otherwise: 1.0 is 1."""
+    try:
+        number = float(word)
+        return [float(name) for name in names].index(number)
+    except ValueError:
+        return None
+
+
 def _surplus(word: str, names: Sequence[str]) -> str:
     """What to write if the label is a class and something after it, as in adult's test file."""
     ends = [word.removeprefix(name) for name in names if name and word.startswith(name)]
@@ -85,6 +94,11 @@ def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) 
     place = np.minimum(np.searchsorted(known, words, sorter=order), len(known) - 1)
     classes: Array = order[place]
     wrong = known[classes] != words
+    for row in np.flatnonzero(wrong).tolist():
+        same = _same_number(str(words[row]), names)
+        if same is None:
+            break
+        classes[row], wrong[row] = same, False
     if wrong.any():
         row = int(wrong.argmax())
         word = str(words[row])

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,12 +35,14 @@ from hanse.network.wire import (
     WAIT_S,
     WIRE,
     About,
+    Code,
     Failure,
     Invitation,
     Invited,
     Join,
     Joined,
     News,
+    Plans,
     Poll,
     Problem,
     Received,
@@ -55,6 +57,22 @@ M = TypeVar("M", bound=BaseModel)
 
 BODY_S = 60.0
 """A body that has not arrived by then is given up."""
+
+FAILURES: Mapping[Code, str] = {
+    "data": "its data do not suit the run",
+    "no-data": "it has no test examples of its own",
+    "approval": "the plan waits for approval in its house",
+    "policy": "its policy does not allow this",
+    "budget": "its policy's budget for this run is used up",
+    "time": "its policy's time for computing is used up",
+    "resources": "its memory, disk or another resource is used up",
+    "message": "it can't read what the server sent; do the versions differ?",
+    "internal": "an error that stands in its own log",
+}
+"""What the codes of failures mean."""
+
+DECLINED = frozenset({"no-data", "approval", "policy", "budget", "time"})
+"""Codes of failures that are decisions of a client's owner."""
 
 INNOCENT = frozenset({"offset", "busy", "unavailable", "disk-full", "no-run", "no-object"})
 """Refusals that happen to those who do as they should."""
@@ -270,16 +288,16 @@ def application(server: Server) -> FastAPI:
         return About(wire=[WIRE], hanse=__version__, time=time.time())
 
     @app.post("/v1/check", dependencies=[_SIGNED, _INVITED])
-    async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 0.0) -> list[str]:
-        """The packed plans, in hexadecimal, for whoever holds an invitation and has not joined yet.
+    async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 0.0) -> Plans:
+        """The plans, for whoever holds an invitation and has not joined yet.
 
         A body may be as large as that of an upload, and is thrown away.
         """
         speaker = _speaker(request, server.joining)
-        server.members.invitation(_invitation(request))
+        number = server.members.invitation(_invitation(request))
         await _discard(request, speaker)
         await asyncio.sleep(wait_s)
-        return [led.plans.path(led.plan[0]).read_bytes().hex() for led in server.led()]
+        return Plans(plans=server.plans(), number=number)
 
     @app.post("/v1/join", openapi_extra=_documented(Join), dependencies=[_SIGNED, _INVITED])
     async def join(request: Request) -> Joined:
@@ -293,6 +311,10 @@ def application(server: Server) -> FastAPI:
         return Joined(id=member.id, role=member.role, number=member.number, name=member.name)
 
     # -- clients -------------------------------------------------------------------------------
+
+    @app.get("/v1/plans")
+    async def plans(caller: FromClient) -> Plans:
+        return Plans(plans=server.plans(), number=caller.number)
 
     @app.post("/v1/work", openapi_extra=_documented(Poll), response_model=News)
     async def work(request: Request, caller: FromClient) -> Response:
@@ -348,10 +370,11 @@ def application(server: Server) -> FastAPI:
         led = server.run(run)
         led.board.order(caller.number, ticket)
         said = await _body(request, caller.speaker, Failure)
-        what = f"failed once {said.state}" if said.state != "refused" else "declined"
-        led.board.fail(ticket, f"{what}: {said.why}")
-        trace = f"\n{said.trace}" if said.trace else ""
-        server.members.note(caller.member.name, f"ticket {ticket} of {run} {what}: {said.why}{trace}")
+        what = "declined" if said.code in DECLINED else f"failed once {said.state}"
+        what = what.removesuffix(" once refused")
+        why = f"{what}: {FAILURES[said.code]} ({said.code})"
+        led.board.fail(ticket, why)
+        server.members.note(caller.member.name, f"ticket {ticket} of {run} {why}")
         return {}
 
     @app.post("/v1/key", openapi_extra=_documented(Rekey))
@@ -401,7 +424,7 @@ def application(server: Server) -> FastAPI:
 
     @app.post("/v1/runs/{run}/stop")
     async def stop(caller: FromOperator, run: str) -> dict[str, str]:
-        server.run(run).board.stop()
+        server.run(run).board.stop("its operator stopped it", "stopped")
         return {}
 
     @app.post("/v1/runs/{run}/drain")

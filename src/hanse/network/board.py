@@ -17,7 +17,16 @@ __all__ = ["Board", "Order", "Stopped", "Verdict"]
 
 
 class Stopped(Exception):
-    """The run was told to stop. What it has done is kept; it can be resumed."""
+    """The run was told to stop. What it has done is kept; it can be resumed.
+
+    Args:
+      reason: in words.
+      status: "stopped", by its operator; or "interrupted", by anything else.
+    """
+
+    def __init__(self, reason: str, status: str = "interrupted") -> None:
+        super().__init__(reason)
+        self.reason, self.status = reason, status
 
 
 @value
@@ -71,7 +80,8 @@ class Board:
         self._arrived: dict[int, None] = {}
         self._failed: dict[int, str] = {}
         self._verdicts: dict[PartyId, dict[int, Verdict]] = {}
-        self._stopping = self._draining = self._open = False
+        self._draining = self._open = False
+        self._stopping: Stopped | None = None
         self.began_s = time.monotonic()
         self.most = 0
         """The most orders that were out at once, or were about to be."""
@@ -145,10 +155,15 @@ class Board:
         heard = self._present(party)
         return time.monotonic() - self.began_s if heard is None else heard
 
+    def absent(self, parties: Iterable[int], silent_s: float) -> set[int]:
+        """The parties that were never heard since the server began, or not for so many seconds."""
+        heard = {party: self._present(party) for party in parties}
+        return {party for party, since_s in heard.items() if since_s is None or since_s > silent_s}
+
     def check(self) -> None:
         """Raises: Stopped: if the run was told to stop."""
-        if self._stopping:
-            raise Stopped
+        if self._stopping is not None:
+            raise self._stopping
 
     def wait(self, until_s: float, known: int) -> int:
         """Sleeps until something arrives, or until a moment on the monotonic clock.
@@ -159,12 +174,10 @@ class Board:
         Raises: Stopped.
         """
         with self._changed:
-            if self._stopping:
-                raise Stopped
+            self.check()
             if self._version == known:
                 self._changed.wait(max(0.0, min(until_s - time.monotonic(), 1.0)))
-            if self._stopping:
-                raise Stopped
+            self.check()
             return self._version
 
     _version = 0
@@ -175,10 +188,10 @@ class Board:
 
     # -- for the server ------------------------------------------------------------------------
 
-    def stop(self) -> None:
-        """Makes the run stop at once; it can be resumed."""
+    def stop(self, reason: str = "Ctrl-C", status: str = "interrupted") -> None:
+        """Makes the run stop at once; it can be resumed. See `Stopped`."""
         with self._changed:
-            self._stopping = True
+            self._stopping = self._stopping or Stopped(reason, status)
             self._change()
 
     def drain(self) -> None:

@@ -11,7 +11,7 @@ What turns settings into a run and files into data comes from above, as a `Bridg
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -96,7 +96,9 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
             typer.Option(min=1, help="Begin once so many have joined; as many as in the settings."),
         ] = None,
         silent_s: Annotated[float, typer.Option(help="Give up clients that are silent for so long.")] = 60.0,
-        round_s: Annotated[float, typer.Option(help="The longest that a round may take.")] = 3600.0,
+        round_s: Annotated[
+            float, typer.Option(help="The longest that a round may take, or wait for clients.")
+        ] = 3600.0,
         over_select: Annotated[
             float,
             typer.Option(help="Ask so many times the cohort, count the first to answer; 1: no more."),
@@ -104,6 +106,10 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
         fresh: Annotated[
             bool, typer.Option("--fresh", help="Begin a new run, whatever was interrupted.")
         ] = False,
+        min_clients: Annotated[
+            int | None,
+            typer.Option(min=1, help="Begin a round once so many are present; as many as it wants."),
+        ] = None,
         stay: Annotated[bool, typer.Option("--stay", help="Go on serving when the run has ended.")] = False,
     ) -> None:
         """Lead a run with real parties; prints what they are to type."""
@@ -117,7 +123,9 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
                 raise InvalidInput("give --certificate and --key together, or neither")
             job = bridge.job(file, sets or ())
             job = replace(
-                job, patience=Patience(silent_s, round_s, over_select), num_clients=clients or job.num_clients
+                job,
+                patience=Patience(silent_s, round_s, over_select, min_clients),
+                num_clients=clients or job.num_clients,
             )
             ended = lead(
                 [job],
@@ -164,45 +172,79 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
         with guard():
             from threadpoolctl import threadpool_limits
 
-            from hanse.network.client import NEXT_KEY, Client, House, rotate_key
+            from hanse.network.client import NEXT_KEY, Client, House, examine, fetch_plans, rotate_key
             from hanse.network.client import join as enter
             from hanse.network.members import Token
+            from hanse.network.transport import patiently
 
-            house = House(home)
+            house, kept = House(home), dict[str, Any]()
             if check:
                 _check(house, bridge, url, token, data, test)
                 return
-            if url is not None:
-                if token is None and house.membership is None:
-                    raise InvalidInput("a --token is due, which the operator sends; it is good once")
-                if token is not None:
-                    enter(house, url, Token.parse(token), name)
-            kept = house.membership
-            if kept is None:
-                raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-            if new_key or (home / NEXT_KEY).exists():  # which may have been cut
-                rotate_key(house)
-                typer.echo(f"{kept['name']}: its key is {house.identity.public[:16]}... now")
             if data is None:
                 raise InvalidInput("--data is due: a file of this client's own examples")
-            mine = (data, kept["number"] or 0, test)
-            opened, tested = bridge.data(*mine), bridge.test(*mine)
-
-            def say(what: str) -> None:
-                typer.echo(f"{kept['name']}: {what}")
-
+            bridge.register()
+            given = None if token is None else Token.parse(token)
+            if house.membership is None:
+                if url is None or given is None:
+                    raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+                plans, number = fetch_plans(house, url, given)
+            else:
+                if url is not None and given is not None:
+                    enter(house, url, given, name)  # which names a new certificate, if anything
+                if new_key or (home / NEXT_KEY).exists():  # which may have been cut
+                    rotate_key(house)
+                    typer.echo(f"its key is {house.identity.public[:16]}... now")
+                plans, number = patiently(lambda: fetch_plans(house), _pause, typer.echo)
+            opened = _kept(bridge.data(data, number, test))
+            tested = _kept(bridge.test(data, number, test))
             try:
                 with threadpool_limits(1):  # or a large product has other bits than in the simulation
+                    for plan in plans:
+                        found = examine(house, plan, opened, bridge.bind, None if test is None else tested)
+                        typer.echo(f"run {plan.run}: {_counted(found)} suit it")
+                    if house.membership is None and url is not None and given is not None:
+                        enter(house, url, given, name)
+                    kept = house.membership or {}
+
+                    def say(what: str) -> None:
+                        typer.echo(f"{kept['name']}: {what}")
+
                     ended = Client(house, opened, bridge.bind, say, tested).run()
             except KeyboardInterrupt:
                 ended = "stopped; join again with the same --home"
-            typer.echo(f"{kept['name']}: {ended}")
+            typer.echo(f"{kept.get('name', 'this client')}: {ended}")
+
+
+def _pause(wait_s: float) -> bool:
+    time.sleep(wait_s)
+    return False
+
+
+def _counted(found: Mapping[str, int]) -> str:
+    return " and ".join(f"{count} {what}" for what, count in found.items())
+
+
+def _kept(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Keep what a source made of the last plan: it is asked for when joining, and with the first ticket."""
+    from hanse.network.policy import plan_digest
+
+    last: dict[str, Any] = {}
+
+    def opened(plan: Any) -> Any:
+        digest = plan_digest(plan)
+        if digest not in last:
+            last.clear()
+            last[digest] = source(plan)
+        return last[digest]
+
+    return opened
 
 
 def _check(
     house: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None, test: str | None
 ) -> None:
-    from hanse.network.client import check
+    from hanse.network.client import check, examine
     from hanse.network.members import Token
     from hanse.network.wire import CHUNK_BYTES, WAIT_S
 
@@ -212,22 +254,17 @@ def _check(
     typer.echo(
         f"sending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
     )
-    plans = check(house, url, Token.parse(token))
+    plans, number = check(house, url, Token.parse(token))
     typer.echo("network, certificate, versions, invitation: fine")
     for plan in plans:
-        house.policy.check_plan(plan)
-        learner = bridge.bind(plan)
-        typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
-        if data is not None:
-            from hanse.core.keys import Key
-
-            found = {"examples": bridge.data(data, 0, test)(plan)}
-            if test is not None:
-                found["test examples"] = bridge.test(data, 0, test)(plan)
-            for what, examples in found.items():
-                house.policy.check_data(len(examples))
-                learner.objective(learner.init(Key.from_seed(0)), examples)
-                typer.echo(f"run {plan.run}: {len(examples)} {what} suit it")
+        if data is None:
+            house.policy.check_plan(plan)
+            bridge.bind(plan)
+            typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
+        else:
+            tested = None if test is None else bridge.test(data, number, test)
+            found = examine(house, plan, bridge.data(data, number, test), bridge.bind, tested)
+            typer.echo(f"run {plan.run}: {_counted(found)} suit {type(plan.model).__name__}")
     typer.echo("nothing was joined; the token is still good")
 
 

@@ -4,15 +4,17 @@ One thread polls, so that the server knows that it lives; another computes and u
 """
 
 import contextlib
+import hashlib
 import json
+import logging
 import queue
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hanse import __version__
 from hanse.core.errors import HanseError, InvalidInput, MessageError
@@ -23,7 +25,7 @@ from hanse.core.values import pack, pieces, unpack
 from hanse.core.work import PartyId, player
 from hanse.network import certificates
 from hanse.network.audit import AuditLog
-from hanse.network.errors import Forbidden, Refused, Unreachable, is_disk_full
+from hanse.network.errors import Forbidden, Refused, Unreachable, Unsuited, is_disk_full
 from hanse.network.members import Token
 from hanse.network.overtime import Computation, Day, Overtime
 from hanse.network.parties import Party
@@ -31,9 +33,34 @@ from hanse.network.policy import Approvals, Policy
 from hanse.network.signing import Identity, secret_at
 from hanse.network.spool import Outgoing, durably
 from hanse.network.transport import Link, patiently, split
-from hanse.network.wire import WAIT_S, WIRE, About, Failure, Join, Joined, News, Plan, Poll, Rekey, Work
+from hanse.network.wire import (
+    WAIT_S,
+    WIRE,
+    About,
+    Code,
+    Doing,
+    Failure,
+    Join,
+    Joined,
+    News,
+    Plan,
+    Plans,
+    Poll,
+    Rekey,
+    Work,
+)
 
-__all__ = ["Client", "House", "check", "join", "leave", "rotate_key", "waiting_plans"]
+__all__ = [
+    "Client",
+    "House",
+    "check",
+    "examine",
+    "fetch_plans",
+    "join",
+    "leave",
+    "rotate_key",
+    "waiting_plans",
+]
 
 
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
@@ -110,6 +137,44 @@ class House:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def keep(self, plan: Plan) -> None:
+        """Keeps a plan, so that somebody in this house can look at it and approve it."""
+        packed = pack(plan)
+        durably(self.run(plan.run) / hashlib.sha256(packed).hexdigest(), packed)
+
+    def log(self) -> "_Log":
+        """This house's own log: what went wrong here, with texts that may quote data and never leave."""
+        return _Log(self.folder / "client.log")
+
+
+LOG_BYTES = 10_000_000
+"""A log that has grown to this size is put aside as `client.log.1`, in the place of an older one."""
+
+
+class _Log:
+    """A log file that only its owner can read, open while this is entered."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._logger = logging.getLogger(f"{__name__}.{hashlib.sha256(str(path).encode()).hexdigest()[:12]}")
+        self._logger.propagate = False
+        self._handler: logging.Handler = logging.NullHandler()
+
+    def __enter__(self) -> logging.Logger:
+        with contextlib.suppress(OSError):  # a full disk: work goes on without a log
+            self._path.touch(0o600)
+            self._handler = RotatingFileHandler(
+                self._path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True
+            )
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._handler.handleError = lambda record: None  # type: ignore[method-assign]
+        self._logger.addHandler(self._handler)
+        return self._logger
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self._handler)
+        self._handler.close()
+
 
 def _stranger(url: str, token: Token, house: House) -> Link:
     split(url)
@@ -146,8 +211,7 @@ def join(house: House, url: str, token: Token, name: str = "") -> Joined:
         return Joined.model_validate(kept)
     link = _stranger(url, token, house)
     try:
-        bearer = {"Authorization": f"Bearer {token.secret.hex()}"}
-        joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=bearer)
+        joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=_bearer(token))
     finally:
         link.close()
     house.audit.write("joined", server=link.url, id=joined.id, key=house.identity.public)
@@ -159,8 +223,8 @@ CHECK_S = WAIT_S
 """How long a request is held open that tries whether all on the way there let polls wait."""
 
 
-def check(house: House, url: str, token: Token) -> list[Plan]:
-    """Tries everything short of joining: network, certificate, versions, invitation; the plans.
+def check(house: House, url: str, token: Token) -> tuple[list[Plan], int]:
+    """Tries everything short of joining: network, certificate, versions, invitation; see `fetch_plans`.
 
     The request is as large as an upload gets, and waits as long as a poll does, so that a proxy that would
     cut them is found now.
@@ -169,10 +233,73 @@ def check(house: House, url: str, token: Token) -> list[Plan]:
     """
     link = _stranger(url, token, house)
     try:
-        bearer = {"Authorization": f"Bearer {token.secret.hex()}"}
-        return [unpack(bytes.fromhex(said), Plan) for said in link.probe("/v1/check", CHECK_S, bearer)]
+        return _unpacked(Plans.model_validate(link.probe("/v1/check", CHECK_S, _bearer(token))))
     finally:
         link.close()
+
+
+def _bearer(token: Token) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.secret.hex()}"}
+
+
+def _unpacked(found: Plans) -> tuple[list[Plan], int]:
+    return [unpack(bytes.fromhex(packed), Plan) for packed in found.plans], found.number or 0
+
+
+def fetch_plans(house: House, url: str | None = None, token: Token | None = None) -> tuple[list[Plan], int]:
+    """Ask for the plans of the runs that a server leads now, and for the number of this client.
+
+    A member asks under its own key; others need an invitation.
+
+    Raises: Refused, Unreachable, InvalidInput.
+    """
+    if house.membership is not None:
+        link = house.link()
+        try:
+            return _unpacked(link.ask("GET", "/v1/plans", Plans))
+        finally:
+            link.close()
+    if url is None or token is None:
+        raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+    link = _stranger(url, token, house)
+    try:
+        return _unpacked(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
+    finally:
+        link.close()
+
+
+FEW = 100
+"""So many examples are enough to see whether a model takes them."""
+
+
+def examine(
+    house: House,
+    plan: Plan,
+    data: Callable[[Plan], Any],
+    bind: Callable[[Plan], Any],
+    test: Callable[[Plan], Any] | None = None,
+) -> dict[str, int]:
+    """Checks that this house may take part in a run, and that its data suit it; how many examples it has.
+
+    The policy is asked first: nothing of the data is opened for a plan that is not allowed.
+
+    Raises: Forbidden: if the policy does not allow the plan, or it waits for approval; it is kept then.
+      InvalidInput: if the data can't be read, or don't suit it.
+    """
+    policy = house.policy
+    policy.check_plan(plan)
+    if policy.approve_plans:
+        house.keep(plan)
+        house.approvals.check(plan)
+    learner, found = bind(plan), dict[str, int]()
+    for what, source in {"examples": data, "test examples": test}.items():
+        if source is not None:
+            examples = source(plan)
+            policy.check_data(len(examples))
+            few = examples.take(slice(FEW)) if hasattr(examples, "take") else examples
+            learner.objective(learner.init(Key.from_seed(0)), few)
+            found[what] = len(examples)
+    return found
 
 
 OWN, TEST = "", "test"
@@ -228,13 +355,18 @@ class Client:
         """Held by whoever reads or writes the memory on the disk of a run that is not open yet."""
         self._jobs: queue.Queue[Work | None] = queue.Queue()
         self._stopping = threading.Event()
-        self._doing = "waiting for work"
+        self._line = ""
+        self._doing: Doing = "waiting"
+        self._log = logging.getLogger(__name__)
         self._abandoned: Computation[Message] | None = None
         self._broken: BaseException | None = None
 
-    def _say(self, what: str) -> None:
-        if what != self._doing:
-            self._doing = what
+    def _say(self, what: str, doing: Doing | None = None) -> None:
+        """Tells its owner what it is doing, in words; and the server, in one of a closed list."""
+        if doing is not None:
+            self._doing = doing
+        if what != self._line:
+            self._line = what
             self._say_line(what)
 
     def stop(self) -> None:
@@ -244,7 +376,14 @@ class Client:
     # -- polling -------------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Works until the server is done, or this client left, was revoked or stopped: why."""
+        """Works until the server is done, or this client left, was revoked or stopped: why.
+
+        Raises: Unsuited: if its data don't suit a run that it is asked to take part in.
+        """
+        with self._house.log() as self._log:
+            return self._run()
+
+    def _run(self) -> str:
         worker = threading.Thread(target=self._work, name="work", daemon=True)
         worker.start()
         try:
@@ -281,7 +420,7 @@ class Client:
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:
-                self._say(f"not needed now; asking again in {news.again_s:.0f} s")
+                self._say(f"not needed now; asking again in {news.again_s:.0f} s", "resting")
                 self._stopping.wait(min(news.again_s, 3600.0))
         if self._broken is not None:
             raise self._broken
@@ -312,7 +451,7 @@ class Client:
                     wait_s=wait_s,
                     have=have,
                     know=know,
-                    doing=self._doing[:200],
+                    doing=self._doing,
                     expects=self._house.next_fingerprint,
                 ),
             )
@@ -364,14 +503,14 @@ class Client:
                     # The poll that is under way says that this ticket is worked on: say that it is not.
                     with contextlib.suppress(Unreachable, Refused):
                         self._take(self._poll(0.0))
-                self._say("waiting for work")
+                self._say("waiting for work", "waiting")
         except BaseException as error:
             self._broken = error
             self._stopping.set()
 
     def _perform(self, work: Work) -> bool:
         """Whether the ticket was answered."""
-        state = "refused"
+        state: Literal["refused", "downloaded", "trained"] = "refused"
         try:
             run = self._open(work)
             task = unpack(bytes.fromhex(work.task), Task)
@@ -382,11 +521,11 @@ class Client:
             if message is None:
                 self._house.policy.check_work(work.work, work.limit_bytes)
                 self._house.policy.check_use(run.num_tickets + 1, run.num_bytes)
-                self._say(f"downloading for ticket {work.ticket}")
+                self._say(f"downloading for ticket {work.ticket}", "downloading")
                 payload = self._payload(seat, work)
                 state = "downloaded"
                 self._house.policy.check_work(type(payload.work).__name__, work.limit_bytes)
-                self._say(f"{type(payload.work).__name__} for ticket {work.ticket}")
+                self._say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 _note(seat, task, work.payload)
                 answer = self._answer(seat, task, payload)
                 state = "trained"
@@ -405,13 +544,14 @@ class Client:
         except Unreachable:
             self._forget(work, keep=True)
         except Forbidden as forbidden:
-            self._fail(work, Failure(state="refused", why=str(forbidden)[:2000]))
+            self._fail(work, Failure(state="refused", code=forbidden.code), forbidden)
+        except Unsuited as error:
+            self._fail(work, Failure(state="refused", code="data"), error)
+            raise
         except Exception as error:
             if is_disk_full(error):  # the ticket is not given up: it is computed again when there is space
                 raise
-            trace = traceback.format_exc()[-50_000:] if self._house.policy.send_traces else ""
-            why = f"{type(error).__name__}: {error}"[:2000]
-            self._fail(work, Failure.model_validate({"state": state, "why": why, "trace": trace}))
+            self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
 
     def _answer(self, seat: _Seat, task: Task, payload: Payload) -> list[bytes | memoryview]:
@@ -426,12 +566,12 @@ class Client:
             if limit_s is None:
                 return party.compute(task, payload)
             if self._abandoned is not None and self._abandoned.still_runs(1.0):
-                raise Forbidden("a ticket that took too long still runs at this client")
+                raise Forbidden("a ticket that took too long still runs at this client", "time")
             self._abandoned = Computation(lambda: party.compute(task, payload))
             return self._abandoned.result(limit_s)
         except Overtime:
             why = f"this client's policy allows {limit_s:.4g} s of computation for it: it was stopped"
-            raise Forbidden(why) from None
+            raise Forbidden(why, "time") from None
         finally:
             with contextlib.suppress(OSError):  # a full disk is said where the message is kept
                 self._house.day.add(time.monotonic() - began_s)
@@ -446,7 +586,10 @@ class Client:
         if not path.exists():
             self._fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
         plan: Plan = unpack(path.read_bytes(), Plan)
-        self._house.policy.check_plan(plan)
+        policy = self._house.policy
+        policy.check_plan(plan)
+        if policy.approve_plans:
+            self._house.approvals.check(plan)
         run = _Run(plan)
         for line in self._house.audit.lines():
             if line["what"] == "sent" and line["run"] == work.run:
@@ -463,13 +606,15 @@ class Client:
         seat = self._seats.get((name, kind))
         if seat is not None:
             return seat
-        policy = self._house.policy
-        data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
-        policy.check_data(len(data))
-        if policy.approve_plans:
-            self._house.approvals.check(run.plan)
+        self._say("reading the data", "checking")
+        try:
+            data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
+            learner = self._bind(run.plan)
+        except InvalidInput as error:
+            raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
+        self._house.policy.check_data(len(data))
         secret = self._house.secret.fold(name) if kind == OWN else self._house.secret.fold(name, kind)
-        seat = _Seat(self._house.run(name) / kind, Party(self._bind(run.plan), data, secret))
+        seat = _Seat(self._house.run(name) / kind, Party(learner, data, secret))
         seat.folder.mkdir(exist_ok=True)
         with self._deciding:
             _recall(seat.folder, seat.party)
@@ -478,7 +623,9 @@ class Client:
 
     def _test_examples(self, plan: Plan) -> Any:
         if self._test is None:
-            raise Forbidden("this client has no test examples of its own: hanse join --test FILE names them")
+            raise Forbidden(
+                "this client has no test examples of its own: hanse join --test FILE names them", "no-data"
+            )
         return self._test(plan)
 
     def _payload(self, seat: _Seat, work: Work) -> Payload:
@@ -494,7 +641,7 @@ class Client:
         patiently(lambda: self._link.download(url, sha256, size, to), self._stopping.wait, self._say)
 
     def _upload(self, run: _Run, seat: _Seat, work: Work, message: Outgoing) -> None:
-        self._say(f"uploading {message.size} bytes for ticket {work.ticket}")
+        self._say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")
         self._house.audit.write(
             "sends",
             run=work.run,
@@ -527,9 +674,11 @@ class Client:
                     self._keep(seat)
             Outgoing.forget(seat.folder, work.ticket)
 
-    def _fail(self, work: Work, failure: Failure) -> None:
-        """Tells the server that this ticket will not be answered."""
-        self._say(f"ticket {work.ticket} failed: {failure.why.splitlines()[0]}")
+    def _fail(self, work: Work, failure: Failure, error: Exception) -> None:
+        """Tells the server by a code that this ticket will not be answered. Why, is told in this house."""
+        self._say(f"ticket {work.ticket} failed ({failure.code}): {(str(error).splitlines() or [''])[0]}")
+        self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
+        self._house.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)
         path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
         with contextlib.suppress(Refused, Unreachable):
             patiently(lambda: self._link.plain("POST", path, failure), self._stopping.wait, lambda what: None)
@@ -537,6 +686,13 @@ class Client:
 
     def _keep(self, seat: _Seat) -> None:
         _remember(seat.folder, seat.party)
+
+
+def _code(error: Exception) -> Code:
+    """The code of an error that no policy and no data led to."""
+    if isinstance(error, MessageError):
+        return "message"
+    return "resources" if isinstance(error, MemoryError | OSError) else "internal"
 
 
 def _note(seat: _Seat, task: Task, payload: str) -> None:

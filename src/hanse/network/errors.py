@@ -2,10 +2,11 @@
 
 import errno
 import sqlite3
+from typing import Literal, TypeAlias
 
-from hanse.core.errors import HanseError
+from hanse.core.errors import HanseError, InvalidInput
 
-__all__ = ["Forbidden", "Refused", "Unreachable", "is_disk_full"]
+__all__ = ["Forbidden", "Refused", "Unreachable", "Unsuited", "is_disk_full"]
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -42,4 +43,21 @@ class Unreachable(HanseError):
 
 
 class Forbidden(HanseError):
-    """The client's own policy does not allow what the server asks for."""
+    """The client's own policy does not allow what the server asks for.
+
+    Args:
+      why: for its owner; it stays in the house.
+      code: all that the server hears of it.
+    """
+
+    def __init__(self, why: str, code: "Forbids" = "policy") -> None:
+        super().__init__(why)
+        self.code: Forbids = code
+
+
+Forbids: TypeAlias = Literal["policy", "approval", "budget", "time", "no-data"]
+"""What a client says of a refusal of its own."""
+
+
+class Unsuited(InvalidInput):
+    """A client's own data can't be read, or don't suit the run."""

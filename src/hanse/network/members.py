@@ -10,13 +10,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hanse.core.errors import InvalidInput
 from hanse.network.errors import Refused
 from hanse.network.signing import public_key
+
+if TYPE_CHECKING:
+    from hanse.network.runtime import Attendance
 
 __all__ = ["Member", "Members", "Role", "Token", "shown"]
 
@@ -29,12 +32,26 @@ CREATE TABLE IF NOT EXISTS members (
 CREATE TABLE IF NOT EXISTS invitations (
   secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
   expires REAL NOT NULL, used_by TEXT);
+CREATE TABLE IF NOT EXISTS attendance (
+  run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
+  counted INTEGER NOT NULL, all_wanted INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (run, number));
 CREATE TABLE IF NOT EXISTS events (
   position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
 PRAGMA user_version = 1;
 """
 
 MAX_EVENTS = 100_000
+
+ENOUGH_ASKED = 5
+"""A client that is drawn now and then, and not counted so many times, is worth a word."""
+
+_ATTEND = """
+INSERT INTO attendance (run, number, round, counted, asked, all_wanted, why) VALUES (?, ?, ?, ?, 1, ?, ?)
+ON CONFLICT (run, number) DO UPDATE SET
+  asked = asked + 1, counted = counted + excluded.counted, all_wanted = excluded.all_wanted,
+  round = excluded.round, why = iif(excluded.why = '', why, excluded.why)
+WHERE excluded.round > round
+"""
 
 
 @dataclass(frozen=True)
@@ -194,12 +211,14 @@ class Members:
         with self._lock:
             return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
 
-    def invitation(self, secret: bytes) -> None:
-        """Raises: Refused: if there is no such invitation."""
+    def invitation(self, secret: bytes) -> int | None:
+        """Return the number that is reserved by an invitation. Raises: Refused: if there is no such one."""
         with self._lock:
-            query = "SELECT count(*) FROM invitations WHERE secret_sha256 = ?"
-            if not self._connection.execute(query, (_hashed(secret),)).fetchone()[0]:
-                raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
+            query = "SELECT number FROM invitations WHERE secret_sha256 = ?"
+            row = self._connection.execute(query, (_hashed(secret),)).fetchone()
+        if row is None:
+            raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
+        return None if row[0] is None else int(row[0])
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
         """Enters whoever holds an invitation, under his key. The same key may ask again.
@@ -253,6 +272,41 @@ class Members:
                 ids = ", ".join(m.id for m in found)
                 raise InvalidInput(f"{len(found)} are called {called!r}; say which by id: {ids}")
         raise InvalidInput(f"nobody is called {called!r}; `hanse clients` lists all")
+
+    # -- who was counted -----------------------------------------------------------------------
+
+    def attend(self, run: str, attendance: "Attendance") -> None:
+        """Books who was counted in a round. A round that is performed once more is booked once."""
+        counted = [(run, number, attendance.round, 1, "") for number in attendance.counted]
+        missed = [(run, number, attendance.round, 0, why) for number, why in attendance.missed.items()]
+        rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.executemany(_ATTEND, rows)
+            self._connection.execute("COMMIT")
+
+    def uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
+        """The clients that were not counted as they should have been: number, name, asked, counted, why.
+
+        In a run that wants all clients these are the members counted in fewer than half of its rounds. In
+        another, where each client is drawn now and then, they are those that were asked at least 5 times and
+        never counted.
+        """
+        query = "SELECT number, asked, counted, all_wanted, why FROM attendance WHERE run = ?"
+        with self._lock:
+            booked = {row[0]: row[1:] for row in self._connection.execute(query, (run,))}
+            query = "SELECT max(asked) FROM attendance WHERE run = ?"
+            num_rounds = self._connection.execute(query, (run,)).fetchone()[0] or 0
+        all_wanted = any(row[2] for row in booked.values())
+        found = []
+        for member in self.active("client"):
+            number = member.number
+            assert number is not None
+            asked, counted, _, why = booked.get(number, (0, 0, 0, "it was not there when a round began"))
+            few = 2 * counted < num_rounds if all_wanted else counted == 0 and asked >= ENOUGH_ASKED
+            if few:
+                found.append((number, member.name, asked, counted, why or "it was not always there"))
+        return found
 
     # -- what happened -------------------------------------------------------------------------
 

@@ -31,7 +31,6 @@ class Policy:
       max_ticket_s: seconds of computation for one ticket; then it is stopped.
       max_day_s: seconds of computation in a day, all runs together.
       approve_plans: each new plan waits until somebody here approves it.
-      send_traces: whether the operator sees where a failure happened; traces may quote data.
     """
 
     works: tuple[str, ...] | None = None
@@ -43,7 +42,6 @@ class Policy:
     max_ticket_s: float | None = None
     max_day_s: float | None = None
     approve_plans: bool = False
-    send_traces: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
@@ -82,17 +80,21 @@ class Policy:
         """Raises: Forbidden: if a run has had its share. Both counts include what is asked for now."""
         if self.max_tickets is not None and num_tickets > self.max_tickets:
             raise Forbidden(
-                f"this client's policy allows {self.max_tickets} tickets a run, and they are used up"
+                f"this client's policy allows {self.max_tickets} tickets a run, and they are used up",
+                "budget",
             )
         if self.max_upload_bytes is not None and num_bytes > self.max_upload_bytes:
-            raise Forbidden(f"this client's policy allows {self.max_upload_bytes} bytes a run to leave it")
+            raise Forbidden(
+                f"this client's policy allows {self.max_upload_bytes} bytes a run to leave it", "budget"
+            )
 
     def limit_s(self, used_today_s: float) -> float | None:
         """How long the next ticket may take; None: any time. Raises: Forbidden: if no time is left."""
         left = math.inf if self.max_day_s is None else self.max_day_s - used_today_s
         if left <= 0:
             raise Forbidden(
-                f"this client's policy allows {self.max_day_s:g} s of computation a day, and they are used up"
+                f"this client's policy allows {self.max_day_s:g} s of computation a day: they are used up",
+                "time",
             )
         limit = min(left, math.inf if self.max_ticket_s is None else self.max_ticket_s)
         return limit if math.isfinite(limit) else None
@@ -110,12 +112,16 @@ _KINDS: dict[str, type] = {
     "max_ticket_s": float,
     "max_day_s": float,
     "approve_plans": bool,
-    "send_traces": bool,
 }
 
 
 def _checked(path: Path, key: str, given: Any) -> Any:
     known = {f.name: _KINDS.get(f.name, int) for f in fields(Policy)}
+    if key == "send_traces":
+        raise InvalidInput(
+            f"{path}: send_traces is no setting any more; remove it. Why something failed is never sent: it "
+            "stands in client.log, beside this file"
+        )
     if key not in known:
         raise InvalidInput(f"{path}: {key} is no setting of a policy; {nearest(key, known)}")
     due = known[key]
@@ -144,7 +150,8 @@ class Approvals:
         news = "\n".join(_difference(last, json.loads(plan.settings)))
         raise Forbidden(
             f"the plan {plan_digest(plan)[:16]} waits for approval in this house: hanse approve "
-            f"{plan_digest(plan)[:16]}\n{news}"
+            f"{plan_digest(plan)[:16]}\n{news}",
+            "approval",
         )
 
     def approve(self, plan: Plan) -> str:

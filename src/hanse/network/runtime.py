@@ -32,12 +32,12 @@ from hanse.core.program import (
 from hanse.core.runtime import Runtime
 from hanse.core.values import pack, pieces, unpack, value
 from hanse.core.work import Memory, PartyId, player
-from hanse.network.board import Board, Order, Verdict
+from hanse.network.board import Board, Order, Stopped, Verdict
 from hanse.network.cases import Cases
 from hanse.network.parties import Party
 from hanse.network.spool import Objects, Spool
 
-__all__ = ["NetworkRuntime", "Patience", "Standing"]
+__all__ = ["Attendance", "NetworkRuntime", "Patience", "Standing"]
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,44 @@ class Patience:
     Args:
       silent_s: a client of which nothing is heard for so long is given up for the round.
       round_s: the longest that an exchange may take, where its algorithm sets no deadline.
+        Also how long a round waits for the clients that it can't begin without; then the run is interrupted.
       over_select: so many times the wanted fraction is asked, as far as so many belong, and the first to
         answer are counted.
+      min_clients: a round begins once so many are present; None: as many as it wants.
     """
 
     silent_s: float = 60.0
     round_s: float = 3600.0
     over_select: float = 1.0
+    min_clients: int | None = None
 
     def __post_init__(self) -> None:
         if not self.silent_s > 0 or not self.round_s > 0:
             raise InvalidInput(f"patience of {self.silent_s} and {self.round_s} s; write seconds above 0")
         if not self.over_select >= 1:
             raise InvalidInput(f"over_select is {self.over_select}; write at least 1, such as 1.3")
+        if self.min_clients is not None and self.min_clients < 1:
+            raise InvalidInput(f"min_clients is {self.min_clients}; write at least 1")
+
+    def needed(self, wanted: int) -> int:
+        """How many must be present for a round that wants so many."""
+        return wanted if self.min_clients is None else min(wanted, self.min_clients)
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Who was counted in a round, of the clients that were asked.
+
+    Args:
+      counted: numbers of clients.
+      missed: why each of the others was not; but not those who only came after enough others.
+      all_wanted: whether the round wanted all clients.
+    """
+
+    round: int
+    counted: frozenset[int]
+    missed: Mapping[int, str]
+    all_wanted: bool
 
 
 @value
@@ -94,6 +119,39 @@ class Chosen:
         return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
 
 
+LATE = "it was too late"
+"""Why those are not counted who come after enough others, or after the deadline."""
+
+NAMED = 10
+"""So many clients are named, where more are meant."""
+
+
+class Waiting:
+    """Says for whom a run waits: on the board at once, and on the screen when that changed a while ago."""
+
+    SETTLED_S = 3.0
+
+    def __init__(self, board: Board, say: Callable[[str], None]) -> None:
+        self._board, self._say = board, say
+        self._line, self._since_s, self._said = "", 0.0, ""
+
+    def words(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> str:
+        """The waiting, in words."""
+        missing = sorted(absent)
+        who = ", ".join(f"client {n}" for n in missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+        named = f"; not heard: {who}" if who else ""
+        return f"waiting for clients: {present} of {needed} are present{named}{also}"
+
+    def tell(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> None:
+        """Says it; call it again and again while it lasts."""
+        line = self._board.doing = self.words(present, needed, absent, also)
+        if line != self._line:
+            self._line, self._since_s = line, time.monotonic()
+        elif line != self._said and time.monotonic() - self._since_s > self.SETTLED_S:
+            self._said = line
+            self._say(line)
+
+
 class NetworkRuntime(Runtime):
     """Performs commands with the clients behind a board.
 
@@ -107,6 +165,8 @@ class NetworkRuntime(Runtime):
       note: told who was not counted, and why.
       cases: keeps what those were asked for who failed or were refused; None: nobody does.
       max_message_bytes: of messages whose size is not known beforehand.
+      attend: told after each round who was counted.
+      say: told what the operator should see at once.
     """
 
     def __init__(
@@ -120,8 +180,10 @@ class NetworkRuntime(Runtime):
         note: Callable[[str, str], None] = lambda who, what: None,
         max_message_bytes: int = 1 << 30,
         cases: Cases | None = None,
+        attend: Callable[[Attendance], None] = lambda attendance: None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._note, self._cases = note, cases
+        self._note, self._cases, self._attend, self._say = note, cases, attend, say
         self.round = 0
         """The one that is under way."""
         self._board, self._spool, self._objects = board, spool, objects
@@ -133,6 +195,7 @@ class NetworkRuntime(Runtime):
         self._booked: frozenset[int] = frozenset()
         self._chosen: Chosen | None = None
         self._wanted: dict[int, int] = {}
+        self._all_wanted = False
         board.restore((), spool.tickets(), {})
 
     # -- to and from the disk ------------------------------------------------------------------
@@ -190,24 +253,32 @@ class NetworkRuntime(Runtime):
                 raise HanseError(f"the network can't perform a {type(command).__name__}")
 
     def _sample(self, command: Sample) -> Sampled:
-        """A cohort among those who belong and were heard lately; waits a while if nobody was."""
-        self._board.doing = "waiting for clients"
-        until_s = time.monotonic() + self._patience.silent_s
-        known = 0
+        """A cohort among the clients that are present; waits until as many are as the round needs.
+
+        Raises: Stopped: if too few came within the patience of the operator.
+        """
+        began_s, known = time.monotonic(), 0
+        waiting = Waiting(self._board, self._say)
         while True:
             here, self.desk.num_clients = self._board.members()
             wanted = command.size(self.desk.num_clients)
             count = self._num_asked(command, wanted)
             self._board.most = max(self._board.most, count)
-            silent_s = {n: self._board.silent_s(n) for n in here}
-            resting = {n for n, s in silent_s.items() if s < 0}
-            lost = {n for n, s in silent_s.items() if s > self._patience.silent_s}
+            lost = self._board.absent(here, self._patience.silent_s)
+            resting = {n for n in here - lost if self._board.silent_s(n) < 0}
             away = set(range(self.desk.num_clients)) - here | lost | resting
-            due = min(count, len(here - lost)) if resting else 1
+            needed = min(self._patience.needed(wanted), len(here))
+            due, waited_s = needed, time.monotonic() - began_s
+            if resting and waited_s < self._patience.silent_s:  # they were told to come back in time
+                due = max(needed, min(count, len(here - lost)))
             present = self.desk.num_clients - len(away)
-            if command.count == 0 or present >= due > 0 or time.monotonic() > until_s:
+            if command.count == 0 or present >= due > 0:
                 break
-            known = self._board.wait(until_s, known)
+            if waited_s > self._patience.round_s:
+                raise Stopped(f"{waiting.words(present, needed, lost)}, for {waited_s:.0f} s in vain")
+            waiting.tell(present, needed, lost)
+            known = self._board.wait(began_s + self._patience.round_s, known)
+        self._all_wanted = wanted >= len(here)
         if count > wanted:
             command = Sample(command.key, count)
         sampled = self.desk.sample(command, frozenset(away))
@@ -255,6 +326,8 @@ class NetworkRuntime(Runtime):
 
     def _commit(self, command: Commit) -> Committed:
         usage, settled = self.desk.settle(command.abandoned is not None)
+        if command.round > 0:
+            self._attend(self._attendance(command.round, settled))
         verdicts: dict[PartyId, dict[int, Verdict]] = {}
         memories: dict[PartyId, Memory] = {}
         for name, (counted, dropped) in settled.items():
@@ -270,6 +343,18 @@ class NetworkRuntime(Runtime):
         self._board.judge(verdicts)
         return Committed(usage, memories)
 
+    def _attendance(
+        self, round: int, settled: Mapping[PartyId, tuple[Sequence[int], Sequence[int]]]
+    ) -> Attendance:
+        counted, missed = set[int](), dict[int, str]()
+        for name, (good, dropped) in settled.items():
+            whys = [self._verdicts[t].why if t in self._verdicts else "not counted" for t in dropped]
+            if isinstance(name, int) and good:
+                counted.add(name)
+            elif isinstance(name, int) and (self._all_wanted or set(whys) != {LATE}):
+                missed[name] = whys[0]
+        return Attendance(round, frozenset(counted), missed, self._all_wanted)
+
     # -- collecting ----------------------------------------------------------------------------
 
     def _collect(self, command: Collect) -> Collected:
@@ -282,7 +367,7 @@ class NetworkRuntime(Runtime):
         self._keep_cases(dropped)
         counted = {*own, *valid}
         if command.tickets is not None:
-            dropped |= {t: "it was too late" for t in still if t not in counted and t not in dropped}
+            dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
         arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
         collected = self.desk.fold(self._asked_for_more(command, asked), arrived, dropped)
         for drop in collected.dropped:

@@ -24,11 +24,11 @@ from hanse.core.work import PartyId
 from hanse.network.board import Board, Order, Stopped
 from hanse.network.cases import Cases
 from hanse.network.errors import Refused, is_disk_full
-from hanse.network.members import Member, Members, shown
+from hanse.network.members import Member, Members
 from hanse.network.pace import again_s, pool
 from hanse.network.parties import Party
 from hanse.network.rotation import Shown
-from hanse.network.runtime import NetworkRuntime, Patience
+from hanse.network.runtime import NAMED, Attendance, NetworkRuntime, Patience, Waiting
 from hanse.network.signing import Identity, Verifier, public_key, secret_at
 from hanse.network.spool import Objects, Spool
 from hanse.network.wire import (
@@ -43,7 +43,7 @@ from hanse.network.wire import (
 )
 from hanse.store import Runs
 
-__all__ = ["Job", "Server"]
+__all__ = ["Job", "Server", "Uncounted"]
 
 BLAME_S = 60.0
 """The same offence of the same member is noted once in so many seconds."""
@@ -68,11 +68,12 @@ class Job:
       program: leads on from a progress.
       learner: the model, for the roles that the server plays.
       role: the data of such a role, "server" above all. Raises: InvalidInput: if it holds none.
-      num_clients: the run begins once so many have joined.
+      num_clients: the run begins once so many have joined, and `num_present` of them are present.
       patience: how long it waits.
       secret: of the server: what transforms must not tell anybody. None: its own, drawn when it was new.
       settings, environment: kept with the run. None: the plan's settings.
-      conclude: makes the result that is kept, from run, status, progress, records and reason.
+      conclude: makes the result that is kept, from run, status, progress, records, reason and the clients
+        that were not counted as they should; its "status" is how the run ended.
       watch: called after each round.
     """
 
@@ -82,11 +83,13 @@ class Job:
     learner: Any
     role: Callable[[str], Any]
     num_clients: int
+    num_present: int = 1
     patience: Patience = Patience()
     secret: Key | None = None
     settings: Mapping[str, Any] | None = None
     environment: Mapping[str, str] | None = None
-    conclude: "Conclude" = lambda run, status, progress, records, reason: {
+    conclude: "Conclude" = lambda run, status, progress, records, reason, uncounted: {
+        "status": "incomplete" if status == "completed" and uncounted else status,
         "rounds": progress.round,
         "reason": reason,
         "params_sha256": digest(progress.state.params),
@@ -100,7 +103,26 @@ class Job:
         return plain if self.settings is None else self.settings
 
 
-Conclude: TypeAlias = Callable[[str, str, Progress[Any], tuple[Record, ...], str | None], Mapping[str, Any]]
+@dataclass(frozen=True)
+class Uncounted:
+    """A client that was not counted as it should have been: see `Members.uncounted`.
+
+    Args:
+      who: its name.
+      asked, counted: in how many rounds.
+      why: it was not, the last time.
+    """
+
+    number: int
+    who: str
+    asked: int
+    counted: int
+    why: str
+
+
+Conclude: TypeAlias = Callable[
+    [str, str, Progress[Any], tuple[Record, ...], str | None, tuple[Uncounted, ...]], Mapping[str, Any]
+]
 
 
 class _Run:
@@ -115,7 +137,7 @@ class _Run:
         self.cases = Cases(folder / "cases")
         self.plan = self.plans.put(pieces(job.plan))
         self.board = Board(server.wake, server.silent_s, server.members.clients)
-        self.status, self.result = "running", dict[str, Any]()
+        self.status, self.reason, self.result = "running", "", dict[str, Any]()
         self._seconds: deque[float] = deque(maxlen=11)
         self.round, self.metrics = 0, dict[str, float]()
         self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
@@ -135,10 +157,10 @@ class _Run:
         try:
             self._await_clients()
             self.status = self._drive()
-        except Stopped:
-            self.status = "interrupted"
+        except Stopped as stop:  # before it had begun
+            self.status, self.reason = stop.status, stop.reason
         except Exception as error:
-            self.status = "failed"
+            self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
             if is_disk_full(error):
                 self.status, self._server.full = "interrupted", True
             self._server.members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
@@ -147,13 +169,34 @@ class _Run:
         self._server.ended(self)
 
     def _await_clients(self) -> None:
-        known = 0
+        """Waits until enough have joined, and enough of them are present."""
+        job, known = self._job, 0
+        needed = job.patience.needed(min(job.num_present, job.num_clients))
+        waiting = Waiting(self.board, self.say)
         while True:
             here, _ = self._server.members.clients()
-            self.board.doing = f"waiting for clients: {len(here)} of {self._job.num_clients} have joined"
-            if len(here) >= self._job.num_clients:
+            absent = self.board.absent(here, job.patience.silent_s)
+            present = len(here) - len(absent)
+            if len(here) >= job.num_clients and present >= needed:
                 return
+            joined = f"; {len(here)} of {job.num_clients} have joined" if len(here) < job.num_clients else ""
+            waiting.tell(present, needed, absent, joined)
             known = self.board.wait(time.monotonic() + 3600.0, known)
+
+    def say(self, line: str) -> None:
+        """Tells the operator something about this run."""
+        self._server.say(f"run {self.name}: {line}")
+
+    def _attend(self, attendance: Attendance) -> None:
+        self._server.members.attend(self.name, attendance)
+        missed = sorted(attendance.missed.items())
+        if missed:
+            some = "; ".join(f"client {number}: {why}" for number, why in missed[:NAMED])
+            more = f"; and {len(missed) - NAMED} more" if len(missed) > NAMED else ""
+            total = len(attendance.counted) + len(missed)
+            self.say(
+                f"round {attendance.round} counted {len(attendance.counted)} of {total} clients; {some}{more}"
+            )
 
     def _drive(self) -> str:
         job, runs = self._job, self._server.runs
@@ -164,7 +207,16 @@ class _Run:
                 return Party(job.learner, job.role(name), secret.fold("role", name), store.memory(name))
 
             runtime = NetworkRuntime(
-                self.board, self.spool, self.objects, secret, role, job.patience, self._note, cases=self.cases
+                self.board,
+                self.spool,
+                self.objects,
+                secret,
+                role,
+                job.patience,
+                self._note,
+                cases=self.cases,
+                attend=self._attend,
+                say=self.say,
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.round + 1
@@ -177,13 +229,20 @@ class _Run:
                 status, reason = "diverged", str(error)
                 saved = store.checkpoint()
                 progress = saved.state if saved else job.begin()
-            except Stopped:
-                return "interrupted"
+            except Stopped as stop:
+                saved = store.checkpoint()
+                status, self.reason = stop.status, stop.reason
+                if saved is None:
+                    return status
+                reason, progress = stop.reason, saved.state
             except Exception as error:
                 store.finish("failed", {"reason": str(error)[:2000]})
                 raise
+            uncounted = tuple(Uncounted(*one) for one in self._server.members.uncounted(self.name))
             records = runs.records(self.name)
-            self.result = dict(job.conclude(self.name, status, progress, records, reason))
+            self.result = dict(job.conclude(self.name, status, progress, records, reason, uncounted))
+            status = str(self.result.get("status", status))
+            self.reason = reason or ""
             store.finish(status, self.result)
             return status
 
@@ -199,7 +258,7 @@ class _Run:
             self._server.members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
         self._job.watch(record)
         if self.board.draining:
-            self.board.stop()
+            self.board.stop("its operator let it end with this round", "stopped")
 
 
 class Server:
@@ -209,9 +268,18 @@ class Server:
       home: the folder where all is kept.
       fingerprint: of the certificate that clients see.
       stay: whether to go on serving when all runs have ended.
+      say: told in one line what the operator should see at once.
     """
 
-    def __init__(self, home: Path, fingerprint: str, *, stay: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        fingerprint: str,
+        *,
+        stay: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.say = say
         self.home, self.fingerprint, self.stay = home, fingerprint, stay
         home.mkdir(parents=True, exist_ok=True)
         self.members = Members(home / "members.db")
@@ -261,6 +329,10 @@ class Server:
     def led(self) -> list[_Run]:
         """All runs of this server."""
         return list(self._led.values())
+
+    def plans(self) -> list[str]:
+        """The plans of these runs, packed, in hexadecimal."""
+        return [led.plans.path(led.plan[0]).read_bytes().hex() for led in self.led()]
 
     def ended(self, run: _Run) -> None:
         """A run is over."""
@@ -340,7 +412,7 @@ class Server:
         self._polls[number] += 1
         mine = self._polls[number]
         if poll.doing:
-            self._doing[number] = shown(poll.doing).replace("\n", " ")
+            self._doing[number] = poll.doing
         self._expects[number] = poll.expects
         bell.set()  # an older poll of the same client is answered
         for run, tickets in poll.know.items():

@@ -192,7 +192,7 @@ def lead(
     bound = listen(*address)
     own = certificate or certificates.make(home, (public[0],))
     pem = (shown or own[0]).read_text()
-    server = Server(home, certificates.fingerprint(pem), stay=stay)
+    server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
     url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):
         _appoint(server, url, pem)
@@ -210,7 +210,9 @@ def lead(
         server.stop()
         for name in names:
             led = server.run(name)
-            say(f"run {name}: {led.status} {json.dumps(led.result) if led.result else ''}".rstrip())
+            say(f"run {name}: {led.status} {json.dumps(led.result) if led.result else led.reason}".rstrip())
+            for found in led.result.get("findings", ()):
+                say(f"run {name}: {found['text']}; {found['cure']}")
         if server.full:
             raise HanseError(
                 f"no space is left at {home}: free some, and serve the same settings again. Nothing that was "
@@ -219,13 +221,17 @@ def lead(
         return server.run(names[-1]).status
 
 
+RESUMABLE = ("interrupted", "stopped", "failed")
+"""How runs ended that the same settings go on with."""
+
+
 def _said(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
 def _interrupted(server: Server) -> dict[str, str]:
     """The runs that can be gone on with, by their settings."""
-    return {_said(i.settings): i.run for i in server.runs.infos() if i.status in ("interrupted", "failed")}
+    return {_said(i.settings): i.run for i in server.runs.infos() if i.status in RESUMABLE}
 
 
 def _appoint(server: Server, url: str, pem: str) -> None:

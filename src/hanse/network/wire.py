@@ -1,4 +1,4 @@
-"""What is said between client and server, version 3. Every message of this file is JSON under 1 MiB."""
+"""The messages between client and server, version 4. Each message of this file is JSON under 1 MiB."""
 
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -10,7 +10,9 @@ __all__ = [
     "CHUNK_BYTES",
     "WIRE",
     "About",
+    "Code",
     "Decision",
+    "Doing",
     "Failure",
     "Invitation",
     "Invited",
@@ -18,6 +20,7 @@ __all__ = [
     "Joined",
     "News",
     "Plan",
+    "Plans",
     "Poll",
     "Problem",
     "Received",
@@ -27,7 +30,7 @@ __all__ = [
     "Work",
 ]
 
-WIRE = 3
+WIRE = 4
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one."""
 
 CHUNK_BYTES = 8 << 20
@@ -101,19 +104,30 @@ class Joined(_Model):
     name: str
 
 
+class Plans(_Model):
+    """The plans of the runs that a server leads, packed, in hexadecimal; and the number of who asks."""
+
+    plans: list[str]
+    number: int | None
+
+
+Doing: TypeAlias = Literal["", "waiting", "checking", "downloading", "computing", "uploading", "resting"]
+"""What a client says of its progress. The list is closed, so that nothing of its data can be in it."""
+
+
 class Poll(_Model):
     """A client says what it knows, and waits for more.
 
-    `have`: tickets that it works on, by run. `know`: tickets whose verdict is on its disk. `expects`: the
-    fingerprint of the certificate that it was told the server will show.
+    `have`: tickets that it works on, by run. `know`: tickets whose verdict is on its disk. `doing`: its
+    progress. `expects`: the fingerprint of the certificate that it was told the server will show.
     """
 
     wire: int = WIRE
     wait_s: float = Field(default=WAIT_S, ge=0, le=WAIT_S)
     have: dict[str, list[int]] = {}
     know: dict[str, list[int]] = {}
-    doing: str = Field(default="", max_length=200)
-    expects: str = Field(default="", max_length=64)
+    doing: Doing = ""
+    expects: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
 
 class Work(_Model):
@@ -160,12 +174,17 @@ class Received(_Model):
     durable: bool
 
 
-class Failure(_Model):
-    """Why a client can't answer. `state` says where: downloaded, trained or uploaded."""
+Code: TypeAlias = Literal[
+    "data", "no-data", "approval", "policy", "budget", "time", "resources", "message", "internal"
+]
+"""Why a client can't answer. The list is closed: an error's text may quote data, and stays at home."""
 
-    state: Literal["refused", "downloaded", "trained", "uploaded"]
-    why: str = Field(max_length=2000)
-    trace: str = Field(default="", max_length=100_000)
+
+class Failure(_Model):
+    """A client can't answer. `state` says how far it came: refused, downloaded or trained."""
+
+    state: Literal["refused", "downloaded", "trained"]
+    code: Code
 
 
 class Invitation(_Model):

@@ -21,7 +21,7 @@ __all__ = ["ENDS", "RunStore"]
 
 T = TypeVar("T")
 
-ENDS = ("completed", "diverged", "failed", "interrupted")
+ENDS = ("completed", "incomplete", "interrupted", "diverged", "failed", "stopped")
 """How a run can end."""
 
 MAX_SHARE = 0.05

@@ -43,7 +43,7 @@ class RunInfo:
       run: its id.
       created: when, in UTC.
       status: "running" while a living process performs it, "interrupted" if none does before it ended,
-        or how it ended: "completed", "diverged", "failed" or "interrupted".
+        or how it ended: "completed", "incomplete", "interrupted", "diverged", "failed" or "stopped".
       settings, environment: as they were when it began.
       result: as it ended.
       rounds: the number of the last round that was written.
@@ -141,7 +141,7 @@ class Runs:
 
         Args:
           run: its id. If this object has it open, what was not written yet is written first.
-          status: "completed", "diverged", "failed" or "interrupted".
+          status: "completed", "incomplete", "interrupted", "diverged", "failed" or "stopped".
           result: kept as JSON.
 
         Raises: StoreError: if another process performs the run.
