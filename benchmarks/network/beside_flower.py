@@ -40,6 +40,9 @@ from environments import FLOWER
 from machine import save
 from safetensors.numpy import load_file
 
+from hanse.apps.prepared import shared_out
+from hanse.apps.reading import read
+
 ROUNDS = 3
 LIMIT_S = 300.0
 
@@ -247,10 +250,16 @@ def hanse(*words: str) -> list[str]:
 
 
 def described(folder: Path, job: Job) -> None:
-    """Writes down settings and data."""
+    """Writes down settings and data, and beside them what each client holds of these."""
     x, y = job.data
     np.savez(folder / "data.npz", x=x, y=y)
-    (folder / "app.toml").write_text(SETTINGS.format(rounds=ROUNDS, clients=job.clients))
+    settings = folder / "app.toml"
+    settings.write_text(SETTINGS.format(rounds=ROUNDS, clients=job.clients))
+    with contextlib.chdir(folder):
+        people = shared_out(read(settings))
+    for number in range(job.clients):
+        own = people.client(number)
+        np.savez(folder / f"own-{number}.npz", x=own.x, y=own.y)
 
 
 def hanse_simulated(folder: Path, job: Job, seen: set[str]) -> dict[str, float]:
@@ -275,8 +284,8 @@ def hanse_deployed(folder: Path, job: Job, seen: set[str]) -> dict[str, float]:
 
         waited(invited)
         clients = []
-        for words in joins:
-            words[-1] = "share"
+        for number, words in enumerate(joins):
+            words[-1] = f"own-{number}.npz"
             pipe = subprocess.DEVNULL
             clients.append(subprocess.Popen(hanse(*words), cwd=folder, stdout=pipe, stderr=pipe))
         try:

@@ -173,7 +173,7 @@ def test_resume_of_a_completed_run_shows_it(cli: Hanse, store: Path) -> None:
     again = cli("resume", first["run"], "--json")
     assert again.exit_code == 0
     assert only_object(again.stdout) == first
-    assert again.stderr == f"Note: run {first['run']} is completed already\n"
+    assert again.stderr == f"Note: run {first['run']} is completed: it came to its end already\n"
     assert "completed" in cli("resume", first["run"]).stdout
 
 

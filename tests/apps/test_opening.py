@@ -9,10 +9,10 @@ import pytest
 
 from hanse.apps.experiment import Experiment
 from hanse.apps.opening import Wanted, opened
-from hanse.apps.parties import Parties, plan_of
+from hanse.apps.parties import Parties, plan_of, wanted_of
 from hanse.apps.prepared import prepared
 from hanse.core.errors import InvalidInput
-from hanse.data import by_key, csv, digits, iid, own_test
+from hanse.data import by_key, csv, iid, own_test
 from hanse.learners import least_squares, softmax
 
 ROWS = [
@@ -34,10 +34,7 @@ def ready(tmp_path: Path) -> Any:
 
 
 def wanted(ready: Any) -> Wanted:
-    people = ready.population
-    return Wanted(
-        ready.experiment.data, people.feature_shape, people.num_classes, people.classes, ready.encoder
-    )
+    return wanted_of(plan_of(ready))
 
 
 def test_a_partys_rows_are_those_that_the_simulation_gives_it(ready: Any, tmp_path: Path) -> None:
@@ -109,7 +106,7 @@ def test_what_does_not_suit_is_named(ready: Any, tmp_path: Path, names: str, row
 
 
 def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
-    digit = Wanted(digits(), (8, 8), 10)
+    digit = Wanted("digits", False, (8, 8), 10)
     path = str(tmp_path / "own.npz")
     for x, y, why in (
         (np.zeros((3, 64)), np.zeros(3, int), "shape"),
@@ -124,4 +121,33 @@ def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no table of columns; give an \.npz"):
         opened(written(tmp_path / "own.csv", "age", [("3",)]), digit)
     with pytest.raises(InvalidInput, match="not described by a file"):
-        opened(str(tmp_path / "own.csv"), replace(digit, data=None))
+        opened(str(tmp_path / "own.csv"), replace(digit, kind=None))
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], [b"no", b"yes"]], ids=["text", "bytes"])
+def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path) -> None:
+    path, ill = str(tmp_path / "own.npz"), Wanted("npz", False, (2,), 2, ("no", "yes"))
+    np.savez(path, x=np.zeros((2, 2)), y=np.array(labels))
+    said = [word.decode() if isinstance(word, bytes) else word for word in labels]
+    assert opened(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
+    np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
+    with pytest.raises(InvalidInput, match=r"own\.npz: y\[1\] is 'perhaps', which is no class"):
+        opened(path, ill)
+    with pytest.raises(InvalidInput, match="y holds words; the run's labels are numbers"):
+        opened(path, replace(ill, classes=()))
+
+
+def test_a_class_spelt_as_another_number_is_that_class(tmp_path: Path) -> None:
+    rows = [(str(i), str(i % 2)) for i in range(8)]
+    path = written(tmp_path / "all.csv", "age,ill", rows)
+    data = csv(path, label="ill", test_fraction=0.0)
+    ready = prepared(Experiment(data=data, model=softmax(), evaluate_every=0, partition=iid(2)))
+    floats = [(age, f"{ill}.0") for age, ill in rows]
+    own = opened(written(tmp_path / "own.csv", "age,ill", floats), wanted(ready))
+    assert own.y.tolist() == [i % 2 for i in range(8)]
+
+
+def test_columns_without_a_way_to_numbers_are_refused(ready: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS])
+    with pytest.raises(InvalidInput, match="says of no column how it becomes numbers"):
+        opened(path, replace(wanted(ready), encoder=None))

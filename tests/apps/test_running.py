@@ -79,7 +79,17 @@ def test_the_default_learns() -> None:
 def test_result_as_plain_data() -> None:
     plain = hanse.run(**SMALL, stop=hanse.Stop(target=0.8)).to_json()
     assert plain.keys() == {
-        *("run", "status", "reason", "rounds", "rounds_to_target", "rounds_abandoned", "final", "best"),
+        *(
+            "run",
+            "status",
+            "reason",
+            "findings",
+            "rounds",
+            "rounds_to_target",
+            "rounds_abandoned",
+            "final",
+            "best",
+        ),
         *("bytes_up", "bytes_down", "flows", "seconds", "spent", "ways", "virtual_s", "params_sha256"),
         *("clients", "baselines", "data"),
     }

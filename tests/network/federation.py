@@ -101,6 +101,8 @@ class Federation:
     clients: list[Client] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+    """What ended a client that `enter_one` started."""
 
     def lead(self, given: Job, run: str | None = None) -> str:
         return self.server.lead(replace(given, watch=self.records.append), run)
@@ -123,6 +125,28 @@ class Federation:
             thread.start()
             self.clients.append(client)
             self.threads.append(thread)
+
+    def enter_one(self, number: int, data: Any, bind: Any) -> None:
+        """Starts one client in a thread, with data and learner of a plan's own."""
+        client = Client(self.house(number), data, bind, self.said.append)
+
+        def work() -> None:
+            try:
+                client.run()
+            except BaseException as error:
+                self.errors.append(error)
+
+        self.clients.append(client)
+        self.threads.append(threading.Thread(target=work, daemon=True))
+        self.threads[-1].start()
+
+    def wait_for(self, event: str, otherwise: str, timeout_s: float = 30.0) -> bool:
+        """Waits until the operator sees an event."""
+        until_s = time.monotonic() + timeout_s
+        while event not in self.events() and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert event in self.events(), f"{otherwise}\n{self.events()}"
+        return True
 
     def end(self, run: str, timeout_s: float = 30.0, status: str = "completed") -> dict[str, Any]:
         """Waits for a run to end, as it should; its result."""

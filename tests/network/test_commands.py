@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.apps.cli import app
+from hanse.apps.prepared import shared_out
 from hanse.network import client as house
 from hanse.network.audit import AuditLog
 
@@ -143,7 +144,11 @@ model = "softmax"
 algorithm = { name = "fed_avg", lr = 0.1, fraction = 1.0, batch_size = 600 }
 """
     server, lines = served(tmp_path, settings, 2)
-    own = [[word.replace("FILE", "share") for word in line] for line in lines]
+    people = shared_out(hanse.read("app.toml", ["client_test_fraction=0.0"]))
+    for number in range(people.num_clients):
+        mine = people.client(number)
+        np.savez(f"own-{number}.npz", x=mine.x, y=mine.y)
+    own = [[word.replace("FILE", f"own-{n}.npz") for word in line] for n, line in enumerate(lines)]
     for client in [command(tmp_path, *line) for line in own]:
         assert "evaluate for ticket" in done(client)
     said = done(server)

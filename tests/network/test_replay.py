@@ -39,7 +39,7 @@ def test_what_failed_is_kept_at_the_server(tmp_path: Path) -> None:
         run = here.lead(job(MORTAL, 3))
         here.enter(range(4))
         here.enter([4], kind=Failing)
-        here.end(run)
+        here.end(run, status="incomplete")
         home, people = tmp_path / "server", population()
         (case,) = in_a_servers_house(home, run, 2, 4, lambda plan, k: people.client(k), learner)
         assert "the client's memory" in case.lacks

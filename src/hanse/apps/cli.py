@@ -520,6 +520,8 @@ def _truthful(json: bool) -> Iterator[None]:
 
     try:
         yield
+    except typer.Exit:
+        raise
     except KeyboardInterrupt as stop:
         _say_why(str(stop) or "interrupted before anything was begun", json, stop, "interrupted")
         raise typer.Exit(INTERRUPTED) from None

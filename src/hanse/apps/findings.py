@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.core.runtime import Record
 
-__all__ = ["ENDED", "Finding", "findings", "has_trained", "judge_status", "lines"]
+__all__ = ["ENDED", "Finding", "findings", "has_trained", "judge_status", "sentences"]
 
 ENDED = ("completed", "incomplete")
 """The statuses of runs that came to their end; a resumed run would do nothing more."""
@@ -102,6 +102,6 @@ def _about_metrics(records: Sequence[Record]) -> Iterator[Finding]:
         )
 
 
-def lines(found: Sequence[Mapping[str, str]]) -> list[str]:
+def sentences(found: Sequence[Mapping[str, str]]) -> list[str]:
     """Return a sentence for each finding, in plain data."""
     return [f"{finding['text']}; {finding['cure']}" for finding in found]

@@ -209,14 +209,14 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
 
 
 def _suited(examples: Examples, wanted: Wanted, path: str) -> Examples:
-    shape = tuple(examples.x.shape[1:])
-    if shape != wanted.feature_shape:
-        raise InvalidInput(f"{path}: rows of x have shape {shape}; the run wants {wanted.feature_shape}")
     if examples.x.dtype.kind not in "fiub":
         raise InvalidInput(
             f"{path}: features are {examples.x.dtype}, and the run says of no column how it becomes numbers; "
             "only numbers are computed with for others"
         )
+    shape = tuple(examples.x.shape[1:])
+    if shape != wanted.feature_shape:
+        raise InvalidInput(f"{path}: rows of x have shape {shape}; the run wants {wanted.feature_shape}")
     if wanted.num_classes is not None:
         y = examples.y
         if y.dtype.kind not in "iu" or not np.all((y >= 0) & (y < wanted.num_classes)):

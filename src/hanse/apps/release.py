@@ -23,7 +23,7 @@ from hanse import __version__
 from hanse.algorithms.preprocessing import Encoder
 from hanse.apps.experiment import summary
 from hanse.apps.facts import as_number, table
-from hanse.apps.findings import findings, has_trained, lines
+from hanse.apps.findings import findings, has_trained, sentences
 from hanse.apps.measuring import measured
 from hanse.apps.plain import plain
 from hanse.apps.prepared import prepared
@@ -111,7 +111,7 @@ def _card(
         f"`{info.settings['data_sha256']}`",
         f"- **Algorithm:** `{settings['algorithm']['name']}`, {info.rounds} rounds of at most "
         f"{settings['rounds']}, seed {settings['seed']}; the run is {info.status}",
-        *(f"- **Note:** {line}." for line in lines(found)),
+        *(f"- **Note:** {line}." for line in sentences(found)),
         f"- **`{MODEL}`:** SHA-256 `{sha256}`; of the parameters, as `hanse show` gives it: "
         f"`{about['params_sha256']}`",
         f"- **Made with:** Hanse {about['hanse']}, run `{info.run}` of "

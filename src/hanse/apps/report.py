@@ -10,7 +10,7 @@ from hanse import __version__
 from hanse.apps.charts import Drawing, comparing, html_script, png, spending, telling
 from hanse.apps.experiment import summary
 from hanse.apps.facts import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
-from hanse.apps.findings import lines
+from hanse.apps.findings import sentences
 from hanse.apps.ledger import flows_of, ledger_table
 from hanse.apps.stories import Story
 from hanse.apps.toml import as_toml
@@ -49,7 +49,7 @@ def report_page(story: Story) -> tuple[str, tuple[Drawing, ...]]:
     parts = [f'<p class="what">{_text(summary(story.settings))}</p>']
     if result is None or story.status != "completed":
         parts.append(f"<p>This run is {_text(story.status)}: the page tells what it had done by then.</p>")
-    for line in lines((result or {}).get("findings", ())):
+    for line in sentences((result or {}).get("findings", ())):
         parts.append(f'<p class="finding">{_text(line)}.</p>')
     if result is not None and result["final"]:
         parts.append(f'<p class="answer">{_answer(story.settings, result)}</p>')

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hanse.apps.experiment import summary
 from hanse.apps.facts import spent_on
-from hanse.apps.findings import lines
+from hanse.apps.findings import sentences
 from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def _outcome(result: Mapping[str, Any]) -> Table:
 def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     rounds, target = result["rounds"], result["rounds_to_target"]
     yield "status", _status(result)
-    for line in lines(result.get("findings", ())):
+    for line in sentences(result.get("findings", ())):
         yield "note", line
     abandoned = f", {result['rounds_abandoned']} abandoned" if result["rounds_abandoned"] else ""
     yield "rounds", f"{rounds} of {settings['rounds']}{abandoned}"
