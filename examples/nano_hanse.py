@@ -15,14 +15,15 @@ from hanse.core.algorithm import Algorithm, Progress, training
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.program import Channel, Program, gather, sample
-from hanse.core.runtime import Record, adrive, drive
+from hanse.core.runtime import Record, drive
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, tree_map, zeros_like
 from hanse.core.values import digest, value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 from hanse.data import digits, dirichlet, partitioned
 from hanse.learners import softmax
-from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Simulation
+from hanse.simulation import Clients, Simulation
+from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 from hanse.transforms import clip, quantize
 
 # What ONE client computes: shared tensors and its own data in, named parts out, memory kept. ------------

@@ -11,12 +11,13 @@ from hanse.core.algorithm import Progress, training
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Population, Steps
-from hanse.core.runtime import Checkpoint, Entry, InMemory, Record, Store, Watch, adrive, drive
+from hanse.core.runtime import Checkpoint, Entry, InMemory, Record, Store, Watch, drive
 from hanse.core.tensors import Tensors
 from hanse.core.values import pack, unpack
 from hanse.core.work import Everything, Memory, PartyId, Space
 from hanse.learners import duals, least_squares
-from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Devices, Simulation, ideal
+from hanse.simulation import Clients, Devices, Simulation, ideal
+from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 KEYS = Keys.from_seed(11)
 

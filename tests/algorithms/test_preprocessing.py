@@ -37,14 +37,15 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner
 from hanse.core.program import Channel, gather
 from hanse.core.reducers import reduce, stack
-from hanse.core.runtime import adrive, drive
+from hanse.core.runtime import drive
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array
 from hanse.core.values import digest, pack, unpack
 from hanse.core.work import Part
 from hanse.data import FederatedData, by_key, csv, digits, dirichlet, from_clients, own_test, partitioned
 from hanse.learners import logistic
-from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Simulation
+from hanse.simulation import Clients, Simulation
+from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 COLUMNS = [("age", np.float64), ("year", np.float64), ("flat", np.float64), ("job", "U9"), ("ward", "U3")]
 SIZES = [1, 1, 40, 7, 200, 3]
@@ -273,8 +274,8 @@ def test_nobody_sends_more_than_statistics() -> None:
     clients = Clients(Quadratic(), DATA, KEYS)
     runtime = Simulation(clients, DATA.num_clients, KEYS)
     drive(tabular().program(SCHEMA, KEYS.public), runtime)
-    assert runtime.desk.desk().usage.counted == 2 * len(SIZES)
-    assert 0 < runtime.desk.desk().usage.bytes_up < 12 * 2000
+    assert runtime.desk.usage.counted == 2 * len(SIZES)
+    assert 0 < runtime.desk.usage.bytes_up < 12 * 2000
 
 
 # What can't stand

@@ -12,9 +12,9 @@ from hanse.algorithms import gossip
 from hanse.core.algorithm import Progress, training
 from hanse.core.errors import HanseError, NotReady
 from hanse.core.learner import Examples, Population
-from hanse.core.runtime import adrive
 from hanse.core.values import digest
-from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Simulation, drive_together
+from hanse.simulation import Clients, Simulation, drive_together
+from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 NUM_PEERS = 6
 APART = 2**32

@@ -159,7 +159,7 @@ def test_no_ticket_is_ever_given_twice(desk):
     for cohort in ((1, 2), (), (3,), ()):
         given += desk.dispatch(asking(*cohort)).tickets
         desk.settle(abandoned=False)
-        desk.restore(unpack(pack(desk.desk())))
+        desk.restore(unpack(pack(desk.snapshot())))
     assert len(set(given)) == 3
 
 
@@ -622,7 +622,7 @@ def test_nothing_is_kept_that_nobody_needs(desk):
         desk.dispatch(asking())
     left = desk.dispatch(asking(1)).tickets
     desk.settle(abandoned=False)
-    held = desk.desk()
+    held = desk.snapshot()
     assert (list(held.tickets), list(held.sent)) == ([left[0]], [left[0]])
 
 
@@ -632,8 +632,8 @@ def test_nothing_is_kept_that_nobody_needs(desk):
 def test_bytes_are_those_that_were_sent(desk):
     tickets = desk.dispatch(asking(1, 2, "server", shared={"params": W})).tickets
     sent = {t: pack(answer(t)) for t in tickets}
-    down = sum(len(desk.packed_payload(t)) + len(pack(desk.task(t))) for t in tickets[:2])
-    assert desk.packed_payload(tickets[0]) == pack(desk.payload(tickets[0]))
+    down = sum(len(desk.pack_payload(t)) + len(pack(desk.task(t))) for t in tickets[:2])
+    assert desk.pack_payload(tickets[0]) == pack(desk.payload(tickets[0]))
     messages = [(t, desk.receive(t, data)) for t, data in sent.items()]
     refused = pack(answer(tickets[0], {}))
     with pytest.raises(MessageError):
@@ -642,7 +642,7 @@ def test_bytes_are_those_that_were_sent(desk):
     up = len(sent[tickets[0]]) + len(sent[tickets[1]]) + len(refused)
     desk.add_virtual_seconds(1.5)
     again = Coordinator(10, SECRET)
-    again.restore(unpack(pack(desk.desk())))
+    again.restore(unpack(pack(desk.snapshot())))
     flows = (Flow("down", "params", (), 2, (16,)), Flow("up", "u", (), 2, (16,)))
     (usage, _), (restored, _) = desk.settle(abandoned=False), again.settle(abandoned=False)
     assert usage == restored
@@ -665,7 +665,7 @@ def test_what_an_owner_sends_itself_costs_nothing():
     own, neighbour = peer.dispatch(asking(1, 2)).tickets
     peer.receive(own, pack(answer(own)))
     folded(peer, (own, neighbour), [(own, answer(own))], {neighbour: "late"}, minimum_fraction=0.1)
-    down = len(peer.packed_payload(neighbour)) + len(pack(peer.task(neighbour)))
+    down = len(peer.pack_payload(neighbour)) + len(pack(peer.task(neighbour)))
     assert peer.settle(abandoned=False)[0] == Usage(bytes_down=down, dropped=1, clients={2: (0, down)})
 
 
@@ -674,7 +674,7 @@ def test_what_an_owner_sends_itself_costs_nothing():
 
 def _reopened(desk):
     again = Coordinator(10, SECRET)
-    again.restore(unpack(pack(desk.desk())))
+    again.restore(unpack(pack(desk.snapshot())))
     return again
 
 
@@ -720,22 +720,44 @@ def test_a_restored_coordinator_lets_nobody_go_on_from_a_dropped_ticket(desk):
 
 def test_restoring_takes_back_whatever_happened_since(desk):
     tickets = desk.dispatch(asking(1, 2)).tickets
-    before = desk.desk()
+    before = desk.snapshot()
     folded(desk, tickets, [(t, answer(t)) for t in tickets])
     desk.dispatch(asking(3))
     desk.restore(before)
     assert desk.open_tickets() == tickets
-    assert pack(desk.desk()) == pack(before)
+    assert pack(desk.snapshot()) == pack(before)
     assert folded(desk, tickets, [(t, answer(t)) for t in tickets])["u"].count == 2
 
 
 def test_a_desk_is_a_copy(desk):
     tickets = desk.dispatch(asking(1, 2)).tickets
-    before = desk.desk()
+    before = desk.snapshot()
     packed = pack(before)
     folded(desk, tickets, [(t, answer(t)) for t in tickets])
     desk.settle(abandoned=False)
     assert pack(before) == packed
+
+
+def test_stores_still_know_the_state_by_its_old_names(desk):
+    desk.dispatch(asking(1))
+    packed = pack(desk.snapshot())
+    assert b'{\\"$\\":\\"Desk\\",\\"next_ticket\\":1,' in packed
+    assert b'\\"$\\":\\"Sent\\"' in packed
+
+
+def test_single_facts_need_no_copy_of_the_state(desk):
+    first = desk.dispatch(asking(1, 2, shared={"params": W})).tickets
+    second = desk.dispatch(asking(3)).tickets
+    folded(desk, first, [(t, answer(t)) for t in first])
+    state = desk.snapshot()
+    assert desk.usage == state.usage
+    assert desk.usage.bytes_down > 0
+    assert desk.next_ticket == state.next_ticket == 3
+    assert desk.tickets == frozenset(state.tickets) == {*first, *second}
+    assert [desk.dispatch_of(t) for t in (*first, *second)] == [first[0], first[0], second[0]]
+    desk.settle(abandoned=False)
+    assert desk.tickets == set(second)
+    assert (desk.has_dispatch(first[0]), desk.has_dispatch(second[0])) == (False, True)
 
 
 def test_means_are_the_default():

@@ -182,16 +182,16 @@ def test_each_is_sent_the_difference_to_what_it_holds() -> None:
     usage = close(desk, first)
     second = ask(desk, models[1], 1, 0, 1, 2)
     assert [whole(desk, ticket) for ticket in second] == [False, False, True]
-    assert desk.packed_payload(second[0]) is desk.packed_payload(second[1])
-    assert not desk.in_blocks(Collect(second), second)
+    assert desk.pack_payload(second[0]) is desk.pack_payload(second[1])
+    assert not desk.can_fold_in_blocks(Collect(second), second)
     again = Coordinator(4, KEY)
-    again.restore(unpack(pack(desk.desk())))
-    assert [again.packed_payload(t) for t in second] == [desk.packed_payload(t) for t in second]
+    again.restore(unpack(pack(desk.snapshot())))
+    assert [again.pack_payload(t) for t in second] == [desk.pack_payload(t) for t in second]
     usage = close(desk, second, second[1])
     assert {client: down for client, (_, down) in usage.clients.items()} == {
         i: len(desk_bytes) + desk_task
         for i, (desk_bytes, desk_task) in enumerate(
-            (again.packed_payload(t), again.task(t).num_bytes) for t in second
+            (again.pack_payload(t), again.task(t).num_bytes) for t in second
         )
     }
     (flow,) = [flow for flow in usage.flows if flow.way == "down"]

@@ -7,8 +7,9 @@ from support import Crash, Fragile
 from hanse.core.errors import HanseError, ReplayError
 from hanse.core.keys import Key
 from hanse.core.program import Collected, Commit, Committed, Sampled, Usage, commit, sample
-from hanse.core.runtime import AsyncRuntime, Checkpoint, Entry, InMemory, Led, Record, Runtime, adrive, drive
+from hanse.core.runtime import Checkpoint, Entry, InMemory, Led, Record, Runtime, drive
 from hanse.core.values import digest, value
+from hanse.testing import AsyncRuntime, adrive
 
 KEY = Key.from_seed(1)
 

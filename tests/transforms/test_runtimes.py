@@ -10,11 +10,12 @@ from support import KEYS
 
 from hanse.algorithms import evaluation, fed_avg
 from hanse.core.algorithm import Progress, training
-from hanse.core.runtime import adrive, drive
+from hanse.core.runtime import drive
 from hanse.core.values import digest
 from hanse.data import digits, dirichlet, partitioned
 from hanse.learners import softmax
-from hanse.simulation import Clients, ClientTasks, ConcurrentSimulation, Simulation
+from hanse.simulation import Clients, Simulation
+from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 from hanse.transforms import (
     cast,
     deflate,

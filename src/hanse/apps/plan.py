@@ -191,7 +191,7 @@ class _Rehearsal(Runtime):
         return event
 
     def _used(self) -> Usage:
-        return self._inner.desk.desk().usage
+        return self._inner.desk.usage
 
     def settle(self) -> None:
         """Ends a round: memory is kept."""

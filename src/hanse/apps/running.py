@@ -268,9 +268,9 @@ def resumed(
 
 def is_simulated(checkpoint: Checkpoint | None) -> bool:
     """Whether the simulation can go on from there."""
-    from hanse.network.runtime import Standing
+    from hanse.network.runtime import Snapshot
 
-    return checkpoint is None or not isinstance(checkpoint.runtime, Standing)
+    return checkpoint is None or not isinstance(checkpoint.runtime, Snapshot)
 
 
 def is_kept(store: str | Path) -> bool:

@@ -7,10 +7,12 @@ from typing import Any
 from hanse.core.chain import Chain
 from hanse.core.errors import MessageError
 from hanse.core.keys import Key
+from hanse.core.layout import Packed
 from hanse.core.party import Message, Payload, Task
+from hanse.core.values import unpack
 from hanse.core.work import Part
 
-__all__ = ["Admitted", "admitted", "limit_bytes", "opened"]
+__all__ = ["Admitted", "admitted", "limit_bytes", "opened", "unpack_message"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """What a message may weigh beyond its values: names, shapes and the ticket."""
@@ -83,3 +85,13 @@ def limit_bytes(chains: Mapping[str, Chain]) -> int | None:
             return None
         limit += chain.out.limit_bytes
     return limit
+
+
+def unpack_message(data: Packed, payload: Payload) -> Message:
+    """Unpacks a stranger's message. Raises: MessageError: if it is larger than it may be, or no message."""
+    limit = limit_bytes(payload.chains)
+    if limit is not None and len(data) > limit:
+        raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
+    head = overhead_bytes(payload.chains)
+    message: Message = unpack(data, Message, only=(Message, Part), max_head_bytes=head)
+    return message

@@ -6,8 +6,8 @@ lost: x_t - r_t is all that is ever owed. Readers who miss a few versions are se
 who misses more, or holds none, is sent the whole.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -21,7 +21,18 @@ from hanse.core.tensors import Tensors, dot, frozen, num_bytes, tree_map
 from hanse.core.values import digest, packed_size, value
 from hanse.core.work import Memory, Part, PartyId, Total
 
-__all__ = ["HELD", "Broadcast", "Change", "Held", "Reference", "bound", "followed", "received"]
+__all__ = [
+    "HELD",
+    "Broadcast",
+    "Change",
+    "Editions",
+    "Held",
+    "Reference",
+    "VersionTable",
+    "bound",
+    "followed",
+    "received",
+]
 
 HELD = "held/"
 """Names in memory that begin so are versions of what was broadcast; works need not know them."""
@@ -177,6 +188,106 @@ def _restored(chain: Chain, change: Change) -> Tensors:
 
 def _changed(tensors: Tensors, change: Change, chain: Chain) -> dict[str, Any]:
     return tree_map(lambda r, c: r + r.dtype.type(change.step) * c, tensors, _restored(chain, change))
+
+
+# -- at the server -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Editions:
+    """The broadcasts of one dispatch, one edition for each set of versions that its readers held.
+
+    Args:
+      broadcasts: of each edition, by name.
+      holds: the versions that all readers hold afterwards, by slot.
+      by_party: the index of each reader's edition.
+    """
+
+    broadcasts: tuple[Mapping[str, Broadcast], ...] = ()
+    holds: Mapping[str, int] = field(default_factory=dict)
+    by_party: Mapping[PartyId, int] = field(default_factory=dict)
+
+
+class VersionTable:
+    """Keeps the versions of everything that is broadcast as differences, and who holds which.
+
+    A slot is one name through the same transforms.
+
+    Args:
+      references: the versions of each slot.
+    """
+
+    def __init__(self, references: Mapping[str, Reference]) -> None:
+        self._references = dict(references)
+
+    @property
+    def references(self) -> Mapping[str, Reference]:
+        """The versions of each slot. This is the table's own mapping: copy it to keep it."""
+        return self._references
+
+    def build_editions(
+        self,
+        tensors: Mapping[str, Tensors],
+        transforms: tuple[Transform, ...],
+        key: Key,
+        cohort: Sequence[PartyId],
+        pending: Callable[[PartyId, str], int | None],
+    ) -> Editions:
+        """Groups readers by the versions that they hold, and builds the broadcasts of each group.
+
+        Args:
+          tensors: what is broadcast, by name.
+          transforms: the differences go through them.
+          key: of the transforms' draws.
+          cohort: the readers.
+          pending: the version that a party's open tickets lead to in a slot, or None.
+        """
+        slots = {name: f"{name} {transforms}" for name in tensors}
+        for name, slot in slots.items():
+            self._references[slot] = followed(
+                self._references.get(slot), tensors[name], transforms, key.fold("downlink", name)
+            )
+        index: dict[tuple[int | None, ...], int] = {}
+        broadcasts: list[Mapping[str, Broadcast]] = []
+        by_party: dict[PartyId, int] = {}
+        for party in cohort:
+            held = tuple(self._find_held(party, slot, pending(party, slot)) for slot in slots.values())
+            if held not in index:
+                index[held] = len(broadcasts)
+                broadcasts.append(
+                    {
+                        name: self._references[slot].for_holder(transforms, version)
+                        for (name, slot), version in zip(slots.items(), held, strict=True)
+                    }
+                )
+            by_party[party] = index[held]
+        holds = {slot: self._references[slot].version for slot in slots.values()}
+        return Editions(tuple(broadcasts), holds, by_party)
+
+    def _find_held(self, party: PartyId, slot: str, pending: int | None) -> int | None:
+        """Returns the version that a party's next ticket begins with; None if no changes lead on from it."""
+        reference = self._references[slot]
+        version = reference.holders.get(party, (None, 0))[0] if pending is None else pending
+        useful = version is not None and version >= reference.version - len(reference.changes)
+        return version if useful else None
+
+    def settle(self, readers: Iterable[tuple[PartyId, Mapping[str, int], bool]]) -> None:
+        """Books who holds what after a round.
+
+        Args:
+          readers: of each closed ticket its party, the versions that it led to, and whether it was counted.
+        """
+        held: dict[str, dict[PartyId, int]] = {}
+        missed: dict[str, list[PartyId]] = {}
+        for party, holds, was_counted in readers:
+            for slot, version in holds.items():
+                if was_counted:
+                    held.setdefault(slot, {})[party] = version
+                else:
+                    missed.setdefault(slot, []).append(party)
+        for slot in held.keys() | missed.keys():
+            reference = self._references[slot]
+            self._references[slot] = reference.settled(held.get(slot, {}), missed.get(slot, ()))
 
 
 # -- at the reader -----------------------------------------------------------------------------

@@ -1,8 +1,8 @@
-"""Runtimes perform commands; drivers lead a program through one and keep its journal.
+"""Runtimes perform commands; a driver leads a program through one and keeps its journal.
 
-The two drivers are the same few lines, with and without `await`. A program that was cut is led again
-from its last checkpoint: the journal answers the commands that were performed already, and stops
-loudly at the first that differs.
+A driver does no I/O of its own, so that it serves a runtime with `await` as well as one without. A program
+that was cut is led again from its last checkpoint: the journal answers the commands that were performed
+already, and the driver stops loudly at the first that differs.
 """
 
 import time
@@ -18,58 +18,52 @@ from hanse.core.values import digest, pack, unpack, value
 from hanse.core.work import Memory, PartyId
 
 __all__ = [
-    "AsyncRuntime",
     "Checkpoint",
+    "Driver",
     "Entry",
     "InMemory",
     "Led",
     "Record",
+    "Resumable",
     "Runtime",
     "Store",
     "Watch",
-    "adrive",
     "drive",
 ]
 
 T = TypeVar("T")
 
 
-class _Resumable(ABC):
+class Resumable(ABC):
+    """A runtime, as far as a driver keeps its snapshots."""
+
     @abstractmethod
     def snapshot(self) -> Any:
-        """A value from which `restore` goes on: tickets in flight, forks of memory, the clock."""
+        """Returns a value from which `restore` goes on: tickets in flight, forks of memory, the clock."""
 
     @abstractmethod
     def restore(self, snapshot: Any) -> None:
         """Goes on from a snapshot."""
 
 
-class Runtime(_Resumable):
+class Runtime(Resumable):
     """Performs commands, one after the other."""
 
     @abstractmethod
     def perform(self, command: Command[Any]) -> Event:
-        """Does what is asked and answers with what happened."""
-
-
-class AsyncRuntime(_Resumable):
-    """Performs commands in an event loop."""
-
-    @abstractmethod
-    async def perform(self, command: Command[Any]) -> Event:
-        """Does what is asked and answers with what happened."""
+        """Does what the command asks, and answers with what happened."""
 
 
 @value
 class Record:
-    """What is remembered of one round.
+    """The report of one round.
 
     Args:
-      metrics: the program's.
-      seconds: of wall-clock time.
+      metrics: as the program committed them.
+      seconds: the wall-clock time that the round took.
       way: how clients were computed, such as "2 workers".
-      spent: seconds of those by what they went to; of work that was done in parallel, its share. What is
-        missing in the sum is the framework's.
+      spent: what these seconds went to; work that was done in parallel counts by its share. The framework
+        itself took the seconds that are missing in the sum.
     """
 
     round: int
@@ -83,7 +77,7 @@ class Record:
 
 @value
 class Checkpoint:
-    """From where a run goes on: the program's state after a round, and the runtime's snapshot."""
+    """The point from which a run goes on: the program's state after a round, and the runtime's snapshot."""
 
     round: int
     state: Any
@@ -92,7 +86,7 @@ class Checkpoint:
 
 @value
 class Entry:
-    """One command of the round that is not over: its digest, the event, and the runtime after it."""
+    """One command of the unfinished round: its digest, the event, and the runtime's snapshot after it."""
 
     digest: str
     event: Event
@@ -100,26 +94,26 @@ class Entry:
 
 
 class Store(ABC):
-    """What one run keeps. `save` is one transaction: round, state and memories, all or nothing.
+    """Keeps one run. `save` is one transaction: round, state and memories are all saved, or none.
 
-    A store may keep what it is handed for a while before it writes it: it must not be changed later.
+    A store may wait for a while before it writes what it was given, so this must not be changed later.
     """
 
     @abstractmethod
     def checkpoint(self) -> Checkpoint | None:
-        """The last one saved."""
+        """Returns the last checkpoint that was saved."""
 
     @abstractmethod
     def journal(self) -> tuple[Entry, ...]:
-        """The entries since then."""
+        """Returns the entries that were appended since the last checkpoint."""
 
     @abstractmethod
     def memory(self, party: PartyId) -> Memory:
-        """The last committed memory of a client; empty if none."""
+        """Returns the last committed memory of a client; empty if there is none."""
 
     @abstractmethod
     def append(self, entry: Entry) -> None:
-        """Adds to the journal."""
+        """Adds an entry to the journal."""
 
     @abstractmethod
     def save(self, checkpoint: Checkpoint, record: Record, memories: Mapping[PartyId, Memory]) -> None:
@@ -127,7 +121,7 @@ class Store(ABC):
 
 
 class InMemory(Store):
-    """Keeps packed bytes in this process: for tests, and for runs that nobody wants to resume."""
+    """Keeps packed bytes in this process, for tests and for runs that nobody wants to resume."""
 
     def __init__(self) -> None:
         self._checkpoint: bytes | None = None
@@ -158,14 +152,24 @@ Watch: TypeAlias = Callable[[Record], None]
 """Called after each round."""
 
 
-class _Led(Generic[T]):
-    """A program on its way: the next command, and the journal of those that were performed."""
+class Driver(Generic[T]):
+    """Leads a program from command to command, and keeps the journal. It performs nothing itself.
+
+    As long as the program is not `done`: `replay` the next `command` from the journal, or perform it
+    and `answer` it with the event.
+
+    Args:
+      program: made from the store's checkpoint, where there is one.
+      runtime: restored from the store.
+      store: keeps the journal and the rounds; None: nothing is kept.
+      watch: called after each round.
+    """
 
     def __init__(
         self,
         program: Program[T],
-        runtime: _Resumable,
-        store: Store | None,
+        runtime: Resumable,
+        store: Store | None = None,
         watch: Watch | None = None,
     ) -> None:
         self._program, self._snapshot, self._store, self._watch = (
@@ -186,12 +190,12 @@ class _Led(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether the program has ended."""
+        """True once the program has ended."""
         return bool(self._result)
 
     @property
     def result(self) -> T:
-        """What it returned."""
+        """The value that the program returned."""
         return self._result[0]
 
     def replay(self) -> bool:
@@ -208,7 +212,7 @@ class _Led(Generic[T]):
         return True
 
     def answer(self, event: Event) -> None:
-        """Keeps what the performed command led to, and goes on to the next."""
+        """Keeps the event that the performed command led to, and goes on to the next command."""
         if isinstance(self.command, Commit):
             assert isinstance(event, Committed)
             self._save(self.command, event)
@@ -241,8 +245,8 @@ class _Led(Generic[T]):
             self._result.append(stop.value)
 
 
-class Led(_Led[T]):
-    """A program that is led step by step on a synchronous runtime."""
+class Led(Driver[T]):
+    """Leads a program step by step on a synchronous runtime."""
 
     def __init__(
         self,
@@ -269,7 +273,7 @@ def drive(program: Program[T], runtime: Runtime, store: Store | None = None, wat
       store: keeps the journal and the rounds; None: nothing is kept.
       watch: called after each round.
 
-    Raises: ReplayError: if the program does not ask again for what the journal holds.
+    Raises: ReplayError: if the program does not ask for the commands in the journal again.
     """
     led = Led(program, runtime, store, watch)
     while not led.done:
@@ -277,20 +281,6 @@ def drive(program: Program[T], runtime: Runtime, store: Store | None = None, wat
     return led.result
 
 
-async def adrive(
-    program: Program[T],
-    runtime: AsyncRuntime,
-    store: Store | None = None,
-    watch: Watch | None = None,
-) -> T:
-    """Leads a program to its end in an event loop. See `drive`."""
-    led = _Led(program, runtime, store, watch)
-    while not led.done:
-        if not led.replay():
-            led.answer(await runtime.perform(led.command))
-    return led.result
-
-
 def _brief(spent: Mapping[str, float]) -> dict[str, float]:
-    """Seconds in so many digits as a store keeps, so that they are the same when they are read again."""
+    """Rounds seconds to the digits that a store keeps, so that they are the same when they are read again."""
     return {what: round(seconds, 7) for what, seconds in spent.items()}

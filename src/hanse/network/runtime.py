@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hanse.core.admission import limit_bytes
-from hanse.core.coordinator import Coordinator, Desk
+from hanse.core.coordinator import Coordinator, CoordinatorState
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.core.keys import Key
 from hanse.core.party import Fork, Message, Payload
@@ -37,7 +37,7 @@ from hanse.network.cases import Cases
 from hanse.network.parties import Party
 from hanse.network.spool import Objects, Spool
 
-__all__ = ["Attendance", "NetworkRuntime", "Patience", "Standing"]
+__all__ = ["Attendance", "NetworkRuntime", "Patience", "Snapshot"]
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Attendance:
     all_wanted: bool
 
 
-@value
-class Standing:
-    """What a networked run goes on from.
+@value(name="Standing")  # the name under which stores keep it
+class Snapshot:
+    """The point from which a networked run goes on.
 
     Args:
       desk: of the coordinator.
@@ -99,7 +99,7 @@ class Standing:
       wanted: how many contributions are counted of those asked, by the number of the dispatch.
     """
 
-    desk: Desk
+    desk: CoordinatorState
     verdicts: Mapping[PartyId, Mapping[int, Verdict]] = field(default_factory=dict)
     forks: Mapping[PartyId, Mapping[int, Fork]] = field(default_factory=dict)
     chosen: "Chosen | None" = None
@@ -200,14 +200,14 @@ class NetworkRuntime(Runtime):
 
     # -- to and from the disk ------------------------------------------------------------------
 
-    def snapshot(self) -> Standing:
-        desk = self.desk.desk()
+    def snapshot(self) -> Snapshot:
+        desk = self.desk.snapshot()
         forks = {name: party.forks_of(desk.tickets) for name, party in self._parties.items()}
         forks = {name: own for name, own in forks.items() if own}
         wanted = {number: count for number, count in self._wanted.items() if number in desk.sent}
-        return Standing(desk, self._board.verdicts(), forks, self._chosen, wanted)
+        return Snapshot(desk, self._board.verdicts(), forks, self._chosen, wanted)
 
-    def restore(self, snapshot: Standing) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         self.desk.restore(snapshot.desk)
         self._chosen, self._wanted = snapshot.chosen, dict(snapshot.wanted)
         for name, forks in snapshot.forks.items():
@@ -218,11 +218,10 @@ class NetworkRuntime(Runtime):
 
     def _clean(self) -> None:
         """Removes from the disk what no ticket needs. The last event is in the journal by now."""
-        desk = self.desk.desk()
-        booked = frozenset(desk.tickets)
+        booked = self.desk.tickets
         if booked != self._booked or not booked:
-            self._spool.keep_only(set(self.desk.open_tickets()), desk.next_ticket)
-            self._packed = {at: kept for at, kept in self._packed.items() if at[0] in desk.sent}
+            self._spool.keep_only(set(self.desk.open_tickets()), self.desk.next_ticket)
+            self._packed = {at: kept for at, kept in self._packed.items() if self.desk.has_dispatch(at[0])}
             self._objects.keep_only({kept[0] for kept in self._packed.values()})
             self._booked = booked
 
@@ -295,16 +294,14 @@ class NetworkRuntime(Runtime):
         self._board.doing = f"sending {command.work}"
         sent = self.desk.dispatch(command)
         if self._chosen is not None and self._chosen.is_sent(command.cohort):
-            self._wanted[self.desk.desk().tickets[sent.tickets[0]].dispatch] = self._chosen.wanted
+            self._wanted[self.desk.dispatch_of(sent.tickets[0])] = self._chosen.wanted
             self._chosen = replace(self._chosen, new=False)
         self._board.post(self._orders(sent.tickets))
         return sent
 
     def _orders(self, tickets: Iterable[int]) -> list[Order]:
         """The orders of tickets, but for parties that the server itself plays."""
-        booked = self.desk.desk().tickets
-        clients = [ticket for ticket in tickets if player(booked[ticket].task.party) is not None]
-        return [self._order(ticket) for ticket in clients]
+        return [self._order(ticket) for ticket in tickets if self._player(ticket) is not None]
 
     def _order(self, ticket: int) -> Order:
         task, at = self.desk.task(ticket), self.desk.edition(ticket)
@@ -384,8 +381,7 @@ class NetworkRuntime(Runtime):
 
     def _goal(self, asked: Sequence[int]) -> int | None:
         """How many of these tickets are wanted; None: all."""
-        booked = self.desk.desk().tickets
-        return self._wanted.get(booked[asked[0]].dispatch) if asked else None
+        return self._wanted.get(self.desk.dispatch_of(asked[0])) if asked else None
 
     def _asked_for_more(self, command: Collect, asked: Sequence[int]) -> Collect:
         """The command with its minimum as a share of those that are wanted, not of those asked."""

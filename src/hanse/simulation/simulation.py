@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
-from hanse.core.coordinator import Block, Coordinator, Desk
+from hanse.core.coordinator import Block, Coordinator, CoordinatorState
 from hanse.core.errors import HanseError, MessageError, NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Examples, Learner, Population
@@ -40,9 +40,9 @@ BLOCK_HEIGHT = 6
 
 @value
 class Snapshot:
-    """What a simulation goes on from: the desk, the clock, who arrives when, forks of memory."""
+    """The point from which a simulation goes on: coordinator, clock, times of arrival, forks of memory."""
 
-    desk: Desk
+    desk: CoordinatorState
     clock_s: float
     due_s: Mapping[int, float | None]
     forks: Mapping[PartyId, Mapping[int, Fork]]
@@ -345,9 +345,9 @@ class Simulation(Runtime):
         self._spent: dict[str, float] = {}
 
     def snapshot(self) -> Snapshot:
-        desk = self.desk.desk()
-        forks = self._clients.forks(ticket.task for ticket in desk.tickets.values())
-        return Snapshot(desk, self._clock_s, dict(self._due_s), forks)
+        state = self.desk.snapshot()
+        forks = self._clients.forks(ticket.task for ticket in state.tickets.values())
+        return Snapshot(state, self._clock_s, dict(self._due_s), forks)
 
     def restore(self, snapshot: Snapshot) -> None:
         self.desk.restore(snapshot.desk)
@@ -401,7 +401,7 @@ class Simulation(Runtime):
         everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
         closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
         arrived: Iterable[tuple[int, Message] | Block]
-        before = self.desk.desk()
+        before = self.desk.snapshot()
         try:
             if goal is not None and goal <= len(due_s):
                 fastest = sorted(due_s, key=lambda n: (due_s[n], n))
@@ -431,7 +431,7 @@ class Simulation(Runtime):
     ) -> Iterator[tuple[int, Message] | Block]:
         """Computes tickets that are all folded: in blocks, where that may be."""
         blocks = None
-        if tickets and self.desk.in_blocks(command, tickets):
+        if tickets and self.desk.can_fold_in_blocks(command, tickets):
             payload, due = self.desk.payload(tickets[0]), set(tickets)
             places = [(i, self.desk.task(n)) for i, n in enumerate(asked) if n in due]
             blocks = self._clients.fold(places, payload)

@@ -1,23 +1,48 @@
-"""The same simulation with message passing: every client is an asyncio task that sees only bytes."""
+"""A simulation by message passing: every client is an asyncio task that sees only bytes."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hanse.core.errors import NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner, Population
 from hanse.core.party import Fork, Payload, Task
-from hanse.core.program import Collect, Command, Commit, Committed, Dispatched, Event
-from hanse.core.runtime import AsyncRuntime
+from hanse.core.program import Collect, Command, Commit, Committed, Dispatched, Event, Program
+from hanse.core.runtime import Driver, Resumable, Store, Watch
 from hanse.core.values import pack, unpack
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place
 from hanse.simulation.devices import Devices, ideal
 from hanse.simulation.simulation import Clients, Settled, Simulation, Snapshot
 
-__all__ = ["ClientTasks", "ConcurrentSimulation"]
+__all__ = ["AsyncRuntime", "ClientTasks", "ConcurrentSimulation", "adrive"]
+
+T = TypeVar("T")
+
+
+class AsyncRuntime(Resumable):
+    """Performs commands in an event loop."""
+
+    @abstractmethod
+    async def perform(self, command: Command[Any]) -> Event:
+        """Does what the command asks, and answers with what happened."""
+
+
+async def adrive(
+    program: Program[T],
+    runtime: AsyncRuntime,
+    store: Store | None = None,
+    watch: Watch | None = None,
+) -> T:
+    """Leads a program to its end in an event loop. See `hanse.core.runtime.drive`."""
+    driver = Driver(program, runtime, store, watch)
+    while not driver.done:
+        if not driver.replay():
+            driver.answer(await runtime.perform(driver.command))
+    return driver.result
 
 
 @dataclass(frozen=True)
@@ -38,7 +63,7 @@ async def _at_once() -> None:
 
 
 class ClientTasks:
-    """Clients as asyncio tasks, each started when it is first spoken to. An async context manager.
+    """Runs clients as asyncio tasks, each started at its first message. An async context manager.
 
     Args:
       learner, population, keys, recall: as for `Clients`.
@@ -74,7 +99,7 @@ class ClientTasks:
         return reply
 
     async def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        """Tells each client which of its tickets were counted; the memories that changed."""
+        """Tells each client which of its tickets were counted, and returns the memories that changed."""
         replies = []
         for party, tickets in settled.items():
             reply: asyncio.Future[Mapping[PartyId, Memory]] = asyncio.get_running_loop().create_future()
@@ -113,7 +138,7 @@ class ClientTasks:
                         job.reply.set_result(message)
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """The forks of memory of these tickets."""
+        """Returns the forks of memory of these tickets."""
         kept: dict[PartyId, dict[int, Fork]] = {}
         for task in tasks:
             for party, own in self._alone(task.party).forks([task]).items():
@@ -134,23 +159,23 @@ class _Answered:
         self.forks, self.restore = clients.forks, clients.restore
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """They have arrived."""
+        """Does nothing: the messages have arrived."""
 
     def compute(self, task: Task, payload: Payload) -> bytes:
         return self.messages.pop(task.ticket)
 
     def fold(self, places: Sequence[Place], payload: Payload) -> None:
-        """Clients of their own send messages."""
+        """Folds nothing: the clients' tasks send messages."""
 
     def taken(self) -> str:
         return ""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        raise AssertionError("settled by the clients' own tasks")
+        raise AssertionError("the clients' own tasks settle")
 
 
 class ConcurrentSimulation(AsyncRuntime):
-    """Performs a program by message passing. Who arrives first is what `devices` say, as in `Simulation`.
+    """Performs a program by message passing. `devices` decide who arrives first, as in `Simulation`.
 
     Args:
       clients: the tasks.
@@ -186,7 +211,7 @@ class ConcurrentSimulation(AsyncRuntime):
     def _send(self, tickets: Iterable[int]) -> None:
         desk = self._sync.desk
         for ticket in tickets:
-            self._replies[ticket] = self._clients.send(desk.task(ticket), desk.packed_payload(ticket))
+            self._replies[ticket] = self._clients.send(desk.task(ticket), desk.pack_payload(ticket))
 
     async def perform(self, command: Command[Any]) -> Event:
         if isinstance(command, Collect):

@@ -10,11 +10,12 @@ from hanse.core.errors import NotReady
 from hanse.core.keys import Key
 from hanse.core.program import Channel, Close, Collect, Commit, Discount, Dispatch, Sample
 from hanse.core.reducers import mean, stack
-from hanse.core.runtime import InMemory, adrive, drive
+from hanse.core.runtime import InMemory, drive
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import digest, pack, unpack, value
 from hanse.core.work import Part, Work
-from hanse.simulation import ClientTasks, ConcurrentSimulation, heavy_tailed, ideal, unstable
+from hanse.simulation import heavy_tailed, ideal, unstable
+from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 KEY = Key.from_seed(1)
 SPEC = Spec({"n": TensorSpec((3,), "float64")})
