@@ -242,9 +242,9 @@ def test_the_cap_on_weights_is_the_channels(desk):
         ({}, "part 'u': wrong names"),
         ({"x": W["w"]}, "part 'u': wrong names: missing .'w'., not asked for .'x'"),
         ({**W, "x": W["w"]}, "not asked for .'x'"),
-        ({"w": W["w"][:1]}, r"part 'u': 'w' has shape \(1,\), \(2,\) is due"),
+        ({"w": W["w"][:1]}, r"part 'u': 'w' has shape \(1,\); it must have \(2,\)"),
         ({"w": W["w"][None]}, r"shape \(1, 2\)"),
-        ({"w": W["w"].astype(np.float64)}, "dtype float64, float32 is due"),
+        ({"w": W["w"].astype(np.float64)}, "dtype float64; it must have float32"),
         ({"w": W["w"].view(np.int32)}, "dtype int32"),
         ({"w": np.array([np.nan, 1], np.float32)}, "'w' is not finite: 1 of its 2"),
         ({"w": np.array([np.inf, -np.inf], np.float32)}, "'w' is not finite: 2 of its 2"),
@@ -289,7 +289,7 @@ def test_fields_of_any_other_type_are_refused(message):
 def test_what_is_hidden_must_not_be_sent(desk):
     (ticket,) = desk.dispatch(asking(1, u=Channel(SPEC, into=blindfold()))).tickets
     assert desk.receive(ticket, pack(Message(ticket, {"u": None}))).parts == {"u": None}
-    with pytest.raises(MessageError, match=r"part 'u' is open; blindfold\(\) says otherwise"):
+    with pytest.raises(MessageError, match=r"part 'u' is open, which blindfold\(\) does not allow"):
         desk.receive(ticket, pack(answer(ticket)))
     with pytest.raises(MessageError, match="part 'u' is open"):
         desk.receive(ticket, pack(Message(ticket, {"u": W["w"]})))
@@ -330,13 +330,13 @@ def test_what_is_no_value_of_a_tensor_is_bounded_however_large_the_model(desk):
     model = {"w": np.zeros(10**6)}
     (ticket,) = desk.dispatch(asking(1, u=Channel(Spec.of(model)))).tickets
     data = pack(((),) * 50_000)  # in JSON, an empty list takes 3 bytes, and in memory many times that
-    with pytest.raises(MessageError, match=r"a header of \d+ bytes; at most \d+ are due"):
+    with pytest.raises(MessageError, match=r"a header of \d+ bytes; at most \d+ are allowed"):
         desk.receive(ticket, data)
 
 
 def test_of_a_strangers_classes_only_those_of_a_message_are_built(desk):
     (ticket,) = desk.dispatch(asking(1)).tickets
-    with pytest.raises(MessageError, match="a key, which has no place here"):
+    with pytest.raises(MessageError, match="a key, which is not allowed here"):
         desk.receive(ticket, pack(Message(ticket, {"u": KEY})))
 
 

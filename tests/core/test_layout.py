@@ -125,9 +125,9 @@ def test_a_file_is_bounded_and_checked_as_bytes_are(tmp_path):
     message = Message(3, {"update": Part({"w": np.ones(4)})})
     file = stored(tmp_path / "x", message)
     assert len(file) == len(pack(message))
-    with pytest.raises(MessageError, match="at most 7 are due"):
+    with pytest.raises(MessageError, match="at most 7 are allowed"):
         unpack(file, Message, max_head_bytes=7)
-    with pytest.raises(MessageError, match="no place here"):
+    with pytest.raises(MessageError, match="not allowed here"):
         unpack(file, Message, only=(Message,))
     (tmp_path / "cut").write_bytes(pack(message)[:-1])
     with pytest.raises(MessageError):

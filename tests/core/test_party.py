@@ -134,7 +134,7 @@ def test_parts_draw_apart_even_where_they_are_alike():
     "parts", [{}, {"u": Part(W), "more": Part(W)}, {"v": Part(W)}], ids=lambda p: str([*p])
 )
 def test_parts_that_are_not_those_of_the_dispatch_are_refused(parts):
-    with pytest.raises(CompositionError, match=r"emits the parts .*; the dispatch has channels for \['u'\]"):
+    with pytest.raises(CompositionError, match=r"emits the parts .*; the dispatch declares \['u'\]"):
         performed(emit(parts))
 
 

@@ -277,7 +277,7 @@ def test_what_can_be_added_is_accepted(reducer, kind):
     [
         (REAL.like(kind="coded"), "coded"),
         (REAL.like(kind="sparse"), "sparse"),
-        (REAL.like(summable=False), "client by client different"),
+        (REAL.like(summable=False), "different at each client"),
     ],
 )
 def test_what_can_not_be_added_is_refused_with_the_remedy(reducer, spec, what):

@@ -33,12 +33,12 @@ def test_tensors_are_of_their_own_spec(given_tensors):
     [
         ({"w": FINITE["w"]}, r"missing \['n'\], not asked for \[\]"),
         ({**FINITE, "more": np.ones(1)}, r"missing \[\], not asked for \['more'\]"),
-        ({**FINITE, "w": FINITE["w"].T}, r"'w' has shape \(3, 2\), \(2, 3\) is due"),
+        ({**FINITE, "w": FINITE["w"].T}, r"'w' has shape \(3, 2\); it must have \(2, 3\)"),
         ({**FINITE, "w": FINITE["w"].reshape(6)}, r"'w' has shape \(6,\)"),
         ({**FINITE, "w": FINITE["w"].reshape(1, 2, 3)}, r"'w' has shape \(1, 2, 3\)"),
-        ({**FINITE, "n": np.array([3])}, r"'n' has shape \(1,\), \(\) is due"),
-        ({**FINITE, "w": FINITE["w"].astype(np.float64)}, "'w' has dtype float64, float32 is due"),
-        ({**FINITE, "n": np.array(3, np.int32)}, "'n' has dtype int32, int64 is due"),
+        ({**FINITE, "n": np.array([3])}, r"'n' has shape \(1,\); it must have \(\)"),
+        ({**FINITE, "w": FINITE["w"].astype(np.float64)}, "'w' has dtype float64; it must have float32"),
+        ({**FINITE, "n": np.array(3, np.int32)}, "'n' has dtype int32; it must have int64"),
         ({}, r"missing \['n', 'w'\]"),
     ],
 )

@@ -274,7 +274,7 @@ def test_an_unknown_kind_names_the_nearest_known_one():
 
 def test_a_value_of_another_class_than_expected_is_refused():
     assert unpack(pack(leaf_pair(1)), leaf_pair) == leaf_pair(1)
-    with pytest.raises(MessageError, match="a positive_ratio where a leaf_pair is due"):
+    with pytest.raises(MessageError, match="a positive_ratio where a leaf_pair is needed"):
         unpack(pack(positive_ratio(1)), leaf_pair)
 
 
@@ -299,7 +299,7 @@ def test_only_what_is_due_is_built():
     data = pack({"a": (costly(3),)})
     assert unpack(data, only=(costly,)) == {"a": (costly(3),)}
     built.clear()
-    with pytest.raises(MessageError, match="a costly_to_build, which has no place here"):
+    with pytest.raises(MessageError, match="a costly_to_build, which is not allowed here"):
         unpack(data, only=(leaf_pair,))
     assert built == []
 
@@ -308,7 +308,7 @@ def test_a_header_is_bounded_where_a_bound_is_given():
     data = pack({"w": np.ones(1000)})
     head = int.from_bytes(data[:8], "little")
     assert same(unpack(data, max_head_bytes=head), {"w": np.ones(1000)})
-    with pytest.raises(MessageError, match=f"a header of {head} bytes; at most {head - 1} are due"):
+    with pytest.raises(MessageError, match=f"a header of {head} bytes; at most {head - 1} are allowed"):
         unpack(data, max_head_bytes=head - 1)
 
 

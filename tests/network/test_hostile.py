@@ -61,7 +61,7 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
     "a header of": lambda data: b"\xff" * 8 + data[8:],
     "too-large": lambda data: data + bytes(200_000),
     "under ticket": lambda data: pack(replace(unpack(data, Message), ticket=10**6)),
-    "where a Message is due": lambda data: pack(1),
+    "where a Message is needed": lambda data: pack(1),
     "the parts": lambda data: pack(replace(unpack(data, Message), parts={})),
     "the parts 3": lambda data: pack(replace(unpack(data, Message), parts=3)),
 }

@@ -199,7 +199,7 @@ def test_a_short_message_can_not_ask_for_much(transform: Transform) -> None:
     chain = Chain.bind(Spec.of({"w": np.zeros(10_000, np.float32)}), (transform,))
     sent, _ = chain.encode((None,), Part({"w": np.ones(10_000, np.float32)}), {}, KEYS)
     for name, array in sent.values.items():
-        with pytest.raises(MessageError, match=r"has shape .* is due"):
+        with pytest.raises(MessageError, match=r"has shape .*; it must have"):
             chain.out.check({**sent.values, name: array[:-1]})
     with pytest.raises(MessageError):
         unpack(pack(Message(0, {"update": sent}))[:100], Message)

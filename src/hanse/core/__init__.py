@@ -1,1 +1,1 @@
-"""The words that everything else is said in. See `docs/concepts`, and the modules' own pages."""
+"""The concepts that all other packages build on. See `docs/concepts` and the modules' own pages."""

@@ -1,4 +1,4 @@
-"""What is let in: messages that suit the ticket they answer, and how large they may be."""
+"""Checks of arriving messages: whether they fit the ticket they answer, and how large they may be."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from hanse.core.work import Part
 __all__ = ["Admitted", "admitted", "limit_bytes", "opened", "unpack_message"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
-"""What a message may weigh beyond its values: names, shapes and the ticket."""
+"""The bytes that a message may take beyond its values: names, shapes and the ticket."""
 
 TENSOR_OVERHEAD_BYTES = 1024
-"""What each of its tensors may weigh beyond its values, and beyond ten times its name."""
+"""The bytes that each of its tensors may take beyond its values and ten times its name."""
 
 
 @dataclass(frozen=True)
 class Admitted(Message):
-    """A message that was checked, with its parts as the reducers take them."""
+    """A message that was checked, with its parts in the form that reducers take."""
 
 
 def admitted(message: Message, task: Task, payload: Payload) -> Admitted:
@@ -32,7 +32,7 @@ def admitted(message: Message, task: Task, payload: Payload) -> Admitted:
         raise MessageError(f"a message for ticket {message.ticket} under ticket {task.ticket}")
     parts: Any = message.parts  # nothing has checked the types of its fields
     if not isinstance(parts, Mapping) or parts.keys() != payload.chains.keys():
-        raise MessageError(f"the parts {parts!s:.200}; {sorted(payload.chains)} are due")
+        raise MessageError(f"it has the parts {parts!s:.200}, but must have {sorted(payload.chains)}")
     checked = {name: _checked(name, part, payload, task.key) for name, part in parts.items()}
     return Admitted(message.ticket, checked)
 
@@ -41,7 +41,7 @@ def _checked(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
     channel = payload.uplink[name]
     if channel.into.hides != (part is None):
         raise MessageError(
-            f"part {name!r} is {'missing' if part is None else 'open'}; {channel.into} says otherwise"
+            f"part {name!r} is {'missing' if part is None else 'open'}, which {channel.into} does not allow"
         )
     if part is None:
         return None
@@ -63,7 +63,7 @@ def _checked(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
 
 
 def opened(message: Message, task: Task, payload: Payload) -> Admitted:
-    """A message that was checked before, as the reducers take it."""
+    """Opens the parts of a message that was checked before, as the reducers take them."""
     parts = {
         name: part and payload.chains[name].open(payload.plans[name], part, task.key.fold(name))
         for name, part in message.parts.items()
@@ -72,13 +72,13 @@ def opened(message: Message, task: Task, payload: Payload) -> Admitted:
 
 
 def overhead_bytes(chains: Mapping[str, Chain]) -> int:
-    """The most that a message through these chains may weigh beyond its values."""
+    """Returns the most bytes that a message through these chains may take beyond its values."""
     names = [len(name.encode()) for chain in chains.values() for name in chain.out.tensors]
     return MESSAGE_OVERHEAD_BYTES + 10 * sum(names) + TENSOR_OVERHEAD_BYTES * len(names)
 
 
 def limit_bytes(chains: Mapping[str, Chain]) -> int | None:
-    """The most that a message through these chains may weigh; None where its dimensions are its own."""
+    """Returns the most bytes that a message through these chains may take; None if it sets its dimensions."""
     limit = overhead_bytes(chains)
     for chain in chains.values():
         if chain.out.limit_bytes is None:

@@ -1,4 +1,4 @@
-"""Algorithms, and the program that leads one from round to round."""
+"""Algorithms, and the program that runs one from round to round."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ __all__ = ["Algorithm", "Evaluate", "Model", "Progress", "Stop", "training"]
 
 @value
 class Model:
-    """The state of algorithms that remember nothing but the model. Every state has `params`."""
+    """The state of algorithms that keep nothing but the model's parameters. Every state has `params`."""
 
     params: Tensors
 
@@ -26,21 +26,21 @@ S = TypeVar("S", bound=Any)
 
 
 class Algorithm(ABC, Generic[S]):
-    """A paper: what happens in one round, as a program."""
+    """A paper's algorithm: what happens in one round, as a program."""
 
     performed_by: ClassVar[Literal["server", "peer"]] = "server"
-    """Who performs it: one server for all, or each peer for itself."""
+    """The party that performs it: one server for all, or each peer for itself."""
 
     @abstractmethod
     def init(self, params: Tensors, key: Key) -> S:
-        """The state before the first round. It has an attribute `params`."""
+        """Returns the state before the first round. It has an attribute `params`."""
 
     @abstractmethod
     def round(self, state: S, key: Key) -> Program[S]:
-        """One round: yields commands, receives events, returns the next state.
+        """Performs one round: yields commands, receives events, returns the next state.
 
-        Draws only from `key`, which is fresh in each round. An exchange that too few answer raises
-        RoundAbandoned through it: the next round starts from the same state.
+        Draws only from `key`, which is fresh in each round. If too few clients answer an exchange,
+        RoundAbandoned passes through it, and the next round starts from the same state.
         """
 
 
@@ -49,12 +49,12 @@ HIGHER_IS_BETTER = frozenset({"accuracy"})
 
 @value
 class Stop:
-    """When a run ends before its last round.
+    """The conditions under which a run ends before its last round.
 
     Args:
-      metric: what is watched; "accuracy" is better when higher, all others when lower.
+      metric: the watched metric; "accuracy" is better when higher, all others when lower.
       target: stop once it is this good.
-      patience: stop after so many evaluations in a row without a new best.
+      patience: stop after this many evaluations in a row without a new best.
     """
 
     metric: str = "accuracy"
@@ -66,21 +66,21 @@ class Stop:
             raise InvalidInput(f"patience is {self.patience}; write at least 1 evaluation")
 
     def better(self, new: float, old: float) -> bool:
-        """Whether `new` is better than `old`."""
+        """Returns whether `new` is better than `old`."""
         return new > old if self.metric in HIGHER_IS_BETTER else new < old
 
     def reached(self, new: float) -> bool:
-        """Whether the target is reached."""
+        """Returns whether the target is reached."""
         return self.target is not None and (new == self.target or self.better(new, self.target))
 
 
 @value
 class Progress(Generic[S]):
-    """Where a run stands: all that is needed to go on.
+    """The state of a run between two rounds: all that is needed to continue it.
 
     Args:
       round: rounds done.
-      state: the algorithm's.
+      state: the algorithm's state.
       first: the metrics before the first round.
       best: the best value of the watched metric and the round it came from.
       target_round: the first round that reached the target.
@@ -100,7 +100,7 @@ Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
 """A program that measures parameters."""
 
 BLOWN_UP = 1000.0
-"""A loss that exceeds the initial one by this factor will not come back."""
+"""A loss that exceeds the initial one by this factor does not recover."""
 
 
 def training(
@@ -113,11 +113,11 @@ def training(
     evaluate_every: int = 1,
     stop: Stop = Stop(),
 ) -> Program[Progress[S]]:
-    """Leads an algorithm from where `progress` stands to its last round; each round ends in a Commit.
+    """Runs an algorithm from `progress` to its last round; each round ends in a Commit.
 
     The parameters are measured before the first round, every `evaluate_every` rounds, and at the end.
 
-    Raises: Diverged: if the loss or the parameters leave the finite numbers, or the loss exceeds the
+    Raises: Diverged: if the loss or the parameters are not finite any more, or the loss exceeds the
       initial one a thousandfold.
     """
     if evaluate_every < 1:
@@ -165,7 +165,7 @@ def _check_finite(progress: Progress[Any], metrics: Mapping[str, float]) -> None
 
 
 def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> Progress[S]:
-    """Books the watched metric: the best so far, the target, patience."""
+    """Records the watched metric: the best so far, the target, patience."""
     if not progress.first:
         progress = replace(progress, first=metrics)
     new = metrics.get(stop.metric)

@@ -24,17 +24,17 @@ def _no_plan(state: Any, key: Key) -> Plan:
 
 @dataclass(frozen=True)
 class Stage:
-    """Both halves of one feature, bound to the spec that precedes it. What is None does nothing.
+    """Both halves of one feature, bound to the spec that precedes it. Fields that are None do nothing.
 
     Args:
       out: what a client emits after this stage.
       init: the server's state before the first round; any value.
-      plan: (state, key) -> plan. What all clients of one dispatch are told.
+      plan: (state, key) -> plan. The public value sent to all clients of one dispatch.
       within: (plan, client_key) -> Space. A space for the work to train in; its coordinates
         are what `encode` receives. Only the first stage of a chain may have one.
       encode: (plan, part, memory, keys) -> (part, memory). At the client; `memory` is the stage's own.
       open: (plan, part, client_key) -> part. At the server, per contribution, before the fold.
-        None for stages that commute with sums: then the fold works on what was encoded.
+        None for stages that commute with sums: then the fold works on the encoded values.
       decode: (state, plan, total, secret_key) -> (total, state). At the server, after the fold.
       lossless: whether `encode` can be undone exactly, so that it may follow calibrated noise.
     """
@@ -54,7 +54,7 @@ class Transform(ABC):
 
     @abstractmethod
     def __call__(self, spec: Spec) -> Stage:
-        """Binds to what precedes it. Raises: CompositionError: if it can't work on that."""
+        """Binds to the spec that precedes it. Raises: CompositionError: if it can't work on that."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Chain:
     def bind(cls, source: Spec, transforms: Sequence[Transform]) -> "Chain":
         """Binds each transform to what the ones before it emit.
 
-        Raises: CompositionError: if one of them can't stand where it stands.
+        Raises: CompositionError: if one of them can't be used in its place.
         """
         stages: list[Stage] = []
         spec = source
@@ -103,27 +103,27 @@ class Chain:
 
     @property
     def out(self) -> Spec:
-        """What travels."""
+        """The spec of the values that are sent."""
         return self.stages[-1].out if self.stages else self.source
 
     @cached_property
     def words(self) -> tuple[str, ...]:
-        """The transforms as one would write them."""
+        """The transforms as a user would write them."""
         return tuple(map(brief, self.transforms))
 
     @cached_property
     def bytes_before(self) -> tuple[int | None, ...]:
-        """Bytes of the values before each stage; None where the data decide."""
+        """The bytes of the values before each stage; None where they depend on the data."""
         return tuple(spec.num_bytes for spec in (self.source, *(s.out for s in self.stages)))[:-1]
 
     @property
     def folded(self) -> Spec:
-        """What the reducer receives."""
+        """The spec of the values that the reducer receives."""
         first = self._first_opened
         if first is None:
             return self.out
         spec = self.stages[first - 1].out if first else self.source
-        # What was coded with loss comes back longer than it was.
+        # Decoding after a lossy stage may return a vector of larger norm, so the bound is lost.
         exact = all(stage.encode is None or stage.lossless for stage in self.stages[first:])
         return spec if exact else spec.like(l2_bound=None)
 
@@ -145,23 +145,23 @@ class Chain:
         )
 
     def init(self) -> tuple[Any, ...]:
-        """The server's states before the first round."""
+        """Returns the server's states before the first round."""
         return tuple(stage.init for stage in self.stages)
 
     def plan(self, states: Sequence[Any], key: Key) -> tuple[Plan, ...]:
-        """The public plans of one dispatch."""
+        """Draws the public plans of one dispatch."""
         return tuple(
             s.plan(state, key.fold(i)) for i, (s, state) in enumerate(zip(self.stages, states, strict=True))
         )
 
     def space(self, plans: Sequence[Plan], client_key: Key) -> Space | None:
-        """The space that the client trains in."""
+        """Returns the space that the client trains in."""
         if not self.stages or self.stages[0].within is None:
             return None
         return self.stages[0].within(plans[0], client_key.fold(0))
 
     def encode(self, plans: Sequence[Plan], part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
-        """The client's half. `memory` is the chain's own: each stage sees and keeps its own entry."""
+        """Runs the client's half. `memory` is the chain's own: each stage sees and keeps its own entry."""
         kept = dict(memory)
         for i, (stage, plan) in enumerate(zip(self.stages, plans, strict=True)):
             if stage.encode is not None:
@@ -172,7 +172,7 @@ class Chain:
         return part, kept
 
     def open(self, plans: Sequence[Plan], part: Part, client_key: Key) -> Part:
-        """The server's half for one contribution, before the fold."""
+        """Runs the server's half for one contribution, before the fold."""
         for i in reversed(range(len(self.stages))):
             opened = self.stages[i].open
             if opened is not None:
@@ -182,7 +182,7 @@ class Chain:
     def decode(
         self, states: Sequence[Any], plans: Sequence[Plan], total: Total, secret_key: Key
     ) -> tuple[Total, tuple[Any, ...]]:
-        """The server's half for the total, after the fold."""
+        """Runs the server's half for the total, after the fold."""
         after = list(states)
         for i in reversed(range(len(self.stages))):
             decoded = self.stages[i].decode

@@ -1,9 +1,9 @@
 """Broadcasts as differences to the version that each reader holds.
 
-The server compresses what has changed since the version that up-to-date readers hold, and keeps that
+The server compresses what has changed since the version that up-to-date readers hold, and keeps the new
 version as they will have it. What compression left out is still part of the next difference, so nothing is
-lost: x_t - r_t is all that is ever owed. Readers who miss a few versions are sent the differences between;
-who misses more, or holds none, is sent the whole.
+lost: only x_t - r_t is ever outstanding. Readers that missed a few versions receive the differences in
+between; readers that missed more, or hold none, receive the whole.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,20 +35,20 @@ __all__ = [
 ]
 
 HELD = "held/"
-"""Names in memory that begin so are versions of what was broadcast; works need not know them."""
+"""Prefix of names in memory that hold versions of broadcasts; works need not know them."""
 
 MAX_DROPS = 2
-"""Who was not counted so many times in a row may have lost its memory: it is sent the whole again."""
+"""A reader that was not counted this often in a row may have lost its memory: it receives the whole again."""
 
 
 @value
 class Change:
-    """What leads from one version to the next: `step` times what the transforms give back.
+    """The change from one version to the next: `step` times what the transforms decode.
 
     Args:
-      plans, key: of the transforms' draws.
-      step: at which least is left out, so that no difference ever grows by being compressed.
-      values: encoded.
+      plans, key: for the transforms' draws.
+      step: the factor that leaves out the least, so that compression never makes a difference grow.
+      values: the encoded tensors.
     """
 
     plans: tuple[Plan, ...]
@@ -59,13 +59,13 @@ class Change:
 
 @value
 class Broadcast:
-    """Tensors as a reader is sent them: whole, or as changes of the version that it holds.
+    """Tensors as they are sent to a reader: whole, or as changes to the version that it holds.
 
     Args:
-      transforms: that the changes went through.
-      sha256: of the version that they lead to.
-      since: of the version that the changes begin from; None where the whole is sent.
-      changes: first to last; none if nothing has changed.
+      transforms: the transforms that the changes went through.
+      sha256: the SHA-256 of the version that they lead to.
+      since: the SHA-256 of the version that the changes start from; None if the whole is sent.
+      changes: first to last; empty if nothing has changed.
     """
 
     transforms: tuple[Transform, ...]
@@ -76,13 +76,13 @@ class Broadcast:
 
     @property
     def num_bytes(self) -> int:
-        """Of its tensors alone."""
+        """The bytes of its tensors alone."""
         return sum(num_bytes(change.values) for change in self.changes) + num_bytes(self.whole or {})
 
 
 @value
 class Held:
-    """A version at a reader."""
+    """A version that a reader holds."""
 
     sha256: str
     tensors: Tensors
@@ -90,15 +90,15 @@ class Held:
 
 @value
 class Reference:
-    """What the server knows of the versions of one name.
+    """The server's record of the versions of one name.
 
     Args:
       source: SHA-256 of the exact tensors that the latest version stands for.
       tensors: the latest version, as its readers have it.
-      version: its number.
-      names: the SHA-256 of those versions that differences lead on from, oldest first, and of the latest.
-      changes: between these, and `sizes` in bytes when packed. All of them are less than the whole.
-      holders: who holds which version, and how often it was not counted since.
+      version: the number of the latest version.
+      names: the SHA-256 of each version that a change starts from, oldest first, and of the latest.
+      changes: the changes between these, with their packed `sizes` in bytes. Their sum is below the whole's.
+      holders: by reader, the version that it holds and how often it was not counted since.
     """
 
     source: str
@@ -110,7 +110,7 @@ class Reference:
     holders: Mapping[PartyId, tuple[int, int]] = field(default_factory=dict)
 
     def for_holder(self, transforms: tuple[Transform, ...], version: int | None) -> Broadcast:
-        """What a reader is sent who holds this version, or none: the changes if they are there."""
+        """Builds the broadcast for a reader of this version, or of none: the changes if they are kept."""
         behind = len(self.changes) + 1 if version is None else self.version - version
         if not 0 <= behind <= len(self.changes):
             return Broadcast(transforms, self.names[-1], whole=self.tensors)
@@ -118,7 +118,7 @@ class Reference:
         return Broadcast(transforms, self.names[-1], self.names[first], self.changes[first:])
 
     def settled(self, held: Mapping[PartyId, int], missed: Sequence[PartyId]) -> "Reference":
-        """After a round: who was counted holds what it was sent; who was not may have lost what it held."""
+        """Books a round: counted readers hold what they were sent, others may have lost what they held."""
         oldest = self.version - len(self.changes)
         holders = dict(self.holders)
         for party in missed:
@@ -131,7 +131,7 @@ class Reference:
 
 
 def bound(tensors: Tensors, transforms: Sequence[Transform]) -> Chain:
-    """The transforms of a broadcast. Raises: CompositionError: if they can't work on it."""
+    """Binds the transforms of a broadcast. Raises: CompositionError: if they can't work on it."""
     other = next((name for name, v in tensors.items() if v.dtype.kind != "f"), None)
     if other is not None:
         raise CompositionError(
@@ -150,7 +150,7 @@ def bound(tensors: Tensors, transforms: Sequence[Transform]) -> Chain:
 def followed(
     reference: Reference | None, tensors: Tensors, transforms: Sequence[Transform], key: Key
 ) -> Reference:
-    """The reference once these tensors are broadcast. The same tensors make no new version."""
+    """Advances the reference to these tensors. The same tensors make no new version."""
     chain, source = bound(tensors, transforms), digest(dict(tensors))
     if reference is None or Spec.of(reference.tensors) != Spec.of(tensors):
         version = 0 if reference is None else reference.version + 1
@@ -293,11 +293,11 @@ class VersionTable:
 # -- at the reader -----------------------------------------------------------------------------
 
 _KNOWN: "WeakValueDictionary[str, Held]" = WeakValueDictionary()
-"""Versions in this process. Where one machine plays many readers they share them."""
+"""Versions in this process. Readers that one machine plays share them."""
 
 
 def received(broadcasts: Mapping[str, Broadcast], memory: Memory) -> dict[str, Held]:
-    """What was broadcast, by name. Raises: MessageError: if the reader lacks what the changes begin from."""
+    """Decodes broadcasts, by name. Raises: MessageError: if changes start from a version not held here."""
     return {name: _read(name, sent, memory.get(HELD + name)) for name, sent in broadcasts.items()}
 
 

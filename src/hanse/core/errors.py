@@ -1,11 +1,11 @@
 """Every error that Hanse raises on purpose.
 
     HanseError
-    |-- InvalidInput            what was given can't be used (settings, data, hyper-parameters)
+    |-- InvalidInput            an input that can't be used (settings, data, hyper-parameters)
     |-- CompositionError        parts that can't stand together; raised when they are bound
     |-- MessageError            bytes or tensors that are not what was announced
     |-- RoundAbandoned          a round that couldn't close; the run goes on without it
-    |-- Diverged                training left the finite numbers, or nearly
+    |-- Diverged                training reached numbers that are not finite, or nearly
     |-- NotReady                a peer asked too early; ask again within a bounded wait
     |-- ReplayError             a journal that doesn't fit the program that is replayed
     `-- StoreError              an unknown run, a run that another process performs, a broken store
@@ -35,7 +35,7 @@ class HanseError(Exception):
 
 
 class InvalidInput(HanseError, ValueError):
-    """What was given can't be used."""
+    """An input can't be used: settings, data or hyper-parameters."""
 
 
 class CompositionError(HanseError):
@@ -50,7 +50,7 @@ class RoundAbandoned(HanseError):
     """Too few contributions arrived for the round to close. State and memory stay as they were.
 
     Args:
-      reason: what is told.
+      reason: the error's message.
       dropped: why each contribution was not counted, where that is known.
     """
 
@@ -60,15 +60,15 @@ class RoundAbandoned(HanseError):
 
 
 class Diverged(HanseError):
-    """Training left the finite numbers, or is about to."""
+    """Training reached numbers that are not finite, or is about to."""
 
 
 class NotReady(HanseError):
-    """What was asked for will exist later: the asker waits, within a bound, and asks again."""
+    """A result does not exist yet: whoever needs it waits, within a bound, and asks again."""
 
 
 class ReplayError(HanseError):
-    """The program asks for something else than the journal says that it asked for."""
+    """A replayed program asks for something other than its journal records."""
 
 
 class StoreError(HanseError):
@@ -76,7 +76,7 @@ class StoreError(HanseError):
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """A half-sentence for error messages: the nearest known word, or all of them."""
+    """Writes a half-sentence for error messages: the nearest known word, or all of them."""
     known = sorted(known)
     close = get_close_matches(given, known, n=1)
     if close:

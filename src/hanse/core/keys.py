@@ -47,16 +47,16 @@ class Key:
 
     @classmethod
     def from_seed(cls, seed: int) -> "Key":
-        """The key of an integer, of any size and sign."""
+        """Derives the key of an integer, of any size and sign."""
         return cls(hashlib.blake2b(b"hanse seed %d" % seed, digest_size=32).digest())
 
     @classmethod
     def from_entropy(cls) -> "Key":
-        """A key that nobody can guess, from the operating system."""
+        """Draws a key that nobody can guess, from the operating system."""
         return cls(secrets.token_bytes(32))
 
     def fold(self, *path: str | int) -> "Key":
-        """The key at `path` below this one."""
+        """Derives the key at `path` below this one."""
         digest = self.digest
         for step in path:
             word = b"s" + step.encode() if isinstance(step, str) else b"i%d" % step
@@ -64,7 +64,7 @@ class Key:
         return Key(digest)
 
     def rng(self) -> np.random.Generator:
-        """A fresh generator; the same key gives the same draws."""
+        """Returns a fresh generator; the same key gives the same draws."""
         return np.random.Generator(np.random.PCG64(cast(Any, _Seed(self.digest))))
 
 
@@ -82,15 +82,15 @@ class Keys:
 
     @classmethod
     def from_seed(cls, seed: int) -> "Keys":
-        """Both roots of a simulated run: reproducible, and protecting nobody."""
+        """Derives both roots of a simulated run: reproducible, but they protect nobody."""
         root = Key.from_seed(seed)
         return cls(root.fold("public"), root.fold("secret"))
 
     @classmethod
     def for_deployment(cls, seed: int) -> "Keys":
-        """The public root of `seed`, and a secret one from the operating system."""
+        """Derives the public root of `seed`, and draws a secret one from the operating system."""
         return cls(Key.from_seed(seed).fold("public"), Key.from_entropy())
 
     def fold(self, *path: str | int) -> "Keys":
-        """Both keys at `path`."""
+        """Derives both keys at `path`."""
         return Keys(self.public.fold(*path), self.secret.fold(*path))

@@ -1,6 +1,6 @@
-"""How tensors lie in packed bytes: the safetensors format, written and read without copying a value.
+"""The layout of packed tensors: the safetensors format, written and read without copying a value.
 
-Eight bytes say how long the header is. The header is JSON that names each tensor's dtype, shape and place.
+Eight bytes give the length of the header. The header is JSON that names each tensor's dtype, shape and place.
 Then come the values, those of the widest dtype first, without a gap.
 """
 
@@ -30,10 +30,10 @@ _CODES = {name: code for code, name in DTYPES.items()}
 _ORDER = {name: position for position, name in enumerate(DTYPES.values())}
 
 MAX_DIMS = 64
-"""What NumPy allows."""
+"""The most dimensions that NumPy allows."""
 
 MAPPED_BYTES = 1 << 20
-"""Files of this size are mapped; smaller ones are read."""
+"""Files of at least this size are mapped; smaller ones are read."""
 
 
 class Stored:
@@ -48,7 +48,7 @@ class Stored:
         return self._size
 
     def view(self) -> "bytes | mmap.mmap":
-        """All of it. Of a large file, only what is looked at takes memory, for as long as this is held."""
+        """Returns all bytes. Of a large file, only what is read takes memory, for as long as this is held."""
         held = self._held()
         if held is not None:
             return held
@@ -63,11 +63,11 @@ class Stored:
 Packed: TypeAlias = bytes | Stored
 
 _Place: TypeAlias = tuple[Any, tuple[int, ...], int]
-"""Dtype, shape, and where the values begin."""
+"""A tensor's dtype, its shape, and the offset of its values."""
 
 
 class Mapped(Mapping[str, Array]):
-    """Tensors of a file. Each is mapped anew when it is asked for: in between it takes no memory."""
+    """Tensors in a file. Each is mapped anew when it is used: in between it takes no memory."""
 
     def __init__(self, stored: Stored, places: Mapping[str, _Place]) -> None:
         self._stored, self._places = stored, places
@@ -82,12 +82,12 @@ class Mapped(Mapping[str, Array]):
         return len(self._places)
 
     def named(self, names: Mapping[str, str]) -> "Mapped":
-        """Some of them under other names: by the new name, the old one."""
+        """Returns some of the tensors under other names; `names` maps each new name to the old one."""
         return Mapped(self._stored, {new: self._places[old] for new, old in names.items()})
 
 
 def head(skeleton: str, tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> bytes:
-    """The header of tensors of these dtypes and shapes, before it is padded."""
+    """Builds the header of tensors of these dtypes and shapes, before it is padded."""
     about: dict[str, Any] = {"__metadata__": {"hanse": skeleton}}
     at = 0
     for name in sorted(tensors, key=lambda name: (_ORDER[tensors[name][0].name], name.encode())):
@@ -99,7 +99,7 @@ def head(skeleton: str, tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ..
 
 
 def lay_out(skeleton: str, tensors: Mapping[str, Array]) -> list[bytes | memoryview]:
-    """What is packed, piece by piece: the header, then the values of each tensor where they lie.
+    """Lays out packed bytes in pieces: the header, then the values of each tensor, not copied.
 
     Args:
       tensors: in C order and the machine's order of bytes.
@@ -112,16 +112,16 @@ def lay_out(skeleton: str, tensors: Mapping[str, Array]) -> list[bytes | memoryv
 
 
 def read(data: Packed, max_head_bytes: int | None) -> tuple[Any, Mapping[str, Array]]:
-    """The metadata entry "hanse", and the tensors, which can't be written.
+    """Reads the metadata entry "hanse", and the tensors, which can't be written.
 
-    Raises: MessageError, and whatever parsing raises: if it is not packed so.
+    Raises: MessageError, and whatever parsing raises: if the bytes are not packed in this format.
     """
     view = data.view() if isinstance(data, Stored) else data
     head = int.from_bytes(view[:8], "little")
     if len(view) < 8 or head > len(view) - 8:
         raise MessageError(f"a header of {head} bytes in a message of {len(view)}")
     if max_head_bytes is not None and head > max_head_bytes:
-        raise MessageError(f"a header of {head} bytes; at most {max_head_bytes} are due")
+        raise MessageError(f"a header of {head} bytes; at most {max_head_bytes} are allowed")
     about = json.loads(view[8 : 8 + head].decode())
     metadata = about.pop("__metadata__")
     places = _places(about, 8 + head, len(view))
@@ -132,7 +132,7 @@ def read(data: Packed, max_head_bytes: int | None) -> tuple[Any, Mapping[str, Ar
 
 
 def _places(about: Mapping[str, Any], begin: int, end: int) -> dict[str, _Place]:
-    """Where tensors lie. All of the bytes belong to one tensor each: there is no gap and no overlap."""
+    """Reads the place of each tensor. Each byte belongs to exactly one: there is no gap and no overlap."""
     given = [(*_pair(one["data_offsets"]), name, one["dtype"], one["shape"]) for name, one in about.items()]
     places: dict[str, _Place] = {}
     at = 0
@@ -142,23 +142,23 @@ def _places(about: Mapping[str, Any], begin: int, end: int) -> dict[str, _Place]
             raise ValueError(f"{name!r:.100} has shape {dims!s:.100}")
         if first != at or last - first != math.prod(dims) * dtype.itemsize:
             raise ValueError(
-                f"{name!r:.100} lies at {first} to {last}, where {at} and {dims} of {code} are due"
+                f"{name!r:.100} is at bytes {first} to {last}; it must start at {at} with {dims} of {code}"
             )
         places[name] = (dtype, tuple(dims), begin + first)
         at = last
     if at != end - begin:
-        raise ValueError(f"{end - begin} bytes of values, of which {at} have a place")
+        raise ValueError(f"{end - begin} bytes of values, of which {at} belong to a tensor")
     return places
 
 
 def _is_shape(dims: Any, itemsize: int) -> bool:
-    """Whether an array can have this shape: `_view` then succeeds, whenever it is asked for."""
+    """Returns whether an array can have this shape: if so, `_view` succeeds, whenever it is called."""
     if not isinstance(dims, list) or len(dims) > MAX_DIMS:
         return False
     sizes = all(type(dim) is int and 0 <= dim < 2**63 for dim in dims)
     return (
         sizes and math.prod(dim or 1 for dim in dims) * itemsize < 2**63
-    )  # NumPy counts so, also where one is 0
+    )  # NumPy counts this way even where a dimension is 0
 
 
 def _pair(offsets: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What binds a model to data: the operations that works are made of."""
+"""The interface of models to data: the operations that works are made of."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -35,30 +35,30 @@ class Examples:
         return len(self.x)
 
     def take(self, rows: Array) -> "Examples":
-        """The examples at these positions."""
+        """Returns the examples at these positions."""
         return Examples(self.x[rows], self.y[rows])
 
 
 class Population(ABC):
-    """Who holds which data, lazily: a client costs nothing until it is asked for."""
+    """The clients and their data, loaded lazily: a client costs nothing until it is used."""
 
     @property
     @abstractmethod
     def num_clients(self) -> int:
-        """Clients are numbered from 0 to this, exclusive."""
+        """The number of clients. They are numbered from 0 to this, exclusive."""
 
     @abstractmethod
     def client(self, number: int) -> Examples:
-        """One client's own examples."""
+        """Returns one client's own examples."""
 
     @abstractmethod
     def role(self, name: str) -> Examples:
-        """A role's examples: "server" holds the global test set. Raises: InvalidInput: if it holds none."""
+        """Returns a role's examples: "server" holds the global test set. Raises: InvalidInput: if none."""
 
 
 @value
 class Steps:
-    """Local stochastic gradient descent.
+    """The settings of local stochastic gradient descent.
 
     Args:
       lr: step size.
@@ -85,7 +85,7 @@ class Steps:
             raise InvalidInput(f"proximal is {self.proximal}; write a number of at least 0")
 
     def num_steps(self, num_examples: int) -> int:
-        """How many steps that is on so many examples."""
+        """Returns the number of steps on this many examples."""
         batch = self.batch_size or max(1, num_examples)
         return self.epochs * -(-num_examples // batch)
 
@@ -100,37 +100,37 @@ class Learner(ABC):
     @property
     @abstractmethod
     def metrics(self) -> tuple[str, ...]:
-        """The names that `evaluate` sums up, "loss" first; "count" is added by all."""
+        """The names that `evaluate` sums up, "loss" first; every learner adds "count"."""
 
     @property
     def together(self) -> bool:
-        """Whether several clients' training is faster together than one by one, on this machine."""
+        """Tells whether training several clients together is faster than one by one, on this machine."""
         return False
 
     @property
     def rounds_together(self) -> bool:
-        """Whether `local_sgd_many` differs from `local_sgd` by rounding: by who is computed with whom."""
+        """Tells whether `local_sgd_many` rounds differently, depending on who is computed with whom."""
         return False
 
     @abstractmethod
     def init(self, key: Key) -> Tensors:
-        """Initial parameters."""
+        """Draws initial parameters."""
 
     @abstractmethod
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Mean loss plus regulariser."""
+        """Computes the mean loss plus the regulariser."""
 
     @abstractmethod
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the objective, by the parameters."""
+        """Computes the gradient of the objective with respect to the parameters."""
 
     @abstractmethod
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+        """Multiplies the objective's Hessian by a vector in the shapes of the parameters."""
 
     @abstractmethod
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+        """Sums each of `metrics`, and "count", over examples, without the regulariser."""
 
     @abstractmethod
     def local_sgd(
@@ -143,14 +143,14 @@ class Learner(ABC):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Local stochastic gradient descent; epoch e visits `key.fold("epoch", e).rng().permutation(n)`.
+        """Runs local stochastic gradient descent; epoch e visits `key.fold("epoch", e).rng().permutation(n)`.
 
         A full batch needs no order and draws none.
 
         Args:
-          params: where it starts, w0.
+          params: the start, w0.
           offset: added to each gradient (a control variate).
-          space: to train in; the gradient step is then taken on its coordinates.
+          space: the space to train in; the gradient step is then taken on its coordinates.
 
         Returns: the update w - w0, or its coordinates in `space`.
         """
@@ -158,9 +158,9 @@ class Learner(ABC):
     def local_sgd_many(
         self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
     ) -> Tensors | None:
-        """`local_sgd` at several clients, to within rounding; None: one by one.
+        """Runs `local_sgd` at several clients, to within rounding; None: they are computed one by one.
 
-        Where examples can't be used, numbers that are not finite may be returned instead of an error.
+        If examples can't be used, it may return numbers that are not finite instead of raising an error.
 
         Returns: the updates, with a leading client axis.
         """

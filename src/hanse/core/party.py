@@ -34,9 +34,9 @@ __all__ = [
 
 @value
 class Payload:
-    """What all members of a cohort are sent alike.
+    """The data that all members of a cohort receive.
 
-    `broadcasts` are further shared tensors, as those read them who hold the same version of each.
+    `broadcasts` are further shared tensors, for members that hold the same version of each.
     """
 
     work: Work[Any, Any]
@@ -47,7 +47,7 @@ class Payload:
 
     @cached_property
     def chains(self) -> Mapping[str, Chain]:
-        """The bound chain of each part. Raises: CompositionError: if the parts can't stand together."""
+        """The bound chain of each part. Raises: CompositionError: if the parts can't be combined."""
         chains = {name: channel.chain() for name, channel in self.uplink.items()}
         for name, chain in chains.items():
             restricts = bool(chain.stages) and chain.stages[0].within is not None
@@ -60,13 +60,13 @@ class Payload:
 
     @cached_property
     def frozen(self) -> Mapping[str, Tensors]:
-        """What is shared, as no client can change it."""
+        """The shared tensors, in a form that no client can change."""
         return {name: frozen(tensors) for name, tensors in self.shared.items()}
 
 
 @value
 class Task:
-    """One ticket as its holder sees it. `after` is the ticket whose memory it goes on from."""
+    """One ticket as its holder sees it. `after` is the ticket whose memory it continues."""
 
     ticket: int
     party: PartyId
@@ -75,7 +75,7 @@ class Task:
 
     @property
     def num_bytes(self) -> int:
-        """Packed. Keys are equally long, so only the numbers' digits count."""
+        """The bytes of the packed task. Keys are equally long, so only the numbers' digits vary."""
         if type(self.party) is not int:
             return packed_size(self)
         header, tensors = _task_header()
@@ -85,32 +85,32 @@ class Task:
 
 @cache
 def _task_header() -> tuple[int, int]:
-    """What is `measured` of a task, but for its three numbers."""
+    """Measures a packed task without its three numbers."""
     header, tensors = measured(Task(0, 0, Key.from_seed(0), 0))
     return header - 3, tensors
 
 
 @value
 class Message:
-    """What a client sends back. Parts that a reducer hides are None: ready, and kept at the client."""
+    """A client's answer. Parts that a reducer hides are None: they are ready, but stay at the client."""
 
     ticket: int
     parts: Mapping[str, Part | None]
 
 
 STAGES = "stages/"
-"""Names in memory that begin so belong to the stages of a part's chain; works need not know them."""
+"""Prefix of names in memory that belong to the stages of a part's chain; works need not know them."""
 
 
 def pending(part: str) -> str:
-    """The name in a client's memory of an encoded part that it withholds until the protocol asks."""
+    """Names the encoded part in a client's memory that it withholds until the protocol asks for it."""
     return f"{VOLATILE}pending/{part}"
 
 
 def perform(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple[bytes, Memory]:
-    """Computes one ticket: work, then each part through its chain.
+    """Computes one ticket: runs the work, then encodes each part through its chain.
 
     Args:
       secret: the party's own secret key of this ticket.
@@ -124,14 +124,14 @@ def perform(
 def compute(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple["Message", Memory]:
-    """`perform` before its message is packed."""
+    """Computes one ticket as `perform` does, but does not pack the message."""
     return sent(task, payload, *worked(task, payload, learner, data, memory, secret), memory, secret)
 
 
 def worked(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple[Contribution, Memory]:
-    """The work alone: what it emits, and the memory that it leaves."""
+    """Runs the work alone; returns what it emits and the memory that it leaves."""
     chains = payload.chains
     keys = Keys(task.key, secret)
     spaces = {
@@ -146,18 +146,17 @@ def worked(
 
 
 def check_parts(payload: Payload, parts: Collection[str]) -> None:
-    """Raises: CompositionError: if a work emits other parts than the dispatch has channels for."""
+    """Checks what a work emits. Raises: CompositionError: if these are not the parts of the dispatch."""
     if set(parts) != payload.chains.keys():
         raise CompositionError(
-            f"{payload.work} emits the parts {sorted(parts)}; the dispatch has channels for "
-            f"{sorted(payload.chains)}"
+            f"{payload.work} emits the parts {sorted(parts)}; the dispatch declares {sorted(payload.chains)}"
         )
 
 
 def sent(
     task: Task, payload: Payload, parts: Contribution, own: Memory, memory: Memory, secret: Key
 ) -> tuple["Message", Memory]:
-    """What is sent of a contribution: each part through its chain. `own` is the memory that the work left."""
+    """Encodes each part of a contribution through its chain. `own` is the memory that the work left."""
     chains, keys = payload.chains, Keys(task.key, secret)
     check_parts(payload, parts)
     kept = {**{n: v for n, v in memory.items() if n.startswith((STAGES, HELD))}, **own}
@@ -176,7 +175,7 @@ def sent(
 
 @value
 class Fork:
-    """What one ticket changes in its client's memory, on top of the ticket that it went on from."""
+    """The changes of one ticket to its client's memory, on top of the ticket that it continued."""
 
     after: int | None
     changed: Memory
@@ -184,18 +183,18 @@ class Fork:
 
     @classmethod
     def between(cls, after: int | None, before: Memory, memory: Memory) -> "Fork":
-        """The changes from one memory to the next; a value that is the same object is unchanged."""
+        """Finds the changes from one memory to the next; a value that is the same object is unchanged."""
         changed = {name: v for name, v in memory.items() if name not in before or v is not before[name]}
         return cls(after, changed, tuple(name for name in before if name not in memory))
 
     def on(self, memory: Memory) -> Memory:
-        """The memory with these changes."""
+        """Applies these changes to a memory."""
         kept = {name: v for name, v in memory.items() if name not in self.removed}
         return {**kept, **self.changed}
 
 
 class Forks:
-    """One client's memory: what is committed, and a fork for each ticket that is not settled yet.
+    """One client's memory: the committed state, and a fork for each ticket that is not settled yet.
 
     Forks hold changes, not copies: a ticket that only reads, for another coordinator, undoes nothing.
     """
@@ -205,7 +204,7 @@ class Forks:
         self.forks: dict[int, Fork] = {}
 
     def at(self, after: int | None) -> Memory:
-        """The memory that a task goes on from."""
+        """Returns the memory that a task continues."""
         if after is None or after not in self.forks:
             return self.committed
         fork = self.forks[after]
@@ -216,7 +215,7 @@ class Forks:
         self.forks[ticket] = fork
 
     def settle(self, counted: Iterable[int], dropped: Iterable[int]) -> bool:
-        """Commits the forks of counted tickets, drops the others; whether the committed memory changed."""
+        """Commits the forks of counted tickets and drops the others; returns whether the memory changed."""
         for ticket in dropped:
             self.forks.pop(ticket, None)
         changed = False

@@ -7,7 +7,7 @@
     Commit    the round is over: memory and state are kept, or dropped -> Committed
 
 Programs use only their state, events and keys: no clock, no set order, no environment. So a journal
-of events brings a program back to where it was cut. Commands and events are values.
+of events brings a program back to where it stopped. Commands and events are values.
 """
 
 import math
@@ -56,11 +56,11 @@ E = TypeVar("E", bound="Event", covariant=True)
 
 
 class Event:
-    """What a runtime answers."""
+    """A runtime's answer to a command."""
 
 
 class Command(Generic[E]):
-    """What a program asks of a runtime, which answers with an `E`."""
+    """A program's request to a runtime, which answers with an `E`."""
 
 
 Program: TypeAlias = Generator[Command[Event], Event, T]
@@ -71,15 +71,15 @@ Plans: TypeAlias = Mapping[str, tuple[Plan, ...]]
 
 @value
 class Channel:
-    """How one part of a contribution travels: what it is, how it is transformed, how it is reduced.
+    """The specification of one part of a contribution: its shape, its transforms and its reducer.
 
     Args:
-      spec: what the work emits (in full: a restricted space replaces it by its own).
+      spec: of the tensors that the work emits (in full: a restricted space replaces it by its own).
       uplink: transforms, first to last.
       into: the reducer.
       max_weight: a contribution of a larger weight is refused.
 
-    Raises: CompositionError: from `chain`, if these can't stand together.
+    Raises: CompositionError: from `chain`, if these can't be combined.
     """
 
     spec: Spec
@@ -88,7 +88,7 @@ class Channel:
     max_weight: float = 1e7
 
     def chain(self) -> Chain:
-        """The bound chain, checked against the reducer."""
+        """Binds the chain and checks it against the reducer."""
         chain = Chain.bind(self.spec, self.uplink)
         if self.into.hides and chain.opens is not None:
             raise CompositionError(
@@ -104,7 +104,7 @@ class Channel:
 class Sample(Command["Sampled"]):
     """Choose a cohort uniformly, without replacement, among the clients that are not busy.
 
-    Exactly one of `count` (at most so many) and `fraction` (of all clients, at least one) is given.
+    Exactly one of `count` (at most this many) and `fraction` (of all clients, at least one) is given.
     """
 
     key: Key
@@ -120,7 +120,7 @@ class Sample(Command["Sampled"]):
             raise InvalidInput(f"count is {self.count}; write a number of clients, at least 0")
 
     def size(self, num_clients: int) -> int:
-        """How many of so many clients."""
+        """Returns the size of a cohort among this many clients."""
         if self.count is not None:
             return min(self.count, num_clients)
         return max(1, round((self.fraction or 0.0) * num_clients))
@@ -136,10 +136,10 @@ class Sampled(Event):
 
 @value
 class Dispatch(Command["Dispatched"]):
-    """Broadcast `shared` to a cohort and start `work` there. `version` tells how stale it is later.
+    """Broadcast `shared` to a cohort and start `work` there. Its `version` later gives its staleness.
 
-    With a `downlink` each member is sent the difference to what it holds, through these transforms, where
-    that is smaller; it then reads, for all names in `shared`, the version that these differences add up to.
+    With a `downlink` each member receives the difference to what it holds, through these transforms, if that
+    is smaller; it then reads, for all names in `shared`, the version that these differences add up to.
     """
 
     work: Work[Any, Any]
@@ -164,11 +164,11 @@ class Dispatched(Event):
 
 @value
 class Close:
-    """When a round closes. Every wait is bounded.
+    """The conditions under which a round closes. Every wait is bounded.
 
     Args:
-      goal: close as soon as so many contributions are counted. None: wait for all.
-      deadline_s: close after so many seconds. None: only when nobody is left to wait for.
+      goal: close as soon as this many contributions are counted. None: wait for all.
+      deadline_s: close after this many seconds. None: only when nobody is left to wait for.
       minimum_fraction: a round with fewer counted contributions than this share of those asked
         (at least one) is abandoned.
     """
@@ -186,7 +186,7 @@ class Close:
             raise InvalidInput(f"minimum_fraction is {self.minimum_fraction}; write a number from 0 to 1")
 
     def minimum(self, num_asked: int) -> int:
-        """The fewest contributions that a round of so many asked may close with."""
+        """Returns the fewest contributions with which a round of this many clients may close."""
         needed = max(1, math.ceil(self.minimum_fraction * num_asked - 1e-9))  # 0.07 * 100 is above 7
         return needed if self.goal is None else min(needed, self.goal)
 
@@ -202,16 +202,16 @@ class Discount:
     exponent: float = 0.5
 
     def factor(self, staleness: int) -> float:
-        """The factor on the weight."""
+        """Returns the factor on the weight."""
         return float((1.0 + staleness) ** -self.exponent)
 
 
 @value
 class Collect(Command["Collected"]):
-    """Fold what arrives.
+    """Fold the contributions that arrive.
 
-    A Collect that names tickets closes all of them: who has not arrived by then is too late. One that
-    names none takes the first `close.goal` of whatever is in flight and leaves the rest there.
+    A Collect that names tickets closes all of them: those not answered by then are too late. One that
+    names none takes the first `close.goal` of all tickets in flight and leaves the rest there.
     """
 
     tickets: tuple[int, ...] | None = None
@@ -231,13 +231,13 @@ class Drop:
 
 @value
 class Collected(Event):
-    """What was folded.
+    """The totals of what arrived, and the tickets that are in them.
 
     Args:
       totals: by part; parts whose reducer hides are missing until they are decoded.
-      counted: the tickets that are in the totals, and `parties` who held them.
+      counted: the tickets that are in the totals; `parties` held them.
       dropped: the tickets that were closed without being counted.
-      abandoned: why the totals are empty, where too few arrived.
+      abandoned: why the totals are empty, if too few arrived.
     """
 
     totals: Mapping[str, Total]
@@ -268,12 +268,12 @@ class Decoded(Event):
 
 @value
 class Commit(Command["Committed"]):
-    """The round is over. If it closed, counted forks of memory are kept and `state` is saved.
+    """End a round. If it closed, counted forks of memory are kept and `state` is saved.
 
     Args:
       round: its number; round 0 is the start.
       state: all that the program needs to go on.
-      metrics: what the round is remembered by.
+      metrics: recorded with the round.
       abandoned: why the round could not close; the forks of memory of its tickets are dropped.
     """
 
@@ -285,15 +285,15 @@ class Commit(Command["Committed"]):
 
 @value
 class Flow:
-    """What one name of all messages of a round weighed: as it was made, and after each stage on its way.
+    """The bytes of one name in all messages of a round: raw, and after each stage.
 
     Args:
       way: "up", a part of what clients sent; "down", tensors that they were sent.
       name: of the part, or of the tensors.
-      stages: what it went through, first to last, in words.
-      messages: how many carried it and were taken.
+      stages: the stages that it went through, first to last, as text.
+      messages: the number of accepted messages that carried it.
       num_bytes: of its tensors in all of these, raw and after each stage. The last number is what was
-        sent, without names and headers. None: a stage in between whose size only its sender knows.
+        sent, without names and headers. None: a stage in between whose size only the sender knows.
     """
 
     way: Literal["up", "down"]
@@ -303,14 +303,14 @@ class Flow:
     num_bytes: tuple[int | None, ...]
 
     def __add__(self, more: "Flow") -> "Flow":
-        """Both together, of the same name and stages."""
+        """Adds up two flows of the same name and stages."""
         pairs = zip(self.num_bytes, more.num_bytes, strict=True)
         added = tuple(None if a is None or b is None else a + b for a, b in pairs)
         return replace(self, messages=self.messages + more.messages, num_bytes=added)
 
     @staticmethod
     def merged(flows: "Iterable[Flow]") -> "tuple[Flow, ...]":
-        """One for each way, name and stages, in the order of their first."""
+        """Merges flows of the same direction, name and stages, in order of first appearance."""
         found: dict[Any, Flow] = {}
         for flow in flows:
             key = (flow.way, flow.name, flow.stages)
@@ -320,15 +320,15 @@ class Flow:
 
 @value
 class Usage:
-    """What a round cost.
+    """The cost of a round.
 
     Args:
       bytes_up, bytes_down: of the encoded messages of clients (not of roles such as "server").
       counted, dropped: tickets of clients.
       virtual_s: seconds on the simulated clock, 0 without a model of devices.
-      flows: what the tensors in these messages weighed, by name and stage.
-      clients: the bytes up and down of each client that took part. Runtimes hand them on to what keeps
-        the run; they are not kept by round.
+      flows: the bytes of the tensors in these messages, by name and stage.
+      clients: the bytes up and down of each client that took part. Runtimes pass them on to the
+        store of the run; they are not kept by round.
     """
 
     bytes_up: int = 0
@@ -342,7 +342,7 @@ class Usage:
 
 @value
 class Committed(Event):
-    """What the round cost, and the clients' memory that it changed where the runtime holds that.
+    """The cost of a round, and the clients' memory that it changed if the runtime holds it.
 
     `way` and `spent` say how the clients were computed and where time went, if the runtime measures it: see
     `Record`.
@@ -390,7 +390,7 @@ def collect(
     version: int = 0,
     discount: Discount | None = None,
 ) -> Program[Collected]:
-    """Folds what arrives."""
+    """Folds the contributions that arrive."""
     return (yield from _ask(Collect(tickets, close, version, discount), Collected))
 
 
@@ -404,7 +404,7 @@ def gather(
     downlink: tuple[Transform, ...] = (),
     **uplink: Channel,
 ) -> Program[Collected]:
-    """Dispatch and collect: one exchange with a cohort. Runs the protocols of reducers that hide.
+    """Dispatches and collects: one exchange with a cohort. Runs the protocols of reducers that hide.
 
     Raises: RoundAbandoned: if too few contributions arrive.
     """

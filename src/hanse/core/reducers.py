@@ -34,41 +34,43 @@ class Reducer(ABC, Generic[A]):
     """
 
     hides: ClassVar[bool] = False
-    """Whether the server is kept from seeing single contributions. Such a reducer withholds the encoded
-    part at the client and obtains the total by its `protocol`."""
+    """Tells whether the server is kept from seeing single contributions. Such a reducer withholds the
+    encoded part at the client and obtains the total by its `protocol`."""
 
     elementwise: ClassVar[bool] = False
-    """Whether each value of the total depends on the values at its place alone, and on the weights. Large
-    parts are then folded window by window, so that memory does not grow with their number."""
+    """Tells whether each value of the total depends only on the values at its place and on the weights.
+    Large parts are then folded window by window, so that memory does not grow with their number."""
 
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
-        """Raises: CompositionError: if messages of this spec can't be folded so."""
+        """Checks a spec. Raises: CompositionError: if this reducer can't fold messages of it."""
 
     @abstractmethod
     def lift(self, part: Part) -> A:
-        """The accumulator of one part."""
+        """Makes the accumulator of one part."""
 
     def lift_many(self, parts: Parts) -> A | None:
-        """The accumulator of neighbours that begin a block of the tree, in the bits of the fold; None: one by
-        one. Consumes the parts."""
+        """Makes the accumulator of neighbours that begin a block of the tree, in the bits of the fold.
+
+        None: they are lifted one by one. Consumes the parts.
+        """
         return None
 
     @abstractmethod
     def merge(self, left: A, right: A) -> A:
-        """The accumulator of two disjoint sets of parts."""
+        """Merges the accumulators of two disjoint sets of parts."""
 
     @abstractmethod
     def result(self, accumulator: A) -> Total:
-        """What the fold amounts to."""
+        """Computes the total of the fold."""
 
     def protocol(self, part: str, parties: tuple[PartyId, ...], spec: Spec, key: Key) -> "Program[Total]":
-        """For reducers that hide: the further exchanges that yield the total.
+        """Performs the further exchanges that yield the total, for reducers that hide.
 
         Args:
           part: its name; each client keeps it in memory as "~pending/" + part.
-          parties: those who are ready.
-          spec: of what was encoded.
+          parties: the parties that are ready.
+          spec: of the encoded part.
           key: of this round.
         """
         raise CompositionError(f"{self} has no protocol")
@@ -79,7 +81,7 @@ def _needs_summable(reducer: Reducer[Any], spec: Spec) -> None:
     if flags:
         raise CompositionError(f"{reducer} adds numbers, but {flags[0]!r} is bool; emit it as int64")
     if spec.kind not in ("real", "table", "ring") or not spec.summable:
-        what = spec.kind if spec.summable else "client by client different"
+        what = spec.kind if spec.summable else "different at each client"
         raise CompositionError(
             f"{reducer} adds messages up, but these are {what}; put a transform last that the server can "
             "open (such as quantize), or collect them with stack()"
@@ -110,7 +112,7 @@ def _lift_sums(parts: Parts) -> _Sum | None:
 
 
 def _tree_sum(rows: Array) -> Array:
-    """The sum over the first axis along the fixed tree, in place: the first row, as an array."""
+    """Sums over the first axis along the fixed tree, in place; returns the first row as an array."""
     step = 1
     while step < len(rows):
         right = rows[step :: 2 * step]
@@ -121,7 +123,7 @@ def _tree_sum(rows: Array) -> Array:
 
 
 def _as(dtype: np.dtype[Any], weight: float) -> Any:
-    """A weight among values of this dtype. A fraction among integers turns them into float64."""
+    """Converts a weight for values of this dtype. A fraction turns integers into float64."""
     return np.float64(weight) if dtype.kind in "iu" and weight != int(weight) else dtype.type(weight)
 
 
@@ -136,7 +138,7 @@ def _merge_sum(left: _Sum, right: _Sum) -> _Sum:
 
 
 def _divisor(dtype: np.dtype[Any], weight: float) -> Any:
-    """Above 0: where nothing counts, the sum is 0 too."""
+    """Returns the weight, or 1 instead of 0: where nothing counts, the sum is 0 too."""
     exact = np.float64(weight) if dtype.kind in "iu" else dtype.type(weight)
     return exact or type(exact)(1)
 
@@ -194,7 +196,7 @@ class sum(Reducer[_Sum]):
 
 @value
 class stack(Reducer[tuple[Part, ...]]):
-    """Collects: each tensor gains a leading axis in the order of the cohort. Weights are in "weight".
+    """All parts, stacked: each tensor gains a leading axis, in cohort order. Weights are in "weight".
 
     Reveals every contribution to the server.
     """
@@ -221,7 +223,7 @@ class stack(Reducer[tuple[Part, ...]]):
 
 
 class TreeFold(Generic[A]):
-    """Folds what is given in order of position over the fixed binary tree, absentees skipped.
+    """Folds parts in order of position over the fixed binary tree; absent positions are skipped.
 
     The leaves are the positions 0, 1, 2, ...; two neighbours meet at the height of the highest bit in
     which their positions differ. At most log2(n) accumulators are held. An aligned block of 2^j
@@ -236,7 +238,7 @@ class TreeFold(Generic[A]):
         self._waiting: list[tuple[int, Part]] = []
 
     def lift(self, position: int, part: Part) -> None:
-        """Adds a part to the right of all earlier ones. One that lies on disk is read when it is due."""
+        """Adds a part to the right of all earlier ones. One that is on disk is read when it is needed."""
         lies = isinstance(part.values, Mapped) and self.reducer.elementwise and not self._nodes
         if lies or self._waiting:
             self._waiting.append((position, part))
@@ -268,14 +270,14 @@ class TreeFold(Generic[A]):
         self._nodes[-1] = self.reducer.merge(self._nodes[-1], right)
 
     def accumulator(self) -> A | None:
-        """That of all that was added, for another fold to take as a block; None if nothing was."""
+        """Returns the accumulator of all parts, as a block for another fold; None if nothing was added."""
         self._read()
         while self._heights:
             self._merge()
         return self._nodes[0] if self._nodes else None
 
     def result(self) -> Total | None:
-        """The total, or None if nothing was added."""
+        """Returns the total, or None if nothing was added."""
         if self._waiting:
             return _by_windows(self.reducer, self._waiting)
         accumulator = self.accumulator()
@@ -283,7 +285,7 @@ class TreeFold(Generic[A]):
 
 
 def _by_windows(reducer: Reducer[Any], parts: list[tuple[int, Part]]) -> Total:
-    """Folds parts that lie on disk. In memory are the total, and a window of each node of the tree."""
+    """Folds parts that are on disk. Memory holds only the total and a window of each node of the tree."""
     values: dict[str, Array] = {}
     for name in parts[0][1].values:
         shape = parts[0][1].values[name].shape
@@ -310,7 +312,7 @@ def _window(reducer: Reducer[Any], parts: list[tuple[int, Part]], name: str, whe
 
 
 def reduce(reducer: Reducer[Any], parts: "list[Part]") -> Total:
-    """Folds a list of parts: what a reducer does, without a federation. At least one part."""
+    """Folds a list of at least one part as a reducer does, without a federation."""
     fold = TreeFold(reducer)
     for position, part in enumerate(parts):
         fold.add(position, reducer.lift(part))

@@ -1,4 +1,4 @@
-"""What one client emits at a point of the chain, known before anything is computed."""
+"""Specs: what one client emits at a point of the chain, known before anything is computed."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -50,7 +50,7 @@ class Spec:
         adding two messages makes sense. False e.g. where each client draws its own mask.
       l2_bound: an upper bound of the Euclidean norm over all tensors together, if one holds.
       sealed: noise was calibrated to these values: nothing after it may change them.
-      max_bytes: of the values, where dimensions are words and a bound is known all the same.
+      max_bytes: of the values, if dimensions are words and a bound is known all the same.
 
     >>> Spec.of({"w": np.zeros((2, 3), np.float32)}).tensors["w"]
     TensorSpec(shape=(2, 3), dtype='float32')
@@ -65,14 +65,14 @@ class Spec:
 
     @classmethod
     def of(cls, tensors: Tensors, **changes: Any) -> "Spec":
-        """The spec of given tensors."""
+        """Returns the spec of given tensors."""
         return cls(
             {name: TensorSpec(tuple(v.shape), v.dtype.name) for name, v in tensors.items()},
             **changes,
         )
 
     def like(self, **changes: Any) -> "Spec":
-        """The same spec with some fields changed."""
+        """Returns the spec with some fields changed."""
         return replace(self, **changes)
 
     @property
@@ -92,7 +92,7 @@ class Spec:
         return self.max_bytes if exact is None else exact
 
     def check(self, tensors: Tensors) -> None:
-        """Raises: MessageError: if the tensors are not of this spec, or not finite."""
+        """Checks tensors. Raises: MessageError: if they are not of this spec, or not finite."""
         if tensors.keys() != self.tensors.keys():
             missing, extra = (
                 self.tensors.keys() - tensors.keys(),
@@ -108,20 +108,20 @@ class Spec:
 
 def _check_tensor(name: str, spec: TensorSpec, array: Array, bound: dict[str, int]) -> None:
     if not isinstance(array, np.ndarray):
-        raise MessageError(f"{name!r} is a {type(array).__name__}, an array is due")
+        raise MessageError(f"{name!r} is a {type(array).__name__}; it must be an array")
     if _name(array.dtype) != spec.dtype:
-        raise MessageError(f"{name!r} has dtype {array.dtype.name}, {spec.dtype} is due")
+        raise MessageError(f"{name!r} has dtype {array.dtype.name}; it must have {spec.dtype}")
     fits = len(array.shape) == len(spec.shape) and all(
         bound.setdefault(due, dim) == dim if isinstance(due, str) else due == dim
         for due, dim in zip(spec.shape, array.shape, strict=True)
     )
     if not fits:
-        raise MessageError(f"{name!r} has shape {array.shape}, {spec.shape} is due")
+        raise MessageError(f"{name!r} has shape {array.shape}; it must have {spec.shape}")
     if bad := num_infinite(array):
         raise MessageError(f"{name!r} is not finite: {bad} of its {array.size} values are NaN or infinite")
 
 
 @lru_cache(maxsize=64)
 def _name(dtype: np.dtype[Any]) -> str:
-    """What a dtype is called, which takes NumPy microseconds to say."""
+    """Returns the name of a dtype, which takes NumPy microseconds to make."""
     return dtype.name

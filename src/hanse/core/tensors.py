@@ -23,7 +23,7 @@ __all__ = [
 
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = Mapping[str, Array]
-"""Arrays by name. Never changed in place by whoever receives them."""
+"""Arrays by name. Receivers never change them in place."""
 
 
 def tree_map(function: Callable[..., Any], first: Tensors, *others: Tensors) -> dict[str, Array]:
@@ -38,31 +38,31 @@ def tree_map(function: Callable[..., Any], first: Tensors, *others: Tensors) -> 
 
 
 def zeros_like(tensors: Tensors) -> dict[str, Array]:
-    """Zeros of the same names, shapes and dtypes."""
+    """Returns zeros of the same names, shapes and dtypes."""
     return tree_map(np.zeros_like, tensors)
 
 
 def dot(a: Tensors, b: Tensors) -> float:
-    """The inner product over all names, summed in float64."""
+    """Computes the inner product over all names, summed in float64."""
     return float(sum(np.vdot(a[name].astype(np.float64), b[name]) for name in a))
 
 
 def l2_norm(tensors: Tensors) -> float:
-    """The Euclidean norm over all names together."""
+    """Computes the Euclidean norm over all names together."""
     return float(np.sqrt(sum(np.square(v, dtype=np.float64).sum() for v in tensors.values())))
 
 
 WINDOW = 1 << 20
-"""So many values of a large array are worked on together."""
+"""The number of values of a large array that are processed together."""
 
 
 def all_finite(tensors: Tensors) -> bool:
-    """Whether no value is NaN or infinite."""
+    """Returns whether no value is NaN or infinite."""
     return all(num_infinite(value) == 0 for value in tensors.values())
 
 
 def num_infinite(array: Array) -> int:
-    """How many values are NaN or infinite. It takes no memory to speak of, however large the array."""
+    """Counts the values that are NaN or infinite. It takes little memory, however large the array."""
     if array.dtype.kind in "biu":
         return 0
     flat = array.reshape(-1)
@@ -71,12 +71,12 @@ def num_infinite(array: Array) -> int:
 
 
 def num_bytes(tensors: Tensors) -> int:
-    """Bytes of the values alone, uncompressed."""
+    """Counts the bytes of the values alone, uncompressed."""
     return sum([v.nbytes for v in tensors.values()])
 
 
 def held_bytes(kept: object) -> int:
-    """Bytes of all arrays in nested mappings and tuples.
+    """Counts the bytes of all arrays in nested mappings and tuples.
 
     >>> held_bytes({"control": {"w": np.ones(2)}, "rounds": 3, "pair": (np.ones(1), None)})
     24
@@ -89,7 +89,7 @@ def held_bytes(kept: object) -> int:
 
 
 def frozen(tensors: Tensors) -> dict[str, Array]:
-    """Views that can't be written to, so that no client can change what the others are sent."""
+    """Returns views that can't be written to, so that no client can change what the others receive."""
     views = {name: np.asarray(value).view() for name, value in tensors.items()}
     for view in views.values():
         view.flags.writeable = False

@@ -91,17 +91,17 @@ _register(Keys, "keys")
 
 
 def registered(kind: type) -> dict[str, type[Any]]:
-    """The marked classes below `kind`, by name: what a settings file or a message may name."""
+    """Lists the marked classes below `kind`, by name: a settings file or a message may name them."""
     return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
 
 
 def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
-    """The fields of a class marked with `@value`."""
+    """Returns the fields of a class marked with `@value`."""
     return dataclasses.fields(cls)
 
 
 def brief(obj: Any) -> str:
-    """A value of a class marked with `@value` as one would write it: without what is left at its default.
+    """Writes a value of a class marked with `@value` as a user would: without fields left at their defaults.
 
     >>> from hanse.transforms import quantize
     >>> brief(quantize(2)), brief(quantize(bits=8))
@@ -119,9 +119,9 @@ def brief(obj: Any) -> str:
 
 
 def flatten(obj: Any) -> tuple[str, dict[str, Array]]:
-    """A value as JSON and the tensors that it refers to, by their path in the value.
+    """Splits a value into JSON and the tensors that it refers to, by their path in the value.
 
-    Raises: InvalidInput: if something in it is no value.
+    Raises: InvalidInput: if something in it is not a value.
     """
     tensors: dict[str, Array] = {}
     skeleton = _flatten(obj, "", tensors, 0)
@@ -161,14 +161,14 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int) -> Any:
 
 
 def _free(name: str, taken: Mapping[str, Array]) -> str:
-    """The name, or one like it: {"a/b": x, "a": {"b": y}} holds two tensors at the path a/b."""
+    """Returns the name, or one like it: {"a/b": x, "a": {"b": y}} holds two tensors at the path a/b."""
     while name in taken or name == "__metadata__":  # safetensors keeps that one for itself
         name += "'"
     return name
 
 
 def plain(obj: Any, path: str = "") -> Array:
-    """An array as it is sent, in C order and the machine's order of bytes. Raises: InvalidInput."""
+    """Returns an array as it is sent, in C order and the machine's order of bytes. Raises: InvalidInput."""
     array = np.asarray(obj, order="C")
     if array.dtype not in _DTYPES and array.dtype.newbyteorder("=") not in _DTYPES:
         raise InvalidInput(
@@ -183,7 +183,7 @@ def _join(path: str, step: str) -> str:
 
 
 def restore(skeleton: str, tensors: Mapping[str, Array], only: Container[type] | None = None) -> Any:
-    """The value that `flatten` took apart.
+    """Restores the value that `flatten` split.
 
     Args:
       only: the marked classes that may be built; None: all.
@@ -231,7 +231,7 @@ def _restore(
     if cls is None:
         raise MessageError(f"unknown kind of value {str(tag)[:100]!r}: {nearest(str(tag)[:100], _CLASSES)}")
     if only is not None and cls not in only:
-        raise MessageError(f"a {tag}, which has no place here")
+        raise MessageError(f"a {tag}, which is not allowed here")
     given = {key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()}
     try:
         return cls(**given)
@@ -245,7 +245,7 @@ def _restore(
 
 
 def _differs(cls: type, given: Mapping[str, Any]) -> str:
-    """How the fields that were given differ from those of a class; empty: not at all."""
+    """Says how given fields differ from those of a class; empty if they do not."""
     own = {f.name: f for f in fields(cls) if f.init}
     unknown = sorted(set(given) - own.keys())
     if unknown:
@@ -260,7 +260,7 @@ def _is_tensor(node: Any) -> bool:
 
 
 def _mapping(items: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
-    """Raises: MessageError: if keys were made to collide, which would take quadratic time."""
+    """Builds a mapping. Raises: MessageError: if keys were made to collide, which takes quadratic time."""
     hashes = sorted(hash(key) for key, _ in items)
     if any(one == other for one, other in zip(hashes, hashes[_MAX_EQUAL_HASHES:], strict=False)):
         raise MessageError(f"more than {_MAX_EQUAL_HASHES} keys of one hash")
@@ -268,17 +268,17 @@ def _mapping(items: tuple[tuple[Any, Any], ...]) -> dict[Any, Any]:
 
 
 def pack(obj: Any) -> bytes:
-    """A value as the bytes that are sent."""
+    """Packs a value into the bytes that are sent."""
     return b"".join(pieces(obj))
 
 
 def pieces(obj: Any) -> list[bytes | memoryview]:
-    """What `pack` joins: a header, and the values of each tensor where they lie, not copied."""
+    """Returns the pieces that `pack` joins: a header, and the values of each tensor, not copied."""
     return layout.lay_out(*flatten(obj))
 
 
 def packed_size(obj: Any) -> int:
-    """The length of `pack(obj)`, without making it.
+    """Returns the length of `pack(obj)` without packing it.
 
     >>> point = {"x": np.zeros((2, 3)), "y": "z"}
     >>> packed_size(point) == len(pack(point))
@@ -288,9 +288,9 @@ def packed_size(obj: Any) -> int:
 
 
 def measured(obj: Any) -> tuple[int, int]:
-    """Bytes of a packed value's header, before it is padded, and of its tensors.
+    """Measures the bytes of a packed value's header, before it is padded, and of its tensors.
 
-    What JSON spells longer by so many characters makes the header longer by so many bytes.
+    Each further character of the value's JSON makes the header a byte longer.
     """
     skeleton, tensors = flatten(obj)
     escaped = len(skeleton) + skeleton.count('"') + skeleton.count("\\")
@@ -299,13 +299,13 @@ def measured(obj: Any) -> tuple[int, int]:
 
 
 def padded(header: int, tensors: int) -> int:
-    """The length of a packed value, from what was `measured`."""
+    """Returns the length of a packed value, from the measured bytes of its header and tensors."""
     return 8 + -(-header // 8) * 8 + tensors
 
 
 @functools.lru_cache(maxsize=256)
 def _header(places: tuple[tuple[str, Any, tuple[int, ...]], ...]) -> int:
-    """Bytes of a header beside its skeleton."""
+    """Returns the bytes of a header without its skeleton."""
     return len(layout.head("", {name: (dtype, shape) for name, dtype, shape in places}))
 
 
@@ -316,12 +316,12 @@ def unpack(
     only: Container[type] | None = None,
     max_head_bytes: int | None = None,
 ) -> Any:
-    """The value in `data`, which the caller has bounded in size. Tensors are views that can't be written.
+    """Unpacks `data`, which the caller has bounded in size. Tensors are views that can't be written.
 
     Args:
       data: bytes, or a file. A mapping of tensors in a large file is mapped name by name, when it is used.
-      only: the marked classes that may be built, where a stranger packed it; None: all.
-      max_head_bytes: of all that is not a tensor's values, because JSON takes many times its size in memory.
+      only: the marked classes that may be built, if a stranger packed it; None: all.
+      max_head_bytes: for everything but tensors' values, because JSON takes many times its size in memory.
 
     Raises: MessageError: if the bytes are not a packed value, or not of the class `expect`.
     """
@@ -331,12 +331,12 @@ def unpack(
         raise MessageError(f"not a packed value: {error!r:.1000}") from error
     obj = restore(skeleton, tensors, only)
     if expect is not None and not isinstance(obj, expect):
-        raise MessageError(f"a {type(obj).__name__} where a {expect.__name__} is due")
+        raise MessageError(f"a {type(obj).__name__} where a {expect.__name__} is needed")
     return obj
 
 
 def digest(obj: Any) -> str:
-    """The SHA-256 of a value, in hexadecimal: equal values have equal digests."""
+    """Computes the SHA-256 of a value, in hexadecimal: equal values have equal digests."""
     skeleton, tensors = flatten(obj)
     state = hashlib.sha256(skeleton.encode())
     for name, array in tensors.items():

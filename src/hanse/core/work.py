@@ -1,4 +1,4 @@
-"""What one client computes, what it emits, and what it remembers."""
+"""Works: what one client computes, emits and keeps in its memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,14 +26,14 @@ __all__ = [
 ]
 
 PartyId: TypeAlias = int | str
-"""Clients are numbered from 0; roles ("server") are words. Both are addressed alike."""
+"""A client's number, from 0, or a role's name ("server"). Both are addressed alike."""
 
 OWN_TEST = "test/"
-"""Begins the role of a client's own test examples."""
+"""Prefix of the role of a client's own test examples."""
 
 
 def own_test(number: int) -> str:
-    """The role that holds a client's own test examples: a work sent to it measures at that client.
+    """Names the role of a client's own test examples: a work sent to it measures at that client.
 
     >>> own_test(3)
     'test/3'
@@ -42,7 +42,7 @@ def own_test(number: int) -> str:
 
 
 def player(party: PartyId) -> int | None:
-    """The client that a party is or belongs to; None: the server plays it.
+    """Returns the client that a party is or belongs to; None: the server plays it.
 
     >>> player(3), player("test/3"), player("server")
     (3, 3, None)
@@ -54,10 +54,10 @@ def player(party: PartyId) -> int | None:
 
 
 Memory: TypeAlias = Mapping[str, Any]
-"""What a client keeps between its tickets: values by name. It never leaves the client."""
+"""A client's values between its tickets, by name. They never leave the client."""
 
 VOLATILE = "~"
-"""Names in memory that begin so are never committed: they last until the round ends."""
+"""Prefix of names in memory that are never committed: they last until the round ends."""
 
 L = TypeVar("L", contravariant=True)
 D = TypeVar("D", contravariant=True)
@@ -73,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Parts:
-    """The same part of several clients: tensors with a leading client axis, (m, ...), and (m,) weights."""
+    """One part of several clients: tensors with a leading client axis, (m, ...), and (m,) weights."""
 
     values: Tensors
     weights: Array
@@ -85,7 +85,7 @@ Contribution: TypeAlias = Mapping[str, Part]
 
 @value
 class Total:
-    """What a reducer makes of many parts: their values, total weight and number."""
+    """A reducer's result for many parts: their values, total weight and number."""
 
     values: Tensors
     weight: float
@@ -101,15 +101,15 @@ class Space(ABC):
 
     @abstractmethod
     def zero(self) -> Tensors:
-        """The coordinates of no update at all."""
+        """Returns the coordinates of no update at all."""
 
     @abstractmethod
     def expand(self, coordinates: Tensors) -> Tensors:
-        """The update that the coordinates stand for, in the shapes of the parameters."""
+        """Returns the update that the coordinates stand for, in the shapes of the parameters."""
 
     @abstractmethod
     def pullback(self, gradient: Tensors) -> Tensors:
-        """The gradient by the coordinates, from the gradient by the parameters."""
+        """Computes the gradient by the coordinates from the gradient by the parameters."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Everything(Space):
 
 @dataclass(frozen=True)
 class Shared:
-    """What the server broadcasts, as a work sees it: tensors by name, and the space to train in."""
+    """The server's broadcast as a work sees it: tensors by name, and the space to train in."""
 
     tensors: Mapping[str, Tensors]
     spaces: Mapping[str, Space] = field(default_factory=dict)
@@ -140,7 +140,7 @@ class Shared:
 
 
 class Work(ABC, Generic[L, D]):
-    """What one client computes in one exchange. Named and registered with `@value`; never shipped as code.
+    """One client's computation in one exchange: named, registered with `@value`, never shipped as code.
 
     Its fields are its settings and travel with the task.
     """
@@ -157,23 +157,23 @@ class Work(ABC, Generic[L, D]):
         Args:
           learner: binds the model to the client's engine.
           shared: what the server broadcast. Read only.
-          data: the client's own.
+          data: the client's own data.
           memory: what this client kept; return it, or a changed copy.
           keys: every draw comes from here.
 
         Returns: what leaves the client, and the memory to keep if it is counted.
-        Raises: NotReady: if what was asked for will exist later.
+        Raises: NotReady: if the requested result will only exist later.
         """
 
     def many(
         self, learner: L, shared: Shared, data: Sequence[D], keys: Sequence[Key]
     ) -> Mapping[str, Parts] | None:
-        """`run` at several clients at once, for works that keep no memory. None: one by one.
+        """Runs the work at several clients at once, if it keeps no memory. None: they run one by one.
 
-        What `run` emits, to within rounding, without the checks whose failure leaves no finite number.
+        Emits what `run` emits, to within rounding, without the checks whose failure leaves no finite number.
 
         Args:
-          data: each client's own.
-          keys: each client's public one.
+          data: each client's own data.
+          keys: each client's public key.
         """
         return None

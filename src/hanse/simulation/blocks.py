@@ -1,8 +1,8 @@
-"""Neighbours in a fold, computed and folded in one place, without messages: the same bits and bytes.
+"""Blocks: neighbours in a fold, folded in one place without messages, to the same bits and bytes.
 
-A block is an aligned run of 2^j positions of the fold's tree. What its clients would send is checked and
-opened as the server does it, lifted and merged along the same tree, so that it makes no difference
-which blocks there are, or where each of them is computed.
+A block is an aligned run of 2^j positions of the fold's tree. The messages that its clients would send are
+checked and opened as on the server, then lifted and merged along the same tree, so that it makes no
+difference which blocks there are, or where each of them is computed.
 """
 
 import time
@@ -25,34 +25,34 @@ from hanse.core.work import Part, Parts
 __all__ = ["Folding", "Laps", "Place", "Together", "aligned"]
 
 Place: TypeAlias = tuple[int, Task]
-"""A position in the fold, and who stands there."""
+"""A position in the fold, and the task at it."""
 
 
 def aligned(places: Sequence[Place], height: int) -> Iterator[list[Place]]:
-    """Places in order of position, parted into blocks of 2^height positions."""
+    """Splits places, in order of position, into blocks of 2^height positions."""
     for _, block in groupby(places, lambda place: place[0] >> height):
         yield list(block)
 
 
 class Laps:
-    """A clock that is told, at each border, what the time since the last one went to."""
+    """A timer that books the time since its last call under the name of what it was spent on."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
         self._since = time.perf_counter()
 
     def to(self, what: str) -> None:
-        """Books the seconds since the last border."""
+        """Books the seconds since the last call."""
         now = time.perf_counter()
         self.spent[what] = self.spent.get(what, 0.0) + now - self._since
         self._since = now
 
 
 class Folding:
-    """A block in the making.
+    """A block under construction.
 
     Args:
-      payload: what its clients were sent alike.
+      payload: the data that all its clients received.
     """
 
     def __init__(self, payload: Payload) -> None:
@@ -66,7 +66,7 @@ class Folding:
         self._headers: dict[Any, tuple[int, int]] = {}
 
     def add(self, position: int, task: Task, message: Message) -> None:
-        """Takes what one client would send."""
+        """Adds the message that one client would send."""
         sent = _as_sent(message)
         try:
             taken = admitted(sent, task, self._payload)
@@ -92,14 +92,14 @@ class Folding:
         return self._folds[name]
 
     def _size(self, message: Message) -> int:
-        """Bytes of a message that was admitted. Messages of one layout differ in few words."""
+        """Returns the packed bytes of a valid message. Messages of one layout differ in few characters."""
         if self._limit is None:
             return packed_size(message)
         said = f"{message.ticket}" + "".join(f"{p.weight!r}" for p in message.parts.values() if p is not None)
         layout = tuple(
             (name, part and tuple((n, value.shape) for n, value in part.values.items()))
             for name, part in message.parts.items()
-        )  # lossless coding tells its length in a shape
+        )  # lossless coding gives its length as a shape
         if layout not in self._headers:
             header, tensors = measured(message)
             self._headers[layout] = header - len(said), tensors
@@ -107,17 +107,17 @@ class Folding:
         return padded(header + len(said), tensors)
 
     def block(self) -> Block:
-        """What has come together."""
+        """Returns the block of all messages that were added."""
         folded = {name: fold.accumulator() for name, fold in self._folds.items()}
         carried = {name: tuple(sizes) for name, sizes in self._carried.items()}
         return Block(tuple(self._counted), folded, tuple(self._sizes), self._refused, carried)
 
 
 class Together:
-    """Blocks of contributions that travel as they are, folded at once in the bits of one by one.
+    """Folds blocks of contributions without transforms at once, to the same bits as one by one.
 
     Args:
-      payload: what the clients were sent alike.
+      payload: the data that all clients received.
     """
 
     def __init__(self, payload: Payload) -> None:
@@ -127,10 +127,10 @@ class Together:
         self.possible = limit_bytes(payload.chains) is not None and not any(chain.stages for chain in chains)
 
     def block(self, places: Sequence[Place], parts: Mapping[str, Parts]) -> Block | None:
-        """The block, or None: one by one. Consumes the parts. A finite sum shows that all terms are."""
+        """Folds a block; None: fold it one by one. Consumes the parts. A finite sum has only finite terms."""
         first, count = places[0][0], len(places)
         if first % (1 << (count - 1).bit_length()) or places[-1][0] - first != count - 1:
-            return None  # not all of them stand at the beginning of a block
+            return None  # they do not fill the beginning of a block
         for name, several in parts.items():
             if not self._fits(name, several, count):
                 return None
@@ -155,7 +155,7 @@ class Together:
         return True
 
     def _sizes(self, places: Sequence[Place], parts: Mapping[str, Parts]) -> tuple[tuple[int, int], ...]:
-        """Bytes of each message, had it been packed: they differ in the digits of tickets and weights."""
+        """Returns each message's bytes, had it been packed: the digits of tickets and weights differ."""
         if self._header is None:
             rows = {
                 name: Part({n: v[0] for n, v in several.values.items()}, 0.0)
@@ -174,7 +174,7 @@ class Together:
 
 
 def _as_sent(message: Message) -> Message:
-    """A message as it would arrive: arrays in C order, in the machine's order of bytes."""
+    """Returns a message as it would arrive: arrays in C order, in the machine's order of bytes."""
     return replace(message, parts={name: part and _arrived(part) for name, part in message.parts.items()})
 
 

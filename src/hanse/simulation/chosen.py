@@ -1,4 +1,4 @@
-"""Clients computed in the way that was asked for, or that a short measurement finds fastest."""
+"""Clients computed with the given execution, or with the one that a short measurement finds fastest."""
 
 import math
 import time
@@ -21,30 +21,30 @@ START_S = 3.0
 """Seconds that worker processes take to start and to import an engine, on a busy machine."""
 
 WORTH = 2.0
-"""Workers are started where they are going to save so many times what their start takes."""
+"""Workers are started if they are going to save this many times what their start takes."""
 
 TRIALS = 3
-"""Folds that are measured before two ways are compared."""
+"""The number of folds that are measured before two executions are compared."""
 
 AGAIN = 25
-"""Slower workers are tried again once in so many folds: the machine may have been busy otherwise."""
+"""Slower workers are tried again once in this many folds: the machine may have been busy before."""
 
 HERE = "one process"
 
 PATIENCE_S = 0.1
-"""A block that is computed in this process takes about so long at most."""
+"""A block that is computed in this process takes about this long at most."""
 
 
 class Chosen:
     """Plays the clients of a `Simulation`. A context manager: it may start worker processes.
 
-    Which way is taken decides no bit, but where learners batch clients: see `Way`.
+    The execution decides no bit, except where learners batch clients: see `Way`.
 
     Args:
       make: builds the clients; it is pickled if workers are started.
       way: how they are computed.
       recall: gives a client's committed memory when it is first needed.
-      num_rounds: how many are still to come.
+      num_rounds: the number of rounds still to come.
     """
 
     def __init__(self, make: Make, way: Way, recall: Recall = nothing, *, num_rounds: int = 0) -> None:
@@ -70,7 +70,7 @@ class Chosen:
             self._workers.close()
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
-        """Performs tickets of one dispatch, and folds what they lead to."""
+        """Performs tickets of one dispatch and folds their contributions."""
         work = type(payload.work).__name__
         workers = self._helping(work, len(places))
         if workers is None:
@@ -107,7 +107,7 @@ class Chosen:
             self._seconds[work, False].append(spent_s / len(places))
 
     def _sized(self, work: str, places: Sequence[Place]) -> Iterator[list[Place]]:
-        """Blocks that take a moment each, so that it is soon known how long all of them will take."""
+        """Yields blocks that take a moment each, to know soon how long all of them will take."""
         if self._own.blocks_matter:
             yield from aligned(places, BLOCK_HEIGHT)
             return
@@ -131,7 +131,7 @@ class Chosen:
             self.why_not = str(error)
 
     def _helping(self, work: str, num_places: int) -> Workers | None:
-        """The workers, if they are to compute this."""
+        """Returns the workers if they are to compute this."""
         if self._workers is None or num_places < 2:
             return None
         if not self._measures:
@@ -154,7 +154,7 @@ class Chosen:
         return self._workers if faster else None
 
     def _give_up(self, error: WorkersFailed) -> None:
-        """Goes on in this process, unless workers were asked for."""
+        """Continues in this process, unless workers were asked for."""
         if not self._measures or self._workers is None:
             raise error
         self.why_not = str(error)
@@ -167,28 +167,28 @@ class Chosen:
         self._taken[f"{where}, together" if block.together else where] = None
 
     def taken(self) -> str:
-        """How clients were computed since this was asked last: "one process", "2 workers, together", ..."""
+        """Says how clients were computed since the last call: "one process", "2 workers, together", ..."""
         said, self._taken = "; then ".join(self._taken), {}
         return said
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """These tickets will be asked for next, in about this order."""
+        """Announces the tickets that will be asked for next, in about this order."""
         self._answering = self._workers if not self._measures else None
         (self._answering or self._own).expect(tasks)
 
     def compute(self, task: Task, payload: Payload) -> bytes:
-        """Performs a ticket: the packed message."""
+        """Performs a ticket and returns the packed message."""
         return (self._answering or self._own).compute(task, payload)
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        """Ends a round: the memories that changed."""
+        """Ends a round and returns the memories that changed."""
         self._num_rounds = max(0, self._num_rounds - 1)
         return self._own.settle(settled)
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """The forks of memory of these tickets."""
+        """Returns the forks of memory of these tickets."""
         return self._own.forks(tasks)
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Takes up saved forks."""
+        """Restores saved forks."""
         self._own.restore(forks)

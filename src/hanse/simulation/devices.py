@@ -1,4 +1,4 @@
-"""How fast and how reliable simulated devices are."""
+"""Simulated devices: how fast and how reliable they are."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -12,14 +12,14 @@ __all__ = ["Devices", "heavy_tailed", "ideal", "unstable"]
 
 
 class Devices(ABC):
-    """Says how long a ticket takes on the simulated clock."""
+    """A model of devices that says how long a ticket takes on the simulated clock."""
 
     draws: ClassVar[bool] = True
-    """Whether it uses the key."""
+    """Tells whether it uses the key."""
 
     @abstractmethod
     def duration_s(self, party: PartyId, key: Key) -> float | None:
-        """Seconds from dispatch to arrival, drawn from `key`; None: the device drops out on the way."""
+        """Draws the seconds from dispatch to arrival from `key`; None: the device drops out on the way."""
 
 
 @value
@@ -37,7 +37,7 @@ class heavy_tailed(Devices):
     """Log-normal durations: most devices are fast, a few are very slow.
 
     Args:
-      median_s: of the durations.
+      median_s: median of the durations.
       sigma: standard deviation of their logarithm.
     """
 

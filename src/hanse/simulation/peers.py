@@ -1,4 +1,4 @@
-"""Programs that peers perform, each for itself, led together in one process."""
+"""Programs that peers perform, each for itself, run together in one process."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ def drive_together(
     stores: Mapping[PartyId, Store] | None = None,
     on_command: Callable[[], None] = lambda: None,
 ) -> dict[PartyId, T]:
-    """Leads several programs in turn, each to its end. One that asks a peer too early waits for its turn.
+    """Runs several programs in turn, each to its end. One that asks a peer too early waits for its turn.
 
     Args:
       programs: by the party that performs them.

@@ -35,7 +35,7 @@ __all__ = ["Clients", "Simulation"]
 
 
 BLOCK_HEIGHT = 6
-"""Clients that are folded together are at most 2^6."""
+"""At most 2^6 clients are folded together."""
 
 
 @value
@@ -49,45 +49,45 @@ class Snapshot:
 
 
 Settled: TypeAlias = Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]
-"""For each party its tickets of a round: those that were counted, and those that were dropped."""
+"""For each party, its tickets of a round: the counted ones, and the dropped ones."""
 
 
 class ClientSide(Protocol):
-    """What a simulation asks of whoever plays the clients."""
+    """The interface of a simulation to whatever plays the clients."""
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """These tickets will be asked for next, in about this order."""
+        """Announces the tickets that will be asked for next, in about this order."""
 
     def compute(self, task: Task, payload: Payload) -> bytes:
-        """Performs a ticket: the packed message."""
+        """Performs a ticket and returns the packed message."""
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block] | None:
-        """Performs tickets of one dispatch, and folds what they lead to; None: they send messages."""
+        """Performs tickets of one dispatch and folds their contributions; None: they send messages."""
 
     def taken(self) -> str:
-        """How clients were computed since this was asked last."""
+        """Says how clients were computed since the last call."""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        """Ends a round: the memories that changed."""
+        """Ends a round and returns the memories that changed."""
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """The forks of memory of these tickets."""
+        """Returns the forks of memory of these tickets."""
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Takes up saved forks."""
+        """Restores saved forks."""
 
 
 def note(error: Exception, task: Task, payload: Payload) -> None:
-    """Says on an error whose ticket led to it."""
+    """Adds a note to an error that says whose ticket led to it."""
     error.add_note(f"while {task.party!r} performed {payload.work} (ticket {task.ticket})")
 
 
 KEPT_BYTES = 64 * 2**20
-"""Of clients' memory that can be recalled, what is kept here."""
+"""The most bytes of clients' memory that are kept here, if they can be recalled."""
 
 
 def nothing(party: PartyId) -> Memory:
-    """What is recalled where nothing is kept elsewhere."""
+    """Recalls no memory: nothing is kept elsewhere."""
     return {}
 
 
@@ -96,7 +96,7 @@ class Clients:
 
     Args:
       learner: the model, on one engine.
-      population: whose data.
+      population: the clients' data.
       keys: each client folds its number into the secret one.
       recall: gives a client's committed memory when it is needed and not here; without it, all is kept here.
       together: whether several are computed at once where a work can; None: where that is faster.
@@ -114,7 +114,7 @@ class Clients:
         self._learner, self._population, self._recall = learner, population, recall
         self._together = getattr(learner, "together", False) if together is None else together
         self.blocks_matter: Final[bool] = self._together and getattr(learner, "rounds_together", False)
-        """Whether results depend on which clients stand in one block: then no clock may decide it."""
+        """Tells whether results depend on which clients share a block: then no clock may decide it."""
         self._secret = keys.secret.fold("clients")
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
@@ -122,7 +122,7 @@ class Clients:
         self._laps = Laps()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """Each ticket is computed when it is asked for."""
+        """Does nothing: each ticket is computed when it is asked for."""
 
     def compute(self, task: Task, payload: Payload) -> bytes:
         """Performs a ticket and keeps the fork of memory that it leads to."""
@@ -151,25 +151,25 @@ class Clients:
         return message, Fork.between(task.after, before, memory)
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
-        """Performs tickets of one dispatch, and folds what they lead to."""
+        """Performs tickets of one dispatch and folds their contributions."""
         for some in aligned(places, BLOCK_HEIGHT):
             yield self.fold_block(some, payload)
 
     def fold_block(self, places: Sequence[Place], payload: Payload) -> Block:
-        """Performs tickets that stand in one block, and folds what they lead to."""
+        """Performs the tickets of one block and folds their contributions."""
         block, forks = self.fold_from([self.memory(task) for _, task in places], places, payload)
         self.keep_all(places, forks)
         return block
 
     def keep_all(self, places: Sequence[Place], forks: Sequence[Fork]) -> None:
-        """Keeps what tickets led to; no forks: nothing changed."""
+        """Keeps the forks that tickets led to; no forks: nothing changed."""
         for (_, task), fork in zip(places, forks, strict=bool(forks)):
             self.keep(task, fork)
 
     def fold_from(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]]:
-        """Performs and folds tickets from given memories, and keeps nothing: no forks, if none changes."""
+        """Performs and folds tickets from given memories, and keeps nothing. No forks: no memory changed."""
         failed: Exception | None = None
         if self._together and len(places) > 1:
             try:
@@ -179,7 +179,7 @@ class Clients:
             else:
                 if found is not None:
                     return found
-        folded = self._folded(before, places, payload)  # says whose an error is, if it is a client's
+        folded = self._folded(before, places, payload)  # names the client whose error it is, if it is one's
         if failed is not None:
             failed.add_note(
                 f"while {payload.work} was performed together; one by one it succeeds: way=plain()"
@@ -190,7 +190,7 @@ class Clients:
     def _folded(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]]:
-        """The same one by one."""
+        """Performs and folds tickets one by one."""
         folding, forks, laps = Folding(payload), list[Fork](), Laps()
         self._laps = laps
         for memory, (position, task) in zip(before, places, strict=True):
@@ -203,9 +203,9 @@ class Clients:
     def _folded_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
-        """The same computed at once; None: not this way."""
+        """Performs and folds tickets at once; None: that is not possible."""
         if payload.broadcasts:
-            return None  # each reads what it holds
+            return None  # each client reads the version that it holds
         if type(payload.work).many is Work.many:
             return None
         if any(chain.stages and chain.stages[0].within is not None for chain in payload.chains.values()):
@@ -245,7 +245,7 @@ class Clients:
         return self._population.role(party)
 
     def memory(self, task: Task) -> Memory:
-        """What a ticket goes on from."""
+        """Returns the memory that a ticket continues."""
         known = self._forks.get(task.party)
         if known is None:
             memory = self._recall(task.party)
@@ -255,7 +255,7 @@ class Clients:
         return known.at(task.after)
 
     def keep(self, task: Task, fork: Fork) -> None:
-        """Keeps what a ticket led to until it is settled."""
+        """Keeps the fork that a ticket led to until it is settled."""
         if fork.changed or fork.removed or fork.after is not None:
             self._forks_of(task.party).keep(task.ticket, fork)
 
@@ -265,16 +265,16 @@ class Clients:
         return self._forks[party]
 
     def taken(self) -> str:
-        """How clients were computed since this was asked last: see `Chosen`."""
+        """Says how clients were computed since the last call: see `Chosen`."""
         return ""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        """Commits and drops forks; the memories that changed."""
+        """Commits and drops forks, and returns the memories that changed."""
         changed: dict[PartyId, Memory] = {}
         for party, (counted, dropped) in settled.items():
             forks = self._forks.get(party)
             if forks is None:
-                continue  # nothing was kept of it
+                continue  # nothing was kept for it
             if forks.settle(counted, dropped):
                 changed[party] = forks.committed
             elif not forks.committed and not forks.forks:
@@ -284,7 +284,7 @@ class Clients:
         return changed
 
     def _let_go(self, settled: Iterable[PartyId]) -> None:
-        """Keeps only so much memory here, of those heard last: the others' is recalled when it is needed."""
+        """Bounds the memory kept here: that of clients heard longest ago is recalled when it is needed."""
         for party in settled:
             forks = self._forks.pop(party, None)
             if forks is None:
@@ -301,7 +301,7 @@ class Clients:
                 excess -= self._held.pop(party, 0)
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """The forks of these tickets, where they were computed and are not settled yet."""
+        """Returns the forks of those tickets that were computed and are not settled yet."""
         kept: dict[PartyId, dict[int, Fork]] = {}
         for task in tasks:
             own = self._forks.get(task.party)
@@ -310,7 +310,7 @@ class Clients:
         return kept
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Takes up saved forks; committed memory is recalled when needed."""
+        """Restores saved forks; committed memory is recalled when needed."""
         for party, own in forks.items():
             self._forks_of(party).forks.update(own)
 
@@ -319,9 +319,9 @@ class Simulation(Runtime):
     """Performs a program in this process, client by client; a ticket is computed when it is collected.
 
     Args:
-      clients: who compute.
-      num_clients: how many of them are registered.
-      keys: of the server.
+      clients: the side that computes tickets.
+      num_clients: the number of registered clients.
+      keys: the server's keys.
       devices: how long tickets take on the simulated clock.
       owner, first_ticket: see `Coordinator`; for programs that peers perform.
     """
@@ -380,7 +380,7 @@ class Simulation(Runtime):
         return sent
 
     def _arrives_s(self, task: Task) -> float | None:
-        """When a ticket is answered; a client's tickets run in order, and a role's take no time."""
+        """Returns when a ticket is answered; a client's tickets run in order, and a role's take no time."""
         takes_s = 0.0
         if isinstance(task.party, int):
             key = task.key.fold("device") if self._devices.draws else task.key
@@ -423,13 +423,13 @@ class Simulation(Runtime):
         return collected
 
     def waits_for(self, command: Collect) -> list[int]:
-        """The tickets that a Collect may count."""
+        """Returns the tickets that a Collect may count."""
         return [ticket for ticket in self.desk.open_tickets(command) if self.desk.is_open(ticket)]
 
     def _blocks(
         self, command: Collect, asked: Sequence[int], tickets: list[int], dropped: dict[int, str]
     ) -> Iterator[tuple[int, Message] | Block]:
-        """Computes tickets that are all folded: in blocks, where that may be."""
+        """Computes tickets that are all folded, in blocks if possible."""
         blocks = None
         if tickets and self.desk.can_fold_in_blocks(command, tickets):
             payload, due = self.desk.payload(tickets[0]), set(tickets)
@@ -451,7 +451,7 @@ class Simulation(Runtime):
             self._spent[what] = self._spent.get(what, 0.0) + seconds * share
 
     def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
-        """Computes tickets one by one; who sends what can't be taken is added to `dropped`."""
+        """Computes tickets one by one; tickets whose messages are refused are added to `dropped`."""
         tickets = list(tickets)
         self._clients.expect((self.desk.task(ticket), self.desk.payload(ticket)) for ticket in tickets)
         for ticket in tickets:

@@ -1,4 +1,4 @@
-"""How a simulation computes its clients: in this process or in several, one by one or together."""
+"""Executions: a simulation computes its clients in one process or several, one by one or together."""
 
 import os
 from abc import ABC, abstractmethod
@@ -11,7 +11,7 @@ __all__ = ["Way", "auto", "cohort", "num_processors", "plain"]
 
 
 class Way(ABC):
-    """How clients are computed. It changes seconds, and bits only where a learner batches clients."""
+    """The execution of clients. It changes seconds, and bits only where a learner batches clients."""
 
     @property
     @abstractmethod
@@ -21,21 +21,21 @@ class Way(ABC):
     @property
     @abstractmethod
     def together(self) -> bool | None:
-        """Whether a work computes several clients at once where it can; None: where that is faster."""
+        """Tells whether a work computes several clients at once where it can; None: where that is faster."""
 
     @abstractmethod
     def alone(self) -> "Way":
-        """The same in one process."""
+        """Returns this execution in one process."""
 
 
 @value
 class auto(Way):
-    """What a short measurement finds fastest.
+    """The execution that a short measurement finds fastest.
 
     A run begins in this process. If it is going to take much longer than worker processes need to start,
-    they are started beside it and go on with it, as long as they prove faster. The bits are the same.
+    they are started beside it and continue the run, as long as they prove faster. The bits are the same.
     Clients are computed together where that was measured to be faster: linear models in NumPy and models
-    in JAX, which keeps the bits, but for JAX on a GPU, which differs by rounding.
+    in JAX. This keeps the bits, except for JAX on a GPU, which differs by rounding.
 
     Args:
       num_workers: processes at most; None: one for each processor.
@@ -60,7 +60,7 @@ class auto(Way):
 
 @dataclass(frozen=True)
 class Numbered(Way):
-    """A way with a number of processes that is said beforehand."""
+    """An execution with a given number of processes."""
 
     num_workers: int = 1
 
@@ -77,7 +77,7 @@ class Numbered(Way):
 
 @value
 class plain(Numbered):
-    """Client by client, in this process or in workers: what the other ways are held to.
+    """Client by client, in this process or in workers: the reference for other executions.
 
     Args:
       num_workers: processes; 1: this one.
@@ -90,7 +90,7 @@ class plain(Numbered):
 
 @value
 class cohort(Numbered):
-    """Several clients at once, wherever a work and its learner can.
+    """Several clients at once, wherever a work and its learner can do so.
 
     Args:
       num_workers: processes; 1: this one.
@@ -107,7 +107,7 @@ def _check(num_workers: int) -> None:
 
 
 def num_processors() -> int:
-    """Those that this process may use."""
+    """Counts the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

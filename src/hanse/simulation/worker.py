@@ -1,6 +1,6 @@
 """A worker process: computes and folds blocks of clients until its pipe is closed.
 
-It is started by itself, not by `multiprocessing`, which would import the user's script once more.
+It is started directly, not by `multiprocessing`, which would import the user's script once more.
 """
 
 import mmap
@@ -25,7 +25,7 @@ from hanse.core.party import Payload, Task
 from hanse.core.work import Memory, PartyId
 from hanse.simulation.blocks import Place
 
-if sys.platform != "win32":  # where workers can't be started: they inherit a pipe
+if sys.platform != "win32":  # workers inherit a pipe, so Windows can't start them
     import fcntl
 
 __all__ = ["Job", "Laid", "WorkersFailed", "receive", "send", "serve", "sweep"]
@@ -36,7 +36,7 @@ class WorkersFailed(HanseError):
 
 
 def send(pipe: Connection, obj: Any) -> None:
-    """Sends an object, its arrays uncopied."""
+    """Sends an object without copying its arrays."""
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
@@ -48,7 +48,7 @@ def send(pipe: Connection, obj: Any) -> None:
 
 
 def receive(pipe: Connection) -> Any:
-    """An object that was sent; its arrays can be written to. Raises: EOFError: if the pipe was closed."""
+    """Receives an object; its arrays can be written to. Raises: EOFError: if the pipe was closed."""
     sizes, head = pickle.loads(pipe.recv_bytes())
     buffers = [np.empty(size, np.uint8).data for size in sizes]
     for buffer in buffers:
@@ -62,12 +62,12 @@ def receive(pipe: Connection) -> Any:
 
 
 class Laid(NamedTuple):
-    """An object laid down for several processes: its arrays in a file, and the rest.
+    """An object stored for several processes: its arrays in a file, and the rest.
 
     Args:
       path: the file.
       head: the rest, pickled.
-      places: where each array begins, and its bytes.
+      places: the offset and the size of each array, in bytes.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class Laid(NamedTuple):
 
     @classmethod
     def down(cls, obj: Any) -> "Laid":
-        """Writes the arrays to a file, which is the caller's to remove."""
+        """Writes the arrays to a file, which the caller has to remove."""
         buffers: list[pickle.PickleBuffer] = []
         head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
         views = [buffer.raw() for buffer in buffers]
@@ -93,13 +93,13 @@ class Laid(NamedTuple):
         return cls(path, head, places)
 
     def taken_up(self) -> Any:
-        """The object. Its arrays are one copy for all processes, until one is written to."""
+        """Loads the object. All processes share one copy of each array until they write to it."""
         with self.path.open("rb") as file:
             block = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
         return pickle.loads(self.head, buffers=[block[start : start + size] for start, size in self.places])
 
     def remove(self) -> None:
-        """Gives the file up. Who has mapped it keeps it for as long as needed."""
+        """Removes the file. Processes that have mapped it keep it for as long as they need it."""
         self.path.unlink(missing_ok=True)
         number = _LOCKED.pop(self.path, None)
         if number is not None:
@@ -113,11 +113,11 @@ _LOCKED: dict[Path, int] = {}
 """The files of this process, each locked for as long as it lives."""
 
 YOUNG_S = 60.0
-"""A file that is not locked yet may be so young."""
+"""The age up to which a file may not be locked yet."""
 
 
 def _new_file(size: int) -> Path:
-    """An empty file, in memory if there is room for it."""
+    """Makes an empty file, in memory if there is room for it."""
     roomy = MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 2 * size
     number, name = tempfile.mkstemp(prefix=PREFIX, dir=MEMORY if roomy else None)
     if sys.platform != "win32":
@@ -132,7 +132,7 @@ def sweep() -> None:
         return
     for folder in (MEMORY, Path(tempfile.gettempdir())):
         for path in folder.glob(f"{PREFIX}*"):
-            with suppress(OSError):  # another's, or gone
+            with suppress(OSError):  # another user's, or gone
                 if time.time() - path.stat().st_mtime < YOUNG_S or not path.is_file():
                     continue
                 with path.open("rb") as file:
@@ -141,13 +141,13 @@ def sweep() -> None:
 
 
 class Job(NamedTuple):
-    """What a worker is asked for.
+    """A request to a worker.
 
     Args:
       payload: the fields of a `Payload`.
-      places: in plain words, which are quick to send: position, ticket, party, key, after.
-      memories: that they go on from.
-      folded: whether they are folded; else it is one ticket, and its message is wanted.
+      places: as plain values, which are quick to send: position, ticket, party, key, after.
+      memories: the memories that they continue.
+      folded: whether they are folded; if not, there is one ticket, and its message is the answer.
     """
 
     payload: Laid
@@ -157,23 +157,23 @@ class Job(NamedTuple):
 
     @classmethod
     def of(cls, payload: Laid, places: Sequence[Place], memories: Sequence[Memory], folded: bool) -> "Job":
-        """From places."""
+        """Makes a job from places."""
         told = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in places]
         return cls(payload, told, memories, folded)
 
 
 NUM_PAYLOADS = 4
-"""Those that a worker keeps unpacked."""
+"""The number of payloads that a worker keeps unpacked."""
 
 ALIGNED = 64
-"""Arrays begin at multiples of so many bytes."""
+"""Arrays begin at multiples of this many bytes."""
 
 
 def serve(number: int) -> None:
     """Answers jobs from the pipe of this file number until it is closed."""
     from threadpoolctl import threadpool_limits
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began the run decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began the run decides
     pipe = Connection(number)
     with suppress(EOFError, OSError):
         try:
@@ -202,7 +202,7 @@ def _payload(laid: Laid) -> Payload:
     try:
         return Payload(*laid.taken_up())
     except Exception as error:
-        raise WorkersFailed(f"a worker can't be sent what clients are sent: {error}") from None
+        raise WorkersFailed(f"a worker can't receive what clients are sent: {error}") from None
 
 
 def _answer(clients: Any, job: Job, payload: Payload) -> Any:

@@ -1,7 +1,7 @@
-"""Clients computed by worker processes of one thread each; the same bits as in one process.
+"""Clients computed by worker processes of one thread each, to the same bits as in one process.
 
-A worker computes a block of clients from what it is given and keeps nothing, so it matters neither which one
-computes it nor when. Data lie once in shared memory, and so does what a cohort is sent alike.
+A worker computes a block of clients from what it is given and keeps nothing, so it does not matter which one
+computes it, or when. Shared memory holds data once, and also what all members of a cohort receive.
 """
 
 import math
@@ -32,10 +32,10 @@ AHEAD = 3
 """Blocks per worker that are computed before they are asked for; it bounds the memory."""
 
 SHARE = 0.75
-"""Of what is left and would be a worker's fair share, the part that it is given at once."""
+"""The fraction of its fair share of the remaining clients that a worker is given at once."""
 
 LEAST_SHARE = 1 / 8
-"""Of a worker's fair share of all, the part that it is given at least."""
+"""The least fraction of its fair share of all clients that a worker is given."""
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -79,18 +79,18 @@ class _Worker:
             self.hear()
 
     def end(self) -> None:
-        """At once: it holds nothing that is worth keeping."""
+        """Ends the process at once: it holds nothing that is worth keeping."""
         self.pipe.close()
         self._process.kill()
         self._process.wait()
 
 
 class Crew:
-    """Worker processes. They start while the caller goes on with something else.
+    """A pool of worker processes. They start while the caller does something else.
 
     Args:
       make: builds the clients in each worker; it is pickled, so what it names must be in a module.
-      num_workers: processes.
+      num_workers: the number of processes.
 
     Raises: WorkersFailed: if `make` can't be pickled, or processes can't be started.
     """
@@ -116,7 +116,7 @@ class Crew:
         return len(self._workers)
 
     def ready(self, wait_s: float | None = 0.0) -> bool:
-        """Whether all have started, which is waited for so long; None: until they have.
+        """Waits `wait_s` at most, or without end if None, and returns whether all workers have started.
 
         Raises: WorkersFailed: if one could not build its clients.
         """
@@ -142,10 +142,10 @@ class Crew:
     def compute(
         self, jobs: Iterable[tuple[list[Place], Payload]], recall: Callable[[Task], Memory], *, folded: bool
     ) -> Iterator[tuple[list[Place], Any]]:
-        """Computes what is asked, and yields the answers in its order.
+        """Computes jobs, and yields the answers in their order.
 
-        A ticket that goes on from another one waits until the caller has come back for more. What was asked
-        before and has not been answered is not wanted any more.
+        A ticket that continues another one waits until the caller has asked for the next answer. Jobs of an
+        earlier call that were not answered are dropped.
         """
         self.ready(None)
         if self._computing is not None:
@@ -203,7 +203,7 @@ class Crew:
         return laid
 
     def close(self) -> None:
-        """Ends all of them at once."""
+        """Ends all processes at once."""
         for worker in self._workers:
             worker.end()
         self._workers = []
@@ -216,10 +216,10 @@ class Crew:
 
 
 def shared_out(places: Sequence[Place], num_workers: int) -> Iterator[list[Place]]:
-    """Places in order, parted into aligned blocks for workers that take the next one when they are idle.
+    """Splits places, in order, into aligned blocks. An idle worker takes the next one.
 
-    Blocks are large at first, so that there are few, and small at last, so that all workers end at about
-    the same time though clients are unequal.
+    Blocks are large at first, so that there are few, and small at the end, so that all workers finish at
+    about the same time although clients are unequal.
     """
     at, least = 0, LEAST_SHARE * len(places) / num_workers
     while at < len(places):
@@ -237,7 +237,7 @@ class Workers:
       make: builds the clients, in this process and in each worker; it is pickled.
       num_workers: processes, at least 1.
       recall: gives a client's committed memory when it is first needed; called in this process only.
-      clients: of this process, who keep the memory; None: they are made.
+      clients: those of this process, which keep the memory; None: `make` builds them.
 
     Raises: WorkersFailed: if they can't be started.
     """
@@ -268,7 +268,7 @@ class Workers:
         self._crew.close()
 
     def ready(self) -> bool:
-        """Whether all have started. Raises: WorkersFailed: if one could not build its clients."""
+        """Returns whether all have started. Raises: WorkersFailed: if one could not build its clients."""
         return self._crew.ready()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
@@ -283,7 +283,7 @@ class Workers:
         return bytes(message)
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
-        """Performs tickets of one dispatch, and folds what they lead to."""
+        """Performs tickets of one dispatch and folds their contributions."""
         if self._clients.blocks_matter:
             blocks = aligned(places, BLOCK_HEIGHT)
         else:
@@ -294,17 +294,17 @@ class Workers:
             yield block
 
     def taken(self) -> str:
-        """How clients were computed."""
+        """Says how clients were computed."""
         return f"{len(self._crew)} workers"
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        """Commits and drops forks; the memories that changed."""
+        """Commits and drops forks, and returns the memories that changed."""
         return self._clients.settle(settled)
 
     def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """The forks of these tickets, where they were computed and are not settled yet."""
+        """Returns the forks of those tickets that were computed and are not settled yet."""
         return self._clients.forks(tasks)
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Takes up saved forks."""
+        """Restores saved forks."""
         self._clients.restore(forks)

@@ -1,4 +1,4 @@
-"""Where runs are kept: settings, rounds, checkpoints, journals and memories, in one SQLite file."""
+"""The store of runs: settings, rounds, checkpoints, journals and memories, in one SQLite file."""
 
 from hanse.store.run import RunStore
 from hanse.store.runs import RunInfo, Runs

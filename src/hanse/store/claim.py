@@ -26,7 +26,7 @@ else:
 
 
 PATIENCE_S = 0.2
-"""Whoever only looks whether a run is claimed locks the file for some microseconds."""
+"""The time to try a claim: checking whether a run is claimed locks its file for some microseconds."""
 
 
 class Claim:
@@ -43,7 +43,7 @@ class Claim:
 
     @classmethod
     def take(cls, path: Path) -> "Claim | None":
-        """Locks the file, which is made; None if another holds it. Raises: StoreError: if it can't be."""
+        """Makes and locks the file; None if another claim holds it. Raises: StoreError: if that fails."""
         deadline_s = time.monotonic() + PATIENCE_S
         while True:
             file, locked, held = _open(path, os.O_RDWR | os.O_CREAT), False, False
@@ -80,7 +80,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_claimed(path: Path) -> bool:
-    """Whether a living process holds the claim at this path."""
+    """Returns whether a living process holds the claim at this path."""
     try:
         file = _open(path, os.O_RDONLY)
     except FileNotFoundError:

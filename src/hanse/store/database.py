@@ -1,4 +1,4 @@
-"""The file that runs are kept in: connections, transactions, its version, and what can go wrong."""
+"""The file that holds runs: connections, transactions, its version, and explained errors."""
 
 import contextlib
 import sqlite3
@@ -19,10 +19,10 @@ HEAD = "0003"
 """The version of the tables that this code reads and writes: the last of `migrations`."""
 
 BUSY_TIMEOUT_S = 30.0
-"""How long a transaction waits while other processes write."""
+"""The time that a transaction waits while other processes write."""
 
 PAGE_BYTES = 16384
-"""Tensors are written faster than on pages of 4 KiB, and small rows no slower."""
+"""The page size: tensors are written faster than on pages of 4 KiB, and small rows no slower."""
 
 _REMEDIES = {
     "SQLITE_FULL": "no space is left there: free some, then resume; what was written before is unharmed",
@@ -103,13 +103,13 @@ class Database:
                 raise StoreError(f"{self.path}: {error}") from None
 
     def connect(self, *, durable: bool = False) -> Connection:
-        """A connection to hold on to. Durable: a commit has reached the disk when it returns."""
+        """Opens a connection to keep. Durable: a commit has reached the disk when it returns."""
         with self.explained():
             return (self._durable if durable else self._engine).connect()
 
     @contextlib.contextmanager
     def begin(self, connection: Connection | None = None) -> Iterator[Connection]:
-        """A transaction. Whatever may write begins by writing, or else it may find the file busy."""
+        """Begins a transaction. One that may write begins by writing, or else it may find the file busy."""
         with self.explained():
             if connection is None:
                 with self._engine.begin() as own:

@@ -28,7 +28,7 @@ PIECE_BYTES = 4 * 2**20
 """Values are cut into pieces of this size, so that no second copy of a large one is made."""
 
 BATCH_BYTES = 4 * 2**20
-"""So much is gathered before it is handed to the database."""
+"""This much is gathered before it is passed to the database."""
 
 BATCH_ROWS = 500
 
@@ -48,14 +48,14 @@ _UPDATE = update(objects).where(*_THIS)
 
 
 class Kept:
-    """A value as it is written: its skeleton, and where its tensors are."""
+    """A value as it is written: its skeleton, and the addresses of its tensors."""
 
     def __init__(self, skeleton: str, tensors: Mapping[str, Address]) -> None:
         self.skeleton, self.tensors = skeleton, tensors
 
     @property
     def uses(self) -> Iterator[str]:
-        """The objects that it uses, one as often as it does."""
+        """The objects that it uses, each as often as it is used."""
         return chain.from_iterable(self.tensors.values())
 
 
@@ -64,8 +64,8 @@ class Writing:
 
     Args:
       connection: in a transaction that has claimed the run.
-      run: its number. Only the process that performs it writes its objects, so counts can't be raced.
-      hashed: arrays that checkpoint and journal use since before.
+      run: its number. Only the process that performs it writes its objects, so counts can't race.
+      hashed: arrays that the checkpoint and the journal already use.
     """
 
     def __init__(self, connection: Connection, run: int, hashed: Hashed) -> None:
@@ -76,7 +76,7 @@ class Writing:
         self._new_bytes = 0
 
     def value(self, obj: Any) -> Kept:
-        """Uses a value, tensor by tensor."""
+        """Adds the uses of a value, tensor by tensor."""
         skeleton, tensors = flatten(obj)
         return Kept(skeleton, {path: self._tensor(array) for path, array in tensors.items()})
 
@@ -90,7 +90,7 @@ class Writing:
         return known[1]
 
     def data(self, pieces: Iterable[bytes | memoryview]) -> Address:
-        """Uses bytes, given in pieces."""
+        """Adds a use of bytes, given in pieces."""
         address = []
         for piece in _cut(pieces):
             sha256 = hashlib.sha256(piece).hexdigest()
@@ -103,11 +103,11 @@ class Writing:
         return tuple(address)
 
     def release(self, uses: Iterable[str]) -> None:
-        """No longer uses these."""
+        """Removes these uses."""
         self._more.subtract(uses)
 
     def finish(self) -> None:
-        """Writes the counts, and removes what is used no more."""
+        """Writes the counts, and removes objects that are no longer used."""
         self._insert()
         changed = [sha256 for sha256, more in self._more.items() if more]
         updates, deletes = [], []
@@ -142,7 +142,7 @@ class Writing:
 
 
 def _cut(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
-    """The same bytes in pieces of PIECE_BYTES."""
+    """Cuts bytes into pieces of PIECE_BYTES."""
     held: list[memoryview] = []
     room = PIECE_BYTES
     for piece in pieces:
@@ -175,7 +175,7 @@ def read(connection: Connection, run: int, addresses: Mapping[str, Address]) -> 
 
 
 def read_value(connection: Connection, run: int, kept: Kept) -> Any:
-    """Puts a value together again. Raises: StoreError: if it can't be."""
+    """Reads a value back. Raises: StoreError: if it can't be read."""
     tensors = read(connection, run, kept.tensors)
     try:
         return restore(kept.skeleton, tensors)
@@ -196,10 +196,10 @@ def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
 
 
 def to_json(obj: Any, name: str = "this") -> str:
-    """Compact JSON. Raises: InvalidInput: naming what can't be written."""
+    """Writes compact JSON. Raises: InvalidInput: naming what can't be written."""
     try:
         return json.dumps(obj, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{name} can't be written as JSON ({error}); use numbers, words, lists and mappings by word"
+            f"{name} can't be written as JSON ({error}); use numbers, strings, lists and mappings by string"
         ) from None

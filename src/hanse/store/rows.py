@@ -1,4 +1,4 @@
-"""The rows of one run: how what a `Store` keeps is laid out in the tables."""
+"""The rows of one run: the layout of a `Store` in the tables."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from hanse.store.tables import checkpoints, journal, memories, rounds, runs, tra
 __all__ = ["Lost", "Rows", "Unwritten", "load_checkpoint", "load_records", "load_traffic"]
 
 _SUMS = {"bytes_up", "bytes_down", "counted", "dropped", "virtual_s"}
-"""What is kept of a `Usage` in columns of their own."""
+"""The fields of a `Usage` that have columns of their own."""
 
 _CHECKPOINT = select(checkpoints.c.value, checkpoints.c.tensors).where(
     checkpoints.c.run == bindparam("of_run")
@@ -67,12 +67,12 @@ _TAKE = (
 
 
 class Lost(StoreError):
-    """Another process has taken the run over: this one must not write any more."""
+    """Another process has taken over the run: this one must not write any more."""
 
 
 @dataclass
 class Unwritten:
-    """What a store was given and the database has not: the last checkpoint, and the journal after it."""
+    """Data that are not in the database yet: the last checkpoint, and the journal after it."""
 
     checkpoint: Checkpoint | None = None
     records: list[Record] = field(default_factory=list)
@@ -81,7 +81,7 @@ class Unwritten:
     memory_bytes: int = 0
 
     def remember(self, memories: Mapping[PartyId, Memory]) -> None:
-        """Takes up memories that changed; what they weigh counts each time."""
+        """Adds memories that changed; their bytes count each time."""
         self.memories.update(memories)
         self.memory_bytes += held_bytes(memories)
 
@@ -93,8 +93,8 @@ class Rows:
     """The rows of a run that this process has claimed, so that nobody else changes them.
 
     Args:
-      number: of the row in `runs`.
-      revision: what that row says as long as nobody else claims the run.
+      number: the number of its row in `runs`.
+      revision: the revision of that row as long as nobody else claims the run.
       durable: a write has reached the disk when it returns.
     """
 
@@ -110,7 +110,7 @@ class Rows:
             raise
 
     def _load(self) -> None:
-        """What this process must know of the tables as long as it alone writes there."""
+        """Loads what this process must know of the tables as long as it alone writes there."""
         with self._database.begin(self._connection):
             kept = self._kept(_CHECKPOINT)
             self._has_checkpoint = bool(kept)
@@ -125,7 +125,7 @@ class Rows:
             )
 
     def close(self) -> None:
-        """Lets the connection go."""
+        """Closes the connection."""
         with self._database.explained():
             self._connection.close()
 
@@ -135,18 +135,18 @@ class Rows:
         return [_kept(row) for row in self._connection.execute(query, self._this)]
 
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint."""
+        """Loads the checkpoint."""
         with self._database.begin(self._connection):
             return load_checkpoint(self._connection, self._number)
 
     def journal(self) -> tuple[Entry, ...]:
-        """The journal."""
+        """Loads the journal."""
         with self._database.begin(self._connection):
             kept = self._kept(_JOURNAL)
             return tuple(read_value(self._connection, self._number, entry) for entry in kept)
 
     def memory(self, party: PartyId) -> Memory:
-        """The memory of a party."""
+        """Loads the memory of a party."""
         name = _party(party)
         if name not in self._parties:
             return {}
@@ -274,18 +274,18 @@ class Rows:
 
 
 def load_checkpoint(connection: Connection, number: int) -> Checkpoint | None:
-    """The checkpoint of a run, whoever performs it."""
+    """Loads the checkpoint of a run, whoever performs it."""
     row = connection.execute(_CHECKPOINT, {"of_run": number}).one_or_none()
     return None if row is None else read_value(connection, number, _kept(row))
 
 
 def load_records(connection: Connection, number: int) -> tuple[Record, ...]:
-    """The rounds of a run, whoever performs it."""
+    """Loads the rounds of a run, whoever performs it."""
     return tuple(_record(row) for row in connection.execute(_RECORDS, {"of_run": number}))
 
 
 def load_traffic(connection: Connection, number: int) -> Iterator[tuple[int, int, int]]:
-    """The clients of a run that took part, each with its bytes up and down in all rounds."""
+    """Yields the clients of a run that took part, each with its bytes up and down in all rounds."""
     yield from (tuple(row) for row in connection.execute(_TRAFFIC, {"of_run": number}))
 
 

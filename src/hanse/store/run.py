@@ -1,4 +1,4 @@
-"""One run: buffers what it is given, and decides when that is written."""
+"""The store of one run: it buffers data, and decides when to write them."""
 
 import os
 import time
@@ -28,16 +28,16 @@ MAX_SHARE = 0.05
 """Buffered writing takes at most about this share of the time: a large model is written less often."""
 
 MAX_UNWRITTEN_BYTES = 64 * 2**20
-"""Of clients' memories that wait to be written. More are written at once, however long that takes."""
+"""The most bytes of clients' memories that wait to be written. More are written at once, at any cost."""
 
 
 class RunStore(Store):
     """One run, claimed by this process. `Runs.open` makes it; a context manager, for one thread at a time.
 
-    What is given is kept in memory, and written once `flush_every_s` seconds have passed since the
-    last time: what a crash takes can be computed again, to the same bits. Whatever the moment, the
-    database holds a checkpoint, the records up to it and the journal after it. Values that are handed
-    in must not be changed afterwards.
+    Data are kept in memory, and written once `flush_every_s` seconds have passed since the last time:
+    what a crash loses can be computed again, to the same bits. At any moment the database holds a
+    checkpoint, the records up to it and the journal after it. Values that are passed in must not be
+    changed afterwards.
 
     Args:
       run: its id.
@@ -88,7 +88,7 @@ class RunStore(Store):
 
     def save(self, checkpoint: Checkpoint, record: Record, memories: Mapping[PartyId, Memory]) -> None:
         self._check()
-        self._sound = False  # until all of it is taken up: an interrupt may come between any two lines
+        self._sound = False  # until all of it is buffered: an interrupt may come between any two lines
         self._unwritten.checkpoint = checkpoint
         self._unwritten.records.append(record)
         self._unwritten.remember(memories)
@@ -111,7 +111,7 @@ class RunStore(Store):
 
         Raises:
           StoreError: if it can't be written, or another process has taken the run over.
-          InvalidInput: if something in it is no value.
+          InvalidInput: if something in it is not a value.
         """
         self._check()
         if not self._unwritten:
@@ -134,7 +134,7 @@ class RunStore(Store):
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """A transaction that fails changes nothing; one cut by an interrupt may or may not be committed."""
+        """Guards a transaction: a failure changes nothing, an interrupted one may or may not be committed."""
         self._sound = False
         try:
             yield
@@ -148,7 +148,7 @@ class RunStore(Store):
     # -- the end -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Writes what is not written yet, and lets the run go. Raises: StoreError: if it can't be written."""
+        """Writes what is not written yet, and frees the run. Raises: StoreError: if it can't be written."""
         if self.closed or self._process != os.getpid():
             return
         try:
@@ -176,7 +176,7 @@ class RunStore(Store):
 
 
 def _as_read(obj: T) -> T:
-    """The value as it would come back from the database, without the detour."""
+    """Returns the value as it would come back from the database, without going there."""
     skeleton, tensors = flatten(obj)
     value: T = restore(skeleton, frozen(tensors))
     return value

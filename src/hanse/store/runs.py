@@ -1,4 +1,4 @@
-"""Many runs in one place."""
+"""The store of many runs in one file."""
 
 import json
 import os
@@ -37,15 +37,15 @@ _RUNS = select(runs, func.coalesce(_LAST, 0).label("rounds"))
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of a run.
+    """A summary of a run.
 
     Args:
       run: its id.
-      created: when, in UTC.
+      created: when it began, in UTC.
       status: "running" while a living process performs it, "interrupted" if none does before it ended,
         or how it ended: "completed", "incomplete", "interrupted", "diverged", "failed" or "stopped".
       settings, environment: as they were when it began.
-      result: as it ended.
+      result: the result that it ended with.
       rounds: the number of the last round that was written.
     """
 
@@ -74,7 +74,7 @@ class Runs:
     >>> folder.cleanup()
 
     Args:
-      where: the path of the file, made with its parent folders if need be, or a URL such as
+      where: the path of the file, made with its parent folders if needed, or a URL such as
         "sqlite:///runs.db".
 
     Raises: StoreError: if it can't be used, or a newer Hanse made it.
@@ -85,7 +85,7 @@ class Runs:
         self._open: weakref.WeakValueDictionary[str, RunStore] = weakref.WeakValueDictionary()
 
     def begin(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-        """Enters a new run, and returns its id. Both mappings are kept as JSON."""
+        """Adds a new run, and returns its id. Both mappings are kept as JSON."""
         row = {
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "status": "running",
@@ -158,28 +158,28 @@ class Runs:
     # -- reading -------------------------------------------------------------------------------
 
     def info(self, run: str) -> RunInfo:
-        """What is known of a run. Raises: StoreError: if there is no such run."""
+        """Returns a summary of a run. Raises: StoreError: if there is no such run."""
         with self._database.begin() as connection:
             return self._info(_find(connection, run))
 
     def infos(self) -> tuple[RunInfo, ...]:
-        """What is known of all runs, newest first."""
+        """Returns summaries of all runs, newest first."""
         with self._database.begin() as connection:
             rows = connection.execute(_RUNS.order_by(runs.c.number.desc())).all()
         return tuple(self._info(row) for row in rows)
 
     def records(self, run: str) -> tuple[Record, ...]:
-        """The rounds of a run that have been written, oldest first."""
+        """Loads the rounds of a run that have been written, oldest first."""
         with self._database.begin() as connection:
             return load_records(connection, _find(connection, run).number)
 
     def traffic(self, run: str) -> tuple[tuple[int, int, int], ...]:
-        """Each client that has taken part in a run, with its bytes up and down in all written rounds."""
+        """Loads the clients that have taken part in a run, with their bytes up and down in written rounds."""
         with self._database.begin() as connection:
             return tuple(load_traffic(connection, _find(connection, run).number))
 
     def checkpoint(self, run: str) -> Checkpoint | None:
-        """The last checkpoint that has been written, whoever performs the run."""
+        """Loads the last checkpoint that has been written, whoever performs the run."""
         with self._database.begin() as connection:
             return load_checkpoint(connection, _find(connection, run).number)
 

@@ -1,4 +1,4 @@
-"""The tables. What changes here needs a migration beside it; a test compares the two."""
+"""The tables of the database. A change here needs a migration beside it; a test compares the two."""
 
 from sqlalchemy import (
     BigInteger,
@@ -45,7 +45,7 @@ runs = Table(
     Column("run", String(32), nullable=False, unique=True),
     Column("created", String(32), nullable=False),  # ISO 8601, UTC: SQLite has no type for it
     Column("status", String(16), nullable=False),
-    Column("revision", Integer, nullable=False),  # counts claims: who wrote an older one has lost the run
+    Column("revision", Integer, nullable=False),  # counts claims: a process with an older one lost the run
     Column("claimed_by", Text),
     Column("settings", Text, nullable=False),
     Column("environment", Text, nullable=False),
@@ -85,7 +85,7 @@ objects = Table(
     metadata,
     _of_run(),
     Column("sha256", String(64), primary_key=True),
-    Column("uses", Integer, nullable=False),  # by checkpoint, journal and memories; at 0 the row goes
+    Column("uses", Integer, nullable=False),  # by checkpoint, journal and memories; at 0 the row is deleted
     Column("data", LargeBinary, nullable=False),
 )
 
@@ -116,4 +116,4 @@ memories = Table(
 )
 
 version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
-"""Which migration the tables stem from. Alembic's own table, read here without importing Alembic."""
+"""The table that names the last migration. It is Alembic's own, read here without importing Alembic."""

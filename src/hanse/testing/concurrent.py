@@ -93,7 +93,7 @@ class ClientTasks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def send(self, task: Task, payload: bytes) -> "asyncio.Future[bytes]":
-        """Sends a task to its client; the future is the packed message that it answers with."""
+        """Sends a task to its client; returns a future of the packed message that answers it."""
         reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._inbox(task.party).put_nowait(_Job(pack(task), payload, reply))
         return reply
@@ -146,7 +146,7 @@ class ClientTasks:
         return kept
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Hands saved forks to their clients."""
+        """Passes saved forks to their clients."""
         for party, own in forks.items():
             self._alone(party).restore({party: own})
 

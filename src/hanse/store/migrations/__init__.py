@@ -1,7 +1,7 @@
 """Changes to the tables, one file each, so that runs outlive the versions that made them.
 
 A change gets a file in `versions/` whose `down_revision` is the last one before, and its number
-becomes `hanse.store.database.HEAD`. There are no ways back: keep a copy of the store instead.
+becomes `hanse.store.database.HEAD`. There are no downgrades: keep a copy of the store instead.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ scripts = ScriptDirectory(str(Path(__file__).parent))
 
 
 def upgrade(connection: Connection, to: str = "head") -> None:
-    """Brings the tables up to a version, in the transaction of the caller, who has begun it.
+    """Upgrades the tables to a version, in the transaction that the caller has begun.
 
     Raises: StoreError: if they are of a version that this Hanse does not know.
     """

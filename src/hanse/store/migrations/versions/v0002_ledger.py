@@ -1,4 +1,4 @@
-"""What a round's messages weighed by stage, and what each client sent and was sent in all."""
+"""The bytes of a round's messages by stage, and each client's bytes up and down in all."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Adds them. Of rounds before, nothing is known."""
+    """Adds them. Nothing is known about earlier rounds."""
     op.add_column("rounds", sa.Column("flows", sa.Text, nullable=False, server_default="[]"))
     op.create_table(
         "traffic",

@@ -1,4 +1,4 @@
-"""How a round's clients were computed, and what its time went to."""
+"""The execution of a round's clients, and what its time was spent on."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,6 +8,6 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Adds them. Of rounds before, nothing is known."""
+    """Adds them. Nothing is known about earlier rounds."""
     op.add_column("rounds", sa.Column("way", sa.Text))
     op.add_column("rounds", sa.Column("spent", sa.Text, nullable=False, server_default="{}"))
