@@ -201,7 +201,7 @@ def test_a_csv_is_a_value(folder: Path) -> None:
 BREAKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "an empty file": ("", {}, "stays.csv is empty; give a line of column names and at least 1 row"),
     "a header alone": ("age,hospital,died\n", {}, "holds column names and no rows"),
-    "nothing to learn": (GOOD, {"label": None}, r"which column is to be learnt\? .* age, job, height"),
+    "nothing to learn": (GOOD, {"label": None}, r"which column should the model learn\? .* age, job, height"),
     "a wrong label": (GOOD, {"label": "dead"}, "no column 'dead' for label; did you mean 'died'"),
     "a wrong key": (GOOD, {"key": "hospitals"}, "no column 'hospitals' for key; did you mean 'hospital'"),
     "a wrong drop": (GOOD, {"drop": ("Age",)}, "no column 'Age' for drop; did you mean 'age'"),
@@ -212,7 +212,7 @@ BREAKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "ragged rows": (
         GOOD + "50, cook\n",
         {},
-        r"stays.csv, line 6: 2 cells \(50, cook, ...\), and 5 columns .* must stand in quotes",
+        r"stays.csv, line 6: 2 cells \(50, cook, ...\), and 5 columns .* must be in quotes",
     ),
     "a word in a number column": (
         GOOD.replace("45", "forty"),
@@ -245,7 +245,7 @@ BREAKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "an unknown class": (
         GOOD,
         {"classes": ("no", "yess")},
-        "line 2: column 'died' is 'yes', which is no class; did you mean 'yess'",
+        "line 2: column 'died' is 'yes', which is not a class; did you mean 'yess'",
     ),
     "a measurement as a label": (
         "x,died,hospital\n" + "".join(f"1,{i / 8},a\n" for i in range(30)),
@@ -265,7 +265,7 @@ BREAKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "names of persons": (
         "name,hospital,died\n" + "".join(f"P{i},a,{i % 2}\n" for i in range(60)),
         {},
-        r"column 'name' holds 60 different texts in 60 rows, such as 'P0', .* write drop = \[\"name\"\]",
+        r"column 'name' holds 60 different categories in 60 rows, such as 'P0', .* write drop = \[\"name\"\]",
     ),
     "two columns of one name": ("a,a,hospital,died\n1,2,x,0\n", {}, "two columns are called 'a'"),
     "a column without a name": (
@@ -286,9 +286,9 @@ BREAKS: dict[str, tuple[str, dict[str, Any], str]] = {
     "another delimiter in the rows": (
         "age,hospital,died\n31;a;0\n",
         {},
-        'line 2: 1 cells .* write delimiter = ";" if that parts the cells',
+        'line 2: 1 cells .* write delimiter = ";" if that separates the cells',
     ),
-    "an open quote": (GOOD + '1,"cook,2,a,yes\n', {}, "line 6: a quote is opened and not closed"),
+    "an open quote": (GOOD + '1,"cook,2,a,yes\n', {}, "line 6: a quote was opened before here"),
     "a broken quote": (
         GOOD + '1,"co"ok,2,a,yes\n',
         {},
@@ -317,7 +317,7 @@ def test_a_missing_file_names_its_neighbour(folder: Path) -> None:
     write(GOOD)
     with pytest.raises(InvalidInput, match=r"no file 'stay.csv'; .*did you mean 'stays.csv'"):
         csv("stay.csv", label="died").load()
-    with pytest.raises(InvalidInput, match="nor is there a folder 'there'"):
+    with pytest.raises(InvalidInput, match="there is no folder 'there' either"):
         csv("there/stays.csv", label="died").load()
     with pytest.raises(InvalidInput, match=r"is a folder; name a file in it: stays.csv"):
         csv(str(folder), label="died").load()
@@ -333,7 +333,7 @@ def test_a_test_file_has_the_same_columns_and_classes(folder: Path) -> None:
     write("x,y\n1,a\n2,b.\n", "test.csv")
     with pytest.raises(
         InvalidInput,
-        match=r"test.csv, line 3: column 'y' is 'b\.', which is no class; .* Or write strip = \"\.\"",
+        match=r"test.csv, line 3: column 'y' is 'b\.', which is not a class; .* Or write strip = \"\.\"",
     ):
         csv(write("x,y\n1,a\n2,b\n"), label="y", test="test.csv").load()
     with pytest.raises(InvalidInput, match=r"test.csv has no column 'z', which stays.csv has"):

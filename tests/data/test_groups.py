@@ -35,7 +35,7 @@ def test_whole_numbers_are_in_the_order_of_their_size() -> None:
 
 
 def test_data_without_keys_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r'whose each example is.*key = "hospital", or .*iid\(10\)'):
+    with pytest.raises(InvalidInput, match=r'the owner of each example.*key = "hospital", or .*iid\(10\)'):
         by_key().split(DATA, KEY)
 
 

@@ -91,7 +91,7 @@ def test_arrays_may_hold_words_and_keys() -> None:
 
 def test_unusable_archives_are_named() -> None:
     np.savez("a.npz", x=X, labels=Y, z=np.array([{}], object))
-    with pytest.raises(InvalidInput, match=r"no archive of plain arrays .*numpy.savez_compressed"):
+    with pytest.raises(InvalidInput, match=r"not an archive of plain arrays .*numpy.savez_compressed"):
         npz("a.npz").load()
     np.savez("a.npz", x=X, labels=Y)
     with pytest.raises(InvalidInput, match=r"a.npz has no array 'y'; known: labels, x"):
@@ -100,7 +100,7 @@ def test_unusable_archives_are_named() -> None:
     with pytest.raises(InvalidInput, match=r"a.npz: train: the feature in row 2, column 1 is nan"):
         npz("a.npz").load()
     Path("a.npz").write_bytes(b"nothing of the kind")
-    with pytest.raises(InvalidInput, match="no archive of plain arrays"):
+    with pytest.raises(InvalidInput, match="not an archive of plain arrays"):
         npz("a.npz").load()
 
 
@@ -153,7 +153,7 @@ def test_an_archive_with_one_wrong_byte_is_refused(save: Any) -> None:
             assert all((array.tobytes() in whole) or save is not np.savez for array in found.values())
     assert refused > 0.8 * len(whole) / 7
     Path("a.npz").write_bytes(whole[:-100])
-    with pytest.raises(InvalidInput, match="no archive of plain arrays"):
+    with pytest.raises(InvalidInput, match="not an archive of plain arrays"):
         npz("a.npz").load()
 
 
@@ -212,7 +212,7 @@ def test_unusable_idx_files_are_named() -> None:
     with pytest.raises(InvalidInput, match="cut is cut off or damaged: 63 bytes, and its header says 64"):
         read_idx("cut")
     Path("other").write_bytes(b"PNG")
-    with pytest.raises(InvalidInput, match="other is no idx file: it begins with 50 4e 47"):
+    with pytest.raises(InvalidInput, match="other is not an idx file: it starts with 50 4e 47"):
         read_idx("other")
 
 
@@ -263,7 +263,7 @@ def test_labels_may_be_targets() -> None:
         ("1 1:1\n0 1:x\n", "a, line 2: feature 1 is 'x'"),
         ("1 0:1\n", "a, line 1: feature 0 after feature 0; write them in order, from 1"),
         ("1 3:1 2:1\n", "feature 2 after feature 3"),
-        ("1 3\n", "'3' is no pair feature:value"),
+        ("1 3\n", "'3' is not a pair feature:value"),
         ("1 qid:3 1:1\n", "'qid:3' ranks examples in groups"),
         ("1 1:1\n1 2:1\n", "a: the label is '1' in every row"),
         ("1 1:1\n2 99999999999:1\n", "2 examples of 99999999999 features, which are 800 GB"),
@@ -333,10 +333,10 @@ def test_the_end_of_what_is_said_is_for_testing() -> None:
 
 def test_texts_without_speakers_are_refused() -> None:
     with pytest.raises(
-        InvalidInput, match='a: no speaker was found; a speech begins with a line such as "HAM'
+        InvalidInput, match='a: no speaker was found; a speech starts with a line such as "HAM'
     ):
         text(lines("All happy families are alike.\n")).load()
-    with pytest.raises(InvalidInput, match="nobody says more than 29 characters; write length=28 or less"):
+    with pytest.raises(InvalidInput, match="no speaker has more than 29 characters; write length=28 or less"):
         text(lines(PLAY)).load()
     with pytest.raises(InvalidInput, match="length is 0"):
         text("a", length=0)
@@ -483,7 +483,7 @@ def test_parquet_may_hold_embeddings() -> None:
     np.testing.assert_array_equal(data.train.x, np.array([[1, 2.5], [3, 4]], np.float32))
     with pytest.raises(InvalidInput, match=r"column 'e' holds arrays, .* drop = \['z'\]"):
         parquet(path, label="y").load()
-    with pytest.raises(InvalidInput, match="of unlike lengths"):
+    with pytest.raises(InvalidInput, match="of different lengths"):
         parquet(write_parquet(e=[[1], [3, 4]], y=[0, 1]), label="y").load()
 
 

@@ -71,7 +71,7 @@ def test_the_squared_hinge_needs_its_learner() -> None:
 
 
 @pytest.mark.parametrize("model", [linear_svm(), hinge_svm()])
-@pytest.mark.parametrize(("num_classes", "given"), [(None, "are no classes"), (3, "have 3")])
+@pytest.mark.parametrize(("num_classes", "given"), [(None, "are not classes"), (3, "have 3")])
 def test_other_labels_are_refused(model: linear_svm, num_classes: int | None, given: str) -> None:
     with pytest.raises(InvalidInput, match=rf"separates 2 classes, the labels {given}; .*softmax"):
         model.bind((4,), num_classes)

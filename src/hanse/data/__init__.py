@@ -1,4 +1,4 @@
-"""Federated data: data sets, ways to share them out, and who holds what.
+"""Federated data: data sets, partitions of them, and the clients that hold the parts.
 
 >>> from hanse.core.keys import Key
 >>> data = partitioned(digits().load(), dirichlet(10, 0.5), Key.from_seed(1))

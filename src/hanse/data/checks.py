@@ -1,4 +1,4 @@
-"""What examples must be before anyone trains on them."""
+"""Checks of examples before anyone trains on them."""
 
 import math
 
@@ -12,17 +12,17 @@ __all__ = ["check_examples", "check_fraction", "check_labels", "count_classes"]
 
 
 def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -> None:
-    """Features are finite numbers, and so are labels, or classes from 0.
+    """Checks that features are finite numbers, and that labels are finite numbers or classes from 0.
 
-    Features that are a table (a structured array) have columns of float64, in which NaN is a missing
-    value, and of text, in which an empty one is.
+    A table of features (a structured array) has columns of float64, where NaN is a missing value, and
+    of text, where an empty string is a missing value.
 
     Args:
       examples: to be checked.
-      num_classes: of the labels; None: they are no classes.
-      whose: begins each message.
+      num_classes: of the labels; None: they are not classes.
+      whose: starts each message.
 
-    Raises: InvalidInput: if not, naming the first row that is wrong.
+    Raises: InvalidInput: if they are not, naming the first row that is wrong.
     """
     if len(examples) == 0:
         raise InvalidInput(f"{whose}: no examples; give at least 1")
@@ -46,7 +46,7 @@ def _check_finite(values: Array, noun: str, whose: str) -> None:
             f"{whose}: {noun}s of dtype {values.dtype}; give numbers, for example {noun}s.astype(float)"
         )
     if values.dtype.kind != "f" or math.isfinite(np.vdot(values, values)) or np.isfinite(values).all():
-        return  # the sum of squares takes a fraction of the time, and is mostly enough
+        return  # the sum of squares takes a fraction of the time and usually suffices
     row, *column = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
     place = f", column {column[0] if len(column) == 1 else tuple(column)}" if column else ""
     raise InvalidInput(
@@ -74,9 +74,9 @@ def _check_table(table: Array, whose: str) -> None:
 
 
 def check_labels(labels: Array, num_classes: int, *, whose: str) -> None:
-    """Labels are one integer a row, from 0 to `num_classes`, exclusive.
+    """Checks that labels are one integer a row, from 0 to `num_classes`, exclusive.
 
-    Raises: InvalidInput: if not, naming the first row that is wrong.
+    Raises: InvalidInput: if they are not, naming the first row that is wrong.
     """
     if labels.ndim != 1 or labels.dtype.kind not in "biu":
         raise InvalidInput(
@@ -95,12 +95,12 @@ def check_labels(labels: Array, num_classes: int, *, whose: str) -> None:
 
 
 def count_classes(*labels: Array) -> int | None:
-    """The largest class and one more, if all labels are one integer a row; None otherwise.
+    """Returns the largest class plus one if all labels are one integer a row, else None.
 
     >>> count_classes(np.array([0, 2, 1]))
     3
 
-    Raises: InvalidInput: if the smallest is not 0: then they are numbered in another way.
+    Raises: InvalidInput: if the smallest is not 0: then they are numbered in some other way.
     """
     if not all(y.ndim == 1 and y.dtype.kind in "biu" for y in labels):
         return None
@@ -109,12 +109,12 @@ def count_classes(*labels: Array) -> int | None:
         raise InvalidInput(
             f"the smallest label is {smallest}; classes are counted from 0: renumber them with "
             "numpy.unique(labels, return_inverse=True)[1], give num_classes if class 0 is merely "
-            "absent, or write labels.astype(float) if they are no classes"
+            "absent, or write labels.astype(float) if they are not classes"
         )
     return max((int(y.max()) for y in labels if len(y)), default=-1) + 1
 
 
 def check_fraction(fraction: float) -> None:
-    """Raises: InvalidInput: if so large a share held out leaves nothing to train on."""
+    """Checks that holding out this share leaves data to train on. Raises: InvalidInput: if it does not."""
     if not 0 <= fraction <= 0.99:
         raise InvalidInput(f"test_fraction is {fraction}; write a number from 0 to 0.99, such as 0.2")

@@ -1,4 +1,4 @@
-"""Data that a user's own function gives."""
+"""Data that a user's own function returns."""
 
 import inspect
 import sys
@@ -20,7 +20,7 @@ __all__ = ["custom"]
 
 @value
 class custom(Dataset):
-    """What a function of one's own returns, without arguments.
+    """Data that a user's own function returns when called without arguments.
 
     It returns (x, y), (x, y, test_x, test_y), an `Examples`, a `TrainTest`, or a data set such as
     `arrays(...)`, which is then loaded.
@@ -43,7 +43,7 @@ class custom(Dataset):
             )
 
     def load(self) -> TrainTest:
-        """Calls the function."""
+        """Calls the function and checks what it returns."""
         return _as_data(self._found()(), self.function)
 
     def _found(self) -> Callable[[], Any]:

@@ -19,17 +19,17 @@ __all__ = ["Dataset", "TrainTest", "arrays", "digits", "hold_out"]
 
 @dataclass(frozen=True)
 class TrainTest:
-    """What a data set holds, checked.
+    """The examples of a data set, checked.
 
     Args:
       train: examples that clients will hold.
       test: examples held out from them.
-      num_classes: of the labels; None: they are no classes.
-      keys: (n,) whose each training example is, in words (a hospital, a user, a role).
-      test_keys: the same of the examples held out.
-      classes: what the classes are called.
+      num_classes: of the labels; None: they are not classes.
+      keys: (n,) the owner of each training example, as text (a hospital, a user, a role).
+      test_keys: the owner of each example held out.
+      classes: the names of the classes.
 
-    Raises: InvalidInput: if examples are missing, not finite, of unlike shapes, or labels out of range.
+    Raises: InvalidInput: if examples are missing, not finite, of different shapes, or labels out of range.
     """
 
     train: Examples
@@ -60,11 +60,11 @@ class TrainTest:
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Of one row of features."""
+        """The shape of one row of features."""
         return self.train.x.shape[1:]
 
     def take(self, rows: Array) -> "TrainTest":
-        """The training examples at these positions, without test examples."""
+        """Returns the training examples at these positions, without test examples."""
         keys = None if self.keys is None else self.keys[rows]
         return TrainTest(self.train.take(rows), None, self.num_classes, keys=keys, classes=self.classes)
 
@@ -74,7 +74,7 @@ def _check_keys(keys: Array | None, examples: Examples | None, name: str) -> Non
         return
     if keys.dtype.kind != "U" or keys.shape != (0 if examples is None else len(examples),):
         raise InvalidInput(
-            f"{name} of shape {keys.shape} and dtype {keys.dtype}; give one word an example, for example "
+            f"{name} of shape {keys.shape} and dtype {keys.dtype}; give one string per example, such as "
             "numpy.array(keys, str)"
         )
 
@@ -85,7 +85,7 @@ def hold_out(data: TrainTest, fraction: float, name: str) -> TrainTest:
     Args:
       data: to be divided.
       fraction: of the examples; 0: none.
-      name: of the data set; with it the division is the same in every run.
+      name: of the data set; it makes the division the same in every run.
     """
     num_test = round(fraction * len(data.train))
     if data.test is not None or num_test == 0:
@@ -96,7 +96,7 @@ def hold_out(data: TrainTest, fraction: float, name: str) -> TrainTest:
 
 
 class Dataset(ABC):
-    """Where examples come from: a value such as `digits()`."""
+    """A source of examples: a value such as `digits()`."""
 
     @abstractmethod
     def load(self) -> TrainTest:
@@ -139,7 +139,7 @@ class arrays(Dataset):
         self.load()
 
     def load(self) -> TrainTest:
-        """The arrays themselves, not copied."""
+        """Returns the arrays themselves, not copies."""
         return self._checked
 
     @cached_property

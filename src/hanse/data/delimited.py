@@ -22,29 +22,29 @@ DELIMITERS = ",;\t|"
 MISSING = ("?", "NA", "N/A", "NaN", "nan", "NULL", "null")
 
 CHUNK = 8192
-"""Rows that are made arrays at a time."""
+"""Number of rows that are made into arrays at a time."""
 
 
 @value
 class csv(Tabular):
     """A CSV file; .gz is unpacked. The first line names the columns.
 
-    A column of which more cells are numbers than words is one of numbers, and a word in it is an error;
-    else it is one of words. Spaces around a cell don't count, nor do lines without any.
+    A column in which more cells are numbers than text is numeric, and text in it is an error; any other
+    column is categorical. Spaces around a cell are ignored, and so are empty lines.
 
     >>> csv("stays.csv.gz", label="died", key="hospital", drop=("patient_id",)).delimiter is None
     True
 
     Args:
       path, label, target, key, drop, categorical, classes, test, test_fraction: see `Tabular`.
-      numeric: columns of numbers, whatever most of their cells look like.
-      missing: what says that a value is missing, beside an empty cell. In label and key columns only an
+      numeric: columns to read as numbers, whatever most of their cells look like.
+      missing: cells that mark a missing value, besides an empty cell. In label and key columns only an
         empty cell does.
       columns: the columns' names, for a file whose first line holds data.
-      delimiter: between cells; None: of , ; tab | the one that the first line has most of.
+      delimiter: between cells; None: whichever of , ; tab | is most frequent in the first line.
       decimal: the decimal point, "." or ",".
-      comment: lines that begin so are skipped.
-      strip: characters to strip, beside spaces, from both ends of words.
+      comment: lines that start with it are skipped.
+      strip: characters to strip, besides spaces, from both ends of text.
       encoding: of the text.
     Raises: InvalidInput: naming the file, the line, the column, and what to write instead.
     """
@@ -73,7 +73,7 @@ class csv(Tabular):
             )
 
     def rows(self, path: str, like: Rows | None) -> Rows:
-        """Reads a file, and once more if only its end shows that a column is one of words."""
+        """Reads a file, and reads it again if only its end shows that a column is categorical."""
         words, numbers = {*self.as_words}, {*self.numeric}
         if like is not None:
             for name, column in like.columns.items():
@@ -126,7 +126,7 @@ class csv(Tabular):
         for i, cell in enumerate(cells, start=1):
             if not cell.strip() and f"column {i}" not in self.drop:
                 raise InvalidInput(
-                    f"{path}: column {i} has no name (row numbers that were saved along?); name it, or write "
+                    f"{path}: column {i} has no name (row numbers that were saved?); name it, or write "
                     f'drop = ["column {i}"]'
                 )
         return names
@@ -177,7 +177,7 @@ class _Lines:
 
 
 def _chunks(reader: Any, lines: _Lines) -> Iterator[list[tuple[int, list[str]]]]:
-    """Rows that hold anything, each with the line where it ends, some thousand at a time."""
+    """Yields rows that are not empty, each with the line where it ends, some thousand at a time."""
     chunk = []
     for row in reader:
         if any(row):
@@ -190,7 +190,7 @@ def _chunks(reader: Any, lines: _Lines) -> Iterator[list[tuple[int, list[str]]]]
 
 
 class _Column:
-    """One column as it is read: numbers as long as its cells are numbers, words otherwise."""
+    """A column as it is read: numbers as long as its cells are numbers, text otherwise."""
 
     def __init__(
         self, name: str, *, missing: frozenset[str], decimal: str, strip: str, words: bool, numbers: bool
@@ -203,7 +203,7 @@ class _Column:
         self._first_word = (0, "")
 
     def add(self, cells: Sequence[str]) -> None:
-        """The next cells."""
+        """Adds the next cells."""
         cells = [cell.strip() for cell in cells]
         numbers = None if self._must_be_words else self._as_numbers(cells)
         self._chunks.append(self._as_words(cells) if numbers is None else numbers)
@@ -214,7 +214,7 @@ class _Column:
         return np.array([words[cell] for cell in cells])
 
     def _as_numbers(self, cells: Sequence[str]) -> Array | None:
-        """None if there are words among them, which are then counted."""
+        """Returns the cells as numbers; or None, and counts them, if some of them are text."""
         missing = self._missing
         if self._decimal == ",":
             cells = [cell.replace(".", "?").replace(",", ".") for cell in cells]
@@ -243,11 +243,11 @@ class _Column:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether it is one of words, and some of them were made numbers."""
+        """Whether the column is text, but some of its cells were already read as numbers."""
         return len({chunk.dtype.kind for chunk in self._chunks}) > 1
 
     def check(self, path: str, lines: Sequence[int]) -> None:
-        """Raises: InvalidInput: if words stand where numbers should."""
+        """Checks that no text is where numbers should be. Raises: InvalidInput: if there is some."""
         row, word = self._first_word
         if self._must_be_words or not self._num_words:
             return
@@ -258,12 +258,12 @@ class _Column:
             others = f", and {self._num_numbers} other cells of it are numbers" if self._num_numbers else ""
             raise InvalidInput(
                 f"{where}{others}; write a number there, or "
-                f'missing = ["{word}"] if that says that it is missing, or categorical = ["{self.name}"] if '
-                "these are words"
+                f'missing = ["{word}"] if that means that it is missing, or categorical = ["{self.name}"] if '
+                "these are categories"
             )
 
     def values(self) -> Array:
-        """All cells: float64, or text."""
+        """Returns all cells, as float64 or text."""
         return np.concatenate(self._chunks) if self._chunks else np.empty(0)
 
 
@@ -289,16 +289,16 @@ def _is_number(cell: str) -> bool:
 
 def _ragged(path: str, line: int, row: Sequence[str], names: Sequence[str], delimiter: str) -> str:
     other = next((d for d in DELIMITERS if d != delimiter and row and d in row[0]), None)
-    hint = "a cell that holds the delimiter must stand in quotes"
+    hint = "a cell that contains the delimiter must be in quotes"
     if len(names) == 1 or (len(row) == 1 and other is not None):
-        hint = f'write delimiter = "{other or ";"}" if that parts the cells'
+        hint = f'write delimiter = "{other or ";"}" if that separates the cells'
     return (
         f"{path}, line {line}: {len(row)} cells ({', '.join(row[:3])}, ...), and {len(names)} columns "
-        f"({', '.join(names[:3])}, ...) parted by {delimiter!r}; {hint}"
+        f"({', '.join(names[:3])}, ...) separated by {delimiter!r}; {hint}"
     )
 
 
 def _broken(path: str, line: int, why: str) -> str:
     if "field limit" in why or "unexpected end" in why:
-        return f"{path}, line {line}: a quote is opened and not closed before here; close it, or double it"
+        return f"{path}, line {line}: a quote was opened before here and not closed; close it, or double it"
     return f"{path}, line {line}: {why}; a quote inside a quoted cell is written twice"

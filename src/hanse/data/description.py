@@ -1,4 +1,4 @@
-"""Who has what: sizes and labels of all clients, as numbers and as a drawing in the terminal."""
+"""A summary of clients' data: sizes and labels, as numbers and as a drawing in the terminal."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["Description", "describe"]
 
 NUM_BINS = 10
-"""Labels that are no classes are counted in so many bins, each of as many examples."""
+"""Number of bins for labels that are not classes; all bins hold about as many examples."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """Who has what. Prints as a drawing: `rich.print(describe(data))`.
+    """A summary of clients' data. It prints as a drawing: `rich.print(describe(data))`.
 
     Args:
-      num_clients: of the data, of whom all or some are described.
-      clients: (k,) the numbers of those.
-      names: what they are called; their numbers if they have no names.
-      labels: what the columns of `counts` are called.
+      num_clients: of the data; all or some of them are described.
+      clients: (k,) the numbers of the described clients.
+      names: of the described clients; their numbers if they have no names.
+      labels: the names of the columns of `counts`.
       counts: (k, labels) examples of each label.
       sizes: (k,) examples to train on.
-      test_sizes: (k,) test examples of their own.
+      test_sizes: (k,) each client's own test examples.
       num_test: examples of the common test set.
       feature_shape: of one row of features; () for a table.
       columns: the names of a table's columns.
@@ -50,27 +50,27 @@ class Description:
 
     @property
     def mixtures(self) -> Array:
-        """(k, labels) the share of each label in a client's examples."""
+        """The share of each label in a client's examples, (k, labels)."""
         return np.asarray(self.counts / self.counts.sum(axis=1, keepdims=True))
 
     @property
     def label_skew(self) -> float:
-        """How unlike clients are: the mean total variation distance between their mixtures and that of all.
+        """Mean total variation distance between clients' mixtures of labels and that of all examples.
 
-        0: all alike; near 1: hardly anything in common.
+        0: all clients are alike; near 1: they have hardly anything in common.
         """
         whole = self.counts.sum(axis=0) / self.counts.sum()
         return float(np.abs(self.mixtures - whole).sum(axis=1).mean() / 2)
 
     @property
     def size_skew(self) -> float:
-        """Gini's coefficient of sizes. 0: all the same; near 1: one client has nearly all."""
+        """Gini coefficient of sizes. 0: all are the same; near 1: one client has nearly all examples."""
         sizes = np.sort(self.sizes)
         ranks = 2 * np.arange(1, len(sizes) + 1) - len(sizes) - 1
         return float((ranks * sizes).sum() / (len(sizes) * sizes.sum()))
 
     def summary(self) -> Mapping[str, float]:
-        """The numbers that sum it up."""
+        """Returns the numbers that sum up the description."""
         return {
             "num_clients": self.num_clients,
             "num_described": len(self.clients),
@@ -88,7 +88,7 @@ class Description:
         }
 
     def rows(self) -> Iterator[Mapping[str, Any]]:
-        """One client after the other, as plain data: for a file, or for another drawing."""
+        """Yields one client after the other as plain data, for a file or another drawing."""
         for i, number in enumerate(self.clients.tolist()):
             yield {
                 "client": number,
@@ -105,7 +105,7 @@ class Description:
 
 
 def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
-    """Who has what.
+    """Summarises the sizes and labels of clients.
 
     >>> from hanse.core.keys import Key
     >>> from hanse.data import digits, partitioned, shards
@@ -116,7 +116,7 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
 
     Args:
       data: to be described.
-      max_clients: of more, only so many are described, evenly spread.
+      max_clients: the most clients to describe; of more, so many are chosen, evenly spread.
     """
     if max_clients < 1:
         raise InvalidInput(f"max_clients is {max_clients}; write at least 1")
@@ -142,12 +142,12 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
 
 
 def _told(labels: Array) -> Array:
-    """Labels that are counted: all steps of a sequence; of several targets the first."""
+    """Returns the labels to count: all steps of a sequence, or the first of several targets."""
     return labels.ravel() if labels.dtype.kind in "biu" else labels.reshape(len(labels), -1)[:, 0]
 
 
 def _coded(labels: Array, data: FederatedData) -> tuple[tuple[str, ...], Array]:
-    """Names of the different labels, and which each one is."""
+    """Returns the names of the distinct labels, and the index of each label among them."""
     if data.num_classes is not None:
         names = data.classes or tuple(str(number) for number in range(data.num_classes))
         return names, labels

@@ -1,4 +1,4 @@
-"""A description drawn in the terminal: sizes and labels as bars."""
+"""A drawing of a description in the terminal: sizes and labels as bars."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,9 +21,9 @@ HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 def drawn(found: "Description") -> RenderableType:
-    """The whole, then clients x labels: the higher, the larger the label's share in the client's examples.
+    """Draws totals, then clients x labels: a higher bar is a larger share of the client's examples.
 
-    Of many clients some are shown, from the largest to the smallest; of many labels the most frequent.
+    Of many clients it shows some, from the largest to the smallest; of many labels, the most frequent.
     """
     return Group(*_headlines(found), Text(), _grid(found), _legend(found))
 
@@ -58,7 +58,7 @@ def _product(shape: Sequence[int]) -> str:
 
 
 def _histogram(sizes: Array) -> Text:
-    """How many clients have so many examples, from few to many."""
+    """Draws the number of clients by how many examples they have, from few to many."""
     counts, _ = np.histogram(sizes, bins=min(24, max(1, int(np.ptp(sizes)) + 1)))
     levels = np.ceil(counts / counts.max() * (len(HEIGHTS) - 1)).astype(int)
     return Text("".join(HEIGHTS[level] for level in levels), style="cyan")
@@ -84,12 +84,12 @@ def _grid(found: "Description") -> Table:
 
 
 def _largest_share(found: "Description") -> float:
-    """Of a label that is shown in the examples of a client that is."""
+    """Returns the largest share of a label in a client, among the labels and clients that are shown."""
     return float(found.mixtures[np.ix_(_chosen_rows(found), _chosen_labels(found))].max())
 
 
 def _chosen_rows(found: "Description") -> Array:
-    """Positions of the clients that are shown."""
+    """Returns the positions of the clients to show."""
     number = len(found.clients)
     if number <= MAX_ROWS:
         return np.arange(number)
@@ -109,7 +109,7 @@ def _bar(share: float) -> Text:
 
 
 def _columns(shares: Array) -> Text:
-    """A column a label; a share that is not 0 is always seen."""
+    """Draws one column a label; a share that is not 0 is always visible."""
     top = len(HEIGHTS) - 1
     levels = np.where(shares > 0, np.clip(np.rint(shares * top), 1, top), 0).astype(int)
     wide, gap = (2, " ") if len(shares) <= 8 else (1, " " if len(shares) <= 16 else "")

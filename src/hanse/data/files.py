@@ -1,4 +1,4 @@
-"""Files that people bring: opened, unpacked if they are gzipped, and told apart from what they are not."""
+"""Reading of users' files: open them, unpack gzip, and explain what is wrong with them."""
 
 import gzip
 import zlib
@@ -17,14 +17,14 @@ GZIP = b"\x1f\x8b"
 
 
 def extra(module: str, name: str, whose: str) -> Any:
-    """A library that only some readers need.
+    """Imports a library that only some readers need.
 
     Args:
       module: to import.
       name: of the extra that installs it.
-      whose: names the reader in the message.
+      whose: the reader that the message names.
 
-    Raises: InvalidInput: if it is not installed, saying how to install it.
+    Raises: InvalidInput: if it is not installed; the message says how to install it.
     """
     try:
         return import_module(module)
@@ -37,7 +37,7 @@ def extra(module: str, name: str, whose: str) -> Any:
 
 @contextmanager
 def reading(path: str) -> Iterator[IO[bytes]]:
-    """A file's bytes, unpacked if they are gzipped, whatever its name.
+    """Opens a file's bytes, unpacked if they are gzipped, whatever its name.
 
     Raises: InvalidInput: if there is no such file, or it can't be read to its end.
     """
@@ -66,20 +66,20 @@ def _files(folder: Path) -> str:
 def _neighbour(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
-        return f"nor is there a folder {str(folder)!r}"
+        return f"there is no folder {str(folder)!r} either"
     here = nearest(path.name, (found.name for found in folder.iterdir() if found.is_file()))
     return f"in {str(folder.absolute())!r}: {here}" if here.startswith("did") else f"look in {str(folder)!r}"
 
 
 def read_bytes(path: str) -> bytes:
-    """All of a file. Raises: InvalidInput: as `reading`."""
+    """Reads a whole file. Raises: InvalidInput: as `reading`."""
     with reading(path) as file:
         return file.read()
 
 
 @contextmanager
 def text_lines(path: str, encoding: str) -> Iterator[TextIOWrapper]:
-    """A file as text, line ends as they are.
+    """Opens a file as text and leaves line ends as they are.
 
     Raises: InvalidInput: as `reading`; if it is not text in this encoding, naming the line.
     """
@@ -95,7 +95,7 @@ def text_lines(path: str, encoding: str) -> Iterator[TextIOWrapper]:
 
 
 def _with_mark(encoding: str) -> str:
-    """UTF-8 may begin with a byte order mark, as spreadsheets write it."""
+    """Lets UTF-8 start with a byte order mark, which spreadsheets write."""
     return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
 
 

@@ -1,4 +1,4 @@
-"""Clients as they are given, or in groups: by a natural key, and in regions."""
+"""Partitions into natural clients, by a key, and into clients grouped in regions."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ __all__ = ["by_key", "ordered_keys", "regions"]
 
 @value
 class by_key(Partition):
-    """Those who really hold the examples: one client for each key (a hospital, a user, a role).
+    """A partition by the real holders of the examples: one client a key (a hospital, a user, a role).
 
     The data set says which column is the key, such as `csv("stays.csv", label="died", key="hospital")`.
     Clients are numbered in the order of their keys. Test examples of the same key are the client's own.
@@ -23,10 +23,10 @@ class by_key(Partition):
     """
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Draws nothing; rows stay in their order."""
+        """Gives each client the rows of its key. Nothing is random; rows stay in their order."""
         if data.keys is None:
             raise InvalidInput(
-                "by_key() needs a data set that says whose each example is; name a column, such as "
+                "by_key() needs a data set that names the owner of each example; name a column, such as "
                 'key = "hospital", or share the examples out, such as iid(10)'
             )
         names, owners = ordered_keys(data.keys)
@@ -35,7 +35,7 @@ class by_key(Partition):
 
 
 def ordered_keys(keys: Array) -> tuple[tuple[str, ...], Array]:
-    """The different keys, in the order of their size if all are whole numbers, and the place of each.
+    """Returns the distinct keys, sorted (by size if all are whole numbers), and the index of each row's key.
 
     >>> ordered_keys(np.array(["10", "9", "10"]))
     (('9', '10'), array([1, 0, 1]))
@@ -52,11 +52,11 @@ def ordered_keys(keys: Array) -> tuple[tuple[str, ...], Array]:
 
 @value
 class regions(Partition):
-    """Clients in groups that share a distribution, so that neighbours are alike and strangers are not.
+    """A partition in which clients of the same region share a distribution, and others do not.
 
-    The examples are shared out over regions first, and within each region over its clients. Clients
-    are then not independent: one says much about the others of its region. They are numbered region
-    by region.
+    The examples are divided among regions first, and within each region among its clients. So clients
+    are not independent: one says much about the others of its region. They are numbered region by
+    region.
 
     >>> from hanse.data import digits, dirichlet, iid
     >>> shared = regions(dirichlet(3, 0.1), iid(5)).split(digits().load(), Key.from_seed(0))
@@ -64,9 +64,9 @@ class regions(Partition):
     15
 
     Args:
-      across: shares out over regions; its clients are the regions. `by_key()` takes real ones.
-      within: shares out each region over its clients.
-    Raises: InvalidInput: if one of the two alters what clients see, or can't share out so few examples.
+      across: divides among regions; its clients are the regions. `by_key()` uses real ones.
+      within: divides each region among its clients.
+    Raises: InvalidInput: if one of the two alters what clients see, or can't divide so few examples.
     References: Kairouz et al., "Advances and open problems in federated learning", 2021, arXiv
       1912.04977, section 3.1 (violations of independence). Ghosh, Chung, Yin, Ramchandran, "An
       efficient framework for clustered federated learning", NeurIPS 2020, arXiv 2006.04088.
@@ -84,7 +84,7 @@ class regions(Partition):
                 )
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Region by region, each with a key of its own."""
+        """Divides region by region, each with a key of its own."""
         outer = self.across.split(data, key.fold("across"))
         inner = [self._region(data, outer, region, key) for region in range(outer.num_clients)]
         rows = [outer.client(region)[part.rows] for region, part in enumerate(inner)]

@@ -1,4 +1,4 @@
-"""The idx format, in which MNIST and its kin are kept."""
+"""The idx format of MNIST and similar data sets."""
 
 import math
 from dataclasses import KW_ONLY
@@ -18,22 +18,22 @@ from hanse.data.files import read_bytes
 __all__ = ["idx", "mnist", "read_idx"]
 
 DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
-"""By the third byte of a file."""
+"""Types of entries, by the third byte of a file."""
 
 
 def read_idx(path: str) -> Array:
-    """The array in an idx file; .gz is unpacked.
+    """Reads the array in an idx file; .gz is unpacked.
 
     The format: two zero bytes, a byte for the type and one for the number of dimensions, each dimension
     as a big-endian 32-bit integer, and the entries in order.
 
-    Raises: InvalidInput: if it is no such file, or cut off.
+    Raises: InvalidInput: if it is not an idx file, or is cut off.
     """
     data = read_bytes(path)
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in DTYPES:
         raise InvalidInput(
-            f"{path} is no idx file: it begins with {data[:4].hex(' ') or 'nothing'}, an idx file with 00 00 "
-            f"and one of {', '.join(f'{code:02x}' for code in DTYPES)}"
+            f"{path} is not an idx file: it starts with {data[:4].hex(' ') or 'nothing'}, an idx file with "
+            f"00 00 and one of {', '.join(f'{code:02x}' for code in DTYPES)}"
         )
     dtype, start = np.dtype(DTYPES[data[2]]), 4 + 4 * data[3]
     shape = [int(size) for size in np.frombuffer(data[4:start], ">u4")]
@@ -55,7 +55,7 @@ class idx(Dataset):
       test_images: file of test features; without it, some examples are held out.
       test_labels: file of their labels.
       test_fraction: of the examples, held out at random, the same in every run.
-    Raises: InvalidInput: if a file is missing, cut off or none of its kind, or the two don't fit.
+    Raises: InvalidInput: if a file is missing, cut off or of another kind, or the two don't fit.
     References: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
     """
 
@@ -107,13 +107,13 @@ FILES = (
 
 @value
 class mnist(Dataset):
-    """MNIST, or what is kept in files of the same names (Fashion-MNIST, KMNIST), as .gz or unpacked.
+    """MNIST, or a data set in files of the same names (Fashion-MNIST, KMNIST), as .gz or unpacked.
 
     Features are images of 28 x 28 pixels in [0, 1], float32; 60,000 to train on and 10,000 to test on.
 
     Args:
-      folder: where the four files lie, such as train-images-idx3-ubyte.gz.
-    Raises: InvalidInput: if a file is missing, cut off or none of its kind.
+      folder: the folder with the four files, such as train-images-idx3-ubyte.gz.
+    Raises: InvalidInput: if a file is missing, cut off or of another kind.
     References: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition",
       Proceedings of the IEEE 1998.
     """

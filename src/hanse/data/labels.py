@@ -1,4 +1,4 @@
-"""Labels as people write them, made classes."""
+"""Conversion of labels, as people write them, into classes."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ from hanse.core.tensors import Array
 __all__ = ["class_names", "classes_of", "words_of"]
 
 MANY_NUMBERS = 20
-"""Numbers of more different values than this, most of them occurring once, are hardly classes."""
+"""Numbers with more distinct values than this, most of which occur once, are hardly classes."""
 
 
 def words_of(values: Array) -> Array:
-    """Labels or keys as text, whole numbers without a point.
+    """Converts labels or keys to text, whole numbers without a decimal point.
 
     >>> words_of(np.array([1.0, 2.5])).tolist()
     ['1', '2.5']
@@ -33,17 +33,17 @@ def _word(value: object) -> str:
 
 
 def class_names(words: Array, *, whose: str) -> tuple[str, ...]:
-    """The different labels in order: of size if all are numbers, else of the alphabet.
+    """Returns the distinct labels in order: by size if all are numbers, else alphabetically.
 
     >>> class_names(np.array(["10", "9", "9"]), whose="y")
     ('9', '10')
 
-    Raises: InvalidInput: if there is one only, or if they seem to be measurements.
+    Raises: InvalidInput: if there is only one, or if they seem to be measurements.
     """
     names, counts = np.unique(words, return_counts=True)
     if len(names) == 1:
         raise InvalidInput(
-            f"{whose} is {str(names[0])!r} in every row; a model tells at least 2 classes apart: choose "
+            f"{whose} is {str(names[0])!r} in every row; a model separates at least 2 classes: choose "
             f'another column, or write classes = ["{names[0]}", "..."] if other parties hold the others'
         )
     numbers = _numbers(names)
@@ -74,13 +74,13 @@ def _same_number(word: str, names: Sequence[str]) -> int | None:
 
 
 def _surplus(word: str, names: Sequence[str]) -> str:
-    """What to write if the label is a class and something after it, as in adult's test file."""
+    """Suggests a setting if the label is a class with something after it, as in Adult's test file."""
     ends = [word.removeprefix(name) for name in names if name and word.startswith(name)]
     return f' Or write strip = "{min(ends, key=len)}", in CSV' if ends else ""
 
 
 def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) -> Array:
-    """(n,) the class of each label.
+    """Returns the class of each label, (n,).
 
     Args:
       words: labels as text.
@@ -103,6 +103,6 @@ def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) 
         row = int(wrong.argmax())
         word = str(words[row])
         raise InvalidInput(
-            f"{where(row)} is {word!r}, which is no class; {nearest(word, names)}{_surplus(word, names)}"
+            f"{where(row)} is {word!r}, which is not a class; {nearest(word, names)}{_surplus(word, names)}"
         )
     return classes.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Data sets that other libraries bring, where these are installed."""
+"""Data sets of other libraries, where these are installed."""
 
 from dataclasses import KW_ONLY, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ __all__ = ["hugging_face", "scikit_learn"]
 
 @value
 class scikit_learn(Dataset):
-    """A data set that scikit-learn brings along. Needs the extra "sklearn".
+    """A data set that comes with scikit-learn. Needs the extra "sklearn".
 
     >>> scikit_learn("wine").load().classes
     ('class_0', 'class_1', 'class_2')
@@ -43,7 +43,7 @@ class scikit_learn(Dataset):
         check_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
-        """Asks scikit-learn."""
+        """Loads the data set from scikit-learn."""
         bunch = getattr(extra("sklearn.datasets", "sklearn", "scikit_learn()"), f"load_{self.which}")()
         classes = tuple(str(name) for name in bunch.get("target_names", ()))
         data = TrainTest(Examples(bunch.data, bunch.target), None, len(classes) or None, classes=classes)
@@ -55,8 +55,8 @@ class hugging_face(Tabular):
     """A data set of the Hugging Face hub, or of a folder that `save_to_disk` wrote. Needs the extra
     "huggingface".
 
-    A column of images or of lists of numbers alone gives features of its shape (bytes scaled to [0, 1],
-    as float32); columns of numbers and words give a table.
+    A single column of images or of lists of numbers gives features of its shape (bytes scaled to [0, 1],
+    as float32); columns of numbers and text give a table.
 
     >>> hugging_face("ylecun/mnist", label="label", test="test").train
     'train'
@@ -75,7 +75,7 @@ class hugging_face(Tabular):
     subset: str | None = None
 
     def load(self) -> TrainTest:
-        """Asks the library, which downloads the data set unless it did before."""
+        """Loads the data set from the library, which downloads it the first time."""
         names = getattr(self._split(self.train).features.get(self.label), "names", None)
         if names is None or self.classes:
             return super().load()
@@ -112,19 +112,19 @@ def _is_image(kind: Any) -> bool:
 
 
 def _images(split: Any, name: str, whose: str) -> Array:
-    """(n, height, width) or (n, height, width, colours) in [0, 1], as float32."""
+    """Reads images as float32 in [0, 1], (n, height, width) or (n, height, width, colours)."""
     images = [np.asarray(image) for image in split[name]]
     shapes = {image.shape for image in images}
     if len(shapes) > 1:
         raise InvalidInput(
             f"{whose}: column {name!r} holds images of {len(shapes)} sizes, such as {min(shapes)} and "
-            f"{max(shapes)}; bring them to one size before"
+            f"{max(shapes)}; resize them to one size first"
         )
     return np.stack(images) / np.float32(255)
 
 
 def _named(column: Array, kind: Any) -> Array:
-    """Classes by their names; -1, which says that there is none, as a gap."""
+    """Replaces classes by their names, and -1, which means that there is none, by an empty string."""
     names = getattr(kind, "names", None)
     if names is None or column.ndim > 1:
         return column

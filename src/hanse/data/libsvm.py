@@ -18,7 +18,7 @@ from hanse.data.labels import class_names, classes_of, words_of
 __all__ = ["libsvm"]
 
 MAX_VALUES = 2_000_000_000
-"""Examples are kept dense: features of more values than this are refused."""
+"""Most values that features may have, since examples are kept dense."""
 
 
 @value
@@ -107,7 +107,7 @@ class _Sparse:
         self._columns, self._values = np.array(features, np.int64) - 1, np.array(values)
 
     def at(self, row: int) -> str:
-        """Where a row stands."""
+        """Returns the file and line of a row, for messages."""
         return f"{self.path}, line {self._lines[row]}"
 
     def _number(self, token: str, what: str) -> float:
@@ -128,11 +128,12 @@ class _Sparse:
             feature, colon, found = token.partition(":")
             if feature == "qid":
                 raise InvalidInput(
-                    f"{self.at(-1)}: {token!r} ranks examples in groups, which nothing here does"
+                    f"{self.at(-1)}: {token!r} ranks examples in groups, which is not supported"
                 )
             if not colon or not feature.isdecimal():
                 raise InvalidInput(
-                    f'{self.at(-1)}: {token!r} is no pair feature:value; write such as "3:1", features from 1'
+                    f'{self.at(-1)}: {token!r} is not a pair feature:value; write pairs such as "3:1", '
+                    "features from 1"
                 )
             if int(feature) <= last:
                 raise InvalidInput(
@@ -143,7 +144,7 @@ class _Sparse:
             yield last, self._number(found, f"feature {feature}")
 
     def dense(self, num_features: int) -> Array:
-        """(n, num_features)."""
+        """Returns the features as a dense array, (n, num_features)."""
         if len(self.labels) * num_features > MAX_VALUES:
             raise InvalidInput(
                 f"{self.path} has {len(self.labels)} examples of {num_features} features, which are "

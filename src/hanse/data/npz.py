@@ -27,10 +27,10 @@ __all__ = ["npz"]
 
 @value
 class npz(Dataset):
-    """Arrays in a .npz file. Labels are classes if they are words or integers, real targets otherwise.
+    """Arrays in a .npz file. Labels are classes if they are text or integers, real targets otherwise.
 
-    Arrays called like `test_x` with "test_" before their names are the test examples; without them some
-    are held out.
+    Arrays whose names start with "test_", such as `test_x`, are the test examples; without them some are
+    held out.
 
     >>> npz("scans.npz", y="diagnosis", key="hospital").x
     'x'
@@ -39,8 +39,8 @@ class npz(Dataset):
       path: of the file.
       x: the array of features, (n, ...).
       y: the array of labels, (n, ...).
-      key: the array that says whose each example is; `by_key()` makes these the clients.
-      num_classes: of integer labels; by default the largest and one more.
+      key: the array that names the owner of each example; `by_key()` makes the owners the clients.
+      num_classes: of integer labels; by default the largest plus one.
       test_fraction: of the examples, held out at random, the same in every run, if there are no test arrays.
     Raises: InvalidInput: if an array is missing, or can't be used.
     """
@@ -82,13 +82,13 @@ class npz(Dataset):
 
     def _stored(self) -> Mapping[str, Array]:
         with reading(self.path) as file:
-            gzipped = isinstance(getattr(file, "raw", None), GzipFile)  # where going back takes long
+            gzipped = isinstance(getattr(file, "raw", None), GzipFile)  # where seeking backwards is slow
             source: IO[bytes] = BytesIO(file.read()) if gzipped else file
             try:
                 return _arrays(source)
             except (ValueError, BadZipFile, EOFError, RuntimeError, zlib.error, struct.error) as error:
                 raise InvalidInput(
-                    f"{self.path} is no archive of plain arrays ({error}); write one with "
+                    f"{self.path} is not an archive of plain arrays ({error}); write one with "
                     "numpy.savez_compressed(path, x=features, y=labels)"
                 ) from None
 
@@ -102,7 +102,7 @@ class npz(Dataset):
 
 
 def _arrays(file: IO[bytes]) -> dict[str, Array]:
-    """All arrays of an archive. Raises: ValueError, BadZipFile, ...: if it is none, or one is broken."""
+    """Reads all arrays of an archive. Raises: ValueError, BadZipFile, ...: if it is none, or broken."""
     arrays: dict[str, Array] = {}
     with ZipFile(file) as archive:
         for info in archive.infolist():
@@ -121,9 +121,9 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def _as_it_lies(file: IO[bytes], info: ZipInfo, member: IO[bytes]) -> Array | None:
-    """An array that is not compressed, read at once to where it stays, so that other threads go on meanwhile.
+    """Reads an uncompressed array straight into its memory, so that other threads can run meanwhile.
 
-    Returns: None: NumPy has to read it.
+    Returns: None if NumPy has to read it.
     """
     read_header = _HEADERS.get(npy.read_magic(member))
     if read_header is None:
@@ -134,7 +134,7 @@ def _as_it_lies(file: IO[bytes], info: ZipInfo, member: IO[bytes]) -> Array | No
         return None
     array = np.empty(shape[::-1] if in_columns else shape, dtype)
     content = array.reshape(-1).view(np.uint8)
-    file.seek(info.header_offset + 26)  # to the lengths of a name and of what else stands before the member
+    file.seek(info.header_offset + 26)  # to the lengths of the name and extra field that precede the member
     file.seek(sum(struct.unpack("<HH", file.read(4))), SEEK_CUR)
     sum_of_head = zlib.crc32(file.read(head_bytes))
     num_read = file.readinto(content)  # type: ignore[attr-defined]

@@ -38,7 +38,7 @@ class parquet(Tabular):
 
 
 def rows_of(table: Any, file: str, what: Tabular) -> Rows:
-    """The rows of an Arrow table. Raises: InvalidInput: if a column is neither of numbers nor of words."""
+    """Reads the rows of an Arrow table. Raises: InvalidInput: if a column holds neither numbers nor text."""
     columns = {
         name: np.broadcast_to(np.nan, len(table))
         if name in what.drop
@@ -49,7 +49,7 @@ def rows_of(table: Any, file: str, what: Tabular) -> Rows:
 
 
 def column_of(column: Any, whose: str, *, words: bool) -> Array:
-    """(n,) float64 (missing: NaN) or text (missing: empty) of an Arrow column; lists are (n, length)."""
+    """Reads an Arrow column as (n,) float64 (missing: NaN) or text (missing: empty); lists as (n, length)."""
     arrow = extra("pyarrow", "parquet", "parquet()")
     types = arrow.types
     if types.is_dictionary(column.type):
@@ -69,16 +69,16 @@ def column_of(column: Any, whose: str, *, words: bool) -> Array:
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _lists(column, whose)
     raise InvalidInput(
-        f"{whose} holds {kind}, which is neither numbers nor words; drop it, or convert it before"
+        f"{whose} holds {kind}, which is neither numbers nor text; drop it, or convert it first"
     )
 
 
 def _lists(column: Any, whose: str) -> Array:
-    """(n, length) numbers of lists of one length."""
+    """Reads lists of one length as numbers, (n, length)."""
     lists = column.to_pylist()
     try:
         return np.array(lists, np.float32)
     except (ValueError, TypeError):
         raise InvalidInput(
-            f"{whose} holds {column.type} of unlike lengths or kinds; give lists of numbers, of one length"
+            f"{whose} holds {column.type} of different lengths or kinds; give lists of numbers, of one length"
         ) from None

@@ -1,4 +1,4 @@
-"""Ways to share out examples among clients. Each is a disjoint cover that leaves no client empty."""
+"""Partitions of examples among clients: disjoint, complete, and with no client left empty."""
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY
@@ -29,15 +29,15 @@ __all__ = [
 
 @value
 class Assignment:
-    """Which rows each client holds.
+    """The rows that each client holds.
 
     >>> Assignment.by_owner(np.array([1, 0, 1]), 2).client(1)
     array([0, 2])
 
     Args:
       rows: (n,) positions of examples, client by client.
-      offsets: (num_clients + 1,) where each client's rows begin, and the end.
-      names: what the clients are called, if they have names.
+      offsets: (num_clients + 1,) where each client's rows start, and the end.
+      names: of the clients, if they have names.
     """
 
     rows: Array
@@ -46,7 +46,7 @@ class Assignment:
 
     @classmethod
     def by_owner(cls, owners: Array, num_clients: int, order: Array | None = None) -> "Assignment":
-        """From the owner of each row: (n,) integers. A client's rows stand in the given order."""
+        """Builds an assignment from the owner of each row, (n,) integers; rows keep the given order."""
         order = np.arange(len(owners)) if order is None else order
         rows = order[np.argsort(owners[order], kind="stable")]
         sizes = np.bincount(owners, minlength=num_clients)
@@ -54,48 +54,48 @@ class Assignment:
 
     @property
     def num_clients(self) -> int:
-        """Clients are numbered from 0 to this, exclusive."""
+        """Number of clients, which are numbered from 0."""
         return len(self.offsets) - 1
 
     def sizes(self) -> Array:
-        """(num_clients,) examples that each client holds."""
+        """Returns the number of examples that each client holds, (num_clients,)."""
         return np.diff(self.offsets)
 
     def client(self, number: int) -> Array:
-        """A client's rows: a view."""
+        """Returns a view of a client's rows."""
         return self.rows[self.offsets[number] : self.offsets[number + 1]]
 
 
 class Partition(ABC):
-    """How examples are shared out: a value such as `iid(10)`."""
+    """A division of examples among clients: a value such as `iid(10)`."""
 
     @abstractmethod
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Shares out the training examples. Equal keys give equal assignments.
+        """Divides the training examples among clients. Equal keys give equal assignments.
 
         Raises: InvalidInput: if there are too few rows, or the labels don't suit.
         """
 
     @property
     def alters(self) -> bool:
-        """Whether clients see something else than the rows themselves."""
+        """Whether clients see something other than the rows themselves."""
         return False
 
     def seen(self, examples: Examples, client: int, num_clients: int, key: Key) -> Examples:
-        """What a client sees of its rows."""
+        """Returns what a client sees of its rows."""
         return examples
 
 
 @value
 class iid(Partition):
-    """Shuffled, then cut into parts of equal size, to within one example.
+    """A random partition: shuffled, then cut into parts of equal size, to within one example.
 
     >>> from hanse.data import arrays
     >>> iid(3).split(arrays(np.ones((10, 1)), np.zeros(10)).load(), Key.from_seed(0)).sizes()
     array([3, 3, 4])
 
     Args:
-      num_clients: who share the examples.
+      num_clients: number of clients that share the examples.
     Raises: InvalidInput: if there are fewer examples than clients.
     """
 
@@ -105,7 +105,7 @@ class iid(Partition):
         check_clients(self.num_clients)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Uses no labels, only their number."""
+        """Shuffles and cuts the rows; labels are not used."""
         num_rows = len(data.train)
         check_enough(num_rows, self.num_clients, 1)
         return Assignment(key.rng().permutation(num_rows), cuts(num_rows, self.num_clients))
@@ -113,9 +113,9 @@ class iid(Partition):
 
 @value
 class shards(Partition):
-    """Sorted by label and cut into shards of equal size, to within one; each client gets some at random.
+    """A partition into shards: sorted by label, cut evenly to within one, dealt to clients at random.
 
-    With 200 shards of MNIST and two a client, most clients see two digits only. Labels may be real
+    With 200 shards of MNIST and two a client, most clients see only two digits. Labels may be real
     numbers.
 
     >>> from hanse.data import digits
@@ -125,8 +125,8 @@ class shards(Partition):
     array([2, 2, 2, 3, 2, 2, 2, 3, 3, 3, 3, 3, 3, 2])
 
     Args:
-      num_clients: who share the examples.
-      shards_per_client: how many each gets; fewer means more unlike clients.
+      num_clients: number of clients that share the examples.
+      shards_per_client: shards that each client gets; fewer make clients differ more.
     Raises: InvalidInput: if there are fewer examples than shards, or several labels a row.
     References: McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-efficient learning of
       deep networks from decentralized data", AISTATS 2017, arXiv 1602.05629, section 3.
@@ -140,14 +140,14 @@ class shards(Partition):
         check_shards(self.shards_per_client)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Examples of one label stay in their order."""
+        """Sorts by label, cuts and deals; examples of the same label keep their order."""
         labels = data.train.y
         _check_one_label(labels, "shards")
         return shared_out_in_shards(labels, self.num_clients, self.shards_per_client, key)
 
 
 def shared_out_in_shards(values: Array, num_clients: int, shards_per_client: int, key: Key) -> Assignment:
-    """Rows sorted by a value and cut; each client gets some of the pieces at random."""
+    """Sorts rows by a value, cuts them into shards, and deals the shards to clients at random."""
     num_rows = len(values)
     check_enough(num_rows, num_clients, 1)
     most = num_rows // num_clients
@@ -166,14 +166,14 @@ def shared_out_in_shards(values: Array, num_clients: int, shards_per_client: int
 
 @value
 class dirichlet(Partition):
-    """Unlike in labels and in size: each class is divided by proportions of its own.
+    """A partition with skewed labels and sizes: each class is divided by proportions of its own.
 
         p_c ~ Dirichlet(alpha, ..., alpha) over the clients,   client k gets about p_ck n_c of class c
 
-    A small alpha gives each class to few clients; a large one divides all alike. Clients left with
-    fewer than `min_examples` are then helped, without drawing again: the largest clients give up
+    A small alpha gives each class to few clients; a large one divides all classes alike. Clients left
+    with fewer than `min_examples` are then filled up, without drawing again: the largest clients give up
     their last rows (which are in random order), always the largest first, down to a common size,
-    and these fill up the needy in the order of their numbers.
+    and these rows fill up the small clients in the order of their numbers.
 
     >>> from hanse.data import arrays
     >>> data = arrays(np.ones((40, 1)), np.arange(40) % 2).load()
@@ -181,9 +181,9 @@ class dirichlet(Partition):
     array([ 5,  5,  5, 25])
 
     Args:
-      num_clients: who share the examples.
+      num_clients: number of clients that share the examples.
       alpha: concentration, above 0; 0.1 is very skewed, 100 nearly even.
-      min_examples: each client holds at least so many.
+      min_examples: the least that each client holds.
     Raises: InvalidInput: if there are fewer than `num_clients * min_examples` examples, or the labels
       are not one integer a row.
     References: Yurochkin et al., "Bayesian nonparametric federated learning of neural networks", ICML
@@ -206,7 +206,7 @@ class dirichlet(Partition):
             raise InvalidInput(f"min_examples is {self.min_examples}; write at least 1")
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Divides class by class."""
+        """Divides class by class, then fills up clients that are too small."""
         labels = data.train.y
         check_classes(labels, "dirichlet", self.num_clients)
         check_enough(len(labels), self.num_clients, self.min_examples)
@@ -221,7 +221,7 @@ class dirichlet(Partition):
         return _filled_up(assigned, self.min_examples)
 
     def _owners(self, num_rows: int, rng: np.random.Generator) -> Array:
-        """(num_rows,) the owners of one class, in the order of their numbers."""
+        """Draws the owners of one class, (num_rows,), in the order of their numbers."""
         proportions = rng.dirichlet(np.full(self.num_clients, self.alpha))
         ends = np.rint(np.cumsum(proportions[:-1]) * num_rows)
         return np.searchsorted(ends, np.arange(num_rows), side="right")
@@ -246,7 +246,7 @@ def _filled_up(assigned: Assignment, min_examples: int) -> Assignment:
 
 
 def _levelled(sizes: Array, needed: int, least: int) -> Array:
-    """What each client gives, if `needed` rows come one by one from whoever is then the largest."""
+    """Returns how many rows each client gives if `needed` rows come, one by one, from the then largest."""
     low, high = least, int(sizes.max()) + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -259,18 +259,18 @@ def _levelled(sizes: Array, needed: int, least: int) -> Array:
 
 
 def cuts(num_rows: int, num_parts: int) -> Array:
-    """(num_parts + 1,) positions that cut rows into parts of equal size, to within one."""
+    """Returns the positions that cut rows into equal parts, to within one row, (num_parts + 1,)."""
     return np.arange(num_parts + 1) * num_rows // num_parts
 
 
 def check_clients(num_clients: int) -> None:
-    """Raises: InvalidInput: if there are none."""
+    """Checks that there is at least one client. Raises: InvalidInput: if there is none."""
     if num_clients < 1:
         raise InvalidInput(f"num_clients is {num_clients}; write at least 1")
 
 
 def check_enough(num_rows: int, num_clients: int, min_examples: int) -> None:
-    """Raises: InvalidInput: if so many rows can't give each client so many."""
+    """Checks that the rows suffice for all clients. Raises: InvalidInput: if they do not."""
     if num_rows < num_clients * min_examples:
         raise InvalidInput(
             f"{num_rows} examples can't give each of {num_clients} clients {min_examples}; "
@@ -279,13 +279,13 @@ def check_enough(num_rows: int, num_clients: int, min_examples: int) -> None:
 
 
 def check_shards(shards_per_client: int) -> None:
-    """Raises: InvalidInput: if there are none."""
+    """Checks that each client gets a shard. Raises: InvalidInput: if it gets none."""
     if shards_per_client < 1:
         raise InvalidInput(f"shards_per_client is {shards_per_client}; write at least 1")
 
 
 def check_classes(labels: Array, name: str, num_clients: int) -> None:
-    """Raises: InvalidInput: if labels are not one integer a row."""
+    """Checks that labels are one integer a row. Raises: InvalidInput: if they are not."""
     _check_one_label(labels, name)
     if labels.dtype.kind not in "biu":
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""Who holds which data. A client costs nothing until it is asked for."""
+"""Federated data: clients and their examples. A client costs nothing until it is asked for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,9 +29,9 @@ class FederatedData(Population):
 
     Args:
       source: of the examples.
-      num_classes: of the labels; None: they are no classes.
-      names: what the clients are called, if they have names.
-      classes: what the classes are called, if they have names.
+      num_classes: of the labels; None: they are not classes.
+      names: of the clients, if they have names.
+      classes: the names of the classes, if they have names.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class FederatedData(Population):
 
     @property
     def num_clients(self) -> int:
-        """Clients are numbered from 0 to this, exclusive."""
+        """Number of clients, which are numbered from 0."""
         return self._num_clients
 
     @property
     def test(self) -> Examples | None:
-        """What the role "server" holds."""
+        """The test set, which the role "server" holds."""
         return self._source.server
 
     def client(self, number: int) -> Examples:
-        """One client's own examples. Raises: InvalidInput: if there is no such client, or it holds none."""
+        """Returns a client's examples. Raises: InvalidInput: if there is no such client, or it holds none."""
         self._check_number(number)
         examples = self._source.client(number)
         if len(examples.y) == 0:
@@ -70,7 +70,7 @@ class FederatedData(Population):
         return examples
 
     def labels(self, number: int) -> Array:
-        """One client's labels, without taking its features. Raises: InvalidInput: as `client`."""
+        """Returns a client's labels, without taking its features. Raises: InvalidInput: as `client`."""
         self._check_number(number)
         return self._source.labels(number)
 
@@ -79,7 +79,7 @@ class FederatedData(Population):
             raise InvalidInput(f"client {number} is unknown; write a number from 0 to {self.num_clients - 1}")
 
     def role(self, name: str) -> Examples:
-        """A role's examples: "server" holds the test set, "test/3" the own test examples of client 3.
+        """Returns a role's examples: "server" holds the test set, "test/3" the own test examples of client 3.
 
         Raises: InvalidInput: if it holds none.
         """
@@ -90,7 +90,7 @@ class FederatedData(Population):
             raise InvalidInput(f"role {name!r} holds no examples: {nearest(name, ['server', own_test(0)])}")
         if self.test is None:
             raise InvalidInput(
-                'role "server" holds no examples, for these data have no test set; give test examples, '
+                'role "server" holds no examples, because these data have no test set; give test examples, '
                 "or evaluate at the clients"
             )
         return self.test
@@ -100,26 +100,26 @@ class FederatedData(Population):
         examples = self._source.test(number)
         if examples is None or len(examples) == 0:
             raise InvalidInput(
-                f"client {number} has no test examples of its own; ask those that `tested()` names, or let "
-                "each client hold some out: partitioned(..., client_test_fraction=0.2)"
+                f"client {number} has no test examples of its own; use the clients that `tested()` names, or "
+                "let each client hold some out: partitioned(..., client_test_fraction=0.2)"
             )
         return examples
 
     def tested(self) -> tuple[int, ...]:
-        """The clients that have test examples of their own. Generated clients are all made for it."""
+        """Returns the clients that have test examples of their own. Makes all generated clients."""
         return tuple(np.flatnonzero(self.test_sizes()).tolist())
 
     def test_sizes(self) -> Array:
-        """(num_clients,) test examples of each client's own. Generated clients are all made for it."""
+        """Returns each client's number of own test examples, (num_clients,). Makes all generated clients."""
         return self._source.test_sizes()
 
     def sizes(self) -> Array:
-        """(num_clients,) examples that each client holds. Generated clients are all made for it."""
+        """Returns each client's number of examples, (num_clients,). Makes all generated clients."""
         return self._source.sizes()
 
     @property
     def num_examples(self) -> int:
-        """That all clients hold together. Generated clients are all made for it."""
+        """Number of examples that all clients hold together. All generated clients are made for it."""
         return int(self.sizes().sum())
 
     @cached_property
@@ -129,12 +129,12 @@ class FederatedData(Population):
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
-        """Of one row of features. Raises: InvalidInput: if they are a table, which no model takes."""
+        """The shape of a row of features. Raises: InvalidInput: if they are a table, which no model takes."""
         if self.columns:
             some = ", ".join(self.columns[:4]) + (", ..." if len(self.columns) > 4 else "")
             raise InvalidInput(
-                f"the features are a table ({some}), and models take numbers; prepare it first, such as with "
-                "tabular()"
+                f"the features are a table ({some}), and models take numbers; prepare it first, for example "
+                "with tabular()"
             )
         return self._sample().x.shape[1:]
 
@@ -142,11 +142,11 @@ class FederatedData(Population):
         return self.client(0) if self.test is None else self.test
 
     def mapped(self, function: RowWise) -> "FederatedData":
-        """The same parties, with examples that a function makes of theirs.
+        """Applies a function to the examples of all clients and of the test set.
 
         Args:
           function: treats each row by itself, as preprocessing does; it is called on all rows at once
-            where they lie together.
+            where they are in one array.
         """
         return FederatedData(
             self._source.mapped(function),
@@ -156,7 +156,7 @@ class FederatedData(Population):
         )
 
     def holding_out(self, fraction: float, key: Key) -> "FederatedData":
-        """The same, but each client holds out a random share of its examples as its own test examples.
+        """Lets each client hold out a random share of its examples as its own test examples.
 
         A client that would have nothing left to train on, or to test on, holds out none.
 
@@ -172,7 +172,7 @@ class FederatedData(Population):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A SHA-256, in hexadecimal, of who holds what: a run resumes only on the data it began with."""
+        """The SHA-256 of all data, in hexadecimal: a run resumes only on the data it started with."""
         test = None if self.test is None else content(self.test)
         return digest((self._source.contents(), test, self.num_classes))
 
@@ -180,7 +180,7 @@ class FederatedData(Population):
 def partitioned(
     data: TrainTest, partition: Partition, key: Key, *, client_test_fraction: float = 0.0
 ) -> FederatedData:
-    """The training examples, shared out; a client's rows are copied when it is asked for.
+    """Divides the training examples among clients; a client's rows are copied when it is asked for.
 
     >>> from hanse.data import arrays, iid
     >>> data = arrays(np.arange(6.0)[:, None], np.zeros(6))
@@ -188,9 +188,9 @@ def partitioned(
     array([2, 2, 2])
 
     Args:
-      data: what to share out; its test examples go to the role "server". Where clients are those of
-        the data's keys, test examples of the same key are also the client's own.
-      partition: how.
+      data: the examples to divide; its test examples go to the role "server". Where clients are the
+        data's keys, test examples of the same key are also the client's own.
+      partition: the division among clients.
       key: the same key gives the same clients.
       client_test_fraction: of each client's examples, held out as test examples of its own.
 
@@ -206,7 +206,7 @@ def partitioned(
 
 
 def _own_rows(assignment: Assignment, test_keys: Array | None) -> Assignment | None:
-    """The test rows of each client that is named by a key."""
+    """Assigns test rows to the clients that their keys name."""
     if test_keys is None or not assignment.names:
         return None
     number = {name: client for client, name in enumerate(assignment.names)}
@@ -225,18 +225,18 @@ def from_clients(
     num_classes: int | None = None,
     names: Sequence[str] = (),
 ) -> FederatedData:
-    """One's own list of clients, checked.
+    """Checks a list of clients and makes them federated data.
 
     >>> mine = [Examples(np.ones((n, 2)), np.arange(n) % 2) for n in (3, 5)]
     >>> from_clients(mine).sizes()
     array([3, 5])
 
     Args:
-      clients: each one's examples.
+      clients: the examples of each client.
       test: held by the role "server".
       client_tests: each client's own test examples, or None; empty: nobody has any.
-      num_classes: of the labels; by default, of integer labels, the largest and one more.
-      names: what the clients are called.
+      num_classes: of the labels; by default, of integer labels, the largest plus one.
+      names: of the clients.
 
     Raises: InvalidInput: if there is no client; if `client_tests` or `names` are fewer or more; if one of
       them (named by its number) holds no examples, or examples that are not finite, of another shape
@@ -274,7 +274,7 @@ def generated(
     test: Examples | None = None,
     num_classes: int | None = None,
 ) -> FederatedData:
-    """Clients that a function makes when they are asked for: a million cost nothing.
+    """Describes clients that a function makes when they are asked for: a million cost nothing.
 
     The fingerprint covers 16 of them, evenly spread, and the test set.
 
@@ -285,12 +285,12 @@ def generated(
     (20, 3)
 
     Args:
-      num_clients: how many.
+      num_clients: number of clients.
       make: from a client's number to its examples; always the same for the same number.
       test: held by the role "server".
-      num_classes: of the labels; None: they are no classes.
+      num_classes: of the labels; None: they are not classes.
 
-    Raises: InvalidInput: if there is no client; when asked for, a client that holds no examples.
+    Raises: InvalidInput: if there is no client; on access, if a client holds no examples.
     """
     if num_clients < 1:
         raise InvalidInput(f"num_clients is {num_clients}; write at least 1")

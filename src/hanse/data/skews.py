@@ -1,4 +1,4 @@
-"""Clients that differ in one respect: which labels, how many examples, or which features they have."""
+"""Partitions whose clients differ in one respect: their labels, their sizes, or their features."""
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY
@@ -34,10 +34,10 @@ __all__ = [
 
 @value
 class labels_per_client(Partition):
-    """Each client has examples of k labels only; who hold a label share its examples evenly.
+    """A partition with k labels a client; the clients that hold a label share its examples evenly.
 
-    One client after the other chooses, at random among those that the fewest have chosen. So each
-    label finds its holders, the same number to within one.
+    One client after the other chooses at random among the labels that the fewest have chosen. So all
+    labels have the same number of holders, to within one.
 
     >>> from hanse.data import digits
     >>> data = digits(0).load()
@@ -46,12 +46,12 @@ class labels_per_client(Partition):
     {3}
 
     Args:
-      num_clients: who share the examples.
+      num_clients: number of clients that share the examples.
       num_labels: k.
     Raises: InvalidInput: if the labels are not one integer a row; if k is larger than their number, or
-      so small that some label is nobody's; if a label has fewer examples than holders.
+      so small that nobody holds some label; if a label has fewer examples than holders.
     References: Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study",
-      ICDE 2022, arXiv 2102.02079 (#C = k); there some labels find more holders than others.
+      ICDE 2022, arXiv 2102.02079 (#C = k); there some labels have more holders than others.
     """
 
     num_clients: int
@@ -96,7 +96,7 @@ class labels_per_client(Partition):
             )
 
     def _deal(self, num_present: int, rng: np.random.Generator) -> list[list[int]]:
-        """The clients that hold each label."""
+        """Draws the clients that hold each label."""
         holders: list[list[int]] = [[] for _ in range(num_present)]
         taken = np.zeros(num_present, np.int64)
         for client in range(self.num_clients):
@@ -107,7 +107,7 @@ class labels_per_client(Partition):
         return holders
 
 
-# How many
+# Sizes
 
 
 class Sizes(ABC):
@@ -115,12 +115,12 @@ class Sizes(ABC):
 
     @abstractmethod
     def shares(self, num_clients: int, rng: np.random.Generator) -> Array:
-        """(num_clients,) what each client gets in proportion to; not negative, some above 0."""
+        """Draws the shares to which sizes are proportional, (num_clients,): not negative, some above 0."""
 
 
 @value
 class power_law(Sizes):
-    """The r-th largest client's share is in proportion to r^-exponent; who is the r-th is drawn.
+    """A power law of sizes: the r-th largest share is proportional to r^-exponent; the ranks are random.
 
     Args:
       exponent: 0 is even, 1 is Zipf's law.
@@ -135,17 +135,17 @@ class power_law(Sizes):
             raise InvalidInput(f"exponent is {self.exponent}; write a number from 0 to 100, such as 1.0")
 
     def shares(self, num_clients: int, rng: np.random.Generator) -> Array:
-        """Ranks are a random order of the clients."""
+        """Draws the ranks as a random order of the clients."""
         ranks = rng.permutation(num_clients) + 1.0
         return np.asarray(ranks**-self.exponent)
 
 
 @value
 class log_normal(Sizes):
-    """Shares in proportion to exp(sigma z), z ~ N(0, 1).
+    """A log-normal law of sizes: shares are proportional to exp(sigma z), z ~ N(0, 1).
 
     Args:
-      sigma: 0 is even; 1 gives a client in six more than e times the median.
+      sigma: 0 is even; 1 gives one client in six more than e times the median.
     References: Caldas et al., "LEAF: a benchmark for federated settings", 2018, arXiv 1812.01097 (its
       synthetic data have such sizes).
     """
@@ -157,23 +157,23 @@ class log_normal(Sizes):
             raise InvalidInput(f"sigma is {self.sigma}; write a number from 0 to 100, such as 1.0")
 
     def shares(self, num_clients: int, rng: np.random.Generator) -> Array:
-        """Drawn one by one."""
+        """Draws each client's share by itself."""
         logs = self.sigma * rng.standard_normal(num_clients)
         return np.asarray(np.exp(logs - logs.max()))
 
 
 @value
 class quantity(Partition):
-    """Alike in everything but size: shuffled, then cut into parts whose sizes follow a law.
+    """A partition with skewed sizes only: shuffled, then cut into parts whose sizes follow a law.
 
     >>> from hanse.data import digits
     >>> quantity(4, power_law(2.0)).split(digits(0).load(), Key.from_seed(0)).sizes()
     array([ 316,  141,   80, 1260])
 
     Args:
-      num_clients: who share the examples.
+      num_clients: number of clients that share the examples.
       sizes: `power_law(...)` or `log_normal(...)`.
-      min_examples: each client holds at least so many; the law shares out the rest.
+      min_examples: the least that each client holds; the law divides the rest.
     Raises: InvalidInput: if there are fewer than `num_clients * min_examples` examples.
     References: Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study",
       ICDE 2022, arXiv 2102.02079 (quantity skew).
@@ -190,7 +190,7 @@ class quantity(Partition):
             raise InvalidInput(f"min_examples is {self.min_examples}; write at least 1")
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Uses no labels, only their number."""
+        """Shuffles and cuts the rows; labels are not used."""
         num_rows = len(data.train)
         check_enough(num_rows, self.num_clients, self.min_examples)
         rng = key.rng()
@@ -200,7 +200,7 @@ class quantity(Partition):
 
 
 def _apportioned(shares: Array, total: int) -> Array:
-    """Whole numbers in proportion to shares, by largest remainder."""
+    """Divides a total into whole numbers in proportion to shares, by largest remainder."""
     exact = shares / shares.sum() * total
     whole: Array = np.floor(exact).astype(np.int64)
     left = total - int(whole.sum())
@@ -208,12 +208,12 @@ def _apportioned(shares: Array, total: int) -> Array:
     return whole
 
 
-# Which features
+# Features
 
 
 @value
 class feature_shards(Partition):
-    """Sorted by a feature and cut into shards of equal size, to within one; each client gets some at random.
+    """A partition into shards by a feature: sorted, cut evenly to within one, dealt to clients at random.
 
     The covariates shift, while the relation of labels to features stays: the counterpart of `shards`.
 
@@ -224,10 +224,10 @@ class feature_shards(Partition):
     [0.31, 0.27, 0.34]
 
     Args:
-      num_clients: who share the examples.
+      num_clients: number of clients that share the examples.
       feature: a column's name, or its number in flattened features; None: their mean, which is the
         brightness of an image.
-      shards_per_client: how many each gets; fewer means more unlike clients.
+      shards_per_client: shards that each client gets; fewer make clients differ more.
     Raises: InvalidInput: if there is no such feature, or fewer examples than shards.
     References: Kairouz et al., "Advances and open problems in federated learning", 2021, arXiv
       1912.04977, section 3.1 (feature distribution skew).
@@ -242,17 +242,17 @@ class feature_shards(Partition):
         check_shards(self.shards_per_client)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """Examples of one value stay in their order; missing values come last."""
+        """Sorts by the feature, cuts and deals; equal values keep their order, missing ones come last."""
         values = _column(data.train.x, self.feature)
         return shared_out_in_shards(values, self.num_clients, self.shards_per_client, key)
 
 
 def _column(x: Array, feature: str | int | None) -> Array:
-    """(n,) one feature."""
+    """Returns one feature of all rows, (n,)."""
     if x.dtype.names is not None:
         if not isinstance(feature, str) or feature not in x.dtype.names:
             word = nearest(str(feature), x.dtype.names)
-            raise InvalidInput(f"feature is {feature!r}, which is no column of the table; {word}")
+            raise InvalidInput(f"feature is {feature!r}, which is not a column of the table; {word}")
         values: Array = x[feature]
         return values
     flat = x.reshape(len(x), -1)
@@ -267,16 +267,16 @@ def _column(x: Array, feature: str | int | None) -> Array:
 
 @value
 class feature_noise(Partition):
-    """The k-th of K clients measures with noise of its own variance: an instrument's, or a camera's.
+    """A partition with noise: the k-th of K clients measures with a variance of its own, as cameras do.
 
         x + N(0, variance * k / K),   k = 1 ... K
 
     The test set is measured without noise, a client's own test examples with the client's.
 
     Args:
-      shares: who holds which examples.
+      shares: the partition that decides who holds which examples.
       variance: of the noisiest client.
-    Raises: InvalidInput: if features are no real numbers.
+    Raises: InvalidInput: if features are not real numbers.
     References: Li, Diao, Chen, He, "Federated learning on non-IID data silos: an experimental study",
       ICDE 2022, arXiv 2102.02079 (noise-based feature imbalance).
     """
@@ -289,7 +289,7 @@ class feature_noise(Partition):
             raise InvalidInput(f"variance is {self.variance}; write a number above 0, such as 0.1")
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
-        """As `shares`."""
+        """Divides the examples as `shares` does."""
         if data.train.x.dtype.kind != "f":
             raise InvalidInput(
                 f"feature_noise needs features of real numbers, these are {data.train.x.dtype}; leave it out"
@@ -301,7 +301,7 @@ class feature_noise(Partition):
         return True
 
     def seen(self, examples: Examples, client: int, num_clients: int, key: Key) -> Examples:
-        """With the client's noise, the same each time."""
+        """Adds the client's noise, the same each time."""
         examples = self.shares.seen(examples, client, num_clients, key.fold("shares"))
         std = np.sqrt(self.variance * (client + 1) / num_clients)
         noise = key.fold("noise").rng().standard_normal(examples.x.shape) * std

@@ -1,4 +1,4 @@
-"""Where the examples of many parties come from when they are asked for."""
+"""Sources that give the examples of many parties when they are asked for."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -19,12 +19,12 @@ RowWise: TypeAlias = Callable[[Examples], Examples]
 
 
 class Source(ABC):
-    """Where examples come from when they are asked for."""
+    """A source that gives examples when they are asked for."""
 
     @property
     @abstractmethod
     def num_clients(self) -> int:
-        """Clients are numbered from 0 to this, exclusive."""
+        """Number of clients, which are numbered from 0."""
 
     @property
     @abstractmethod
@@ -33,40 +33,40 @@ class Source(ABC):
 
     @abstractmethod
     def client(self, number: int) -> Examples:
-        """One client's examples; `number` is in range."""
+        """Returns a client's examples; `number` is in range."""
 
     @abstractmethod
     def sizes(self) -> Array:
-        """(num_clients,) examples that each client holds."""
+        """Returns the number of examples that each client holds, (num_clients,)."""
 
     def test(self, number: int) -> Examples | None:
-        """One client's own test examples, if it has any."""
+        """Returns a client's own test examples, if it has any."""
         return None
 
     def test_sizes(self) -> Array:
-        """(num_clients,) test examples of each client's own."""
+        """Returns the number of each client's own test examples, (num_clients,)."""
         return np.zeros(self.num_clients, np.int64)
 
     def labels(self, number: int) -> Array:
-        """One client's labels alone."""
+        """Returns a client's labels alone."""
         return self.client(number).y
 
     def mapped(self, function: RowWise) -> "Source":
-        """The same parties, with examples that a function makes of theirs."""
+        """Applies a function to the examples of all parties."""
         return _Mapped(self, function)
 
     def contents(self) -> Any:
-        """A value that differs where the data differ; here, what some clients hold, evenly spread."""
+        """Returns a value that differs where the data differ; here, what some clients hold, evenly spread."""
         probes = np.linspace(0, self.num_clients - 1, min(NUM_PROBES, self.num_clients)).astype(int)
         return self.num_clients, tuple(content(self.client(int(number))) for number in probes)
 
 
 NUM_PROBES = 16
-"""Clients whose contents a fingerprint covers, where it can't cover all."""
+"""Number of clients whose contents a fingerprint covers, where it can't cover all."""
 
 
 def content(examples: Examples) -> Any:
-    """A value that differs where examples differ."""
+    """Returns a value that differs where examples differ."""
     names = examples.x.dtype.names
     x = examples.x if names is None else {name: examples.x[name] for name in names}
     return x, examples.y
@@ -74,7 +74,7 @@ def content(examples: Examples) -> Any:
 
 @dataclass(frozen=True)
 class Partitioned(Source):
-    """A data set, shared out."""
+    """A data set that is divided among clients."""
 
     train: Examples
     assignment: Assignment
@@ -123,7 +123,7 @@ class Partitioned(Source):
 
 @dataclass(frozen=True)
 class Listed(Source):
-    """Clients that are given one by one."""
+    """Clients that are given as a list."""
 
     clients: tuple[Examples, ...]
     tests: tuple[Examples | None, ...]
@@ -175,7 +175,7 @@ class Generated(Source):
 
 
 class _Mapped(Source):
-    """Examples made of another source's when they are asked for."""
+    """Another source's examples, to which a function is applied when they are asked for."""
 
     def __init__(self, source: Source, function: RowWise) -> None:
         self._inner, self._function = source, function
@@ -214,7 +214,7 @@ def _num_held_out(sizes: Array, fraction: float) -> Array:
 
 
 def held_out(size: int, fraction: float, key: Key) -> tuple[Array, Array]:
-    """A client's rows to train on, and those that it holds out to test on; by its own key."""
+    """Draws a client's rows to train on and those that it holds out to test on, by its own key."""
     num_test = int(_num_held_out(np.array(size), fraction))
     order = key.rng().permutation(size)
     return np.sort(order[num_test:]), np.sort(order[:num_test])
@@ -240,7 +240,7 @@ class HoldingOut(Source):
         return _num_held_out(sizes, self.fraction)
 
     def _rows(self, number: int, size: int) -> tuple[Array, Array]:
-        """A client's rows to train on, and to test on."""
+        """Draws a client's rows to train on and to test on."""
         return held_out(size, self.fraction, self.key.fold(number))
 
     def client(self, number: int) -> Examples:

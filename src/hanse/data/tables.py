@@ -1,7 +1,7 @@
-"""Tables: rows of named columns, as files hold them, made examples.
+"""Tables: rows of named columns, as files hold them, and their conversion into examples.
 
 Features are a structured array with a column of float64 (missing: NaN) or of text (missing: empty) for each
-column of the file. No model takes such; preprocessing makes numbers of them, the same way at every party.
+column of the file. No model takes a table; preprocessing makes numbers of it, the same way at every party.
 """
 
 from abc import abstractmethod
@@ -23,12 +23,12 @@ __all__ = ["Rows", "Tabular", "as_table"]
 
 @dataclass(frozen=True)
 class Rows:
-    """What a file holds, column by column.
+    """The contents of a file, column by column.
 
     Args:
       file: its name.
       columns: (n,) float64 (missing: NaN) or text (missing: empty), or (n, ...) numbers, by name.
-      lines: (n,) where each row stands.
+      lines: (n,) the place of each row.
       noun: what `lines` counts.
     """
 
@@ -41,12 +41,12 @@ class Rows:
         return len(self.lines)
 
     def at(self, row: int) -> str:
-        """Where a row stands."""
+        """Returns the place of a row, for messages."""
         return f"{self.file}, {self.noun} {self.lines[row]}"
 
 
 def as_table(columns: Mapping[str, Array]) -> Array:
-    """A structured array of columns of equal length.
+    """Joins columns of equal length into a structured array.
 
     >>> as_table({"age": np.array([31.0]), "job": np.array(["cook"])}).dtype.names
     ('age', 'job')
@@ -60,24 +60,24 @@ def as_table(columns: Mapping[str, Array]) -> Array:
 
 
 IDENTIFIES = 50
-"""A text column with more different values than this, most of them occurring once, identifies its rows."""
+"""A text column with more distinct values than this, most of which occur once, identifies its rows."""
 
 SAMPLE = 10_000
-"""Rows that are looked at to tell."""
+"""Number of rows that this check looks at."""
 
 
 @dataclass(frozen=True)
 class Tabular(Dataset):
-    """A file of rows and named columns. All columns are features, but for those that say what they are.
+    """A file of rows and named columns. All columns are features except those with another role.
 
     Args:
       path: of the file.
-      label: the column that says the class, in words or numbers.
+      label: the column of the class, as text or numbers.
       target: instead of `label`, the column of the number to predict; or several, such as the time and
         event of a survival model.
-      key: the column that says whose the row is (a hospital, a user); `by_key()` makes these the clients.
+      key: the column of each row's owner (a hospital, a user); `by_key()` makes the owners the clients.
       drop: columns to leave out.
-      categorical: columns of words, though they may look like numbers.
+      categorical: columns to read as categories, even if they look like numbers.
       classes: all labels, in order; by default those in the file. Needed where parties read files of
         their own, and may not hold every label.
       test: a file of test examples; without it, some rows are held out.
@@ -139,7 +139,7 @@ class Tabular(Dataset):
 
 
 def assembled(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
-    """Examples out of rows. Raises: InvalidInput: naming file, row and column."""
+    """Makes examples of rows. Raises: InvalidInput: naming file, row and column."""
     _check_columns(what, train)
     names = [name for name in train.columns if name not in (what.label, *what.targets, what.key, *what.drop)]
     if not names:
@@ -178,8 +178,8 @@ def _check_columns(what: Tabular, rows: Rows) -> None:
             _check_column(name, option, rows)
     if what.label is None and not what.targets:
         raise InvalidInput(
-            f"{rows.file}: which column is to be learnt? Write label = ... for classes or target = ... for a "
-            f"number; the columns are {', '.join(known)}"
+            f"{rows.file}: which column should the model learn? Write label = ... for classes or "
+            f"target = ... for a number; the columns are {', '.join(known)}"
         )
     if len(rows) == 0:
         raise InvalidInput(f"{rows.file} holds column names and no rows; give at least 1")
@@ -191,15 +191,15 @@ def _check_column(name: str | None, option: str, rows: Rows) -> None:
 
 
 def _check_category(rows: Rows, name: str) -> None:
-    """Refuses names and numbers of persons: they tell nothing new, and all of them would be told."""
+    """Refuses names and numbers of persons, which teach nothing and would all be revealed."""
     column = rows.columns[name][:SAMPLE]
     distinct, num_present = len(np.unique(column)), np.count_nonzero(column != "")
     if distinct > IDENTIFIES and 2 * distinct > num_present:
         example = str(column[column != ""][0])
         raise InvalidInput(
-            f"{rows.file}: column {name!r} holds {distinct} different texts in {num_present} rows, such as "
-            f'{example!r}, so it rather identifies a row than describes it; write drop = ["{name}"], or '
-            f'categorical = ["{name}"] to keep it'
+            f"{rows.file}: column {name!r} holds {distinct} different categories in {num_present} rows, such "
+            f"as {example!r}, so it seems to identify rows rather than describe them; write "
+            f'drop = ["{name}"], or categorical = ["{name}"] to keep it'
         )
 
 
@@ -221,13 +221,13 @@ def _examples(what: Tabular, rows: Rows, names: list[str], classes: tuple[str, .
 
 
 def _features(rows: Rows, names: list[str]) -> Array:
-    """A table; or a column of arrays, such as images or embeddings, itself."""
+    """Returns the columns as a table; or a column of arrays, such as images or embeddings, itself."""
     arrays = [name for name in names if rows.columns[name].ndim > 1]
     if not arrays:
         return as_table({name: rows.columns[name] for name in names})
     if len(names) > 1:
         raise InvalidInput(
-            f"{rows.file}: column {arrays[0]!r} holds arrays, and there are others beside it; drop it, or "
+            f"{rows.file}: column {arrays[0]!r} holds arrays, and there are other columns; drop it, or "
             f"them: drop = {[name for name in names if name != arrays[0]]}"
         )
     return rows.columns[arrays[0]]
@@ -238,7 +238,7 @@ def _place(rows: Rows, name: str) -> Callable[[int], str]:
 
 
 def _words(rows: Rows, name: str) -> Array:
-    """A column as text, without gaps."""
+    """Returns a column as text, and refuses empty cells."""
     _check_column(name, "label or key", rows)
     column = rows.columns[name]
     gaps = column == "" if column.dtype.kind == "U" else np.isnan(column)
@@ -255,8 +255,8 @@ def _numbers(rows: Rows, name: str) -> Array:
     column = rows.columns[name]
     if column.dtype.kind == "U":
         raise InvalidInput(
-            f"{rows.at(0)}: target column {name!r} is {str(column[0])!r}; a target is a number, and words "
-            f'are classes: write label = "{name}"'
+            f"{rows.at(0)}: target column {name!r} is {str(column[0])!r}; a target is a number, and text "
+            f'is a class: write label = "{name}"'
         )
     gaps = np.isnan(column)
     if gaps.any():

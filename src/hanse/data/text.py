@@ -21,15 +21,15 @@ __all__ = ["text"]
 BLANK = re.compile(r"\n[ \t]*\n\s*")
 NAME = re.compile(r"([^\n:]{1,60}):[ \t]*(?:\n|$)")
 OTHER = 127
-"""The code of whatever is no ASCII character."""
+"""The code of all characters that are not ASCII."""
 
 
 @value
 class text(Dataset):
-    """Characters to predict, each from those before it, in a text by speaker; .gz is unpacked.
+    """Text by speaker, to predict each character from those before it; .gz is unpacked.
 
-    The format: speeches are parted by blank lines; the first line of a speech is the speaker's name and a
-    colon. A paragraph without a name goes on with the speaker before.
+    The format: blank lines separate speeches; the first line of a speech is the speaker's name and a
+    colon. A paragraph without a name continues the speech before it.
 
         First Citizen:
         Before we proceed any further, hear me speak.
@@ -37,17 +37,17 @@ class text(Dataset):
         All:
         Speak, speak.
 
-    What a speaker says is joined, speech by speech, and cut into sequences of characters. Features are
-    `length` characters as ASCII codes, labels the character that follows each of them; accents are
-    dropped, and other characters have the code 127. Each speaker is a key, so `by_key()` makes a client of
-    each; the end of what he says is for testing. Who says too little for one sequence is left out.
+    A speaker's speeches are joined and cut into sequences of characters. Features are `length`
+    characters as ASCII codes, labels are the character that follows each of them; accents are dropped, and
+    other characters have the code 127. Each speaker is a key, so `by_key()` makes a client of each; the
+    last sequences of a speaker are for testing. Speakers with too little text for one sequence are left out.
 
     Args:
       path: of the file.
       length: characters in a sequence.
       test_fraction: of each speaker's sequences, the last ones, held out.
       encoding: of the text.
-    Raises: InvalidInput: if nobody's name is found, or nobody says enough.
+    Raises: InvalidInput: if no speaker is found, or none says enough.
     References: McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-efficient learning of deep
       networks from decentralized data", AISTATS 2017, arXiv 1602.05629, section 3 (Shakespeare by role;
       the last 20% of a role's lines test).
@@ -71,7 +71,7 @@ class text(Dataset):
             said = _by_speaker(file.read().replace("\r\n", "\n"))
         if not said:
             raise InvalidInput(
-                f'{self.path}: no speaker was found; a speech begins with a line such as "HAMLET:", after a '
+                f'{self.path}: no speaker was found; a speech starts with a line such as "HAMLET:", after a '
                 "blank line"
             )
         sequences = {name: _sequences(_codes(words), self.length) for name, words in sorted(said.items())}
@@ -79,7 +79,7 @@ class text(Dataset):
         if not sequences:
             longest = max(map(len, said.values()))
             raise InvalidInput(
-                f"{self.path}: nobody says more than {longest} characters; write "
+                f"{self.path}: no speaker has more than {longest} characters; write "
                 f"length={max(1, longest - 1)} or less"
             )
         num_test = {name: int(self.test_fraction * len(cut)) for name, cut in sequences.items()}
@@ -94,7 +94,7 @@ class text(Dataset):
 
 
 def _by_speaker(whole: str) -> Mapping[str, str]:
-    """All that each speaker says, each speech ended by a new line."""
+    """Joins all speeches of each speaker; each speech ends with a new line."""
     said: dict[str, list[str]] = {}
     speaker = None
     for paragraph in BLANK.split(whole.strip()):
@@ -113,13 +113,13 @@ def _codes(words: str) -> Array:
 
 
 def _sequences(codes: Array, length: int) -> Array:
-    """(n, length + 1) each sequence and the character after it."""
+    """Cuts codes into sequences, each with the character after it, (n, length + 1)."""
     starts = np.arange(0, len(codes) - length, length)
     return np.asarray(codes[starts[:, None] + np.arange(length + 1)])
 
 
 def _joined(sequences: Mapping[str, Array]) -> tuple[Examples, Array]:
-    """All sequences, and whose each is."""
+    """Joins all sequences, and names the speaker of each."""
     keys = np.repeat(list(sequences), [len(cut) for cut in sequences.values()])
     cut = np.concatenate(list(sequences.values()))
     return Examples(cut[:, :-1].astype(np.int64), cut[:, 1:].astype(np.int64)), keys

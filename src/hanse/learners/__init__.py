@@ -1,4 +1,4 @@
-"""Models bound to an engine: what turns data into gradients.
+"""Models, and the learners that they become when bound to data and an engine.
 
 >>> from hanse.core.keys import Key
 >>> learner = softmax(l2=1e-3).bind(feature_shape=(8, 8), num_classes=10)

@@ -20,19 +20,19 @@ __all__ = ["Cox", "cox"]
 
 @value
 class cox(Model):
-    """Proportional hazards: who of those at risk has the event, by their features. Breslow's ties.
+    """Cox's proportional hazards: which example at risk has the event, by features. Breslow's ties.
 
         minimise  -(1/n) Σ_events [ x_i w - log Σ_{j at risk at t_i} exp(x_j w) ] + (l2/2) |w|²
 
-    At risk at t_i are the examples of the same stratum whose time is t_i or later; of tied events each
-    is compared with all of them (Breslow). A label is a row of two or three numbers:
+    The examples of the same stratum whose time is t_i or later are at risk at t_i; each of several tied
+    events is compared with all of them (Breslow). A label is a row of two or three numbers:
 
         time, event (1: it happened then; 0: censored then), stratum (any number; left out: all in one)
 
-    Each client is a stratum of its own, or several: nobody is compared across clients, since nobody sees
-    two clients' times. So the pooled optimum is that of the pooled data stratified by client and stratum;
-    pool them for comparison with strata that differ from client to client. A mini-batch compares only
-    within itself: for the optimum use full batches (`batch_size=None`), or Newton's kind.
+    Each client is a stratum of its own, or several: examples are never compared across clients, since
+    nobody sees two clients' times. So the optimum is that of the pooled data stratified by client and
+    stratum; for a comparison, pool the data with strata that differ from client to client. A mini-batch
+    compares only within itself: for the optimum use full batches (`batch_size=None`), or Newton's method.
 
     >>> times = np.array([[1.0, 1], [6, 1], [6, 1], [1, 0], [8, 0], [9, 1]])
     >>> data = Examples(np.array([[1.0], [1], [0], [1], [0], [0]]), times)
@@ -58,7 +58,7 @@ class cox(Model):
             raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, DTYPES)}")
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Cox":
-        """The model for such examples."""
+        """Binds the model to examples of this shape and these classes."""
         num_features = math.prod(feature_shape)
         if num_features < 1:
             raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
@@ -72,7 +72,7 @@ class cox(Model):
 
 @dataclass(frozen=True)
 class _Stratum:
-    """The rows of one stratum, latest first, with what the partial likelihood needs of their times.
+    """The rows of one stratum, latest first, with the facts on their times that the likelihood needs.
 
     Sums of exp(score) are kept as logs: scores differ by hundreds before training has settled.
 
@@ -80,8 +80,8 @@ class _Stratum:
       rows: positions in the data.
       events: (m,) whether the event happened.
       group: (m,) the number of each row's time among the distinct ones, latest first.
-      last: of each distinct time the last row, so that rows[: last + 1] are at risk then.
-      deaths: of each distinct time the number of events.
+      last: the last row of each distinct time, so that rows[: last + 1] are at risk then.
+      deaths: the number of events at each distinct time.
     """
 
     rows: Array
@@ -92,7 +92,7 @@ class _Stratum:
 
     @classmethod
     def of(cls, rows: Array, times: Array, events: Array) -> "_Stratum":
-        """From unordered rows."""
+        """Builds a stratum from unordered rows."""
         order = np.argsort(-times, kind="stable")
         times, events = times[order], events[order]
         new = np.append(True, times[1:] != times[:-1])
@@ -101,24 +101,24 @@ class _Stratum:
         return cls(rows[order], events, group, last, np.bincount(group, weights=events))
 
     def at_risk(self, logs: Array) -> Array:
-        """Of each distinct time, the log of the sum over those at risk."""
+        """Sums over the rows at risk at each distinct time; takes and returns logs."""
         return np.asarray(np.logaddexp.accumulate(logs)[self.last])
 
     def while_at_risk(self, logs: Array) -> Array:
-        """Of each row, the log of the sum over the events while it was at risk."""
+        """Sums over the events while each row was at risk; takes and returns logs."""
         with_events = np.where(self.deaths > 0, logs + np.log(np.maximum(self.deaths, 1)), -np.inf)
         return np.asarray(np.logaddexp.accumulate(with_events[::-1])[::-1][self.group])
 
     def loss(self, scores: Array) -> float:
-        """The negative log partial likelihood."""
+        """Returns the negative log partial likelihood."""
         return float(self.deaths @ self.at_risk(scores) - self.events @ scores)
 
     def slopes(self, scores: Array) -> Array:
-        """(m,) the loss's derivatives by the scores."""
+        """Returns the derivatives of the loss by the scores, (m,)."""
         return np.asarray(np.exp(scores + self.while_at_risk(-self.at_risk(scores))) - self.events)
 
     def curvatures(self, scores: Array, direction: Array) -> Array:
-        """(m,) the loss's Hessian by the scores times a direction, of which a constant is no part."""
+        """Multiplies the loss's Hessian by the scores with a direction, (m,); a constant has no effect."""
         above = direction - direction.min()
         with np.errstate(divide="ignore"):
             log_above = np.log(above)
@@ -144,16 +144,16 @@ class Cox(ByGradient):
     dtype: str
 
     def init(self, key: Key) -> Tensors:
-        """Zeros: the objective is convex."""
+        """Returns zeros, since the objective is convex."""
         return {"weights": np.zeros(self.num_features, self.dtype)}
 
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Negative log partial likelihood over the number of examples, plus regulariser."""
+        """Returns the negative log partial likelihood over the number of examples, plus the regulariser."""
         penalty = self.l2 / 2 * float(np.square(params["weights"], dtype=np.float64).sum())
         return self.evaluate(params, data)["loss"] / len(data) + penalty
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the objective, by the parameters."""
+        """Returns the gradient of the objective by the parameters."""
         x, strata = self._checked(data)
         scores = x @ params["weights"]
         slopes = np.empty_like(scores)
@@ -162,7 +162,7 @@ class Cox(ByGradient):
         return {"weights": x.T @ slopes / len(x) + self.l2 * params["weights"]}
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, strata = self._checked(data)
         scores, direction = x @ params["weights"], x @ vector["weights"]
         curvatures = np.empty_like(scores)
@@ -171,7 +171,7 @@ class Cox(ByGradient):
         return {"weights": x.T @ curvatures / len(x) + self.l2 * vector["weights"]}
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """The negative log partial likelihood, and the number of examples."""
+        """Returns the negative log partial likelihood and the number of examples."""
         x, strata = self._checked(data)
         scores = x @ params["weights"]
         return {
@@ -180,7 +180,7 @@ class Cox(ByGradient):
         }
 
     def _checked(self, data: Examples) -> tuple[Array, Iterator[_Stratum]]:
-        """(n, d) features in the dtype of the arithmetic, and the strata."""
+        """Returns (n, d) features in the dtype of the arithmetic, and the strata."""
         if len(data) == 0:
             raise InvalidInput("no examples; give at least 1")
         x = np.asarray(data.x, self.dtype).reshape(len(data), -1)
@@ -199,7 +199,7 @@ class Cox(ByGradient):
 
 
 def _labels(y: Array) -> Array:
-    """(n, 3) times, events and strata. Raises: InvalidInput: if they are none."""
+    """Returns (n, 3) times, events and strata. Raises: InvalidInput: if labels are something else."""
     if y.ndim != 2 or y.shape[1] not in (2, 3) or y.dtype.kind not in "biuf":
         raise InvalidInput(
             f"labels of shape {y.shape} and dtype {y.dtype}; cox() needs two or three numbers a row: "

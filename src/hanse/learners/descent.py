@@ -1,4 +1,4 @@
-"""Local descent for learners that offer a gradient: one call of it a step."""
+"""Local descent for learners that offer a gradient, which is called once a step."""
 
 from abc import ABC
 
@@ -12,7 +12,7 @@ __all__ = ["ByGradient"]
 
 
 class ByGradient(Learner, ABC):
-    """A learner whose local steps follow from `gradient`: exact, and as fast as that is."""
+    """A learner whose local steps call `gradient`: exact, and as fast as `gradient` is."""
 
     def local_sgd(
         self,
@@ -24,7 +24,7 @@ class ByGradient(Learner, ABC):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Local stochastic gradient descent. See `Learner.local_sgd`."""
+        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
         space = space or Everything(params)
         coordinates = space.zero()
         for rows in batches(len(data), steps, key):

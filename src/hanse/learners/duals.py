@@ -31,10 +31,10 @@ __all__ = ["Dual", "dual"]
 
 @value
 class dual(Model):
-    """A linear model that offers its dual too: one variable an example, which stays with the example.
+    """A linear model that also offers its dual: one variable an example, which stays with the example.
 
-    For least squares (ridge), logistic regression and both SVMs, with l2 > 0 and without intercept; a
-    column of ones among the features does the work of one, regularised.
+    It supports least squares (ridge), logistic regression and both SVMs, with l2 > 0 and without
+    intercept; a column of ones among the features acts as a regularised intercept.
 
     >>> from hanse.learners import logistic
     >>> dual(logistic(1e-3, intercept=False)).bind((3,), 2).metrics
@@ -58,7 +58,7 @@ class dual(Model):
             raise InvalidInput(f"l2 is {self.model.l2}, so {name} has no dual here; write l2 above 0")
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Dual":
-        """The model for such examples."""
+        """Binds the model to examples of this shape and these classes."""
         primal = self.model.bind(feature_shape, num_classes)
         return Dual(primal, best_dual.dispatch(type(primal.loss))(primal.loss))
 
@@ -66,13 +66,13 @@ class dual(Model):
 BestDual: TypeAlias = Callable[[float, float, float, float], float]
 """(score, alpha, target, q) -> the best alpha, where the score moves by q times the change of alpha.
 
-That is alpha = -loss'(z) at the score z = score + q (alpha - old alpha) which it leads to.
+That is alpha = -loss'(z) at the resulting score z = score + q (alpha - old alpha).
 """
 
 
 @singledispatch
 def best_dual(loss: Loss) -> BestDual:
-    """How a loss maximises the dual along one coordinate. Raises: InvalidInput: if that is not known."""
+    """Returns what maximises a loss's dual along one coordinate. Raises: InvalidInput: if that is unknown."""
     raise InvalidInput(
         f"no dual is known here for the loss {type(loss).__name__}; use least_squares, logistic, linear_svm "
         "or hinge_svm"
@@ -109,10 +109,10 @@ def _of_log_loss(loss: log_loss) -> BestDual:
 
 
 def _margin_after(begin: float, q: float) -> float:
-    """The root m of m - q / (1 + exp(m)) = begin, by Newton's method.
+    """Solves m - q / (1 + exp(m)) = begin for m by Newton's method.
 
-    The function rises, and bends upwards below 0 and downwards above it. So from between 0 and the root
-    Newton's steps never overshoot.
+    The function increases; it is convex below 0 and concave above. So Newton's steps never overshoot if
+    they start between 0 and the root.
     """
     m = max(0.0, begin) if begin > -q / 2 else min(0.0, begin + q)
     for _ in range(100):
@@ -125,7 +125,7 @@ def _margin_after(begin: float, q: float) -> float:
 
 
 def _logistic_of_minus(m: float) -> float:
-    """1 / (1 + exp(m)), for m of any size."""
+    """Computes 1 / (1 + exp(m)) for m of any size."""
     if m > 0:
         e = math.exp(-m)
         return e / (1 + e)
@@ -155,9 +155,9 @@ class Dual(Learner):
         num_examples: float,
         coupling: float,
     ) -> tuple[Tensors, Array]:
-        """Passes of SDCA over a block, each in a fresh order. See `hanse.algorithms.cocoa.DualLearner`.
+        """Runs passes of SDCA over a block, each in a fresh order. See `hanse.algorithms.cocoa.DualLearner`.
 
-        Returns: what the block's change adds to w, and the change, (n,) in float64.
+        Returns: the change of w that the block's change makes, and the change, (n,) in float64.
         """
         x, targets = self.primal._checked(data)
         before = np.zeros(len(x)) if dual is None else dual
@@ -186,27 +186,27 @@ class Dual(Learner):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the primal."""
+        """The metrics of the primal."""
         return self.primal.metrics
 
     def init(self, key: Key) -> Tensors:
-        """Zeros: w of dual variables that are 0."""
+        """Returns zeros, which are w of dual variables that are 0."""
         return self.primal.init(key)
 
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Of the primal."""
+        """Returns the objective of the primal."""
         return self.primal.objective(params, data)
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the primal."""
+        """Returns the gradient of the primal."""
         return self.primal.gradient(params, data)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """Of the primal."""
+        """Returns the product of the primal's Hessian with a vector."""
         return self.primal.hessian_vector(params, data, vector)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Of the primal."""
+        """Evaluates the primal."""
         return self.primal.evaluate(params, data)
 
     def local_sgd(
@@ -219,5 +219,5 @@ class Dual(Learner):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Of the primal."""
+        """Runs local stochastic gradient descent on the primal."""
         return self.primal.local_sgd(params, data, steps, key, offset=offset, space=space)

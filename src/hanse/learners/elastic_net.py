@@ -1,4 +1,4 @@
-"""The elastic net: a linear model that also pays for the sum of its absolute weights."""
+"""The elastic net: a linear model with a penalty on the sum of its absolute weights as well."""
 
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -26,7 +26,7 @@ class elastic_net(Model):
         h(w) = |w| - s/2 where |w| > s,   w² / (2 s) else,   s = smoothing
 
     h is the absolute value with its kink rounded off (Huber's function), so that every algorithm applies,
-    Newton's kind included, and the optimum is that of a smooth, convex problem. It is within
+    Newton's methods included, and the optimum is that of a smooth, convex problem. It is within
     l1 s d / 2 of the elastic net's own optimum, which is the limit of a small s; the curvature grows as
     l1 / s. Entries that the elastic net sets to zero end up within s of zero: `sparse` makes them zeros.
 
@@ -55,7 +55,7 @@ class elastic_net(Model):
             raise InvalidInput(f"smoothing is {self.smoothing}; write a number above 0, such as 0.001")
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "ElasticNet":
-        """The model for such examples."""
+        """Binds the model to examples of this shape and these classes."""
         return ElasticNet(self.model.bind(feature_shape, num_classes), self.l1, self.smoothing)
 
 
@@ -69,37 +69,37 @@ class ElasticNet(ByGradient):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the linear model."""
+        """The metrics of the linear model."""
         return self.linear.metrics
 
     def init(self, key: Key) -> Tensors:
-        """Zeros: the objective is convex."""
+        """Returns zeros, since the objective is convex."""
         return self.linear.init(key)
 
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Mean loss plus both regularisers."""
+        """Returns the mean loss plus both regularisers."""
         size = np.abs(params["weights"]).astype(np.float64)
         s = self.smoothing
         penalty = np.where(size > s, size - s / 2, size * size / (2 * s)).sum()
         return self.linear.objective(params, data) + self.l1 * float(penalty)
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the objective, by the parameters."""
+        """Returns the gradient of the objective by the parameters."""
         slope = np.clip(params["weights"] / self.smoothing, -1, 1)
         return self._more(self.linear.gradient(params, data), slope)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The product of the objective's (generalised) Hessian with a vector."""
+        """Returns the product of the objective's (generalised) Hessian with a vector."""
         curved = np.abs(params["weights"]) <= self.smoothing
         product = self.linear.hessian_vector(params, data, vector)
         return self._more(product, curved * vector["weights"] / self.smoothing)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
         return self.linear.evaluate(params, data)
 
     def sparse(self, params: Tensors) -> Tensors:
-        """The parameters with every weight drawn towards 0 by s, and those within s of it set to 0.
+        """Moves every weight towards 0 by s, and sets those within s of 0 to 0.
 
         At the optimum these are the weights of an elastic net whose l2 part is moved by as much.
         """

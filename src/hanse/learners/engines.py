@@ -1,7 +1,7 @@
-"""What computes a neural network, chosen as a value: JAX or PyTorch. Each is an extra.
+"""Engines that compute neural networks, chosen as values: JAX or PyTorch. Each is an extra.
 
 A network has the same parameters on either engine, by name, shape and initial values, so a model that
-was trained on one goes on, or is measured, on the other.
+was trained on one can continue, or be measured, on the other.
 """
 
 from dataclasses import KW_ONLY
@@ -16,15 +16,15 @@ from hanse.core.values import value
 __all__ = ["Engine", "Precision", "bfloat16", "full", "jax_engine", "load", "torch_engine"]
 
 NAMES = {"jax": "JAX", "torch": "PyTorch"}
-"""Engines by the module that is imported, which is also what the extra is called."""
+"""Engines by the module that is imported, which is also the name of the extra."""
 
 
 def load(engine: str, asked_by: str, instead: str = "") -> Any:
-    """Our own module for an engine.
+    """Imports our own module for an engine.
 
     Args:
       engine: "jax" or "torch".
-      asked_by: what needs it; begins the message.
+      asked_by: what needs it; starts the message.
       instead: ends the message.
 
     Raises: InvalidInput: if it is not installed, naming the extra.
@@ -38,17 +38,17 @@ def load(engine: str, asked_by: str, instead: str = "") -> Any:
 
 
 class Engine:
-    """Computes networks. Imported when a network is bound, not before."""
+    """A library that computes networks. It is imported when a network is bound, not before."""
 
     module: ClassVar[str]
 
     def learner(self, network: Any, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
-        """The network, bound to such examples. Raises: InvalidInput: if the engine is not installed."""
+        """Binds a network to examples. Raises: InvalidInput: if the engine is not installed."""
         learner: Learner = self.load(network).bind_network(network, feature_shape, num_classes)
         return learner
 
     def load(self, network: Any) -> Any:
-        """Our own module for this engine. Raises: InvalidInput: if the engine is not installed."""
+        """Imports our own module for this engine. Raises: InvalidInput: if the engine is not installed."""
         other = next(name for name in NAMES if name != self.module)
         instead = f", or write engine={other}_engine()" if find_spec(other) is not None else ""
         return load(self.module, f"{type(network).__name__}()", instead)
@@ -62,21 +62,21 @@ class jax_engine(Engine):
 
 
 class Precision:
-    """In which numbers the products of local training are computed. Parameters keep their dtype."""
+    """The type of numbers in which local training computes products. Parameters keep their dtype."""
 
 
 @value
 class full(Precision):
-    """In those of the parameters."""
+    """The precision of the parameters."""
 
 
 @value
 class bfloat16(Precision):
-    """In bfloat16, which has 8 bits of mantissa, where PyTorch holds that to be safe; sums stay in float32.
+    """The precision of bfloat16 (8 bits of mantissa) where PyTorch considers it safe; sums stay in float32.
 
-    About twice as fast for convolutional and recurrent networks on a processor with units for it
-    (avx512_bf16, amx_bf16), slower on others, which is warned of. Local training alone computes so:
-    losses, metrics, gradients and Hessians are measured in full.
+    It is about twice as fast for convolutional and recurrent networks on a processor with units for it
+    (avx512_bf16, amx_bf16); on others it is slower, and a warning says so. Only local training uses it:
+    losses, metrics, gradients and Hessians are measured in full precision.
     """
 
 

@@ -1,4 +1,4 @@
-"""What a network asks of examples, and what it measures on them, whatever the engine."""
+"""Requirements of networks on examples, and their metrics, on any engine."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,18 +16,18 @@ __all__ = ["Anything", "Characters", "Classes", "Features", "Labels", "Numbers",
 
 
 class Features(ABC):
-    """What rows of features have to be."""
+    """A requirement on rows of features."""
 
     shape: tuple[int, ...]
 
     @abstractmethod
     def checked(self, x: Array) -> Array:
-        """Features as the engine takes them. Raises: InvalidInput: if they can't be used."""
+        """Returns features as the engine takes them. Raises: InvalidInput: if they can't be used."""
 
 
 @dataclass(frozen=True)
 class Reals(Features):
-    """Finite numbers.
+    """Features that are finite numbers.
 
     Args:
       shape: of one row.
@@ -40,7 +40,7 @@ class Reals(Features):
     keep_integers: bool = False
 
     def checked(self, x: Array) -> Array:
-        """Converted, in their shape."""
+        """Converts features and keeps their shape."""
         if x.shape[1:] != self.shape:
             raise InvalidInput(
                 f"examples of {math.prod(x.shape[1:])} features (shape {x.shape[1:]}); the model was bound "
@@ -55,7 +55,7 @@ class Reals(Features):
 
 @dataclass(frozen=True)
 class Text(Features):
-    """Characters as integers.
+    """Features that are characters, as integers.
 
     Args:
       shape: (length,).
@@ -66,23 +66,23 @@ class Text(Features):
     num_characters: int
 
     def checked(self, x: Array) -> Array:
-        """(n, length) integers."""
+        """Returns (n, length) integers."""
         return _characters(x, "feature", self.shape, self.num_characters)
 
 
 class Labels(ABC):
-    """What labels have to be, and what is summed up over examples."""
+    """A requirement on labels, and the metrics that are summed over examples."""
 
     metrics: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def checked(self, y: Array, dtype: str) -> Array:
-        """Labels as the engine takes them. Raises: InvalidInput: if they can't be used."""
+        """Returns labels as the engine takes them. Raises: InvalidInput: if they can't be used."""
 
 
 @dataclass(frozen=True)
 class Classes(Labels):
-    """One of several classes; cross-entropy."""
+    """Labels that are one of several classes; the loss is cross-entropy."""
 
     metrics = ("loss", "correct")
     num_classes: int
@@ -95,18 +95,18 @@ class Classes(Labels):
             )
 
     def checked(self, y: Array, dtype: str) -> Array:
-        """(n,) integers."""
+        """Returns (n,) integers."""
         return cross_entropy(self.num_classes).targets(y, dtype)
 
 
 @dataclass(frozen=True)
 class Numbers(Labels):
-    """One real number; half of the squared error."""
+    """Labels that are one real number; the loss is half of the squared error."""
 
     metrics = ("loss", "squared_error")
 
     def checked(self, y: Array, dtype: str) -> Array:
-        """(n,) numbers."""
+        """Returns (n,) numbers."""
         if y.ndim != 1 or y.dtype.kind not in "biuf":
             raise InvalidInput(
                 f"labels of shape {y.shape} and dtype {y.dtype}; one number a row is needed: "
@@ -119,25 +119,25 @@ class Numbers(Labels):
 
 @dataclass(frozen=True)
 class Characters(Labels):
-    """A character for each position of a text; the mean cross-entropy over positions."""
+    """Labels that are a character for each position; the loss is the mean cross-entropy over positions."""
 
     metrics = ("loss", "correct")
     length: int
     num_characters: int
 
     def checked(self, y: Array, dtype: str) -> Array:
-        """(n, length) integers."""
+        """Returns (n, length) integers."""
         return _characters(y, "label", (self.length,), self.num_characters)
 
 
 @dataclass(frozen=True)
 class Anything(Labels):
-    """Numbers of any shape, for a loss of one's own."""
+    """Labels that are numbers of any shape, for a user's own loss."""
 
     metrics = ("loss",)
 
     def checked(self, y: Array, dtype: str) -> Array:
-        """Real numbers converted; integers as they are."""
+        """Converts real numbers and keeps integers as they are."""
         if y.dtype.kind in "iu":
             return y.astype(np.int64, copy=False)
         y = y.astype(dtype, copy=False)
@@ -146,15 +146,15 @@ class Anything(Labels):
 
 
 def checked(data: Examples, features: Features, labels: Labels, dtype: str) -> tuple[Array, Array]:
-    """Features and labels as an engine takes them. Raises: InvalidInput: if they can't be used."""
+    """Returns features and labels as an engine takes them. Raises: InvalidInput: if they can't be used."""
     if len(data) == 0:
         raise InvalidInput("no examples; give at least 1")
     return features.checked(np.asarray(data.x)), labels.checked(np.asarray(data.y), dtype)
 
 
 def check_finite(values: Array, noun: str) -> None:
-    """Raises: InvalidInput: naming the first entry that is NaN or infinite."""
-    if math.isfinite(np.vdot(values, values)):  # much cheaper than isfinite(values), and mostly enough
+    """Checks that all entries are finite. Raises: InvalidInput: naming the first that is not."""
+    if math.isfinite(np.vdot(values, values)):  # much cheaper than isfinite(values), and usually enough
         return
     wrong = np.argwhere(~np.isfinite(values.reshape(len(values), -1)))
     if len(wrong):

@@ -1,8 +1,8 @@
-"""Models on JAX: a client's whole local training is one compiled call; on a GPU that of many clients is.
+"""Models on JAX: one compiled call runs the local training of a client, or on a GPU of many clients.
 
-A client's batches are padded to one of few numbers, and each to one of few sizes, so that clients of
-unequal size share a few compiled programs, and the number of steps is not compiled in. What was compiled
-is kept between runs, in the user's cache folder.
+A client's batches are padded to one of a few numbers, and each batch to one of a few sizes, so that
+clients of unequal size share a few compiled programs, and the number of steps is not compiled in. Compiled
+programs are kept between runs, in the user's cache folder.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,10 +80,10 @@ class JaxLearner(Learner):
     """A model on JAX. Made by `bind_network` and `bind_own`.
 
     Args:
-      program: what is compiled.
+      program: the functions that are compiled.
       start: initial parameters from a key.
-      features: what rows of features have to be.
-      labels: what labels have to be.
+      features: the requirement on rows of features.
+      labels: the requirement on labels.
       dtype: of the parameters and the arithmetic.
     """
 
@@ -95,35 +95,35 @@ class JaxLearner(Learner):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the labels."""
+        """The metrics of the labels."""
         return self.labels.metrics
 
     def init(self, key: Key) -> Tensors:
-        """Initial parameters."""
+        """Returns initial parameters."""
         with precision(self.dtype):
             return self.start(key)
 
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Mean loss plus regulariser."""
+        """Returns the mean loss plus the regulariser."""
         sums = self.evaluate(params, data)
         weights = (v for v in params.values() if v.ndim >= 2)
         squares = sum(float(np.square(v, dtype=np.float64).sum()) for v in weights)
         return sums["loss"] / sums["count"] + self.program.l2 / 2 * squares
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the objective, by the parameters. Not in training mode."""
+        """Returns the gradient of the objective by the parameters. Not in training mode."""
         x, y = self._checked(data)
         return self._gradient(self._own(params), x, y, None)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._checked(data)
         with precision(self.dtype):
             rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
             return _owned(compiled.curve(self.program, self._own(params), *rows, self._own(vector)), params)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
         x, y = self._checked(data)
         size, totals = self.program.rows_at_once, np.zeros(len(self.metrics))
         with precision(self.dtype):
@@ -145,7 +145,7 @@ class JaxLearner(Learner):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Local stochastic gradient descent. See `Learner.local_sgd`."""
+        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
         x, y = self._checked(data)
         start = self._own(params)
         if space is not None:
@@ -157,18 +157,18 @@ class JaxLearner(Learner):
 
     @property
     def together(self) -> bool:
-        """It is: the parameters are brought to the device once, and a GPU computes all clients abreast."""
+        """Always true: parameters are brought to the device once, and on a GPU the clients are vmapped."""
         return True
 
     @property
     def rounds_together(self) -> bool:
-        """Abreast, products are larger, and added up in another order."""
+        """Whether clients are vmapped: then products are larger and are summed in another order."""
         return computes_abreast()
 
     def local_sgd_many(
         self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
     ) -> Tensors | None:
-        """`local_sgd` at several clients: abreast on a GPU, in the bits of one by one on a processor."""
+        """Runs `local_sgd` for several clients: vmapped on a GPU, else one by one with equal bits."""
         start = self._own(params)
         if len(data) * num_bytes(start) > MOST_BYTES:
             return None
@@ -188,7 +188,7 @@ class JaxLearner(Learner):
     def _descended(
         self, start: Params, x: Array, y: Array, steps: Steps, key: Key, offset: Params | None
     ) -> Params:
-        """Where local descent ends: one compiled call, or several where many epochs take much memory."""
+        """Descends locally in one compiled call, or in several where many epochs take much memory."""
         now, number, proximal = start, 0, steps.proximal or None
         own = None if self.program.train is None else _words(key)
         for some, num_steps in in_order(x, y, schedule(self.program, len(y), steps, key), self.dtype):
@@ -248,7 +248,7 @@ class JaxLearner(Learner):
             return _owned(slope, params)
 
     def _weighted(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
-        """Rows, labels and weights, padded; those of the padding are 0."""
+        """Pads rows and labels, and makes their weights; the weights of padding are 0."""
         weights = np.zeros(size, self.dtype)
         weights[: len(y)] = weight
         return _pad(x, size), _pad(y, size), weights
@@ -262,7 +262,7 @@ class JaxLearner(Learner):
 
 
 def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
-    """A ready network, bound to such examples."""
+    """Binds a ready network to examples."""
     prepare()
     bound = network.bound(feature_shape, num_classes)
     losses, *measures = LOSSES[type(bound.labels)]
@@ -272,11 +272,11 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
 
 
 OWN_ROWS_AT_ONCE = 512
-"""For models of unknown size."""
+"""Rows computed at once by models of unknown size."""
 
 
 def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
-    """A model of one's own, bound to such examples."""
+    """Binds a user's own model to examples."""
     prepare()
     labels: Labels = Numbers() if num_classes is None else Classes(num_classes)
     if model.loss is not None and num_classes is None:
@@ -297,7 +297,7 @@ def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int 
 
 @dataclass(frozen=True)
 class OwnStart:
-    """One's own initial parameters, as named tensors."""
+    """Initial parameters of a user's own model, as named tensors."""
 
     model: jax_model
 
@@ -308,13 +308,13 @@ class OwnStart:
 
 @dataclass(frozen=True)
 class Own:
-    """One's own function of parameters, as a function of named tensors.
+    """A user's own function of parameters, as a function of named tensors.
 
     Args:
-      function: one's own.
+      function: of the user.
       structure: of its parameters.
       names: of their leaves.
-      outputs: the shape of one row's scores; None: the loss will know.
+      outputs: the shape of one row's scores; None: the loss decides.
     """
 
     function: Callable[..., Any]
@@ -335,7 +335,7 @@ class Own:
 
 
 def _named(tree: Any) -> Iterator[tuple[str, Any]]:
-    """The leaves of a tree by the path to them."""
+    """Yields the leaves of a tree, each with the path to it."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         yield ".".join(map(_step, path)) or "params", leaf
 
@@ -348,7 +348,7 @@ def _step(step: Any) -> str:
 
 
 def _pad(rows: Array, size: int) -> Array:
-    """With zeros at the end."""
+    """Pads rows with zeros at the end."""
     if len(rows) == size:
         return rows
     padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
@@ -357,24 +357,24 @@ def _pad(rows: Array, size: int) -> Array:
 
 
 def computes_abreast() -> bool:
-    """Whether several clients are faster computed each step together than one after the other."""
+    """Returns whether it is faster to compute several clients together than one after the other."""
     return bool(jax.default_backend() != "cpu")
 
 
 def _narrowed(values: Array) -> Array:
-    """Integers of 32 bits, which is what JAX counts with."""
+    """Converts integers to 32 bits, which JAX uses; other values stay as they are."""
     return values.astype(np.int32) if values.dtype.kind in "iu" else values
 
 
 MOST_BYTES = 512 << 20
-"""Of updates that are computed together."""
+"""Most bytes of updates that are computed together."""
 
 
 def _owned(tensors: Params, like: Tensors) -> dict[str, Array]:
-    """Copies, since what JAX gives is its own and can't be written; JAX sorts names, we keep the order."""
+    """Copies tensors, since JAX's own can't be written; keeps the order of names, which JAX sorts."""
     return {name: np.array(tensors[name]) for name in like}
 
 
 def _words(key: Key) -> Array:
-    """What JAX makes a key of."""
+    """Returns the two integers from which JAX makes a key."""
     return np.frombuffer(key.digest[:8], np.uint32)

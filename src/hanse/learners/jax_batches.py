@@ -1,4 +1,4 @@
-"""Examples laid out for compiled programs: in the order of one client's steps, or several clients abreast."""
+"""Examples laid out for compiled programs: in the order of one client's steps, or for vmapped clients."""
 
 import math
 from collections import defaultdict
@@ -17,10 +17,10 @@ from hanse.learners.model import orders
 __all__ = ["Abreast", "Client", "Schedule", "abreast", "in_order", "schedule"]
 
 AT_ONCE_BYTES = 8 << 20
-"""Of one client's epochs, what is laid out for one call; at least one epoch is."""
+"""Most bytes of a client's epochs that are laid out for one call; at least one epoch is."""
 
 ALIGNED = 64
-"""JAX takes memory that begins at a multiple of so many bytes as it is, and copies other."""
+"""JAX uses memory that starts at a multiple of so many bytes as it is, and copies other memory."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Schedule:
 
     Args:
       epochs: (S, B) examples of each batch, by epoch; there is one if all epochs are the same.
-      weights: (S, B) what they weigh, in each epoch.
+      weights: (S, B) their weights, in each epoch.
       num_steps: in all epochs.
     """
 
@@ -39,12 +39,12 @@ class Schedule:
 
     @property
     def num_batches(self) -> int:
-        """That differ."""
+        """Number of batches that differ."""
         return len(self.epochs) * len(self.weights)
 
 
 def schedule(program: Program, num_examples: int, steps: Steps, key: Key) -> Schedule:
-    """The batches of a client with so many examples, padded to one of few sizes."""
+    """Lays out the batches of a client with so many examples, padded to one of a few sizes."""
     size = min(steps.batch_size or num_examples, num_examples)
     small = size < min(num_examples, program.rows_at_once)
     width = size if small else program.padded(size)
@@ -60,7 +60,7 @@ def schedule(program: Program, num_examples: int, steps: Steps, key: Key) -> Sch
 
 
 def in_order(x: Array, y: Array, batches: Schedule, dtype: str) -> Iterator[tuple[tuple[Array, ...], int]]:
-    """Features, labels and weights, (S, B, ...), of some epochs at a time, and how many steps these are.
+    """Yields (S, B, ...) features, labels and weights of some epochs at a time, and their number of steps.
 
     Step s takes batch s modulo S.
     """
@@ -79,7 +79,7 @@ def in_order(x: Array, y: Array, batches: Schedule, dtype: str) -> Iterator[tupl
 
 
 def _taken(values: Array, epochs: Sequence[Array], size: int) -> Array:
-    """Examples by batch, (size, B, ...). What is beyond the epochs' is undefined."""
+    """Arranges examples by batch, (size, B, ...). Entries beyond the epochs are undefined."""
     num_batches, width = epochs[0].shape
     taken = _empty((size, width, *values.shape[1:]), values.dtype)
     for i, rows in enumerate(epochs):
@@ -88,7 +88,7 @@ def _taken(values: Array, epochs: Sequence[Array], size: int) -> Array:
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array in memory that JAX takes as it is."""
+    """Allocates an array in memory that JAX uses without copying."""
     num_bytes = math.prod(shape) * dtype.itemsize
     memory = np.empty(num_bytes + ALIGNED, np.uint8)
     begin = -memory.ctypes.data % ALIGNED
@@ -103,10 +103,10 @@ Client: TypeAlias = tuple[Array, Array, Schedule]
 
 @dataclass(frozen=True)
 class Abreast:
-    """Clients of like size, padded to one.
+    """A group of clients of similar size, padded to one size.
 
     Args:
-      members: their numbers, m of them; what follows may have more, which do nothing.
+      members: their numbers, m of them; the arrays may hold more clients, which do nothing.
       x, y: (m, n, ...) examples.
       rows, weights: (m, S, B) the examples of each batch and what they weigh. Step s takes batch s modulo S.
       num_steps: (m,).
@@ -120,13 +120,13 @@ class Abreast:
     num_steps: Array
 
     def of(self, values: Sequence[Array]) -> Array:
-        """(m, ...) what each of them has; padding has what the first one has."""
+        """Stacks a value of each member, (m, ...); padding repeats the first one's."""
         padding = [self.members[0]] * (len(self.x) - len(self.members))
         return np.stack([values[i] for i in (*self.members, *padding)])
 
 
 def abreast(clients: Sequence[Client], dtype: str) -> Iterator[Abreast]:
-    """Clients in groups of like size: in the mean an eighth of a group's steps and rows is padding."""
+    """Groups clients of similar size: on average an eighth of a group's steps and rows is padding."""
     like = defaultdict[tuple[int, ...], list[int]](list)
     for i, (_, y, batches) in enumerate(clients):
         like[few(len(y)), few(batches.num_batches), batches.weights.shape[1]].append(i)

@@ -19,7 +19,7 @@ Params: TypeAlias = Any
 
 @dataclass(frozen=True)
 class Scores:
-    """A bound network as a function. Equal ones are one function to the compiler."""
+    """A bound network as a function. The compiler treats equal ones as one function."""
 
     bound: Bound
 
@@ -29,7 +29,7 @@ class Scores:
 
 
 def network_scores(bound: Bound) -> Scores:
-    """From parameters and features to scores."""
+    """Returns the function from parameters and features to scores."""
     return Scores(bound)
 
 
@@ -55,12 +55,15 @@ def _cnn(bound: Bound, params: Params, x: Traced) -> Traced:
 
 
 def _convolved(images: Traced, kernels: Traced) -> Traced:
-    """Images (n, height, width, in), kernels (out, in, k, k). XLA's own is slow in a loop on a processor."""
+    """Convolves (n, height, width, in) images with (out, in, k, k) kernels, fast in a loop on a processor.
+
+    XLA's own convolution is slow there.
+    """
     return lax.platform_dependent(images, kernels, cpu=_convolved_as_product, default=_convolved_by_xla)
 
 
 def _convolved_as_product(images: Traced, kernels: Traced) -> Traced:
-    """One matrix product of all patches with all kernels."""
+    """Convolves by one matrix product of all patches with all kernels."""
     num_images, height, width, num_inputs = images.shape
     num_outputs, _, k, _ = kernels.shape
     edge = k // 2
@@ -77,7 +80,7 @@ def _convolved_by_xla(images: Traced, kernels: Traced) -> Traced:
 
 
 def _pooled(images: Traced) -> Traced:
-    """The maximum of each 2 x 2 pixels; an odd last row or column is left out."""
+    """Takes the maximum of each 2 x 2 pixels; leaves out an odd last row or column."""
     num_images, height, width, channels = images.shape
     even = images[:, : height // 2 * 2, : width // 2 * 2]
     return even.reshape(num_images, height // 2, 2, width // 2, 2, channels).max((2, 4))
@@ -97,10 +100,10 @@ def _char_lstm(bound: Bound, params: Params, x: Traced) -> Traced:
 
 @jax.custom_vjp
 def _recurrent(inputs: Traced, weights: Traced) -> Traced:
-    """The LSTM's loop over (length, n, 4 hidden) inputs, with the (4 hidden, hidden) recurrent weights.
+    """Runs the LSTM's loop over (length, n, 4 hidden) inputs with (4 hidden, hidden) recurrent weights.
 
-    Its gradient by the weights is one product over all positions, not a sum of one a position: that
-    makes local training about twice as fast.
+    Its gradient by the weights is one product over all positions, not a sum of products for each
+    position, which makes local training about twice as fast.
     """
     return _recurrent_forward(inputs, weights)[0]
 

@@ -1,4 +1,4 @@
-"""What is compiled of a model on JAX: local descent, gradients, Hessian-vector products, measurement."""
+"""Compiled programs of a model on JAX: local descent, gradients, Hessian-vector products, metrics."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,12 +30,12 @@ Traced: TypeAlias = Any
 """An array inside a compiled program."""
 
 Params: TypeAlias = Any
-"""Such arrays by name."""
+"""Arrays inside a compiled program, by name."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A model as compiled programs see it. Equal ones share what was compiled.
+    """A model as compiled programs see it. Equal ones share their compiled programs.
 
     Args:
       scores: from parameters and features.
@@ -54,24 +54,24 @@ class Program:
     rows_at_once: int
 
     def padded(self, num_rows: int) -> int:
-        """The size that so many rows are padded to: one that can be taken in equal parts."""
+        """Returns the size to which so many rows are padded, which splits into equal parts."""
         if num_rows <= self.rows_at_once:
             return min(max(8, few(num_rows)), self.rows_at_once)
         return self.rows_at_once * few(-(-num_rows // self.rows_at_once))
 
     def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
-        """Σ weight loss; in training, with a key."""
+        """Returns Σ weight loss; in training, with a key."""
         trains = None if key is None else self.train
         scores = self.scores(params, x) if trains is None else trains(params, x, key)
         losses = self.losses(scores, y)
         if losses.shape != weights.shape:
             raise InvalidInput(
-                f"the loss of {len(y)} examples has shape {losses.shape}; return one an example, no mean"
+                f"the loss of {len(y)} examples has shape {losses.shape}; return one an example, not the mean"
             )
         return jnp.vdot(losses, weights)
 
     def slope(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Params:
-        """The gradient of the mean loss, in several parts where that would take much memory."""
+        """Returns the gradient of the mean loss, computed in parts where it would take much memory."""
         gradient = jax.grad(self.mean_loss)
         num_parts = -(-len(weights) // self.rows_at_once)
         if num_parts <= 1:
@@ -96,7 +96,7 @@ compiled = partial(jax.jit, static_argnames="program")
 
 @partial(jax.jit)
 def held(params: Params) -> Params:
-    """Parameters on the device, for several calls: far quicker than `device_put`, which is Python."""
+    """Puts parameters on the device for several calls, far faster than `device_put`, which is Python."""
     return params
 
 
@@ -113,12 +113,12 @@ def descend(
     offset: Params | None,
     key: Traced,
 ) -> Params:
-    """Where local descent from `now` ends.
+    """Runs local descent from `now`, and returns the parameters where it ends.
 
     Args:
-      start: where the whole descent began, to which the proximal term pulls.
+      start: where the whole descent started, to which the proximal term pulls.
       batches: features, labels and weights, (S, B, ...); padding weighs nothing. Step s takes s modulo S.
-      first: the number of the first step, from which the others' draws are told apart.
+      first: the number of the first step; the steps draw by their numbers.
     """
 
     def batch(number: Traced) -> tuple[Traced, Traced, Traced]:
@@ -141,7 +141,7 @@ def descend_abreast(
     proximal: Traced,
     keys: Traced,
 ) -> Params:
-    """The updates of several clients that compute each step together, with a leading client axis.
+    """Computes the updates of several clients in common steps, with a leading client axis.
 
     Args:
       x, y: (m, n, ...) each client's examples.
@@ -187,13 +187,13 @@ def _descended(
 
 @compiled
 def slope(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced) -> Params:
-    """The gradient of the weighted loss; in training, with a key."""
+    """Returns the gradient of the weighted loss; in training, with a key."""
     return program.slope(params, x, y, weights, None if key is None else jax_key(key))
 
 
 @compiled
 def curve(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, vector: Params) -> Params:
-    """The Hessian times a vector, as the gradient of <gradient, vector>: rules of one's own need no jvp."""
+    """Returns the Hessian times a vector, as the gradient of <gradient, vector>: custom rules need no jvp."""
 
     def along(params: Params) -> Traced:
         slope = program.slope(params, x, y, weights)
@@ -204,24 +204,24 @@ def curve(program: Program, params: Params, x: Traced, y: Traced, weights: Trace
 
 @compiled
 def measure(program: Program, params: Params, x: Traced, y: Traced, weights: Traced) -> list[Traced]:
-    """The weighted sums of the losses and of the other metrics."""
+    """Returns the weighted sums of the losses and of the other metrics."""
     scores = program.scores(params, x)
     per_example = [program.losses(scores, y), *(measure(scores, y) for measure in program.measures)]
     return [jnp.vdot(values, weights) for values in per_example]
 
 
 def jax_key(data: Traced) -> Traced:
-    """A key of JAX from two words."""
+    """Makes a key of JAX from two integers."""
     return jax.random.wrap_key_data(data, impl="threefry2x32")
 
 
 def power_of_two(size: int) -> int:
-    """The next power of two, at least 8: what is compiled for few serves for fewer."""
+    """Returns the next power of two, at least 8: a program compiled for a few serves for fewer."""
     return 1 << max(3, (size - 1).bit_length())
 
 
 def few(size: int) -> int:
-    """A size of which there are few: four in each doubling.
+    """Rounds a size up to one of a few sizes, four in each doubling.
 
     >>> [few(size) for size in (1, 7, 9, 16, 17, 600)]
     [1, 7, 10, 16, 20, 640]

@@ -1,4 +1,4 @@
-"""How JAX is started: in which precision, with how many threads, and where compiled programs are kept."""
+"""Setup of JAX: its precision, its threads, and the folder of compiled programs."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ __all__ = ["precision", "prepare"]
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:
-    """JAX computes with 64 bits only where it is told to."""
+    """Returns a context in which JAX computes in this dtype; it uses 64 bits only on request."""
     if dtype != "float64":
         return nullcontext()
     switch = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
@@ -24,14 +24,14 @@ def precision(dtype: str) -> AbstractContextManager[Any]:
 
 
 def prepare() -> None:
-    """Starts JAX as simulations need it, unless somebody did in his own way."""
+    """Starts JAX as simulations need it, and keeps settings that the user made."""
     keep_freed_memory()
     _keep_compiled()
     _start_with_one_thread()
 
 
 def _start_with_one_thread() -> None:
-    """The number of threads is read once, when the backend starts. One gives the same bits everywhere."""
+    """Starts the backend, which reads the number of threads once. One gives the same bits everywhere."""
     given = os.environ.get("NPROC")
     os.environ.setdefault("NPROC", "1")
     jax.devices()
@@ -40,7 +40,7 @@ def _start_with_one_thread() -> None:
 
 
 def _keep_compiled() -> None:
-    """Compiled programs are kept in the user's cache folder, by processor, since they are made for it."""
+    """Keeps compiled programs in the user's cache folder, by processor, since they are made for it."""
     if jax.config.jax_compilation_cache_dir is not None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -54,7 +54,7 @@ def _keep_compiled() -> None:
 
 
 def _processor() -> str:
-    """A name for what this processor can do."""
+    """Returns a name for the capabilities of this processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

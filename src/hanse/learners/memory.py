@@ -1,4 +1,4 @@
-"""What memory does that is given back and asked for again each step, for engines on a processor."""
+"""Memory that engines on a processor free and allocate again in each step."""
 
 import ctypes
 import os
@@ -14,10 +14,10 @@ SET_BY_HAND = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABL
 
 @cache
 def keep_freed_memory() -> None:
-    """Lets glibc keep up to 256 MB that were freed, which the next step asks for again.
+    """Lets glibc keep up to 256 MB of freed memory, which the next step allocates again.
 
     By default it returns them to the system, and an LSTM's step then spends a quarter of its time on page
-    faults. Nothing is done where the user has set glibc by hand, or where there is another allocator.
+    faults. It does nothing where the user has set glibc by hand, or where there is another allocator.
     """
     if any(name in os.environ for name in SET_BY_HAND):
         return

@@ -1,4 +1,4 @@
-"""What all engines share: models before they know their data, and the order of batches."""
+"""The part that all engines share: models before they know their data, and the order of batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ class Model(ABC):
 
     @abstractmethod
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
-        """The model for such examples.
+        """Binds the model to examples of this shape and these classes.
 
         Args:
           feature_shape: of one row of features; () for a single number.
-          num_classes: of the labels; None: they are no classes.
+          num_classes: of the labels; None: they are not classes.
 
         Raises: InvalidInput: if the model does not suit them.
         """
@@ -29,10 +29,10 @@ class Model(ABC):
 
 
 def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice]:
-    """The rows of each local step, in the order that every learner follows.
+    """Yields the rows of each local step, in the order that every learner follows.
 
     Epoch e visits `key.fold("epoch", e).rng().permutation(num_examples)`. Where a batch holds all
-    examples, it is a slice of all rows, and nothing is drawn.
+    examples, it is a slice of all rows, and nothing is random.
 
     >>> [len(rows) for rows in batches(5, Steps(0.1, epochs=2, batch_size=2), Key.from_seed(0))]
     [2, 2, 1, 2, 2, 1]
@@ -49,7 +49,7 @@ def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice
 
 
 def orders(num_examples: int, steps: Steps, key: Key) -> Iterator[Array]:
-    """The order of the examples in each epoch; none, where a batch holds all of them."""
+    """Yields the order of the examples in each epoch; nothing where a batch holds all of them."""
     if steps.batch_size is None or steps.batch_size >= num_examples:
         return
     for epoch in range(steps.epochs):

@@ -1,7 +1,7 @@
 """Networks of the first papers: a perceptron, a convolutional network, a character model.
 
 Parameters have PyTorch's names and layouts, (out, in, ...), on every engine, and its default initial
-distributions; they are drawn here, so that engines begin alike.
+distributions; they are drawn here, so that all engines start alike.
 """
 
 import math
@@ -24,13 +24,13 @@ __all__ = ["Bound", "Network", "char_lstm", "cnn", "mlp"]
 
 @dataclass(frozen=True)
 class Drawn:
-    """How a parameter begins: uniform in ±1/√fan_in, or standard normal where there is no fan-in."""
+    """The initial distribution of a parameter: uniform in ±1/√fan_in, or standard normal without a fan-in."""
 
     shape: tuple[int, ...]
     fan_in: int | None
 
     def draw(self, key: Key, dtype: str) -> Array:
-        """The initial values."""
+        """Draws the initial values."""
         if self.fan_in is None:
             return key.rng().standard_normal(self.shape).astype(dtype)
         bound = 1 / math.sqrt(self.fan_in)
@@ -39,12 +39,12 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Bound:
-    """A network that knows its data: all that an engine has to be told.
+    """A network that knows its data, which is all that an engine needs.
 
     Args:
       network: its kind and settings.
-      features: what rows of features have to be.
-      labels: what labels have to be, and the loss.
+      features: the requirement on rows of features.
+      labels: the requirement on labels, and the loss.
     """
 
     network: "Network"
@@ -53,7 +53,7 @@ class Bound:
 
     @property
     def num_outputs(self) -> int:
-        """Scores that the last layer gives: one a class or character, or one."""
+        """Number of scores that the last layer gives: one a class or character, or one."""
         match self.labels:
             case Classes(num_classes=number) | Characters(num_characters=number):
                 return number
@@ -66,7 +66,7 @@ class Bound:
         return dict(self.network.drawn(self.features.shape, self.num_outputs))
 
     def init(self, key: Key) -> Tensors:
-        """Initial parameters, alike on every engine."""
+        """Draws initial parameters, alike on every engine."""
         dtype = self.network.dtype
         return {name: drawn.draw(key.fold(name), dtype) for name, drawn in self.drawn.items()}
 
@@ -89,15 +89,15 @@ class Network(Model):
         check_dtype(self.dtype)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
-        """The model for such examples, on its engine."""
+        """Binds the model to examples, on its engine."""
         return self.engine.learner(self, tuple(feature_shape), num_classes)
 
     def load(self) -> None:
-        """Its engine."""
+        """Imports its engine."""
         self.engine.load(self)
 
     def bound(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Bound:
-        """The same without an engine. Raises: InvalidInput: if the network does not suit them."""
+        """Binds the network to examples, without an engine. Raises: InvalidInput: if they don't suit."""
         if math.prod(feature_shape) < 1:
             raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
         labels = Numbers() if num_classes is None else Classes(num_classes)
@@ -105,16 +105,16 @@ class Network(Model):
 
     @abstractmethod
     def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
-        """The parameters by name, in order."""
+        """Yields the parameters by name, in order."""
 
     @property
     @abstractmethod
     def rows_at_once(self) -> int:
-        """Examples whose gradient is computed together; a larger batch is taken in several parts."""
+        """Number of examples whose gradient is computed together; a larger batch is split into parts."""
 
 
 def _layer(name: str, num_outputs: int, num_inputs: int, *kernel: int) -> Iterator[tuple[str, Drawn]]:
-    """Weights and biases of a dense or convolutional layer."""
+    """Yields the weights and biases of a dense or convolutional layer."""
     fan_in = num_inputs * math.prod(kernel)
     yield f"{name}.weight", Drawn((num_outputs, num_inputs, *kernel), fan_in)
     yield f"{name}.bias", Drawn((num_outputs,), fan_in)
@@ -124,7 +124,7 @@ def _layer(name: str, num_outputs: int, num_inputs: int, *kernel: int) -> Iterat
 class mlp(Network):
     """A multi-layer perceptron: dense layers with rectifiers between them. Features are flattened.
 
-    By default the "2NN" of McMahan et al.: 199,210 parameters for 28 x 28 pixels and ten classes.
+    The default is the "2NN" of McMahan et al.: 199,210 parameters for 28 x 28 pixels and ten classes.
     `mlp(())` is softmax regression, or least squares.
 
     >>> mlp((100,), l2=1e-4)
@@ -151,7 +151,7 @@ class mlp(Network):
         check_sizes("mlp", **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)})
 
     def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
-        """hidden1, hidden2, ..., output."""
+        """Yields hidden1, hidden2, ..., output."""
         width = math.prod(feature_shape)
         for i, wider in enumerate(self.hidden, start=1):
             yield from _layer(f"hidden{i}", wider, width)
@@ -167,7 +167,7 @@ class mlp(Network):
 class cnn(Network):
     """A convolutional network: twice a convolution, 2 x 2 max pooling and a rectifier; then a hidden layer.
 
-    By default that of McMahan et al.: 1,663,370 parameters for 28 x 28 pixels and ten classes. Images are
+    The default is that of McMahan et al.: 1,663,370 parameters for 28 x 28 pixels and ten classes. Images are
     (height, width) or (height, width, colours), or flat, row by row, if they are square and grey.
 
     >>> start = cnn().bound((28, 28), 10).init(Key.from_seed(0))
@@ -203,12 +203,12 @@ class cnn(Network):
             )
 
     def bound(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Bound:
-        """For images."""
+        """Binds the network to images, without an engine."""
         image_shape(feature_shape)
         return super().bound(feature_shape, num_classes)
 
     def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
-        """conv1, conv2, hidden, output."""
+        """Yields conv1, conv2, hidden, output."""
         height, width, colours = image_shape(feature_shape)
         first, second = self.channels
         yield from _layer("conv1", first, colours, self.kernel, self.kernel)
@@ -222,12 +222,12 @@ class cnn(Network):
 
 
 def image_shape(feature_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Height, width and colours.
+    """Returns height, width and colours of images.
 
     >>> image_shape((28, 28)), image_shape((64,))
     ((28, 28, 1), (8, 8, 1))
 
-    Raises: InvalidInput: if features of this shape are no images.
+    Raises: InvalidInput: if features of this shape are not images.
     """
     side = math.isqrt(math.prod(feature_shape))
     match feature_shape:
@@ -239,7 +239,7 @@ def image_shape(feature_shape: tuple[int, ...]) -> tuple[int, int, int]:
             shape = (side, side, 1)
         case _:
             raise InvalidInput(
-                f"cnn: features of shape {feature_shape} are no images; give (n, height, width) or "
+                f"cnn: features of shape {feature_shape} are not images; give (n, height, width) or "
                 "(n, height, width, colours), or write mlp()"
             )
     if min(shape[:2]) < 4:
@@ -251,15 +251,15 @@ def image_shape(feature_shape: tuple[int, ...]) -> tuple[int, int, int]:
 class char_lstm(Network):
     """A character model: an embedding, stacked LSTM layers, and scores of the next character.
 
-    By default that of McMahan et al. for Shakespeare's plays. Features are rows of characters, as
+    The default is that of McMahan et al. for Shakespeare's plays. Features are rows of characters, as
     integers: ASCII codes, or positions in a vocabulary. Labels are either rows of the same length, the
-    next character at each position (the loss is their mean), or one class a row: what follows its end.
+    next character at each position (the loss is their mean), or one class a row: the character after it.
 
     Args:
-      num_characters: they are numbered from 0 to this, exclusive.
+      num_characters: characters are numbered from 0 to this, exclusive.
       embedding: its width.
       hidden: the width of each LSTM layer.
-      layers: how many.
+      layers: number of LSTM layers.
       engine: `torch_engine()` or `jax_engine()`.
       l2: strength of the regulariser.
       dtype: "float32" or "float64".
@@ -282,7 +282,7 @@ class char_lstm(Network):
         check_sizes("char_lstm", **{name: getattr(self, name) for name in sizes})
 
     def bound(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Bound:
-        """For rows of characters."""
+        """Binds the network to rows of characters, without an engine."""
         if len(feature_shape) != 1 or feature_shape[0] < 1:
             raise InvalidInput(
                 f"char_lstm: features of shape {feature_shape}; give rows of characters, (n, length) integers"
@@ -293,7 +293,7 @@ class char_lstm(Network):
         return Bound(self, text, Classes(num_classes))
 
     def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
-        """embedding, the layers of lstm, output."""
+        """Yields embedding, the layers of lstm, output."""
         yield "embedding.weight", Drawn((self.num_characters, self.embedding), None)
         width = self.embedding
         for i in range(self.layers):

@@ -27,10 +27,10 @@ __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
 DTYPES = ("float32", "float64")
 
 HELD_BYTES = 512 * 1024
-"""Of weights that are descended on side by side: with their examples they stay in a processor's cache."""
+"""Most bytes of weights that descend side by side: with their examples they fit a processor's cache."""
 
 _quietly = np.errstate(over="ignore", invalid="ignore")
-"""Some overflow is meant (see `losses`); a run that diverges is stopped by its metrics, not by warnings."""
+"""Some overflow is intended (see `losses`); metrics stop a run that diverges, not warnings."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LinearModel(Model):
 
         minimise  (1/n) Σ loss(x_i W + b, y_i) + (l2/2) |W|²
 
-    Parameters are "weights", (d,) or (d, k), and "bias", () or (k,); they begin at zero.
+    Parameters are "weights", (d,) or (d, k), and "bias", () or (k,); they start at zero.
 
     Args:
       l2: strength of the regulariser; the bias is not regularised.
@@ -61,10 +61,10 @@ class LinearModel(Model):
 
     @abstractmethod
     def loss(self, num_classes: int | None) -> Loss:
-        """The loss for such labels. Raises: InvalidInput: if there is none."""
+        """Returns the loss for such labels. Raises: InvalidInput: if there is none."""
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Linear":
-        """The model for such examples."""
+        """Binds the model to examples of this shape and these classes."""
         num_features = math.prod(feature_shape)
         if num_features < 1:
             raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
@@ -80,7 +80,7 @@ class least_squares(LinearModel):
     """
 
     def loss(self, num_classes: int | None) -> Loss:
-        """For real targets; classes serve as numbers."""
+        """Returns the loss for real targets; classes serve as numbers."""
         return half_square()
 
 
@@ -93,7 +93,7 @@ class logistic(LinearModel):
     """
 
     def loss(self, num_classes: int | None) -> Loss:
-        """For two classes."""
+        """Returns the loss for two classes."""
         if num_classes is None:
             raise InvalidInput(f"logistic() separates 2 classes, {_NO_CLASSES}")
         if num_classes != 2:
@@ -112,7 +112,7 @@ class softmax(LinearModel):
     """
 
     def loss(self, num_classes: int | None) -> Loss:
-        """For two classes or more."""
+        """Returns the loss for two classes or more."""
         if num_classes is None:
             raise InvalidInput(f"softmax() separates classes, {_NO_CLASSES}")
         if num_classes < 2:
@@ -121,7 +121,7 @@ class softmax(LinearModel):
 
 
 _NO_CLASSES = (
-    "the labels are no classes; write least_squares(), or give them as integers from 0 (labels.astype(int))"
+    "the labels are not classes; write least_squares(), or give them as integers from 0 (labels.astype(int))"
 )
 
 
@@ -145,11 +145,11 @@ class Linear(Learner):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the loss."""
+        """The metrics of the loss."""
         return self.loss.metrics
 
     def init(self, key: Key) -> Tensors:
-        """Zeros: the objective is convex."""
+        """Returns zeros, since the objective is convex."""
         weights = np.zeros((self.num_features, *self.loss.outputs), self.dtype)
         if not self.intercept:
             return {"weights": weights}
@@ -157,7 +157,7 @@ class Linear(Learner):
 
     @_quietly
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Mean loss plus regulariser, added up in float64."""
+        """Returns the mean loss plus the regulariser, summed in float64."""
         x, y = self._checked(data)
         losses = self.loss.losses(self._scores(params, x), y)
         penalty = float(np.square(params["weights"], dtype=np.float64).sum()) * self.l2 / 2
@@ -165,19 +165,19 @@ class Linear(Learner):
 
     @_quietly
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the objective, by the parameters."""
+        """Returns the gradient of the objective by the parameters."""
         return self._gradient(params, *self._checked(data))
 
     @_quietly
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, _ = self._checked(data)
         curvatures = self.loss.curvatures(self._scores(params, x), self._scores(vector, x))
         return self._pulled_back(x, curvatures, vector)
 
     @_quietly
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
         x, y = self._checked(data)
         sums = self.loss.measure(self._scores(params, x), y)
         return {**dict(zip(self.metrics, sums, strict=True)), "count": float(len(y))}
@@ -193,7 +193,7 @@ class Linear(Learner):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Local stochastic gradient descent. See `Learner.local_sgd`."""
+        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
         x, y = self._checked(data)
         start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
         if space is None:
@@ -203,7 +203,7 @@ class Linear(Learner):
     def _fused_sgd(
         self, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
     ) -> Tensors:
-        """Descent in place. What does not depend on the batch is one affine map a step:
+        """Descends in place. The part that does not depend on the batch is one affine map a step:
 
         w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
         """
@@ -232,14 +232,14 @@ class Linear(Learner):
 
     @property
     def together(self) -> bool:
-        """It is: each client's descent is the same, and what surrounds it is done once for all."""
+        """Always true: each client's descent is the same, and the work around it is done once for all."""
         return True
 
     @_quietly
     def local_sgd_many(
         self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
     ) -> Tensors | None:
-        """Each client's descent in its place among the others: the bits of `local_sgd`."""
+        """Runs each client's descent in its place in the stack, with the same bits as `local_sgd`."""
         if steps.proximal or self.l2:
             return None
         start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
@@ -269,7 +269,7 @@ class Linear(Learner):
         return many
 
     def _epochs(self, x: Array, y: Array, steps: Steps, key: Key) -> Iterator[tuple[Array, Array]]:
-        """A client's batches. Each epoch's rows are brought into order at once."""
+        """Yields a client's batches. Each epoch's rows are put in order at once."""
         num = len(y)
         x, size = np.asarray(x, self.dtype).reshape(num, -1), min(steps.batch_size or num, num)
         if size == num:
@@ -286,7 +286,7 @@ class Linear(Learner):
         clients: Sequence[Iterator[tuple[Array, Array]]],
         lr: float,
     ) -> None:
-        """Descent of several clients in place, side by side: what the loss asks for is one call for all.
+        """Runs several clients' descent in place, side by side; the loss is one call for all clients.
 
         Args:
           weights, biases: with a leading client axis.
@@ -323,7 +323,7 @@ class Linear(Learner):
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
     ) -> Tensors:
-        """Descent on the coordinates of a space, as `Space` documents it."""
+        """Descends on the coordinates of a space, as `Space` documents it."""
         coordinates = space.zero()
         for rows in batches(len(y), steps, key):
             update = space.expand(coordinates)
@@ -335,7 +335,7 @@ class Linear(Learner):
         return coordinates
 
     def _scores(self, params: Tensors, x: Array) -> Array:
-        """(n,) or (n, k), fresh."""
+        """Returns fresh scores, (n,) or (n, k)."""
         scores: Array = x @ params["weights"]
         if self.intercept:
             scores += params["bias"]
@@ -345,7 +345,7 @@ class Linear(Learner):
         return self._pulled_back(x, self.loss.slopes(self._scores(params, x), y), params)
 
     def _pulled_back(self, x: Array, slopes: Array, at: Tensors) -> Tensors:
-        """From derivatives by the scores to derivatives by the parameters, with the regulariser's."""
+        """Turns derivatives by the scores into derivatives by the parameters, and adds the regulariser's."""
         weights = x.T @ slopes
         weights /= len(x)
         if self.l2:
@@ -355,7 +355,7 @@ class Linear(Learner):
         return {"weights": weights, "bias": np.asarray(np.add.reduce(slopes, axis=0) / len(x))}
 
     def _checked(self, data: Examples) -> tuple[Array, Array]:
-        """(n, d) features in the dtype of the arithmetic, and targets."""
+        """Returns (n, d) features in the dtype of the arithmetic, and targets."""
         if len(data) == 0:
             raise InvalidInput("no examples; give at least 1")
         x = np.asarray(data.x, self.dtype).reshape(len(data), -1)
@@ -364,13 +364,13 @@ class Linear(Learner):
                 f"examples of {x.shape[1]} features (shape {data.x.shape[1:]}); the model was bound to "
                 f"{self.num_features}: bind it with feature_shape={data.x.shape[1:]}"
             )
-        if not math.isfinite(np.vdot(x, x)):  # much cheaper than isfinite(x), and mostly enough
+        if not math.isfinite(np.vdot(x, x)):  # much cheaper than isfinite(x), and usually enough
             _refuse_not_finite(x)
         return x, self.loss.targets(data.y, self.dtype)
 
 
 def _each(function: Callable[..., Any], first: Tensors, *others: Tensors) -> Tensors:
-    """Name by name; arithmetic on () arrays gives scalars, which this makes arrays again."""
+    """Applies a function name by name; arithmetic on () arrays gives scalars, which become arrays again."""
     return {name: np.asarray(function(v, *(other[name] for other in others))) for name, v in first.items()}
 
 

@@ -23,7 +23,7 @@ HessianVector: TypeAlias = Callable[[Tensors, Array, Array, Tensors], Tensors]
 
 @dataclass(frozen=True)
 class objective(Model):
-    """Any function of parameters and a client's examples that is to be minimised in the mean.
+    """Any function of parameters and a client's examples whose mean is minimised.
 
     >>> def value(params, x, y):
     ...     return float(np.abs(x @ params["w"] - y).mean())
@@ -33,7 +33,7 @@ class objective(Model):
     >>> learner.gradient({"w": np.zeros(2)}, Examples(np.eye(2), np.ones(2)))
     {'w': array([-0.5, -0.5])}
 
-    Every algorithm runs on it. A run that is to be saved and resumed needs a model with a name: mark a
+    Every algorithm runs on it. To save and resume a run, its model needs a name: mark a
     class of your own with `@value` and let its `bind` return `objective(...).bind(...)`.
 
     Args:
@@ -57,7 +57,7 @@ class objective(Model):
                 )
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Objective":
-        """The functions as a learner; they see the features in their own shape."""
+        """Returns the functions as a learner; they see the features in their own shape."""
         return Objective(self)
 
 
@@ -69,11 +69,11 @@ class Objective(ByGradient):
     given: objective
 
     def init(self, key: Key) -> Tensors:
-        """What the user said."""
+        """Returns the user's initial parameters."""
         return {name: np.array(tensor) for name, tensor in self.given.start.items()}
 
     def objective(self, params: Tensors, data: Examples) -> float:
-        """The user's value. Raises: InvalidInput: if it is no number."""
+        """Returns the user's value. Raises: InvalidInput: if it is not a number."""
         _check_some(data)
         found = self.given.value(params, data.x, data.y)
         if np.ndim(found) != 0:
@@ -81,12 +81,12 @@ class Objective(ByGradient):
         return float(found)
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """The user's gradient. Raises: InvalidInput: if it does not fit the parameters."""
+        """Returns the user's gradient. Raises: InvalidInput: if it does not fit the parameters."""
         _check_some(data)
         return _fitting("gradient", self.given.gradient(params, data.x, data.y), params)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The user's product, or a central difference of gradients along the vector."""
+        """Returns the user's product, or a central difference of gradients along the vector."""
         if self.given.hessian_vector is not None:
             _check_some(data)
             product = self.given.hessian_vector(params, data.x, data.y, vector)
@@ -101,7 +101,7 @@ class Objective(ByGradient):
         return tree_map(lambda a, b: (a - b) / a.dtype.type(2 * step), ahead, behind)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """The value times the number of examples (its regulariser included), and that number."""
+        """Returns the value times the number of examples (its regulariser included), and that number."""
         return {"loss": self.objective(params, data) * len(data), "count": float(len(data))}
 
 

@@ -1,7 +1,7 @@
-"""Models of one's own: plain functions on JAX, or a PyTorch module, unchanged.
+"""Users' own models: plain functions on JAX, or a PyTorch module, unchanged.
 
-They hold functions, so they are chosen in a program, not in a settings file. A run that is to be saved
-and resumed needs a model with a name: mark a class of your own with `@value`, and let its `bind` return
+They hold functions, so they are chosen in a program, not in a settings file. To save and resume a run,
+its model needs a name: mark a class of your own with `@value`, and let its `bind` return
 `torch_module(...).bind(feature_shape, num_classes)`.
 """
 
@@ -31,7 +31,7 @@ class jax_model(Model):
         model = jax_model(init, apply)
 
     Each example has to be treated by itself: batches are padded, and their padding counts nothing.
-    Parameters are sent by the path to them, such as "encoder.0.w".
+    Parameters are sent under the path to them, such as "encoder.0.w".
 
     Args:
       init: from a key of JAX to parameters: arrays in dictionaries, lists and the like.
@@ -57,22 +57,22 @@ class jax_model(Model):
         check_dtype(self.dtype)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
-        """The model for such examples."""
+        """Binds the model to examples of this shape and these classes."""
         learner: Learner = self.load().bind_own(self, tuple(feature_shape), num_classes)
         return learner
 
     def load(self) -> Any:
-        """JAX."""
+        """Imports JAX and our module for it."""
         return load("jax", "jax_model()")
 
 
 class Buffers:
-    """What becomes of a module's buffers: tensors that are kept, but not trained."""
+    """The treatment of a module's buffers: tensors that are kept but not trained."""
 
 
 @value
 class averaged_buffers(Buffers):
-    """They are sent and averaged like parameters, as implementations of FedAvg do.
+    """Buffers that are sent and averaged like parameters, as implementations of FedAvg do.
 
     So the running statistics of batch normalisation become the mean of the clients' own.
     """
@@ -80,9 +80,9 @@ class averaged_buffers(Buffers):
 
 @value
 class local_buffers(Buffers):
-    """They are never sent. Running statistics are taken from the examples of whoever measures.
+    """Buffers that are never sent. Running statistics come from the examples of the party that measures.
 
-    For clients whose features differ in scale; their statistics stay private.
+    This suits clients whose features differ in scale; their statistics stay private.
 
     References: Andreux, du Terrail, Beguier, Tramel, "Siloed federated learning for multi-centric
       histopathology datasets", DART 2020, arXiv 2008.07424.
@@ -98,9 +98,9 @@ class torch_module(Model):
         model = torch_module(Net)
         model = torch_module(lambda: Net(width=32), loss=nn.CrossEntropyLoss(label_smoothing=0.1))
 
-    Parameters that require gradients are sent, under PyTorch's own names; what is frozen has to be alike
-    wherever the module is made. Buffers of integers (the number of batches that batch normalisation saw)
-    are never sent.
+    Parameters that require gradients are sent, under PyTorch's own names; frozen parameters have to be
+    equal wherever the module is made. Buffers of integers (the number of batches that batch normalisation
+    saw) are never sent.
 
     Local training runs in training mode, with dropout drawn from the client's key. Losses, gradients and
     Hessians are those of evaluation mode. A batch of one example is normalised by running statistics,
@@ -130,10 +130,10 @@ class torch_module(Model):
         check_l2(self.l2)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
-        """The model for such examples."""
+        """Binds the model to examples of this shape and these classes."""
         learner: Learner = self.load().bind_own(self, tuple(feature_shape), num_classes)
         return learner
 
     def load(self) -> Any:
-        """PyTorch."""
+        """Imports PyTorch and our module for it."""
         return load("torch", "torch_module()")

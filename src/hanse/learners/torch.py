@@ -1,4 +1,4 @@
-"""Models on PyTorch: one's own modules, unchanged, and the ready networks."""
+"""Models on PyTorch: users' own modules, unchanged, and the ready networks."""
 
 import threading
 import warnings
@@ -30,7 +30,7 @@ __all__ = ["TorchLearner", "bind_network", "bind_own"]
 Tensor: TypeAlias = Any
 
 ROWS_AT_ONCE = 500
-"""Examples that are evaluated, or whose gradient is computed, together."""
+"""Number of examples that are evaluated, or whose gradient is computed, together."""
 
 
 # Losses and metrics of a batch
@@ -74,7 +74,7 @@ LOSSES: Mapping[type[Labels], tuple[Measure, ...]] = {
 
 
 class Checked:
-    """A loss that looks at the shape of the scores first: a wrong one would be broadcast."""
+    """A loss that checks the shape of the scores first, since a wrong one would be broadcast."""
 
     def __init__(self, loss: Measure, outputs: tuple[int, ...]) -> None:
         self._loss, self._outputs = loss, outputs
@@ -95,7 +95,7 @@ class Checked:
 
 
 class Workbench:
-    """A module, and what of it is sent: parameters that are trained, and buffers where they are wanted.
+    """A module and its tensors that are sent: trained parameters, and buffers on request.
 
     Args:
       module: overwritten by each use.
@@ -115,7 +115,7 @@ class Workbench:
         self._untouched = {name: b.clone() for name, b in module.named_buffers()}
         self.dtype = _dtype(self.trained)
         self.device = next(iter(self.trained.values())).device
-        self._trains = False  # whether all of the module is in training mode: asking it costs a walk
+        self._trains = False  # whether the whole module is in training mode: asking it visits every part
 
     @property
     def sent(self) -> dict[str, Tensor]:
@@ -124,11 +124,11 @@ class Workbench:
 
     @property
     def embeds(self) -> bool:
-        """Whether integers may be looked up in it."""
+        """Whether the module may look up integers in an embedding."""
         return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.module.modules())
 
     def load(self, params: Tensors) -> None:
-        """Takes up parameters; buffers that are not sent begin as they were made."""
+        """Loads parameters; buffers that are not sent start as they were made."""
         sent = self.sent
         if params.keys() != sent.keys():
             missing, extra = sorted(sent.keys() - params.keys()), sorted(params.keys() - sent.keys())
@@ -141,17 +141,17 @@ class Workbench:
                 tensor.copy_(self.tensor(np.asarray(params[name], self.dtype)))
 
     def tensor(self, array: Array) -> Tensor:
-        """An array where the module computes; it may share its memory."""
+        """Puts an array on the module's device; the tensor may share its memory."""
         shared = torch.from_numpy(array if array.flags.writeable else array.copy())
         return shared if self.device.type == "cpu" else shared.to(self.device)
 
     def read(self, order: Sequence[str]) -> dict[str, Array]:
-        """The tensors that are sent, copied."""
+        """Returns copies of the tensors that are sent."""
         sent = self.sent
         return {name: _copied(sent[name]) for name in order}
 
     def train(self, num_rows: int) -> None:
-        """Before a batch: one row has no statistics of its own, so it is normalised by the running ones."""
+        """Prepares for a batch. One row has no statistics, so the running ones normalise it."""
         if not self._trains:
             self.module.train()
         self._trains = num_rows > 1 or not self.norms
@@ -160,7 +160,7 @@ class Workbench:
                 norm.eval()
 
     def evaluate(self, x: Array) -> None:
-        """Before examples are measured. Statistics that are not sent are taken from these examples."""
+        """Prepares to measure examples. Statistics that are not sent are taken from these examples."""
         self.module.eval()
         self._trains = False
         if not self._own_norms:
@@ -194,7 +194,7 @@ def _copied(tensor: Tensor) -> Array:
 
 @contextmanager
 def _drawing_from(key: Key) -> Iterator[None]:
-    """PyTorch's own generator draws from a key meanwhile, and goes on undisturbed afterwards."""
+    """Seeds PyTorch's own generator from a key meanwhile, and restores it afterwards."""
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(int.from_bytes(key.digest[:8], "little"))
         yield
@@ -202,7 +202,7 @@ def _drawing_from(key: Key) -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """The same bits everywhere: a sum that is shared out among threads is rounded otherwise."""
+    """Computes in one thread, for the same bits everywhere: sums over threads round differently."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -215,7 +215,7 @@ PRECISIONS: Mapping[type[Precision], Callable[[], AbstractContextManager[Any]]] 
     full: nullcontext,
     bfloat16: lambda: torch.autocast("cpu", torch.bfloat16),
 }
-"""In what a loss is computed; its gradient follows."""
+"""The context in which a loss is computed, by precision; its gradient follows."""
 
 
 def _check_bfloat16(dtype: str) -> None:
@@ -230,8 +230,8 @@ def _check_bfloat16(dtype: str) -> None:
 
 
 def units_for_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 faster than float32, as far as PyTorch can say."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.12: nobody knows
+    """Returns whether this processor multiplies bfloat16 faster than float32, as far as PyTorch knows."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.12: unknown
         return True
     can: Mapping[str, Any] = torch.cpu.get_capabilities()
     return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
@@ -246,8 +246,8 @@ class TorchLearner(Learner):
     Args:
       bench: the module to compute with.
       start: initial parameters from a key.
-      features: what rows of features have to be.
-      labels: what labels have to be.
+      features: the requirement on rows of features.
+      labels: the requirement on labels.
       loss: the mean loss of a batch.
       l2: strength of the regulariser.
       precision: of local training.
@@ -273,22 +273,22 @@ class TorchLearner(Learner):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those of the labels."""
+        """The metrics of the labels."""
         return self._labels.metrics
 
     def init(self, key: Key) -> Tensors:
-        """Initial parameters."""
+        """Returns initial parameters."""
         return self._start(key)
 
     def objective(self, params: Tensors, data: Examples) -> float:
-        """Mean loss plus regulariser."""
+        """Returns the mean loss plus the regulariser."""
         sums = self.evaluate(params, data)
         weights = (params[name] for name, w in self._bench.trained.items() if w.ndim >= 2)
         squares = sum(float(np.square(w, dtype=np.float64).sum()) for w in weights)
         return sums["loss"] / sums["count"] + self._l2 / 2 * squares
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
-        """Of the objective, by the parameters. Not in training mode; 0 for buffers."""
+        """Returns the gradient of the objective by the parameters. Not in training mode; 0 for buffers."""
         x, y = self._checked(data)
         with self._at(params):
             self._bench.evaluate(x)
@@ -300,7 +300,7 @@ class TorchLearner(Learner):
             return self._with_regulariser(slopes, params, params)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """The product of the objective's Hessian with a vector in the shapes of the parameters."""
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._checked(data)
         with self._at(params):
             self._bench.evaluate(x)
@@ -320,7 +320,7 @@ class TorchLearner(Learner):
             return self._with_regulariser(curved, vector, params)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Sums over examples: each of `metrics`, and "count". No regulariser."""
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
         x, y = self._checked(data)
         totals = np.zeros(len(self.metrics))
         with self._at(params):
@@ -342,7 +342,7 @@ class TorchLearner(Learner):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Local stochastic gradient descent in training mode. See `Learner.local_sgd`."""
+        """Runs local stochastic gradient descent in training mode. See `Learner.local_sgd`."""
         x, y = self._checked(data)
         order = batches(len(y), steps, key)
         start = {name: np.asarray(value, self._bench.dtype) for name, value in params.items()}
@@ -359,7 +359,7 @@ class TorchLearner(Learner):
                         if shift is not None:
                             weight.add_(shift)
                     torch._foreach_add_(weights, slopes, alpha=-steps.lr)
-                del slopes  # else two sets of them would be held at a time
+                del slopes  # otherwise memory would hold two sets of them at a time
             update = self._bench.read(tuple(start))
         for name, tensor in update.items():
             tensor -= start[name]
@@ -368,7 +368,7 @@ class TorchLearner(Learner):
     def _drifts(
         self, start: Tensors, steps: Steps, offset: Tensors | None
     ) -> list[tuple[Tensor, float, Tensor | None]]:
-        """What does not depend on the batch is one affine map a step, for each parameter that it moves:
+        """Returns the part of a step that does not depend on the batch, one affine map a parameter it moves:
 
         w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
         """
@@ -412,7 +412,7 @@ class TorchLearner(Learner):
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         create_graph: bool = False,
     ) -> Sequence[Tensor]:
-        """The gradient of the mean loss by each trained parameter. One that is not used has 0."""
+        """Returns the gradient of the mean loss by each trained parameter; 0 for those that are not used."""
         with precision():
             loss = self._loss(self._scores(x), self._bench.tensor(y))
         slopes: Sequence[Tensor] = torch.autograd.grad(
@@ -433,7 +433,7 @@ class TorchLearner(Learner):
             raise
 
     def _with_regulariser(self, slopes: Sequence[Tensor], at: Tensors, order: Tensors) -> Tensors:
-        """Slopes as arrays, in the order of the parameters; 0 for buffers."""
+        """Returns gradients as arrays, in the order of the parameters; 0 for buffers."""
         arrays = {name: _copied(slope) for name, slope in zip(self._bench.trained, slopes, strict=True)}
         for name, slope in arrays.items():
             if self._l2 and slope.ndim >= 2:
@@ -459,7 +459,7 @@ def _parts(num_rows: int) -> Iterator[slice]:
 
 
 def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
-    """A ready network, bound to such examples."""
+    """Binds a ready network to examples."""
     keep_freed_memory()
     bound = network.bound(feature_shape, num_classes)
     with _drawing_from(Key.from_seed(0)):
@@ -470,7 +470,7 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
 
 
 def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
-    """A module of one's own, bound to such examples."""
+    """Binds a user's own module to examples."""
     keep_freed_memory()
     sends_buffers = isinstance(model.buffers, averaged_buffers)
 

@@ -14,13 +14,13 @@ __all__ = ["network_module"]
 
 
 def network_module(bound: Bound) -> nn.Module:
-    """The module of a bound network, with parameters of its names and dtype."""
+    """Builds the module of a bound network, with parameters of its names and dtype."""
     made = MODULES[type(bound.network)](bound)
     return made.to(getattr(torch, bound.network.dtype))
 
 
 class Product(torch.autograd.Function):
-    """a bᵀ in float32 by oneDNN, about twice as fast as `a @ b.T` where MKL leaves AVX-512 unused (AMD).
+    """The product a bᵀ in float32 by oneDNN, about twice as fast as `a @ b.T` where MKL avoids AVX-512 (AMD).
 
     Its gradients are such products too, so that it can be differentiated twice.
     """
@@ -62,13 +62,13 @@ class Scored(nn.Module):
         self.output = nn.Linear(width, bound.num_outputs)
 
     def scores(self, hidden: Any) -> Any:
-        """One score a class, or one number a row."""
+        """Returns one score a class, or one number a row."""
         scores = self.output(hidden)
         return scores.squeeze(-1) if self.single else scores
 
 
 class Perceptron(Scored):
-    """See `mlp`."""
+    """The module of `mlp`."""
 
     def __init__(self, bound: Bound) -> None:
         assert isinstance(bound.network, mlp)
@@ -86,7 +86,7 @@ class Perceptron(Scored):
 
 
 class Convolutional(Scored):
-    """See `cnn`. Channels are innermost, which is what oneDNN's kernels are fastest with."""
+    """The module of `cnn`. Channels are innermost, with which oneDNN's kernels are fastest."""
 
     def __init__(self, bound: Bound) -> None:
         network = bound.network
@@ -110,7 +110,7 @@ class Convolutional(Scored):
 
 
 class Recurrent(Scored):
-    """See `char_lstm`."""
+    """The module of `char_lstm`."""
 
     def __init__(self, bound: Bound) -> None:
         network = bound.network

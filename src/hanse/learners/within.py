@@ -23,7 +23,7 @@ def descend_within(
     proximal: float = 0.0,
     offset: Tensors | None = None,
 ) -> Tensors:
-    """Stochastic gradient descent on the coordinates of a space, as `Space` documents it.
+    """Runs stochastic gradient descent on the coordinates of a space, as `Space` documents it.
 
     Args:
       space: where to train.
@@ -48,5 +48,5 @@ def descend_within(
 
 
 def _each(function: Callable[..., Any], first: Tensors, *others: Tensors) -> Tensors:
-    """Name by name; arithmetic on () arrays gives scalars, which this makes arrays again."""
+    """Applies a function name by name; arithmetic on () arrays gives scalars, which become arrays again."""
     return {name: np.asarray(function(v, *(other[name] for other in others))) for name, v in first.items()}
