@@ -287,14 +287,12 @@ def test_other_columns_are_named() -> None:
     with pytest.raises(InvalidInput, match="no column 'age', which all parties need; did you mean 'agee'"):
         encoder(Examples(other, np.zeros(2)))
     as_words = np.zeros(2, [("age", "U3"), *COLUMNS[1:]])
-    with pytest.raises(
-        InvalidInput, match=r"column 'age' is one of numbers elsewhere .* numeric = \[\"age\"\]"
-    ):
+    with pytest.raises(InvalidInput, match=r"column 'age' holds numbers elsewhere .* numeric = \[\"age\"\]"):
         encoder(Examples(as_words, np.zeros(2)))
     as_numbers = np.zeros(2, [*COLUMNS[:3], ("job", float), COLUMNS[4]])
-    with pytest.raises(InvalidInput, match=r"'job' is one of words elsewhere .* categorical = \[\"job\"\]"):
+    with pytest.raises(InvalidInput, match=r"'job' holds categories elsewhere .* categorical = \[\"job\"\]"):
         encoder(Examples(as_numbers, np.zeros(2)))
-    with pytest.raises(InvalidInput, match="2 features a row, and 3 are due"):
+    with pytest.raises(InvalidInput, match="2 features a row, but 3 are needed"):
         Encoder(Schema(("0", "1", "2")), *np.zeros((3, 3)))(Examples(np.zeros((4, 2)), np.zeros(4)))
 
 
@@ -317,10 +315,10 @@ def test_settings_are_checked() -> None:
 
 def test_reducers_take_what_they_are_for() -> None:
     with pytest.raises(
-        CompositionError, match=r"moments\(\) merges count, mean and m2, and these are real: w"
+        CompositionError, match=r"moments\(\) merges count, mean and m2, but these are real: w"
     ):
         moments().accepts(Spec({"w": TensorSpec((3,), "float64")}))
-    with pytest.raises(CompositionError, match=r"tally\(\) adds up tables of counts, and these are real: w"):
+    with pytest.raises(CompositionError, match=r"tally\(\) adds up tables of counts, but these are real: w"):
         tally().accepts(Spec({"w": TensorSpec((3,), "float64")}))
 
 

@@ -4,7 +4,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hanse.core.tensors import all_finite, dot, frozen, l2_norm, num_bytes, tree_map, zeros_like
+from hanse.core.tensors import (
+    add,
+    add_scaled,
+    all_finite,
+    divide,
+    dot,
+    frozen,
+    l2_norm,
+    negate,
+    num_bytes,
+    scale,
+    subtract,
+    tree_map,
+    zeros_like,
+)
 
 shapes = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4)
 floats = st.sampled_from(["float32", "float64"])
@@ -42,6 +56,30 @@ def test_tree_map_keeps_names_shapes_and_order(tensors):
     assert list(mapped) == list(tensors)
     assert all(isinstance(v, np.ndarray) and not v.any() for v in mapped.values())
     assert [v.shape for v in mapped.values()] == [v.shape for v in tensors.values()]
+
+
+@given(named, st.floats(-10, 10))
+def test_arithmetic_rounds_as_its_formula_does_and_keeps_dtypes(tensors, factor):
+    twice = add(tensors, tensors)
+    for name, v in tensors.items():
+        c = v.dtype.type(factor)
+        for found, due in [
+            (twice, v + v),
+            (subtract(twice, tensors), (v + v) - v),
+            (negate(tensors), -v),
+            (scale(tensors, factor), c * v),
+            (divide(tensors, 3.0), v / v.dtype.type(3)),
+            (add_scaled(tensors, factor, twice), v + c * (v + v)),
+            (add_scaled(tensors, -factor, twice), v - c * (v + v)),
+        ]:
+            assert (found[name].dtype, found[name].shape) == (v.dtype, v.shape)
+            assert found[name].tobytes() == np.asarray(due).tobytes()
+
+
+def test_a_fraction_of_integers_is_not_cut_off():
+    counts = {"count": np.array([3], np.int64)}
+    assert scale(counts, 2.0)["count"].dtype == np.int64
+    assert scale(counts, 0.5)["count"] == 1.5
 
 
 @given(named)

@@ -68,5 +68,5 @@ def test_repeated_and_too_many_positions_are_refused():
     low, high = pack_positions(np.array([1, 2]), 8)
     with pytest.raises(MessageError, match="rise"):
         unpack_positions(np.zeros_like(low), np.packbits([1, 1, 0, 0]), 2, 8)
-    with pytest.raises(MessageError, match="8 positions, 2 are due"):
+    with pytest.raises(MessageError, match="8 positions, but 2 are needed"):
         unpack_positions(low, np.full_like(high, 0xFF), 2, 8)

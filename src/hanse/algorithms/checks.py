@@ -1,4 +1,4 @@
-"""Hyper-parameters out of range are refused when an algorithm is made, with what to write instead."""
+"""Checks of hyper-parameters when an algorithm is made; each error says what to write instead."""
 
 import math
 
@@ -8,30 +8,30 @@ __all__ = ["check_below_one", "check_count", "check_fraction", "check_not_negati
 
 
 def check_fraction(fraction: float) -> None:
-    """Raises: InvalidInput: if it is no share of the clients."""
+    """Raises InvalidInput unless `fraction` is a share of the clients: above 0 and at most 1."""
     if not 0 < fraction <= 1:
         raise InvalidInput(f"fraction is {fraction}; write a share of the clients above 0 and at most 1")
 
 
 def check_count(name: str, count: int) -> None:
-    """Raises: InvalidInput: if it is less than 1."""
+    """Raises InvalidInput if `count` is less than 1."""
     if not count >= 1:
         raise InvalidInput(f"{name} is {count}; write at least 1")
 
 
 def check_positive(name: str, number: float) -> None:
-    """Raises: InvalidInput: if it is not above 0 and finite."""
+    """Raises InvalidInput unless `number` is above 0 and finite."""
     if not 0 < number < math.inf:
         raise InvalidInput(f"{name} is {number}; write a number above 0")
 
 
 def check_not_negative(name: str, number: float) -> None:
-    """Raises: InvalidInput: if it is negative or not finite."""
+    """Raises InvalidInput if `number` is negative or not finite."""
     if not 0 <= number < math.inf:
         raise InvalidInput(f"{name} is {number}; write a number of at least 0")
 
 
 def check_below_one(name: str, number: float) -> None:
-    """Raises: InvalidInput: if it is negative, or not below 1."""
+    """Raises InvalidInput if `number` is negative, or not below 1."""
     if not 0 <= number < 1:
         raise InvalidInput(f"{name} is {number}; write a number of at least 0 and below 1")

@@ -11,7 +11,6 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from hanse.algorithms.checks import check_count, check_fraction
-from hanse.algorithms.works import moved
 from hanse.core.algorithm import Algorithm
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
@@ -19,7 +18,7 @@ from hanse.core.learner import Examples
 from hanse.core.program import Channel, Close, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array, Tensors
+from hanse.core.tensors import Array, Tensors, add_scaled
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -28,9 +27,9 @@ __all__ = ["Combination", "DualLearner", "adding", "averaging", "cocoa"]
 
 @runtime_checkable
 class DualLearner(Protocol):
-    """A learner of a regularised linear model, with one dual variable an example.
+    """A learner of a regularised linear model, with one dual variable for each example.
 
-    The parameters belong to the dual variables by w = (1 / (l2 n)) sum_i alpha_i x_i.
+    The parameters follow from the dual variables: w = (1 / (l2 n)) sum_i alpha_i x_i.
     """
 
     def dual_ascent(
@@ -44,27 +43,27 @@ class DualLearner(Protocol):
         num_examples: float,
         coupling: float,
     ) -> tuple[Tensors, Array]:
-        """Passes of coordinate ascent over one client's block of the dual.
+        """Runs passes of coordinate ascent over one client's block of the dual variables.
 
         Args:
-          params: w, of all clients' dual variables.
+          params: w, which follows from all clients' dual variables.
           data: the client's examples.
-          dual: (n_k,) its block so far; None: zeros.
+          dual: (n_k,) the client's block so far; None: zeros.
           key: draws the order.
           epochs: passes over the block.
           num_examples: n, of all clients together.
-          coupling: sigma', how much steeper the local problem is made for what others add meanwhile.
+          coupling: sigma', which makes the local problem steeper, to allow for what others add meanwhile.
 
         Returns: what the block's change adds to w, and the change.
         """
 
 
 class Combination(ABC):
-    """How much of each client's change is taken, gamma."""
+    """The share of each client's change that is applied, gamma."""
 
     @abstractmethod
     def share(self, num_clients: int) -> float:
-        """gamma, where so many clients change their blocks at once; sigma' is gamma times their number."""
+        """Returns gamma if so many clients change their blocks; sigma' is gamma times their number."""
 
 
 @value
@@ -85,7 +84,7 @@ class adding(Combination):
 
 @value
 class count_examples(Work[object, Examples]):
-    """Emits "count": how many examples the client has."""
+    """Emits "count", the number of the client's examples."""
 
     def run(
         self, learner: object, shared: Shared, data: Examples, memory: Memory, keys: Keys
@@ -95,7 +94,7 @@ class count_examples(Work[object, Examples]):
 
 @value
 class dual_ascent(Work[object, Examples]):
-    """Local SDCA; remembers the client's block of the dual, emits what its change adds to w as "update"."""
+    """Runs local SDCA and remembers the client's block of the dual; emits its change of w as "update"."""
 
     num_examples: float
     share: float
@@ -127,7 +126,7 @@ class dual_ascent(Work[object, Examples]):
 
 @value
 class PrimalDual:
-    """The model, and the number of examples of all clients (0: not asked yet). Their duals are their own."""
+    """The model, and the number of all clients' examples (0: not asked yet). Clients keep their own duals."""
 
     params: Tensors
     num_examples: float = 0.0
@@ -141,11 +140,11 @@ class cocoa(Algorithm[PrimalDual]):
         alpha_[k] += gamma change_k;   w <- w + gamma (1 / (l2 n)) sum_k X_k' change_k
 
     Converges to the pooled optimum of a regularised linear model, without a step size, however the clients
-    differ. The dual variables, one an example, stay in the clients' memory. Before the first round every
-    client is asked for its number of examples; if one is missing, the round is abandoned.
+    differ. The dual variables, one for each example, stay in the clients' memory. Before the first round the
+    server asks every client for its number of examples; if one does not answer, the round is abandoned.
 
-    For learners with a dual: `dual(model)` of ridge, logistic or SVM without intercept. No `uplink`: w must
-    agree with what the clients remember.
+    It needs a learner with a dual: `dual(model)` of ridge, logistic or SVM without intercept. It has no
+    `uplink`, because w must agree with what the clients remember.
 
     Args:
       combine: `averaging()` (CoCoA) or `adding()` (CoCoA+).
@@ -180,7 +179,7 @@ class cocoa(Algorithm[PrimalDual]):
             close=self.close,
             update=Channel(Spec.of(state.params), into=sum_()),
         )
-        return PrimalDual(moved(state.params, got["update"].values, share), num_examples)
+        return PrimalDual(add_scaled(state.params, share, got["update"].values), num_examples)
 
 
 def _number_of_examples(key: Key) -> Program[float]:

@@ -4,18 +4,16 @@ Shamir, Srebro, Zhang, "Communication-efficient distributed optimization using a
 method", ICML 2014, arXiv 1312.7853, Figure 1.
 """
 
-import numpy as np
-
 from hanse.algorithms.checks import check_fraction, check_not_negative, check_positive
 from hanse.algorithms.optimisers import Trained, sgd
 from hanse.algorithms.solvers import Solver, newton
-from hanse.algorithms.works import gradient, moved
+from hanse.algorithms.works import gradient
 from hanse.core.algorithm import Algorithm
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner
 from hanse.core.program import Channel, Close, Program, gather, sample
 from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Tensors, add_scaled, negate
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -34,21 +32,21 @@ class tilted_minimum(Work[Learner, Examples]):
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params = shared["params"]
-        offset = tree_map(np.negative, moved(learner.gradient(params, data), shared["gradient"], -self.eta))
+        offset = negate(add_scaled(learner.gradient(params, data), -self.eta, shared["gradient"]))
         update = self.solver.minimise(learner, params, data, keys.public, offset=offset, proximal=self.mu)
         return {"update": Part(update, float(len(data)))}, memory
 
 
 @value
 class dane(Algorithm[Trained]):
-    """Each client minimises its own objective, tilted so that its slope at w is the global one.
+    """Each client minimises its own objective, tilted so that its gradient at w is the global one.
 
         g = mean(grad F_k(w))
         w_k = argmin F_k(v) - <grad F_k(w) - eta g, v> + (mu/2) |v - w|²;   w <- mean(w_k)
 
-    Where it converges, it does so to the pooled optimum. Clients that are alike make it nearly Newton's
-    method. Clients that are not make it diverge unless mu is large enough, about as large as their
-    curvatures differ. Two exchanges a round; every client counts by its examples.
+    If it converges, it converges to the pooled optimum. With clients that are alike it is nearly Newton's
+    method. With clients that differ it diverges unless mu is large enough, about as large as the difference
+    of their Hessians. A round takes two exchanges; every client counts in proportion to its examples.
 
     Args:
       mu: holds the local solutions near w: slower, and safer.

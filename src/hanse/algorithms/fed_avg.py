@@ -23,7 +23,7 @@ __all__ = ["fed_avg"]
 
 @value
 class fed_avg(LocalTraining[Trained]):
-    """Each of a random cohort trains locally; the server adds the mean of their updates.
+    """Each client of a random cohort trains locally; the server adds the mean of their updates.
 
         w <- w + server_lr * sum_k n_k (w_k - w) / sum_k n_k
 
@@ -42,11 +42,11 @@ class fed_avg(LocalTraining[Trained]):
       weighting: `by_examples()` (the paper's) or `uniform()`.
       close: when a round closes.
       server_lr: step size on the mean update: a number or a schedule; 1 is the paper's.
-      server: what the server makes of the mean update: `sgd()` (the paper's: steps along it),
+      server: how the server uses the mean update: `sgd()` (the paper's: it steps along it),
         `momentum()`, `adam()`, ...
       uplink: transforms of the updates, first to last.
       into: the reducer.
-      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
+      downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
     server_lr: Rate = 1.0

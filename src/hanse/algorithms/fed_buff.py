@@ -7,7 +7,7 @@ aggregation", AISTATS 2022, arXiv 2106.06639, Algorithm 1.
 from typing import Any
 
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.algorithms.works import local_sgd, moved, uniform
+from hanse.algorithms.works import local_sgd, uniform
 from hanse.core.algorithm import Algorithm
 from hanse.core.chain import Transform
 from hanse.core.errors import InvalidInput
@@ -16,7 +16,7 @@ from hanse.core.learner import Steps
 from hanse.core.program import Channel, Close, Discount, Program, collect, dispatch, sample
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors
+from hanse.core.tensors import Tensors, add_scaled
 from hanse.core.values import value
 
 __all__ = ["fed_buff"]
@@ -24,7 +24,7 @@ __all__ = ["fed_buff"]
 
 @value
 class Buffered:
-    """The model, its version, and how many tickets are in flight."""
+    """The model, its version, and the number of tickets in flight."""
 
     params: Tensors
     version: int
@@ -50,7 +50,7 @@ class fed_buff(Algorithm[Buffered]):
       discount: of stale contributions.
       uplink: transforms of the updates, first to last.
       into: the reducer.
-      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
+      downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
     lr: Rate = 0.1
@@ -97,7 +97,7 @@ class fed_buff(Algorithm[Buffered]):
             return Buffered(params, version, in_flight)
         total = got["update"]
         step = rate(self.server_lr, version) * total.weight / total.count
-        return Buffered(moved(params, total.values, step), version + 1, in_flight)
+        return Buffered(add_scaled(params, step, total.values), version + 1, in_flight)
 
     def _steps(self, version: int) -> Steps:
         return Steps(rate(self.lr, version), self.epochs, self.batch_size)

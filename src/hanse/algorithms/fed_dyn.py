@@ -8,13 +8,13 @@ import numpy as np
 
 from hanse.algorithms.checks import check_positive
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.works import Weighting, moved, uniform
+from hanse.algorithms.works import Weighting, uniform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.program import Channel, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, tree_map, zeros_like
+from hanse.core.tensors import Tensors, add, add_scaled, negate, zeros_like
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -23,13 +23,13 @@ __all__ = ["fed_dyn"]
 
 @value
 class Regularised:
-    """The model, the weighted sum of the clients' slopes, and whose they are.
+    """The model, the weighted sum of the clients' gradients, and the weight and number of these clients.
 
     Args:
       params: w.
-      slopes: sum over clients of p_k g_k, unnormalised; slopes of clients never seen are 0.
+      slopes: sum over clients of p_k g_k, unnormalised; g_k is 0 for clients never seen.
       seen: the weight of the clients seen so far, and `num_seen` their number.
-      num_rounds: that closed.
+      num_rounds: the rounds that closed.
     """
 
     params: Tensors
@@ -41,7 +41,7 @@ class Regularised:
 
 @value
 class dynamic_sgd(Work[Learner, Examples]):
-    """Local steps on F_k(v) - <g_k, v> + (alpha/2) |v - w|²; remembers g_k.
+    """Takes local steps on F_k(v) - <g_k, v> + (alpha/2) |v - w|²; remembers g_k.
 
     Emits "update", and "seen": the client's weight and 1 if it is new.
     """
@@ -55,11 +55,10 @@ class dynamic_sgd(Work[Learner, Examples]):
         params = shared["params"]
         slope, new = memory.get("slope"), "slope" not in memory
         slope = slope or zeros_like(params)
-        offset = tree_map(np.negative, slope)
-        update = learner.local_sgd(params, data, self.steps, keys.public, offset=offset)
+        update = learner.local_sgd(params, data, self.steps, keys.public, offset=negate(slope))
         weight = self.weighting.of(len(data))
         seen = {"weight": np.array(weight * new), "count": np.array(1.0 * new)}
-        kept = {**memory, "slope": moved(slope, update, -self.steps.proximal)}
+        kept = {**memory, "slope": add_scaled(slope, -self.steps.proximal, update)}
         return {"update": Part(update, weight), "seen": Part(seen)}, kept
 
 
@@ -72,10 +71,10 @@ class fed_dyn(LocalTraining[Regularised]):
 
     Converges to the optimum of the objective in which clients count by `weighting` (with `uniform()`,
     which is the paper's, all alike; with `by_examples()` the pooled one), however they differ and however
-    well they solve their local problems: it rests only where w_k = w, grad F_k(w) = g_k, and h = 0.
+    well they solve their local problems: it stops only where w_k = w, grad F_k(w) = g_k, and h = 0.
 
-    The weight of clients that were never seen is taken to be the mean weight of the others. No `uplink`:
-    the server's h must agree with what the clients remember.
+    A client that was never seen is assumed to have the mean weight of the others. There is no `uplink`,
+    because the server's h must agree with what the clients remember.
 
     Args:
       lr: the clients' step size: a number or a schedule.
@@ -112,7 +111,7 @@ class fed_dyn(LocalTraining[Regularised]):
         )
         update, new = got["update"], got["seen"].values
         seen, num_seen = state.seen + float(new["weight"]), state.num_seen + float(new["count"])
-        slopes = moved(state.slopes, update.values, -self.alpha * update.weight)
+        slopes = add_scaled(state.slopes, -self.alpha * update.weight, update.values)
         everybody = seen / num_seen * chosen.num_clients
-        params = moved(moved(state.params, update.values), slopes, -1 / (self.alpha * everybody))
+        params = add_scaled(add(state.params, update.values), -1 / (self.alpha * everybody), slopes)
         return Regularised(params, slopes, seen, num_seen, state.num_rounds + 1)

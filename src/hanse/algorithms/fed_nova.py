@@ -16,7 +16,7 @@ from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.program import Channel, Program
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Tensors, divide, scale
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -25,9 +25,9 @@ __all__ = ["fed_nova"]
 
 @value
 class normalised_sgd(Work[Learner, Examples]):
-    """Local steps; emits the mean step as "direction", and how many it stands for as "length".
+    """Takes local steps; emits the mean step as "direction", and how many it stands for as "length".
 
-    The length is |a_k|_1, a_k being how much each gradient counts in the update: 1 each, or, with a
+    The length is |a_k|_1, where a_k holds how much each gradient counts in the update: 1, or, with a
     proximal term, (1 - lr mu)^(steps after it).
     """
 
@@ -41,9 +41,8 @@ class normalised_sgd(Work[Learner, Examples]):
         kept = 1.0 - self.steps.lr * self.steps.proximal
         length = float(np.sum(kept ** np.arange(self.steps.num_steps(len(data)))))
         weight = self.weighting.of(len(data))
-        direction = tree_map(lambda u: u / u.dtype.type(length), update)
         return {
-            "direction": Part(direction, weight),
+            "direction": Part(divide(update, length), weight),
             "length": Part({"length": np.array(length)}, weight),
         }, memory
 
@@ -54,22 +53,22 @@ class fed_nova(LocalTraining[Trained]):
 
         d_k = (w_k - w) / tau_k;   w <- w + server_lr (sum_k p_k tau_k) sum_k p_k d_k
 
-    tau_k being the number of client k's local steps and p_k its share of the weights. Converges to a point
-    near the optimum of the weighted objective, however unequal the tau_k are: what is left is the drift of
-    `fed_avg`, which shrinks with lr. (Plain averaging with unequal tau_k tends, as lr shrinks, to the
+    Here tau_k is the number of client k's local steps and p_k its share of the weights. Converges to a point
+    near the optimum of the weighted objective, however unequal the tau_k are: only the drift of `fed_avg`
+    remains, which shrinks with lr. (Plain averaging with unequal tau_k tends, as lr shrinks, to the
     optimum of another objective, in which clients count by p_k tau_k.)
 
     Args:
       lr: the clients' step size: a number or a schedule.
       fraction: of the clients in each round; at least one.
-      epochs: local passes over the data; with `batch_size` they make tau_k.
+      epochs: local passes over the data; with `batch_size` they determine tau_k.
       batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.
       close: when a round closes.
       server_lr: step size on the mean direction: a number or a schedule.
       mu: strength of a proximal term, as in `fed_prox`.
       uplink: transforms of the directions, first to last.
-      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
+      downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
     server_lr: Rate = 1.0
@@ -97,5 +96,5 @@ class fed_nova(LocalTraining[Trained]):
             length=Channel(Spec({"length": TensorSpec((), "float64")})),
         )
         length = float(got["length"].values["length"])
-        update = tree_map(lambda d: d * d.dtype.type(length), got["direction"].values)
+        update = scale(got["direction"].values, length)
         return state.followed(sgd(), self.server_lr, update)

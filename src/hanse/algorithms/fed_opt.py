@@ -24,7 +24,7 @@ __all__ = ["fed_adagrad", "fed_adam", "fed_yogi"]
 
 @dataclass(frozen=True)
 class FedOpt(LocalTraining[Trained], ABC):
-    """The settings of the three; what they share with `fed_avg` means the same.
+    """The settings of the three algorithms; those shared with `fed_avg` mean the same.
 
     Args:
       server_lr: eta, step size at the server: a number or a schedule.
@@ -46,10 +46,10 @@ class FedOpt(LocalTraining[Trained], ABC):
 
     @abstractmethod
     def server(self) -> ServerOptimiser:
-        """The optimiser at the server."""
+        """Returns the optimiser at the server."""
 
     def averaging(self) -> fed_avg:
-        """What it is: `fed_avg` with that optimiser."""
+        """Returns `fed_avg` with that optimiser, which is what each of the three does."""
         return fed_avg(
             self.lr,
             self.fraction,
@@ -79,7 +79,7 @@ class fed_adagrad(FedOpt):
         w <- w - server_lr m / (√v + tau)
 
     Converges, as `fed_avg` does, to a point near the optimum of the weighted objective: the server's
-    optimiser rests where the mean update is 0.
+    optimiser stops where the mean update is 0.
 
     Args:
       lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
@@ -103,7 +103,7 @@ class fed_adam(FedOpt):
         w <- w - server_lr m / (√v + tau)
 
     Converges, with a server_lr that decays, to a point near the optimum of the weighted objective, as
-    `fed_avg` does; at a constant one it moves about it.
+    `fed_avg` does; with a constant one it keeps moving around that point.
 
     Args:
       lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
@@ -121,19 +121,19 @@ class fed_adam(FedOpt):
 
 @value
 class fed_yogi(FedOpt):
-    """FedYogi: `fed_avg(server=yogi())`. As FedAdam, with a second moment that changes more slowly.
+    """FedYogi: `fed_avg(server=yogi())`. It is FedAdam with a second moment that changes more slowly.
 
         g = -mean(w_k - w);   m <- beta1 m + (1 - beta1) g;   v <- v - (1 - beta2) g² sign(v - g²)
         w <- w - server_lr m / (√v + tau)
 
     Converges, with a server_lr that decays, to a point near the optimum of the weighted objective, as
-    `fed_avg` does; at a constant one it moves about it.
+    `fed_avg` does; with a constant one it keeps moving around that point.
 
     Args:
       lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
-      beta2: of the second moment.
+      beta2: 1 - beta2 scales the change of the second moment.
       tau: added to the root of the second moment; the smaller, the more adaptive.
     """
 

@@ -28,8 +28,8 @@ class fed_prox(LocalTraining[Trained]):
         w_k ~ argmin F_k(v) + (mu/2) |v - w|²;   w <- sum_k n_k w_k / sum_k n_k
 
     Converges to a point near the optimum of the weighted objective, nearer for a larger mu, which also
-    makes it slower. Solved exactly, it stops where sum_k n_k (prox_k(w) - w) = 0. With mu = 0 it is
-    `fed_avg`; with one epoch and full batches the term has no effect.
+    makes it slower. With exact local solutions it stops where sum_k n_k (prox_k(w) - w) = 0. With mu = 0
+    it is `fed_avg`; with one epoch and full batches the term has no effect.
 
     Args:
       lr: the clients' step size: a number or a schedule.
@@ -41,7 +41,7 @@ class fed_prox(LocalTraining[Trained]):
       mu: strength of the term.
       uplink: transforms of the updates, first to last.
       into: the reducer.
-      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
+      downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
     mu: float = 0.01

@@ -1,6 +1,6 @@
 """Parallel gradient descent on a parameter server, and its stochastic form over clients.
 
-The map-reduce of broadcast, map (gradients), reduce (mean or sum) and update; "FedSGD" in McMahan et
+It is the map-reduce of broadcast, map (gradients), reduce (mean or sum) and update; "FedSGD" in McMahan et
 al., arXiv 1602.05629, section 2.
 """
 
@@ -24,7 +24,7 @@ __all__ = ["fed_sgd"]
 
 @value
 class fed_sgd(Algorithm[Trained]):
-    """Each of a cohort computes one full-batch gradient; the server takes one step along their reduction.
+    """Each client of a cohort computes one full-batch gradient; the server steps along their reduction.
 
         w <- w - lr * reduce_k(n_k, grad F_k(w))
 
@@ -40,7 +40,7 @@ class fed_sgd(Algorithm[Trained]):
       uplink: transforms of the gradients, first to last.
       into: `mean()`, `sum()` or another reducer.
       close: when a round closes.
-      server: what the server makes of the gradient: `sgd()` steps along it; `adam()` makes it Adam with
+      server: how the server uses the gradient: `sgd()` steps along it; `adam()` makes it Adam with
         data in parallel.
     """
 

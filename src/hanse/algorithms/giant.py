@@ -8,14 +8,14 @@ import numpy as np
 
 from hanse.algorithms.checks import check_below_one, check_count, check_fraction, check_positive
 from hanse.algorithms.solvers import conjugate_gradients
-from hanse.algorithms.works import gradient, moved
+from hanse.algorithms.works import gradient
 from hanse.core.algorithm import Algorithm, Model
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner
 from hanse.core.program import Channel, Close, Program, gather, sample
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, dot
+from hanse.core.tensors import Tensors, add_scaled, dot
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -24,7 +24,7 @@ __all__ = ["giant"]
 
 @value
 class newton_direction(Work[Learner, Examples]):
-    """Solves H_k p = g by conjugate gradients, g being the global gradient; emits "direction"."""
+    """Solves H_k p = g by conjugate gradients, where g is the global gradient; emits "direction"."""
 
     num_iterations: int
     tolerance: float
@@ -41,7 +41,7 @@ class newton_direction(Work[Learner, Examples]):
 
 @value
 class objectives_along(Work[Learner, Examples]):
-    """The client's objective at params - step * direction for several steps; emits "objectives"."""
+    """Evaluates the client's objective at params - step * direction for several steps; emits "objectives"."""
 
     steps: tuple[float, ...]
 
@@ -49,7 +49,9 @@ class objectives_along(Work[Learner, Examples]):
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params, direction = shared["params"], shared["direction"]
-        losses = [learner.objective(moved(params, direction, -step), data) for step in (0.0, *self.steps)]
+        losses = [
+            learner.objective(add_scaled(params, -step, direction), data) for step in (0.0, *self.steps)
+        ]
         return {"objectives": Part({"objectives": np.array(losses)}, float(len(data)))}, memory
 
 
@@ -61,13 +63,14 @@ class giant(Algorithm[Model]):
 
     a is the largest of `steps` that satisfies Armijo's condition F(w - a p) <= F(w) - c a <p, g>, or the
     smallest. Converges to the pooled optimum of a strongly convex objective, as near as differences of
-    the objective can tell (half the digits). Three exchanges a round; every client counts by its examples.
+    the objective can tell (half the digits). A round takes three exchanges; every client counts in
+    proportion to its examples.
 
     Args:
       fraction: of the clients in each round; the guarantees are for 1.
-      num_iterations: of conjugate gradients at most.
-      tolerance: they stop once the residual has shrunk by this factor.
-      steps: tried by the line search, largest first.
+      num_iterations: steps of conjugate gradients, at most.
+      tolerance: conjugate gradients stop once the residual has shrunk by this factor.
+      steps: step sizes that the line search tries, largest first.
       armijo: c.
       close: when each of the three exchanges closes.
     """
@@ -112,4 +115,4 @@ class giant(Algorithm[Model]):
         enough = (
             a for a, loss in zip(self.steps, losses[1:], strict=True) if loss <= losses[0] - a * descent
         )
-        return Model(moved(params, direction, -next(enough, self.steps[-1])))
+        return Model(add_scaled(params, -next(enough, self.steps[-1]), direction))

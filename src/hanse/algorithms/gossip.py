@@ -14,7 +14,7 @@ from hanse.core.learner import Examples, Learner
 from hanse.core.program import Channel, Program, gather
 from hanse.core.reducers import stack
 from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Tensors, add_scaled
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -35,7 +35,7 @@ def _shown(step: int) -> str:
 
 @value
 class step_and_show(Work[Learner, Examples]):
-    """At the peer itself: w = mixed - lr grad F(params); shows it to its neighbours as the given step's."""
+    """Computes w = mixed - lr grad F(params) at the peer, and shows it to neighbours as the given step's."""
 
     step: int
     lr: float
@@ -44,14 +44,14 @@ class step_and_show(Work[Learner, Examples]):
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         slope = learner.gradient(shared["params"], data)
-        moved = tree_map(lambda w, g: w - w.dtype.type(self.lr) * g, shared["mixed"], slope)
+        params = add_scaled(shared["mixed"], -self.lr, slope)
         before = {name: v for name, v in memory.items() if name == _shown(self.step - 1)}
-        return {"params": Part(moved)}, {**before, _shown(self.step): moved}
+        return {"params": Part(params)}, {**before, _shown(self.step): params}
 
 
 @value
 class look(Work[Learner, Examples]):
-    """At a neighbour: what it shows as the given step's. A neighbour that is not there yet answers later."""
+    """Reads what a neighbour shows as the given step's; a neighbour that is not there yet answers later."""
 
     step: int
 
@@ -65,13 +65,13 @@ class look(Work[Learner, Examples]):
 
 @value
 class gossip(Algorithm[Peer]):
-    """One peer's program: mix with the neighbours' models, then one gradient step.
+    """One peer's program: mix with the neighbours' models, then take one gradient step.
 
         w_i <- sum_j W_ij w_j - lr grad F_i(w_i)
 
     The mean over peers moves as in gradient descent if W is doubly stochastic; the peers' distance to it
     shrinks by W's second largest eigenvalue a step. At a fixed step size the peers end near, not at, the
-    optimum of the uniformly weighted objective. In the first step nothing is mixed: all begin alike.
+    optimum of the uniformly weighted objective. The first step mixes nothing, because all begin alike.
 
     Args:
       me: the peer that performs this program.

@@ -1,4 +1,4 @@
-"""What algorithms whose clients train locally have in common: their settings."""
+"""Settings that all algorithms share whose clients train locally."""
 
 from abc import ABC
 from dataclasses import KW_ONLY, dataclass
@@ -43,5 +43,5 @@ class LocalTraining(Algorithm[S], ABC):
         self.steps(0)
 
     def steps(self, num_rounds: int, *, proximal: float = 0.0) -> Steps:
-        """The local steps after so many closed rounds."""
+        """Returns the local steps after so many closed rounds."""
         return Steps(rate(self.lr, num_rounds), self.epochs, self.batch_size, proximal)

@@ -8,14 +8,14 @@ from typing import Any
 
 from hanse.algorithms.checks import check_below_one, check_fraction
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.algorithms.works import Weighting, by_examples, exchange, gradient, moved
+from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
 from hanse.core.algorithm import Algorithm
 from hanse.core.chain import Transform
 from hanse.core.keys import Key
 from hanse.core.program import Channel, Close, Program
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Tensors, add_scaled, subtract
 from hanse.core.values import value
 
 __all__ = ["nesterov"]
@@ -23,7 +23,7 @@ __all__ = ["nesterov"]
 
 @value
 class Accelerated:
-    """The model, the point ahead of it where the next gradient is taken, and the rounds that closed."""
+    """The model, the point ahead of it where the next gradient is taken, and the number of closed rounds."""
 
     params: Tensors
     ahead: Tensors
@@ -37,7 +37,7 @@ class nesterov(Algorithm[Accelerated]):
         w' = y - lr * mean(grad F_k(y));   y <- w' + momentum (w' - w);   w <- w'
 
     Converges to the optimum of the weighted objective (with `by_examples()` the pooled one) with every
-    client in each round. Where its curvature lies between l and L, lr = 1/L and momentum
+    client in each round. If its second derivatives are between l and L, lr = 1/L and momentum
     (√L - √l) / (√L + √l) need about √(L/l) rounds where gradient descent needs L/l.
 
     Args:
@@ -75,6 +75,6 @@ class nesterov(Algorithm[Accelerated]):
             close=self.close,
             gradient=Channel(Spec.of(state.params), self.uplink, self.into),
         )
-        params = moved(state.ahead, got["gradient"].values, -rate(self.lr, state.num_rounds))
-        step = tree_map(lambda new, old: new - old, params, state.params)
-        return Accelerated(params, moved(params, step, self.momentum), state.num_rounds + 1)
+        params = add_scaled(state.ahead, -rate(self.lr, state.num_rounds), got["gradient"].values)
+        step = subtract(params, state.params)
+        return Accelerated(params, add_scaled(params, self.momentum, step), state.num_rounds + 1)

@@ -26,7 +26,7 @@ __all__ = ["one_shot"]
 
 @value
 class local_minimum(Work[Learner, Examples]):
-    """Minimises the client's own objective; emits "update", from the broadcast "params" to there."""
+    """Minimises the client's own objective; emits "update", the minimum less the broadcast "params"."""
 
     solver: Solver
     weighting: Weighting
@@ -40,13 +40,13 @@ class local_minimum(Work[Learner, Examples]):
 
 @value
 class one_shot(Algorithm[Trained]):
-    """The mean of the clients' own optima: everything is said in one round.
+    """The mean of the clients' own optima, found in one round.
 
         w = sum_k n_k argmin F_k / sum_k n_k
 
-    Ends near the optimum of the weighted objective if the clients' data are alike and many; that of the
-    pooled data it is only for clients with the same optimum. Solved exactly, further rounds change
-    nothing: run it for one.
+    Ends near the optimum of the weighted objective if the clients' data are alike and many; it is the
+    optimum of the pooled data only if all clients have the same one. With exact local solutions, further
+    rounds change nothing: run it for one.
 
     Args:
       solver: how a client minimises its objective: `newton()`, or `local_steps()` on any learner.

@@ -1,11 +1,11 @@
-"""Server optimisers as values: what the server makes of a round's mean update.
+"""Server optimisers as values: they turn a round's mean update into a step of the server.
 
     g = -(mean update)                       the pseudo-gradient
     direction, memory = optimiser(g, memory)
     w <- w - server_lr * direction
 
 An update is the client's parameters less the server's, so it points downhill; its negative takes the
-place of a gradient. A true gradient (`fed_sgd`) is given as it is.
+place of a gradient. A true gradient (`fed_sgd`) is used as it is.
 """
 
 from abc import ABC, abstractmethod
@@ -17,8 +17,7 @@ import numpy as np
 
 from hanse.algorithms.checks import check_below_one, check_positive
 from hanse.algorithms.schedules import Rate, rate
-from hanse.algorithms.works import moved
-from hanse.core.tensors import Array, Tensors, tree_map, zeros_like
+from hanse.core.tensors import Array, Tensors, add, add_scaled, negate, scale, tree_map, zeros_like
 from hanse.core.values import value
 
 __all__ = ["ServerOptimiser", "Trained", "adagrad", "adam", "momentum", "sgd", "yogi"]
@@ -31,35 +30,35 @@ class ServerOptimiser(ABC):
 
     @abstractmethod
     def init(self, params: Tensors) -> Moments:
-        """What it remembers before the first round."""
+        """Returns what the optimiser remembers before the first round."""
 
     @abstractmethod
     def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-        """Where to go, against the sign, and what to remember."""
+        """Returns the direction, which the server subtracts, and what to remember."""
 
 
 @value
 class Trained:
-    """The model, how many rounds led to it, and what the server's optimiser remembers."""
+    """The model, the number of rounds that led to it, and the memory of the server's optimiser."""
 
     params: Tensors
     num_rounds: int = 0
     moments: Moments = field(default_factory=dict)
 
     def followed(self, optimiser: ServerOptimiser, lr: Rate, update: Tensors) -> "Trained":
-        """After one more round, in which the clients' mean update was this."""
-        return self.descended(optimiser, lr, tree_map(np.negative, update))
+        """Returns the state after one more round, in which the clients' mean update was `update`."""
+        return self.descended(optimiser, lr, negate(update))
 
     def descended(self, optimiser: ServerOptimiser, lr: Rate, gradient: Tensors) -> "Trained":
-        """After one more round, in which the gradient, or pseudo-gradient, was this."""
+        """Returns the state after one more round, whose gradient, or pseudo-gradient, was `gradient`."""
         direction, moments = optimiser.direction(gradient, self.moments)
-        params = moved(self.params, direction, -rate(lr, self.num_rounds))
+        params = add_scaled(self.params, -rate(lr, self.num_rounds), direction)
         return Trained(params, self.num_rounds + 1, moments)
 
 
 @value
 class sgd(ServerOptimiser):
-    """The gradient itself.
+    """The gradient itself as the direction.
 
     >>> sgd().direction({"w": np.array([2.0])}, {})
     ({'w': array([2.])}, {})
@@ -98,12 +97,15 @@ class momentum(ServerOptimiser):
         return {"velocity": zeros_like(params)}
 
     def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-        velocity = tree_map(lambda v, g: v.dtype.type(self.beta) * v + g, moments["velocity"], gradient)
+        velocity = add(scale(moments["velocity"], self.beta), gradient)
         return velocity, {"velocity": velocity}
 
 
 class _Adaptive(ServerOptimiser):
-    """m <- beta1 m + (1 - beta1) g;   v <- second(v, g²);   w <- w - server_lr m / (√v + tau)"""
+    """A mean of past gradients, divided entry by entry by the root of a second moment.
+
+    m <- beta1 m + (1 - beta1) g;   v <- second(v, g²);   w <- w - server_lr m / (√v + tau)
+    """
 
     beta1: float
     tau: float
@@ -114,17 +116,14 @@ class _Adaptive(ServerOptimiser):
 
     @abstractmethod
     def second(self, v: Array, square: Array) -> Any:
-        """The second moment after one more squared gradient."""
+        """Returns the second moment after one more squared gradient."""
 
     def init(self, params: Tensors) -> Moments:
         floor = tree_map(lambda w: np.full_like(w, self.tau**2), params)
         return {"first": zeros_like(params), "second": floor}
 
     def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-        beta1 = self.beta1
-        first = tree_map(
-            lambda m, g: m.dtype.type(beta1) * m + m.dtype.type(1 - beta1) * g, moments["first"], gradient
-        )
+        first = add_scaled(scale(moments["first"], self.beta1), 1 - self.beta1, gradient)
         second = tree_map(lambda v, g: self.second(v, g * g), moments["second"], gradient)
         scaled = tree_map(lambda m, v: m / (np.sqrt(v) + v.dtype.type(self.tau)), first, second)
         return scaled, {"first": first, "second": second}
@@ -162,7 +161,7 @@ class adam(_Adaptive):
 
 @value
 class yogi(_Adaptive):
-    """As Adam, but the second moment changes only by steps of the size of the square. See `fed_yogi`.
+    """Adam whose second moment changes only by steps of the size of the square. See `fed_yogi`.
 
     v <- v - (1 - beta2) g² sign(v - g²)
     """

@@ -1,6 +1,6 @@
-"""What is learned of columns before training: means and deviations, vocabularies, what fills gaps.
+"""Preprocessing learned before training: means and deviations, vocabularies, and values for gaps.
 
-It is learned from counts and sums of all clients, and applied by each party to its own rows, so everybody
+It is learned from counts and sums of all clients, and each party applies it to its own rows, so every party
 gives the model the same numbers for the same row.
 
 Chan, Golub, LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
@@ -59,7 +59,7 @@ class Schema:
 
     Args:
       numbers: columns of numbers; a gap is NaN.
-      texts: columns of words; a gap is an empty one.
+      texts: columns of categories; a gap is an empty string.
     """
 
     numbers: tuple[str, ...]
@@ -67,7 +67,7 @@ class Schema:
 
     @classmethod
     def of(cls, x: Array) -> "Schema":
-        """The columns of (n, ...) features."""
+        """Reads the columns of (n, ...) features."""
         names = x.dtype.names
         if names is None:
             return cls(tuple(str(i) for i in range(x[:1].size if len(x) else 0)))
@@ -75,11 +75,14 @@ class Schema:
         return cls(*(tuple(name for name in names if is_text[name] == kind) for kind in (False, True)))
 
     def numbers_in(self, x: Array) -> Array:
-        """(n, columns) in float64. Raises: InvalidInput: if `x` has other columns."""
+        """Returns the columns of numbers, (n, columns) in float64.
+
+        Raises: InvalidInput: if `x` has other columns.
+        """
         own = Schema.of(x)
         if x.dtype.names is None:
             if own != self:
-                raise InvalidInput(f"{len(own.numbers)} features a row, and {len(self.numbers)} are due")
+                raise InvalidInput(f"{len(own.numbers)} features a row, but {len(self.numbers)} are needed")
             return x.reshape(len(x), -1).astype(np.float64, copy=False)
         self._check(own)
         if not self.numbers:
@@ -87,10 +90,10 @@ class Schema:
         return np.column_stack([x[name] for name in self.numbers])
 
     def _check(self, own: "Schema") -> None:
-        """Each column is there and of its kind."""
+        """Checks that each column is there and of its kind."""
         for noun, due, found in (
             ("numbers", self.numbers, own.numbers),
-            ("words", self.texts, own.texts),
+            ("categories", self.texts, own.texts),
         ):
             for name in due:
                 if name not in (*own.numbers, *own.texts):
@@ -99,7 +102,7 @@ class Schema:
                 if name not in found:
                     option = "numeric" if noun == "numbers" else "categorical"
                     raise InvalidInput(
-                        f"column {name!r} is one of {noun} elsewhere and not here; say so to every party's "
+                        f"column {name!r} holds {noun} elsewhere but not here; say so to every party's "
                         f'reader: {option} = ["{name}"]'
                     )
 
@@ -109,7 +112,7 @@ class Schema:
 
 @value
 class Moments:
-    """How many numbers, their mean, and the sum of squared differences from it, by column."""
+    """The count of each column's numbers, their mean, and the sum of squared differences from it."""
 
     count: Array
     mean: Array
@@ -117,7 +120,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: Array) -> "Moments":
-        """Of (n, columns) numbers, gaps left out.
+        """Computes the moments of (n, columns) numbers, and leaves gaps out.
 
         Differences are taken from a value of the column, so that a large mean costs no digits.
         """
@@ -133,7 +136,7 @@ class Moments:
         return cls(count.astype(np.float64), shift + mean, m2)
 
     def merged(self, other: "Moments") -> "Moments":
-        """Of both sets of numbers together: Chan, Golub and LeVeque's formula.
+        """Computes the moments of both sets of numbers together, by Chan, Golub and LeVeque's formula.
 
         n = n_a + n_b,   d = mean_b - mean_a,   mean = mean_a + d n_b / n,   m2 = m2_a + m2_b + d² n_a n_b / n
         """
@@ -145,9 +148,10 @@ class Moments:
 
     @property
     def std(self) -> Array:
-        """By column, 1 where all numbers are the same to rounding.
+        """The standard deviation of each column, or 1 where all its numbers are the same to rounding.
 
-        The bound is that of scikit-learn: a variance that summing so many equal numbers may leave.
+        The bound is that of scikit-learn: the variance that rounding may leave in a sum of so many equal
+        numbers.
         """
         count = np.maximum(self.count, 1)
         variance = self.m2 / count
@@ -160,7 +164,7 @@ class Moments:
 class moments(Reducer[tuple[Moments, int]]):
     """Counts, means and squared differences from the mean, merged pair by pair.
 
-    Exact to rounding, however far the mean is from 0. Weights don't count.
+    They are exact to rounding, however far the mean is from 0. Weights are ignored.
 
     >>> from hanse.core.reducers import reduce
     >>> parts = [Moments.of(np.array([[2020.0], [2021.0]])), Moments.of(np.array([[2022.0]]))]
@@ -177,7 +181,7 @@ class moments(Reducer[tuple[Moments, int]]):
     def accepts(self, spec: Spec) -> None:
         if spec.kind != "real" or not spec.summable or spec.tensors.keys() != {"count", "mean", "m2"}:
             raise CompositionError(
-                f"moments() merges count, mean and m2, and these are {spec.kind}: {', '.join(spec.tensors)}; "
+                f"moments() merges count, mean and m2, but these are {spec.kind}: {', '.join(spec.tensors)}; "
                 "send them without transforms, or add up two_sums()"
             )
 
@@ -195,7 +199,7 @@ class moments(Reducer[tuple[Moments, int]]):
 
 @value
 class column_moments(Work[Any, Examples]):
-    """Counts, means and deviations of the client's columns of numbers; emits "moments"."""
+    """Computes counts, means and deviations of the client's columns of numbers; emits "moments"."""
 
     schema: Schema
 
@@ -207,7 +211,7 @@ class column_moments(Work[Any, Examples]):
 
 @value
 class column_sums(Work[Any, Examples]):
-    """Counts and sums of the client's columns of numbers; emits "sums"."""
+    """Computes counts and sums of the client's columns of numbers; emits "sums"."""
 
     schema: Schema
 
@@ -220,7 +224,7 @@ class column_sums(Work[Any, Examples]):
 
 @value
 class column_deviations(Work[Any, Examples]):
-    """Sums of squared differences from the broadcast mean of all; emits "deviations"."""
+    """Sums squared differences from the broadcast mean of all clients; emits "deviations"."""
 
     schema: Schema
 
@@ -233,11 +237,11 @@ class column_deviations(Work[Any, Examples]):
 
 
 class Statistics(ABC):
-    """How means and deviations are learned: a value such as `merged_moments()`."""
+    """A program that learns means and deviations, as a value such as `merged_moments()`."""
 
     @abstractmethod
     def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
-        """Learns them from a cohort."""
+        """Learns means and deviations from a cohort."""
 
 
 def _columns(schema: Schema, *names: str) -> Spec:
@@ -246,7 +250,7 @@ def _columns(schema: Schema, *names: str) -> Spec:
 
 @value
 class merged_moments(Statistics):
-    """In one exchange, merged pair by pair. The server sees each client's means and deviations."""
+    """One exchange, merged pair by pair. The server sees each client's means and deviations."""
 
     def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
         channel = Channel(_columns(schema, "count", "mean", "m2"), into=moments())
@@ -256,10 +260,10 @@ class merged_moments(Statistics):
 
 @value
 class two_sums(Statistics):
-    """In two exchanges of sums: the mean first, then squared differences from it.
+    """Two exchanges of sums: the mean first, then squared differences from it.
 
     Args:
-      into: the reducer that adds up; one that hides shows the server nobody's sums.
+      into: the reducer that adds up; one that hides contributions shows the server no client's sums.
     """
 
     into: Reducer[Any] = sum_()
@@ -281,10 +285,10 @@ class two_sums(Statistics):
         return Moments(count, mean, got["deviations"].values["m2"])
 
 
-# Words
+# Categories
 
 Counts: TypeAlias = Mapping[tuple[int, str], int]
-"""How often a word stands in a column, which is known by its number."""
+"""The count of each category, by the number of its column and its name."""
 
 TABLE = Spec(
     {
@@ -295,11 +299,11 @@ TABLE = Spec(
     },
     kind="table",
 )
-"""Words one after the other in UTF-8, where each ends, its column, and how often it stands there."""
+"""Categories one after the other in UTF-8, where each ends, its column, and its count there."""
 
 
 MAX_COUNT = 2**40
-"""What a client's count is cut down to, so that those of a million clients can be added up."""
+"""The largest count taken from one client, so that those of a million clients can be added up."""
 
 
 def _as_tensors(counts: Counts) -> Tensors:
@@ -314,7 +318,7 @@ def _as_tensors(counts: Counts) -> Tensors:
 
 
 def _as_counts(tensors: Tensors) -> Iterator[tuple[tuple[int, str], int]]:
-    """Reads whatever is there: ends that don't fit give other words, never an error."""
+    """Reads a table of counts: ends that don't fit give other categories, never an error."""
     text = tensors["bytes"].tobytes()
     begin = 0
     for end, column, count in zip(
@@ -332,17 +336,17 @@ class _Tally:
 
 @value
 class tally(Reducer[_Tally]):
-    """Tables of counts, added up entry by entry; entries that are missing count 0. Exact.
+    """Tables of counts, added up entry by entry, exactly; entries that are missing count 0.
 
     Runs at: server.
-    Reveals: to the server each client's words and how often they stand there.
-    Raises: CompositionError: if messages are no tables of counts.
+    Reveals: to the server each client's categories and their counts.
+    Raises: CompositionError: if messages are not tables of counts.
     """
 
     def accepts(self, spec: Spec) -> None:
         if spec.kind != "table" or spec.tensors.keys() != TABLE.tensors.keys():
             raise CompositionError(
-                f"tally() adds up tables of counts, and these are {spec.kind}: {', '.join(spec.tensors)}; "
+                f"tally() adds up tables of counts, but these are {spec.kind}: {', '.join(spec.tensors)}; "
                 "send what category_counts emits, without transforms"
             )
 
@@ -362,11 +366,11 @@ class tally(Reducer[_Tally]):
 
 @value
 class category_counts(Work[Any, Examples]):
-    """How often each word stands in each of the client's columns of words; emits "counts".
+    """Counts each category in each of the client's columns of categories; emits "counts".
 
     Args:
       schema: the columns.
-      max_words: of a column with more, only so many are told, the most frequent.
+      max_words: of a column with more categories, only so many are sent, the most frequent.
     """
 
     schema: Schema
@@ -385,21 +389,21 @@ class category_counts(Work[Any, Examples]):
 
 
 def _by_frequency(counts: Iterable[tuple[str, int]], at_most: int) -> Iterator[tuple[str, int]]:
-    """The most frequent first; equally frequent ones by name."""
+    """Sorts the most frequent first, and equally frequent ones by name."""
     return islice(sorted(counts, key=lambda entry: (-entry[1], entry[0])), at_most)
 
 
 class Fill(ABC):
-    """What stands for a word that is missing: a value such as `most_frequent()`."""
+    """A replacement for missing categories, as a value such as `most_frequent()`."""
 
     @abstractmethod
     def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
-        """The column of the code that a gap sets, from 0; `num_columns` adds one; -1 sets none."""
+        """Returns the column of the code that a gap sets, from 0; `num_columns` adds one; -1 sets none."""
 
 
 @value
 class most_frequent(Fill):
-    """The most frequent word of the column; of equally frequent ones the first by name."""
+    """The most frequent category of the column; of equally frequent ones the first by name."""
 
     def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
         return max(range(len(words)), key=lambda i: (counts[words[i]], -i), default=-1)
@@ -407,7 +411,7 @@ class most_frequent(Fill):
 
 @value
 class own_category(Fill):
-    """A category of its own, in columns that have gaps somewhere."""
+    """A category of its own for gaps, in columns that have gaps at any client."""
 
     def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
         return num_columns if counts.get("", 0) else -1
@@ -415,12 +419,12 @@ class own_category(Fill):
 
 @value
 class Vocabulary:
-    """The code of a column of words: a 1 in the place of the word, 0 elsewhere.
+    """The code of a column of categories: a 1 in the place of the category, 0 elsewhere.
 
     Args:
-      words: those that have a place, in the order of their names.
-      has_other: whether a further place stands for all other words; else these have a 1 nowhere.
-      gap: the place of a missing word, or -1.
+      words: the categories that have a place, in the order of their names.
+      has_other: whether a further place stands for all other categories; if not, these have no 1.
+      gap: the place of a missing category, or -1.
     """
 
     words: tuple[str, ...]
@@ -431,7 +435,7 @@ class Vocabulary:
     def of(
         cls, counts: Mapping[str, int], fill: Fill, *, max_categories: int, min_count: int
     ) -> "Vocabulary":
-        """From how often each word stands in all clients' columns; an empty word is a gap."""
+        """Chooses the places from the counts of all clients' categories; an empty one is a gap."""
         present = [(word, count) for word, count in counts.items() if word and count]
         kept = [w for w, count in _by_frequency(present, max_categories) if count >= min_count]
         words = tuple(sorted(kept))
@@ -440,16 +444,16 @@ class Vocabulary:
 
     @property
     def num_columns(self) -> int:
-        """Places of the code."""
+        """The number of places of the code."""
         return max(len(self.words) + self.has_other, self.gap + 1)
 
     def names(self, column: str) -> tuple[str, ...]:
-        """What the places are called."""
+        """Returns the names of the places."""
         places = [*self.words, *["(other)"] * self.has_other]
         return tuple(f"{column}={word}" for word in places + ["(missing)"] * (self.num_columns - len(places)))
 
     def encoded(self, column: Array) -> Array:
-        """(n, num_columns) of (n,) words."""
+        """Encodes (n,) categories as (n, num_columns) numbers."""
         code = np.zeros((len(column), self.num_columns))
         place = np.full(len(column), len(self.words) if self.has_other else -1)
         if self.words:
@@ -466,16 +470,16 @@ class Vocabulary:
 
 
 class Scaling(ABC):
-    """What becomes of a number: a value such as `standardised()`."""
+    """A scaling of numbers, as a value such as `standardised()`."""
 
     @abstractmethod
     def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
-        """By column, what is subtracted and what is then divided by."""
+        """Returns, by column, what is subtracted and what the difference is divided by."""
 
 
 @value
 class standardised(Scaling):
-    """Less the mean, divided by the standard deviation (of those that are there; 1 if all are the same)."""
+    """Numbers less their mean, over their standard deviation (without gaps; 1 if all are the same)."""
 
     def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
         return learned.mean, learned.std
@@ -483,7 +487,7 @@ class standardised(Scaling):
 
 @value
 class unscaled(Scaling):
-    """As it is."""
+    """Numbers as they are."""
 
     def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
         return np.zeros_like(learned.mean), np.ones_like(learned.mean)
@@ -491,7 +495,7 @@ class unscaled(Scaling):
 
 @value
 class Encoder:
-    """What was learned, applied by each party to its own rows: first numbers, then the codes of words.
+    """The learned preprocessing that each party applies to its rows: first numbers, then codes.
 
         (x - shift) / scale, where x is `fill` in a gap
 
@@ -500,7 +504,7 @@ class Encoder:
     Args:
       schema: the columns.
       fill, shift, scale: (columns of numbers,).
-      vocabularies: of the columns of words.
+      vocabularies: of the columns of categories.
       dtype: of the result.
     """
 
@@ -512,7 +516,10 @@ class Encoder:
     dtype: str = "float32"
 
     def __call__(self, examples: Examples) -> Examples:
-        """The examples with features of numbers. Raises: InvalidInput: if they have other columns."""
+        """Returns the examples with features of numbers.
+
+        Raises: InvalidInput: if they have other columns.
+        """
         x = examples.x
         numbers = self.schema.numbers_in(x)
         scaled = (np.where(np.isnan(numbers), self.fill, numbers) - self.shift) / self.scale
@@ -523,17 +530,17 @@ class Encoder:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the resulting features are called."""
+        """The names of the resulting features."""
         codes = (v.names(n) for n, v in zip(self.schema.texts, self.vocabularies, strict=True))
         return tuple(name for names in (self.schema.numbers, *codes) for name in names)
 
 
 class Preprocessing(ABC):
-    """What is done with features before training: a value such as `tabular()`."""
+    """A treatment of features before training, as a value such as `tabular()`."""
 
     @abstractmethod
     def program(self, schema: Schema, key: Key) -> Program[Encoder]:
-        """Learns from the clients, whose features have these columns.
+        """Learns an encoder from the clients, whose features have these columns.
 
         Raises: RoundAbandoned: if too few of them answer.
         """
@@ -541,26 +548,25 @@ class Preprocessing(ABC):
 
 @value
 class tabular(Preprocessing):
-    """Numbers are standardised, words one-hot coded, gaps filled: numbers with the mean, words as told.
+    """Standardises numbers, codes categories one-hot, and fills gaps: with the mean, or as `missing` says.
 
-    Learned in one exchange for numbers and one for words. Equal to what would be learned from the pooled
-    rows: to rounding for numbers, exactly for words.
+    It learns in one exchange for numbers and one for categories. The result equals what the pooled rows
+    would give: to rounding for numbers, exactly for categories.
 
     >>> tabular(max_categories=20).numbers
     standardised()
 
     Args:
       numbers: `standardised()` or `unscaled()`.
-      missing: what stands for a missing word, `most_frequent()` or `own_category()`.
-      max_categories: of a column of words; the most frequent ones have a place in the code, all others one
-        together.
-      min_count: words that stand in fewer rows of all clients together have no place of their own.
+      missing: what replaces a missing category, `most_frequent()` or `own_category()`.
+      max_categories: of a column; the most frequent ones have a place in the code, all others share one.
+      min_count: categories that fewer rows of all clients together hold have no place of their own.
       statistics: how means and deviations are learned: `merged_moments()` or `two_sums(...)`.
-      fraction: of the clients, from whom it is learned.
-      dtype: of the features that result, "float32" or "float64".
+      fraction: of the clients, to learn from.
+      dtype: of the resulting features, "float32" or "float64".
       close: when an exchange closes.
-    Reveals: to the server what `statistics` says of numbers, and each client's words with their counts; to
-      the clients what is learned.
+    Reveals: to the server what `statistics` reveals of numbers, and each client's categories with their
+      counts; to the clients what is learned.
     Raises: InvalidInput: if a setting is out of range.
     """
 

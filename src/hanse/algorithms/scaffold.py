@@ -8,14 +8,14 @@ import numpy as np
 
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.algorithms.works import Weighting, exchange, moved
+from hanse.algorithms.works import Weighting, exchange
 from hanse.core.chain import Transform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.program import Channel, Program
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, tree_map, zeros_like
+from hanse.core.tensors import Tensors, add, add_scaled, negate, scale, subtract, zeros_like
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
 
@@ -24,7 +24,7 @@ __all__ = ["scaffold"]
 
 @value
 class Controlled:
-    """The model, the server's control variate c, the weight of the clients that it averages, the rounds."""
+    """The model, the server's control variate c, the weight of the clients in c, and the closed rounds."""
 
     params: Tensors
     control: Tensors
@@ -34,7 +34,7 @@ class Controlled:
 
 @value
 class controlled_sgd(Work[Learner, Examples]):
-    """Local steps along g - c_k + c; remembers c_k.
+    """Takes local steps along g - c_k + c; remembers c_k.
 
     Emits "update", the change of the "control" variate, and "seen", the client's weight if it is new.
     """
@@ -49,12 +49,12 @@ class controlled_sgd(Work[Learner, Examples]):
         own = memory.get("control")
         seen = np.array(0.0 if own else self.weighting.of(len(data)))
         own = own or zeros_like(params)
-        offset = tree_map(lambda c, c_k: c - c_k, control, own)
+        offset = subtract(control, own)
         update = learner.local_sgd(params, data, self.steps, keys.public, offset=offset)
-        scale = 1.0 / (self.steps.num_steps(len(data)) * self.steps.lr)
-        change = tree_map(lambda c, u: -c - u.dtype.type(scale) * u, control, update)
+        per_step = 1.0 / (self.steps.num_steps(len(data)) * self.steps.lr)
+        change = add_scaled(negate(control), -per_step, update)
         weight = self.weighting.of(len(data))
-        kept = {**memory, "control": tree_map(lambda c_k, d: c_k + d, own, change)}
+        kept = {**memory, "control": add(own, change)}
         parts = {"update": Part(update, weight), "control": Part(change, weight)}
         return {**parts, "seen": Part({"weight": seen})}, kept
 
@@ -68,7 +68,7 @@ class scaffold(LocalTraining[Controlled]):
 
     Converges to the optimum of the objective in which clients count by `weighting` (with `by_examples()`
     the pooled one), however they differ, however many local steps they take and whoever takes part.
-    For that, c averages, by the same weighting, the variates of all clients seen so far; the paper's
+    To that end c averages, by the same weighting, the variates of all clients seen so far; the paper's
     c + |S|/N mean(change) is the same where every client counts alike and has been seen.
 
     Args:
@@ -80,7 +80,7 @@ class scaffold(LocalTraining[Controlled]):
       close: when a round closes.
       server_lr: step size on the mean update: a number or a schedule.
       uplink: transforms of updates and of control variates, first to last.
-      downlink: transforms of what is broadcast: clients are sent the difference to what they hold.
+      downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
     fraction: float = 1.0
@@ -111,12 +111,8 @@ class scaffold(LocalTraining[Controlled]):
         seen = state.seen + float(got["seen"].values["weight"])
         old, new = state.seen / seen, 1.0 / seen
         return Controlled(
-            moved(state.params, got["update"].values, rate(self.server_lr, state.num_rounds)),
-            tree_map(
-                lambda c, d: c.dtype.type(old) * c + c.dtype.type(new) * d,
-                state.control,
-                got["control"].values,
-            ),
+            add_scaled(state.params, rate(self.server_lr, state.num_rounds), got["update"].values),
+            add_scaled(scale(state.control, old), new, got["control"].values),
             seen,
             state.num_rounds + 1,
         )

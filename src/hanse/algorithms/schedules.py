@@ -1,7 +1,7 @@
 """Step sizes that change from round to round, as values: `fed_avg(lr=inverse_time(0.1, half_life=50))`.
 
-Wherever an algorithm takes a step size it takes a number or a schedule. Rounds are counted from 0, and
-only those that closed: an abandoned round changes nothing.
+Every step size of an algorithm is a number or a schedule. Rounds are counted from 0, and only those that
+closed: an abandoned round changes nothing.
 """
 
 import math
@@ -29,7 +29,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def at(self, num_rounds: int) -> float:
-        """The step size after so many closed rounds."""
+        """Returns the step size after so many closed rounds."""
 
 
 Rate: TypeAlias = float | Schedule
@@ -37,7 +37,7 @@ Rate: TypeAlias = float | Schedule
 
 
 def rate(lr: Rate, num_rounds: int) -> float:
-    """The step size after so many closed rounds.
+    """Returns the step size after so many closed rounds.
 
     >>> rate(0.1, 7), rate(step_decay(0.1, every=5), 7)
     (0.1, 0.05)
@@ -46,14 +46,14 @@ def rate(lr: Rate, num_rounds: int) -> float:
 
 
 def check_rate(name: str, lr: Rate) -> None:
-    """Raises: InvalidInput: if it is no step size. Schedules check themselves."""
+    """Raises InvalidInput if `lr` is not a step size. Schedules check themselves."""
     if not isinstance(lr, Schedule) and not 0 < lr < math.inf:
         raise InvalidInput(f"{name} is {lr}; write a step size above 0, or a schedule")
 
 
 @value
 class constant(Schedule):
-    """The same in every round.
+    """One step size for all rounds.
 
     >>> constant(0.1).at(1000)
     0.1
@@ -70,7 +70,7 @@ class constant(Schedule):
 
 @value
 class step_decay(Schedule):
-    """Multiplied by `factor` after every so many rounds.
+    """A step size that is multiplied by `factor` after every so many rounds.
 
         lr factor^floor(t / every)
 
@@ -93,7 +93,7 @@ class step_decay(Schedule):
 
 @value
 class exponential_decay(Schedule):
-    """Multiplied by `factor` after each round.
+    """A step size that is multiplied by `factor` after each round.
 
         lr factor^t
 
@@ -114,7 +114,7 @@ class exponential_decay(Schedule):
 
 @value
 class inverse_time(Schedule):
-    """Halved after `half_life` rounds, a third after twice as many, and so on.
+    """A step size that falls to a half after `half_life` rounds, a third after twice as many, and so on.
 
         lr / (1 + t / half_life)
 

@@ -1,6 +1,6 @@
-"""How a client minimises a local objective, as values: by Newton's method, or by local steps.
+"""Solvers of a client's local problem, as values: Newton's method, or local steps.
 
-What is minimised, from w0 on, is the client's objective tilted and held:
+From w0 on they minimise the client's objective with a linear term and a proximal term:
 
     F_k(w) + <offset, w> + (proximal/2) |w - w0|²
 """
@@ -13,10 +13,9 @@ import numpy as np
 
 from hanse.algorithms.checks import check_count, check_positive
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.algorithms.works import moved
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Tensors, dot, l2_norm, zeros_like
+from hanse.core.tensors import Tensors, add, add_scaled, dot, l2_norm, zeros_like
 from hanse.core.values import value
 
 __all__ = ["Solver", "conjugate_gradients", "local_steps", "newton"]
@@ -36,10 +35,10 @@ class Solver(ABC):
         offset: Tensors | None = None,
         proximal: float = 0.0,
     ) -> Tensors:
-        """The update w - w0 from `start`, w0, to where it ends."""
+        """Returns the update w - w0, where w0 is `start` and w is the solution."""
 
     def at(self, num_rounds: int) -> "Solver":
-        """The solver after so many closed rounds; only one with a step size may change."""
+        """Returns the solver after so many closed rounds; only one with a step size may change."""
         return self
 
 
@@ -87,7 +86,7 @@ class newton(Solver):
     """Newton's method with conjugate gradients and a line search: for smooth, convex objectives.
 
     Args:
-      num_iterations: at most.
+      num_iterations: iterations, at most.
       tolerance: it stops once the gradient has shrunk by this factor.
       num_products: Hessian-vector products in each iteration, at most.
     References: Nocedal, Wright, "Numerical optimization", 2nd ed. 2006, algorithm 7.1.
@@ -116,11 +115,11 @@ class newton(Solver):
 
         def objective(update: Tensors) -> float:
             held = dot(tilt, update) + proximal / 2 * dot(update, update)
-            return learner.objective(moved(start, update), data) + held
+            return learner.objective(add(start, update), data) + held
 
         def gradient(update: Tensors) -> Tensors:
-            slope = moved(learner.gradient(moved(start, update), data), tilt)
-            return moved(slope, update, proximal)
+            slope = add(learner.gradient(add(start, update), data), tilt)
+            return add_scaled(slope, proximal, update)
 
         update: Tensors = zeros_like(start)
         slope, here = gradient(update), objective(update)
@@ -129,21 +128,21 @@ class newton(Solver):
             shrunk = l2_norm(slope) / (first or 1.0)
             if shrunk <= self.tolerance:
                 break
-            at = moved(start, update)
+            at = add(start, update)
 
             def curved(vector: Tensors, at: Tensors = at) -> Tensors:
-                return moved(learner.hessian_vector(at, data, vector), vector, proximal)
+                return add_scaled(learner.hessian_vector(at, data, vector), proximal, vector)
 
             direction = conjugate_gradients(curved, slope, self.num_products, min(0.1, shrunk**0.5))
             length, there = _line_search(
-                lambda a, u=update, d=direction: objective(moved(u, d, -a)),  # type: ignore[misc]
+                lambda a, u=update, d=direction: objective(add_scaled(u, -a, d)),  # type: ignore[misc]
                 here,
                 dot(direction, slope),
                 start,
             )
             if length is None:  # rounding hides any further descent
                 break
-            update, here = moved(update, direction, -length), there
+            update, here = add_scaled(update, -length, direction), there
             slope = gradient(update)
         return update
 
@@ -151,7 +150,7 @@ class newton(Solver):
 def _line_search(
     along: Callable[[float], float], here: float, descent: float, params: Tensors
 ) -> tuple[float | None, float]:
-    """Halves the step until Armijo's condition holds, up to rounding; the step and the objective there."""
+    """Halves the step until Armijo's condition holds, up to rounding; returns it and the objective there."""
     slack = 10 * max(float(np.finfo(w.dtype).eps) for w in params.values()) * max(1.0, abs(here))
     step = 1.0
     while step >= SMALLEST_STEP:
@@ -165,10 +164,10 @@ def _line_search(
 def conjugate_gradients(
     apply: Callable[[Tensors], Tensors], right: Tensors, num_iterations: int, tolerance: float
 ) -> Tensors:
-    """Solves A x = b, `apply` being v -> A v for a symmetric positive definite A.
+    """Solves A x = b, where `apply` is v -> A v for a symmetric positive definite A.
 
     Stops after so many products, once the residual has shrunk by the tolerance, or where A turns out not
-    to be positive definite: then with what it has, b itself at the start.
+    to be positive definite. Then it returns the solution so far, or b itself at the start.
     """
     solution: Tensors = zeros_like(right)
     residual = towards = right
@@ -182,8 +181,8 @@ def conjugate_gradients(
         if not curvature > 0:
             return solution if i else right
         alpha = rho / curvature
-        solution = moved(solution, towards, alpha)
-        residual = moved(residual, curved, -alpha)
+        solution = add_scaled(solution, alpha, towards)
+        residual = add_scaled(residual, -alpha, curved)
         rho, before = dot(residual, residual), rho
-        towards = moved(residual, towards, rho / before)
+        towards = add_scaled(residual, rho / before, towards)
     return solution

@@ -1,4 +1,4 @@
-"""What several algorithms share: works, the exchange that carries them to a cohort, and steps."""
+"""Works that several algorithms share, and the exchange that carries them to a cohort."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.program import Channel, Close, Collected, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Tensors
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, Parts, PartyId, Shared, Work
 
@@ -25,22 +25,21 @@ __all__ = [
     "exchange",
     "gradient",
     "local_sgd",
-    "moved",
     "uniform",
 ]
 
 
 class Weighting(ABC):
-    """How much a client counts."""
+    """The weight of a client in a mean or sum."""
 
     @abstractmethod
     def of(self, num_examples: int) -> float:
-        """The weight of a client with so many examples."""
+        """Returns the weight of a client with so many examples."""
 
 
 @value
 class by_examples(Weighting):
-    """In proportion to its examples: every example counts alike."""
+    """Weights in proportion to the clients' examples: every example counts alike."""
 
     def of(self, num_examples: int) -> float:
         return float(num_examples)
@@ -48,7 +47,7 @@ class by_examples(Weighting):
 
 @value
 class uniform(Weighting):
-    """Every client counts alike."""
+    """Equal weights: every client counts alike."""
 
     def of(self, num_examples: int) -> float:
         return 1.0
@@ -56,7 +55,7 @@ class uniform(Weighting):
 
 @value
 class local_sgd(Work[Learner, Examples]):
-    """Stochastic gradient descent from the broadcast "params"; emits "update", own less broadcast."""
+    """Runs stochastic gradient descent from the broadcast "params"; emits "update", own less broadcast."""
 
     trains_within = frozenset({"update"})
 
@@ -82,7 +81,7 @@ class local_sgd(Work[Learner, Examples]):
 
 @value
 class gradient(Work[Learner, Examples]):
-    """The gradient of the client's objective at the broadcast "params"; emits "gradient"."""
+    """Computes the gradient of the client's objective at the broadcast "params"; emits "gradient"."""
 
     weighting: Weighting = by_examples()
 
@@ -103,19 +102,14 @@ def exchange(
     downlink: tuple[Transform, ...] = (),
     **uplink: Channel,
 ) -> Program[Collected]:
-    """Broadcasts to a random fraction of the clients and gathers what they answer."""
+    """Broadcasts to a random fraction of the clients and gathers their answers."""
     chosen = yield from sample(key, fraction=fraction)
     return (yield from gather(work, chosen.cohort, shared, key, close=close, downlink=downlink, **uplink))
 
 
-def moved(params: Tensors, direction: Tensors, step: float = 1.0) -> Tensors:
-    """params + step * direction, in the dtypes of the parameters."""
-    return tree_map(lambda w, d: w + w.dtype.type(step) * d, params, direction)
-
-
 @value
 class evaluate(Work[Learner, Examples]):
-    """Sums of the learner's metrics over the party's examples; emits "metrics"."""
+    """Sums the learner's metrics over the party's examples; emits "metrics"."""
 
     def run(
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
@@ -125,7 +119,7 @@ class evaluate(Work[Learner, Examples]):
 
 
 MEANS = {"correct": "accuracy"}
-"""What the mean of a sum over examples is called, where it has a name of its own."""
+"""Names of metrics whose mean over examples is not called like their sum."""
 
 
 def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> Evaluate:

@@ -11,13 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from hanse.core.chain import Chain, Plan, Transform
 from hanse.core.errors import CompositionError, MessageError
 from hanse.core.keys import Key, Keys
 from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, dot, frozen, num_bytes, tree_map
+from hanse.core.tensors import Tensors, add_scaled, dot, frozen, num_bytes, subtract
 from hanse.core.values import digest, packed_size, value
 from hanse.core.work import Memory, Part, PartyId, Total
 
@@ -157,7 +155,7 @@ def followed(
         return Reference(source, dict(tensors), version, (source,))
     if reference.source == source:
         return reference
-    change = _change(chain, tree_map(np.subtract, tensors, reference.tensors), key)
+    change = _change(chain, subtract(tensors, reference.tensors), key)
     latest = _changed(reference.tensors, change, chain)
     names = (*reference.names, digest(latest))
     changes = (*reference.changes, change)
@@ -187,7 +185,7 @@ def _restored(chain: Chain, change: Change) -> Tensors:
 
 
 def _changed(tensors: Tensors, change: Change, chain: Chain) -> dict[str, Any]:
-    return tree_map(lambda r, c: r + r.dtype.type(change.step) * c, tensors, _restored(chain, change))
+    return add_scaled(tensors, change.step, _restored(chain, change))
 
 
 # -- at the server -----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from hanse.core.errors import CompositionError
 from hanse.core.keys import Key
 from hanse.core.layout import Mapped
 from hanse.core.spec import Spec
-from hanse.core.tensors import WINDOW, Array, tree_map
+from hanse.core.tensors import WINDOW, Array, scale, tree_map
 from hanse.core.values import value
 from hanse.core.work import Part, Parts, PartyId, Total
 
@@ -96,8 +96,7 @@ class _Sum:
 
 
 def _lift_sum(part: Part) -> _Sum:
-    weight = part.weight
-    return _Sum(tree_map(lambda v: v * _as(v.dtype, weight), part.values), weight, 1)
+    return _Sum(scale(part.values, part.weight), part.weight, 1)
 
 
 def _lift_sums(parts: Parts) -> _Sum | None:
@@ -120,11 +119,6 @@ def _tree_sum(rows: Array) -> Array:
         np.add(left, right, out=left)
         step *= 2
     return np.asarray(rows[0])
-
-
-def _as(dtype: np.dtype[Any], weight: float) -> Any:
-    """Converts a weight for values of this dtype. A fraction turns integers into float64."""
-    return np.float64(weight) if dtype.kind in "iu" and weight != int(weight) else dtype.type(weight)
 
 
 def _merge_sum(left: _Sum, right: _Sum) -> _Sum:

@@ -10,13 +10,19 @@ __all__ = [
     "WINDOW",
     "Array",
     "Tensors",
+    "add",
+    "add_scaled",
     "all_finite",
+    "divide",
     "dot",
     "frozen",
     "held_bytes",
     "l2_norm",
+    "negate",
     "num_bytes",
     "num_infinite",
+    "scale",
+    "subtract",
     "tree_map",
     "zeros_like",
 ]
@@ -35,6 +41,49 @@ def tree_map(function: Callable[..., Any], first: Tensors, *others: Tensors) -> 
     return {
         name: np.asarray(function(value, *(other[name] for other in others))) for name, value in first.items()
     }
+
+
+def add(a: Tensors, b: Tensors) -> dict[str, Array]:
+    """Adds a + b, name by name."""
+    return tree_map(np.add, a, b)
+
+
+def subtract(a: Tensors, b: Tensors) -> dict[str, Array]:
+    """Subtracts a - b, name by name."""
+    return tree_map(np.subtract, a, b)
+
+
+def negate(tensors: Tensors) -> dict[str, Array]:
+    """Negates each tensor."""
+    return tree_map(np.negative, tensors)
+
+
+def scale(tensors: Tensors, factor: float) -> dict[str, Array]:
+    """Multiplies each tensor by a factor, in its own dtype. A fraction turns integers into float64.
+
+    >>> scale({"w": np.ones(2, np.float32), "count": np.array([4])}, 0.5)
+    {'w': array([0.5, 0.5], dtype=float32), 'count': array([2.])}
+    """
+
+    def scaled(values: Array) -> Any:
+        whole = values.dtype.kind not in "iu" or factor == int(factor)
+        return values * (values.dtype.type(factor) if whole else np.float64(factor))
+
+    return tree_map(scaled, tensors)
+
+
+def divide(tensors: Tensors, divisor: float) -> dict[str, Array]:
+    """Divides each tensor by a number, in its own dtype."""
+    return tree_map(lambda v: v / v.dtype.type(divisor), tensors)
+
+
+def add_scaled(a: Tensors, factor: float, b: Tensors) -> dict[str, Array]:
+    """Adds a + factor * b, name by name; the factor is of the dtype of `a`.
+
+    >>> add_scaled({"w": np.ones(2)}, -0.5, {"w": np.array([1.0, 2.0])})
+    {'w': array([0.5, 0. ])}
+    """
+    return tree_map(lambda x, y: x + x.dtype.type(factor) * y, a, b)
 
 
 def zeros_like(tensors: Tensors) -> dict[str, Array]:

@@ -4,9 +4,10 @@ from abc import ABC
 
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core.tensors import Array, Tensors
 from hanse.core.work import Everything, Space
 from hanse.learners.model import batches
+from hanse.learners.within import descend_within
 
 __all__ = ["ByGradient"]
 
@@ -24,15 +25,10 @@ class ByGradient(Learner, ABC):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
-        space = space or Everything(params)
-        coordinates = space.zero()
-        for rows in batches(len(data), steps, key):
-            update = space.expand(coordinates)
-            here = tree_map(lambda w, u: w + u, params, update)
-            slope = self.gradient(here, data if isinstance(rows, slice) else data.take(rows))
-            slope = tree_map(lambda g, u: g + steps.proximal * u, slope, update)
-            if offset is not None:
-                slope = tree_map(lambda g, o: g + o, slope, offset)
-            coordinates = tree_map(lambda z, g: z - steps.lr * g, coordinates, space.pullback(slope))
-        return coordinates
+        """Local stochastic gradient descent. See `Learner.local_sgd`."""
+
+        def slope(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            return self.gradient(here, data if isinstance(rows, slice) else data.take(rows))
+
+        space, order = space or Everything(params), batches(len(data), steps, key)
+        return descend_within(space, params, slope, order, steps.lr, proximal=steps.proximal, offset=offset)

@@ -6,7 +6,7 @@ the calls cost more than the arithmetic, so local descent is fused into few call
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from itertools import accumulate, repeat
 from typing import Any
@@ -20,7 +20,8 @@ from hanse.core.tensors import Array, Tensors
 from hanse.core.values import value
 from hanse.core.work import Space
 from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
-from hanse.learners.model import Model, batches, orders
+from hanse.learners.model import Model, batches
+from hanse.learners.within import descend_within
 
 __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
 
@@ -323,16 +324,11 @@ class Linear(Learner):
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
     ) -> Tensors:
-        """Descends on the coordinates of a space, as `Space` documents it."""
-        coordinates = space.zero()
-        for rows in batches(len(y), steps, key):
-            update = space.expand(coordinates)
-            here = _each(lambda w, u: w + u, start, update)
-            slope = _each(lambda g, u: g + steps.proximal * u, self._gradient(here, x[rows], y[rows]), update)
-            if offset is not None:
-                slope = _each(lambda g, o: g + o, slope, offset)
-            coordinates = _each(lambda z, g: z - steps.lr * g, coordinates, space.pullback(slope))
-        return coordinates
+        def slope(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            return self._gradient(here, x[rows], y[rows])
+
+        order = batches(len(y), steps, key)
+        return descend_within(space, start, slope, order, steps.lr, proximal=steps.proximal, offset=offset)
 
     def _scores(self, params: Tensors, x: Array) -> Array:
         """Returns fresh scores, (n,) or (n, k)."""
@@ -367,11 +363,6 @@ class Linear(Learner):
         if not math.isfinite(np.vdot(x, x)):  # much cheaper than isfinite(x), and usually enough
             _refuse_not_finite(x)
         return x, self.loss.targets(data.y, self.dtype)
-
-
-def _each(function: Callable[..., Any], first: Tensors, *others: Tensors) -> Tensors:
-    """Applies a function name by name; arithmetic on () arrays gives scalars, which become arrays again."""
-    return {name: np.asarray(function(v, *(other[name] for other in others))) for name, v in first.items()}
 
 
 def _refuse_not_finite(x: Array) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples
-from hanse.core.tensors import Array, Tensors, l2_norm, tree_map
+from hanse.core.tensors import Array, Tensors, add_scaled, divide, l2_norm, subtract
 from hanse.learners.descent import ByGradient
 from hanse.learners.model import Model
 
@@ -96,9 +96,9 @@ class Objective(ByGradient):
             return vector
         eps = max(float(np.finfo(w.dtype).eps) for w in params.values())
         step = math.cbrt(eps) * max(1.0, l2_norm(params)) / size
-        ahead = self.gradient(tree_map(lambda w, v: w + w.dtype.type(step) * v, params, vector), data)
-        behind = self.gradient(tree_map(lambda w, v: w - w.dtype.type(step) * v, params, vector), data)
-        return tree_map(lambda a, b: (a - b) / a.dtype.type(2 * step), ahead, behind)
+        ahead = self.gradient(add_scaled(params, step, vector), data)
+        behind = self.gradient(add_scaled(params, -step, vector), data)
+        return divide(subtract(ahead, behind), 2 * step)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Returns the value times the number of examples (its regulariser included), and that number."""

@@ -1,11 +1,9 @@
 """Descent in a restricted space, for learners that compute a gradient at given parameters."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
-
-from hanse.core.tensors import Array, Tensors
+from hanse.core.tensors import Array, Tensors, add, add_scaled
 from hanse.core.work import Space
 
 __all__ = ["descend_within"]
@@ -39,14 +37,9 @@ def descend_within(
     coordinates = space.zero()
     for number, rows in enumerate(batches):
         update = space.expand(coordinates)
-        here = _each(lambda w, u: w + u, start, update)
-        gradient = _each(lambda g, u: g + proximal * u, slope(here, rows, number), update)
+        here = add(start, update)
+        gradient = add_scaled(slope(here, rows, number), proximal, update)
         if offset is not None:
-            gradient = _each(lambda g, o: g + o, gradient, offset)
-        coordinates = _each(lambda z, g: z - lr * g, coordinates, space.pullback(gradient))
+            gradient = add(gradient, offset)
+        coordinates = add_scaled(coordinates, -lr, space.pullback(gradient))
     return coordinates
-
-
-def _each(function: Callable[..., Any], first: Tensors, *others: Tensors) -> Tensors:
-    """Applies a function name by name; arithmetic on () arrays gives scalars, which become arrays again."""
-    return {name: np.asarray(function(v, *(other[name] for other in others))) for name, v in first.items()}

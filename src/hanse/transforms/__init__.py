@@ -8,9 +8,9 @@
                  cast                            shorter numbers
     lossless     deflate                         last
 
-What is decided in several of them is a value too: whose a random draw is (`per_client()`, `per_round()`),
-what has a range of its own (`per_tensor()`, `per_block(size)`), what becomes of what is left out
-(`remember()`, `forget()`). `wire_bytes` tells what a chain makes of a model.
+Choices that several of them share are values too: who makes a random draw (`per_client()`, `per_round()`),
+which entries share a range (`per_tensor()`, `per_block(size)`), and what happens to what is left out
+(`remember()`, `forget()`). `wire_bytes` measures a model's size after each transform of a chain.
 """
 
 from hanse.transforms.cast import cast

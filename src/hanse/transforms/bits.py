@@ -13,12 +13,12 @@ __all__ = ["num_bytes", "pack", "pack_positions", "position_bytes", "unpack", "u
 
 
 def num_bytes(size: int, bits: int) -> int:
-    """Bytes of `size` integers of so many bits."""
+    """Returns the bytes that `size` integers of so many bits take."""
     return -(-size * bits // 8)
 
 
 def pack(integers: Array, bits: int) -> Array:
-    """Unsigned integers below 2^bits as bytes.
+    """Packs unsigned integers below 2^bits into bytes.
 
     >>> pack(np.array([3, 0, 1, 2], np.uint8), 2)
     array([169], dtype=uint8)
@@ -30,7 +30,7 @@ def pack(integers: Array, bits: int) -> Array:
 
 
 def unpack(packed: Array, bits: int, size: int, dtype: type[np.unsignedinteger] = np.uint8) -> Array:
-    """What `pack` packed."""
+    """Unpacks the `size` integers that `pack` packed."""
     integers = np.zeros(size, dtype)
     planes = np.unpackbits(packed, count=bits * size).reshape(bits, size)
     for j, plane in enumerate(planes):
@@ -43,15 +43,15 @@ def _num_low_bits(count: int, size: int) -> int:
 
 
 def position_bytes(count: int, size: int) -> tuple[int, int]:
-    """Bytes of the low and of the high part of `count` positions below `size`."""
+    """Returns the bytes of the low and of the high part of `count` positions below `size`."""
     low = _num_low_bits(count, size)
     return num_bytes(count, low), -(-(count + (size >> low)) // 8)
 
 
 def pack_positions(positions: Array, size: int) -> tuple[Array, Array]:
-    """Strictly rising positions below `size` in about 2 + log2(size / count) bits each.
+    """Packs strictly rising positions below `size` into about 2 + log2(size / count) bits each.
 
-    The low bits of each are packed as they are. The high parts rise too, and are told in unary: bit
+    The low bits of each are packed as they are. The high parts rise too, and are written in unary: bit
     high_i + i is set. References: Elias, "Efficient storage and retrieval by content and address of
     static files", Journal of the ACM 1974; Fano 1971.
 
@@ -67,14 +67,14 @@ def pack_positions(positions: Array, size: int) -> tuple[Array, Array]:
 
 
 def unpack_positions(low: Array, high: Array, count: int, size: int) -> Array:
-    """The positions, of arrays whose lengths are `position_bytes`.
+    """Unpacks positions from arrays whose lengths are `position_bytes`.
 
-    Raises: MessageError: if they are not so many, do not rise, or reach `size`.
+    Raises: MessageError: if their number is not `count`, or they do not rise, or reach `size`.
     """
     bits = _num_low_bits(count, size)
     ones = np.flatnonzero(np.unpackbits(high))
     if len(ones) != count:
-        raise MessageError(f"{len(ones)} positions, {count} are due")
+        raise MessageError(f"{len(ones)} positions, but {count} are needed")
     positions = ((ones - np.arange(count)) << bits) | unpack(low, bits, count, np.uint32).astype(np.int64)
     if count and (positions[-1] >= size or (np.diff(positions) <= 0).any()):
         raise MessageError(f"positions that do not rise strictly from 0 to below {size}")

@@ -19,7 +19,7 @@ __all__ = ["cast"]
 
 @dataclass(frozen=True)
 class _Format:
-    """How numbers are stored, and from float32 there and back."""
+    """A stored form of numbers, and the conversions from float32 to it and back."""
 
     stored: str
     shorten: Callable[[Array], Array]
@@ -32,7 +32,7 @@ def _to_float16(x: Array) -> Array:
 
 
 def _to_bfloat16(x: Array) -> Array:
-    """The upper half of a float32, rounded to the nearest, ties to even. NaN stays none of the numbers."""
+    """Returns the upper half of a float32, rounded to the nearest, ties to even. NaN stays NaN."""
     words = np.asarray(x, order="C").view(np.uint32)
     odd = (words >> np.uint32(16)) & np.uint32(1)
     rounded = ((words + (odd + np.uint32(0x7FFF))) >> np.uint32(16)).astype(np.uint16)

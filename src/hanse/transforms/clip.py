@@ -9,7 +9,7 @@ from hanse.core.chain import Plan, Stage, Transform
 from hanse.core.errors import CompositionError, InvalidInput
 from hanse.core.keys import Keys
 from hanse.core.spec import Spec
-from hanse.core.tensors import l2_norm, tree_map
+from hanse.core.tensors import l2_norm, scale
 from hanse.core.values import value
 from hanse.core.work import Memory, Part
 
@@ -59,7 +59,6 @@ class clip(Transform):
             norm = l2_norm(part.values)
             if norm <= self.max_norm:
                 return part, memory
-            scale = self.max_norm / norm
-            return replace(part, values=tree_map(lambda x: x * x.dtype.type(scale), part.values)), memory
+            return replace(part, values=scale(part.values, self.max_norm / norm)), memory
 
         return Stage(spec.like(l2_bound=bound), encode=encode)

@@ -21,16 +21,16 @@ _FASTEST_MEMORY = 9
 
 @value
 class deflate(Transform):
-    """Codes bytes by how often they occur, and runs of equal ones shorter still. Nothing is lost.
+    """Codes frequent bytes in fewer bits, and runs of equal bytes in fewer still. Nothing is lost.
 
     The bytes of larger numbers are first sorted by significance. Only Huffman codes and runs are used
-    (zlib's Z_RLE): what an update leaves to find is skewed frequencies, not repeated phrases, and so it is
-    several times faster and no larger.
+    (zlib's Z_RLE): updates have skewed frequencies but no repeated phrases, so this is several times faster
+    and the result no larger.
 
     Runs at: client (encode), server (open).
     Reveals: every contribution to the server.
-    Spec: any of fixed shapes -> coded, one array "packed" whose length the message tells; sealed stays, as
-      this may follow calibrated noise.
+    Spec: any of fixed shapes -> coded, one array "packed" whose length the message states; sealed stays,
+      because this may follow calibrated noise.
     Raises: CompositionError: if shapes are not fixed, as after another `deflate()`.
     References: Deutsch, "DEFLATE compressed data format specification", RFC 1951, 1996.
 
@@ -68,20 +68,23 @@ class deflate(Transform):
 
 
 def _planes(tensor: Array) -> bytes:
-    """A tensor's bytes, sorted by significance."""
+    """Returns a tensor's bytes, sorted by significance."""
     flat = np.ascontiguousarray(tensor).reshape(-1)
     return flat.view(np.uint8).reshape(-1, tensor.itemsize).T.tobytes()
 
 
 def _inflate(packed: bytes, num_bytes: int) -> bytes:
-    """Exactly so many bytes; no more are ever made. Raises: MessageError: if it is not what was packed."""
+    """Unpacks exactly so many bytes, and never makes more.
+
+    Raises: MessageError: if these are not the bytes that were packed.
+    """
     coder = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         data = coder.decompress(packed, num_bytes + 1)
     except zlib.error as error:
         raise MessageError(f"not packed by deflate(): {error}") from None
     if len(data) != num_bytes or not coder.eof or coder.unused_data:
-        raise MessageError(f"packed bytes that are not exactly {num_bytes} unpacked ones")
+        raise MessageError(f"packed bytes that are not exactly {num_bytes} bytes when unpacked")
     return data
 
 

@@ -1,4 +1,4 @@
-"""Whose a random draw is, and where the server undoes it: once in the total, or in each contribution."""
+"""Random draws: who makes them, and where the server undoes them, in the total or in each contribution."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -18,25 +18,25 @@ __all__ = ["Drawn", "Redrawn", "drawn_stage", "per_client", "per_round"]
 
 
 class Drawn(ABC):
-    """Whose a random draw is."""
+    """The choice of who makes a random draw, each client or all of a dispatch together."""
 
     shared: ClassVar[bool]
-    """Whether all clients of a dispatch draw alike."""
+    """True if all clients of a dispatch draw alike."""
 
     @abstractmethod
     def plan(self, state: Any, key: Key) -> Plan:
-        """What the clients are told."""
+        """Returns the plan, which is sent to the clients."""
 
     @abstractmethod
     def key(self, plan: Plan, client_key: Key) -> Key:
-        """From which one client draws."""
+        """Returns the key from which one client draws."""
 
 
 @value
 class per_client(Drawn):
-    """Each client draws its own, anew for each ticket; nothing is sent for it.
+    """Each client makes a draw of its own, anew for each ticket; nothing is sent for it.
 
-    The errors of different clients are independent, so the mean over many has few. The server undoes
+    The errors of different clients are independent, so the mean over many has a small one. The server undoes
     each contribution before the fold, so it must see each.
     """
 
@@ -53,8 +53,8 @@ class per_client(Drawn):
 class per_round(Drawn):
     """All clients of a dispatch share one draw, whose key is sent to them.
 
-    The same position means the same at each client, so what is linear commutes with sums: the fold, and
-    a secure sum too, works on what was encoded, and the server undoes the total.
+    The same position means the same at each client, so a linear transform commutes with sums: the fold,
+    and a secure sum too, works on the encoded values, and the server undoes the total.
     """
 
     shared = True
@@ -73,7 +73,7 @@ class Redrawn(Spec):
 
     @classmethod
     def after(cls, spec: Spec, **changes: Any) -> "Redrawn":
-        """The same spec, redrawn, with some fields changed."""
+        """Makes a spec redrawn, with some fields changed."""
         return cls(**{**{f.name: getattr(spec, f.name) for f in fields(Spec)}, **changes})
 
 
@@ -88,16 +88,16 @@ def drawn_stage(
     encode: Callable[[Key, Tensors], Tensors] | None = None,
     l2_bound: float | None = None,
 ) -> Stage:
-    """A stage that draws from a key what its two halves share.
+    """Makes a stage whose two halves share a draw from a key.
 
     Args:
-      drawn: whose the draw is.
-      before: what precedes the stage.
+      drawn: who makes the draw.
+      before: the spec that precedes the stage.
       out: the tensors that it emits.
-      undo: the server's half, from the key and what was encoded.
-      linear: whether `undo` is; then, drawn per round, it is done once to the total.
+      undo: the server's half, from the key and the encoded values.
+      linear: whether `undo` is linear; then, drawn per round, it is applied once, to the total.
       within, encode: the client's half, from the key.
-      l2_bound: of what it emits.
+      l2_bound: of the tensors that it emits.
     """
     of_total = drawn.shared and before.summable and linear
 

@@ -22,19 +22,19 @@ __all__ = ["Factors", "Layout", "low_rank", "out_first", "out_last", "train_a", 
 
 
 class Layout(ABC):
-    """How tensors of two dimensions or more are seen as matrices of inputs x outputs."""
+    """A view of tensors of two dimensions or more as matrices of inputs x outputs."""
 
     @abstractmethod
     def matrix(self, tensor: Array) -> Array:
-        """A tensor as a matrix."""
+        """Returns a tensor as a matrix."""
 
     @abstractmethod
     def tensor(self, matrix: Array, shape: tuple[int, ...]) -> Array:
-        """And back."""
+        """Returns a matrix as a tensor of this shape."""
 
     @abstractmethod
     def sizes(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Rows and columns of the matrix of a tensor of this shape."""
+        """Returns the rows and columns of the matrix of a tensor of this shape."""
 
 
 @value
@@ -66,26 +66,26 @@ class out_last(Layout):
 
 
 class Factors(ABC):
-    """Which factors of H = A B are trained. The others are random and fixed, and do not travel."""
+    """The factors of H = A B that are trained. The others are random and fixed, and are not sent."""
 
     trained: ClassVar[tuple[str, ...]]
     drawn: ClassVar[tuple[str, ...]]
-    """Begin at random, the others at zero, so that no update is made before the first step."""
+    """The factors that begin at random; the others begin at zero, so training begins at an update of 0."""
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """Those that are not trained."""
+        """The factors that are not trained."""
         return tuple(factor for factor in ("A", "B") if factor not in self.trained)
 
     @property
     def linear(self) -> bool:
-        """Whether the update is linear in what is trained."""
+        """True if the update is linear in the factors that are trained."""
         return len(self.trained) == 1
 
 
 @value
 class train_b(Factors):
-    """A is random and fixed; only B is trained: the paper's."""
+    """A is random and fixed; only B is trained, as in the paper."""
 
     trained = ("B",)
     drawn = ("A",)
@@ -101,7 +101,7 @@ class train_a(Factors):
 
 @value
 class train_both(Factors):
-    """A begins at random, B at zero; both are trained and both travel. Not linear: never summable."""
+    """A begins at random, B at zero; both are trained and sent. Not linear, so never summable."""
 
     trained = ("A", "B")
     drawn = ("A",)
@@ -127,17 +127,17 @@ class _Matrix:
         return sum(math.prod(self.shape(factor)) for factor in factors.trained)
 
     def draw(self, factor: str, key: Key) -> Array:
-        """Normal, of such variance that the columns of A, or the rows of B, have unit length on average."""
+        """Draws normal numbers, so that the columns of A, or the rows of B, have unit length on average."""
         normal = key.fold(factor).rng().standard_normal(self.shape(factor), np.float32)
         length = math.sqrt(self.rows if factor == "A" else self.columns)
         return (normal / np.float32(length)).astype(self.full.dtype, copy=False)
 
 
 class _Products(Space):
-    """Updates A B of some tensors; the others have all their entries.
+    """A space of updates A B of some tensors; the others have all their entries.
 
-    A product of two trained factors has no gradient of its own by either: it depends on where they
-    stand. So `pullback` refers to the coordinates that were expanded last.
+    The gradient by one of two trained factors depends on the other's current value. So `pullback` refers
+    to the coordinates that were expanded last.
     """
 
     def __init__(
@@ -178,8 +178,8 @@ class low_rank(Transform):
 
         H = A B,   H: inputs x outputs, A: inputs x rank, B: rank x outputs
 
-    The client trains B itself; only B travels, and A follows from a key. A convolution's kernel counts as a
-    matrix of (in h w) x out. Vectors, and matrices that would not become smaller, travel whole. Exactly one
+    The client trains B itself; only B is sent, and A follows from a key. A convolution's kernel counts as a
+    matrix of (in h w) x out. Vectors, and matrices that would not become smaller, are sent whole. Exactly one
     of `rank` and `fraction` is given.
 
     Args:
@@ -239,7 +239,7 @@ class low_rank(Transform):
         }
 
         def begin(key: Key, wanted: Sequence[str]) -> dict[str, Array]:
-            """These factors of each matrix, as training begins."""
+            """Returns these factors of each matrix at the start of training."""
             return {
                 f"{name}.{factor}": matrix.draw(factor, key.fold(name))
                 if factor in self.factors.drawn

@@ -20,7 +20,7 @@ __all__ = ["random_mask"]
 
 @dataclass(frozen=True)
 class _Coordinates(Space):
-    """The update is zero but at the kept positions of each flattened tensor."""
+    """A space of updates that are zero except at the kept positions of each flattened tensor."""
 
     positions: Positions
     kept: Mapping[str, Array]
@@ -40,7 +40,7 @@ class _Coordinates(Space):
 class random_mask(Transform):
     """Clients train only a random share of each tensor's entries.
 
-    Only their values travel; the positions follow from a key. The mean over clients of masked updates is
+    Only their values are sent; the positions follow from a key. The mean over clients of masked updates is
     an estimate of `fraction` times the full one.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which tensors of a message a transform works on: those of real numbers. The rest travels as it is."""
+"""The tensors of a message that a transform changes: those of real numbers. The rest is sent unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,10 @@ class Fixed:
 
 
 def fixed(transform: Transform | str, tensors: Mapping[str, TensorSpec]) -> dict[str, Fixed]:
-    """The shapes. Raises: CompositionError: if one is bound only by the message."""
+    """Returns the fixed shapes of tensors.
+
+    Raises: CompositionError: if a shape is bound only by the message.
+    """
     shapes: dict[str, Fixed] = {}
     for name, tensor in tensors.items():
         sizes = tuple(dim for dim in tensor.shape if not isinstance(dim, str))
@@ -45,14 +48,14 @@ def fixed(transform: Transform | str, tensors: Mapping[str, TensorSpec]) -> dict
 
 @dataclass(frozen=True)
 class Numbers:
-    """What precedes a transform: the tensors of real numbers, by name, and the rest."""
+    """The tensors that precede a transform: those of real numbers, by name, and the rest."""
 
     real: Mapping[str, Fixed]
     rest: Mapping[str, TensorSpec]
 
     @classmethod
     def of(cls, transform: Transform, spec: Spec, *kinds: Kind) -> "Numbers":
-        """The tensors of `spec`, which must be of one of these kinds.
+        """Divides the tensors of `spec`, which must be of one of these kinds.
 
         Raises: CompositionError: if it is of another, holds no real tensor, or a shape is not fixed.
         """
@@ -69,22 +72,22 @@ class Numbers:
 
     @property
     def size(self) -> int:
-        """Real numbers in all."""
+        """The number of real numbers in all tensors."""
         return sum(tensor.size for tensor in self.real.values())
 
     @property
     def dtype(self) -> np.dtype[np.floating]:
-        """That holds every one of them, float32 at least."""
+        """The dtype that holds all real numbers, float32 at least."""
         return np.result_type(np.float32, *(tensor.dtype for tensor in self.real.values()))
 
     def flat(self, values: Tensors) -> Array:
-        """All real numbers in one row."""
+        """Joins all real numbers in one row."""
         return np.concatenate(
             [np.zeros(0, self.dtype), *(values[name].reshape(-1) for name in self.real)], dtype=self.dtype
         )
 
     def parted(self, flat: Array) -> dict[str, Array]:
-        """The tensors that lie in one row."""
+        """Cuts one row into the tensors that `flat` joined."""
         tensors: dict[str, Array] = {}
         start = 0
         for name, tensor in self.real.items():
@@ -99,9 +102,9 @@ class Numbers:
         return {f"rest/{name}": tensor for name, tensor in self.rest.items()}
 
     def rest_there(self, values: Tensors) -> dict[str, Array]:
-        """The rest, under the names of `rest_specs`."""
+        """Returns the rest under the names of `rest_specs`."""
         return {f"rest/{name}": values[name] for name in self.rest}
 
     def rest_back(self, values: Tensors) -> dict[str, Array]:
-        """The rest, under its own names."""
+        """Returns the rest under its own names."""
         return {name: values[f"rest/{name}"] for name in self.rest}

@@ -15,18 +15,18 @@ __all__ = ["Positions", "check_fraction", "num_kept"]
 
 
 def check_fraction(name: str, fraction: float) -> None:
-    """Raises: InvalidInput: if it is no share of a tensor's entries."""
+    """Raises InvalidInput unless `fraction` is a share of a tensor's entries: above 0 and at most 1."""
     if not 0 < fraction <= 1:
         raise InvalidInput(f"{name}({fraction}): write a fraction above 0 and at most 1")
 
 
 def num_kept(fraction: float, size: int) -> int:
-    """How many of `size` entries a fraction is: at least one, where there is any."""
+    """Returns how many of `size` entries a fraction keeps: at least one, if there is any."""
     return min(size, max(1, math.ceil(fraction * size)))
 
 
 class Positions:
-    """How many positions of each real tensor are drawn, uniformly and without repetition."""
+    """Positions in each real tensor that are drawn uniformly and without repetition."""
 
     def __init__(self, fraction: float, numbers: Numbers) -> None:
         self._full: Mapping[str, Fixed] = numbers.real
@@ -38,18 +38,18 @@ class Positions:
         self.scales = {name: self._full[name].size / k for name, k in self._kept.items() if k}
 
     def draw(self, key: Key) -> dict[str, Array]:
-        """Rising positions in each flattened tensor."""
+        """Draws rising positions in each flattened tensor."""
         return {
             name: np.sort(key.fold(name).rng().choice(self._full[name].size, k, replace=False, shuffle=False))
             for name, k in self._kept.items()
         }
 
     def gather(self, at: Mapping[str, Array], values: Tensors) -> dict[str, Array]:
-        """The values at the positions; tensors without positions stay whole."""
+        """Takes the values at the positions; tensors without positions stay whole."""
         return {name: v.reshape(-1)[at[name]] if name in at else v for name, v in values.items()}
 
     def scatter(self, at: Mapping[str, Array], values: Tensors) -> dict[str, Array]:
-        """Tensors that are zero but at the positions."""
+        """Makes tensors that hold the values at the positions and 0 elsewhere."""
         return {name: self._scatter(name, at[name], v) if name in at else v for name, v in values.items()}
 
     def _scatter(self, name: str, at: Array, values: Array) -> Array:

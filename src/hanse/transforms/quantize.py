@@ -28,12 +28,12 @@ class quantize(Transform):
         E[x̂] = x,   Var[x̂] <= Δ²/4 for each entry
 
     The chance is drawn in steps of 2^-16. Each client sends its own ranges, so the server opens every
-    message. All levels travel in one array of bits, in Gray code: where most entries lie near the middle, as
+    message. All levels travel in one array of bits, in Gray code: if most entries are near the middle, as
     after `rotate`, `deflate` nearly halves it.
 
     Args:
       bits: of each entry, 1 to 8.
-      over: what has a range of its own: `per_tensor()` or `per_block(size)`.
+      over: which entries share a range: `per_tensor()` or `per_block(size)`.
     Runs at: client (encode), server (open).
     Reveals: every contribution to the server.
     Spec: real or sparse -> coded, "levels" and "ranges"; not summable; no l2_bound.
@@ -103,14 +103,14 @@ class quantize(Transform):
 
 
 def _draws(key: Key, size: int) -> Array:
-    """Random 16-bit numbers: a float for each entry would take longer than all the rest."""
+    """Draws random 16-bit numbers: a float for each entry would take longer than all the rest."""
     words = key.rng().integers(0, 2**64, -(-size // 4), np.uint64)
     return words.view(np.uint16)[:size]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a range that is not finite is refused by the server
 def _levels(rows: Array, ranges: Array, draws: Array, bits: int) -> Array:
-    """Random levels whose expectation is where the entries lie, in 2^-16 of a step."""
+    """Draws levels whose expectations are the entries, to 2^-16 of a step."""
     low, width = ranges[:, :1], ranges[:, 1:] - ranges[:, :1]
     at = rows - low
     at /= np.where(width > 0, width, width.dtype.type(1))
@@ -123,13 +123,14 @@ def _levels(rows: Array, ranges: Array, draws: Array, bits: int) -> Array:
 
 
 def _steps(ranges: Array, bits: int) -> Array:
-    """From one level to the next, in a column."""
+    """Returns the distance from one level to the next, in a column."""
     with np.errstate(over="ignore", invalid="ignore"):
         widths = ranges[:, 1:] - ranges[:, :1]
     if not (np.isfinite(widths) & (widths >= 0)).all():
         wrong = ranges[np.flatnonzero(~(np.isfinite(widths) & (widths >= 0)))[0]]
         raise MessageError(
-            f"the range {wrong[0]} to {wrong[1]}; both ends and their difference are finite, the least first"
+            f"the range {wrong[0]} to {wrong[1]}; both ends and their difference must be finite, the least "
+            "first"
         )
     steps: Array = widths / widths.dtype.type((1 << bits) - 1)
     return steps

@@ -1,4 +1,4 @@
-"""Over which entries a range or a scale is taken."""
+"""Groups of entries that share a range or a scale."""
 
 from abc import ABC, abstractmethod
 
@@ -10,15 +10,15 @@ __all__ = ["Over", "per_block", "per_tensor"]
 
 
 class Over(ABC):
-    """Parts a flattened tensor into rows that have one range each."""
+    """Divides a flattened tensor into rows that have one range each."""
 
     @abstractmethod
     def rows(self, flat: Array) -> list[Array]:
-        """Views of the tensor: matrices whose rows follow one another in it."""
+        """Returns views of the tensor: matrices whose rows follow one another in it."""
 
     @abstractmethod
     def num_rows(self, size: int) -> int:
-        """Rows in all of a tensor of so many entries."""
+        """Returns the number of rows of a tensor of so many entries."""
 
 
 @value

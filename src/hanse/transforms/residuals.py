@@ -1,4 +1,4 @@
-"""What becomes of what a biased compression leaves out."""
+"""Residuals of biased compression: added to the next message as error feedback, or dropped."""
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -7,7 +7,7 @@ from hanse.core.chain import Plan, Stage, Transform
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Keys
 from hanse.core.spec import Spec
-from hanse.core.tensors import tree_map
+from hanse.core.tensors import add, subtract
 from hanse.core.values import value
 from hanse.core.work import Memory, Part
 from hanse.transforms.draws import Redrawn
@@ -16,16 +16,19 @@ __all__ = ["Residual", "forget", "remember"]
 
 
 class Residual(ABC):
-    """What a client does with what a stage left out."""
+    """A client's treatment of what a stage left out: error feedback, or none."""
 
     @abstractmethod
     def around(self, transform: Transform, before: Spec, stage: Stage) -> Stage:
-        """The stage with that done. Raises: CompositionError: if it can't be."""
+        """Returns the stage with this treatment.
+
+        Raises: CompositionError: if the stage can't have it.
+        """
 
 
 @value
 class forget(Residual):
-    """It is lost."""
+    """No error feedback: what was left out is lost."""
 
     def around(self, transform: Transform, before: Spec, stage: Stage) -> Stage:
         return stage
@@ -33,12 +36,12 @@ class forget(Residual):
 
 @value
 class remember(Residual):
-    """Error feedback: the client adds it to its next message.
+    """Error feedback: the client adds what was left out to its next message.
 
         p_t = x_t + e_t;   sent_t = C(p_t);   e_(t+1) = p_t - sent_t
 
-    So what was sent and what is still owed add up to all that there was: sum sent + e = sum x. The residual
-    is as large as the message in full; the client keeps it in its memory once the message was counted.
+    So the messages sent and the residual add up to all of the x: sum sent + e = sum x. The residual is as
+    large as the full message; the client keeps it in its memory once the message was counted.
 
     References: Stich, Cordonnier, Jaggi, "Sparsified SGD with memory", NeurIPS 2018, arXiv 1809.07599;
       Karimireddy, Rebjock, Stich, Jaggi, "Error feedback fixes SignSGD and other gradient compression
@@ -58,9 +61,9 @@ class remember(Residual):
         def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
             owed = memory.get("residual")
             if owed is not None:
-                part = replace(part, values=tree_map(lambda x, e: x + e, part.values, owed))
+                part = replace(part, values=add(part.values, owed))
             sent, _ = compress(plan, part, {}, keys)
             restored = restore(plan, sent, keys.public)
-            return sent, {"residual": tree_map(lambda p, s: p - s, part.values, restored.values)}
+            return sent, {"residual": subtract(part.values, restored.values)}
 
         return replace(stage, encode=encode)

@@ -23,11 +23,11 @@ class rotate(Transform):
         y = H D x / √B,   x = D H y / √B
 
     D holds random signs and H is the Hadamard matrix of a block of B entries. Quantising y instead of x
-    has an error that grows with log B, not with the number of entries, where few entries are large. The
-    entries of a block lie evenly over the tensor. Those that are left over at its end are rotated in a
-    last block that overlaps the others, so nothing is padded and the shapes stay.
+    has an error that grows with log B, not with the number of entries, if few entries are large. The
+    entries of a block are spread evenly over the tensor. Those left over at its end are rotated in a last
+    block that overlaps the others, so nothing is padded and the shapes stay.
 
-    Only additions and one scaling: the same bits on every processor.
+    It takes only additions and one scaling, so the bits are the same on every processor.
 
     Args:
       block: entries of a block, a power of two; smaller for tensors with fewer entries.
@@ -97,7 +97,7 @@ class rotate(Transform):
 
 
 def _signs(key: Key, size: int) -> Array:
-    """Random signs, as int8."""
+    """Draws random signs, as int8."""
     words = key.rng().integers(0, 2**64, -(-size // 64), np.uint64)
     bits = np.unpackbits(words.view(np.uint8), count=size).view(np.int8)
     signs: Array = np.int8(1) - np.int8(2) * bits

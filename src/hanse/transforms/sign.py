@@ -24,11 +24,11 @@ class sign(Transform):
 
         x̂ = (|x|₁ / d) sign(x),   |x̂ - x|² = (1 - |x|₁² / (d |x|²)) |x|²
 
-    Biased: with `remember()`, what was left out is added to the client's next message. Zero counts as
+    It is biased: with `remember()` the client adds what was left out to its next message. Zero counts as
     positive.
 
     Args:
-      over: what has a magnitude of its own: `per_tensor()` or `per_block(size)`.
+      over: which entries share a magnitude: `per_tensor()` or `per_block(size)`.
       residual: `remember()` (error feedback) or `forget()`.
     Runs at: client (encode; remembers the residual), server (open).
     Reveals: every contribution to the server.

@@ -1,4 +1,4 @@
-"""What a chain makes of a model's size, measured."""
+"""Measured sizes of a model's messages after each transform of a chain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ __all__ = ["WireSize", "wire_bytes"]
 
 @dataclass(frozen=True)
 class WireSize:
-    """What one client's part weighs after some transforms.
+    """The size of one client's part after some transforms.
 
     Args:
       after: the last of them; None: before the first.
@@ -40,7 +40,7 @@ def wire_bytes(
     These are the bytes that a runtime counts as sent up, not a formula. A message whose length depends on its
     values, as after `deflate`, may differ a little.
 
-    Raises: CompositionError: if the transforms can't stand so, or a shape is bound only by the message.
+    Raises: CompositionError: if the transforms can't be chained, or a shape is bound only by the message.
 
     >>> from hanse.transforms import quantize
     >>> sizes = wire_bytes(Spec.of({"w": np.zeros((200, 784), np.float32)}), (quantize(2),))

@@ -22,12 +22,12 @@ __all__ = ["top_k"]
 
 @value
 class top_k(Transform):
-    """Sends the k = ceil(fraction d) entries of largest magnitude of the whole message, and where they are.
+    """Sends the k = ceil(fraction d) entries of largest magnitude of the whole message, and their positions.
 
         |x̂ - x|² <= (1 - k/d) |x|²
 
-    Biased: with `remember()`, what was left out is added to the client's next message. Positions take about
-    2 + log2(d/k) bits each. Values stay real numbers, so `quantize` or `cast` may follow.
+    It is biased: with `remember()` the client adds what was left out to its next message. Positions take
+    about 2 + log2(d/k) bits each. Values stay real numbers, so `quantize` or `cast` may follow.
 
     Args:
       fraction: of all d entries together, above 0 and at most 1; at least one entry.
@@ -87,7 +87,7 @@ class top_k(Transform):
 
 
 def _largest(x: Array, k: int) -> Array:
-    """The positions of the k entries of largest magnitude, rising; of equal ones the first."""
+    """Returns the positions of the k entries of largest magnitude, rising; of equal ones the first."""
     sizes = np.abs(x)
     least = np.partition(sizes, -k)[-k]
     above = np.flatnonzero(~(sizes <= least))[:k]  # NaN counts as large: the server will refuse it
