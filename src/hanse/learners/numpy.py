@@ -20,7 +20,7 @@ from hanse.core.tensors import Array, Tensors
 from hanse.core.values import value
 from hanse.core.work import Space
 from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
-from hanse.learners.model import Model, batches
+from hanse.learners.model import Model, batches, orders
 from hanse.learners.within import descend_within
 
 __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
