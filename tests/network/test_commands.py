@@ -121,7 +121,7 @@ algorithm = { name = "fed_avg", lr = 0.5, fraction = 1.0 }
     server, lines = served(tmp_path, settings, 2)
     (tmp_path / "all.csv").rename(tmp_path / "not-here.csv")  # clients read nothing but their own
     own = [[word.replace("FILE", f"own-{i}.csv") for word in line] for i, line in enumerate(lines)]
-    assert "30 examples suit it" in typed(*own[0], "--check")
+    assert "30 examples suit softmax" in typed(*own[0], "--check")
     for client in [command(tmp_path, *line) for line in own]:
         assert "over" in done(client)
     (tmp_path / "not-here.csv").rename(tmp_path / "all.csv")

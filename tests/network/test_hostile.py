@@ -21,6 +21,7 @@ from hanse.core.values import pack, unpack
 from hanse.network import api, serving, spool, transport
 from hanse.network.client import Client
 from hanse.network.errors import Refused
+from hanse.network.runtime import Patience
 from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
 from hanse.network.spool import Outgoing, chunked_sha256
 from hanse.network.transport import Link
@@ -91,7 +92,7 @@ def test_a_liar_is_named_each_time_and_the_model_is_that_of_the_others(
         run = here.lead(job(FED_AVG, len(LIES)))
         here.enter(range(LIAR))
         here.enter([LIAR], kind=Liar)
-        result = here.end(run, 60)
+        result = here.end(run, 60, "incomplete")
         assert result["params_sha256"] == simulated(FED_AVG, len(LIES), Without())
         assert [r.abandoned for r in here.records] == [None] * (len(LIES) + 1)
         assert [r.usage.dropped for r in here.records] == [0] + [1] * len(LIES)
@@ -134,7 +135,9 @@ def test_nothing_is_unpacked_that_is_larger_than_the_model(
         run = here.lead(job(algorithm, len(BOMBS)))
         here.enter(range(LIAR))
         here.enter([LIAR], kind=Liar)
-        assert here.end(run)["params_sha256"] == simulated(algorithm, len(BOMBS), Without())
+        assert here.end(run, status="incomplete")["params_sha256"] == simulated(
+            algorithm, len(BOMBS), Without()
+        )
         blamed = [line for line in here.events().splitlines() if line.startswith(f"client {LIAR}: run")]
         assert len(blamed) == len(BOMBS)
         for why, line in zip(BOMBS, blamed, strict=True):
@@ -220,7 +223,7 @@ def test_nobody_answers_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Outgoing.write(tmp_path, 0, pieces)
 
     with federation(tmp_path) as here:
-        run = here.lead(job(FED_AVG, 1))
+        run = here.lead(job(FED_AVG, 1, patience=Patience(20.0, min_clients=1)))
         links = [here.house(n).link() for n in range(NUM_CLIENTS)]
         work = links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0]
         assert code(lambda: links[1].upload(run, work.ticket, out(b"mine"))) == "not-yours"
@@ -308,7 +311,7 @@ def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "BODY_S", 0.3)
     with federation(tmp_path) as here:
-        run = here.lead(job(FED_AVG, 1))
+        run = here.lead(job(FED_AVG, 1, patience=Patience(20.0, min_clients=1)))
         houses = [here.house(n) for n in range(NUM_CLIENTS)]
         with closing(houses[0].link()) as link:
             ticket = link.ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0].ticket

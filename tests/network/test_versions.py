@@ -60,4 +60,4 @@ def test_what_another_version_packed_is_named_at_the_client(
         while not due.search("\n".join(here.said)) and time.monotonic() < until_s:
             time.sleep(0.01)
         assert due.search("\n".join(here.said)), here.events()
-        assert "do the versions differ? (message)" in here.events()
+        assert here.wait_for("do the versions differ? (message)", "no failure came")

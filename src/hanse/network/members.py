@@ -126,7 +126,7 @@ class Members:
         self._clients = frozenset(here), max(numbers, default=-1) + 1
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[Any]:
+    def _transaction(self) -> Iterator[Any]:
         with self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -135,6 +135,12 @@ class Members:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Any]:
+        with self._lock:
+            with self._transaction() as db:
+                yield db
             self._load()
 
     # -- asking --------------------------------------------------------------------------------
@@ -280,10 +286,8 @@ class Members:
         counted = [(run, number, attendance.round, 1, "") for number in attendance.counted]
         missed = [(run, number, attendance.round, 0, why) for number, why in attendance.missed.items()]
         rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(_ATTEND, rows)
-            self._connection.execute("COMMIT")
+        with self._transaction() as db:
+            db.executemany(_ATTEND, rows)
 
     def uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
         """The clients that were not counted as they should have been: number, name, asked, counted, why.

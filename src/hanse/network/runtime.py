@@ -345,11 +345,15 @@ class NetworkRuntime(Runtime):
     ) -> Attendance:
         counted, missed = set[int](), dict[int, str]()
         for name, (good, dropped) in settled.items():
+            if not isinstance(name, int):
+                continue
             whys = [self._verdicts[t].why if t in self._verdicts else "not counted" for t in dropped]
-            if isinstance(name, int) and good:
-                counted.add(name)
-            elif isinstance(name, int) and (self._all_wanted or set(whys) != {LATE}):
+            if not self._all_wanted:
+                whys = [why for why in whys if why != LATE]
+            if whys:  # also where another exchange of the round counted it
                 missed[name] = whys[0]
+            elif good:
+                counted.add(name)
         return Attendance(round, frozenset(counted), missed, self._all_wanted)
 
     # -- collecting ----------------------------------------------------------------------------
