@@ -4,8 +4,10 @@ from typing import Any, Literal
 
 import pytest
 
+from hanse.apps.experiment import Experiment
 from hanse.apps.plain import Plain
 from hanse.apps.settings import UnknownSetting, WrongSetting, build
+from hanse.core import former
 from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.chain import Transform
 from hanse.core.tensors import Array
@@ -78,3 +80,21 @@ def test_an_unknown_key_is_looked_for_here_then_elsewhere() -> None:
     assert said("armijoo") == "algorithm.armijoo is unknown; did you mean algorithm.armijo?"
     assert said("l2") == "algorithm.l2 is unknown; did you mean model.l2?"
     assert said("zzz").startswith("algorithm.zzz is unknown; giant takes ")
+
+
+def test_what_was_renamed_is_called_by_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(former, "CLASSES", {"old_giant": "giant"})
+    monkeypatch.setattr(former, "FIELDS", {"giant": {"line_search": "armijo"}})
+    monkeypatch.setattr(former, "SETTINGS", {"turns": "rounds"})
+
+    def said(settings: dict[str, Plain]) -> str:
+        with pytest.raises(WrongSetting) as caught:
+            Experiment.from_settings(settings)
+        return caught.value.among(["model.l2", "rounds"])
+
+    assert said({"turns": 3}) == "turns is called rounds now; write that"
+    given = {"name": "giant", "line_search": True}
+    assert said({"algorithm": given}) == "algorithm.line_search is called armijo now; write that"
+    assert said({"algorithm": "old_giant"}) == (
+        'algorithm.name is "old_giant", which is called "giant" now; write that'
+    )

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 
 from hanse import algorithms, simulation, transforms  # noqa: F401 - for what they register
+from hanse.core import former
 from hanse.core.errors import InvalidInput, MessageError
 from hanse.core.keys import Key, Keys
 from hanse.core.party import Message
-from hanse.core.values import digest, fields, flatten, pack, registered, restore, unpack, value
+from hanse.core.values import digest, fields, flatten, pack, registered, renew, restore, unpack, value
 from hanse.core.work import Part
 
 DTYPES = [
@@ -259,6 +260,26 @@ def test_a_class_may_travel_under_another_name():
     assert unpack(pack(local_name(3))) == local_name(3)
     assert "renamed on the wire" in flatten(local_name(3))[0]
     assert registered(local_name) == {"renamed on the wire": local_name}
+
+
+def test_what_an_earlier_version_packed_is_read_under_the_names_of_today(monkeypatch):
+    monkeypatch.setattr(former, "CLASSES", {"leaf_couple": "leaf_pair"})
+    monkeypatch.setattr(former, "FIELDS", {"leaf_pair": {"first": "left"}})
+    for tree in ('{"$":"leaf_couple","first":1,"right":2}', '{"$":"leaf_couple","left":1,"right":2}'):
+        assert restore(tree, {}) == leaf_pair(1, 2)
+        assert restore(tree, {}, only=(leaf_pair,)) == leaf_pair(1, 2)
+    with pytest.raises(MessageError, match="with second, which is unknown here"):
+        restore('{"$":"leaf_couple","second":1,"right":2}', {})
+
+
+def test_plain_data_of_an_earlier_version_are_renewed(monkeypatch):
+    monkeypatch.setattr(former, "CLASSES", {"leaf_couple": "leaf_pair", "positive_ratio": "leaf_pair"})
+    monkeypatch.setattr(former, "FIELDS", {"leaf_pair": {"first": "left"}})
+    old = {"name": "leaf_couple", "first": [{"name": "leaf_couple", "left": 1}], "right": "leaf_couple"}
+    new = {"name": "leaf_pair", "left": [{"name": "leaf_pair", "left": 1}], "right": "leaf_couple"}
+    assert renew(old) == renew(new) == new
+    kept = {"name": "positive_ratio", "of": 1.0, "first": {"name": 3, "first": None}}
+    assert renew(kept) == kept  # a class of that name is there today
 
 
 def test_values_can_not_be_changed():

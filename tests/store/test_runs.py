@@ -9,6 +9,7 @@ import pytest
 from support import simulate
 
 from hanse.algorithms import fed_buff, scaffold
+from hanse.core import former
 from hanse.core.errors import InvalidInput, StoreError
 from hanse.core.program import Flow, Usage
 from hanse.core.runtime import Checkpoint, Entry, Record
@@ -37,6 +38,19 @@ def test_a_run_from_beginning_to_end(runs: Runs) -> None:
         assert runs.info(run) == RunInfo(
             run, info.created, "completed", settings, environment, {"accuracy": 0.9}, 3
         )
+
+
+def test_settings_of_an_earlier_version_have_the_names_of_today(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(former, "CLASSES", {"finish": "Close"})
+    monkeypatch.setattr(former, "FIELDS", {"Close": {"aim": "goal"}})
+    monkeypatch.setattr(former, "SETTINGS", {"turns": "rounds"})
+    run = runs.begin({"experiment": {"turns": 3, "close": {"name": "finish", "aim": 1}}, "turns": 3}, {})
+    assert runs.info(run).settings == {
+        "experiment": {"rounds": 3, "close": {"name": "Close", "goal": 1}},
+        "turns": 3,
+    }
 
 
 def test_records_come_back(runs: Runs) -> None:

@@ -12,6 +12,7 @@ from hanse.algorithms.preprocessing import Preprocessing
 from hanse.apps.baselines import Baseline
 from hanse.apps.plain import Plain, plain, worded
 from hanse.apps.settings import UnknownSetting, WrongSetting, build
+from hanse.core import former
 from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.errors import InvalidInput
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
@@ -170,7 +171,8 @@ class Experiment:
             elif key in OTHERS:
                 said[key] = build(OTHERS[key], given, key)
             else:
-                raise UnknownSetting(key, [*NUMBERS, *KINDS, *OTHERS], "the top level")
+                known = [*NUMBERS, *KINDS, *OTHERS]
+                raise UnknownSetting(key, known, "the top level", former.SETTINGS)
         try:
             return cls(**said)
         except InvalidInput as error:

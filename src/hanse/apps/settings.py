@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, Union
 
 from hanse.apps.plain import Plain, join, name_of, required
+from hanse.core import former
 from hanse.core.errors import InvalidInput, nearest
 from hanse.core.values import fields, registered
 
@@ -43,16 +44,23 @@ class UnknownSetting(WrongSetting):
       path: dotted.
       known: the keys of the same table.
       whose: what the table is about.
+      renamed: today's keys by those of earlier versions.
     """
 
-    def __init__(self, path: str, known: Iterable[str], whose: str) -> None:
+    def __init__(
+        self, path: str, known: Iterable[str], whose: str, renamed: Mapping[str, str] | None = None
+    ) -> None:
         table = path.rpartition(".")[0]
+        self._now = (renamed or {}).get(_leaf(path))
         self._here = [join(table, name) for name in known]
         self._takes = f"{whose} takes {', '.join(known) or 'none'}"
-        super().__init__(path, f" is unknown; {self._takes}")
+        now = f" is called {self._now} now; write that"
+        super().__init__(path, f" is unknown; {self._takes}" if self._now is None else now)
 
     def among(self, everything: Iterable[str]) -> str:
         """The sentence, with the nearest key of the table, or else of all tables."""
+        if self._now is not None:
+            return str(self)
         key = _leaf(self.path)
         for paths in (self._here, [path for path in everything if path != self.path]):
             close = get_close_matches(key, map(_leaf, paths), n=1)
@@ -203,6 +211,8 @@ def _class(kind: type, name: Plain, path: str) -> type:
         raise WrongSetting(path, f" is missing; write one of {', '.join(known)}")
     if not isinstance(name, str):
         raise WrongSetting(path, f"{_is(name)}; write one of {', '.join(known)}")
+    if former.CLASSES.get(name) in known and name not in known:
+        raise WrongSetting(path, f' is "{name}", which is called "{former.CLASSES[name]}" now; write that')
     if name not in known:
         raise WrongSetting(path, f' is "{name}", which is no {kind.__name__.lower()}; {nearest(name, known)}')
     return known[name]
@@ -213,7 +223,8 @@ def _made(cls: type, given: Mapping[str, Plain], path: str) -> Any:
     known = {f.name: f for f in fields(cls)}
     for key in given:
         if key not in known:
-            raise UnknownSetting(join(path, key), known, cls.__name__)
+            renamed = former.FIELDS.get(cls.__name__, {})
+            raise UnknownSetting(join(path, key), known, cls.__name__, renamed)
     hints = typing.get_type_hints(cls)
     arguments = {key: build(hints[key], item, join(path, key)) for key, item in given.items()}
     needed = [name for name, f in known.items() if required(f) and name not in given]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 
 import numpy as np
 
-from hanse.core import layout
+from hanse.core import former, layout
 from hanse.core.errors import InvalidInput, MessageError, nearest
 from hanse.core.keys import Key, Keys
 from hanse.core.layout import DTYPES, Mapped, Packed
@@ -35,6 +35,7 @@ __all__ = [
     "pieces",
     "plain",
     "registered",
+    "renew",
     "restore",
     "unpack",
     "value",
@@ -227,12 +228,13 @@ def _restore(
         return bytes.fromhex(node["hex"])
     if tag == "map":
         return _mapping(_restore(node["items"], tensors, used, only, depth + 1))
-    cls = _CLASSES.get(tag)
+    cls = _CLASSES.get(tag) or _CLASSES.get(former.CLASSES.get(tag, ""))
     if cls is None:
         raise MessageError(f"unknown kind of value {str(tag)[:100]!r}: {nearest(str(tag)[:100], _CLASSES)}")
     if only is not None and cls not in only:
         raise MessageError(f"a {tag}, which is not allowed here")
     given = {key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()}
+    given = _renew_fields(cls, given)
     try:
         return cls(**given)
     except TypeError as error:
@@ -253,6 +255,35 @@ def _differs(cls: type, given: Mapping[str, Any]) -> str:
     empty = dataclasses.MISSING
     due = [n for n, f in own.items() if f.default is f.default_factory is empty and n not in given]
     return f"without {', '.join(due)}" if due else ""
+
+
+def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Puts what stands under a field's former name under today's."""
+    names = former.FIELDS.get(_NAMES[cls])
+    if names is None:
+        return given
+    known = {f.name for f in fields(cls)}
+    return {key if key in known else names.get(key, key): item for key, item in given.items()}
+
+
+def renew(tree: Any) -> Any:
+    """Puts today's names into plain data that an earlier version wrote of values: see `hanse.apps.plain`.
+
+    >>> renew({"name": "Close", "goal": 3})
+    {'name': 'Close', 'goal': 3}
+    """
+    if isinstance(tree, list):
+        return [renew(item) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    tree = {key: renew(item) for key, item in tree.items()}
+    name = tree.get("name")
+    if not isinstance(name, str):
+        return tree
+    if name not in _CLASSES and name in former.CLASSES:
+        tree["name"] = former.CLASSES[name]
+    cls = _CLASSES.get(tree["name"])
+    return tree if cls is None else _renew_fields(cls, tree)
 
 
 def _is_tensor(node: Any) -> bool:

@@ -14,8 +14,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
+from hanse.core import former
 from hanse.core.errors import InvalidInput, StoreError
 from hanse.core.runtime import Checkpoint, Record
+from hanse.core.values import renew
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
 from hanse.store.objects import to_json
@@ -191,7 +193,7 @@ class Runs:
             row.run,
             datetime.fromisoformat(row.created),
             status,
-            json.loads(row.settings),
+            _read_settings(row.settings),
             json.loads(row.environment),
             None if row.result is None else json.loads(row.result),
             row.rounds,
@@ -200,6 +202,15 @@ class Runs:
     def _claim_path(self, run: str) -> Path:
         path = self._database.path
         return path.with_name(f"{path.name}-{run}.claim")
+
+
+def _read_settings(text: str) -> Any:
+    """Reads a run's settings, those of an earlier version under the names of today."""
+    settings = json.loads(text)
+    if isinstance(settings.get("experiment"), dict):
+        told = renew(settings["experiment"])
+        settings["experiment"] = {former.SETTINGS.get(key, key): given for key, given in told.items()}
+    return settings
 
 
 def _this_process() -> str:
