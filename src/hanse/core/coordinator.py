@@ -35,7 +35,7 @@ from hanse.core.work import PartyId
 __all__ = ["Block", "Coordinator", "CoordinatorState"]
 
 
-@value(name="Desk")  # the name under which stores keep it
+@value
 class CoordinatorState:
     """Everything that a coordinator must remember to go on after a crash.
 

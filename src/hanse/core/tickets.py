@@ -34,7 +34,7 @@ class Ticket:
     edition: int | None = None
 
 
-@value(name="Sent")  # the name under which stores keep it
+@value
 class DispatchRecord:
     """The contents of one dispatch.
 

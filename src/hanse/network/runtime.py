@@ -87,7 +87,7 @@ class Attendance:
     all_wanted: bool
 
 
-@value(name="Standing")  # the name under which stores keep it
+@value
 class Snapshot:
     """The point from which a networked run goes on.
 
