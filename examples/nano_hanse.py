@@ -14,13 +14,13 @@ from hanse.algorithms import evaluation
 from hanse.core.algorithm import Algorithm, Progress, training
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Program, gather, sample
+from hanse.core.program import PartSpec, Program, gather, sample
 from hanse.core.runtime import Record, drive
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, tree_map, zeros_like
 from hanse.core.values import digest, value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work
-from hanse.data import digits, dirichlet, partitioned
+from hanse.data import digits, dirichlet, partition_data
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
@@ -64,11 +64,11 @@ class fed_avg_m(Algorithm[WithMomentum]):
 
     def round(self, state: WithMomentum, key: Key) -> Program[WithMomentum]:
         work = train_and_count(Steps(self.lr, epochs=2, batch_size=10))
-        channel = Channel(Spec.of(state.params), uplink=(clip(5.0), quantize(bits=2)))
+        part_spec = PartSpec(Spec.of(state.params), uplink=(clip(5.0), quantize(bits=2)))
 
         chosen = yield from sample(key, fraction=self.fraction)
         shared = {"params": state.params}
-        got = yield from gather(work, chosen.cohort, shared, key, update=channel)
+        got = yield from gather(work, chosen.cohort, shared, key, update=part_spec)
 
         mean = got["update"].values
         velocity = tree_map(lambda v, u: self.momentum * v + u, state.velocity, mean)
@@ -78,7 +78,7 @@ class fed_avg_m(Algorithm[WithMomentum]):
 # Who holds what, and the run. ------------
 
 KEYS = Keys.from_seed(7)
-DATA = partitioned(digits().load(), dirichlet(30, alpha=0.5), KEYS.public.fold("partition"))
+DATA = partition_data(digits().load(), dirichlet(30, alpha=0.5), KEYS.public.fold_in("partition"))
 LEARNER = softmax().bind(DATA.feature_shape, DATA.num_classes)
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.algorithm import Algorithm, Model
+from hanse.core.algorithm import Algorithm, ModelState
 from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Steps
 from hanse.core.party import pending
-from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.program import Close, PartSpec, Program, gather, sample
 from hanse.core.reducers import Reducer, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
@@ -51,7 +51,8 @@ def _mask(mine: int, theirs: bytes, like: Tensors) -> Tensors:
     shared = pow(int.from_bytes(theirs, "big"), mine, PRIME)
     key = Key(hashlib.blake2b(shared.to_bytes(66, "big"), digest_size=32).digest())
     return {
-        name: key.fold(name).rng().integers(2**64, size=v.shape, dtype=np.uint64) for name, v in like.items()
+        name: key.fold_in(name).rng().integers(2**64, size=v.shape, dtype=np.uint64)
+        for name, v in like.items()
     }
 
 
@@ -121,38 +122,38 @@ class masked_sum(Reducer[Any]):
     merge = result = lift
 
     def protocol(self, part: str, parties: tuple[PartyId, ...], spec: Spec, key: Key) -> Program[Total]:
-        of_keys = Channel(Spec({"key": TensorSpec((66,), "uint8")}, kind="coded"), into=stack())
-        summed = Channel(spec, into=sum_())
-        ready = yield from gather(advertise(), parties, {}, key.fold(1), public=of_keys)
+        of_keys = PartSpec(Spec({"key": TensorSpec((66,), "uint8")}, kind="coded"), into=stack())
+        summed = PartSpec(spec, into=sum_())
+        ready = yield from gather(advertise(), parties, {}, key.fold_in(1), public=of_keys)
         keys = {"key": ready["public"].values["key"]}
         work = send_masked(part)
-        got = yield from gather(work, ready.parties, {"keys": keys}, key.fold(2), masked=summed)
+        got = yield from gather(work, ready.parties, {"keys": keys}, key.fold_in(2), masked=summed)
         total = got["masked"].values
         silent = [i for i, party in enumerate(ready.parties) if party not in got.parties]
         if silent:
             shared = {"silent": {"key": keys["key"][silent]}}
             masks = yield from gather(
-                take_back(part), got.parties, shared, key.fold(3), close=EVERYBODY, masks=summed
+                take_back(part), got.parties, shared, key.fold_in(3), close=EVERYBODY, masks=summed
             )
             total = tree_map(lambda t, m: t - m, total, masks["masks"].values)
         return Total(total, float(len(got.counted)), len(got.counted))
 
 
 @value
-class secure_avg(Algorithm[Model]):
+class secure_avg(Algorithm[ModelState]):
     """FedAvg, plain mean, over a reducer that hides."""
 
     lr: float = 0.02
 
-    def init(self, params: Tensors, key: Key) -> Model:
-        return Model(params)
+    def init(self, params: Tensors, key: Key) -> ModelState:
+        return ModelState(params)
 
-    def round(self, state: Model, key: Key) -> Program[Model]:
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
         from hanse.algorithms.works import local_sgd, uniform
 
-        channel = Channel(Spec.of(state.params), (fixed_point(),), masked_sum())
+        channel = PartSpec(Spec.of(state.params), (fixed_point(),), masked_sum())
         cohort = (yield from sample(key, fraction=1.0)).cohort
         work = local_sgd(Steps(self.lr, 2), uniform())
         got = yield from gather(work, cohort, {"params": state.params}, key, update=channel)
         total = got["update"]
-        return Model(tree_map(lambda w, u: w + u / total.count, state.params, total.values))
+        return ModelState(tree_map(lambda w, u: w + u / total.count, state.params, total.values))

@@ -65,7 +65,7 @@ class Quadratic(Learner):
         for epoch in range(steps.epochs):
             order = np.arange(len(data))
             if steps.batch_size is not None:
-                order = key.fold("epoch", epoch).rng().permutation(len(data))
+                order = key.fold_in("epoch", epoch).rng().permutation(len(data))
             size = steps.batch_size or len(data)
             for start in range(0, len(data), size):
                 moved = space.expand(z)

@@ -23,13 +23,13 @@ from hanse.core.algorithm import Progress, training
 from hanse.core.keys import Keys
 from hanse.core.learner import Learner
 from hanse.core.runtime import Record, drive
-from hanse.data import FederatedData, iid, mnist, partitioned, shards
+from hanse.data import FederatedData, iid, mnist, partition_data, shards
 from hanse.learners import mlp
 from hanse.simulation import Clients, Simulation
 from hanse.transforms import (
     deflate,
-    forget,
     low_rank,
+    none,
     quantize,
     random_mask,
     rotate,
@@ -60,10 +60,10 @@ FAMILY: dict[str, tuple[Any, ...]] = {
     "rank 1/4": (low_rank(fraction=0.25),),
     "rank 1/16": (low_rank(fraction=0.0625),),
     "top 1%": (top_k(0.01),),
-    "top 1%, without feedback": (top_k(0.01, residual=forget()),),
+    "top 1%, without feedback": (top_k(0.01, residual=none()),),
     "top 1%, 4 bits, deflate": (top_k(0.01), quantize(4), deflate()),
     "sign": (sign(),),
-    "sign, without feedback": (sign(residual=forget()),),
+    "sign, without feedback": (sign(residual=none()),),
 }
 TARGET = 0.95
 PLAIN_LR = {"iid": 0.1, "shards": 0.05}
@@ -81,7 +81,7 @@ def run(
     """The records of one run, from round 0."""
     keys = Keys.from_seed(seed)
     algorithm = fed_avg(lr=lr, fraction=0.1, epochs=1, batch_size=10, uplink=uplink)
-    start = Progress(0, algorithm.init(learner.init(keys.public.fold("init")), keys.public))
+    start = Progress(0, algorithm.init(learner.init(keys.public.fold_in("init")), keys.public))
     program = training(
         algorithm,
         start,
@@ -137,8 +137,8 @@ def main() -> None:
     for name, uplink in (FAMILY if given.family else REFERENCE).items():
         runs = []
         for seed in range(given.seeds):
-            key = Keys.from_seed(seed).public.fold("partition")
-            parts = partitioned(data, shards(100) if given.shards else iid(100), key)
+            key = Keys.from_seed(seed).public.fold_in("partition")
+            parts = partition_data(data, shards(100) if given.shards else iid(100), key)
             runs.append(run(learner, parts, uplink, PLAIN_LR[partition], given.rounds, seed))
         results[name] = summary(runs)
         shown = {k: v for k, v in results[name].items() if k != "accuracy_by_round"}

@@ -21,7 +21,7 @@ from hanse.algorithms import evaluation, fed_avg
 from hanse.core.algorithm import Progress, training
 from hanse.core.keys import Keys
 from hanse.core.runtime import Record, drive
-from hanse.data import TrainTest, arrays, iid, partitioned
+from hanse.data import TrainTest, arrays, iid, partition_data
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation
 from hanse.transforms import quantize, rotate
@@ -49,7 +49,7 @@ def documents(rng: np.random.Generator, num: int = 6000, length: int = 100) -> T
 def run(data: TrainTest, uplink: tuple[Any, ...], seed: int) -> Record:
     """The record of the last round."""
     keys = Keys.from_seed(seed)
-    population = partitioned(data, iid(NUM_CLIENTS), keys.public.fold("partition"))
+    population = partition_data(data, iid(NUM_CLIENTS), keys.public.fold_in("partition"))
     learner = softmax().bind((NUM_WORDS,), NUM_CLASSES)
     algorithm = fed_avg(lr=0.05, fraction=0.1, epochs=1, batch_size=20, uplink=uplink)
     start = Progress(0, algorithm.init(learner.init(keys.public), keys.public))

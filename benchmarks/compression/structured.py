@@ -25,7 +25,7 @@ from hanse.core.chain import Chain, Transform
 from hanse.core.errors import Diverged
 from hanse.core.keys import Keys
 from hanse.core.spec import Spec
-from hanse.data import TrainTest, iid, mnist, partitioned
+from hanse.data import TrainTest, iid, mnist, partition_data
 from hanse.learners import Network, cnn
 from hanse.transforms import low_rank, random_mask, subsample, train_a, train_both, wire_bytes
 
@@ -78,7 +78,7 @@ def accuracies(
     network: Network, data: TrainTest, uplink: tuple[Any, ...], lr: float, rounds: int, seed: int
 ) -> list[float]:
     """At the start and after every fifth round; none if it diverged."""
-    parts = partitioned(data, iid(100), Keys.from_seed(seed).public.fold("partition"))
+    parts = partition_data(data, iid(100), Keys.from_seed(seed).public.fold_in("partition"))
     try:
         records = run(network.bind((28, 28), 10), parts, uplink, lr, rounds, seed, evaluate_every=5)
     except Diverged:

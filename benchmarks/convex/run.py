@@ -49,7 +49,7 @@ from hanse.core.runtime import Record, drive
 from hanse.core.tensors import Array, Tensors, zeros_like
 from hanse.core.values import value
 from hanse.core.work import Space
-from hanse.data import Partition, TrainTest, iid, partitioned, shards
+from hanse.data import Partition, TrainTest, iid, partition_data, shards
 from hanse.learners import dual, logistic
 from hanse.simulation import Clients, Simulation
 
@@ -83,8 +83,8 @@ class Shared(Population):
     """The examples over sixteen clients, cut out once."""
 
     def __init__(self, data: Examples, partition: Partition, shuffle: int) -> None:
-        key = KEYS.public.fold("partition", shuffle)
-        shared = partitioned(TrainTest(data, num_classes=2), partition, key)
+        key = KEYS.public.fold_in("partition", shuffle)
+        shared = partition_data(TrainTest(data, num_classes=2), partition, key)
         self.parts = [shared.client(k) for k in range(shared.num_clients)]
         self.pooled = data
 

@@ -15,7 +15,7 @@ from hanse.core.keys import Keys
 from hanse.core.learner import Examples
 from hanse.core.program import sample
 from hanse.core.runtime import drive
-from hanse.data import generated
+from hanse.data import generate
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Measures registration with sampling, and then one round of 100 clients."""
     keys = Keys.from_seed(0)
     began = time.perf_counter()
-    population = generated(NUM_CLIENTS, make, num_classes=10)
+    population = generate(NUM_CLIENTS, make, num_classes=10)
     learner = softmax().bind((784,), 10)
     runtime = Simulation(Clients(learner, population, keys), population.num_clients, keys)
     cohort = drive(sample(keys.public, count=100), runtime).cohort

@@ -28,7 +28,7 @@ from hanse.algorithms import evaluation, fed_avg
 from hanse.core.algorithm import Progress, Stop, training
 from hanse.core.keys import Keys
 from hanse.core.runtime import Record, drive
-from hanse.data import Partition, TrainTest, iid, mnist, partitioned, shards
+from hanse.data import Partition, TrainTest, iid, mnist, partition_data, shards
 from hanse.learners import Network, cnn, mlp
 from hanse.simulation import Clients, Simulation
 
@@ -79,13 +79,13 @@ def rounds_to(target: float, accuracies: list[float]) -> float | None:
 def run(experiment: Experiment, data: TrainTest, seed: int) -> dict[str, Any]:
     """One run until the target, or for as many rounds as it may take."""
     keys = Keys.from_seed(seed)
-    population = partitioned(data, experiment.partition, keys.public.fold("partition"))
+    population = partition_data(data, experiment.partition, keys.public.fold_in("partition"))
     learner = experiment.network.bind(population.feature_shape, population.num_classes)
     algorithm = fed_avg(lr=experiment.lr, fraction=0.1, epochs=experiment.epochs, batch_size=10)
-    params = learner.init(keys.public.fold("model"))
+    params = learner.init(keys.public.fold_in("model"))
     program = training(
         algorithm,
-        Progress(0, algorithm.init(params, keys.public.fold("algorithm"))),
+        Progress(0, algorithm.init(params, keys.public.fold_in("algorithm"))),
         keys.public,
         rounds=experiment.max_rounds,
         evaluate=evaluation(learner),

@@ -40,7 +40,7 @@ from environments import FLOWER
 from machine import save
 from safetensors.numpy import load_file
 
-from hanse.apps.prepared import shared_out
+from hanse.apps.prepared import load_population
 from hanse.apps.reading import read
 
 ROUNDS = 3
@@ -256,7 +256,7 @@ def described(folder: Path, job: Job) -> None:
     settings = folder / "app.toml"
     settings.write_text(SETTINGS.format(rounds=ROUNDS, clients=job.clients))
     with contextlib.chdir(folder):
-        people = shared_out(read(settings))
+        people = load_population(read(settings))
     for number in range(job.clients):
         own = people.client(number)
         np.savez(folder / f"own-{number}.npz", x=own.x, y=own.y)

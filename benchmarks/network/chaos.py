@@ -42,7 +42,7 @@ from hanse.core.values import digest, unpack
 from hanse.network import transport
 from hanse.network.audit import AuditLog
 from hanse.network.certificates import fingerprint, make
-from hanse.network.client import Client, House, join
+from hanse.network.client import Client, ClientHome, join
 from hanse.network.errors import Refused, Unreachable
 from hanse.network.members import Members, Token
 from hanse.network.runtime import Patience
@@ -56,7 +56,7 @@ RUN_S = 90.0
 def shake(seed: int, rate: float) -> None:
     """Makes all requests of this process unreliable."""
     dice = random.Random(seed)
-    send = transport.Link._send
+    send = transport.ServerLink._send
 
     def unreliable(self: Any, *given: Any, **named: Any) -> httpx.Response:
         luck = dice.random()
@@ -81,7 +81,7 @@ def shake(seed: int, rate: float) -> None:
         with contextlib.suppress(Refused, Unreachable):
             send(link, *given, **named).close()
 
-    transport.Link._send = unreliable  # type: ignore[method-assign]
+    transport.ServerLink._send = unreliable  # type: ignore[method-assign]
 
 
 def forked(work: Callable[[], None], log: Path) -> int:
@@ -113,7 +113,7 @@ def serve(folder: Path, port: int, case: str, rounds: int, run: str) -> None:
 
 def take_part(folder: Path, port: int, number: int, token: Token, seed: int, rate: float) -> None:
     shake(seed, rate)
-    house = House(folder / f"client-{number}")
+    house = ClientHome(folder / f"client-{number}")
     until_s = time.monotonic() + RUN_S
     while house.membership is None and time.monotonic() < until_s:
         try:

@@ -23,7 +23,7 @@ from hanse.core.values import pieces, unpack
 from hanse.network import certificates
 from hanse.network.parties import Party
 from hanse.network.signing import Identity, sha256
-from hanse.network.spool import chunked_sha256
+from hanse.network.spool import hash_chunks
 from hanse.network.transport import TIMEOUT, split
 from hanse.network.wire import WAIT_S, Poll
 
@@ -93,7 +93,7 @@ class Crowd:
     """
 
     def __init__(self, url: str, pem: str, identities: list[Identity]) -> None:
-        self._url, self._context = url, certificates.pinned(pem)
+        self._url, self._context = url, certificates.pin(pem)
         self._identities = identities
         self.heard = Heard()
         self._answering: set[asyncio.Task[None]] = set()
@@ -157,7 +157,7 @@ class Crowd:
                 raise RuntimeError("a payload that is not what its SHA-256 says")
             task = unpack(bytes.fromhex(work["task"]), Task)
             message = b"".join(pieces(party.compute(task, unpack(data, Payload))))
-            query = f"sha256={chunked_sha256([message])}&size={len(message)}&offset=0"
+            query = f"sha256={hash_chunks([message])}&size={len(message)}&offset=0"
             said = await voice.ask("PUT", f"{run}/tickets/{work['ticket']}/message?{query}", message)
             if not json.loads(said)["durable"]:
                 raise RuntimeError(f"a message that was acknowledged with {said!r}")

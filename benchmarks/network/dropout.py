@@ -15,7 +15,7 @@ from speed import job
 
 from hanse.core.runtime import Record
 from hanse.network import certificates
-from hanse.network.client import Client, House, join
+from hanse.network.client import Client, ClientHome, join
 from hanse.network.members import Token
 from hanse.network.runtime import Patience
 from hanse.network.server import Server
@@ -43,7 +43,7 @@ def rounds(failing: float) -> dict[str, Any]:
             led = server.lead(replace(given, patience=Patience(20.0, 60.0, 1.3), watch=records.append))
             threads = []
             for number in range(NUM_CLIENTS):
-                house = House(Path(folder) / f"client-{number}")
+                house = ClientHome(Path(folder) / f"client-{number}")
                 join(house, url, Token(server.fingerprint, server.members.invite(number=number)[0]))
                 client = Unlucky(house, lambda plan: [0], lambda plan: None)
                 threads.append(threading.Thread(target=client.run, daemon=True))

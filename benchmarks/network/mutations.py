@@ -19,11 +19,11 @@ from hanse.core.errors import MessageError
 from hanse.core.keys import Key, Keys
 from hanse.core.layout import Packed
 from hanse.core.party import Message
-from hanse.core.program import Channel, Dispatch
+from hanse.core.program import Dispatch, PartSpec
 from hanse.core.reducers import Reducer, TreeFold, mean
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
-from hanse.core.values import pack, registered, unpack, value
+from hanse.core.values import find_classes, pack, unpack, value
 from hanse.core.work import Part, Work
 from hanse.transforms import clip
 
@@ -91,27 +91,27 @@ class Shape:
 def shapes() -> list[Shape]:
     """A message of each chain of the transforms' contract; of several parts; with dimensions of its own."""
     table = Spec({"n": TensorSpec(("nodes", 2), "int64"), "at": TensorSpec(("nodes",), "float32")}, "table")
-    every: dict[str, dict[str, tuple[Channel, Any]]] = {
+    every: dict[str, dict[str, tuple[PartSpec, Any]]] = {
         "several parts": {
-            "update": (Channel(Spec.of(MODEL)), MODEL),
-            "seen": (Channel(Spec.of({"n": np.zeros(())}), into=sum_()), {"n": np.ones(())}),
-            "kept": (Channel(Spec.of(MODEL), into=hidden()), None),
+            "update": (PartSpec(Spec.of(MODEL)), MODEL),
+            "seen": (PartSpec(Spec.of({"n": np.zeros(())}), into=sum_()), {"n": np.ones(())}),
+            "kept": (PartSpec(Spec.of(MODEL), into=hidden()), None),
         },
         "a table": {
             "update": (
-                Channel(table, into=sum_()),
+                PartSpec(table, into=sum_()),
                 {"n": np.ones((3, 2), np.int64), "at": np.zeros(3, np.float32)},
             )
         },
     }
     for uplink in CHAINS:
         model = MODEL if any(isinstance(transform, clip) for transform in uplink) else WITH_INTEGERS
-        channel = Channel(Spec.of(model), uplink, mean())
+        channel = PartSpec(Spec.of(model), uplink, mean())
         every[" ".join(map(str, uplink))] = {"update": (channel, model)}
     return [_shape(name, parts) for name, parts in every.items()]
 
 
-def _shape(name: str, parts: dict[str, tuple[Channel, Any]]) -> Shape:
+def _shape(name: str, parts: dict[str, tuple[PartSpec, Any]]) -> Shape:
     desk = Coordinator(1, Key.from_seed(1))
     channels = {part: channel for part, (channel, _) in parts.items()}
     ticket = desk.dispatch(Dispatch(nothing(), (0,), {}, channels, Key.from_seed(2))).tickets[0]
@@ -127,7 +127,7 @@ def _shape(name: str, parts: dict[str, tuple[Channel, Any]]) -> Shape:
             values = {n: np.zeros(t.shape, t.dtype) for n, t in chain.stages[0].out.tensors.items()}
         if chain.stages:
             values = {n: np.asarray(rng.normal(size=v.shape), v.dtype) for n, v in values.items()}
-        keys = Keys(desk.task(ticket).key, Key.from_seed(3)).fold(part)
+        keys = Keys(desk.task(ticket).key, Key.from_seed(3)).fold_in(part)
         sent[part], _ = chain.encode(payload.plans[part], Part(values, 2.0), {}, keys)
     shape = Shape(name, desk, ticket, pack(Message(ticket, sent)))
     shape.give(shape.valid)
@@ -257,7 +257,7 @@ def junk(dice: random.Random, depth: int = 0) -> Any:
                 inner = [inner] if dice.random() < 0.9 else {"a": inner}
             return inner
         case 8 | 9:
-            kind = dice.choice([*registered(object), "tensor", "map", "nobody", 1, None])
+            kind = dice.choice([*find_classes(object), "tensor", "map", "nobody", 1, None])
             names = [
                 "size",
                 "fraction",

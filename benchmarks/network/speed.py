@@ -31,18 +31,18 @@ from machine import keep
 
 import hanse.network.pace
 import hanse.network.server
-from hanse.core.algorithm import Model, Progress, training
+from hanse.core.algorithm import ModelState, Progress, training
 from hanse.core.keys import Key, Keys
-from hanse.core.program import Channel, Program, gather, sample
+from hanse.core.program import PartSpec, Program, gather, sample
 from hanse.core.spec import Spec
 from hanse.core.tensors import tree_map
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
 from hanse.network import certificates
-from hanse.network.board import Board, Order
-from hanse.network.client import Client, House, join
+from hanse.network.board import Mailbox, Offer
+from hanse.network.client import Client, ClientHome, join
 from hanse.network.members import Members, Token
-from hanse.network.server import Job, Server
+from hanse.network.server import RunJob, Server
 from hanse.network.serving import listen, serving
 from hanse.network.signing import Identity
 from hanse.network.wire import Plan
@@ -66,7 +66,7 @@ class trivial:
 
     count: int
 
-    def round(self, state: Model, key: Key) -> Program[Model]:
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
         chosen = yield from sample(key, count=self.count)
         return (yield from echoed(state, chosen.cohort, key))
 
@@ -77,25 +77,25 @@ class some_of_them:
 
     count: int
 
-    def round(self, state: Model, key: Key) -> Program[Model]:
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
         chosen = yield from sample(key, count=self.count * 13 // 10)
         waiting = [number for number in chosen.cohort if number % QUICK]  # type: ignore[operator]
         return (yield from echoed(state, tuple(waiting[: self.count]), key))
 
 
-def echoed(state: Model, cohort: tuple[PartyId, ...], key: Key) -> Program[Model]:
+def echoed(state: ModelState, cohort: tuple[PartyId, ...], key: Key) -> Program[ModelState]:
     """One exchange."""
-    channel = Channel(Spec.of(state.params))
+    channel = PartSpec(Spec.of(state.params))
     got = yield from gather(echo(), cohort, {"params": state.params}, key, update=channel)
-    return Model(dict(got["update"].values))
+    return ModelState(dict(got["update"].values))
 
 
-def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -> Job:
+def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -> RunJob:
     """A run of echoes. `algorithm`: None: of all clients."""
     algorithm = algorithm or trivial(num_clients)
-    return Job(
+    return RunJob(
         plan=Plan("", "{}", None, (), None),
-        begin=lambda: Progress(0, Model({"w": np.ones(num_values, np.float32)})),
+        begin=lambda: Progress(0, ModelState({"w": np.ones(num_values, np.float32)})),
         program=lambda progress: training(algorithm, progress, KEYS.public, rounds=rounds),
         learner=None,
         role=lambda name: None,
@@ -177,7 +177,7 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
         url = f"https://127.0.0.1:{bound.getsockname()[1]}"
 
         def take_part(token: Token, number: int) -> None:
-            house = House(home / f"client-{number}")
+            house = ClientHome(home / f"client-{number}")
             join(house, url, token)
             Client(house, lambda plan: [0], lambda plan: None).run()
 
@@ -234,7 +234,7 @@ def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
         url = f"https://127.0.0.1:{bound.getsockname()[1]}"
 
         def take_part() -> None:
-            house = House(home / "client")
+            house = ClientHome(home / "client")
             join(house, url, token)
             client = Timed(house, lambda plan: [0], lambda plan: None)
             client.run()
@@ -282,13 +282,13 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
         hanse.network.pace.MIN_POOL = num_clients
     booked: dict[int, float] = {}
 
-    class TimedBoard(Board):
-        def post(self, orders: Iterable[Order]) -> None:
+    class TimedBoard(Mailbox):
+        def post(self, orders: Iterable[Offer]) -> None:
             posted = list(orders)
             booked.update((order.ticket, time.monotonic()) for order in posted)
             super().post(posted)
 
-    hanse.network.server.Board = TimedBoard  # type: ignore[misc]
+    hanse.network.server.Mailbox = TimedBoard  # type: ignore[misc]
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:

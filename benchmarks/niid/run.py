@@ -34,7 +34,7 @@ from hanse.algorithms import evaluation, fed_avg, fed_nova, fed_prox, scaffold
 from hanse.core.algorithm import Progress, training
 from hanse.core.keys import Keys
 from hanse.core.runtime import Record, drive
-from hanse.data import dirichlet, iid, labels_per_client, mnist, partitioned
+from hanse.data import dirichlet, iid, labels_per_client, mnist, partition_data
 from hanse.learners import torch_module
 from hanse.simulation import Clients, Simulation
 
@@ -86,13 +86,13 @@ class Convolutional(nn.Module):
 def run(folder: str, partition: str, algorithm: str, rounds: int, seed: int = 0) -> dict[str, Any]:
     """One cell: the accuracy on the 10,000 test images after each round."""
     keys = Keys.from_seed(seed)
-    population = partitioned(mnist(folder).load(), PARTITIONS[partition], keys.public.fold("partition"))
+    population = partition_data(mnist(folder).load(), PARTITIONS[partition], keys.public.fold_in("partition"))
     learner = torch_module(Convolutional).bind(population.feature_shape, population.num_classes)
     chosen = ALGORITHMS[algorithm]
-    params = learner.init(keys.public.fold("model"))
+    params = learner.init(keys.public.fold_in("model"))
     program = training(
         chosen,
-        Progress(0, chosen.init(params, keys.public.fold("algorithm"))),
+        Progress(0, chosen.init(params, keys.public.fold_in("algorithm"))),
         keys.public,
         rounds=rounds,
         evaluate=evaluation(learner),

@@ -31,9 +31,9 @@ import hanse
 from hanse.algorithms import fed_avg, scaffold
 from hanse.core.learner import Examples
 from hanse.core.runtime import Record
-from hanse.data import FederatedData, generated
+from hanse.data import FederatedData, generate
 from hanse.learners import softmax
-from hanse.simulation import Way, auto
+from hanse.simulation import Execution, auto
 
 POOL = 60_000
 SIZE = 20
@@ -53,7 +53,7 @@ class Slices:
 
 
 def population(num_clients: int, num_features: int = 784) -> FederatedData:
-    return generated(num_clients, Slices(num_features), num_classes=10)
+    return generate(num_clients, Slices(num_features), num_classes=10)
 
 
 def memory_mb(of: str = "VmRSS") -> float:
@@ -76,7 +76,7 @@ def _private_mb(process: str) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
 
-def rounds_of(cohort: int, rounds: int, way: Way) -> dict[str, Any]:
+def rounds_of(cohort: int, rounds: int, way: Execution) -> dict[str, Any]:
     """Seconds a round, wall-clock and of this process's processor time, and peak memory."""
     wall, own, most = [time.perf_counter()], [time.process_time()], [0.0]
 
@@ -91,7 +91,7 @@ def rounds_of(cohort: int, rounds: int, way: Way) -> dict[str, Any]:
         algorithm=fed_avg(0.1, cohort / 1_000_000, batch_size=10),
         rounds=rounds,
         evaluate_every=0,
-        way=way,
+        execution=way,
         watch=watch,
     )
     return {
@@ -133,7 +133,7 @@ def long() -> dict[str, Any]:
             algorithm=fed_avg(0.1, 0.01, batch_size=10),
             rounds=10_000,
             evaluate_every=0,
-            way=auto(1),
+            execution=auto(1),
             store=Path(folder, "runs.db"),
             watch=watch,
         )
@@ -153,7 +153,7 @@ def remembering() -> dict[str, Any]:
             algorithm=scaffold(0.1, 0.05, batch_size=10),
             rounds=40,
             evaluate_every=0,
-            way=auto(1),
+            execution=auto(1),
             store=store,
             watch=lambda record: seen.append(memory_mb()),
         )

@@ -4,7 +4,7 @@ from cases import CASES
 from support import simulate
 
 from hanse.algorithms import ServerOptimiser, adagrad, adam, fed_avg, momentum, sgd, yogi
-from hanse.algorithms.optimisers import Trained
+from hanse.algorithms.optimisers import OptimiserState
 from hanse.core.values import digest, pack, unpack
 
 OPTIMISERS = [sgd(), momentum(0.7), adagrad(), adam(), yogi()]
@@ -14,20 +14,20 @@ every_optimiser = pytest.mark.parametrize("optimiser", OPTIMISERS)
 @every_optimiser
 def test_an_update_is_followed_and_a_gradient_descended(optimiser: ServerOptimiser) -> None:
     params = {"w": np.array([1.0, -2.0])}
-    start = Trained(params, 0, optimiser.init(params))
+    start = OptimiserState(params, 0, optimiser.init(params))
     update = {"w": np.array([0.5, -0.5])}
-    followed = start.followed(optimiser, 0.1, update).params["w"]
+    followed = start.advance(optimiser, 0.1, update).params["w"]
     assert (np.sign(followed - params["w"]) == np.sign(update["w"])).all()
-    descended = start.descended(optimiser, 0.1, {"w": -update["w"]}).params["w"]
+    descended = start.descend(optimiser, 0.1, {"w": -update["w"]}).params["w"]
     np.testing.assert_array_equal(followed, descended)
 
 
 @every_optimiser
 def test_what_it_remembers_is_a_value_in_the_dtypes_of_the_model(optimiser: ServerOptimiser) -> None:
     params = {"w": np.ones(3, np.float32), "b": np.asarray(0.5)}
-    state = Trained(params, 0, optimiser.init(params))
+    state = OptimiserState(params, 0, optimiser.init(params))
     for _ in range(2):
-        state = state.descended(optimiser, 0.1, {"w": np.full(3, 0.2, np.float32), "b": np.asarray(1.0)})
+        state = state.descend(optimiser, 0.1, {"w": np.full(3, 0.2, np.float32), "b": np.asarray(1.0)})
     assert digest(unpack(pack(state))) == digest(state)
     for tensors in (state.params, *state.moments.values()):
         assert (tensors["w"].dtype, tensors["b"].dtype) == (np.float32, np.float64)
@@ -58,17 +58,17 @@ def by_algorithm_2(name: str, deltas: np.ndarray, beta1: float, beta2: float, ta
 def test_the_papers_algorithm(optimiser: adam) -> None:
     deltas = np.random.default_rng(0).normal(size=(6, 4)) * np.array([1e-3, 0.1, 1.0, 10.0])
     beta2 = getattr(optimiser, "beta2", 0.0)
-    state = Trained({"w": np.zeros(4)}, 0, optimiser.init({"w": np.zeros(4)}))
+    state = OptimiserState({"w": np.zeros(4)}, 0, optimiser.init({"w": np.zeros(4)}))
     for delta in deltas:
-        state = state.followed(optimiser, 0.1, {"w": delta})
+        state = state.advance(optimiser, 0.1, {"w": delta})
     expected = by_algorithm_2(type(optimiser).__name__, deltas, optimiser.beta1, beta2, optimiser.tau)
     np.testing.assert_allclose(state.params["w"], expected, rtol=1e-12)
 
 
 def test_momentum_adds_up() -> None:
-    state = Trained({"w": np.zeros(1)}, 0, momentum(0.5).init({"w": np.zeros(1)}))
+    state = OptimiserState({"w": np.zeros(1)}, 0, momentum(0.5).init({"w": np.zeros(1)}))
     for _ in range(3):
-        state = state.followed(momentum(0.5), 1.0, {"w": np.ones(1)})
+        state = state.advance(momentum(0.5), 1.0, {"w": np.ones(1)})
     np.testing.assert_allclose(state.params["w"], 1 + 1.5 + 1.75)
 
 

@@ -35,14 +35,14 @@ from hanse.core.algorithm import Progress, training
 from hanse.core.errors import CompositionError, InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner
-from hanse.core.program import Channel, gather
+from hanse.core.program import PartSpec, gather
 from hanse.core.reducers import reduce, stack
 from hanse.core.runtime import drive
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array
 from hanse.core.values import digest, pack, unpack
 from hanse.core.work import Part
-from hanse.data import FederatedData, by_key, csv, digits, dirichlet, from_clients, own_test, partitioned
+from hanse.data import FederatedData, by_key, csv, digits, dirichlet, from_clients, own_test, partition_data
 from hanse.learners import logistic
 from hanse.simulation import Clients, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
@@ -53,7 +53,7 @@ SIZES = [1, 1, 40, 7, 200, 3]
 
 def made(number: int, size: int) -> Examples:
     """Clients that differ; client 3 has no age at all, client 1 no job; here and there is a gap."""
-    rng = Key.from_seed(1).fold(number).rng()
+    rng = Key.from_seed(1).fold_in(number).rng()
     x = np.empty(size, COLUMNS)
     x["age"] = rng.normal(40 + 5 * number, 10, size)
     x["year"] = rng.normal(2020, 1, size)
@@ -170,9 +170,9 @@ def test_numbers_may_stay_as_they_are() -> None:
 
 
 def test_images_keep_their_shape() -> None:
-    data = partitioned(digits().load(), dirichlet(10, 0.5), KEYS.public)
-    images = data.mapped(lambda e: Examples(e.x.reshape(-1, 8, 8), e.y))
-    encoded = images.mapped(learned(EXACT, images))
+    data = partition_data(digits().load(), dirichlet(10, 0.5), KEYS.public)
+    images = data.map(lambda e: Examples(e.x.reshape(-1, 8, 8), e.y))
+    encoded = images.map(learned(EXACT, images))
     x = digits().load().train.x
     due = StandardScaler().fit(x.astype(np.float64)).transform(data.client(4).x.astype(np.float64))
     close_to(encoded.client(4).x, due.reshape(-1, 8, 8))
@@ -186,7 +186,7 @@ def test_words_are_those_of_the_pooled_encoder() -> None:
     words = np.column_stack([POOLED["job"], POOLED["ward"]]).astype(object)
     filled = SimpleImputer(missing_values="", strategy="most_frequent").fit_transform(words)
     pooled = OneHotEncoder(sparse_output=False).fit(filled)
-    assert [v.words for v in encoder.vocabularies] == [tuple(c) for c in pooled.categories_]
+    assert [v.categories for v in encoder.vocabularies] == [tuple(c) for c in pooled.categories_]
     found = encoder(Examples(POOLED, POOLED["age"])).x[:, 3:]
     np.testing.assert_array_equal(found, pooled.transform(filled))
 
@@ -196,7 +196,7 @@ def test_unknown_words_have_no_place() -> None:
     row = POOLED[:1].copy()
     row["job"] = "pilot"
     assert encoder(Examples(row, np.zeros(1))).x[0, 3:-2].tolist() == [0.0] * len(
-        encoder.vocabularies[0].words
+        encoder.vocabularies[0].categories
     )
 
 
@@ -204,7 +204,7 @@ def test_a_cap_keeps_the_most_frequent_and_gathers_the_others() -> None:
     counts = Counter(POOLED["job"].tolist())
     del counts[""]
     encoder = learned(tabular(max_categories=3))
-    assert encoder.vocabularies[0].words == tuple(sorted(word for word, _ in counts.most_common(3)))
+    assert encoder.vocabularies[0].categories == tuple(sorted(word for word, _ in counts.most_common(3)))
     job = encoder(Examples(POOLED, POOLED["age"])).x[:, 3:7]
     assert encoder.names[3:7] == ("job=Zoë", "job=cook", "job=nurse", "job=(other)")
     assert job.sum(axis=1).tolist() == [1] * len(POOLED)
@@ -215,7 +215,7 @@ def test_equally_frequent_words_are_taken_by_name() -> None:
     counts = {"b": 2, "a": 2, "c": 2, "d": 1, "": 9}
     found = Vocabulary.of(counts, most_frequent(), max_categories=2, min_count=1)
     assert found == Vocabulary(("a", "b"), has_other=True, gap=0)
-    assert Vocabulary.of(counts, most_frequent(), max_categories=9, min_count=2).words == ("a", "b", "c")
+    assert Vocabulary.of(counts, most_frequent(), max_categories=9, min_count=2).categories == ("a", "b", "c")
 
 
 def test_gaps_may_be_a_category() -> None:
@@ -263,7 +263,7 @@ def test_an_encoder_is_a_value() -> None:
 
 def test_server_and_clients_see_the_same_features() -> None:
     encoder = learned(tabular())
-    encoded = DATA.mapped(encoder)
+    encoded = DATA.map(encoder)
     assert encoded.feature_shape == (len(encoder.names),)
     whole = encoder(Examples(POOLED, POOLED["age"])).x
     np.testing.assert_array_equal(np.concatenate([encoded.client(k).x for k in range(6)]), whole)
@@ -274,8 +274,8 @@ def test_nobody_sends_more_than_statistics() -> None:
     clients = Clients(Quadratic(), DATA, KEYS)
     runtime = Simulation(clients, DATA.num_clients, KEYS)
     drive(tabular().program(SCHEMA, KEYS.public), runtime)
-    assert runtime.desk.usage.counted == 2 * len(SIZES)
-    assert 0 < runtime.desk.usage.bytes_up < 12 * 2000
+    assert runtime.coordinator.usage.counted == 2 * len(SIZES)
+    assert 0 < runtime.coordinator.usage.bytes_up < 12 * 2000
 
 
 # What can't stand
@@ -333,9 +333,9 @@ ADULT = (
 def per_client(learner: Learner, data: FederatedData, params: Any) -> Array:
     """Each client's accuracy on its own test examples."""
     names = (*learner.metrics, "count")
-    channel = Channel(Spec({name: TensorSpec((), "float64") for name in names}), into=stack())
-    parties = tuple(own_test(number) for number in data.tested())
-    program = gather(evaluate(), parties, {"params": params}, KEYS.public, metrics=channel)
+    part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=stack())
+    parties = tuple(own_test(number) for number in data.find_test_clients())
+    program = gather(evaluate(), parties, {"params": params}, KEYS.public, metrics=part_spec)
     total = drive(program, Simulation(Clients(learner, data, KEYS), data.num_clients, KEYS))["metrics"].values
     return np.asarray(total["correct"] / total["count"])
 
@@ -351,9 +351,9 @@ def test_adult_by_occupation_from_csv_to_a_model() -> None:
         strip=".",
         test=real("adult/adult.test.gz"),
     )
-    table = partitioned(data.load(), by_key(), KEYS.public)
+    table = partition_data(data.load(), by_key(), KEYS.public)
     encoder = learned(tabular(), table)
-    shared = table.mapped(encoder)
+    shared = table.map(encoder)
     assert shared.num_classes == 2
     assert len(encoder.names) == shared.feature_shape[0] == 5 + 85
 

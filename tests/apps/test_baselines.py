@@ -14,7 +14,7 @@ from hanse.apps.measuring import OWN_TEST, OWN_TRAINING, TEST_SET, spread_of
 from hanse.core.algorithm import Stop
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
-from hanse.data import arrays, csv, digits, dirichlet, from_clients, generated, iid
+from hanse.data import arrays, csv, digits, dirichlet, from_clients, generate, iid
 from hanse.learners import least_squares, softmax
 
 RNG = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def test_a_million_clients_are_not_asked_one_by_one() -> None:
     def make(number: int) -> Examples:
         return Examples(X[:5], Y[:5])
 
-    data = generated(1_000_000, make, test=Examples(X, Y), num_classes=2)
+    data = generate(1_000_000, make, test=Examples(X, Y), num_classes=2)
     result = hanse.run(data=data, rounds=1, algorithm=fed_avg(fraction=1e-6))
     assert result.clients is None
 

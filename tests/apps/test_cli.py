@@ -12,7 +12,7 @@ import hanse
 from hanse.apps import running
 from hanse.apps.cli import app
 from hanse.apps.environment import environment
-from hanse.apps.views import thinned
+from hanse.apps.views import thin
 from hanse.core.program import Usage
 from hanse.core.runtime import Record
 from hanse.store import Runs
@@ -149,7 +149,7 @@ def test_a_fault_of_ours_keeps_its_traceback(cli: Hanse, monkeypatch: pytest.Mon
     def broken(*arguments: object, **more: object) -> None:
         raise ZeroDivisionError("a fault")
 
-    monkeypatch.setattr(running, "started", broken)
+    monkeypatch.setattr(running, "start_session", broken)
     done = cli("run", "--json")
     assert isinstance(done.exception, ZeroDivisionError)
     assert done.exit_code == 1
@@ -262,4 +262,4 @@ def test_the_rest(cli: Hanse) -> None:
 )
 def test_many_rounds_are_thinned(num_rounds: int, rows: list[int]) -> None:
     records = [Record(round, {}, Usage(), 0.0) for round in range(num_rounds + 1)]
-    assert [record.round for record in thinned(records, 21)] == rows
+    assert [record.round for record in thin(records, 21)] == rows

@@ -6,8 +6,8 @@ import pytest
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.apps.plan import planned
-from hanse.apps.prepared import prepared
+from hanse.apps.plan import plan_messages
+from hanse.apps.prepared import prepare_run
 from hanse.apps.running import perform
 from hanse.data import iid
 from hanse.learners import mlp
@@ -36,8 +36,8 @@ def test_eight_times_fewer_bytes_down_cost_less_than_a_point() -> None:
 def test_it_is_planned() -> None:
     """Who was in the last round is sent the difference; in the first round everybody is sent the whole."""
     small = experiment((top_k(0.1),), rounds=4, model=hanse.Experiment().model)
-    plan, result = planned(prepared(small)), perform(small)
+    plan, result = plan_messages(prepare_run(small)), perform(small)
     assert plan.total("down") == pytest.approx(result.bytes_down, rel=0.02)
     first, later = plan.first[0].usage, plan.later[0].usage
     assert later.bytes_down < first.bytes_down
-    assert [flow.stages for flow in later.flows if flow.way == "down"] == [("downlink(top_k(0.1))",)]
+    assert [flow.stages for flow in later.flows if flow.direction == "down"] == [("downlink(top_k(0.1))",)]

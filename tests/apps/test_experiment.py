@@ -7,11 +7,11 @@ import pytest
 
 from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
 from hanse.apps.experiment import Experiment
-from hanse.apps.prepared import prepared
+from hanse.apps.prepared import prepare_run
 from hanse.core.algorithm import Stop
 from hanse.core.errors import CompositionError, InvalidInput
 from hanse.core.learner import Examples
-from hanse.data import arrays, digits, dirichlet, from_clients, generated, iid
+from hanse.data import arrays, digits, dirichlet, from_clients, generate, iid
 from hanse.learners import least_squares, logistic, softmax
 from hanse.transforms import clip, quantize, random_mask
 
@@ -69,14 +69,14 @@ def test_what_is_no_experiment_is_refused(given: dict[str, Any], message: str) -
         ),
         ({"algorithm": fed_avg(fraction=1.0), "stop": Stop("acuracy", 0.9)}, "write one of loss, accuracy"),
         (
-            {"data": generated(10_000, lambda number: Examples(X, Y), num_classes=2)},
+            {"data": generate(10_000, lambda number: Examples(X, Y), num_classes=2)},
             "have no test set, and 10000 clients are too many .* evaluate_every = 0",
         ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        prepared(Experiment(**given))
+        prepare_run(Experiment(**given))
 
 
 @pytest.mark.parametrize(
@@ -91,24 +91,24 @@ def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: s
 )
 def test_what_can_not_be_composed_is_refused_before_anything_runs(algorithm: Any) -> None:
     with pytest.raises(CompositionError, match="first"):
-        prepared(Experiment(algorithm=algorithm))
+        prepare_run(Experiment(algorithm=algorithm))
 
 
 @pytest.mark.parametrize("algorithm", [fed_avg(), fed_sgd(), fed_buff(), scaffold(), giant()])
 def test_what_fits_is_prepared(algorithm: Any) -> None:
-    ready = prepared(Experiment(algorithm=algorithm))
+    ready = prepare_run(Experiment(algorithm=algorithm))
     assert ready.population.num_clients == 100
     assert ready.begin().round == 0
 
 
 def test_a_model_without_accuracy_is_watched_by_its_loss() -> None:
-    ready = prepared(Experiment(data=arrays(X, X[:, 0]), partition=iid(3), model=least_squares()))
+    ready = prepare_run(Experiment(data=arrays(X, X[:, 0]), partition=iid(3), model=least_squares()))
     assert ready.stop == Stop("loss")
-    assert prepared(Experiment(model=softmax())).stop == Stop()
+    assert prepare_run(Experiment(model=softmax())).stop == Stop()
 
 
 def test_the_seed_decides_who_holds_what() -> None:
     def clients(seed: int) -> str:
-        return prepared(Experiment(data=digits(), seed=seed)).population.fingerprint
+        return prepare_run(Experiment(data=digits(), seed=seed)).population.fingerprint
 
     assert clients(1) == clients(1) != clients(2)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.apps.cli import app
-from hanse.apps.findings import findings, has_trained, judge_status
+from hanse.apps.findings import find_problems, has_trained, judge_status
 from hanse.core.program import Usage
 from hanse.core.runtime import Record
 
@@ -35,16 +35,16 @@ class One:
 
 
 def codes(*given: Any) -> list[str]:
-    return [finding.code for finding in findings(*given)]
+    return [finding.code for finding in find_problems(*given)]
 
 
 def test_a_run_without_fault_is_completed() -> None:
-    assert findings(rounds(None, None)) == ()
+    assert find_problems(rounds(None, None)) == ()
     assert judge_status("completed", ()) == "completed"
 
 
 def test_abandoned_rounds_are_counted() -> None:
-    found = findings(rounds(None, "too few", "none came"))
+    found = find_problems(rounds(None, "too few", "none came"))
     assert [finding.code for finding in found] == ["rounds_abandoned"]
     assert found[0].text == ("2 of 3 rounds were abandoned; the last of them, round 3, because none came")
     assert judge_status("completed", found) == "incomplete"
@@ -66,7 +66,7 @@ def test_a_round_whose_evaluation_failed_has_trained() -> None:
 
 def test_clients_that_were_not_counted_are_named_with_the_reason() -> None:
     never, seldom = One("client 1", 5, 0, "declined"), One("north", 5, 2, "silent")
-    found = findings(rounds(None), [never, seldom])
+    found = find_problems(rounds(None), [never, seldom])
     assert [finding.text for finding in found] == [
         "client 1 was counted in no round: declined",
         "north was counted in 2 of 5 rounds: silent",
@@ -76,7 +76,7 @@ def test_clients_that_were_not_counted_are_named_with_the_reason() -> None:
 
 @pytest.mark.parametrize(("loss", "due"), [(1.5, True), (float("nan"), True), (1.0, False), (0.9, False)])
 def test_a_model_that_is_worse_than_at_the_start(loss: float, due: bool) -> None:
-    found = findings(rounds(None, loss=loss))
+    found = find_problems(rounds(None, loss=loss))
     assert [finding.code for finding in found] == ["worse_than_start"] * due
     assert judge_status("completed", found) == "completed"
 

@@ -8,7 +8,7 @@ import pytest
 
 import hanse
 from hanse.algorithms import fed_avg, fed_buff
-from hanse.apps.ledger import as_json, flows_of, ledger_table, traffic, traffic_words
+from hanse.apps.ledger import as_json, describe_traffic, flows_of, ledger_table, traffic
 from hanse.apps.running import perform
 from hanse.core.party import Message
 from hanse.core.program import Flow
@@ -52,7 +52,7 @@ def test_stages_and_clients_add_up_to_what_was_sent(
     experiment = hanse.Experiment(algorithm=algorithm, rounds=4, devices=devices)
     result = perform(experiment, store=tmp_path / "store.db")
     tensors = [unpack(data, Message).parts["update"].values.values() for data in sent]
-    flows = {(flow.way, flow.name): flow for flow in result.flows}
+    flows = {(flow.direction, flow.name): flow for flow in result.flows}
     up, down = flows["up", "update"], flows["down", "params"]
     assert up.stages == tuple(map(brief, algorithm.uplink))
     assert up.messages == len(sent)
@@ -99,5 +99,5 @@ def test_who_sent_most_is_said(tmp_path: Path) -> None:
     ups = [row["up"] for row in found["each"]]
     assert found["up"]["most"] == max(ups)
     assert found["up"]["mean"] == pytest.approx(np.mean(ups))
-    assert traffic_words(found).startswith(f"{len(ups)} took part; up ")
+    assert describe_traffic(found).startswith(f"{len(ups)} took part; up ")
     assert traffic(runs, runs.begin({}, {})) is None

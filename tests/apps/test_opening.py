@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hanse.apps.experiment import Experiment
-from hanse.apps.opening import Wanted, opened
-from hanse.apps.parties import Parties, plan_of, wanted_of
-from hanse.apps.prepared import prepared
+from hanse.apps.opening import Wanted, read_examples
+from hanse.apps.parties import Parties, data_needs, plan_of
+from hanse.apps.prepared import prepare_run
 from hanse.core.errors import InvalidInput
 from hanse.data import by_key, csv, iid, own_test
 from hanse.learners import least_squares, softmax
@@ -30,23 +30,23 @@ def written(path: Path, names: str, rows: Any) -> str:
 def ready(tmp_path: Path) -> Any:
     path = written(tmp_path / "all.csv", "age,job,ill,site", ROWS)
     data = csv(path, label="ill", key="site", test_fraction=0.0)
-    return prepared(Experiment(data=data, partition=by_key(), model=softmax(), evaluate_every=0))
+    return prepare_run(Experiment(data=data, partition=by_key(), model=softmax(), evaluate_every=0))
 
 
 def wanted(ready: Any) -> Wanted:
-    return wanted_of(plan_of(ready))
+    return data_needs(plan_of(ready))
 
 
 def test_a_partys_rows_are_those_that_the_simulation_gives_it(ready: Any, tmp_path: Path) -> None:
     mine = [(job, ill, "x", age) for age, job, ill, site in ROWS if site == "south"]
-    own = opened(written(tmp_path / "own.csv", "job,ill,ward,age", mine), wanted(ready))
+    own = read_examples(written(tmp_path / "own.csv", "job,ill,ward,age", mine), wanted(ready))
     there = ready.population.client(list(ready.population.names).index("south"))
     assert np.array_equal(own.x, there.x)
     assert np.array_equal(own.y, there.y)
 
 
 def test_a_party_holds_out_the_rows_that_the_simulation_does(ready: Any, tmp_path: Path) -> None:
-    held = prepared(replace(ready.experiment, client_test_fraction=0.3, evaluate_every=1))
+    held = prepare_run(replace(ready.experiment, client_test_fraction=0.3, evaluate_every=1))
     plan, parties = plan_of(held), Parties()
     for number, name in enumerate(held.population.names):
         mine = [(age, job, ill) for age, job, ill, site in ROWS if site == name]
@@ -65,7 +65,7 @@ def test_a_party_holds_out_the_rows_that_the_simulation_does(ready: Any, tmp_pat
 
 
 def test_one_label_alone_keeps_its_number_and_no_column_changes_its_kind(ready: Any, tmp_path: Path) -> None:
-    own = opened(written(tmp_path / "own.csv", "age,job,ill", [("", "7", "yes")]), wanted(ready))
+    own = read_examples(written(tmp_path / "own.csv", "age,job,ill", [("", "7", "yes")]), wanted(ready))
     assert own.y.tolist() == [1]
     assert own.x.shape == (1, *ready.population.feature_shape)
 
@@ -76,8 +76,8 @@ def test_parquet_stands_in_for_csv(ready: Any, tmp_path: Path) -> None:
     numbers = [float(a) if a else None for a in age]
     words = [None if j == "?" else j for j in job]
     files.write_table(arrow.table({"age": numbers, "job": words, "ill": ill}), tmp_path / "own.parquet")
-    as_csv = opened(written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS]), wanted(ready))
-    as_parquet = opened(str(tmp_path / "own.parquet"), wanted(ready))
+    as_csv = read_examples(written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS]), wanted(ready))
+    as_parquet = read_examples(str(tmp_path / "own.parquet"), wanted(ready))
     assert np.array_equal(as_csv.x, as_parquet.x)
     assert np.array_equal(as_csv.y, as_parquet.y)
 
@@ -85,8 +85,8 @@ def test_parquet_stands_in_for_csv(ready: Any, tmp_path: Path) -> None:
 def test_targets_stay_numbers(tmp_path: Path) -> None:
     path = written(tmp_path / "all.csv", "age,days", [(str(30 + i), str(i / 2)) for i in range(8)])
     data = csv(path, target="days", test_fraction=0.0)
-    ready = prepared(Experiment(data=data, model=least_squares(), evaluate_every=0, partition=iid(2)))
-    own = opened(path, wanted(ready))
+    ready = prepare_run(Experiment(data=data, model=least_squares(), evaluate_every=0, partition=iid(2)))
+    own = read_examples(path, wanted(ready))
     assert own.y.tolist() == [i / 2 for i in range(8)]
 
 
@@ -102,7 +102,7 @@ def test_targets_stay_numbers(tmp_path: Path) -> None:
 )
 def test_what_does_not_suit_is_named(ready: Any, tmp_path: Path, names: str, rows: Any, why: str) -> None:
     with pytest.raises(InvalidInput, match=why):
-        opened(written(tmp_path / "own.csv", names, rows), wanted(ready))
+        read_examples(written(tmp_path / "own.csv", names, rows), wanted(ready))
 
 
 def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
@@ -115,13 +115,13 @@ def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
     ):
         np.savez(path, x=x, y=y)
         with pytest.raises(InvalidInput, match=why):
-            opened(path, digit)
+            read_examples(path, digit)
     np.savez(path, x=np.zeros((3, 8, 8)), y=np.arange(3))
-    assert len(opened(path, digit)) == 3
+    assert len(read_examples(path, digit)) == 3
     with pytest.raises(InvalidInput, match=r"no table of columns; give an \.npz"):
-        opened(written(tmp_path / "own.csv", "age", [("3",)]), digit)
+        read_examples(written(tmp_path / "own.csv", "age", [("3",)]), digit)
     with pytest.raises(InvalidInput, match="not described by a file"):
-        opened(str(tmp_path / "own.csv"), replace(digit, kind=None))
+        read_examples(str(tmp_path / "own.csv"), replace(digit, kind=None))
 
 
 @pytest.mark.parametrize("labels", [["yes", "no"], [b"no", b"yes"]], ids=["text", "bytes"])
@@ -129,25 +129,25 @@ def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path)
     path, ill = str(tmp_path / "own.npz"), Wanted("npz", False, (2,), 2, ("no", "yes"))
     np.savez(path, x=np.zeros((2, 2)), y=np.array(labels))
     said = [word.decode() if isinstance(word, bytes) else word for word in labels]
-    assert opened(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
+    assert read_examples(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
     np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
     with pytest.raises(InvalidInput, match=r"own\.npz: y\[1\] is 'perhaps', which is no class"):
-        opened(path, ill)
+        read_examples(path, ill)
     with pytest.raises(InvalidInput, match="y holds words; the run's labels are numbers"):
-        opened(path, replace(ill, classes=()))
+        read_examples(path, replace(ill, classes=()))
 
 
 def test_a_class_spelt_as_another_number_is_that_class(tmp_path: Path) -> None:
     rows = [(str(i), str(i % 2)) for i in range(8)]
     path = written(tmp_path / "all.csv", "age,ill", rows)
     data = csv(path, label="ill", test_fraction=0.0)
-    ready = prepared(Experiment(data=data, model=softmax(), evaluate_every=0, partition=iid(2)))
+    ready = prepare_run(Experiment(data=data, model=softmax(), evaluate_every=0, partition=iid(2)))
     floats = [(age, f"{ill}.0") for age, ill in rows]
-    own = opened(written(tmp_path / "own.csv", "age,ill", floats), wanted(ready))
+    own = read_examples(written(tmp_path / "own.csv", "age,ill", floats), wanted(ready))
     assert own.y.tolist() == [i % 2 for i in range(8)]
 
 
 def test_columns_without_a_way_to_numbers_are_refused(ready: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS])
     with pytest.raises(InvalidInput, match="says of no column how it becomes numbers"):
-        opened(path, replace(wanted(ready), encoder=None))
+        read_examples(path, replace(wanted(ready), encoder=None))

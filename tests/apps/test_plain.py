@@ -6,13 +6,13 @@ import pytest
 
 from hanse.algorithms import fed_avg, uniform
 from hanse.apps.experiment import KINDS
-from hanse.apps.plain import leaves, merged, plain, required, worded
+from hanse.apps.plain import format_plain, is_required, leaves, merge, to_plain
 from hanse.apps.settings import build
 from hanse.core.algorithm import Algorithm
 from hanse.core.errors import InvalidInput
 from hanse.core.program import Close
 from hanse.core.reducers import sum as sum_
-from hanse.core.values import fields, registered
+from hanse.core.values import fields, find_classes
 from hanse.simulation import Devices, heavy_tailed, unstable
 from hanse.transforms import clip, quantize
 
@@ -27,12 +27,12 @@ RICH = fed_avg(
 
 
 def test_a_value_comes_back_from_plain_data() -> None:
-    assert build(Algorithm[Any], plain(RICH), "algorithm") == RICH
-    assert build(Devices, plain(unstable(0.1, heavy_tailed())), "devices") == unstable(0.1, heavy_tailed())
+    assert build(Algorithm[Any], to_plain(RICH), "algorithm") == RICH
+    assert build(Devices, to_plain(unstable(0.1, heavy_tailed())), "devices") == unstable(0.1, heavy_tailed())
 
 
 def test_words_leave_out_defaults() -> None:
-    words = worded(plain(RICH))
+    words = format_plain(to_plain(RICH))
     assert words.startswith("fed_avg(lr=0.25, ")
     for said in ("batch_size=None", "weighting=uniform", "into=sum", "close=Close(deadline_s=3.5)"):
         assert said in words
@@ -42,30 +42,30 @@ def test_words_leave_out_defaults() -> None:
 
 def test_what_is_no_value_is_no_setting() -> None:
     with pytest.raises(InvalidInput, match="can't be written down"):
-        plain(object())
+        to_plain(object())
 
 
 def everything() -> list[type]:
     """All that settings may name and that needs no arguments."""
-    named = [cls for kind in KINDS.values() for cls in registered(kind).values()]
+    named = [cls for kind in KINDS.values() for cls in find_classes(kind).values()]
     ours = [cls for cls in named if cls.__module__.startswith("hanse.")]
-    return [cls for cls in ours if not any(required(f) for f in fields(cls))]
+    return [cls for cls in ours if not any(is_required(f) for f in fields(cls))]
 
 
 @pytest.mark.parametrize("cls", everything(), ids=lambda cls: cls.__name__)
 def test_every_value_that_settings_name_comes_back(cls: type) -> None:
-    said = plain(cls())
+    said = to_plain(cls())
     assert build(cls, said, "x") == cls()
-    assert worded(said) == cls.__name__
+    assert format_plain(said) == cls.__name__
 
 
 def test_merging_keeps_what_is_not_said() -> None:
     base = {"a": 1, "table": {"name": "x", "p": 1, "q": 2}}
-    assert merged(base, {"table": {"p": 5}}) == {"a": 1, "table": {"name": "x", "p": 5, "q": 2}}
-    assert merged(base, {"table": "x"}) == base
-    assert merged(base, {"table": {"name": "y", "r": 1}}) == {"a": 1, "table": {"name": "y", "r": 1}}
-    assert merged({"table": "y"}, {"table": {"r": 1}}) == {"table": {"name": "y", "r": 1}}
-    assert merged(base, {"table": 3}) == {"a": 1, "table": 3}
+    assert merge(base, {"table": {"p": 5}}) == {"a": 1, "table": {"name": "x", "p": 5, "q": 2}}
+    assert merge(base, {"table": "x"}) == base
+    assert merge(base, {"table": {"name": "y", "r": 1}}) == {"a": 1, "table": {"name": "y", "r": 1}}
+    assert merge({"table": "y"}, {"table": {"r": 1}}) == {"table": {"name": "y", "r": 1}}
+    assert merge(base, {"table": 3}) == {"a": 1, "table": 3}
 
 
 def test_leaves_are_dotted_paths() -> None:

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 import hanse
 from hanse.algorithms import fed_avg, fed_buff, giant, scaffold
 from hanse.apps.cli import app
-from hanse.apps.plan import Link, planned
-from hanse.apps.prepared import prepared
+from hanse.apps.plan import LinkModel, plan_messages
+from hanse.apps.prepared import prepare_run
 from hanse.apps.running import perform
 from hanse.core.errors import InvalidInput
 from hanse.core.program import Close
@@ -32,7 +32,7 @@ from hanse.transforms import cast, deflate, low_rank, quantize, rotate, top_k
 )
 def test_the_run_sends_what_was_planned(algorithm: Any, share: float) -> None:
     experiment = hanse.Experiment(algorithm=algorithm, rounds=4)
-    plan, result = planned(prepared(experiment)), perform(experiment)
+    plan, result = plan_messages(prepare_run(experiment)), perform(experiment)
     assert plan.total("up") == pytest.approx(result.bytes_up, rel=share)
     assert plan.total("down") == pytest.approx(result.bytes_down, rel=share)
     assert {n for e in plan.later for n, _ in e.varying} == ({"update"} if share > 0.02 else set())
@@ -42,7 +42,7 @@ def test_measuring_by_clients_is_planned_too() -> None:
     rng = np.random.default_rng(0)
     data = arrays(rng.normal(size=(200, 20)), rng.integers(0, 3, 200))
     experiment = hanse.Experiment(data=data, partition=iid(20), rounds=5, evaluate_every=2)
-    plan, result = planned(prepared(experiment)), perform(experiment)
+    plan, result = plan_messages(prepare_run(experiment)), perform(experiment)
     assert plan.evaluations == 4
     assert [e.asked for e in plan.evaluation] == [20]
     assert plan.total("up") == pytest.approx(result.bytes_up, rel=0.02)
@@ -50,15 +50,15 @@ def test_measuring_by_clients_is_planned_too() -> None:
 
 
 def test_seconds_are_those_of_the_link() -> None:
-    link = Link.read("8kbit/s", "1 MB", "50ms")
+    link = LinkModel.read("8kbit/s", "1 MB", "50ms")
     assert link is not None
     assert link.seconds(1000, 2e6) == pytest.approx(0.1 + 1.0 + 2.0)
     experiment = hanse.Experiment(rounds=10)
-    plan = planned(prepared(experiment), link)
+    plan = plan_messages(prepare_run(experiment), link)
     one = plan.later[0].usage
     assert plan.seconds(plan.later) == pytest.approx(link.seconds(one.bytes_up, one.bytes_down))
     assert plan.run_s == pytest.approx(10 * (plan.seconds(plan.later) or 0), rel=0.02)
-    assert planned(prepared(experiment)).run_s is None
+    assert plan_messages(prepare_run(experiment)).run_s is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_seconds_are_those_of_the_link() -> None:
 )
 def test_a_link_that_can_not_be_read(given: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
-        Link.read(*given)
+        LinkModel.read(*given)
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

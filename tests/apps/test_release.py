@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import hanse
 from hanse.algorithms import fed_sgd
 from hanse.apps.cli import app
-from hanse.apps.release import predictions, release, released
+from hanse.apps.release import open_release, predictions, release
 from hanse.core.errors import InvalidInput
 from hanse.data import by_key, csv, digits, iid, npz
 from hanse.learners import least_squares
@@ -85,7 +85,7 @@ def test_training_goes_on_from_a_release(tmp_path: Path) -> None:
 def test_arrays_are_predicted_from_npz(tmp_path: Path) -> None:
     store = tmp_path / "runs.db"
     run = hanse.run(rounds=10, store=store)
-    model = released(release(Runs(store), str(run.run), tmp_path / "out"))
+    model = open_release(release(Runs(store), str(run.run), tmp_path / "out"))
     test = digits().load().test
     assert test is not None
     assert run.final is not None
@@ -104,7 +104,7 @@ def test_numbers_are_predicted(tmp_path: Path) -> None:
         data=npz(str(tmp_path / "a.npz")), partition=iid(2), model=least_squares(),
         algorithm=fed_sgd(lr=0.5), rounds=60, store=tmp_path / "runs.db",
     )  # fmt: skip
-    model = released(release(Runs(tmp_path / "runs.db"), str(run.run), tmp_path / "out"))
+    model = open_release(release(Runs(tmp_path / "runs.db"), str(run.run), tmp_path / "out"))
     found = predictions(model, str(tmp_path / "a.npz"))
     assert found.values == pytest.approx(x @ [2.0, -1.0], abs=1e-3)
     assert next(found.rows()) == ["prediction"]
@@ -120,4 +120,4 @@ def test_what_can_not_be_used_is_explained(table: str) -> None:
     about = json.loads(Path("out/model.json").read_text())
     Path("out/model.json").write_text(json.dumps({**about, "model": {"name": "mine"}}))
     with pytest.raises(InvalidInput, match=r'model\.name is "mine"'):
-        released(Path("out"))
+        open_release(Path("out"))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import hanse
 from hanse.algorithms import fed_avg, fed_buff, giant, scaffold
 from hanse.apps.cli import app
-from hanse.apps.replaying import Case, Replayed, in_simulation, replayed
+from hanse.apps.replaying import Case, Replayed, in_simulation, replay_ticket
 from hanse.core.errors import InvalidInput
 from hanse.core.party import Fork, Message, Payload, Task
 from hanse.core.program import Commit
@@ -20,12 +20,12 @@ from hanse.core.values import pack
 from hanse.core.work import Memory
 from hanse.data import iid
 from hanse.learners import softmax
-from hanse.network.spool import chunked_sha256
-from hanse.simulation import Clients, Simulation, plain
+from hanse.network.spool import hash_chunks
+from hanse.simulation import Clients, Simulation, sequential
 from hanse.store import Runs
 from hanse.transforms import quantize, random_mask
 
-WAY = plain()
+WAY = sequential()
 """One by one, so that a message has the same bits."""
 
 Sent = dict[tuple[int, Any], list[str]]
@@ -44,11 +44,11 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """The digests of all messages of a run, by round and party."""
     found: Sent = {}
     now = [0]
-    compute, perform = Clients._computed, Simulation.perform
+    compute, perform = Clients._compute_ticket, Simulation.perform
 
     def computing(self: Clients, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
         message, fork = compute(self, before, task, payload)
-        found.setdefault((now[0], task.party), []).append(chunked_sha256([pack(message)]))
+        found.setdefault((now[0], task.party), []).append(hash_chunks([pack(message)]))
         return message, fork
 
     def performing(self: Simulation, command: Any) -> Any:
@@ -56,7 +56,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
             now[0] = command.round + 1
         return perform(self, command)
 
-    monkeypatch.setattr(Clients, "_computed", computing)
+    monkeypatch.setattr(Clients, "_compute_ticket", computing)
     monkeypatch.setattr(Simulation, "perform", performing)
     return found
 
@@ -71,7 +71,7 @@ def run(store: Path, algorithm: Any, rounds: int = 4, until: int | None = None) 
         "model": softmax(l2=0.01),
         "store": store,
         "watch": watch,
-        "way": WAY,
+        "execution": WAY,
     }
     if until is None:
         return str(hanse.run(algorithm=algorithm, rounds=rounds, **options).run)
@@ -87,7 +87,7 @@ def test_the_same_bytes_again(algorithm: Any, until: int | None, sent: Sent, tmp
     runs, seen = Runs(tmp_path / "runs.db"), {key: list(sums) for key, sums in sent.items()}
     round = 3 if until is None else 2
     for party in {party for r, party in seen if r == round} - {"server"}:
-        done, remark = in_simulation(runs, name, round, party, replayed)
+        done, remark = in_simulation(runs, name, round, party, replay_ticket)
         assert [one.sha256 for one in done] == seen[round, party]
         assert remark.startswith("the round came out as it is recorded")
 
@@ -101,7 +101,7 @@ def test_a_round_that_failed_begins_from_the_last_checkpoint(
     seen = {key: list(sums) for key, sums in sent.items()}
     sent.clear()
     (party,) = [p for r, p in seen if r == 3 and p != "server"][:1]
-    (done,), remark = in_simulation(Runs(store), name, 3, party, replayed)
+    (done,), remark = in_simulation(Runs(store), name, 3, party, replay_ticket)
     assert done.sha256 == seen[3, party][-1]
     assert done.case.memory
     assert remark == "the round was not recorded: it was cut, or failed"
@@ -115,8 +115,8 @@ def test_other_data_leave_the_round_as_it_was(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "own.npz", x=rng.normal(size=(7, 64)).astype("float32"), y=np.arange(7))
     runs, file = Runs(tmp_path / "runs.db"), str(tmp_path / "own.npz")
-    own, remark = in_simulation(runs, name, 2, 1, replayed, file=file)
-    theirs, _ = in_simulation(runs, name, 2, 1, replayed)
+    own, remark = in_simulation(runs, name, 2, 1, replay_ticket, file=file)
+    theirs, _ = in_simulation(runs, name, 2, 1, replay_ticket)
     assert [len(one.case.data) for one in own] == [7] * len(theirs)
     assert remark.startswith("the round came out as it is recorded")
     assert own[0].sha256 != theirs[0].sha256
@@ -135,7 +135,7 @@ def test_other_data_leave_the_round_as_it_was(tmp_path: Path) -> None:
 def test_what_is_not_there_is_said(tmp_path: Path, round: int, party: Any, why: str) -> None:
     name = run(tmp_path / "runs.db", ALGORITHMS["fed_avg"], rounds=2)
     with pytest.raises(InvalidInput, match=why):
-        in_simulation(Runs(tmp_path / "runs.db"), name, round, party, replayed)
+        in_simulation(Runs(tmp_path / "runs.db"), name, round, party, replay_ticket)
 
 
 # -- the command -------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def first(tmp_path: Path, name: str) -> int:
     """A client of round 1."""
     for client in range(4):
         try:
-            in_simulation(Runs(tmp_path / "runs.db"), name, 1, client, replayed)
+            in_simulation(Runs(tmp_path / "runs.db"), name, 1, client, replay_ticket)
         except InvalidInput:
             continue
         return client
@@ -206,7 +206,7 @@ def test_a_case_is_all_that_is_needed(tmp_path: Path) -> None:
 
     def keep(case: Case) -> Replayed:
         seen.append(case)
-        return replayed(case)
+        return replay_ticket(case)
 
     (done,), _ = in_simulation(Runs(tmp_path / "runs.db"), name, 1, first(tmp_path, name), keep)
-    assert replayed(seen[0]).message == done.message
+    assert replay_ticket(seen[0]).message == done.message

@@ -17,7 +17,7 @@ from hanse.apps.baselines import centralised, on_site
 from hanse.apps.cli import app
 from hanse.apps.demo import classics
 from hanse.apps.report import compare_page, report_page, write
-from hanse.apps.stories import Story, stories, told
+from hanse.apps.stories import RunData, load_run, load_runs
 from hanse.apps.toml import as_toml
 from hanse.data import dirichlet
 from hanse.store import Runs
@@ -37,9 +37,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return store
 
 
-def newest(store: Path) -> Story:
+def newest(store: Path) -> RunData:
     runs = Runs(store)
-    return told(runs, runs.infos()[0].run)
+    return load_run(runs, runs.infos()[0].run)
 
 
 def without_scripts(page: str) -> str:
@@ -80,7 +80,7 @@ def test_names_of_classes_and_clients_are_only_text(store: Path) -> None:
     assert story.result is not None
     data = {**story.result["data"], "names": ["</script><b>"] * 12}
     settings = {**story.settings, "data": {"name": "<img src=x>"}}
-    evil = Story(**{**vars(story), "settings": settings, "result": {**story.result, "data": data}})
+    evil = RunData(**{**vars(story), "settings": settings, "result": {**story.result, "data": data}})
     page, _ = report_page(evil)
     assert page.count("</script>") == 2
     assert "<img" not in without_scripts(page)
@@ -108,12 +108,12 @@ def test_a_run_that_was_interrupted_has_a_page(store: Path, tmp_path: Path) -> N
 
 
 def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -> None:
-    both = stories(Runs(store), [info.run for info in Runs(store).infos()])
+    both = load_runs(Runs(store), [info.run for info in Runs(store).infos()])
     assert [story.label.partition(",")[0] for story in both] == ["fed_avg", "fed_sgd"]
     for lr in (0.1, 0.2, 0.2):
         hanse.run(rounds=1, algorithm=fed_avg(lr=lr), store=tmp_path / "runs.db")
     runs = Runs(tmp_path / "runs.db")
-    third, second, first = stories(runs, [info.run for info in runs.infos()])
+    third, second, first = load_runs(runs, [info.run for info in runs.infos()])
     assert first.label == "algorithm.lr=0.1"
     assert second.label == f"algorithm.lr=0.2 ({second.run[:6]})"
     assert third.label != second.label

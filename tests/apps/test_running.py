@@ -17,7 +17,7 @@ from hanse.apps.environment import environment
 from hanse.core.learner import Examples
 from hanse.core.runtime import Record
 from hanse.core.values import digest, value
-from hanse.data import Dataset, TrainTest, arrays, from_clients, generated, iid
+from hanse.data import Dataset, TrainTest, arrays, from_clients, generate, iid
 from hanse.learners import least_squares, logistic
 from hanse.simulation import heavy_tailed, unstable
 from hanse.store import Runs
@@ -234,7 +234,7 @@ def test_nan_in_the_data() -> None:
         hanse.InvalidInput, match="the feature in row 3, column 1 is nan; give a finite number"
     ):
         hanse.run(data=arrays(x, Y))
-    lazy = generated(
+    lazy = generate(
         4, lambda number: Examples(x if number == 2 else X, Y), test=Examples(X, Y), num_classes=2
     )
     with pytest.raises(hanse.InvalidInput, match="the feature in row 3, column 1") as caught:

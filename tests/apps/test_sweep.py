@@ -25,8 +25,8 @@ from hanse.apps import picture, sweep_views
 from hanse.apps.cli import app
 from hanse.apps.search import axes, between, grid, random
 from hanse.apps.settings import WrongSetting
-from hanse.apps.sweep import planned, read_sweep
-from hanse.apps.sweep_result import Member, Spread, SweepResult, spread
+from hanse.apps.sweep import plan_sweep, read_sweep
+from hanse.apps.sweep_result import Spread, SweepResult, SweepRun, summarise
 from hanse.apps.sweep_views import sweep_page
 from hanse.core.algorithm import Stop
 from hanse.core.errors import InvalidInput
@@ -237,18 +237,18 @@ def test_a_grid_names_the_range_that_it_cannot_try() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=6))
 def test_spread_is_that_of_numpy(values: list[float]) -> None:
-    found = spread([*values, None])
+    found = summarise([*values, None])
     assert found is not None
     assert found.n == len(values)
     assert (found.mean, found.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)), abs=1e-9)
 
 
 def test_spread_of_few() -> None:
-    assert spread([None]) is None
-    assert spread([2.0]) == Spread(2.0, None, 1)
+    assert summarise([None]) is None
+    assert summarise([2.0]) == Spread(2.0, None, 1)
 
 
-def member(lr: float, seed: int, best: float | None, reached: int | None = None) -> Member:
+def member(lr: float, seed: int, best: float | None, reached: int | None = None) -> SweepRun:
     measured = {"round": 3, "accuracy": best}
     costs = {
         "rounds": 3,
@@ -259,10 +259,10 @@ def member(lr: float, seed: int, best: float | None, reached: int | None = None)
         "virtual_s": 3,
     }
     status = "diverged" if best is None else "completed"
-    return Member({"lr": lr}, seed, "1", status, None, {"best": measured, "final": measured, **costs})
+    return SweepRun({"lr": lr}, seed, "1", status, None, {"best": measured, "final": measured, **costs})
 
 
-def order(*members: Member) -> list[float]:
+def order(*members: SweepRun) -> list[float]:
     return [setting.over["lr"] for setting in SweepResult.of(members, Stop(), "").settings]
 
 
@@ -373,7 +373,7 @@ def test_killed_it_goes_on_and_ends_in_the_same_bits(store: Path, alone: str) ->
         for r in s["runs"]
     }
     assert bits[0.5, 1] == alone
-    assert all(m.status == "completed" for m in planned(read_sweep("sweep.toml"), store).members)
+    assert all(m.status == "completed" for m in plan_sweep(read_sweep("sweep.toml"), store).members)
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support import Crash, Fragile
 
-from hanse.core.algorithm import Algorithm, Model, Progress, Stop, training
+from hanse.core.algorithm import Algorithm, ModelState, Progress, Stop, training
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
 from hanse.core.keys import Key
 from hanse.core.program import Commit, Committed, Sampled, sample
@@ -22,14 +22,14 @@ class count_up(Algorithm):
     breaks: tuple[int, ...] = ()
 
     def init(self, params, key):
-        return Model(params)
+        return ModelState(params)
 
     def round(self, state, key):
         number = (yield from sample(key, count=1)).cohort[0]
         if number in self.gives_up:
             raise RoundAbandoned("too few")
         drawn = math.nan if number in self.breaks else key.rng().random()
-        return Model({"w": state.params["w"] + drawn})
+        return ModelState({"w": state.params["w"] + drawn})
 
 
 class Counting(Runtime):
@@ -82,7 +82,7 @@ def trained(algorithm=count_up(), rounds=5, store=None, progress=None, **options
 
 def test_every_round_draws_from_a_key_of_its_own_and_ends_in_a_commit():
     ended, records = trained(rounds=3)
-    drawn = sum(KEY.fold("round", number).rng().random() for number in (1, 2, 3))
+    drawn = sum(KEY.fold_in("round", number).rng().random() for number in (1, 2, 3))
     np.testing.assert_allclose(ended.state.params["w"], [drawn, drawn])
     assert [record.round for record in records] == [1, 2, 3]
     assert (ended.round, ended.first, ended.best, ended.stopped) == (3, {}, None, None)
@@ -141,7 +141,7 @@ def test_a_run_that_was_cut_anywhere_ends_as_an_undisturbed_one(write):
 def test_parameters_are_measured_at_the_beginning_now_and_then_and_at_the_end(rounds, every, measured):
     script = Script(loss=[1.0])
     _, records = trained(rounds=rounds, evaluate=script, evaluate_every=every)
-    assert script.asked == [KEY.fold("evaluate", number) for number in measured]
+    assert script.asked == [KEY.fold_in("evaluate", number) for number in measured]
     assert [record.round for record in records] == list(range(rounds + 1))
     assert [record.round for record in records if record.metrics] == measured
 
@@ -248,7 +248,7 @@ def test_patience_of_nothing_is_refused():
 def test_an_abandoned_round_is_recorded_and_changes_nothing():
     ended, records = trained(count_up(gives_up=(2, 3)), rounds=4)
     assert [record.abandoned for record in records] == [None, "too few", "too few", None]
-    drawn = KEY.fold("round", 1).rng().random() + KEY.fold("round", 4).rng().random()
+    drawn = KEY.fold_in("round", 1).rng().random() + KEY.fold_in("round", 4).rng().random()
     np.testing.assert_allclose(ended.state.params["w"], [drawn, drawn])
     assert ended.round == 4
 

@@ -133,7 +133,7 @@ def _there_and_back(chain, emitted):
     plans = chain.plan(chain.init(), KEYS.public)
     opened = []
     for client, array in enumerate(emitted):
-        keys = KEYS.fold("client", client)
+        keys = KEYS.fold_in("client", client)
         part, _ = chain.encode(plans, Part({"w": array}), {}, keys)
         opened.append(chain.open(plans, part, keys.public))
     return chain.decode(chain.init(), plans, reduce(sum_(), opened), KEYS.secret)[0]
@@ -170,19 +170,19 @@ def test_what_follows_an_opened_stage_must_be_undone_before_it_or_is_refused(tai
 def test_clients_encode_first_to_last_and_the_server_undoes_last_to_first(log):
     chain = Chain.bind(SOURCE, [noted("a"), noted("bb"), noted("ccc")])
     _there_and_back(chain, [np.ones(2)])
-    client = KEYS.fold("client", 0)
+    client = KEYS.fold_in("client", 0)
     assert log == [
-        *[("plan", name, KEYS.public.fold(i)) for i, name in enumerate(("a", "bb", "ccc"))],
-        *[("encode", name, client.fold(i)) for i, name in enumerate(("a", "bb", "ccc"))],
-        *[("open", name, client.public.fold(i)) for i, name in ((2, "ccc"), (1, "bb"), (0, "a"))],
-        *[("decode", name, KEYS.secret.fold(i)) for i, name in ((2, "ccc"), (1, "bb"), (0, "a"))],
+        *[("plan", name, KEYS.public.fold_in(i)) for i, name in enumerate(("a", "bb", "ccc"))],
+        *[("encode", name, client.fold_in(i)) for i, name in enumerate(("a", "bb", "ccc"))],
+        *[("open", name, client.public.fold_in(i)) for i, name in ((2, "ccc"), (1, "bb"), (0, "a"))],
+        *[("decode", name, KEYS.secret.fold_in(i)) for i, name in ((2, "ccc"), (1, "bb"), (0, "a"))],
     ]
 
 
 def test_nobody_but_the_server_draws_from_the_servers_secret(log):
     _there_and_back(Chain.bind(SOURCE, [noted("a")]), [np.ones(2)])
     seen = [key.secret if isinstance(key, Keys) else key for does, _, key in log if does != "decode"]
-    assert KEYS.secret.fold(0) not in seen
+    assert KEYS.secret.fold_in(0) not in seen
 
 
 def test_an_empty_chain_changes_nothing():
@@ -243,8 +243,8 @@ SPACE = noted("space", frozenset({"within"}))
 def test_a_space_comes_first_and_is_drawn_per_client(log):
     chain = Chain.bind(SOURCE, [SPACE, A])
     plans = chain.plan(chain.init(), KEYS.public)
-    assert isinstance(chain.space(plans, KEYS.public.fold("client")), Everything)
-    assert log[-1] == ("within", "space", KEYS.public.fold("client", 0))
+    assert isinstance(chain.space(plans, KEYS.public.fold_in("client")), Everything)
+    assert log[-1] == ("within", "space", KEYS.public.fold_in("client", 0))
     assert Chain.bind(SOURCE, [A]).space((None,), KEYS.public) is None
 
 

@@ -8,14 +8,14 @@ import pytest
 
 from hanse.core import downlink
 from hanse.core.coordinator import Coordinator
-from hanse.core.downlink import HELD, Held, Reference, bound, followed, received
+from hanse.core.downlink import HELD, Held, Reference, advance, bind_chain, read_broadcasts
 from hanse.core.errors import CompositionError, MessageError
 from hanse.core.keys import Key
 from hanse.core.party import Message
-from hanse.core.program import Channel, Close, Collect, Dispatch
+from hanse.core.program import Close, Collect, Dispatch, PartSpec
 from hanse.core.spec import Spec
 from hanse.core.tensors import l2_norm, tree_map
-from hanse.core.values import digest, pack, packed_size, unpack, value
+from hanse.core.values import digest, measure_packed_bytes, pack, unpack, value
 from hanse.core.work import Part, Work
 from hanse.transforms import (
     cast,
@@ -68,7 +68,7 @@ def walk(steps: int = 12, seed: int = 0) -> list[dict[str, Any]]:
 def sent(reference: Reference, chain: Any, version: int | None, memory: Any) -> dict[str, Held]:
     """What a reader has after it was sent the latest, over the wire."""
     packed = pack({"params": reference.for_holder(chain, version)})
-    return received(unpack(packed), memory)
+    return read_broadcasts(unpack(packed), memory)
 
 
 @every_chain
@@ -77,7 +77,7 @@ def test_readers_hold_the_servers_bits_and_what_is_left_out_comes_later(chain: A
     memory: dict[str, Any] = {}
     for number, model in enumerate(walk()):
         before = reference
-        reference = followed(before, model, chain, KEY.fold(number))
+        reference = advance(before, model, chain, KEY.fold_in(number))
         held = sent(reference, chain, None if before is None else before.version, memory)["params"]
         assert digest(dict(held.tensors)) == digest(dict(reference.tensors)) == reference.names[-1]
         memory = {HELD + "params": held}
@@ -87,9 +87,9 @@ def test_readers_hold_the_servers_bits_and_what_is_left_out_comes_later(chain: A
         else:  # x_t - r_t is the difference less what was sent of it, and never longer
             difference = l2_norm(tree_map(np.subtract, model, before.tensors))
             assert owed <= difference * (1 + 1e-6)
-            assert reference.sizes[-1] == packed_size(reference.changes[-1])
+            assert reference.sizes[-1] == measure_packed_bytes(reference.changes[-1])
     assert reference is not None
-    again = followed(reference, model, chain, KEY.fold("again"))
+    again = advance(reference, model, chain, KEY.fold_in("again"))
     assert again is reference  # the same model is no new version
 
 
@@ -98,23 +98,23 @@ def test_a_model_that_stays_is_approached() -> None:
     chain = (top_k(0.1),)
     start, *_ = walk(0)
     target = tree_map(lambda v: v + v.dtype.type(1.0), start)
-    reference = followed(None, start, chain, KEY)
+    reference = advance(None, start, chain, KEY)
     for i in range(12):
         nearly = tree_map(lambda v, i=i: v + v.dtype.type(1e-6 * i), target)
-        reference = followed(reference, nearly, chain, KEY.fold(i))
+        reference = advance(reference, nearly, chain, KEY.fold_in(i))
     assert l2_norm(tree_map(np.subtract, target, reference.tensors)) < 1e-3 * l2_norm(target)
 
 
 def test_who_missed_some_gets_these_and_who_missed_many_the_whole() -> None:
     chain = (rotate(), quantize(4))
     models = walk(20)
-    reference = followed(None, models[0], chain, KEY)
+    reference = advance(None, models[0], chain, KEY)
     memory = sent(reference, chain, None, {})
     for i, model in enumerate(models[1:]):
-        reference = followed(reference, model, chain, KEY.fold(i))
+        reference = advance(reference, model, chain, KEY.fold_in(i))
     kept = len(reference.changes)
     assert 2 < kept < 20
-    assert sum(reference.sizes) < packed_size(reference.tensors)
+    assert sum(reference.sizes) < measure_packed_bytes(reference.tensors)
     whole = len(pack(reference.for_holder(chain, None)))
     for behind in range(kept + 1):
         edition = reference.for_holder(chain, reference.version - behind)
@@ -122,30 +122,30 @@ def test_who_missed_some_gets_these_and_who_missed_many_the_whole() -> None:
         assert edition.whole is None
         assert len(pack(edition)) < whole + 1024
     assert reference.for_holder(chain, reference.version - kept - 1).whole is not None
-    late = received({"params": reference.for_holder(chain, 0)}, {HELD + "params": memory["params"]})
+    late = read_broadcasts({"params": reference.for_holder(chain, 0)}, {HELD + "params": memory["params"]})
     assert late["params"].sha256 == reference.names[-1]
 
 
 def test_a_reader_without_the_version_says_so() -> None:
     chain = (cast("float16"),)
     first, second, third = walk(2)
-    one = followed(None, first, chain, KEY)
-    two = followed(one, second, chain, KEY.fold(2))
+    one = advance(None, first, chain, KEY)
+    two = advance(one, second, chain, KEY.fold_in(2))
     edition = {"params": two.for_holder(chain, one.version)}
     with pytest.raises(MessageError, match="but this client holds none; the server sends it whole"):
-        received(edition, {})
+        read_broadcasts(edition, {})
     with pytest.raises(MessageError, match="but this client holds abc"):
-        received(edition, {HELD + "params": Held("abc", third)})
+        read_broadcasts(edition, {HELD + "params": Held("abc", third)})
     wrong = replace(edition["params"], sha256="0" * 64)
     with pytest.raises(MessageError, match="lead to other bits than at the server"):
-        received({"params": wrong}, {HELD + "params": Held(one.names[-1], one.tensors)})
+        read_broadcasts({"params": wrong}, {HELD + "params": Held(one.names[-1], one.tensors)})
 
 
 def test_what_can_not_be_sent_as_a_difference_is_refused() -> None:
     with pytest.raises(CompositionError, match="'n' is int64: broadcast it whole, with downlink="):
-        bound({"n": np.zeros(3, np.int64)}, (quantize(2),))
+        bind_chain({"n": np.zeros(3, np.int64)}, (quantize(2),))
     with pytest.raises(CompositionError, match="is a space to train in, and a downlink trains nothing"):
-        bound({"w": np.zeros((3, 4))}, (low_rank(1),))
+        bind_chain({"w": np.zeros((3, 4))}, (low_rank(1),))
 
 
 # -- the coordinator ------------------------------------------------------------------------------
@@ -157,66 +157,71 @@ class asked_to_read(Work):  # type: ignore[type-arg]
         raise AssertionError("a coordinator computes nothing")
 
 
-def ask(desk: Coordinator, model: Any, number: int, *cohort: int) -> tuple[int, ...]:
+def ask(coordinator: Coordinator, model: Any, number: int, *cohort: int) -> tuple[int, ...]:
     chain = (rotate(), quantize(4))
-    uplink = {"u": Channel(Spec.of({"n": np.zeros(1)}))}
-    command = Dispatch(asked_to_read(), cohort, {"params": model}, uplink, KEY.fold(number), downlink=chain)
-    return desk.dispatch(command).tickets
+    uplink = {"u": PartSpec(Spec.of({"n": np.zeros(1)}))}
+    command = Dispatch(
+        asked_to_read(), cohort, {"params": model}, uplink, KEY.fold_in(number), downlink=chain
+    )
+    return coordinator.dispatch(command).tickets
 
 
-def close(desk: Coordinator, tickets: tuple[int, ...], *late: int, abandoned: bool = False) -> Any:
+def close(coordinator: Coordinator, tickets: tuple[int, ...], *late: int, abandoned: bool = False) -> Any:
     part = Part({"n": np.zeros(1)})
     arrived = [(t, Message(t, {"u": part})) for t in tickets if t not in late]
-    desk.fold(Collect(tickets, Close(minimum_fraction=0)), arrived, dict.fromkeys(late, "late"))
-    return desk.settle(abandoned)[0]
+    coordinator.fold(Collect(tickets, Close(minimum_fraction=0)), arrived, dict.fromkeys(late, "late"))
+    return coordinator.settle(abandoned)[0]
 
 
-def whole(desk: Coordinator, ticket: int) -> bool:
-    return desk.payload(ticket).broadcasts["params"].whole is not None
+def whole(coordinator: Coordinator, ticket: int) -> bool:
+    return coordinator.payload(ticket).broadcasts["params"].whole is not None
 
 
 def test_each_is_sent_the_difference_to_what_it_holds() -> None:
-    desk, models = Coordinator(4, KEY), walk(8)
-    first = ask(desk, models[0], 0, 0, 1)
-    assert all(whole(desk, ticket) for ticket in first)
-    usage = close(desk, first)
-    second = ask(desk, models[1], 1, 0, 1, 2)
-    assert [whole(desk, ticket) for ticket in second] == [False, False, True]
-    assert desk.pack_payload(second[0]) is desk.pack_payload(second[1])
-    assert not desk.can_fold_in_blocks(Collect(second), second)
+    coordinator, models = Coordinator(4, KEY), walk(8)
+    first = ask(coordinator, models[0], 0, 0, 1)
+    assert all(whole(coordinator, ticket) for ticket in first)
+    usage = close(coordinator, first)
+    second = ask(coordinator, models[1], 1, 0, 1, 2)
+    assert [whole(coordinator, ticket) for ticket in second] == [False, False, True]
+    assert coordinator.pack_payload(second[0]) is coordinator.pack_payload(second[1])
+    assert not coordinator.can_fold_in_blocks(Collect(second), second)
     again = Coordinator(4, KEY)
-    again.restore(unpack(pack(desk.snapshot())))
-    assert [again.pack_payload(t) for t in second] == [desk.pack_payload(t) for t in second]
-    usage = close(desk, second, second[1])
+    again.restore(unpack(pack(coordinator.snapshot())))
+    assert [again.pack_payload(t) for t in second] == [coordinator.pack_payload(t) for t in second]
+    usage = close(coordinator, second, second[1])
     assert {client: down for client, (_, down) in usage.clients.items()} == {
         i: len(desk_bytes) + desk_task
         for i, (desk_bytes, desk_task) in enumerate(
             (again.pack_payload(t), again.task(t).num_bytes) for t in second
         )
     }
-    (flow,) = [flow for flow in usage.flows if flow.way == "down"]
+    (flow,) = [flow for flow in usage.flows if flow.direction == "down"]
     assert flow.stages == ("downlink(rotate(), quantize(4))",)
     assert flow.num_bytes[0] == 3 * (40 * 30 * 4 + 30 * 8)
-    third = ask(desk, models[2], 2, 0, 1, 2, 3)
-    changes = [len(desk.payload(t).broadcasts["params"].changes) for t in third]
+    third = ask(coordinator, models[2], 2, 0, 1, 2, 3)
+    changes = [len(coordinator.payload(t).broadcasts["params"].changes) for t in third]
     assert changes == [1, 2, 1, 0]  # the second was late once, and holds the first version still
-    close(desk, third, third[1])
-    fourth = ask(desk, models[3], 3, 0, 1)
-    assert [whole(desk, ticket) for ticket in fourth] == [False, True]  # late twice: it may hold nothing
+    close(coordinator, third, third[1])
+    fourth = ask(coordinator, models[3], 3, 0, 1)
+    assert [whole(coordinator, ticket) for ticket in fourth] == [
+        False,
+        True,
+    ]  # late twice: it may hold nothing
 
 
 def test_an_abandoned_round_gives_nobody_a_version() -> None:
-    desk, models = Coordinator(4, KEY), walk(4)
-    close(desk, ask(desk, models[0], 0, 0, 1))
-    close(desk, ask(desk, models[1], 1, 0, 1), abandoned=True)
-    tickets = ask(desk, models[1], 2, 0, 1)  # the same model, the same version
-    assert [len(desk.payload(t).broadcasts["params"].changes) for t in tickets] == [1, 1]
+    coordinator, models = Coordinator(4, KEY), walk(4)
+    close(coordinator, ask(coordinator, models[0], 0, 0, 1))
+    close(coordinator, ask(coordinator, models[1], 1, 0, 1), abandoned=True)
+    tickets = ask(coordinator, models[1], 2, 0, 1)  # the same model, the same version
+    assert [len(coordinator.payload(t).broadcasts["params"].changes) for t in tickets] == [1, 1]
 
 
 def test_a_second_exchange_of_a_round_goes_on_from_the_first() -> None:
-    desk, models = Coordinator(4, KEY), walk(4)
-    first = ask(desk, models[0], 0, 0)
-    second = ask(desk, models[0], 1, 0)
-    assert not whole(desk, second[0])
-    assert desk.payload(second[0]).broadcasts["params"].changes == ()
-    close(desk, first + second)
+    coordinator, models = Coordinator(4, KEY), walk(4)
+    first = ask(coordinator, models[0], 0, 0)
+    second = ask(coordinator, models[0], 1, 0)
+    assert not whole(coordinator, second[0])
+    assert coordinator.payload(second[0]).broadcasts["params"].changes == ()
+    close(coordinator, first + second)

@@ -9,7 +9,7 @@ from hanse.core.errors import CompositionError
 from hanse.core.fold import Block, MessageFold, TransformStates
 from hanse.core.keys import Key
 from hanse.core.party import Payload
-from hanse.core.program import Channel, Collect, Discount
+from hanse.core.program import Collect, Discount, PartSpec
 from hanse.core.reducers import TreeFold, mean, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec
@@ -41,7 +41,7 @@ class counting(Transform):
         )
 
 
-def record(states: TransformStates | None = None, version: int = 0, **uplink: Channel) -> DispatchRecord:
+def record(states: TransformStates | None = None, version: int = 0, **uplink: PartSpec) -> DispatchRecord:
     blank = Payload(asked_to_fold(), {}, uplink, {})
     plans = (states or TransformStates(KEY, {}, {})).plan(blank.chains, KEY)
     return DispatchRecord(replace(blank, plans=plans), KEY, version)
@@ -52,7 +52,7 @@ def parts(number: float, weight: float = 1.0) -> dict[str, Part | None]:
 
 
 def test_each_part_is_folded_by_its_own_reducer_and_hidden_ones_by_none() -> None:
-    dispatch = record(u=Channel(SPEC), all=Channel(SPEC, into=stack()), hidden=Channel(SPEC))
+    dispatch = record(u=PartSpec(SPEC), all=PartSpec(SPEC, into=stack()), hidden=PartSpec(SPEC))
     fold = MessageFold(Collect((5, 3, 4)), (5, 3, 4))
     for ticket in (5, 4):
         part = Part({"w": np.full(2, float(ticket))})
@@ -67,14 +67,14 @@ def test_each_part_is_folded_by_its_own_reducer_and_hidden_ones_by_none() -> Non
 def test_a_discount_lowers_the_weights_of_old_dispatches() -> None:
     command = Collect(None, version=5, discount=Discount(1.0))
     fold = MessageFold(command, (0, 1))
-    fold.add(0, parts(1.0, 8.0), record(version=2, u=Channel(SPEC)))
-    fold.add(1, parts(1.0, 3.0), record(version=5, u=Channel(SPEC)))
+    fold.add(0, parts(1.0, 8.0), record(version=2, u=PartSpec(SPEC)))
+    fold.add(1, parts(1.0, 3.0), record(version=5, u=PartSpec(SPEC)))
     assert dict(fold.totals())["u"].weight == 8.0 / 4 + 3.0
 
 
 def test_a_block_is_folded_to_the_bits_of_its_messages() -> None:
     rng = np.random.default_rng(0)
-    dispatch, tickets = record(u=Channel(SPEC)), tuple(range(20, 27))
+    dispatch, tickets = record(u=PartSpec(SPEC)), tuple(range(20, 27))
     messages = {ticket: parts(rng.normal(), rng.random()) for ticket in tickets}
     single, blocks = MessageFold(Collect(tickets), tickets), MessageFold(Collect(tickets), tickets)
     for ticket in tickets:
@@ -93,29 +93,29 @@ def test_a_block_is_folded_to_the_bits_of_its_messages() -> None:
 
 def test_states_go_on_from_total_to_total_and_part_from_part() -> None:
     states = TransformStates(KEY, {}, {})
-    channel = Channel(SPEC, (counting(),), sum_())
+    part_spec = PartSpec(SPEC, (counting(),), sum_())
     for count, before in ((3, 0), (2, 3)):
-        dispatch = record(states, u=channel, v=channel)
+        dispatch = record(states, u=part_spec, v=part_spec)
         assert dispatch.payload.plans == {"u": (before,), "v": (0,)}
         states.decode("u", dispatch.payload, Total(W, 1.0, count), 7)
     again = TransformStates(KEY, states.states, states.begun)
-    assert record(again, u=channel).payload.plans == {"u": (5,)}
+    assert record(again, u=part_spec).payload.plans == {"u": (5,)}
 
 
 @pytest.mark.parametrize(("abandoned", "after"), [(True, 3), (False, 5)])
 def test_an_abandoned_round_takes_its_states_back(abandoned: bool, after: int) -> None:
     states = TransformStates(KEY, {}, {})
-    channel = Channel(SPEC, (counting(),), sum_())
+    part_spec = PartSpec(SPEC, (counting(),), sum_())
     for count, gives_up in ((3, False), (2, abandoned)):
-        states.decode("u", record(states, u=channel).payload, Total(W, 1.0, count), 7)
+        states.decode("u", record(states, u=part_spec).payload, Total(W, 1.0, count), 7)
         states.begin_round(abandoned=gives_up)
-    assert record(states, u=channel).payload.plans == {"u": (after,)}
+    assert record(states, u=part_spec).payload.plans == {"u": (after,)}
     assert states.states == states.begun
 
 
 def test_a_plan_of_one_dispatch_is_not_undone_on_a_sum_over_several() -> None:
     states = TransformStates(KEY, {}, {})
-    dispatches = [record(states, u=Channel(SPEC, (counting(),), sum_())) for _ in range(2)]
+    dispatches = [record(states, u=PartSpec(SPEC, (counting(),), sum_())) for _ in range(2)]
     fold = MessageFold(Collect(None), (0, 1))
     for ticket, dispatch in enumerate(dispatches):
         fold.add(ticket, parts(1.0), dispatch)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
-from hanse.core.party import Fork, Forks, Message, Payload, Task, pending, perform
-from hanse.core.program import Channel
+from hanse.core.party import Fork, Forks, Message, Payload, Task, pending, perform_ticket
+from hanse.core.program import PartSpec
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.values import pack, unpack, value
@@ -74,15 +74,15 @@ class withheld(Reducer):
 
 
 def payload(work, plans=None, **uplink):
-    uplink = uplink or {"u": Channel(SPEC)}
+    uplink = uplink or {"u": PartSpec(SPEC)}
     blank = Payload(work, {"params": W}, uplink, {})
-    drawn = {name: chain.plan(chain.init(), KEY.fold(name)) for name, chain in blank.chains.items()}
+    drawn = {name: chain.plan(chain.init(), KEY.fold_in(name)) for name, chain in blank.chains.items()}
     return Payload(work, {"params": W}, uplink, drawn if plans is None else plans)
 
 
 def performed(work, memory=None, task=None, **uplink):
     task = task or Task(7, 3, KEY, None)
-    data, kept = perform(task, payload(work, **uplink), "learner", "data", memory or {}, SECRET)
+    data, kept = perform_ticket(task, payload(work, **uplink), "learner", "data", memory or {}, SECRET)
     return unpack(data, Message), kept
 
 
@@ -95,7 +95,7 @@ def test_a_work_is_given_what_belongs_to_its_ticket():
     ((learner, shared, data, remembered, keys),) = SEEN
     assert (learner, data, remembered) == ("learner", "data", {"own": 1})
     np.testing.assert_array_equal(shared["params"]["w"], W["w"])
-    assert keys == Keys(KEY, SECRET).fold("work")
+    assert keys == Keys(KEY, SECRET).fold_in("work")
     assert (message.ticket, memory) == (7, {"own": 1})
 
 
@@ -107,17 +107,20 @@ def test_what_is_broadcast_can_not_be_written():
 
 
 def test_the_same_task_gives_the_same_bytes():
-    uplink = {"u": Channel(SPEC, (clip(1.0), quantize(2)))}
+    uplink = {"u": PartSpec(SPEC, (clip(1.0), quantize(2)))}
     work = emit({"u": Part(W, 2.0)})
-    ran = [perform(Task(7, 3, KEY, None), payload(work, **uplink), None, None, {}, SECRET) for _ in range(2)]
+    ran = [
+        perform_ticket(Task(7, 3, KEY, None), payload(work, **uplink), None, None, {}, SECRET)
+        for _ in range(2)
+    ]
     assert ran[0] == ran[1]
     elsewhere = unpack(pack(payload(work, **uplink)))
-    assert perform(unpack(pack(Task(7, 3, KEY, None))), elsewhere, None, None, {}, SECRET) == ran[0]
+    assert perform_ticket(unpack(pack(Task(7, 3, KEY, None))), elsewhere, None, None, {}, SECRET) == ran[0]
 
 
 def test_each_part_passes_its_own_chain():
     work = emit({"u": Part(W, 2.0), "v": Part(W, 3.0)})
-    message, _ = performed(work, u=Channel(SPEC, (clip(1.0),)), v=Channel(SPEC))
+    message, _ = performed(work, u=PartSpec(SPEC, (clip(1.0),)), v=PartSpec(SPEC))
     np.testing.assert_allclose(message.parts["u"].values["w"], [0.6, 0.8])
     np.testing.assert_array_equal(message.parts["v"].values["w"], W["w"])
     assert (message.parts["u"].weight, message.parts["v"].weight) == (2.0, 3.0)
@@ -125,7 +128,7 @@ def test_each_part_passes_its_own_chain():
 
 def test_parts_draw_apart_even_where_they_are_alike():
     work = emit({"u": Part({"w": np.linspace(0, 1, 64)}), "v": Part({"w": np.linspace(0, 1, 64)})})
-    rounding = Channel(Spec.of({"w": np.zeros(64)}), (quantize(1),))
+    rounding = PartSpec(Spec.of({"w": np.zeros(64)}), (quantize(1),))
     parts = performed(work, u=rounding, v=rounding)[0].parts
     assert pack(parts["u"].values) != pack(parts["v"].values)
 
@@ -143,7 +146,7 @@ def test_parts_that_are_not_those_of_the_dispatch_are_refused(parts):
 
 def test_stages_remember_apart_from_the_work_and_from_other_parts():
     work = emit({"u": Part(W), "v": Part(W)})
-    uplink = {"u": Channel(SPEC, (visits(), visits(10))), "v": Channel(SPEC, (visits(100),))}
+    uplink = {"u": PartSpec(SPEC, (visits(), visits(10))), "v": PartSpec(SPEC, (visits(100),))}
     memory = {"own": 1}
     for _ in range(2):
         _, memory = performed(work, memory, **uplink)
@@ -155,7 +158,7 @@ def test_stages_remember_apart_from_the_work_and_from_other_parts():
 
 
 def test_a_work_need_not_know_what_the_stages_remember():
-    work, uplink = emit({"u": Part(W)}, memory={"own": 2}), {"u": Channel(SPEC, (visits(),))}
+    work, uplink = emit({"u": Part(W)}, memory={"own": 2}), {"u": PartSpec(SPEC, (visits(),))}
     memory = {}
     for _ in range(3):
         _, memory = performed(work, memory, **uplink)
@@ -164,14 +167,14 @@ def test_a_work_need_not_know_what_the_stages_remember():
 
 def test_the_memory_that_a_ticket_goes_on_from_is_not_written_to():
     before = {"own": 1, "stages/u": {"0": {"visits": 1}}}
-    _, after = performed(emit({"u": Part(W)}), before, u=Channel(SPEC, (visits(),)))
+    _, after = performed(emit({"u": Part(W)}), before, u=PartSpec(SPEC, (visits(),)))
     assert before == {"own": 1, "stages/u": {"0": {"visits": 1}}}
     assert after["stages/u"] == {"0": {"visits": 2}}
 
 
 def test_what_is_hidden_stays_with_the_client_encoded_and_volatile():
     work = emit({"u": Part(W, 2.0), "v": Part(W)})
-    message, memory = performed(work, u=Channel(SPEC, (clip(1.0),), withheld()), v=Channel(SPEC))
+    message, memory = performed(work, u=PartSpec(SPEC, (clip(1.0),), withheld()), v=PartSpec(SPEC))
     assert message.parts["u"] is None
     assert message.parts["v"] is not None
     kept = memory[pending("u")]
@@ -189,7 +192,7 @@ def test_what_is_hidden_stays_with_the_client_encoded_and_volatile():
 
 def test_a_work_that_can_trains_in_its_space():
     SEEN.clear()
-    message, _ = performed(watchful(), u=Channel(SPEC, (random_mask(0.5),)))
+    message, _ = performed(watchful(), u=PartSpec(SPEC, (random_mask(0.5),)))
     space = SEEN[0][1].spaces["u"]
     assert message.parts["u"].values["w"].shape == (1,)
     spread = space.expand({"w": np.array([5.0])})["w"]
@@ -200,13 +203,15 @@ def test_a_work_that_can_not_is_refused_before_it_runs():
     with pytest.raises(
         CompositionError, match=r"does not train 'v' inside a restricted space, which random_mask"
     ):
-        _ = payload(watchful(), v=Channel(SPEC, (random_mask(0.5),))).chains
+        _ = payload(watchful(), v=PartSpec(SPEC, (random_mask(0.5),))).chains
 
 
 def test_a_work_may_train_one_part_in_a_space_and_another_in_full():
-    chains = payload(watchful(), u=Channel(SPEC, (random_mask(0.5),)), v=Channel(SPEC, (quantize(2),))).chains
+    chains = payload(
+        watchful(), u=PartSpec(SPEC, (random_mask(0.5),)), v=PartSpec(SPEC, (quantize(2),))
+    ).chains
     assert chains["u"].folded == chains["v"].folded == SPEC
-    assert Channel(SPEC).into == mean()
+    assert PartSpec(SPEC).into == mean()
 
 
 # -- forks ----------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError, InvalidInput, RoundAbandoned
 from hanse.core.keys import Key
 from hanse.core.program import (
-    Channel,
     Close,
     Collect,
     Collected,
@@ -22,6 +21,7 @@ from hanse.core.program import (
     Dispatch,
     Dispatched,
     Drop,
+    PartSpec,
     Sample,
     Sampled,
     Usage,
@@ -156,29 +156,29 @@ def test_the_staler_the_less_it_counts(exponent, staleness):
 
 
 def test_a_channel_is_checked_against_its_reducer():
-    assert Channel(SPEC).chain().out == SPEC
+    assert PartSpec(SPEC).chain().out == SPEC
     with pytest.raises(CompositionError, match="adds messages up"):
-        Channel(SPEC.like(summable=False)).chain()
+        PartSpec(SPEC.like(summable=False)).chain()
     with pytest.raises(CompositionError, match="fixed shape"):
-        Channel(Spec({"w": TensorSpec(("n",), "float64")}), into=stack()).chain()
+        PartSpec(Spec({"w": TensorSpec(("n",), "float64")}), into=stack()).chain()
 
 
 def test_what_is_folded_is_what_the_reducer_must_accept():
     """Not what travels: that is opened before."""
-    Channel(SPEC, (opened(),)).chain()
+    PartSpec(SPEC, (opened(),)).chain()
 
 
 def test_what_must_be_opened_can_not_be_hidden():
-    Channel(SPEC, into=hidden_sum()).chain()
+    PartSpec(SPEC, into=hidden_sum()).chain()
     with pytest.raises(
         CompositionError, match=r"opened\(\) must see single .*hidden_sum\(\) hides.*or drop one"
     ):
-        Channel(SPEC, (opened(),), hidden_sum()).chain()
+        PartSpec(SPEC, (opened(),), hidden_sum()).chain()
 
 
 def test_a_channel_refuses_only_when_it_is_bound():
     """So that settings can be read, saved and compared whatever they say."""
-    bad = Channel(SPEC, (opened(),), hidden_sum())
+    bad = PartSpec(SPEC, (opened(),), hidden_sum())
     assert unpack(pack(bad)) == bad
 
 
@@ -199,7 +199,7 @@ def test_sample_gives_up_the_round_where_nobody_is_free():
 
 def test_dispatch_and_collect_yield_their_commands():
     sent, got = Dispatched((7, 8)), Collected({}, (7,), (1,))
-    channels = {"update": Channel(SPEC), "loss": Channel(SPEC, into=stack())}
+    channels = {"update": PartSpec(SPEC), "loss": PartSpec(SPEC, into=stack())}
     commands, event = led(dispatch(idle(), (1, 2), {}, KEY, version=3, **channels), sent)
     assert (commands, event) == ([Dispatch(idle(), (1, 2), {}, channels, KEY, 3)], sent)
     close, discount = Close(goal=1), Discount(1.0)
@@ -213,9 +213,9 @@ def test_gather_is_dispatch_and_collect():
     got = Collected({"update": Total({"w": np.ones(2)}, 2.0, 2)}, (7,), (1,), (Drop(8, 2, "late"),))
     close = Close(minimum_fraction=0.2)
     commands, event = led(
-        gather(idle(), (1, 2), {}, KEY, close=close, update=Channel(SPEC)), Dispatched((7, 8)), got
+        gather(idle(), (1, 2), {}, KEY, close=close, update=PartSpec(SPEC)), Dispatched((7, 8)), got
     )
-    assert commands == [Dispatch(idle(), (1, 2), {}, {"update": Channel(SPEC)}, KEY), Collect((7, 8), close)]
+    assert commands == [Dispatch(idle(), (1, 2), {}, {"update": PartSpec(SPEC)}, KEY), Collect((7, 8), close)]
     assert event["update"] is got["update"]
     assert (event.counted, event.parties, event.dropped) == (got.counted, got.parties, got.dropped)
 
@@ -226,7 +226,7 @@ def test_gather_gives_up_the_round_where_too_few_answer():
 
 
 def test_gather_runs_the_protocols_of_what_is_hidden_and_has_it_decoded():
-    channels = {"open": Channel(SPEC), "hidden": Channel(SPEC, into=hidden_sum())}
+    channels = {"open": PartSpec(SPEC), "hidden": PartSpec(SPEC, into=hidden_sum())}
     seen = Total({"w": np.zeros(2)}, 2.0, 2)
     decoded = Total({"w": np.full(2, 5.0)}, 2.0, 2)
     commands, event = led(
@@ -237,7 +237,7 @@ def test_gather_runs_the_protocols_of_what_is_hidden_and_has_it_decoded():
         Decoded(decoded),
     )
     assert [type(command) for command in commands] == [Dispatch, Collect, Sample, Decode]
-    assert commands[2] == Sample(KEY.fold("protocol", "hidden"), count=2)
+    assert commands[2] == Sample(KEY.fold_in("protocol", "hidden"), count=2)
     assert (commands[3].ticket, commands[3].part) == (7, "hidden")
     assert event["open"] is seen
     assert event["hidden"] is decoded
@@ -267,7 +267,7 @@ def test_an_answer_of_another_kind_is_a_programming_error(program):
     [
         Sample(KEY, fraction=0.5),
         Sampled((1, "server"), 5),
-        Dispatch(idle(), (1, "server"), {}, {"update": Channel(SPEC, (opened(),), stack(), 5.0)}, KEY, 2),
+        Dispatch(idle(), (1, "server"), {}, {"update": PartSpec(SPEC, (opened(),), stack(), 5.0)}, KEY, 2),
         Dispatched((1, 2)),
         Collect(None, Close(3, 1.5, 0.1), 2, Discount(0.1)),
         Collected({}, (1,), ("server",), (Drop(2, 3, "late"),), "why"),

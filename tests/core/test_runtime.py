@@ -58,7 +58,7 @@ def tallying(store=None, rounds=3, exchanges=2, salt="x"):
     while number < rounds:
         number += 1
         for exchange in range(exchanges):
-            got = yield from sample(KEY.fold(salt, number, exchange, state.total), count=1)
+            got = yield from sample(KEY.fold_in(salt, number, exchange, state.total), count=1)
             state = tallied(state.total + 10**exchange * got.cohort[0])
         yield from commit(number, state, {"total": float(state.total)})
     return state

@@ -6,14 +6,14 @@ import pytest
 from hanse.core.downlink import Broadcast
 from hanse.core.keys import Key
 from hanse.core.party import Payload
-from hanse.core.program import Channel, Drop
+from hanse.core.program import Drop, PartSpec
 from hanse.core.spec import Spec
 from hanse.core.tickets import DispatchRecord, TicketBook
 from hanse.core.values import pack, value
 from hanse.core.work import Work
 
 KEY = Key.from_seed(1)
-CHANNELS = {"u": Channel(Spec.of({"w": np.zeros(2)}))}
+CHANNELS = {"u": PartSpec(Spec.of({"w": np.zeros(2)}))}
 
 
 @value
@@ -54,8 +54,8 @@ def test_tickets_and_dispatches_share_one_sequence_of_numbers(book: TicketBook) 
 def test_a_cohort_is_drawn_among_those_who_are_free_and_here(book: TicketBook) -> None:
     booked(book, 0, 3, "server")
     for i in range(100):
-        assert sorted(book.draw(KEY.fold(i), 9, 6, {5})) == [1, 2, 4]
-        assert len(book.draw(KEY.fold(i), 2, 6, {5})) == 2
+        assert sorted(book.draw(KEY.fold_in(i), 9, 6, {5})) == [1, 2, 4]
+        assert len(book.draw(KEY.fold_in(i), 2, 6, {5})) == 2
 
 
 def test_a_chain_leads_on_from_the_last_ticket_that_was_not_dropped(book: TicketBook) -> None:
@@ -120,7 +120,7 @@ def test_a_new_round_forgets_what_is_closed_and_what_the_rest_has_cost(book: Tic
     (d,) = booked(book, 1, bytes_down=50)
     book.close(a, "counted", 9)
     book.drop({c: "late"}, nothing_heard)
-    assert [(number, ticket.state) for number, ticket in book.list_closed()] == [
+    assert [(number, ticket.state) for number, ticket in book.list_settled_tickets()] == [
         (a, "counted"),
         (c, "dropped"),
     ]

@@ -8,7 +8,7 @@ from hanse.core.downlink import Broadcast, Change, Editions
 from hanse.core.fold import Block
 from hanse.core.keys import Key
 from hanse.core.party import Task
-from hanse.core.program import Channel, Dispatch, Flow, Usage
+from hanse.core.program import Dispatch, Flow, PartSpec, Usage
 from hanse.core.spec import Spec
 from hanse.core.tickets import Ticket
 from hanse.core.traffic import TrafficLedger
@@ -66,7 +66,7 @@ def test_each_partys_bytes_are_those_of_its_tickets(ledger: TrafficLedger) -> No
 
 
 def test_whole_broadcasts_are_booked_for_each_metered_reader(ledger: TrafficLedger) -> None:
-    channels = {"u": Channel(Spec.of(W))}
+    channels = {"u": PartSpec(Spec.of(W))}
     ledger.add_broadcasts(Dispatch(asked_for_bytes(), (1, "server", 2), {"p": W}, channels, KEY), Editions())
     assert ledger.usage.flows == (Flow("down", "p", (), 2, (32,)),)
     ledger.begin_round()
@@ -77,7 +77,7 @@ def test_whole_broadcasts_are_booked_for_each_metered_reader(ledger: TrafficLedg
 def test_differences_are_booked_beside_what_they_stand_for(ledger: TrafficLedger) -> None:
     downlink = (cast("float16"),)
     command = Dispatch(
-        asked_for_bytes(), (1, 2, "server"), {"p": W}, {"u": Channel(Spec.of(W))}, KEY, downlink=downlink
+        asked_for_bytes(), (1, 2, "server"), {"p": W}, {"u": PartSpec(Spec.of(W))}, KEY, downlink=downlink
     )
     half = {"w": np.ones(4, np.float16)}
     change = Broadcast(downlink, "b", "a", (Change((None,), KEY, 1.0, half),))

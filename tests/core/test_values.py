@@ -19,7 +19,7 @@ from hanse.core import former
 from hanse.core.errors import InvalidInput, MessageError
 from hanse.core.keys import Key, Keys
 from hanse.core.party import Message
-from hanse.core.values import digest, fields, flatten, pack, registered, renew, restore, unpack, value
+from hanse.core.values import digest, fields, find_classes, flatten, pack, renew, restore, unpack, value
 from hanse.core.work import Part
 
 DTYPES = [
@@ -259,7 +259,7 @@ def test_a_class_may_travel_under_another_name():
 
     assert unpack(pack(local_name(3))) == local_name(3)
     assert "renamed on the wire" in flatten(local_name(3))[0]
-    assert registered(local_name) == {"renamed on the wire": local_name}
+    assert find_classes(local_name) == {"renamed on the wire": local_name}
 
 
 def test_what_an_earlier_version_packed_is_read_under_the_names_of_today(monkeypatch):
@@ -604,11 +604,11 @@ def test_what_is_no_json_is_refused(skeleton):
 
 
 def _trees(inner):
-    classes = st.sampled_from(sorted(registered(object)))
+    classes = st.sampled_from(sorted(find_classes(object)))
     of_class = classes.flatmap(
         lambda name: st.fixed_dictionaries(
             {"$": st.just(name)},
-            optional={f.name: inner for f in fields(registered(object)[name])} | {"extra": inner},
+            optional={f.name: inner for f in fields(find_classes(object)[name])} | {"extra": inner},
         )
     )
     return st.one_of(of_class, of_class, st.lists(inner, max_size=3))

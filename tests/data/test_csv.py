@@ -11,7 +11,7 @@ from real_data import real
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.values import pack, unpack
-from hanse.data import by_key, csv, partitioned
+from hanse.data import by_key, csv, partition_data
 
 GOOD = """\
 age, job, "height, cm", hospital, died
@@ -69,7 +69,7 @@ def test_the_key_is_no_feature(folder: Path) -> None:
     data = stays().load()
     assert data.keys is not None
     assert data.keys.tolist() == ["north", "south", "north", "west"]
-    assert partitioned(data, by_key(), Key.from_seed(0)).names == ("north", "south", "west")
+    assert partition_data(data, by_key(), Key.from_seed(0)).names == ("north", "south", "west")
 
 
 def test_columns_can_be_dropped_whatever_they_hold(folder: Path) -> None:
@@ -381,7 +381,7 @@ def test_adult_is_read_as_published() -> None:
     assert data.test is not None
     assert (len(data.train), len(data.test), data.classes) == (32561, 16281, ("<=50K", ">50K"))
     assert data.train.y.sum() == 7841
-    shared = partitioned(data, by_key(), Key.from_seed(0))
+    shared = partition_data(data, by_key(), Key.from_seed(0))
     assert shared.num_clients == 15
-    assert shared.tested() == tuple(range(15))
+    assert shared.find_test_clients() == tuple(range(15))
     assert dict(zip(shared.names, shared.sizes().tolist(), strict=True))["Armed-Forces"] == 9

@@ -6,14 +6,14 @@ from sklearn.datasets import load_digits
 
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
-from hanse.core.values import pack, registered, unpack
+from hanse.core.values import find_classes, pack, unpack
 from hanse.data import Dataset, TrainTest, arrays, digits
 
 X, Y = np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
 
 
 def test_data_sets_are_registered_values() -> None:
-    assert {"arrays": arrays, "digits": digits}.items() <= registered(Dataset).items()
+    assert {"arrays": arrays, "digits": digits}.items() <= find_classes(Dataset).items()
     assert unpack(pack(digits(0.1))) == digits(0.1)
     again = unpack(pack(arrays(X, Y, num_classes=4)), arrays)
     np.testing.assert_array_equal(again.x, X)

@@ -15,9 +15,9 @@ from hanse.data import (
     digits,
     dirichlet,
     from_clients,
-    generated,
+    generate,
     iid,
-    partitioned,
+    partition_data,
     power_law,
     quantity,
     scikit_learn,
@@ -57,22 +57,22 @@ def test_labels_are_counted_client_by_client() -> None:
 
 def test_names_are_those_of_the_data() -> None:
     data = TrainTest(client(0, 1, 1), num_classes=2, keys=np.array(["b", "a", "b"]), classes=("no", "yes"))
-    found = describe(partitioned(data, by_key(), KEY))
+    found = describe(partition_data(data, by_key(), KEY))
     assert (found.names, found.labels, found.counts.tolist()) == (("a", "b"), ("no", "yes"), [[0, 1], [1, 1]])
 
 
 def test_skews_range_from_alike_to_unlike() -> None:
     data = digits().load()
-    assert describe(partitioned(data, iid(2), KEY)).label_skew < 0.1
-    assert describe(partitioned(data, shards(100), KEY)).label_skew > 0.7
-    assert describe(partitioned(data, iid(100), KEY)).size_skew < 0.05
-    assert describe(partitioned(data, quantity(100, power_law(2)), KEY)).size_skew > 0.7
+    assert describe(partition_data(data, iid(2), KEY)).label_skew < 0.1
+    assert describe(partition_data(data, shards(100), KEY)).label_skew > 0.7
+    assert describe(partition_data(data, iid(100), KEY)).size_skew < 0.05
+    assert describe(partition_data(data, quantity(100, power_law(2)), KEY)).size_skew > 0.7
     alike = describe(from_clients([client(0, 1)] * 3))
     assert (alike.label_skew, alike.size_skew) == (0, 0)
 
 
 def test_measurements_are_counted_in_ranges() -> None:
-    found = describe(partitioned(scikit_learn("diabetes").load(), iid(5), KEY))
+    found = describe(partition_data(scikit_learn("diabetes").load(), iid(5), KEY))
     assert len(found.labels) == 10
     assert found.labels[0].startswith("below ")
     assert np.ptp(found.counts.sum(axis=0)) < 10
@@ -95,7 +95,7 @@ def test_of_very_many_clients_some_are_described() -> None:
         asked.append(number)
         return client(*range(1 + number % 3))
 
-    found = describe(generated(1_000_000, make, num_classes=3), max_clients=50)
+    found = describe(generate(1_000_000, make, num_classes=3), max_clients=50)
     assert len(set(asked)) == len(found.clients) == 50
     assert found.summary()["num_clients"] == 1_000_000
     assert "1,000,000 clients" in drawing(found)
@@ -106,7 +106,7 @@ def test_of_very_many_clients_some_are_described() -> None:
 
 def test_the_drawing_shows_who_has_what() -> None:
     data = TrainTest(client(0, 0, 0, 1), num_classes=2, keys=np.array(list("aaab")), classes=("no", "yes"))
-    lines = drawing(describe(partitioned(data, by_key(), KEY))).splitlines()
+    lines = drawing(describe(partition_data(data, by_key(), KEY))).splitlines()
     assert lines[0] == "2 clients · 4 examples · 2 labels · features 2 · no test set"
     rows = [line.split() for line in lines if line.startswith((" a ", " b "))]
     assert [row[:2] for row in rows] == [["a", "3"], ["b", "1"]]
@@ -115,7 +115,7 @@ def test_the_drawing_shows_who_has_what() -> None:
 
 
 def test_the_drawing_fits_whatever_there_is() -> None:
-    many = partitioned(digits().load(), dirichlet(100, 0.3), KEY, client_test_fraction=0.2)
+    many = partition_data(digits().load(), dirichlet(100, 0.3), KEY, client_test_fraction=0.2)
     assert len(drawing(describe(many)).splitlines()) < 32
     assert max(map(len, drawing(describe(many), 60).splitlines())) <= 60
     table = Examples(np.zeros(1, [("age", float), ("[red]job", "U3")]), np.array([0]))

@@ -4,7 +4,7 @@ import pytest
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples
-from hanse.data import TrainTest, by_key, dirichlet, feature_noise, iid, partitioned, regions
+from hanse.data import TrainTest, by_key, dirichlet, feature_noise, iid, partition_data, regions
 
 KEY = Key.from_seed(5)
 LABELS = np.arange(2000) % 10
@@ -24,14 +24,14 @@ def keyed(*keys: str, test: tuple[str, ...] = ()) -> TrainTest:
 
 
 def test_those_who_hold_examples_are_the_clients() -> None:
-    data = partitioned(keyed("b", "a", "b", "c"), by_key(), KEY)
+    data = partition_data(keyed("b", "a", "b", "c"), by_key(), KEY)
     assert data.names == ("a", "b", "c")
     assert [data.client(k).x.ravel().tolist() for k in range(3)] == [[1], [0, 2], [3]]
 
 
 def test_whole_numbers_are_in_the_order_of_their_size() -> None:
-    assert partitioned(keyed("10", "9", "-1"), by_key(), KEY).names == ("-1", "9", "10")
-    assert partitioned(keyed("10", "9", "b"), by_key(), KEY).names == ("10", "9", "b")
+    assert partition_data(keyed("10", "9", "-1"), by_key(), KEY).names == ("-1", "9", "10")
+    assert partition_data(keyed("10", "9", "b"), by_key(), KEY).names == ("10", "9", "b")
 
 
 def test_data_without_keys_are_refused() -> None:
@@ -40,8 +40,8 @@ def test_data_without_keys_are_refused() -> None:
 
 
 def test_a_client_finds_its_own_test_examples_by_its_key() -> None:
-    data = partitioned(keyed("b", "a", "c", test=("c", "b", "new", "b")), by_key(), KEY)
-    assert data.tested() == (1, 2)
+    data = partition_data(keyed("b", "a", "c", test=("c", "b", "new", "b")), by_key(), KEY)
+    assert data.find_test_clients() == (1, 2)
     assert data.role("test/1").x.ravel().tolist() == [-2, -4]
     assert data.role("test/2").x.ravel().tolist() == [-1]
     assert len(data.role("server")) == 4
@@ -50,7 +50,7 @@ def test_a_client_finds_its_own_test_examples_by_its_key() -> None:
 
 
 def test_tests_by_key_are_for_clients_by_key() -> None:
-    assert partitioned(keyed("b", "a", "c", test=("c", "b")), iid(3), KEY).tested() == ()
+    assert partition_data(keyed("b", "a", "c", test=("c", "b")), iid(3), KEY).find_test_clients() == ()
 
 
 # Regions
@@ -72,7 +72,7 @@ def test_neighbours_are_alike_and_strangers_are_not() -> None:
 
 def test_regions_may_be_real_ones() -> None:
     data = TrainTest(DATA.train, keys=np.array(["north", "south"])[LABELS % 2])
-    shared = partitioned(data, regions(by_key(), iid(2)), KEY)
+    shared = partition_data(data, regions(by_key(), iid(2)), KEY)
     assert shared.names == ("north/0", "north/1", "south/0", "south/1")
     assert set(shared.client(3).y.tolist()) == {1, 3, 5, 7, 9}
 
@@ -86,4 +86,4 @@ def test_regions_stand_within_noise() -> None:
     with pytest.raises(InvalidInput, match=r"put it around regions"):
         regions(feature_noise(iid(2)), iid(2))
     noisy = feature_noise(regions(iid(2), iid(2)))
-    assert partitioned(DATA, noisy, KEY).num_clients == 4
+    assert partition_data(DATA, noisy, KEY).num_clients == 4

@@ -7,7 +7,7 @@ from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
-from hanse.core.values import pack, registered, unpack
+from hanse.core.values import find_classes, pack, unpack
 from hanse.data import (
     Assignment,
     Partition,
@@ -25,14 +25,14 @@ from hanse.data import (
     regions,
     shards,
 )
-from hanse.data.partitions import _filled_up
+from hanse.data.partitions import _fill_up
 
 KEY = Key.from_seed(2)
 
 
 def rows(labels: Array) -> TrainTest:
     """Examples of such labels; each feature differs from all others."""
-    x = KEY.fold("x").rng().permutation(len(labels)).reshape(-1, 1) / 7
+    x = KEY.fold_in("x").rng().permutation(len(labels)).reshape(-1, 1) / 7
     return TrainTest(Examples(x, labels), keys=np.array([f"user {i % 20}" for i in range(len(labels))]))
 
 
@@ -142,7 +142,7 @@ each_partition = pytest.mark.parametrize("partition", PARTITIONS, ids=repr)
 
 @each_partition
 def test_partitions_are_reproducible_by_key(partition: Partition) -> None:
-    first, again, other = (partition.split(DATA, key) for key in (KEY, KEY, KEY.fold("other")))
+    first, again, other = (partition.split(DATA, key) for key in (KEY, KEY, KEY.fold_in("other")))
     assert_covers(first, 600, 20)
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.offsets, again.offsets)
@@ -151,7 +151,7 @@ def test_partitions_are_reproducible_by_key(partition: Partition) -> None:
 
 @each_partition
 def test_partitions_are_registered_values(partition: Partition) -> None:
-    assert type(partition) in registered(Partition).values()
+    assert type(partition) in find_classes(Partition).values()
     assert unpack(pack(partition)) == partition
     assigned = partition.split(DATA, KEY)
     np.testing.assert_array_equal(unpack(pack(assigned), Assignment).rows, assigned.rows)
@@ -167,7 +167,7 @@ def test_clients_see_their_rows_as_often_as_they_ask(partition: Partition) -> No
 
 
 def test_all_partitions_are_under_contract() -> None:
-    ours = {c for c in registered(Partition).values() if c.__module__.startswith("hanse.")}
+    ours = {c for c in find_classes(Partition).values() if c.__module__.startswith("hanse.")}
     assert ours == {type(partition) for partition in PARTITIONS}
 
 
@@ -227,7 +227,8 @@ def test_sizes_follow_the_dirichlet_law() -> None:
     """One client's share of a class is Beta(alpha, (K - 1) alpha) distributed."""
     alpha, num_clients, labels = 0.5, 4, np.zeros(4000, int)
     shares = [
-        dirichlet(num_clients, alpha).split(rows(labels), KEY.fold(i)).sizes()[0] / 4000 for i in range(1000)
+        dirichlet(num_clients, alpha).split(rows(labels), KEY.fold_in(i)).sizes()[0] / 4000
+        for i in range(1000)
     ]
     variance = (1 / 4) * (3 / 4) / (num_clients * alpha + 1)
     assert np.mean(shares) == pytest.approx(1 / 4, abs=4 * np.sqrt(variance / 1000))
@@ -248,7 +249,7 @@ def test_the_largest_clients_help_first(sizes: list[int], least: int) -> None:
     num_rows = sum(sizes)
     assume(num_rows >= len(sizes) * least)
     before = Assignment(KEY.rng().permutation(num_rows), np.cumsum([0, *sizes]))
-    after = _filled_up(before, least)
+    after = _fill_up(before, least)
     assert_covers(after, num_rows, len(sizes), least)
     assert sorted(after.sizes()) == sorted(one_by_one(sizes, least))
     for number, size in enumerate(sizes):

@@ -14,10 +14,10 @@ from hanse.data import (
     dirichlet,
     feature_noise,
     from_clients,
-    generated,
+    generate,
     iid,
     own_test,
-    partitioned,
+    partition_data,
 )
 
 KEY = Key.from_seed(4)
@@ -26,14 +26,14 @@ DATA = arrays(X, Y, test_x=X[:4], test_y=Y[:4]).load()
 
 
 def made(number: int) -> Examples:
-    rng = KEY.fold(number).rng()
+    rng = KEY.fold_in(number).rng()
     return Examples(rng.random((3 + number % 2, 2)), rng.integers(3, size=3 + number % 2))
 
 
 MAKERS: dict[str, Callable[[], FederatedData]] = {
-    "partitioned": lambda: partitioned(DATA, iid(5), KEY),
+    "partitioned": lambda: partition_data(DATA, iid(5), KEY),
     "from_clients": lambda: from_clients([made(i) for i in range(5)], test=DATA.test),
-    "generated": lambda: generated(5, made, test=DATA.test, num_classes=3),
+    "generated": lambda: generate(5, made, test=DATA.test, num_classes=3),
 }
 each_source = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
@@ -79,12 +79,16 @@ def test_other_roles_hold_nothing() -> None:
 
 
 def holding(fraction: float = 0.25) -> FederatedData:
-    return partitioned(DATA, iid(5), KEY, client_test_fraction=fraction)
+    return partition_data(DATA, iid(5), KEY, client_test_fraction=fraction)
 
 
 def test_each_client_may_hold_out_examples() -> None:
-    data, whole = holding(), partitioned(DATA, iid(5), KEY)
-    assert (list(data.sizes()), list(data.test_sizes()), data.tested()) == ([3] * 5, [1] * 5, (0, 1, 2, 3, 4))
+    data, whole = holding(), partition_data(DATA, iid(5), KEY)
+    assert (list(data.sizes()), list(data.test_sizes()), data.find_test_clients()) == (
+        [3] * 5,
+        [1] * 5,
+        (0, 1, 2, 3, 4),
+    )
     for number in range(5):
         train, test = data.client(number), data.role(own_test(number))
         assert (len(train), len(test)) == (3, 1)
@@ -104,7 +108,7 @@ def test_who_has_one_example_trains_on_it() -> None:
     clients = [Examples(X[:n], Y[:n]) for n in (1, 2, 9)]
     data = from_clients(clients, num_classes=3).holding_out(0.5, KEY)
     assert list(data.sizes()) == [1, 1, 5]
-    assert data.tested() == (1, 2)
+    assert data.find_test_clients() == (1, 2)
 
 
 def test_a_share_leaves_something() -> None:
@@ -114,7 +118,7 @@ def test_a_share_leaves_something() -> None:
 
 def test_listed_clients_bring_their_tests() -> None:
     data = from_clients([made(0), made(1)], client_tests=[None, made(7)], names=["north", "south"])
-    assert (data.tested(), data.names) == ((1,), ("north", "south"))
+    assert (data.find_test_clients(), data.names) == ((1,), ("north", "south"))
     np.testing.assert_array_equal(data.role("test/1").x, made(7).x)
     with pytest.raises(InvalidInput, match="2 clients and 1 client_tests; give one a client"):
         from_clients([made(0), made(1)], client_tests=[made(7)])
@@ -124,7 +128,7 @@ def test_listed_clients_bring_their_tests() -> None:
 
 @each_source
 def test_without_more_nobody_has_a_test_of_his_own(make: Callable[[], FederatedData]) -> None:
-    assert make().tested() == ()
+    assert make().find_test_clients() == ()
     with pytest.raises(InvalidInput, match=r"client 3 has no test examples of its own.*client_test_fraction"):
         make().role("test/3")
     with pytest.raises(InvalidInput, match="client 7 is unknown"):
@@ -140,7 +144,7 @@ def doubled(examples: Examples) -> Examples:
 
 ALL_MAKERS = MAKERS | {
     "holding": holding,
-    "noisy": lambda: partitioned(DATA, feature_noise(iid(5)), KEY),
+    "noisy": lambda: partition_data(DATA, feature_noise(iid(5)), KEY),
     "with tests": lambda: from_clients(
         [made(i) for i in range(5)], client_tests=[made(i) for i in range(5, 10)]
     ),
@@ -149,14 +153,18 @@ ALL_MAKERS = MAKERS | {
 
 @pytest.mark.parametrize("make", ALL_MAKERS.values(), ids=ALL_MAKERS.keys())
 def test_a_mapped_population_differs_in_features_only(make: Callable[[], FederatedData]) -> None:
-    data, mapped = make(), make().mapped(doubled)
-    assert (mapped.num_clients, mapped.num_classes, mapped.tested()) == (5, data.num_classes, data.tested())
+    data, mapped = make(), make().map(doubled)
+    assert (mapped.num_clients, mapped.num_classes, mapped.find_test_clients()) == (
+        5,
+        data.num_classes,
+        data.find_test_clients(),
+    )
     assert list(mapped.sizes()) == list(data.sizes())
     for number in range(5):
         np.testing.assert_array_equal(mapped.client(number).x, 2 * data.client(number).x)
         np.testing.assert_array_equal(mapped.client(number).y, data.client(number).y)
         np.testing.assert_array_equal(mapped.labels(number), data.labels(number))
-    for number in data.tested():
+    for number in data.find_test_clients():
         np.testing.assert_array_equal(mapped.role(own_test(number)).x, 2 * data.role(own_test(number)).x)
     if data.test is not None:
         np.testing.assert_array_equal(mapped.role("server").x, 2 * data.test.x)
@@ -194,7 +202,7 @@ def changed(name: str) -> FederatedData:
     test_x = X[:5] if name == "test set" else X[:4]
     partition = dirichlet(5, 1.0) if name == "partition" else iid(5)
     data = arrays(x, y, test_x=test_x, test_y=Y[: len(test_x)], num_classes=4 if name == "classes" else None)
-    return partitioned(data.load(), partition, KEY.fold("other") if name == "key" else KEY)
+    return partition_data(data.load(), partition, KEY.fold_in("other") if name == "key" else KEY)
 
 
 @pytest.mark.parametrize("name", ["one feature", "one label", "test set", "partition", "classes", "key"])
@@ -208,9 +216,9 @@ def test_a_fingerprint_tells_other_clients() -> None:
         from_clients(clients).fingerprint,
         from_clients(clients[::-1]).fingerprint,
         from_clients(clients[:4]).fingerprint,
-        generated(5, made).fingerprint,
-        generated(6, made).fingerprint,
-        generated(5, lambda number: made(number + 1)).fingerprint,
+        generate(5, made).fingerprint,
+        generate(6, made).fingerprint,
+        generate(5, lambda number: made(number + 1)).fingerprint,
     }
     assert len(fingerprints) == 6
 
@@ -227,7 +235,7 @@ def test_a_million_clients_cost_nothing() -> None:
 
     tracemalloc.start()
     began = time.perf_counter()
-    data = generated(1_000_000, make, test=DATA.test)
+    data = generate(1_000_000, make, test=DATA.test)
     seconds, (_, peak_bytes) = time.perf_counter() - began, tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert data.num_clients == 1_000_000
@@ -240,7 +248,7 @@ def test_a_million_clients_cost_nothing() -> None:
 
 
 def test_a_partition_takes_rows_only_when_asked() -> None:
-    data = partitioned(DATA, iid(5), KEY)
+    data = partition_data(DATA, iid(5), KEY)
     examples = data.client(2)
     examples.x[:] = 0
     assert data.client(2).x.any()
@@ -255,7 +263,7 @@ def test_empty_clients_are_named() -> None:
         from_clients([made(0), empty])
     with pytest.raises(InvalidInput, match="client 0: no examples"):
         from_clients([empty])
-    data = generated(3, lambda number: empty if number == 2 else made(number))
+    data = generate(3, lambda number: empty if number == 2 else made(number))
     assert len(data.client(1)) == 4
     with pytest.raises(InvalidInput, match="client 2 holds no examples"):
         data.client(2)
@@ -265,7 +273,7 @@ def test_no_clients_at_all_are_refused() -> None:
     with pytest.raises(InvalidInput, match="empty list of clients"):
         from_clients([])
     with pytest.raises(InvalidInput, match="num_clients is 0"):
-        generated(0, made)
+        generate(0, made)
 
 
 def test_spoiled_clients_are_named() -> None:

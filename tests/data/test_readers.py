@@ -14,7 +14,7 @@ from real_data import real
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.tensors import Array
-from hanse.core.values import pack, registered, unpack
+from hanse.core.values import find_classes, pack, unpack
 from hanse.data import (
     Dataset,
     by_key,
@@ -25,7 +25,7 @@ from hanse.data import (
     mnist,
     npz,
     parquet,
-    partitioned,
+    partition_data,
     scikit_learn,
     text,
 )
@@ -55,7 +55,7 @@ READERS = [
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: type(reader).__name__)
 def test_readers_are_registered_values_that_read_when_they_load(reader: Dataset) -> None:
-    assert registered(Dataset)[type(reader).__name__] is type(reader)
+    assert find_classes(Dataset)[type(reader).__name__] is type(reader)
     assert unpack(pack(reader)) == reader
 
 
@@ -85,7 +85,7 @@ def test_arrays_may_hold_words_and_keys() -> None:
     assert data.test is not None
     assert data.test_keys is not None
     assert (data.classes, len(data.train), len(data.test)) == (("a", "b", "c"), 10, 2)
-    assert partitioned(data, by_key(), Key.from_seed(0)).names == ("0", "1", "2")
+    assert partition_data(data, by_key(), Key.from_seed(0)).names == ("0", "1", "2")
     assert npz("a.npz", test_fraction=0).load().train.y.tolist() == [1, 0, 2] * 4
 
 
@@ -128,7 +128,7 @@ def test_arrays_are_those_that_numpy_reads(save: Any, gzipped: bool) -> None:
         archive.writestr("a note.txt", "that is no array")
     if gzipped:
         Path("a.npz").write_bytes(gzip.compress(Path("a.npz").read_bytes()))
-    found = npz("a.npz")._stored()
+    found = npz("a.npz")._read_arrays()
     assert found.keys() == MANY.keys()
     for name, array in MANY.items():
         assert (found[name].dtype, found[name].flags.f_contiguous) == (array.dtype, array.flags.f_contiguous)
@@ -146,7 +146,7 @@ def test_an_archive_with_one_wrong_byte_is_refused(save: Any) -> None:
         wrong[place] ^= 0x10
         Path("a.npz").write_bytes(wrong)
         try:
-            found = npz("a.npz")._stored()
+            found = npz("a.npz")._read_arrays()
         except InvalidInput:
             refused += 1
         else:  # a date, a flag or a name
@@ -325,7 +325,7 @@ def test_speakers_are_keys_and_their_characters_sequences() -> None:
 
 def test_the_end_of_what_is_said_is_for_testing() -> None:
     data = text(lines(PLAY), length=4, test_fraction=0.5).load()
-    shared = partitioned(data, by_key(), Key.from_seed(0))
+    shared = partition_data(data, by_key(), Key.from_seed(0))
     assert shared.names == ("JULIET", "Romeo")
     assert [list(shared.sizes()), list(shared.test_sizes())] == [[1, 4], [1, 3]]
     assert "".join(map(chr, shared.role("test/0").x[0])) == "4567"
@@ -344,7 +344,7 @@ def test_texts_without_speakers_are_refused() -> None:
 
 def test_shakespeare_has_256_roles() -> None:
     data = text(real("shakespeare/tinyshakespeare.txt")).load()
-    shared = partitioned(data, by_key(), Key.from_seed(0))
+    shared = partition_data(data, by_key(), Key.from_seed(0))
     assert (shared.num_clients, data.feature_shape) == (256, (80,))
     assert data.train.x.max() < 127
 

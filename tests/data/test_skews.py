@@ -14,7 +14,7 @@ from hanse.data import (
     iid,
     labels_per_client,
     log_normal,
-    partitioned,
+    partition_data,
     power_law,
     quantity,
 )
@@ -76,7 +76,7 @@ def test_sizes_follow_the_power_law() -> None:
 
 
 def test_who_is_largest_is_drawn() -> None:
-    largest = {int(quantity(5, power_law()).split(DATA, KEY.fold(i)).sizes().argmax()) for i in range(40)}
+    largest = {int(quantity(5, power_law()).split(DATA, KEY.fold_in(i)).sizes().argmax()) for i in range(40)}
     assert largest == set(range(5))
 
 
@@ -144,7 +144,7 @@ def test_unknown_features_are_refused() -> None:
 
 def test_noise_grows_with_the_number_of_the_client() -> None:
     flat = TrainTest(Examples(np.zeros((4000, 25), np.float32), np.zeros(4000)))
-    data = partitioned(flat, feature_noise(iid(4), 0.8), KEY)
+    data = partition_data(flat, feature_noise(iid(4), 0.8), KEY)
     variances = [data.client(k).x.var() for k in range(4)]
     np.testing.assert_allclose(variances, 0.8 * np.arange(1, 5) / 4, rtol=0.05)
     assert data.client(2).x.dtype == np.float32
@@ -160,7 +160,7 @@ def test_noise_is_for_real_numbers() -> None:
 
 def test_noise_changes_the_fingerprint() -> None:
     prints = {
-        partitioned(DATA, feature_noise(iid(4), v), k).fingerprint for v in (0.1, 0.2) for k in (KEY, KEY)
+        partition_data(DATA, feature_noise(iid(4), v), k).fingerprint for v in (0.1, 0.2) for k in (KEY, KEY)
     }
     assert len(prints) == 2
-    assert partitioned(DATA, iid(4), KEY).fingerprint not in prints
+    assert partition_data(DATA, iid(4), KEY).fingerprint not in prints

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from hanse.algorithms.preprocessing import Preprocessing, own_category, tabular, two_sums, unscaled
-from hanse.apps.plain import plain
+from hanse.apps.plain import to_plain
 from hanse.apps.settings import WrongSetting, build
-from hanse.core.values import registered
+from hanse.core.values import find_classes
 from hanse.data import (
     Dataset,
     Partition,
@@ -156,13 +156,13 @@ CASES = [
 @pytest.mark.parametrize(("kind", "text", "due"), CASES, ids=lambda case: type(case).__name__)
 def test_a_table_says_a_value(kind: type, text: str, due: Any) -> None:
     assert build(kind, tomllib.loads(text), "it") == due
-    assert build(kind, plain(due), "it") == due
+    assert build(kind, to_plain(due), "it") == due
 
 
 def test_all_can_be_said() -> None:
     named = {type(due) for _, _, due in CASES}
     for kind in (Dataset, Partition, Preprocessing):
-        ours = {cls for cls in registered(kind).values() if cls.__module__.startswith("hanse.")}
+        ours = {cls for cls in find_classes(kind).values() if cls.__module__.startswith("hanse.")}
         assert {cls.__name__ for cls in ours - named} <= {"arrays", "digits", "iid", "dirichlet", "shards"}
 
 

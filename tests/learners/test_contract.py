@@ -49,13 +49,13 @@ class Case:
         return self.model.bind(self.feature_shape, self.num_classes)
 
     def examples(self, n: int = NUM_EXAMPLES) -> Examples:
-        rng = KEY.fold("examples", n).rng()
+        rng = KEY.fold_in("examples", n).rng()
         y = rng.integers(self.num_classes, size=n) if self.num_classes else rng.normal(size=n)
         return Examples(rng.normal(size=(n, *self.feature_shape)), y)
 
     def random(self, name: str) -> Tensors:
         """Values in the shapes of the parameters."""
-        rng = KEY.fold("random", name).rng()
+        rng = KEY.fold_in("random", name).rng()
         return tree_map(
             lambda v: np.asarray(rng.normal(size=v.shape).astype(v.dtype)), self.learner.init(KEY)
         )
@@ -66,7 +66,7 @@ class TextCase(Case):
     """Features are characters; and so are labels, unless there are classes."""
 
     def examples(self, n: int = NUM_EXAMPLES) -> Examples:
-        rng = KEY.fold("text", n).rng()
+        rng = KEY.fold_in("text", n).rng()
         x = rng.integers(6, size=(n, *self.feature_shape))
         return Examples(x, rng.integers(self.num_classes, size=n) if self.num_classes else (x + 1) % 6)
 
@@ -199,8 +199,8 @@ def test_hessian_vector_is_the_slope_of_the_gradient(case: Case) -> None:
     vector = case.random("vector")
     ahead = learner.gradient(moved(params, vector, step), data)
     behind = learner.gradient(moved(params, vector, -step), data)
-    slope = tree_map(lambda a, b: (a - b) / (2 * step), ahead, behind)
-    assert_same(learner.hessian_vector(params, data, vector), slope, 1e-7)
+    gradient = tree_map(lambda a, b: (a - b) / (2 * step), ahead, behind)
+    assert_same(learner.hessian_vector(params, data, vector), gradient, 1e-7)
 
 
 @each_case
@@ -243,14 +243,14 @@ def reference_sgd(
     """The definition, in as many words."""
     now = params
     for epoch in range(steps.epochs):
-        order = key.fold("epoch", epoch).rng().permutation(len(data))
+        order = key.fold_in("epoch", epoch).rng().permutation(len(data))
         size = steps.batch_size or len(data)
         for start in range(0, len(data), size):
-            slope = learner.gradient(now, data.take(order[start : start + size]))
-            slope = moved(slope, tree_map(np.subtract, now, params), steps.proximal)
+            gradient = learner.gradient(now, data.take(order[start : start + size]))
+            gradient = moved(gradient, tree_map(np.subtract, now, params), steps.proximal)
             if offset is not None:
-                slope = moved(slope, offset, 1.0)
-            now = moved(now, slope, -steps.lr)
+                gradient = moved(gradient, offset, 1.0)
+            now = moved(now, gradient, -steps.lr)
     return moved(now, params, -1.0)
 
 
@@ -297,7 +297,7 @@ def test_one_full_batch_is_one_gradient_step(case: Case) -> None:
 def test_a_batch_that_holds_all_examples_is_a_full_batch(case: Case, batch_size: int) -> None:
     learner, data, params = case.learner, case.examples(), case.random("params")
     full = learner.local_sgd(params, data, Steps(0.1, epochs=2), KEY)
-    big = learner.local_sgd(params, data, Steps(0.1, epochs=2, batch_size=batch_size), KEY.fold("other"))
+    big = learner.local_sgd(params, data, Steps(0.1, epochs=2, batch_size=batch_size), KEY.fold_in("other"))
     assert_identical(full, big)
 
 
@@ -311,7 +311,7 @@ def test_local_sgd_is_reproducible_by_key(case: Case) -> None:
     )
     update = learner.local_sgd(params, data, steps, KEY)
     assert_identical(update, learner.local_sgd(params, data, steps, KEY))
-    other = learner.local_sgd(params, data, steps, KEY.fold("other"))
+    other = learner.local_sgd(params, data, steps, KEY.fold_in("other"))
     assert l2_norm(tree_map(np.subtract, update, other)) > 0
 
 
@@ -351,7 +351,7 @@ class Projected(Space):
     @classmethod
     def of(cls, params: Tensors) -> "Projected":
         moves = next(name for name in params if "w" in name)
-        return cls(params, moves, KEY.fold("directions").rng().normal(size=(*params[moves].shape, 3)))
+        return cls(params, moves, KEY.fold_in("directions").rng().normal(size=(*params[moves].shape, 3)))
 
     def zero(self) -> Tensors:
         return {"z": np.zeros(3)}
@@ -388,8 +388,8 @@ def test_descent_in_a_space_moves_its_coordinates(case: Case) -> None:
     z = space.zero()
     for _ in range(steps.epochs):
         update = space.expand(z)
-        slope = moved(learner.gradient(moved(params, update, 1.0), data), offset, 1.0)
-        z = moved(z, space.pullback(moved(slope, update, 0.5)), -steps.lr)
+        gradient = moved(learner.gradient(moved(params, update, 1.0), data), offset, 1.0)
+        z = moved(z, space.pullback(moved(gradient, update, 0.5)), -steps.lr)
     assert_same(learner.local_sgd(params, data, steps, KEY, offset=offset, space=space), z, case.same)
 
 

@@ -69,8 +69,8 @@ def test_the_definition() -> None:
 def test_derivatives() -> None:
     data, w = survival(), np.array([0.3, -1, 2, 0.1])
     learner = cox(0.2).bind((4,), None)
-    slope = scipy.optimize.approx_fprime(w, lambda v: learner.objective({"weights": v}, data), 1e-7)
-    np.testing.assert_allclose(learner.gradient({"weights": w}, data)["weights"], slope, atol=1e-6)
+    gradient = scipy.optimize.approx_fprime(w, lambda v: learner.objective({"weights": v}, data), 1e-7)
+    np.testing.assert_allclose(learner.gradient({"weights": w}, data)["weights"], gradient, atol=1e-6)
     vector, step = np.array([1.0, 2, -1, 0.5]), 1e-6
     ahead, behind = (
         learner.gradient({"weights": w + sign * step * vector}, data)["weights"] for sign in (1, -1)
@@ -130,10 +130,10 @@ def test_local_steps_follow_their_definition() -> None:
     offset = {"weights": np.arange(4.0)}
     now = params["weights"]
     for epoch in range(2):
-        order = KEY.fold("epoch", epoch).rng().permutation(60)
+        order = KEY.fold_in("epoch", epoch).rng().permutation(60)
         for start in range(0, 60, 25):
-            slope = learner.gradient({"weights": now}, data.take(order[start : start + 25]))["weights"]
-            now = now - 0.1 * (slope + 0.3 * (now - params["weights"]) + offset["weights"])
+            gradient = learner.gradient({"weights": now}, data.take(order[start : start + 25]))["weights"]
+            now = now - 0.1 * (gradient + 0.3 * (now - params["weights"]) + offset["weights"])
     update = learner.local_sgd(params, data, steps, KEY, offset=offset)
     np.testing.assert_allclose(update["weights"], now - params["weights"], rtol=1e-12)
 

@@ -102,14 +102,14 @@ def test_a_coordinate_lands_where_its_slope_says(
     alpha = best_dual(loss)(score, before, target, q)
     there = score + q * (alpha - before)
     with np.errstate(over="ignore"):
-        slope = -loss.slopes(np.array([there]), np.array([target]))[0]
+        gradient = -loss.gradient(np.array([there]), np.array([target]))[0]
     if isinstance(loss, hinge):
         shortfall = 1 - target * there
         assert alpha * target == pytest.approx(np.clip(alpha * target, 0, 1), abs=1e-12)
         assert alpha * target == 1 or shortfall <= 1e-7 * max(1, q)
         assert alpha * target == 0 or shortfall >= -1e-7 * max(1, q)
     else:
-        assert alpha == pytest.approx(slope, rel=1e-6, abs=1e-8 * max(1.0, q))
+        assert alpha == pytest.approx(gradient, rel=1e-6, abs=1e-8 * max(1.0, q))
 
 
 @pytest.mark.parametrize("score", [-800.0, 800.0])

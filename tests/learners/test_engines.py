@@ -33,13 +33,13 @@ def on(engine: str, network: Network, feature_shape: tuple[int, ...], num_classe
 
 
 def problem(n: int, num_classes: int | None) -> Examples:
-    rng = KEY.fold("problem", n).rng()
+    rng = KEY.fold_in("problem", n).rng()
     y = rng.integers(num_classes, size=n) if num_classes else rng.normal(size=n)
     return Examples(rng.normal(size=(n, 5)), y)
 
 
 def some(learner: Learner, name: str) -> Tensors:
-    rng = KEY.fold(name).rng()
+    rng = KEY.fold_in(name).rng()
     return tree_map(lambda v: rng.normal(size=v.shape).astype(v.dtype) / 2, learner.init(KEY))
 
 
@@ -86,7 +86,7 @@ def test_a_network_without_hidden_layers_is_a_linear_model(
 
 
 def text(n: int, num_classes: int | None) -> Examples:
-    rng = KEY.fold("text", n).rng()
+    rng = KEY.fold_in("text", n).rng()
     x = rng.integers(7, size=(n, 6))
     return Examples(x, rng.integers(num_classes, size=n) if num_classes else (x + 1) % 7)
 
@@ -106,7 +106,7 @@ by_network = pytest.mark.parametrize(
 def examples(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> Examples:
     if isinstance(network, char_lstm):
         return text(23, num_classes)
-    rng = KEY.fold("examples").rng()
+    rng = KEY.fold_in("examples").rng()
     y = rng.integers(num_classes, size=23) if num_classes else rng.normal(size=23)
     return Examples(rng.normal(size=(23, *feature_shape)), y)
 

@@ -56,7 +56,7 @@ def test_parameters_are_named_by_the_path_to_them() -> None:
         "layers.0.w": (5, 6),
         "layers.1.w": (6, 3),
     }
-    again, other = learner.init(KEY), learner.init(KEY.fold("other"))
+    again, other = learner.init(KEY), learner.init(KEY.fold_in("other"))
     np.testing.assert_array_equal(start["layers.0.w"], again["layers.0.w"])
     assert (start["layers.0.w"] != other["layers.0.w"]).all()
 
@@ -132,7 +132,7 @@ def test_dropout_draws_from_the_clients_key() -> None:
 
     full = Steps(0.1, epochs=2)
     np.testing.assert_array_equal(update(dropping, full, KEY), update(dropping, full, KEY))
-    assert (update(dropping, full, KEY) != update(dropping, full, KEY.fold("other"))).any()
+    assert (update(dropping, full, KEY) != update(dropping, full, KEY.fold_in("other"))).any()
     assert (update(dropping, full, KEY) != update(plain, full, KEY)).any()
     once, twice = (update(dropping, Steps(0.1, epochs=n), KEY) for n in (1, 2))
     assert not np.allclose(2 * once, twice, rtol=1e-3)  # each step draws anew
@@ -237,8 +237,8 @@ def test_a_convolution_as_a_product_is_a_convolution() -> None:
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(2, 7, 6, 3)), jnp.float32)
     kernels = jnp.asarray(rng.normal(size=(4, 3, 5, 5)), jnp.float32)
-    ours = networks._convolved_as_product(images, kernels)
-    np.testing.assert_allclose(ours, networks._convolved_by_xla(images, kernels), rtol=1e-4, atol=1e-4)
+    ours = networks._convolve_as_product(images, kernels)
+    np.testing.assert_allclose(ours, networks._convolve_by_xla(images, kernels), rtol=1e-4, atol=1e-4)
 
 
 def test_the_loop_of_an_lstm_has_the_gradient_of_its_definition() -> None:

@@ -14,7 +14,7 @@ from hanse.data import from_clients
 from hanse.learners.engines import jax_engine
 from hanse.learners.networks import char_lstm, cnn, mlp
 from hanse.learners.own import jax_model
-from hanse.simulation import auto, cohort, plain
+from hanse.simulation import auto, batched, sequential
 from hanse.transforms import quantize
 
 jax = pytest.importorskip("jax")
@@ -70,7 +70,7 @@ by_model = pytest.mark.parametrize(("learner", "make"), MODELS.values(), ids=MOD
 
 def both(learner: Any, make: Any, steps: Steps) -> tuple[Any, list[Any]]:
     """Together, and one by one."""
-    data, keys = [make(n) for n in SIZES], [KEY.fold(n) for n in SIZES]
+    data, keys = [make(n) for n in SIZES], [KEY.fold_in(n) for n in SIZES]
     params = learner.init(KEY)
     alone = [learner.local_sgd(params, d, steps, key) for d, key in zip(data, keys, strict=True)]
     return learner.local_sgd_many(params, data, steps, keys), alone
@@ -88,7 +88,7 @@ def test_together_in_the_bits_of_one_by_one(learner: Any, make: Any, steps: Step
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hanse.learners.jax.computes_abreast", lambda: True)
+    monkeypatch.setattr("hanse.learners.jax.can_vmap", lambda: True)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_clients_of_like_size_stand_abreast(batch_size: int | None) -> None:
         (np.full((n, 2), n, np.float32), np.full(n, n), layout.schedule(program, n, steps, KEY))
         for n in sizes.tolist()
     ]
-    groups = list(layout.abreast(clients, "float32"))
+    groups = list(layout.group_for_vmap(clients, "float32"))
     assert sorted(i for group in groups for i in group.members) == list(range(200))
     assert len(groups) < 40
     for group in groups:
@@ -161,7 +161,7 @@ def run(way: Any, **options: Any) -> hanse.Result:
         "algorithm": fed_avg(lr=0.1, fraction=1.0, epochs=2, batch_size=4),
         "rounds": 2,
     }
-    return hanse.run(data=DATA, model=mlp((16,)), way=way, **{**settings, **options})
+    return hanse.run(data=DATA, model=mlp((16,)), execution=way, **{**settings, **options})
 
 
 @pytest.mark.parametrize(
@@ -173,21 +173,21 @@ def run(way: Any, **options: Any) -> hanse.Result:
     ],
 )
 def test_a_run_together_ends_in_the_bits_of_one_by_one(patient: None, algorithm: Any) -> None:
-    due, got = (run(way, algorithm=algorithm) for way in (plain(), cohort()))
+    due, got = (run(way, algorithm=algorithm) for way in (sequential(), batched()))
     assert got.params_sha256 == due.params_sha256
     assert [record.usage for record in got.records] == [record.usage for record in due.records]
-    assert got.records[-1].way == "one process, together"
+    assert got.records[-1].execution == "one process, together"
 
 
 def test_a_run_abreast_is_within_rounding_and_its_bits_depend_on_no_clock(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    due, got = (run(way, rounds=1) for way in (plain(), cohort()))
+    due, got = (run(way, rounds=1) for way in (sequential(), batched()))
     for patience_s in (0.0, 1e6):
         monkeypatch.setattr("hanse.simulation.chosen.PATIENCE_S", patience_s)
         again = run(auto(), rounds=1)
         assert again.params_sha256 == got.params_sha256
-        assert again.records[-1].way == "one process, together"
+        assert again.records[-1].execution == "one process, together"
     for name, value in due.params.items():
         np.testing.assert_allclose(got.params[name], value, rtol=1e-5, atol=1e-6)
 
@@ -199,7 +199,7 @@ def test_updates_that_would_take_much_memory_are_computed_one_by_one(
     learner, make = MODELS["mlp"]
     keys = [KEY, KEY]
     assert learner.local_sgd_many(learner.init(KEY), [make(3), make(4)], Steps(0.1), keys) is None
-    assert "together" not in run(cohort()).records[1].way
+    assert "together" not in run(batched()).records[1].execution
 
 
 def test_examples_that_can_not_be_used_are_refused_together_too() -> None:

@@ -28,7 +28,7 @@ def test_slopes_are_the_losses_derivatives(loss: Loss, seed: int) -> None:
     difference = loss.losses(scores + step * direction, targets) - loss.losses(
         scores - step * direction, targets
     )
-    slopes = loss.slopes(scores.copy(), targets) * direction
+    slopes = loss.gradient(scores.copy(), targets) * direction
     np.testing.assert_allclose(slopes.reshape(7, -1).sum(1), difference / (2 * step), rtol=1e-6, atol=1e-7)
 
 
@@ -37,11 +37,11 @@ def test_slopes_are_the_losses_derivatives(loss: Loss, seed: int) -> None:
 def test_curvatures_are_the_slopes_derivatives(loss: Loss, seed: int) -> None:
     scores, targets, direction = draw(loss, seed)
     step = 1e-6
-    difference = loss.slopes(scores + step * direction, targets) - loss.slopes(
+    difference = loss.gradient(scores + step * direction, targets) - loss.gradient(
         scores - step * direction, targets
     )
     np.testing.assert_allclose(
-        loss.curvatures(scores, direction), difference / (2 * step), rtol=1e-6, atol=1e-7
+        loss.hessian_vector(scores, direction), difference / (2 * step), rtol=1e-6, atol=1e-7
     )
 
 
@@ -63,8 +63,8 @@ def test_huge_scores_overflow_nowhere(loss: Loss, dtype: str) -> None:
     with np.errstate(over="ignore"):
         for result in (
             loss.losses(scores, targets),
-            loss.curvatures(scores, direction),
-            loss.slopes(scores.copy(), targets),
+            loss.hessian_vector(scores, direction),
+            loss.gradient(scores.copy(), targets),
         ):
             assert np.isfinite(result).all()
 

@@ -23,9 +23,9 @@ def test_each_epoch_visits_every_example_once(n: int, size: int, epochs: int) ->
 
 
 def test_epochs_have_fresh_orders_named_by_their_number() -> None:
-    first, second = batches(10, Steps(0.1, epochs=2, batch_size=9), KEY), KEY.fold("epoch", 1).rng()
+    first, second = batches(10, Steps(0.1, epochs=2, batch_size=9), KEY), KEY.fold_in("epoch", 1).rng()
     got = np.concatenate(list(first))
-    np.testing.assert_array_equal(got[:10], KEY.fold("epoch", 0).rng().permutation(10))
+    np.testing.assert_array_equal(got[:10], KEY.fold_in("epoch", 0).rng().permutation(10))
     np.testing.assert_array_equal(got[10:], second.permutation(10))
 
 

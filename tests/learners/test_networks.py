@@ -6,7 +6,7 @@ import pytest
 
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
-from hanse.core.values import pack, registered, unpack
+from hanse.core.values import find_classes, pack, unpack
 from hanse.learners import Model, engines
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.networks import Network, char_lstm, cnn, mlp
@@ -63,7 +63,7 @@ def test_initial_values_follow_the_number_of_inputs() -> None:
         assert np.abs(start[name]).max() <= bound
         assert start[name].std() == pytest.approx(bound / 3**0.5, rel=0.05)
         assert start[name].dtype == np.float32
-    other = mlp((400,)).bound((100,), 10).init(KEY.fold("other"))
+    other = mlp((400,)).bound((100,), 10).init(KEY.fold_in("other"))
     assert (other["hidden1.weight"] != start["hidden1.weight"]).mean() > 0.99
 
 
@@ -72,8 +72,8 @@ def test_initial_values_follow_the_number_of_inputs() -> None:
 def test_networks_are_values(network: type[Network], engine: Engine) -> None:
     chosen = network(engine=engine, l2=0.1, dtype="float64")
     assert unpack(pack(chosen)) == chosen
-    assert registered(Model)[network.__name__] is network  # type: ignore[type-abstract]
-    assert type(engine).__name__ in registered(Engine)
+    assert find_classes(Model)[network.__name__] is network  # type: ignore[type-abstract]
+    assert type(engine).__name__ in find_classes(Engine)
 
 
 def test_importing_learners_imports_no_engine() -> None:

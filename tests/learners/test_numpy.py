@@ -9,7 +9,7 @@ from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.tensors import Tensors, dot, l2_norm, tree_map
-from hanse.core.values import pack, registered, unpack
+from hanse.core.values import find_classes, pack, unpack
 from hanse.core.work import Everything
 from hanse.learners import Model, least_squares, logistic, softmax
 from hanse.learners.numpy import LinearModel
@@ -32,16 +32,16 @@ def add(a: Tensors, b: Tensors, scale: float) -> Tensors:
     return tree_map(lambda u, v: np.asarray(u + scale * v), a, b)
 
 
-def conjugate_gradients(learner: Learner, params: Tensors, data: Examples, slope: Tensors) -> Tensors:
+def conjugate_gradients(learner: Learner, params: Tensors, data: Examples, gradient: Tensors) -> Tensors:
     """Solves H v = slope."""
-    solution: Tensors = tree_map(np.zeros_like, slope)
-    rest = slope
+    solution: Tensors = tree_map(np.zeros_like, gradient)
+    rest = gradient
     direction, square = rest, dot(rest, rest)
     for _ in range(200):
         image = learner.hessian_vector(params, data, direction)
         step = square / dot(direction, image)
         solution, rest = add(solution, direction, step), add(rest, image, -step)
-        if dot(rest, rest) < 1e-20 * dot(slope, slope):
+        if dot(rest, rest) < 1e-20 * dot(gradient, gradient):
             break
         direction, square = add(rest, direction, dot(rest, rest) / square), dot(rest, rest)
     return solution
@@ -51,10 +51,10 @@ def newton(learner: Learner, data: Examples) -> Tensors:
     """Newton's method with halved steps, down to a gradient of rounding errors."""
     params = learner.init(KEY)
     for _ in range(50):
-        slope = learner.gradient(params, data)
-        if l2_norm(slope) < 1e-10:
+        gradient = learner.gradient(params, data)
+        if l2_norm(gradient) < 1e-10:
             break
-        direction, step = conjugate_gradients(learner, params, data, slope), 1.0
+        direction, step = conjugate_gradients(learner, params, data, gradient), 1.0
         while (
             learner.objective(add(params, direction, -step), data) > learner.objective(params, data) + 1e-14
         ):
@@ -140,8 +140,8 @@ def test_derivatives_agree_with_differences(
     params, direction = tree_map(np.asarray, params), tree_map(np.asarray, direction)
     step = 1e-5
     ahead, behind = add(params, direction, step), add(params, direction, -step)
-    slope = (learner.objective(ahead, data) - learner.objective(behind, data)) / (2 * step)
-    assert dot(learner.gradient(params, data), direction) == pytest.approx(slope, rel=1e-5, abs=1e-6)
+    gradient = (learner.objective(ahead, data) - learner.objective(behind, data)) / (2 * step)
+    assert dot(learner.gradient(params, data), direction) == pytest.approx(gradient, rel=1e-5, abs=1e-6)
     image = learner.hessian_vector(params, data, direction)
     for name, value in image.items():
         difference = (learner.gradient(ahead, data)[name] - learner.gradient(behind, data)[name]) / (2 * step)
@@ -226,7 +226,7 @@ def test_a_run_that_diverges_does_so_quietly(model: type[LinearModel]) -> None:
 
 @each_model
 def test_models_are_registered_values(model: type[LinearModel]) -> None:
-    assert registered(Model)[model.__name__] is model  # type: ignore[type-abstract]
+    assert find_classes(Model)[model.__name__] is model  # type: ignore[type-abstract]
     chosen = model(0.5, intercept=False, dtype="float64")
     assert unpack(pack(chosen)) == chosen
 

@@ -23,8 +23,8 @@ def test_losses_by_hand() -> None:
     np.testing.assert_allclose(hinge().losses(scores, targets), [3, 0.5, 0, 0])
     np.testing.assert_allclose(squared_hinge().losses(scores, targets), [4.5, 0.125, 0, 0])
     np.testing.assert_allclose(hinge().losses(scores, -targets), [0, 1.5, 2, 4])
-    np.testing.assert_allclose(hinge().slopes(scores, targets), [-1, -1, 0, 0])
-    np.testing.assert_allclose(squared_hinge().slopes(scores, targets), [-3, -0.5, 0, 0])
+    np.testing.assert_allclose(hinge().gradient(scores, targets), [-1, -1, 0, 0])
+    np.testing.assert_allclose(squared_hinge().gradient(scores, targets), [-3, -0.5, 0, 0])
 
 
 def test_the_optimum_is_scikit_learns() -> None:
@@ -52,8 +52,8 @@ def test_the_smooth_svm_takes_newtons_steps() -> None:
             e = np.eye(5)[i]
             product = learner.hessian_vector(params, data, {"weights": e[:4], "bias": np.asarray(e[4])})
             columns.append(np.append(product["weights"], product["bias"]))
-        slope = learner.gradient(params, data)
-        step = np.linalg.solve(np.array(columns), np.append(slope["weights"], slope["bias"]))
+        gradient = learner.gradient(params, data)
+        step = np.linalg.solve(np.array(columns), np.append(gradient["weights"], gradient["bias"]))
         params = {"weights": params["weights"] - step[:4], "bias": np.asarray(params["bias"] - step[4])}
     assert np.abs(learner.gradient(params, data)["weights"]).max() < 1e-12
 
@@ -67,7 +67,7 @@ def test_metrics_count_the_right_side() -> None:
 
 def test_the_squared_hinge_needs_its_learner() -> None:
     with pytest.raises(NotImplementedError, match=r"use Svm\.hessian_vector"):
-        squared_hinge().curvatures(np.zeros(1), np.zeros(1))
+        squared_hinge().hessian_vector(np.zeros(1), np.zeros(1))
 
 
 @pytest.mark.parametrize("model", [linear_svm(), hinge_svm()])

@@ -70,7 +70,7 @@ def test_local_training_is_what_a_plain_loop_does(factory: Callable[[], Any]) ->
 
 def test_names_are_pytorchs_own_and_initial_values_come_from_the_key() -> None:
     learner = torch_module(dense).bind((5,), 3)
-    start, again, other = learner.init(KEY), learner.init(KEY), learner.init(KEY.fold("other"))
+    start, again, other = learner.init(KEY), learner.init(KEY), learner.init(KEY.fold_in("other"))
     assert list(start) == list(dense().state_dict())
     for name, value in start.items():
         np.testing.assert_array_equal(value, again[name])
@@ -94,7 +94,7 @@ def test_dropout_draws_from_the_clients_key_and_only_in_training() -> None:
     drops, keeps = torch_module(dropping).bind((5,), 3), torch_module(dense).bind((5,), 3)
     start, data = drops.init(KEY), problem(40)
     kept = {name.replace("3.", "2."): value for name, value in start.items()}
-    one, other = (drops.local_sgd(start, data, Steps(0.1), key) for key in (KEY, KEY.fold("other")))
+    one, other = (drops.local_sgd(start, data, Steps(0.1), key) for key in (KEY, KEY.fold_in("other")))
     assert (one["0.weight"] != other["0.weight"]).any()
     assert drops.evaluate(start, data) == keeps.evaluate(kept, data)
     assert drops.objective(start, data) == keeps.objective(kept, data)
@@ -286,8 +286,8 @@ def test_gradients_are_those_of_evaluation(buffers: Any) -> None:
     direction = {other: np.zeros_like(value) for other, value in start.items()}
     direction[name] = np.random.default_rng(0).normal(size=start[name].shape)
     ahead, behind = (tree_map(lambda w, d, s=s: w + s * d, start, direction) for s in (step, -step))
-    slope = (learner.objective(ahead, data) - learner.objective(behind, data)) / (2 * step)
-    assert np.vdot(learner.gradient(start, data)[name], direction[name]) == pytest.approx(slope, rel=1e-6)
+    gradient = (learner.objective(ahead, data) - learner.objective(behind, data)) / (2 * step)
+    assert np.vdot(learner.gradient(start, data)[name], direction[name]) == pytest.approx(gradient, rel=1e-6)
 
 
 @pytest.mark.parametrize("buffers", [averaged_buffers(), local_buffers()])

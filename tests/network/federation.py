@@ -14,13 +14,13 @@ from hanse.core.algorithm import Algorithm, Progress, training
 from hanse.core.keys import Keys
 from hanse.core.runtime import InMemory, Record, Watch, drive
 from hanse.core.values import digest
-from hanse.data import digits, iid, partitioned
+from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
 from hanse.network.certificates import fingerprint, make
-from hanse.network.client import Client, House, join
+from hanse.network.client import Client, ClientHome, join
 from hanse.network.members import Token
 from hanse.network.runtime import Patience
-from hanse.network.server import Job, Server
+from hanse.network.server import RunJob, Server
 from hanse.network.serving import listen, serving
 from hanse.network.wire import Plan
 from hanse.simulation import Clients, Devices, Simulation, ideal
@@ -40,7 +40,7 @@ CASES: dict[str, Algorithm[Any]] = {
 
 
 def population() -> Any:
-    return partitioned(digits().load(), iid(NUM_CLIENTS), KEYS.public.fold("partition"))
+    return partition_data(digits().load(), iid(NUM_CLIENTS), KEYS.public.fold_in("partition"))
 
 
 def bound(model: Any) -> Any:
@@ -75,15 +75,15 @@ def simulated(
     return digest(dict(drive(led, runtime, store, watch).state.params))
 
 
-def job(algorithm: Algorithm[Any], rounds: int, *, model: Any = SOFTMAX, **options: Any) -> Job:
+def job(algorithm: Algorithm[Any], rounds: int, *, model: Any = SOFTMAX, **options: Any) -> RunJob:
     people = population()
     plan = Plan("", json.dumps({"algorithm": str(algorithm), "rounds": rounds}), model, SHAPE, 10)
     given: dict[str, Any] = {"num_clients": NUM_CLIENTS, "patience": Patience(silent_s=20.0)}
-    return Job(
+    return RunJob(
         plan=plan,
         begin=lambda: begin(algorithm, model),
         program=lambda progress: program(algorithm, rounds, progress, model),
-        secret=KEYS.secret.fold("server"),
+        secret=KEYS.secret.fold_in("server"),
         learner=bound(model),
         role=people.role,
         **{**given, **options},
@@ -104,23 +104,23 @@ class Federation:
     errors: list[BaseException] = field(default_factory=list)
     """What ended a client that `enter_one` started."""
 
-    def lead(self, given: Job, run: str | None = None) -> str:
+    def lead(self, given: RunJob, run: str | None = None) -> str:
         return self.server.lead(replace(given, watch=self.records.append), run)
 
-    def house(self, number: int) -> House:
+    def client_home(self, number: int) -> ClientHome:
         """The house of a client; joined if it has not yet."""
-        house = House(self.folder / f"client-{number}")
-        if house.membership is None:
+        client_home = ClientHome(self.folder / f"client-{number}")
+        if client_home.membership is None:
             secret, _ = self.server.members.invite(number=number)
-            join(house, self.url, Token(self.server.fingerprint, secret, self.server.identity.public))
-        return house
+            join(client_home, self.url, Token(self.server.fingerprint, secret, self.server.identity.public))
+        return client_home
 
     def enter(self, numbers: Sequence[int] = range(NUM_CLIENTS), kind: type[Client] = Client) -> None:
         """Starts clients in threads."""
         people = population()
         for number in numbers:
             mine = people.client(number)
-            client = kind(self.house(number), lambda plan, mine=mine: mine, learner, self.said.append)
+            client = kind(self.client_home(number), lambda plan, mine=mine: mine, learner, self.said.append)
             thread = threading.Thread(target=client.run, daemon=True)
             thread.start()
             self.clients.append(client)
@@ -128,7 +128,7 @@ class Federation:
 
     def enter_one(self, number: int, data: Any, bind: Any) -> None:
         """Starts one client in a thread, with data and learner of a plan's own."""
-        client = Client(self.house(number), data, bind, self.said.append)
+        client = Client(self.client_home(number), data, bind, self.said.append)
 
         def work() -> None:
             try:
@@ -155,7 +155,7 @@ class Federation:
         while led.status == "running" and time.monotonic() < until_s:
             time.sleep(0.01)
         events = "\n".join(f"{who}: {what}" for _, who, what in self.server.members.events(20))
-        assert led.status == status, f"{led.status}, {led.board.doing}\n{events}\n" + "\n".join(
+        assert led.status == status, f"{led.status}, {led.mailbox.doing}\n{events}\n" + "\n".join(
             self.said[-20:]
         )
         return led.result

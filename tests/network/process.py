@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from federation import CASES, federation, job, learner, population
 
-from hanse.network.client import Client, House
+from hanse.network.client import Client, ClientHome
 
 
 def serve(folder: str, port: str, case: str, rounds: str, run: str | None = None) -> None:
@@ -28,7 +28,7 @@ def serve(folder: str, port: str, case: str, rounds: str, run: str | None = None
 
 def join(folder: str, number: str) -> None:
     data = population().client(int(number))
-    print(Client(House(Path(folder) / f"client-{number}"), lambda plan: data, learner).run(), flush=True)
+    print(Client(ClientHome(Path(folder) / f"client-{number}"), lambda plan: data, learner).run(), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from http_message_signatures.algorithms import ED25519
 
 from hanse.core.errors import InvalidInput
 from hanse.network import signing
-from hanse.network.client import House, join
+from hanse.network.client import ClientHome, join
 from hanse.network.errors import Refused
 from hanse.network.members import Token
 from hanse.network.signing import AnswerVerifier, Identity
-from hanse.network.transport import Link
+from hanse.network.transport import ServerLink
 from hanse.network.wire import About, News, Poll
 
 SERVER, CLIENT = Identity.generate(), Identity.generate()
@@ -65,9 +65,11 @@ def test_an_answer_is_bound_to_status_body_and_request() -> None:
 
 
 @contextmanager
-def between(house: House, change: Callable[[httpx.Response], httpx.Response]) -> Iterator[Link]:
+def between(
+    client_home: ClientHome, change: Callable[[httpx.Response], httpx.Response]
+) -> Iterator[ServerLink]:
     """A link with somebody before the server who changes its answers."""
-    link = house.link()
+    link = client_home.link()
     send = link._http.send
     link._http.send = lambda request, **more: change(send(request, **more))  # type: ignore[method-assign]
     try:
@@ -94,8 +96,8 @@ def other(response: httpx.Response, status: int | None = None, body: bytes | Non
 def test_nobody_between_speaks_for_the_server(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         here.lead(job(FED_AVG, 1))
-        house = here.house(0)
-        with between(house, same) as link:
+        client_home = here.client_home(0)
+        with between(client_home, same) as link:
             assert link.ask("POST", "/v1/work", News, Poll(wait_s=0.0)) == News()
             old = link.ask("GET", "/v1/about", About).model_dump_json().encode()
         for change in (
@@ -104,7 +106,7 @@ def test_nobody_between_speaks_for_the_server(tmp_path: Path) -> None:
             lambda response: other(response, 410),
             lambda response: other(response, body=old),
         ):
-            with between(house, change) as link, pytest.raises(Refused, match="not signed") as refused:
+            with between(client_home, change) as link, pytest.raises(Refused, match="not signed") as refused:
                 link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
             assert refused.value.code == "answer"  # which may pass: the client asks again
 
@@ -112,7 +114,7 @@ def test_nobody_between_speaks_for_the_server(tmp_path: Path) -> None:
 def test_a_proxy_may_say_that_the_server_is_away(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         away = b"<html>Bad Gateway</html>"
-        with between(here.house(0), lambda response: other(response, 502, away)) as link:
+        with between(here.client_home(0), lambda response: other(response, 502, away)) as link:
             with pytest.raises(Refused) as refused:
                 link.ask("GET", "/v1/about", About)
             assert refused.value.code == "unavailable"
@@ -120,7 +122,7 @@ def test_a_proxy_may_say_that_the_server_is_away(tmp_path: Path) -> None:
 
 def test_refusals_are_signed_and_another_servers_key_is_noticed(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        with between(here.house(0), same) as link:
+        with between(here.client_home(0), same) as link:
             for method, path in (("GET", "/v1/status"), ("POST", "/v1/runs/none/stop")):
                 with pytest.raises(Refused) as refused:
                     link.plain(method, path)
@@ -128,4 +130,4 @@ def test_refusals_are_signed_and_another_servers_key_is_noticed(tmp_path: Path) 
         secret, _ = here.server.members.invite()
         token = Token(here.server.fingerprint, secret, CLIENT.public)
         with pytest.raises(Refused, match="not signed by the server"):
-            join(House(tmp_path / "new"), here.url, token)
+            join(ClientHome(tmp_path / "new"), here.url, token)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from hanse.core.errors import InvalidInput
 from hanse.network import client
 from hanse.network.api import application
-from hanse.network.certificates import pinned
+from hanse.network.certificates import pin
 from hanse.network.errors import Refused
 from hanse.network.members import Members
 from hanse.network.signing import Identity, sha256
@@ -29,7 +29,7 @@ class Asking:
         self.url, self.key = here.url, Identity.generate()
         here.server.members.appoint("operator", "operator", self.key.public)
         pem = (here.folder / "server" / "certificate.pem").read_text()
-        self.http = httpx.Client(verify=pinned(pem))
+        self.http = httpx.Client(verify=pin(pem))
 
     def ask(self, method: str, path: str, body: bytes = b"", signed: bool = True) -> httpx.Response:
         headers = self.key.sign("operator", method, self.url + path, sha256(body)) if signed else {}
@@ -99,7 +99,7 @@ def test_a_client_of_another_version_is_told_so_before_anything_else(
         wire: Any
         have: Any = {}
 
-    with federation(tmp_path, stay=True) as here, closing(here.house(0).link()) as link:
+    with federation(tmp_path, stay=True) as here, closing(here.client_home(0).link()) as link:
         with pytest.raises(
             Refused, match=f"version {spoken['wire']} .* version {WIRE}; upgrade the older"
         ) as seen:
@@ -115,4 +115,4 @@ def test_a_client_that_knows_no_version_of_the_servers_does_not_join(
         federation(tmp_path, stay=True) as here,
         pytest.raises(Refused, match="99; upgrade the older of the two"),
     ):
-        here.house(0)
+        here.client_home(0)

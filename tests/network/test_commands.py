@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.apps.cli import app
-from hanse.apps.prepared import shared_out
+from hanse.apps.prepared import load_population
 from hanse.network import client as house
 from hanse.network.audit import AuditLog
 
@@ -144,7 +144,7 @@ model = "softmax"
 algorithm = { name = "fed_avg", lr = 0.1, fraction = 1.0, batch_size = 600 }
 """
     server, lines = served(tmp_path, settings, 2)
-    people = shared_out(hanse.read("app.toml", ["client_test_fraction=0.0"]))
+    people = load_population(hanse.read("app.toml", ["client_test_fraction=0.0"]))
     for number in range(people.num_clients):
         mine = people.client(number)
         np.savez(f"own-{number}.npz", x=mine.x, y=mine.y)

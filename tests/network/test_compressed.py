@@ -9,14 +9,14 @@ from federation import Federation, federation, job, simulated
 from hanse.algorithms import fed_avg
 from hanse.core.chain import Transform
 from hanse.core.runtime import Record
-from hanse.core.values import registered
+from hanse.core.values import find_classes
 from hanse.learners import cnn, jax_engine, mlp, softmax, torch_engine
 from hanse.transforms import (
     cast,
     clip,
     deflate,
-    forget,
     low_rank,
+    none,
     out_last,
     per_block,
     per_client,
@@ -48,9 +48,9 @@ UPLINKS: dict[str, tuple[Transform, ...]] = {
     "1 bit": (quantize(1),),
     "rotate": (rotate(drawn=per_client()),),
     "top k": (top_k(0.05),),
-    "top k, forgetful": (top_k(0.05, residual=forget()), quantize(4), deflate()),
+    "top k, forgetful": (top_k(0.05, residual=none()), quantize(4), deflate()),
     "sign": (sign(),),
-    "sign of blocks, forgetful": (sign(per_block(16), forget()), deflate()),
+    "sign of blocks, forgetful": (sign(per_block(16), none()), deflate()),
     "clip": (clip(0.5), cast("float16")),
     "cast": (cast("bfloat16"), deflate()),
 }
@@ -87,7 +87,9 @@ def check(here: Federation, model: Any, uplink: tuple[Transform, ...]) -> None:
 
 
 def test_these_are_all_transforms() -> None:
-    ours = {name for name, c in registered(Transform).items() if c.__module__.startswith("hanse.transforms")}
+    ours = {
+        name for name, c in find_classes(Transform).items() if c.__module__.startswith("hanse.transforms")
+    }
     assert ours == {type(transform).__name__ for uplink in UPLINKS.values() for transform in uplink}
 
 

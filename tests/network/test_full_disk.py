@@ -12,7 +12,7 @@ from federation import CASES, NUM_CLIENTS, federation, job, learner, population,
 
 from hanse.core.errors import HanseError
 from hanse.core.runtime import Record
-from hanse.network.client import Client, House
+from hanse.network.client import Client, ClientHome
 
 SCAFFOLD = CASES["scaffold"]
 
@@ -69,11 +69,11 @@ def test_a_servers_full_disk(tmp_path: Path) -> None:
 def test_a_clients_full_disk(tmp_path: Path) -> None:
     people = population()
     with small_disk(tmp_path / "client-0", 1) as disk, federation(tmp_path) as here:
-        house = here.house(0)
+        client_home = here.client_home(0)
         errors: list[Exception] = []
 
         def joined() -> None:
-            client = Client(House(house.folder), lambda plan: people.client(0), learner)
+            client = Client(ClientHome(client_home.folder), lambda plan: people.client(0), learner)
             here.clients.append(client)
             try:
                 client.run()
@@ -96,4 +96,4 @@ def test_a_clients_full_disk(tmp_path: Path) -> None:
         assert here.end(run, 60.0)["params_sha256"] == simulated(SCAFFOLD, 5)
         again.join(20.0)
         assert len(errors) == 1
-        list(House(house.folder).audit.lines())  # whole
+        list(ClientHome(client_home.folder).audit.lines())  # whole

@@ -23,8 +23,8 @@ from hanse.network.client import Client
 from hanse.network.errors import Refused
 from hanse.network.runtime import Patience
 from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
-from hanse.network.spool import Outgoing, chunked_sha256
-from hanse.network.transport import Link
+from hanse.network.spool import Outgoing, hash_chunks
+from hanse.network.transport import ServerLink
 from hanse.network.wire import WIRE, About, News, Poll, Received
 from hanse.simulation import Devices
 from hanse.transforms import deflate
@@ -153,37 +153,37 @@ def code(act: Callable[[], Any]) -> str:
     return caught.value.code
 
 
-def ask(link: Link) -> News:
+def ask(link: ServerLink) -> News:
     return link.ask("POST", "/v1/work", News, Poll(wait_s=0))
 
 
 def test_only_members_are_heard_once_and_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport.Link, "_set_clock", lambda self, response: None)
+    monkeypatch.setattr(transport.ServerLink, "_set_clock", lambda self, response: None)
     with federation(tmp_path, stay=True) as here, ExitStack() as stack:
 
-        def linked(identity: Identity, key_id: str) -> Link:
-            return stack.enter_context(closing(Link(here.url, pem, identity, key_id)))
+        def linked(identity: Identity, key_id: str) -> ServerLink:
+            return stack.enter_context(closing(ServerLink(here.url, pem, identity, key_id)))
 
-        house = here.house(0)
-        pem = house.membership["certificate"]  # type: ignore[index]
-        link = linked(house.identity, "c0")
+        client_home = here.client_home(0)
+        pem = client_home.membership["certificate"]  # type: ignore[index]
+        link = linked(client_home.identity, "c0")
         assert ask(link).work == []
         assert code(lambda: ask(linked(Identity.generate(), "c0"))) == "unsigned"
-        assert code(lambda: ask(linked(house.identity, "c77"))) == "unsigned"
-        late = Identity.load(house.folder / "key.pem")
+        assert code(lambda: ask(linked(client_home.identity, "c77"))) == "unsigned"
+        late = Identity.load(client_home.folder / "key.pem")
         late.offset_s = -120.0
         assert code(lambda: ask(linked(late, "c0"))) == "skewed"
         late.offset_s = 120.0
         assert code(lambda: ask(linked(late, "c0"))) == "skewed"
         assert code(lambda: link.plain("GET", "/v1/status")) == "role"
         assert code(lambda: link.plain("POST", "/v1/invitations")) == "role"
-        signed = house.identity.sign("c0", "POST", here.url + "/v1/work", sha256(b"{}"))
-        monkeypatch.setattr(link, "_signed", lambda *about: signed)
+        signed = client_home.identity.sign("c0", "POST", here.url + "/v1/work", sha256(b"{}"))
+        monkeypatch.setattr(link, "_sign", lambda *about: signed)
         poll = Poll(wait_s=0)
         assert code(lambda: link.ask("POST", "/v1/work", News, poll)) == "corrupted"  # a body of its own
         assert code(lambda: link.ask("POST", "/v1/work", News, poll)) == "replayed"
         here.server.part("c0", "revoked")
-        assert code(lambda: ask(linked(house.identity, "c0"))) == "revoked"
+        assert code(lambda: ask(linked(client_home.identity, "c0"))) == "revoked"
         assert "client 0: refused: this request was received before (replayed)" in here.events()
         assert here.server.strangers["unsigned"] >= 2
 
@@ -224,13 +224,13 @@ def test_nobody_answers_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 1, patience=Patience(20.0, min_clients=1)))
-        links = [here.house(n).link() for n in range(NUM_CLIENTS)]
+        links = [here.client_home(n).link() for n in range(NUM_CLIENTS)]
         work = links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0]
         assert code(lambda: links[1].upload(run, work.ticket, out(b"mine"))) == "not-yours"
         assert code(lambda: links[0].upload(run, work.ticket + 1000, out(b"mine"))) == "late"
         assert code(lambda: links[0].upload("nowhere", work.ticket, out(b"mine"))) == "no-run"
         path = f"/v1/runs/{run}/tickets/{work.ticket}/message"
-        whole = {"sha256": chunked_sha256([data]), "size": len(data)}
+        whole = {"sha256": hash_chunks([data]), "size": len(data)}
 
         def put(chunk: bytes, offset: int) -> Received:
             answer = links[0]._send("PUT", path, chunk, {**whole, "offset": offset})
@@ -284,7 +284,7 @@ def test_junk_of_strangers_costs_no_memory(tmp_path: Path) -> None:
                     pass  # it hung up, as it should
         assert most - before < 16 * 1024
         url = f"https://127.0.0.1:{port}"
-        with closing(Link(url, certificate(tmp_path), Identity.generate(), "c0")) as link:
+        with closing(ServerLink(url, certificate(tmp_path), Identity.generate(), "c0")) as link:
             assert link.ask("GET", "/v1/about", About).wire == [WIRE]
     finally:
         process.kill()
@@ -305,19 +305,19 @@ def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 line.sendall(b"X-A: b\r\n")
                 time.sleep(0.05)
                 assert not line.pending() or line.recv(1)
-        assert here.house(0).membership
+        assert here.client_home(0).membership
 
 
 def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "BODY_S", 0.3)
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 1, patience=Patience(20.0, min_clients=1)))
-        houses = [here.house(n) for n in range(NUM_CLIENTS)]
-        with closing(houses[0].link()) as link:
+        client_homes = [here.client_home(n) for n in range(NUM_CLIENTS)]
+        with closing(client_homes[0].link()) as link:
             ticket = link.ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0].ticket
-        whole = f"sha256={chunked_sha256([b'whole'])}&size=5&offset=0"
+        whole = f"sha256={hash_chunks([b'whole'])}&size=5&offset=0"
         path = f"/v1/runs/{run}/tickets/{ticket}/message?{whole}"
-        headers = houses[0].identity.sign("c0", "PUT", here.url + path, sha256(b"whole"))
+        headers = client_homes[0].identity.sign("c0", "PUT", here.url + path, sha256(b"whole"))
         lines = [f"PUT {path} HTTP/1.1", "Host: a", "Content-Length: 5", *map(": ".join, headers.items())]
         with tls(int(here.url.rpartition(":")[2])) as line:
             line.settimeout(10.0)
@@ -326,5 +326,7 @@ def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch:
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"slow"' in answer
         assert "client 0: refused: the body did not arrive" in here.events()
-        with closing(houses[0].link()) as link:  # what it had sent does not count, and it may begin again
+        with closing(
+            client_homes[0].link()
+        ) as link:  # what it had sent does not count, and it may begin again
             link.upload(run, ticket, Outgoing.write(tmp_path, 0, [b"whole"]))

@@ -14,11 +14,11 @@ from hanse.core.program import Close
 from hanse.learners import softmax
 from hanse.network import spool
 from hanse.network.audit import AuditLog
-from hanse.network.client import House, join, waiting_plans
+from hanse.network.client import ClientHome, join, waiting_plans
 from hanse.network.errors import Forbidden, Refused
 from hanse.network.members import Members, Token
 from hanse.network.policy import Approvals, Policy
-from hanse.network.spool import Outgoing, Spool, chunked_sha256
+from hanse.network.spool import Outgoing, Spool, hash_chunks
 from hanse.network.wire import Plan
 
 PLAN = Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10)
@@ -69,15 +69,15 @@ def test_a_new_plan_waits_and_shows_what_is_new(tmp_path: Path) -> None:
 
 def test_a_declined_plan_is_told_to_the_operator(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        house = here.house(4)
-        (house.folder / "policy.toml").write_text("approve_plans = true")
+        client_home = here.client_home(4)
+        (client_home.folder / "policy.toml").write_text("approve_plans = true")
         run = here.lead(job(fed_avg(lr=0.5, fraction=1.0, close=Close(minimum_fraction=0.5)), 1))
         here.enter()
         here.end(run, status="incomplete")
         assert here.records[-1].usage.counted == 4
         assert "declined: the plan waits for approval in its house (approval)" in here.events()
-        assert [plan.run for plan in waiting_plans(house)] == [run]
-        assert "sends" not in [line["what"] for line in house.audit.lines()]
+        assert [plan.run for plan in waiting_plans(client_home)] == [run]
+        assert "sends" not in [line["what"] for line in client_home.audit.lines()]
 
 
 def test_half_a_line_of_the_audit_log_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_chunk_counts_only_if_it_is_whole(tmp_path: Path) -> None:
 def test_a_message_on_its_way_out_is_what_it_was_or_it_is_made_again(tmp_path: Path) -> None:
     out = Outgoing.write(tmp_path, 7, [DATA[:3], b"", memoryview(DATA)[3:]])
     assert (out.sha256, out.size, out.path.read_bytes()) == (NAME, len(DATA), DATA)
-    assert chunked_sha256([DATA]) == NAME
+    assert hash_chunks([DATA]) == NAME
     chunk, digest = out.chunk(8000)
     assert chunk == DATA[8000:]
     assert digest == hashlib.sha256(chunk).digest()
@@ -191,4 +191,4 @@ def test_another_certificate_than_the_tokens_is_refused(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         secret, _ = here.server.members.invite()
         with pytest.raises(Refused, match="somebody stands between"):
-            join(House(tmp_path / "house"), here.url, Token("ab" * 32, secret))
+            join(ClientHome(tmp_path / "house"), here.url, Token("ab" * 32, secret))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from federation import CASES, NUM_CLIENTS, federation, learner, population, simulated
 
-from hanse.network.client import Client, House
+from hanse.network.client import Client, ClientHome
 
 SCRIPT = Path(__file__).parent / "process.py"
 ROUNDS = 6
@@ -53,17 +53,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def houses(folder: Path, port: int) -> Iterator[list[House]]:
+def client_homes(folder: Path, port: int) -> Iterator[list[ClientHome]]:
     """Five that have joined a server which is gone again."""
     with federation(folder, port=port) as here:
-        joined = [here.house(number) for number in range(NUM_CLIENTS)]
+        joined = [here.client_home(number) for number in range(NUM_CLIENTS)]
     yield joined
 
 
 @pytest.mark.parametrize("case", ["scaffold"])
 def test_server_and_client_are_killed_and_the_bits_are_the_same(case: str, tmp_path: Path) -> None:
     port = free_port()
-    with houses(tmp_path, port) as joined:
+    with client_homes(tmp_path, port) as joined:
         people = population()
         others = [
             Client(joined[n], lambda plan, n=n: people.client(n), learner) for n in range(1, NUM_CLIENTS)

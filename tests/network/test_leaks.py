@@ -23,11 +23,11 @@ from hanse.apps.parties import Parties
 from hanse.core.algorithm import Progress
 from hanse.core.errors import RoundAbandoned
 from hanse.core.keys import Key
-from hanse.core.program import Channel, Program, gather
+from hanse.core.program import PartSpec, Program, gather
 from hanse.network import serving
 from hanse.network.errors import Unsuited
 from hanse.network.members import Token
-from hanse.network.server import Job
+from hanse.network.server import RunJob
 from hanse.network.wire import Plan
 
 NUM_ROWS = 12
@@ -173,7 +173,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def hostile_job(folder: Path, twist: Twist = lambda plan: plan) -> Job:
+def hostile_job(folder: Path, twist: Twist = lambda plan: plan) -> RunJob:
     job = Parties().job(folder / "app.toml", ())
     return replace(job, plan=twist(job.plan))
 
@@ -207,7 +207,7 @@ def test_no_cell_leaves_with_a_plan_that_does_not_fit(
         assert here.wait_for("failed: its data do not suit the run (data)", "client 0 left or the run ended")
         here.threads[-1].join(20.0)
         assert [type(error) for error in here.errors] == [Unsuited]
-        run.board.stop()
+        run.mailbox.stop()
     assert leaked(overheard[0].heard) == []
     assert (folder / "f" / "client-0" / "client.log").exists()
 
@@ -225,7 +225,7 @@ class Asks:
                 (0,),
                 {},
                 Key.from_seed(0),
-                counts=Channel(TABLE, into=tally()),
+                counts=PartSpec(TABLE, into=tally()),
             )
         return progress
 
@@ -239,7 +239,7 @@ def test_no_work_reads_the_words_of_columns(folder: Path, overheard: list[Overhe
             try:
                 assert here.wait_for("(internal)", "the client did not fail", 60.0)
             finally:
-                here.server.led()[0].board.stop()
+                here.server.led()[0].mailbox.stop()
                 process.kill()
     assert leaked(overheard[0].heard) == []
 
@@ -265,7 +265,7 @@ def test_share_opens_built_in_data_alone(
     with federation(folder / "f", stay=True) as here:
         here.lead(hostile_job(folder, twist))
         code, said = typed(*joining(here, "--data", "share"))
-        here.server.led()[0].board.stop()
+        here.server.led()[0].mailbox.stop()
     assert (code, "stands for a built-in set only (digits)" in said) == (2, True), said
     assert not (folder / "was-run").exists()
     key = (folder / "client" / "key.pem").read_bytes().splitlines()[1]
@@ -283,7 +283,7 @@ def test_a_plan_that_waits_for_approval_opens_nothing(folder: Path) -> None:
         assert (code, "waits for approval" in said) == (1, True), said
         assert typed("approve", said.split("hanse approve ")[1].split()[0], "--home", "client")[0] == 0
         assert typed(*joining(here, "--data", "own.csv"))[0] == 2  # now it is opened
-        here.server.led()[0].board.stop()
+        here.server.led()[0].mailbox.stop()
 
 
 def test_how_a_file_is_read_is_said_by_its_owner(folder: Path) -> None:

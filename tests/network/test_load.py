@@ -144,7 +144,7 @@ def test_full_collections_are_seldom_only_while_serving(tmp_path: Path) -> None:
 
 def test_a_server_that_goes_answers_who_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with federation(tmp_path, stay=True) as here:
-        client = Client(here.house(0), lambda plan: [], lambda plan: None)
+        client = Client(here.client_home(0), lambda plan: [], lambda plan: None)
         waiting = threading.Thread(target=client.run, daemon=True)
         waiting.start()
         while not here.server._waiting:

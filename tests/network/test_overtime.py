@@ -12,7 +12,7 @@ from test_rounds import MORTAL
 from hanse.core.errors import InvalidInput
 from hanse.network.client import Client
 from hanse.network.errors import Forbidden
-from hanse.network.overtime import Computation, Day, Overtime
+from hanse.network.overtime import Computation, Day, TimeLimitExceeded
 from hanse.network.policy import Policy
 
 
@@ -26,7 +26,7 @@ def for_ever() -> None:
 
 def test_an_endless_computation_is_stopped() -> None:
     computation = Computation(for_ever)
-    with pytest.raises(Overtime, match=r"stopped after 0\.05 s"):
+    with pytest.raises(TimeLimitExceeded, match=r"stopped after 0\.05 s"):
         computation.result(0.05)
     assert not computation.still_runs(20.0)
 
@@ -40,7 +40,7 @@ def test_a_call_into_a_library_is_abandoned_until_it_returns() -> None:
         used.append(1)
 
     computation = Computation(act)
-    with pytest.raises(Overtime):
+    with pytest.raises(TimeLimitExceeded):
         computation.result(0.01)
     assert computation.still_runs(0.01)
     returned.set()
@@ -99,10 +99,10 @@ class Endless:
 def test_the_operator_hears_that_a_ticket_was_declined_and_the_round_goes_on(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(MORTAL, 2))
-        house = here.house(4)
-        (house.folder / "policy.toml").write_text("max_ticket_s = 0.1\nmax_day_s = 1000")
+        client_home = here.client_home(4)
+        (client_home.folder / "policy.toml").write_text("max_ticket_s = 0.1\nmax_day_s = 1000")
         mine = population().client(4)
-        client = Client(house, lambda plan: mine, lambda plan: Endless(), here.said.append)
+        client = Client(client_home, lambda plan: mine, lambda plan: Endless(), here.said.append)
         here.clients.append(client)
         here.threads.append(threading.Thread(target=client.run, daemon=True))
         here.threads[-1].start()
@@ -110,6 +110,6 @@ def test_the_operator_hears_that_a_ticket_was_declined_and_the_round_goes_on(tmp
         here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 4, 4]
         assert "declined: its policy's time for computing is used up (time)" in here.events()
-        assert house.day.seconds > 0.1
-        assert not list(house.folder.glob("runs/*/*.message"))
-    assert time.strftime("%Y") in (house.folder / "seconds.json").read_text()
+        assert client_home.day.seconds > 0.1
+        assert not list(client_home.folder.glob("runs/*/*.message"))
+    assert time.strftime("%Y") in (client_home.folder / "seconds.json").read_text()

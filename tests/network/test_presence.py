@@ -163,14 +163,14 @@ def test_a_client_that_is_never_counted_makes_the_run_incomplete(tmp_path: Path)
 def test_a_run_begins_without_those_that_the_operator_can_spare(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         for number in range(NUM_CLIENTS):
-            here.house(number)  # all have joined
+            here.client_home(number)  # all have joined
         run = here.lead(job(FED_AVG, 2, patience=Patience(20.0, min_clients=4), num_present=NUM_CLIENTS))
         here.enter(range(3))
         due = "waiting for clients: 3 of 4 are present; not heard: client 3, client 4"
         until_s = time.monotonic() + 20.0
-        while here.server.run(run).board.doing != due and time.monotonic() < until_s:
+        while here.server.run(run).mailbox.doing != due and time.monotonic() < until_s:
             time.sleep(0.02)
-        assert here.server.run(run).board.doing == due
+        assert here.server.run(run).mailbox.doing == due
         assert len(here.records) == 0
         here.enter([3])
         here.end(run, status="incomplete")  # for client 4 was never counted
@@ -185,13 +185,13 @@ def test_attendance_is_booked_once_a_round(tmp_path: Path) -> None:
     first = Attendance(1, frozenset({0, 1}), {2: "silent"}, all_wanted=True)
     for attendance in (first, first, Attendance(2, frozenset({0}), {1: "declined"}, all_wanted=True)):
         members.attend("run", attendance)
-    assert members.uncounted("run") == [
+    assert members.find_uncounted("run") == [
         (2, "client 2", 1, 0, "silent"),
         (3, "client 3", 0, 0, "it was not there when a round began"),
     ]
-    assert members.uncounted("another") == []
+    assert members.find_uncounted("another") == []
     for round in range(1, 6):
-        assert members.uncounted("drawn") == []
+        assert members.find_uncounted("drawn") == []
         members.attend("drawn", Attendance(round, frozenset({0}), {1: "late"}, all_wanted=False))
-    assert members.uncounted("drawn") == [(1, "client 1", 5, 0, "late")]
+    assert members.find_uncounted("drawn") == [(1, "client 1", 5, 0, "late")]
     members.close()

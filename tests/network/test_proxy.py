@@ -14,7 +14,7 @@ from test_kill import free_port
 
 from hanse.network import api, client, spool, transport
 from hanse.network.certificates import fingerprint, make
-from hanse.network.client import House, check
+from hanse.network.client import ClientHome, check
 from hanse.network.errors import Refused
 from hanse.network.members import Token
 from hanse.network.wire import News, Poll
@@ -91,7 +91,7 @@ def test_waiting_chunks_and_cached_downloads_pass_through_nginx(
     for room in (spool, transport, api):
         monkeypatch.setattr(room, "CHUNK_BYTES", 1000)
     with federation(tmp_path / "f") as here, behind(here, tmp_path / "nginx"):
-        links = [here.house(number).link() for number in range(NUM_CLIENTS)]
+        links = [here.client_home(number).link() for number in range(NUM_CLIENTS)]
         news: list[News] = []
         waiting = threading.Thread(
             target=lambda: news.append(links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)))
@@ -110,7 +110,7 @@ def test_waiting_chunks_and_cached_downloads_pass_through_nginx(
         links[0].upload(run, work.ticket, spool.Outgoing.write(tmp_path, 0, [bytes(2500)]))
         for link in links:
             link.close()
-        assert here.server.run(run).board.has(work.ticket)
+        assert here.server.run(run).mailbox.has(work.ticket)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_proxy_that_would_cut_uploads_or_waits_is_found_by_a_check(
     with federation(tmp_path / "f") as here, behind(here, tmp_path / "nginx", **limits):
         run = here.lead(job(CASES["fed_avg"], 1))
         secret, _ = here.server.members.invite()
-        given = House(tmp_path / "house"), here.url, Token(here.server.fingerprint, secret)
+        given = ClientHome(tmp_path / "house"), here.url, Token(here.server.fingerprint, secret)
         if says is None:
             assert [plan.run for plan in check(*given)] == [run]
         else:

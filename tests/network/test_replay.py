@@ -7,12 +7,12 @@ import pytest
 from federation import CASES, FED_AVG, federation, job, learner, population
 from test_rounds import MORTAL, Failing
 
-from hanse.apps.replaying import in_a_clients_house, in_a_servers_house, replayed
+from hanse.apps.replaying import in_client_home, in_server_home, replay_ticket
 from hanse.apps.running import is_simulated
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.party import Task
-from hanse.network.cases import MAX_PAYLOADS, Cases
+from hanse.network.cases import MAX_PAYLOADS, FailedTickets
 
 
 @pytest.mark.parametrize("case", ["scaffold", "masked_quantized"])
@@ -27,9 +27,9 @@ def test_a_client_sends_the_same_bytes_again(case: str, tmp_path: Path) -> None:
             home = here.folder / f"client-{number}"
             if not list(home.glob("runs/*/*.task")):
                 continue  # it was in no cohort
-            (again,) = in_a_clients_house(home, run[:6], lambda plan, k: people.client(k), learner)
+            (again,) = in_client_home(home, run[:6], lambda plan, k: people.client(k), learner)
             assert again.sha256 is not None
-            assert replayed(again).sha256 == again.sha256
+            assert replay_ticket(again).sha256 == again.sha256
             seen += bool(again.memory) or case != "scaffold"
         assert seen
 
@@ -41,18 +41,18 @@ def test_what_failed_is_kept_at_the_server(tmp_path: Path) -> None:
         here.enter([4], kind=Failing)
         here.end(run, status="incomplete")
         home, people = tmp_path / "server", population()
-        (case,) = in_a_servers_house(home, run, 2, 4, lambda plan, k: people.client(k), learner)
+        (case,) = in_server_home(home, run, 2, 4, lambda plan, k: people.client(k), learner)
         assert "the client's memory" in case.lacks
-        done = replayed(case)
+        done = replay_ticket(case)
         assert done.parts["update"].weight == len(people.client(4))
         with pytest.raises(InvalidInput, match=r"last rounds .*round 1 client 4, round 2 client 4"):
-            list(in_a_servers_house(home, run, 2, 3, lambda plan, k: people.client(k), learner))
+            list(in_server_home(home, run, 2, 3, lambda plan, k: people.client(k), learner))
         with pytest.raises(InvalidInput, match=r"0 runs in .* begin with 'zz'"):
-            list(in_a_clients_house(tmp_path / "client-1", "zz", lambda plan, k: None, learner))
+            list(in_client_home(tmp_path / "client-1", "zz", lambda plan, k: None, learner))
 
 
 def test_few_payloads_are_kept(tmp_path: Path) -> None:
-    cases = Cases(tmp_path / "cases")
+    cases = FailedTickets(tmp_path / "cases")
     for number in range(MAX_PAYLOADS + 3):
         payload = tmp_path / f"{number:064x}"
         payload.write_bytes(os.urandom(10))
@@ -68,4 +68,4 @@ def test_nothing_is_kept_where_nothing_fails(tmp_path: Path) -> None:
         run = here.lead(job(FED_AVG, 2))
         here.enter()
         here.end(run)
-        assert not Cases(tmp_path / "server" / "runs" / run / "cases").kept()
+        assert not FailedTickets(tmp_path / "server" / "runs" / run / "cases").kept()

@@ -12,13 +12,13 @@ from federation import FED_AVG, KEYS, NUM_CLIENTS, Federation, begin, bound, fed
 from hanse.algorithms import evaluation
 from hanse.core.algorithm import training
 from hanse.core.keys import Key, Keys
-from hanse.core.program import Channel, Program, gather
+from hanse.core.program import PartSpec, Program, gather
 from hanse.core.reducers import sum as sum_
 from hanse.core.runtime import InMemory, drive
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import digest, value
 from hanse.core.work import Contribution, Memory, Part, Shared, Work, own_test
-from hanse.data import digits, iid, partitioned
+from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
 from hanse.network.client import TEST, Client
 from hanse.simulation import Clients, Simulation
@@ -28,8 +28,8 @@ TESTED = tuple(map(own_test, range(NUM_CLIENTS)))
 
 
 def people() -> Any:
-    return partitioned(
-        digits().load(), iid(NUM_CLIENTS), KEYS.public.fold("partition"), client_test_fraction=0.2
+    return partition_data(
+        digits().load(), iid(NUM_CLIENTS), KEYS.public.fold_in("partition"), client_test_fraction=0.2
     )
 
 
@@ -51,7 +51,7 @@ def measure(params: Any, key: Key) -> Program[dict[str, float]]:
     spec = Spec({name: TensorSpec((), "float64") for name in ("visits", "examples")})
     for name, cohort in (("clients", tuple(range(NUM_CLIENTS))), ("roles", TESTED), ("roles", TESTED)):
         got = yield from gather(
-            seen_so_far(), cohort, {"params": params}, key.fold(name), seen=Channel(spec, into=sum_())
+            seen_so_far(), cohort, {"params": params}, key.fold_in(name), seen=PartSpec(spec, into=sum_())
         )
         found |= {f"{name} {what}": float(number) for what, number in got["seen"].values.items()}
     return found
@@ -75,7 +75,7 @@ def enter(here: Federation, without: Sequence[int] = ()) -> None:
     for number in range(NUM_CLIENTS):
         test = None if number in without else lambda plan, n=number: data.role(own_test(n))
         client = Client(
-            here.house(number), lambda plan, n=number: data.client(n), learner, here.said.append, test
+            here.client_home(number), lambda plan, n=number: data.client(n), learner, here.said.append, test
         )
         here.clients.append(client)
         here.threads.append(threading.Thread(target=client.run, daemon=True))
@@ -96,7 +96,7 @@ def test_clients_measure_on_their_own_tests_in_the_bits_of_the_simulation(tmp_pa
         assert [metrics["roles visits"] for metrics in seen] == [10.0, 20.0, 30.0, 40.0]
         assert [metrics["clients visits"] for metrics in seen] == [5.0, 10.0, 15.0, 20.0]
         assert seen[0]["roles examples"] * 3 < seen[0]["clients examples"]
-        kept = here.house(0).run(run)
+        kept = here.client_home(0).run(run)
         assert (kept / TEST / "memory").read_bytes() != (kept / "memory").read_bytes()
 
 
@@ -119,7 +119,7 @@ def test_a_client_plays_nobody_else(party: Any, tmp_path: Path) -> None:
     from hanse.core.errors import MessageError
 
     with federation(tmp_path) as here:
-        client = Client(here.house(0), lambda plan: [], learner)
+        client = Client(here.client_home(0), lambda plan: [], learner)
         with pytest.raises(MessageError, match="does not play"):
-            client._seat("a", None, party)  # type: ignore[arg-type]
+            client._take_role("a", None, party)  # type: ignore[arg-type]
         client.stop()

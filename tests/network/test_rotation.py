@@ -10,7 +10,7 @@ from federation import FED_AVG, NUM_CLIENTS, Federation, federation, job, simula
 
 from hanse.core.runtime import Record
 from hanse.network import certificates
-from hanse.network.client import House, join, rotate_key
+from hanse.network.client import ClientHome, join, rotate_key
 from hanse.network.errors import Refused, Unreachable
 from hanse.network.members import Token
 from hanse.network.signing import Identity
@@ -55,10 +55,10 @@ def test_all_clients_follow_the_server_to_another_certificate(tmp_path: Path) ->
         for thread in here.threads:
             thread.join(10.0)
         for number in range(NUM_CLIENTS):
-            house = House(here.folder / f"client-{number}")
-            said = [line["what"] for line in house.audit.lines() if "certificate" in line["what"]]
+            client_home = ClientHome(here.folder / f"client-{number}")
+            said = [line["what"] for line in client_home.audit.lines() if "certificate" in line["what"]]
             assert said[0] == "certificate announced"
-            link = house.link()  # over a connection of its own
+            link = client_home.link()  # over a connection of its own
             link.plain("GET", "/v1/about")
             link.close()
         pem = (tmp_path / "server" / "certificate.pem").read_text()
@@ -69,24 +69,24 @@ def test_all_clients_follow_the_server_to_another_certificate(tmp_path: Path) ->
 def test_who_was_away_is_named_and_comes_back_by_a_token(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         here.lead(job(FED_AVG, 1))
-        house, away = here.house(0), here.house(1)
+        client_home, away = here.client_home(0), here.client_home(1)
         with pytest.raises(Refused, match="no certificate was announced"):
             here.server.rotate(Rotation(switch=True))
         new = here.server.rotate(Rotation()).fingerprint
-        link = house.link()
+        link = client_home.link()
         news = link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
-        house.expect(news.certificate)
-        assert house.next_fingerprint == new
+        client_home.expect(news.certificate)
+        assert client_home.next_fingerprint == new
         assert not link.ask("POST", "/v1/work", News, Poll(wait_s=0.0, expects=new)).certificate
         with pytest.raises(Refused, match=r"1 clients have not heard of the new certificate \(client 1\)"):
             here.server.rotate(Rotation(switch=True))
         assert here.server.rotate(Rotation(switch=True, anyway=True)).missing == ["client 1"]
         link.close()
 
-        link = house.link()
-        news = link.ask("POST", "/v1/work", News, Poll(wait_s=0.0, expects=house.next_fingerprint))
-        house.expect(news.certificate)
-        kept = house.membership or {}
+        link = client_home.link()
+        news = link.ask("POST", "/v1/work", News, Poll(wait_s=0.0, expects=client_home.next_fingerprint))
+        client_home.expect(news.certificate)
+        kept = client_home.membership or {}
         assert certificates.fingerprint(kept["certificate"]) == new
         assert "next_certificate" not in kept
         assert not link.ask("POST", "/v1/work", News, Poll(wait_s=0.0)).certificate
@@ -109,45 +109,47 @@ def test_a_proxys_certificate_is_announced_too(tmp_path: Path) -> None:
     pem = certificates.make(tmp_path / "proxy", ("fed.example.org",))[0].read_text()
     with federation(tmp_path) as here:
         here.lead(job(FED_AVG, 1))
-        here.house(0)
+        here.client_home(0)
         rotated = here.server.rotate(Rotation(certificate=pem))
         assert rotated.fingerprint == certificates.fingerprint(pem)
         assert rotated.missing == ["client 0"]
         assert here.server.rotate(Rotation(switch=True, anyway=True)).switched
         assert here.server.fingerprint == rotated.fingerprint
         assert shown(here.url) != rotated.fingerprint  # the proxy shows it
-        assert here.server.shown.news(here.server.fingerprint, rotated.fingerprint) == pem
+        assert here.server.rotation.news(here.server.fingerprint, rotated.fingerprint) == pem
 
 
 def test_a_client_replaces_its_key_and_a_cut_in_between_is_mended(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         here.lead(job(FED_AVG, 1))
-        house = here.house(0)
-        before = House(house.folder)
-        rotate_key(house)
-        assert house.identity.public != before.identity.public
+        client_home = here.client_home(0)
+        before = ClientHome(client_home.folder)
+        rotate_key(client_home)
+        assert client_home.identity.public != before.identity.public
         link = before.link()
         with pytest.raises(Refused) as refused:
             link.plain("POST", "/v1/work", Poll(wait_s=0.0))
         assert refused.value.code == "unsigned"
         link.close()
 
-        new = Identity.at(house.folder / "key.next.pem")  # told to the server, and killed before it was kept
+        new = Identity.at(
+            client_home.folder / "key.next.pem"
+        )  # told to the server, and killed before it was kept
         here.server.members.rekey("c0", new.public)
-        again = House(house.folder)
+        again = ClientHome(client_home.folder)
         rotate_key(again)
-        assert again.identity.public == new.public == House(house.folder).identity.public
+        assert again.identity.public == new.public == ClientHome(client_home.folder).identity.public
         link = again.link()
         link.plain("POST", "/v1/work", Poll(wait_s=0.0))
         link.close()
-        assert not (house.folder / "key.next.pem").exists()
+        assert not (client_home.folder / "key.next.pem").exists()
         assert "client 0: replaced its key" in here.events()
 
 
 def test_a_key_must_sign_for_itself(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         here.lead(job(FED_AVG, 1))
-        first, other = here.house(0), here.house(1)
+        first, other = here.client_home(0), here.client_home(1)
         link = first.link()
         for public, proof in (
             (other.identity.public, first.identity.prove("c0")),

@@ -120,22 +120,22 @@ def test_asynchrony_runs_too(tmp_path: Path) -> None:
 def test_whoever_leaves_is_not_asked_again(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(MORTAL, 2))
-        houses = [here.house(n) for n in range(NUM_CLIENTS)]
-        leave(houses[2])
+        client_homes = [here.client_home(n) for n in range(NUM_CLIENTS)]
+        leave(client_homes[2])
         here.enter([0, 1, 3, 4])
         with pytest.raises(Exception, match="has left the federation"):
-            houses[2].link()
+            client_homes[2].link()
         here.server.part("client 3", "revoked")
-        here.server.run(run).board.changed()
-        assert [line["what"] for line in houses[2].audit.lines()] == ["joined", "consent withdrawn"]
+        here.server.run(run).mailbox.notify()
+        assert [line["what"] for line in client_homes[2].audit.lines()] == ["joined", "consent withdrawn"]
         assert here.server.status()["clients"] == 3
-        here.server.run(run).board.stop()
+        here.server.run(run).mailbox.stop()
 
 
 def test_a_run_that_stopped_after_its_round_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     with federation(tmp_path, stay=True) as here:
         run = here.lead(job(FED_AVG, 4))
-        here.server.run(run).board.drain()
+        here.server.run(run).mailbox.drain()
         here.enter()
         led = here.server.run(run)
         led.join(20.0)

@@ -22,16 +22,16 @@ def test_a_server_of_another_version_is_neither_joined_nor_worked_for(
     wire: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with federation(tmp_path) as here:
-        member = here.house(0)
+        member = here.client_home(0)
         with monkeypatch.context() as other:
             other.setattr(api, "WIRE", wire)
             other.setattr(api, "__version__", "7.8.9")
             said = rf"\(hanse 7\.8\.9\).* {wire}.*; upgrade the older"
             with pytest.raises(Refused, match=said):
-                here.house(1)
+                here.client_home(1)
             with pytest.raises(Refused, match=said):
                 Client(member, lambda plan: [], lambda plan: None).run()
-        assert here.house(1).membership
+        assert here.client_home(1).membership
 
 
 @pytest.mark.parametrize(("where", "what"), [(server, "Plan"), (runtime, "Payload")])

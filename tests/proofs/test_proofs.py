@@ -13,7 +13,7 @@ from hanse.algorithms.works import local_sgd, uniform
 from hanse.core.errors import CompositionError, RoundAbandoned
 from hanse.core.learner import Steps
 from hanse.core.party import Message
-from hanse.core.program import Channel, Close, Collect, Dispatch, gather, sample
+from hanse.core.program import Close, Collect, Dispatch, PartSpec, gather, sample
 from hanse.core.reducers import mean, stack
 from hanse.core.runtime import drive
 from hanse.core.spec import Spec
@@ -30,12 +30,12 @@ def flat(params: Tensors) -> np.ndarray:
     return np.append(params["w"], params["b"])
 
 
-def exchange(work: Any, channel: Channel, devices: Any = unstable(0.0), key: Any = KEYS.public) -> Any:
+def exchange(work: Any, part_spec: PartSpec, devices: Any = unstable(0.0), key: Any = KEYS.public) -> Any:
     """One exchange with everybody."""
 
     def asks() -> Any:
         cohort = (yield from sample(key, fraction=1.0)).cohort
-        return (yield from gather(work, cohort, {"params": PARAMS}, key, update=channel))
+        return (yield from gather(work, cohort, {"params": PARAMS}, key, update=part_spec))
 
     return drive(asks(), simulation(devices=devices))
 
@@ -45,13 +45,13 @@ def exchange(work: Any, channel: Channel, devices: Any = unstable(0.0), key: Any
 
 def test_clients_train_inside_their_own_masks() -> None:
     work = local_sgd(Steps(0.02, epochs=3), uniform())
-    got = exchange(work, Channel(SPEC, (random_mask(0.4),), stack()))["update"].values
+    got = exchange(work, PartSpec(SPEC, (random_mask(0.4),), stack()))["update"].values
     kept = [tuple(np.flatnonzero(row)) for row in got["w"]]
     assert all(len(row) == 2 for row in kept), "2 = ceil(0.4 * 3) of each client's entries are trained"
     assert len(set(kept)) > 1, "each client draws its own"
     k = 2
     data = Few().client(k)
-    cohort_row = exchange(work, Channel(SPEC, (random_mask(0.4),), stack())).parties.index(k)
+    cohort_row = exchange(work, PartSpec(SPEC, (random_mask(0.4),), stack())).parties.index(k)
     at = list(kept[cohort_row])
     w, b = np.zeros(3), 0.0
     for _ in range(3):
@@ -65,9 +65,9 @@ def test_clients_train_inside_their_own_masks() -> None:
 def test_two_bits_behind_a_mask_are_an_unbiased_mean() -> None:
     work = local_sgd(Steps(0.02), uniform())
     uplink = (random_mask(1.0), quantize(2))
-    exact = exchange(work, Channel(SPEC, (random_mask(1.0),)))["update"].values["w"]
+    exact = exchange(work, PartSpec(SPEC, (random_mask(1.0),)))["update"].values["w"]
     drawn = [
-        exchange(work, Channel(SPEC, uplink), key=KEYS.public.fold(i))["update"].values["w"]
+        exchange(work, PartSpec(SPEC, uplink), key=KEYS.public.fold_in(i))["update"].values["w"]
         for i in range(400)
     ]
     error = np.abs(np.mean(drawn, axis=0) - exact)
@@ -143,13 +143,13 @@ def secure_round(seed: int) -> tuple[Any, Any, list[Any]]:
         return event
 
     runtime.perform = logged  # type: ignore[method-assign]
-    key = KEYS.public.fold(seed)
+    key = KEYS.public.fold_in(seed)
 
     def asks() -> Any:
         cohort = (yield from sample(key, fraction=1.0)).cohort
-        channel = Channel(SPEC, (fixed_point(),), masked_sum())
+        part_spec = PartSpec(SPEC, (fixed_point(),), masked_sum())
         work = local_sgd(Steps(0.02), uniform())
-        return (yield from gather(work, cohort, {"params": PARAMS}, key, update=channel))
+        return (yield from gather(work, cohort, {"params": PARAMS}, key, update=part_spec))
 
     return drive(asks(), runtime), log, runtime._clients.sent
 
@@ -198,17 +198,17 @@ def test_the_secure_mean_trains_as_the_plain_one() -> None:
 @pytest.mark.parametrize(
     ("channel", "remedy"),
     [
-        (Channel(SPEC, (quantize(2),), masked_sum()), "use transforms that commute with sums"),
-        (Channel(SPEC, (random_mask(0.5),), masked_sum()), "use transforms that commute with sums"),
-        (Channel(SPEC, (clip(1.0),), masked_sum()), r"use fixed_point\(\)"),
-        (Channel(SPEC, (quantize(2), clip(1.0))), "put it first"),
-        (Channel(SPEC, (clip(1.0), random_mask(0.5))), "move it to the front"),
-        (Channel(Spec(SPEC.tensors, kind="coded"), (), mean()), "collect them with stack"),
+        (PartSpec(SPEC, (quantize(2),), masked_sum()), "use transforms that commute with sums"),
+        (PartSpec(SPEC, (random_mask(0.5),), masked_sum()), "use transforms that commute with sums"),
+        (PartSpec(SPEC, (clip(1.0),), masked_sum()), r"use fixed_point\(\)"),
+        (PartSpec(SPEC, (quantize(2), clip(1.0))), "put it first"),
+        (PartSpec(SPEC, (clip(1.0), random_mask(0.5))), "move it to the front"),
+        (PartSpec(Spec(SPEC.tensors, kind="coded"), (), mean()), "collect them with stack"),
     ],
 )
-def test_impossible_compositions_name_the_remedy(channel: Channel, remedy: str) -> None:
+def test_impossible_compositions_name_the_remedy(part_spec: PartSpec, remedy: str) -> None:
     with pytest.raises(CompositionError, match=remedy):
-        channel.chain()
+        part_spec.chain()
 
 
 def test_a_work_that_can_not_train_inside_a_space_is_refused_before_it_starts() -> None:
@@ -222,15 +222,15 @@ def test_a_work_that_can_not_train_inside_a_space_is_refused_before_it_starts() 
 def test_one_full_batch_epoch_of_fed_avg_is_one_centralised_step() -> None:
     pooled, lr = Few().role("server"), 0.05
     state = simulate(fed_avg(lr=lr, fraction=1.0, epochs=1, batch_size=None), 1)
-    slope = Quadratic().gradient(PARAMS, pooled)
-    np.testing.assert_allclose(flat(state.params), -lr * flat(slope), atol=1e-12)
+    gradient = Quadratic().gradient(PARAMS, pooled)
+    np.testing.assert_allclose(flat(state.params), -lr * flat(gradient), atol=1e-12)
 
 
 def test_parallel_gradient_descent_is_centralised_gradient_descent() -> None:
     centralised = dict(PARAMS)
     for _ in range(50):
-        slope = Quadratic().gradient(centralised, Few().pooled)
-        centralised = {name: centralised[name] - 0.05 * slope[name] for name in centralised}
+        gradient = Quadratic().gradient(centralised, Few().pooled)
+        centralised = {name: centralised[name] - 0.05 * gradient[name] for name in centralised}
     state = simulate(fed_sgd(lr=0.05), 50)
     np.testing.assert_allclose(flat(state.params), flat(centralised), rtol=1e-10)
     assert replace(fed_sgd(), lr=0.1) == fed_sgd(lr=0.1)

@@ -14,9 +14,9 @@ from hanse.core.learner import Examples, Steps
 from hanse.core.program import Close
 from hanse.core.reducers import mean, reduce, stack, sum
 from hanse.core.work import Part, Parts
-from hanse.data import FederatedData, from_clients, generated
+from hanse.data import FederatedData, from_clients, generate
 from hanse.learners import least_squares, logistic, softmax
-from hanse.simulation import cohort, plain, unstable
+from hanse.simulation import batched, sequential, unstable
 from hanse.transforms import clip, deflate, quantize, random_mask, rotate
 
 RNG = np.random.default_rng(3)
@@ -56,7 +56,7 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_together_as_one_by_one(case: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"data": DATA, "model": softmax(), "algorithm": AVG, "rounds": 3, **case}
-    due, got = (hanse.run(**settings, way=way) for way in (plain(), cohort()))
+    due, got = (hanse.run(**settings, execution=way) for way in (sequential(), batched()))
     assert got.params_sha256 == due.params_sha256
     assert [record.usage for record in got.records] == [record.usage for record in due.records]
     assert [record.metrics for record in got.records] == [record.metrics for record in due.records]
@@ -66,11 +66,11 @@ def test_examples_that_can_not_be_used_are_named_as_one_by_one() -> None:
     def client(number: int) -> Examples:
         return Examples(np.full((2, 4), np.nan if number == 1 else 0.0), np.array([0, 1]))
 
-    wrong = generated(2, client, num_classes=2)
+    wrong = generate(2, client, num_classes=2)
     said = []
-    for way in (plain(), cohort()):
+    for way in (sequential(), batched()):
         with pytest.raises(InvalidInput, match="is nan") as raised:
-            hanse.run(data=wrong, model=softmax(), algorithm=AVG, rounds=1, evaluate_every=0, way=way)
+            hanse.run(data=wrong, model=softmax(), algorithm=AVG, rounds=1, evaluate_every=0, execution=way)
         said.append((str(raised.value), raised.value.__notes__))
     assert said[0] == said[1]
 
@@ -83,10 +83,10 @@ def test_an_error_that_only_the_joint_way_makes_is_seen(monkeypatch: pytest.Monk
     monkeypatch.setattr(type(learner), "local_sgd_many", fail)
     settings: dict[str, Any] = {"data": DATA, "model": softmax(), "algorithm": AVG, "rounds": 3}
     with pytest.raises(RuntimeError, match="out of memory") as raised:
-        hanse.run(**settings, way=cohort())
+        hanse.run(**settings, execution=batched())
     (said,) = raised.value.__notes__
-    assert said.endswith("was performed together; one by one it succeeds: way=plain()")
-    hanse.run(**settings, way=plain())
+    assert said.endswith("was performed together; one by one it succeeds: execution=sequential()")
+    hanse.run(**settings, execution=sequential())
 
 
 def test_works_without_a_joint_way_ask_for_data_once() -> None:
@@ -96,9 +96,9 @@ def test_works_without_a_joint_way_ask_for_data_once() -> None:
         asked.append(number)
         return DATA.client(number)
 
-    data = generated(5, client, num_classes=3, test=DATA.client(5))
+    data = generate(5, client, num_classes=3, test=DATA.client(5))
     del asked[:]
-    hanse.run(data=data, model=softmax(), algorithm=scaffold(lr=0.1), rounds=2, way=cohort())
+    hanse.run(data=data, model=softmax(), algorithm=scaffold(lr=0.1), rounds=2, execution=batched())
     assert len(asked) <= 2 * 5 + 17  # and a few to see what they are
 
 
@@ -136,7 +136,7 @@ def test_what_is_not_a_sum_of_real_numbers_is_lifted_one_by_one() -> None:
 def test_many_is_each(model: Any, features: int, batch_size: int | None, sizes: list[int]) -> None:
     learner = model.bind((features,), 2 if isinstance(model, logistic) else 10)
     params = {name: value + value.dtype.type(0.1) for name, value in learner.init(KEYS.public).items()}
-    keys = [KEYS.public.fold(k) for k in range(len(sizes))]
+    keys = [KEYS.public.fold_in(k) for k in range(len(sizes))]
     data = [Examples(RNG.normal(size=(n, features)).astype(np.float32), RNG.integers(0, 2, n)) for n in sizes]
     steps = Steps(0.03, epochs=2, batch_size=batch_size)
     together = learner.local_sgd_many(params, data, steps, keys)

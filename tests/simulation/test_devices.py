@@ -9,7 +9,7 @@ from hanse.core.values import pack, unpack
 from hanse.simulation import heavy_tailed, ideal, unstable
 
 KEY = Key.from_seed(1)
-MANY = [KEY.fold("party", n).fold("device") for n in range(3000)]
+MANY = [KEY.fold_in("party", n).fold_in("device") for n in range(3000)]
 
 
 def durations(devices, party=3):

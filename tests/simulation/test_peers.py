@@ -4,7 +4,7 @@ from support import KEYS, Crash, Few, Fragile, Quadratic
 
 from hanse.core.errors import HanseError, NotReady
 from hanse.core.keys import Key
-from hanse.core.program import Channel, commit, gather
+from hanse.core.program import PartSpec, commit, gather
 from hanse.core.reducers import stack
 from hanse.core.spec import Spec
 from hanse.core.values import value
@@ -12,7 +12,7 @@ from hanse.core.work import Part, Work
 from hanse.simulation import Clients, Simulation, drive_together
 
 KEY = Key.from_seed(1)
-NUMBER = Channel(Spec.of({"n": np.zeros(())}), into=stack())
+NUMBER = PartSpec(Spec.of({"n": np.zeros(())}), into=stack())
 
 
 @value
@@ -44,11 +44,11 @@ def adding(me, neighbours, steps, start=1, store=None):
     saved = store.checkpoint() if store else None
     done, number = (saved.round, saved.state) if saved else (0, float(me))
     for step in range(done + 1, steps + 1):
-        key = KEY.fold(me, step)
+        key = KEY.fold_in(me, step)
         if step > start:
-            got = yield from gather(overhear(step - 1), neighbours, {}, key.fold(1), n=NUMBER)
+            got = yield from gather(overhear(step - 1), neighbours, {}, key.fold_in(1), n=NUMBER)
             number += float(got["n"].values["n"].sum())
-        yield from gather(announce(step, number), (me,), {}, key.fold(2), n=NUMBER)
+        yield from gather(announce(step, number), (me,), {}, key.fold_in(2), n=NUMBER)
         yield from commit(step, number, {})
     return number
 

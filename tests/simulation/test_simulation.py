@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from support import KEYS, Few, Quadratic, simulation
 
-from hanse.core.algorithm import Algorithm, Model, Progress, training
+from hanse.core.algorithm import Algorithm, ModelState, Progress, training
 from hanse.core.errors import Diverged, HanseError, NotReady
 from hanse.core.keys import Key
 from hanse.core.program import (
-    Channel,
     Close,
     Collect,
     Command,
@@ -16,6 +15,7 @@ from hanse.core.program import (
     Discount,
     Dispatch,
     Drop,
+    PartSpec,
     Sample,
     Usage,
     gather,
@@ -29,7 +29,7 @@ from hanse.core.work import Part, Work
 from hanse.simulation import Clients, Devices, Simulation, heavy_tailed, unstable
 
 KEY = Key.from_seed(1)
-VISITS = Channel(Spec({"n": TensorSpec((2,), "float64")}), into=stack())
+VISITS = PartSpec(Spec({"n": TensorSpec((2,), "float64")}), into=stack())
 
 
 @value
@@ -243,7 +243,7 @@ def test_a_ticket_takes_as_long_as_its_key_says():
     devices = unstable(0.3, heavy_tailed())
     runtime = simulation(devices=devices)
     dispatched(runtime, *EVERYBODY)
-    expected = [devices.duration_s(p, KEY.fold("party", p).fold("device")) for p in EVERYBODY]
+    expected = [devices.duration_s(p, KEY.fold_in("party", p).fold_in("device")) for p in EVERYBODY]
     assert list(runtime.snapshot().due_s.values()) == expected
 
 
@@ -284,7 +284,7 @@ class fussy(Algorithm):
     bad: tuple[int, ...]
 
     def init(self, params, key):
-        return Model(params)
+        return ModelState(params)
 
     def round(self, state, key):
         everybody = yield from sample(key, fraction=1.0)
@@ -295,7 +295,7 @@ class fussy(Algorithm):
 
 def _fussy_run(*bad):
     store, algorithm = InMemory(), fussy(tuple(map(size, bad)))
-    begin = Progress(0, Model({"w": np.zeros(1)}))
+    begin = Progress(0, ModelState({"w": np.zeros(1)}))
     drive(training(algorithm, begin, KEY, rounds=2), simulation(store), store)
     return [record.abandoned for record in store.records]
 
@@ -347,11 +347,11 @@ def test_a_clients_tickets_run_in_order(first):
         """A client's later tickets take a second."""
 
         def duration_s(self, party, key):
-            return first if key == KEY.fold("party", 1).fold("device") else 1.0
+            return first if key == KEY.fold_in("party", 1).fold_in("device") else 1.0
 
     runtime = simulation(devices=first_slow())
-    slow, _, later = dispatched(runtime, 1, 2) + dispatched(runtime, 1, key=KEY.fold("later"))
-    got = collected(runtime, runtime.desk.open_tickets(), goal=2)
+    slow, _, later = dispatched(runtime, 1, 2) + dispatched(runtime, 1, key=KEY.fold_in("later"))
+    got = collected(runtime, runtime.coordinator.open_tickets(), goal=2)
     assert later not in got.counted or slow in got.counted
     assert not set(got.counted) & {drop.ticket for drop in got.dropped}
 
@@ -403,7 +403,7 @@ def _asked_too_early(**close):
     collected(runtime, dispatched(runtime, 0, 2))
     committed(runtime)
     early = dispatched(runtime, 0, 1, 2, 5, work=visit(early=True))
-    before = digest(runtime.snapshot().desk)
+    before = digest(runtime.snapshot().coordinator)
     with pytest.raises(NotReady):
         collected(runtime, early, **close)
     return runtime, early, before
@@ -411,7 +411,7 @@ def _asked_too_early(**close):
 
 def test_who_is_asked_too_early_leaves_everything_as_it_was():
     runtime, early, before = _asked_too_early()
-    assert digest(runtime.snapshot().desk) == before
+    assert digest(runtime.snapshot().coordinator) == before
     collected(runtime, dispatched(runtime, 1))
     committed(runtime)
     got = collected(runtime, early)
@@ -421,7 +421,7 @@ def test_who_is_asked_too_early_leaves_everything_as_it_was():
 
 def test_who_is_asked_too_early_leaves_everything_as_it_was_even_with_a_goal():
     runtime, _, before = _asked_too_early(goal=2)
-    assert digest(runtime.snapshot().desk) == before
+    assert digest(runtime.snapshot().coordinator) == before
 
 
 # -- going on from a snapshot ---------------------------------------------------------------------
@@ -440,7 +440,7 @@ def _story(reopen):
 
     closes = [Close(minimum_fraction=0.0), Close(goal=2), Close(None, 1.0, 0.9)]
     for number in range(9):
-        key = KEY.fold(number)
+        key = KEY.fold_in(number)
         cohort = performed(Sample(key, count=4)).cohort
         sent = performed(Dispatch(visit(bad=(size(2),)), cohort, {}, {"n": VISITS}, key, number))
         named = sent.tickets if number % 2 else None

@@ -18,11 +18,21 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.core.runtime import InMemory, Record, drive
 from hanse.core.values import digest
-from hanse.data import from_clients, generated
+from hanse.data import from_clients, generate
 from hanse.learners import softmax
-from hanse.simulation import Chosen, Clients, Simulation, Way, WorkersFailed, auto, chosen, cohort, plain
-from hanse.simulation.worker import sweep
-from hanse.simulation.workers import shared_out
+from hanse.simulation import (
+    AdaptiveClients,
+    Clients,
+    Execution,
+    Simulation,
+    WorkersFailed,
+    auto,
+    batched,
+    chosen,
+    sequential,
+)
+from hanse.simulation.worker import remove_stale_files
+from hanse.simulation.workers import cut_fair_blocks
 
 DATA = from_clients(
     [
@@ -46,9 +56,9 @@ def children() -> set[str]:
     return set(task.read_text().split()) if task.exists() else set()
 
 
-def run(way: Way, **options: Any) -> hanse.Result:
+def run(way: Execution, **options: Any) -> hanse.Result:
     settings: dict[str, Any] = {"algorithm": fed_avg(lr=0.1, fraction=0.9, batch_size=2), "rounds": 4}
-    return hanse.run(data=DATA, model=softmax(), way=way, **{**settings, **options})
+    return hanse.run(data=DATA, model=softmax(), execution=way, **{**settings, **options})
 
 
 def cost(result: hanse.Result) -> list[Any]:
@@ -57,8 +67,8 @@ def cost(result: hanse.Result) -> list[Any]:
 
 @pytest.mark.parametrize("algorithm", [fed_avg(lr=0.1, fraction=0.9, batch_size=2), scaffold(lr=0.1)])
 def test_ways_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any) -> None:
-    due = run(plain(), algorithm=algorithm)
-    for way in (auto(), cohort(), plain(2)):
+    due = run(sequential(), algorithm=algorithm)
+    for way in (auto(), batched(), sequential(2)):
         got = run(way, algorithm=algorithm)
         assert got.params_sha256 == due.params_sha256
         assert cost(got) == cost(due)
@@ -69,12 +79,12 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers cost nothing to start, so that they always pay; and they are waited for."""
     monkeypatch.setattr(chosen, "START_S", 0.0)
     start = chosen.Workers.ready
-    monkeypatch.setattr(chosen.Workers, "ready", lambda self: self._crew.ready(None) or start(self))
+    monkeypatch.setattr(chosen.Workers, "ready", lambda self: self._pool.ready(None) or start(self))
 
 
 def test_workers_take_over_within_a_run(at_once: None) -> None:
     got = run(auto(2))
-    assert got.params_sha256 == run(plain()).params_sha256
+    assert got.params_sha256 == run(sequential()).params_sha256
 
 
 def test_a_short_run_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,34 +99,34 @@ def test_data_that_can_not_be_sent_are_computed_here(at_once: None) -> None:
     def client(number: int) -> Examples:
         return DATA.client(number)
 
-    data = generated(20, client, test=DATA.client(0), num_classes=3)
+    data = generate(20, client, test=DATA.client(0), num_classes=3)
     settings: dict[str, Any] = {"data": data, "model": softmax(), "algorithm": fed_avg(lr=0.1), "rounds": 2}
-    due = hanse.run(**settings, way=plain()).params_sha256
-    assert hanse.run(**settings, way=auto(2)).params_sha256 == due
+    due = hanse.run(**settings, execution=sequential()).params_sha256
+    assert hanse.run(**settings, execution=auto(2)).params_sha256 == due
     with pytest.raises(WorkersFailed, match=r"no worker processes could be started: .*client"):
-        hanse.run(**settings, way=plain(2))
+        hanse.run(**settings, execution=sequential(2))
 
 
 def test_a_worker_that_is_killed_is_replaced_by_this_process(at_once: None) -> None:
     make = partial(Clients, Quadratic(), Few(), KEYS)
     algorithm = fed_avg(lr=0.02, fraction=1.0)
 
-    def perform(way: Way, watch: Any = None) -> Any:
-        with Chosen(make, way, num_rounds=6) as clients:
+    def perform(way: Execution, watch: Any = None) -> Any:
+        with AdaptiveClients(make, way, num_rounds=6) as clients:
             runtime = Simulation(clients, 6, KEYS)
             return drive(
                 program(algorithm, 6), runtime, InMemory(), partial(watch or (lambda *_: None), clients)
             )
 
-    def kill(clients: Chosen, record: Record) -> None:
+    def kill(clients: AdaptiveClients, record: Record) -> None:
         if record.round == 3:
             assert clients._workers is not None
-            clients._workers._crew._workers[0]._process.kill()
+            clients._workers._pool._workers[0]._process.kill()
 
-    due = digest(perform(plain()).state)
+    due = digest(perform(sequential()).state)
     assert digest(perform(auto(2), kill).state) == due
     with pytest.raises(WorkersFailed, match="a worker process ended"):
-        perform(plain(2), kill)
+        perform(sequential(2), kill)
 
 
 def test_ctrl_c_ends_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
@@ -126,23 +136,23 @@ def test_ctrl_c_ends_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
 
     before = children()
     with pytest.raises(hanse.Interrupted) as cut:
-        run(plain(2), store=tmp_path / "runs.db", watch=interrupt)
+        run(sequential(2), store=tmp_path / "runs.db", watch=interrupt)
     assert cut.value.result.run is not None
     assert children() <= before
     found = hanse.resume(cut.value.result.run, store=tmp_path / "runs.db", data=DATA)
-    assert found.params_sha256 == run(plain()).params_sha256
+    assert found.params_sha256 == run(sequential()).params_sha256
 
 
 def test_a_run_that_diverges_ends_its_workers() -> None:
     with pytest.raises(hanse.RunDiverged):
-        run(plain(2), algorithm=fed_avg(lr=1e30, fraction=0.9), rounds=20)
+        run(sequential(2), algorithm=fed_avg(lr=1e30, fraction=0.9), rounds=20)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 5])
 def test_blocks_for_workers_are_aligned_and_get_smaller(num_workers: int) -> None:
     for positions in (range(1), range(10), range(1000), [0, 2, 3, 5, 6, 7, 9, 10, 14, 15, 40]):
         places: Any = [(position, None) for position in positions]
-        blocks = list(shared_out(places, num_workers))
+        blocks = list(cut_fair_blocks(places, num_workers))
         assert [place for block in blocks for place in block] == places
         for block in blocks:
             first, last = block[0][0], block[-1][0]
@@ -156,7 +166,7 @@ def test_blocks_for_workers_are_aligned_and_get_smaller(num_workers: int) -> Non
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
 def test_wrong_numbers_of_workers(wrong: Any) -> None:
-    for way in (auto, plain, cohort):
+    for way in (auto, sequential, batched):
         with pytest.raises(InvalidInput, match="write a whole number of at least 1"):
             way(wrong)
 
@@ -172,7 +182,7 @@ def test_what_a_killed_process_left_in_memory_is_swept(
         os.utime(path, (0, 0))
     with held.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        sweep()
+        remove_stale_files()
     assert not left.exists()
     assert held.exists()
     assert young.exists()

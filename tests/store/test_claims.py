@@ -15,7 +15,7 @@ from hanse.core.program import Usage
 from hanse.core.runtime import Checkpoint, Record
 from hanse.store import Runs, RunStore
 from hanse.store.claim import Claim
-from hanse.store.rows import Rows
+from hanse.store.rows import RunRows
 
 
 def save(store: RunStore, number: int) -> None:
@@ -138,11 +138,11 @@ def test_a_claim_that_can_not_be_made_says_so(runs: Runs) -> None:
 
 
 def test_an_opening_that_fails_lets_go(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(rows: Rows) -> None:
+    def fail(rows: RunRows) -> None:
         raise StoreError("damaged")
 
     run = runs.begin({}, {})
-    monkeypatch.setattr(Rows, "_load", fail)
+    monkeypatch.setattr(RunRows, "_load", fail)
     with pytest.raises(StoreError, match="damaged"):
         runs.open(run)
     monkeypatch.undo()

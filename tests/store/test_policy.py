@@ -11,7 +11,7 @@ from hanse.core.program import Sampled, Usage
 from hanse.core.runtime import Checkpoint, Entry, Record
 from hanse.store import Runs, RunStore
 from hanse.store import run as run_module
-from hanse.store.rows import Rows
+from hanse.store.rows import RunRows
 
 
 def save(store: RunStore, number: int) -> None:
@@ -115,9 +115,9 @@ def test_an_interrupt_between_the_lines_of_a_save_saves_nothing(runs: Runs) -> N
 def test_an_interrupt_in_a_write_leaves_it_whole(
     runs: Runs, rows_of: Any, committed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Rows.write
+    write = RunRows.write
 
-    def cut(rows: Rows, what: Any) -> None:
+    def cut(rows: RunRows, what: Any) -> None:
         if committed:
             write(rows, what)
         raise KeyboardInterrupt
@@ -127,7 +127,7 @@ def test_an_interrupt_in_a_write_leaves_it_whole(
     save(store, 1)
     store.flush()
     save(store, 2)
-    monkeypatch.setattr(Rows, "write", cut)
+    monkeypatch.setattr(RunRows, "write", cut)
     with pytest.raises(KeyboardInterrupt):
         store.flush()
     monkeypatch.undo()

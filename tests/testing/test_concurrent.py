@@ -8,7 +8,7 @@ from support import KEYS, Few, Quadratic, simulation
 
 from hanse.core.errors import NotReady
 from hanse.core.keys import Key
-from hanse.core.program import Channel, Close, Collect, Commit, Discount, Dispatch, Sample
+from hanse.core.program import Close, Collect, Commit, Discount, Dispatch, PartSpec, Sample
 from hanse.core.reducers import mean, stack
 from hanse.core.runtime import InMemory, drive
 from hanse.core.spec import Spec, TensorSpec
@@ -40,7 +40,7 @@ class call(Work):
         return {"n": Part({"n": emitted}, float(len(data)))}, {**memory, "n": n + 1}
 
 
-CHANNELS = {"n": Channel(SPEC, into=mean())}
+CHANNELS = {"n": PartSpec(SPEC, into=mean())}
 ALL = Close(minimum_fraction=0.0)
 
 
@@ -53,11 +53,11 @@ def errands(seed, told):
     rng = random.Random(seed)
     version = 0
     for number in range(8):
-        key = KEY.fold(seed, number)
+        key = KEY.fold_in(seed, number)
         cohort = (yield Sample(key, count=rng.randrange(1, 5))).cohort
         bad = (5 + 3 * rng.randrange(6),) if rng.random() < 0.3 else ()
         sent = yield asking(*cohort, key=key, version=version, bad=bad)
-        role = yield asking("server", key=key.fold("role"))
+        role = yield asking("server", key=key.fold_in("role"))
         told.append((yield Collect(role.tickets)))
         goal = rng.choice([None, 1, 2])
         close = Close(goal, rng.choice([None, 0.7, 3.0]), rng.choice([0.0, 0.5, 1.0]))
@@ -66,7 +66,7 @@ def errands(seed, told):
         told.append(got)
         if got.abandoned is None and got.counted:
             version += 1
-            told.append((yield asking(got.parties[0], key=key.fold("again"))))
+            told.append((yield asking(got.parties[0], key=key.fold_in("again"))))
             told.append((yield Collect(told[-1].tickets, ALL)))
         told.append((yield Commit(number, (), {}, got.abandoned)))
     return version
@@ -131,7 +131,9 @@ def test_clients_compute_while_the_program_goes_on():
         await runtime.perform(asking(0, 1))
         for _ in range(20):
             await asyncio.sleep(0)
-        tasks = [runtime._sync.desk.task(ticket) for ticket in runtime._sync.desk.open_tickets()]
+        tasks = [
+            runtime._sync.coordinator.task(ticket) for ticket in runtime._sync.coordinator.open_tickets()
+        ]
         return clients.forks(tasks)
 
     assert conversing(steps).keys() == {0, 1}
@@ -207,7 +209,7 @@ def test_it_goes_on_from_a_snapshot():
 
     def commands():
         for number in range(3):
-            key = KEY.fold(number)
+            key = KEY.fold_in(number)
             cohort = yield Sample(key, count=2)
             yield asking(*cohort.cohort, key=key)
             yield Collect(None, Close(goal=1))
@@ -240,7 +242,7 @@ def test_what_was_built_on_an_abandoned_round_does_not_remember_it():
     async def steps(runtime, clients):
         first = await runtime.perform(asking(1))
         await runtime.perform(Collect(first.tickets))
-        await runtime.perform(asking(1, key=KEY.fold("later")))
+        await runtime.perform(asking(1, key=KEY.fold_in("later")))
         for _ in range(20):
             await asyncio.sleep(0)
         await runtime.perform(Commit(1, None, {}, "given up"))
@@ -263,7 +265,7 @@ def test_what_nobody_counts_is_forgotten():
 
 def test_stacks_stand_in_the_order_of_the_cohort():
     async def steps(runtime, clients):
-        command = Dispatch(call(), (4, 1, 3), {}, {"n": Channel(SPEC, into=stack())}, KEY)
+        command = Dispatch(call(), (4, 1, 3), {}, {"n": PartSpec(SPEC, into=stack())}, KEY)
         sent = await runtime.perform(command)
         return (await runtime.perform(Collect(sent.tickets)))["n"].values["weight"].tolist()
 

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hanse.core.errors import MessageError
-from hanse.transforms.bits import num_bytes, pack, pack_positions, position_bytes, unpack, unpack_positions
+from hanse.transforms.bits import (
+    count_bytes,
+    pack_bits,
+    pack_positions,
+    position_bytes,
+    unpack_bits,
+    unpack_positions,
+)
 
 sizes = st.integers(0, 300)
 
@@ -13,21 +20,21 @@ sizes = st.integers(0, 300)
 @given(st.integers(1, 8), sizes)
 def test_integers_come_back_from_as_few_bytes_as_hold_their_bits(bits, size):
     integers = np.random.default_rng(size).integers(0, 2**bits, size).astype(np.uint8)
-    packed = pack(integers, bits)
-    assert packed.size == num_bytes(size, bits) == -(-size * bits // 8)
-    np.testing.assert_array_equal(unpack(packed, bits, size), integers)
+    packed = pack_bits(integers, bits)
+    assert packed.size == count_bytes(size, bits) == -(-size * bits // 8)
+    np.testing.assert_array_equal(unpack_bits(packed, bits, size), integers)
 
 
 @settings(deadline=None)
 @given(st.integers(9, 32), sizes)
 def test_wide_integers_come_back(bits, size):
     integers = np.random.default_rng(size).integers(0, 2**bits, size).astype(np.uint32)
-    np.testing.assert_array_equal(unpack(pack(integers, bits), bits, size, np.uint32), integers)
+    np.testing.assert_array_equal(unpack_bits(pack_bits(integers, bits), bits, size, np.uint32), integers)
 
 
 def test_no_bits_hold_nothing():
-    assert pack(np.zeros(5, np.uint32), 0).size == 0
-    np.testing.assert_array_equal(unpack(np.zeros(0, np.uint8), 0, 5), np.zeros(5))
+    assert pack_bits(np.zeros(5, np.uint32), 0).size == 0
+    np.testing.assert_array_equal(unpack_bits(np.zeros(0, np.uint8), 0, 5), np.zeros(5))
 
 
 @settings(deadline=None)

@@ -12,7 +12,7 @@ from hanse.algorithms.works import local_sgd, uniform
 from hanse.core.chain import Chain
 from hanse.core.errors import CompositionError
 from hanse.core.learner import Steps
-from hanse.core.program import Channel, Close, gather, sample
+from hanse.core.program import Close, PartSpec, gather, sample
 from hanse.core.reducers import mean, reduce, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.runtime import drive
@@ -48,7 +48,7 @@ def encoded(chain: Chain, plans: Any, client: int) -> Part:
     spec = chain.stages[0].out if trained else chain.source
     rng = np.random.default_rng(client)
     values = {name: rng.normal(size=t.shape) for name, t in spec.tensors.items()}
-    return chain.encode(plans, Part(values, 1.0 + client), {}, KEYS.fold(client))[0]
+    return chain.encode(plans, Part(values, 1.0 + client), {}, KEYS.fold_in(client))[0]
 
 
 def restored(chain: Chain, plans: Any, parts: list[Part], into: Any) -> Any:
@@ -59,7 +59,7 @@ def restored(chain: Chain, plans: Any, parts: list[Part], into: Any) -> Any:
 @every_shared
 @pytest.mark.parametrize("into", [mean(), sum_()], ids=str)
 def test_the_fold_of_what_travels_is_the_fold_of_what_was_meant(uplink: Any, into: Any) -> None:
-    chain = Channel(Spec.of(VALUES), uplink, into).chain()
+    chain = PartSpec(Spec.of(VALUES), uplink, into).chain()
     assert chain.opens is None
     assert chain.folded.summable
     plans = chain.plan(chain.init(), KEYS.public)
@@ -74,7 +74,7 @@ def test_the_fold_of_what_travels_is_the_fold_of_what_was_meant(uplink: Any, int
 
 @every_shared
 def test_stacked_contributions_are_undone_one_by_one(uplink: Any) -> None:
-    chain = Channel(Spec.of(VALUES), uplink, stack()).chain()
+    chain = PartSpec(Spec.of(VALUES), uplink, stack()).chain()
     plans = chain.plan(chain.init(), KEYS.public)
     parts = [encoded(chain, plans, client) for client in range(3)]
     stacked = restored(chain, plans, parts, stack()).values
@@ -86,7 +86,7 @@ def test_stacked_contributions_are_undone_one_by_one(uplink: Any) -> None:
 
 
 def test_bits_are_opened_for_each_and_the_rotation_undone_once() -> None:
-    chain = Channel(Spec.of(VALUES), (subsample(0.5, drawn=per_round()), rotate(), quantize(8))).chain()
+    chain = PartSpec(Spec.of(VALUES), (subsample(0.5, drawn=per_round()), rotate(), quantize(8))).chain()
     assert chain.opens == quantize(8)
     assert chain.decodes == subsample(0.5, drawn=per_round())
     assert chain.folded == chain.stages[1].out
@@ -103,11 +103,11 @@ def test_bits_are_opened_for_each_and_the_rotation_undone_once() -> None:
     ids=str,
 )
 def test_after_a_clients_own_draw_everything_is_opened(uplink: Any) -> None:
-    chain = Channel(Spec.of(VALUES), uplink).chain()
+    chain = PartSpec(Spec.of(VALUES), uplink).chain()
     assert chain.decodes is None
     assert all(stage.open is not None for stage in chain.stages)
     with pytest.raises(CompositionError, match=r"masked_sum|is undone on each contribution"):
-        Channel(Spec.of(VALUES), (*uplink, fixed_point()), masked_sum()).chain()
+        PartSpec(Spec.of(VALUES), (*uplink, fixed_point()), masked_sum()).chain()
 
 
 class Wide(Few):
@@ -134,18 +134,20 @@ def test_a_secure_sum_carries_compressed_values(uplink: Any) -> None:
     spec = Spec.of(params)
     patient = Close(minimum_fraction=1.0)
 
-    def asks(channel: Channel) -> Any:
+    def asks(part_spec: PartSpec) -> Any:
         cohort = (yield from sample(KEYS.public, fraction=1.0)).cohort
         work = local_sgd(Steps(0.01), uniform())
-        got = yield from gather(work, cohort, {"params": params}, KEYS.public, close=patient, update=channel)
+        got = yield from gather(
+            work, cohort, {"params": params}, KEYS.public, close=patient, update=part_spec
+        )
         return got["update"]
 
-    def performed(channel: Channel) -> Any:
+    def performed(part_spec: PartSpec) -> Any:
         runtime = Simulation(Clients(learner, Wide(), KEYS), Wide().num_clients, KEYS)
-        return drive(asks(channel), runtime)
+        return drive(asks(part_spec), runtime)
 
-    hidden = performed(Channel(spec, (*uplink, fixed_point()), masked_sum()))
-    plain = performed(Channel(spec, uplink, sum_()))
+    hidden = performed(PartSpec(spec, (*uplink, fixed_point()), masked_sum()))
+    plain = performed(PartSpec(spec, uplink, sum_()))
     assert hidden.count == plain.count == 6
     spec.check(hidden.values)
     for name in params:

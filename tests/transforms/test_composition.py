@@ -5,15 +5,15 @@ import pytest
 
 from hanse.core.chain import Chain
 from hanse.core.errors import CompositionError
-from hanse.core.program import Channel
+from hanse.core.program import PartSpec
 from hanse.core.reducers import mean
 from hanse.core.spec import Spec, TensorSpec
 from hanse.transforms import (
     cast,
     clip,
     deflate,
-    forget,
     low_rank,
+    none,
     per_round,
     quantize,
     random_mask,
@@ -45,7 +45,7 @@ def test_nothing_but_deflate_follows_what_codes(first, second):
 def test_deflate_follows_anything_else(transform):
     chain = Chain.bind(SPEC, (transform, deflate()))
     assert chain.opens is not None
-    Channel(SPEC, (transform, deflate()), mean()).chain()
+    PartSpec(SPEC, (transform, deflate()), mean()).chain()
 
 
 @pytest.mark.parametrize("second", [t for t in REAL if t != clip(1.0)], ids=name)
@@ -54,9 +54,7 @@ def test_sparse_entries_are_neither_sampled_nor_trained(second):
         Chain.bind(SPEC, (top_k(0.5), second))
 
 
-@pytest.mark.parametrize(
-    "second", [rotate(), quantize(2), sign(residual=forget()), cast("float16")], ids=name
-)
+@pytest.mark.parametrize("second", [rotate(), quantize(2), sign(residual=none()), cast("float16")], ids=name)
 def test_the_values_of_sparse_entries_may_be_shortened(second):
     assert Chain.bind(SPEC, (top_k(0.5), second)).folded == SPEC
 

@@ -25,12 +25,12 @@ models = st.dictionaries(
 
 def bound(model, transform, key=KEY):
     chain = Chain.bind(Spec.of(model), (transform,))
-    plans = chain.plan(chain.init(), KEY.fold("plan"))
+    plans = chain.plan(chain.init(), KEY.fold_in("plan"))
     return chain, plans, chain.space(plans, key)
 
 
 def drawn(tensors, name):
-    return {n: KEY.fold(name, n).rng().normal(size=v.shape).astype(v.dtype) for n, v in tensors.items()}
+    return {n: KEY.fold_in(name, n).rng().normal(size=v.shape).astype(v.dtype) for n, v in tensors.items()}
 
 
 def as_matrix(tensor, layout):
@@ -116,7 +116,7 @@ def test_a_fraction_is_of_each_matrix_full_rank(fraction, rank):
 
 def test_clients_train_in_spaces_of_their_own():
     model = {"w": np.zeros((8, 8))}
-    spaces = [bound(model, low_rank(1), KEY.fold("party", client))[2] for client in range(2)]
+    spaces = [bound(model, low_rank(1), KEY.fold_in("party", client))[2] for client in range(2)]
     one, other = (space.expand({"w.B": np.ones((1, 8))})["w"] for space in spaces)
     assert (one != other).any()
 
@@ -128,7 +128,7 @@ def test_drawn_per_round_factors_can_be_summed(factors):
     assert chain.opens is None
     assert chain.decodes == transform
     assert chain.folded.summable
-    _, _, other = bound({"w": np.zeros((8, 9))}, transform, KEY.fold("another client"))
+    _, _, other = bound({"w": np.zeros((8, 9))}, transform, KEY.fold_in("another client"))
     z = drawn(space.zero(), "z")
     np.testing.assert_array_equal(space.expand(z)["w"], other.expand(z)["w"])
 

@@ -20,11 +20,11 @@ models = st.dictionaries(
     st.text(max_size=2), st.tuples(shapes, st.sampled_from(["float32", "float64"])), min_size=1, max_size=3
 ).map(lambda of: {name: np.zeros(shape, dtype) for name, (shape, dtype) in of.items()})
 fractions = st.floats(0, 1, exclude_min=True)
-clients = st.integers(0, 1000).map(lambda n: KEY.fold("party", n))
+clients = st.integers(0, 1000).map(lambda n: KEY.fold_in("party", n))
 
 
 def drawn(tensors, key, name="draws"):
-    return {n: key.fold(name, n).rng().normal(size=v.shape).astype(v.dtype) for n, v in tensors.items()}
+    return {n: key.fold_in(name, n).rng().normal(size=v.shape).astype(v.dtype) for n, v in tensors.items()}
 
 
 def bound(tensors, fraction, key):
@@ -90,10 +90,10 @@ def test_all_of_it_is_no_restriction():
 
 def test_positions_differ_by_client_and_by_tensor_and_follow_from_the_key():
     model = {"w": np.zeros(100), "v": np.zeros(100)}
-    kept = [bound(model, 0.2, KEY.fold("party", client))[1].kept for client in range(50)]
+    kept = [bound(model, 0.2, KEY.fold_in("party", client))[1].kept for client in range(50)]
     assert len({bytes(k[name]) for k in kept for name in k}) == 100
     assert all((np.diff(k["w"]) > 0).all() for k in kept)
-    again = bound(model, 0.2, KEY.fold("party", 7))[1].kept
+    again = bound(model, 0.2, KEY.fold_in("party", 7))[1].kept
     np.testing.assert_array_equal(again["w"], kept[7]["w"])
 
 
@@ -101,7 +101,7 @@ def test_every_position_is_kept_as_often():
     model = {"w": np.zeros(20)}
     counts = np.zeros(20)
     for client in range(2000):
-        counts[bound(model, 0.25, KEY.fold("party", client))[1].kept["w"]] += 1
+        counts[bound(model, 0.25, KEY.fold_in("party", client))[1].kept["w"]] += 1
     # 500 each; 19 degrees of freedom, and variance 3/4 of independent draws.
     assert np.square(counts - 500).sum() / (500 * 0.75) < 50
 
@@ -110,7 +110,7 @@ def test_the_mean_estimates_the_fraction_of_the_whole():
     model = {"w": np.linspace(1, 2, 40)}
     opened = []
     for client in range(1500):
-        _, space = bound(model, 0.25, KEY.fold("party", client))
+        _, space = bound(model, 0.25, KEY.fold_in("party", client))
         opened.append(space.expand(space.pullback(model))["w"])
     np.testing.assert_allclose(np.mean(opened, axis=0), 0.25 * model["w"], atol=0.1)
 

@@ -3,7 +3,7 @@ import hanse.transforms
 
 def test_the_public_names_are_these() -> None:
     assert hanse.transforms.__all__ == [
-        "Drawn",
+        "DrawScope",
         "Factors",
         "Layout",
         "Over",
@@ -12,8 +12,9 @@ def test_the_public_names_are_these() -> None:
         "cast",
         "clip",
         "deflate",
-        "forget",
+        "error_feedback",
         "low_rank",
+        "none",
         "out_first",
         "out_last",
         "per_block",
@@ -22,7 +23,6 @@ def test_the_public_names_are_these() -> None:
         "per_tensor",
         "quantize",
         "random_mask",
-        "remember",
         "rotate",
         "sign",
         "subsample",

@@ -64,7 +64,7 @@ def test_each_entry_comes_back_within_one_level(values, bits):
 def test_it_is_unbiased(bits, dtype):
     x = np.concatenate([[-1.0, 2.0], np.linspace(-1, 2, 30), [0.0, 1e-3]]).astype(dtype)
     num, step = 1500, 3 / (2**bits - 1)
-    draws = np.array([restored({"w": x}, bits, KEYS.fold(i))["w"] for i in range(num)], np.float64)
+    draws = np.array([restored({"w": x}, bits, KEYS.fold_in(i))["w"] for i in range(num)], np.float64)
     # A level's standard deviation is at most half a step: six of them.
     np.testing.assert_allclose(draws.mean(axis=0), x, atol=6 * step / 2 / np.sqrt(num))
 
@@ -74,7 +74,7 @@ def test_it_is_unbiased(bits, dtype):
 def test_the_ends_of_the_range_are_exact(bits, dtype):
     x = np.array([0.1, -3.7, 8.3, 0.1], dtype)
     for i in range(50):
-        back = restored({"w": x}, bits, KEYS.fold(i))["w"]
+        back = restored({"w": x}, bits, KEYS.fold_in(i))["w"]
         assert back[1] == x[1]
         assert back[2] == pytest.approx(x[2], rel=1e-6)
 
@@ -111,7 +111,7 @@ def test_bytes_are_those_that_were_promised(bits):
 
 def test_roundings_differ_by_key_and_by_tensor_and_follow_from_the_key():
     x = np.linspace(0, 1, 100)
-    one, other, again = (restored({"w": x, "v": x}, 1, KEYS.fold(i)) for i in (1, 2, 1))
+    one, other, again = (restored({"w": x, "v": x}, 1, KEYS.fold_in(i)) for i in (1, 2, 1))
     assert (one["w"] != other["w"]).any()
     assert (one["w"] != one["v"]).any()
     np.testing.assert_array_equal(one["w"], again["w"])
@@ -205,7 +205,7 @@ def test_the_bound_of_what_is_folded_holds():
     values = {"w": np.linspace(-0.17, 0.17, 100)}
     chain = Chain.bind(Spec.of(values), (clip(1.0), quantize(1)))
     for i in range(20):
-        part, _ = chain.encode((None, None), Part(values), {}, KEYS.fold(i))
+        part, _ = chain.encode((None, None), Part(values), {}, KEYS.fold_in(i))
         norm = np.linalg.norm(chain.open((None, None), part, KEYS.public).values["w"])
         assert chain.folded.l2_bound is None or norm <= chain.folded.l2_bound
 

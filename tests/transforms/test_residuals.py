@@ -14,8 +14,8 @@ from hanse.core.work import Part
 from hanse.simulation import unstable
 from hanse.transforms import (
     clip,
-    forget,
     low_rank,
+    none,
     per_block,
     random_mask,
     rotate,
@@ -35,7 +35,7 @@ def rounds(transform, messages):
     given = {name: np.zeros_like(v) for name, v in messages[0].items()}
     arrived = {name: np.zeros_like(v) for name, v in messages[0].items()}
     for i, values in enumerate(messages):
-        sent, memory = stage.encode(None, Part(values), memory, KEYS.fold(i))
+        sent, memory = stage.encode(None, Part(values), memory, KEYS.fold_in(i))
         back = stage.open(None, sent, KEYS.public).values
         for name in values:
             given[name] += values[name]
@@ -75,7 +75,7 @@ def test_a_constant_gradient_arrives_in_full(transform):
 
 def test_forgotten_residuals_are_lost():
     x = {"w": np.linspace(0, 1, 40)}
-    stage = top_k(0.1, residual=forget())(Spec.of(x))
+    stage = top_k(0.1, residual=none())(Spec.of(x))
     sent, memory = stage.encode(None, Part(x), {}, KEYS)
     assert memory == {}
     assert stage.open(None, sent, KEYS.public).values["w"][0] == 0
@@ -118,6 +118,6 @@ def test_the_residual_is_committed_only_when_counted():
 def test_positions_that_change_can_not_be_remembered(before):
     spec = before(Spec.of({"w": np.zeros((4, 4))})).out
     for transform in (top_k(0.5), sign()):
-        with pytest.raises(CompositionError, match=r"put it first, or write residual=forget\(\)"):
+        with pytest.raises(CompositionError, match=r"put it first, or write residual=none\(\)"):
             transform(clip(1.0)(spec).out)
-        assert type(transform)(**{**vars(transform), "residual": forget()})(spec).open is not None
+        assert type(transform)(**{**vars(transform), "residual": none()})(spec).open is not None

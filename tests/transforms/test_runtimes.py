@@ -12,7 +12,7 @@ from hanse.algorithms import evaluation, fed_avg
 from hanse.core.algorithm import Progress, training
 from hanse.core.runtime import drive
 from hanse.core.values import digest
-from hanse.data import digits, dirichlet, partitioned
+from hanse.data import digits, dirichlet, partition_data
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
@@ -44,7 +44,7 @@ UPLINKS: list[tuple[Any, ...]] = [
     (cast("bfloat16"), deflate()),
 ]
 NUM_CLIENTS = 12
-POPULATION = partitioned(digits().load(), dirichlet(NUM_CLIENTS, alpha=1.0), KEYS.public)
+POPULATION = partition_data(digits().load(), dirichlet(NUM_CLIENTS, alpha=1.0), KEYS.public)
 LEARNER = softmax().bind((8, 8), 10)
 
 

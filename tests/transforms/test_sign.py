@@ -5,7 +5,7 @@ from hanse.core.errors import MessageError
 from hanse.core.keys import Keys
 from hanse.core.spec import Spec
 from hanse.core.work import Part
-from hanse.transforms import forget, per_block, sign
+from hanse.transforms import none, per_block, sign
 
 KEYS = Keys.from_seed(1)
 
@@ -36,7 +36,7 @@ def test_the_error_is_that_of_the_paper():
 
 
 def test_blocks_have_magnitudes_of_their_own():
-    back, memory = exchange({"w": np.array([1.0, -1.0, 8.0, -8.0, 3.0])}, sign(per_block(2), forget()))
+    back, memory = exchange({"w": np.array([1.0, -1.0, 8.0, -8.0, 3.0])}, sign(per_block(2), none()))
     np.testing.assert_array_equal(back["w"], [1, -1, 8, -8, 3])
     assert memory == {}
 

@@ -9,8 +9,8 @@ from hanse.core.spec import Spec
 from hanse.transforms import (
     cast,
     deflate,
-    forget,
     low_rank,
+    none,
     per_block,
     per_round,
     quantize,
@@ -85,7 +85,7 @@ CHAINS = {
     "both of rank 8": ((low_rank(8, factors=train_both()),), lambda s: factors(s, 8, both=True)),
     "top 1%": ((top_k(0.01),), lambda s: 0.04 * size(s) + positions(0.01 * size(s), size(s))),
     "top 10% in 4 bits": (
-        (top_k(0.1, residual=forget()), quantize(4)),
+        (top_k(0.1, residual=none()), quantize(4)),
         lambda s: 0.1 * size(s) / 2 + positions(0.1 * size(s), size(s)),
     ),
     "signs": ((sign(),), lambda s: size(s) / 8),

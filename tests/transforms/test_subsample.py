@@ -27,7 +27,7 @@ def test_drawn_per_round_all_send_the_same_positions():
     x = {"w": np.arange(100.0)}
     stage = subsample(0.1, drawn=per_round())(Spec.of(x))
     plan = stage.plan(None, KEYS.public)
-    sent = [stage.encode(plan, Part(x), {}, KEYS.fold(client))[0].values["w"] for client in range(2)]
+    sent = [stage.encode(plan, Part(x), {}, KEYS.fold_in(client))[0].values["w"] for client in range(2)]
     np.testing.assert_array_equal(*sent)
     total, _ = stage.decode(None, plan, Total({"w": sent[0]}, 1.0, 1), KEYS.secret)
     np.testing.assert_allclose(total.values["w"][sent[0].astype(int)], 10 * sent[0])

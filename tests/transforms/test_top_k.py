@@ -8,7 +8,7 @@ from hanse.core.errors import InvalidInput, MessageError
 from hanse.core.keys import Keys
 from hanse.core.spec import Spec
 from hanse.core.work import Part
-from hanse.transforms import forget, top_k
+from hanse.transforms import none, top_k
 
 KEYS = Keys.from_seed(1)
 tensors = st.dictionaries(
@@ -53,7 +53,7 @@ def test_of_equal_ones_the_first_is_taken():
 
 
 def test_without_memory_nothing_is_remembered():
-    stage = top_k(0.25, residual=forget())(Spec.of({"w": np.zeros(4)}))
+    stage = top_k(0.25, residual=none())(Spec.of({"w": np.zeros(4)}))
     assert stage.encode(None, Part({"w": np.arange(4.0)}), {}, KEYS)[1] == {}
 
 

@@ -30,8 +30,8 @@ def encodings(uplink, values, num=NUM):
     chain = Chain.bind(Spec.of(values), uplink)
     rows = {name: np.empty((num, v.size)) for name, v in values.items()}
     for i in range(num):
-        keys = KEYS.fold(i)
-        plans = chain.plan(chain.init(), keys.public.fold("plan"))
+        keys = KEYS.fold_in(i)
+        plans = chain.plan(chain.init(), keys.public.fold_in("plan"))
         sent, _ = chain.encode(plans, Part(values), {}, keys)
         total = Total(chain.open(plans, sent, keys.public).values, 1.0, 1)
         total, _ = chain.decode(chain.init(), plans, total, keys.secret)

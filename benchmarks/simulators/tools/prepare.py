@@ -95,7 +95,7 @@ def main() -> None:
         np.save(folder / "x.npy", x)
         np.save(folder / "y.npy", y)
         learner = model(workload).bind(x.shape[2:], num_classes(workload))
-        start = dict(learner.init(Keys.from_seed(0).public.fold("model")))
+        start = dict(learner.init(Keys.from_seed(0).public.fold_in("model")))
         if workload.model == "softmax":  # NumPy's learner has other names, and the transposed layout
             start = {"output.weight": start["weights"].T, "output.bias": start["bias"]}
             start = {name: np.ascontiguousarray(value, np.float32) for name, value in start.items()}

@@ -15,7 +15,7 @@ from hanse.core.algorithm import Algorithm
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples
-from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.program import Close, PartSpec, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array, Tensors, add_scaled
@@ -168,7 +168,7 @@ class cocoa(Algorithm[PrimalDual]):
         return PrimalDual(params)
 
     def round(self, state: PrimalDual, key: Key) -> Program[PrimalDual]:
-        num_examples = state.num_examples or (yield from _number_of_examples(key.fold("count")))
+        num_examples = state.num_examples or (yield from _number_of_examples(key.fold_in("count")))
         cohort = (yield from sample(key, fraction=self.fraction)).cohort
         share = self.combine.share(len(cohort))
         got = yield from gather(
@@ -177,14 +177,14 @@ class cocoa(Algorithm[PrimalDual]):
             {"params": state.params},
             key,
             close=self.close,
-            update=Channel(Spec.of(state.params), into=sum_()),
+            update=PartSpec(Spec.of(state.params), into=sum_()),
         )
         return PrimalDual(add_scaled(state.params, share, got["update"].values), num_examples)
 
 
 def _number_of_examples(key: Key) -> Program[float]:
     everybody = (yield from sample(key, fraction=1.0)).cohort
-    counts = Channel(Spec({"examples": TensorSpec((), "float64")}), into=sum_())
+    counts = PartSpec(Spec({"examples": TensorSpec((), "float64")}), into=sum_())
     got = yield from gather(
         count_examples(), everybody, {}, key, close=Close(minimum_fraction=1.0), count=counts
     )

@@ -5,13 +5,13 @@ method", ICML 2014, arXiv 1312.7853, Figure 1.
 """
 
 from hanse.algorithms.checks import check_fraction, check_not_negative, check_positive
-from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.solvers import Solver, newton
 from hanse.algorithms.works import gradient
 from hanse.core.algorithm import Algorithm
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner
-from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.program import Close, PartSpec, Program, gather, sample
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, add_scaled, negate
 from hanse.core.values import value
@@ -38,7 +38,7 @@ class tilted_minimum(Work[Learner, Examples]):
 
 
 @value
-class dane(Algorithm[Trained]):
+class dane(Algorithm[OptimiserState]):
     """Each client minimises its own objective, tilted so that its gradient at w is the global one.
 
         g = mean(grad F_k(w))
@@ -67,17 +67,17 @@ class dane(Algorithm[Trained]):
         check_positive("eta", self.eta)
         check_fraction(self.fraction)
 
-    def init(self, params: Tensors, key: Key) -> Trained:
-        return Trained(params)
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
+        return OptimiserState(params)
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         params, close = state.params, self.close
-        like_params = Channel(Spec.of(params))
+        like_params = PartSpec(Spec.of(params))
         cohort = (yield from sample(key, fraction=self.fraction)).cohort
 
         shared = {"params": params}
-        got = yield from gather(gradient(), cohort, shared, key.fold(1), close=close, gradient=like_params)
+        got = yield from gather(gradient(), cohort, shared, key.fold_in(1), close=close, gradient=like_params)
         shared = {"params": params, "gradient": got["gradient"].values}
         work = tilted_minimum(self.solver.at(state.num_rounds), self.mu, self.eta)
-        got = yield from gather(work, cohort, shared, key.fold(2), close=close, update=like_params)
-        return state.followed(sgd(), 1.0, got["update"].values)
+        got = yield from gather(work, cohort, shared, key.fold_in(2), close=close, update=like_params)
+        return state.advance(sgd(), 1.0, got["update"].values)

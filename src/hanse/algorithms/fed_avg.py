@@ -7,12 +7,12 @@ from decentralized data", AISTATS 2017, arXiv 1602.05629, Algorithm 1.
 from typing import Any
 
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import ServerOptimiser, Trained, sgd
+from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import exchange, local_sgd
 from hanse.core.chain import Transform
 from hanse.core.keys import Key
-from hanse.core.program import Channel, Program
+from hanse.core.program import PartSpec, Program
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
@@ -22,7 +22,7 @@ __all__ = ["fed_avg"]
 
 
 @value
-class fed_avg(LocalTraining[Trained]):
+class fed_avg(LocalTraining[OptimiserState]):
     """Each client of a random cohort trains locally; the server adds the mean of their updates.
 
         w <- w + server_lr * sum_k n_k (w_k - w) / sum_k n_k
@@ -59,10 +59,10 @@ class fed_avg(LocalTraining[Trained]):
         super().__post_init__()
         check_rate("server_lr", self.server_lr)
 
-    def init(self, params: Tensors, key: Key) -> Trained:
-        return Trained(params, moments=self.server.init(params))
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
+        return OptimiserState(params, moments=self.server.init(params))
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         got = yield from exchange(
             local_sgd(self.steps(state.num_rounds), self.weighting),
             {"params": state.params},
@@ -70,6 +70,6 @@ class fed_avg(LocalTraining[Trained]):
             fraction=self.fraction,
             close=self.close,
             downlink=self.downlink,
-            update=Channel(Spec.of(state.params), self.uplink, self.into),
+            update=PartSpec(Spec.of(state.params), self.uplink, self.into),
         )
-        return state.followed(self.server, self.server_lr, got["update"].values)
+        return state.advance(self.server, self.server_lr, got["update"].values)

@@ -13,7 +13,7 @@ from hanse.core.chain import Transform
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.learner import Steps
-from hanse.core.program import Channel, Close, Discount, Program, collect, dispatch, sample
+from hanse.core.program import Close, Discount, PartSpec, Program, collect, dispatch, sample
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, add_scaled
@@ -80,9 +80,9 @@ class fed_buff(Algorithm[Buffered]):
     def round(self, state: Buffered, key: Key) -> Program[Buffered]:
         params, version = state.params, state.version
         work = local_sgd(self._steps(version), uniform())
-        update = Channel(Spec.of(params), self.uplink, self.into)
+        update = PartSpec(Spec.of(params), self.uplink, self.into)
         free = yield from sample(key, count=self.concurrency - state.in_flight)
-        sent = yield from dispatch(
+        dispatched = yield from dispatch(
             work,
             free.cohort,
             {"params": params},
@@ -92,7 +92,7 @@ class fed_buff(Algorithm[Buffered]):
             update=update,
         )
         got = yield from collect(close=Close(goal=self.buffer_size), version=version, discount=self.discount)
-        in_flight = state.in_flight + len(sent.tickets) - len(got.counted) - len(got.dropped)
+        in_flight = state.in_flight + len(dispatched.tickets) - len(got.counted) - len(got.dropped)
         if not got.counted:
             return Buffered(params, version, in_flight)
         total = got["update"]

@@ -11,7 +11,7 @@ from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.works import Weighting, uniform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Program, gather, sample
+from hanse.core.program import PartSpec, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors, add, add_scaled, negate, zeros_like
@@ -27,13 +27,13 @@ class Regularised:
 
     Args:
       params: w.
-      slopes: sum over clients of p_k g_k, unnormalised; g_k is 0 for clients never seen.
+      gradients: sum over clients of p_k g_k, unnormalised; g_k is 0 for clients never seen.
       seen: the weight of the clients seen so far, and `num_seen` their number.
       num_rounds: the rounds that closed.
     """
 
     params: Tensors
-    slopes: Tensors
+    gradients: Tensors
     seen: float = 0.0
     num_seen: float = 0.0
     num_rounds: int = 0
@@ -53,12 +53,12 @@ class dynamic_sgd(Work[Learner, Examples]):
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params = shared["params"]
-        slope, new = memory.get("slope"), "slope" not in memory
-        slope = slope or zeros_like(params)
-        update = learner.local_sgd(params, data, self.steps, keys.public, offset=negate(slope))
+        gradient, new = memory.get("slope"), "slope" not in memory
+        gradient = gradient or zeros_like(params)
+        update = learner.local_sgd(params, data, self.steps, keys.public, offset=negate(gradient))
         weight = self.weighting.of(len(data))
         seen = {"weight": np.array(weight * new), "count": np.array(1.0 * new)}
-        kept = {**memory, "slope": add_scaled(slope, -self.steps.proximal, update)}
+        kept = {**memory, "slope": add_scaled(gradient, -self.steps.proximal, update)}
         return {"update": Part(update, weight), "seen": Part(seen)}, kept
 
 
@@ -104,14 +104,14 @@ class fed_dyn(LocalTraining[Regularised]):
             {"params": state.params},
             key,
             close=self.close,
-            update=Channel(Spec.of(state.params)),
-            seen=Channel(
+            update=PartSpec(Spec.of(state.params)),
+            seen=PartSpec(
                 Spec({name: TensorSpec((), "float64") for name in ("weight", "count")}), into=sum_()
             ),
         )
         update, new = got["update"], got["seen"].values
         seen, num_seen = state.seen + float(new["weight"]), state.num_seen + float(new["count"])
-        slopes = add_scaled(state.slopes, -self.alpha * update.weight, update.values)
+        gradients = add_scaled(state.gradients, -self.alpha * update.weight, update.values)
         everybody = seen / num_seen * chosen.num_clients
-        params = add_scaled(add(state.params, update.values), -1 / (self.alpha * everybody), slopes)
-        return Regularised(params, slopes, seen, num_seen, state.num_rounds + 1)
+        params = add_scaled(add(state.params, update.values), -1 / (self.alpha * everybody), gradients)
+        return Regularised(params, gradients, seen, num_seen, state.num_rounds + 1)

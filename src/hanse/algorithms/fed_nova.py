@@ -8,13 +8,13 @@ import numpy as np
 
 from hanse.algorithms.checks import check_not_negative
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, exchange
 from hanse.core.chain import Transform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Program
+from hanse.core.program import PartSpec, Program
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors, divide, scale
 from hanse.core.values import value
@@ -48,7 +48,7 @@ class normalised_sgd(Work[Learner, Examples]):
 
 
 @value
-class fed_nova(LocalTraining[Trained]):
+class fed_nova(LocalTraining[OptimiserState]):
     """Clients that take more local steps do not count more: updates are averaged per step.
 
         d_k = (w_k - w) / tau_k;   w <- w + server_lr (sum_k p_k tau_k) sum_k p_k d_k
@@ -81,10 +81,10 @@ class fed_nova(LocalTraining[Trained]):
         check_rate("server_lr", self.server_lr)
         check_not_negative("mu", self.mu)
 
-    def init(self, params: Tensors, key: Key) -> Trained:
-        return Trained(params)
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
+        return OptimiserState(params)
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         got = yield from exchange(
             normalised_sgd(self.steps(state.num_rounds, proximal=self.mu), self.weighting),
             {"params": state.params},
@@ -92,9 +92,9 @@ class fed_nova(LocalTraining[Trained]):
             fraction=self.fraction,
             close=self.close,
             downlink=self.downlink,
-            direction=Channel(Spec.of(state.params), self.uplink),
-            length=Channel(Spec({"length": TensorSpec((), "float64")})),
+            direction=PartSpec(Spec.of(state.params), self.uplink),
+            length=PartSpec(Spec({"length": TensorSpec((), "float64")})),
         )
         length = float(got["length"].values["length"])
         update = scale(got["direction"].values, length)
-        return state.followed(sgd(), self.server_lr, update)
+        return state.advance(sgd(), self.server_lr, update)

@@ -10,7 +10,7 @@ from typing import Any
 
 from hanse.algorithms.fed_avg import fed_avg
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import ServerOptimiser, Trained, adagrad, adam, yogi
+from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, adagrad, adam, yogi
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.core.chain import Transform
 from hanse.core.keys import Key
@@ -23,7 +23,7 @@ __all__ = ["fed_adagrad", "fed_adam", "fed_yogi"]
 
 
 @dataclass(frozen=True)
-class FedOpt(LocalTraining[Trained], ABC):
+class FedOpt(LocalTraining[OptimiserState], ABC):
     """The settings of the three algorithms; those shared with `fed_avg` mean the same.
 
     Args:
@@ -64,10 +64,10 @@ class FedOpt(LocalTraining[Trained], ABC):
             downlink=self.downlink,
         )
 
-    def init(self, params: Tensors, key: Key) -> Trained:
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
         return self.averaging().init(params, key)
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         return (yield from self.averaging().round(state, key))
 
 

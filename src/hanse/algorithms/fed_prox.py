@@ -8,11 +8,11 @@ from typing import Any
 
 from hanse.algorithms.checks import check_not_negative
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.works import exchange, local_sgd
 from hanse.core.chain import Transform
 from hanse.core.keys import Key
-from hanse.core.program import Channel, Program
+from hanse.core.program import PartSpec, Program
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
@@ -22,7 +22,7 @@ __all__ = ["fed_prox"]
 
 
 @value
-class fed_prox(LocalTraining[Trained]):
+class fed_prox(LocalTraining[OptimiserState]):
     """Each client approximately minimises its objective plus a term that holds it near the server's model.
 
         w_k ~ argmin F_k(v) + (mu/2) |v - w|²;   w <- sum_k n_k w_k / sum_k n_k
@@ -53,10 +53,10 @@ class fed_prox(LocalTraining[Trained]):
         super().__post_init__()
         check_not_negative("mu", self.mu)
 
-    def init(self, params: Tensors, key: Key) -> Trained:
-        return Trained(params)
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
+        return OptimiserState(params)
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         got = yield from exchange(
             local_sgd(self.steps(state.num_rounds, proximal=self.mu), self.weighting),
             {"params": state.params},
@@ -64,6 +64,6 @@ class fed_prox(LocalTraining[Trained]):
             fraction=self.fraction,
             close=self.close,
             downlink=self.downlink,
-            update=Channel(Spec.of(state.params), self.uplink, self.into),
+            update=PartSpec(Spec.of(state.params), self.uplink, self.into),
         )
-        return state.followed(sgd(), 1.0, got["update"].values)
+        return state.advance(sgd(), 1.0, got["update"].values)

@@ -7,13 +7,13 @@ al., arXiv 1602.05629, section 2.
 from typing import Any
 
 from hanse.algorithms.checks import check_fraction
-from hanse.algorithms.optimisers import ServerOptimiser, Trained, sgd
+from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
 from hanse.core.algorithm import Algorithm
 from hanse.core.chain import Transform
 from hanse.core.keys import Key
-from hanse.core.program import Channel, Close, Program
+from hanse.core.program import Close, PartSpec, Program
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
@@ -23,7 +23,7 @@ __all__ = ["fed_sgd"]
 
 
 @value
-class fed_sgd(Algorithm[Trained]):
+class fed_sgd(Algorithm[OptimiserState]):
     """Each client of a cohort computes one full-batch gradient; the server steps along their reduction.
 
         w <- w - lr * reduce_k(n_k, grad F_k(w))
@@ -56,16 +56,16 @@ class fed_sgd(Algorithm[Trained]):
         check_fraction(self.fraction)
         check_rate("lr", self.lr)
 
-    def init(self, params: Tensors, key: Key) -> Trained:
-        return Trained(params, moments=self.server.init(params))
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
+        return OptimiserState(params, moments=self.server.init(params))
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         got = yield from exchange(
             gradient(self.weighting),
             {"params": state.params},
             key,
             fraction=self.fraction,
             close=self.close,
-            gradient=Channel(Spec.of(state.params), self.uplink, self.into),
+            gradient=PartSpec(Spec.of(state.params), self.uplink, self.into),
         )
-        return state.descended(self.server, self.lr, got["gradient"].values)
+        return state.descend(self.server, self.lr, got["gradient"].values)

@@ -9,11 +9,11 @@ import numpy as np
 from hanse.algorithms.checks import check_below_one, check_count, check_fraction, check_positive
 from hanse.algorithms.solvers import conjugate_gradients
 from hanse.algorithms.works import gradient
-from hanse.core.algorithm import Algorithm, Model
+from hanse.core.algorithm import Algorithm, ModelState
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner
-from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.program import Close, PartSpec, Program, gather, sample
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors, add_scaled, dot
 from hanse.core.values import value
@@ -32,9 +32,9 @@ class newton_direction(Work[Learner, Examples]):
     def run(
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        params, slope = shared["params"], shared["gradient"]
+        params, gradient = shared["params"], shared["gradient"]
         solution = conjugate_gradients(
-            lambda v: learner.hessian_vector(params, data, v), slope, self.num_iterations, self.tolerance
+            lambda v: learner.hessian_vector(params, data, v), gradient, self.num_iterations, self.tolerance
         )
         return {"direction": Part(solution, float(len(data)))}, memory
 
@@ -56,7 +56,7 @@ class objectives_along(Work[Learner, Examples]):
 
 
 @value
-class giant(Algorithm[Model]):
+class giant(Algorithm[ModelState]):
     """An approximate Newton step from the mean of the clients' directions, with a line search.
 
         g = mean(grad F_k(w));   p = mean(H_k(w)^-1 g);   w <- w - a p
@@ -90,29 +90,29 @@ class giant(Algorithm[Model]):
         if not self.steps or min(self.steps) <= 0:
             raise InvalidInput(f"steps is {self.steps}; write step sizes above 0, largest first")
 
-    def init(self, params: Tensors, key: Key) -> Model:
-        return Model(params)
+    def init(self, params: Tensors, key: Key) -> ModelState:
+        return ModelState(params)
 
-    def round(self, state: Model, key: Key) -> Program[Model]:
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
         params, close = state.params, self.close
-        like_params = Channel(Spec.of(params))
-        per_step = Channel(Spec({"objectives": TensorSpec((1 + len(self.steps),), "float64")}))
+        like_params = PartSpec(Spec.of(params))
+        per_step = PartSpec(Spec({"objectives": TensorSpec((1 + len(self.steps),), "float64")}))
         cohort = (yield from sample(key, fraction=self.fraction)).cohort
 
         shared = {"params": params}
-        got = yield from gather(gradient(), cohort, shared, key.fold(1), close=close, gradient=like_params)
-        slope = got["gradient"].values
+        got = yield from gather(gradient(), cohort, shared, key.fold_in(1), close=close, gradient=like_params)
+        mean_gradient = got["gradient"].values
         solve = newton_direction(self.num_iterations, self.tolerance)
-        shared = {"params": params, "gradient": slope}
-        got = yield from gather(solve, cohort, shared, key.fold(2), close=close, direction=like_params)
+        shared = {"params": params, "gradient": mean_gradient}
+        got = yield from gather(solve, cohort, shared, key.fold_in(2), close=close, direction=like_params)
         direction = got["direction"].values
         search = objectives_along(self.steps)
         shared = {"params": params, "direction": direction}
-        got = yield from gather(search, cohort, shared, key.fold(3), close=close, objectives=per_step)
+        got = yield from gather(search, cohort, shared, key.fold_in(3), close=close, objectives=per_step)
         losses = got["objectives"].values["objectives"]
 
-        descent = self.armijo * dot(direction, slope)
+        descent = self.armijo * dot(direction, mean_gradient)
         enough = (
             a for a, loss in zip(self.steps, losses[1:], strict=True) if loss <= losses[0] - a * descent
         )
-        return Model(add_scaled(params, -next(enough, self.steps[-1]), direction))
+        return ModelState(add_scaled(params, -next(enough, self.steps[-1]), direction))

@@ -11,7 +11,7 @@ from hanse.core.algorithm import Algorithm
 from hanse.core.errors import InvalidInput, NotReady
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner
-from hanse.core.program import Channel, Program, gather
+from hanse.core.program import PartSpec, Program, gather
 from hanse.core.reducers import stack
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, add_scaled
@@ -43,8 +43,8 @@ class step_and_show(Work[Learner, Examples]):
     def run(
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        slope = learner.gradient(shared["params"], data)
-        params = add_scaled(shared["mixed"], -self.lr, slope)
+        gradient = learner.gradient(shared["params"], data)
+        params = add_scaled(shared["mixed"], -self.lr, gradient)
         before = {name: v for name, v in memory.items() if name == _shown(self.step - 1)}
         return {"params": Part(params)}, {**before, _shown(self.step): params}
 
@@ -102,8 +102,8 @@ class gossip(Algorithm[Peer]):
         if state.step > 0:
             weights = dict(self.weights)
             own = weights.pop(self.me)
-            collected = Channel(like_params, into=stack())
-            got = yield from gather(look(state.step), tuple(weights), {}, key.fold(1), params=collected)
+            collected = PartSpec(like_params, into=stack())
+            got = yield from gather(look(state.step), tuple(weights), {}, key.fold_in(1), params=collected)
             theirs = got["params"].values
             shares = np.array([weights[int(neighbour)] for neighbour in got.parties])
             mixed = {
@@ -112,5 +112,5 @@ class gossip(Algorithm[Peer]):
             }
         shared = {"params": state.params, "mixed": mixed}
         work = step_and_show(state.step + 1, rate(self.lr, state.step))
-        got = yield from gather(work, (self.me,), shared, key.fold(2), params=Channel(like_params))
+        got = yield from gather(work, (self.me,), shared, key.fold_in(2), params=PartSpec(like_params))
         return Peer(got["params"].values, state.step + 1)

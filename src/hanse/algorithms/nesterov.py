@@ -12,7 +12,7 @@ from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
 from hanse.core.algorithm import Algorithm
 from hanse.core.chain import Transform
 from hanse.core.keys import Key
-from hanse.core.program import Channel, Close, Program
+from hanse.core.program import Close, PartSpec, Program
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, add_scaled, subtract
@@ -73,7 +73,7 @@ class nesterov(Algorithm[Accelerated]):
             key,
             fraction=self.fraction,
             close=self.close,
-            gradient=Channel(Spec.of(state.params), self.uplink, self.into),
+            gradient=PartSpec(Spec.of(state.params), self.uplink, self.into),
         )
         params = add_scaled(state.ahead, -rate(self.lr, state.num_rounds), got["gradient"].values)
         step = subtract(params, state.params)

@@ -7,14 +7,14 @@ arXiv 1209.4129, section 2.1 (AVGM).
 from typing import Any
 
 from hanse.algorithms.checks import check_fraction
-from hanse.algorithms.optimisers import Trained, sgd
+from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.solvers import Solver, newton
 from hanse.algorithms.works import Weighting, by_examples, exchange
 from hanse.core.algorithm import Algorithm
 from hanse.core.chain import Transform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner
-from hanse.core.program import Channel, Close, Program
+from hanse.core.program import Close, PartSpec, Program
 from hanse.core.reducers import Reducer, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
@@ -39,7 +39,7 @@ class local_minimum(Work[Learner, Examples]):
 
 
 @value
-class one_shot(Algorithm[Trained]):
+class one_shot(Algorithm[OptimiserState]):
     """The mean of the clients' own optima, found in one round.
 
         w = sum_k n_k argmin F_k / sum_k n_k
@@ -67,16 +67,16 @@ class one_shot(Algorithm[Trained]):
     def __post_init__(self) -> None:
         check_fraction(self.fraction)
 
-    def init(self, params: Tensors, key: Key) -> Trained:
-        return Trained(params)
+    def init(self, params: Tensors, key: Key) -> OptimiserState:
+        return OptimiserState(params)
 
-    def round(self, state: Trained, key: Key) -> Program[Trained]:
+    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         got = yield from exchange(
             local_minimum(self.solver.at(state.num_rounds), self.weighting),
             {"params": state.params},
             key,
             fraction=self.fraction,
             close=self.close,
-            update=Channel(Spec.of(state.params), self.uplink, self.into),
+            update=PartSpec(Spec.of(state.params), self.uplink, self.into),
         )
-        return state.followed(sgd(), 1.0, got["update"].values)
+        return state.advance(sgd(), 1.0, got["update"].values)

@@ -20,7 +20,7 @@ from hanse.algorithms.schedules import Rate, rate
 from hanse.core.tensors import Array, Tensors, add, add_scaled, negate, scale, tree_map, zeros_like
 from hanse.core.values import value
 
-__all__ = ["ServerOptimiser", "Trained", "adagrad", "adam", "momentum", "sgd", "yogi"]
+__all__ = ["OptimiserState", "ServerOptimiser", "adagrad", "adam", "momentum", "sgd", "yogi"]
 
 Moments: TypeAlias = Mapping[str, Tensors]
 
@@ -38,22 +38,22 @@ class ServerOptimiser(ABC):
 
 
 @value
-class Trained:
+class OptimiserState:
     """The model, the number of rounds that led to it, and the memory of the server's optimiser."""
 
     params: Tensors
     num_rounds: int = 0
     moments: Moments = field(default_factory=dict)
 
-    def followed(self, optimiser: ServerOptimiser, lr: Rate, update: Tensors) -> "Trained":
+    def advance(self, optimiser: ServerOptimiser, lr: Rate, update: Tensors) -> "OptimiserState":
         """Returns the state after one more round, in which the clients' mean update was `update`."""
-        return self.descended(optimiser, lr, negate(update))
+        return self.descend(optimiser, lr, negate(update))
 
-    def descended(self, optimiser: ServerOptimiser, lr: Rate, gradient: Tensors) -> "Trained":
+    def descend(self, optimiser: ServerOptimiser, lr: Rate, gradient: Tensors) -> "OptimiserState":
         """Returns the state after one more round, whose gradient, or pseudo-gradient, was `gradient`."""
         direction, moments = optimiser.direction(gradient, self.moments)
         params = add_scaled(self.params, -rate(lr, self.num_rounds), direction)
-        return Trained(params, self.num_rounds + 1, moments)
+        return OptimiserState(params, self.num_rounds + 1, moments)
 
 
 @value

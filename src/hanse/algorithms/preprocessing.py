@@ -19,7 +19,7 @@ import numpy as np
 from hanse.core.errors import CompositionError, InvalidInput, nearest
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples
-from hanse.core.program import Channel, Close, Program, gather, sample
+from hanse.core.program import Close, PartSpec, Program, gather, sample
 from hanse.core.reducers import Reducer
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
@@ -55,15 +55,15 @@ class Schema:
     """The columns of examples. Features without names are numbers, called "0", "1", ...
 
     >>> Schema.of(np.zeros(2, [("age", float), ("job", "U9")]))
-    Schema(numbers=('age',), texts=('job',))
+    Schema(numbers=('age',), categories=('job',))
 
     Args:
       numbers: columns of numbers; a gap is NaN.
-      texts: columns of categories; a gap is an empty string.
+      categories: columns of categories; a gap is an empty string.
     """
 
     numbers: tuple[str, ...]
-    texts: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, x: Array) -> "Schema":
@@ -93,11 +93,11 @@ class Schema:
         """Checks that each column is there and of its kind."""
         for noun, due, found in (
             ("numbers", self.numbers, own.numbers),
-            ("categories", self.texts, own.texts),
+            ("categories", self.categories, own.categories),
         ):
             for name in due:
-                if name not in (*own.numbers, *own.texts):
-                    known = nearest(name, (*own.numbers, *own.texts))
+                if name not in (*own.numbers, *own.categories):
+                    known = nearest(name, (*own.numbers, *own.categories))
                     raise InvalidInput(f"the table has no column {name!r}, which all parties need; {known}")
                 if name not in found:
                     option = "numeric" if noun == "numbers" else "categorical"
@@ -135,7 +135,7 @@ class Moments:
         m2 = np.square(spread).sum(axis=1) - np.square(spread.sum(axis=1)) / there
         return cls(count.astype(np.float64), shift + mean, m2)
 
-    def merged(self, other: "Moments") -> "Moments":
+    def merge(self, other: "Moments") -> "Moments":
         """Computes the moments of both sets of numbers together, by Chan, Golub and LeVeque's formula.
 
         n = n_a + n_b,   d = mean_b - mean_a,   mean = mean_a + d n_b / n,   m2 = m2_a + m2_b + d² n_a n_b / n
@@ -190,7 +190,7 @@ class moments(Reducer[tuple[Moments, int]]):
         return Moments(np.maximum(count, 0.0), mean, np.maximum(m2, 0.0)), 1
 
     def merge(self, left: tuple[Moments, int], right: tuple[Moments, int]) -> tuple[Moments, int]:
-        return left[0].merged(right[0]), left[1] + right[1]
+        return left[0].merge(right[0]), left[1] + right[1]
 
     def result(self, accumulator: tuple[Moments, int]) -> Total:
         learned, num_parts = accumulator
@@ -253,8 +253,8 @@ class merged_moments(Statistics):
     """One exchange, merged pair by pair. The server sees each client's means and deviations."""
 
     def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
-        channel = Channel(_columns(schema, "count", "mean", "m2"), into=moments())
-        got = yield from gather(column_moments(schema), cohort, {}, key, close=close, moments=channel)
+        part_spec = PartSpec(_columns(schema, "count", "mean", "m2"), into=moments())
+        got = yield from gather(column_moments(schema), cohort, {}, key, close=close, moments=part_spec)
         return Moments(**got["moments"].values)
 
 
@@ -269,18 +269,18 @@ class two_sums(Statistics):
     into: Reducer[Any] = sum_()
 
     def program(self, schema: Schema, cohort: Cohort, key: Key, close: Close) -> Program[Moments]:
-        sums = Channel(_columns(schema, "count", "sum"), into=self.into)
-        got = yield from gather(column_sums(schema), cohort, {}, key.fold("sums"), close=close, sums=sums)
+        sums = PartSpec(_columns(schema, "count", "sum"), into=self.into)
+        got = yield from gather(column_sums(schema), cohort, {}, key.fold_in("sums"), close=close, sums=sums)
         count, total = (got["sums"].values[name] for name in ("count", "sum"))
         mean = total / np.maximum(count, 1)
-        channel = Channel(_columns(schema, "m2"), into=self.into)
+        part_spec = PartSpec(_columns(schema, "m2"), into=self.into)
         got = yield from gather(
             column_deviations(schema),
             got.parties,
             {"all": {"mean": mean}},
-            key.fold("deviations"),
+            key.fold_in("deviations"),
             close=close,
-            deviations=channel,
+            deviations=part_spec,
         )
         return Moments(count, mean, got["deviations"].values["m2"])
 
@@ -308,10 +308,10 @@ MAX_COUNT = 2**40
 
 def _as_tensors(counts: Counts) -> Tensors:
     entries = sorted(counts.items())
-    words = [word.encode() for (_, word), _ in entries]
+    categories = [word.encode() for (_, word), _ in entries]
     return {
-        "bytes": np.frombuffer(b"".join(words), np.uint8),
-        "ends": np.cumsum([len(word) for word in words], dtype=np.int64),
+        "bytes": np.frombuffer(b"".join(categories), np.uint8),
+        "ends": np.cumsum([len(word) for word in categories], dtype=np.int64),
         "columns": np.array([column for (column, _), _ in entries], np.int64),
         "counts": np.array([count for _, count in entries], np.int64),
     }
@@ -370,21 +370,21 @@ class category_counts(Work[Any, Examples]):
 
     Args:
       schema: the columns.
-      max_words: of a column with more categories, only so many are sent, the most frequent.
+      max_categories: of a column with more categories, only so many are sent, the most frequent.
     """
 
     schema: Schema
-    max_words: int = 10_000
+    max_categories: int = 10_000
 
     def run(
         self, learner: Any, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         self.schema.numbers_in(data.x)
         counts: dict[tuple[int, str], int] = {}
-        for number, name in enumerate(self.schema.texts):
-            words, times = np.unique(data.x[name], return_counts=True)
-            own = zip(words.tolist(), times.tolist(), strict=True)
-            counts |= {(number, word): n for word, n in _by_frequency(own, self.max_words)}
+        for number, name in enumerate(self.schema.categories):
+            categories, times = np.unique(data.x[name], return_counts=True)
+            own = zip(categories.tolist(), times.tolist(), strict=True)
+            counts |= {(number, word): n for word, n in _by_frequency(own, self.max_categories)}
         return {"counts": Part(_as_tensors(counts))}, memory
 
 
@@ -397,7 +397,7 @@ class Fill(ABC):
     """A replacement for missing categories, as a value such as `most_frequent()`."""
 
     @abstractmethod
-    def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
+    def place(self, categories: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
         """Returns the column of the code that a gap sets, from 0; `num_columns` adds one; -1 sets none."""
 
 
@@ -405,15 +405,15 @@ class Fill(ABC):
 class most_frequent(Fill):
     """The most frequent category of the column; of equally frequent ones the first by name."""
 
-    def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
-        return max(range(len(words)), key=lambda i: (counts[words[i]], -i), default=-1)
+    def place(self, categories: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
+        return max(range(len(categories)), key=lambda i: (counts[categories[i]], -i), default=-1)
 
 
 @value
 class own_category(Fill):
     """A category of its own for gaps, in columns that have gaps at any client."""
 
-    def place(self, words: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
+    def place(self, categories: tuple[str, ...], counts: Mapping[str, int], num_columns: int) -> int:
         return num_columns if counts.get("", 0) else -1
 
 
@@ -422,12 +422,12 @@ class Vocabulary:
     """The code of a column of categories: a 1 in the place of the category, 0 elsewhere.
 
     Args:
-      words: the categories that have a place, in the order of their names.
+      categories: the categories that have a place, in the order of their names.
       has_other: whether a further place stands for all other categories; if not, these have no 1.
       gap: the place of a missing category, or -1.
     """
 
-    words: tuple[str, ...]
+    categories: tuple[str, ...]
     has_other: bool = False
     gap: int = -1
 
@@ -438,26 +438,26 @@ class Vocabulary:
         """Chooses the places from the counts of all clients' categories; an empty one is a gap."""
         present = [(word, count) for word, count in counts.items() if word and count]
         kept = [w for w, count in _by_frequency(present, max_categories) if count >= min_count]
-        words = tuple(sorted(kept))
-        has_other = len(words) < len(present)
-        return cls(words, has_other, fill.place(words, counts, len(words) + has_other))
+        categories = tuple(sorted(kept))
+        has_other = len(categories) < len(present)
+        return cls(categories, has_other, fill.place(categories, counts, len(categories) + has_other))
 
     @property
     def num_columns(self) -> int:
         """The number of places of the code."""
-        return max(len(self.words) + self.has_other, self.gap + 1)
+        return max(len(self.categories) + self.has_other, self.gap + 1)
 
     def names(self, column: str) -> tuple[str, ...]:
         """Returns the names of the places."""
-        places = [*self.words, *["(other)"] * self.has_other]
+        places = [*self.categories, *["(other)"] * self.has_other]
         return tuple(f"{column}={word}" for word in places + ["(missing)"] * (self.num_columns - len(places)))
 
-    def encoded(self, column: Array) -> Array:
+    def encode(self, column: Array) -> Array:
         """Encodes (n,) categories as (n, num_columns) numbers."""
         code = np.zeros((len(column), self.num_columns))
-        place = np.full(len(column), len(self.words) if self.has_other else -1)
-        if self.words:
-            known = np.array(self.words)
+        place = np.full(len(column), len(self.categories) if self.has_other else -1)
+        if self.categories:
+            known = np.array(self.categories)
             near = np.minimum(np.searchsorted(known, column), len(known) - 1)
             place = np.where(known[near] == column, near, place)
         place = np.where(column == "", self.gap, place)
@@ -525,13 +525,13 @@ class Encoder:
         scaled = (np.where(np.isnan(numbers), self.fill, numbers) - self.shift) / self.scale
         if x.dtype.names is None:
             return Examples(scaled.reshape(x.shape).astype(self.dtype), examples.y)
-        codes = [v.encoded(x[n]) for n, v in zip(self.schema.texts, self.vocabularies, strict=True)]
+        codes = [v.encode(x[n]) for n, v in zip(self.schema.categories, self.vocabularies, strict=True)]
         return Examples(np.concatenate([scaled, *codes], axis=1).astype(self.dtype), examples.y)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the resulting features."""
-        codes = (v.names(n) for n, v in zip(self.schema.texts, self.vocabularies, strict=True))
+        codes = (v.names(n) for n, v in zip(self.schema.categories, self.vocabularies, strict=True))
         return tuple(name for names in (self.schema.numbers, *codes) for name in names)
 
 
@@ -587,22 +587,22 @@ class tabular(Preprocessing):
             raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, ('float32', 'float64'))}")
 
     def program(self, schema: Schema, key: Key) -> Program[Encoder]:
-        chosen = yield from sample(key.fold("cohort"), fraction=self.fraction)
+        chosen = yield from sample(key.fold_in("cohort"), fraction=self.fraction)
         learned = Moments(*(np.empty(0) for _ in range(3)))
         if schema.numbers:
             learned = yield from self.statistics.program(
-                schema, chosen.cohort, key.fold("numbers"), self.close
+                schema, chosen.cohort, key.fold_in("numbers"), self.close
             )
         vocabularies: tuple[Vocabulary, ...] = ()
-        if schema.texts:
-            vocabularies = yield from self._vocabularies(schema, chosen.cohort, key.fold("words"))
+        if schema.categories:
+            vocabularies = yield from self._vocabularies(schema, chosen.cohort, key.fold_in("words"))
         shift, scale = self.numbers.shift_and_scale(learned)
         return Encoder(schema, learned.mean, shift, scale, vocabularies, self.dtype)
 
     def _vocabularies(self, schema: Schema, cohort: Cohort, key: Key) -> Program[tuple[Vocabulary, ...]]:
-        channel = Channel(TABLE, into=tally())
-        got = yield from gather(category_counts(schema), cohort, {}, key, close=self.close, counts=channel)
-        counts: tuple[dict[str, int], ...] = tuple({} for _ in schema.texts)
+        part_spec = PartSpec(TABLE, into=tally())
+        got = yield from gather(category_counts(schema), cohort, {}, key, close=self.close, counts=part_spec)
+        counts: tuple[dict[str, int], ...] = tuple({} for _ in schema.categories)
         for (column, word), count in _as_counts(got["counts"].values):
             if 0 <= column < len(counts):
                 counts[column][word] = count

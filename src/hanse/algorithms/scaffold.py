@@ -12,7 +12,7 @@ from hanse.algorithms.works import Weighting, exchange
 from hanse.core.chain import Transform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Program
+from hanse.core.program import PartSpec, Program
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors, add, add_scaled, negate, scale, subtract, zeros_like
@@ -104,9 +104,9 @@ class scaffold(LocalTraining[Controlled]):
             fraction=self.fraction,
             close=self.close,
             downlink=self.downlink,
-            update=Channel(like_params, self.uplink),
-            control=Channel(like_params, self.uplink, into=sum_()),
-            seen=Channel(Spec({"weight": TensorSpec((), "float64")}), into=sum_()),
+            update=PartSpec(like_params, self.uplink),
+            control=PartSpec(like_params, self.uplink, into=sum_()),
+            seen=PartSpec(Spec({"weight": TensorSpec((), "float64")}), into=sum_()),
         )
         seen = state.seen + float(got["seen"].values["weight"])
         old, new = state.seen / seen, 1.0 / seen

@@ -118,32 +118,34 @@ class newton(Solver):
             return learner.objective(add(start, update), data) + held
 
         def gradient(update: Tensors) -> Tensors:
-            slope = add(learner.gradient(add(start, update), data), tilt)
-            return add_scaled(slope, proximal, update)
+            total = add(learner.gradient(add(start, update), data), tilt)
+            return add_scaled(total, proximal, update)
 
         update: Tensors = zeros_like(start)
-        slope, here = gradient(update), objective(update)
-        first = l2_norm(slope)
+        full_gradient, here = gradient(update), objective(update)
+        first = l2_norm(full_gradient)
         for _ in range(self.num_iterations):
-            shrunk = l2_norm(slope) / (first or 1.0)
+            shrunk = l2_norm(full_gradient) / (first or 1.0)
             if shrunk <= self.tolerance:
                 break
             at = add(start, update)
 
-            def curved(vector: Tensors, at: Tensors = at) -> Tensors:
+            def multiply_hessian(vector: Tensors, at: Tensors = at) -> Tensors:
                 return add_scaled(learner.hessian_vector(at, data, vector), proximal, vector)
 
-            direction = conjugate_gradients(curved, slope, self.num_products, min(0.1, shrunk**0.5))
+            direction = conjugate_gradients(
+                multiply_hessian, full_gradient, self.num_products, min(0.1, shrunk**0.5)
+            )
             length, there = _line_search(
                 lambda a, u=update, d=direction: objective(add_scaled(u, -a, d)),  # type: ignore[misc]
                 here,
-                dot(direction, slope),
+                dot(direction, full_gradient),
                 start,
             )
             if length is None:  # rounding hides any further descent
                 break
             update, here = add_scaled(update, -length, direction), there
-            slope = gradient(update)
+            full_gradient = gradient(update)
         return update
 
 
@@ -176,13 +178,13 @@ def conjugate_gradients(
     for i in range(num_iterations):
         if rho <= enough:
             break
-        curved = apply(towards)
-        curvature = dot(towards, curved)
+        multiply_hessian = apply(towards)
+        curvature = dot(towards, multiply_hessian)
         if not curvature > 0:
             return solution if i else right
         alpha = rho / curvature
         solution = add_scaled(solution, alpha, towards)
-        residual = add_scaled(residual, -alpha, curved)
+        residual = add_scaled(residual, -alpha, multiply_hessian)
         rho, before = dot(residual, residual), rho
         towards = add_scaled(residual, rho / before, towards)
     return solution

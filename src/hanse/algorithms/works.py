@@ -10,7 +10,7 @@ from hanse.core.algorithm import Evaluate
 from hanse.core.chain import Transform
 from hanse.core.keys import Key, Keys
 from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Channel, Close, Collected, Program, gather, sample
+from hanse.core.program import Close, Collected, PartSpec, Program, gather, sample
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Tensors
@@ -88,8 +88,8 @@ class gradient(Work[Learner, Examples]):
     def run(
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        slope = learner.gradient(shared["params"], data)
-        return {"gradient": Part(slope, self.weighting.of(len(data)))}, memory
+        gradient = learner.gradient(shared["params"], data)
+        return {"gradient": Part(gradient, self.weighting.of(len(data)))}, memory
 
 
 def exchange(
@@ -100,7 +100,7 @@ def exchange(
     fraction: float,
     close: Close = Close(),
     downlink: tuple[Transform, ...] = (),
-    **uplink: Channel,
+    **uplink: PartSpec,
 ) -> Program[Collected]:
     """Broadcasts to a random fraction of the clients and gathers their answers."""
     chosen = yield from sample(key, fraction=fraction)
@@ -125,10 +125,10 @@ MEANS = {"correct": "accuracy"}
 def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> Evaluate:
     """A program that measures parameters over the examples of some parties: means of metrics."""
     names = (*learner.metrics, "count")
-    channel = Channel(Spec({name: TensorSpec((), "float64") for name in names}), into=sum_())
+    part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=sum_())
 
     def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:
-        got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=channel)
+        got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=part_spec)
         sums = got["metrics"].values
         return {MEANS.get(name, name): float(sums[name] / sums["count"]) for name in learner.metrics}
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hanse.algorithms.schedules import rate
-from hanse.apps.measuring import OWN_TEST, OWN_TRAINING, TEST_SET, measured, spread, spread_of
+from hanse.apps.measuring import OWN_TEST, OWN_TRAINING, TEST_SET, measure_means, measure_spread, spread_of
 from hanse.apps.plain import Plain
 from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.errors import InvalidInput
@@ -75,7 +75,7 @@ class Baseline(ABC):
         """Raises: InvalidInput: if the algorithm has nothing to lend that is needed."""
 
     @abstractmethod
-    def trained(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
+    def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
         """Trains, and tells what came out, as plain data.
 
         Args:
@@ -107,7 +107,7 @@ class centralised(Baseline):
     def check(self, algorithm: Algorithm[Any]) -> None:
         lent(algorithm, 0, self.lr, self.batch_size)
 
-    def trained(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
+    def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
         """Measured after each pass."""
         population, learner = budget.population, budget.learner
         clients = [population.client(number) for number in range(population.num_clients)]
@@ -116,16 +116,16 @@ class centralised(Baseline):
         )
         test = pooled if population.test is None else population.test
         began_s, params = perf_counter(), budget.params
-        curve: list[dict[str, Plain]] = [{"epoch": 0, **measured(learner, params, test)}]
+        curve: list[dict[str, Plain]] = [{"epoch": 0, **measure_means(learner, params, test)}]
         reached = None
         for epoch in range(1, budget.epochs + 1):
             between()
             steps = lent(budget.algorithm, epoch - 1, self.lr, self.batch_size)
-            params = _after(learner, params, pooled, steps, budget.key.fold("centralised", epoch))
-            now = measured(learner, params, test)
+            params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
+            now = measure_means(learner, params, test)
             curve.append({"epoch": epoch, **now})
             watched = now.get(budget.stop.metric)
-            if reached is None and watched is not None and budget.stop.reached(watched):
+            if reached is None and watched is not None and budget.stop.is_reached(watched):
                 reached = epoch
         seconds = perf_counter() - began_s
         return {
@@ -136,7 +136,7 @@ class centralised(Baseline):
             "bytes_up": int(pooled.x.nbytes + pooled.y.nbytes),
             "bytes_down": 0,
             "seconds": round(seconds, 6),
-            "clients": spread(learner, population, params),
+            "clients": measure_spread(learner, population, params),
             "curve": curve,
         }
 
@@ -164,12 +164,12 @@ class on_site(Baseline):
     def check(self, algorithm: Algorithm[Any]) -> None:
         lent(algorithm, 0, self.lr, self.batch_size)
 
-    def trained(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
+    def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
         """Measured at the end: on the common test set, and on each party's own test examples."""
         population, learner = budget.population, budget.learner
         count = min(self.parties, population.num_clients)
         numbers = np.linspace(0, population.num_clients - 1, count).astype(int).tolist()
-        tested = set(population.tested())
+        tested = set(population.find_test_clients())
         began_s = perf_counter()
         everywhere: list[dict[str, float]] = []
         at_home: list[dict[str, float]] = []
@@ -178,13 +178,13 @@ class on_site(Baseline):
             own, params = population.client(number), budget.params
             for epoch in range(budget.epochs):
                 steps = lent(budget.algorithm, epoch, self.lr, self.batch_size)
-                params = _after(learner, params, own, steps, budget.key.fold("on_site", number, epoch))
+                params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
             if population.test is not None:
-                everywhere.append(measured(learner, params, population.test))
+                everywhere.append(measure_means(learner, params, population.test))
             if number in tested:
-                at_home.append(measured(learner, params, population.role(own_test(number))))
+                at_home.append(measure_means(learner, params, population.role(own_test(number))))
             if population.test is None and not tested:
-                at_home.append(measured(learner, params, own))
+                at_home.append(measure_means(learner, params, own))
         seconds = perf_counter() - began_s
         each, on = (at_home, OWN_TEST) if tested else (everywhere or at_home, TEST_SET)
         if population.test is None and not tested:

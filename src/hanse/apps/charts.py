@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from hanse.apps.facts import metric_of
-from hanse.apps.stories import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, Story
+from hanse.apps.stories import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
 from hanse.core.errors import InvalidInput
 
 __all__ = ["Drawing", "comparing", "html_script", "png", "spending", "telling"]
@@ -45,7 +45,7 @@ class Drawing:
     wide: bool = False
 
 
-def _needed(module: str) -> Any:
+def _import_drawing(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
@@ -57,33 +57,35 @@ def _needed(module: str) -> Any:
 
 def png(drawing: Drawing) -> bytes:
     """The image, at twice the size for sharp print."""
-    vl_convert = _needed("vl_convert")
+    vl_convert = _import_drawing("vl_convert")
     return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
 
 
 def html_script() -> str:
     """All that a browser needs to draw, in one script: nothing is fetched."""
-    return str(_needed("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+    return str(_import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
 
 
-def telling(story: Story) -> Iterator[Drawing]:
+def telling(run_data: RunData) -> Iterator[Drawing]:
     """What one run came to."""
-    yield from _curves([story], list(story.metrics)[:2], beside=True)
-    yield from _spread(story)
-    yield from _who_has_what(story)
+    yield from _curves([run_data], list(run_data.metrics)[:2], beside=True)
+    yield from _spread(run_data)
+    yield from _who_has_what(run_data)
 
 
-def comparing(stories: Sequence[Story]) -> Iterator[Drawing]:
+def comparing(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
     """Several runs in the same charts."""
-    shared = [name for name in stories[0].metrics if all(name in other.metrics for other in stories)]
-    yield from _curves(stories, shared[:2], beside=False)
+    shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
+    yield from _curves(runs_data, shared[:2], beside=False)
 
 
-def spending(stories: Sequence[Story]) -> Iterator[Drawing]:
+def spending(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
     """What the watched metric came to for the bytes up, and for those down."""
-    shared = [name for name in stories[0].metrics if all(name in other.metrics for other in stories)]
+    shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     for metric in shared[:1]:
-        panels = {way: _rows(stories, metric, way, beside=len(stories) == 1) for way in WAYS}
+        panels = {
+            direction: _rows(runs_data, metric, direction, beside=len(runs_data) == 1) for direction in WAYS
+        }
         if any(row["x"] for rows in panels.values() for row in rows):
             yield Drawing(
                 f"{metric}-against-bytes",
@@ -97,28 +99,28 @@ def spending(stories: Sequence[Story]) -> Iterator[Drawing]:
 # -- curves ------------------------------------------------------------------------------------
 
 
-def _curves(stories: Sequence[Story], metrics: Sequence[str], *, beside: bool) -> Iterator[Drawing]:
+def _curves(runs_data: Sequence[RunData], metrics: Sequence[str], *, beside: bool) -> Iterator[Drawing]:
     for metric in metrics:
         for axis in AXES:
-            rows = _rows(stories, metric, axis, beside)
+            rows = _rows(runs_data, metric, axis, beside)
             if rows:
                 yield Drawing(
                     f"{metric}-per-{SHORT[axis].split()[0]}",
                     f"{metric.replace('_', ' ').capitalize()} per {SHORT[axis]}",
                     "",
-                    _curve(rows, metric, axis, _rules(stories[0], metric) if beside else []),
+                    _curve(rows, metric, axis, _rules(runs_data[0], metric) if beside else []),
                 )
 
 
-def _rows(stories: Sequence[Story], metric: str, axis: str, beside: bool) -> list[dict[str, Any]]:
+def _rows(runs_data: Sequence[RunData], metric: str, axis: str, beside: bool) -> list[dict[str, Any]]:
     rows = []
-    for story in stories:
-        name = FEDERATED if beside else story.label
-        for point in story.points():
+    for run_data in runs_data:
+        name = FEDERATED if beside else run_data.label
+        for point in run_data.points():
             if point.get(metric) is not None and point[axis] is not None:
                 rows.append({"x": point[axis], "y": point[metric], "who": name})
         if beside and axis == "epochs" and rows:
-            curve = story.baselines.get("centralised", {}).get("curve", ())
+            curve = run_data.baselines.get("centralised", {}).get("curve", ())
             rows += [{"x": p["epoch"], "y": p[metric], "who": CENTRALISED} for p in curve]
     return [row for row in rows if _is_finite(row["y"])]
 
@@ -127,16 +129,16 @@ def _is_finite(number: float | None) -> bool:
     return number is not None and abs(number) < float("inf")
 
 
-def _rules(story: Story, metric: str) -> list[dict[str, Any]]:
+def _rules(run_data: RunData, metric: str) -> list[dict[str, Any]]:
     """Where the baselines ended."""
-    ends = {TRAINERS.get(name, name): row["final"].get(metric) for name, row in story.baselines.items()}
+    ends = {TRAINERS.get(name, name): row["final"].get(metric) for name, row in run_data.baselines.items()}
     return [{"y": end, "who": name} for name, end in ends.items() if _is_finite(end)]
 
 
 def _curve(
     rows: list[dict[str, Any]], metric: str, axis: str, rules: list[dict[str, Any]]
 ) -> Mapping[str, Any]:
-    alt = _needed("altair")
+    alt = _import_drawing("altair")
     who = list(dict.fromkeys(row["who"] for row in (*rows, *rules)))
     colour = _colour(alt, who, legend=len(who) > 1)
     x_format = {"format": ".2~s"} if axis == "bytes" else {}
@@ -147,7 +149,7 @@ def _curve(
         dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
         tips = [alt.Tooltip("who:N", title="run"), alt.Tooltip("y:Q", title=metric, format=_number(metric))]
         layers.append(dashed.encode(y="y:Q", color=colour, tooltip=tips))
-    return _finished(alt.layer(*layers), width=236, height=200)
+    return _finish(alt.layer(*layers), width=236, height=200)
 
 
 def _number(metric: str) -> str:
@@ -170,7 +172,7 @@ def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any
 
 def _panels(panels: Mapping[str, list[dict[str, Any]]], metric: str) -> Mapping[str, Any]:
     """The metric against each of these axes, beside each other."""
-    alt = _needed("altair")
+    alt = _import_drawing("altair")
     who = list(dict.fromkeys(row["who"] for rows in panels.values() for row in rows))
     charts = []
     for axis, rows in panels.items():
@@ -182,7 +184,7 @@ def _panels(panels: Mapping[str, list[dict[str, Any]]], metric: str) -> Mapping[
         colour = _colour(alt, who, legend=len(who) > 1)
         chart = _line(alt, sent if many else rows, metric, x, colour, axis)
         charts.append(chart.properties(width=400, height=230))
-    return _finished(alt.hconcat(*charts))
+    return _finish(alt.hconcat(*charts))
 
 
 def _colour(alt: Any, who: Sequence[str], *, legend: bool) -> Any:
@@ -197,7 +199,7 @@ def _long(who: Sequence[str]) -> bool:
     return sum(map(len, who)) > 40
 
 
-def _finished(chart: Any, **size: int) -> Mapping[str, Any]:
+def _finish(chart: Any, **size: int) -> Mapping[str, Any]:
     grey = "#5b6470"
     words = {"labelColor": grey, "titleColor": "#39424e", "titleFontWeight": "normal"}
     styled = (
@@ -214,15 +216,15 @@ def _finished(chart: Any, **size: int) -> Mapping[str, Any]:
 # -- clients -----------------------------------------------------------------------------------
 
 
-def _spread(story: Story) -> Iterator[Drawing]:
-    clients = (story.result or {}).get("clients")
+def _spread(run_data: RunData) -> Iterator[Drawing]:
+    clients = (run_data.result or {}).get("clients")
     if not clients or not clients["each"]:
         return
-    metric = metric_of(story.settings, clients["mean"])
-    found = {CENTRALISED: story.baselines.get("centralised", {}).get("clients"), FEDERATED: clients}
-    found[ON_SITE] = story.baselines.get("on_site", {}).get("clients")
+    metric = metric_of(run_data.settings, clients["mean"])
+    found = {CENTRALISED: run_data.baselines.get("centralised", {}).get("clients"), FEDERATED: clients}
+    found[ON_SITE] = run_data.baselines.get("on_site", {}).get("clients")
     told = {who: row for who, row in found.items() if row and metric in row["mean"]}
-    alt = _needed("altair")
+    alt = _import_drawing("altair")
     is_share = metric == "accuracy"
     axis = alt.Axis(format="%") if is_share else alt.Axis()
     each = [{"who": who, "y": y} for who, row in told.items() for y in row["each"][metric] if _is_finite(y)]
@@ -254,13 +256,13 @@ def _spread(story: Story) -> Iterator[Drawing]:
         "clients",
         "What the final model is worth to each client",
         f"One line for each client, measured on {on}. The worst tenth is the mean of those worst off.",
-        _finished(chart, width=900, height=42 * len(told) + 10),
+        _finish(chart, width=900, height=42 * len(told) + 10),
         wide=True,
     )
 
 
-def _who_has_what(story: Story) -> Iterator[Drawing]:
-    data = (story.result or {}).get("data")
+def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
+    data = (run_data.result or {}).get("data")
     if not data:
         return
     sizes = data["sizes"]
@@ -268,7 +270,7 @@ def _who_has_what(story: Story) -> Iterator[Drawing]:
     step = -(-len(order) // SHOWN_CLIENTS)
     order = order[::step]
     names = data["names"] or [str(number) for number in range(len(sizes))]
-    alt = _needed("altair")
+    alt = _import_drawing("altair")
     counts = data["label_counts"]
     labels = data["classes"] or [str(i) for i in range(data["num_classes"] or 0)]
     rows = [
@@ -302,6 +304,6 @@ def _who_has_what(story: Story) -> Iterator[Drawing]:
         "Who has what",
         f"{data['num_clients']:,} clients hold {sum(sizes):,} training examples; the common test set has "
         f"{data['test']:,}.{some}",
-        _finished(chart, width=820, height=220),
+        _finish(chart, width=820, height=220),
         wide=True,
     )

@@ -106,15 +106,15 @@ def _hanse(version: Version = False) -> None:
     pass
 
 
-@app.command()
-def run(file: File = None, sets: Sets = None, json: Json = False, store: Store = None) -> None:
+@app.command("run")
+def run_command(file: File = None, sets: Sets = None, json: Json = False, store: Store = None) -> None:
     """Train; with no file, on handwritten digits over 100 unequal clients."""
 
     def begin() -> "AbstractContextManager[Session]":
         from hanse.apps.reading import read
-        from hanse.apps.running import started
+        from hanse.apps.running import start_session
 
-        return started(read(file, sets or ()), store=_where(store))
+        return start_session(read(file, sets or ()), store=_where(store))
 
     with _truthful(json):
         _conclude(begin, json)
@@ -140,22 +140,22 @@ def plan(
 ) -> None:
     """Say what a run will send, before it is begun: bytes by stage, and seconds on a link."""
     with _truthful(json):
-        from hanse.apps.plan import Link, planned
-        from hanse.apps.prepared import prepared
+        from hanse.apps.plan import LinkModel, plan_messages
+        from hanse.apps.prepared import prepare_run
         from hanse.apps.reading import read
         from hanse.apps.views import plan_page
 
-        link = Link.read(up, down, latency)
+        link = LinkModel.read(up, down, latency)
         experiment = read(file, sets or ())
-        found = planned(prepared(experiment), link)
+        found = plan_messages(prepare_run(experiment), link)
         if json:
             _print_json(found.to_json())
         else:
             plan_page(experiment.settings(), found)
 
 
-@app.command()
-def sweep(
+@app.command("sweep")
+def sweep_command(
     file: File = None,
     sets: Sets = None,
     json: Json = False,
@@ -166,11 +166,11 @@ def sweep(
     """Try many settings over several seeds, and compare them; asked again, do only what is missing."""
     with _truthful(json):
         from hanse.apps.picture import drawing
-        from hanse.apps.sweep import planned, read_sweep
+        from hanse.apps.sweep import plan_sweep, read_sweep
         from hanse.apps.sweep_views import sweep_page, sweep_progress
 
         draw = drawing(picture)  # so that it is known now whether that can be done
-        plan = planned(read_sweep(file, sets or ()), _where(store))
+        plan = plan_sweep(read_sweep(file, sets or ()), _where(store))
         with sweep_progress(plan) as seen:
             result = plan.perform(workers, seen)
         if json:
@@ -182,12 +182,12 @@ def sweep(
         raise typer.Exit(FAILED)
 
 
-@app.command()
-def resume(run: RunId, json: Json = False, store: Store = None) -> None:
+@app.command("resume")
+def resume_command(run: RunId, json: Json = False, store: Store = None) -> None:
     """Go on where a run stopped."""
     with _truthful(json):
         from hanse.apps.findings import ENDED
-        from hanse.apps.running import existing, resumed
+        from hanse.apps.running import existing, resume_session
         from hanse.apps.views import note
 
         info = existing(_where(store)).info(run)
@@ -197,7 +197,7 @@ def resume(run: RunId, json: Json = False, store: Store = None) -> None:
             if info.status != "completed":
                 raise typer.Exit(FAILED)
         else:
-            _conclude(lambda: resumed(info.run, store=_where(store), warn=note), json)
+            _conclude(lambda: resume_session(info.run, store=_where(store), warn=note), json)
 
 
 @app.command()
@@ -224,8 +224,8 @@ def replay(
     with _truthful(json):
         from bdb import BdbQuit
 
-        from hanse.apps.replaying import Case, Replayed, debugged, in_simulation
-        from hanse.apps.replaying import replayed as again
+        from hanse.apps.replaying import Case, Replayed, debug_errors, in_simulation
+        from hanse.apps.replaying import replay_ticket as again
         from hanse.apps.running import existing
         from hanse.apps.views import case_page, note, replay_page
 
@@ -235,7 +235,7 @@ def replay(
             if not json:
                 case_page(case)
             try:
-                with debugged(debug):
+                with debug_errors(debug):
                     done.append(again(case, debug=debug))
             except BdbQuit:
                 raise typer.Exit from None
@@ -271,7 +271,7 @@ def _said(given: str, otherwise: str) -> str:
 
 def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> Any:
     """The tickets of real parties."""
-    from hanse.apps.replaying import in_a_clients_house, in_a_servers_house
+    from hanse.apps.replaying import in_client_home, in_server_home
     from hanse.core.errors import InvalidInput
 
     def open_(plan: Any, number: int) -> Any:
@@ -283,12 +283,12 @@ def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> A
     if (home / "runs.db").exists():
         if not client.isdecimal() or round < 0:
             raise InvalidInput("in a server's house, --round R and --client C (a number) are due")
-        return in_a_servers_house(home, run, round, int(client), open_, bind)
+        return in_server_home(home, run, round, int(client), open_, bind)
     if not (home / "membership.json").exists():
         raise InvalidInput(
             f"{home} is neither a client's nor a server's folder; see --home of join and serve"
         )
-    return in_a_clients_house(home, run, open_, bind)
+    return in_client_home(home, run, open_, bind)
 
 
 @app.command()
@@ -339,10 +339,10 @@ def report(run: RunId, to: To = None, images: Images = True, store: Store = None
     with _truthful(False):
         from hanse.apps.report import report_page, write
         from hanse.apps.running import existing
-        from hanse.apps.stories import told
+        from hanse.apps.stories import load_run
 
-        story = told(existing(_where(store)), run)
-        print(write(to or Path(f"report-{story.run}"), *report_page(story), images=images))
+        run_data = load_run(existing(_where(store)), run)
+        print(write(to or Path(f"report-{run_data.run}"), *report_page(run_data), images=images))
 
 
 @app.command()
@@ -356,15 +356,15 @@ def compare(
     with _truthful(False):
         from hanse.apps.report import compare_page, write
         from hanse.apps.running import existing
-        from hanse.apps.stories import stories
+        from hanse.apps.stories import load_runs
 
-        found = stories(existing(_where(store)), runs)
-        folder = to or Path("compare-" + "-".join(story.run[:6] for story in found[:4]))
+        found = load_runs(existing(_where(store)), runs)
+        folder = to or Path("compare-" + "-".join(run_data.run[:6] for run_data in found[:4]))
         print(write(folder, *compare_page(found), images=images))
 
 
-@app.command()
-def release(
+@app.command("release")
+def release_command(
     run: RunId,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where the model is written.")],
     store: Store = None,
@@ -384,10 +384,10 @@ def predict(
 ) -> None:
     """Say what a released model makes of a file's rows, as CSV; and how right it is, if labels are there."""
     with _truthful(False):
-        from hanse.apps.release import predictions, released
+        from hanse.apps.release import open_release, predictions
         from hanse.apps.views import say
 
-        found = predictions(released(model), data)
+        found = predictions(open_release(model), data)
         print(found.as_csv(), end="")
         if found.metrics is not None:
             say(str(found))
@@ -404,14 +404,14 @@ def init(
 ) -> None:
     """Write a first settings file for your data, with a comment on each guess."""
     with _truthful(False):
-        from hanse.apps.starting import guessed, starting_file
+        from hanse.apps.starting import guess, starting_file
         from hanse.apps.views import say
         from hanse.core.errors import InvalidInput
 
         path = to or Path(Path(data).name.partition(".")[0] + ".toml")
         if path.exists():
             raise InvalidInput(f"{path} exists already; remove it, or write --to ANOTHER.toml")
-        path.write_text(starting_file(guessed(data, label=label, key=key)), encoding="utf-8")
+        path.write_text(starting_file(guess(data, label=label, key=key)), encoding="utf-8")
         print(path)
         say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
 
@@ -442,12 +442,12 @@ def describe_data(file: File = None, sets: Sets = None, json: Json = False) -> N
     """Show who has what: the clients' sizes and labels."""
     with _truthful(json):
         from hanse.apps.measuring import of_one_class
-        from hanse.apps.prepared import shared_out
+        from hanse.apps.prepared import load_population
         from hanse.apps.reading import read
         from hanse.apps.views import draw, note
         from hanse.data import describe
 
-        people = shared_out(read(file, sets or ()))
+        people = load_population(read(file, sets or ()))
         found = describe(people)
         if json:
             _print_json({**found.summary(), "clients": list(found.rows())})

@@ -9,7 +9,7 @@ from hanse.apps.experiment import Experiment
 from hanse.apps.report import compare_page, report_page, write
 from hanse.apps.result import Result
 from hanse.apps.running import perform
-from hanse.apps.stories import stories, told
+from hanse.apps.stories import load_run, load_runs
 from hanse.data import dirichlet
 from hanse.store import Runs
 
@@ -52,7 +52,7 @@ def demonstrate(
     pair = [perform(experiment, store=store) for experiment in classics()]
     say("drawing")
     runs = Runs(store)
-    own = write(folder / "report", *report_page(told(runs, str(first.run))), images=images)
-    both = stories(runs, [str(result.run) for result in pair])
+    own = write(folder / "report", *report_page(load_run(runs, str(first.run))), images=images)
+    both = load_runs(runs, [str(result.run) for result in pair])
     compared = write(folder / "compare", *compare_page(both, ABOUT), images=images)
     return first, own, compared

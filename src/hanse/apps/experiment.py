@@ -10,14 +10,14 @@ import hanse.transforms  # noqa: F401  (registers what uplinks name)
 from hanse.algorithms import fed_avg
 from hanse.algorithms.preprocessing import Preprocessing
 from hanse.apps.baselines import Baseline
-from hanse.apps.plain import Plain, plain, worded
+from hanse.apps.plain import Plain, format_plain, to_plain
 from hanse.apps.settings import UnknownSetting, WrongSetting, build
 from hanse.core import former
 from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.errors import InvalidInput
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
 from hanse.learners import Model, softmax
-from hanse.simulation import Devices, Way, auto, ideal
+from hanse.simulation import Devices, Execution, auto, ideal
 
 __all__ = ["IN_PYTHON", "Experiment", "summary"]
 
@@ -31,7 +31,7 @@ KINDS: Mapping[str, type] = {
     "algorithm": Algorithm,
     "stop": Stop,
     "devices": Devices,
-    "way": Way,
+    "execution": Execution,
 }
 """The tables, and what they name."""
 
@@ -63,7 +63,8 @@ class Experiment:
       evaluate_every: rounds between measurements; 0: never.
       stop: when to end sooner.
       devices: how long clients take on the simulated clock, and who drops out.
-      way: how they are computed here: `auto()`, `plain()` or `cohort()`, and in how many processes.
+      execution: how they are computed here: `auto()`, `sequential()` or `batched()`, and in how many
+        processes.
       preprocessing: what becomes of features before training, learned from all clients' sums; None:
         `tabular()` for tables of named columns, and nothing for arrays.
       client_test_fraction: of each client's examples, held out as test examples of its own.
@@ -81,7 +82,7 @@ class Experiment:
     evaluate_every: int = 1
     stop: Stop = Stop()
     devices: Devices = ideal()
-    way: Way = auto()
+    execution: Execution = auto()
     preprocessing: Preprocessing | None = None
     client_test_fraction: float = 0.0
     initial: str | None = None
@@ -141,10 +142,10 @@ class Experiment:
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         data = said.pop("data")
         try:
-            described = plain(data)
+            described = to_plain(data)
         except InvalidInput:
             described = {"name": type(data).__name__, IN_PYTHON: True}
-        return {"data": described, **{name: plain(value) for name, value in said.items()}}
+        return {"data": described, **{name: to_plain(value) for name, value in said.items()}}
 
     @classmethod
     def from_settings(
@@ -185,15 +186,17 @@ class Experiment:
 def summary(settings: Mapping[str, Plain]) -> str:
     """An experiment's settings in one line, without what is left at its default."""
     data, partition = settings["data"], settings.get("partition")
-    where = data["name"] if data.get(IN_PYTHON) else worded(data)
-    about = [worded(settings["algorithm"]), worded(settings["model"])]
-    about.append(f"{where} over {worded(partition)}" if partition else where)
+    where = data["name"] if data.get(IN_PYTHON) else format_plain(data)
+    about = [format_plain(settings["algorithm"]), format_plain(settings["model"])]
+    about.append(f"{where} over {format_plain(partition)}" if partition else where)
     about.append(f"seed {settings['seed']}")
-    more = ("stop", "devices", "way", "preprocessing")
-    about += [worded(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))]
+    more = ("stop", "devices", "execution", "preprocessing")
+    about += [
+        format_plain(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))
+    ]
     about += [f"from {settings['initial']}"] if settings.get("initial") else []
     if settings.get("baselines"):
-        about.append("beside " + " and ".join(map(worded, settings["baselines"])))
+        about.append("beside " + " and ".join(map(format_plain, settings["baselines"])))
     return " · ".join(about)
 
 
@@ -202,7 +205,7 @@ def _check_kind(name: str, given: Any, kind: type) -> None:
         return
     if isinstance(given, type) and issubclass(given, kind):
         raise InvalidInput(f"{name} is the class {given.__name__}; write a value: {given.__name__}(...)")
-    example = worded(_default(name))
+    example = format_plain(_default(name))
     example += "" if example.endswith(")") else "()"
     raise InvalidInput(f"{name} is of type {type(given).__name__}; write a value, such as {name}={example}")
 

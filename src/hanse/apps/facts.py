@@ -84,8 +84,8 @@ def spent_on(result: Mapping[str, Any]) -> str:
     whole = sum(spent.values()) or 1.0
     shares = ((what, 100 * seconds / whole) for what, seconds in spent.items())
     said = ", ".join(f"{what} {share:.0f}%" for what, share in shares if share >= 0.5)
-    ways = "; then ".join(result.get("ways") or ())
-    return f"{said} · {ways}" if ways else said
+    executions = "; then ".join(result.get("ways") or ())
+    return f"{said} · {executions}" if executions else said
 
 
 def as_seconds(seconds: float) -> str:

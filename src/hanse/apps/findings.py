@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.core.runtime import Record
 
-__all__ = ["ENDED", "Finding", "findings", "has_trained", "judge_status", "sentences"]
+__all__ = ["ENDED", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
 
 ENDED = ("completed", "incomplete")
 """The statuses of runs that came to their end; a resumed run would do nothing more."""
@@ -35,7 +35,7 @@ class Finding:
         return {name: about[name] for name in ("code", "text", "cure")}
 
 
-def findings(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:
+def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:
     """Look for what is wrong with a run.
 
     Args:

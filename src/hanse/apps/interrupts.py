@@ -37,7 +37,7 @@ class Interrupts:
         self._pending = True
 
     @contextmanager
-    def allowed(self) -> Iterator[None]:
+    def allow(self) -> Iterator[None]:
         """What may be cut at any point."""
         if self._pending:
             self._pending = False

@@ -19,14 +19,14 @@ from threadpoolctl import threadpool_limits
 from hanse.apps.environment import environment
 from hanse.apps.experiment import IN_PYTHON, Experiment
 from hanse.apps.plain import Plain
-from hanse.apps.prepared import prepared
+from hanse.apps.prepared import prepare_run
 from hanse.apps.result import RunDiverged
-from hanse.apps.running import Session, existing, resumed
+from hanse.apps.running import Session, existing, resume_session
 from hanse.core.errors import HanseError
 from hanse.core.runtime import Record
 from hanse.simulation.workers import ONE_THREAD
 
-__all__ = ["Outcome", "Seen", "Task", "performed"]
+__all__ = ["RunOutcome", "Seen", "SweepTask", "run_all"]
 
 LOOK_EVERY_S = 0.2
 """How often progress is looked for, and told at most."""
@@ -36,7 +36,7 @@ ORPHAN_S = 5.0
 
 
 @dataclass(frozen=True)
-class Task:
+class SweepTask:
     """A run to be begun, or gone on with.
 
     Args:
@@ -53,7 +53,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """How a task ended: "completed", "incomplete", "diverged" or "failed", why, and what is worth knowing."""
 
     run: str | None
@@ -62,39 +62,39 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-Seen: TypeAlias = Callable[[int, int, Outcome | None], None]
+Seen: TypeAlias = Callable[[int, int, RunOutcome | None], None]
 """Told of a task by its number: the round that it is in, and at the end its outcome."""
 
 
-def performed(tasks: Sequence[Task], num_workers: int, seen: Seen) -> list[Outcome]:
+def run_all(tasks: Sequence[SweepTask], num_workers: int, seen: Seen) -> list[RunOutcome]:
     """Performs tasks side by side. Ctrl-C ends the processes at once: what they had done is in the store."""
-    waiting, ended = deque(range(len(tasks))), dict[int, Outcome]()
-    lanes = [_Lane() for _ in range(min(num_workers, len(tasks)))]
-    running: dict[Future[Outcome], tuple[_Lane, int]] = {}
+    waiting, ended = deque(range(len(tasks))), dict[int, RunOutcome]()
+    pool = [_PoolWorker() for _ in range(min(num_workers, len(tasks)))]
+    running: dict[Future[RunOutcome], tuple[_PoolWorker, int]] = {}
     try:
         while waiting or running:
-            for lane in lanes:
-                if waiting and lane not in (busy for busy, _ in running.values()):
+            for worker in pool:
+                if waiting and worker not in (busy for busy, _ in running.values()):
                     number = waiting.popleft()
-                    running[lane.begin(tasks[number])] = lane, number
+                    running[worker.begin(tasks[number])] = worker, number
             done, _ = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
-            for lane, number in running.values():
-                for round in lane.rounds():
+            for worker, number in running.values():
+                for round in worker.rounds():
                     seen(number, round, None)
             for future in done:
-                lane, number = running.pop(future)
-                ended[number] = outcome = lane.outcome(future)
+                worker, number = running.pop(future)
+                ended[number] = outcome = worker.outcome(future)
                 seen(number, 0, outcome)
     except BaseException:
-        for lane in lanes:
-            lane.cut()
+        for worker in pool:
+            worker.cut()
         raise
-    for lane in lanes:
-        lane.close()
+    for worker in pool:
+        worker.close()
     return [ended[number] for number in range(len(tasks))]
 
 
-class _Lane:
+class _PoolWorker:
     """One process, and the next one if that dies. It ends with the pipe, so no crash leaves it behind."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class _Lane:
         self._theirs = theirs  # until the process, which starts with its first task, has it
         self._run: str | None = None
 
-    def begin(self, task: Task) -> Future[Outcome]:
+    def begin(self, task: SweepTask) -> Future[RunOutcome]:
         self._run = task.run
         return self._pool.submit(_perform, task)
 
@@ -119,7 +119,7 @@ class _Lane:
                 return
             yield round
 
-    def outcome(self, future: Future[Outcome]) -> Outcome:
+    def outcome(self, future: Future[RunOutcome]) -> RunOutcome:
         try:
             return future.result()
         except BrokenProcessPool:
@@ -129,7 +129,7 @@ class _Lane:
             self.cut()
             self._start()
             why = "its process was killed from outside, or ran out of memory; sweep again to go on with it"
-            return Outcome(run, "failed", why)
+            return RunOutcome(run, "failed", why)
 
     def close(self) -> None:
         self._pool.shutdown()
@@ -163,34 +163,34 @@ def _end_with(pipe: Connection) -> None:
         os._exit(1)
 
 
-def _perform(task: Task) -> Outcome:
+def _perform(task: SweepTask) -> RunOutcome:
     run, notes = task.run, list[str]()
     try:
         with _session(task, notes.append) as session:
             run = session.run
-            outcome = Outcome(run, session.perform(_telling(session), alone=False).status)
+            outcome = RunOutcome(run, session.perform(_telling(session), alone=False).status)
     except RunDiverged as error:
-        outcome = Outcome(run, "diverged", str(error))
+        outcome = RunOutcome(run, "diverged", str(error))
     except HanseError as error:
-        outcome = Outcome(run, "failed", str(error))
+        outcome = RunOutcome(run, "failed", str(error))
     except Exception as error:
-        outcome = Outcome(run, "failed", f"{type(error).__name__}: {error}")
+        outcome = RunOutcome(run, "failed", f"{type(error).__name__}: {error}")
     return replace(outcome, notes=tuple(notes))
 
 
-def _session(task: Task, warn: Callable[[str], None]) -> AbstractContextManager[Session]:
+def _session(task: SweepTask, warn: Callable[[str], None]) -> AbstractContextManager[Session]:
     if task.run is None:
-        return _started(task)
+        return _start(task)
     _outlive(task.store, task.run)
     in_python = task.experiment.settings()["data"].get(IN_PYTHON)
     data = task.experiment.data if in_python else None
-    return resumed(task.run, store=task.store, data=data, warn=warn)
+    return resume_session(task.run, store=task.store, data=data, warn=warn)
 
 
 @contextmanager
-def _started(task: Task) -> Iterator[Session]:
+def _start(task: SweepTask) -> Iterator[Session]:
     """As `hanse run` begins one, with what the sweep tried kept beside the settings."""
-    ready = prepared(task.experiment)
+    ready = prepare_run(task.experiment)
     runs = existing(task.store)
     settings = {
         "experiment": task.experiment.settings(),

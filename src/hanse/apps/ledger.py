@@ -9,7 +9,7 @@ from hanse.core.program import Flow, Usage
 if TYPE_CHECKING:
     from hanse.store import Runs
 
-__all__ = ["as_json", "flows_of", "ledger_table", "traffic", "traffic_words"]
+__all__ = ["as_json", "describe_traffic", "flows_of", "ledger_table", "traffic"]
 
 MAX_LISTED_CLIENTS = 1000
 """The bytes of more clients than these are only summed up."""
@@ -17,14 +17,14 @@ MAX_LISTED_CLIENTS = 1000
 
 def flows_of(usages: Iterable[Usage]) -> tuple[Flow, ...]:
     """What all rounds' messages weighed, by name and stage."""
-    return Flow.merged(flow for usage in usages for flow in usage.flows)
+    return Flow.merge(flow for usage in usages for flow in usage.flows)
 
 
 def as_json(flows: Iterable[Flow]) -> list[dict[str, Any]]:
     """As plain data: `bytes` by stage, "raw" first."""
     return [
         {
-            "way": flow.way,
+            "way": flow.direction,
             "name": flow.name,
             "messages": flow.messages,
             "bytes": [
@@ -45,20 +45,20 @@ def ledger_table(
     """
     heads = ["", "messages", "stage", "bytes", "of raw"]
     rows: list[list[str]] = []
-    for way, sent in (("up", bytes_up), ("down", bytes_down)):
-        own = [flow for flow in flows if flow.way == way]
+    for direction, num_bytes in (("up", bytes_up), ("down", bytes_down)):
+        own = [flow for flow in flows if flow.direction == direction]
         for flow in own:
             rows += _rows(flow)
         raw, last = (_sum(flow.num_bytes[at] for flow in own) for at in (0, -1))
-        if last is not None and sent >= last:
-            rows.append([f"{way}, all", "", "names, headers, tasks", as_bytes(sent - last), ""])
-        rows.append([f"{way}, all", "", "sent", as_bytes(sent), _share(sent, raw)])
+        if last is not None and num_bytes >= last:
+            rows.append([f"{direction}, all", "", "names, headers, tasks", as_bytes(num_bytes - last), ""])
+        rows.append([f"{direction}, all", "", "sent", as_bytes(num_bytes), _share(num_bytes, raw)])
     return heads, rows
 
 
 def _rows(flow: Flow) -> list[list[str]]:
     raw = flow.num_bytes[0]
-    rows = [[f"{flow.way} {flow.name}", f"{flow.messages:,}", "raw", _size(raw), ""]]
+    rows = [[f"{flow.direction} {flow.name}", f"{flow.messages:,}", "raw", _size(raw), ""]]
     for stage, size in zip(flow.stages, flow.num_bytes[1:], strict=True):
         rows.append(["", "", stage, _size(size), _share(size, raw)])
     return rows
@@ -92,20 +92,21 @@ def traffic(runs: "Runs", run: str) -> dict[str, Any] | None:
     if not rows:
         return None
     found: dict[str, Any] = {"num_clients": len(rows)}
-    for at, way in enumerate(("up", "down"), start=1):
+    for at, direction in enumerate(("up", "down"), start=1):
         most = max(rows, key=lambda row: row[at])
         mean = sum(row[at] for row in rows) / len(rows)
-        found[way] = {"mean": mean, "most": most[at], "client": most[0]}
+        found[direction] = {"mean": mean, "most": most[at], "client": most[0]}
     if len(rows) <= MAX_LISTED_CLIENTS:
         found["each"] = [{"client": client, "up": up, "down": down} for client, up, down in rows]
     return found
 
 
-def traffic_words(found: Mapping[str, Any]) -> str:
+def describe_traffic(found: Mapping[str, Any]) -> str:
     """The same in a line."""
     said = [
-        f"{way} {as_bytes(found[way]['mean'])} on average, at most {as_bytes(found[way]['most'])} "
-        f"(client {found[way]['client']})"
-        for way in ("up", "down")
+        f"{direction} {as_bytes(found[direction]['mean'])} on average, "
+        f"at most {as_bytes(found[direction]['most'])} "
+        f"(client {found[direction]['client']})"
+        for direction in ("up", "down")
     ]
     return f"{found['num_clients']:,} took part; {'; '.join(said)}"

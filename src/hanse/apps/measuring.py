@@ -18,10 +18,10 @@ __all__ = [
     "OWN_TRAINING",
     "TEST_SET",
     "description",
-    "measured",
+    "measure_means",
+    "measure_spread",
     "of_one_class",
     "passes",
-    "spread",
     "spread_of",
 ]
 
@@ -33,13 +33,13 @@ OWN_TRAINING = "their own training examples"
 TEST_SET = "the common test set"
 
 
-def measured(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
+def measure_means(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
     """Means of the learner's metrics over examples."""
     sums = learner.evaluate(params, examples)
     return {MEANS.get(name, name): float(sums[name] / sums["count"]) for name in learner.metrics}
 
 
-def spread(learner: Learner, population: FederatedData, params: Tensors) -> dict[str, Plain] | None:
+def measure_spread(learner: Learner, population: FederatedData, params: Tensors) -> dict[str, Plain] | None:
     """What one model is worth to each client, on its own test examples, or else on those it trained with.
 
     None: there are too many clients to ask each.
@@ -47,12 +47,12 @@ def spread(learner: Learner, population: FederatedData, params: Tensors) -> dict
     if population.num_clients > MAX_CLIENTS:
         return None
     on, whose = _own_examples(population)
-    return spread_of(on, [measured(learner, params, examples) for _, examples in whose])
+    return spread_of(on, [measure_means(learner, params, examples) for _, examples in whose])
 
 
 def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:
     """What clients measure a model on, in words, and each client's."""
-    tested = population.tested()
+    tested = population.find_test_clients()
     if tested:
         return OWN_TEST, ((number, population.role(own_test(number))) for number in tested)
     return OWN_TRAINING, ((number, population.client(number)) for number in range(population.num_clients))
@@ -114,7 +114,7 @@ def description(population: FederatedData) -> dict[str, Plain]:
         "num_clients": population.num_clients,
         "sizes": [len(own) for own in labels],
         "test": 0 if population.test is None else len(population.test),
-        "num_own_tests": len(population.tested()) if population.num_clients <= MAX_CLIENTS else 0,
+        "num_own_tests": len(population.find_test_clients()) if population.num_clients <= MAX_CLIENTS else 0,
         "names": list(population.names[:shown]),
         "columns": list(population.columns),
         "num_classes": population.num_classes,

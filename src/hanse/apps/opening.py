@@ -13,12 +13,12 @@ from hanse.apps.experiment import IN_PYTHON
 from hanse.apps.settings import WrongSetting, build
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
-from hanse.core.values import registered
+from hanse.core.values import find_classes
 from hanse.data import Dataset, Tabular, csv, npz, parquet
-from hanse.data.labels import classes_of, words_of
-from hanse.data.tables import Rows, assembled
+from hanse.data.labels import classes_of, to_categories
+from hanse.data.tables import Rows, assemble
 
-__all__ = ["Wanted", "opened"]
+__all__ = ["Wanted", "read_examples"]
 
 PARQUET = (".parquet", ".pq")
 
@@ -73,7 +73,7 @@ class Wanted:
             raise InvalidInput("the run names columns by something else than words")
         return cls(
             kind,
-            kind in registered(Tabular),
+            kind in find_classes(Tabular),
             tuple(feature_shape),
             num_classes,
             tuple(classes),
@@ -91,7 +91,7 @@ class Wanted:
         return (*(() if self.label is None else (self.label,)), *targets)
 
 
-def opened(path: str, wanted: Wanted, reader: Dataset | None = None) -> Examples:
+def read_examples(path: str, wanted: Wanted, reader: Dataset | None = None) -> Examples:
     """Read the examples in a party's own file: an .npz, a CSV or Parquet file with the run's columns.
 
     All rows are taken; columns that the run does not use are left where they are.
@@ -104,7 +104,7 @@ def opened(path: str, wanted: Wanted, reader: Dataset | None = None) -> Examples
     Raises: InvalidInput: if it can't be read, or does not suit the run.
     """
     if Path(path).suffix == ".toml":
-        reader = _described(path)
+        reader = _read_described(path)
         path = reader.path
     if isinstance(reader, npz) or Path(path).suffix == ".npz":
         examples = _arrays(path, wanted, reader if isinstance(reader, npz) else None)
@@ -112,17 +112,18 @@ def opened(path: str, wanted: Wanted, reader: Dataset | None = None) -> Examples
         examples = _rows(path, wanted, reader if isinstance(reader, Tabular) else None)
     else:
         raise InvalidInput(
-            f"{path}: the run's data are {_called(wanted.kind)}, no table of columns; give an .npz file with "
+            f"{path}: the run's data are {_describe_data(wanted.kind)}, no table of columns; "
+            "give an .npz file with "
             f"an array x of rows of shape {wanted.feature_shape} and an array y"
         )
-    return _suited(examples, wanted, path)
+    return _check_suits(examples, wanted, path)
 
 
-def _called(kind: str | None) -> str:
+def _describe_data(kind: str | None) -> str:
     return "not described by a file" if kind is None else f"{kind}()"
 
 
-def _described(path: str) -> Tabular | npz:
+def _read_described(path: str) -> Tabular | npz:
     """The reader that an owner's own settings file describes."""
     try:
         said = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("data")
@@ -153,7 +154,7 @@ def _arrays(path: str, wanted: Wanted, reader: npz | None) -> Examples:
     if labels.dtype.kind in "US":
         if not wanted.classes:
             raise InvalidInput(f"{path}: {y} holds words; the run's labels are numbers")
-        labels = classes_of(words_of(labels), wanted.classes, lambda row: f"{path}: {y}[{row}]")
+        labels = classes_of(to_categories(labels), wanted.classes, lambda row: f"{path}: {y}[{row}]")
     examples = Examples(found[x], labels)
     return examples if wanted.encoder is None else wanted.encoder(examples)
 
@@ -162,7 +163,9 @@ def _rows(path: str, wanted: Wanted, reader: Tabular | None) -> Examples:
     """Columns are of the kinds that the run says, whatever these few rows look like."""
     like, schema = None, None if wanted.encoder is None else wanted.encoder.schema
     if schema is not None:
-        kinds = dict.fromkeys(schema.numbers, np.zeros(0)) | dict.fromkeys(schema.texts, np.zeros(0, "U1"))
+        kinds = dict.fromkeys(schema.numbers, np.zeros(0)) | dict.fromkeys(
+            schema.categories, np.zeros(0, "U1")
+        )
         like = Rows(path, kinds, np.zeros(0, np.int64))
     reader = _for_run(path, wanted, reader)
     rows = reader.rows(path, like)
@@ -170,7 +173,7 @@ def _rows(path: str, wanted: Wanted, reader: Tabular | None) -> Examples:
     due = (
         [name for name in rows.columns if name not in wanted.unused]
         if schema is None
-        else [*schema.numbers, *schema.texts]
+        else [*schema.numbers, *schema.categories]
     )
     missing = [name for name in (*roles, *due) if name not in rows.columns]
     if missing:
@@ -178,7 +181,7 @@ def _rows(path: str, wanted: Wanted, reader: Tabular | None) -> Examples:
             f"{path} has no column {missing[0]!r}; the run wants {', '.join(dict.fromkeys((*roles, *due)))}"
         )
     columns = {name: column for name, column in rows.columns.items() if name in (*roles, *due)}
-    found = assembled(reader, replace(rows, columns=columns), None).train
+    found = assemble(reader, replace(rows, columns=columns), None).train
     return found if wanted.encoder is None else wanted.encoder(found)
 
 
@@ -192,7 +195,7 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
             f"{path} is there to predict {', '.join(sorted(map(str, own)))}; the run wants "
             f"{', '.join(sorted(asked))}"
         )
-    texts = () if wanted.encoder is None else wanted.encoder.schema.texts  # judged where the run began
+    texts = () if wanted.encoder is None else wanted.encoder.schema.categories  # judged where the run began
     if isinstance(reader, csv):
         reader = replace(reader, numeric=())
     return replace(
@@ -208,7 +211,7 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
     )
 
 
-def _suited(examples: Examples, wanted: Wanted, path: str) -> Examples:
+def _check_suits(examples: Examples, wanted: Wanted, path: str) -> Examples:
     if examples.x.dtype.kind not in "fiub":
         raise InvalidInput(
             f"{path}: features are {examples.x.dtype}, and the run says of no column how it becomes numbers; "

@@ -7,15 +7,15 @@ from typing import Any
 
 from hanse.apps.environment import environment
 from hanse.apps.experiment import Experiment
-from hanse.apps.opening import Wanted, opened
-from hanse.apps.prepared import Prepared, client_tests, prepared, shared_out
+from hanse.apps.opening import Wanted, read_examples
+from hanse.apps.prepared import Prepared, client_tests, load_population, prepare_run
 from hanse.apps.reading import read
 from hanse.apps.result import Result
 from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.data import FederatedData, own_test
 from hanse.data.sources import held_out
-from hanse.network.server import Job
+from hanse.network.server import RunJob
 from hanse.network.wire import Plan
 
 __all__ = ["SHARE", "Parties"]
@@ -33,17 +33,17 @@ class Parties:
     def register(self) -> None:
         """What plans are made of is known once this module is imported."""
 
-    def job(self, file: Path | None, sets: Sequence[str]) -> Job:
+    def job(self, file: Path | None, sets: Sequence[str]) -> RunJob:
         """The run that settings describe. Evaluates on the server's test set, or else on the clients' own."""
         experiment = read(file, sets)
-        ready = prepared(experiment)
+        ready = prepare_run(experiment)
         people, settings = ready.population, experiment.settings()
-        if experiment.evaluate_every and people.test is None and not people.tested():
+        if experiment.evaluate_every and people.test is None and not people.find_test_clients():
             raise InvalidInput(
                 "the data have no test set that the server could hold; let clients hold some examples out, "
                 "client_test_fraction = 0.2, or write evaluate_every = 0"
             )
-        return Job(
+        return RunJob(
             plan=plan_of(ready),
             begin=ready.begin,
             program=ready.program,
@@ -67,13 +67,15 @@ class Parties:
         if what == SHARE:
             return lambda plan: _share(plan).client(number)
         _check_file("--data", what)
-        return lambda plan: _file(plan, what, number)[0] if test is None else opened(what, wanted_of(plan))
+        return lambda plan: (
+            _file(plan, what, number)[0] if test is None else read_examples(what, data_needs(plan))
+        )
 
     def test(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
         """Its test examples: in a file of their own, or held out of its data as the settings say."""
         if test is not None:
             _check_file("--test", test)
-            return lambda plan: opened(test, wanted_of(plan))
+            return lambda plan: read_examples(test, data_needs(plan))
         if what == SHARE:
             return lambda plan: _share(plan).role(own_test(number))
         return lambda plan: _some(_file(plan, what, number)[1])
@@ -107,7 +109,7 @@ def plan_of(ready: Prepared) -> Plan:
     )
 
 
-def wanted_of(plan: Plan) -> Wanted:
+def data_needs(plan: Plan) -> Wanted:
     """Describe the examples of a plan. Of its data's settings only names of columns are taken."""
     said = json.loads(plan.settings)["data"]
     return Wanted.of(said, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
@@ -122,8 +124,8 @@ def _share(plan: Plan) -> FederatedData:
             f"({', '.join(BUILT_IN)}); name a file of your own"
         )
     of_data = ("data", "partition", "seed", "client_test_fraction")
-    people = shared_out(Experiment.from_settings({name: said[name] for name in of_data if name in said}))
-    return people if plan.encoder is None else people.mapped(plan.encoder)
+    people = load_population(Experiment.from_settings({name: said[name] for name in of_data if name in said}))
+    return people if plan.encoder is None else people.map(plan.encoder)
 
 
 def _check_file(option: str, path: str) -> None:
@@ -134,10 +136,10 @@ def _check_file(option: str, path: str) -> None:
 
 def _file(plan: Plan, path: str, number: int) -> tuple[Examples, Examples]:
     """What trains of a client's own file, and what is held out: the rows that a simulation would."""
-    examples = opened(path, wanted_of(plan))
+    examples = read_examples(path, data_needs(plan))
     said = json.loads(plan.settings)
     kept, tested = held_out(
-        len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold(number)
+        len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold_in(number)
     )
     return examples.take(kept), examples.take(tested)
 

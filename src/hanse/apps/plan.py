@@ -27,7 +27,7 @@ from hanse.core.runtime import Runtime, drive
 from hanse.core.work import PartyId
 from hanse.simulation import Clients, Simulation
 
-__all__ = ["Exchange", "Link", "Planned", "planned"]
+__all__ = ["Exchange", "LinkModel", "MessagePlan", "plan_messages"]
 
 # -- the link ----------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True)
-class Link:
+class LinkModel:
     """Between each client and the server.
 
     Args:
@@ -49,7 +49,7 @@ class Link:
     latency_s: float = 0.0
 
     @classmethod
-    def read(cls, up: str | None, down: str | None, latency: str | None) -> "Link | None":
+    def read(cls, up: str | None, down: str | None, latency: str | None) -> "LinkModel | None":
         """From words such as "10Mbit", "1.5MB" (a second) and "50ms"; None: nothing is said.
 
         Raises: InvalidInput: if they can't be read, or only one way is said.
@@ -144,7 +144,7 @@ class _Rehearsal(Runtime):
                 return self._inner.perform(command)
 
     def _sample(self, command: Sample) -> Sampled:
-        drawn = self._inner.desk.sample(command)
+        drawn = self._inner.coordinator.sample(command)
         if not drawn.cohort:
             return drawn
         self.client = drawn.cohort[0] if self.client is None else self.client
@@ -157,9 +157,9 @@ class _Rehearsal(Runtime):
         roles = [party for party in command.cohort if isinstance(party, str)]
         kept: tuple[PartyId, ...] = (*roles, *clients[:1])
         exchange = Exchange(type(command.work).__name__, asked, asked)
-        before = self._used()
+        before = self._usage()
         event = self._inner.perform(replace(command, cohort=kept))
-        exchange.usage = _less(self._used(), before)
+        exchange.usage = _less(self._usage(), before)
         assert isinstance(event, Dispatched)
         self._exchange_of.update(dict.fromkeys(event.tickets, exchange))
         if clients:
@@ -167,14 +167,14 @@ class _Rehearsal(Runtime):
         return event
 
     def _collect(self, command: Collect) -> Event:
-        tickets = self._inner.desk.open_tickets(command)
-        before, began_s = self._used(), time.perf_counter()
+        tickets = self._inner.coordinator.open_tickets(command)
+        before, began_s = self._usage(), time.perf_counter()
         for ticket in tickets:
-            chains = self._inner.desk.payload(ticket).chains
+            chains = self._inner.coordinator.payload(ticket).chains
             varying = {
-                (part, words)
+                (part, descriptions)
                 for part, chain in chains.items()
-                for words, stage in zip(chain.words, chain.stages, strict=True)
+                for descriptions, stage in zip(chain.descriptions, chain.stages, strict=True)
                 if stage.out.num_bytes is None
             }
             exchange = self._exchange_of[ticket]
@@ -187,11 +187,11 @@ class _Rehearsal(Runtime):
         if tickets:
             exchange = self._exchange_of[tickets[-1]]
             exchange.compute_s = time.perf_counter() - began_s
-            exchange.usage = _more(exchange.usage, _less(self._used(), before))
+            exchange.usage = _more(exchange.usage, _less(self._usage(), before))
         return event
 
-    def _used(self) -> Usage:
-        return self._inner.desk.usage
+    def _usage(self) -> Usage:
+        return self._inner.coordinator.usage
 
     def settle(self) -> None:
         """Ends a round: memory is kept."""
@@ -199,10 +199,10 @@ class _Rehearsal(Runtime):
 
 
 def _less(after: Usage, before: Usage) -> Usage:
-    earlier = {(flow.way, flow.name, flow.stages): flow for flow in before.flows}
+    earlier = {(flow.direction, flow.name, flow.stages): flow for flow in before.flows}
     flows = []
     for flow in after.flows:
-        old = earlier.get((flow.way, flow.name, flow.stages))
+        old = earlier.get((flow.direction, flow.name, flow.stages))
         if old is not None:
             sizes = (
                 None if a is None or b is None else a - b
@@ -218,7 +218,7 @@ def _more(one: Usage, other: Usage) -> Usage:
     return Usage(
         one.bytes_up + other.bytes_up,
         one.bytes_down + other.bytes_down,
-        flows=Flow.merged((*one.flows, *other.flows)),
+        flows=Flow.merge((*one.flows, *other.flows)),
     )
 
 
@@ -226,7 +226,7 @@ def _more(one: Usage, other: Usage) -> Usage:
 
 
 @dataclass(frozen=True)
-class Planned:
+class MessagePlan:
     """What a run will send.
 
     Args:
@@ -243,14 +243,14 @@ class Planned:
     later: tuple[Exchange, ...]
     evaluations: int
     evaluation: tuple[Exchange, ...]
-    link: Link | None
+    link: LinkModel | None
     client: PartyId | None
     asynchronous: bool
 
-    def total(self, way: str) -> int:
+    def total(self, direction: str) -> int:
         """Bytes "up" or "down" in the whole run."""
         first, later, measuring = (
-            sum(exchange.bytes_up if way == "up" else exchange.bytes_down for exchange in exchanges)
+            sum(exchange.bytes_up if direction == "up" else exchange.bytes_down for exchange in exchanges)
             for exchanges in (self.first, self.later, self.evaluation)
         )
         return (first + (self.rounds - 1) * later if self.rounds else 0) + self.evaluations * measuring
@@ -313,26 +313,28 @@ def _as_json(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def planned(ready: Prepared, link: Link | None = None) -> Planned:
+def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan:
     """Rehearses two rounds with one client, and a measurement by clients where there is one."""
     rehearsal = _Rehearsal(ready)
     algorithm, state = ready.experiment.algorithm, ready.begin().state
     rounds: list[tuple[Exchange, ...]] = []
     for number in (1, 2):
         rehearsal.exchanges = []
-        program = algorithm.round(state, ready.keys.public.fold("round", number))
+        program = algorithm.round(state, ready.keys.public.fold_in("round", number))
         state = _led(program, rehearsal, state)
         rehearsal.settle()
         rounds.append(tuple(rehearsal.exchanges))
     rehearsal.exchanges = []
     evaluate, every = ready.evaluate(), ready.experiment.evaluate_every
     if evaluate is not None and ready.population.test is None:
-        _led(evaluate(state.params, ready.keys.public.fold("evaluate", 0)), rehearsal, None)
+        _led(evaluate(state.params, ready.keys.public.fold_in("evaluate", 0)), rehearsal, None)
     num = ready.experiment.rounds
     evaluations = 1 + num // every + bool(num % every) if every and rehearsal.exchanges else 0
     first, later = rounds
     measuring = tuple(rehearsal.exchanges)
-    return Planned(num, first, later, evaluations, measuring, link, rehearsal.client, rehearsal.asynchronous)
+    return MessagePlan(
+        num, first, later, evaluations, measuring, link, rehearsal.client, rehearsal.asynchronous
+    )
 
 
 def _led(program: Program[Any], runtime: Runtime, state: Any) -> Any:

@@ -13,7 +13,7 @@ from hanse.algorithms.works import MEANS
 from hanse.apps.baselines import Budget
 from hanse.apps.experiment import Experiment
 from hanse.apps.measuring import passes
-from hanse.apps.plain import plain
+from hanse.apps.plain import to_plain
 from hanse.apps.starts import initial
 from hanse.core.algorithm import Evaluate, Progress, Stop, training
 from hanse.core.errors import InvalidInput, RoundAbandoned
@@ -23,13 +23,13 @@ from hanse.core.program import Dispatch, Program, Sample
 from hanse.core.runtime import Record, Store, drive
 from hanse.core.tensors import Tensors
 from hanse.core.work import PartyId
-from hanse.data import FederatedData, own_test, partitioned
+from hanse.data import FederatedData, own_test, partition_data
 from hanse.learners import Model
-from hanse.simulation import Chosen, Clients, Simulation
+from hanse.simulation import AdaptiveClients, Clients, Simulation
 from hanse.simulation.simulation import ClientSide
 from hanse.simulation.workers import Recall
 
-__all__ = ["Prepared", "client_tests", "prepared", "shared_out"]
+__all__ = ["Prepared", "client_tests", "load_population", "prepare_run"]
 
 MAX_EVALUATED_CLIENTS = 1000
 """Without a test set all clients measure the model; more than these would take longer than training."""
@@ -37,7 +37,7 @@ MAX_EVALUATED_CLIENTS = 1000
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs. Made by `prepared`.
+    """All that a run needs. Made by `prepare_run`.
 
     Args:
       experiment: what was asked for.
@@ -62,11 +62,11 @@ class Prepared:
         """Where the run stands before its first round."""
         key = self.keys.public
         params = self.start()
-        return Progress(0, self.experiment.algorithm.init(params, key.fold("algorithm")))
+        return Progress(0, self.experiment.algorithm.init(params, key.fold_in("algorithm")))
 
     def start(self) -> Tensors:
         """The model before the first round."""
-        params = self.learner.init(self.keys.public.fold("model"))
+        params = self.learner.init(self.keys.public.fold_in("model"))
         if self.experiment.initial is None:
             return params
         return initial(self.experiment.initial, params)
@@ -77,9 +77,9 @@ class Prepared:
         if self.population.test is None:  # then clients measured the model, too
             measurements = [record for record in records if record.metrics]
             counted -= len(measurements) * sum(isinstance(party, int) for party in self.measured_at)
-        settings = plain(self.experiment.algorithm)
+        settings = to_plain(self.experiment.algorithm)
         spent = passes(settings, max(0, counted), self.population.num_clients)
-        key = self.keys.public.fold("baselines")
+        key = self.keys.public.fold_in("baselines")
         return Budget(
             self.learner, self.population, self.experiment.algorithm, self.start(), spent, self.stop, key
         )
@@ -108,27 +108,33 @@ class Prepared:
         people = self.population
         if people.test is not None:
             return ("server",)
-        return tuple(map(own_test, people.tested())) or tuple(range(people.num_clients))
+        return tuple(map(own_test, people.find_test_clients())) or tuple(range(people.num_clients))
 
     def runtime(self, clients: ClientSide | None = None) -> Simulation:
         """Who performs it; without clients of their own, it computes them in this process."""
         clients = clients or Clients(self.learner, self.population, self.keys)
         return Simulation(clients, self.population.num_clients, self.keys, self.experiment.devices)
 
-    def clients(self, store: Store | None, num_rounds: int, *, alone: bool = True) -> Chosen:
+    def clients(self, store: Store | None, num_rounds: int, *, alone: bool = True) -> AdaptiveClients:
         """Who compute, in the way that was asked for; a context manager. They find their memory in the store.
 
         Args:
           num_rounds: how many are still to come.
           alone: whether no other run is performed beside this one; else one process computes it.
         """
-        make = partial(_made, self.experiment.model, self.population, self.keys, self.experiment.way.together)
+        make = partial(
+            _make_clients,
+            self.experiment.model,
+            self.population,
+            self.keys,
+            self.experiment.execution.together,
+        )
         recall = {} if store is None else {"recall": store.memory}
-        way = self.experiment.way if alone else self.experiment.way.alone()
-        return Chosen(make, way, num_rounds=num_rounds, **recall)
+        execution = self.experiment.execution if alone else self.experiment.execution.alone()
+        return AdaptiveClients(make, execution, num_rounds=num_rounds, **recall)
 
 
-def _made(
+def _make_clients(
     model: Model, population: FederatedData, keys: Keys, together: bool | None, recall: Recall
 ) -> Clients:
     """The clients, as worker processes make them too."""
@@ -136,7 +142,7 @@ def _made(
     return Clients(learner, population, keys, recall, together=together)
 
 
-def prepared(experiment: Experiment) -> Prepared:
+def prepare_run(experiment: Experiment) -> Prepared:
     """Loads, shares out, binds and checks.
 
     Raises: InvalidInput: if data, model and the rest don't fit each other.
@@ -151,8 +157,8 @@ def prepared(experiment: Experiment) -> Prepared:
     keys = Keys.from_seed(experiment.seed)
     with ThreadPoolExecutor(1) as beside:
         beside.submit(experiment.model.load)  # if it can't be, `bind` says why
-        population = shared_out(experiment)
-        population, encoder = _encoded(experiment, population, keys)
+        population = load_population(experiment)
+        population, encoder = _encode_features(experiment, population, keys)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     ready = Prepared(experiment, population, learner, _watching(experiment, learner), encoder)
     for baseline in experiment.baselines:
@@ -162,14 +168,16 @@ def prepared(experiment: Experiment) -> Prepared:
     return ready
 
 
-def shared_out(experiment: Experiment) -> FederatedData:
+def load_population(experiment: Experiment) -> FederatedData:
     """Who has what, before any preprocessing. Raises: InvalidInput: if data and partition don't fit."""
     keys = Keys.from_seed(experiment.seed)
     if isinstance(experiment.data, FederatedData):
         population = experiment.data
     else:
         assert experiment.partition is not None
-        population = partitioned(experiment.data.load(), experiment.partition, keys.public.fold("partition"))
+        population = partition_data(
+            experiment.data.load(), experiment.partition, keys.public.fold_in("partition")
+        )
     if experiment.client_test_fraction:
         population = population.holding_out(experiment.client_test_fraction, client_tests(experiment.seed))
     return population
@@ -177,21 +185,21 @@ def shared_out(experiment: Experiment) -> FederatedData:
 
 def client_tests(seed: int) -> Key:
     """By which clients hold out test examples."""
-    return Keys.from_seed(seed).public.fold("client tests")
+    return Keys.from_seed(seed).public.fold_in("client tests")
 
 
-def _encoded(
+def _encode_features(
     experiment: Experiment, population: FederatedData, keys: Keys
 ) -> tuple[FederatedData, Encoder | None]:
     """The data with features of numbers, and what made them so."""
     preprocessing = experiment.preprocessing or (tabular() if population.columns else None)
     if preprocessing is None:
         return population, None
-    key = keys.public.fold("preprocessing")
+    key = keys.public.fold_in("preprocessing")
     clients = Clients(cast(Learner, None), population, keys)
     runtime = Simulation(clients, population.num_clients, keys, experiment.devices)
     encoder = drive(preprocessing.program(Schema.of(population.client(0).x), key), runtime)
-    return population.mapped(encoder), encoder
+    return population.map(encoder), encoder
 
 
 def _watching(experiment: Experiment, learner: Learner) -> Stop:
@@ -218,7 +226,7 @@ def _check_evaluation(ready: Prepared) -> None:
 
 def _check_composition(ready: Prepared) -> None:
     """Performs a throw-away first round up to where clients would compute: that binds all chains."""
-    key = ready.keys.public.fold("rehearsal")
+    key = ready.keys.public.fold_in("rehearsal")
     program = ready.experiment.algorithm.round(ready.begin().state, key)
     runtime = ready.runtime()
     with suppress(StopIteration, RoundAbandoned):

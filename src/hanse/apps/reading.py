@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from hanse.apps.experiment import Experiment
-from hanse.apps.plain import Plain, leaves, merged
+from hanse.apps.plain import Plain, leaves, merge
 from hanse.apps.settings import WrongSetting
 from hanse.core.errors import InvalidInput, nearest
 
-__all__ = ["assigned", "parsed", "read", "written_where"]
+__all__ = ["parse", "parse_assignments", "read", "written_where"]
 
 
 def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment:
@@ -28,8 +28,8 @@ def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
     defaults = Experiment().settings()
-    from_file, from_sets = parsed(file), assigned(sets)
-    settings = functools.reduce(merged, (from_file, from_sets), defaults)
+    from_file, from_sets = parse(file), parse_assignments(sets)
+    settings = functools.reduce(merge, (from_file, from_sets), defaults)
     try:
         return Experiment.from_settings(settings)
     except WrongSetting as wrong:
@@ -37,14 +37,14 @@ def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment
         raise InvalidInput(where + wrong.among(leaves(settings))) from wrong
 
 
-def parsed(file: str | Path | None) -> dict[str, Any]:
+def parse(file: str | Path | None) -> dict[str, Any]:
     """What a TOML file says; no file says nothing. Raises: InvalidInput: if it can't be read."""
-    return {} if file is None else _parsed(Path(file))
+    return {} if file is None else _parse_file(Path(file))
 
 
-def assigned(sets: Sequence[str]) -> dict[str, Any]:
+def parse_assignments(sets: Sequence[str]) -> dict[str, Any]:
     """What assignments say together. Raises: InvalidInput: at the first that is none."""
-    tree: dict[str, Any] = functools.reduce(merged, map(_assignment, sets), {})
+    tree: dict[str, Any] = functools.reduce(merge, map(_assignment, sets), {})
     return tree
 
 
@@ -67,7 +67,7 @@ def _written(path: str, tree: Plain) -> bool:
     return True
 
 
-def _parsed(file: Path) -> dict[str, Any]:
+def _parse_file(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -77,7 +77,7 @@ def _parsed(file: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file} is not UTF-8 text, at byte {error.start}; name a TOML file") from None
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(_located(file, str(error))) from None
+        raise InvalidInput(_locate(file, str(error))) from None
 
 
 def _neighbour(file: Path) -> str:
@@ -89,7 +89,7 @@ def _neighbour(file: Path) -> str:
     return hint if found else f"there is no TOML file in {str(folder.absolute())!r}"
 
 
-def _located(file: Path, message: str) -> str:
+def _locate(file: Path, message: str) -> str:
     """The parser's message with its place in front, as editors like it."""
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
     if found is None:

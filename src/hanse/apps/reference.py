@@ -12,14 +12,14 @@ from typing import Any
 
 from hanse.apps.baselines import Baseline
 from hanse.apps.experiment import Experiment
-from hanse.apps.plain import Plain, plain, required
+from hanse.apps.plain import Plain, is_required, to_plain
 from hanse.apps.toml import inline
 from hanse.core.algorithm import Algorithm, Stop
 from hanse.core.chain import Transform
 from hanse.core.errors import InvalidInput
 from hanse.core.program import Close
 from hanse.core.reducers import Reducer
-from hanse.core.values import fields, registered
+from hanse.core.values import fields, find_classes
 
 __all__ = ["reference"]
 
@@ -58,7 +58,7 @@ def _kinds() -> Iterator[str]:
     from hanse.algorithms.preprocessing import Preprocessing
     from hanse.data import Dataset, Partition
     from hanse.learners import Model
-    from hanse.simulation import Devices, Way
+    from hanse.simulation import Devices, Execution
 
     kinds: dict[str, tuple[type[Any], str]] = {
         "data": (Dataset, "What is learnt from."),
@@ -71,12 +71,15 @@ def _kinds() -> Iterator[str]:
         "algorithm.close": (Close, "When a round closes."),
         "stop": (Stop, "When a run ends before its last round."),
         "devices": (Devices, "How long clients take on the simulated clock, and who drops out."),
-        "way": (Way, "How clients are computed on this machine: it decides seconds, not results."),
+        "execution": (
+            Execution,
+            "How clients are computed on this machine: it decides seconds, not results.",
+        ),
         "baselines": (Baseline, "What else is trained on the same budget: a list."),
     }
     for setting, (kind, about) in kinds.items():
         yield from (f"## {setting}", "", about, "")
-        for name, cls in registered(kind).items():
+        for name, cls in find_classes(kind).items():
             if cls.__module__.startswith("hanse.") and not inspect.isabstract(cls):
                 yield from _class(name, cls)
 
@@ -96,7 +99,7 @@ def _class(name: str, cls: type[Any]) -> Iterator[str]:
 
 
 def _default(f: "dataclasses.Field[Any]") -> str:
-    if required(f):
+    if is_required(f):
         return "*needed*"
     try:
         said = _plain_default(f)
@@ -109,9 +112,9 @@ def _default(f: "dataclasses.Field[Any]") -> str:
 
 def _plain_default(f: "dataclasses.Field[Any]") -> Plain:
     if f.default is not dataclasses.MISSING:
-        return plain(f.default)
+        return to_plain(f.default)
     assert f.default_factory is not dataclasses.MISSING
-    return plain(f.default_factory())
+    return to_plain(f.default_factory())
 
 
 def _summary(cls: type[Any]) -> str:

@@ -23,10 +23,10 @@ from hanse import __version__
 from hanse.algorithms.preprocessing import Encoder
 from hanse.apps.experiment import summary
 from hanse.apps.facts import as_number, table
-from hanse.apps.findings import findings, has_trained, sentences
-from hanse.apps.measuring import measured
-from hanse.apps.plain import plain
-from hanse.apps.prepared import prepared
+from hanse.apps.findings import find_problems, has_trained, sentences
+from hanse.apps.measuring import measure_means
+from hanse.apps.plain import to_plain
+from hanse.apps.prepared import prepare_run
 from hanse.apps.running import experiment_of
 from hanse.apps.settings import WrongSetting, build
 from hanse.apps.starts import initial, read_tensors
@@ -44,7 +44,7 @@ from hanse.learners.numpy import Linear
 if TYPE_CHECKING:
     from hanse.store import Runs
 
-__all__ = ["Predictions", "Released", "predictions", "release", "released"]
+__all__ = ["Predictions", "Released", "open_release", "predictions", "release"]
 
 MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model.json", "README.md"
 
@@ -67,12 +67,12 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
             f"the one that it began with; see why with: hanse show {info.run}"
         )
     params: Tensors = checkpoint.state.state.params
-    ready = prepared(experiment_of(info, None))
+    ready = prepare_run(experiment_of(info, None))
     people = ready.population
     about = {
         "hanse": __version__,
         "run": info.run,
-        "model": plain(ready.experiment.model),
+        "model": to_plain(ready.experiment.model),
         "data": info.settings["experiment"]["data"],
         "feature_shape": list(people.feature_shape),
         "num_classes": people.num_classes,
@@ -86,7 +86,7 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
         (folder / ENCODER).write_bytes(pack(ready.encoder))
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sha256 = hashlib.sha256(tensors).hexdigest()
-    found = [finding.to_json() for finding in findings(records)]
+    found = [finding.to_json() for finding in find_problems(records)]
     found = (info.result or {}).get("findings", found)
     (folder / CARD).write_text(_card(info, params, about, sha256, found), encoding="utf-8")
     return folder
@@ -178,7 +178,7 @@ class Released:
     num_classes: int | None
 
 
-def released(where: Path) -> Released:
+def open_release(where: Path) -> Released:
     """A folder that `release` wrote, or the model file in it. Raises: InvalidInput: if it is none."""
     folder = where if where.is_dir() else where.parent
     try:
@@ -248,7 +248,7 @@ def predictions(model: Released, path: str) -> Predictions:
     if model.encoder is not None:
         examples = model.encoder(examples)
     x = examples.x
-    metrics = None if y is None else measured(model.learner, model.params, Examples(x, y))
+    metrics = None if y is None else measure_means(model.learner, model.params, Examples(x, y))
     if model.num_classes is None:
         return Predictions(_numbers(model, x), None, (), metrics)
     shares = _probabilities(model, x)
@@ -272,7 +272,7 @@ def _read(model: Released, path: str) -> tuple[Array, Array | None]:
             f"the model was trained on {type(data).__name__}; give an .npz file with an array x"
         )
     rows = data.rows(path, None)
-    due = (*model.encoder.schema.numbers, *model.encoder.schema.texts)
+    due = (*model.encoder.schema.numbers, *model.encoder.schema.categories)
     names = [name for name in rows.columns if name in due]
     if not names:
         raise InvalidInput(f"{path} has none of the columns that the model needs: {', '.join(due)}")

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hanse.apps.opening import Wanted, opened
-from hanse.apps.prepared import Prepared, prepared
+from hanse.apps.opening import Wanted, read_examples
+from hanse.apps.prepared import Prepared, prepare_run
 from hanse.apps.running import experiment_of, is_simulated
 from hanse.core.algorithm import Progress
 from hanse.core.coordinator import Block
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Case",
     "Replayed",
-    "debugged",
-    "in_a_clients_house",
-    "in_a_servers_house",
+    "debug_errors",
+    "in_client_home",
+    "in_server_home",
     "in_simulation",
-    "replayed",
+    "replay_ticket",
 ]
 
 
@@ -94,9 +94,9 @@ class Replayed:
     @property
     def sha256(self) -> str:
         """The name of the message, as it is sent."""
-        from hanse.network.spool import chunked_sha256
+        from hanse.network.spool import hash_chunks
 
-        return chunked_sha256([self.message])
+        return hash_chunks([self.message])
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
@@ -154,7 +154,7 @@ class _Seen:
         return done
 
 
-def replayed(case: Case, *, debug: bool = False) -> Replayed:
+def replay_ticket(case: Case, *, debug: bool = False) -> Replayed:
     """Does a ticket again.
 
     Args:
@@ -162,8 +162,8 @@ def replayed(case: Case, *, debug: bool = False) -> Replayed:
     """
     seen = _Seen(case.payload.work, debug)
     payload = replace(case.payload, work=cast(Any, seen))
-    sent, memory = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
-    return Replayed(case, seen.parts, sent, memory)
+    message, memory = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
+    return Replayed(case, seen.parts, message, memory)
 
 
 # -- a simulated run ---------------------------------------------------------------------------
@@ -181,27 +181,27 @@ class _Watched(Clients):
         self.asked: list[PartyId] = []
         """Who computed anything since."""
 
-    def _folded_together(
+    def _fold_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
         """One by one while one is looked at; as the run did until then."""
-        return None if self.watches is not None else super()._folded_together(before, places, payload)
+        return None if self.watches is not None else super()._fold_together(before, places, payload)
 
-    def _computed(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
+    def _compute_ticket(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
         if self.watches is None:
-            return super()._computed(before, task, payload)
+            return super()._compute_ticket(before, task, payload)
         party = task.party
         self.asked.append(party)
         if party != self.watches:
-            return super()._computed(before, task, payload)
+            return super()._compute_ticket(before, task, payload)
         people = self._population
         data = people.client(party) if isinstance(party, int) else people.role(party)
-        secret = self._secret.fold(party, task.ticket)
+        secret = self._secret.fold_in(party, task.ticket)
         data = data if self._own is None else self._own
         done = self._act(Case(task, payload, self._learner, data, before, secret))
         self.acted.append(done)
         if self._own is not None:  # the round goes on as it was
-            return super()._computed(before, task, payload)
+            return super()._compute_ticket(before, task, payload)
         return done.sent, Fork.between(task.after, before, done.memory)
 
 
@@ -234,7 +234,7 @@ def in_simulation(
     """All that a party computed in a round, done again; and whether the round came out as it is recorded.
 
     Args:
-      act: does a case, such as `replayed`.
+      act: does a case, such as `replay_ticket`.
       file: read in place of the party's own data. The round goes on as it was.
       data: of the run, where they were given in Python.
 
@@ -246,11 +246,11 @@ def in_simulation(
     saved = runs.checkpoint(info.run)
     earlier = saved is not None and saved.round < round and info.status != "running" and is_simulated(saved)
     with threadpool_limits(1):
-        ready = prepared(experiment_of(info, data))
+        ready = prepare_run(experiment_of(info, data))
         if ready.population.fingerprint != info.settings["data_sha256"]:
             raise InvalidInput(f"run {info.run} began on other data than these settings name now")
         _check_party(party, ready)
-        own = None if file is None else opened(file, _wanted(ready), _reader(ready))
+        own = None if file is None else read_examples(file, _data_needs(ready), _reader(ready))
         with runs.open(info.run) if earlier else nullcontext() as kept:
             done, record, asked = _led(ready, _Kept(kept), round, party, act, own)
     if not done:
@@ -258,7 +258,7 @@ def in_simulation(
         why = "the run never came to it" if record is None else f"those who did: {others}"
         raise InvalidInput(f"client {party} computed nothing in round {round} of run {info.run}; {why}")
     recorded = {r.round: r for r in runs.records(info.run)}.get(round)
-    return done, _compared(record, recorded, info.run)
+    return done, _compare(record, recorded, info.run)
 
 
 def _check_party(party: PartyId, ready: Prepared) -> None:
@@ -271,7 +271,7 @@ def _reader(ready: Prepared) -> Dataset | None:
     return ready.experiment.data if isinstance(ready.experiment.data, Dataset) else None
 
 
-def _wanted(ready: Prepared) -> Wanted:
+def _data_needs(ready: Prepared) -> Wanted:
     people, said = ready.population, ready.experiment.settings()["data"]
     return Wanted.of(
         said, tuple(people.feature_shape), people.num_classes, tuple(people.classes), ready.encoder
@@ -287,7 +287,7 @@ def _led(
     own: Examples | None,
 ) -> tuple[list[Replayed], Record | None, list[PartyId]]:
     """Leads the run up to the end of a round, in which a party is looked at."""
-    together = ready.experiment.way.together
+    together = ready.experiment.execution.together
     clients = _Watched(ready.learner, ready.population, ready.keys, store.memory, together=together)
     clients.looking(act, own)
     runtime = Simulation(clients, ready.population.num_clients, ready.keys, ready.experiment.devices)
@@ -310,7 +310,7 @@ def _led(
     return clients.acted, last, clients.asked
 
 
-def _compared(now: Record | None, then: Record | None, run: str) -> str:
+def _compare(now: Record | None, then: Record | None, run: str) -> str:
     if then is None or now is None:
         return "the round was not recorded: it was cut, or failed"
     if (now.metrics, now.usage.bytes_up, now.usage.counted, now.abandoned) == (
@@ -337,7 +337,7 @@ def _compared(now: Record | None, then: Record | None, run: str) -> str:
 # -- real parties ------------------------------------------------------------------------------
 
 
-def in_a_clients_house(
+def in_client_home(
     home: Path, run: str, open_: Callable[[Any, int], Examples], bind: Callable[[Any], Any]
 ) -> Iterator[Case]:
     """The tickets of a client's last exchange in a run, as it had them.
@@ -348,29 +348,29 @@ def in_a_clients_house(
 
     Raises: InvalidInput: if nothing of that run is kept there.
     """
-    from hanse.network.client import House
+    from hanse.network.client import ClientHome
 
     folder = _one(home / "runs", run)
-    house = House(home)
+    client_home = ClientHome(home)
     plan = _plan(folder)
     sums = {
         line["ticket"]: line["sha256"]
-        for line in house.audit.lines()
+        for line in client_home.audit.lines()
         if line["what"] == "sends" and line["run"] == folder.name
     }
     tasks = sorted(folder.glob("*.task"), key=lambda path: int(path.stem))
     if not tasks:
         raise InvalidInput(f"{folder} keeps no ticket: none was asked for yet")
-    kept = house.membership or {}
+    kept = client_home.membership or {}
     data = open_(plan, kept.get("number") or 0)
     for path in tasks:
         task, sha256, memory = unpack(path.read_bytes())
         payload = unpack((folder / f"{sha256}.payload").read_bytes(), Payload)
-        secret = house.secret.fold(folder.name).fold(task.ticket)
+        secret = client_home.secret.fold_in(folder.name).fold_in(task.ticket)
         yield Case(task, payload, bind(plan), data, memory, secret, sums.get(task.ticket))
 
 
-def in_a_servers_house(
+def in_server_home(
     home: Path,
     run: str,
     round: int,
@@ -382,14 +382,14 @@ def in_a_servers_house(
 
     Raises: InvalidInput: if they are not kept, saying which are.
     """
-    from hanse.network.cases import Cases
+    from hanse.network.cases import FailedTickets
 
     folder = _one(home / "runs", run)
-    cases = Cases(folder / "cases")
+    failed_tickets = FailedTickets(folder / "cases")
     plan = _plan(folder / "plans")
-    found = cases.find(round, client)
+    found = failed_tickets.find(round, client)
     if not found:
-        kept = ", ".join(f"round {r} client {c}" for r, c in cases.kept()) or "none now"
+        kept = ", ".join(f"round {r} client {c}" for r, c in failed_tickets.kept()) or "none now"
         raise InvalidInput(
             f"what client {client} was asked for in round {round} is not kept. A server keeps that of those "
             f"who failed or were refused in the last rounds ({kept}); a client keeps its own last exchange: "
@@ -418,7 +418,7 @@ def _plan(folder: Path) -> Any:
 
 
 @contextmanager
-def debugged(debug: bool) -> Iterator[None]:
+def debug_errors(debug: bool) -> Iterator[None]:
     """Stops in the debugger where an exception is raised."""
     try:
         yield

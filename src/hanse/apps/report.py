@@ -12,7 +12,7 @@ from hanse.apps.experiment import summary
 from hanse.apps.facts import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
 from hanse.apps.findings import sentences
 from hanse.apps.ledger import flows_of, ledger_table
-from hanse.apps.stories import Story
+from hanse.apps.stories import RunData
 from hanse.apps.toml import as_toml
 
 __all__ = ["compare_page", "report_page", "write"]
@@ -41,38 +41,40 @@ code { font-size: 13px; overflow-wrap: anywhere; }
 """
 
 
-def report_page(story: Story) -> tuple[str, tuple[Drawing, ...]]:
+def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
     """One run: the page, and its charts."""
-    others, spent = tuple(telling(story)), tuple(spending([story]))
+    others, spent = tuple(telling(run_data)), tuple(spending([run_data]))
     drawings = (*others, *spent)
-    result = story.result
-    parts = [f'<p class="what">{_text(summary(story.settings))}</p>']
-    if result is None or story.status != "completed":
-        parts.append(f"<p>This run is {_text(story.status)}: the page tells what it had done by then.</p>")
+    result = run_data.result
+    parts = [f'<p class="what">{_text(summary(run_data.settings))}</p>']
+    if result is None or run_data.status != "completed":
+        parts.append(f"<p>This run is {_text(run_data.status)}: the page tells what it had done by then.</p>")
     for line in sentences((result or {}).get("findings", ())):
         parts.append(f'<p class="finding">{_text(line)}.</p>')
     if result is not None and result["final"]:
-        parts.append(f'<p class="answer">{_answer(story.settings, result)}</p>')
-        parts.append(f'<section class="card">{_table(story.settings, result)}</section>')
-        parts.append(_notes(story, result))
+        parts.append(f'<p class="answer">{_answer(run_data.settings, result)}</p>')
+        parts.append(f'<section class="card">{_table(run_data.settings, result)}</section>')
+        parts.append(_notes(run_data, result))
     parts.append(_section("How training went", [d for d in others if not d.wide]))
-    parts.append(_section("What was sent", spent) + _ledger(story))
+    parts.append(_section("What was sent", spent) + _ledger(run_data))
     parts.append(_section("The clients", [d for d in others if d.wide]))
-    parts.append("<h2>Settings</h2>" + _settings(story, opened=True))
-    return _page(f"Run {story.run}", story.created, parts, drawings), drawings
+    parts.append("<h2>Settings</h2>" + _settings(run_data, opened=True))
+    return _page(f"Run {run_data.run}", run_data.created, parts, drawings), drawings
 
 
-def compare_page(stories: Sequence[Story], about: str = "") -> tuple[str, tuple[Drawing, ...]]:
+def compare_page(runs_data: Sequence[RunData], about: str = "") -> tuple[str, tuple[Drawing, ...]]:
     """Several runs side by side: the page, and its charts."""
-    curves, spent = tuple(comparing(stories)), tuple(spending(stories))
+    curves, spent = tuple(comparing(runs_data)), tuple(spending(runs_data))
     drawings = (*curves, *spent)
     parts = [f'<p class="answer">{_text(about)}</p>'] if about else []
-    parts.append(f'<section class="card">{_comparison(stories)}</section>')
+    parts.append(f'<section class="card">{_comparison(runs_data)}</section>')
     parts.append(_section("How training went", curves))
     parts.append(_section("What was sent", spent))
     parts.append("<h2>Settings</h2>")
-    parts += [f"<h3>{_text(story.label)}</h3>{_settings(story, opened=False)}" for story in stories]
-    when = f"{len(stories)} runs, the first of {stories[0].created}"
+    parts += [
+        f"<h3>{_text(run_data.label)}</h3>{_settings(run_data, opened=False)}" for run_data in runs_data
+    ]
+    when = f"{len(runs_data)} runs, the first of {runs_data[0].created}"
     return _page("Runs compared", when, parts, drawings), drawings
 
 
@@ -163,7 +165,7 @@ def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], own: Iterab
     return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
-def _notes(story: Story, result: Mapping[str, Any]) -> str:
+def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
     notes = []
     rows = result.get("baselines") or ()
     if rows:
@@ -187,24 +189,26 @@ def _notes(story: Story, result: Mapping[str, Any]) -> str:
     return f'<p class="quiet">{_text(" ".join(notes))}</p>' if notes else ""
 
 
-def _comparison(stories: Sequence[Story]) -> str:
-    metrics = [name for name in stories[0].metrics if all(name in other.metrics for other in stories)]
+def _comparison(runs_data: Sequence[RunData]) -> str:
+    metrics = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
     rows = []
-    for story in stories:
-        last = ([*story.points()] or [{}])[-1]
-        seconds = sum(record.seconds for record in story.records)
+    for run_data in runs_data:
+        last = ([*run_data.points()] or [{}])[-1]
+        seconds = sum(record.seconds for record in run_data.records)
         cells = [as_number(last.get(name)) for name in metrics]
         epochs = last.get("epochs")
         rows.append(
             [
-                f"{story.label} · {story.run[:6]}" if story.run[:6] not in story.label else story.label,
-                story.status,
+                f"{run_data.label} · {run_data.run[:6]}"
+                if run_data.run[:6] not in run_data.label
+                else run_data.label,
+                run_data.status,
                 *cells,
                 str(last.get("round", "–")),
                 "–" if epochs is None else f"{epochs:g}" if epochs < 10 else f"{epochs:.0f}",
                 as_bytes(last.get("bytes up", 0)),
-                _raw_up(story),
+                _raw_up(run_data),
                 as_bytes(last.get("bytes down", 0)),
                 as_seconds(seconds),
             ]
@@ -212,15 +216,17 @@ def _comparison(stories: Sequence[Story]) -> str:
     return _html_table(heads, rows)
 
 
-def _raw_up(story: Story) -> str:
+def _raw_up(run_data: RunData) -> str:
     """What clients would have sent without any stage."""
-    raw = [flow.num_bytes[0] for flow in flows_of(r.usage for r in story.records) if flow.way == "up"]
+    raw = [
+        flow.num_bytes[0] for flow in flows_of(r.usage for r in run_data.records) if flow.direction == "up"
+    ]
     known = [size for size in raw if size is not None]
     return as_bytes(sum(known)) if known and len(known) == len(raw) else "–"
 
 
-def _ledger(story: Story) -> str:
-    usages = [record.usage for record in story.records]
+def _ledger(run_data: RunData) -> str:
+    usages = [record.usage for record in run_data.records]
     flows = flows_of(usages)
     if not flows:
         return ""
@@ -232,13 +238,14 @@ def _ledger(story: Story) -> str:
     return f'<section class="card">{told}{_html_table(*ledger_table(flows, up, down))}</section>'
 
 
-def _settings(story: Story, *, opened: bool) -> str:
-    environment = "\n".join(f"{name}: {said}" for name, said in story.environment.items())
-    sha = (story.result or {}).get("params_sha256")
+def _settings(run_data: RunData, *, opened: bool) -> str:
+    environment = "\n".join(f"{name}: {said}" for name, said in run_data.environment.items())
+    sha = (run_data.result or {}).get("params_sha256")
     model = f"<p>Model: sha256 <code>{_text(sha)}</code></p>" if sha else ""
     return (
-        f'<section class="card"><details{" open" if opened else ""}><summary>{_text(summary(story.settings))}'
-        f"</summary><pre>{_text(as_toml(story.settings))}</pre></details>"
+        f'<section class="card"><details{" open" if opened else ""}><summary>'
+        f"{_text(summary(run_data.settings))}"
+        f"</summary><pre>{_text(as_toml(run_data.settings))}</pre></details>"
         f"<details><summary>Where it was performed</summary><pre>{_text(environment)}</pre></details>{model}"
         "</section>"
     )

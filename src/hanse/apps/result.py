@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.apps.findings import Finding, findings, judge_status
+from hanse.apps.findings import Finding, find_problems, judge_status
 from hanse.apps.ledger import as_json, flows_of
 from hanse.core.algorithm import Progress
 from hanse.core.errors import Diverged
@@ -62,7 +62,7 @@ class Result:
     ) -> "Result":
         """From where a run stands. `uncounted`: see `findings`."""
         records = tuple(records)
-        found = findings(records, uncounted)
+        found = find_problems(records, uncounted)
         measured = {record.round: record for record in records if record.metrics}
         return cls(
             run,
@@ -119,9 +119,9 @@ class Result:
         return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
     @property
-    def ways(self) -> tuple[str, ...]:
+    def executions(self) -> tuple[str, ...]:
         """How clients were computed, each way once, in order."""
-        return tuple({record.way: None for record in self.records if record.way})
+        return tuple({record.execution: None for record in self.records if record.execution})
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, without the model and the single rounds."""
@@ -133,14 +133,14 @@ class Result:
             "rounds": self.rounds,
             "rounds_to_target": self.target_round,
             "rounds_abandoned": len([record for record in self.records if record.abandoned]),
-            "final": _measured(self.final),
-            "best": _measured(self.best),
+            "final": _metrics_of(self.final),
+            "best": _metrics_of(self.best),
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "flows": as_json(self.flows),
             "seconds": round(self.seconds, 6),
             "spent": {what: round(seconds, 6) for what, seconds in self.spent.items()},
-            "ways": list(self.ways),
+            "ways": list(self.executions),
             "virtual_s": self.virtual_s,
             "params_sha256": self.params_sha256,
             "clients": self.clients,
@@ -154,11 +154,11 @@ def record_as_json(record: Record) -> dict[str, Any]:
     names = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
     usage = {name: getattr(record.usage, name) for name in names}
     rest = {"seconds": record.seconds, "abandoned": record.abandoned, "flows": as_json(record.usage.flows)}
-    performed = {"way": record.way, "spent": dict(record.spent)}
+    performed = {"way": record.execution, "spent": dict(record.spent)}
     return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}
 
 
-def _measured(record: Record | None) -> dict[str, Any] | None:
+def _metrics_of(record: Record | None) -> dict[str, Any] | None:
     return None if record is None else {"round": record.round, **_finite(record.metrics)}
 
 

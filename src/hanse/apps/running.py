@@ -17,8 +17,8 @@ from hanse.apps.baselines import Baseline
 from hanse.apps.environment import changes, environment
 from hanse.apps.experiment import IN_PYTHON, Experiment
 from hanse.apps.interrupts import Interrupts
-from hanse.apps.measuring import MAX_CLIENTS, description, spread
-from hanse.apps.prepared import Prepared, prepared
+from hanse.apps.measuring import MAX_CLIENTS, description, measure_spread
+from hanse.apps.prepared import Prepared, prepare_run
 from hanse.apps.result import Interrupted, Result, RunDiverged
 from hanse.apps.settings import WrongSetting
 from hanse.core.algorithm import Algorithm, Progress, Stop
@@ -27,7 +27,7 @@ from hanse.core.program import Commit
 from hanse.core.runtime import Checkpoint, Led, Record, Watch
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.learners import Model
-from hanse.simulation import Devices, Way
+from hanse.simulation import Devices, Execution
 
 if TYPE_CHECKING:
     from hanse.store import RunInfo, Runs, RunStore
@@ -41,9 +41,9 @@ __all__ = [
     "is_simulated",
     "perform",
     "resume",
-    "resumed",
+    "resume_session",
     "run",
-    "started",
+    "start_session",
 ]
 
 
@@ -66,7 +66,7 @@ def run(
     evaluate_every: int = _DEFAULT.evaluate_every,
     stop: Stop = _DEFAULT.stop,
     devices: Devices = _DEFAULT.devices,
-    way: Way = _DEFAULT.way,
+    execution: Execution = _DEFAULT.execution,
     preprocessing: Preprocessing | None = None,
     client_test_fraction: float = 0.0,
     initial: str | Path | None = None,
@@ -81,7 +81,8 @@ def run(
     ('completed', 3, ['accuracy', 'loss'])
 
     Args:
-      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, way, preprocessing,
+      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
+      preprocessing,
         client_test_fraction, initial, baselines: see `Experiment`.
       store: the file to keep the run in, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round.
@@ -101,7 +102,7 @@ def run(
         evaluate_every=evaluate_every,
         stop=stop,
         devices=devices,
-        way=way,
+        execution=execution,
         preprocessing=preprocessing,
         client_test_fraction=client_test_fraction,
         initial=None if initial is None else str(initial),
@@ -112,7 +113,7 @@ def run(
 
 def perform(experiment: Experiment, *, store: str | Path | None = None, watch: Watch | None = None) -> Result:
     """Performs an experiment that is a value already, such as `hanse.read("FILE.toml")`. See `run`."""
-    with started(experiment, store=store) as session:
+    with start_session(experiment, store=store) as session:
         return session.perform(watch)
 
 
@@ -133,7 +134,7 @@ def resume(
 
     Raises: StoreError: if there is no such run, or another process performs it. And as `run`.
     """
-    with resumed(run, store=default_store() if store is None else store, data=data) as session:
+    with resume_session(run, store=default_store() if store is None else store, data=data) as session:
         return session.perform(watch)
 
 
@@ -162,7 +163,7 @@ class Session:
         with Interrupts() as interrupts, overflow:
             try:
                 self._lead(interrupts, watch, alone)
-                found = self._compared(interrupts)
+                found = self._compare(interrupts)
             except Diverged as error:
                 raise RunDiverged(str(error), self._end("diverged", str(error))) from None
             except KeyboardInterrupt:
@@ -192,26 +193,26 @@ class Session:
             led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
             while not led.done:
                 if not led.replay():
-                    with interrupts.allowed():
+                    with interrupts.allow():
                         event = runtime.perform(led.command)
                     led.answer(event)
 
-    def _compared(self, interrupts: Interrupts) -> dict[str, Any]:
+    def _compare(self, interrupts: Interrupts) -> dict[str, Any]:
         """What is asked once training is over: who has what, what the model is worth to each, baselines."""
 
         def between() -> None:
-            with interrupts.allowed():
+            with interrupts.allow():
                 pass
 
         ready, found = self._ready, dict[str, Any]()
         baselines = ready.experiment.baselines
         if ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
             params = self._progress.state.params
-            found["clients"] = spread(ready.learner, ready.population, params)
+            found["clients"] = measure_spread(ready.learner, ready.population, params)
             found["data"] = description(ready.population)
         if baselines:
             budget = ready.budget(self._records)
-            found["baselines"] = tuple(baseline.trained(budget, between) for baseline in baselines)
+            found["baselines"] = tuple(baseline.train(budget, between) for baseline in baselines)
         return found
 
     def _end(self, status: str, reason: str | None = None, **found: Any) -> Result:
@@ -223,11 +224,11 @@ class Session:
 
 
 @contextmanager
-def started(experiment: Experiment, *, store: str | Path | None) -> Iterator[Session]:
+def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterator[Session]:
     """A new run; nothing of it is kept if something is wrong with it beforehand."""
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
-        ready = prepared(experiment)
+        ready = prepare_run(experiment)
         if store is None:
             yield Session(ready, None)
             return
@@ -240,7 +241,7 @@ def started(experiment: Experiment, *, store: str | Path | None) -> Iterator[Ses
 
 
 @contextmanager
-def resumed(
+def resume_session(
     run: str,
     *,
     store: str | Path,
@@ -258,7 +259,7 @@ def resumed(
                 f"run {info.run} is one of real parties; go on with it where it was led: hanse serve, with "
                 "the same settings and --home"
             )
-        ready = prepared(experiment_of(info, data))
+        ready = prepare_run(experiment_of(info, data))
         _check_same_data(info, ready)
         differ = changes(info.environment, environment())
         if differ:
@@ -268,9 +269,9 @@ def resumed(
 
 def is_simulated(checkpoint: Checkpoint | None) -> bool:
     """Whether the simulation can go on from there."""
-    from hanse.network.runtime import Snapshot
+    from hanse.network.runtime import NetworkSnapshot
 
-    return checkpoint is None or not isinstance(checkpoint.runtime, Snapshot)
+    return checkpoint is None or not isinstance(checkpoint.runtime, NetworkSnapshot)
 
 
 def is_kept(store: str | Path) -> bool:

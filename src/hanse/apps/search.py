@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from hanse.apps.plain import Plain, join
+from hanse.apps.plain import Plain, join_path
 from hanse.apps.settings import WrongSetting, build
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
@@ -89,7 +89,7 @@ class grid(Search):
         for path, axis in over.items():
             if isinstance(axis, between):
                 raise WrongSetting(
-                    join(OVER, path),
+                    join_path(OVER, path),
                     " is a range, of which a grid can't try all; write a list of values, or "
                     'search = {name = "random", num_trials = 20}',
                 )
@@ -119,9 +119,9 @@ class random(Search):
             raise InvalidInput(f"num_trials is {self.num_trials}; write at least 1")
 
     def trials(self, over: Mapping[str, Axis]) -> Iterator[Trial]:
-        key = Key.from_seed(self.seed).fold("sweep")
+        key = Key.from_seed(self.seed).fold_in("sweep")
         for number in range(self.num_trials):
-            parts = {path: key.fold(number, path).rng().random() for path in over}
+            parts = {path: key.fold_in(number, path).rng().random() for path in over}
             yield {path: _drawn(axis, parts[path]) for path, axis in over.items()}
 
 
@@ -140,11 +140,11 @@ def axes(given: Plain, path: str = "") -> dict[str, Axis]:
 
     Raises: WrongSetting: at the first that is neither a list nor a range.
     """
-    where = join(OVER, path) if path else OVER
+    where = join_path(OVER, path) if path else OVER
     if isinstance(given, Mapping) and not (path and given.keys() & {"low", "high", "log"}):
         found: dict[str, Axis] = {}
         for key, node in given.items():
-            found.update(axes(node, join(path, key)))
+            found.update(axes(node, join_path(path, key)))
         return found
     if path in ("", "seed"):
         raise WrongSetting(
@@ -157,10 +157,10 @@ def axes(given: Plain, path: str = "") -> dict[str, Axis]:
         axis = build(between, given, where)
         assert isinstance(axis, between)
         return {path: axis}
-    return {path: _listed(given, where)}
+    return {path: _check_list(given, where)}
 
 
-def _listed(given: Plain, where: str) -> tuple[Plain, ...]:
+def _check_list(given: Plain, where: str) -> tuple[Plain, ...]:
     if not isinstance(given, list | tuple):
         example = f"[{json.dumps(given)}]" if isinstance(given, bool | int | float | str) else "[0.1, 0.3]"
         raise WrongSetting(where, f": write a list of values, such as {example}, or a range {{low, high}}")
@@ -168,7 +168,7 @@ def _listed(given: Plain, where: str) -> tuple[Plain, ...]:
         raise WrongSetting(where, " is an empty list; write the values to try, or leave it out")
     for i, item in enumerate(given):
         if any(_same(item, other) for other in given[:i]):
-            raise WrongSetting(join(where, i), " stands there twice; write each value once")
+            raise WrongSetting(join_path(where, i), " stands there twice; write each value once")
     return tuple(given)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union
 
-from hanse.apps.plain import Plain, join, name_of, required
+from hanse.apps.plain import Plain, is_required, join_path, name_of
 from hanse.core import former
 from hanse.core.errors import InvalidInput, nearest
-from hanse.core.values import fields, registered
+from hanse.core.values import fields, find_classes
 
 __all__ = ["UnknownSetting", "WrongSetting", "build"]
 
@@ -52,7 +52,7 @@ class UnknownSetting(WrongSetting):
     ) -> None:
         table = path.rpartition(".")[0]
         self._now = (renamed or {}).get(_leaf(path))
-        self._here = [join(table, name) for name in known]
+        self._here = [join_path(table, name) for name in known]
         self._takes = f"{whose} takes {', '.join(known) or 'none'}"
         now = f" is called {self._now} now; write that"
         super().__init__(path, f" is unknown; {self._takes}" if self._now is None else now)
@@ -96,14 +96,14 @@ def build(annotation: Any, given: Plain, path: str) -> Any:
     kind = origin or annotation
     if kind in _SCALARS:
         return _SCALARS[kind](given, path)
-    if isinstance(kind, type) and registered(kind):
+    if isinstance(kind, type) and find_classes(kind):
         return _value(kind, given, path)
     raise WrongSetting(path, f" can't be written in settings; {IN_PYTHON}")
 
 
 def _can_be_written(annotation: Any) -> bool:
     kind = typing.get_origin(annotation) or annotation
-    return kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple) or bool(registered(kind))
+    return kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple) or bool(find_classes(kind))
 
 
 def _is(given: Plain) -> str:
@@ -190,23 +190,23 @@ def _tuple(annotations: tuple[Any, ...], given: Plain, path: str) -> tuple[Any, 
     if len(annotations) != len(given):
         raise WrongSetting(path, f" has {len(given)} entries; write {len(annotations)}")
     pairs = zip(annotations, given, strict=True)
-    return tuple(build(annotation, item, join(path, i)) for i, (annotation, item) in enumerate(pairs))
+    return tuple(build(annotation, item, join_path(path, i)) for i, (annotation, item) in enumerate(pairs))
 
 
 def _value(kind: type, given: Plain, path: str) -> Any:
     if isinstance(given, str):
         given = {"name": given}
     if not isinstance(given, Mapping):
-        example = next(iter(registered(kind)))
+        example = next(iter(find_classes(kind)))
         raise WrongSetting(
             path, f'{_is(given)}; write a name, such as "{example}", or {{name = "{example}"}}'
         )
-    cls = _class(kind, given.get("name", name_of(kind)), join(path, "name"))
-    return _made(cls, {key: v for key, v in given.items() if key != "name"}, path)
+    cls = _class(kind, given.get("name", name_of(kind)), join_path(path, "name"))
+    return _make(cls, {key: v for key, v in given.items() if key != "name"}, path)
 
 
 def _class(kind: type, name: Plain, path: str) -> type:
-    known = registered(kind)
+    known = find_classes(kind)
     if name is None:
         raise WrongSetting(path, f" is missing; write one of {', '.join(known)}")
     if not isinstance(name, str):
@@ -218,20 +218,22 @@ def _class(kind: type, name: Plain, path: str) -> type:
     return known[name]
 
 
-def _made(cls: type, given: Mapping[str, Plain], path: str) -> Any:
+def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
     """An instance from the plain data of its fields."""
     known = {f.name: f for f in fields(cls)}
     for key in given:
         if key not in known:
             renamed = former.FIELDS.get(cls.__name__, {})
-            raise UnknownSetting(join(path, key), known, cls.__name__, renamed)
+            raise UnknownSetting(join_path(path, key), known, cls.__name__, renamed)
     hints = typing.get_type_hints(cls)
-    arguments = {key: build(hints[key], item, join(path, key)) for key, item in given.items()}
-    needed = [name for name, f in known.items() if required(f) and name not in given]
+    arguments = {key: build(hints[key], item, join_path(path, key)) for key, item in given.items()}
+    needed = [name for name, f in known.items() if is_required(f) and name not in given]
     if not all(_can_be_written(hints[name]) for name in needed):
         raise WrongSetting(path, f": {cls.__name__} can't be written in settings; {IN_PYTHON}")
     if needed:
-        raise WrongSetting(join(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}")
+        raise WrongSetting(
+            join_path(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}"
+        )
     try:
         return cls(**arguments)
     except InvalidInput as error:

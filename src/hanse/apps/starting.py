@@ -16,7 +16,7 @@ from hanse.data.files import read_bytes, text_lines
 from hanse.data.npz import npz
 from hanse.data.tables import IDENTIFIES
 
-__all__ = ["Guess", "guessed", "starting_file"]
+__all__ = ["Guess", "guess", "starting_file"]
 
 LABELS = (
     "label",
@@ -56,7 +56,7 @@ class Guess:
     columns: str = ""
 
 
-def guessed(path: str, *, label: str | None = None, key: str | None = None) -> Guess:
+def guess(path: str, *, label: str | None = None, key: str | None = None) -> Guess:
     """Looks into a file.
 
     Args:
@@ -160,7 +160,7 @@ def _identifies(name: str, column: Array) -> bool:
 
 def _arrays(path: str, label: str | None, key: str | None) -> Guess:
     read_bytes(path)
-    stored = npz(path)._stored()
+    stored = npz(path)._read_arrays()
     shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in stored.items())
     plain = [name for name in stored if not name.startswith("test_")]
     x: str | None = next((n for n in ("x", "X", "images", "features", "data") if n in plain), None)

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hanse.apps.measuring import passes
-from hanse.apps.plain import leaves, worded
+from hanse.apps.plain import format_plain, leaves
 from hanse.core.runtime import Record
 
 if TYPE_CHECKING:
     from hanse.store import Runs
 
-__all__ = ["CENTRALISED", "FEDERATED", "ON_SITE", "Story", "stories", "told"]
+__all__ = ["CENTRALISED", "FEDERATED", "ON_SITE", "RunData", "load_run", "load_runs"]
 
 FEDERATED, CENTRALISED, ON_SITE = "federated", "centralised", "on-site"
 TRAINERS = {"centralised": CENTRALISED, "on_site": ON_SITE}
@@ -22,7 +22,7 @@ MAX_POINTS = 400
 
 
 @dataclass(frozen=True)
-class Story:
+class RunData:
     """A run, as it is told.
 
     Args:
@@ -82,10 +82,10 @@ class Story:
                 yield {"run": self.label, **spent, **sent, **record.metrics}
 
 
-def told(runs: "Runs", run: str, label: str = "") -> Story:
+def load_run(runs: "Runs", run: str, label: str = "") -> RunData:
     """The story of one run. Raises: StoreError: if there is no such run."""
     info = runs.info(run)
-    return Story(
+    return RunData(
         label or info.run,
         info.run,
         info.status,
@@ -97,16 +97,16 @@ def told(runs: "Runs", run: str, label: str = "") -> Story:
     )
 
 
-def stories(runs: "Runs", names: Sequence[str]) -> tuple[Story, ...]:
+def load_runs(runs: "Runs", names: Sequence[str]) -> tuple[RunData, ...]:
     """Several runs, called by what tells them apart."""
-    plain = [told(runs, name) for name in dict.fromkeys(names)]
-    labels = _labels([story.settings for story in plain])
+    plain = [load_run(runs, name) for name in dict.fromkeys(names)]
+    labels = _labels([run_data.settings for run_data in plain])
     twice = Counter(labels)
     named = [
-        label if label and twice[label] == 1 else f"{label or 'run'} ({story.run[:6]})"
-        for label, story in zip(labels, plain, strict=True)
+        label if label and twice[label] == 1 else f"{label or 'run'} ({run_data.run[:6]})"
+        for label, run_data in zip(labels, plain, strict=True)
     ]
-    return tuple(told(runs, s.run, label) for s, label in zip(plain, named, strict=True))
+    return tuple(load_run(runs, s.run, label) for s, label in zip(plain, named, strict=True))
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -114,13 +114,17 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     names = [experiment["algorithm"]["name"] for experiment in settings]
     kinds, labels = set(names), []
     for experiment, name in zip(settings, names, strict=True):
-        said = [name if names.count(name) == 1 else worded(experiment["algorithm"])] if len(kinds) > 1 else []
+        said = (
+            [name if names.count(name) == 1 else format_plain(experiment["algorithm"])]
+            if len(kinds) > 1
+            else []
+        )
         for path in dict.fromkeys(path for other in settings for path in leaves(other)):
             if len(kinds) > 1 and path.startswith(("algorithm.", "rounds")):
                 continue
             own = _at(experiment, path)
             if any(_at(other, path) != own for other in settings) and own is not None:
-                said.append(f"{path}={worded(own)}")
+                said.append(f"{path}={format_plain(own)}")
         labels.append(", ".join(said))
     return labels
 

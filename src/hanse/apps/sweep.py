@@ -17,14 +17,14 @@ from threadpoolctl import threadpool_limits
 from hanse.apps.environment import changes, environment
 from hanse.apps.experiment import IN_PYTHON, Experiment
 from hanse.apps.findings import ENDED
-from hanse.apps.lanes import Outcome, Seen, Task, performed
-from hanse.apps.plain import Plain, leaves, merged, plain
-from hanse.apps.prepared import prepared
-from hanse.apps.reading import assigned, parsed, written_where
+from hanse.apps.lanes import RunOutcome, Seen, SweepTask, run_all
+from hanse.apps.plain import Plain, leaves, merge, to_plain
+from hanse.apps.prepared import prepare_run
+from hanse.apps.reading import parse, parse_assignments, written_where
 from hanse.apps.running import default_store
 from hanse.apps.search import OVER, Axis, Search, Trial, axes, between, grid, settings_of
 from hanse.apps.settings import UnknownSetting, WrongSetting, build
-from hanse.apps.sweep_result import Member, SweepResult
+from hanse.apps.sweep_result import SweepResult, SweepRun
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.data import Dataset, FederatedData
 from hanse.simulation.ways import num_processors
@@ -32,7 +32,7 @@ from hanse.simulation.ways import num_processors
 if TYPE_CHECKING:
     from hanse.store import RunInfo
 
-__all__ = ["Planned", "Sweep", "planned", "read_sweep", "sweep"]
+__all__ = ["Sweep", "SweepPlan", "plan_sweep", "read_sweep", "sweep"]
 
 KEYS = ("over", "seeds", "search")
 
@@ -64,7 +64,7 @@ class Sweep:
 
     def tree(self, trial: Trial) -> dict[str, Plain]:
         """All settings of a trial, unchecked."""
-        settings: dict[str, Plain] = functools.reduce(merged, settings_of(trial), dict(self.settings))
+        settings: dict[str, Plain] = functools.reduce(merge, settings_of(trial), dict(self.settings))
         return settings
 
     def experiments(self) -> "Iterator[tuple[Trial, Experiment]]":
@@ -113,7 +113,7 @@ def sweep(
             search,
             experiment.data if experiment.settings()["data"].get(IN_PYTHON) else None,
         )
-        plan = planned(asked, default_store() if store is None else store)
+        plan = plan_sweep(asked, default_store() if store is None else store)
     except WrongSetting as wrong:
         raise InvalidInput(wrong.among(leaves(experiment.settings()))) from wrong
     return plan.perform(num_workers)
@@ -121,8 +121,8 @@ def sweep(
 
 def _plain_axis(axis: Any) -> Plain:
     if isinstance(axis, list | tuple):
-        return [item if isinstance(item, Mapping) else plain(item) for item in axis]
-    return plain(axis) if isinstance(axis, between) else axis
+        return [item if isinstance(item, Mapping) else to_plain(item) for item in axis]
+    return to_plain(axis) if isinstance(axis, between) else axis
 
 
 # -- from files --------------------------------------------------------------------------------
@@ -141,22 +141,22 @@ def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Swee
 
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
-    from_file, from_sets = parsed(file), assigned(sets)
+    from_file, from_sets = parse(file), parse_assignments(sets)
     trees = {f"{file}: ": from_file.pop("sweep", {}), "--set ": from_sets.pop("sweep", {})}
     if not any(trees.values()):
         what = "nothing is swept" if file is None else f"{file} has no table [sweep]"
         raise InvalidInput(f'{what}; write [sweep.over] and below it "algorithm.lr" = [0.1, 0.3]')
-    told: dict[str, Plain] = {}
+    table: dict[str, Plain] = {}
     over: dict[str, Axis] = {}
     for where, tree in trees.items():
         with _written(where):
-            told = merged(told, _checked(tree))
+            table = merge(table, _check_table(tree))
             over.update(axes(tree.get("over", {})))
     where = next(where for where, tree in reversed(trees.items()) if tree)
-    shared: dict[str, Plain] = functools.reduce(merged, (from_file, from_sets), Experiment().settings())
+    shared: dict[str, Plain] = functools.reduce(merge, (from_file, from_sets), Experiment().settings())
     with _written(where):
-        search = build(Search, told.get("search", "grid"), "sweep.search")
-        seeds = _seeds(told.get("seeds", [shared["seed"]]))
+        search = build(Search, table.get("search", "grid"), "sweep.search")
+        seeds = _seeds(table.get("seeds", [shared["seed"]]))
     _check_not_swept(leaves(from_sets), over)
     asked = Sweep(shared, over, seeds, search)
     _check_trials(asked, where, file, from_file, from_sets)
@@ -177,7 +177,7 @@ class _written:
             raise InvalidInput(self._where + error.among(f"sweep.{key}" for key in KEYS)) from error
 
 
-def _checked(tree: Plain) -> dict[str, Plain]:
+def _check_table(tree: Plain) -> dict[str, Plain]:
     if not isinstance(tree, dict):
         raise WrongSetting("sweep", f" is {json.dumps(tree)}; write a table: [sweep]")
     for key in tree:
@@ -228,7 +228,7 @@ def _check_trials(
 
 
 @dataclass(frozen=True)
-class Planned:
+class SweepPlan:
     """A sweep, and which of its runs are there.
 
     Args:
@@ -241,7 +241,7 @@ class Planned:
 
     sweep: Sweep
     store: str
-    members: tuple[Member, ...]
+    members: tuple[SweepRun, ...]
     experiments: tuple[Experiment, ...]
     notes: tuple[str, ...] = ()
 
@@ -263,23 +263,23 @@ class Planned:
             raise InvalidInput(f"num_workers is {num_workers}; write at least 1")
         due = self.due
         tasks = [
-            Task(self.experiments[i], dict(self.members[i].over), self.store, self.members[i].run)
+            SweepTask(self.experiments[i], dict(self.members[i].over), self.store, self.members[i].run)
             for i in due
         ]
-        outcomes = dict(zip(due, performed(tasks, num_workers or num_processors(), seen), strict=True))
+        outcomes = dict(zip(due, run_all(tasks, num_workers or num_processors(), seen), strict=True))
         return self._result(outcomes)
 
-    def _result(self, outcomes: Mapping[int, Outcome]) -> SweepResult:
+    def _result(self, outcomes: Mapping[int, RunOutcome]) -> SweepResult:
         from hanse.store import Runs
 
         infos = {info.run: info for info in Runs(self.store).infos()}
-        members = [_ended(member, outcomes.get(i), infos) for i, member in enumerate(self.members)]
+        members = [_end_member(member, outcomes.get(i), infos) for i, member in enumerate(self.members)]
         notes = dict.fromkeys([*self.notes, *(note for o in outcomes.values() for note in o.notes)])
         stop = self.experiments[0].stop
         return SweepResult.of(members, stop, self.store, tuple(notes))
 
 
-def _ended(member: Member, outcome: Outcome | None, infos: "Mapping[str, RunInfo]") -> Member:
+def _end_member(member: SweepRun, outcome: RunOutcome | None, infos: "Mapping[str, RunInfo]") -> SweepRun:
     run = member.run if outcome is None else outcome.run
     result = infos[run].result if run is not None and run in infos else None
     if outcome is None:
@@ -288,7 +288,7 @@ def _ended(member: Member, outcome: Outcome | None, infos: "Mapping[str, RunInfo
     return replace(member, run=run, status=outcome.status, reason=outcome.reason, result=result)
 
 
-def planned(asked: Sweep, store: str | Path) -> Planned:
+def plan_sweep(asked: Sweep, store: str | Path) -> SweepPlan:
     """Looks which runs of a sweep are in the store, which is made. Raises: WrongSetting: as `Sweep`."""
     from hanse.store import Runs
 
@@ -298,9 +298,9 @@ def planned(asked: Sweep, store: str | Path) -> Planned:
     for trial, experiment in pairs:
         info = kept.find(experiment)
         about = (None, "missing") if info is None else (info.run, info.status)
-        members.append(Member(trial, experiment.seed, *about))
+        members.append(SweepRun(trial, experiment.seed, *about))
     experiments = tuple(experiment for _, experiment in pairs)
-    return Planned(asked, str(store), tuple(members), experiments, tuple(kept.notes))
+    return SweepPlan(asked, str(store), tuple(members), experiments, tuple(kept.notes))
 
 
 _BEST_LAST = ("running", "failed", "interrupted", "stopped", "diverged", "incomplete", "completed")
@@ -340,7 +340,7 @@ class _Kept:
         about = _said({name: said for name, said in settings.items() if name not in NOT_OF_DATA})
         if about not in self._fingerprints:
             try:
-                self._fingerprints[about] = prepared(experiment).population.fingerprint
+                self._fingerprints[about] = prepare_run(experiment).population.fingerprint
             except HanseError:
                 return None
         return self._fingerprints[about]

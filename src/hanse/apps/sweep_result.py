@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hanse.apps.findings import ENDED
-from hanse.apps.plain import Plain, worded
+from hanse.apps.plain import Plain, format_plain
 from hanse.core.algorithm import Stop
 
 if TYPE_CHECKING:
     from hanse.core.runtime import Record
 
-__all__ = ["Member", "Setting", "Spread", "SweepResult", "bare", "short", "spread"]
+__all__ = ["Setting", "Spread", "SweepResult", "SweepRun", "bare", "short", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Spread:
     n: int
 
 
-def spread(values: Iterable[float | None]) -> Spread | None:
+def summarise(values: Iterable[float | None]) -> Spread | None:
     """Of the values that are there; None: there is none.
 
-    >>> spread([1.0, 3.0, None])
+    >>> summarise([1.0, 3.0, None])
     Spread(mean=2.0, std=1.4142135623730951, n=2)
     """
     there = [value for value in values if value is not None]
@@ -57,16 +57,16 @@ def bare(said: Plain) -> str:
     >>> bare("fed_sgd"), bare(0.1), bare({"name": "fed_sgd"})
     ('fed_sgd', '0.1', 'fed_sgd')
     """
-    return said if isinstance(said, str) else worded(said)
+    return said if isinstance(said, str) else format_plain(said)
 
 
-def _named(over: Mapping[str, Plain]) -> str:
+def _name_setting(over: Mapping[str, Plain]) -> str:
     names = short(list(over))
     return ", ".join(f"{name}={bare(said)}" for name, said in zip(names, over.values(), strict=True))
 
 
 @dataclass(frozen=True)
-class Member:
+class SweepRun:
     """One run of a sweep.
 
     Args:
@@ -87,7 +87,7 @@ class Member:
     result: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        named = _named(self.over)
+        named = _name_setting(self.over)
         return f"{named}, seed {self.seed}" if named else f"seed {self.seed}"
 
 
@@ -106,18 +106,18 @@ class Setting:
     """
 
     over: Mapping[str, Plain]
-    members: tuple[Member, ...] = field(repr=False)
+    members: tuple[SweepRun, ...] = field(repr=False)
     best: Spread | None
     final: Spread | None
     costs: Mapping[str, Spread | None]
 
     @property
-    def completed(self) -> tuple[Member, ...]:
+    def completed(self) -> tuple[SweepRun, ...]:
         """The runs that came to their end, also those that lack rounds."""
         return tuple(member for member in self.members if member.status in ENDED)
 
     def __str__(self) -> str:
-        return _named(self.over) or "all the same"
+        return _name_setting(self.over) or "all the same"
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ class SweepResult:
 
     @classmethod
     def of(
-        cls, members: Sequence[Member], stop: Stop, store: str, notes: tuple[str, ...] = ()
+        cls, members: Sequence[SweepRun], stop: Stop, store: str, notes: tuple[str, ...] = ()
     ) -> "SweepResult":
         """From the runs, trial by trial."""
         metric = _metric(members, stop)
         watched = Stop(metric=metric or stop.metric)
         higher = watched.better(1.0, 0.0)
-        trials: dict[str, list[Member]] = {}
+        trials: dict[str, list[SweepRun]] = {}
         for member in members:
             trials.setdefault(repr(member.over), []).append(member)
         settings = [_setting(tuple(trial), metric) for trial in trials.values()]
@@ -173,12 +173,12 @@ class SweepResult:
         return any(result["virtual_s"] != result["rounds"] for result in results)
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[SweepRun, ...]:
         """All runs."""
         return tuple(member for setting in self.settings for member in setting.members)
 
     @property
-    def failures(self) -> tuple[Member, ...]:
+    def failures(self) -> tuple[SweepRun, ...]:
         """The runs that diverged or failed."""
         return tuple(member for member in self.members if member.status not in ENDED)
 
@@ -186,19 +186,19 @@ class SweepResult:
         """The metric by round, by the place of the setting: where all its completed runs measured it."""
         return {i: self._curve(setting.completed) for i, setting in enumerate(self.settings)}
 
-    def _curve(self, members: Sequence[Member]) -> dict[int, Spread]:
+    def _curve(self, members: Sequence[SweepRun]) -> dict[int, Spread]:
         from hanse.store import Runs
 
         runs, seen = Runs(self.store), dict[int, list[float]]()
         for member in members:
             for record in runs.records(str(member.run)):
-                measured = self._measured(record)
-                if measured is not None:
-                    seen.setdefault(record.round, []).append(measured)
-        spreads = {round: spread(values) for round, values in seen.items() if len(values) == len(members)}
+                summarise_metric = self._final_metric(record)
+                if summarise_metric is not None:
+                    seen.setdefault(record.round, []).append(summarise_metric)
+        spreads = {round: summarise(values) for round, values in seen.items() if len(values) == len(members)}
         return {round: found for round, found in sorted(spreads.items()) if found is not None}
 
-    def _measured(self, record: "Record") -> float | None:
+    def _final_metric(self, record: "Record") -> float | None:
         found = record.metrics.get(self.metric or "")
         return found if found is not None and math.isfinite(found) else None
 
@@ -214,24 +214,28 @@ class SweepResult:
         }
 
 
-def _metric(members: Sequence[Member], stop: Stop) -> str | None:
+def _metric(members: Sequence[SweepRun], stop: Stop) -> str | None:
     """What the runs measured: that which is watched, or else the first that all of them have."""
     found = [m.result["final"] for m in members if m.status in ENDED and m.result and m.result["final"]]
     if not found:
         return None
-    common = [name for name in found[0] if name != "round" and all(name in measured for measured in found)]
+    common = [
+        name
+        for name in found[0]
+        if name != "round" and all(name in summarise_metric for summarise_metric in found)
+    ]
     return stop.metric if stop.metric in common else next(iter(common), None)
 
 
-def _setting(members: tuple[Member, ...], metric: str | None) -> Setting:
+def _setting(members: tuple[SweepRun, ...], metric: str | None) -> Setting:
     results = [m.result for m in members if m.status in ENDED and m.result is not None]
 
-    def measured(word: str) -> Spread | None:
+    def summarise_metric(word: str) -> Spread | None:
         rows = [result[word] for result in results if result[word]]
-        return spread(row.get(metric) for row in rows) if metric else None
+        return summarise(row.get(metric) for row in rows) if metric else None
 
-    costs = {name: spread(result[name] for result in results) for name in COSTS}
-    return Setting(members[0].over, members, measured("best"), measured("final"), costs)
+    costs = {name: summarise(result[name] for result in results) for name in COSTS}
+    return Setting(members[0].over, members, summarise_metric("best"), summarise_metric("final"), costs)
 
 
 def _setting_as_json(setting: Setting) -> dict[str, Any]:
@@ -251,6 +255,6 @@ def _setting_as_json(setting: Setting) -> dict[str, Any]:
 SAID_OF_A_RUN = ("rounds", "final", "best", *COSTS, "params_sha256")
 
 
-def _of(member: Member) -> dict[str, Any]:
+def _of(member: SweepRun) -> dict[str, Any]:
     result = member.result or {}
     return {"reason": member.reason, **{name: result.get(name) for name in SAID_OF_A_RUN}}

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hanse.apps.findings import ENDED
-from hanse.apps.lanes import Outcome, Seen
-from hanse.apps.sweep import Planned
+from hanse.apps.lanes import RunOutcome, Seen
+from hanse.apps.sweep import SweepPlan
 from hanse.apps.sweep_result import Setting, Spread, SweepResult, bare
 from hanse.apps.views import _bytes, _number, _seconds, _stderr, _stdout, _table, note
 
@@ -32,7 +32,7 @@ NUM_FAILURES = 10
 
 
 @contextmanager
-def sweep_progress(plan: Planned) -> Iterator[Seen]:
+def sweep_progress(plan: SweepPlan) -> Iterator[Seen]:
     """Shows how a sweep comes along: a bar in a terminal; elsewhere a line for each run that ends."""
     for message in plan.notes:
         note(message)
@@ -45,7 +45,7 @@ def sweep_progress(plan: Planned) -> Iterator[Seen]:
         raise KeyboardInterrupt("interrupted; what was done is kept, ask again to go on") from None
 
 
-def _headline(plan: Planned) -> str:
+def _headline(plan: SweepPlan) -> str:
     num_settings = len(plan.members) // len(plan.sweep.seeds)
     there = len(plan.members) - len(plan.due)
     counts = f"{_many(num_settings, 'setting')} x {_many(len(plan.sweep.seeds), 'seed')}"
@@ -59,7 +59,7 @@ def _many(count: int, what: str) -> str:
 
 
 @contextmanager
-def _bar(console: Console, plan: Planned) -> Iterator[Seen]:
+def _bar(console: Console, plan: SweepPlan) -> Iterator[Seen]:
     columns = (
         TextColumn("{task.description}", style="dim"),
         BarColumn(bar_width=None),
@@ -72,14 +72,16 @@ def _bar(console: Console, plan: Planned) -> Iterator[Seen]:
     with Progress(*columns, console=console, expand=True) as bar:
         task = bar.add_task("rounds", total=max(1, sum(lengths)), counts=f"{there}/{len(plan.members)} runs")
 
-        def seen(number: int, round: int, outcome: Outcome | None) -> None:
+        def seen(number: int, round: int, outcome: RunOutcome | None) -> None:
             nonlocal there, failed
             if outcome is not None:
                 round = lengths[number]
                 there += 1
                 failed += outcome.status not in ENDED
                 if outcome.status != "completed":
-                    bar.console.print(Text(_ended(plan, due[number], outcome), style="red"), soft_wrap=True)
+                    bar.console.print(
+                        Text(_describe_end(plan, due[number], outcome), style="red"), soft_wrap=True
+                    )
             rounds[number] = max(round, rounds[number])
             counts = f"{there}/{len(plan.members)} runs" + (f", {failed} failed" if failed else "")
             bar.update(task, completed=sum(rounds), counts=counts)
@@ -89,7 +91,7 @@ def _bar(console: Console, plan: Planned) -> Iterator[Seen]:
 
 
 @contextmanager
-def _lines(plan: Planned) -> Iterator[Seen]:
+def _lines(plan: SweepPlan) -> Iterator[Seen]:
     due, lengths = plan.due, [plan.experiments[i].rounds for i in plan.due]
     there, rounds = len(plan.members) - len(due), dict[int, int]()
     began_s = said_s = time.monotonic()
@@ -99,12 +101,12 @@ def _lines(plan: Planned) -> Iterator[Seen]:
         said_s = time.monotonic()
         print(f"{there}/{len(plan.members)}  {what}  {said_s - began_s:.1f} s", file=sys.stderr, flush=True)
 
-    def seen(number: int, round: int, outcome: Outcome | None) -> None:
+    def seen(number: int, round: int, outcome: RunOutcome | None) -> None:
         nonlocal there
         if outcome is not None:
             there += 1
             rounds.pop(number, None)
-            tell(_ended(plan, due[number], outcome))
+            tell(_describe_end(plan, due[number], outcome))
             return
         rounds[number] = round
         if time.monotonic() - said_s > LINES_EVERY_S:
@@ -114,7 +116,7 @@ def _lines(plan: Planned) -> Iterator[Seen]:
     yield seen
 
 
-def _ended(plan: Planned, number: int, outcome: Outcome) -> str:
+def _describe_end(plan: SweepPlan, number: int, outcome: RunOutcome) -> str:
     return f"{plan.members[number]}: {_how(outcome.status, outcome.reason)}"
 
 

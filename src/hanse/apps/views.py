@@ -19,7 +19,7 @@ from hanse.core.runtime import Record, Watch
 
 if TYPE_CHECKING:
     from hanse.apps.doctor import Extra
-    from hanse.apps.plan import Exchange, Planned
+    from hanse.apps.plan import Exchange, MessagePlan
     from hanse.apps.replaying import Case, Replayed
     from hanse.apps.running import Session
     from hanse.store import RunInfo
@@ -38,7 +38,7 @@ __all__ = [
     "result_page",
     "run_page",
     "say",
-    "thinned",
+    "thin",
 ]
 
 LINES_EVERY_S = 2.0
@@ -159,7 +159,7 @@ def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any] | None = None) -> None:
     """All that is known of a run. `sent`: what its clients sent and were sent."""
-    from hanse.apps.ledger import traffic_words
+    from hanse.apps.ledger import describe_traffic
 
     out = _stdout()
     settings = info.settings["experiment"]
@@ -180,11 +180,11 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
         out.print(_ledger(records))
         out.print()
     if sent is not None:
-        out.print(_pairs([("bytes by client", traffic_words(sent))]))
+        out.print(_pairs([("bytes by client", describe_traffic(sent))]))
     out.print(_pairs(info.environment.items()))
 
 
-def plan_page(settings: Mapping[str, Any], plan: "Planned") -> None:
+def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
     """What a run will send: each message by stage, then a round and the run."""
     out = _stdout()
     out.print(Text(summary(settings), style="bold"))
@@ -196,7 +196,7 @@ def plan_page(settings: Mapping[str, Any], plan: "Planned") -> None:
             out.print(Text(f"{exchange.work}{what}: one of {exchange.asked:,} clients{answer}"))
             out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
             varies = varies or bool(exchange.varying)
-    out.print(_pairs(_planned(plan)))
+    out.print(_pairs(_format_plan(plan)))
     if varies:
         note(f"* depends on the data: measured on what client {plan.client} would send now")
     if plan.asynchronous:
@@ -215,7 +215,7 @@ def _exchange(exchange: "Exchange") -> Table:
     return table
 
 
-def _planned(plan: "Planned") -> Iterator[tuple[str, str]]:
+def _format_plan(plan: "MessagePlan") -> Iterator[tuple[str, str]]:
     def line(bytes_up: float, bytes_down: float, seconds: float | None) -> str:
         took = "" if seconds is None else f", {_seconds(seconds)} on the link"
         return f"{_bytes(bytes_up)} up, {_bytes(bytes_down)} down{took}"
@@ -305,13 +305,13 @@ def overview(infos: Sequence["RunInfo"]) -> None:
             info.created.astimezone().strftime("%m-%d %H:%M"),
             Text(info.status, style=_STYLES.get(info.status, "")),
             f"{info.rounds}/{settings['rounds']}",
-            _watched(settings["stop"]["metric"], (info.result or {}).get("final")),
+            _format_metric(settings["stop"]["metric"], (info.result or {}).get("final")),
             Text(what, no_wrap=True, overflow="ellipsis"),
         )
     _stdout().print(table)
 
 
-def _watched(metric: str, measured: Mapping[str, Any] | None) -> str:
+def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:
     if not measured:
         return ""
     name = metric if metric in measured else next(name for name in measured if name != "round")
@@ -376,7 +376,7 @@ def _rounds(records: Sequence[Record]) -> Table:
     metrics = tuple(dict.fromkeys(name for record in records for name in record.metrics))
     names = ("round", *metrics, "clients", "dropped", "bytes up", "bytes down", "time")
     table = _table(*names, numbers=names)
-    for record in thinned(records, NUM_ROWS):
+    for record in thin(records, NUM_ROWS):
         usage = record.usage
         measured = [_number(record.metrics.get(name)) for name in metrics]
         counts = [
@@ -389,7 +389,7 @@ def _rounds(records: Sequence[Record]) -> Table:
     return table
 
 
-def thinned(records: Sequence[Record], most: int) -> list[Record]:
+def thin(records: Sequence[Record], most: int) -> list[Record]:
     """Every round, or every 2nd, 5th, 10th, 20th ... for at most so many; and the last."""
     steps = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
     step = next(step for step in steps if len(records) <= step * most)

@@ -12,7 +12,7 @@ from hanse.core.party import Message, Payload, Task
 from hanse.core.values import unpack
 from hanse.core.work import Part
 
-__all__ = ["Admitted", "admitted", "limit_bytes", "opened", "unpack_message"]
+__all__ = ["ValidMessage", "decode_each", "limit_bytes", "unpack_message", "validate"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """The bytes that a message may take beyond its values: names, shapes and the ticket."""
@@ -22,53 +22,53 @@ TENSOR_OVERHEAD_BYTES = 1024
 
 
 @dataclass(frozen=True)
-class Admitted(Message):
+class ValidMessage(Message):
     """A message that was checked, with its parts in the form that reducers take."""
 
 
-def admitted(message: Message, task: Task, payload: Payload) -> Admitted:
+def validate(message: Message, task: Task, payload: Payload) -> ValidMessage:
     """Checks a message against what its ticket asked for. Raises: MessageError: saying what is wrong."""
     if type(message.ticket) is not int or message.ticket != task.ticket:
         raise MessageError(f"a message for ticket {message.ticket} under ticket {task.ticket}")
     parts: Any = message.parts  # nothing has checked the types of its fields
     if not isinstance(parts, Mapping) or parts.keys() != payload.chains.keys():
         raise MessageError(f"it has the parts {parts!s:.200}, but must have {sorted(payload.chains)}")
-    checked = {name: _checked(name, part, payload, task.key) for name, part in parts.items()}
-    return Admitted(message.ticket, checked)
+    checked = {name: _validate_part(name, part, payload, task.key) for name, part in parts.items()}
+    return ValidMessage(message.ticket, checked)
 
 
-def _checked(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
-    channel = payload.uplink[name]
-    if channel.into.hides != (part is None):
+def _validate_part(name: str, part: Any, payload: Payload, key: Key) -> Part | None:
+    part_spec = payload.uplink[name]
+    if part_spec.into.hides != (part is None):
         raise MessageError(
-            f"part {name!r} is {'missing' if part is None else 'open'}, which {channel.into} does not allow"
+            f"part {name!r} is {'missing' if part is None else 'open'}, which {part_spec.into} does not allow"
         )
     if part is None:
         return None
     if not isinstance(part, Part) or not isinstance(part.values, Mapping):
         raise MessageError(f"part {name!r} is a {type(part).__name__}")
     weight: Any = part.weight
-    if type(weight) not in (float, int) or not 0 <= weight <= channel.max_weight:
-        raise MessageError(f"part {name!r} has weight {weight}; 0 to {channel.max_weight:g} is allowed")
+    if type(weight) not in (float, int) or not 0 <= weight <= part_spec.max_weight:
+        raise MessageError(f"part {name!r} has weight {weight}; 0 to {part_spec.max_weight:g} is allowed")
     chain = payload.chains[name]
     try:
         chain.out.check(part.values)
         if chain.opens is None:
             return part
-        seen = chain.open(payload.plans[name], part, key.fold(name))
+        seen = chain.open(payload.plans[name], part, key.fold_in(name))
         chain.folded.check(seen.values)  # what can't be opened must not reach the fold
     except MessageError as error:
         raise MessageError(f"part {name!r}: {error}") from None
     return seen
 
 
-def opened(message: Message, task: Task, payload: Payload) -> Admitted:
+def decode_each(message: Message, task: Task, payload: Payload) -> ValidMessage:
     """Opens the parts of a message that was checked before, as the reducers take them."""
     parts = {
-        name: part and payload.chains[name].open(payload.plans[name], part, task.key.fold(name))
+        name: part and payload.chains[name].open(payload.plans[name], part, task.key.fold_in(name))
         for name, part in message.parts.items()
     }
-    return Admitted(message.ticket, parts)
+    return ValidMessage(message.ticket, parts)
 
 
 def overhead_bytes(chains: Mapping[str, Chain]) -> int:

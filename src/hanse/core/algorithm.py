@@ -12,11 +12,11 @@ from hanse.core.program import Program, commit
 from hanse.core.tensors import Tensors, all_finite
 from hanse.core.values import value
 
-__all__ = ["Algorithm", "Evaluate", "Model", "Progress", "Stop", "training"]
+__all__ = ["Algorithm", "Evaluate", "ModelState", "Progress", "Stop", "training"]
 
 
 @value
-class Model:
+class ModelState:
     """The state of algorithms that keep nothing but the model's parameters. Every state has `params`."""
 
     params: Tensors
@@ -69,7 +69,7 @@ class Stop:
         """Returns whether `new` is better than `old`."""
         return new > old if self.metric in HIGHER_IS_BETTER else new < old
 
-    def reached(self, new: float) -> bool:
+    def is_reached(self, new: float) -> bool:
         """Returns whether the target is reached."""
         return self.target is not None and (new == self.target or self.better(new, self.target))
 
@@ -123,7 +123,7 @@ def training(
     if evaluate_every < 1:
         raise InvalidInput(f"evaluate_every is {evaluate_every}; write at least 1 round")
     if progress.round == 0 and evaluate is not None and not progress.first:
-        metrics = yield from evaluate(progress.state.params, key.fold("evaluate", 0))
+        metrics = yield from evaluate(progress.state.params, key.fold_in("evaluate", 0))
         _check_finite(progress, metrics)
         progress = _judge(progress, metrics, stop)
         yield from commit(0, progress, metrics)
@@ -131,16 +131,16 @@ def training(
         number = progress.round + 1
         metrics, abandoned = {}, None
         try:
-            state = yield from algorithm.round(progress.state, key.fold("round", number))
+            state = yield from algorithm.round(progress.state, key.fold_in("round", number))
             progress = replace(progress, round=number, state=state)
         except RoundAbandoned as reason:
             abandoned = str(reason)
             progress = replace(progress, round=number)
             if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
-                raise _diverged(progress, abandoned) from reason
+                raise _explain_divergence(progress, abandoned) from reason
         if evaluate is not None and (number % evaluate_every == 0 or number == rounds):
             try:
-                metrics = yield from evaluate(progress.state.params, key.fold("evaluate", number))
+                metrics = yield from evaluate(progress.state.params, key.fold_in("evaluate", number))
             except RoundAbandoned as reason:
                 abandoned = abandoned or f"evaluation: {reason}"
         _check_finite(progress, metrics)
@@ -149,7 +149,7 @@ def training(
     return progress
 
 
-def _diverged(progress: Progress[Any], why: str) -> Diverged:
+def _explain_divergence(progress: Progress[Any], why: str) -> Diverged:
     return Diverged(f"diverged in round {progress.round}: {why}; write a smaller step size (lr)")
 
 
@@ -161,7 +161,7 @@ def _check_finite(progress: Progress[Any], metrics: Mapping[str, float]) -> None
         why = f"the loss is {loss:.6g}, it began at {first:.6g}"
     else:
         return
-    raise _diverged(progress, why)
+    raise _explain_divergence(progress, why)
 
 
 def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> Progress[S]:
@@ -175,7 +175,7 @@ def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> P
         progress = replace(progress, best=(new, progress.round), num_worse=0)
     else:
         progress = replace(progress, num_worse=progress.num_worse + 1)
-    if progress.target_round is None and stop.reached(new):
+    if progress.target_round is None and stop.is_reached(new):
         progress = replace(
             progress, target_round=progress.round, stopped=f"{stop.metric} reached {stop.target:g}"
         )

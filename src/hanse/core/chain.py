@@ -107,7 +107,7 @@ class Chain:
         return self.stages[-1].out if self.stages else self.source
 
     @cached_property
-    def words(self) -> tuple[str, ...]:
+    def descriptions(self) -> tuple[str, ...]:
         """The transforms as a user would write them."""
         return tuple(map(brief, self.transforms))
 
@@ -151,21 +151,22 @@ class Chain:
     def plan(self, states: Sequence[Any], key: Key) -> tuple[Plan, ...]:
         """Draws the public plans of one dispatch."""
         return tuple(
-            s.plan(state, key.fold(i)) for i, (s, state) in enumerate(zip(self.stages, states, strict=True))
+            s.plan(state, key.fold_in(i))
+            for i, (s, state) in enumerate(zip(self.stages, states, strict=True))
         )
 
     def space(self, plans: Sequence[Plan], client_key: Key) -> Space | None:
         """Returns the space that the client trains in."""
         if not self.stages or self.stages[0].within is None:
             return None
-        return self.stages[0].within(plans[0], client_key.fold(0))
+        return self.stages[0].within(plans[0], client_key.fold_in(0))
 
     def encode(self, plans: Sequence[Plan], part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
         """Runs the client's half. `memory` is the chain's own: each stage sees and keeps its own entry."""
         kept = dict(memory)
         for i, (stage, plan) in enumerate(zip(self.stages, plans, strict=True)):
             if stage.encode is not None:
-                part, own = stage.encode(plan, part, kept.get(str(i), {}), keys.fold(i))
+                part, own = stage.encode(plan, part, kept.get(str(i), {}), keys.fold_in(i))
                 kept.pop(str(i), None)
                 if own:
                     kept[str(i)] = own
@@ -176,7 +177,7 @@ class Chain:
         for i in reversed(range(len(self.stages))):
             opened = self.stages[i].open
             if opened is not None:
-                part = opened(plans[i], part, client_key.fold(i))
+                part = opened(plans[i], part, client_key.fold_in(i))
         return part
 
     def decode(
@@ -187,5 +188,5 @@ class Chain:
         for i in reversed(range(len(self.stages))):
             decoded = self.stages[i].decode
             if decoded is not None:
-                total, after[i] = decoded(after[i], plans[i], total, secret_key.fold(i))
+                total, after[i] = decoded(after[i], plans[i], total, secret_key.fold_in(i))
         return total, tuple(after)

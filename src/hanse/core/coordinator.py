@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import field, replace
 from typing import Any
 
-from hanse.core.admission import Admitted, admitted, opened, unpack_message
+from hanse.core.admission import ValidMessage, decode_each, unpack_message, validate
 from hanse.core.downlink import Editions, Reference, VersionTable
 from hanse.core.errors import HanseError
 from hanse.core.fold import Block, MessageFold, TransformStates
@@ -29,7 +29,7 @@ from hanse.core.program import (
 )
 from hanse.core.tickets import DispatchRecord, Ticket, TicketBook
 from hanse.core.traffic import TrafficLedger
-from hanse.core.values import packed_size, value
+from hanse.core.values import measure_packed_bytes, value
 from hanse.core.work import PartyId
 
 __all__ = ["Block", "Coordinator", "CoordinatorState"]
@@ -41,7 +41,7 @@ class CoordinatorState:
 
     Args:
       next_ticket: the first free number.
-      tickets, sent: the booked tickets and the records of their dispatches, by number.
+      tickets, dispatches: the booked tickets and the records of their dispatches, by number.
       states, begun: the transforms' states at the server, and what they were when the round began.
       usage: the round's cost so far.
       references: the versions of what is broadcast as differences.
@@ -49,7 +49,7 @@ class CoordinatorState:
 
     next_ticket: int = 0
     tickets: Mapping[int, Ticket] = field(default_factory=dict)
-    sent: Mapping[int, DispatchRecord] = field(default_factory=dict)
+    dispatches: Mapping[int, DispatchRecord] = field(default_factory=dict)
     states: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     begun: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     usage: Usage = Usage()
@@ -79,7 +79,7 @@ class Coordinator:
 
     def restore(self, state: CoordinatorState) -> None:
         """Goes on from a snapshot."""
-        self._book = TicketBook(state.next_ticket, state.tickets, state.sent)
+        self._book = TicketBook(state.next_ticket, state.tickets, state.dispatches)
         self._ledger = TrafficLedger(self._owner, state.usage)
         self._transforms = TransformStates(self._secret, state.states, state.begun)
         self._versions = VersionTable(state.references)
@@ -126,8 +126,8 @@ class Coordinator:
         )
         metered = {party for party in command.cohort if self._ledger.is_metered(party)}
         read = {editions.by_party.get(party) for party in metered}
-        sizes = {edition: packed_size(self._book.payload((number, edition))) for edition in read}
-        tasks, cost = self._book.issue(command.cohort, command.key.fold("party")), 0
+        sizes = {edition: measure_packed_bytes(self._book.payload((number, edition))) for edition in read}
+        tasks, cost = self._book.issue(command.cohort, command.key.fold_in("party")), 0
         for task in tasks:
             edition = editions.by_party.get(task.party)
             own = sizes[edition] + task.num_bytes if task.party in metered else 0
@@ -204,7 +204,7 @@ class Coordinator:
         if is_metered:
             self._ledger.hear(ticket, len(data))
         message = unpack_message(data, payload)
-        taken = admitted(message, task, payload)
+        taken = validate(message, task, payload)
         if is_metered:
             self._ledger.add_parts(message.parts, payload.chains)
         return taken
@@ -235,8 +235,8 @@ class Coordinator:
             if after in dropped or after in orphans:
                 orphans[ticket] = f"it was built on ticket {after}, which was dropped"
                 continue
-            if not isinstance(message, Admitted):
-                message = opened(message, self.task(ticket), self.payload(ticket))
+            if not isinstance(message, ValidMessage):
+                message = decode_each(message, self.task(ticket), self.payload(ticket))
             fold.add(ticket, message.parts, self._book.record_of(ticket))
             del item, message  # otherwise the next message would be read beside it
         drops, counted = self._drop({**dropped, **orphans}), fold.counted
@@ -277,12 +277,12 @@ class Coordinator:
     ) -> tuple[Usage, Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]]:
         """Ends a round, and returns its cost and the (counted, dropped) tickets of each party."""
         if abandoned:
-            counted = [n for n, ticket in self._book.list_closed() if ticket.state == "counted"]
+            counted = [n for n, ticket in self._book.list_settled_tickets() if ticket.state == "counted"]
             self._drop(dict.fromkeys(counted, "the round was abandoned"))
         self._transforms.begin_round(abandoned=abandoned)
         self._versions.settle(
             (ticket.task.party, self._book.record_of(n).holds, ticket.state == "counted")
-            for n, ticket in self._book.list_closed()
+            for n, ticket in self._book.list_settled_tickets()
         )
         usage = replace(self._ledger.usage, clients=self._ledger.sum_by_party(self._book.tickets))
         settled = self._book.group_by_party()

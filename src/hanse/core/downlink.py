@@ -16,7 +16,7 @@ from hanse.core.errors import CompositionError, MessageError
 from hanse.core.keys import Key, Keys
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, add_scaled, dot, frozen, num_bytes, subtract
-from hanse.core.values import digest, packed_size, value
+from hanse.core.values import digest, measure_packed_bytes, value
 from hanse.core.work import Memory, Part, PartyId, Total
 
 __all__ = [
@@ -27,9 +27,9 @@ __all__ = [
     "Held",
     "Reference",
     "VersionTable",
-    "bound",
-    "followed",
-    "received",
+    "advance",
+    "bind_chain",
+    "read_broadcasts",
 ]
 
 HELD = "held/"
@@ -115,7 +115,7 @@ class Reference:
         first = len(self.changes) - behind
         return Broadcast(transforms, self.names[-1], self.names[first], self.changes[first:])
 
-    def settled(self, held: Mapping[PartyId, int], missed: Sequence[PartyId]) -> "Reference":
+    def settle(self, held: Mapping[PartyId, int], missed: Sequence[PartyId]) -> "Reference":
         """Books a round: counted readers hold what they were sent, others may have lost what they held."""
         oldest = self.version - len(self.changes)
         holders = dict(self.holders)
@@ -128,7 +128,7 @@ class Reference:
         return replace(self, holders=kept)
 
 
-def bound(tensors: Tensors, transforms: Sequence[Transform]) -> Chain:
+def bind_chain(tensors: Tensors, transforms: Sequence[Transform]) -> Chain:
     """Binds the transforms of a broadcast. Raises: CompositionError: if they can't work on it."""
     other = next((name for name, v in tensors.items() if v.dtype.kind != "f"), None)
     if other is not None:
@@ -145,47 +145,47 @@ def bound(tensors: Tensors, transforms: Sequence[Transform]) -> Chain:
     return chain
 
 
-def followed(
+def advance(
     reference: Reference | None, tensors: Tensors, transforms: Sequence[Transform], key: Key
 ) -> Reference:
     """Advances the reference to these tensors. The same tensors make no new version."""
-    chain, source = bound(tensors, transforms), digest(dict(tensors))
+    chain, source = bind_chain(tensors, transforms), digest(dict(tensors))
     if reference is None or Spec.of(reference.tensors) != Spec.of(tensors):
         version = 0 if reference is None else reference.version + 1
         return Reference(source, dict(tensors), version, (source,))
     if reference.source == source:
         return reference
     change = _change(chain, subtract(tensors, reference.tensors), key)
-    latest = _changed(reference.tensors, change, chain)
+    latest = _apply_change(reference.tensors, change, chain)
     names = (*reference.names, digest(latest))
     changes = (*reference.changes, change)
-    sizes = (*reference.sizes, packed_size(change))
-    whole = packed_size(latest)
+    sizes = (*reference.sizes, measure_packed_bytes(change))
+    whole = measure_packed_bytes(latest)
     while sum(sizes) >= whole:
         names, changes, sizes = names[1:], changes[1:], sizes[1:]
     return Reference(source, latest, reference.version + 1, names, changes, sizes, reference.holders)
 
 
 def _change(chain: Chain, difference: Tensors, key: Key) -> Change:
-    plans = chain.plan(chain.init(), key.fold("plan"))
-    keys = Keys(key.fold("draw"), key.fold("unsent"))
+    plans = chain.plan(chain.init(), key.fold_in("plan"))
+    keys = Keys(key.fold_in("draw"), key.fold_in("unsent"))
     # No stage is given a memory: what it leaves out is in the next difference anyway.
     part, _ = chain.encode(plans, Part(difference), {}, keys)
     change = Change(plans, keys.public, 1.0, part.values)
-    restored = _restored(chain, change)
+    restored = _restore(chain, change)
     size = dot(restored, restored)
     return replace(change, step=float(dot(difference, restored) / size) if size > 0 else 0.0)
 
 
-def _restored(chain: Chain, change: Change) -> Tensors:
+def _restore(chain: Chain, change: Change) -> Tensors:
     chain.out.check(change.values)
     part = chain.open(change.plans, Part(change.values), change.key)
     total = Total(part.values, 1.0, 1)
-    return chain.decode(chain.init(), change.plans, total, change.key.fold("unsent"))[0].values
+    return chain.decode(chain.init(), change.plans, total, change.key.fold_in("unsent"))[0].values
 
 
-def _changed(tensors: Tensors, change: Change, chain: Chain) -> dict[str, Any]:
-    return add_scaled(tensors, change.step, _restored(chain, change))
+def _apply_change(tensors: Tensors, change: Change, chain: Chain) -> dict[str, Any]:
+    return add_scaled(tensors, change.step, _restore(chain, change))
 
 
 # -- at the server -----------------------------------------------------------------------------
@@ -242,8 +242,8 @@ class VersionTable:
         """
         slots = {name: f"{name} {transforms}" for name in tensors}
         for name, slot in slots.items():
-            self._references[slot] = followed(
-                self._references.get(slot), tensors[name], transforms, key.fold("downlink", name)
+            self._references[slot] = advance(
+                self._references.get(slot), tensors[name], transforms, key.fold_in("downlink", name)
             )
         index: dict[tuple[int | None, ...], int] = {}
         broadcasts: list[Mapping[str, Broadcast]] = []
@@ -285,7 +285,7 @@ class VersionTable:
                     missed.setdefault(slot, []).append(party)
         for slot in held.keys() | missed.keys():
             reference = self._references[slot]
-            self._references[slot] = reference.settled(held.get(slot, {}), missed.get(slot, ()))
+            self._references[slot] = reference.settle(held.get(slot, {}), missed.get(slot, ()))
 
 
 # -- at the reader -----------------------------------------------------------------------------
@@ -294,7 +294,7 @@ _KNOWN: "WeakValueDictionary[str, Held]" = WeakValueDictionary()
 """Versions in this process. Readers that one machine plays share them."""
 
 
-def received(broadcasts: Mapping[str, Broadcast], memory: Memory) -> dict[str, Held]:
+def read_broadcasts(broadcasts: Mapping[str, Broadcast], memory: Memory) -> dict[str, Held]:
     """Decodes broadcasts, by name. Raises: MessageError: if changes start from a version not held here."""
     return {name: _read(name, sent, memory.get(HELD + name)) for name, sent in broadcasts.items()}
 
@@ -313,9 +313,9 @@ def _read(name: str, sent: Broadcast, held: Held | None) -> Held:
     known = _KNOWN.get(sent.sha256)
     if known is not None:
         return known
-    chain, tensors = bound(held.tensors, sent.transforms), held.tensors
+    chain, tensors = bind_chain(held.tensors, sent.transforms), held.tensors
     for change in sent.changes:
-        tensors = _changed(tensors, change, chain)
+        tensors = _apply_change(tensors, change, chain)
     if digest(dict(tensors)) != sent.sha256:
         raise MessageError(
             f"the changes of {name!r} lead to other bits than at the server: is this another kind of "

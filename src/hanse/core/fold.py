@@ -127,7 +127,7 @@ class TransformStates:
     def plan(self, chains: Mapping[str, Chain], key: Key) -> dict[str, tuple[Plan, ...]]:
         """Draws the plans of one dispatch, by part."""
         return {
-            name: chain.plan(self._state(name, chain), key.fold("plan", name))
+            name: chain.plan(self._state(name, chain), key.fold_in("plan", name))
             for name, chain in chains.items()
         }
 
@@ -140,7 +140,7 @@ class TransformStates:
           total: of what was folded.
           ticket: the first that was counted. No two folds share it, so they share no secret.
         """
-        chain, secret = payload.chains[name], self._secret.fold("decode", ticket, name)
+        chain, secret = payload.chains[name], self._secret.fold_in("decode", ticket, name)
         total, state = chain.decode(self._state(name, chain), payload.plans[name], total, secret)
         self._states[_slot(name, chain)] = state
         return total

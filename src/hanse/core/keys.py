@@ -37,9 +37,9 @@ class Key:
     """A 32-byte key.
 
     >>> root = Key.from_seed(7)
-    >>> root.fold("round", 3) == root.fold("round").fold(3)
+    >>> root.fold_in("round", 3) == root.fold_in("round").fold_in(3)
     True
-    >>> root.fold("round", 3) == root.fold("round", "3")
+    >>> root.fold_in("round", 3) == root.fold_in("round", "3")
     False
     """
 
@@ -55,7 +55,7 @@ class Key:
         """Draws a key that nobody can guess, from the operating system."""
         return cls(secrets.token_bytes(32))
 
-    def fold(self, *path: str | int) -> "Key":
+    def fold_in(self, *path: str | int) -> "Key":
         """Derives the key at `path` below this one."""
         digest = self.digest
         for step in path:
@@ -84,13 +84,13 @@ class Keys:
     def from_seed(cls, seed: int) -> "Keys":
         """Derives both roots of a simulated run: reproducible, but they protect nobody."""
         root = Key.from_seed(seed)
-        return cls(root.fold("public"), root.fold("secret"))
+        return cls(root.fold_in("public"), root.fold_in("secret"))
 
     @classmethod
     def for_deployment(cls, seed: int) -> "Keys":
         """Derives the public root of `seed`, and draws a secret one from the operating system."""
-        return cls(Key.from_seed(seed).fold("public"), Key.from_entropy())
+        return cls(Key.from_seed(seed).fold_in("public"), Key.from_entropy())
 
-    def fold(self, *path: str | int) -> "Keys":
+    def fold_in(self, *path: str | int) -> "Keys":
         """Derives both keys at `path`."""
-        return Keys(self.public.fold(*path), self.secret.fold(*path))
+        return Keys(self.public.fold_in(*path), self.secret.fold_in(*path))

@@ -17,7 +17,7 @@ import numpy as np
 from hanse.core.errors import MessageError
 from hanse.core.tensors import Array
 
-__all__ = ["DTYPES", "Mapped", "Packed", "Stored", "head", "lay_out", "read"]
+__all__ = ["DTYPES", "Mapped", "Packed", "Stored", "head", "lay_out", "read_layout"]
 
 DTYPES: Final = {
     **{"U64": "uint64", "I64": "int64", "F64": "float64", "C64": "complex64"},
@@ -81,7 +81,7 @@ class Mapped(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def named(self, names: Mapping[str, str]) -> "Mapped":
+    def rename(self, names: Mapping[str, str]) -> "Mapped":
         """Returns some of the tensors under other names; `names` maps each new name to the old one."""
         return Mapped(self._stored, {new: self._places[old] for new, old in names.items()})
 
@@ -111,7 +111,7 @@ def lay_out(skeleton: str, tensors: Mapping[str, Array]) -> list[bytes | memoryv
     return [len(text).to_bytes(8, "little") + text, *values]
 
 
-def read(data: Packed, max_head_bytes: int | None) -> tuple[Any, Mapping[str, Array]]:
+def read_layout(data: Packed, max_head_bytes: int | None) -> tuple[Any, Mapping[str, Array]]:
     """Reads the metadata entry "hanse", and the tensors, which can't be written.
 
     Raises: MessageError, and whatever parsing raises: if the bytes are not packed in this format.

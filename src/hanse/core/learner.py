@@ -143,7 +143,8 @@ class Learner(ABC):
         offset: Tensors | None = None,
         space: Space | None = None,
     ) -> Tensors:
-        """Runs local stochastic gradient descent; epoch e visits `key.fold("epoch", e).rng().permutation(n)`.
+        """Runs local stochastic gradient descent; epoch e visits `key.fold_in("epoch",
+        e).rng().permutation(n)`.
 
         A full batch needs no order and draws none.
 

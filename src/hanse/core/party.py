@@ -9,12 +9,12 @@ from functools import cache, cached_property
 from typing import Any
 
 from hanse.core.chain import Chain
-from hanse.core.downlink import HELD, Broadcast, received
+from hanse.core.downlink import HELD, Broadcast, read_broadcasts
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
-from hanse.core.program import Channel, Plans
+from hanse.core.program import PartSpec, Plans
 from hanse.core.tensors import Tensors, frozen
-from hanse.core.values import measured, pack, packed_size, padded, value
+from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, pack, value
 from hanse.core.work import VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
 
 __all__ = [
@@ -25,10 +25,10 @@ __all__ = [
     "Task",
     "check_parts",
     "compute",
+    "encode",
     "pending",
-    "perform",
-    "sent",
-    "worked",
+    "perform_ticket",
+    "run_work",
 ]
 
 
@@ -41,14 +41,14 @@ class Payload:
 
     work: Work[Any, Any]
     shared: Mapping[str, Tensors]
-    uplink: Mapping[str, Channel]
+    uplink: Mapping[str, PartSpec]
     plans: Plans
     broadcasts: Mapping[str, Broadcast] = field(default_factory=dict)
 
     @cached_property
     def chains(self) -> Mapping[str, Chain]:
         """The bound chain of each part. Raises: CompositionError: if the parts can't be combined."""
-        chains = {name: channel.chain() for name, channel in self.uplink.items()}
+        chains = {name: part_spec.chain() for name, part_spec in self.uplink.items()}
         for name, chain in chains.items():
             restricts = bool(chain.stages) and chain.stages[0].within is not None
             if restricts and name not in self.work.trains_within:
@@ -77,16 +77,16 @@ class Task:
     def num_bytes(self) -> int:
         """The bytes of the packed task. Keys are equally long, so only the numbers' digits vary."""
         if type(self.party) is not int:
-            return packed_size(self)
+            return measure_packed_bytes(self)
         header, tensors = _task_header()
         digits = len(f"{self.ticket}{self.party}{'null' if self.after is None else self.after}")
-        return padded(header + digits, tensors)
+        return add_padding(header + digits, tensors)
 
 
 @cache
 def _task_header() -> tuple[int, int]:
     """Measures a packed task without its three numbers."""
-    header, tensors = measured(Task(0, 0, Key.from_seed(0), 0))
+    header, tensors = measure_layout(Task(0, 0, Key.from_seed(0), 0))
     return header - 3, tensors
 
 
@@ -107,7 +107,7 @@ def pending(part: str) -> str:
     return f"{VOLATILE}pending/{part}"
 
 
-def perform(
+def perform_ticket(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple[bytes, Memory]:
     """Computes one ticket: runs the work, then encodes each part through its chain.
@@ -124,11 +124,11 @@ def perform(
 def compute(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple["Message", Memory]:
-    """Computes one ticket as `perform` does, but does not pack the message."""
-    return sent(task, payload, *worked(task, payload, learner, data, memory, secret), memory, secret)
+    """Computes one ticket as `perform_ticket` does, but does not pack the message."""
+    return encode(task, payload, *run_work(task, payload, learner, data, memory, secret), memory, secret)
 
 
-def worked(
+def run_work(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple[Contribution, Memory]:
     """Runs the work alone; returns what it emits and the memory that it leaves."""
@@ -137,11 +137,11 @@ def worked(
     spaces = {
         name: space
         for name, chain in chains.items()
-        if (space := chain.space(payload.plans[name], task.key.fold(name))) is not None
+        if (space := chain.space(payload.plans[name], task.key.fold_in(name))) is not None
     }
-    held = received(payload.broadcasts, memory)
+    held = read_broadcasts(payload.broadcasts, memory)
     shared = Shared({**payload.frozen, **{name: h.tensors for name, h in held.items()}}, spaces)
-    parts, own = payload.work.run(learner, shared, data, memory, keys.fold("work"))
+    parts, own = payload.work.run(learner, shared, data, memory, keys.fold_in("work"))
     return parts, {**own, **{HELD + name: version for name, version in held.items()}}
 
 
@@ -153,7 +153,7 @@ def check_parts(payload: Payload, parts: Collection[str]) -> None:
         )
 
 
-def sent(
+def encode(
     task: Task, payload: Payload, parts: Contribution, own: Memory, memory: Memory, secret: Key
 ) -> tuple["Message", Memory]:
     """Encodes each part of a contribution through its chain. `own` is the memory that the work left."""
@@ -163,7 +163,7 @@ def sent(
     encoded: dict[str, Part | None] = {}
     for name, chain in chains.items():
         at = f"{STAGES}{name}"
-        part, stages = chain.encode(payload.plans[name], parts[name], kept.pop(at, {}), keys.fold(name))
+        part, stages = chain.encode(payload.plans[name], parts[name], kept.pop(at, {}), keys.fold_in(name))
         if stages:
             kept[at] = stages
         hidden = payload.uplink[name].into.hides

@@ -25,7 +25,6 @@ from hanse.core.values import value
 from hanse.core.work import Memory, PartyId, Total, Work
 
 __all__ = [
-    "Channel",
     "Close",
     "Collect",
     "Collected",
@@ -40,6 +39,7 @@ __all__ = [
     "Drop",
     "Event",
     "Flow",
+    "PartSpec",
     "Program",
     "Sample",
     "Sampled",
@@ -70,7 +70,7 @@ Plans: TypeAlias = Mapping[str, tuple[Plan, ...]]
 
 
 @value
-class Channel:
+class PartSpec:
     """The specification of one part of a contribution: its shape, its transforms and its reducer.
 
     Args:
@@ -145,7 +145,7 @@ class Dispatch(Command["Dispatched"]):
     work: Work[Any, Any]
     cohort: tuple[PartyId, ...]
     shared: Mapping[str, Tensors]
-    uplink: Mapping[str, Channel]
+    uplink: Mapping[str, PartSpec]
     key: Key
     version: int = 0
     downlink: tuple[Transform, ...] = ()
@@ -288,7 +288,7 @@ class Flow:
     """The bytes of one name in all messages of a round: raw, and after each stage.
 
     Args:
-      way: "up", a part of what clients sent; "down", tensors that they were sent.
+      direction: "up", a part of what clients sent; "down", tensors that they were sent.
       name: of the part, or of the tensors.
       stages: the stages that it went through, first to last, as text.
       messages: the number of accepted messages that carried it.
@@ -296,7 +296,7 @@ class Flow:
         sent, without names and headers. None: a stage in between whose size only the sender knows.
     """
 
-    way: Literal["up", "down"]
+    direction: Literal["up", "down"]
     name: str
     stages: tuple[str, ...]
     messages: int
@@ -309,11 +309,11 @@ class Flow:
         return replace(self, messages=self.messages + more.messages, num_bytes=added)
 
     @staticmethod
-    def merged(flows: "Iterable[Flow]") -> "tuple[Flow, ...]":
+    def merge(flows: "Iterable[Flow]") -> "tuple[Flow, ...]":
         """Merges flows of the same direction, name and stages, in order of first appearance."""
         found: dict[Any, Flow] = {}
         for flow in flows:
-            key = (flow.way, flow.name, flow.stages)
+            key = (flow.direction, flow.name, flow.stages)
             found[key] = found[key] + flow if key in found else flow
         return tuple(found.values())
 
@@ -344,13 +344,13 @@ class Usage:
 class Committed(Event):
     """The cost of a round, and the clients' memory that it changed if the runtime holds it.
 
-    `way` and `spent` say how the clients were computed and where time went, if the runtime measures it: see
-    `Record`.
+    `execution` and `spent` say how the clients were computed and where time went, if the runtime measures it:
+    see `Record`.
     """
 
     usage: Usage = Usage()
     memories: Mapping[PartyId, Memory] = field(default_factory=dict)
-    way: str = field(default="", compare=False)
+    execution: str = field(default="", compare=False)
     spent: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
@@ -377,7 +377,7 @@ def dispatch(
     *,
     version: int = 0,
     downlink: tuple[Transform, ...] = (),
-    **uplink: Channel,
+    **uplink: PartSpec,
 ) -> Program[Dispatched]:
     """Broadcasts and starts work; the tickets stay in flight."""
     return (yield from _ask(Dispatch(work, cohort, shared, uplink, key, version, downlink), Dispatched))
@@ -402,21 +402,21 @@ def gather(
     *,
     close: Close = Close(),
     downlink: tuple[Transform, ...] = (),
-    **uplink: Channel,
+    **uplink: PartSpec,
 ) -> Program[Collected]:
     """Dispatches and collects: one exchange with a cohort. Runs the protocols of reducers that hide.
 
     Raises: RoundAbandoned: if too few contributions arrive.
     """
-    sent = yield from _ask(Dispatch(work, cohort, shared, uplink, key, 0, downlink), Dispatched)
-    got = yield from collect(sent.tickets, close=close)
+    dispatched = yield from _ask(Dispatch(work, cohort, shared, uplink, key, 0, downlink), Dispatched)
+    got = yield from collect(dispatched.tickets, close=close)
     if got.abandoned is not None:
         raise RoundAbandoned(got.abandoned, tuple(drop.reason for drop in got.dropped))
     totals = dict(got.totals)
-    for part, channel in uplink.items():
-        if channel.into.hides:
-            spec = channel.chain().out
-            total = yield from channel.into.protocol(part, got.parties, spec, key.fold("protocol", part))
+    for part, part_spec in uplink.items():
+        if part_spec.into.hides:
+            spec = part_spec.chain().out
+            total = yield from part_spec.into.protocol(part, got.parties, spec, key.fold_in("protocol", part))
             decoded = yield from _ask(Decode(got.counted[0], part, total), Decoded)
             totals[part] = decoded.total
     return Collected(totals, got.counted, got.parties, got.dropped)

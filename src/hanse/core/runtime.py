@@ -61,7 +61,7 @@ class Record:
     Args:
       metrics: as the program committed them.
       seconds: the wall-clock time that the round took.
-      way: how clients were computed, such as "2 workers".
+      execution: how clients were computed, such as "2 workers".
       spent: what these seconds went to; work that was done in parallel counts by its share. The framework
         itself took the seconds that are missing in the sum.
     """
@@ -71,7 +71,7 @@ class Record:
     usage: Usage
     seconds: float
     abandoned: str | None = None
-    way: str = field(default="", compare=False)
+    execution: str = field(default="", compare=False)
     spent: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
@@ -228,7 +228,13 @@ class Driver(Generic[T]):
         if self._store is not None:
             spent["store"] = self._stored_s
         record = Record(
-            command.round, command.metrics, event.usage, seconds, command.abandoned, event.way, _brief(spent)
+            command.round,
+            command.metrics,
+            event.usage,
+            seconds,
+            command.abandoned,
+            event.execution,
+            _brief(spent),
         )
         self._began, self._stored_s = now, 0.0
         if self._store is not None:

@@ -65,11 +65,11 @@ def scale(tensors: Tensors, factor: float) -> dict[str, Array]:
     {'w': array([0.5, 0.5], dtype=float32), 'count': array([2.])}
     """
 
-    def scaled(values: Array) -> Any:
+    def scale_one(values: Array) -> Any:
         whole = values.dtype.kind not in "iu" or factor == int(factor)
         return values * (values.dtype.type(factor) if whole else np.float64(factor))
 
-    return tree_map(scaled, tensors)
+    return tree_map(scale_one, tensors)
 
 
 def divide(tensors: Tensors, divisor: float) -> dict[str, Array]:

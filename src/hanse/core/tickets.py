@@ -109,7 +109,7 @@ class TicketBook:
         """
         last = self._last_by_party()
         tasks = [
-            Task(number, party, key.fold(party), last.get(party))
+            Task(number, party, key.fold_in(party), last.get(party))
             for number, party in enumerate(cohort, self.next_number)
         ]
         self.next_number += max(1, len(tasks))  # a dispatch to nobody has a number, too
@@ -202,14 +202,14 @@ class TicketBook:
             }
         return tuple(drops)
 
-    def list_closed(self) -> list[tuple[int, Ticket]]:
+    def list_settled_tickets(self) -> list[tuple[int, Ticket]]:
         """Lists the tickets that are counted or dropped, in ascending order."""
         return [(n, t) for n, t in sorted(self._tickets.items()) if t.state != "open"]
 
     def group_by_party(self) -> dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Lists the (counted, dropped) tickets of each party."""
         groups: dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        for number, ticket in self.list_closed():
+        for number, ticket in self.list_settled_tickets():
             counted, dropped = groups.get(ticket.task.party, ((), ()))
             if ticket.state == "counted":
                 counted += (number,)

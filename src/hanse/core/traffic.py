@@ -90,7 +90,7 @@ class TrafficLedger:
 
     def _add_flow_up(self, name: str, chain: Chain, last: int, messages: int = 1) -> None:
         """Books a part of messages. Its sizes before the last stage follow from the stages' specs."""
-        self._add_flow("up", name, chain.words, chain.bytes_before, last, messages)
+        self._add_flow("up", name, chain.descriptions, chain.bytes_before, last, messages)
 
     def _add_flow(
         self,
@@ -117,7 +117,7 @@ class TrafficLedger:
             if n
         )
         sums: dict[str, Any] = self._sums
-        return Usage(**sums, flows=Flow.merged((*self._earlier_flows, *more)))
+        return Usage(**sums, flows=Flow.merge((*self._earlier_flows, *more)))
 
     def sum_by_party(self, tickets: Mapping[int, Ticket]) -> dict[PartyId, tuple[int, int]]:
         """Adds up the bytes (up, down) of each party's tickets, where there are any."""

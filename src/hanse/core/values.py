@@ -24,19 +24,19 @@ from hanse.core.layout import DTYPES, Mapped, Packed
 from hanse.core.tensors import Array
 
 __all__ = [
+    "add_padding",
     "brief",
     "digest",
     "fields",
+    "find_classes",
     "flatten",
-    "measured",
+    "measure_layout",
+    "measure_packed_bytes",
     "pack",
-    "packed_size",
-    "padded",
     "pieces",
-    "plain",
-    "registered",
     "renew",
     "restore",
+    "to_sendable",
     "unpack",
     "value",
 ]
@@ -91,7 +91,7 @@ _register(Key, "key")
 _register(Keys, "keys")
 
 
-def registered(kind: type) -> dict[str, type[Any]]:
+def find_classes(kind: type) -> dict[str, type[Any]]:
     """Lists the marked classes below `kind`, by name: a settings file or a message may name them."""
     return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
 
@@ -139,7 +139,7 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int) -> Any:
         return obj if math.isfinite(obj) else {"$": "float", "is": repr(obj)}
     if isinstance(obj, np.ndarray | np.generic):
         name = _free(path or "value", tensors)
-        tensors[name] = plain(obj, path)
+        tensors[name] = to_sendable(obj, path)
         return {"$": "tensor", "at": name}
     if kind is tuple:
         return [_flatten(item, _join(path, str(i)), tensors, depth + 1) for i, item in enumerate(obj)]
@@ -168,7 +168,7 @@ def _free(name: str, taken: Mapping[str, Array]) -> str:
     return name
 
 
-def plain(obj: Any, path: str = "") -> Array:
+def to_sendable(obj: Any, path: str = "") -> Array:
     """Returns an array as it is sent, in C order and the machine's order of bytes. Raises: InvalidInput."""
     array = np.asarray(obj, order="C")
     if array.dtype not in _DTYPES and array.dtype.newbyteorder("=") not in _DTYPES:
@@ -216,7 +216,7 @@ def _restore(
     tag = node.pop("$", None)
     if tag is None and isinstance(tensors, Mapped) and all(map(_is_tensor, node.values())):
         used.update(item["at"] for item in node.values())
-        return tensors.named({key: item["at"] for key, item in node.items()})
+        return tensors.rename({key: item["at"] for key, item in node.items()})
     if tag is None:
         return {key: _restore(item, tensors, used, only, depth + 1) for key, item in node.items()}
     if tag == "tensor":
@@ -267,7 +267,8 @@ def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def renew(tree: Any) -> Any:
-    """Puts today's names into plain data that an earlier version wrote of values: see `hanse.apps.plain`.
+    """Puts today's names into plain data that an earlier version wrote of values: see
+    `hanse.apps.to_sendable`.
 
     >>> renew({"name": "Close", "goal": 3})
     {'name': 'Close', 'goal': 3}
@@ -308,17 +309,17 @@ def pieces(obj: Any) -> list[bytes | memoryview]:
     return layout.lay_out(*flatten(obj))
 
 
-def packed_size(obj: Any) -> int:
+def measure_packed_bytes(obj: Any) -> int:
     """Returns the length of `pack(obj)` without packing it.
 
     >>> point = {"x": np.zeros((2, 3)), "y": "z"}
-    >>> packed_size(point) == len(pack(point))
+    >>> measure_packed_bytes(point) == len(pack(point))
     True
     """
-    return padded(*measured(obj))
+    return add_padding(*measure_layout(obj))
 
 
-def measured(obj: Any) -> tuple[int, int]:
+def measure_layout(obj: Any) -> tuple[int, int]:
     """Measures the bytes of a packed value's header, before it is padded, and of its tensors.
 
     Each further character of the value's JSON makes the header a byte longer.
@@ -329,7 +330,7 @@ def measured(obj: Any) -> tuple[int, int]:
     return _header(places) + escaped, sum(array.nbytes for array in tensors.values())
 
 
-def padded(header: int, tensors: int) -> int:
+def add_padding(header: int, tensors: int) -> int:
     """Returns the length of a packed value, from the measured bytes of its header and tensors."""
     return 8 + -(-header // 8) * 8 + tensors
 
@@ -357,7 +358,7 @@ def unpack(
     Raises: MessageError: if the bytes are not a packed value, or not of the class `expect`.
     """
     try:
-        skeleton, tensors = layout.read(data, max_head_bytes)
+        skeleton, tensors = layout.read_layout(data, max_head_bytes)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise MessageError(f"not a packed value: {error!r:.1000}") from error
     obj = restore(skeleton, tensors, only)

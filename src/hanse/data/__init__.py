@@ -1,7 +1,7 @@
 """Federated data: data sets, partitions of them, and the clients that hold the parts.
 
 >>> from hanse.core.keys import Key
->>> data = partitioned(digits().load(), dirichlet(10, 0.5), Key.from_seed(1))
+>>> data = partition_data(digits().load(), dirichlet(10, 0.5), Key.from_seed(1))
 >>> data.num_clients, data.num_examples, data.client(0).x.shape[1:]
 (10, 1438, (64,))
 """
@@ -17,7 +17,7 @@ from hanse.data.libsvm import libsvm
 from hanse.data.npz import npz
 from hanse.data.parquet import parquet
 from hanse.data.partitions import Assignment, Partition, dirichlet, iid, shards
-from hanse.data.population import FederatedData, from_clients, generated, own_test, partitioned
+from hanse.data.population import FederatedData, from_clients, generate, own_test, partition_data
 from hanse.data.skews import (
     Sizes,
     feature_noise,
@@ -52,7 +52,7 @@ __all__ = [
     "feature_noise",
     "feature_shards",
     "from_clients",
-    "generated",
+    "generate",
     "hugging_face",
     "idx",
     "iid",
@@ -63,7 +63,7 @@ __all__ = [
     "npz",
     "own_test",
     "parquet",
-    "partitioned",
+    "partition_data",
     "power_law",
     "quantity",
     "regions",

@@ -8,7 +8,7 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 
-__all__ = ["check_examples", "check_fraction", "check_labels", "count_classes"]
+__all__ = ["check_examples", "check_labels", "check_test_fraction", "count_classes"]
 
 
 def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -> None:
@@ -114,7 +114,7 @@ def count_classes(*labels: Array) -> int | None:
     return max((int(y.max()) for y in labels if len(y)), default=-1) + 1
 
 
-def check_fraction(fraction: float) -> None:
+def check_test_fraction(fraction: float) -> None:
     """Checks that holding out this share leaves data to train on. Raises: InvalidInput: if it does not."""
     if not 0 <= fraction <= 0.99:
         raise InvalidInput(f"test_fraction is {fraction}; write a number from 0 to 0.99, such as 0.2")

@@ -48,7 +48,7 @@ class custom(Dataset):
 
     def _found(self) -> Callable[[], Any]:
         where, _, name = self.function.rpartition(":")
-        module = _from_file(Path(where)) if where.endswith(".py") else _imported(where)
+        module = _from_file(Path(where)) if where.endswith(".py") else _import(where)
         function = getattr(module, name, None)
         if not callable(function):
             known = [n for n, member in vars(module).items() if inspect.isfunction(member)]
@@ -66,7 +66,7 @@ def _from_file(path: Path) -> ModuleType:
     return module
 
 
-def _imported(name: str) -> ModuleType:
+def _import(name: str) -> ModuleType:
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

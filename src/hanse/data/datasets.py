@@ -12,7 +12,7 @@ from hanse.core.keys import Key
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_examples, check_fraction, count_classes
+from hanse.data.checks import check_examples, check_test_fraction, count_classes
 
 __all__ = ["Dataset", "TrainTest", "arrays", "digits", "hold_out"]
 
@@ -90,7 +90,7 @@ def hold_out(data: TrainTest, fraction: float, name: str) -> TrainTest:
     num_test = round(fraction * len(data.train))
     if data.test is not None or num_test == 0:
         return data
-    order = Key.from_seed(0).fold(name).rng().permutation(len(data.train))
+    order = Key.from_seed(0).fold_in(name).rng().permutation(len(data.train))
     train, test = data.take(order[num_test:]), data.take(order[:num_test])
     return replace(train, test=test.train, test_keys=test.keys)
 
@@ -181,7 +181,7 @@ class digits(Dataset):
     test_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads and splits the copy that is installed with the package."""

@@ -74,21 +74,21 @@ class csv(Tabular):
 
     def rows(self, path: str, like: Rows | None) -> Rows:
         """Reads a file, and reads it again if only its end shows that a column is categorical."""
-        words, numbers = {*self.as_words}, {*self.numeric}
+        categorical, numbers = {*self.as_categories}, {*self.numeric}
         if like is not None:
             for name, column in like.columns.items():
-                (words if column.dtype.kind == "U" else numbers).add(name)
-        columns, lines = self._read(path, words, numbers)
+                (categorical if column.dtype.kind == "U" else numbers).add(name)
+        columns, lines = self._read(path, categorical, numbers)
         mixed = {column.name for column in columns if column.is_mixed}
         if mixed:
-            columns, lines = self._read(path, words | mixed, numbers)
+            columns, lines = self._read(path, categorical | mixed, numbers)
         return Rows(path, {column.name: column.values() for column in columns}, np.array(lines, np.int64))
 
-    def _read(self, path: str, words: set[str], numbers: set[str]) -> "tuple[list[_Column], list[int]]":
+    def _read(self, path: str, categorical: set[str], numbers: set[str]) -> "tuple[list[_Column], list[int]]":
         with text_lines(path, self.encoding) as text:
             lines = _Lines(text, self.comment)
             try:
-                columns, numbered = self._parse(path, lines, words, numbers)
+                columns, numbered = self._parse(path, lines, categorical, numbers)
             except _csv.Error as error:
                 raise InvalidInput(_broken(path, lines.number, str(error))) from None
         for column in columns:
@@ -96,18 +96,18 @@ class csv(Tabular):
         return columns, numbered
 
     def _parse(
-        self, path: str, lines: "_Lines", words: set[str], numbers: set[str]
+        self, path: str, lines: "_Lines", categorical: set[str], numbers: set[str]
     ) -> "tuple[list[_Column], list[int]]":
         delimiter = self.delimiter or max(DELIMITERS, key=lines.first.count)
         reader = _csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
         names = self.columns or self._header(path, next(reader, []))
         self._check_options(path, names)
-        columns = [self._column(name, words, numbers) for name in names]
+        columns = [self._column(name, categorical, numbers) for name in names]
         numbered: list[int] = []
         for chunk in _chunks(reader, lines):
             for line, row in chunk:
                 if len(row) != len(names):
-                    raise InvalidInput(_ragged(path, line, row, names, delimiter))
+                    raise InvalidInput(_describe_ragged_row(path, line, row, names, delimiter))
             for column, cells in zip(columns, zip(*(row for _, row in chunk), strict=True), strict=True):
                 column.add(cells)
             numbered += [line for line, _ in chunk]
@@ -139,7 +139,7 @@ class csv(Tabular):
             if name not in names:
                 raise InvalidInput(f"{path} has no column {name!r} for numeric; {nearest(name, names)}")
 
-    def _column(self, name: str, words: set[str], numbers: set[str]) -> "_Column":
+    def _column(self, name: str, categorical: set[str], numbers: set[str]) -> "_Column":
         if name in self.drop:
             return _Dropped(name)
         is_role = name in (self.label, self.key)
@@ -148,7 +148,7 @@ class csv(Tabular):
             missing=frozenset({""} if is_role else {"", *self.missing}),
             decimal=self.decimal,
             strip=self.strip,
-            words=name in words,
+            categorical=name in categorical,
             numbers=name in numbers,
         )
 
@@ -193,25 +193,34 @@ class _Column:
     """A column as it is read: numbers as long as its cells are numbers, text otherwise."""
 
     def __init__(
-        self, name: str, *, missing: frozenset[str], decimal: str, strip: str, words: bool, numbers: bool
+        self,
+        name: str,
+        *,
+        missing: frozenset[str],
+        decimal: str,
+        strip: str,
+        categorical: bool,
+        numbers: bool,
     ) -> None:
         self.name = name
         self._missing, self._decimal, self._strip = missing, decimal, strip
-        self._must_be_words, self._must_be_numbers = words, numbers
+        self._must_be_categories, self._must_be_numbers = categorical, numbers
         self._chunks: list[Array] = []
-        self._num_rows = self._num_numbers = self._num_words = self._num_commas = 0
+        self._num_rows = self._num_numbers = self._num_categories = self._num_commas = 0
         self._first_word = (0, "")
 
     def add(self, cells: Sequence[str]) -> None:
         """Adds the next cells."""
         cells = [cell.strip() for cell in cells]
-        numbers = None if self._must_be_words else self._as_numbers(cells)
-        self._chunks.append(self._as_words(cells) if numbers is None else numbers)
+        numbers = None if self._must_be_categories else self._as_numbers(cells)
+        self._chunks.append(self._as_categories(cells) if numbers is None else numbers)
         self._num_rows += len(cells)
 
-    def _as_words(self, cells: Sequence[str]) -> Array:
-        words = {cell: "" if cell in self._missing else cell.strip(self._strip + " ") for cell in set(cells)}
-        return np.array([words[cell] for cell in cells])
+    def _as_categories(self, cells: Sequence[str]) -> Array:
+        categories = {
+            cell: "" if cell in self._missing else cell.strip(self._strip + " ") for cell in set(cells)
+        }
+        return np.array([categories[cell] for cell in cells])
 
     def _as_numbers(self, cells: Sequence[str]) -> Array | None:
         """Returns the cells as numbers; or None, and counts them, if some of them are text."""
@@ -226,19 +235,19 @@ class _Column:
         if np.count_nonzero(np.isfinite(numbers)) == present and "_" not in "".join(cells):
             self._num_numbers += present
             return numbers
-        self._count_words(cells)
+        self._count_categories(cells)
         return None
 
-    def _count_words(self, cells: Sequence[str]) -> None:
+    def _count_categories(self, cells: Sequence[str]) -> None:
         for cell, count in Counter(cells).items():
             if cell in self._missing:
                 continue
             if _is_number(cell):
                 self._num_numbers += count
                 continue
-            if not self._num_words:
+            if not self._num_categories:
                 self._first_word = (self._num_rows + cells.index(cell), cell)
-            self._num_words += count
+            self._num_categories += count
             self._num_commas += count * _is_number(cell.replace(",", ".", 1))
 
     @property
@@ -249,12 +258,12 @@ class _Column:
     def check(self, path: str, lines: Sequence[int]) -> None:
         """Checks that no text is where numbers should be. Raises: InvalidInput: if there is some."""
         row, word = self._first_word
-        if self._must_be_words or not self._num_words:
+        if self._must_be_categories or not self._num_categories:
             return
         where = f"{path}, line {lines[row]}: column {self.name!r} is {word!r}"
-        if self._num_commas == self._num_words and 10 * self._num_commas >= self._num_numbers:
+        if self._num_commas == self._num_categories and 10 * self._num_commas >= self._num_numbers:
             raise InvalidInput(f'{where}; write decimal = "," if the comma is the decimal point')
-        if self._must_be_numbers or self._num_numbers > self._num_words:
+        if self._must_be_numbers or self._num_numbers > self._num_categories:
             others = f", and {self._num_numbers} other cells of it are numbers" if self._num_numbers else ""
             raise InvalidInput(
                 f"{where}{others}; write a number there, or "
@@ -271,7 +280,7 @@ class _Dropped(_Column):
     """A column that nobody reads."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name, missing=frozenset(), decimal=".", strip="", words=True, numbers=False)
+        super().__init__(name, missing=frozenset(), decimal=".", strip="", categorical=True, numbers=False)
 
     def add(self, cells: Sequence[str]) -> None:
         self._num_rows += len(cells)
@@ -287,7 +296,9 @@ def _is_number(cell: str) -> bool:
         return False
 
 
-def _ragged(path: str, line: int, row: Sequence[str], names: Sequence[str], delimiter: str) -> str:
+def _describe_ragged_row(
+    path: str, line: int, row: Sequence[str], names: Sequence[str], delimiter: str
+) -> str:
     other = next((d for d in DELIMITERS if d != delimiter and row and d in row[0]), None)
     hint = "a cell that contains the delimiter must be in quotes"
     if len(names) == 1 or (len(row) == 1 and other is not None):

@@ -108,8 +108,8 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
     """Summarises the sizes and labels of clients.
 
     >>> from hanse.core.keys import Key
-    >>> from hanse.data import digits, partitioned, shards
-    >>> data = partitioned(digits().load(), shards(10), Key.from_seed(0))
+    >>> from hanse.data import digits, partition_data, shards
+    >>> data = partition_data(digits().load(), shards(10), Key.from_seed(0))
     >>> found = describe(data)
     >>> found.counts.shape, round(found.label_skew, 2), round(found.size_skew, 2)
     ((10, 10), 0.78, 0.0)
@@ -122,7 +122,7 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
         raise InvalidInput(f"max_clients is {max_clients}; write at least 1")
     clients = np.unique(np.linspace(0, data.num_clients - 1, min(max_clients, data.num_clients)).astype(int))
     found = [_told(data.labels(number)) for number in clients.tolist()]
-    labels, codes = _coded(np.concatenate(found), data)
+    labels, codes = _encode_labels(np.concatenate(found), data)
     owners = np.repeat(np.arange(len(clients)), [len(own) for own in found])
     counts = np.bincount(owners * len(labels) + codes, minlength=len(clients) * len(labels))
     whole = len(clients) == data.num_clients
@@ -146,7 +146,7 @@ def _told(labels: Array) -> Array:
     return labels.ravel() if labels.dtype.kind in "biu" else labels.reshape(len(labels), -1)[:, 0]
 
 
-def _coded(labels: Array, data: FederatedData) -> tuple[tuple[str, ...], Array]:
+def _encode_labels(labels: Array, data: FederatedData) -> tuple[tuple[str, ...], Array]:
     """Returns the names of the distinct labels, and the index of each label among them."""
     if data.num_classes is not None:
         names = data.classes or tuple(str(number) for number in range(data.num_classes))

@@ -9,7 +9,7 @@ from hanse.core.values import value
 from hanse.data.datasets import TrainTest
 from hanse.data.partitions import Assignment, Partition
 
-__all__ = ["by_key", "ordered_keys", "regions"]
+__all__ = ["by_key", "order_keys", "regions"]
 
 
 @value
@@ -29,15 +29,15 @@ class by_key(Partition):
                 "by_key() needs a data set that names the owner of each example; name a column, such as "
                 'key = "hospital", or share the examples out, such as iid(10)'
             )
-        names, owners = ordered_keys(data.keys)
+        names, owners = order_keys(data.keys)
         shared = Assignment.by_owner(owners, len(names))
         return Assignment(shared.rows, shared.offsets, names)
 
 
-def ordered_keys(keys: Array) -> tuple[tuple[str, ...], Array]:
+def order_keys(keys: Array) -> tuple[tuple[str, ...], Array]:
     """Returns the distinct keys, sorted (by size if all are whole numbers), and the index of each row's key.
 
-    >>> ordered_keys(np.array(["10", "9", "10"]))
+    >>> order_keys(np.array(["10", "9", "10"]))
     (('9', '10'), array([1, 0, 1]))
     """
     names, inverse = np.unique(keys, return_inverse=True)
@@ -85,7 +85,7 @@ class regions(Partition):
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Divides region by region, each with a key of its own."""
-        outer = self.across.split(data, key.fold("across"))
+        outer = self.across.split(data, key.fold_in("across"))
         inner = [self._region(data, outer, region, key) for region in range(outer.num_clients)]
         rows = [outer.client(region)[part.rows] for region, part in enumerate(inner)]
         sizes = np.concatenate([part.sizes() for part in inner])
@@ -99,6 +99,6 @@ class regions(Partition):
 
     def _region(self, data: TrainTest, outer: Assignment, region: int, key: Key) -> Assignment:
         try:
-            return self.within.split(data.take(outer.client(region)), key.fold("within", region))
+            return self.within.split(data.take(outer.client(region)), key.fold_in("within", region))
         except InvalidInput as error:
             raise InvalidInput(f"region {region}: {error}") from error

@@ -11,7 +11,7 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_fraction, count_classes
+from hanse.data.checks import check_test_fraction, count_classes
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import read_bytes
 
@@ -72,7 +72,7 @@ class idx(Dataset):
                 object.__setattr__(self, name, fspath(getattr(self, name)))
         if (self.test_images is None) != (self.test_labels is None):
             raise InvalidInput("one of test_images and test_labels is given alone; give both, or neither")
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads the files."""

@@ -7,16 +7,16 @@ import numpy as np
 from hanse.core.errors import InvalidInput, nearest
 from hanse.core.tensors import Array
 
-__all__ = ["class_names", "classes_of", "words_of"]
+__all__ = ["class_names", "classes_of", "to_categories"]
 
 MANY_NUMBERS = 20
 """Numbers with more distinct values than this, most of which occur once, are hardly classes."""
 
 
-def words_of(values: Array) -> Array:
+def to_categories(values: Array) -> Array:
     """Converts labels or keys to text, whole numbers without a decimal point.
 
-    >>> words_of(np.array([1.0, 2.5])).tolist()
+    >>> to_categories(np.array([1.0, 2.5])).tolist()
     ['1', '2.5']
     """
     if values.dtype.kind == "U":
@@ -32,7 +32,7 @@ def _word(value: object) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def class_names(words: Array, *, whose: str) -> tuple[str, ...]:
+def class_names(categories: Array, *, whose: str) -> tuple[str, ...]:
     """Returns the distinct labels in order: by size if all are numbers, else alphabetically.
 
     >>> class_names(np.array(["10", "9", "9"]), whose="y")
@@ -40,7 +40,7 @@ def class_names(words: Array, *, whose: str) -> tuple[str, ...]:
 
     Raises: InvalidInput: if there is only one, or if they seem to be measurements.
     """
-    names, counts = np.unique(words, return_counts=True)
+    names, counts = np.unique(categories, return_counts=True)
     if len(names) == 1:
         raise InvalidInput(
             f"{whose} is {str(names[0])!r} in every row; a model separates at least 2 classes: choose "
@@ -57,9 +57,9 @@ def class_names(words: Array, *, whose: str) -> tuple[str, ...]:
     return tuple(names[np.argsort(numbers, kind="stable")].tolist())
 
 
-def _numbers(words: Array) -> Array | None:
+def _numbers(categories: Array) -> Array | None:
     try:
-        return words.astype(np.float64)
+        return categories.astype(np.float64)
     except ValueError:
         return None
 
@@ -79,11 +79,11 @@ def _surplus(word: str, names: Sequence[str]) -> str:
     return f' Or write strip = "{min(ends, key=len)}", in CSV' if ends else ""
 
 
-def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) -> Array:
+def classes_of(categories: Array, names: Sequence[str], where: Callable[[int], str]) -> Array:
     """Returns the class of each label, (n,).
 
     Args:
-      words: labels as text.
+      categories: labels as text.
       names: of the classes.
       where: names the place of a row, for the message.
 
@@ -91,17 +91,17 @@ def classes_of(words: Array, names: Sequence[str], where: Callable[[int], str]) 
     """
     known = np.array(names)
     order = np.argsort(known)
-    place = np.minimum(np.searchsorted(known, words, sorter=order), len(known) - 1)
+    place = np.minimum(np.searchsorted(known, categories, sorter=order), len(known) - 1)
     classes: Array = order[place]
-    wrong = known[classes] != words
+    wrong = known[classes] != categories
     for row in np.flatnonzero(wrong).tolist():
-        same = _same_number(str(words[row]), names)
+        same = _same_number(str(categories[row]), names)
         if same is None:
             break
         classes[row], wrong[row] = same, False
     if wrong.any():
         row = int(wrong.argmax())
-        word = str(words[row])
+        word = str(categories[row])
         raise InvalidInput(
             f"{where(row)} is {word!r}, which is not a class; {nearest(word, names)}{_surplus(word, names)}"
         )

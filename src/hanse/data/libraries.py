@@ -10,7 +10,7 @@ from hanse.core.errors import InvalidInput, nearest
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_fraction
+from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import extra
 from hanse.data.parquet import rows_of
@@ -40,7 +40,7 @@ class scikit_learn(Dataset):
         known = ("iris", "wine", "breast_cancer", "digits", "diabetes")
         if self.which not in known:
             raise InvalidInput(f"which is {self.which!r}; {nearest(self.which, known)}")
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Loads the data set from scikit-learn."""
@@ -89,7 +89,9 @@ class hugging_face(Tabular):
         rows = rows_of(split.with_format("arrow").select_columns(flat)[:], what, self)
         images = {name: _images(split, name, what) for name in split.features if name not in flat}
         named = {
-            name: _named(rows.columns[name], kind) for name, kind in split.features.items() if name in flat
+            name: _name_classes(rows.columns[name], kind)
+            for name, kind in split.features.items()
+            if name in flat
         }
         return replace(rows, columns={name: (named | images)[name] for name in split.features})
 
@@ -123,7 +125,7 @@ def _images(split: Any, name: str, whose: str) -> Array:
     return np.stack(images) / np.float32(255)
 
 
-def _named(column: Array, kind: Any) -> Array:
+def _name_classes(column: Array, kind: Any) -> Array:
     """Replaces classes by their names, and -1, which means that there is none, by an empty string."""
     names = getattr(kind, "names", None)
     if names is None or column.ndim > 1:

@@ -10,10 +10,10 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_fraction
+from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import text_lines
-from hanse.data.labels import class_names, classes_of, words_of
+from hanse.data.labels import class_names, classes_of, to_categories
 
 __all__ = ["libsvm"]
 
@@ -51,7 +51,7 @@ class libsvm(Dataset):
         for name in ("path", "test"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, fspath(getattr(self, name)))
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads the file, and the test file if there is one."""
@@ -66,7 +66,7 @@ class libsvm(Dataset):
             )
         classes = self.classes
         if not self.regression and not classes:
-            classes = class_names(words_of(files[0].labels), whose=f"{self.path}: the label")
+            classes = class_names(to_categories(files[0].labels), whose=f"{self.path}: the label")
         train, *tests = (Examples(file.dense(num_features), self._labels(file, classes)) for file in files)
         data = TrainTest(train, tests[0] if tests else None, len(classes) or None, classes=classes)
         return hold_out(data, self.test_fraction, "libsvm")
@@ -74,7 +74,7 @@ class libsvm(Dataset):
     def _labels(self, file: "_Sparse", classes: tuple[str, ...]) -> Array:
         if self.regression:
             return file.labels
-        return classes_of(words_of(file.labels), classes, lambda row: f"{file.at(row)}: the label")
+        return classes_of(to_categories(file.labels), classes, lambda row: f"{file.at(row)}: the label")
 
 
 class _Sparse:

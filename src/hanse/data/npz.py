@@ -17,10 +17,10 @@ from numpy.lib import format as npy
 from hanse.core.errors import InvalidInput, nearest
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_fraction
+from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, arrays, hold_out
 from hanse.data.files import reading
-from hanse.data.labels import class_names, classes_of, words_of
+from hanse.data.labels import class_names, classes_of, to_categories
 
 __all__ = ["npz"]
 
@@ -55,12 +55,12 @@ class npz(Dataset):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", fspath(self.path))
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads the arrays."""
-        stored = self._stored()
-        x, y = self._named(stored, self.x), self._named(stored, self.y)
+        stored = self._read_arrays()
+        x, y = self._find_array(stored, self.x), self._find_array(stored, self.y)
         test_x, test_y = stored.get("test_" + self.x), stored.get("test_" + self.y)
         classes: tuple[str, ...] = ()
         if y.dtype.kind == "U":
@@ -75,12 +75,12 @@ class npz(Dataset):
             raise InvalidInput(f"{self.path}: {error}") from error
         more: dict[str, Any] = {"classes": classes} if classes else {}
         if self.key is not None:
-            keys, test_keys = self._named(stored, self.key), stored.get("test_" + self.key)
-            more["keys"] = words_of(keys)
-            more["test_keys"] = None if test_keys is None else words_of(test_keys)
+            keys, test_keys = self._find_array(stored, self.key), stored.get("test_" + self.key)
+            more["keys"] = to_categories(keys)
+            more["test_keys"] = None if test_keys is None else to_categories(test_keys)
         return hold_out(replace(data, **more) if more else data, self.test_fraction, "npz")
 
-    def _stored(self) -> Mapping[str, Array]:
+    def _read_arrays(self) -> Mapping[str, Array]:
         with reading(self.path) as file:
             gzipped = isinstance(getattr(file, "raw", None), GzipFile)  # where seeking backwards is slow
             source: IO[bytes] = BytesIO(file.read()) if gzipped else file
@@ -92,13 +92,13 @@ class npz(Dataset):
                     "numpy.savez_compressed(path, x=features, y=labels)"
                 ) from None
 
-    def _named(self, stored: Mapping[str, Array], name: str) -> Array:
+    def _find_array(self, stored: Mapping[str, Array], name: str) -> Array:
         if name not in stored:
             raise InvalidInput(f"{self.path} has no array {name!r}; {nearest(name, stored)}")
         return stored[name]
 
-    def _classes(self, words: Array, classes: tuple[str, ...], name: str) -> Array:
-        return classes_of(words, classes, lambda row: f"{self.path}: array {name!r}, row {row}")
+    def _classes(self, categories: Array, classes: tuple[str, ...], name: str) -> Array:
+        return classes_of(categories, classes, lambda row: f"{self.path}: array {name!r}, row {row}")
 
 
 def _arrays(file: IO[bytes]) -> dict[str, Array]:

@@ -42,13 +42,13 @@ def rows_of(table: Any, file: str, what: Tabular) -> Rows:
     columns = {
         name: np.broadcast_to(np.nan, len(table))
         if name in what.drop
-        else column_of(table.column(name), f"{file}: column {name!r}", words=name in what.as_words)
+        else column_of(table.column(name), f"{file}: column {name!r}", categorical=name in what.as_categories)
         for name in table.column_names
     }
     return Rows(file, columns, np.arange(1, len(table) + 1), noun="row")
 
 
-def column_of(column: Any, whose: str, *, words: bool) -> Array:
+def column_of(column: Any, whose: str, *, categorical: bool) -> Array:
     """Reads an Arrow column as (n,) float64 (missing: NaN) or text (missing: empty); lists as (n, length)."""
     arrow = extra("pyarrow", "parquet", "parquet()")
     types = arrow.types
@@ -60,12 +60,12 @@ def column_of(column: Any, whose: str, *, words: bool) -> Array:
     is_number = (
         types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
     )
-    if is_number and not words:
+    if is_number and not categorical:
         numbers: Array = np.asarray(column.cast(arrow.float64(), safe=False).to_numpy(), np.float64)
         return numbers
     if is_number or types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        texts = column.cast(arrow.string()).to_pylist()
-        return np.array(["" if word is None else word for word in texts], str)
+        categories = column.cast(arrow.string()).to_pylist()
+        return np.array(["" if word is None else word for word in categories], str)
     if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         return _lists(column, whose)
     raise InvalidInput(

@@ -218,7 +218,7 @@ class dirichlet(Partition):
             [self._owners(int(count), rng) for count in np.unique(labels, return_counts=True)[1]]
         )
         assigned = Assignment.by_owner(owners, self.num_clients, rng.permutation(len(labels)))
-        return _filled_up(assigned, self.min_examples)
+        return _fill_up(assigned, self.min_examples)
 
     def _owners(self, num_rows: int, rng: np.random.Generator) -> Array:
         """Draws the owners of one class, (num_rows,), in the order of their numbers."""
@@ -231,11 +231,11 @@ MAX_ALPHA = 1e9
 """Proportions drawn with a larger alpha differ by less than one example in ten thousand."""
 
 
-def _filled_up(assigned: Assignment, min_examples: int) -> Assignment:
+def _fill_up(assigned: Assignment, min_examples: int) -> Assignment:
     """Moves the last rows of the largest clients to those that hold fewer than `min_examples`."""
     sizes = assigned.sizes()
     lacks = np.maximum(min_examples - sizes, 0)
-    gives = _levelled(sizes, int(lacks.sum()), min_examples)
+    gives = _level(sizes, int(lacks.sum()), min_examples)
     clients = np.arange(len(sizes))
     owners = np.repeat(clients, sizes)
     place = np.arange(len(owners)) - assigned.offsets[owners]
@@ -245,7 +245,7 @@ def _filled_up(assigned: Assignment, min_examples: int) -> Assignment:
     return Assignment(assigned.rows[moved.rows], moved.offsets)
 
 
-def _levelled(sizes: Array, needed: int, least: int) -> Array:
+def _level(sizes: Array, needed: int, least: int) -> Array:
     """Returns how many rows each client gives if `needed` rows come, one by one, from the then largest."""
     low, high = least, int(sizes.max()) + 1
     while high - low > 1:

@@ -12,19 +12,19 @@ from hanse.core.learner import Examples, Population
 from hanse.core.tensors import Array
 from hanse.core.values import digest
 from hanse.core.work import own_test, player
-from hanse.data.checks import check_examples, check_fraction, count_classes
+from hanse.data.checks import check_examples, check_test_fraction, count_classes
 from hanse.data.datasets import TrainTest
-from hanse.data.groups import ordered_keys
+from hanse.data.groups import order_keys
 from hanse.data.partitions import Assignment, Partition
 from hanse.data.sources import Generated, HoldingOut, Listed, Partitioned, RowWise, Source, content
 
-__all__ = ["FederatedData", "from_clients", "generated", "own_test", "partitioned"]
+__all__ = ["FederatedData", "from_clients", "generate", "own_test", "partition_data"]
 
 
 class FederatedData(Population):
     """Clients that hold examples, and a test set that the role "server" holds.
 
-    Made by `partitioned`, `from_clients` and `generated`. A client may have test examples of its own,
+    Made by `partition_data`, `from_clients` and `generate`. A client may have test examples of its own,
     which the role `own_test(number)` holds.
 
     Args:
@@ -105,7 +105,7 @@ class FederatedData(Population):
             )
         return examples
 
-    def tested(self) -> tuple[int, ...]:
+    def find_test_clients(self) -> tuple[int, ...]:
         """Returns the clients that have test examples of their own. Makes all generated clients."""
         return tuple(np.flatnonzero(self.test_sizes()).tolist())
 
@@ -141,7 +141,7 @@ class FederatedData(Population):
     def _sample(self) -> Examples:
         return self.client(0) if self.test is None else self.test
 
-    def mapped(self, function: RowWise) -> "FederatedData":
+    def map(self, function: RowWise) -> "FederatedData":
         """Applies a function to the examples of all clients and of the test set.
 
         Args:
@@ -149,7 +149,7 @@ class FederatedData(Population):
             where they are in one array.
         """
         return FederatedData(
-            self._source.mapped(function),
+            self._source.map(function),
             num_classes=self.num_classes,
             names=self.names,
             classes=self.classes,
@@ -162,7 +162,7 @@ class FederatedData(Population):
 
         Raises: InvalidInput: if so large a share leaves nothing to train on.
         """
-        check_fraction(fraction)
+        check_test_fraction(fraction)
         return FederatedData(
             HoldingOut(self._source, fraction, key),
             num_classes=self.num_classes,
@@ -177,14 +177,14 @@ class FederatedData(Population):
         return digest((self._source.contents(), test, self.num_classes))
 
 
-def partitioned(
+def partition_data(
     data: TrainTest, partition: Partition, key: Key, *, client_test_fraction: float = 0.0
 ) -> FederatedData:
     """Divides the training examples among clients; a client's rows are copied when it is asked for.
 
     >>> from hanse.data import arrays, iid
     >>> data = arrays(np.arange(6.0)[:, None], np.zeros(6))
-    >>> partitioned(data.load(), iid(3), Key.from_seed(0)).sizes()
+    >>> partition_data(data.load(), iid(3), Key.from_seed(0)).sizes()
     array([2, 2, 2])
 
     Args:
@@ -198,11 +198,11 @@ def partitioned(
     """
     assignment = partition.split(data, key)
     own_rows = _own_rows(assignment, data.test_keys) if not client_test_fraction else None
-    source = Partitioned(data.train, assignment, partition, key.fold("seen"), data.test, own_rows)
+    source = Partitioned(data.train, assignment, partition, key.fold_in("seen"), data.test, own_rows)
     shared = FederatedData(source, num_classes=data.num_classes, names=assignment.names, classes=data.classes)
     if not client_test_fraction:
         return shared
-    return shared.holding_out(client_test_fraction, key.fold("client tests"))
+    return shared.holding_out(client_test_fraction, key.fold_in("client tests"))
 
 
 def _own_rows(assignment: Assignment, test_keys: Array | None) -> Assignment | None:
@@ -210,7 +210,7 @@ def _own_rows(assignment: Assignment, test_keys: Array | None) -> Assignment | N
     if test_keys is None or not assignment.names:
         return None
     number = {name: client for client, name in enumerate(assignment.names)}
-    names, place = ordered_keys(test_keys)
+    names, place = order_keys(test_keys)
     owners = np.array([number.get(name, -1) for name in names])[place]
     known = np.flatnonzero(owners >= 0)
     shared = Assignment.by_owner(owners[known], len(assignment.names))
@@ -267,7 +267,7 @@ def from_clients(
     return FederatedData(source, num_classes=num_classes, names=tuple(names))
 
 
-def generated(
+def generate(
     num_clients: int,
     make: Callable[[int], Examples],
     *,
@@ -279,9 +279,9 @@ def generated(
     The fingerprint covers 16 of them, evenly spread, and the test set.
 
     >>> def make(number):
-    ...     rng = Key.from_seed(7).fold(number).rng()
+    ...     rng = Key.from_seed(7).fold_in(number).rng()
     ...     return Examples(rng.random((20, 3)), rng.integers(2, size=20))
-    >>> generated(1_000_000, make, num_classes=2).client(999_999).x.shape
+    >>> generate(1_000_000, make, num_classes=2).client(999_999).x.shape
     (20, 3)
 
     Args:

@@ -195,11 +195,11 @@ class quantity(Partition):
         check_enough(num_rows, self.num_clients, self.min_examples)
         rng = key.rng()
         shares = self.sizes.shares(self.num_clients, rng)
-        sizes = self.min_examples + _apportioned(shares, num_rows - self.num_clients * self.min_examples)
+        sizes = self.min_examples + _apportion(shares, num_rows - self.num_clients * self.min_examples)
         return Assignment(rng.permutation(num_rows), np.concatenate([[0], np.cumsum(sizes)]))
 
 
-def _apportioned(shares: Array, total: int) -> Array:
+def _apportion(shares: Array, total: int) -> Array:
     """Divides a total into whole numbers in proportion to shares, by largest remainder."""
     exact = shares / shares.sum() * total
     whole: Array = np.floor(exact).astype(np.int64)
@@ -302,7 +302,7 @@ class feature_noise(Partition):
 
     def seen(self, examples: Examples, client: int, num_clients: int, key: Key) -> Examples:
         """Adds the client's noise, the same each time."""
-        examples = self.shares.seen(examples, client, num_clients, key.fold("shares"))
+        examples = self.shares.seen(examples, client, num_clients, key.fold_in("shares"))
         std = np.sqrt(self.variance * (client + 1) / num_clients)
-        noise = key.fold("noise").rng().standard_normal(examples.x.shape) * std
+        noise = key.fold_in("noise").rng().standard_normal(examples.x.shape) * std
         return Examples((examples.x + noise).astype(examples.x.dtype), examples.y)

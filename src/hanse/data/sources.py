@@ -51,7 +51,7 @@ class Source(ABC):
         """Returns a client's labels alone."""
         return self.client(number).y
 
-    def mapped(self, function: RowWise) -> "Source":
+    def map(self, function: RowWise) -> "Source":
         """Applies a function to the examples of all parties."""
         return _Mapped(self, function)
 
@@ -93,7 +93,7 @@ class Partitioned(Source):
     def _seen(self, word: str, examples: Examples, number: int) -> Examples:
         if not self.partition.alters:
             return examples
-        return self.partition.seen(examples, number, self.num_clients, self.key.fold(word, number))
+        return self.partition.seen(examples, number, self.num_clients, self.key.fold_in(word, number))
 
     def sizes(self) -> Array:
         return self.assignment.sizes()
@@ -110,9 +110,9 @@ class Partitioned(Source):
     def test_sizes(self) -> Array:
         return super().test_sizes() if self.own_rows is None else self.own_rows.sizes()
 
-    def mapped(self, function: RowWise) -> Source:
+    def map(self, function: RowWise) -> Source:
         if self.partition.alters:
-            return super().mapped(function)
+            return super().map(function)
         server = None if self.server is None else function(self.server)
         return replace(self, train=function(self.train), server=server)
 
@@ -145,7 +145,7 @@ class Listed(Source):
     def test_sizes(self) -> Array:
         return np.array([0 if test is None else len(test) for test in self.tests])
 
-    def mapped(self, function: RowWise) -> Source:
+    def map(self, function: RowWise) -> Source:
         clients = tuple(function(examples) for examples in self.clients)
         tests = tuple(None if test is None else function(test) for test in self.tests)
         return Listed(clients, tests, None if self.server is None else function(self.server))
@@ -241,7 +241,7 @@ class HoldingOut(Source):
 
     def _rows(self, number: int, size: int) -> tuple[Array, Array]:
         """Draws a client's rows to train on and to test on."""
-        return held_out(size, self.fraction, self.key.fold(number))
+        return held_out(size, self.fraction, self.key.fold_in(number))
 
     def client(self, number: int) -> Examples:
         examples = self.inner.client(number)
@@ -263,8 +263,8 @@ class HoldingOut(Source):
     def test_sizes(self) -> Array:
         return self._held_out(self.inner.sizes())
 
-    def mapped(self, function: RowWise) -> Source:
-        return replace(self, inner=self.inner.mapped(function))
+    def map(self, function: RowWise) -> Source:
+        return replace(self, inner=self.inner.map(function))
 
     def contents(self) -> Any:
         return self.inner.contents(), self.fraction, self.key

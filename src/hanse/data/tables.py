@@ -14,9 +14,9 @@ import numpy as np
 from hanse.core.errors import InvalidInput, nearest
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
-from hanse.data.checks import check_fraction
+from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, hold_out
-from hanse.data.labels import class_names, classes_of, words_of
+from hanse.data.labels import class_names, classes_of, to_categories
 
 __all__ = ["Rows", "Tabular", "as_table"]
 
@@ -108,7 +108,7 @@ class Tabular(Dataset):
         twice = [name for name in roles if roles.count(name) > 1]
         if twice:
             raise InvalidInput(f"column {twice[0]!r} is given two roles; give it one")
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     @abstractmethod
     def rows(self, path: str, like: Rows | None) -> Rows:
@@ -123,7 +123,7 @@ class Tabular(Dataset):
         """Reads the file, and the test file if there is one."""
         train = self.rows(self.path, None)
         test = None if self.test is None else self.rows(self.test, train)
-        return assembled(self, train, test)
+        return assemble(self, train, test)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -133,12 +133,12 @@ class Tabular(Dataset):
         return self.target or ()
 
     @property
-    def as_words(self) -> tuple[str, ...]:
+    def as_categories(self) -> tuple[str, ...]:
         """Columns that are read as text, whatever they look like."""
         return tuple(name for name in (self.label, self.key, *self.categorical) if name is not None)
 
 
-def assembled(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
+def assemble(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
     """Makes examples of rows. Raises: InvalidInput: naming file, row and column."""
     _check_columns(what, train)
     names = [name for name in train.columns if name not in (what.label, *what.targets, what.key, *what.drop)]
@@ -149,7 +149,7 @@ def assembled(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
             _check_category(train, name)
     classes = what.classes
     if what.label is not None and not classes:
-        classes = class_names(_words(train, what.label), whose=f"{train.file}: column {what.label!r}")
+        classes = class_names(_categories_of(train, what.label), whose=f"{train.file}: column {what.label!r}")
     data = _examples(what, train, names, classes)
     if test is None:
         return hold_out(data, what.test_fraction, "rows")
@@ -211,9 +211,9 @@ def _examples(what: Tabular, rows: Rows, names: list[str], classes: tuple[str, .
             f"{nearest(missing[0], rows.columns)}"
         )
     x = _features(rows, names)
-    keys = None if what.key is None else _words(rows, what.key)
+    keys = None if what.key is None else _categories_of(rows, what.key)
     if what.label is not None:
-        y = classes_of(_words(rows, what.label), classes, _place(rows, what.label))
+        y = classes_of(_categories_of(rows, what.label), classes, _place(rows, what.label))
         return TrainTest(Examples(x, y), None, len(classes), keys=keys, classes=classes)
     targets = [_numbers(rows, name) for name in what.targets]
     y = targets[0] if isinstance(what.target, str) else np.column_stack(targets)
@@ -237,7 +237,7 @@ def _place(rows: Rows, name: str) -> Callable[[int], str]:
     return lambda row: f"{rows.at(row)}: column {name!r}"
 
 
-def _words(rows: Rows, name: str) -> Array:
+def _categories_of(rows: Rows, name: str) -> Array:
     """Returns a column as text, and refuses empty cells."""
     _check_column(name, "label or key", rows)
     column = rows.columns[name]
@@ -247,7 +247,7 @@ def _words(rows: Rows, name: str) -> Array:
             f"{rows.at(int(gaps.argmax()))}: column {name!r} is empty (it is in {np.count_nonzero(gaps)} "
             "rows); fill it in, or leave these rows out"
         )
-    return words_of(column)
+    return to_categories(column)
 
 
 def _numbers(rows: Rows, name: str) -> Array:

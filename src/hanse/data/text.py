@@ -12,7 +12,7 @@ from hanse.core.errors import InvalidInput
 from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.core.values import value
-from hanse.data.checks import check_fraction
+from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest
 from hanse.data.files import text_lines
 
@@ -63,7 +63,7 @@ class text(Dataset):
         object.__setattr__(self, "path", fspath(self.path))
         if self.length < 1:
             raise InvalidInput(f"length is {self.length}; write at least 1 character")
-        check_fraction(self.test_fraction)
+        check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads the file; speakers are in the order of their names."""
@@ -83,8 +83,8 @@ class text(Dataset):
                 f"length={max(1, longest - 1)} or less"
             )
         num_test = {name: int(self.test_fraction * len(cut)) for name, cut in sequences.items()}
-        train, keys = _joined({name: cut[: len(cut) - num_test[name]] for name, cut in sequences.items()})
-        test, test_keys = _joined({name: cut[len(cut) - num_test[name] :] for name, cut in sequences.items()})
+        train, keys = _join({name: cut[: len(cut) - num_test[name]] for name, cut in sequences.items()})
+        test, test_keys = _join({name: cut[len(cut) - num_test[name] :] for name, cut in sequences.items()})
         return TrainTest(
             train,
             test if len(test) else None,
@@ -118,7 +118,7 @@ def _sequences(codes: Array, length: int) -> Array:
     return np.asarray(codes[starts[:, None] + np.arange(length + 1)])
 
 
-def _joined(sequences: Mapping[str, Array]) -> tuple[Examples, Array]:
+def _join(sequences: Mapping[str, Array]) -> tuple[Examples, Array]:
     """Joins all sequences, and names the speaker of each."""
     keys = np.repeat(list(sequences), [len(cut) for cut in sequences.values()])
     cut = np.concatenate(list(sequences.values()))

@@ -113,11 +113,11 @@ class _Stratum:
         """Returns the negative log partial likelihood."""
         return float(self.deaths @ self.at_risk(scores) - self.events @ scores)
 
-    def slopes(self, scores: Array) -> Array:
+    def gradient(self, scores: Array) -> Array:
         """Returns the derivatives of the loss by the scores, (m,)."""
         return np.asarray(np.exp(scores + self.while_at_risk(-self.at_risk(scores))) - self.events)
 
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Multiplies the loss's Hessian by the scores with a direction, (m,); a constant has no effect."""
         above = direction - direction.min()
         with np.errstate(divide="ignore"):
@@ -154,32 +154,32 @@ class Cox(ByGradient):
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters."""
-        x, strata = self._checked(data)
+        x, strata = self._check(data)
         scores = x @ params["weights"]
-        slopes = np.empty_like(scores)
+        gradients = np.empty_like(scores)
         for stratum in strata:
-            slopes[stratum.rows] = stratum.slopes(scores[stratum.rows])
-        return {"weights": x.T @ slopes / len(x) + self.l2 * params["weights"]}
+            gradients[stratum.rows] = stratum.gradient(scores[stratum.rows])
+        return {"weights": x.T @ gradients / len(x) + self.l2 * params["weights"]}
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
-        x, strata = self._checked(data)
+        x, strata = self._check(data)
         scores, direction = x @ params["weights"], x @ vector["weights"]
-        curvatures = np.empty_like(scores)
+        products = np.empty_like(scores)
         for stratum in strata:
-            curvatures[stratum.rows] = stratum.curvatures(scores[stratum.rows], direction[stratum.rows])
-        return {"weights": x.T @ curvatures / len(x) + self.l2 * vector["weights"]}
+            products[stratum.rows] = stratum.hessian_vector(scores[stratum.rows], direction[stratum.rows])
+        return {"weights": x.T @ products / len(x) + self.l2 * vector["weights"]}
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Returns the negative log partial likelihood and the number of examples."""
-        x, strata = self._checked(data)
+        x, strata = self._check(data)
         scores = x @ params["weights"]
         return {
             "loss": float(sum(stratum.loss(scores[stratum.rows]) for stratum in strata)),
             "count": float(len(x)),
         }
 
-    def _checked(self, data: Examples) -> tuple[Array, Iterator[_Stratum]]:
+    def _check(self, data: Examples) -> tuple[Array, Iterator[_Stratum]]:
         """Returns (n, d) features in the dtype of the arithmetic, and the strata."""
         if len(data) == 0:
             raise InvalidInput("no examples; give at least 1")

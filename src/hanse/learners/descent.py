@@ -27,8 +27,10 @@ class ByGradient(Learner, ABC):
     ) -> Tensors:
         """Local stochastic gradient descent. See `Learner.local_sgd`."""
 
-        def slope(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
             return self.gradient(here, data if isinstance(rows, slice) else data.take(rows))
 
         space, order = space or Everything(params), batches(len(data), steps, key)
-        return descend_within(space, params, slope, order, steps.lr, proximal=steps.proximal, offset=offset)
+        return descend_within(
+            space, params, gradient, order, steps.lr, proximal=steps.proximal, offset=offset
+        )

@@ -159,7 +159,7 @@ class Dual(Learner):
 
         Returns: the change of w that the block's change makes, and the change, (n,) in float64.
         """
-        x, targets = self.primal._checked(data)
+        x, targets = self.primal._check(data)
         before = np.zeros(len(x)) if dual is None else dual
         if before.shape != (len(x),):
             raise InvalidInput(
@@ -173,7 +173,7 @@ class Dual(Learner):
         now = np.array(params["weights"], np.float64)
         rows = np.asarray(x, np.float64)
         for epoch in range(epochs):
-            for i in key.fold("epoch", epoch).rng().permutation(len(x)).tolist():
+            for i in key.fold_in("epoch", epoch).rng().permutation(len(x)).tolist():
                 row = rows[i]
                 best = self.best(float(row @ now), alpha[i], signs[i], q[i])
                 change = best - alpha[i]

@@ -85,8 +85,8 @@ class ElasticNet(ByGradient):
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters."""
-        slope = np.clip(params["weights"] / self.smoothing, -1, 1)
-        return self._more(self.linear.gradient(params, data), slope)
+        gradient = np.clip(params["weights"] / self.smoothing, -1, 1)
+        return self._more(self.linear.gradient(params, data), gradient)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's (generalised) Hessian with a vector."""
@@ -107,6 +107,6 @@ class ElasticNet(ByGradient):
         drawn = np.sign(weights) * np.maximum(0, np.abs(weights) - weights.dtype.type(self.smoothing))
         return {**params, "weights": drawn}
 
-    def _more(self, tensors: Tensors, slope: Array) -> Tensors:
+    def _more(self, tensors: Tensors, gradient: Array) -> Tensors:
         weights = tensors["weights"]
-        return {**tensors, "weights": weights + weights.dtype.type(self.l1) * slope.astype(weights.dtype)}
+        return {**tensors, "weights": weights + weights.dtype.type(self.l1) * gradient.astype(weights.dtype)}

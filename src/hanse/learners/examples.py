@@ -12,7 +12,17 @@ from hanse.core.learner import Examples
 from hanse.core.tensors import Array
 from hanse.learners.losses import cross_entropy
 
-__all__ = ["Anything", "Characters", "Classes", "Features", "Labels", "Numbers", "Reals", "Text", "checked"]
+__all__ = [
+    "Anything",
+    "Characters",
+    "Classes",
+    "Features",
+    "Labels",
+    "Numbers",
+    "Reals",
+    "Text",
+    "convert_examples",
+]
 
 
 class Features(ABC):
@@ -21,7 +31,7 @@ class Features(ABC):
     shape: tuple[int, ...]
 
     @abstractmethod
-    def checked(self, x: Array) -> Array:
+    def convert(self, x: Array) -> Array:
         """Returns features as the engine takes them. Raises: InvalidInput: if they can't be used."""
 
 
@@ -39,7 +49,7 @@ class Reals(Features):
     dtype: str
     keep_integers: bool = False
 
-    def checked(self, x: Array) -> Array:
+    def convert(self, x: Array) -> Array:
         """Converts features and keeps their shape."""
         if x.shape[1:] != self.shape:
             raise InvalidInput(
@@ -65,7 +75,7 @@ class Text(Features):
     shape: tuple[int, ...]
     num_characters: int
 
-    def checked(self, x: Array) -> Array:
+    def convert(self, x: Array) -> Array:
         """Returns (n, length) integers."""
         return _characters(x, "feature", self.shape, self.num_characters)
 
@@ -76,7 +86,7 @@ class Labels(ABC):
     metrics: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def checked(self, y: Array, dtype: str) -> Array:
+    def convert(self, y: Array, dtype: str) -> Array:
         """Returns labels as the engine takes them. Raises: InvalidInput: if they can't be used."""
 
 
@@ -94,7 +104,7 @@ class Classes(Labels):
                 "write num_classes=None for real targets"
             )
 
-    def checked(self, y: Array, dtype: str) -> Array:
+    def convert(self, y: Array, dtype: str) -> Array:
         """Returns (n,) integers."""
         return cross_entropy(self.num_classes).targets(y, dtype)
 
@@ -105,7 +115,7 @@ class Numbers(Labels):
 
     metrics = ("loss", "squared_error")
 
-    def checked(self, y: Array, dtype: str) -> Array:
+    def convert(self, y: Array, dtype: str) -> Array:
         """Returns (n,) numbers."""
         if y.ndim != 1 or y.dtype.kind not in "biuf":
             raise InvalidInput(
@@ -125,7 +135,7 @@ class Characters(Labels):
     length: int
     num_characters: int
 
-    def checked(self, y: Array, dtype: str) -> Array:
+    def convert(self, y: Array, dtype: str) -> Array:
         """Returns (n, length) integers."""
         return _characters(y, "label", (self.length,), self.num_characters)
 
@@ -136,7 +146,7 @@ class Anything(Labels):
 
     metrics = ("loss",)
 
-    def checked(self, y: Array, dtype: str) -> Array:
+    def convert(self, y: Array, dtype: str) -> Array:
         """Converts real numbers and keeps integers as they are."""
         if y.dtype.kind in "iu":
             return y.astype(np.int64, copy=False)
@@ -145,11 +155,11 @@ class Anything(Labels):
         return y
 
 
-def checked(data: Examples, features: Features, labels: Labels, dtype: str) -> tuple[Array, Array]:
+def convert_examples(data: Examples, features: Features, labels: Labels, dtype: str) -> tuple[Array, Array]:
     """Returns features and labels as an engine takes them. Raises: InvalidInput: if they can't be used."""
     if len(data) == 0:
         raise InvalidInput("no examples; give at least 1")
-    return features.checked(np.asarray(data.x)), labels.checked(np.asarray(data.y), dtype)
+    return features.convert(np.asarray(data.x)), labels.convert(np.asarray(data.y), dtype)
 
 
 def check_finite(values: Array, noun: str) -> None:

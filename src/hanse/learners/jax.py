@@ -19,8 +19,17 @@ from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.tensors import Array, Tensors, num_bytes
 from hanse.core.work import Space
 from hanse.learners import jax_programs as compiled
-from hanse.learners.examples import Anything, Characters, Classes, Features, Labels, Numbers, Reals, checked
-from hanse.learners.jax_batches import abreast, in_order, schedule
+from hanse.learners.examples import (
+    Anything,
+    Characters,
+    Classes,
+    Features,
+    Labels,
+    Numbers,
+    Reals,
+    convert_examples,
+)
+from hanse.learners.jax_batches import group_for_vmap, in_order, schedule
 from hanse.learners.jax_networks import network_scores
 from hanse.learners.jax_programs import Params, Program, Traced, jax_key, power_of_two
 from hanse.learners.jax_setup import precision, prepare
@@ -55,18 +64,18 @@ def _text_correct(scores: Traced, characters: Traced) -> Traced:
     return _correct(scores, characters).mean(-1)
 
 
-def _squared_error(scores: Traced, targets: Traced) -> Traced:
+def _square_error(scores: Traced, targets: Traced) -> Traced:
     return jnp.square(scores - targets)
 
 
 def _half_square(scores: Traced, targets: Traced) -> Traced:
-    return _squared_error(scores, targets) / 2
+    return _square_error(scores, targets) / 2
 
 
 LOSSES: Mapping[type[Labels], tuple[Callable[[Traced, Traced], Traced], ...]] = {
     Classes: (_cross_entropy, _correct),
     Characters: (_text_cross_entropy, _text_correct),
-    Numbers: (_half_square, _squared_error),
+    Numbers: (_half_square, _square_error),
     Anything: (_half_square,),
 }
 """The loss and then the other metrics, in the order of `Labels.metrics`."""
@@ -112,26 +121,28 @@ class JaxLearner(Learner):
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters. Not in training mode."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         return self._gradient(self._own(params), x, y, None)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         with precision(self.dtype):
-            rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
-            return _owned(compiled.curve(self.program, self._own(params), *rows, self._own(vector)), params)
+            rows = self._weigh(x, y, 1 / len(y), self.program.pad_rows(len(y)))
+            return _copy_to_host(
+                compiled.hessian_vector(self.program, self._own(params), *rows, self._own(vector)), params
+            )
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums `metrics` over examples, and adds their "count". No regulariser."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         size, totals = self.program.rows_at_once, np.zeros(len(self.metrics))
         with precision(self.dtype):
             ours = self._own(params)
             for i in range(0, len(y), size):
                 part = slice(i, i + size)
                 padded = min(power_of_two(len(y[part])), size)
-                rows = self._weighted(x[part], y[part], 1.0, padded)
+                rows = self._weigh(x[part], y[part], 1.0, padded)
                 totals += [float(total) for total in compiled.measure(self.program, ours, *rows)]
         return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
 
@@ -146,13 +157,13 @@ class JaxLearner(Learner):
         space: Space | None = None,
     ) -> Tensors:
         """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         start = self._own(params)
         if space is not None:
             return self._sgd_within(space, start, x, y, steps, key, offset)
         with precision(self.dtype):
             given = None if offset is None else self._own(offset)
-            end = self._descended(start, x, y, steps, key, given)
+            end = self._descend(start, x, y, steps, key, given)
             return {name: np.asarray(np.subtract(end[name], value)) for name, value in start.items()}
 
     @property
@@ -163,7 +174,7 @@ class JaxLearner(Learner):
     @property
     def rounds_together(self) -> bool:
         """Whether clients are vmapped: then products are larger and are summed in another order."""
-        return computes_abreast()
+        return can_vmap()
 
     def local_sgd_many(
         self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
@@ -172,25 +183,25 @@ class JaxLearner(Learner):
         start = self._own(params)
         if len(data) * num_bytes(start) > MOST_BYTES:
             return None
-        checked = [self._checked(examples) for examples in data]
+        checked = [self._check(examples) for examples in data]
         many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
         with precision(self.dtype):
-            begin = compiled.held(start)
-            if computes_abreast():
-                self._descend_abreast(many, begin, checked, steps, keys)
+            begin = compiled.to_device(start)
+            if can_vmap():
+                self._descend_vmapped(many, begin, checked, steps, keys)
                 return many
             for i, ((x, y), key) in enumerate(zip(checked, keys, strict=True)):
-                end = self._descended(begin, x, y, steps, key, None)
+                end = self._descend(begin, x, y, steps, key, None)
                 for name, value in start.items():
                     np.subtract(end[name], value, out=many[name][i, ...])
         return many
 
-    def _descended(
+    def _descend(
         self, start: Params, x: Array, y: Array, steps: Steps, key: Key, offset: Params | None
     ) -> Params:
         """Descends locally in one compiled call, or in several where many epochs take much memory."""
         now, number, proximal = start, 0, steps.proximal or None
-        own = None if self.program.train is None else _words(key)
+        own = None if self.program.train is None else _seed_of(key)
         for some, num_steps in in_order(x, y, schedule(self.program, len(y), steps, key), self.dtype):
             now = compiled.descend(
                 self.program, now, start, some, number, num_steps, steps.lr, proximal, offset, own
@@ -198,7 +209,7 @@ class JaxLearner(Learner):
             number += num_steps
         return now
 
-    def _descend_abreast(
+    def _descend_vmapped(
         self,
         many: Tensors,
         start: Params,
@@ -211,9 +222,9 @@ class JaxLearner(Learner):
             (x, y, schedule(self.program, len(y), steps, key))
             for (x, y), key in zip(checked, keys, strict=True)
         ]
-        groups = list(abreast(clients, self.dtype))
+        groups = list(group_for_vmap(clients, self.dtype))
         updates = [
-            compiled.descend_abreast(
+            compiled.descend_vmapped(
                 self.program,
                 start,
                 group.x,
@@ -223,7 +234,7 @@ class JaxLearner(Learner):
                 group.num_steps,
                 steps.lr,
                 steps.proximal or None,
-                group.of(list(map(_words, keys))) if self.program.train is not None else None,
+                group.of(list(map(_seed_of, keys))) if self.program.train is not None else None,
             )
             for group in groups
         ]
@@ -234,20 +245,20 @@ class JaxLearner(Learner):
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
     ) -> Tensors:
-        def slope(here: Tensors, rows: Array | slice, number: int) -> Tensors:
-            own = None if self.program.train is None else _words(key.fold("step", number))
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            own = None if self.program.train is None else _seed_of(key.fold_in("step", number))
             return self._gradient(self._own(here), x[rows], y[rows], own)
 
         order = batches(len(y), steps, key)
-        return descend_within(space, start, slope, order, steps.lr, proximal=steps.proximal, offset=offset)
+        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
 
     def _gradient(self, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
         with precision(self.dtype):
-            rows = self._weighted(x, y, 1 / len(y), self.program.padded(len(y)))
-            slope = compiled.slope(self.program, params, *rows, key)
-            return _owned(slope, params)
+            rows = self._weigh(x, y, 1 / len(y), self.program.pad_rows(len(y)))
+            gradient = compiled.loss_gradient(self.program, params, *rows, key)
+            return _copy_to_host(gradient, params)
 
-    def _weighted(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
+    def _weigh(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
         """Pads rows and labels, and makes their weights; the weights of padding are 0."""
         weights = np.zeros(size, self.dtype)
         weights[: len(y)] = weight
@@ -256,9 +267,9 @@ class JaxLearner(Learner):
     def _own(self, tensors: Tensors) -> dict[str, Array]:
         return {name: np.asarray(value, self.dtype) for name, value in tensors.items()}
 
-    def _checked(self, data: Examples) -> tuple[Array, Array]:
-        x, y = checked(data, self.features, self.labels, self.dtype)
-        return _narrowed(x), _narrowed(y)
+    def _check(self, data: Examples) -> tuple[Array, Array]:
+        x, y = convert_examples(data, self.features, self.labels, self.dtype)
+        return _narrow(x), _narrow(y)
 
 
 def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
@@ -285,8 +296,8 @@ def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int 
         LOSSES[type(labels)] if model.loss is None else (model.loss, *LOSSES[type(labels)][1:])
     )
     with precision(model.dtype):
-        tree = jax.eval_shape(model.init, jax_key(_words(Key.from_seed(0))))
-    structure, names = jax.tree.structure(tree), tuple(name for name, _ in _named(tree))
+        tree = jax.eval_shape(model.init, jax_key(_seed_of(Key.from_seed(0))))
+    structure, names = jax.tree.structure(tree), tuple(name for name, _ in _name_leaves(tree))
     outputs = None if model.loss is not None else () if num_classes is None else (num_classes,)
     scores = Own(model.apply, structure, names, outputs)
     train = None if model.train is None else Own(model.train, structure, names, outputs)
@@ -302,8 +313,8 @@ class OwnStart:
     model: jax_model
 
     def __call__(self, key: Key) -> Tensors:
-        tree = self.model.init(jax_key(_words(key)))
-        return {name: np.array(leaf, self.model.dtype) for name, leaf in _named(tree)}
+        tree = self.model.init(jax_key(_seed_of(key)))
+        return {name: np.array(leaf, self.model.dtype) for name, leaf in _name_leaves(tree)}
 
 
 @dataclass(frozen=True)
@@ -334,7 +345,7 @@ class Own:
         return scores
 
 
-def _named(tree: Any) -> Iterator[tuple[str, Any]]:
+def _name_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
     """Yields the leaves of a tree, each with the path to it."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         yield ".".join(map(_step, path)) or "params", leaf
@@ -356,12 +367,12 @@ def _pad(rows: Array, size: int) -> Array:
     return padded
 
 
-def computes_abreast() -> bool:
+def can_vmap() -> bool:
     """Returns whether it is faster to compute several clients together than one after the other."""
     return bool(jax.default_backend() != "cpu")
 
 
-def _narrowed(values: Array) -> Array:
+def _narrow(values: Array) -> Array:
     """Converts integers to 32 bits, which JAX uses; other values stay as they are."""
     return values.astype(np.int32) if values.dtype.kind in "iu" else values
 
@@ -370,11 +381,11 @@ MOST_BYTES = 512 << 20
 """Most bytes of updates that are computed together."""
 
 
-def _owned(tensors: Params, like: Tensors) -> dict[str, Array]:
+def _copy_to_host(tensors: Params, like: Tensors) -> dict[str, Array]:
     """Copies tensors, since JAX's own can't be written; keeps the order of names, which JAX sorts."""
     return {name: np.array(tensors[name]) for name in like}
 
 
-def _words(key: Key) -> Array:
+def _seed_of(key: Key) -> Array:
     """Returns the two integers from which JAX makes a key."""
     return np.frombuffer(key.digest[:8], np.uint32)

@@ -11,10 +11,10 @@ import numpy as np
 from hanse.core.keys import Key
 from hanse.core.learner import Steps
 from hanse.core.tensors import Array
-from hanse.learners.jax_programs import Program, few, power_of_two
+from hanse.learners.jax_programs import Program, pad_size, power_of_two
 from hanse.learners.model import orders
 
-__all__ = ["Abreast", "Client", "Schedule", "abreast", "in_order", "schedule"]
+__all__ = ["BatchSchedule", "Client", "VmappedBatches", "group_for_vmap", "in_order", "schedule"]
 
 AT_ONCE_BYTES = 8 << 20
 """Most bytes of a client's epochs that are laid out for one call; at least one epoch is."""
@@ -24,7 +24,7 @@ ALIGNED = 64
 
 
 @dataclass(frozen=True)
-class Schedule:
+class BatchSchedule:
     """The batches of local training. Padding is the first example, and weighs nothing.
 
     Args:
@@ -43,23 +43,25 @@ class Schedule:
         return len(self.epochs) * len(self.weights)
 
 
-def schedule(program: Program, num_examples: int, steps: Steps, key: Key) -> Schedule:
+def schedule(program: Program, num_examples: int, steps: Steps, key: Key) -> BatchSchedule:
     """Lays out the batches of a client with so many examples, padded to one of a few sizes."""
     size = min(steps.batch_size or num_examples, num_examples)
     small = size < min(num_examples, program.rows_at_once)
-    width = size if small else program.padded(size)
+    width = size if small else program.pad_rows(size)
     begins = np.arange(0, num_examples, size)[:, None]
     counts, within = np.minimum(size, num_examples - begins), np.arange(width)
     places = np.where(within < counts, begins + within, 0)
     weights = np.where(within < counts, 1 / counts, 0)
     epochs = [order[places] for order in orders(num_examples, steps, key)] or [places]
-    return Schedule(epochs, weights, steps.num_steps(num_examples))
+    return BatchSchedule(epochs, weights, steps.num_steps(num_examples))
 
 
 # One client
 
 
-def in_order(x: Array, y: Array, batches: Schedule, dtype: str) -> Iterator[tuple[tuple[Array, ...], int]]:
+def in_order(
+    x: Array, y: Array, batches: BatchSchedule, dtype: str
+) -> Iterator[tuple[tuple[Array, ...], int]]:
     """Yields (S, B, ...) features, labels and weights of some epochs at a time, and their number of steps.
 
     Step s takes batch s modulo S.
@@ -97,12 +99,12 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 # Several clients
 
-Client: TypeAlias = tuple[Array, Array, Schedule]
+Client: TypeAlias = tuple[Array, Array, BatchSchedule]
 """Features, labels and batches."""
 
 
 @dataclass(frozen=True)
-class Abreast:
+class VmappedBatches:
     """A group of clients of similar size, padded to one size.
 
     Args:
@@ -125,14 +127,14 @@ class Abreast:
         return np.stack([values[i] for i in (*self.members, *padding)])
 
 
-def abreast(clients: Sequence[Client], dtype: str) -> Iterator[Abreast]:
+def group_for_vmap(clients: Sequence[Client], dtype: str) -> Iterator[VmappedBatches]:
     """Groups clients of similar size: on average an eighth of a group's steps and rows is padding."""
     like = defaultdict[tuple[int, ...], list[int]](list)
     for i, (_, y, batches) in enumerate(clients):
-        like[few(len(y)), few(batches.num_batches), batches.weights.shape[1]].append(i)
+        like[pad_size(len(y)), pad_size(batches.num_batches), batches.weights.shape[1]].append(i)
     for (num_rows, num_batches, width), members in like.items():
-        many, (x, y, _) = few(len(members)), clients[members[0]]
-        group = Abreast(
+        many, (x, y, _) = pad_size(len(members)), clients[members[0]]
+        group = VmappedBatches(
             members,
             np.zeros((many, num_rows, *x.shape[1:]), x.dtype),
             np.zeros((many, num_rows, *y.shape[1:]), y.dtype),

@@ -48,21 +48,21 @@ def _mlp(bound: Bound, params: Params, x: Traced) -> Traced:
 def _cnn(bound: Bound, params: Params, x: Traced) -> Traced:
     hidden = x.reshape(len(x), *image_shape(bound.features.shape))
     for name in ("conv1", "conv2"):
-        convolved = _convolved(hidden, params[f"{name}.weight"]) + params[f"{name}.bias"]
-        hidden = jax.nn.relu(_pooled(convolved))
+        convolved = _convolve(hidden, params[f"{name}.weight"]) + params[f"{name}.bias"]
+        hidden = jax.nn.relu(_pool(convolved))
     hidden = jax.nn.relu(_dense(params, "hidden", hidden.reshape(len(x), -1)))
     return _dense(params, "output", hidden)
 
 
-def _convolved(images: Traced, kernels: Traced) -> Traced:
+def _convolve(images: Traced, kernels: Traced) -> Traced:
     """Convolves (n, height, width, in) images with (out, in, k, k) kernels, fast in a loop on a processor.
 
     XLA's own convolution is slow there.
     """
-    return lax.platform_dependent(images, kernels, cpu=_convolved_as_product, default=_convolved_by_xla)
+    return lax.platform_dependent(images, kernels, cpu=_convolve_as_product, default=_convolve_by_xla)
 
 
-def _convolved_as_product(images: Traced, kernels: Traced) -> Traced:
+def _convolve_as_product(images: Traced, kernels: Traced) -> Traced:
     """Convolves by one matrix product of all patches with all kernels."""
     num_images, height, width, num_inputs = images.shape
     num_outputs, _, k, _ = kernels.shape
@@ -74,12 +74,12 @@ def _convolved_as_product(images: Traced, kernels: Traced) -> Traced:
     return product.reshape(num_images, height, width, num_outputs)
 
 
-def _convolved_by_xla(images: Traced, kernels: Traced) -> Traced:
+def _convolve_by_xla(images: Traced, kernels: Traced) -> Traced:
     order = ("NHWC", "OIHW", "NHWC")
     return lax.conv_general_dilated(images, kernels, (1, 1), "SAME", dimension_numbers=order)
 
 
-def _pooled(images: Traced) -> Traced:
+def _pool(images: Traced) -> Traced:
     """Takes the maximum of each 2 x 2 pixels; leaves out an odd last row or column."""
     num_images, height, width, channels = images.shape
     even = images[:, : height // 2 * 2, : width // 2 * 2]
@@ -126,7 +126,7 @@ def _recurrent_forward(inputs: Traced, weights: Traced) -> tuple[Traced, tuple[T
     return kept[0], (*kept, weights)
 
 
-def _recurrent_backward(kept: tuple[Traced, ...], slopes: Traced) -> tuple[Traced, Traced]:
+def _recurrent_backward(kept: tuple[Traced, ...], gradients: Traced) -> tuple[Traced, Traced]:
     hiddens, *values, weights = kept
 
     def step(carry: tuple[Traced, Traced], given: tuple[Traced, ...]) -> tuple[tuple[Traced, Traced], Traced]:
@@ -146,7 +146,7 @@ def _recurrent_backward(kept: tuple[Traced, ...], slopes: Traced) -> tuple[Trace
         return (by_gates @ weights, by_cell * forget), by_gates
 
     zero = jnp.zeros(hiddens.shape[1:], hiddens.dtype)
-    _, by_gates = lax.scan(step, (zero, zero), (slopes, *values), reverse=True)
+    _, by_gates = lax.scan(step, (zero, zero), (gradients, *values), reverse=True)
     before = jnp.concatenate([zero[None], hiddens[:-1]])
     return by_gates, jnp.einsum("tng,tnh->gh", by_gates, before)
 

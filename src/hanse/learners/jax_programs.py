@@ -15,15 +15,15 @@ __all__ = [
     "Params",
     "Program",
     "Traced",
-    "curve",
     "descend",
-    "descend_abreast",
-    "few",
-    "held",
+    "descend_vmapped",
+    "hessian_vector",
     "jax_key",
+    "loss_gradient",
     "measure",
+    "pad_size",
     "power_of_two",
-    "slope",
+    "to_device",
 ]
 
 Traced: TypeAlias = Any
@@ -53,11 +53,11 @@ class Program:
     l2: float
     rows_at_once: int
 
-    def padded(self, num_rows: int) -> int:
+    def pad_rows(self, num_rows: int) -> int:
         """Returns the size to which so many rows are padded, which splits into equal parts."""
         if num_rows <= self.rows_at_once:
-            return min(max(8, few(num_rows)), self.rows_at_once)
-        return self.rows_at_once * few(-(-num_rows // self.rows_at_once))
+            return min(max(8, pad_size(num_rows)), self.rows_at_once)
+        return self.rows_at_once * pad_size(-(-num_rows // self.rows_at_once))
 
     def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
         """Returns Σ weight loss; in training, with a key."""
@@ -70,32 +70,32 @@ class Program:
             )
         return jnp.vdot(losses, weights)
 
-    def slope(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Params:
+    def gradient(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Params:
         """Returns the gradient of the mean loss, computed in parts where it would take much memory."""
-        gradient = jax.grad(self.mean_loss)
+        grad = jax.grad(self.mean_loss)
         num_parts = -(-len(weights) // self.rows_at_once)
         if num_parts <= 1:
-            slope = gradient(params, x, y, weights, key)
+            total = grad(params, x, y, weights, key)
         else:
             rows = jax.tree.map(lambda v: v.reshape(num_parts, -1, *v.shape[1:]), (x, y, weights))
 
             def add(total: Params, part: tuple[Traced, Any]) -> tuple[Params, None]:
                 number, (x, y, weights) = part
                 own = None if key is None else jax.random.fold_in(key, number)
-                return jax.tree.map(jnp.add, total, gradient(params, x, y, weights, own)), None
+                return jax.tree.map(jnp.add, total, grad(params, x, y, weights, own)), None
 
             zero = jax.tree.map(jnp.zeros_like, params)
-            slope, _ = lax.scan(add, zero, (jnp.arange(num_parts), rows))
+            total, _ = lax.scan(add, zero, (jnp.arange(num_parts), rows))
         if not self.l2:
-            return dict(slope)
-        return {name: g + self.l2 * params[name] if g.ndim >= 2 else g for name, g in slope.items()}
+            return dict(total)
+        return {name: g + self.l2 * params[name] if g.ndim >= 2 else g for name, g in total.items()}
 
 
 compiled = partial(jax.jit, static_argnames="program")
 
 
 @partial(jax.jit)
-def held(params: Params) -> Params:
+def to_device(params: Params) -> Params:
     """Puts parameters on the device for several calls, far faster than `device_put`, which is Python."""
     return params
 
@@ -125,11 +125,11 @@ def descend(
         x, y, weights = (lax.dynamic_index_in_dim(v, number % len(v), keepdims=False) for v in batches)
         return x, y, weights
 
-    return _descended(program, now, start, batch, first, num_steps, lr, proximal, offset, key)
+    return _descend(program, now, start, batch, first, num_steps, lr, proximal, offset, key)
 
 
 @compiled
-def descend_abreast(
+def descend_vmapped(
     program: Program,
     start: Params,
     x: Traced,
@@ -154,14 +154,14 @@ def descend_abreast(
             chosen = rows[number % len(rows)]
             return x[chosen], y[chosen], weights[number % len(rows)]
 
-        end = _descended(program, start, start, batch, 0, num_steps, lr, proximal, None, key)
+        end = _descend(program, start, start, batch, 0, num_steps, lr, proximal, None, key)
         return jax.tree.map(jnp.subtract, end, start)
 
     axes = (0, 0, 0, 0, 0, None if keys is None else 0)
     return jax.vmap(client, axes)(x, y, rows, weights, num_steps, keys)
 
 
-def _descended(
+def _descend(
     program: Program,
     now: Params,
     start: Params,
@@ -175,29 +175,33 @@ def _descended(
 ) -> Params:
     def step(number: Traced, params: Params) -> Params:
         own = None if key is None else jax.random.fold_in(jax_key(key), first + number)
-        slope = program.slope(params, *batch(number), own)
+        gradient = program.gradient(params, *batch(number), own)
         if proximal is not None:
-            slope = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), slope, params, start)
+            gradient = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), gradient, params, start)
         if offset is not None:
-            slope = jax.tree.map(jnp.add, slope, offset)
-        return jax.tree.map(lambda w, g: w - lr * g, params, slope)
+            gradient = jax.tree.map(jnp.add, gradient, offset)
+        return jax.tree.map(lambda w, g: w - lr * g, params, gradient)
 
     return lax.fori_loop(0, num_steps, step, now)
 
 
 @compiled
-def slope(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced) -> Params:
+def loss_gradient(
+    program: Program, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced
+) -> Params:
     """Returns the gradient of the weighted loss; in training, with a key."""
-    return program.slope(params, x, y, weights, None if key is None else jax_key(key))
+    return program.gradient(params, x, y, weights, None if key is None else jax_key(key))
 
 
 @compiled
-def curve(program: Program, params: Params, x: Traced, y: Traced, weights: Traced, vector: Params) -> Params:
+def hessian_vector(
+    program: Program, params: Params, x: Traced, y: Traced, weights: Traced, vector: Params
+) -> Params:
     """Returns the Hessian times a vector, as the gradient of <gradient, vector>: custom rules need no jvp."""
 
     def along(params: Params) -> Traced:
-        slope = program.slope(params, x, y, weights)
-        return sum(jnp.vdot(slope[name], vector[name]) for name in slope)
+        gradient = program.gradient(params, x, y, weights)
+        return sum(jnp.vdot(gradient[name], vector[name]) for name in gradient)
 
     return jax.grad(along)(params)
 
@@ -220,10 +224,10 @@ def power_of_two(size: int) -> int:
     return 1 << max(3, (size - 1).bit_length())
 
 
-def few(size: int) -> int:
+def pad_size(size: int) -> int:
     """Rounds a size up to one of a few sizes, four in each doubling.
 
-    >>> [few(size) for size in (1, 7, 9, 16, 17, 600)]
+    >>> [pad_size(size) for size in (1, 7, 9, 16, 17, 600)]
     [1, 7, 10, 16, 20, 640]
     """
     unit = max(1, (1 << (size - 1).bit_length()) // 8)

@@ -26,7 +26,7 @@ def precision(dtype: str) -> AbstractContextManager[Any]:
 def prepare() -> None:
     """Starts JAX as simulations need it, and keeps settings that the user made."""
     keep_freed_memory()
-    _keep_compiled()
+    _cache_programs()
     _start_with_one_thread()
 
 
@@ -39,7 +39,7 @@ def _start_with_one_thread() -> None:
         del os.environ["NPROC"]
 
 
-def _keep_compiled() -> None:
+def _cache_programs() -> None:
     """Keeps compiled programs in the user's cache folder, by processor, since they are made for it."""
     if jax.config.jax_compilation_cache_dir is not None:
         return

@@ -37,11 +37,11 @@ class Loss(ABC):
         """Returns the loss of each example, (n,)."""
 
     @abstractmethod
-    def slopes(self, scores: Array, targets: Array) -> Array:
+    def gradient(self, scores: Array, targets: Array) -> Array:
         """Returns the derivatives of the losses by the scores, in their shape. Overwrites the scores."""
 
     @abstractmethod
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Returns the losses' Hessians by the scores times a direction, in the shape of the scores."""
 
     @abstractmethod
@@ -80,12 +80,12 @@ class half_square(Loss):
         errors = scores - targets
         return np.asarray(errors * errors / 2)
 
-    def slopes(self, scores: Array, targets: Array) -> Array:
+    def gradient(self, scores: Array, targets: Array) -> Array:
         """Returns errors, (n,)."""
         scores -= targets
         return scores
 
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Returns the direction, (n,), since the Hessian is 1."""
         return direction
 
@@ -117,14 +117,14 @@ class log_loss(Loss):
         """Returns losses in nats, (n,)."""
         return np.asarray(np.logaddexp(0, -targets * scores))
 
-    def slopes(self, scores: Array, targets: Array) -> Array:
+    def gradient(self, scores: Array, targets: Array) -> Array:
         """Returns -y / (1 + exp(m)), (n,); where exp overflows, the derivative is 0 as it should be."""
         scores *= targets
         np.exp(scores, out=scores)
         scores += 1
         return np.divide(-targets, scores, out=scores)
 
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Returns e / (1 + e)² times the direction, (n,), with e = exp(-|s|)."""
         shrunk = np.exp(-np.abs(scores))
         return np.asarray(shrunk / np.square(1 + shrunk) * direction)
@@ -161,13 +161,13 @@ class cross_entropy(Loss):
         totals = np.exp(scores).sum(axis=1)
         return np.asarray(np.log(totals) - scores[np.arange(len(targets)), targets])
 
-    def slopes(self, scores: Array, targets: Array) -> Array:
+    def gradient(self, scores: Array, targets: Array) -> Array:
         """Returns probabilities, less 1 at the true class, (n, k)."""
         _to_probabilities(scores)
         scores.reshape(-1)[_starts(scores.size, self.num_classes) + targets] -= 1
         return scores
 
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Returns p (d - sum p d), (n, k)."""
         probabilities = _to_probabilities(scores.copy())
         mean = (probabilities * direction).sum(axis=1, keepdims=True)

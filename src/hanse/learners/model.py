@@ -31,7 +31,7 @@ class Model(ABC):
 def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice]:
     """Yields the rows of each local step, in the order that every learner follows.
 
-    Epoch e visits `key.fold("epoch", e).rng().permutation(num_examples)`. Where a batch holds all
+    Epoch e visits `key.fold_in("epoch", e).rng().permutation(num_examples)`. Where a batch holds all
     examples, it is a slice of all rows, and nothing is random.
 
     >>> [len(rows) for rows in batches(5, Steps(0.1, epochs=2, batch_size=2), Key.from_seed(0))]
@@ -53,4 +53,4 @@ def orders(num_examples: int, steps: Steps, key: Key) -> Iterator[Array]:
     if steps.batch_size is None or steps.batch_size >= num_examples:
         return
     for epoch in range(steps.epochs):
-        yield key.fold("epoch", epoch).rng().permutation(num_examples)
+        yield key.fold_in("epoch", epoch).rng().permutation(num_examples)

@@ -23,7 +23,7 @@ __all__ = ["Bound", "Network", "char_lstm", "cnn", "mlp"]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ParamInit:
     """The initial distribution of a parameter: uniform in ±1/√fan_in, or standard normal without a fan-in."""
 
     shape: tuple[int, ...]
@@ -61,14 +61,14 @@ class Bound:
                 return 1
 
     @property
-    def drawn(self) -> Mapping[str, Drawn]:
+    def drawn(self) -> Mapping[str, ParamInit]:
         """All parameters, by name."""
         return dict(self.network.drawn(self.features.shape, self.num_outputs))
 
     def init(self, key: Key) -> Tensors:
         """Draws initial parameters, alike on every engine."""
         dtype = self.network.dtype
-        return {name: drawn.draw(key.fold(name), dtype) for name, drawn in self.drawn.items()}
+        return {name: drawn.draw(key.fold_in(name), dtype) for name, drawn in self.drawn.items()}
 
 
 class Network(Model):
@@ -104,7 +104,7 @@ class Network(Model):
         return Bound(self, Reals(feature_shape, self.dtype), labels)
 
     @abstractmethod
-    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
+    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, ParamInit]]:
         """Yields the parameters by name, in order."""
 
     @property
@@ -113,11 +113,11 @@ class Network(Model):
         """Number of examples whose gradient is computed together; a larger batch is split into parts."""
 
 
-def _layer(name: str, num_outputs: int, num_inputs: int, *kernel: int) -> Iterator[tuple[str, Drawn]]:
+def _layer(name: str, num_outputs: int, num_inputs: int, *kernel: int) -> Iterator[tuple[str, ParamInit]]:
     """Yields the weights and biases of a dense or convolutional layer."""
     fan_in = num_inputs * math.prod(kernel)
-    yield f"{name}.weight", Drawn((num_outputs, num_inputs, *kernel), fan_in)
-    yield f"{name}.bias", Drawn((num_outputs,), fan_in)
+    yield f"{name}.weight", ParamInit((num_outputs, num_inputs, *kernel), fan_in)
+    yield f"{name}.bias", ParamInit((num_outputs,), fan_in)
 
 
 @value
@@ -150,7 +150,7 @@ class mlp(Network):
         super().__post_init__()
         check_sizes("mlp", **{f"hidden[{i}]": width for i, width in enumerate(self.hidden)})
 
-    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
+    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, ParamInit]]:
         """Yields hidden1, hidden2, ..., output."""
         width = math.prod(feature_shape)
         for i, wider in enumerate(self.hidden, start=1):
@@ -207,7 +207,7 @@ class cnn(Network):
         image_shape(feature_shape)
         return super().bound(feature_shape, num_classes)
 
-    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
+    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, ParamInit]]:
         """Yields conv1, conv2, hidden, output."""
         height, width, colours = image_shape(feature_shape)
         first, second = self.channels
@@ -292,15 +292,15 @@ class char_lstm(Network):
             return Bound(self, text, Characters(feature_shape[0], self.num_characters))
         return Bound(self, text, Classes(num_classes))
 
-    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, Drawn]]:
+    def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, ParamInit]]:
         """Yields embedding, the layers of lstm, output."""
-        yield "embedding.weight", Drawn((self.num_characters, self.embedding), None)
+        yield "embedding.weight", ParamInit((self.num_characters, self.embedding), None)
         width = self.embedding
         for i in range(self.layers):
-            yield f"lstm.weight_ih_l{i}", Drawn((4 * self.hidden, width), self.hidden)
-            yield f"lstm.weight_hh_l{i}", Drawn((4 * self.hidden, self.hidden), self.hidden)
-            yield f"lstm.bias_ih_l{i}", Drawn((4 * self.hidden,), self.hidden)
-            yield f"lstm.bias_hh_l{i}", Drawn((4 * self.hidden,), self.hidden)
+            yield f"lstm.weight_ih_l{i}", ParamInit((4 * self.hidden, width), self.hidden)
+            yield f"lstm.weight_hh_l{i}", ParamInit((4 * self.hidden, self.hidden), self.hidden)
+            yield f"lstm.bias_ih_l{i}", ParamInit((4 * self.hidden,), self.hidden)
+            yield f"lstm.bias_hh_l{i}", ParamInit((4 * self.hidden,), self.hidden)
             width = self.hidden
         yield from _layer("output", num_outputs, self.hidden)
 

@@ -159,7 +159,7 @@ class Linear(Learner):
     @_quietly
     def objective(self, params: Tensors, data: Examples) -> float:
         """Returns the mean loss plus the regulariser, summed in float64."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         losses = self.loss.losses(self._scores(params, x), y)
         penalty = float(np.square(params["weights"], dtype=np.float64).sum()) * self.l2 / 2
         return float(losses.mean(dtype=np.float64)) + penalty
@@ -167,19 +167,19 @@ class Linear(Learner):
     @_quietly
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters."""
-        return self._gradient(params, *self._checked(data))
+        return self._gradient(params, *self._check(data))
 
     @_quietly
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
-        x, _ = self._checked(data)
-        curvatures = self.loss.curvatures(self._scores(params, x), self._scores(vector, x))
-        return self._pulled_back(x, curvatures, vector)
+        x, _ = self._check(data)
+        products = self.loss.hessian_vector(self._scores(params, x), self._scores(vector, x))
+        return self._pull_back(x, products, vector)
 
     @_quietly
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums `metrics` over examples, and adds their "count". No regulariser."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         sums = self.loss.measure(self._scores(params, x), y)
         return {**dict(zip(self.metrics, sums, strict=True)), "count": float(len(y))}
 
@@ -195,13 +195,13 @@ class Linear(Learner):
         space: Space | None = None,
     ) -> Tensors:
         """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
         if space is None:
-            return self._fused_sgd(start, x, y, steps, key, offset)
+            return self._run_fused_sgd(start, x, y, steps, key, offset)
         return self._sgd_within(space, start, x, y, steps, key, offset)
 
-    def _fused_sgd(
+    def _run_fused_sgd(
         self, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
     ) -> Tensors:
         """Descends in place. The part that does not depend on the batch is one affine map a step:
@@ -219,14 +219,14 @@ class Linear(Learner):
         weights, bias = now["weights"], now.get("bias")
         for rows in batches(len(y), steps, key):
             x_batch = x[rows]
-            slopes = self.loss.slopes(self._scores(now, x_batch), y[rows])
-            slopes *= lr / len(x_batch)
+            gradients = self.loss.gradient(self._scores(now, x_batch), y[rows])
+            gradients *= lr / len(x_batch)
             for tensor, shrink, shift in drifts:
                 tensor *= shrink
                 tensor += shift
-            weights -= x_batch.T @ slopes
+            weights -= x_batch.T @ gradients
             if bias is not None:
-                bias -= np.add.reduce(slopes, axis=0)
+                bias -= np.add.reduce(gradients, axis=0)
         for name, tensor in now.items():
             tensor -= start[name]
         return now
@@ -304,31 +304,31 @@ class Linear(Learner):
                 np.matmul(x, own[i], out=scores[place])
             if biases is not None:
                 scores += np.repeat(biases[who], sizes, axis=0)
-            slopes = self.loss.slopes(scores, np.concatenate([y for _, _, y in now]))
+            gradients = self.loss.gradient(scores, np.concatenate([y for _, _, y in now]))
             alike = sizes.count(sizes[0]) == len(sizes)
             if alike:
-                slopes *= lr / sizes[0]
+                gradients *= lr / sizes[0]
             else:
                 scales = np.repeat(np.array([lr / size for size in sizes], self.dtype), sizes)
-                slopes *= scales.reshape(-1, *[1] * len(outputs))
+                gradients *= scales.reshape(-1, *[1] * len(outputs))
             for (i, x, _), place in zip(now, places, strict=True):
-                own[i] -= x.T @ slopes[place]
+                own[i] -= x.T @ gradients[place]
             if biases is None:
                 continue
             if alike:
-                biases[who] -= np.add.reduce(slopes.reshape(len(who), sizes[0], *outputs), axis=1)
+                biases[who] -= np.add.reduce(gradients.reshape(len(who), sizes[0], *outputs), axis=1)
             else:
                 for i, place in zip(who, places, strict=True):
-                    biases[i] -= np.add.reduce(slopes[place], axis=0)
+                    biases[i] -= np.add.reduce(gradients[place], axis=0)
 
     def _sgd_within(
         self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
     ) -> Tensors:
-        def slope(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
             return self._gradient(here, x[rows], y[rows])
 
         order = batches(len(y), steps, key)
-        return descend_within(space, start, slope, order, steps.lr, proximal=steps.proximal, offset=offset)
+        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
 
     def _scores(self, params: Tensors, x: Array) -> Array:
         """Returns fresh scores, (n,) or (n, k)."""
@@ -338,19 +338,19 @@ class Linear(Learner):
         return scores
 
     def _gradient(self, params: Tensors, x: Array, y: Array) -> Tensors:
-        return self._pulled_back(x, self.loss.slopes(self._scores(params, x), y), params)
+        return self._pull_back(x, self.loss.gradient(self._scores(params, x), y), params)
 
-    def _pulled_back(self, x: Array, slopes: Array, at: Tensors) -> Tensors:
+    def _pull_back(self, x: Array, gradients: Array, at: Tensors) -> Tensors:
         """Turns derivatives by the scores into derivatives by the parameters, and adds the regulariser's."""
-        weights = x.T @ slopes
+        weights = x.T @ gradients
         weights /= len(x)
         if self.l2:
             weights += self.l2 * at["weights"]
         if not self.intercept:
             return {"weights": weights}
-        return {"weights": weights, "bias": np.asarray(np.add.reduce(slopes, axis=0) / len(x))}
+        return {"weights": weights, "bias": np.asarray(np.add.reduce(gradients, axis=0) / len(x))}
 
-    def _checked(self, data: Examples) -> tuple[Array, Array]:
+    def _check(self, data: Examples) -> tuple[Array, Array]:
         """Returns (n, d) features in the dtype of the arithmetic, and targets."""
         if len(data) == 0:
             raise InvalidInput("no examples; give at least 1")

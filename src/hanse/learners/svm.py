@@ -52,11 +52,11 @@ class hinge(_Margin):
         """Returns the shortfalls, (n,)."""
         return shortfall
 
-    def slopes(self, scores: Array, targets: Array) -> Array:
+    def gradient(self, scores: Array, targets: Array) -> Array:
         """Returns -y where the margin falls short, else 0, (n,): a subgradient at the kink."""
         return np.asarray(np.where(targets * scores < 1, -targets, 0), scores.dtype)
 
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Returns zeros, (n,): the second derivative wherever there is one."""
         return np.zeros_like(direction)
 
@@ -69,11 +69,11 @@ class squared_hinge(_Margin):
         """Returns half the squares of the shortfalls, (n,)."""
         return np.asarray(shortfall * shortfall / 2)
 
-    def slopes(self, scores: Array, targets: Array) -> Array:
+    def gradient(self, scores: Array, targets: Array) -> Array:
         """Returns -y max(0, 1 - m), (n,)."""
         return np.asarray(-targets * np.maximum(0, 1 - targets * scores))
 
-    def curvatures(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, direction: Array) -> Array:
         """Raises NotImplementedError: the Hessian depends on the targets, see `Svm`."""
         raise NotImplementedError("the squared hinge curves where margins fall short: use Svm.hessian_vector")
 
@@ -83,9 +83,9 @@ class Svm(Linear):
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the (generalised) Hessian with a vector in the shapes of the parameters."""
-        x, signs = self._checked(data)
+        x, signs = self._check(data)
         short = signs * self._scores(params, x) < 1
-        return self._pulled_back(x, short * self._scores(vector, x), vector)
+        return self._pull_back(x, short * self._scores(vector, x), vector)
 
 
 @value

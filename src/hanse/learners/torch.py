@@ -17,7 +17,16 @@ from hanse.core.learner import Examples, Learner, Steps
 from hanse.core.tensors import Array, Tensors
 from hanse.core.work import Space
 from hanse.learners.engines import Precision, bfloat16, full, torch_engine
-from hanse.learners.examples import Anything, Characters, Classes, Features, Labels, Numbers, Reals, checked
+from hanse.learners.examples import (
+    Anything,
+    Characters,
+    Classes,
+    Features,
+    Labels,
+    Numbers,
+    Reals,
+    convert_examples,
+)
 from hanse.learners.memory import keep_freed_memory
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
@@ -58,7 +67,7 @@ def _half_square(scores: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(scores, targets) / 2
 
 
-def _squared_error(scores: Tensor, targets: Tensor) -> Tensor:
+def _square_error(scores: Tensor, targets: Tensor) -> Tensor:
     return functional.mse_loss(scores, targets, reduction="sum")
 
 
@@ -67,7 +76,7 @@ Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 LOSSES: Mapping[type[Labels], tuple[Measure, ...]] = {
     Classes: (_cross_entropy, _num_correct),
     Characters: (_text_cross_entropy, _text_correct),
-    Numbers: (_half_square, _squared_error),
+    Numbers: (_half_square, _square_error),
     Anything: (_half_square,),
 }
 """The mean loss, and then sums of the other metrics, in the order of `Labels.metrics`."""
@@ -118,7 +127,7 @@ class Workbench:
         self._trains = False  # whether the whole module is in training mode: asking it visits every part
 
     @property
-    def sent(self) -> dict[str, Tensor]:
+    def to_device(self) -> dict[str, Tensor]:
         """All tensors that are sent, by name."""
         return {**self.trained, **self.buffers}
 
@@ -129,15 +138,15 @@ class Workbench:
 
     def load(self, params: Tensors) -> None:
         """Loads parameters; buffers that are not sent start as they were made."""
-        sent = self.sent
-        if params.keys() != sent.keys():
-            missing, extra = sorted(sent.keys() - params.keys()), sorted(params.keys() - sent.keys())
+        loaded = self.to_device
+        if params.keys() != loaded.keys():
+            missing, extra = sorted(loaded.keys() - params.keys()), sorted(params.keys() - loaded.keys())
             raise InvalidInput(f"parameters of another model: missing {missing}, unknown {extra}")
         with torch.no_grad():
             for name, tensor in self.module.named_buffers():
                 if name not in self.buffers:
                     tensor.copy_(self._untouched[name])
-            for name, tensor in sent.items():
+            for name, tensor in loaded.items():
                 tensor.copy_(self.tensor(np.asarray(params[name], self.dtype)))
 
     def tensor(self, array: Array) -> Tensor:
@@ -147,8 +156,8 @@ class Workbench:
 
     def read(self, order: Sequence[str]) -> dict[str, Array]:
         """Returns copies of the tensors that are sent."""
-        sent = self.sent
-        return {name: _copied(sent[name]) for name in order}
+        taken = self.to_device
+        return {name: _to_array(taken[name]) for name in order}
 
     def train(self, num_rows: int) -> None:
         """Prepares for a batch. One row has no statistics, so the running ones normalise it."""
@@ -188,7 +197,7 @@ def _dtype(trained: Mapping[str, Tensor]) -> str:
     return dtypes.pop()
 
 
-def _copied(tensor: Tensor) -> Array:
+def _to_array(tensor: Tensor) -> Array:
     return np.array(tensor.detach().cpu().numpy(), order="C")
 
 
@@ -289,19 +298,19 @@ class TorchLearner(Learner):
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters. Not in training mode; 0 for buffers."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         with self._at(params):
             self._bench.evaluate(x)
-            slopes = [torch.zeros_like(w) for w in self._bench.trained.values()]
+            gradients = [torch.zeros_like(w) for w in self._bench.trained.values()]
             for rows in _parts(len(y)):
                 share = len(y[rows]) / len(y)
-                for total, slope in zip(slopes, self._slopes(x[rows], y[rows]), strict=True):
-                    total.add_(slope, alpha=share)
-            return self._with_regulariser(slopes, params, params)
+                for total, gradient in zip(gradients, self._gradients(x[rows], y[rows]), strict=True):
+                    total.add_(gradient, alpha=share)
+            return self._with_regulariser(gradients, params, params)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         with self._at(params):
             self._bench.evaluate(x)
             weights = tuple(self._bench.trained.values())
@@ -310,9 +319,9 @@ class TorchLearner(Learner):
             ]
             curved = [torch.zeros_like(w) for w in weights]
             for rows in _parts(len(y)):
-                slopes = self._slopes(x[rows], y[rows], create_graph=True)
+                gradients = self._gradients(x[rows], y[rows], create_graph=True)
                 along = sum(
-                    torch.vdot(g.reshape(-1), v.reshape(-1)) for g, v in zip(slopes, towards, strict=True)
+                    torch.vdot(g.reshape(-1), v.reshape(-1)) for g, v in zip(gradients, towards, strict=True)
                 )
                 products = torch.autograd.grad(along, weights, allow_unused=True, materialize_grads=True)
                 for total, product in zip(curved, products, strict=True):
@@ -321,7 +330,7 @@ class TorchLearner(Learner):
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums `metrics` over examples, and adds their "count". No regulariser."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         totals = np.zeros(len(self.metrics))
         with self._at(params):
             self._bench.evaluate(x)
@@ -343,23 +352,23 @@ class TorchLearner(Learner):
         space: Space | None = None,
     ) -> Tensors:
         """Runs local stochastic gradient descent in training mode. See `Learner.local_sgd`."""
-        x, y = self._checked(data)
+        x, y = self._check(data)
         order = batches(len(y), steps, key)
         start = {name: np.asarray(value, self._bench.dtype) for name, value in params.items()}
-        with self._at(start), _drawing_from(key.fold("torch")):
+        with self._at(start), _drawing_from(key.fold_in("torch")):
             if space is not None:
                 return self._sgd_within(space, start, x, y, order, steps, offset)
             weights, drifts = tuple(self._bench.trained.values()), self._drifts(start, steps, offset)
             for rows in order:
-                slopes = self._training_slopes(x[rows], y[rows])
+                gradients = self._training_gradients(x[rows], y[rows])
                 with torch.no_grad():
                     for weight, shrink, shift in drifts:
                         if shrink != 1:
                             weight.mul_(shrink)
                         if shift is not None:
                             weight.add_(shift)
-                    torch._foreach_add_(weights, slopes, alpha=-steps.lr)
-                del slopes  # otherwise memory would hold two sets of them at a time
+                    torch._foreach_add_(weights, gradients, alpha=-steps.lr)
+                del gradients  # otherwise memory would hold two sets of them at a time
             update = self._bench.read(tuple(start))
         for name, tensor in update.items():
             tensor -= start[name]
@@ -394,17 +403,17 @@ class TorchLearner(Learner):
         steps: Steps,
         offset: Tensors | None,
     ) -> Tensors:
-        def slope(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
             self._bench.load(here)
-            return self._with_regulariser(self._training_slopes(x[rows], y[rows]), here, start)
+            return self._with_regulariser(self._training_gradients(x[rows], y[rows]), here, start)
 
-        return descend_within(space, start, slope, order, steps.lr, proximal=steps.proximal, offset=offset)
+        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
 
-    def _training_slopes(self, x: Array, y: Array) -> Sequence[Tensor]:
+    def _training_gradients(self, x: Array, y: Array) -> Sequence[Tensor]:
         self._bench.train(len(y))
-        return self._slopes(x, y, precision=self._precision)
+        return self._gradients(x, y, precision=self._precision)
 
-    def _slopes(
+    def _gradients(
         self,
         x: Array,
         y: Array,
@@ -415,14 +424,14 @@ class TorchLearner(Learner):
         """Returns the gradient of the mean loss by each trained parameter; 0 for those that are not used."""
         with precision():
             loss = self._loss(self._scores(x), self._bench.tensor(y))
-        slopes: Sequence[Tensor] = torch.autograd.grad(
+        gradients: Sequence[Tensor] = torch.autograd.grad(
             loss,
             tuple(self._bench.trained.values()),
             create_graph=create_graph,
             allow_unused=True,
             materialize_grads=True,
         )
-        return slopes
+        return gradients
 
     def _scores(self, x: Array) -> Tensor:
         batch = self._bench.tensor(x)
@@ -432,12 +441,14 @@ class TorchLearner(Learner):
             error.add_note(f"while the module computed on features of shape {x.shape} and dtype {x.dtype}")
             raise
 
-    def _with_regulariser(self, slopes: Sequence[Tensor], at: Tensors, order: Tensors) -> Tensors:
+    def _with_regulariser(self, gradients: Sequence[Tensor], at: Tensors, order: Tensors) -> Tensors:
         """Returns gradients as arrays, in the order of the parameters; 0 for buffers."""
-        arrays = {name: _copied(slope) for name, slope in zip(self._bench.trained, slopes, strict=True)}
-        for name, slope in arrays.items():
-            if self._l2 and slope.ndim >= 2:
-                slope += self._l2 * at[name]
+        arrays = {
+            name: _to_array(gradient) for name, gradient in zip(self._bench.trained, gradients, strict=True)
+        }
+        for name, gradient in arrays.items():
+            if self._l2 and gradient.ndim >= 2:
+                gradient += self._l2 * at[name]
         return {
             name: arrays[name] if name in arrays else np.zeros(value.shape, self._bench.dtype)
             for name, value in order.items()
@@ -450,8 +461,8 @@ class TorchLearner(Learner):
             self._bench.load(params)
             yield
 
-    def _checked(self, data: Examples) -> tuple[Array, Array]:
-        return checked(data, self._features, self._labels, self._bench.dtype)
+    def _check(self, data: Examples) -> tuple[Array, Array]:
+        return convert_examples(data, self._features, self._labels, self._bench.dtype)
 
 
 def _parts(num_rows: int) -> Iterator[slice]:
@@ -485,7 +496,7 @@ def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: i
 
     def start(key: Key) -> Tensors:
         drawn = made(key)
-        return drawn.read(tuple(drawn.sent))
+        return drawn.read(tuple(drawn.to_device))
 
     bench = made(Key.from_seed(0))
     labels: Labels = Numbers() if num_classes is None else Classes(num_classes)

@@ -31,12 +31,12 @@ class Product(torch.autograd.Function):
         return torch.ops.mkldnn._linear_pointwise(a, b, None, "none", [], "")
 
     @staticmethod
-    def backward(context: Any, slope: Any) -> Any:
+    def backward(context: Any, gradient: Any) -> Any:
         a, b = context.saved_tensors
         by_a, by_b = context.needs_input_grad
         return (
-            Product.apply(slope, b.t()) if by_a else None,
-            Product.apply(slope.t().contiguous(), a.t().contiguous()) if by_b else None,
+            Product.apply(gradient, b.t()) if by_a else None,
+            Product.apply(gradient.t().contiguous(), a.t().contiguous()) if by_b else None,
         )
 
 

@@ -14,7 +14,7 @@ Rows: TypeAlias = Array | slice
 def descend_within(
     space: Space,
     start: Tensors,
-    slope: Callable[[Tensors, Rows, int], Tensors],
+    gradient_at: Callable[[Tensors, Rows, int], Tensors],
     batches: Iterable[Rows],
     lr: float,
     *,
@@ -26,7 +26,7 @@ def descend_within(
     Args:
       space: where to train.
       start: the parameters that its updates are added to.
-      slope: the gradient at given parameters on given rows, in a step of given number.
+      gradient_at: the gradient at given parameters on given rows, in a step of given number.
       batches: the rows of each step.
       lr: step size.
       proximal: pulls towards the start.
@@ -38,7 +38,7 @@ def descend_within(
     for number, rows in enumerate(batches):
         update = space.expand(coordinates)
         here = add(start, update)
-        gradient = add_scaled(slope(here, rows, number), proximal, update)
+        gradient = add_scaled(gradient_at(here, rows, number), proximal, update)
         if offset is not None:
             gradient = add(gradient, offset)
         coordinates = add_scaled(coordinates, -lr, space.pullback(gradient))

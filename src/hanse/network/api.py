@@ -166,7 +166,7 @@ class Caller:
         return self.member.number
 
 
-def _documented(kind: type[BaseModel]) -> dict[str, Any]:
+def _describe_body(kind: type[BaseModel]) -> dict[str, Any]:
     """A body that is read by hand, for the description of the API."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
@@ -208,7 +208,7 @@ class _Signing:
             return
         begun: list[AsgiMessage] = []
 
-        async def signed(message: AsgiMessage) -> None:
+        async def sign_and_send(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
                 begun.append(message)
                 return
@@ -226,7 +226,7 @@ class _Signing:
                 return []
             return [(name.lower().encode(), value.encode()) for name, value in found.items()]
 
-        await self._app(scope, receive, signed)
+        await self._app(scope, receive, sign_and_send)
 
 
 def application(server: Server) -> FastAPI:
@@ -251,7 +251,7 @@ def application(server: Server) -> FastAPI:
     FromObserver = Annotated[Caller, by("operator", "observer")]
 
     @app.exception_handler(Refused)
-    async def refused(request: Request, error: Exception) -> JSONResponse:
+    async def answer_refusal(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, Refused)
         who = error.who or getattr(request.state, "who", None)
         if who is None:
@@ -271,13 +271,13 @@ def application(server: Server) -> FastAPI:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         why = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
-        return await refused(request, Refused(422, "wrong", why[:500]))
+        return await answer_refusal(request, Refused(422, "wrong", why[:500]))
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code = "method" if error.status_code == 405 else "no-path"
-        answer = await refused(request, Refused(error.status_code, code, error.detail))
+        answer = await answer_refusal(request, Refused(error.status_code, code, error.detail))
         answer.headers.update(error.headers or {})
         return answer
 
@@ -299,7 +299,7 @@ def application(server: Server) -> FastAPI:
         await asyncio.sleep(wait_s)
         return Plans(plans=server.plans(), number=number)
 
-    @app.post("/v1/join", openapi_extra=_documented(Join), dependencies=[_SIGNED, _INVITED])
+    @app.post("/v1/join", openapi_extra=_describe_body(Join), dependencies=[_SIGNED, _INVITED])
     async def join(request: Request) -> Joined:
         speaker = _speaker(request, server.joining)
         given = _invitation(request)
@@ -316,7 +316,7 @@ def application(server: Server) -> FastAPI:
     async def plans(caller: FromClient) -> Plans:
         return Plans(plans=server.plans(), number=caller.number)
 
-    @app.post("/v1/work", openapi_extra=_documented(Poll), response_model=News)
+    @app.post("/v1/work", openapi_extra=_describe_body(Poll), response_model=News)
     async def work(request: Request, caller: FromClient) -> Response:
         poll = await _body(request, caller.speaker, Poll)
         _check_wire(poll.wire)
@@ -330,27 +330,27 @@ def application(server: Server) -> FastAPI:
         return _file(path, sha256, request)
 
     @app.get("/v1/runs/{run}/tickets/{ticket}/message")
-    async def standing(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
+    async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
         led = server.run(run)
-        led.board.order(caller.number, ticket)
+        led.mailbox.offer(caller.number, ticket)
         offset = led.spool.offset(ticket, _hexadecimal(sha256), size)
-        return Received(offset=offset, durable=offset == size and led.board.has(ticket))
+        return Received(offset=offset, durable=offset == size and led.mailbox.has(ticket))
 
     @app.put("/v1/runs/{run}/tickets/{ticket}/message", openapi_extra=_BYTES)
     async def upload(
         request: Request, caller: FromClient, run: str, ticket: int, sha256: str, size: int, offset: int
     ) -> Received:
         led = server.run(run)
-        order = led.board.order(caller.number, ticket)
+        offer = led.mailbox.offer(caller.number, ticket)
         length = _length(request, CHUNK_BYTES)
         due = min(CHUNK_BYTES, size - offset)
         if offset < 0 or offset % CHUNK_BYTES or length != due:
             raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size}")
-        if not 0 < size <= order.limit_bytes:
-            why = f"a message of {size} bytes; at most {order.limit_bytes} are due"
-            led.board.fail(ticket, f"refused: {why}")
+        if not 0 < size <= offer.limit_bytes:
+            why = f"a message of {size} bytes; at most {offer.limit_bytes} are due"
+            led.mailbox.fail(ticket, f"refused: {why}")
             raise Refused(413, "too-large", why)
-        if led.spool.offset(ticket, _hexadecimal(sha256), size) == size and led.board.has(ticket):
+        if led.spool.offset(ticket, _hexadecimal(sha256), size) == size and led.mailbox.has(ticket):
             return Received(offset=size, durable=True)
         chunk = led.spool.writing(ticket, sha256, size, offset)
         try:
@@ -362,22 +362,22 @@ def application(server: Server) -> FastAPI:
         server.hear(caller.number)
         durable = await asyncio.to_thread(led.spool.finish, ticket, sha256, size)
         if durable:
-            led.board.arrive(ticket)
+            led.mailbox.arrive(ticket)
         return Received(offset=offset + length, durable=durable)
 
-    @app.post("/v1/runs/{run}/tickets/{ticket}/failure", openapi_extra=_documented(Failure))
+    @app.post("/v1/runs/{run}/tickets/{ticket}/failure", openapi_extra=_describe_body(Failure))
     async def failure(request: Request, caller: FromClient, run: str, ticket: int) -> dict[str, str]:
         led = server.run(run)
-        led.board.order(caller.number, ticket)
+        led.mailbox.offer(caller.number, ticket)
         said = await _body(request, caller.speaker, Failure)
         what = "declined" if said.code in DECLINED else f"failed once {said.state}"
         what = what.removesuffix(" once refused")
         why = f"{what}: {FAILURES[said.code]} ({said.code})"
-        led.board.fail(ticket, why)
+        led.mailbox.fail(ticket, why)
         server.members.note(caller.member.name, f"ticket {ticket} of {run} {why}")
         return {}
 
-    @app.post("/v1/key", openapi_extra=_documented(Rekey))
+    @app.post("/v1/key", openapi_extra=_describe_body(Rekey))
     async def rekey(request: Request, caller: FromClient) -> dict[str, str]:
         asked = await _body(request, caller.speaker, Rekey)
         check_proof(caller.member.id, asked.public, asked.proof)
@@ -405,14 +405,14 @@ def application(server: Server) -> FastAPI:
         found = server.members.events(max(1, min(limit, 10_000)))
         return [{"at": at, "who": who, "what": what} for at, who, what in found]
 
-    @app.post("/v1/certificate", openapi_extra=_documented(Rotation))
+    @app.post("/v1/certificate", openapi_extra=_describe_body(Rotation))
     async def rotate(request: Request, caller: FromOperator) -> Rotated:
         rotated = server.rotate(await _body(request, caller.speaker, Rotation))
         what = "in place" if rotated.switched else f"announced; {len(rotated.know)} clients know of it"
         server.members.note(caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}")
         return rotated
 
-    @app.post("/v1/invitations", openapi_extra=_documented(Invitation))
+    @app.post("/v1/invitations", openapi_extra=_describe_body(Invitation))
     async def invite(request: Request, caller: FromOperator) -> Invited:
         asked = await _body(request, caller.speaker, Invitation)
         secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s)
@@ -424,12 +424,12 @@ def application(server: Server) -> FastAPI:
 
     @app.post("/v1/runs/{run}/stop")
     async def stop(caller: FromOperator, run: str) -> dict[str, str]:
-        server.run(run).board.stop("its operator stopped it", "stopped")
+        server.run(run).mailbox.stop("its operator stopped it", "stopped")
         return {}
 
     @app.post("/v1/runs/{run}/drain")
     async def drain(caller: FromOperator, run: str) -> dict[str, str]:
-        server.run(run).board.drain()
+        server.run(run).mailbox.drain()
         return {}
 
     return app

@@ -53,7 +53,7 @@ class AuditLog:
         """Goes on from the last line of the file."""
         file.seek(0)
         self._number, self._last = 0, ""
-        for line in _chained(self.path, file.read()):
+        for line in _read_chain(self.path, file.read()):
             self._number, self._last = line["n"] + 1, line["hash"]
         self._size = file.tell()
 
@@ -81,10 +81,10 @@ class AuditLog:
         if self.path.exists():
             with self._held("rb") as file:
                 data = file.read()
-            yield from _chained(self.path, data)
+            yield from _read_chain(self.path, data)
 
 
-def _chained(path: Path, data: bytes) -> Iterator[dict[str, Any]]:
+def _read_chain(path: Path, data: bytes) -> Iterator[dict[str, Any]]:
     before = ""
     for number, text in enumerate(data.splitlines()):
         try:

@@ -13,7 +13,7 @@ from hanse.core.values import value
 from hanse.core.work import PartyId
 from hanse.network.errors import Refused
 
-__all__ = ["Board", "Order", "Stopped", "Verdict"]
+__all__ = ["Mailbox", "Offer", "Outcome", "Stopped"]
 
 
 class Stopped(Exception):
@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 
 @value
-class Verdict:
+class Outcome:
     """What became of a ticket: counted, or why not."""
 
     counted: bool
@@ -38,7 +38,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Order:
+class Offer:
     """One ticket as its holder is told of it.
 
     Args:
@@ -57,7 +57,7 @@ class Order:
     work: str
 
 
-class Board:
+class Mailbox:
     """What a run asks of its clients and what they answered.
 
     Args:
@@ -75,11 +75,11 @@ class Board:
     ) -> None:
         self._wake, self._present, self.members = wake, present, members
         self._changed = threading.Condition()
-        self._orders: dict[PartyId, dict[int, Order]] = {}
-        self._holders: dict[int, Order] = {}
+        self._offers: dict[PartyId, dict[int, Offer]] = {}
+        self._holders: dict[int, Offer] = {}
         self._arrived: dict[int, None] = {}
         self._failed: dict[int, str] = {}
-        self._verdicts: dict[PartyId, dict[int, Verdict]] = {}
+        self._outcomes: dict[PartyId, dict[int, Outcome]] = {}
         self._draining = self._open = False
         self._stopping: Stopped | None = None
         self.began_s = time.monotonic()
@@ -92,55 +92,55 @@ class Board:
 
     def restore(
         self,
-        orders: Iterable[Order],
+        offers: Iterable[Offer],
         arrived: Iterable[int],
-        verdicts: Mapping[PartyId, Mapping[int, Verdict]],
+        outcomes: Mapping[PartyId, Mapping[int, Outcome]],
     ) -> None:
         """Begins anew from what the run has found on its disk."""
         with self._changed:
-            self._orders, self._holders = {}, {}
+            self._offers, self._holders = {}, {}
             self._arrived = dict.fromkeys(arrived)
-            self._verdicts = {party: dict(own) for party, own in verdicts.items()}
-        self.post(orders)
+            self._outcomes = {party: dict(own) for party, own in outcomes.items()}
+        self.post(offers)
 
     def open(self) -> None:
         """From now on what is not on the board is closed, rather than not known yet."""
         with self._changed:
             self._open = True
 
-    def post(self, orders: Iterable[Order]) -> None:
+    def post(self, offers: Iterable[Offer]) -> None:
         """Offers orders to their holders."""
         with self._changed:
-            posted = list(orders)
-            for order in posted:
-                self._orders.setdefault(order.party, {})[order.ticket] = order
-                self._holders[order.ticket] = order
+            posted = list(offers)
+            for offer in posted:
+                self._offers.setdefault(offer.party, {})[offer.ticket] = offer
+                self._holders[offer.ticket] = offer
             self.most = max(self.most, len(self._holders))
-        self._wake({order.party for order in posted})
+        self._wake({offer.party for offer in posted})
 
     def close(self, tickets: Iterable[int]) -> None:
         """Withdraws orders: what arrives for them from now on is late."""
         with self._changed:
             for ticket in tickets:
-                order = self._holders.pop(ticket, None)
-                if order is not None:
-                    self._orders.get(order.party, {}).pop(ticket, None)
+                offer = self._holders.pop(ticket, None)
+                if offer is not None:
+                    self._offers.get(offer.party, {}).pop(ticket, None)
                 self._arrived.pop(ticket, None)
                 self._failed.pop(ticket, None)
 
-    def judge(self, verdicts: Mapping[PartyId, Mapping[int, Verdict]]) -> None:
+    def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
         """Tells holders what became of their tickets; kept until they say that they know."""
         with self._changed:
-            for party, own in verdicts.items():
-                self._verdicts.setdefault(party, {}).update(own)
-        self._wake(verdicts)
+            for party, own in outcomes.items():
+                self._outcomes.setdefault(party, {}).update(own)
+        self._wake(outcomes)
 
-    def verdicts(self) -> dict[PartyId, dict[int, Verdict]]:
+    def outcomes(self) -> dict[PartyId, dict[int, Outcome]]:
         """Those that their holders have not acknowledged yet."""
         with self._changed:
-            return {party: dict(own) for party, own in self._verdicts.items() if own}
+            return {party: dict(own) for party, own in self._outcomes.items() if own}
 
-    def arrived(self, tickets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
+    def find_arrivals(self, tickets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
         """Those of these tickets that are answered, first come first, and those that failed, and why."""
         asked = set(tickets)
         with self._changed:
@@ -204,42 +204,42 @@ class Board:
         """Whether no new round should begin."""
         return self._draining
 
-    def changed(self) -> None:
+    def notify(self) -> None:
         """Says that members came or went."""
         with self._changed:
             self._change()
 
-    def orders(self, party: PartyId) -> list[Order]:
+    def offers(self, party: PartyId) -> list[Offer]:
         """The unanswered orders of a party."""
         with self._changed:
-            own = self._orders.get(party, {})
+            own = self._offers.get(party, {})
             return [own[t] for t in sorted(own) if t not in self._arrived and t not in self._failed]
 
-    def news(self, party: PartyId) -> dict[int, Verdict]:
+    def news(self, party: PartyId) -> dict[int, Outcome]:
         """What became of a party's tickets, as far as it does not know yet."""
         with self._changed:
-            return dict(self._verdicts.get(party, {}))
+            return dict(self._outcomes.get(party, {}))
 
-    def acknowledged(self, party: PartyId, tickets: Iterable[int]) -> None:
+    def acknowledge(self, party: PartyId, tickets: Iterable[int]) -> None:
         """A party knows these verdicts."""
         with self._changed:
             for ticket in tickets:
-                self._verdicts.get(party, {}).pop(ticket, None)
+                self._outcomes.get(party, {}).pop(ticket, None)
 
-    def order(self, party: PartyId, ticket: int) -> Order:
+    def offer(self, party: PartyId, ticket: int) -> Offer:
         """The order that a party answers. Raises: Refused: if it is not its own, or it is too late."""
         with self._changed:
-            order = self._holders.get(ticket)
-            verdict = self._verdicts.get(party, {}).get(ticket)
+            offer = self._holders.get(ticket)
+            outcome = self._outcomes.get(party, {}).get(ticket)
             ready = self._open
-        if order is None and not ready:
+        if offer is None and not ready:
             raise Refused(503, "unavailable", "the run is being taken up again; try again in a moment")
-        if order is None:
-            why = f": {verdict.why}" if verdict is not None and verdict.why else ""
+        if offer is None:
+            why = f": {outcome.why}" if outcome is not None and outcome.why else ""
             raise Refused(410, "late", f"ticket {ticket} is closed{why}; thank you, and go on")
-        if order.party != party:
+        if offer.party != party:
             raise Refused(403, "not-yours", f"ticket {ticket} is not held by {party}", who=f"c{party}")
-        return order
+        return offer
 
     def arrive(self, ticket: int) -> None:
         """A message is durable."""
@@ -259,7 +259,7 @@ class Board:
             self._failed.setdefault(ticket, why)
             self._change()
 
-    def standing(self) -> dict[str, int]:
+    def count_offers(self) -> dict[str, int]:
         """How many orders are out, answered and failed."""
         with self._changed:
             return {

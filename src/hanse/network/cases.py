@@ -8,13 +8,13 @@ from hanse.core.party import Payload, Task
 from hanse.core.values import pack, unpack
 from hanse.core.work import PartyId
 
-__all__ = ["Cases"]
+__all__ = ["FailedTickets"]
 
 MAX_PAYLOADS = 4
 """Payloads are as large as a model: older ones go, and their tickets with them."""
 
 
-class Cases:
+class FailedTickets:
     """Tickets by round and client, in a folder: ROUND-TICKET-CLIENT.case, and their payloads by SHA-256."""
 
     def __init__(self, folder: Path) -> None:

@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hanse.core.errors import InvalidInput
 from hanse.network.errors import Refused, Unreachable
 
-__all__ = ["fetch", "fingerprint", "hosts_of", "make", "pinned", "trust"]
+__all__ = ["fetch", "fingerprint", "hosts_of", "make", "pin", "trust"]
 
 VALID_DAYS = 3650
 
@@ -113,7 +113,7 @@ def fetch(url: str, due: str, timeout_s: float = 10.0) -> str:
     return ssl.DER_cert_to_PEM_cert(der)
 
 
-def pinned(pem: str) -> ssl.SSLContext:
+def pin(pem: str) -> ssl.SSLContext:
     """A context that trusts exactly this certificate, whatever name it carries."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

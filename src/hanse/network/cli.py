@@ -70,7 +70,7 @@ def add_commands(app: typer.Typer, bridge: Bridge, guard: Guard = _plainly) -> N
     _add_serve(app, bridge, guard)
     _add_join(app, bridge, guard)
     _add_operator(app, guard)
-    _add_house(app, bridge, guard)
+    _add_client_home(app, bridge, guard)
 
 
 # -- serve -----------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
                 _address(listen),
                 _address(public or listen),
                 certificate=(certificate, key) if certificate and key else None,
-                shown=shown,
+                rotation=shown,
                 fresh=fresh,
                 stay=stay,
                 say=typer.echo,
@@ -172,45 +172,47 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
         with guard():
             from threadpoolctl import threadpool_limits
 
-            from hanse.network.client import NEXT_KEY, Client, House, examine, fetch_plans, rotate_key
+            from hanse.network.client import NEXT_KEY, Client, ClientHome, examine, fetch_plans, rotate_key
             from hanse.network.client import join as enter
             from hanse.network.members import Token
             from hanse.network.transport import patiently
 
-            house, kept = House(home), dict[str, Any]()
+            client_home, kept = ClientHome(home), dict[str, Any]()
             if check:
-                _check(house, bridge, url, token, data, test)
+                _check(client_home, bridge, url, token, data, test)
                 return
             if data is None:
                 raise InvalidInput("--data is due: a file of this client's own examples")
             bridge.register()
             given = None if token is None else Token.parse(token)
-            if house.membership is None:
+            if client_home.membership is None:
                 if url is None or given is None:
                     raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-                plans, number = fetch_plans(house, url, given)
+                plans, number = fetch_plans(client_home, url, given)
             else:
                 if url is not None and given is not None:
-                    enter(house, url, given, name)  # which names a new certificate, if anything
+                    enter(client_home, url, given, name)  # which names a new certificate, if anything
                 if new_key or (home / NEXT_KEY).exists():  # which may have been cut
-                    rotate_key(house)
-                    typer.echo(f"its key is {house.identity.public[:16]}... now")
-                plans, number = patiently(lambda: fetch_plans(house), _pause, typer.echo)
-            opened = _kept(bridge.data(data, number, test))
-            tested = _kept(bridge.test(data, number, test))
+                    rotate_key(client_home)
+                    typer.echo(f"its key is {client_home.identity.public[:16]}... now")
+                plans, number = patiently(lambda: fetch_plans(client_home), _pause, typer.echo)
+            opened = _keep_last(bridge.data(data, number, test))
+            tested = _keep_last(bridge.test(data, number, test))
             try:
                 with threadpool_limits(1):  # or a large product has other bits than in the simulation
                     for plan in plans:
-                        found = examine(house, plan, opened, bridge.bind, None if test is None else tested)
-                        typer.echo(f"run {plan.run}: {_counted(found)} suit it")
-                    if house.membership is None and url is not None and given is not None:
-                        enter(house, url, given, name)
-                    kept = house.membership or {}
+                        found = examine(
+                            client_home, plan, opened, bridge.bind, None if test is None else tested
+                        )
+                        typer.echo(f"run {plan.run}: {_describe_counts(found)} suit it")
+                    if client_home.membership is None and url is not None and given is not None:
+                        enter(client_home, url, given, name)
+                    kept = client_home.membership or {}
 
                     def say(what: str) -> None:
                         typer.echo(f"{kept['name']}: {what}")
 
-                    ended = Client(house, opened, bridge.bind, say, tested).run()
+                    ended = Client(client_home, opened, bridge.bind, say, tested).run()
             except KeyboardInterrupt:
                 ended = "stopped; join again with the same --home"
             typer.echo(f"{kept.get('name', 'this client')}: {ended}")
@@ -221,28 +223,28 @@ def _pause(wait_s: float) -> bool:
     return False
 
 
-def _counted(found: Mapping[str, int]) -> str:
+def _describe_counts(found: Mapping[str, int]) -> str:
     return " and ".join(f"{count} {what}" for what, count in found.items())
 
 
-def _kept(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Keep what a source made of the last plan: it is asked for when joining, and with the first ticket."""
     from hanse.network.policy import plan_digest
 
     last: dict[str, Any] = {}
 
-    def opened(plan: Any) -> Any:
+    def open_data(plan: Any) -> Any:
         digest = plan_digest(plan)
         if digest not in last:
             last.clear()
             last[digest] = source(plan)
         return last[digest]
 
-    return opened
+    return open_data
 
 
 def _check(
-    house: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None, test: str | None
+    client_home: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None, test: str | None
 ) -> None:
     from hanse.network.client import check, examine
     from hanse.network.members import Token
@@ -254,17 +256,17 @@ def _check(
     typer.echo(
         f"sending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
     )
-    plans, number = check(house, url, Token.parse(token))
+    plans, number = check(client_home, url, Token.parse(token))
     typer.echo("network, certificate, versions, invitation: fine")
     for plan in plans:
         if data is None:
-            house.policy.check_plan(plan)
+            client_home.policy.check_plan(plan)
             bridge.bind(plan)
             typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
         else:
             tested = None if test is None else bridge.test(data, number, test)
-            found = examine(house, plan, bridge.data(data, number, test), bridge.bind, tested)
-            typer.echo(f"run {plan.run}: {_counted(found)} suit {type(plan.model).__name__}")
+            found = examine(client_home, plan, bridge.data(data, number, test), bridge.bind, tested)
+            typer.echo(f"run {plan.run}: {_describe_counts(found)} suit {type(plan.model).__name__}")
     typer.echo("nothing was joined; the token is still good")
 
 
@@ -277,9 +279,9 @@ def _number(value: float | None) -> str:
 
 @contextmanager
 def _link(home: Path) -> Iterator[Any]:
-    from hanse.network.client import House
+    from hanse.network.client import ClientHome
 
-    link = House(home).link()
+    link = ClientHome(home).link()
     try:
         yield link
     finally:
@@ -388,30 +390,30 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 # -- at a client -----------------------------------------------------------------------------------
 
 
-def _add_house(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
+def _add_client_home(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
     @app.command()
     def leave(home: Home = CLIENT) -> None:
         """Withdraw consent: the server is told, and this client is not asked again."""
         with guard():
-            from hanse.network.client import House
+            from hanse.network.client import ClientHome
             from hanse.network.client import leave as part
 
-            part(House(home))
+            part(ClientHome(home))
             typer.echo("left; it is recorded on both sides")
 
     @app.command()
     def approve(plan: str, home: Home = CLIENT) -> None:
         """Approve a plan, by the beginning of its digest."""
         with guard():
-            from hanse.network.client import House, waiting_plans
+            from hanse.network.client import ClientHome, waiting_plans
             from hanse.network.policy import plan_digest
 
             bridge.register()
-            house = House(home)
-            found = [p for p in waiting_plans(house) if plan_digest(p).startswith(plan)]
+            client_home = ClientHome(home)
+            found = [p for p in waiting_plans(client_home) if plan_digest(p).startswith(plan)]
             if len({plan_digest(p) for p in found}) != 1:
                 raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
-            typer.echo(f"approved {house.approvals.approve(found[0])}")
+            typer.echo(f"approved {client_home.approvals.approve(found[0])}")
 
     @app.command("audit-log")
     def audit_log(home: Home = CLIENT) -> None:

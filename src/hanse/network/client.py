@@ -27,12 +27,12 @@ from hanse.network import certificates
 from hanse.network.audit import AuditLog
 from hanse.network.errors import Forbidden, Refused, Unreachable, Unsuited, is_disk_full
 from hanse.network.members import Token
-from hanse.network.overtime import Computation, Day, Overtime
+from hanse.network.overtime import Computation, Day, TimeLimitExceeded
 from hanse.network.parties import Party
 from hanse.network.policy import Approvals, Policy
 from hanse.network.signing import Identity, secret_at
 from hanse.network.spool import Outgoing, durably
-from hanse.network.transport import Link, patiently, split
+from hanse.network.transport import ServerLink, patiently, split
 from hanse.network.wire import (
     WAIT_S,
     WIRE,
@@ -47,12 +47,12 @@ from hanse.network.wire import (
     Plans,
     Poll,
     Rekey,
-    Work,
+    WorkOrder,
 )
 
 __all__ = [
     "Client",
-    "House",
+    "ClientHome",
     "check",
     "examine",
     "fetch_plans",
@@ -66,7 +66,7 @@ __all__ = [
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
 
-class House:
+class ClientHome:
     """A client's folder: key, secret, membership, memory, messages on their way, audit log, policy."""
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +97,7 @@ class House:
         """Keeps a membership."""
         durably(self.folder / "membership.json", json.dumps(membership, indent=1).encode())
 
-    def link(self) -> Link:
+    def link(self) -> ServerLink:
         """To the server that it has joined. Raises: InvalidInput: if it has not, or has left."""
         kept = self.membership
         if kept is None:
@@ -106,7 +106,9 @@ class House:
             raise InvalidInput(
                 f"{self.folder} has left the federation at {kept['url']}; it is not asked again"
             )
-        link = Link(kept["url"], kept["certificate"], self.identity, kept["id"], kept.get("server_key", ""))
+        link = ServerLink(
+            kept["url"], kept["certificate"], self.identity, kept["id"], kept.get("server_key", "")
+        )
         if kept.get("next_certificate"):
             link.trust(kept["next_certificate"])
         return link
@@ -176,10 +178,10 @@ class _Log:
         self._handler.close()
 
 
-def _stranger(url: str, token: Token, house: House) -> Link:
+def _stranger(url: str, token: Token, client_home: ClientHome) -> ServerLink:
     split(url)
     pem = certificates.fetch(url.rstrip("/"), token.fingerprint)
-    link = Link(url, pem, house.identity, house.identity.public, token.key)
+    link = ServerLink(url, pem, client_home.identity, client_home.identity.public, token.key)
     try:
         about = link.ask("GET", "/v1/about", About)
         if WIRE not in about.wire:
@@ -196,26 +198,28 @@ def _stranger(url: str, token: Token, house: House) -> Link:
     return link
 
 
-def join(house: House, url: str, token: Token, name: str = "") -> Joined:
+def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joined:
     """Becomes a member. Doing it twice changes nothing, but that a token may name a new certificate.
 
     Raises: Refused, Unreachable, InvalidInput.
     """
-    kept = house.membership
+    kept = client_home.membership
     if kept is not None:
         if kept["url"] != url.rstrip("/"):
-            raise InvalidInput(f"{house.folder} has joined {kept['url']}; give {url} a home of its own")
+            raise InvalidInput(f"{client_home.folder} has joined {kept['url']}; give {url} a home of its own")
         if token.fingerprint != certificates.fingerprint(kept["certificate"]):
-            house.expect(certificates.fetch(kept["url"], token.fingerprint))
-        house.link().close()
+            client_home.expect(certificates.fetch(kept["url"], token.fingerprint))
+        client_home.link().close()
         return Joined.model_validate(kept)
-    link = _stranger(url, token, house)
+    link = _stranger(url, token, client_home)
     try:
         joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=_bearer(token))
     finally:
         link.close()
-    house.audit.write("joined", server=link.url, id=joined.id, key=house.identity.public)
-    house.enter({"url": link.url, "certificate": link.pem, "server_key": token.key, **joined.model_dump()})
+    client_home.audit.write("joined", server=link.url, id=joined.id, key=client_home.identity.public)
+    client_home.enter(
+        {"url": link.url, "certificate": link.pem, "server_key": token.key, **joined.model_dump()}
+    )
     return joined
 
 
@@ -223,7 +227,7 @@ CHECK_S = WAIT_S
 """How long a request is held open that tries whether all on the way there let polls wait."""
 
 
-def check(house: House, url: str, token: Token) -> tuple[list[Plan], int]:
+def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[Plan], int]:
     """Tries everything short of joining: network, certificate, versions, invitation; see `fetch_plans`.
 
     The request is as large as an upload gets, and waits as long as a poll does, so that a proxy that would
@@ -231,9 +235,9 @@ def check(house: House, url: str, token: Token) -> tuple[list[Plan], int]:
 
     Raises: Refused, Unreachable, InvalidInput.
     """
-    link = _stranger(url, token, house)
+    link = _stranger(url, token, client_home)
     try:
-        return _unpacked(Plans.model_validate(link.probe("/v1/check", CHECK_S, _bearer(token))))
+        return _unpack_plans(Plans.model_validate(link.probe("/v1/check", CHECK_S, _bearer(token))))
     finally:
         link.close()
 
@@ -242,28 +246,30 @@ def _bearer(token: Token) -> dict[str, str]:
     return {"Authorization": f"Bearer {token.secret.hex()}"}
 
 
-def _unpacked(found: Plans) -> tuple[list[Plan], int]:
+def _unpack_plans(found: Plans) -> tuple[list[Plan], int]:
     return [unpack(bytes.fromhex(packed), Plan) for packed in found.plans], found.number or 0
 
 
-def fetch_plans(house: House, url: str | None = None, token: Token | None = None) -> tuple[list[Plan], int]:
+def fetch_plans(
+    client_home: ClientHome, url: str | None = None, token: Token | None = None
+) -> tuple[list[Plan], int]:
     """Ask for the plans of the runs that a server leads now, and for the number of this client.
 
     A member asks under its own key; others need an invitation.
 
     Raises: Refused, Unreachable, InvalidInput.
     """
-    if house.membership is not None:
-        link = house.link()
+    if client_home.membership is not None:
+        link = client_home.link()
         try:
-            return _unpacked(link.ask("GET", "/v1/plans", Plans))
+            return _unpack_plans(link.ask("GET", "/v1/plans", Plans))
         finally:
             link.close()
     if url is None or token is None:
         raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-    link = _stranger(url, token, house)
+    link = _stranger(url, token, client_home)
     try:
-        return _unpacked(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
+        return _unpack_plans(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
     finally:
         link.close()
 
@@ -273,7 +279,7 @@ FEW = 100
 
 
 def examine(
-    house: House,
+    client_home: ClientHome,
     plan: Plan,
     data: Callable[[Plan], Any],
     bind: Callable[[Plan], Any],
@@ -286,11 +292,11 @@ def examine(
     Raises: Forbidden: if the policy does not allow the plan, or it waits for approval; it is kept then.
       InvalidInput: if the data can't be read, or don't suit it.
     """
-    policy = house.policy
+    policy = client_home.policy
     policy.check_plan(plan)
     if policy.approve_plans:
-        house.keep(plan)
-        house.approvals.check(plan)
+        client_home.keep(plan)
+        client_home.approvals.check(plan)
     learner, found = bind(plan), dict[str, int]()
     for what, source in {"examples": data, "test examples": test}.items():
         if source is not None:
@@ -316,7 +322,7 @@ class _Run:
 
 
 @dataclass
-class _Seat:
+class _Role:
     """What it keeps of one party that it plays there."""
 
     folder: Path
@@ -328,7 +334,7 @@ class Client:
     """A member at work.
 
     Args:
-      house: its folder.
+      client_home: its folder.
       data: gives its own examples, as a plan wants them, or raises InvalidInput; `len` of them counts them.
       test: gives its own test examples likewise; None: it has none, and declines to measure on them.
       bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it.
@@ -337,23 +343,23 @@ class Client:
 
     def __init__(
         self,
-        house: House,
+        client_home: ClientHome,
         data: Callable[[Plan], Any],
         bind: Callable[[Plan], Any],
         say: Callable[[str], None] = lambda s: None,
         test: Callable[[Plan], Any] | None = None,
     ) -> None:
-        self._house, self._data, self._bind, self._say_line = house, data, bind, say
+        self._home, self._data, self._bind, self._say_line = client_home, data, bind, say
         self._test = test
-        self._link = house.link()
+        self._link = client_home.link()
         self._runs: dict[str, _Run] = {}
-        self._seats: dict[tuple[str, str], _Seat] = {}
+        self._roles: dict[tuple[str, str], _Role] = {}
         self._known: dict[str, list[int]] = {}
         self._have: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
         self._deciding = threading.Lock()
         """Held by whoever reads or writes the memory on the disk of a run that is not open yet."""
-        self._jobs: queue.Queue[Work | None] = queue.Queue()
+        self._jobs: queue.Queue[WorkOrder | None] = queue.Queue()
         self._stopping = threading.Event()
         self._line = ""
         self._doing: Doing = "waiting"
@@ -380,7 +386,7 @@ class Client:
 
         Raises: Unsuited: if its data don't suit a run that it is asked to take part in.
         """
-        with self._house.log() as self._log:
+        with self._home.log() as self._log:
             return self._run()
 
     def _run(self) -> str:
@@ -392,7 +398,7 @@ class Client:
             if not is_disk_full(error):
                 raise
             raise HanseError(
-                f"no space is left at {self._house.folder}: free some, and join again with the same --home "
+                f"no space is left at {self._home.folder}: free some, and join again with the same --home "
                 "and no token. Nothing that was acknowledged is lost"
             ) from error
         finally:
@@ -410,12 +416,12 @@ class Client:
                 break
             except Refused as refused:
                 if refused.code in ("revoked", "left"):
-                    self._house.audit.write(refused.code)
+                    self._home.audit.write(refused.code)
                     return refused.code
                 raise
             self._take(news)
             if news.certificate and self._link.is_signed:
-                self._house.expect(news.certificate)
+                self._home.expect(news.certificate)
                 self._link.trust(news.certificate)
             if news.over and not news.decisions and not news.work:
                 return "over"
@@ -452,7 +458,7 @@ class Client:
                     have=have,
                     know=know,
                     doing=self._doing,
-                    expects=self._house.next_fingerprint,
+                    expects=self._home.next_fingerprint,
                 ),
             )
         except BaseException:
@@ -479,13 +485,13 @@ class Client:
 
     def _settle(self, run: str, kind: str, counted: list[int], dropped: list[int]) -> None:
         """Decides on those of these tickets that a seat holds."""
-        folder = self._house.run(run) / kind
-        seat = self._seats.get((run, kind))
-        if seat is not None:
-            with seat.party.lock:
-                seat.decided.update(counted, dropped)
-                if seat.party.forks.settle(counted, dropped):
-                    self._keep(seat)
+        folder = self._home.run(run) / kind
+        role = self._roles.get((run, kind))
+        if role is not None:
+            with role.party.lock:
+                role.decided.update(counted, dropped)
+                if role.party.forks.settle(counted, dropped):
+                    self._keep(role)
         else:
             forks = Party(None, None, Key(bytes(32)), None)
             _recall(folder, forks)
@@ -508,7 +514,7 @@ class Client:
             self._broken = error
             self._stopping.set()
 
-    def _perform(self, work: Work) -> bool:
+    def _perform(self, work: WorkOrder) -> bool:
         """Whether the ticket was answered."""
         state: Literal["refused", "downloaded", "trained"] = "refused"
         try:
@@ -516,27 +522,27 @@ class Client:
             task = unpack(bytes.fromhex(work.task), Task)
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
-            seat = self._seat(work.run, run, task.party)
-            message = Outgoing.find(seat.folder, work.ticket)
+            role = self._take_role(work.run, run, task.party)
+            message = Outgoing.find(role.folder, work.ticket)
             if message is None:
-                self._house.policy.check_work(work.work, work.limit_bytes)
-                self._house.policy.check_use(run.num_tickets + 1, run.num_bytes)
+                self._home.policy.check_work(work.work, work.limit_bytes)
+                self._home.policy.check_use(run.num_tickets + 1, run.num_bytes)
                 self._say(f"downloading for ticket {work.ticket}", "downloading")
-                payload = self._payload(seat, work)
+                payload = self._payload(role, work)
                 state = "downloaded"
-                self._house.policy.check_work(type(payload.work).__name__, work.limit_bytes)
+                self._home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
                 self._say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
-                _note(seat, task, work.payload)
-                answer = self._answer(seat, task, payload)
+                _note(role, task, work.payload)
+                answer = self._answer(role, task, payload)
                 state = "trained"
                 size = sum(map(len, answer))
-                self._house.policy.check_use(run.num_tickets + 1, run.num_bytes + size)
-                with seat.party.lock:
-                    self._keep(seat)
-                message = Outgoing.write(seat.folder, work.ticket, answer)
+                self._home.policy.check_use(run.num_tickets + 1, run.num_bytes + size)
+                with role.party.lock:
+                    self._keep(role)
+                message = Outgoing.write(role.folder, work.ticket, answer)
                 del answer, payload  # what they hold in memory is on the disk
             state = "trained"
-            self._upload(run, seat, work, message)
+            self._upload(run, role, work, message)
             return True
         except Refused as refused:
             self._forget(work, keep=refused.code == "late")
@@ -554,13 +560,13 @@ class Client:
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
 
-    def _answer(self, seat: _Seat, task: Task, payload: Payload) -> list[bytes | memoryview]:
+    def _answer(self, role: _Role, task: Task, payload: Payload) -> list[bytes | memoryview]:
         """The packed message, in pieces."""
-        return pieces(self._compute(seat.party, task, payload))
+        return pieces(self._compute(role.party, task, payload))
 
     def _compute(self, party: Party, task: Task, payload: Payload) -> Message:
         """Within the time that the policy allows. Raises: Forbidden: if it is not enough."""
-        limit_s = self._house.policy.limit_s(self._house.day.seconds)
+        limit_s = self._home.policy.limit_s(self._home.day.seconds)
         began_s = time.monotonic()
         try:
             if limit_s is None:
@@ -569,57 +575,57 @@ class Client:
                 raise Forbidden("a ticket that took too long still runs at this client", "time")
             self._abandoned = Computation(lambda: party.compute(task, payload))
             return self._abandoned.result(limit_s)
-        except Overtime:
+        except TimeLimitExceeded:
             why = f"this client's policy allows {limit_s:.4g} s of computation for it: it was stopped"
             raise Forbidden(why, "time") from None
         finally:
             with contextlib.suppress(OSError):  # a full disk is said where the message is kept
-                self._house.day.add(time.monotonic() - began_s)
+                self._home.day.add(time.monotonic() - began_s)
 
-    def _open(self, work: Work) -> _Run:
+    def _open(self, work: WorkOrder) -> _Run:
         """The run of a ticket, its plan allowed."""
         run = self._runs.get(work.run)
         if run is not None:
             return run
-        folder = self._house.run(work.run)
+        folder = self._home.run(work.run)
         path = folder / work.plan
         if not path.exists():
             self._fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
         plan: Plan = unpack(path.read_bytes(), Plan)
-        policy = self._house.policy
+        policy = self._home.policy
         policy.check_plan(plan)
         if policy.approve_plans:
-            self._house.approvals.check(plan)
+            self._home.approvals.check(plan)
         run = _Run(plan)
-        for line in self._house.audit.lines():
+        for line in self._home.audit.lines():
             if line["what"] == "sent" and line["run"] == work.run:
                 run.num_tickets += 1
                 run.num_bytes += line["bytes"]
         self._runs[work.run] = run
         return run
 
-    def _seat(self, name: str, run: _Run, party: PartyId) -> _Seat:
+    def _take_role(self, name: str, run: _Run, party: PartyId) -> _Role:
         """What this client plays in a run, its data allowed and its memory recalled."""
         kind = OWN if isinstance(party, int) else TEST
-        if player(party) != (self._house.membership or {}).get("number"):
+        if player(party) != (self._home.membership or {}).get("number"):
             raise MessageError(f"a task for {party!r}, which this client does not play")
-        seat = self._seats.get((name, kind))
-        if seat is not None:
-            return seat
+        role = self._roles.get((name, kind))
+        if role is not None:
+            return role
         self._say("reading the data", "checking")
         try:
             data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
             learner = self._bind(run.plan)
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
-        self._house.policy.check_data(len(data))
-        secret = self._house.secret.fold(name) if kind == OWN else self._house.secret.fold(name, kind)
-        seat = _Seat(self._house.run(name) / kind, Party(learner, data, secret))
-        seat.folder.mkdir(exist_ok=True)
+        self._home.policy.check_data(len(data))
+        secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
+        role = _Role(self._home.run(name) / kind, Party(learner, data, secret))
+        role.folder.mkdir(exist_ok=True)
         with self._deciding:
-            _recall(seat.folder, seat.party)
-            self._seats[name, kind] = seat
-        return seat
+            _recall(role.folder, role.party)
+            self._roles[name, kind] = role
+        return role
 
     def _test_examples(self, plan: Plan) -> Any:
         if self._test is None:
@@ -628,10 +634,10 @@ class Client:
             )
         return self._test(plan)
 
-    def _payload(self, seat: _Seat, work: Work) -> Payload:
-        path = seat.folder / f"{work.payload}.payload"
+    def _payload(self, role: _Role, work: WorkOrder) -> Payload:
+        path = role.folder / f"{work.payload}.payload"
         if not path.exists():
-            for old in [*seat.folder.glob("*.payload"), *seat.folder.glob("*.task")]:
+            for old in [*role.folder.glob("*.payload"), *role.folder.glob("*.task")]:
                 old.unlink()
             self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
         payload: Payload = unpack(Stored(path), Payload)
@@ -640,9 +646,9 @@ class Client:
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
         patiently(lambda: self._link.download(url, sha256, size, to), self._stopping.wait, self._say)
 
-    def _upload(self, run: _Run, seat: _Seat, work: Work, message: Outgoing) -> None:
+    def _upload(self, run: _Run, role: _Role, work: WorkOrder, message: Outgoing) -> None:
         self._say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")
-        self._house.audit.write(
+        self._home.audit.write(
             "sends",
             run=work.run,
             ticket=work.ticket,
@@ -651,12 +657,12 @@ class Client:
             sha256=message.sha256,
         )
         patiently(lambda: self._link.upload(work.run, work.ticket, message), self._stopping.wait, self._say)
-        self._house.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
+        self._home.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
         run.num_tickets += 1
         run.num_bytes += message.size
-        Outgoing.forget(seat.folder, work.ticket)
+        Outgoing.forget(role.folder, work.ticket)
 
-    def _forget(self, work: Work, *, keep: bool = False) -> None:
+    def _forget(self, work: WorkOrder, *, keep: bool = False) -> None:
         """A ticket that is not worked on any more.
 
         Args:
@@ -666,26 +672,26 @@ class Client:
         with self._lock:
             self._have.discard((work.run, work.ticket))
         for kind in (OWN, TEST):
-            seat = self._seats.get((work.run, kind))
-            if seat is None or (keep and work.ticket not in seat.decided):
+            role = self._roles.get((work.run, kind))
+            if role is None or (keep and work.ticket not in role.decided):
                 continue
-            with seat.party.lock:
-                if seat.party.forks.forks.pop(work.ticket, None) is not None:
-                    self._keep(seat)
-            Outgoing.forget(seat.folder, work.ticket)
+            with role.party.lock:
+                if role.party.forks.forks.pop(work.ticket, None) is not None:
+                    self._keep(role)
+            Outgoing.forget(role.folder, work.ticket)
 
-    def _fail(self, work: Work, failure: Failure, error: Exception) -> None:
+    def _fail(self, work: WorkOrder, failure: Failure, error: Exception) -> None:
         """Tells the server by a code that this ticket will not be answered. Why, is told in this house."""
         self._say(f"ticket {work.ticket} failed ({failure.code}): {(str(error).splitlines() or [''])[0]}")
         self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
-        self._house.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)
+        self._home.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)
         path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
         with contextlib.suppress(Refused, Unreachable):
             patiently(lambda: self._link.plain("POST", path, failure), self._stopping.wait, lambda what: None)
         self._forget(work)
 
-    def _keep(self, seat: _Seat) -> None:
-        _remember(seat.folder, seat.party)
+    def _keep(self, role: _Role) -> None:
+        _remember(role.folder, role.party)
 
 
 def _code(error: Exception) -> Code:
@@ -695,12 +701,12 @@ def _code(error: Exception) -> Code:
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"
 
 
-def _note(seat: _Seat, task: Task, payload: str) -> None:
+def _note(role: _Role, task: Task, payload: str) -> None:
     """Keeps what a ticket is computed from as long as its payload is here, for `hanse replay`."""
-    with seat.party.lock:
-        before = seat.party.forks.at(task.after)
+    with role.party.lock:
+        before = role.party.forks.at(task.after)
     with contextlib.suppress(OSError):
-        (seat.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
+        (role.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
 
 
 def _remember(folder: Path, party: Party) -> None:
@@ -719,20 +725,20 @@ def _recall(folder: Path, party: Party) -> None:
         party.forks.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
 
 
-def waiting_plans(house: House) -> list[Plan]:
+def waiting_plans(client_home: ClientHome) -> list[Plan]:
     """The plans that this house was asked for."""
-    found = [path for path in house.folder.glob("runs/*/*") if len(path.name) == 64]
+    found = [path for path in client_home.folder.glob("runs/*/*") if len(path.name) == 64]
     return [unpack(path.read_bytes(), Plan) for path in found]
 
 
-def leave(house: House) -> None:
+def leave(client_home: ClientHome) -> None:
     """Withdraws consent: the server is told, and this house is not asked again. Raises: Unreachable."""
-    kept = house.membership
+    kept = client_home.membership
     if kept is None:
-        raise InvalidInput(f"{house.folder} has not joined a federation")
-    house.audit.write("consent withdrawn", server=kept["url"])
-    link = house.link()
-    house.enter({**kept, "left": True})
+        raise InvalidInput(f"{client_home.folder} has not joined a federation")
+    client_home.audit.write("consent withdrawn", server=kept["url"])
+    link = client_home.link()
+    client_home.enter({**kept, "left": True})
     try:
         link.plain("POST", "/v1/leave")
     except Refused as refused:
@@ -742,17 +748,17 @@ def leave(house: House) -> None:
         link.close()
 
 
-def rotate_key(house: House) -> None:
+def rotate_key(client_home: ClientHome) -> None:
     """Replaces the key of a membership, from old to new; a rotation that was cut is completed.
 
     Raises: Refused, Unreachable, InvalidInput: if it has not joined.
     """
-    path = house.folder / NEXT_KEY
+    path = client_home.folder / NEXT_KEY
     new = Identity.at(path)
-    request = Rekey(public=new.public, proof=new.prove(f"{(house.membership or {}).get('id')}"))
-    for identity in (house.identity, new):
-        house.identity = identity  # the new one, if the server has taken it already
-        link = house.link()
+    request = Rekey(public=new.public, proof=new.prove(f"{(client_home.membership or {}).get('id')}"))
+    for identity in (client_home.identity, new):
+        client_home.identity = identity  # the new one, if the server has taken it already
+        link = client_home.link()
         try:
             link.plain("POST", "/v1/key", request)
             break
@@ -761,6 +767,6 @@ def rotate_key(house: House) -> None:
                 raise
         finally:
             link.close()
-    house.audit.write("key replaced", key=new.public)
-    path.replace(house.folder / KEY)
-    house.identity = new
+    client_home.audit.write("key replaced", key=new.public)
+    path.replace(client_home.folder / KEY)
+    client_home.identity = new

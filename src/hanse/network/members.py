@@ -21,7 +21,7 @@ from hanse.network.signing import public_key
 if TYPE_CHECKING:
     from hanse.network.runtime import Attendance
 
-__all__ = ["Member", "Members", "Role", "Token", "shown"]
+__all__ = ["Member", "Members", "Role", "Token", "printable"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
@@ -205,7 +205,7 @@ class Members:
             try:
                 db.execute(
                     "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL)",
-                    (_hashed(secret), role, number, name, time.time() + valid_s),
+                    (_hash(secret), role, number, name, time.time() + valid_s),
                 )
             except sqlite3.IntegrityError:
                 raise InvalidInput(f"number {number} is taken; leave it out") from None
@@ -221,7 +221,7 @@ class Members:
         """Return the number that is reserved by an invitation. Raises: Refused: if there is no such one."""
         with self._lock:
             query = "SELECT number FROM invitations WHERE secret_sha256 = ?"
-            row = self._connection.execute(query, (_hashed(secret),)).fetchone()
+            row = self._connection.execute(query, (_hash(secret),)).fetchone()
         if row is None:
             raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
         return None if row[0] is None else int(row[0])
@@ -234,7 +234,7 @@ class Members:
         public_key(public)
         with self._change() as db:
             query = "SELECT role, number, name, expires, used_by FROM invitations WHERE secret_sha256 = ?"
-            row = db.execute(query, (_hashed(secret),)).fetchone()
+            row = db.execute(query, (_hash(secret),)).fetchone()
             if row is None:
                 raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
             role, number, given, expires, used_by = row
@@ -251,7 +251,7 @@ class Members:
                     (id, role, number, (name or given)[:100], public, time.time()),
                 )
                 query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
-                db.execute(query, (public, _hashed(secret)))
+                db.execute(query, (public, _hash(secret)))
         return next(m for m in self._members.values() if m.public == public)
 
     def rekey(self, id: str, public: str) -> None:
@@ -289,7 +289,7 @@ class Members:
         with self._transaction() as db:
             db.executemany(_ATTEND, rows)
 
-    def uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
+    def find_uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
         """The clients that were not counted as they should have been: number, name, asked, counted, why.
 
         In a run that wants all clients these are the members counted in fewer than half of its rounds. In
@@ -318,7 +318,7 @@ class Members:
         """Remembers something for the operator."""
         with self._lock, contextlib.suppress(sqlite3.OperationalError):  # a full disk: serving goes on
             self._connection.execute(
-                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, shown(what))
+                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
             )
             last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
             if last % 1000 == 0:
@@ -331,10 +331,10 @@ class Members:
             return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
 
 
-def shown(text: str) -> str:
+def printable(text: str) -> str:
     """Text of a stranger as it may stand on somebody's screen.
 
-    >>> shown("no\\x1b[2J\\nmore")
+    >>> printable("no\\x1b[2J\\nmore")
     'no\\\\x1b[2J\\nmore'
     """
     if text.isprintable():
@@ -346,5 +346,5 @@ def shown(text: str) -> str:
 _STATES = {"left": "left", "revoked": "been revoked"}
 
 
-def _hashed(secret: bytes) -> str:
+def _hash(secret: bytes) -> str:
     return hashlib.sha256(secret).hexdigest()

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-__all__ = ["Computation", "Day", "Overtime"]
+__all__ = ["Computation", "Day", "TimeLimitExceeded"]
 
 T = TypeVar("T")
 
 
-class Overtime(Exception):
+class TimeLimitExceeded(Exception):
     """A computation took longer than it may, and was told to stop."""
 
 
@@ -49,7 +49,7 @@ class Computation(Generic[T]):
         if not self._ended.wait(limit_s):
             ident = ctypes.c_ulong(self._thread.ident or 0)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(_Stop))
-            raise Overtime(f"stopped after {limit_s:g} s")
+            raise TimeLimitExceeded(f"stopped after {limit_s:g} s")
         if self._error is not None:
             raise self._error
         return self._result.pop()

@@ -32,7 +32,7 @@ class Party:
         with self.lock:
             before = self.forks.at(task.after)
         message, memory = compute(
-            task, payload, self._learner, self._data, before, self._secret.fold(task.ticket)
+            task, payload, self._learner, self._data, before, self._secret.fold_in(task.ticket)
         )
         with self.lock:
             self.forks.keep(task.ticket, Fork.between(task.after, before, memory))

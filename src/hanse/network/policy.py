@@ -52,7 +52,7 @@ class Policy:
             said: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{path} is not TOML: {error}") from None
-        return cls(**{key: _checked(path, key, given) for key, given in said.items()})
+        return cls(**{key: _check_setting(path, key, given) for key, given in said.items()})
 
     def check_work(self, work: str, sends_bytes: int) -> None:
         """Raises: Forbidden: if this work may not run."""
@@ -115,7 +115,7 @@ _KINDS: dict[str, type] = {
 }
 
 
-def _checked(path: Path, key: str, given: Any) -> Any:
+def _check_setting(path: Path, key: str, given: Any) -> Any:
     known = {f.name: _KINDS.get(f.name, int) for f in fields(Policy)}
     if key == "send_traces":
         raise InvalidInput(

@@ -6,10 +6,10 @@ from pathlib import Path
 from hanse.network import certificates
 from hanse.network.errors import Refused
 
-__all__ = ["Shown"]
+__all__ = ["CertificateRotation"]
 
 
-class Shown:
+class CertificateRotation:
     """The certificate that clients see, and the one that was announced to follow it.
 
     Args:

@@ -32,12 +32,12 @@ from hanse.core.program import (
 from hanse.core.runtime import Runtime
 from hanse.core.values import pack, pieces, unpack, value
 from hanse.core.work import Memory, PartyId, player
-from hanse.network.board import Board, Order, Stopped, Verdict
-from hanse.network.cases import Cases
+from hanse.network.board import Mailbox, Offer, Outcome, Stopped
+from hanse.network.cases import FailedTickets
 from hanse.network.parties import Party
 from hanse.network.spool import Objects, Spool
 
-__all__ = ["Attendance", "NetworkRuntime", "Patience", "Snapshot"]
+__all__ = ["Attendance", "NetworkRuntime", "NetworkSnapshot", "Patience"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Patience:
         if self.min_clients is not None and self.min_clients < 1:
             raise InvalidInput(f"min_clients is {self.min_clients}; write at least 1")
 
-    def needed(self, wanted: int) -> int:
+    def count_needed(self, wanted: int) -> int:
         """How many must be present for a round that wants so many."""
         return wanted if self.min_clients is None else min(wanted, self.min_clients)
 
@@ -88,26 +88,26 @@ class Attendance:
 
 
 @value
-class Snapshot:
+class NetworkSnapshot:
     """The point from which a networked run goes on.
 
     Args:
-      desk: of the coordinator.
-      verdicts: what became of tickets whose holders have not acknowledged it yet.
+      coordinator: of the coordinator.
+      outcomes: what became of tickets whose holders have not acknowledged it yet.
       forks: of the memory of the roles that the server plays.
-      chosen: the last cohort of which fewer are wanted than asked.
+      over_selection: the last cohort of which fewer are wanted than asked.
       wanted: how many contributions are counted of those asked, by the number of the dispatch.
     """
 
-    desk: CoordinatorState
-    verdicts: Mapping[PartyId, Mapping[int, Verdict]] = field(default_factory=dict)
+    coordinator: CoordinatorState
+    outcomes: Mapping[PartyId, Mapping[int, Outcome]] = field(default_factory=dict)
     forks: Mapping[PartyId, Mapping[int, Fork]] = field(default_factory=dict)
-    chosen: "Chosen | None" = None
+    over_selection: "OverSelection | None" = None
     wanted: Mapping[int, int] = field(default_factory=dict)
 
 
 @value
-class Chosen:
+class OverSelection:
     """A cohort of which the first `wanted` to answer are counted. `new`: nothing was sent to it yet."""
 
     cohort: tuple[PartyId, ...]
@@ -131,7 +131,7 @@ class Waiting:
 
     SETTLED_S = 3.0
 
-    def __init__(self, board: Board, say: Callable[[str], None]) -> None:
+    def __init__(self, board: Mailbox, say: Callable[[str], None]) -> None:
         self._board, self._say = board, say
         self._line, self._since_s, self._said = "", 0.0, ""
 
@@ -156,14 +156,14 @@ class NetworkRuntime(Runtime):
     """Performs commands with the clients behind a board.
 
     Args:
-      board: where they are met.
+      mailbox: where they are met.
       spool: where their messages are.
       objects: what they download.
       secret: of the server.
       role: makes the party that plays a role here, such as "server"; with its recalled memory.
       patience: how long to wait.
       note: told who was not counted, and why.
-      cases: keeps what those were asked for who failed or were refused; None: nobody does.
+      failed_tickets: keeps what those were asked for who failed or were refused; None: nobody does.
       max_message_bytes: of messages whose size is not known beforehand.
       attend: told after each round who was counted.
       say: told what the operator should see at once.
@@ -171,7 +171,7 @@ class NetworkRuntime(Runtime):
 
     def __init__(
         self,
-        board: Board,
+        mailbox: Mailbox,
         spool: Spool,
         objects: Objects,
         secret: Key,
@@ -179,49 +179,51 @@ class NetworkRuntime(Runtime):
         patience: Patience = Patience(),
         note: Callable[[str, str], None] = lambda who, what: None,
         max_message_bytes: int = 1 << 30,
-        cases: Cases | None = None,
+        failed_tickets: FailedTickets | None = None,
         attend: Callable[[Attendance], None] = lambda attendance: None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
-        self._note, self._cases, self._attend, self._say = note, cases, attend, say
+        self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
         self.round = 0
         """The one that is under way."""
-        self._board, self._spool, self._objects = board, spool, objects
+        self._mailbox, self._spool, self._objects = mailbox, spool, objects
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
-        self.desk = Coordinator(0, secret)
+        self.coordinator = Coordinator(0, secret)
         self._parties: dict[PartyId, Party] = {}
-        self._verdicts: dict[int, Verdict] = {}
+        self._outcomes: dict[int, Outcome] = {}
         self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
         self._booked: frozenset[int] = frozenset()
-        self._chosen: Chosen | None = None
+        self._over_selection: OverSelection | None = None
         self._wanted: dict[int, int] = {}
         self._all_wanted = False
-        board.restore((), spool.tickets(), {})
+        mailbox.restore((), spool.tickets(), {})
 
     # -- to and from the disk ------------------------------------------------------------------
 
-    def snapshot(self) -> Snapshot:
-        desk = self.desk.snapshot()
-        forks = {name: party.forks_of(desk.tickets) for name, party in self._parties.items()}
+    def snapshot(self) -> NetworkSnapshot:
+        state = self.coordinator.snapshot()
+        forks = {name: party.forks_of(state.tickets) for name, party in self._parties.items()}
         forks = {name: own for name, own in forks.items() if own}
-        wanted = {number: count for number, count in self._wanted.items() if number in desk.sent}
-        return Snapshot(desk, self._board.verdicts(), forks, self._chosen, wanted)
+        wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
+        return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        self.desk.restore(snapshot.desk)
-        self._chosen, self._wanted = snapshot.chosen, dict(snapshot.wanted)
+    def restore(self, snapshot: NetworkSnapshot) -> None:
+        self.coordinator.restore(snapshot.coordinator)
+        self._over_selection, self._wanted = snapshot.over_selection, dict(snapshot.wanted)
         for name, forks in snapshot.forks.items():
             self._party(name).forks.forks.update(forks)
-        orders = self._orders(self.desk.open_tickets())
+        offers = self._offers(self.coordinator.open_tickets())
         self._clean()
-        self._board.restore(orders, self._spool.tickets(), snapshot.verdicts)
+        self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
 
     def _clean(self) -> None:
         """Removes from the disk what no ticket needs. The last event is in the journal by now."""
-        booked = self.desk.tickets
+        booked = self.coordinator.tickets
         if booked != self._booked or not booked:
-            self._spool.keep_only(set(self.desk.open_tickets()), self.desk.next_ticket)
-            self._packed = {at: kept for at, kept in self._packed.items() if self.desk.has_dispatch(at[0])}
+            self._spool.keep_only(set(self.coordinator.open_tickets()), self.coordinator.next_ticket)
+            self._packed = {
+                at: kept for at, kept in self._packed.items() if self.coordinator.has_dispatch(at[0])
+            }
             self._objects.keep_only({kept[0] for kept in self._packed.values()})
             self._booked = booked
 
@@ -233,10 +235,10 @@ class NetworkRuntime(Runtime):
     # -- commands ------------------------------------------------------------------------------
 
     def perform(self, command: Command[Any]) -> Event:
-        self._board.check()
-        self._board.open()
+        self._mailbox.check()
+        self._mailbox.open()
         self._clean()
-        _, self.desk.num_clients = self._board.members()
+        _, self.coordinator.num_clients = self._mailbox.members()
         match command:
             case Sample():
                 return self._sample(command)
@@ -245,7 +247,7 @@ class NetworkRuntime(Runtime):
             case Collect():
                 return self._collect(command)
             case Decode():
-                return self.desk.decode(command)
+                return self.coordinator.decode(command)
             case Commit():
                 return self._commit(command)
             case _:
@@ -257,56 +259,56 @@ class NetworkRuntime(Runtime):
         Raises: Stopped: if too few came within the patience of the operator.
         """
         began_s, known = time.monotonic(), 0
-        waiting = Waiting(self._board, self._say)
+        waiting = Waiting(self._mailbox, self._say)
         while True:
-            here, self.desk.num_clients = self._board.members()
-            wanted = command.size(self.desk.num_clients)
-            count = self._num_asked(command, wanted)
-            self._board.most = max(self._board.most, count)
-            lost = self._board.absent(here, self._patience.silent_s)
-            resting = {n for n in here - lost if self._board.silent_s(n) < 0}
-            away = set(range(self.desk.num_clients)) - here | lost | resting
-            needed = min(self._patience.needed(wanted), len(here))
+            here, self.coordinator.num_clients = self._mailbox.members()
+            wanted = command.size(self.coordinator.num_clients)
+            count = self._size_cohort(command, wanted)
+            self._mailbox.most = max(self._mailbox.most, count)
+            lost = self._mailbox.absent(here, self._patience.silent_s)
+            resting = {n for n in here - lost if self._mailbox.silent_s(n) < 0}
+            away = set(range(self.coordinator.num_clients)) - here | lost | resting
+            needed = min(self._patience.count_needed(wanted), len(here))
             due, waited_s = needed, time.monotonic() - began_s
             if resting and waited_s < self._patience.silent_s:  # they were told to come back in time
                 due = max(needed, min(count, len(here - lost)))
-            present = self.desk.num_clients - len(away)
+            present = self.coordinator.num_clients - len(away)
             if command.count == 0 or present >= due > 0:
                 break
             if waited_s > self._patience.round_s:
                 raise Stopped(f"{waiting.words(present, needed, lost)}, for {waited_s:.0f} s in vain")
             waiting.tell(present, needed, lost)
-            known = self._board.wait(began_s + self._patience.round_s, known)
+            known = self._mailbox.wait(began_s + self._patience.round_s, known)
         self._all_wanted = wanted >= len(here)
         if count > wanted:
             command = Sample(command.key, count)
-        sampled = self.desk.sample(command, frozenset(away))
+        sampled = self.coordinator.sample(command, frozenset(away))
         more = len(sampled.cohort) > wanted
-        self._chosen = Chosen(sampled.cohort, wanted) if more else None
+        self._over_selection = OverSelection(sampled.cohort, wanted) if more else None
         return sampled
 
-    def _num_asked(self, command: Sample, wanted: int) -> int:
+    def _size_cohort(self, command: Sample, wanted: int) -> int:
         if command.fraction is None:  # a count is the most that may be asked
             return wanted
-        return min(math.ceil(wanted * self._patience.over_select - 1e-9), self.desk.num_clients)
+        return min(math.ceil(wanted * self._patience.over_select - 1e-9), self.coordinator.num_clients)
 
     def _dispatch(self, command: Dispatch) -> Dispatched:
-        self._board.doing = f"sending {command.work}"
-        sent = self.desk.dispatch(command)
-        if self._chosen is not None and self._chosen.is_sent(command.cohort):
-            self._wanted[self.desk.dispatch_of(sent.tickets[0])] = self._chosen.wanted
-            self._chosen = replace(self._chosen, new=False)
-        self._board.post(self._orders(sent.tickets))
-        return sent
+        self._mailbox.doing = f"sending {command.work}"
+        dispatched = self.coordinator.dispatch(command)
+        if self._over_selection is not None and self._over_selection.is_sent(command.cohort):
+            self._wanted[self.coordinator.dispatch_of(dispatched.tickets[0])] = self._over_selection.wanted
+            self._over_selection = replace(self._over_selection, new=False)
+        self._mailbox.post(self._offers(dispatched.tickets))
+        return dispatched
 
-    def _orders(self, tickets: Iterable[int]) -> list[Order]:
+    def _offers(self, tickets: Iterable[int]) -> list[Offer]:
         """The orders of tickets, but for parties that the server itself plays."""
-        return [self._order(ticket) for ticket in tickets if self._player(ticket) is not None]
+        return [self._offer(ticket) for ticket in tickets if self._player(ticket) is not None]
 
-    def _order(self, ticket: int) -> Order:
-        task, at = self.desk.task(ticket), self.desk.edition(ticket)
+    def _offer(self, ticket: int) -> Offer:
+        task, at = self.coordinator.task(ticket), self.coordinator.edition(ticket)
         if at not in self._packed:
-            payload = self.desk.payload(ticket)
+            payload = self.coordinator.payload(ticket)
             self._packed[at] = (
                 *self._objects.put(pieces(payload)),
                 self._limit_bytes(payload),
@@ -315,29 +317,29 @@ class NetworkRuntime(Runtime):
         sha256, size, limit, work = self._packed[at]
         number = player(task.party)
         assert number is not None
-        return Order(ticket, number, pack(task), sha256, size, limit, work)
+        return Offer(ticket, number, pack(task), sha256, size, limit, work)
 
     def _limit_bytes(self, payload: Payload) -> int:
         limit = limit_bytes(payload.chains)
         return self._max_message_bytes if limit is None else limit
 
     def _commit(self, command: Commit) -> Committed:
-        usage, settled = self.desk.settle(command.abandoned is not None)
+        usage, settled = self.coordinator.settle(command.abandoned is not None)
         if command.round > 0:
             self._attend(self._attendance(command.round, settled))
-        verdicts: dict[PartyId, dict[int, Verdict]] = {}
+        outcomes: dict[PartyId, dict[int, Outcome]] = {}
         memories: dict[PartyId, Memory] = {}
         for name, (counted, dropped) in settled.items():
             number = player(name)
             if number is not None:
-                own = verdicts.setdefault(number, {})
-                own |= {t: Verdict(True) for t in counted}
-                own |= {t: self._verdicts.get(t, Verdict(False, "not counted")) for t in dropped}
+                own = outcomes.setdefault(number, {})
+                own |= {t: Outcome(True) for t in counted}
+                own |= {t: self._outcomes.get(t, Outcome(False, "not counted")) for t in dropped}
             elif self._party(name).forks.settle(counted, dropped):
                 memories[name] = self._party(name).forks.committed
-        self._verdicts = {t: v for t, v in self._verdicts.items() if self.desk.is_open(t)}
+        self._outcomes = {t: v for t, v in self._outcomes.items() if self.coordinator.is_open(t)}
         self.round = command.round + 1
-        self._board.judge(verdicts)
+        self._mailbox.announce(outcomes)
         return Committed(usage, memories)
 
     def _attendance(
@@ -347,7 +349,7 @@ class NetworkRuntime(Runtime):
         for name, (good, dropped) in settled.items():
             if not isinstance(name, int):
                 continue
-            whys = [self._verdicts[t].why if t in self._verdicts else "not counted" for t in dropped]
+            whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in dropped]
             if not self._all_wanted:
                 whys = [why for why in whys if why != LATE]
             if whys:  # also where another exchange of the round counted it
@@ -359,35 +361,35 @@ class NetworkRuntime(Runtime):
     # -- collecting ----------------------------------------------------------------------------
 
     def _collect(self, command: Collect) -> Collected:
-        asked = self.desk.open_tickets(command)
-        still = [ticket for ticket in asked if self.desk.is_open(ticket)]
+        asked = self.coordinator.open_tickets(command)
+        still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
         own = [ticket for ticket in still if self._player(ticket) is None]
         due = [ticket for ticket in still if self._player(ticket) is not None]
         here = {ticket: self._compute(ticket) for ticket in own}
         valid, dropped = self._hear(command, due, len(own))
-        self._keep_cases(dropped)
+        self._keep_failed_tickets(dropped)
         counted = {*own, *valid}
         if command.tickets is not None:
             dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
         arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
-        collected = self.desk.fold(self._asked_for_more(command, asked), arrived, dropped)
+        collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
         for drop in collected.dropped:
-            self._verdicts[drop.ticket] = Verdict(False, drop.reason)
+            self._outcomes[drop.ticket] = Outcome(False, drop.reason)
             number = player(drop.party)
             who = str(drop.party) if number is None else f"client {number}"
             self._note(who, f"ticket {drop.ticket} is not counted: {drop.reason}")
-        self._board.close(t for t in asked if not self.desk.is_open(t))
+        self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
         return collected
 
     def _player(self, ticket: int) -> int | None:
         """The client that answers a ticket; None: the server plays its party."""
-        return player(self.desk.task(ticket).party)
+        return player(self.coordinator.task(ticket).party)
 
     def _goal(self, asked: Sequence[int]) -> int | None:
         """How many of these tickets are wanted; None: all."""
-        return self._wanted.get(self.desk.dispatch_of(asked[0])) if asked else None
+        return self._wanted.get(self.coordinator.dispatch_of(asked[0])) if asked else None
 
-    def _asked_for_more(self, command: Collect, asked: Sequence[int]) -> Collect:
+    def _scale_minimum(self, command: Collect, asked: Sequence[int]) -> Collect:
         """The command with its minimum as a share of those that are wanted, not of those asked."""
         goal = None if command.tickets is None else self._goal(asked)
         if goal is None:
@@ -395,19 +397,21 @@ class NetworkRuntime(Runtime):
         fewer = command.close.minimum_fraction * goal / len(asked)
         return replace(command, close=replace(command.close, minimum_fraction=fewer))
 
-    def _keep_cases(self, dropped: Iterable[int]) -> None:
+    def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
         """For `hanse replay`."""
         for ticket in dropped:
-            sha256 = self._order(ticket).payload
-            if self._cases is not None and isinstance(self.desk.task(ticket).party, int):
+            sha256 = self._offer(ticket).payload
+            if self._failed_tickets is not None and isinstance(self.coordinator.task(ticket).party, int):
                 with contextlib.suppress(OSError):  # a full disk: the round goes on
-                    self._cases.keep(self.round, self.desk.task(ticket), self._objects.path(sha256))
+                    self._failed_tickets.keep(
+                        self.round, self.coordinator.task(ticket), self._objects.path(sha256)
+                    )
 
     def _compute(self, ticket: int) -> Message:
         """Plays a role."""
-        task = self.desk.task(ticket)
-        message = self._party(task.party).compute(task, self.desk.payload(ticket))
-        return self.desk.receive(ticket, pack(message))
+        task = self.coordinator.task(ticket)
+        message = self._party(task.party).compute(task, self.coordinator.payload(ticket))
+        return self.coordinator.receive(ticket, pack(message))
 
     def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
         """One at a time from the spool, so that memory stays flat."""
@@ -426,8 +430,8 @@ class NetworkRuntime(Runtime):
         dropped: dict[int, str] = {}
         known = 0
         while True:
-            self._board.doing = f"heard {len(valid)} of {len(due)}, {len(dropped)} failed"
-            answered, failed = self._board.arrived(due)
+            self._mailbox.doing = f"heard {len(valid)} of {len(due)}, {len(dropped)} failed"
+            answered, failed = self._mailbox.find_arrivals(due)
             for ticket in answered:
                 if ticket not in dropped and ticket not in valid:
                     if goal is not None and len(valid) + num_own >= goal:
@@ -445,16 +449,16 @@ class NetworkRuntime(Runtime):
             enough = goal is not None and len(valid) + num_own >= goal
             if not waiting or enough or time.monotonic() >= deadline_s:
                 return valid, dropped
-            known = self._board.wait(min(deadline_s, next_s), known)
+            known = self._mailbox.wait(min(deadline_s, next_s), known)
 
     def _give_up(self, waiting: list[int], dropped: dict[int, str]) -> float:
         """Drops the tickets of those who left or fell silent; when to look again."""
-        members, _ = self._board.members()
+        members, _ = self._mailbox.members()
         next_s = math.inf
         for ticket in waiting:
             number = self._player(ticket)
             assert number is not None
-            silent_s = self._board.silent_s(number)
+            silent_s = self._mailbox.silent_s(number)
             if number not in members:
                 dropped[ticket] = "it left, or was revoked"
             elif silent_s > self._patience.silent_s:
@@ -466,7 +470,7 @@ class NetworkRuntime(Runtime):
     def _wrong(self, ticket: int) -> str | None:
         """What is wrong with a message; None: nothing."""
         try:
-            self.desk.receive(ticket, self._spool.read(ticket))
+            self.coordinator.receive(ticket, self._spool.read(ticket))
         except Exception as error:  # whatever a stranger's bytes lead to, the round goes on
             return f"refused: {error}"[:500]
         return None

@@ -21,13 +21,13 @@ from hanse.core.program import Program
 from hanse.core.runtime import Record, Watch, drive
 from hanse.core.values import digest, pieces
 from hanse.core.work import PartyId
-from hanse.network.board import Board, Order, Stopped
-from hanse.network.cases import Cases
+from hanse.network.board import Mailbox, Offer, Stopped
+from hanse.network.cases import FailedTickets
 from hanse.network.errors import Refused, is_disk_full
 from hanse.network.members import Member, Members
 from hanse.network.pace import again_s, pool
 from hanse.network.parties import Party
-from hanse.network.rotation import Shown
+from hanse.network.rotation import CertificateRotation
 from hanse.network.runtime import NAMED, Attendance, NetworkRuntime, Patience, Waiting
 from hanse.network.signing import Identity, Verifier, public_key, secret_at
 from hanse.network.spool import Objects, Spool
@@ -39,11 +39,11 @@ from hanse.network.wire import (
     Poll,
     Rotated,
     Rotation,
-    Work,
+    WorkOrder,
 )
 from hanse.store import Runs
 
-__all__ = ["Job", "Server", "Uncounted"]
+__all__ = ["RunJob", "Server", "Uncounted"]
 
 BLAME_S = 60.0
 """The same offence of the same member is noted once in so many seconds."""
@@ -59,7 +59,7 @@ ALIVE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Job:
+class RunJob:
     """A run as the server leads it.
 
     Args:
@@ -105,7 +105,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Uncounted:
-    """A client that was not counted as it should have been: see `Members.uncounted`.
+    """A client that was not counted as it should have been: see `Members.find_uncounted`.
 
     Args:
       who: its name.
@@ -128,15 +128,15 @@ Conclude: TypeAlias = Callable[
 class _Run:
     """A run in its thread."""
 
-    def __init__(self, server: "Server", name: str, job: Job) -> None:
+    def __init__(self, server: "Server", name: str, job: RunJob) -> None:
         self.name, self._server, self._job = name, server, job
         folder = server.home / "runs" / name
         self.objects = Objects(folder / "objects")
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
-        self.cases = Cases(folder / "cases")
+        self.failed_tickets = FailedTickets(folder / "cases")
         self.plan = self.plans.put(pieces(job.plan))
-        self.board = Board(server.wake, server.silent_s, server.members.clients)
+        self.mailbox = Mailbox(server.wake, server.silent_s, server.members.clients)
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
         self._seconds: deque[float] = deque(maxlen=11)
         self.round, self.metrics = 0, dict[str, float]()
@@ -164,24 +164,24 @@ class _Run:
             if is_disk_full(error):
                 self.status, self._server.full = "interrupted", True
             self._server.members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
-        self.board.doing = self.status
-        self.board.open()
-        self._server.ended(self)
+        self.mailbox.doing = self.status
+        self.mailbox.open()
+        self._server.end_run(self)
 
     def _await_clients(self) -> None:
         """Waits until enough have joined, and enough of them are present."""
         job, known = self._job, 0
-        needed = job.patience.needed(min(job.num_present, job.num_clients))
-        waiting = Waiting(self.board, self.say)
+        needed = job.patience.count_needed(min(job.num_present, job.num_clients))
+        waiting = Waiting(self.mailbox, self.say)
         while True:
             here, _ = self._server.members.clients()
-            absent = self.board.absent(here, job.patience.silent_s)
+            absent = self.mailbox.absent(here, job.patience.silent_s)
             present = len(here) - len(absent)
             if len(here) >= job.num_clients and present >= needed:
                 return
             joined = f"; {len(here)} of {job.num_clients} have joined" if len(here) < job.num_clients else ""
             waiting.tell(present, needed, absent, joined)
-            known = self.board.wait(time.monotonic() + 3600.0, known)
+            known = self.mailbox.wait(time.monotonic() + 3600.0, known)
 
     def say(self, line: str) -> None:
         """Tells the operator something about this run."""
@@ -200,21 +200,21 @@ class _Run:
 
     def _drive(self) -> str:
         job, runs = self._job, self._server.runs
-        secret = job.secret or self._server.secret.fold("run", self.name)
+        secret = job.secret or self._server.secret.fold_in("run", self.name)
         with runs.open(self.name, flush_every_s=0) as store:
 
             def role(name: str) -> Party:
-                return Party(job.learner, job.role(name), secret.fold("role", name), store.memory(name))
+                return Party(job.learner, job.role(name), secret.fold_in("role", name), store.memory(name))
 
             runtime = NetworkRuntime(
-                self.board,
+                self.mailbox,
                 self.spool,
                 self.objects,
                 secret,
                 role,
                 job.patience,
                 self._note,
-                cases=self.cases,
+                failed_tickets=self.failed_tickets,
                 attend=self._attend,
                 say=self.say,
             )
@@ -238,7 +238,7 @@ class _Run:
             except Exception as error:
                 store.finish("failed", {"reason": str(error)[:2000]})
                 raise
-            uncounted = tuple(Uncounted(*one) for one in self._server.members.uncounted(self.name))
+            uncounted = tuple(Uncounted(*one) for one in self._server.members.find_uncounted(self.name))
             records = runs.records(self.name)
             self.result = dict(job.conclude(self.name, status, progress, records, reason, uncounted))
             status = str(self.result.get("status", status))
@@ -257,8 +257,8 @@ class _Run:
         if record.abandoned is not None:
             self._server.members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
         self._job.watch(record)
-        if self.board.draining:
-            self.board.stop("its operator let it end with this round", "stopped")
+        if self.mailbox.draining:
+            self.mailbox.stop("its operator let it end with this round", "stopped")
 
 
 class Server:
@@ -288,7 +288,7 @@ class Server:
         self.joining = Verifier(_own_key)
         self.secret = secret_at(home / "secret")
         self.identity = Identity.at(home / "identity.pem")
-        self.shown = Shown(home)
+        self.rotation = CertificateRotation(home)
         self._expects: dict[PartyId, str] = {}
         self._led: dict[str, _Run] = {}
         self._heard: dict[PartyId, float] = {}
@@ -310,7 +310,7 @@ class Server:
 
     # -- runs ----------------------------------------------------------------------------------
 
-    def lead(self, job: Job, run: str | None = None) -> str:
+    def lead(self, job: RunJob, run: str | None = None) -> str:
         """Begins a run, or goes on with one; its name."""
         if run is None:
             run = self.runs.begin(job.said, job.environment or {})
@@ -334,7 +334,7 @@ class Server:
         """The plans of these runs, packed, in hexadecimal."""
         return [led.plans.path(led.plan[0]).read_bytes().hex() for led in self.led()]
 
-    def ended(self, run: _Run) -> None:
+    def end_run(self, run: _Run) -> None:
         """A run is over."""
         self.members.note(run.name, f"{run.status}: {json.dumps(run.result)}")
         if self.full:  # clients are not told that it is over: they wait until it is served again
@@ -356,7 +356,7 @@ class Server:
         """Stops all runs where they are; they can be resumed."""
         self._leaving = True
         for led in self._led.values():
-            led.board.stop()
+            led.mailbox.stop()
         for led in self._led.values():
             led.join(timeout_s)
 
@@ -390,7 +390,7 @@ class Server:
     def came_or_went(self) -> None:
         """Members changed."""
         for led in self._led.values():
-            led.board.changed()
+            led.mailbox.notify()
 
     def blame(self, who: str, what: str) -> None:
         """Remembers who offended, but not how often: nobody may fill the disk."""
@@ -417,7 +417,7 @@ class Server:
         bell.set()  # an older poll of the same client is answered
         for run, tickets in poll.know.items():
             if run in self._led:
-                self._led[run].board.acknowledged(number, tickets)
+                self._led[run].mailbox.acknowledge(number, tickets)
         until_s = self._loop.time() + min(poll.wait_s, self._hold_s)
         idle = poll.wait_s > 0 and not any(poll.have.values())
         while True:
@@ -444,11 +444,11 @@ class Server:
 
     def _again_s(self, number: int, *, let_go: bool) -> float:
         """When a client that is not needed now should come back; 0: it should wait, or ask at once."""
-        num_wanted = sum(led.board.most for led in self._led.values() if led.status == "running")
+        num_wanted = sum(led.mailbox.most for led in self._led.values() if led.status == "running")
         if num_wanted == 0 or (not let_go and self._waiting < pool(num_wanted)):
             return 0.0
         rounds = [led.round_s for led in self._led.values() if led.round_s is not None]
-        draw = self.secret.fold("pace", number, self._polls[number]).rng().random()
+        draw = self.secret.fold_in("pace", number, self._polls[number]).rng().random()
         return again_s(self._num_alive(), num_wanted, min([self._hold_s, *rounds]), float(draw))
 
     def _num_alive(self) -> int:
@@ -460,16 +460,16 @@ class Server:
         return self._alive[1]
 
     def _news(self, number: int, poll: Poll) -> News:
-        work: list[Work] = []
+        work: list[WorkOrder] = []
         decisions: list[Decision] = []
         for name, led in self._led.items():
             have = set(poll.have.get(name, ()))
-            work += [_work(name, led.plan, o) for o in led.board.orders(number) if o.ticket not in have]
+            work += [_work(name, led.plan, o) for o in led.mailbox.offers(number) if o.ticket not in have]
             decisions += [
-                Decision(run=name, ticket=ticket, counted=verdict.counted, why=verdict.why)
-                for ticket, verdict in sorted(led.board.news(number).items())
+                Decision(run=name, ticket=ticket, counted=outcome.counted, why=outcome.why)
+                for ticket, outcome in sorted(led.mailbox.news(number).items())
             ]
-        certificate = self.shown.news(self.fingerprint, poll.expects)
+        certificate = self.rotation.news(self.fingerprint, poll.expects)
         return News(work=work[:100], decisions=decisions[:1000], over=self.over, certificate=certificate)
 
     # -- for the operator ----------------------------------------------------------------------
@@ -477,10 +477,10 @@ class Server:
     def rotate(self, asked: Rotation) -> Rotated:
         """Announces another certificate, or shows the one that was announced. Raises: Refused."""
         if not asked.switch:
-            fingerprint = self.shown.announce(asked.certificate)
+            fingerprint = self.rotation.announce(asked.certificate)
             self.wake(list(self._bells))
         else:
-            fingerprint = self.shown.announced
+            fingerprint = self.rotation.announced
         active = {m.number: m.name for m in self.members.active("client")}
         know = [name for number, name in active.items() if self._expects.get(number) == fingerprint]  # type: ignore[arg-type]
         missing = [name for name in active.values() if name not in know]
@@ -497,7 +497,7 @@ class Server:
                 f"{len(missing)} clients have not heard of the new certificate ({some}), and would need an "
                 "invitation that names it; wait for them, or write --anyway",
             )
-        self.fingerprint = self.shown.switch()
+        self.fingerprint = self.rotation.switch()
         return rotated.model_copy(update={"switched": True})
 
     def status(self) -> dict[str, Any]:
@@ -509,10 +509,10 @@ class Server:
                     "run": led.name,
                     "status": led.status,
                     "round": led.round,
-                    "doing": led.board.doing,
+                    "doing": led.mailbox.doing,
                     "metrics": led.metrics,
                     "result": led.result,
-                    **led.board.standing(),
+                    **led.mailbox.count_offers(),
                 }
                 for led in self._led.values()
             ],
@@ -531,7 +531,7 @@ class Server:
                 "name": m.name,
                 "state": m.state,
                 "joined": m.joined,
-                "silent_s": None if m.number is None else _floored(self.silent_s(m.number)),
+                "silent_s": None if m.number is None else _floor_at_zero(self.silent_s(m.number)),
                 "doing": "" if m.number is None else self._doing.get(m.number, ""),
             }
             for m in self.members.all()
@@ -547,7 +547,7 @@ class Server:
         return member
 
 
-def _floored(seconds: float | None) -> float | None:
+def _floor_at_zero(seconds: float | None) -> float | None:
     return None if seconds is None else max(0.0, seconds)
 
 
@@ -558,15 +558,15 @@ def _own_key(key_id: str) -> Any:
         return None
 
 
-def _work(run: str, plan: tuple[str, int], order: Order) -> Work:
-    return Work(
+def _work(run: str, plan: tuple[str, int], offer: Offer) -> WorkOrder:
+    return WorkOrder(
         run=run,
-        ticket=order.ticket,
-        task=order.task.hex(),
-        payload=order.payload,
-        payload_bytes=order.payload_bytes,
+        ticket=offer.ticket,
+        task=offer.task.hex(),
+        payload=offer.payload,
+        payload_bytes=offer.payload_bytes,
         plan=plan[0],
         plan_bytes=plan[1],
-        limit_bytes=order.limit_bytes,
-        work=order.work,
+        limit_bytes=offer.limit_bytes,
+        work=offer.work,
     )

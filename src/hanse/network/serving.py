@@ -17,9 +17,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from hanse.core.errors import HanseError, InvalidInput
 from hanse.network import certificates
 from hanse.network.api import application
-from hanse.network.client import House
+from hanse.network.client import ClientHome
 from hanse.network.members import Token
-from hanse.network.server import Job, Server
+from hanse.network.server import RunJob, Server
 
 __all__ = ["join_line", "lead", "listen", "serving"]
 
@@ -140,7 +140,7 @@ def serving(
       certificate: and its key; None: its own, made if need be.
     """
     web = _uvicorn(server, *(certificate or certificates.make(server.home, (host,))))
-    server.shown.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
+    server.rotation.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
     thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, name="https", daemon=True)
     thread.start()
     try:
@@ -162,13 +162,13 @@ def join_line(url: str, token: str, number: int | None) -> str:
 
 
 def lead(
-    jobs: Sequence[Job],
+    jobs: Sequence[RunJob],
     home: Path,
     address: tuple[str, int],
     public: tuple[str, int],
     *,
     certificate: tuple[Path, Path] | None = None,
-    shown: Path | None = None,
+    rotation: Path | None = None,
     fresh: bool = False,
     stay: bool = False,
     say: Callable[[str], None] = print,
@@ -182,7 +182,7 @@ def lead(
       home: the folder where all is kept; the operator's own key is in its folder "operator".
       address: where to listen; public: what clients connect to.
       certificate: and its key, as PEM files; None: its own.
-      shown: the certificate that clients see, where a proxy stands in front.
+      rotation: the certificate that clients see, where a proxy stands in front.
       fresh: begin anew even so.
       stay: go on serving when all have ended.
       say: told what the operator should read.
@@ -191,13 +191,13 @@ def lead(
     """
     bound = listen(*address)
     own = certificate or certificates.make(home, (public[0],))
-    pem = (shown or own[0]).read_text()
+    pem = (rotation or own[0]).read_text()
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
     url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):
         _appoint(server, url, pem)
-        server.shown.switched = lambda pem: _appoint(server, url, pem)
-        interrupted = {} if fresh else _interrupted(server)
+        server.rotation.switched = lambda pem: _appoint(server, url, pem)
+        interrupted = {} if fresh else _find_resumable(server)
         names = [server.lead(job, interrupted.pop(_said(job.said), None)) for job in jobs]
         for name in names:
             say(f"run {name} is served at {url}")
@@ -229,16 +229,16 @@ def _said(settings: Mapping[str, Any]) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-def _interrupted(server: Server) -> dict[str, str]:
+def _find_resumable(server: Server) -> dict[str, str]:
     """The runs that can be gone on with, by their settings."""
     return {_said(i.settings): i.run for i in server.runs.infos() if i.status in RESUMABLE}
 
 
 def _appoint(server: Server, url: str, pem: str) -> None:
-    house = House(server.home / "operator")
-    server.members.appoint("operator", "operator", house.identity.public)
+    client_home = ClientHome(server.home / "operator")
+    server.members.appoint("operator", "operator", client_home.identity.public)
     about = {"id": "operator", "role": "operator", "number": None, "name": "operator"}
-    house.enter({"url": url, "certificate": pem, "server_key": server.identity.public, **about})
+    client_home.enter({"url": url, "certificate": pem, "server_key": server.identity.public, **about})
 
 
 def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:

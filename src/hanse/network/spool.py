@@ -18,7 +18,7 @@ from hanse.core.layout import MAPPED_BYTES, Packed, Stored
 from hanse.network.errors import Refused
 from hanse.network.wire import CHUNK_BYTES
 
-__all__ = ["Objects", "Outgoing", "Spool", "chunked_sha256", "durably"]
+__all__ = ["Objects", "Outgoing", "Spool", "durably", "hash_chunks"]
 
 BLOCK_BYTES = 1 << 20
 """So much is hashed and written at a time, while it is in the processor's cache."""
@@ -84,10 +84,10 @@ class _Chunks:
         return hashlib.sha256(b"".join(self.digests)).hexdigest()
 
 
-def chunked_sha256(pieces: Pieces) -> str:
+def hash_chunks(pieces: Pieces) -> str:
     """The name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
 
-    >>> chunked_sha256([b"a", b"b"]) == hashlib.sha256(hashlib.sha256(b"ab").digest()).hexdigest()
+    >>> hash_chunks([b"a", b"b"]) == hashlib.sha256(hashlib.sha256(b"ab").digest()).hexdigest()
     True
     """
     chunks = _Chunks()
@@ -169,7 +169,7 @@ def durably(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _full_disk_refused() -> Iterator[None]:
+def _refuse_full_disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -287,7 +287,7 @@ class Spool:
         if upload.offset != offset:
             upload.lock.release()
             raise Refused(409, "offset", f"{upload.offset} bytes are here; go on from there")
-        with _full_disk_refused():
+        with _refuse_full_disk():
             return Chunk(upload)
 
     def finish(self, ticket: int, sha256: str, size: int) -> bool:
@@ -305,7 +305,7 @@ class Spool:
                 upload.path.unlink()
                 del self._uploads[ticket]
                 raise Refused(422, "corrupted", "the message is not what its SHA-256 says; send it again")
-            with _full_disk_refused(), open(upload.path, "rb+") as file:
+            with _refuse_full_disk(), open(upload.path, "rb+") as file:
                 os.fsync(file.fileno())
             os.utime(upload.path)
             upload.path.rename(self._folder / f"{ticket}.{sha256}.message")
@@ -338,7 +338,7 @@ class Chunk:
     def write(self, data: bytes) -> None:
         """Adds bytes. Raises: Refused: if the disk is full."""
         self._hash.update(data)
-        with _full_disk_refused():
+        with _refuse_full_disk():
             _write(self._file, data)
         self._written += len(data)
 

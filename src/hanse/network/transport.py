@@ -19,7 +19,7 @@ from hanse.network.signing import AnswerVerifier, Identity, sha256
 from hanse.network.spool import Outgoing
 from hanse.network.wire import CHUNK_BYTES, WAIT_S, Problem, Received
 
-__all__ = ["Link", "patiently", "split"]
+__all__ = ["ServerLink", "patiently", "split"]
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def split(url: str) -> tuple[str, int]:
     return parsed.host, parsed.port or 443
 
 
-class Link:
+class ServerLink:
     """Speaks to one server under one key. Threads may share it.
 
     Args:
@@ -51,7 +51,7 @@ class Link:
         self._answers = AnswerVerifier(server_key) if server_key else None
         self.url = url.rstrip("/")
         self.pem, self.identity, self.key_id = pem, identity, key_id
-        self._context = certificates.pinned(pem)
+        self._context = certificates.pin(pem)
         self._http = httpx.Client(
             base_url=self.url,
             verify=self._context,
@@ -73,7 +73,7 @@ class Link:
         """Ends all connections."""
         self._http.close()
 
-    def _signed(self, method: str, url: httpx.URL, body_sha256: bytes) -> dict[str, str]:
+    def _sign(self, method: str, url: httpx.URL, body_sha256: bytes) -> dict[str, str]:
         return self.identity.sign(self.key_id, method, str(url), body_sha256)
 
     def _send(
@@ -96,7 +96,7 @@ class Link:
         digest = digest or sha256(body)
         for again in (True, False):
             request = self._http.build_request(method, path, content=body, params=params, headers=headers)
-            request.headers.update(self._signed(method, request.url, digest))
+            request.headers.update(self._sign(method, request.url, digest))
             try:
                 response = self._http.send(request, stream=stream)
                 if stream and response.status_code < 400:  # checked against its SHA-256
@@ -104,10 +104,10 @@ class Link:
                 response.read()
             except httpx.TransportError as error:
                 raise Unreachable(f"{self.url} can't be reached: {_said(error)}") from None
-            forged = self._forged(request, response)
+            forged = self._find_forgery(request, response)
             if response.status_code < 400 and forged is None:
                 return response
-            refused = _refused(response)
+            refused = _read_refusal(response)
             if forged is not None and refused.code not in ("unavailable", "proxy"):  # which a proxy says
                 raise Refused(response.status_code, "answer", forged)
             if not (again and refused.code == "skewed"):
@@ -115,7 +115,7 @@ class Link:
             self._set_clock(response)
         raise AssertionError("unreachable")
 
-    def _forged(self, request: httpx.Request, response: httpx.Response) -> str | None:
+    def _find_forgery(self, request: httpx.Request, response: httpx.Response) -> str | None:
         """Why an answer is not taken for the server's; None: it is."""
         if self._answers is None:
             return None
@@ -245,7 +245,7 @@ def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _refused(response: httpx.Response) -> Refused:
+def _read_refusal(response: httpx.Response) -> Refused:
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:

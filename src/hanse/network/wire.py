@@ -27,7 +27,7 @@ __all__ = [
     "Rekey",
     "Rotated",
     "Rotation",
-    "Work",
+    "WorkOrder",
 ]
 
 WIRE = 4
@@ -130,7 +130,7 @@ class Poll(_Model):
     expects: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
 
-class Work(_Model):
+class WorkOrder(_Model):
     """One ticket: `task` is packed and in hexadecimal; payload and plan are SHA-256 of objects."""
 
     run: str
@@ -160,7 +160,7 @@ class News(_Model):
     `certificate`: which the server will show, or, to a client that expects it, which it shows now.
     """
 
-    work: list[Work] = []
+    work: list[WorkOrder] = []
     decisions: list[Decision] = []
     over: bool = False
     again_s: float = 0.0

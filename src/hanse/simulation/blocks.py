@@ -13,35 +13,35 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core.admission import admitted, limit_bytes
+from hanse.core.admission import limit_bytes, validate
 from hanse.core.coordinator import Block
 from hanse.core.errors import MessageError
 from hanse.core.party import Message, Payload, Task
 from hanse.core.reducers import TreeFold
 from hanse.core.tensors import all_finite, num_bytes
-from hanse.core.values import measured, packed_size, padded, plain
+from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, to_sendable
 from hanse.core.work import Part, Parts
 
-__all__ = ["Folding", "Laps", "Place", "Together", "aligned"]
+__all__ = ["Folding", "Place", "Timer", "Together", "cut_aligned_blocks"]
 
 Place: TypeAlias = tuple[int, Task]
 """A position in the fold, and the task at it."""
 
 
-def aligned(places: Sequence[Place], height: int) -> Iterator[list[Place]]:
+def cut_aligned_blocks(places: Sequence[Place], height: int) -> Iterator[list[Place]]:
     """Splits places, in order of position, into blocks of 2^height positions."""
     for _, block in groupby(places, lambda place: place[0] >> height):
         yield list(block)
 
 
-class Laps:
+class Timer:
     """A timer that books the time since its last call under the name of what it was spent on."""
 
     def __init__(self) -> None:
         self.spent: dict[str, float] = {}
         self._since = time.perf_counter()
 
-    def to(self, what: str) -> None:
+    def book(self, what: str) -> None:
         """Books the seconds since the last call."""
         now = time.perf_counter()
         self.spent[what] = self.spent.get(what, 0.0) + now - self._since
@@ -69,9 +69,9 @@ class Folding:
         """Adds the message that one client would send."""
         sent = _as_sent(message)
         try:
-            taken = admitted(sent, task, self._payload)
+            taken = validate(sent, task, self._payload)
         except MessageError as error:
-            size = packed_size(sent)
+            size = measure_packed_bytes(sent)
             too_long = self._limit is not None and size > self._limit
             why = f"a message of {size} bytes, at most {self._limit} are due" if too_long else str(error)
             self._refused[task.ticket] = why
@@ -94,17 +94,17 @@ class Folding:
     def _size(self, message: Message) -> int:
         """Returns the packed bytes of a valid message. Messages of one layout differ in few characters."""
         if self._limit is None:
-            return packed_size(message)
+            return measure_packed_bytes(message)
         said = f"{message.ticket}" + "".join(f"{p.weight!r}" for p in message.parts.values() if p is not None)
         layout = tuple(
             (name, part and tuple((n, value.shape) for n, value in part.values.items()))
             for name, part in message.parts.items()
         )  # lossless coding gives its length as a shape
         if layout not in self._headers:
-            header, tensors = measured(message)
+            header, tensors = measure_layout(message)
             self._headers[layout] = header - len(said), tensors
         header, tensors = self._headers[layout]
-        return padded(header + len(said), tensors)
+        return add_padding(header + len(said), tensors)
 
     def block(self) -> Block:
         """Returns the block of all messages that were added."""
@@ -161,24 +161,24 @@ class Together:
                 name: Part({n: v[0] for n, v in several.values.items()}, 0.0)
                 for name, several in parts.items()
             }
-            header, tensors = measured(Message(0, rows))
+            header, tensors = measure_layout(Message(0, rows))
             self._header = header - len("0") - len(parts) * len("0.0"), tensors
         header, tensors = self._header
         spelt = [header] * len(places)
         for several in parts.values():
             spelt = [n + len(repr(w)) for n, w in zip(spelt, several.weights.tolist(), strict=True)]
         return tuple(
-            (task.ticket, padded(n + len(str(task.ticket)), tensors))
+            (task.ticket, add_padding(n + len(str(task.ticket)), tensors))
             for (_, task), n in zip(places, spelt, strict=True)
         )
 
 
 def _as_sent(message: Message) -> Message:
     """Returns a message as it would arrive: arrays in C order, in the machine's order of bytes."""
-    return replace(message, parts={name: part and _arrived(part) for name, part in message.parts.items()})
+    return replace(message, parts={name: part and _freeze_part(part) for name, part in message.parts.items()})
 
 
-def _arrived(part: Part) -> Part:
+def _freeze_part(part: Part) -> Part:
     if type(part) is not Part or not isinstance(part.values, Mapping):
         return part
     return Part({name: _read_only(value, name) for name, value in part.values.items()}, part.weight)
@@ -187,6 +187,6 @@ def _arrived(part: Part) -> Part:
 def _read_only(value: Any, name: str) -> Any:
     if not isinstance(value, np.ndarray | np.generic):
         return value
-    view = plain(value, name).view()
+    view = to_sendable(value, name).view()
     view.flags.writeable = False
     return view

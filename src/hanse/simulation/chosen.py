@@ -10,12 +10,12 @@ from types import TracebackType
 from hanse.core.coordinator import Block
 from hanse.core.party import Fork, Payload, Task
 from hanse.core.work import Memory, PartyId
-from hanse.simulation.blocks import Place, aligned
+from hanse.simulation.blocks import Place, cut_aligned_blocks
 from hanse.simulation.simulation import BLOCK_HEIGHT, Settled, nothing
-from hanse.simulation.ways import Way, auto
+from hanse.simulation.ways import Execution, auto
 from hanse.simulation.workers import Make, Recall, Workers, WorkersFailed
 
-__all__ = ["Chosen"]
+__all__ = ["AdaptiveClients"]
 
 START_S = 3.0
 """Seconds that worker processes take to start and to import an engine, on a busy machine."""
@@ -35,32 +35,34 @@ PATIENCE_S = 0.1
 """A block that is computed in this process takes about this long at most."""
 
 
-class Chosen:
+class AdaptiveClients:
     """Plays the clients of a `Simulation`. A context manager: it may start worker processes.
 
-    The execution decides no bit, except where learners batch clients: see `Way`.
+    The execution decides no bit, except where learners batch clients: see `Execution`.
 
     Args:
       make: builds the clients; it is pickled if workers are started.
-      way: how they are computed.
+      execution: how they are computed.
       recall: gives a client's committed memory when it is first needed.
       num_rounds: the number of rounds still to come.
     """
 
-    def __init__(self, make: Make, way: Way, recall: Recall = nothing, *, num_rounds: int = 0) -> None:
-        self._make, self._way, self._num_rounds = make, way, num_rounds
+    def __init__(
+        self, make: Make, execution: Execution, recall: Recall = nothing, *, num_rounds: int = 0
+    ) -> None:
+        self._make, self._execution, self._num_rounds = make, execution, num_rounds
         self._own = make(recall)
-        self._measures = isinstance(way, auto)
+        self._measures = isinstance(execution, auto)
         self._workers: Workers | None = None
         self._seconds: dict[tuple[str, bool], deque[float]] = defaultdict(lambda: deque(maxlen=2 * TRIALS))
         self._num_folds = 0
-        self._taken: dict[str, None] = {}
+        self._executions: dict[str, None] = {}
         self._answering: Workers | None = None
         self.why_not: str | None = None
-        if way.most > 1 and not self._measures:
-            self._workers = Workers(self._make, way.most, clients=self._own)
+        if execution.most > 1 and not self._measures:
+            self._workers = Workers(self._make, execution.most, clients=self._own)
 
-    def __enter__(self) -> "Chosen":
+    def __enter__(self) -> "AdaptiveClients":
         return self
 
     def __exit__(
@@ -81,7 +83,7 @@ class Chosen:
         try:
             for block in workers.fold(places, payload):
                 num_done += len(block.sizes)
-                self._note(block, workers.taken())
+                self._note(block, workers.describe_execution())
                 yield block
         except WorkersFailed as error:
             self._give_up(error)
@@ -92,7 +94,7 @@ class Chosen:
     def _here(self, work: str, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
         spent_s = 0.0
         least_s, left = math.inf, len(places)
-        for some in self._sized(work, places):
+        for some in self._size_blocks(work, places):
             began_s = time.perf_counter()
             block = self._own.fold_block(some, payload)
             took_s = time.perf_counter() - began_s
@@ -106,27 +108,27 @@ class Chosen:
         if len(places) > 1:
             self._seconds[work, False].append(spent_s / len(places))
 
-    def _sized(self, work: str, places: Sequence[Place]) -> Iterator[list[Place]]:
+    def _size_blocks(self, work: str, places: Sequence[Place]) -> Iterator[list[Place]]:
         """Yields blocks that take a moment each, to know soon how long all of them will take."""
         if self._own.blocks_matter:
-            yield from aligned(places, BLOCK_HEIGHT)
+            yield from cut_aligned_blocks(places, BLOCK_HEIGHT)
             return
         known_s = self._seconds.get((work, False))
         if not known_s:
-            yield from aligned(places[:2], 0)
+            yield from cut_aligned_blocks(places[:2], 0)
             places = places[2:]
         per_block = PATIENCE_S / max(known_s[-1], 1e-6) if known_s else 1
-        yield from aligned(places, max(0, min(BLOCK_HEIGHT, int(per_block).bit_length() - 1)))
+        yield from cut_aligned_blocks(places, max(0, min(BLOCK_HEIGHT, int(per_block).bit_length() - 1)))
 
     def _start_if_worth(self, left_s: float) -> None:
-        if self._workers is not None or self.why_not is not None or self._way.most < 2:
+        if self._workers is not None or self.why_not is not None or self._execution.most < 2:
             return
         if self._own.blocks_matter:
             return  # they would share one device
-        if left_s * (1 - 1 / self._way.most) < WORTH * START_S:
+        if left_s * (1 - 1 / self._execution.most) < WORTH * START_S:
             return
         try:
-            self._workers = Workers(self._make, self._way.most, clients=self._own)
+            self._workers = Workers(self._make, self._execution.most, clients=self._own)
         except WorkersFailed as error:
             self.why_not = str(error)
 
@@ -164,11 +166,11 @@ class Chosen:
     def _note(self, block: Block, where: str) -> None:
         if len(block.sizes) == 1 and where == HERE:
             return  # to measure how long one takes
-        self._taken[f"{where}, together" if block.together else where] = None
+        self._executions[f"{where}, together" if block.together else where] = None
 
-    def taken(self) -> str:
+    def describe_execution(self) -> str:
         """Says how clients were computed since the last call: "one process", "2 workers, together", ..."""
-        said, self._taken = "; then ".join(self._taken), {}
+        said, self._executions = "; then ".join(self._executions), {}
         return said
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:

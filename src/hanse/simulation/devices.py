@@ -70,6 +70,6 @@ class unstable(Devices):
             raise InvalidInput(f"unstable({self.fraction}): write a fraction from 0 to 1")
 
     def duration_s(self, party: PartyId, key: Key) -> float | None:
-        if isinstance(party, int) and key.fold("drops out").rng().random() < self.fraction:
+        if isinstance(party, int) and key.fold_in("drops out").rng().random() < self.fraction:
             return None
         return self.devices.duration_s(party, key)

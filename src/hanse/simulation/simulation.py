@@ -11,7 +11,7 @@ from hanse.core.coordinator import Block, Coordinator, CoordinatorState
 from hanse.core.errors import HanseError, MessageError, NotReady
 from hanse.core.keys import Keys
 from hanse.core.learner import Examples, Learner, Population
-from hanse.core.party import Fork, Forks, Message, Payload, Task, check_parts, sent, worked
+from hanse.core.party import Fork, Forks, Message, Payload, Task, check_parts, encode, run_work
 from hanse.core.program import (
     Collect,
     Collected,
@@ -28,7 +28,7 @@ from hanse.core.runtime import Runtime
 from hanse.core.tensors import held_bytes
 from hanse.core.values import pack, value
 from hanse.core.work import Memory, Part, PartyId, Shared, Work
-from hanse.simulation.blocks import Folding, Laps, Place, Together, aligned
+from hanse.simulation.blocks import Folding, Place, Timer, Together, cut_aligned_blocks
 from hanse.simulation.devices import Devices, ideal
 
 __all__ = ["Clients", "Simulation"]
@@ -42,7 +42,7 @@ BLOCK_HEIGHT = 6
 class Snapshot:
     """The point from which a simulation goes on: coordinator, clock, times of arrival, forks of memory."""
 
-    desk: CoordinatorState
+    coordinator: CoordinatorState
     clock_s: float
     due_s: Mapping[int, float | None]
     forks: Mapping[PartyId, Mapping[int, Fork]]
@@ -64,7 +64,7 @@ class ClientSide(Protocol):
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block] | None:
         """Performs tickets of one dispatch and folds their contributions; None: they send messages."""
 
-    def taken(self) -> str:
+    def describe_execution(self) -> str:
         """Says how clients were computed since the last call."""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
@@ -77,7 +77,7 @@ class ClientSide(Protocol):
         """Restores saved forks."""
 
 
-def note(error: Exception, task: Task, payload: Payload) -> None:
+def add_ticket_note(error: Exception, task: Task, payload: Payload) -> None:
     """Adds a note to an error that says whose ticket led to it."""
     error.add_note(f"while {task.party!r} performed {payload.work} (ticket {task.ticket})")
 
@@ -115,11 +115,11 @@ class Clients:
         self._together = getattr(learner, "together", False) if together is None else together
         self.blocks_matter: Final[bool] = self._together and getattr(learner, "rounds_together", False)
         """Tells whether results depend on which clients share a block: then no clock may decide it."""
-        self._secret = keys.secret.fold("clients")
+        self._secret = keys.secret.fold_in("clients")
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
         self._joint: Together | None = None
-        self._laps = Laps()
+        self._timer = Timer()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
         """Does nothing: each ticket is computed when it is asked for."""
@@ -132,27 +132,27 @@ class Clients:
 
     def compute_from(self, before: Memory, task: Task, payload: Payload) -> tuple[bytes, Fork]:
         """Performs a ticket from given memory, and keeps nothing."""
-        message, fork = self._computed(before, task, payload)
+        message, fork = self._compute_ticket(before, task, payload)
         return pack(message), fork
 
-    def _computed(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
-        laps, party = self._laps, task.party
-        secret = self._secret.fold(party, task.ticket)
+    def _compute_ticket(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
+        timer, party = self._timer, task.party
+        secret = self._secret.fold_in(party, task.ticket)
         try:
             data = self._data(party)
-            laps.to("data")
-            parts, own = worked(task, payload, self._learner, data, before, secret)
-            laps.to("compute")
-            message, memory = sent(task, payload, parts, own, before, secret)
-            laps.to("encode")
+            timer.book("data")
+            parts, own = run_work(task, payload, self._learner, data, before, secret)
+            timer.book("compute")
+            message, memory = encode(task, payload, parts, own, before, secret)
+            timer.book("encode")
         except Exception as error:
-            note(error, task, payload)
+            add_ticket_note(error, task, payload)
             raise
         return message, Fork.between(task.after, before, memory)
 
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
         """Performs tickets of one dispatch and folds their contributions."""
-        for some in aligned(places, BLOCK_HEIGHT):
+        for some in cut_aligned_blocks(places, BLOCK_HEIGHT):
             yield self.fold_block(some, payload)
 
     def fold_block(self, places: Sequence[Place], payload: Payload) -> Block:
@@ -173,34 +173,36 @@ class Clients:
         failed: Exception | None = None
         if self._together and len(places) > 1:
             try:
-                found = self._folded_together(before, places, payload)
+                found = self._fold_together(before, places, payload)
             except Exception as error:
                 failed = error
             else:
                 if found is not None:
                     return found
-        folded = self._folded(before, places, payload)  # names the client whose error it is, if it is one's
+        folded = self._fold_each(
+            before, places, payload
+        )  # names the client whose error it is, if it is one's
         if failed is not None:
             failed.add_note(
-                f"while {payload.work} was performed together; one by one it succeeds: way=plain()"
+                f"while {payload.work} was performed together; one by one it succeeds: execution=sequential()"
             )
             raise failed
         return folded
 
-    def _folded(
+    def _fold_each(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]]:
         """Performs and folds tickets one by one."""
-        folding, forks, laps = Folding(payload), list[Fork](), Laps()
-        self._laps = laps
+        folding, forks, timer = Folding(payload), list[Fork](), Timer()
+        self._timer = timer
         for memory, (position, task) in zip(before, places, strict=True):
-            message, fork = self._computed(memory, task, payload)
+            message, fork = self._compute_ticket(memory, task, payload)
             folding.add(position, task, message)
-            laps.to("fold")
+            timer.book("fold")
             forks.append(fork)
-        return replace(folding.block(), spent=laps.spent), forks
+        return replace(folding.block(), spent=timer.spent), forks
 
-    def _folded_together(
+    def _fold_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
         """Performs and folds tickets at once; None: that is not possible."""
@@ -212,32 +214,32 @@ class Clients:
             return None
         if self._joint is None or self._joint.payload is not payload:
             self._joint = Together(payload)
-        laps = Laps()
+        timer = Timer()
         data = [self._data(task.party) for _, task in places]
-        laps.to("data")
-        keys = [task.key.fold("work") for _, task in places]
+        timer.book("data")
+        keys = [task.key.fold_in("work") for _, task in places]
         parts = payload.work.many(self._learner, Shared(payload.frozen), data, keys)
         if parts is None:
             return None
-        laps.to("compute")
+        timer.book("compute")
         check_parts(payload, parts)
         if self._joint.possible:
             block = self._joint.block(places, parts)
-            laps.to("fold")
-            return None if block is None else (replace(block, spent=laps.spent), ())
+            timer.book("fold")
+            return None if block is None else (replace(block, spent=timer.spent), ())
         folding, forks = Folding(payload), list[Fork]()
         for i, (position, task) in enumerate(places):
             own = {
                 name: Part({n: v[i] for n, v in several.values.items()}, float(several.weights[i]))
                 for name, several in parts.items()
             }
-            secret = self._secret.fold(task.party, task.ticket)
-            message, memory = sent(task, payload, own, before[i], before[i], secret)
-            laps.to("encode")
+            secret = self._secret.fold_in(task.party, task.ticket)
+            message, memory = encode(task, payload, own, before[i], before[i], secret)
+            timer.book("encode")
             folding.add(position, task, message)
-            laps.to("fold")
+            timer.book("fold")
             forks.append(Fork.between(task.after, before[i], memory))
-        return replace(folding.block(), together=True, spent=laps.spent), forks
+        return replace(folding.block(), together=True, spent=timer.spent), forks
 
     def _data(self, party: PartyId) -> Examples:
         if isinstance(party, int):
@@ -264,7 +266,7 @@ class Clients:
             self._forks[party] = Forks(self._recall(party))
         return self._forks[party]
 
-    def taken(self) -> str:
+    def describe_execution(self) -> str:
         """Says how clients were computed since the last call: see `Chosen`."""
         return ""
 
@@ -337,53 +339,53 @@ class Simulation(Runtime):
         first_ticket: int = 0,
     ) -> None:
         self._clients, self._devices = clients, devices
-        self.desk: Final = Coordinator(
-            num_clients, keys.secret.fold("server"), owner=owner, first_ticket=first_ticket
+        self.coordinator: Final = Coordinator(
+            num_clients, keys.secret.fold_in("server"), owner=owner, first_ticket=first_ticket
         )
         self._clock_s = 0.0
         self._due_s: dict[int, float | None] = {}
         self._spent: dict[str, float] = {}
 
     def snapshot(self) -> Snapshot:
-        state = self.desk.snapshot()
+        state = self.coordinator.snapshot()
         forks = self._clients.forks(ticket.task for ticket in state.tickets.values())
         return Snapshot(state, self._clock_s, dict(self._due_s), forks)
 
     def restore(self, snapshot: Snapshot) -> None:
-        self.desk.restore(snapshot.desk)
+        self.coordinator.restore(snapshot.coordinator)
         self._clock_s, self._due_s = snapshot.clock_s, dict(snapshot.due_s)
         self._clients.restore(snapshot.forks)
 
     def perform(self, command: Command[Any]) -> Event:
         match command:
             case Sample():
-                return self.desk.sample(command)
+                return self.coordinator.sample(command)
             case Dispatch():
                 return self._dispatch(command)
             case Collect():
                 return self._collect(command)
             case Decode():
-                return self.desk.decode(command)
+                return self.coordinator.decode(command)
             case Commit():
-                usage, settled = self.desk.settle(command.abandoned is not None)
-                way, spent = self._clients.taken(), self._spent
+                usage, settled = self.coordinator.settle(command.abandoned is not None)
+                execution, spent = self._clients.describe_execution(), self._spent
                 self._spent = {}
-                return Committed(usage, self._clients.settle(settled), way, spent)
+                return Committed(usage, self._clients.settle(settled), execution, spent)
             case _:
                 raise HanseError(f"the simulation can't perform a {type(command).__name__}")
 
     def _dispatch(self, command: Dispatch) -> Dispatched:
-        sent = self.desk.dispatch(command)
-        for ticket in sent.tickets:
-            task = self.desk.task(ticket)
+        dispatched = self.coordinator.dispatch(command)
+        for ticket in dispatched.tickets:
+            task = self.coordinator.task(ticket)
             self._due_s[ticket] = self._arrives_s(task)
-        return sent
+        return dispatched
 
     def _arrives_s(self, task: Task) -> float | None:
         """Returns when a ticket is answered; a client's tickets run in order, and a role's take no time."""
         takes_s = 0.0
         if isinstance(task.party, int):
-            key = task.key.fold("device") if self._devices.draws else task.key
+            key = task.key.fold_in("device") if self._devices.draws else task.key
             drawn = self._devices.duration_s(task.party, key)
             if drawn is None:
                 return None
@@ -401,7 +403,7 @@ class Simulation(Runtime):
         everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
         closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
         arrived: Iterable[tuple[int, Message] | Block]
-        before = self.desk.snapshot()
+        before = self.coordinator.snapshot()
         try:
             if goal is not None and goal <= len(due_s):
                 fastest = sorted(due_s, key=lambda n: (due_s[n], n))
@@ -415,25 +417,27 @@ class Simulation(Runtime):
                 taken = due_s.keys() | dropped.keys()
             if command.tickets is not None:
                 dropped.update({n: "it was too late" for n in asked if n not in taken})
-            collected = self.desk.fold(command, arrived, dropped)
+            collected = self.coordinator.fold(command, arrived, dropped)
         except NotReady:
-            self.desk.restore(before)
+            self.coordinator.restore(before)
             raise
         self._pass_time(closed_s)
         return collected
 
     def waits_for(self, command: Collect) -> list[int]:
         """Returns the tickets that a Collect may count."""
-        return [ticket for ticket in self.desk.open_tickets(command) if self.desk.is_open(ticket)]
+        return [
+            ticket for ticket in self.coordinator.open_tickets(command) if self.coordinator.is_open(ticket)
+        ]
 
     def _blocks(
         self, command: Collect, asked: Sequence[int], tickets: list[int], dropped: dict[int, str]
     ) -> Iterator[tuple[int, Message] | Block]:
         """Computes tickets that are all folded, in blocks if possible."""
         blocks = None
-        if tickets and self.desk.can_fold_in_blocks(command, tickets):
-            payload, due = self.desk.payload(tickets[0]), set(tickets)
-            places = [(i, self.desk.task(n)) for i, n in enumerate(asked) if n in due]
+        if tickets and self.coordinator.can_fold_in_blocks(command, tickets):
+            payload, due = self.coordinator.payload(tickets[0]), set(tickets)
+            places = [(i, self.coordinator.task(n)) for i, n in enumerate(asked) if n in due]
             blocks = self._clients.fold(places, payload)
         if blocks is None:
             yield from self._arrivals(tickets, dropped)
@@ -453,11 +457,13 @@ class Simulation(Runtime):
     def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
         """Computes tickets one by one; tickets whose messages are refused are added to `dropped`."""
         tickets = list(tickets)
-        self._clients.expect((self.desk.task(ticket), self.desk.payload(ticket)) for ticket in tickets)
+        self._clients.expect(
+            (self.coordinator.task(ticket), self.coordinator.payload(ticket)) for ticket in tickets
+        )
         for ticket in tickets:
-            data = self._clients.compute(self.desk.task(ticket), self.desk.payload(ticket))
+            data = self._clients.compute(self.coordinator.task(ticket), self.coordinator.payload(ticket))
             try:
-                message = self.desk.receive(ticket, data)
+                message = self.coordinator.receive(ticket, data)
             except MessageError as error:
                 dropped[ticket] = str(error)
             else:
@@ -465,6 +471,6 @@ class Simulation(Runtime):
 
     def _pass_time(self, until_s: float) -> None:
         if until_s > self._clock_s:
-            self.desk.add_virtual_seconds(until_s - self._clock_s)
+            self.coordinator.add_virtual_seconds(until_s - self._clock_s)
             self._clock_s = until_s
-        self._due_s = {n: due for n, due in self._due_s.items() if self.desk.is_open(n)}
+        self._due_s = {n: due for n, due in self._due_s.items() if self.coordinator.is_open(n)}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from hanse.core.errors import InvalidInput
 from hanse.core.values import value
 
-__all__ = ["Way", "auto", "cohort", "num_processors", "plain"]
+__all__ = ["Execution", "auto", "batched", "num_processors", "sequential"]
 
 
-class Way(ABC):
+class Execution(ABC):
     """The execution of clients. It changes seconds, and bits only where a learner batches clients."""
 
     @property
@@ -24,12 +24,12 @@ class Way(ABC):
         """Tells whether a work computes several clients at once where it can; None: where that is faster."""
 
     @abstractmethod
-    def alone(self) -> "Way":
+    def alone(self) -> "Execution":
         """Returns this execution in one process."""
 
 
 @value
-class auto(Way):
+class auto(Execution):
     """The execution that a short measurement finds fastest.
 
     A run begins in this process. If it is going to take much longer than worker processes need to start,
@@ -50,7 +50,7 @@ class auto(Way):
     def most(self) -> int:
         return num_processors() if self.num_workers is None else self.num_workers
 
-    def alone(self) -> Way:
+    def alone(self) -> Execution:
         return replace(self, num_workers=1)
 
     @property
@@ -59,7 +59,7 @@ class auto(Way):
 
 
 @dataclass(frozen=True)
-class Numbered(Way):
+class Numbered(Execution):
     """An execution with a given number of processes."""
 
     num_workers: int = 1
@@ -71,12 +71,12 @@ class Numbered(Way):
     def most(self) -> int:
         return self.num_workers
 
-    def alone(self) -> Way:
+    def alone(self) -> Execution:
         return replace(self, num_workers=1)
 
 
 @value
-class plain(Numbered):
+class sequential(Numbered):
     """Client by client, in this process or in workers: the reference for other executions.
 
     Args:
@@ -89,7 +89,7 @@ class plain(Numbered):
 
 
 @value
-class cohort(Numbered):
+class batched(Numbered):
     """Several clients at once, wherever a work and its learner can do so.
 
     Args:

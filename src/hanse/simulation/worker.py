@@ -28,7 +28,7 @@ from hanse.simulation.blocks import Place
 if sys.platform != "win32":  # workers inherit a pipe, so Windows can't start them
     import fcntl
 
-__all__ = ["Job", "Laid", "WorkersFailed", "receive", "send", "serve", "sweep"]
+__all__ = ["Job", "Laid", "WorkersFailed", "receive", "remove_stale_files", "send", "serve"]
 
 
 class WorkersFailed(HanseError):
@@ -126,7 +126,7 @@ def _new_file(size: int) -> Path:
     return Path(name)
 
 
-def sweep() -> None:
+def remove_stale_files() -> None:
     """Removes the files of processes that were killed: nobody locks them any more."""
     if sys.platform == "win32":
         return

@@ -19,11 +19,11 @@ from typing import Any, TypeAlias
 from hanse.core.coordinator import Block
 from hanse.core.party import Fork, Payload, Task
 from hanse.core.work import Memory, PartyId
-from hanse.simulation.blocks import Place, aligned
+from hanse.simulation.blocks import Place, cut_aligned_blocks
 from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled, nothing
-from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, send, sweep
+from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, remove_stale_files, send
 
-__all__ = ["ONE_THREAD", "Crew", "Make", "Recall", "Workers", "WorkersFailed"]
+__all__ = ["ONE_THREAD", "Make", "Recall", "WorkerPool", "Workers", "WorkersFailed"]
 
 Recall: TypeAlias = Callable[[PartyId], Memory]
 Make: TypeAlias = Callable[[Recall], Clients]
@@ -85,7 +85,7 @@ class _Worker:
         self._process.wait()
 
 
-class Crew:
+class WorkerPool:
     """A pool of worker processes. They start while the caller does something else.
 
     Args:
@@ -98,9 +98,9 @@ class Crew:
     def __init__(self, make: Make, num_workers: int) -> None:
         self._workers: list[_Worker] = []
         self._data: Laid | None = None
-        self._sent: list[tuple[Payload, Laid]] = []
+        self._payloads: list[tuple[Payload, Laid]] = []
         self._computing: Generator[tuple[list[Place], Any], None, None] | None = None
-        sweep()
+        remove_stale_files()
         try:
             self._data = Laid.down(make)
             self._workers = [_Worker() for _ in range(num_workers)]
@@ -150,10 +150,10 @@ class Crew:
         self.ready(None)
         if self._computing is not None:
             self._computing.close()
-        self._computing = self._computed(jobs, recall, folded)
+        self._computing = self._compute_jobs(jobs, recall, folded)
         return self._computing
 
-    def _computed(
+    def _compute_jobs(
         self, jobs: Iterable[tuple[list[Place], Payload]], recall: Callable[[Task], Memory], folded: bool
     ) -> Generator[tuple[list[Place], Any], None, None]:
         waiting, idle = deque(enumerate(jobs)), deque(self._workers)
@@ -169,7 +169,7 @@ class Crew:
                         break
                     waiting.popleft()
                     worker = idle.popleft()
-                    laid = self._shared(payload, [sent for *_, sent in busy.values()])
+                    laid = self._shared(payload, [job_payload for *_, job_payload in busy.values()])
                     begun.update(task.ticket for _, task in places)
                     worker.say(Job.of(laid, places, [recall(task) for _, task in places], folded))
                     busy[worker.pipe] = worker, number, places, payload
@@ -190,16 +190,16 @@ class Crew:
                 worker.wanted = False
 
     def _shared(self, payload: Payload, needed: Sequence[Payload]) -> Laid:
-        for sent, laid in self._sent:
+        for sent, laid in self._payloads:
             if sent is payload:
                 return laid
-        for sent, laid in self._sent[: -NUM_PAYLOADS + 1]:
+        for sent, laid in self._payloads[: -NUM_PAYLOADS + 1]:
             if not any(sent is other for other in needed):
                 laid.remove()
-                self._sent.remove((sent, laid))
+                self._payloads.remove((sent, laid))
         named = (payload.shared, payload.uplink, payload.plans, payload.broadcasts)
         laid = Laid.down((payload.work, *map(dict, named)))
-        self._sent.append((payload, laid))
+        self._payloads.append((payload, laid))
         return laid
 
     def close(self) -> None:
@@ -207,15 +207,15 @@ class Crew:
         for worker in self._workers:
             worker.end()
         self._workers = []
-        for _, laid in self._sent:
+        for _, laid in self._payloads:
             laid.remove()
-        self._sent = []
+        self._payloads = []
         if self._data is not None:
             self._data.remove()
             self._data = None
 
 
-def shared_out(places: Sequence[Place], num_workers: int) -> Iterator[list[Place]]:
+def cut_fair_blocks(places: Sequence[Place], num_workers: int) -> Iterator[list[Place]]:
     """Splits places, in order, into aligned blocks. An idle worker takes the next one.
 
     Blocks are large at first, so that there are few, and small at the end, so that all workers finish at
@@ -225,7 +225,7 @@ def shared_out(places: Sequence[Place], num_workers: int) -> Iterator[list[Place
     while at < len(places):
         size = max(1, least, SHARE * (len(places) - at) / num_workers)
         height = min(BLOCK_HEIGHT, round(math.log2(size)))
-        block = next(aligned(places[at : at + (1 << height)], height))
+        block = next(cut_aligned_blocks(places[at : at + (1 << height)], height))
         yield block
         at += len(block)
 
@@ -251,7 +251,7 @@ class Workers:
         clients: Clients | None = None,
     ) -> None:
         self._clients = make(recall) if clients is None else clients
-        self._crew = Crew(make, num_workers)
+        self._pool = WorkerPool(make, num_workers)
         self._expected: list[tuple[list[Place], Payload]] = []
         self._messages: Iterator[tuple[list[Place], Any]] = iter(())
 
@@ -265,16 +265,16 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes at once."""
-        self._crew.close()
+        self._pool.close()
 
     def ready(self) -> bool:
         """Returns whether all have started. Raises: WorkersFailed: if one could not build its clients."""
-        return self._crew.ready()
+        return self._pool.ready()
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
         """Begins to compute these tickets, in this order, when the first is asked for."""
         jobs = [([(0, task)], payload) for task, payload in tasks]
-        self._messages = self._crew.compute(jobs, self._clients.memory, folded=False)
+        self._messages = self._pool.compute(jobs, self._clients.memory, folded=False)
 
     def compute(self, task: Task, payload: Payload) -> bytes:
         """Waits for a ticket that was expected, and keeps the fork of memory that it leads to."""
@@ -285,17 +285,17 @@ class Workers:
     def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
         """Performs tickets of one dispatch and folds their contributions."""
         if self._clients.blocks_matter:
-            blocks = aligned(places, BLOCK_HEIGHT)
+            blocks = cut_aligned_blocks(places, BLOCK_HEIGHT)
         else:
-            blocks = shared_out(places, len(self._crew))
+            blocks = cut_fair_blocks(places, len(self._pool))
         jobs = ((some, payload) for some in blocks)
-        for some, (block, forks) in self._crew.compute(jobs, self._clients.memory, folded=True):
+        for some, (block, forks) in self._pool.compute(jobs, self._clients.memory, folded=True):
             self._clients.keep_all(some, forks)
             yield block
 
-    def taken(self) -> str:
+    def describe_execution(self) -> str:
         """Says how clients were computed."""
-        return f"{len(self._crew)} workers"
+        return f"{len(self._pool)} workers"
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
         """Commits and drops forks, and returns the memories that changed."""

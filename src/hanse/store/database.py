@@ -48,7 +48,7 @@ class Database:
         self.path = Path(str(_url(where).database)).resolve()
         self._engine = self._connecting("NORMAL")
         self._durable = self._connecting("FULL")
-        with self.explained():
+        with self.explain_errors():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._engine.connect() as connection:
                 if _version(connection) != HEAD:
@@ -104,13 +104,13 @@ class Database:
 
     def connect(self, *, durable: bool = False) -> Connection:
         """Opens a connection to keep. Durable: a commit has reached the disk when it returns."""
-        with self.explained():
+        with self.explain_errors():
             return (self._durable if durable else self._engine).connect()
 
     @contextlib.contextmanager
     def begin(self, connection: Connection | None = None) -> Iterator[Connection]:
         """Begins a transaction. One that may write begins by writing, or else it may find the file busy."""
-        with self.explained():
+        with self.explain_errors():
             if connection is None:
                 with self._engine.begin() as own:
                     yield own
@@ -119,7 +119,7 @@ class Database:
                     yield connection
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
+    def explain_errors(self) -> Iterator[None]:
         """Turns the database's errors into a StoreError that says what to do."""
         try:
             yield

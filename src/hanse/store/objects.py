@@ -14,7 +14,7 @@ from hanse.core.tensors import Array
 from hanse.core.values import flatten, pieces, restore, unpack
 from hanse.store.tables import objects
 
-__all__ = ["Address", "Hashed", "Kept", "Writing", "batches", "read", "read_value", "to_json"]
+__all__ = ["Address", "Hashed", "Kept", "Writing", "cut_batches", "read_objects", "read_value", "to_json"]
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class Writing:
 
     def _find(self, sha256s: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
-        for batch in batches(sha256s):
+        for batch in cut_batches(sha256s):
             rows = self._connection.execute(_FIND, {"of_run": self._run, "sha256s": batch})
             found.update((sha256, uses) for sha256, uses in rows)
         return found
@@ -158,11 +158,11 @@ def _cut(pieces: Iterable[bytes | memoryview]) -> Iterator[bytes]:
         yield b"".join(held)
 
 
-def read(connection: Connection, run: int, addresses: Mapping[str, Address]) -> dict[str, Any]:
+def read_objects(connection: Connection, run: int, addresses: Mapping[str, Address]) -> dict[str, Any]:
     """Unpacks the values at several addresses. Raises: StoreError: if one is missing or damaged."""
     wanted = list(dict.fromkeys(chain.from_iterable(addresses.values())))
     data: dict[str, bytes] = {}
-    for batch in batches(wanted):
+    for batch in cut_batches(wanted):
         data.update((s, d) for s, d in connection.execute(_LOAD, {"of_run": run, "sha256s": batch}))
     for sha256 in wanted:
         if sha256 not in data or hashlib.sha256(data[sha256]).hexdigest() != sha256:
@@ -176,7 +176,7 @@ def read(connection: Connection, run: int, addresses: Mapping[str, Address]) -> 
 
 def read_value(connection: Connection, run: int, kept: Kept) -> Any:
     """Reads a value back. Raises: StoreError: if it can't be read."""
-    tensors = read(connection, run, kept.tensors)
+    tensors = read_objects(connection, run, kept.tensors)
     try:
         return restore(kept.skeleton, tensors)
     except MessageError as error:
@@ -189,7 +189,7 @@ def _unreadable(error: MessageError) -> StoreError:
     )
 
 
-def batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+def cut_batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
     """Cuts a sequence into parts that a statement can name."""
     for at in range(0, len(items), BATCH_ROWS):
         yield items[at : at + BATCH_ROWS]

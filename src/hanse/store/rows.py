@@ -15,10 +15,10 @@ from hanse.core.tensors import held_bytes
 from hanse.core.values import fields, pieces
 from hanse.core.work import Memory, PartyId
 from hanse.store.database import Database
-from hanse.store.objects import Address, Hashed, Kept, Writing, batches, read, read_value, to_json
+from hanse.store.objects import Address, Hashed, Kept, Writing, cut_batches, read_objects, read_value, to_json
 from hanse.store.tables import checkpoints, journal, memories, rounds, runs, traffic
 
-__all__ = ["Lost", "Rows", "Unwritten", "load_checkpoint", "load_records", "load_traffic"]
+__all__ = ["Lost", "RunRows", "Unwritten", "load_checkpoint", "load_records", "load_traffic"]
 
 _SUMS = {"bytes_up", "bytes_down", "counted", "dropped", "virtual_s"}
 """The fields of a `Usage` that have columns of their own."""
@@ -80,7 +80,7 @@ class Unwritten:
     entries: list[Entry] = field(default_factory=list)
     memory_bytes: int = 0
 
-    def remember(self, memories: Mapping[PartyId, Memory]) -> None:
+    def add_memories(self, memories: Mapping[PartyId, Memory]) -> None:
         """Adds memories that changed; their bytes count each time."""
         self.memories.update(memories)
         self.memory_bytes += held_bytes(memories)
@@ -89,7 +89,7 @@ class Unwritten:
         return self.checkpoint is not None or bool(self.entries)
 
 
-class Rows:
+class RunRows:
     """The rows of a run that this process has claimed, so that nobody else changes them.
 
     Args:
@@ -126,7 +126,7 @@ class Rows:
 
     def close(self) -> None:
         """Closes the connection."""
-        with self._database.explained():
+        with self._database.explain_errors():
             self._connection.close()
 
     # -- reading -------------------------------------------------------------------------------
@@ -152,12 +152,12 @@ class Rows:
             return {}
         with self._database.begin(self._connection):
             address = self._addresses([name])
-            memory: Memory = read(self._connection, self._number, address)[name]
+            memory: Memory = read_objects(self._connection, self._number, address)[name]
             return memory
 
     def _addresses(self, parties: Sequence[str]) -> dict[str, Address]:
         found: dict[str, Address] = {}
-        for batch in batches(parties):
+        for batch in cut_batches(parties):
             rows = self._connection.execute(_MEMORIES, {**self._this, "parties": batch})
             found.update((party, tuple(json.loads(address))) for party, address in rows)
         return found
@@ -233,7 +233,7 @@ class Rows:
                 "abandoned": record.abandoned,
                 **{name: kind(getattr(record.usage, name)) for name, kind in _USAGE.items()},
                 "flows": to_json([_as_row(flow) for flow in record.usage.flows]),
-                "way": record.way,
+                "way": record.execution,
                 "spent": to_json({what: float(seconds) for what, seconds in record.spent.items()}),
             }
             for at, record in enumerate(records, start=self._num_records)
@@ -293,8 +293,8 @@ def _as_row(flow: Flow) -> tuple[Any, ...]:
     return tuple(getattr(flow, f.name) for f in fields(Flow))
 
 
-def _flow(way: Any, name: str, stages: list[str], messages: int, num_bytes: list[int | None]) -> Flow:
-    return Flow(way, name, tuple(stages), messages, tuple(num_bytes))
+def _flow(direction: Any, name: str, stages: list[str], messages: int, num_bytes: list[int | None]) -> Flow:
+    return Flow(direction, name, tuple(stages), messages, tuple(num_bytes))
 
 
 def _record(row: Any) -> Record:

@@ -15,7 +15,7 @@ from hanse.core.values import flatten, restore
 from hanse.core.work import Memory, PartyId
 from hanse.store.claim import Claim
 from hanse.store.objects import to_json
-from hanse.store.rows import Lost, Rows, Unwritten
+from hanse.store.rows import Lost, RunRows, Unwritten
 
 __all__ = ["ENDS", "RunStore"]
 
@@ -44,7 +44,7 @@ class RunStore(Store):
       flush_every_s: seconds between two writes; 0: each call returns when its data are on the disk.
     """
 
-    def __init__(self, run: str, rows: Rows, claim: Claim, *, flush_every_s: float) -> None:
+    def __init__(self, run: str, rows: RunRows, claim: Claim, *, flush_every_s: float) -> None:
         self.run: Final = run
         self._rows, self._flush_every_s = rows, flush_every_s
         self._release = weakref.finalize(self, claim.release)  # also if it is never closed
@@ -91,7 +91,7 @@ class RunStore(Store):
         self._sound = False  # until all of it is buffered: an interrupt may come between any two lines
         self._unwritten.checkpoint = checkpoint
         self._unwritten.records.append(record)
-        self._unwritten.remember(memories)
+        self._unwritten.add_memories(memories)
         self._unwritten.entries.clear()
         self._sound = True
         self._flush_when_due()

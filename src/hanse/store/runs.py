@@ -21,7 +21,7 @@ from hanse.core.values import renew
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
 from hanse.store.objects import to_json
-from hanse.store.rows import Rows, load_checkpoint, load_records, load_traffic
+from hanse.store.rows import RunRows, load_checkpoint, load_records, load_traffic
 from hanse.store.run import RunStore
 from hanse.store.tables import rounds, runs
 
@@ -122,7 +122,7 @@ class Runs:
             )
         try:
             revision = self._claim(row.number)
-            rows = Rows(self._database, row.number, revision, durable=flush_every_s == 0)
+            rows = RunRows(self._database, row.number, revision, durable=flush_every_s == 0)
         except BaseException:
             claim.release()
             raise

@@ -167,7 +167,7 @@ class _Answered:
     def fold(self, places: Sequence[Place], payload: Payload) -> None:
         """Folds nothing: the clients' tasks send messages."""
 
-    def taken(self) -> str:
+    def describe_execution(self) -> str:
         return ""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
@@ -206,18 +206,20 @@ class ConcurrentSimulation(AsyncRuntime):
 
     def restore(self, snapshot: Snapshot) -> None:
         self._sync.restore(snapshot)
-        self._send(self._sync.desk.open_tickets())
+        self._send(self._sync.coordinator.open_tickets())
 
     def _send(self, tickets: Iterable[int]) -> None:
-        desk = self._sync.desk
+        coordinator = self._sync.coordinator
         for ticket in tickets:
-            self._replies[ticket] = self._clients.send(desk.task(ticket), desk.pack_payload(ticket))
+            self._replies[ticket] = self._clients.send(
+                coordinator.task(ticket), coordinator.pack_payload(ticket)
+            )
 
     async def perform(self, command: Command[Any]) -> Event:
         if isinstance(command, Collect):
             await self._hear(self._sync.waits_for(command))
         if isinstance(command, Commit):
-            usage, settled = self._sync.desk.settle(command.abandoned is not None)
+            usage, settled = self._sync.coordinator.settle(command.abandoned is not None)
             for ticket in (t for counted, dropped in settled.values() for t in (*counted, *dropped)):
                 self._arrived.messages.pop(ticket, None)
             return Committed(usage, await self._clients.settle(settled))
@@ -233,7 +235,7 @@ class ConcurrentSimulation(AsyncRuntime):
             try:
                 message = await asyncio.wait_for(self._replies.pop(ticket), self._wait_s)
             except TimeoutError:
-                party = self._sync.desk.task(ticket).party
+                party = self._sync.coordinator.task(ticket).party
                 raise NotReady(
                     f"{party!r} did not answer ticket {ticket} within {self._wait_s:g} s"
                 ) from None

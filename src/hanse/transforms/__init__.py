@@ -10,13 +10,13 @@
 
 Choices that several of them share are values too: who makes a random draw (`per_client()`, `per_round()`),
 which entries share a range (`per_tensor()`, `per_block(size)`), and what happens to what is left out
-(`remember()`, `forget()`). `wire_bytes` measures a model's size after each transform of a chain.
+(`error_feedback()`, `none()`). `wire_bytes` measures a model's size after each transform of a chain.
 """
 
 from hanse.transforms.cast import cast
 from hanse.transforms.clip import clip
 from hanse.transforms.deflate import deflate
-from hanse.transforms.draws import Drawn, per_client, per_round
+from hanse.transforms.draws import DrawScope, per_client, per_round
 from hanse.transforms.low_rank import (
     Factors,
     Layout,
@@ -30,7 +30,7 @@ from hanse.transforms.low_rank import (
 from hanse.transforms.mask import random_mask
 from hanse.transforms.quantize import quantize
 from hanse.transforms.ranges import Over, per_block, per_tensor
-from hanse.transforms.residuals import Residual, forget, remember
+from hanse.transforms.residuals import Residual, error_feedback, none
 from hanse.transforms.rotate import rotate
 from hanse.transforms.sign import sign
 from hanse.transforms.sizes import WireSize, wire_bytes
@@ -38,7 +38,7 @@ from hanse.transforms.subsample import subsample
 from hanse.transforms.top_k import top_k
 
 __all__ = [
-    "Drawn",
+    "DrawScope",
     "Factors",
     "Layout",
     "Over",
@@ -47,8 +47,9 @@ __all__ = [
     "cast",
     "clip",
     "deflate",
-    "forget",
+    "error_feedback",
     "low_rank",
+    "none",
     "out_first",
     "out_last",
     "per_block",
@@ -57,7 +58,6 @@ __all__ = [
     "per_tensor",
     "quantize",
     "random_mask",
-    "remember",
     "rotate",
     "sign",
     "subsample",

@@ -9,18 +9,18 @@ import numpy as np
 from hanse.core.errors import MessageError
 from hanse.core.tensors import Array
 
-__all__ = ["num_bytes", "pack", "pack_positions", "position_bytes", "unpack", "unpack_positions"]
+__all__ = ["count_bytes", "pack_bits", "pack_positions", "position_bytes", "unpack_bits", "unpack_positions"]
 
 
-def num_bytes(size: int, bits: int) -> int:
+def count_bytes(size: int, bits: int) -> int:
     """Returns the bytes that `size` integers of so many bits take."""
     return -(-size * bits // 8)
 
 
-def pack(integers: Array, bits: int) -> Array:
+def pack_bits(integers: Array, bits: int) -> Array:
     """Packs unsigned integers below 2^bits into bytes.
 
-    >>> pack(np.array([3, 0, 1, 2], np.uint8), 2)
+    >>> pack_bits(np.array([3, 0, 1, 2], np.uint8), 2)
     array([169], dtype=uint8)
     """
     planes = np.empty((bits, integers.size), bool)
@@ -29,8 +29,8 @@ def pack(integers: Array, bits: int) -> Array:
     return np.packbits(planes)
 
 
-def unpack(packed: Array, bits: int, size: int, dtype: type[np.unsignedinteger] = np.uint8) -> Array:
-    """Unpacks the `size` integers that `pack` packed."""
+def unpack_bits(packed: Array, bits: int, size: int, dtype: type[np.unsignedinteger] = np.uint8) -> Array:
+    """Unpacks the `size` integers that `pack_bits` packed."""
     integers = np.zeros(size, dtype)
     planes = np.unpackbits(packed, count=bits * size).reshape(bits, size)
     for j, plane in enumerate(planes):
@@ -45,7 +45,7 @@ def _num_low_bits(count: int, size: int) -> int:
 def position_bytes(count: int, size: int) -> tuple[int, int]:
     """Returns the bytes of the low and of the high part of `count` positions below `size`."""
     low = _num_low_bits(count, size)
-    return num_bytes(count, low), -(-(count + (size >> low)) // 8)
+    return count_bytes(count, low), -(-(count + (size >> low)) // 8)
 
 
 def pack_positions(positions: Array, size: int) -> tuple[Array, Array]:
@@ -60,7 +60,7 @@ def pack_positions(positions: Array, size: int) -> tuple[Array, Array]:
     """
     count = len(positions)
     bits = _num_low_bits(count, size)
-    low = pack((positions & ((1 << bits) - 1)).astype(np.uint32), bits)
+    low = pack_bits((positions & ((1 << bits) - 1)).astype(np.uint32), bits)
     unary = np.zeros(count + (size >> bits), np.uint8)
     unary[(positions >> bits) + np.arange(count)] = 1
     return low, np.packbits(unary)
@@ -75,7 +75,9 @@ def unpack_positions(low: Array, high: Array, count: int, size: int) -> Array:
     ones = np.flatnonzero(np.unpackbits(high))
     if len(ones) != count:
         raise MessageError(f"{len(ones)} positions, but {count} are needed")
-    positions = ((ones - np.arange(count)) << bits) | unpack(low, bits, count, np.uint32).astype(np.int64)
+    positions = ((ones - np.arange(count)) << bits) | unpack_bits(low, bits, count, np.uint32).astype(
+        np.int64
+    )
     if count and (positions[-1] >= size or (np.diff(positions) <= 0).any()):
         raise MessageError(f"positions that do not rise strictly from 0 to below {size}")
     return positions

@@ -12,7 +12,7 @@ from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array
 from hanse.core.values import value
 from hanse.core.work import Memory, Part
-from hanse.transforms.numbers import Numbers
+from hanse.transforms.numbers import RealTensors
 
 __all__ = ["cast"]
 
@@ -80,7 +80,7 @@ class cast(Transform):
             raise InvalidInput(f"cast({self.dtype!r}): {nearest(self.dtype, _FORMATS)}")
 
     def __call__(self, spec: Spec) -> Stage:
-        numbers = Numbers.of(self, spec, "real", "sparse")
+        numbers = RealTensors.of(self, spec, "real", "sparse")
         form = _FORMATS[self.dtype]
         coded = {n: TensorSpec(t.shape, form.stored) for n, t in numbers.real.items()} | dict(numbers.rest)
 

@@ -12,7 +12,7 @@ from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array
 from hanse.core.values import value
 from hanse.core.work import Memory, Part
-from hanse.transforms.numbers import Fixed, fixed
+from hanse.transforms.numbers import Fixed, fix_shapes
 
 __all__ = ["deflate"]
 
@@ -44,7 +44,7 @@ class deflate(Transform):
     def __call__(self, spec: Spec) -> Stage:
         if any(isinstance(dim, str) for tensor in spec.tensors.values() for dim in tensor.shape):
             raise CompositionError(f"{self} needs tensors of fixed shapes: leave all but the last one out")
-        tensors = fixed(self, spec.tensors)
+        tensors = fix_shapes(self, spec.tensors)
         num_bytes = spec.num_bytes or 0
         largest = num_bytes + num_bytes // 1000 + 64
 

@@ -14,10 +14,10 @@ from hanse.core.tensors import Array, Tensors
 from hanse.core.values import fields, value
 from hanse.core.work import Memory, Part, Space, Total
 
-__all__ = ["Drawn", "Redrawn", "drawn_stage", "per_client", "per_round"]
+__all__ = ["DrawScope", "Redrawn", "drawn_stage", "per_client", "per_round"]
 
 
-class Drawn(ABC):
+class DrawScope(ABC):
     """The choice of who makes a random draw, each client or all of a dispatch together."""
 
     shared: ClassVar[bool]
@@ -33,7 +33,7 @@ class Drawn(ABC):
 
 
 @value
-class per_client(Drawn):
+class per_client(DrawScope):
     """Each client makes a draw of its own, anew for each ticket; nothing is sent for it.
 
     The errors of different clients are independent, so the mean over many has a small one. The server undoes
@@ -50,7 +50,7 @@ class per_client(Drawn):
 
 
 @value
-class per_round(Drawn):
+class per_round(DrawScope):
     """All clients of a dispatch share one draw, whose key is sent to them.
 
     The same position means the same at each client, so a linear transform commutes with sums: the fold,
@@ -78,7 +78,7 @@ class Redrawn(Spec):
 
 
 def drawn_stage(
-    drawn: Drawn,
+    drawn: DrawScope,
     before: Spec,
     out: Mapping[str, TensorSpec],
     undo: Callable[[Key, Tensors], Tensors],

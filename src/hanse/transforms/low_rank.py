@@ -15,8 +15,8 @@ from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array, Tensors
 from hanse.core.values import value
 from hanse.core.work import Space
-from hanse.transforms.draws import Drawn, drawn_stage, per_client
-from hanse.transforms.numbers import Fixed, Numbers, fixed
+from hanse.transforms.draws import DrawScope, drawn_stage, per_client
+from hanse.transforms.numbers import Fixed, RealTensors, fix_shapes
 
 __all__ = ["Factors", "Layout", "low_rank", "out_first", "out_last", "train_a", "train_b", "train_both"]
 
@@ -128,7 +128,7 @@ class _Matrix:
 
     def draw(self, factor: str, key: Key) -> Array:
         """Draws normal numbers, so that the columns of A, or the rows of B, have unit length on average."""
-        normal = key.fold(factor).rng().standard_normal(self.shape(factor), np.float32)
+        normal = key.fold_in(factor).rng().standard_normal(self.shape(factor), np.float32)
         length = math.sqrt(self.rows if factor == "A" else self.columns)
         return (normal / np.float32(length)).astype(self.full.dtype, copy=False)
 
@@ -164,11 +164,11 @@ class _Products(Space):
     def pullback(self, gradient: Tensors) -> Tensors:
         back = {name: gradient[name] for name in self._whole}
         for name, matrix in self._matrices.items():
-            slope = matrix.layout.matrix(gradient[name])
+            matrix_gradient = matrix.layout.matrix(gradient[name])
             if f"{name}.A" in self._start:
-                back[f"{name}.A"] = slope @ self._at[f"{name}.B"].T
+                back[f"{name}.A"] = matrix_gradient @ self._at[f"{name}.B"].T
             if f"{name}.B" in self._start:
-                back[f"{name}.B"] = self._at[f"{name}.A"].T @ slope
+                back[f"{name}.B"] = self._at[f"{name}.A"].T @ matrix_gradient
         return back
 
 
@@ -205,7 +205,7 @@ class low_rank(Transform):
     rank: int | None = None
     fraction: float | None = None
     factors: Factors = train_b()
-    drawn: Drawn = per_client()
+    drawn: DrawScope = per_client()
     layout: Layout = out_first()
 
     def __post_init__(self) -> None:
@@ -221,14 +221,14 @@ class low_rank(Transform):
             )
 
     def __call__(self, spec: Spec) -> Stage:
-        numbers = Numbers.of(self, spec, "real")
+        numbers = RealTensors.of(self, spec, "real")
         matrices = {
             name: matrix
             for name, tensor in numbers.real.items()
             if len(tensor.shape) > 1 and (matrix := self._matrix(tensor)).size(self.factors) < tensor.size
         }
         whole = {name: tensor for name, tensor in numbers.real.items() if name not in matrices}
-        rest = fixed(self, numbers.rest)
+        rest = fix_shapes(self, numbers.rest)
         out = {
             **{name: spec.tensors[name] for name in (*whole, *rest)},
             **{
@@ -241,7 +241,7 @@ class low_rank(Transform):
         def begin(key: Key, wanted: Sequence[str]) -> dict[str, Array]:
             """Returns these factors of each matrix at the start of training."""
             return {
-                f"{name}.{factor}": matrix.draw(factor, key.fold(name))
+                f"{name}.{factor}": matrix.draw(factor, key.fold_in(name))
                 if factor in self.factors.drawn
                 else np.zeros(matrix.shape(factor), matrix.full.dtype)
                 for name, matrix in matrices.items()

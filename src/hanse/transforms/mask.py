@@ -11,9 +11,9 @@ from hanse.core.spec import Spec
 from hanse.core.tensors import Array, Tensors
 from hanse.core.values import value
 from hanse.core.work import Space
-from hanse.transforms.draws import Drawn, drawn_stage, per_client
-from hanse.transforms.numbers import Fixed, Numbers, fixed
-from hanse.transforms.positions import Positions, check_fraction
+from hanse.transforms.draws import DrawScope, drawn_stage, per_client
+from hanse.transforms.numbers import Fixed, RealTensors, fix_shapes
+from hanse.transforms.positions import Positions, check_share
 
 __all__ = ["random_mask"]
 
@@ -60,14 +60,14 @@ class random_mask(Transform):
     """
 
     fraction: float
-    drawn: Drawn = per_client()
+    drawn: DrawScope = per_client()
 
     def __post_init__(self) -> None:
-        check_fraction("random_mask", self.fraction)
+        check_share("random_mask", self.fraction)
 
     def __call__(self, spec: Spec) -> Stage:
-        positions = Positions(self.fraction, Numbers.of(self, spec, "real"))
-        coordinates = fixed(self, positions.out)
+        positions = Positions(self.fraction, RealTensors.of(self, spec, "real"))
+        coordinates = fix_shapes(self, positions.out)
 
         def within(key: Key) -> Space:
             return _Coordinates(positions, positions.draw(key), coordinates)

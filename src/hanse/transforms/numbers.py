@@ -10,7 +10,7 @@ from hanse.core.errors import CompositionError
 from hanse.core.spec import Kind, Spec, TensorSpec
 from hanse.core.tensors import Array, Tensors
 
-__all__ = ["Fixed", "Numbers", "fixed"]
+__all__ = ["Fixed", "RealTensors", "fix_shapes"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Fixed:
         return size
 
 
-def fixed(transform: Transform | str, tensors: Mapping[str, TensorSpec]) -> dict[str, Fixed]:
+def fix_shapes(transform: Transform | str, tensors: Mapping[str, TensorSpec]) -> dict[str, Fixed]:
     """Returns the fixed shapes of tensors.
 
     Raises: CompositionError: if a shape is bound only by the message.
@@ -47,14 +47,14 @@ def fixed(transform: Transform | str, tensors: Mapping[str, TensorSpec]) -> dict
 
 
 @dataclass(frozen=True)
-class Numbers:
+class RealTensors:
     """The tensors that precede a transform: those of real numbers, by name, and the rest."""
 
     real: Mapping[str, Fixed]
     rest: Mapping[str, TensorSpec]
 
     @classmethod
-    def of(cls, transform: Transform, spec: Spec, *kinds: Kind) -> "Numbers":
+    def of(cls, transform: Transform, spec: Spec, *kinds: Kind) -> "RealTensors":
         """Divides the tensors of `spec`, which must be of one of these kinds.
 
         Raises: CompositionError: if it is of another, holds no real tensor, or a shape is not fixed.
@@ -68,7 +68,7 @@ class Numbers:
         if spec.tensors and not real:
             dtypes = ", ".join(sorted({tensor.dtype for tensor in spec.tensors.values()}))
             raise CompositionError(f"{transform} needs real tensors, these are all {dtypes}: leave it out")
-        return cls(fixed(transform, real), {n: t for n, t in spec.tensors.items() if n not in real})
+        return cls(fix_shapes(transform, real), {n: t for n, t in spec.tensors.items() if n not in real})
 
     @property
     def size(self) -> int:
@@ -86,7 +86,7 @@ class Numbers:
             [np.zeros(0, self.dtype), *(values[name].reshape(-1) for name in self.real)], dtype=self.dtype
         )
 
-    def parted(self, flat: Array) -> dict[str, Array]:
+    def split(self, flat: Array) -> dict[str, Array]:
         """Cuts one row into the tensors that `flat` joined."""
         tensors: dict[str, Array] = {}
         start = 0

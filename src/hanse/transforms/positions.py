@@ -9,12 +9,12 @@ from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.spec import TensorSpec
 from hanse.core.tensors import Array, Tensors
-from hanse.transforms.numbers import Fixed, Numbers
+from hanse.transforms.numbers import Fixed, RealTensors
 
-__all__ = ["Positions", "check_fraction", "num_kept"]
+__all__ = ["Positions", "check_share", "num_kept"]
 
 
-def check_fraction(name: str, fraction: float) -> None:
+def check_share(name: str, fraction: float) -> None:
     """Raises InvalidInput unless `fraction` is a share of a tensor's entries: above 0 and at most 1."""
     if not 0 < fraction <= 1:
         raise InvalidInput(f"{name}({fraction}): write a fraction above 0 and at most 1")
@@ -28,7 +28,7 @@ def num_kept(fraction: float, size: int) -> int:
 class Positions:
     """Positions in each real tensor that are drawn uniformly and without repetition."""
 
-    def __init__(self, fraction: float, numbers: Numbers) -> None:
+    def __init__(self, fraction: float, numbers: RealTensors) -> None:
         self._full: Mapping[str, Fixed] = numbers.real
         self._kept = {name: num_kept(fraction, tensor.size) for name, tensor in numbers.real.items()}
         self.out: dict[str, TensorSpec] = {
@@ -40,7 +40,9 @@ class Positions:
     def draw(self, key: Key) -> dict[str, Array]:
         """Draws rising positions in each flattened tensor."""
         return {
-            name: np.sort(key.fold(name).rng().choice(self._full[name].size, k, replace=False, shuffle=False))
+            name: np.sort(
+                key.fold_in(name).rng().choice(self._full[name].size, k, replace=False, shuffle=False)
+            )
             for name, k in self._kept.items()
         }
 

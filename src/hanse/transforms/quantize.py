@@ -11,8 +11,8 @@ from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import Array
 from hanse.core.values import value
 from hanse.core.work import Memory, Part
-from hanse.transforms.bits import num_bytes, pack, unpack
-from hanse.transforms.numbers import Numbers
+from hanse.transforms.bits import count_bytes, pack_bits, unpack_bits
+from hanse.transforms.numbers import RealTensors
 from hanse.transforms.ranges import Over, per_tensor
 
 __all__ = ["quantize"]
@@ -57,10 +57,10 @@ class quantize(Transform):
             raise InvalidInput(f"quantize({self.bits}): write 1 to {MAX_BITS} bits")
 
     def __call__(self, spec: Spec) -> Stage:
-        numbers = Numbers.of(self, spec, "real", "sparse")
+        numbers = RealTensors.of(self, spec, "real", "sparse")
         num_ranges = sum(self.over.num_rows(tensor.size) for tensor in numbers.real.values())
         coded = {
-            "levels": TensorSpec((num_bytes(numbers.size, self.bits),), "uint8"),
+            "levels": TensorSpec((count_bytes(numbers.size, self.bits),), "uint8"),
             "ranges": TensorSpec((num_ranges, 2), numbers.dtype.name),
             **numbers.rest_specs,
         }
@@ -77,14 +77,14 @@ class quantize(Transform):
                     own[:, 0], own[:, 1] = rows.min(1), rows.max(1)
                     levels[start:end] = _levels(rows, own, draws[start:end], self.bits)
                     start, first = end, last
-            packed = pack(levels ^ (levels >> np.uint8(1)), self.bits)
+            packed = pack_bits(levels ^ (levels >> np.uint8(1)), self.bits)
             sent = {"levels": packed, "ranges": ranges, **numbers.rest_there(part.values)}
             return replace(part, values=sent), memory
 
         def open(plan: Plan, part: Part, client_key: Key) -> Part:
             ranges = part.values["ranges"]
             steps = _steps(ranges, self.bits)
-            levels = _from_gray(unpack(part.values["levels"], self.bits, numbers.size))
+            levels = _from_gray(unpack_bits(part.values["levels"], self.bits, numbers.size))
             tensors: dict[str, Array] = {}
             start = first = 0
             for name, tensor in numbers.real.items():

@@ -12,7 +12,7 @@ from hanse.core.values import value
 from hanse.core.work import Memory, Part
 from hanse.transforms.draws import Redrawn
 
-__all__ = ["Residual", "forget", "remember"]
+__all__ = ["Residual", "error_feedback", "none"]
 
 
 class Residual(ABC):
@@ -27,7 +27,7 @@ class Residual(ABC):
 
 
 @value
-class forget(Residual):
+class none(Residual):
     """No error feedback: what was left out is lost."""
 
     def around(self, transform: Transform, before: Spec, stage: Stage) -> Stage:
@@ -35,7 +35,7 @@ class forget(Residual):
 
 
 @value
-class remember(Residual):
+class error_feedback(Residual):
     """Error feedback: the client adds what was left out to its next message.
 
         p_t = x_t + e_t;   sent_t = C(p_t);   e_(t+1) = p_t - sent_t
@@ -52,7 +52,7 @@ class remember(Residual):
         if isinstance(before, Redrawn):
             raise CompositionError(
                 f"{transform} remembers by position what it left out, but a transform before it gives the "
-                "positions another meaning in each round: put it first, or write residual=forget()"
+                "positions another meaning in each round: put it first, or write residual=none()"
             )
         compress, restore = stage.encode, stage.open
         assert compress is not None

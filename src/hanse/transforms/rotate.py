@@ -10,8 +10,8 @@ from hanse.core.keys import Key
 from hanse.core.spec import Spec
 from hanse.core.tensors import Array, Tensors
 from hanse.core.values import value
-from hanse.transforms.draws import Drawn, drawn_stage, per_round
-from hanse.transforms.numbers import Numbers
+from hanse.transforms.draws import DrawScope, drawn_stage, per_round
+from hanse.transforms.numbers import RealTensors
 
 __all__ = ["rotate"]
 
@@ -50,20 +50,20 @@ class rotate(Transform):
     """
 
     block: int = 4096
-    drawn: Drawn = per_round()
+    drawn: DrawScope = per_round()
 
     def __post_init__(self) -> None:
         if self.block < 2 or self.block & (self.block - 1):
             raise InvalidInput(f"rotate(block={self.block}): write a power of two, at least 2")
 
     def __call__(self, spec: Spec) -> Stage:
-        numbers = Numbers.of(self, spec, "real", "sparse")
+        numbers = RealTensors.of(self, spec, "real", "sparse")
 
         def encode(key: Key, values: Tensors) -> Tensors:
-            return {n: self._there(key.fold(n), v) if n in numbers.real else v for n, v in values.items()}
+            return {n: self._there(key.fold_in(n), v) if n in numbers.real else v for n, v in values.items()}
 
         def undo(key: Key, values: Tensors) -> Tensors:
-            return {n: self._back(key.fold(n), v) if n in numbers.real else v for n, v in values.items()}
+            return {n: self._back(key.fold_in(n), v) if n in numbers.real else v for n, v in values.items()}
 
         return drawn_stage(self.drawn, spec, spec.tensors, undo, encode=encode, l2_bound=spec.l2_bound)
 

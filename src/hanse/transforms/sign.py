@@ -10,10 +10,10 @@ from hanse.core.keys import Key, Keys
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import value
 from hanse.core.work import Memory, Part
-from hanse.transforms.bits import num_bytes
-from hanse.transforms.numbers import Numbers
+from hanse.transforms.bits import count_bytes
+from hanse.transforms.numbers import RealTensors
 from hanse.transforms.ranges import Over, per_tensor
-from hanse.transforms.residuals import Residual, remember
+from hanse.transforms.residuals import Residual, error_feedback
 
 __all__ = ["sign"]
 
@@ -24,12 +24,13 @@ class sign(Transform):
 
         x̂ = (|x|₁ / d) sign(x),   |x̂ - x|² = (1 - |x|₁² / (d |x|²)) |x|²
 
-    It is biased: with `remember()` the client adds what was left out to its next message. Zero counts as
+    It is biased: with `error_feedback()` the client adds what was left out to its next message. Zero counts
+      as
     positive.
 
     Args:
       over: which entries share a magnitude: `per_tensor()` or `per_block(size)`.
-      residual: `remember()` (error feedback) or `forget()`.
+      residual: `error_feedback()` or `none()`.
     Runs at: client (encode; remembers the residual), server (open).
     Reveals: every contribution to the server.
     Spec: real or sparse -> coded, "signs" and "scales"; not summable; no l2_bound.
@@ -46,13 +47,13 @@ class sign(Transform):
     """
 
     over: Over = per_tensor()
-    residual: Residual = remember()
+    residual: Residual = error_feedback()
 
     def __call__(self, spec: Spec) -> Stage:
-        numbers = Numbers.of(self, spec, "real", "sparse")
+        numbers = RealTensors.of(self, spec, "real", "sparse")
         num_scales = sum(self.over.num_rows(tensor.size) for tensor in numbers.real.values())
         coded = {
-            "signs": TensorSpec((num_bytes(numbers.size, 1),), "uint8"),
+            "signs": TensorSpec((count_bytes(numbers.size, 1),), "uint8"),
             "scales": TensorSpec((num_scales,), numbers.dtype.name),
             **numbers.rest_specs,
         }
@@ -81,7 +82,7 @@ class sign(Transform):
                     rows *= scales[first:last, None]
                     first = last
                 start += tensor.size
-            return replace(part, values={**numbers.parted(flat), **numbers.rest_back(part.values)})
+            return replace(part, values={**numbers.split(flat), **numbers.rest_back(part.values)})
 
         stage = Stage(Spec(coded, kind="coded", summable=False), encode=encode, open=open)
         return self.residual.around(self, spec, stage)

@@ -12,7 +12,7 @@ from hanse.core.spec import Spec
 from hanse.core.tensors import Array, num_bytes
 from hanse.core.values import pack
 from hanse.core.work import Part
-from hanse.transforms.numbers import fixed
+from hanse.transforms.numbers import fix_shapes
 
 __all__ = ["WireSize", "wire_bytes"]
 
@@ -47,7 +47,7 @@ def wire_bytes(
     >>> [size.tensor_bytes for size in sizes]
     [627200, 39208]
     """
-    keys = Keys(key.fold("client"), key.fold("client's secret"))
+    keys = Keys(key.fold_in("client"), key.fold_in("client's secret"))
     sizes = []
     for length in range(len(uplink) + 1):
         chain = Chain.bind(spec, uplink[:length])
@@ -62,6 +62,6 @@ def wire_bytes(
 
 def _random(spec: Spec, key: Key) -> dict[str, Array]:
     return {
-        name: np.asarray(key.fold("values", name).rng().normal(size=tensor.shape), tensor.dtype)
-        for name, tensor in fixed("wire_bytes", spec.tensors).items()
+        name: np.asarray(key.fold_in("values", name).rng().normal(size=tensor.shape), tensor.dtype)
+        for name, tensor in fix_shapes("wire_bytes", spec.tensors).items()
     }

@@ -5,9 +5,9 @@ from hanse.core.keys import Key
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
 from hanse.core.values import value
-from hanse.transforms.draws import Drawn, drawn_stage, per_client
-from hanse.transforms.numbers import Numbers
-from hanse.transforms.positions import Positions, check_fraction
+from hanse.transforms.draws import DrawScope, drawn_stage, per_client
+from hanse.transforms.numbers import RealTensors
+from hanse.transforms.positions import Positions, check_share
 
 __all__ = ["subsample"]
 
@@ -43,13 +43,13 @@ class subsample(Transform):
     """
 
     fraction: float
-    drawn: Drawn = per_client()
+    drawn: DrawScope = per_client()
 
     def __post_init__(self) -> None:
-        check_fraction("subsample", self.fraction)
+        check_share("subsample", self.fraction)
 
     def __call__(self, spec: Spec) -> Stage:
-        positions = Positions(self.fraction, Numbers.of(self, spec, "real"))
+        positions = Positions(self.fraction, RealTensors.of(self, spec, "real"))
 
         def encode(key: Key, values: Tensors) -> Tensors:
             return positions.gather(positions.draw(key), values)

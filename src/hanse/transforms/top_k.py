@@ -13,9 +13,9 @@ from hanse.core.values import value
 from hanse.core.work import Memory, Part
 from hanse.transforms.bits import pack_positions, position_bytes, unpack_positions
 from hanse.transforms.draws import Redrawn
-from hanse.transforms.numbers import Numbers
-from hanse.transforms.positions import check_fraction, num_kept
-from hanse.transforms.residuals import Residual, remember
+from hanse.transforms.numbers import RealTensors
+from hanse.transforms.positions import check_share, num_kept
+from hanse.transforms.residuals import Residual, error_feedback
 
 __all__ = ["top_k"]
 
@@ -26,12 +26,13 @@ class top_k(Transform):
 
         |x̂ - x|² <= (1 - k/d) |x|²
 
-    It is biased: with `remember()` the client adds what was left out to its next message. Positions take
+    It is biased: with `error_feedback()` the client adds what was left out to its next message. Positions
+      take
     about 2 + log2(d/k) bits each. Values stay real numbers, so `quantize` or `cast` may follow.
 
     Args:
       fraction: of all d entries together, above 0 and at most 1; at least one entry.
-      residual: `remember()` (error feedback) or `forget()`.
+      residual: `error_feedback()` or `none()`.
     Runs at: client (encode; remembers the residual), server (open).
     Reveals: every contribution to the server.
     Spec: real -> sparse, "values" with "low" and "high", the parts of their positions; not summable; no
@@ -50,13 +51,13 @@ class top_k(Transform):
     """
 
     fraction: float
-    residual: Residual = remember()
+    residual: Residual = error_feedback()
 
     def __post_init__(self) -> None:
-        check_fraction("top_k", self.fraction)
+        check_share("top_k", self.fraction)
 
     def __call__(self, spec: Spec) -> Stage:
-        numbers = Numbers.of(self, spec, "real")
+        numbers = RealTensors.of(self, spec, "real")
         if not numbers.size:
             raise InvalidInput(f"{self} has no real entries to choose from: leave it out")
         size, k = numbers.size, num_kept(self.fraction, numbers.size)
@@ -80,7 +81,7 @@ class top_k(Transform):
             sent = part.values
             flat = np.zeros(size, numbers.dtype)
             flat[unpack_positions(sent["low"], sent["high"], k, size)] = sent["values"]
-            return replace(part, values={**numbers.parted(flat), **numbers.rest_back(sent)})
+            return replace(part, values={**numbers.split(flat), **numbers.rest_back(sent)})
 
         out = Redrawn.after(spec, tensors=sparse, kind="sparse", summable=False, l2_bound=None)
         return self.residual.around(self, spec, Stage(out, encode=encode, open=open))
