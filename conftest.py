@@ -3,5 +3,5 @@
 from importlib.util import find_spec
 
 collect_ignore_glob = [
-    f"src/hanse/learners/{engine}*.py" for engine in ("jax", "torch") if find_spec(engine) is None
+    f"src/hanse/learners/{engine}/*.py" for engine in ("jax", "torch") if find_spec(engine) is None
 ]

@@ -11,15 +11,29 @@ asyncio tasks that see nothing but bytes and answer in any order. Both end in th
 import asyncio
 
 from hanse.algorithms import evaluation
-from hanse.core.algorithm import Algorithm, Progress, training
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import PartSpec, Program, gather, sample
-from hanse.core.runtime import Record, drive
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, tree_map, zeros_like
-from hanse.core.values import digest, value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Algorithm,
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Steps,
+    Tensors,
+    Work,
+    gather,
+    sample,
+    tree_map,
+    value,
+    zeros_like,
+)
+from hanse.core.exchange import Progress, Record, digest, drive, training
 from hanse.data import digits, dirichlet, partition_data
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation

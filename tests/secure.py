@@ -5,19 +5,37 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.algorithm import Algorithm, ModelState
-from hanse.core.chain import Stage, Transform
-from hanse.core.errors import CompositionError
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Steps
-from hanse.core.party import pending
-from hanse.core.program import Close, PartSpec, Program, gather, sample
-from hanse.core.reducers import Reducer, stack
-from hanse.core.reducers import sum as sum_
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, tree_map
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Total, Work
+from hanse.core import (
+    Algorithm,
+    Close,
+    CompositionError,
+    Contribution,
+    Key,
+    Keys,
+    Memory,
+    Part,
+    PartSpec,
+    PartyId,
+    Program,
+    Reducer,
+    Shared,
+    Spec,
+    Stage,
+    Steps,
+    Tensors,
+    TensorSpec,
+    Total,
+    Transform,
+    Work,
+    gather,
+    sample,
+    stack,
+    tree_map,
+    value,
+)
+from hanse.core import sum as sum_
+from hanse.core.exchange import ModelState
+from hanse.core.exchange.party import pending
 
 PRIME = 2**521 - 1
 SECRET = "~secret"
@@ -149,7 +167,8 @@ class secure_avg(Algorithm[ModelState]):
         return ModelState(params)
 
     def round(self, state: ModelState, key: Key) -> Program[ModelState]:
-        from hanse.algorithms.works import local_sgd, uniform
+        from hanse.algorithms import uniform
+        from hanse.algorithms.works import local_sgd
 
         channel = PartSpec(Spec.of(state.params), (fixed_point(),), masked_sum())
         cohort = (yield from sample(key, fraction=1.0)).cohort

@@ -7,15 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.algorithm import Progress, training
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Population, Steps
-from hanse.core.runtime import Checkpoint, Entry, InMemory, Record, Store, Watch, drive
-from hanse.core.tensors import Tensors
-from hanse.core.values import pack, unpack
-from hanse.core.work import Everything, Memory, PartyId, Space
-from hanse.learners import duals, least_squares
+from hanse.core import (
+    Examples,
+    InvalidInput,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    PartyId,
+    Population,
+    Space,
+    Steps,
+    Tensors,
+)
+from hanse.core.exchange import (
+    Checkpoint,
+    Entry,
+    Everything,
+    InMemory,
+    Progress,
+    Record,
+    Store,
+    Watch,
+    drive,
+    pack,
+    training,
+    unpack,
+)
+from hanse.learners import least_squares
+from hanse.learners.linear import duals
 from hanse.simulation import Clients, Devices, Simulation, ideal
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 

@@ -46,7 +46,7 @@ def test_settings_can_be_read(page: str, tmp_path: Path) -> None:
 
 
 def test_commands_are_there() -> None:
-    from hanse.apps.cli import app
+    from hanse.cli import app
 
     known = {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
@@ -58,7 +58,7 @@ def test_commands_are_there() -> None:
 
 
 def test_the_reference_is_that_of_the_code() -> None:
-    command = "python -m hanse.apps.reference docs/reference.md"
-    code = "from hanse.apps.reference import reference; print(reference(), end='')"
+    command = "python -m hanse.config.reference docs/reference.md"
+    code = "from hanse.config.reference import reference; print(reference(), end='')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == (DOCS / "reference.md").read_text(encoding="utf-8"), f"stale; run: {command}"

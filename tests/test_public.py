@@ -13,12 +13,13 @@ ROOT = Path(hanse.__file__).parents[2]
 
 PUBLIC = {
     # runs
-    *("run", "resume", "perform", "read", "sweep", "Experiment", "Result", "Stop"),
+    *("run", "resume", "perform", "read", "sweep", "Experiment", "Result", "Stop", "Examples"),
     # errors
     *("HanseError", "InvalidInput", "CompositionError", "MessageError", "RoundAbandoned", "Diverged"),
     *("NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted"),
     # rooms
-    *("algorithms", "core", "data", "learners", "simulation", "store", "transforms"),
+    *("algorithms", "config", "core", "data", "evaluation", "learners", "network", "preprocessing"),
+    *("release", "report", "runs", "simulation", "store", "sweeps", "transforms"),
     "__version__",
 }
 

@@ -19,10 +19,8 @@ from machine import save
 from threadpoolctl import threadpool_limits
 
 from hanse.algorithms import evaluation, fed_avg
-from hanse.core.algorithm import Progress, training
-from hanse.core.keys import Keys
-from hanse.core.learner import Learner
-from hanse.core.runtime import Record, drive
+from hanse.core import Keys, Learner
+from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import FederatedData, iid, mnist, partition_data, shards
 from hanse.learners import mlp
 from hanse.simulation import Clients, Simulation

@@ -18,9 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from machine import save
 
 from hanse.algorithms import evaluation, fed_avg
-from hanse.core.algorithm import Progress, training
-from hanse.core.keys import Keys
-from hanse.core.runtime import Record, drive
+from hanse.core import Keys
+from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import TrainTest, arrays, iid, partition_data
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation

@@ -20,12 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from machine import save
 
-from hanse.core.chain import Chain
-from hanse.core.keys import Keys
-from hanse.core.party import Message
-from hanse.core.spec import Spec
-from hanse.core.values import pack
-from hanse.core.work import Part, Total
+from hanse.core import Chain, Keys, Part, Spec, Total
+from hanse.core.exchange import Message, pack
 from hanse.transforms import (
     cast,
     clip,

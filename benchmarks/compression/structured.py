@@ -21,10 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from accuracy import run
 from machine import machine
 
-from hanse.core.chain import Chain, Transform
-from hanse.core.errors import Diverged
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
+from hanse.core import Chain, Diverged, Keys, Spec, Transform
 from hanse.data import TrainTest, iid, mnist, partition_data
 from hanse.learners import Network, cnn
 from hanse.transforms import low_rank, random_mask, subsample, train_a, train_both, wire_bytes

@@ -25,9 +25,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hanse.algorithms import (
+    Solver,
     adding,
     averaging,
     cocoa,
+    conjugate_gradients,
     dane,
     fed_avg,
     fed_dyn,
@@ -38,17 +40,27 @@ from hanse.algorithms import (
     one_shot,
     scaffold,
 )
-from hanse.algorithms.solvers import Solver, conjugate_gradients
-from hanse.algorithms.works import moved
-from hanse.core.algorithm import Algorithm, Progress, Stop, training
-from hanse.core.errors import Diverged
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Population, Steps
-from hanse.core.program import Program
-from hanse.core.runtime import Record, drive
-from hanse.core.tensors import Array, Tensors, zeros_like
-from hanse.core.values import value
-from hanse.core.work import Space
+from hanse.core import (
+    Algorithm,
+    Array,
+    Diverged,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Population,
+    Program,
+    Space,
+    Steps,
+    Stop,
+    Tensors,
+    add,
+    add_scaled,
+    subtract,
+    value,
+    zeros_like,
+)
+from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import Partition, TrainTest, iid, partition_data, shards
 from hanse.learners import dual, logistic
 from hanse.simulation import Clients, Simulation
@@ -218,13 +230,14 @@ class undamped(Solver):
     ) -> Tensors:
         update: Tensors = zeros_like(start)
         for _ in range(self.num_iterations):
-            here = moved(start, update)
-            slope = moved(moved(learner.gradient(here, data), offset or zeros_like(start)), update, proximal)
+            here = add(start, update)
+            pull = add(learner.gradient(here, data), offset or zeros_like(start))
+            gradient = add_scaled(pull, proximal, update)
 
             def curved(vector: Tensors, here: Tensors = here) -> Tensors:
-                return moved(learner.hessian_vector(here, data, vector), vector, proximal)
+                return add_scaled(learner.hessian_vector(here, data, vector), proximal, vector)
 
-            update = moved(update, conjugate_gradients(curved, slope, 250, 1e-8), -1.0)
+            update = subtract(update, conjugate_gradients(curved, gradient, 250, 1e-8))
         return update
 
 

@@ -10,11 +10,8 @@ import numpy as np
 from machine import save
 
 from hanse.algorithms import fed_avg
-from hanse.core.algorithm import Progress, training
-from hanse.core.keys import Keys
-from hanse.core.learner import Examples
-from hanse.core.program import sample
-from hanse.core.runtime import drive
+from hanse.core import Examples, Keys, sample
+from hanse.core.exchange import Progress, drive, training
 from hanse.data import generate
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation

@@ -19,7 +19,7 @@ from machine import save
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.core.errors import HanseError
+from hanse.core import HanseError
 from hanse.data import iid, mnist
 from hanse.learners import Model, Precision, bfloat16, cnn, full, mlp, torch_engine
 from hanse.learners.torch import units_for_bfloat16

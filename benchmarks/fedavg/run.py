@@ -25,9 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from machine import save
 
 from hanse.algorithms import evaluation, fed_avg
-from hanse.core.algorithm import Progress, Stop, training
-from hanse.core.keys import Keys
-from hanse.core.runtime import Record, drive
+from hanse.core import Keys, Stop
+from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import Partition, TrainTest, iid, mnist, partition_data, shards
 from hanse.learners import Network, cnn, mlp
 from hanse.simulation import Clients, Simulation

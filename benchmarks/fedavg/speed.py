@@ -34,9 +34,7 @@ from machine import save
 from torch_models import Convolutional, Perceptron, Recurrent
 from workloads import VOCABULARY
 
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Tensors
+from hanse.core import Examples, Key, Learner, Steps, Tensors
 from hanse.learners import Network, batches, char_lstm, cnn, jax_engine, mlp, torch_engine, torch_module
 
 KEY = Key.from_seed(0)

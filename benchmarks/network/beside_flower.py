@@ -40,8 +40,8 @@ from environments import FLOWER
 from machine import save
 from safetensors.numpy import load_file
 
-from hanse.apps.prepared import load_population
-from hanse.apps.reading import read
+from hanse.config import read
+from hanse.runs import load_population
 
 ROUNDS = 3
 LIMIT_S = 300.0

@@ -37,15 +37,10 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "network"))
 import httpx
 from federation import CASES, KEYS, NUM_CLIENTS, begin, federation, job, learner, population, program
 
-from hanse.core.runtime import InMemory, drive
-from hanse.core.values import digest, unpack
-from hanse.network import transport
-from hanse.network.audit import AuditLog
-from hanse.network.certificates import fingerprint, make
-from hanse.network.client import Client, ClientHome, join
-from hanse.network.errors import Refused, Unreachable
-from hanse.network.members import Members, Token
-from hanse.network.runtime import Patience
+from hanse.core.exchange import InMemory, digest, drive, unpack
+from hanse.network.client import AuditLog, Client, ClientHome, join, transport
+from hanse.network.protocol import Refused, Token, Unreachable, fingerprint, make
+from hanse.network.server import Members, Patience
 from hanse.simulation import Clients, Simulation
 from hanse.store import Runs
 

@@ -1,6 +1,6 @@
 """Many clients in one process and without threads: each polls by hand over a TLS connection of its own.
 
-They say and do what `hanse.network.client` does: who is given a ticket goes on polling, fetches the payload
+They say and do what clients of `hanse.network` do: who is given a ticket goes on polling, fetches the payload
 over a second connection, computes, and uploads the message. They write nothing to the disk, and check answers
 by TLS alone, so that most of the processor is the server's.
 """
@@ -17,15 +17,15 @@ from typing import Any
 
 import uvloop
 
+from hanse.core.exchange.party import Payload, Task
 from hanse.core.keys import Keys
-from hanse.core.party import Payload, Task
 from hanse.core.values import pieces, unpack
-from hanse.network import certificates
-from hanse.network.parties import Party
-from hanse.network.signing import Identity, sha256
-from hanse.network.spool import hash_chunks
-from hanse.network.transport import TIMEOUT, split
-from hanse.network.wire import WAIT_S, Poll
+from hanse.network.client.transport import TIMEOUT, split
+from hanse.network.protocol import certificates
+from hanse.network.protocol.party import Party
+from hanse.network.protocol.signing import Identity, sha256
+from hanse.network.protocol.spool import hash_chunks
+from hanse.network.protocol.wire import WAIT_S, Poll
 
 QUICK = 10
 """Every so many-th client does not wait: it checks in every two seconds."""

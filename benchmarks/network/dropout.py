@@ -13,13 +13,10 @@ from typing import Any
 
 from speed import job
 
-from hanse.core.runtime import Record
-from hanse.network import certificates
+from hanse.core.exchange import Record
 from hanse.network.client import Client, ClientHome, join
-from hanse.network.members import Token
-from hanse.network.runtime import Patience
-from hanse.network.server import Server
-from hanse.network.serving import listen, serving
+from hanse.network.protocol import Token, certificates
+from hanse.network.server import Patience, Server, listen, serving
 
 NUM_CLIENTS, COHORT, ROUNDS = 20, 10, 50
 

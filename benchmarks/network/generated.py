@@ -21,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from hanse.network.wire import WAIT_S
+from hanse.network.protocol import WAIT_S
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests" / "network"))
@@ -42,10 +42,9 @@ def serve(folder: Path) -> None:
     from federation import federation, job
 
     from hanse.algorithms import fed_avg
-    from hanse.core.program import Close
-    from hanse.network import api
-    from hanse.network.runtime import Patience
-    from hanse.network.signing import Identity
+    from hanse.core import Close
+    from hanse.network.protocol import Identity
+    from hanse.network.server import Patience, api
 
     api.BODY_S = 0.3
     with federation(folder, stay=True) as here:
@@ -73,7 +72,7 @@ def serve(folder: Path) -> None:
                             db.execute("UPDATE members SET state = 'active' WHERE id = ?", (member.id,))
 
         threading.Thread(target=take_up, daemon=True).start()
-        from hanse.network.api import application
+        from hanse.network.server import application
 
         (folder / "openapi.json").write_text(json.dumps(application(server).openapi()))
         print(json.dumps({"url": here.url, "run": run}), flush=True)
@@ -96,7 +95,7 @@ class Fuzzer:
     def __init__(self, folder: Path, url: str, run: str, seed: int) -> None:
         import requests
 
-        from hanse.network.signing import Identity
+        from hanse.network.protocol import Identity
 
         self.url, self.run = url, run
         self.dice = random.Random(seed)
@@ -116,7 +115,7 @@ class Fuzzer:
 
     def ask(self, who: str, method: str, path: str, body: bytes = b"", headers: Any = None) -> Any:
         """A well-formed request."""
-        from hanse.network.signing import sha256
+        from hanse.network.protocol import sha256
 
         url = self.url + path
         identity = self.who[who]
@@ -158,7 +157,7 @@ class Fuzzer:
         """Signs a prepared request, or not, or not well."""
         from mutations import scattered
 
-        from hanse.network.signing import sha256
+        from hanse.network.protocol import sha256
 
         dice = self.dice
         body = request.body or b""
@@ -191,7 +190,7 @@ class Fuzzer:
 
     def invitation(self) -> str:
         """The secret of one."""
-        from hanse.network.members import Token
+        from hanse.network.protocol import Token
 
         asked = json.dumps({"number": self.dice.choice([None, 2, 3])}).encode()
         answer = self.ask("operator", "POST", "/v1/invitations", asked).json()

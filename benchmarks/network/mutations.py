@@ -14,17 +14,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "transforms"))
 import numpy as np
 from test_contract import CHAINS, MODEL, WITH_INTEGERS
 
-from hanse.core.coordinator import Coordinator
-from hanse.core.errors import MessageError
-from hanse.core.keys import Key, Keys
-from hanse.core.layout import Packed
-from hanse.core.party import Message
-from hanse.core.program import Dispatch, PartSpec
-from hanse.core.reducers import Reducer, TreeFold, mean
-from hanse.core.reducers import sum as sum_
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.values import find_classes, pack, unpack, value
-from hanse.core.work import Part, Work
+from hanse.core import Key, Keys, MessageError, Part, PartSpec, Reducer, Spec, TensorSpec, Work, mean, value
+from hanse.core import sum as sum_
+from hanse.core.exchange import Coordinator, Dispatch, Message, Packed, TreeFold, find_classes, pack, unpack
 from hanse.transforms import clip
 
 KEYS = Keys.from_seed(1)

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from crowd import QUICK, gather_crowd
 from machine import keep
 
-import hanse.network.pace
-import hanse.network.server
+import hanse.network.server.pace
+import hanse.network.server.server
 from hanse.core.algorithm import ModelState, Progress, training
 from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec, Program, gather, sample
@@ -38,14 +38,15 @@ from hanse.core.spec import Spec
 from hanse.core.tensors import tree_map
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
-from hanse.network import certificates
-from hanse.network.board import Mailbox, Offer
-from hanse.network.client import Client, ClientHome, join
-from hanse.network.members import Members, Token
-from hanse.network.server import RunJob, Server
-from hanse.network.serving import listen, serving
-from hanse.network.signing import Identity
-from hanse.network.wire import Plan
+from hanse.network.client.client import Client, ClientHome, join
+from hanse.network.protocol import certificates
+from hanse.network.protocol.signing import Identity
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import Plan
+from hanse.network.server.https import listen, serving
+from hanse.network.server.mailbox import Mailbox, Offer
+from hanse.network.server.members import Members
+from hanse.network.server.server import RunJob, Server
 
 KEYS = Keys.from_seed(1)
 
@@ -279,7 +280,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
       pace: let the server send those away that it does not need, as it does by itself. Else all wait.
     """
     if not pace:
-        hanse.network.pace.MIN_POOL = num_clients
+        hanse.network.server.pace.MIN_POOL = num_clients
     booked: dict[int, float] = {}
 
     class TimedBoard(Mailbox):
@@ -288,7 +289,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
             booked.update((order.ticket, time.monotonic()) for order in posted)
             super().post(posted)
 
-    hanse.network.server.Mailbox = TimedBoard  # type: ignore[misc]
+    hanse.network.server.server.Mailbox = TimedBoard  # type: ignore[misc]
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:

@@ -31,9 +31,8 @@ from machine import machine
 from torch import Tensor, nn
 
 from hanse.algorithms import evaluation, fed_avg, fed_nova, fed_prox, scaffold
-from hanse.core.algorithm import Progress, training
-from hanse.core.keys import Keys
-from hanse.core.runtime import Record, drive
+from hanse.core import Keys
+from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import dirichlet, iid, labels_per_client, mnist, partition_data
 from hanse.learners import torch_module
 from hanse.simulation import Clients, Simulation

@@ -29,8 +29,8 @@ from machine import save
 
 import hanse
 from hanse.algorithms import fed_avg, scaffold
-from hanse.core.learner import Examples
-from hanse.core.runtime import Record
+from hanse.core import Examples
+from hanse.core.exchange import Record
 from hanse.data import FederatedData, generate
 from hanse.learners import softmax
 from hanse.simulation import Execution, auto

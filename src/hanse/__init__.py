@@ -12,29 +12,47 @@ Everything is loaded when it is first used, so importing the package costs next 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hanse.lazy import load_from
+from hanse.version import __version__
+
 if TYPE_CHECKING:
-    from hanse import algorithms, core, data, learners, simulation, store, transforms
-    from hanse.apps.experiment import Experiment
-    from hanse.apps.reading import read
-    from hanse.apps.result import Interrupted, Result, RunDiverged
-    from hanse.apps.running import perform, resume, run
-    from hanse.apps.sweep import sweep
-    from hanse.core.algorithm import Stop
-    from hanse.core.errors import (
+    from hanse import (
+        algorithms,
+        config,
+        core,
+        data,
+        evaluation,
+        learners,
+        network,
+        preprocessing,
+        release,
+        report,
+        runs,
+        simulation,
+        store,
+        sweeps,
+        transforms,
+    )
+    from hanse.config import Experiment, read
+    from hanse.core import (
         CompositionError,
         Diverged,
+        Examples,
         HanseError,
         InvalidInput,
         MessageError,
-        NotReady,
-        ReplayError,
         RoundAbandoned,
+        Stop,
         StoreError,
     )
+    from hanse.core.exchange import NotReady, ReplayError
+    from hanse.runs import Interrupted, Result, RunDiverged, perform, resume, run
+    from hanse.sweeps import sweep
 
 __all__ = [
     "CompositionError",
     "Diverged",
+    "Examples",
     "Experiment",
     "HanseError",
     "Interrupted",
@@ -49,52 +67,69 @@ __all__ = [
     "StoreError",
     "__version__",
     "algorithms",
+    "config",
     "core",
     "data",
+    "evaluation",
     "learners",
+    "network",
     "perform",
+    "preprocessing",
     "read",
+    "release",
+    "report",
     "resume",
     "run",
+    "runs",
     "simulation",
     "store",
     "sweep",
+    "sweeps",
     "transforms",
 ]
 
-__version__ = "0.1.0"
+_ROOMS = (
+    "algorithms",
+    "config",
+    "core",
+    "data",
+    "evaluation",
+    "learners",
+    "network",
+    "preprocessing",
+    "release",
+    "report",
+    "runs",
+    "simulation",
+    "store",
+    "sweeps",
+    "transforms",
+)
 
-_MODULES = {
-    "hanse.apps.experiment": ("Experiment",),
-    "hanse.apps.reading": ("read",),
-    "hanse.apps.result": ("Interrupted", "Result", "RunDiverged"),
-    "hanse.apps.running": ("perform", "resume", "run"),
-    "hanse.apps.sweep": ("sweep",),
-    "hanse.core.algorithm": ("Stop",),
-    "hanse.core.errors": (
-        "CompositionError",
-        "Diverged",
-        "HanseError",
-        "InvalidInput",
-        "MessageError",
-        "NotReady",
-        "ReplayError",
-        "RoundAbandoned",
-        "StoreError",
-    ),
-}
-_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_load = load_from(
+    __name__,
+    {
+        "hanse.config": ("Experiment", "read"),
+        "hanse.core": (
+            "CompositionError",
+            "Diverged",
+            "Examples",
+            "HanseError",
+            "InvalidInput",
+            "MessageError",
+            "RoundAbandoned",
+            "Stop",
+            "StoreError",
+        ),
+        "hanse.core.exchange": ("NotReady", "ReplayError"),
+        "hanse.runs": ("Interrupted", "Result", "RunDiverged", "perform", "resume", "run"),
+        "hanse.sweeps": ("sweep",),
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        found = getattr(import_module(_HOMES[name]), name)
-    elif name in __all__:
-        found = import_module(f"hanse.{name}")
-    else:
-        raise AttributeError(f"module 'hanse' has no attribute {name!r}")
-    globals()[name] = found
-    return found
+    return import_module(f"hanse.{name}") if name in _ROOMS else _load(name)
 
 
 def __dir__() -> list[str]:

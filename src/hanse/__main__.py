@@ -1,6 +1,6 @@
 """`python -m hanse` is `hanse`."""
 
-from hanse.apps.cli import main
+from hanse.cli import main
 
 if __name__ == "__main__":
     main()

@@ -29,13 +29,8 @@ from hanse.algorithms import (
     scaffold,
     uniform,
 )
-from hanse.core.algorithm import Algorithm, Progress, training
-from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.program import Program
-from hanse.core.runtime import drive
-from hanse.core.tensors import Tensors
+from hanse.core import Algorithm, Diverged, Examples, InvalidInput, Key, Program, RoundAbandoned, Tensors
+from hanse.core.exchange import Progress, drive, training
 from hanse.learners import dual, least_squares, linear_svm, logistic
 from hanse.simulation import Clients, Simulation, unstable
 

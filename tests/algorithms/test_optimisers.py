@@ -5,7 +5,7 @@ from support import simulate
 
 from hanse.algorithms import ServerOptimiser, adagrad, adam, fed_avg, momentum, sgd, yogi
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.core.values import digest, pack, unpack
+from hanse.core.exchange import digest, pack, unpack
 
 OPTIMISERS = [sgd(), momentum(0.7), adagrad(), adam(), yogi()]
 every_optimiser = pytest.mark.parametrize("optimiser", OPTIMISERS)

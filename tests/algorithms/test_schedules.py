@@ -8,8 +8,8 @@ from support import simulate
 
 from hanse.algorithms import Schedule, constant, exponential_decay, inverse_time, step_decay
 from hanse.algorithms.schedules import rate
-from hanse.core.errors import InvalidInput
-from hanse.core.values import digest, fields, pack, unpack
+from hanse.core import InvalidInput, fields
+from hanse.core.exchange import digest, pack, unpack
 
 SCHEDULES = [constant(0.3), step_decay(0.3, every=4), exponential_decay(0.3), inverse_time(0.3, half_life=5)]
 RATES = {

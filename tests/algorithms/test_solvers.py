@@ -6,8 +6,7 @@ from support import KEYS, Few, Quadratic
 
 from hanse.algorithms import local_steps, newton, step_decay
 from hanse.algorithms.solvers import conjugate_gradients
-from hanse.core.learner import Examples, Steps
-from hanse.core.tensors import Tensors
+from hanse.core import Examples, Steps, Tensors
 from hanse.learners import logistic
 
 KEY = KEYS.public

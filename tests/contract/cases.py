@@ -32,8 +32,8 @@ from hanse.algorithms import (
     scaffold,
     step_decay,
 )
-from hanse.core.program import Close
-from hanse.core.reducers import sum as sum_
+from hanse.core import Close
+from hanse.core import sum as sum_
 from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
 from hanse.transforms import (
     cast,

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cases import CASES
 from support import Fragile, simulate
 
-from hanse.core.values import digest
+from hanse.core.exchange import digest
 
 
 def main(folder: Path) -> None:

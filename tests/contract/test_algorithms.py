@@ -10,8 +10,7 @@ import pytest
 from cases import CASES, Case
 from support import Crash, Few, Fragile, converse, simulate
 
-from hanse.core.errors import ReplayError
-from hanse.core.values import digest
+from hanse.core.exchange import ReplayError, digest
 
 HERE = Path(__file__).parent
 
@@ -96,8 +95,8 @@ def test_a_journal_of_another_program_is_refused() -> None:
 
 def test_cases_cover_all_algorithms() -> None:
     import hanse.algorithms
-    from hanse.core.algorithm import Algorithm
-    from hanse.core.values import find_classes
+    from hanse.core import Algorithm
+    from hanse.core.exchange import find_classes
 
     ours = {n for n, c in find_classes(Algorithm).items() if c.__module__.startswith("hanse.")}
     tested = {type(case.algorithm).__name__ for case in CASES.values()}

@@ -9,10 +9,8 @@ import pytest
 from support import KEYS, Crash, Few, Fragile, Quadratic
 
 from hanse.algorithms import gossip
-from hanse.core.algorithm import Progress, training
-from hanse.core.errors import HanseError, NotReady
-from hanse.core.learner import Examples, Population
-from hanse.core.values import digest
+from hanse.core import Examples, HanseError, Population
+from hanse.core.exchange import NotReady, Progress, digest, training
 from hanse.simulation import Clients, Simulation, drive_together
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 

@@ -6,8 +6,7 @@ import pytest
 from cases import CASES, Case, make
 from support import KEYS, Few, Fragile, program, simulate
 
-from hanse.core.runtime import drive
-from hanse.core.values import digest
+from hanse.core.exchange import digest, drive
 from hanse.simulation import Simulation, Workers
 
 

@@ -6,9 +6,9 @@ from support import Crash, Fragile
 
 from hanse.core.algorithm import Algorithm, ModelState, Progress, Stop, training
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
+from hanse.core.exchange.runtime import InMemory, Runtime, drive
 from hanse.core.keys import Key
 from hanse.core.program import Commit, Committed, Sampled, sample
-from hanse.core.runtime import InMemory, Runtime, drive
 from hanse.core.values import digest, value
 
 KEY = Key.from_seed(1)

@@ -8,8 +8,8 @@ import safetensors.numpy
 
 from hanse.core import layout
 from hanse.core.errors import MessageError
+from hanse.core.exchange.party import Message
 from hanse.core.layout import DTYPES, Mapped, Stored
-from hanse.core.party import Message
 from hanse.core.values import digest, pack, unpack
 from hanse.core.work import Part
 

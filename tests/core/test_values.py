@@ -17,8 +17,8 @@ from hypothesis.extra.numpy import array_shapes, arrays, from_dtype
 from hanse import algorithms, simulation, transforms  # noqa: F401 - for what they register
 from hanse.core import former
 from hanse.core.errors import InvalidInput, MessageError
+from hanse.core.exchange.party import Message
 from hanse.core.keys import Key, Keys
-from hanse.core.party import Message
 from hanse.core.values import digest, fields, find_classes, flatten, pack, renew, restore, unpack, value
 from hanse.core.work import Part
 
@@ -408,8 +408,8 @@ def test_digests_tell_apart(one, other):
 
 
 HASHED = """
-from hanse.core.keys import Keys
-from hanse.core.values import digest, pack
+from hanse.core import Keys
+from hanse.core.exchange import digest, pack
 import hashlib, numpy as np
 obj = {"a": {word: np.arange(3) for word in ("u", "v", "w")}, 7: Keys.from_seed(1), "b": (1, "two", None)}
 print(digest(obj), hashlib.sha256(pack(obj)).hexdigest())

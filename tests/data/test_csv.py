@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from real_data import real
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.values import pack, unpack
+from hanse.core import InvalidInput, Key
+from hanse.core.exchange import pack, unpack
 from hanse.data import by_key, csv, partition_data
 
 GOOD = """\

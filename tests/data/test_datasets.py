@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Examples
-from hanse.core.values import find_classes, pack, unpack
+from hanse.core import Examples, InvalidInput
+from hanse.core.exchange import find_classes, pack, unpack
 from hanse.data import Dataset, TrainTest, arrays, digits
 
 X, Y = np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])

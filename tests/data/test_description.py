@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
+from hanse.core import Examples, InvalidInput, Key
 from hanse.data import (
     Description,
     TrainTest,

@@ -1,9 +1,7 @@
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
+from hanse.core import Examples, InvalidInput, Key
 from hanse.data import TrainTest, by_key, dirichlet, feature_noise, iid, partition_data, regions
 
 KEY = Key.from_seed(5)

@@ -3,11 +3,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
-from hanse.core.values import find_classes, pack, unpack
+from hanse.core import Array, Examples, InvalidInput, Key
+from hanse.core.exchange import find_classes, pack, unpack
 from hanse.data import (
     Assignment,
     Partition,

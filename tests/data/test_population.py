@@ -5,9 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
+from hanse.core import Examples, InvalidInput, Key
 from hanse.data import (
     FederatedData,
     arrays,

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 from real_data import real
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.tensors import Array
-from hanse.core.values import find_classes, pack, unpack
+from hanse.core import Array, InvalidInput, Key
+from hanse.core.exchange import find_classes, pack, unpack
 from hanse.data import (
     Dataset,
     by_key,
@@ -353,7 +351,7 @@ def test_shakespeare_has_256_roles() -> None:
 
 MINE = """
 import numpy as np
-from hanse.core.learner import Examples
+from hanse.core import Examples
 from hanse.data import TrainTest, arrays, csv, digits
 
 x, y = np.eye(4), np.array([0, 1, 0, 1])

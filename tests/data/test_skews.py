@@ -3,10 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
+from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.data import (
     TrainTest,
     feature_noise,

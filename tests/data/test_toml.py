@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from hanse.algorithms.preprocessing import Preprocessing, own_category, tabular, two_sums, unscaled
-from hanse.apps.plain import to_plain
-from hanse.apps.settings import WrongSetting, build
-from hanse.core.values import find_classes
+from hanse.config import WrongSetting, build, to_plain
+from hanse.core.exchange import find_classes
 from hanse.data import (
     Dataset,
     Partition,
@@ -33,6 +31,8 @@ from hanse.data import (
     scikit_learn,
     text,
 )
+from hanse.preprocessing import Preprocessing, tabular
+from hanse.preprocessing.program import own_category, two_sums, unscaled
 
 DATA = {
     """

@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Array, Tensors, dot, frozen, l2_norm, tree_map
-from hanse.core.work import Everything, Space
+from hanse.core import (
+    Array,
+    Examples,
+    InvalidInput,
+    Key,
+    Learner,
+    Space,
+    Steps,
+    Tensors,
+    dot,
+    l2_norm,
+    tree_map,
+)
+from hanse.core.exchange import Everything, frozen
 from hanse.learners import (
     Model,
     dual,

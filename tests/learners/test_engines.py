@@ -6,10 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Tensors, tree_map
+from hanse.core import Examples, InvalidInput, Key, Learner, Steps, Tensors, tree_map
 from hanse.learners import least_squares, softmax
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.networks import Network, char_lstm, cnn, mlp

@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanse.core.errors import InvalidInput
-from hanse.core.tensors import Array
+from hanse.core import Array, InvalidInput
 from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
 
 LOSSES = [half_square(), log_loss(), cross_entropy(2), cross_entropy(5)]

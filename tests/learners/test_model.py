@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hanse.core.keys import Key
-from hanse.core.learner import Steps
+from hanse.core import Key, Steps
 from hanse.learners import batches
 
 KEY = Key.from_seed(5)

@@ -4,9 +4,8 @@ import sys
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.values import find_classes, pack, unpack
+from hanse.core import InvalidInput, Key
+from hanse.core.exchange import find_classes, pack, unpack
 from hanse.learners import Model, engines
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.networks import Network, char_lstm, cnn, mlp
@@ -79,7 +78,7 @@ def test_networks_are_values(network: type[Network], engine: Engine) -> None:
 def test_importing_learners_imports_no_engine() -> None:
     program = (
         "import sys, hanse, hanse.learners, hanse.learners.networks, hanse.learners.own;"
-        "from hanse.core.learner import *; import numpy as np; from hanse.core.keys import Key;"
+        "from hanse.core.learner import *; import numpy as np; from hanse.core import Key;"
         "learner = hanse.learners.softmax().bind((2,), 2);"
         "learner.gradient(learner.init(Key.from_seed(0)), Examples(np.eye(2), np.arange(2)));"
         "sys.exit(bool({'jax', 'torch'} & set(sys.modules)))"

@@ -4,10 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Steps
-from hanse.core.tensors import Array, Tensors
+from hanse.core import Array, Examples, InvalidInput, Key, Steps, Tensors
 from hanse.learners import logistic, objective
 
 KEY = Key.from_seed(7)

@@ -4,6 +4,7 @@ import hanse.learners
 def test_the_public_names_are_these() -> None:
     assert hanse.learners.__all__ == [
         "Engine",
+        "Linear",
         "Model",
         "Network",
         "Precision",

@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from hanse.algorithms import evaluation, fed_avg, scaffold
-from hanse.core.algorithm import Algorithm, Progress, training
-from hanse.core.keys import Keys
-from hanse.core.runtime import InMemory, Record, Watch, drive
-from hanse.core.values import digest
+from hanse.core import Algorithm, Keys
+from hanse.core.exchange import InMemory, Progress, Record, Watch, digest, drive, training
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
-from hanse.network.certificates import fingerprint, make
-from hanse.network.client import Client, ClientHome, join
-from hanse.network.members import Token
-from hanse.network.runtime import Patience
-from hanse.network.server import RunJob, Server
-from hanse.network.serving import listen, serving
-from hanse.network.wire import Plan
+from hanse.network.client.client import Client, ClientHome, join
+from hanse.network.protocol.certificates import fingerprint, make
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import Plan
+from hanse.network.server.https import listen, serving
+from hanse.network.server.runtime import Patience
+from hanse.network.server.server import RunJob, Server
 from hanse.simulation import Clients, Devices, Simulation, ideal
 from hanse.transforms import quantize, random_mask, rotate
 

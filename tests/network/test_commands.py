@@ -12,10 +12,10 @@ from test_kill import free_port
 from typer.testing import CliRunner
 
 import hanse
-from hanse.apps.cli import app
-from hanse.apps.prepared import load_population
-from hanse.network import client as house
-from hanse.network.audit import AuditLog
+from hanse.cli import app
+from hanse.network.client import client as house
+from hanse.network.client.audit import AuditLog
+from hanse.runs import load_population
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployment.md"
 NEWCOMER = DOCS.read_text(encoding="utf-8").partition("## One machine")[2].partition("\n## ")[0]

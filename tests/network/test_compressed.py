@@ -7,9 +7,8 @@ import pytest
 from federation import Federation, federation, job, simulated
 
 from hanse.algorithms import fed_avg
-from hanse.core.chain import Transform
-from hanse.core.runtime import Record
-from hanse.core.values import find_classes
+from hanse.core import Transform
+from hanse.core.exchange import Record, find_classes
 from hanse.learners import cnn, jax_engine, mlp, softmax, torch_engine
 from hanse.transforms import (
     cast,

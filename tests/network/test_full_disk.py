@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from federation import CASES, NUM_CLIENTS, federation, job, learner, population, simulated
 
-from hanse.core.errors import HanseError
-from hanse.core.runtime import Record
-from hanse.network.client import Client, ClientHome
+from hanse.core import HanseError
+from hanse.core.exchange import Record
+from hanse.network.client.client import Client, ClientHome
 
 SCAFFOLD = CASES["scaffold"]
 

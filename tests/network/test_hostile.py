@@ -16,16 +16,18 @@ import pytest
 from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
 from test_kill import Process, free_port
 
-from hanse.core.party import Message
-from hanse.core.values import pack, unpack
-from hanse.network import api, serving, spool, transport
-from hanse.network.client import Client
-from hanse.network.errors import Refused
-from hanse.network.runtime import Patience
-from hanse.network.signing import Identity, Verifier, content_digest, public_key, sha256
-from hanse.network.spool import Outgoing, hash_chunks
-from hanse.network.transport import ServerLink
-from hanse.network.wire import WIRE, About, News, Poll, Received
+from hanse.core.exchange import Message, pack, unpack
+from hanse.network.client import transport
+from hanse.network.client.client import Client
+from hanse.network.client.transport import ServerLink
+from hanse.network.protocol import spool
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.signing import Identity, Verifier, content_digest, public_key, sha256
+from hanse.network.protocol.spool import Outgoing, hash_chunks
+from hanse.network.protocol.wire import WIRE, About, News, Poll, Received
+from hanse.network.server import api
+from hanse.network.server import https as serving
+from hanse.network.server.runtime import Patience
 from hanse.simulation import Devices
 from hanse.transforms import deflate
 

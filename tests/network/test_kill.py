@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from federation import CASES, NUM_CLIENTS, federation, learner, population, simulated
 
-from hanse.network.client import Client, ClientHome
+from hanse.network.client.client import Client, ClientHome
 
 SCRIPT = Path(__file__).parent / "process.py"
 ROUNDS = 6

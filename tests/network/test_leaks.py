@@ -17,18 +17,17 @@ from federation import Federation, federation
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typer.testing import CliRunner
 
-from hanse.algorithms.preprocessing import TABLE, Encoder, Schema, category_counts, tally
-from hanse.apps.cli import app
-from hanse.apps.parties import Parties
-from hanse.core.algorithm import Progress
-from hanse.core.errors import RoundAbandoned
-from hanse.core.keys import Key
-from hanse.core.program import PartSpec, Program, gather
-from hanse.network import serving
-from hanse.network.errors import Unsuited
-from hanse.network.members import Token
-from hanse.network.server import RunJob
-from hanse.network.wire import Plan
+from hanse.cli import app
+from hanse.core import Key, PartSpec, Program, RoundAbandoned, gather
+from hanse.core.exchange import Progress
+from hanse.network.protocol.errors import Unsuited
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import Plan
+from hanse.network.server import https as serving
+from hanse.network.server.server import RunJob
+from hanse.preprocessing import Encoder, Schema
+from hanse.preprocessing.program import TABLE, category_counts, tally
+from hanse.runs import Parties
 
 NUM_ROWS = 12
 DRAWS = np.random.default_rng(0)

@@ -13,10 +13,10 @@ import pytest
 from federation import FED_AVG, NUM_CLIENTS, federation, job
 from test_kill import free_port
 
-from hanse.network.client import Client
-from hanse.network.members import Members
-from hanse.network.runtime import Attendance, Patience
-from hanse.network.signing import Identity
+from hanse.network.client.client import Client
+from hanse.network.protocol.signing import Identity
+from hanse.network.server.members import Members
+from hanse.network.server.runtime import Attendance, Patience
 
 SETTINGS = """
 rounds = 3

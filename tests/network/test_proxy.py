@@ -12,12 +12,14 @@ import pytest
 from federation import CASES, NUM_CLIENTS, Federation, federation, job, simulated
 from test_kill import free_port
 
-from hanse.network import api, client, spool, transport
-from hanse.network.certificates import fingerprint, make
-from hanse.network.client import ClientHome, check
-from hanse.network.errors import Refused
-from hanse.network.members import Token
-from hanse.network.wire import News, Poll
+from hanse.network.client import client, transport
+from hanse.network.client.client import ClientHome, check
+from hanse.network.protocol import spool
+from hanse.network.protocol.certificates import fingerprint, make
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import News, Poll
+from hanse.network.server import api
 
 NGINX = shutil.which("nginx")
 

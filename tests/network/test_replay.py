@@ -7,12 +7,11 @@ import pytest
 from federation import CASES, FED_AVG, federation, job, learner, population
 from test_rounds import MORTAL, Failing
 
-from hanse.apps.replaying import in_client_home, in_server_home, replay_ticket
-from hanse.apps.running import is_simulated
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.party import Task
-from hanse.network.cases import MAX_PAYLOADS, FailedTickets
+from hanse.core import InvalidInput, Key
+from hanse.core.exchange import Task
+from hanse.network.server.failed_tickets import MAX_PAYLOADS, FailedTickets
+from hanse.runs import in_client_home, in_server_home, replay_ticket
+from hanse.runs.session import is_simulated
 
 
 @pytest.mark.parametrize("case", ["scaffold", "masked_quantized"])

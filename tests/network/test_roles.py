@@ -10,17 +10,27 @@ import pytest
 from federation import FED_AVG, KEYS, NUM_CLIENTS, Federation, begin, bound, federation, job, learner
 
 from hanse.algorithms import evaluation
-from hanse.core.algorithm import training
-from hanse.core.keys import Key, Keys
-from hanse.core.program import PartSpec, Program, gather
-from hanse.core.reducers import sum as sum_
-from hanse.core.runtime import InMemory, drive
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.values import digest, value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work, own_test
+from hanse.core import (
+    Contribution,
+    Key,
+    Keys,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    TensorSpec,
+    Work,
+    gather,
+    own_test,
+    value,
+)
+from hanse.core import sum as sum_
+from hanse.core.exchange import InMemory, digest, drive, training
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
-from hanse.network.client import TEST, Client
+from hanse.network.client.client import TEST, Client
 from hanse.simulation import Clients, Simulation
 
 ROUNDS = 3
@@ -116,7 +126,7 @@ def test_a_client_without_tests_says_so_and_the_others_measure(tmp_path: Path) -
 
 @pytest.mark.parametrize("party", [1, own_test(1), "test/x", "server"])
 def test_a_client_plays_nobody_else(party: Any, tmp_path: Path) -> None:
-    from hanse.core.errors import MessageError
+    from hanse.core import MessageError
 
     with federation(tmp_path) as here:
         client = Client(here.client_home(0), lambda plan: [], learner)

@@ -7,9 +7,9 @@ import pytest
 from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
 
 from hanse.algorithms import fed_avg, fed_buff, giant
-from hanse.core.program import Close
-from hanse.network.client import Client, leave
-from hanse.network.runtime import Patience
+from hanse.core import Close
+from hanse.network.client.client import Client, leave
+from hanse.network.server.runtime import Patience
 
 MORTAL = fed_avg(lr=0.5, fraction=1.0, batch_size=50, close=Close(minimum_fraction=0.5))
 

@@ -8,9 +8,9 @@ import pytest
 from federation import NUM_CLIENTS, federation, job, simulated
 from secure import secure_avg
 
-from hanse.core.coordinator import Coordinator
-from hanse.core.keys import Key
-from hanse.network.client import Client
+from hanse.core import Key
+from hanse.core.exchange import Coordinator
+from hanse.network.client.client import Client
 from hanse.simulation import Devices, ideal
 
 ALGORITHM = secure_avg(lr=0.5)

@@ -8,17 +8,22 @@ import pytest
 from secure import fixed_point, masked_sum, secure_avg
 from support import KEYS, Few, Quadratic, program, simulate, simulation
 
-from hanse.algorithms import fed_avg, fed_sgd, giant, scaffold
-from hanse.algorithms.works import local_sgd, uniform
-from hanse.core.errors import CompositionError, RoundAbandoned
-from hanse.core.learner import Steps
-from hanse.core.party import Message
-from hanse.core.program import Close, Collect, Dispatch, PartSpec, gather, sample
-from hanse.core.reducers import mean, stack
-from hanse.core.runtime import drive
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors
-from hanse.core.values import unpack
+from hanse.algorithms import fed_avg, fed_sgd, giant, scaffold, uniform
+from hanse.algorithms.works import local_sgd
+from hanse.core import (
+    Close,
+    CompositionError,
+    PartSpec,
+    RoundAbandoned,
+    Spec,
+    Steps,
+    Tensors,
+    gather,
+    mean,
+    sample,
+    stack,
+)
+from hanse.core.exchange import Collect, Dispatch, Message, drive, unpack
 from hanse.simulation import Clients, unstable
 from hanse.transforms import clip, quantize, random_mask
 

@@ -9,11 +9,7 @@ from support import KEYS
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd, scaffold, uniform
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Examples, Steps
-from hanse.core.program import Close
-from hanse.core.reducers import mean, reduce, stack, sum
-from hanse.core.work import Part, Parts
+from hanse.core import Close, Examples, InvalidInput, Part, Parts, Steps, mean, reduce, stack, sum
 from hanse.data import FederatedData, from_clients, generate
 from hanse.learners import least_squares, logistic, softmax
 from hanse.simulation import batched, sequential, unstable

@@ -3,9 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.values import pack, unpack
+from hanse.core import InvalidInput, Key
+from hanse.core.exchange import pack, unpack
 from hanse.simulation import heavy_tailed, ideal, unstable
 
 KEY = Key.from_seed(1)

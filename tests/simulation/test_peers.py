@@ -2,13 +2,9 @@ import numpy as np
 import pytest
 from support import KEYS, Crash, Few, Fragile, Quadratic
 
-from hanse.core.errors import HanseError, NotReady
-from hanse.core.keys import Key
-from hanse.core.program import PartSpec, commit, gather
-from hanse.core.reducers import stack
-from hanse.core.spec import Spec
-from hanse.core.values import value
-from hanse.core.work import Part, Work
+from hanse.core import HanseError, Key, Part, PartSpec, Spec, Work, gather, stack, value
+from hanse.core.exchange import NotReady
+from hanse.core.program import commit
 from hanse.simulation import Clients, Simulation, drive_together
 
 KEY = Key.from_seed(1)

@@ -4,28 +4,41 @@ import numpy as np
 import pytest
 from support import KEYS, Few, Quadratic, simulation
 
-from hanse.core.algorithm import Algorithm, ModelState, Progress, training
-from hanse.core.errors import Diverged, HanseError, NotReady
-from hanse.core.keys import Key
-from hanse.core.program import (
+from hanse.core import (
+    Algorithm,
     Close,
+    Discount,
+    Diverged,
+    HanseError,
+    Key,
+    Part,
+    PartSpec,
+    Spec,
+    TensorSpec,
+    Work,
+    gather,
+    sample,
+    stack,
+    value,
+)
+from hanse.core.exchange import (
     Collect,
     Command,
     Commit,
-    Discount,
     Dispatch,
-    Drop,
-    PartSpec,
+    InMemory,
+    ModelState,
+    NotReady,
+    Progress,
     Sample,
     Usage,
-    gather,
-    sample,
+    digest,
+    drive,
+    pack,
+    training,
+    unpack,
 )
-from hanse.core.reducers import stack
-from hanse.core.runtime import InMemory, drive
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.values import digest, pack, unpack, value
-from hanse.core.work import Part, Work
+from hanse.core.program import Drop
 from hanse.simulation import Clients, Devices, Simulation, heavy_tailed, unstable
 
 KEY = Key.from_seed(1)

@@ -14,10 +14,8 @@ from support import KEYS, Few, Quadratic, program
 
 import hanse
 from hanse.algorithms import fed_avg, scaffold
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Examples
-from hanse.core.runtime import InMemory, Record, drive
-from hanse.core.values import digest
+from hanse.core import Examples, InvalidInput
+from hanse.core.exchange import InMemory, Record, digest, drive
 from hanse.data import from_clients, generate
 from hanse.learners import softmax
 from hanse.simulation import (

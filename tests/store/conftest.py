@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 
-from hanse.core.runtime import InMemory, Store
+from hanse.core.exchange import InMemory, Store
 from hanse.store import Runs, RunStore
 
 

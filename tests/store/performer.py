@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.errors import StoreError
-from hanse.core.program import Sampled, Usage
-from hanse.core.runtime import Checkpoint, Entry, Record
+from hanse.core import StoreError
+from hanse.core.exchange import Checkpoint, Entry, Record, Sampled, Usage
 from hanse.store import Runs
 
 

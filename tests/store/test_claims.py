@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from hanse.core.errors import StoreError
-from hanse.core.program import Usage
-from hanse.core.runtime import Checkpoint, Record
+from hanse.core import StoreError
+from hanse.core.exchange import Checkpoint, Record, Usage
 from hanse.store import Runs, RunStore
 from hanse.store.claim import Claim
 from hanse.store.rows import RunRows

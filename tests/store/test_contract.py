@@ -8,10 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hanse.core.keys import Key, Keys
-from hanse.core.program import Dispatched, Drop, Sampled, Usage
-from hanse.core.runtime import Checkpoint, Entry, InMemory, Record, Store
-from hanse.core.values import digest
+from hanse.core import Key, Keys
+from hanse.core.exchange import Checkpoint, Dispatched, Entry, InMemory, Record, Sampled, Store, Usage, digest
+from hanse.core.program import Drop
 from hanse.store import Runs
 
 RECORD = Record(1, {"loss": 0.5}, Usage(), 0.1)

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.program import Sampled
-from hanse.core.runtime import Entry
-from hanse.core.values import digest
+from hanse.core.exchange import Entry, Sampled, digest
 from hanse.store import Runs
 
 

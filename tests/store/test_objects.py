@@ -5,11 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core import values
-from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Sampled, Usage
-from hanse.core.runtime import Checkpoint, Entry, Record
-from hanse.core.values import value
+from hanse.core import InvalidInput, StoreError, value, values
+from hanse.core.exchange import Checkpoint, Entry, Record, Sampled, Usage
 from hanse.store import Runs, RunStore, objects
 
 RECORD = Record(1, {}, Usage(), 0.0)

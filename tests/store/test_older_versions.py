@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hanse.apps.cli import app
+from hanse.cli import app
 from hanse.store import Runs
 
 HERE = Path(__file__).parent / "v0_1_0"

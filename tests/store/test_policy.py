@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Sampled, Usage
-from hanse.core.runtime import Checkpoint, Entry, Record
+from hanse.core import InvalidInput, StoreError
+from hanse.core.exchange import Checkpoint, Entry, Record, Sampled, Usage
 from hanse.store import Runs, RunStore
 from hanse.store import run as run_module
 from hanse.store.rows import RunRows

@@ -9,11 +9,8 @@ import pytest
 from support import simulate
 
 from hanse.algorithms import fed_buff, scaffold
-from hanse.core import former
-from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Flow, Usage
-from hanse.core.runtime import Checkpoint, Entry, Record
-from hanse.core.values import digest
+from hanse.core import InvalidInput, StoreError, former
+from hanse.core.exchange import Checkpoint, Entry, Flow, Record, Usage, digest
 from hanse.simulation import heavy_tailed, ideal
 from hanse.store import RunInfo, Runs
 

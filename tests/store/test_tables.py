@@ -12,9 +12,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
-from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Usage
-from hanse.core.values import fields
+from hanse.core import InvalidInput, StoreError, fields
+from hanse.core.exchange import Usage
 from hanse.store import Runs, migrations
 from hanse.store.database import HEAD, Database
 from hanse.store.tables import metadata, objects, rounds, version

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from support import KEYS, Few, Quadratic, simulation
 
-from hanse.core.errors import NotReady
-from hanse.core.keys import Key
-from hanse.core.program import Close, Collect, Commit, Discount, Dispatch, PartSpec, Sample
-from hanse.core.reducers import mean, stack
-from hanse.core.runtime import InMemory, drive
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.values import digest, pack, unpack, value
-from hanse.core.work import Part, Work
+from hanse.core import Close, Discount, Key, Part, PartSpec, Spec, TensorSpec, Work, mean, stack, value
+from hanse.core.exchange import (
+    Collect,
+    Commit,
+    Dispatch,
+    InMemory,
+    NotReady,
+    Sample,
+    digest,
+    drive,
+    pack,
+    unpack,
+)
 from hanse.simulation import heavy_tailed, ideal, unstable
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hanse.core.errors import MessageError
+from hanse.core import MessageError
 from hanse.transforms.bits import (
     count_bytes,
     pack_bits,

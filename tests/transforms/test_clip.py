@@ -4,12 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError, InvalidInput
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import dot, l2_norm
-from hanse.core.work import Part
+from hanse.core import Chain, CompositionError, InvalidInput, Keys, Part, Spec, TensorSpec, dot, l2_norm
 from hanse.transforms import clip
 
 KEYS = Keys.from_seed(1)

@@ -7,17 +7,24 @@ import pytest
 from secure import fixed_point, masked_sum
 from support import KEYS, Few, Quadratic, simulate
 
-from hanse.algorithms import fed_buff
-from hanse.algorithms.works import local_sgd, uniform
-from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError
-from hanse.core.learner import Steps
-from hanse.core.program import Close, PartSpec, gather, sample
-from hanse.core.reducers import mean, reduce, stack
-from hanse.core.reducers import sum as sum_
-from hanse.core.runtime import drive
-from hanse.core.spec import Spec
-from hanse.core.work import Part
+from hanse.algorithms import fed_buff, uniform
+from hanse.algorithms.works import local_sgd
+from hanse.core import (
+    Chain,
+    Close,
+    CompositionError,
+    Part,
+    PartSpec,
+    Spec,
+    Steps,
+    gather,
+    mean,
+    reduce,
+    sample,
+    stack,
+)
+from hanse.core import sum as sum_
+from hanse.core.exchange import drive
 from hanse.simulation import Clients, Simulation
 from hanse.transforms import (
     clip,

@@ -3,11 +3,7 @@
 import numpy as np
 import pytest
 
-from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError
-from hanse.core.program import PartSpec
-from hanse.core.reducers import mean
-from hanse.core.spec import Spec, TensorSpec
+from hanse.core import Chain, CompositionError, PartSpec, Spec, TensorSpec, mean
 from hanse.transforms import (
     cast,
     clip,

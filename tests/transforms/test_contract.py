@@ -9,14 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hanse.transforms
-from hanse.core.chain import Chain, Transform
-from hanse.core.errors import MessageError
-from hanse.core.keys import Keys
-from hanse.core.party import Message
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors
-from hanse.core.values import find_classes, pack, unpack
-from hanse.core.work import Part, Total
+from hanse.core import Chain, Keys, MessageError, Part, Spec, Tensors, Total, Transform
+from hanse.core.exchange import Message, find_classes, pack, unpack
 from hanse.transforms import (
     cast,
     clip,

@@ -7,11 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError, MessageError
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.work import Part
+from hanse.core import Chain, CompositionError, Keys, MessageError, Part, Spec
 from hanse.transforms import deflate, quantize
 
 KEYS = Keys.from_seed(1)

@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from hanse.core.chain import Chain
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.spec import Spec
-from hanse.core.tensors import dot
-from hanse.core.work import Part
+from hanse.core import Chain, InvalidInput, Key, Part, Spec, dot
 from hanse.transforms import low_rank, out_first, out_last, per_round, train_a, train_b, train_both
 
 KEY = Key.from_seed(1)

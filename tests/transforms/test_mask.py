@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError, InvalidInput
-from hanse.core.keys import Key
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import dot
-from hanse.core.work import Part
+from hanse.core import Chain, CompositionError, InvalidInput, Key, Part, Spec, TensorSpec, dot
 from hanse.transforms import random_mask
 
 KEY = Key.from_seed(1)

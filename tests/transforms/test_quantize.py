@@ -6,11 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hanse.core.chain import Chain
-from hanse.core.errors import CompositionError, InvalidInput, MessageError
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.work import Part
+from hanse.core import Chain, CompositionError, InvalidInput, Keys, MessageError, Part, Spec, TensorSpec
 from hanse.transforms import clip, quantize
 
 KEYS = Keys.from_seed(1)

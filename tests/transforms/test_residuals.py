@@ -7,10 +7,7 @@ import pytest
 from support import KEYS, InMemory, simulate
 
 from hanse.algorithms import fed_avg
-from hanse.core.errors import CompositionError
-from hanse.core.program import Close
-from hanse.core.spec import Spec
-from hanse.core.work import Part
+from hanse.core import Close, CompositionError, Part, Spec
 from hanse.simulation import unstable
 from hanse.transforms import (
     clip,

@@ -4,10 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key, Keys
-from hanse.core.spec import Spec
-from hanse.core.work import Part, Total
+from hanse.core import InvalidInput, Key, Keys, Part, Spec, Total
 from hanse.transforms import per_client, rotate
 
 KEYS = Keys.from_seed(1)

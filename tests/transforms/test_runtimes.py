@@ -9,9 +9,7 @@ import pytest
 from support import KEYS
 
 from hanse.algorithms import evaluation, fed_avg
-from hanse.core.algorithm import Progress, training
-from hanse.core.runtime import drive
-from hanse.core.values import digest
+from hanse.core.exchange import Progress, digest, drive, training
 from hanse.data import digits, dirichlet, partition_data
 from hanse.learners import softmax
 from hanse.simulation import Clients, Simulation

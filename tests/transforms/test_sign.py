@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
 
-from hanse.core.errors import MessageError
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.work import Part
+from hanse.core import Keys, MessageError, Part, Spec
 from hanse.transforms import none, per_block, sign
 
 KEYS = Keys.from_seed(1)

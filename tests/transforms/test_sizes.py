@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hanse.core.spec import Spec
+from hanse.core import Spec
 from hanse.transforms import (
     cast,
     deflate,

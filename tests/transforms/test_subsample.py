@@ -1,10 +1,7 @@
 import numpy as np
 import pytest
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.work import Part, Total
+from hanse.core import InvalidInput, Keys, Part, Spec, Total
 from hanse.transforms import per_round, subsample
 
 KEYS = Keys.from_seed(1)

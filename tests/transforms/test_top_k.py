@@ -4,10 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hanse.core.errors import InvalidInput, MessageError
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.work import Part
+from hanse.core import InvalidInput, Keys, MessageError, Part, Spec
 from hanse.transforms import none, top_k
 
 KEYS = Keys.from_seed(1)

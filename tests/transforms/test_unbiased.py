@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 
-from hanse.core.chain import Chain
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.work import Part, Total
+from hanse.core import Chain, Keys, Part, Spec, Total
 from hanse.transforms import cast, deflate, per_block, per_client, per_round, quantize, rotate, subsample
 
 NUM = 10_000

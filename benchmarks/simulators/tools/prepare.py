@@ -18,8 +18,7 @@ from workloads import WORKLOADS, Workload
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Steps
+from hanse.core import Examples, Key, Keys, Learner, Steps
 from hanse.data import from_clients
 from hanse.learners import Model, batches
 

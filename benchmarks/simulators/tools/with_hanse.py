@@ -15,8 +15,8 @@ from workloads import Workload, norm
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.core.learner import Examples
-from hanse.core.runtime import Record
+from hanse.core import Examples
+from hanse.core.exchange import Record
 from hanse.data import from_clients
 from hanse.learners import Model, bfloat16, jax_engine, softmax, torch_engine, torch_module
 from hanse.transforms import quantize

@@ -15,11 +15,12 @@ from hanse.algorithms.nesterov import nesterov
 from hanse.algorithms.one_shot import one_shot
 from hanse.algorithms.optimisers import ServerOptimiser, adagrad, adam, momentum, sgd, yogi
 from hanse.algorithms.scaffold import scaffold
-from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, step_decay
-from hanse.algorithms.solvers import Solver, local_steps, newton
-from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
+from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
+from hanse.algorithms.solvers import Solver, conjugate_gradients, local_steps, newton
+from hanse.algorithms.works import MEANS, Weighting, by_examples, evaluation, uniform
 
 __all__ = [
+    "MEANS",
     "DualLearner",
     "Schedule",
     "ServerOptimiser",
@@ -31,6 +32,7 @@ __all__ = [
     "averaging",
     "by_examples",
     "cocoa",
+    "conjugate_gradients",
     "constant",
     "dane",
     "evaluation",
@@ -52,6 +54,7 @@ __all__ = [
     "nesterov",
     "newton",
     "one_shot",
+    "rate",
     "scaffold",
     "sgd",
     "step_decay",

@@ -2,7 +2,7 @@
 
 import math
 
-from hanse.core.errors import InvalidInput
+from hanse.core import InvalidInput
 
 __all__ = ["check_below_one", "check_count", "check_fraction", "check_not_negative", "check_positive"]
 

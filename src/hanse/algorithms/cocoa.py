@@ -11,16 +11,30 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from hanse.algorithms.checks import check_count, check_fraction
-from hanse.core.algorithm import Algorithm
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples
-from hanse.core.program import Close, PartSpec, Program, gather, sample
-from hanse.core.reducers import sum as sum_
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array, Tensors, add_scaled
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Algorithm,
+    Array,
+    Close,
+    Contribution,
+    Examples,
+    InvalidInput,
+    Key,
+    Keys,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Tensors,
+    TensorSpec,
+    Work,
+    add_scaled,
+    gather,
+    sample,
+    value,
+)
+from hanse.core import sum as sum_
 
 __all__ = ["Combination", "DualLearner", "adding", "averaging", "cocoa"]
 

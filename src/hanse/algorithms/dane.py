@@ -8,14 +8,28 @@ from hanse.algorithms.checks import check_fraction, check_not_negative, check_po
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.solvers import Solver, newton
 from hanse.algorithms.works import gradient
-from hanse.core.algorithm import Algorithm
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner
-from hanse.core.program import Close, PartSpec, Program, gather, sample
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, add_scaled, negate
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Algorithm,
+    Close,
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Tensors,
+    Work,
+    add_scaled,
+    gather,
+    negate,
+    sample,
+    value,
+)
 
 __all__ = ["dane"]
 

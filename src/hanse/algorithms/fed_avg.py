@@ -10,13 +10,7 @@ from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import exchange, local_sgd
-from hanse.core.chain import Transform
-from hanse.core.keys import Key
-from hanse.core.program import PartSpec, Program
-from hanse.core.reducers import Reducer, mean
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors
-from hanse.core.values import value
+from hanse.core import Key, PartSpec, Program, Reducer, Spec, Tensors, Transform, mean, value
 
 __all__ = ["fed_avg"]
 

@@ -8,16 +8,26 @@ from typing import Any
 
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import local_sgd, uniform
-from hanse.core.algorithm import Algorithm
-from hanse.core.chain import Transform
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Steps
-from hanse.core.program import Close, Discount, PartSpec, Program, collect, dispatch, sample
-from hanse.core.reducers import Reducer, mean
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, add_scaled
-from hanse.core.values import value
+from hanse.core import (
+    Algorithm,
+    Close,
+    Discount,
+    InvalidInput,
+    Key,
+    PartSpec,
+    Program,
+    Reducer,
+    Spec,
+    Steps,
+    Tensors,
+    Transform,
+    add_scaled,
+    collect,
+    dispatch,
+    mean,
+    sample,
+    value,
+)
 
 __all__ = ["fed_buff"]
 

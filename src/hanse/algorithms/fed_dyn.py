@@ -9,14 +9,31 @@ import numpy as np
 from hanse.algorithms.checks import check_positive
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.works import Weighting, uniform
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import PartSpec, Program, gather, sample
-from hanse.core.reducers import sum as sum_
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, add, add_scaled, negate, zeros_like
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Steps,
+    Tensors,
+    TensorSpec,
+    Work,
+    add,
+    add_scaled,
+    gather,
+    negate,
+    sample,
+    value,
+    zeros_like,
+)
+from hanse.core import sum as sum_
 
 __all__ = ["fed_dyn"]
 

@@ -11,14 +11,27 @@ from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, exchange
-from hanse.core.chain import Transform
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import PartSpec, Program
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, divide, scale
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Steps,
+    Tensors,
+    TensorSpec,
+    Transform,
+    Work,
+    divide,
+    scale,
+    value,
+)
 
 __all__ = ["fed_nova"]
 

@@ -12,12 +12,7 @@ from hanse.algorithms.fed_avg import fed_avg
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, adagrad, adam, yogi
 from hanse.algorithms.schedules import Rate, check_rate
-from hanse.core.chain import Transform
-from hanse.core.keys import Key
-from hanse.core.program import Program
-from hanse.core.reducers import Reducer, mean
-from hanse.core.tensors import Tensors
-from hanse.core.values import value
+from hanse.core import Key, Program, Reducer, Tensors, Transform, mean, value
 
 __all__ = ["fed_adagrad", "fed_adam", "fed_yogi"]
 

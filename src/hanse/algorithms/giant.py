@@ -9,15 +9,31 @@ import numpy as np
 from hanse.algorithms.checks import check_below_one, check_count, check_fraction, check_positive
 from hanse.algorithms.solvers import conjugate_gradients
 from hanse.algorithms.works import gradient
-from hanse.core.algorithm import Algorithm, ModelState
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner
-from hanse.core.program import Close, PartSpec, Program, gather, sample
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, add_scaled, dot
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Algorithm,
+    Close,
+    Contribution,
+    Examples,
+    InvalidInput,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Tensors,
+    TensorSpec,
+    Work,
+    add_scaled,
+    dot,
+    gather,
+    sample,
+    value,
+)
+from hanse.core.exchange import ModelState
 
 __all__ = ["giant"]
 

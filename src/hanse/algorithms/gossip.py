@@ -7,16 +7,28 @@ NeurIPS 2017, arXiv 1705.09056, Algorithm 1.
 import numpy as np
 
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.core.algorithm import Algorithm
-from hanse.core.errors import InvalidInput, NotReady
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner
-from hanse.core.program import PartSpec, Program, gather
-from hanse.core.reducers import stack
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, add_scaled
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Algorithm,
+    Contribution,
+    Examples,
+    InvalidInput,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Tensors,
+    Work,
+    add_scaled,
+    gather,
+    stack,
+    value,
+)
+from hanse.core.exchange import NotReady
 
 __all__ = ["gossip"]
 

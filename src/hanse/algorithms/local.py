@@ -7,9 +7,7 @@ from typing import Any, TypeVar
 from hanse.algorithms.checks import check_fraction
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import Weighting, by_examples
-from hanse.core.algorithm import Algorithm
-from hanse.core.learner import Steps
-from hanse.core.program import Close
+from hanse.core import Algorithm, Close, Steps
 
 __all__ = ["LocalTraining"]
 

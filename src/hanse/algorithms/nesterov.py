@@ -9,14 +9,21 @@ from typing import Any
 from hanse.algorithms.checks import check_below_one, check_fraction
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
-from hanse.core.algorithm import Algorithm
-from hanse.core.chain import Transform
-from hanse.core.keys import Key
-from hanse.core.program import Close, PartSpec, Program
-from hanse.core.reducers import Reducer, mean
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors, add_scaled, subtract
-from hanse.core.values import value
+from hanse.core import (
+    Algorithm,
+    Close,
+    Key,
+    PartSpec,
+    Program,
+    Reducer,
+    Spec,
+    Tensors,
+    Transform,
+    add_scaled,
+    mean,
+    subtract,
+    value,
+)
 
 __all__ = ["nesterov"]
 

@@ -10,16 +10,27 @@ from hanse.algorithms.checks import check_fraction
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.solvers import Solver, newton
 from hanse.algorithms.works import Weighting, by_examples, exchange
-from hanse.core.algorithm import Algorithm
-from hanse.core.chain import Transform
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner
-from hanse.core.program import Close, PartSpec, Program
-from hanse.core.reducers import Reducer, mean
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Algorithm,
+    Close,
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Reducer,
+    Shared,
+    Spec,
+    Tensors,
+    Transform,
+    Work,
+    mean,
+    value,
+)
 
 __all__ = ["one_shot"]
 

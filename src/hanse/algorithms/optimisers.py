@@ -17,8 +17,7 @@ import numpy as np
 
 from hanse.algorithms.checks import check_below_one, check_positive
 from hanse.algorithms.schedules import Rate, rate
-from hanse.core.tensors import Array, Tensors, add, add_scaled, negate, scale, tree_map, zeros_like
-from hanse.core.values import value
+from hanse.core import Array, Tensors, add, add_scaled, negate, scale, tree_map, value, zeros_like
 
 __all__ = ["OptimiserState", "ServerOptimiser", "adagrad", "adam", "momentum", "sgd", "yogi"]
 

@@ -9,15 +9,32 @@ import numpy as np
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import Weighting, exchange
-from hanse.core.chain import Transform
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import PartSpec, Program
-from hanse.core.reducers import sum as sum_
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors, add, add_scaled, negate, scale, subtract, zeros_like
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Shared, Work
+from hanse.core import (
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    PartSpec,
+    Program,
+    Shared,
+    Spec,
+    Steps,
+    Tensors,
+    TensorSpec,
+    Transform,
+    Work,
+    add,
+    add_scaled,
+    negate,
+    scale,
+    subtract,
+    value,
+    zeros_like,
+)
+from hanse.core import sum as sum_
 
 __all__ = ["scaffold"]
 

@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from typing import TypeAlias
 
 from hanse.algorithms.checks import check_count, check_positive
-from hanse.core.errors import InvalidInput
-from hanse.core.values import value
+from hanse.core import InvalidInput, value
 
 __all__ = [
     "Rate",

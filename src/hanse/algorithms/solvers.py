@@ -13,10 +13,19 @@ import numpy as np
 
 from hanse.algorithms.checks import check_count, check_positive
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Tensors, add, add_scaled, dot, l2_norm, zeros_like
-from hanse.core.values import value
+from hanse.core import (
+    Examples,
+    Key,
+    Learner,
+    Steps,
+    Tensors,
+    add,
+    add_scaled,
+    dot,
+    l2_norm,
+    value,
+    zeros_like,
+)
 
 __all__ = ["Solver", "conjugate_gradients", "local_steps", "newton"]
 

@@ -6,16 +6,32 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.algorithm import Evaluate
-from hanse.core.chain import Transform
-from hanse.core.keys import Key, Keys
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.program import Close, Collected, PartSpec, Program, gather, sample
-from hanse.core.reducers import sum as sum_
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Tensors
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, Parts, PartyId, Shared, Work
+from hanse.core import (
+    Close,
+    Contribution,
+    Examples,
+    Key,
+    Keys,
+    Learner,
+    Memory,
+    Part,
+    Parts,
+    PartSpec,
+    PartyId,
+    Program,
+    Shared,
+    Spec,
+    Steps,
+    Tensors,
+    TensorSpec,
+    Transform,
+    Work,
+    gather,
+    sample,
+    value,
+)
+from hanse.core import sum as sum_
+from hanse.core.exchange import Collected, Evaluate
 
 __all__ = [
     "Weighting",

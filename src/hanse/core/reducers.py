@@ -6,8 +6,9 @@ neither on the order of arrival nor on who folded which part.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
@@ -18,9 +19,6 @@ from hanse.core.spec import Spec
 from hanse.core.tensors import WINDOW, Array, scale, tree_map
 from hanse.core.values import value
 from hanse.core.work import Part, Parts, PartyId, Total
-
-if TYPE_CHECKING:
-    from hanse.core.program import Program
 
 __all__ = ["Reducer", "TreeFold", "mean", "stack", "sum"]
 
@@ -64,7 +62,9 @@ class Reducer(ABC, Generic[A]):
     def result(self, accumulator: A) -> Total:
         """Computes the total of the fold."""
 
-    def protocol(self, part: str, parties: tuple[PartyId, ...], spec: Spec, key: Key) -> "Program[Total]":
+    def protocol(
+        self, part: str, parties: tuple[PartyId, ...], spec: Spec, key: Key
+    ) -> Generator[Any, Any, Total]:
         """Performs the further exchanges that yield the total, for reducers that hide.
 
         Args:

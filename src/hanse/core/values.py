@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Container, Mapping
-from typing import Any, TypeVar, dataclass_transform, overload
+from typing import Any, TypeAlias, TypeVar, dataclass_transform, overload
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from hanse.core.layout import DTYPES, Mapped, Packed
 from hanse.core.tensors import Array
 
 __all__ = [
+    "Plain",
     "add_padding",
     "brief",
     "digest",
@@ -40,6 +41,9 @@ __all__ = [
     "unpack",
     "value",
 ]
+
+Plain: TypeAlias = Any
+"""None, a bool, int, float or str, or a list or dictionary of these."""
 
 T = TypeVar("T")
 
@@ -268,7 +272,7 @@ def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
 
 def renew(tree: Any) -> Any:
     """Puts today's names into plain data that an earlier version wrote of values: see
-    `hanse.apps.to_sendable`.
+    `hanse.config`.
 
     >>> renew({"name": "Close", "goal": 3})
     {'name': 'Close', 'goal': 3}

@@ -1,6 +1,6 @@
 """Federated data: data sets, partitions of them, and the clients that hold the parts.
 
->>> from hanse.core.keys import Key
+>>> from hanse.core import Key
 >>> data = partition_data(digits().load(), dirichlet(10, 0.5), Key.from_seed(1))
 >>> data.num_clients, data.num_examples, data.client(0).x.shape[1:]
 (10, 1438, (64,))
@@ -8,10 +8,12 @@
 
 from hanse.data.custom import custom
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
-from hanse.data.delimited import csv
+from hanse.data.delimited import DELIMITERS, csv
 from hanse.data.description import Description, describe
+from hanse.data.files import read_bytes, text_lines
 from hanse.data.groups import by_key, regions
 from hanse.data.idx import idx, mnist
+from hanse.data.labels import classes_of, to_categories
 from hanse.data.libraries import hugging_face, scikit_learn
 from hanse.data.libsvm import libsvm
 from hanse.data.npz import npz
@@ -27,23 +29,29 @@ from hanse.data.skews import (
     power_law,
     quantity,
 )
-from hanse.data.sources import RowWise, Source
-from hanse.data.tables import Tabular
+from hanse.data.sources import RowWise, Source, held_out
+from hanse.data.tables import IDENTIFIES, Rows, Tabular, as_table, assemble
 from hanse.data.text import text
 
 __all__ = [
+    "DELIMITERS",
+    "IDENTIFIES",
     "Assignment",
     "Dataset",
     "Description",
     "FederatedData",
     "Partition",
     "RowWise",
+    "Rows",
     "Sizes",
     "Source",
     "Tabular",
     "TrainTest",
     "arrays",
+    "as_table",
+    "assemble",
     "by_key",
+    "classes_of",
     "csv",
     "custom",
     "describe",
@@ -53,6 +61,7 @@ __all__ = [
     "feature_shards",
     "from_clients",
     "generate",
+    "held_out",
     "hugging_face",
     "idx",
     "iid",
@@ -66,8 +75,11 @@ __all__ = [
     "partition_data",
     "power_law",
     "quantity",
+    "read_bytes",
     "regions",
     "scikit_learn",
     "shards",
     "text",
+    "text_lines",
+    "to_categories",
 ]

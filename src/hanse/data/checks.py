@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
+from hanse.core import Array, Examples, InvalidInput
 
 __all__ = ["check_examples", "check_labels", "check_test_fraction", "count_classes"]
 

@@ -9,9 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.learner import Examples
-from hanse.core.values import value
+from hanse.core import Examples, InvalidInput, nearest, value
 from hanse.data.checks import count_classes
 from hanse.data.datasets import Dataset, TrainTest, arrays
 

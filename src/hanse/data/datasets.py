@@ -7,11 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, Examples, InvalidInput, Key, value
 from hanse.data.checks import check_examples, check_test_fraction, count_classes
 
 __all__ = ["Dataset", "TrainTest", "arrays", "digits", "hold_out"]

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, nearest, value
 from hanse.data.files import text_lines
 from hanse.data.tables import Rows, Tabular
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.tensors import Array
+from hanse.core import Array, InvalidInput
 from hanse.data.population import FederatedData
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class Description:
 def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
     """Summarises the sizes and labels of clients.
 
-    >>> from hanse.core.keys import Key
+    >>> from hanse.core import Key
     >>> from hanse.data import digits, partition_data, shards
     >>> data = partition_data(digits().load(), shards(10), Key.from_seed(0))
     >>> found = describe(data)

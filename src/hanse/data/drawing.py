@@ -1,17 +1,14 @@
 """A drawing of a description in the terminal: sizes and labels as bars."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hanse.core.tensors import Array
-
-if TYPE_CHECKING:
-    from hanse.data.description import Description
+from hanse.core import Array
 
 __all__ = ["drawn"]
 
@@ -20,7 +17,35 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
-def drawn(found: "Description") -> RenderableType:
+class Described(Protocol):
+    """What a drawing needs of a `Description`, which draws itself with it."""
+
+    @property
+    def num_clients(self) -> int: ...
+    @property
+    def num_test(self) -> int: ...
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def columns(self) -> Sequence[str]: ...
+    @property
+    def feature_shape(self) -> Sequence[int]: ...
+    @property
+    def clients(self) -> Array: ...
+    @property
+    def counts(self) -> Array: ...
+    @property
+    def mixtures(self) -> Array: ...
+    @property
+    def sizes(self) -> Array: ...
+    @property
+    def test_sizes(self) -> Array: ...
+    def summary(self) -> Mapping[str, float]: ...
+
+
+def drawn(found: Described) -> RenderableType:
     """Draws totals, then clients x labels: a higher bar is a larger share of the client's examples.
 
     Of many clients it shows some, from the largest to the smallest; of many labels, the most frequent.
@@ -28,7 +53,7 @@ def drawn(found: "Description") -> RenderableType:
     return Group(*_headlines(found), Text(), _grid(found), _legend(found))
 
 
-def _headlines(found: "Description") -> list[Text]:
+def _headlines(found: Described) -> list[Text]:
     sums = found.summary()
     tested = int(sums["num_tested_clients"])
     parts = [
@@ -64,7 +89,7 @@ def _histogram(sizes: Array) -> Text:
     return Text("".join(HEIGHTS[level] for level in levels), style="cyan")
 
 
-def _grid(found: "Description") -> Table:
+def _grid(found: Described) -> Table:
     labels = _chosen_labels(found)
     mixtures, largest = found.mixtures[:, labels], _largest_share(found)
     grid = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
@@ -83,12 +108,12 @@ def _grid(found: "Description") -> Table:
     return grid
 
 
-def _largest_share(found: "Description") -> float:
+def _largest_share(found: Described) -> float:
     """Returns the largest share of a label in a client, among the labels and clients that are shown."""
     return float(found.mixtures[np.ix_(_chosen_rows(found), _chosen_labels(found))].max())
 
 
-def _chosen_rows(found: "Description") -> Array:
+def _chosen_rows(found: Described) -> Array:
     """Returns the positions of the clients to show."""
     number = len(found.clients)
     if number <= MAX_ROWS:
@@ -97,7 +122,7 @@ def _chosen_rows(found: "Description") -> Array:
     return np.asarray(by_size[np.linspace(0, number - 1, MAX_ROWS).astype(int)])
 
 
-def _chosen_labels(found: "Description") -> Array:
+def _chosen_labels(found: Described) -> Array:
     if len(found.labels) <= MAX_LABELS:
         return np.arange(len(found.labels))
     return np.sort(np.argsort(-found.counts.sum(axis=0), kind="stable")[:MAX_LABELS])
@@ -118,7 +143,7 @@ def _columns(shares: Array) -> Text:
     )
 
 
-def _legend(found: "Description") -> Text:
+def _legend(found: Described) -> Text:
     labels = _chosen_labels(found)
     names = ", ".join(found.labels[i] for i in labels.tolist())
     some = "" if len(labels) == len(found.labels) else f" (the {len(labels)} most frequent)"

@@ -9,7 +9,7 @@ from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 from typing import IO, Any
 
-from hanse.core.errors import InvalidInput, nearest
+from hanse.core import InvalidInput, nearest
 
 __all__ = ["extra", "read_bytes", "reading", "text_lines"]
 

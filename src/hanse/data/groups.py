@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, Key, value
 from hanse.data.datasets import TrainTest
 from hanse.data.partitions import Assignment, Partition
 

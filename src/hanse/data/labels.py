@@ -4,8 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.tensors import Array
+from hanse.core import Array, InvalidInput, nearest
 
 __all__ = ["class_names", "classes_of", "to_categories"]
 

@@ -6,10 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, Examples, InvalidInput, nearest, value
 from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import extra

@@ -14,9 +14,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import numpy as np
 from numpy.lib import format as npy
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, nearest, value
 from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, arrays, hold_out
 from hanse.data.files import reading

@@ -4,9 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, value
 from hanse.data.files import extra, read_bytes
 from hanse.data.tables import Rows, Tabular
 

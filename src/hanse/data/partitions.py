@@ -5,11 +5,7 @@ from dataclasses import KW_ONLY
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, Examples, InvalidInput, Key, value
 from hanse.data.datasets import TrainTest
 
 __all__ = [

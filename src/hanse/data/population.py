@@ -6,12 +6,8 @@ from functools import cached_property
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Population
-from hanse.core.tensors import Array
-from hanse.core.values import digest
-from hanse.core.work import own_test, player
+from hanse.core import Array, Examples, InvalidInput, Key, Population, nearest, own_test, player
+from hanse.core.exchange import digest
 from hanse.data.checks import check_examples, check_test_fraction, count_classes
 from hanse.data.datasets import TrainTest
 from hanse.data.groups import order_keys

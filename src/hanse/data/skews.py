@@ -5,11 +5,7 @@ from dataclasses import KW_ONLY
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, Examples, InvalidInput, Key, nearest, value
 from hanse.data.datasets import TrainTest
 from hanse.data.partitions import (
     Assignment,

@@ -7,9 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
+from hanse.core import Array, Examples, Key
 from hanse.data.partitions import Assignment, Partition
 
 __all__ = ["Generated", "HoldingOut", "Listed", "Partitioned", "RowWise", "Source", "content", "held_out"]

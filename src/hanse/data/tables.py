@@ -11,9 +11,7 @@ from os import fspath
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput, nearest
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
+from hanse.core import Array, Examples, InvalidInput, nearest
 from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.labels import class_names, classes_of, to_categories

@@ -8,10 +8,7 @@ from os import fspath
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, Examples, InvalidInput, value
 from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest
 from hanse.data.files import text_lines

@@ -1,24 +1,25 @@
 """Models, and the learners that they become when bound to data and an engine.
 
->>> from hanse.core.keys import Key
+>>> from hanse.core import Key
 >>> learner = softmax(l2=1e-3).bind(feature_shape=(8, 8), num_classes=10)
 >>> {name: value.shape for name, value in learner.init(Key.from_seed(0)).items()}
 {'weights': (64, 10), 'bias': (10,)}
 """
 
-from hanse.learners.cox import cox
-from hanse.learners.duals import dual
-from hanse.learners.elastic_net import elastic_net
 from hanse.learners.engines import Engine, Precision, bfloat16, full, jax_engine, torch_engine
+from hanse.learners.linear.cox import cox
+from hanse.learners.linear.duals import dual
+from hanse.learners.linear.elastic_net import elastic_net
+from hanse.learners.linear.models import Linear, least_squares, logistic, softmax
+from hanse.learners.linear.svm import hinge_svm, linear_svm
 from hanse.learners.model import Model, batches
 from hanse.learners.networks import Network, char_lstm, cnn, mlp
-from hanse.learners.numpy import least_squares, logistic, softmax
 from hanse.learners.objective import objective
 from hanse.learners.own import averaged_buffers, jax_model, local_buffers, torch_module
-from hanse.learners.svm import hinge_svm, linear_svm
 
 __all__ = [
     "Engine",
+    "Linear",
     "Model",
     "Network",
     "Precision",

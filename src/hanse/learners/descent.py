@@ -2,10 +2,8 @@
 
 from abc import ABC
 
-from hanse.core.keys import Key
-from hanse.core.learner import Examples, Learner, Steps
-from hanse.core.tensors import Array, Tensors
-from hanse.core.work import Everything, Space
+from hanse.core import Array, Examples, Key, Learner, Space, Steps, Tensors
+from hanse.core.exchange import Everything
 from hanse.learners.model import batches
 from hanse.learners.within import descend_within
 

@@ -9,9 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Learner
-from hanse.core.values import value
+from hanse.core import InvalidInput, Learner, value
 
 __all__ = ["Engine", "Precision", "bfloat16", "full", "jax_engine", "load", "torch_engine"]
 

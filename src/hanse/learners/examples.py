@@ -7,9 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array
+from hanse.core import Array, Examples, InvalidInput
 from hanse.learners.losses import cross_entropy
 
 __all__ = [

@@ -11,8 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.tensors import Array
+from hanse.core import Array, InvalidInput
 
 __all__ = ["Loss", "cross_entropy", "half_square", "log_loss"]
 

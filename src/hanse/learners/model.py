@@ -3,9 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from hanse.core.keys import Key
-from hanse.core.learner import Learner, Steps
-from hanse.core.tensors import Array
+from hanse.core import Array, Key, Learner, Steps
 
 __all__ = ["Model", "batches", "orders"]
 

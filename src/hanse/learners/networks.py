@@ -9,11 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Learner
-from hanse.core.tensors import Array, Tensors
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, Key, Learner, Tensors, value
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.examples import Characters, Classes, Features, Labels, Numbers, Reals, Text
 from hanse.learners.model import Model

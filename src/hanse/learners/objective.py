@@ -7,10 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.learner import Examples
-from hanse.core.tensors import Array, Tensors, add_scaled, divide, l2_norm, subtract
+from hanse.core import Array, Examples, InvalidInput, Key, Tensors, add_scaled, divide, l2_norm, subtract
 from hanse.learners.descent import ByGradient
 from hanse.learners.model import Model
 

@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from hanse.core.learner import Learner
-from hanse.core.values import value
+from hanse.core import Learner, value
 from hanse.learners.engines import Precision, full, load
 from hanse.learners.model import Model
 from hanse.learners.settings import check_dtype, check_l2

@@ -2,7 +2,7 @@
 
 import math
 
-from hanse.core.errors import InvalidInput, nearest
+from hanse.core import InvalidInput, nearest
 
 __all__ = ["check_dtype", "check_l2", "check_sizes"]
 

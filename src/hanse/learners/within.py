@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from hanse.core.tensors import Array, Tensors, add, add_scaled
-from hanse.core.work import Space
+from hanse.core import Array, Space, Tensors, add, add_scaled
 
 __all__ = ["descend_within"]
 

@@ -1,18 +1,25 @@
 """One machine plays all parties: research on a laptop, on a simulated clock."""
 
+from hanse.simulation.blocks import Place
 from hanse.simulation.chosen import AdaptiveClients
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
 from hanse.simulation.peers import drive_together
-from hanse.simulation.simulation import Clients, Simulation
-from hanse.simulation.ways import Execution, auto, batched, sequential
-from hanse.simulation.workers import Workers, WorkersFailed
+from hanse.simulation.simulation import Clients, ClientSide, Settled, Simulation, Snapshot
+from hanse.simulation.ways import Execution, auto, batched, num_processors, sequential
+from hanse.simulation.workers import ONE_THREAD, Recall, Workers, WorkersFailed
 
 __all__ = [
+    "ONE_THREAD",
     "AdaptiveClients",
+    "ClientSide",
     "Clients",
     "Devices",
     "Execution",
+    "Place",
+    "Recall",
+    "Settled",
     "Simulation",
+    "Snapshot",
     "Workers",
     "WorkersFailed",
     "auto",
@@ -20,6 +27,7 @@ __all__ = [
     "drive_together",
     "heavy_tailed",
     "ideal",
+    "num_processors",
     "sequential",
     "unstable",
 ]

@@ -13,14 +13,21 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core.admission import limit_bytes, validate
-from hanse.core.coordinator import Block
-from hanse.core.errors import MessageError
-from hanse.core.party import Message, Payload, Task
-from hanse.core.reducers import TreeFold
-from hanse.core.tensors import all_finite, num_bytes
-from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, to_sendable
-from hanse.core.work import Part, Parts
+from hanse.core import MessageError, Part, Parts, num_bytes
+from hanse.core.exchange import (
+    Block,
+    Message,
+    Payload,
+    Task,
+    TreeFold,
+    add_padding,
+    all_finite,
+    limit_bytes,
+    measure_layout,
+    measure_packed_bytes,
+    to_sendable,
+    validate,
+)
 
 __all__ = ["Folding", "Place", "Timer", "Together", "cut_aligned_blocks"]
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from types import TracebackType
 
-from hanse.core.coordinator import Block
-from hanse.core.party import Fork, Payload, Task
-from hanse.core.work import Memory, PartyId
+from hanse.core import Memory, PartyId
+from hanse.core.exchange import Block, Fork, Payload, Task
 from hanse.simulation.blocks import Place, cut_aligned_blocks
 from hanse.simulation.simulation import BLOCK_HEIGHT, Settled, nothing
 from hanse.simulation.ways import Execution, auto

@@ -3,10 +3,7 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.values import value
-from hanse.core.work import PartyId
+from hanse.core import InvalidInput, Key, PartyId, value
 
 __all__ = ["Devices", "heavy_tailed", "ideal", "unstable"]
 

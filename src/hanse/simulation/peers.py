@@ -3,10 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from hanse.core.errors import HanseError, NotReady
-from hanse.core.program import Program
-from hanse.core.runtime import Led, Runtime, Store
-from hanse.core.work import PartyId
+from hanse.core import HanseError, PartyId, Program
+from hanse.core.exchange import Led, NotReady, Runtime, Store
 
 __all__ = ["drive_together"]
 

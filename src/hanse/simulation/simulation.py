@@ -7,27 +7,47 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias
 
-from hanse.core.coordinator import Block, Coordinator, CoordinatorState
-from hanse.core.errors import HanseError, MessageError, NotReady
-from hanse.core.keys import Keys
-from hanse.core.learner import Examples, Learner, Population
-from hanse.core.party import Fork, Forks, Message, Payload, Task, check_parts, encode, run_work
-from hanse.core.program import (
+from hanse.core import (
+    Examples,
+    HanseError,
+    Keys,
+    Learner,
+    Memory,
+    MessageError,
+    Part,
+    PartyId,
+    Population,
+    Shared,
+    Work,
+    value,
+)
+from hanse.core.exchange import (
+    Block,
     Collect,
     Collected,
     Command,
     Commit,
     Committed,
+    Coordinator,
+    CoordinatorState,
     Decode,
     Dispatch,
     Dispatched,
     Event,
+    Fork,
+    Forks,
+    Message,
+    NotReady,
+    Payload,
+    Runtime,
     Sample,
+    Task,
+    check_parts,
+    encode,
+    held_bytes,
+    pack,
+    run_work,
 )
-from hanse.core.runtime import Runtime
-from hanse.core.tensors import held_bytes
-from hanse.core.values import pack, value
-from hanse.core.work import Memory, Part, PartyId, Shared, Work
 from hanse.simulation.blocks import Folding, Place, Timer, Together, cut_aligned_blocks
 from hanse.simulation.devices import Devices, ideal
 

@@ -4,8 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
-from hanse.core.errors import InvalidInput
-from hanse.core.values import value
+from hanse.core import InvalidInput, value
 
 __all__ = ["Execution", "auto", "batched", "num_processors", "sequential"]
 

@@ -19,10 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hanse.core.errors import HanseError
-from hanse.core.keys import Key
-from hanse.core.party import Payload, Task
-from hanse.core.work import Memory, PartyId
+from hanse.core import HanseError, Key, Memory, PartyId
+from hanse.core.exchange import Payload, Task
 from hanse.simulation.blocks import Place
 
 if sys.platform != "win32":  # workers inherit a pipe, so Windows can't start them

@@ -16,9 +16,8 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from hanse.core.coordinator import Block
-from hanse.core.party import Fork, Payload, Task
-from hanse.core.work import Memory, PartyId
+from hanse.core import Memory, PartyId
+from hanse.core.exchange import Block, Fork, Payload, Task
 from hanse.simulation.blocks import Place, cut_aligned_blocks
 from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled, nothing
 from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, remove_stale_files, send

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from hanse.core.errors import StoreError
+from hanse.core import StoreError
 
 __all__ = ["Claim", "is_claimed"]
 

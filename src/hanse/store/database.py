@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inser
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
-from hanse.core.errors import InvalidInput, StoreError
+from hanse.core import InvalidInput, StoreError
 from hanse.store.tables import metadata, version
 
 __all__ = ["HEAD", "Database"]

@@ -9,9 +9,8 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
-from hanse.core.errors import InvalidInput, MessageError, StoreError
-from hanse.core.tensors import Array
-from hanse.core.values import flatten, pieces, restore, unpack
+from hanse.core import Array, InvalidInput, MessageError, StoreError
+from hanse.core.exchange import flatten, pieces, restore, unpack
 from hanse.store.tables import objects
 
 __all__ = ["Address", "Hashed", "Kept", "Writing", "cut_batches", "read_objects", "read_value", "to_json"]

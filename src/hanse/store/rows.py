@@ -8,12 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.program import Flow, Usage
-from hanse.core.runtime import Checkpoint, Entry, Record
-from hanse.core.tensors import held_bytes
-from hanse.core.values import fields, pieces
-from hanse.core.work import Memory, PartyId
+from hanse.core import InvalidInput, Memory, PartyId, StoreError, fields
+from hanse.core.exchange import Checkpoint, Entry, Flow, Record, Usage, held_bytes, pieces
 from hanse.store.database import Database
 from hanse.store.objects import Address, Hashed, Kept, Writing, cut_batches, read_objects, read_value, to_json
 from hanse.store.tables import checkpoints, journal, memories, rounds, runs, traffic

@@ -8,11 +8,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from hanse.core.errors import HanseError, InvalidInput, StoreError, nearest
-from hanse.core.runtime import Checkpoint, Entry, Record, Store
-from hanse.core.tensors import frozen
-from hanse.core.values import flatten, restore
-from hanse.core.work import Memory, PartyId
+from hanse.core import HanseError, InvalidInput, Memory, PartyId, StoreError, nearest
+from hanse.core.exchange import Checkpoint, Entry, Record, Store, flatten, frozen, restore
 from hanse.store.claim import Claim
 from hanse.store.objects import to_json
 from hanse.store.rows import Lost, RunRows, Unwritten

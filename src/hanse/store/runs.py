@@ -14,10 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from hanse.core import former
-from hanse.core.errors import InvalidInput, StoreError
-from hanse.core.runtime import Checkpoint, Record
-from hanse.core.values import renew
+from hanse.core import InvalidInput, StoreError, former
+from hanse.core.exchange import Checkpoint, Record, renew
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
 from hanse.store.objects import to_json

@@ -6,17 +6,26 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hanse.core.errors import NotReady
-from hanse.core.keys import Keys
-from hanse.core.learner import Learner, Population
-from hanse.core.party import Fork, Payload, Task
-from hanse.core.program import Collect, Command, Commit, Committed, Dispatched, Event, Program
-from hanse.core.runtime import Driver, Resumable, Store, Watch
-from hanse.core.values import pack, unpack
-from hanse.core.work import Memory, PartyId
-from hanse.simulation.blocks import Place
-from hanse.simulation.devices import Devices, ideal
-from hanse.simulation.simulation import Clients, Settled, Simulation, Snapshot
+from hanse.core import Keys, Learner, Memory, PartyId, Population, Program
+from hanse.core.exchange import (
+    Collect,
+    Command,
+    Commit,
+    Committed,
+    Dispatched,
+    Driver,
+    Event,
+    Fork,
+    NotReady,
+    Payload,
+    Resumable,
+    Store,
+    Task,
+    Watch,
+    pack,
+    unpack,
+)
+from hanse.simulation import Clients, Devices, Place, Settled, Simulation, Snapshot, ideal
 
 __all__ = ["AsyncRuntime", "ClientTasks", "ConcurrentSimulation", "adrive"]
 
@@ -37,7 +46,7 @@ async def adrive(
     store: Store | None = None,
     watch: Watch | None = None,
 ) -> T:
-    """Leads a program to its end in an event loop. See `hanse.core.runtime.drive`."""
+    """Leads a program to its end in an event loop. See `hanse.core.exchange.runtime.drive`."""
     driver = Driver(program, runtime, store, watch)
     while not driver.done:
         if not driver.replay():

@@ -6,8 +6,7 @@ an integer packs and unpacks in a few passes over whole arrays.
 
 import numpy as np
 
-from hanse.core.errors import MessageError
-from hanse.core.tensors import Array
+from hanse.core import Array, MessageError
 
 __all__ = ["count_bytes", "pack_bits", "pack_positions", "position_bytes", "unpack_bits", "unpack_positions"]
 

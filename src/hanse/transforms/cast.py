@@ -5,13 +5,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hanse.core.chain import Plan, Stage, Transform
-from hanse.core.errors import InvalidInput, MessageError, nearest
-from hanse.core.keys import Key, Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array
-from hanse.core.values import value
-from hanse.core.work import Memory, Part
+from hanse.core import (
+    Array,
+    InvalidInput,
+    Key,
+    Keys,
+    Memory,
+    MessageError,
+    Part,
+    Plan,
+    Spec,
+    Stage,
+    TensorSpec,
+    Transform,
+    nearest,
+    value,
+)
 from hanse.transforms.numbers import RealTensors
 
 __all__ = ["cast"]

@@ -5,13 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core.chain import Plan, Stage, Transform
-from hanse.core.errors import CompositionError, InvalidInput
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.tensors import l2_norm, scale
-from hanse.core.values import value
-from hanse.core.work import Memory, Part
+from hanse.core import (
+    CompositionError,
+    InvalidInput,
+    Keys,
+    Memory,
+    Part,
+    Plan,
+    Spec,
+    Stage,
+    Transform,
+    l2_norm,
+    scale,
+    value,
+)
 
 __all__ = ["clip"]
 
@@ -31,7 +38,7 @@ class clip(Transform):
     References: Abadi et al., "Deep learning with differential privacy", CCS 2016, arXiv 1607.00133,
       Algorithm 1; per client: McMahan et al., ICLR 2018, arXiv 1710.06963.
 
-    >>> from hanse.core.keys import Keys
+    >>> from hanse.core import Keys
     >>> stage = clip(1.0)(Spec.of({"w": np.zeros(2)}))
     >>> part, _ = stage.encode(None, Part({"w": np.array([3.0, 4.0])}), {}, Keys.from_seed(0))
     >>> part.values["w"]

@@ -5,13 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.core.chain import Plan, Stage, Transform
-from hanse.core.errors import CompositionError, MessageError
-from hanse.core.keys import Key, Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array
-from hanse.core.values import value
-from hanse.core.work import Memory, Part
+from hanse.core import (
+    Array,
+    CompositionError,
+    Key,
+    Keys,
+    Memory,
+    MessageError,
+    Part,
+    Plan,
+    Spec,
+    Stage,
+    TensorSpec,
+    Transform,
+    value,
+)
 from hanse.transforms.numbers import Fixed, fix_shapes
 
 __all__ = ["deflate"]

@@ -7,12 +7,22 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hanse.core.chain import Plan, Stage
-from hanse.core.keys import Key, Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array, Tensors
-from hanse.core.values import fields, value
-from hanse.core.work import Memory, Part, Space, Total
+from hanse.core import (
+    Array,
+    Key,
+    Keys,
+    Memory,
+    Part,
+    Plan,
+    Space,
+    Spec,
+    Stage,
+    Tensors,
+    TensorSpec,
+    Total,
+    fields,
+    value,
+)
 
 __all__ = ["DrawScope", "Redrawn", "drawn_stage", "per_client", "per_round"]
 

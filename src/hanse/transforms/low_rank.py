@@ -8,13 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hanse.core.chain import Stage, Transform
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array, Tensors
-from hanse.core.values import value
-from hanse.core.work import Space
+from hanse.core import Array, InvalidInput, Key, Space, Spec, Stage, Tensors, TensorSpec, Transform, value
 from hanse.transforms.draws import DrawScope, drawn_stage, per_client
 from hanse.transforms.numbers import Fixed, RealTensors, fix_shapes
 

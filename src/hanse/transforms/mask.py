@@ -5,12 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hanse.core.chain import Stage, Transform
-from hanse.core.keys import Key
-from hanse.core.spec import Spec
-from hanse.core.tensors import Array, Tensors
-from hanse.core.values import value
-from hanse.core.work import Space
+from hanse.core import Array, Key, Space, Spec, Stage, Tensors, Transform, value
 from hanse.transforms.draws import DrawScope, drawn_stage, per_client
 from hanse.transforms.numbers import Fixed, RealTensors, fix_shapes
 from hanse.transforms.positions import Positions, check_share

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hanse.core.chain import Transform
-from hanse.core.errors import CompositionError
-from hanse.core.spec import Kind, Spec, TensorSpec
-from hanse.core.tensors import Array, Tensors
+from hanse.core import Array, CompositionError, Kind, Spec, Tensors, TensorSpec, Transform
 
 __all__ = ["Fixed", "RealTensors", "fix_shapes"]
 

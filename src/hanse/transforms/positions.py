@@ -5,10 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.spec import TensorSpec
-from hanse.core.tensors import Array, Tensors
+from hanse.core import Array, InvalidInput, Key, Tensors, TensorSpec
 from hanse.transforms.numbers import Fixed, RealTensors
 
 __all__ = ["Positions", "check_share", "num_kept"]

@@ -4,13 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.core.chain import Plan, Stage, Transform
-from hanse.core.errors import InvalidInput, MessageError
-from hanse.core.keys import Key, Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array
-from hanse.core.values import value
-from hanse.core.work import Memory, Part
+from hanse.core import (
+    Array,
+    InvalidInput,
+    Key,
+    Keys,
+    Memory,
+    MessageError,
+    Part,
+    Plan,
+    Spec,
+    Stage,
+    TensorSpec,
+    Transform,
+    value,
+)
 from hanse.transforms.bits import count_bytes, pack_bits, unpack_bits
 from hanse.transforms.numbers import RealTensors
 from hanse.transforms.ranges import Over, per_tensor

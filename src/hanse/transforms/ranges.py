@@ -2,9 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from hanse.core.errors import InvalidInput
-from hanse.core.tensors import Array
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, value
 
 __all__ = ["Over", "per_block", "per_tensor"]
 

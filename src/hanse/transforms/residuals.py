@@ -3,13 +3,19 @@
 from abc import ABC, abstractmethod
 from dataclasses import replace
 
-from hanse.core.chain import Plan, Stage, Transform
-from hanse.core.errors import CompositionError
-from hanse.core.keys import Keys
-from hanse.core.spec import Spec
-from hanse.core.tensors import add, subtract
-from hanse.core.values import value
-from hanse.core.work import Memory, Part
+from hanse.core import (
+    CompositionError,
+    Keys,
+    Memory,
+    Part,
+    Plan,
+    Spec,
+    Stage,
+    Transform,
+    add,
+    subtract,
+    value,
+)
 from hanse.transforms.draws import Redrawn
 
 __all__ = ["Residual", "error_feedback", "none"]

@@ -4,12 +4,7 @@ import math
 
 import numpy as np
 
-from hanse.core.chain import Stage, Transform
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key
-from hanse.core.spec import Spec
-from hanse.core.tensors import Array, Tensors
-from hanse.core.values import value
+from hanse.core import Array, InvalidInput, Key, Spec, Stage, Tensors, Transform, value
 from hanse.transforms.draws import DrawScope, drawn_stage, per_round
 from hanse.transforms.numbers import RealTensors
 
@@ -40,8 +35,8 @@ class rotate(Transform):
     References: Suresh et al., "Distributed mean estimation with limited communication", ICML 2017, arXiv
       1611.00429, section 3; Konecny et al., 2016, arXiv 1610.05492, section 3 (structured random rotations).
 
-    >>> from hanse.core.keys import Keys
-    >>> from hanse.core.work import Part
+    >>> from hanse.core import Keys
+    >>> from hanse.core import Part
     >>> stage = rotate()(Spec.of({"w": np.zeros(8)}))
     >>> plan = stage.plan(None, Keys.from_seed(0).public)
     >>> spike = Part({"w": np.array([8.0, 0, 0, 0, 0, 0, 0, 0])})

@@ -5,13 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hanse.core.chain import Chain, Transform
-from hanse.core.keys import Key, Keys
-from hanse.core.party import Message
-from hanse.core.spec import Spec
-from hanse.core.tensors import Array, num_bytes
-from hanse.core.values import pack
-from hanse.core.work import Part
+from hanse.core import Array, Chain, Key, Keys, Part, Spec, Transform, num_bytes
+from hanse.core.exchange import Message, pack
 from hanse.transforms.numbers import fix_shapes
 
 __all__ = ["WireSize", "wire_bytes"]

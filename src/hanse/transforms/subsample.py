@@ -1,10 +1,6 @@
 """Sketched updates: a random share of the entries."""
 
-from hanse.core.chain import Stage, Transform
-from hanse.core.keys import Key
-from hanse.core.spec import Spec
-from hanse.core.tensors import Tensors
-from hanse.core.values import value
+from hanse.core import Key, Spec, Stage, Tensors, Transform, value
 from hanse.transforms.draws import DrawScope, drawn_stage, per_client
 from hanse.transforms.numbers import RealTensors
 from hanse.transforms.positions import Positions, check_share
@@ -33,8 +29,8 @@ class subsample(Transform):
       2016, arXiv 1610.05492, section 3 (subsampling).
 
     >>> import numpy as np
-    >>> from hanse.core.keys import Keys
-    >>> from hanse.core.work import Part
+    >>> from hanse.core import Keys
+    >>> from hanse.core import Part
     >>> stage = subsample(0.5)(Spec.of({"w": np.zeros(6)}))
     >>> keys = Keys.from_seed(0)
     >>> sent, _ = stage.encode(None, Part({"w": np.arange(6.0)}), {}, keys)

@@ -4,13 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.core.chain import Plan, Stage, Transform
-from hanse.core.errors import InvalidInput
-from hanse.core.keys import Key, Keys
-from hanse.core.spec import Spec, TensorSpec
-from hanse.core.tensors import Array
-from hanse.core.values import value
-from hanse.core.work import Memory, Part
+from hanse.core import (
+    Array,
+    InvalidInput,
+    Key,
+    Keys,
+    Memory,
+    Part,
+    Plan,
+    Spec,
+    Stage,
+    TensorSpec,
+    Transform,
+    value,
+)
 from hanse.transforms.bits import pack_positions, position_bytes, unpack_positions
 from hanse.transforms.draws import Redrawn
 from hanse.transforms.numbers import RealTensors

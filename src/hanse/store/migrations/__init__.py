@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from hanse.core.errors import StoreError
+from hanse.core import StoreError
 
 __all__ = ["scripts", "upgrade"]
 

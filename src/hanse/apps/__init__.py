@@ -1,1 +1,0 @@
-"""What people touch: runs in Python, settings files, and the command line."""

@@ -1,0 +1,202 @@
+"""What a terminal shows of a sweep: how it comes along on stderr, the comparison on stdout."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from hanse.cli.views import _bytes, _number, _seconds, _stderr, _stdout, _table, note
+from hanse.runs import ENDED
+from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare
+
+__all__ = ["sweep_page", "sweep_progress"]
+
+LINES_EVERY_S = 30.0
+"""Redirected progress says at least so often that it is alive."""
+
+NEGLIGIBLE = 1e-3
+"""Of the mean: the spread of a cost below it is left out; --json tells it."""
+
+NUM_FAILURES = 10
+"""Failures that are told in full."""
+
+
+# -- progress ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def sweep_progress(plan: SweepPlan) -> Iterator[Seen]:
+    """Shows how a sweep comes along: a bar in a terminal; elsewhere a line for each run that ends."""
+    for message in plan.notes:
+        note(message)
+    console = _stderr()
+    shown = _bar(console, plan) if console.is_terminal else _lines(plan)
+    try:
+        with shown as seen:
+            yield seen
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; what was done is kept, ask again to go on") from None
+
+
+def _headline(plan: SweepPlan) -> str:
+    num_settings = len(plan.members) // len(plan.sweep.seeds)
+    there = len(plan.members) - len(plan.due)
+    counts = f"{_many(num_settings, 'setting')} x {_many(len(plan.sweep.seeds), 'seed')}"
+    return f"sweep: {counts} = {_many(len(plan.members), 'run')}" + (
+        f", {there} done before" if there else ""
+    )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
+@contextmanager
+def _bar(console: Console, plan: SweepPlan) -> Iterator[Seen]:
+    columns = (
+        TextColumn("{task.description}", style="dim"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+    )
+    due, lengths = plan.due, [plan.experiments[i].rounds for i in plan.due]
+    there, failed, rounds = len(plan.members) - len(due), 0, [0] * len(due)
+    console.print(Text(_headline(plan)))
+    with Progress(*columns, console=console, expand=True) as bar:
+        task = bar.add_task("rounds", total=max(1, sum(lengths)), counts=f"{there}/{len(plan.members)} runs")
+
+        def seen(number: int, round: int, outcome: RunOutcome | None) -> None:
+            nonlocal there, failed
+            if outcome is not None:
+                round = lengths[number]
+                there += 1
+                failed += outcome.status not in ENDED
+                if outcome.status != "completed":
+                    bar.console.print(
+                        Text(_describe_end(plan, due[number], outcome), style="red"), soft_wrap=True
+                    )
+            rounds[number] = max(round, rounds[number])
+            counts = f"{there}/{len(plan.members)} runs" + (f", {failed} failed" if failed else "")
+            bar.update(task, completed=sum(rounds), counts=counts)
+
+        yield seen
+        bar.update(task, completed=max(1, sum(lengths)))
+
+
+@contextmanager
+def _lines(plan: SweepPlan) -> Iterator[Seen]:
+    due, lengths = plan.due, [plan.experiments[i].rounds for i in plan.due]
+    there, rounds = len(plan.members) - len(due), dict[int, int]()
+    began_s = said_s = time.monotonic()
+
+    def tell(what: str) -> None:
+        nonlocal said_s
+        said_s = time.monotonic()
+        print(f"{there}/{len(plan.members)}  {what}  {said_s - began_s:.1f} s", file=sys.stderr, flush=True)
+
+    def seen(number: int, round: int, outcome: RunOutcome | None) -> None:
+        nonlocal there
+        if outcome is not None:
+            there += 1
+            rounds.pop(number, None)
+            tell(_describe_end(plan, due[number], outcome))
+            return
+        rounds[number] = round
+        if time.monotonic() - said_s > LINES_EVERY_S:
+            tell("rounds " + ", ".join(f"{done}/{lengths[i]}" for i, done in sorted(rounds.items())))
+
+    print(_headline(plan), file=sys.stderr, flush=True)
+    yield seen
+
+
+def _describe_end(plan: SweepPlan, number: int, outcome: RunOutcome) -> str:
+    return f"{plan.members[number]}: {_how(outcome.status, outcome.reason)}"
+
+
+def _how(status: str, reason: str | None) -> str:
+    reason = reason or ""
+    return reason if reason.startswith(status) else f"{status}: {reason}" if reason else status
+
+
+# -- the comparison ----------------------------------------------------------------------------
+
+
+def sweep_page(result: SweepResult) -> None:
+    """The settings, best first, and what went wrong."""
+    out = _stdout()
+    shown = _shown(result)
+    table = _comparison(result, shown)
+    endless = out.options.update(max_width=sys.maxsize)
+    while out.measure(table, options=endless).maximum > out.width and shown:
+        table = _comparison(result, shown := shown[:-1])
+    out.print(table)
+    if len(shown) < len(_shown(result)):
+        left_out = ", ".join(_COSTS[name][0] for name in _shown(result)[len(shown) :])
+        out.print(Text(f"no room for {left_out}: widen the window, or write --json", style="dim"))
+    if result.failures:
+        out.print()
+    for member in result.failures[:NUM_FAILURES]:
+        run = f" (run {member.run})" if member.run else ""
+        out.print(Text(f"{member}{run}: {_how(member.status, member.reason)}", style="red"), soft_wrap=True)
+    if len(result.failures) > NUM_FAILURES:
+        out.print(f"and {len(result.failures) - NUM_FAILURES} more; --json names them all")
+    for message in result.notes:
+        note(message)
+
+
+def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
+    measured = [f"best {result.metric}", f"final {result.metric}"] if result.metric else []
+    heads = ["runs", *measured, *(_COSTS[name][0] for name in costs)]
+    table = _table(*result.names.values(), *heads, numbers=heads)
+    for setting in result.settings:
+        tried = [bare(setting.over[path]) for path in result.names]
+        found = [_of(setting.best, _number), _of(setting.final, _number)] if measured else []
+        style = "" if len(setting.completed) == len(setting.members) else "yellow"
+        cells = [_runs(setting), *found, *(_cost(setting, name) for name in costs)]
+        table.add_row(*tried, *cells, style=style)
+    return table
+
+
+def _shown(result: SweepResult) -> list[str]:
+    """The costs of which there is something to tell."""
+    costs = [setting.costs for setting in result.settings]
+    there = [name for name in _COSTS if any((spread := cost[name]) and spread.mean for cost in costs)]
+    return there if result.simulates_time else [name for name in there if name != "virtual_s"]
+
+
+def _cost(setting: Setting, name: str) -> str:
+    spread = setting.costs[name]
+    said = _of(spread, _COSTS[name][1], least=NEGLIGIBLE)
+    some = spread is not None and spread.n < len(setting.completed)
+    return f"{said} ({spread.n} of {len(setting.completed)})" if some and spread else said
+
+
+def _of(spread: Spread | None, word: Callable[[float], str], least: float = 0.0) -> str:
+    if spread is None:
+        return ""
+    if spread.std is None or spread.std < least * abs(spread.mean):
+        return word(spread.mean)
+    return f"{word(spread.mean)} ± {word(spread.std)}"
+
+
+def _runs(setting: Setting) -> str:
+    done, asked = len(setting.completed), len(setting.members)
+    return str(done) if done == asked else f"{done} of {asked}"
+
+
+def _round(count: float) -> str:
+    return f"{count:.3g}" if count < 1000 else f"{count:.0f}"
+
+
+_COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "rounds_to_target": ("rounds to target", _round),
+    "bytes_up": ("bytes up", _bytes),
+    "bytes_down": ("bytes down", _bytes),
+    "seconds": ("time", _seconds),
+    "virtual_s": ("simulated time", _seconds),
+}

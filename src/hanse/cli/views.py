@@ -1,0 +1,441 @@
+"""What a terminal shows: progress and messages on stderr, tables on stdout."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from hanse.config import summary
+from hanse.core.exchange import Record, Watch
+from hanse.evaluation import spent_on
+from hanse.runs import sentences
+
+if TYPE_CHECKING:
+    from hanse.cli.doctor import Extra
+    from hanse.runs import Case, Exchange, MessagePlan, Replayed, Session
+    from hanse.store import RunInfo
+
+__all__ = [
+    "case_page",
+    "comparison",
+    "complain",
+    "doctor_page",
+    "draw",
+    "note",
+    "overview",
+    "plan_page",
+    "progress",
+    "replay_page",
+    "result_page",
+    "run_page",
+    "say",
+    "thin",
+]
+
+LINES_EVERY_S = 2.0
+"""Redirected progress says something at most so often."""
+
+NUM_ROWS = 21
+"""Rounds that `show` lists; the rest is left out evenly."""
+
+_STYLES = {
+    "running": "cyan",
+    **dict.fromkeys(("incomplete", "interrupted", "stopped"), "yellow"),
+    "diverged": "red",
+    "failed": "red",
+}
+
+Pairs = Iterable[tuple[str, str]]
+
+
+def _stdout() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 200)  # nothing is cut off in a file or a pipe
+    return console
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+# -- messages ----------------------------------------------------------------------------------
+
+
+def say(message: str) -> None:
+    """A message on stderr."""
+    _stderr().print(Text(message), soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Something worth knowing."""
+    _stderr().print(Text.assemble(("Note: ", "bold yellow"), message), soft_wrap=True)
+
+
+def complain(message: str, more: Iterable[str] = ()) -> None:
+    """An error, and where it happened."""
+    _stderr().print(Text.assemble(("Error: ", "bold red"), "\n".join([message, *more])), soft_wrap=True)
+
+
+# -- progress ----------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress(session: "Session") -> Iterator[Watch]:
+    """Shows how a run comes along: a bar in a terminal, now and then a line elsewhere."""
+    console = _stderr()
+    shown = _bar(console, session) if console.is_terminal else _lines(session)
+    with shown as watch:
+        for record in session.records[-1:]:
+            watch(record)
+        yield watch
+
+
+@contextmanager
+def _bar(console: Console, session: "Session") -> Iterator[Watch]:
+    columns = (
+        TextColumn("{task.description}", style="dim"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[metrics]}"),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, expand=True) as bar:
+        task = bar.add_task(f"run {session.run}", total=session.experiment.rounds, metrics="")
+
+        def watch(record: Record) -> None:
+            bar.update(task, completed=record.round)
+            if record.metrics:
+                bar.update(task, metrics=_metrics(record.metrics))
+
+        yield watch
+        bar.update(task, total=bar.tasks[0].completed)  # it may have stopped before its last round
+
+
+@contextmanager
+def _lines(session: "Session") -> Iterator[Watch]:
+    began_s = time.monotonic()
+    due_s, unsaid = began_s, ""
+
+    def watch(record: Record) -> None:
+        nonlocal due_s, unsaid
+        now_s = time.monotonic()
+        measured = f"  {_metrics(record.metrics)}" if record.metrics else ""
+        unsaid = f"round {record.round}/{session.experiment.rounds}{measured}  {now_s - began_s:.1f} s"
+        if now_s >= due_s:
+            print(unsaid, file=sys.stderr, flush=True)
+            due_s, unsaid = now_s + LINES_EVERY_S, ""
+
+    print(f"run {session.run}: {session.experiment}", file=sys.stderr, flush=True)
+    try:
+        yield watch
+    finally:
+        if unsaid:
+            print(unsaid, file=sys.stderr, flush=True)
+
+
+# -- pages -------------------------------------------------------------------------------------
+
+
+def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+    """How a run ended: what was measured, what it cost, how to come back to it."""
+    out = _stdout()
+    out.print(Text(summary(settings), style="bold"))
+    out.print(Padding(_outcome(result), (1, 0)))
+    if result.get("baselines"):
+        out.print(comparison(settings, result))
+        out.print()
+    out.print(_pairs((*_costs(result, settings), ("see", f"hanse show {result['run']}"))))
+
+
+def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any] | None = None) -> None:
+    """All that is known of a run. `sent`: what its clients sent and were sent."""
+    from hanse.runs import describe_traffic
+
+    out = _stdout()
+    settings = info.settings["experiment"]
+    out.print(Text(summary(settings), style="bold"))
+    began = info.created.astimezone().strftime("%Y-%m-%d %H:%M")
+    head = [("run", f"{info.run}, begun {began}")]
+    standing = [("status", info.status), ("rounds", f"{info.rounds} of {settings['rounds']}")]
+    result = standing if info.result is None else list(_costs(info.result, settings))
+    back = (
+        [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "stopped", "failed") else []
+    )
+    out.print(Padding(_pairs([*head, *result, *back]), (1, 0)))
+    if info.result is not None and info.result.get("baselines"):
+        out.print(Padding(comparison(settings, info.result), (0, 0, 1, 0)))
+    if records:
+        out.print(_rounds(records))
+        out.print()
+        out.print(_ledger(records))
+        out.print()
+    if sent is not None:
+        out.print(_pairs([("bytes by client", describe_traffic(sent))]))
+    out.print(_pairs(info.environment.items()))
+
+
+def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
+    """What a run will send: each message by stage, then a round and the run."""
+    out = _stdout()
+    out.print(Text(summary(settings), style="bold"))
+    out.print()
+    varies = False
+    for what, exchanges in (("", plan.later), (", to measure", plan.evaluation)):
+        for exchange in exchanges:
+            answer = "" if exchange.answered == exchange.asked else f", {exchange.answered} are waited for"
+            out.print(Text(f"{exchange.work}{what}: one of {exchange.asked:,} clients{answer}"))
+            out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
+            varies = varies or bool(exchange.varying)
+    out.print(_pairs(_format_plan(plan)))
+    if varies:
+        note(f"* depends on the data: measured on what client {plan.client} would send now")
+    if plan.asynchronous:
+        note("the server does not wait for all whom it asked: a round is one of its steps")
+
+
+def _exchange(exchange: "Exchange") -> Table:
+    from hanse.runs import ledger_table
+
+    usage = exchange.usage
+    heads, rows = ledger_table(usage.flows, usage.bytes_up, usage.bytes_down)
+    marks = {stage for _, stage in exchange.varying}
+    table = _table(*(head for head in heads if head != "messages"), numbers=("bytes", "of raw"))
+    for name, _, stage, *sizes in rows:
+        table.add_row(name, f"{stage} *" if stage in marks else stage, *sizes)
+    return table
+
+
+def _format_plan(plan: "MessagePlan") -> Iterator[tuple[str, str]]:
+    def line(bytes_up: float, bytes_down: float, seconds: float | None) -> str:
+        took = "" if seconds is None else f", {_seconds(seconds)} on the link"
+        return f"{_bytes(bytes_up)} up, {_bytes(bytes_down)} down{took}"
+
+    one, seconds = [e.usage for e in plan.later], plan.seconds(plan.later)
+    up, down = sum(usage.bytes_up for usage in one), sum(usage.bytes_down for usage in one)
+    yield "a round, each client", line(up, down, seconds)
+    first = [e.usage for e in plan.first]
+    begins = sum(usage.bytes_up for usage in first), sum(usage.bytes_down for usage in first)
+    if any(abs(a - b) > 0.01 * b for a, b in zip(begins, (up, down), strict=True)):
+        yield "its first round", line(*begins, plan.seconds(plan.first))
+    up, down = sum(e.bytes_up for e in plan.later), sum(e.bytes_down for e in plan.later)
+    yield "a round, all clients", line(up, down, None)
+    yield f"the run, {plan.rounds:,} rounds", line(plan.total("up"), plan.total("down"), plan.run_s)
+    if plan.evaluations:
+        yield "of it to measure", f"{plan.evaluations:,} times"
+    computed = sum(e.compute_s for e in plan.later)
+    yield "computing", f"not counted; client {plan.client} took {_seconds(computed)} here"
+
+
+def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+    """The run beside its baselines."""
+    from hanse.evaluation import table
+
+    heads, rows = table(settings, result)
+    shown = _table(*heads, numbers=heads[1:])
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def case_page(case: "Case") -> None:
+    """A ticket that is about to be done again."""
+    names = ", ".join(sorted(case.memory)) or "nothing"
+    head = [("work", str(case.payload.work)), ("examples", f"{len(case.data):,}"), ("remembers", names)]
+    lacks = [("not here", case.lacks)] if case.lacks else []
+    out = _stdout()
+    out.print(Text(f"ticket {case.task.ticket} of {case.task.party}", style="bold"))
+    out.print(_pairs([*head, *lacks]))
+
+
+def replay_page(done: "Replayed") -> None:
+    """What a ticket that was done again led to."""
+    out = _stdout()
+    said = done.to_json()
+    table = _table("part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value"))
+    for name, part in said["parts"].items():
+        for key, about in part["values"].items():
+            shape = f"{about['dtype']} {tuple(about['shape'])}"
+            size = about.get("norm", about.get("value"))
+            weight = f"{part['weight']:g}"
+            table.add_row(name, weight, key, shape, size if isinstance(size, str) else f"{size:.6g}")
+    out.print(Padding(table, (1, 0)))
+    due, got = done.case.sha256, done.sha256
+    verdict = "" if due is None else ", as it was sent" if due == got else f"; {due} was sent"
+    message = f"{_bytes(len(done.message))}, SHA-256 {got}{verdict}"
+    out.print(_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
+
+
+def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
+    """What is installed, and what is missing."""
+    out = _stdout()
+    out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
+    table = _table("extra", "for", "state")
+    for extra in extras:
+        state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
+        table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))
+    out.print(table)
+
+
+def draw(what: Any) -> None:
+    """Anything that knows how to be shown in a terminal."""
+    console = _stdout()
+    console.width = min(console.width, 120)
+    console.print(what)
+
+
+def overview(infos: Sequence["RunInfo"]) -> None:
+    """The runs in a store."""
+    table = _table("run", "begun", "status", "round", "final", numbers=("round",))
+    table.add_column("what")
+    for info in infos:
+        settings = info.settings["experiment"]
+        what = " · ".join(settings[name]["name"] for name in ("algorithm", "model", "data"))
+        table.add_row(
+            info.run,
+            info.created.astimezone().strftime("%m-%d %H:%M"),
+            Text(info.status, style=_STYLES.get(info.status, "")),
+            f"{info.rounds}/{settings['rounds']}",
+            _format_metric(settings["stop"]["metric"], (info.result or {}).get("final")),
+            Text(what, no_wrap=True, overflow="ellipsis"),
+        )
+    _stdout().print(table)
+
+
+def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:
+    if not measured:
+        return ""
+    name = metric if metric in measured else next(name for name in measured if name != "round")
+    return f"{name} {_number(measured[name])}"
+
+
+def _outcome(result: Mapping[str, Any]) -> Table:
+    rows = {word: dict(result[word]) for word in ("final", "best") if result[word]}
+    metrics = [name for name in next(iter(rows.values()), {}) if name != "round"]
+    table = _table("", "round", *metrics, numbers=("round", *metrics))
+    for word, row in rows.items():
+        table.add_row(word, str(row["round"]), *(_number(row[name]) for name in metrics))
+    return table
+
+
+def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    rounds, target = result["rounds"], result["rounds_to_target"]
+    yield "status", _status(result)
+    for line in sentences(result.get("findings", ())):
+        yield "note", line
+    abandoned = f", {result['rounds_abandoned']} abandoned" if result["rounds_abandoned"] else ""
+    yield "rounds", f"{rounds} of {settings['rounds']}{abandoned}"
+    stop = settings["stop"]
+    if stop["target"] is not None:
+        reached = "not reached" if target is None else f"reached in round {target}"
+        yield "target", f"{stop['metric']} {stop['target']:g}, {reached}"
+    yield "bytes up", _per_round(_bytes, result["bytes_up"], rounds)
+    yield "bytes down", _per_round(_bytes, result["bytes_down"], rounds)
+    spread = result.get("clients")
+    if spread:
+        name = stop["metric"] if stop["metric"] in spread["mean"] else next(iter(spread["mean"]))
+        mean, worst = (_number(spread[word][name]) for word in ("mean", "worst_tenth"))
+        yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
+    yield "time", _per_round(_seconds, result["seconds"], rounds)
+    if result.get("spent"):
+        yield "spent on", spent_on(result)
+    yield "sha256", result["params_sha256"]
+
+
+def _ledger(records: Sequence[Record]) -> Table:
+    """What was sent, raw and after each stage."""
+    from hanse.runs import flows_of, ledger_table
+
+    usages = [record.usage for record in records]
+    up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
+    heads, rows = ledger_table(flows_of(usages), up, down)
+    shown = _table(*heads, numbers=("messages", "bytes", "of raw"))
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _status(result: Mapping[str, Any]) -> str:
+    status, reason = result["status"], result["reason"] or ""
+    if reason.startswith(status):
+        return str(reason)
+    return f"{status}: {reason}" if reason else str(status)
+
+
+def _rounds(records: Sequence[Record]) -> Table:
+    """Some of the rounds, evenly spread, with the last."""
+    metrics = tuple(dict.fromkeys(name for record in records for name in record.metrics))
+    names = ("round", *metrics, "clients", "dropped", "bytes up", "bytes down", "time")
+    table = _table(*names, numbers=names)
+    for record in thin(records, NUM_ROWS):
+        usage = record.usage
+        measured = [_number(record.metrics.get(name)) for name in metrics]
+        counts = [
+            str(usage.counted),
+            str(usage.dropped),
+            _bytes(usage.bytes_up),
+            _bytes(usage.bytes_down),
+        ]
+        table.add_row(str(record.round), *measured, *counts, _seconds(record.seconds))
+    return table
+
+
+def thin(records: Sequence[Record], most: int) -> list[Record]:
+    """Every round, or every 2nd, 5th, 10th, 20th ... for at most so many; and the last."""
+    steps = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
+    step = next(step for step in steps if len(records) <= step * most)
+    return [record for record in records[:-1] if record.round % step == 0] + list(records[-1:])
+
+
+def _table(*names: str, numbers: Sequence[str] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in names:
+        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
+    return table
+
+
+def _pairs(pairs: Pairs) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in pairs:
+        table.add_row(name, Text(words))
+    return table
+
+
+# -- numbers -----------------------------------------------------------------------------------
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {_number(metric)}" for name, metric in metrics.items())
+
+
+def _number(metric: float | None) -> str:
+    if metric is None:
+        return ""
+    return f"{metric:.4f}" if 1e-3 <= abs(metric) < 1e4 or metric == 0 else f"{metric:.3g}"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"
+
+
+def _per_round(word: Any, total: float, rounds: int) -> str:
+    return f"{word(total)}, {word(total / rounds)} a round" if rounds else str(word(total))

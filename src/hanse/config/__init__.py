@@ -1,0 +1,47 @@
+"""Experiments as values and as settings files."""
+
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.config.experiment import IN_PYTHON, Experiment, summary
+    from hanse.config.plain_data import format_plain, join_path, leaves, merge, to_plain
+    from hanse.config.reading import parse, parse_assignments, read, written_where
+    from hanse.config.scaffold import guess, starting_file
+    from hanse.config.settings import UnknownSetting, WrongSetting, build
+    from hanse.config.writing import as_toml
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.config.experiment": ("Experiment", "IN_PYTHON", "summary"),
+            "hanse.config.plain_data": ("format_plain", "join_path", "leaves", "merge", "to_plain"),
+            "hanse.config.reading": ("parse", "parse_assignments", "read", "written_where"),
+            "hanse.config.scaffold": ("guess", "starting_file"),
+            "hanse.config.settings": ("UnknownSetting", "WrongSetting", "build"),
+            "hanse.config.writing": ("as_toml",),
+        },
+    )
+
+
+__all__ = [
+    "IN_PYTHON",
+    "Experiment",
+    "UnknownSetting",
+    "WrongSetting",
+    "as_toml",
+    "build",
+    "format_plain",
+    "guess",
+    "join_path",
+    "leaves",
+    "merge",
+    "parse",
+    "parse_assignments",
+    "read",
+    "starting_file",
+    "summary",
+    "to_plain",
+    "written_where",
+]

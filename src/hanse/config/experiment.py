@@ -1,0 +1,219 @@
+"""An experiment as a value: all that a run is told, which is what its settings file says."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike, fspath
+from typing import Any
+
+import hanse.transforms  # noqa: F401  (registers what uplinks name)
+from hanse.algorithms import fed_avg
+from hanse.config.plain_data import format_plain, to_plain
+from hanse.config.settings import UnknownSetting, WrongSetting, build
+from hanse.core import Algorithm, InvalidInput, Plain, Stop, former
+from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
+from hanse.evaluation import Baseline
+from hanse.learners import Model, softmax
+from hanse.preprocessing import Preprocessing
+from hanse.simulation import Devices, Execution, auto, ideal
+
+__all__ = ["IN_PYTHON", "Experiment", "summary"]
+
+IN_PYTHON = "in_python"
+"""Marks, in saved settings, data that only a program can give again."""
+
+KINDS: Mapping[str, type] = {
+    "data": Dataset,
+    "partition": Partition,
+    "model": Model,
+    "algorithm": Algorithm,
+    "stop": Stop,
+    "devices": Devices,
+    "execution": Execution,
+}
+"""The tables, and what they name."""
+
+NUMBERS = ("rounds", "seed", "evaluate_every")
+
+OTHERS: Mapping[str, Any] = {
+    "preprocessing": Preprocessing | None,
+    "client_test_fraction": float,
+    "initial": str | None,
+    "baselines": tuple[Baseline, ...],
+}
+"""What is neither of the two, with its type."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What is trained, on whose data, how, and for how long. Given alone, the seed decides every bit.
+
+    >>> Experiment(rounds=20).settings()["partition"]
+    {'name': 'dirichlet', 'num_clients': 100, 'alpha': 0.5, 'min_examples': 1}
+
+    Args:
+      data: a data set to share out, or data that are shared out already.
+      partition: how a data set is shared out; None: over 100 unlike, unequal clients, `dirichlet(100, 0.5)`.
+      model: what is trained.
+      algorithm: how.
+      rounds: for how long at most.
+      seed: of every draw, the partition included.
+      evaluate_every: rounds between measurements; 0: never.
+      stop: when to end sooner.
+      devices: how long clients take on the simulated clock, and who drops out.
+      execution: how they are computed here: `auto()`, `sequential()` or `batched()`, and in how many
+        processes.
+      preprocessing: what becomes of features before training, learned from all clients' sums; None:
+        `tabular()` for tables of named columns, and nothing for arrays.
+      client_test_fraction: of each client's examples, held out as test examples of its own.
+      initial: a safetensors file to start from, such as a released model; None: the model's own start.
+      baselines: what else is trained on the same budget, to compare with: `centralised()`, `on_site()`.
+    Raises: InvalidInput: if one of them is of another kind, or out of range.
+    """
+
+    data: Dataset | FederatedData = digits()
+    partition: Partition | None = None
+    model: Model = softmax()
+    algorithm: Algorithm[Any] = fed_avg(lr=0.5, epochs=5)
+    rounds: int = 100
+    seed: int = 0
+    evaluate_every: int = 1
+    stop: Stop = Stop()
+    devices: Devices = ideal()
+    execution: Execution = auto()
+    preprocessing: Preprocessing | None = None
+    client_test_fraction: float = 0.0
+    initial: str | None = None
+    baselines: tuple[Baseline, ...] = ()
+
+    def __post_init__(self) -> None:
+        shared_out = isinstance(self.data, FederatedData)
+        if shared_out and self.partition is not None:
+            raise InvalidInput(f"{self.data} is shared out already; leave out partition={self.partition}")
+        if not shared_out and self.partition is None:
+            object.__setattr__(self, "partition", dirichlet(100, 0.5))
+        for name, kind in KINDS.items():
+            if not (shared_out and name in ("data", "partition")):
+                _check_kind(name, getattr(self, name), kind)
+        for name in NUMBERS:
+            _check_whole(name, getattr(self, name), least=None if name == "seed" else int(name == "rounds"))
+        watches = self.stop.target is not None or self.stop.patience is not None
+        if watches and not self.evaluate_every:
+            raise InvalidInput(f"nothing is measured with evaluate_every = 0, and {self.stop} waits for it")
+        self._check_others()
+
+    def _check_others(self) -> None:
+        if self.preprocessing is not None and not isinstance(self.preprocessing, Preprocessing):
+            raise InvalidInput(
+                f"preprocessing is of type {type(self.preprocessing).__name__}; write a value, such as "
+                "preprocessing=tabular()"
+            )
+        if not 0 <= self.client_test_fraction < 1:
+            raise InvalidInput(
+                f"client_test_fraction is {self.client_test_fraction}; write a number of at least 0 and "
+                "below 1, such as 0.2"
+            )
+        if isinstance(self.initial, PathLike):
+            object.__setattr__(self, "initial", fspath(self.initial))
+        if not isinstance(self.initial, str | None):
+            raise InvalidInput(
+                f"initial is of type {type(self.initial).__name__}; write the path of a safetensors file"
+            )
+        given = [self.baselines] if isinstance(self.baselines, Baseline) else list(self.baselines)
+        for baseline in given:
+            if not isinstance(baseline, Baseline):
+                raise InvalidInput(
+                    f"baselines holds {baseline!r}; write values, such as "
+                    "baselines=(centralised(), on_site())"
+                )
+        object.__setattr__(self, "baselines", tuple(given))
+
+    # -- to and from plain data ----------------------------------------------------------------
+
+    def settings(self) -> dict[str, Plain]:
+        """As plain data, every field spelled out.
+
+        Data that a file can't describe (arrays, own clients) are only named.
+
+        Raises: InvalidInput: if something else can't be written down.
+        """
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        data = said.pop("data")
+        try:
+            described = to_plain(data)
+        except InvalidInput:
+            described = {"name": type(data).__name__, IN_PYTHON: True}
+        return {"data": described, **{name: to_plain(value) for name, value in said.items()}}
+
+    @classmethod
+    def from_settings(
+        cls, settings: Mapping[str, Plain], *, data: Dataset | FederatedData | None = None
+    ) -> "Experiment":
+        """From plain data.
+
+        Args:
+          settings: as `settings()` gives them; what is left out has its default.
+          data: replaces those in the settings.
+
+        Raises: WrongSetting: at the first that can't be used.
+        """
+        said: dict[str, Any] = {}
+        for key, given in settings.items():
+            if key == "data" and data is not None:
+                said[key] = data
+            elif given is None and key == "partition":
+                continue
+            elif key in KINDS:
+                said[key] = build(KINDS[key], given, key)
+            elif key in NUMBERS:
+                said[key] = build(int, given, key)
+            elif key in OTHERS:
+                said[key] = build(OTHERS[key], given, key)
+            else:
+                known = [*NUMBERS, *KINDS, *OTHERS]
+                raise UnknownSetting(key, known, "the top level", former.SETTINGS)
+        try:
+            return cls(**said)
+        except InvalidInput as error:
+            raise WrongSetting("", f": {error}") from error
+
+    def __str__(self) -> str:
+        return summary(self.settings())
+
+
+def summary(settings: Mapping[str, Plain]) -> str:
+    """An experiment's settings in one line, without what is left at its default."""
+    data, partition = settings["data"], settings.get("partition")
+    where = data["name"] if data.get(IN_PYTHON) else format_plain(data)
+    about = [format_plain(settings["algorithm"]), format_plain(settings["model"])]
+    about.append(f"{where} over {format_plain(partition)}" if partition else where)
+    about.append(f"seed {settings['seed']}")
+    more = ("stop", "devices", "execution", "preprocessing")
+    about += [
+        format_plain(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))
+    ]
+    about += [f"from {settings['initial']}"] if settings.get("initial") else []
+    if settings.get("baselines"):
+        about.append("beside " + " and ".join(map(format_plain, settings["baselines"])))
+    return " · ".join(about)
+
+
+def _check_kind(name: str, given: Any, kind: type) -> None:
+    if isinstance(given, kind):
+        return
+    if isinstance(given, type) and issubclass(given, kind):
+        raise InvalidInput(f"{name} is the class {given.__name__}; write a value: {given.__name__}(...)")
+    example = format_plain(_default(name))
+    example += "" if example.endswith(")") else "()"
+    raise InvalidInput(f"{name} is of type {type(given).__name__}; write a value, such as {name}={example}")
+
+
+def _check_whole(name: str, given: Any, *, least: int | None) -> None:
+    if not isinstance(given, int) or isinstance(given, bool):
+        raise InvalidInput(f"{name} is {given!r}; write a whole number, such as {_default(name)}")
+    if least is not None and given < least:
+        raise InvalidInput(f"{name} is {given}; write at least {least}")
+
+
+def _default(name: str) -> Plain:
+    return Experiment().settings()[name]

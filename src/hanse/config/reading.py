@@ -1,0 +1,122 @@
+"""Settings files and `--set`, made an experiment. Defaults < file < --set."""
+
+import functools
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hanse.config.experiment import Experiment
+from hanse.config.plain_data import leaves, merge
+from hanse.config.settings import WrongSetting
+from hanse.core import InvalidInput, Plain, nearest
+
+__all__ = ["parse", "parse_assignments", "read", "written_where"]
+
+
+def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment:
+    """The experiment that a TOML file and assignments describe; what they leave out has its default.
+
+    >>> read(None, ["rounds=5", "algorithm.name=fed_sgd", "algorithm.into=sum"]).algorithm
+    fed_sgd(lr=0.1, fraction=1.0, weighting=by_examples(), uplink=(), into=sum(), close=Close(goal=None, ...))
+
+    Args:
+      file: TOML, or None.
+      sets: "key.sub=value", the value as in TOML; what is no TOML is a string.
+
+    Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
+    """
+    defaults = Experiment().settings()
+    from_file, from_sets = parse(file), parse_assignments(sets)
+    settings = functools.reduce(merge, (from_file, from_sets), defaults)
+    try:
+        return Experiment.from_settings(settings)
+    except WrongSetting as wrong:
+        where = written_where(wrong, file, from_file, from_sets)
+        raise InvalidInput(where + wrong.among(leaves(settings))) from wrong
+
+
+def parse(file: str | Path | None) -> dict[str, Any]:
+    """What a TOML file says; no file says nothing. Raises: InvalidInput: if it can't be read."""
+    return {} if file is None else _parse_file(Path(file))
+
+
+def parse_assignments(sets: Sequence[str]) -> dict[str, Any]:
+    """What assignments say together. Raises: InvalidInput: at the first that is none."""
+    tree: dict[str, Any] = functools.reduce(merge, map(_assignment, sets), {})
+    return tree
+
+
+def written_where(wrong: WrongSetting, file: str | Path | None, from_file: Plain, from_sets: Plain) -> str:
+    """Where a wrong setting was written: the beginning of the sentence about it."""
+    in_sets = wrong.path and _written(wrong.path, from_sets)
+    in_file = from_file and (wrong.path or not from_sets)
+    return "--set " if in_sets else f"{file}: " if in_file else ""
+
+
+def _written(path: str, tree: Plain) -> bool:
+    """Whether a tree says anything at a path, or named its table."""
+    node = tree
+    for step in re.sub(r"\[\d+\]", "", path).split("."):
+        if not isinstance(node, dict):
+            return True
+        if step not in node:
+            return "name" in node
+        node = node[step]
+    return True
+
+
+def _parse_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput(f"no file {str(file)!r}; {_neighbour(file)}") from None
+    except OSError as error:
+        raise InvalidInput(f"{file} can't be read: {error.strerror}; name a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is not UTF-8 text, at byte {error.start}; name a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(_locate(file, str(error))) from None
+
+
+def _neighbour(file: Path) -> str:
+    folder = file.parent
+    if not folder.is_dir():
+        return f"nor is there a folder {str(folder)!r}"
+    found = {path.name: path for path in folder.glob("*.toml")}
+    hint = nearest(file.name, found)
+    return hint if found else f"there is no TOML file in {str(folder.absolute())!r}"
+
+
+def _locate(file: Path, message: str) -> str:
+    """The parser's message with its place in front, as editors like it."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
+    if found is None:
+        return f"{file}: not TOML: {message}"
+    what, line, column = found.groups()
+    place = f"line {line}, column {column}" if line else "at its end"
+    return f"{file}, {place}: not TOML: {what[:1].lower()}{what[1:]}"
+
+
+def _assignment(text: str) -> Plain:
+    key, equals, value = text.partition("=")
+    path = [step.strip() for step in key.split(".")]
+    if not equals or not all(path):
+        raise InvalidInput(f"--set {text!r} is no assignment; write key=value, such as algorithm.lr=0.3")
+    tree = _value(value.strip(), key.strip())
+    for step in reversed(path):
+        tree = {step: tree}
+    return tree
+
+
+def _value(text: str, key: str) -> Plain:
+    """What TOML reads, or a bare string."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError as error:
+        if text[:1] not in ("[", "{", '"', "'"):
+            return text
+        why = re.sub(r" \(at .*\)$", "", str(error))
+        raise InvalidInput(f"--set {key}: {text} is not TOML: {why[:1].lower()}{why[1:]}") from None
+    return parsed["value"] if parsed.keys() == {"value"} else text

@@ -1,0 +1,146 @@
+"""Writes the reference of settings files: `python -m hanse.config.reference docs/reference.md`."""
+
+import dataclasses
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hanse.config.experiment import Experiment
+from hanse.config.plain_data import is_required, to_plain
+from hanse.config.writing import inline
+from hanse.core import Algorithm, Close, InvalidInput, Plain, Reducer, Stop, Transform, fields
+from hanse.core.exchange import find_classes
+from hanse.evaluation import Baseline
+
+__all__ = ["reference"]
+
+MODULES = ("algorithms", "data", "learners", "learners.networks", "preprocessing", "transforms")
+"""What registers the values that a file may name."""
+
+HEAD = """# Settings, all of them
+
+*Written from the code by `python -m hanse.config.reference docs/reference.md`; do not edit.*
+
+A settings file is TOML. What it leaves out has its default, and `--set key=value` overrides it:
+`--set algorithm.lr=0.3`, or, naming another value, `--set algorithm=fed_sgd`. A value is a table with a
+`name`; where nothing else is said the name alone will do: `model = "softmax"`. `"none"` stands for nothing.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    for module in MODULES:
+        import_module(f"hanse.{module}")
+    return "\n".join([HEAD, *_top(), *_kinds()]).rstrip() + "\n"
+
+
+def _top() -> Iterator[str]:
+    about = _arguments(Experiment)
+    yield from ("## The top level", "", "| setting | default | what |", "|---|---|---|")
+    settings = Experiment().settings()
+    for f in dataclasses.fields(Experiment):
+        said = settings[f.name]
+        default = said["name"] if isinstance(said, dict) else inline(said)
+        yield f"| `{f.name}` | `{default}` | {_cell(about.get(f.name, ''))} |"
+    yield ""
+
+
+def _kinds() -> Iterator[str]:
+    from hanse.data import Dataset, Partition
+    from hanse.learners import Model
+    from hanse.preprocessing import Preprocessing
+    from hanse.simulation import Devices, Execution
+
+    kinds: dict[str, tuple[type[Any], str]] = {
+        "data": (Dataset, "What is learnt from."),
+        "partition": (Partition, "How a data set is shared out over clients."),
+        "preprocessing": (Preprocessing, "What becomes of features before training."),
+        "model": (Model, "What is trained."),
+        "algorithm": (Algorithm, "How it is trained."),
+        "algorithm.uplink": (Transform, "What happens to a message on its way: a list, first to last."),
+        "algorithm.into": (Reducer, "How messages become one."),
+        "algorithm.close": (Close, "When a round closes."),
+        "stop": (Stop, "When a run ends before its last round."),
+        "devices": (Devices, "How long clients take on the simulated clock, and who drops out."),
+        "execution": (
+            Execution,
+            "How clients are computed on this machine: it decides seconds, not results.",
+        ),
+        "baselines": (Baseline, "What else is trained on the same budget: a list."),
+    }
+    for setting, (kind, about) in kinds.items():
+        yield from (f"## {setting}", "", about, "")
+        for name, cls in find_classes(kind).items():
+            if cls.__module__.startswith("hanse.") and not inspect.isabstract(cls):
+                yield from _class(name, cls)
+
+
+def _class(name: str, cls: type[Any]) -> Iterator[str]:
+    yield from (f"### {name}", "", _summary(cls), "")
+    known = fields(cls)
+    if not known:
+        return
+    about, hints = _arguments(cls), typing.get_type_hints(cls)
+    yield from ("| field | default | what |", "|---|---|---|")
+    for f in known:
+        if hints[f.name] is dataclasses.KW_ONLY:
+            continue
+        yield f"| `{f.name}` | {_default(f)} | {_cell(about.get(f.name, ''))} |"
+    yield ""
+
+
+def _default(f: "dataclasses.Field[Any]") -> str:
+    if is_required(f):
+        return "*needed*"
+    try:
+        said = _plain_default(f)
+    except InvalidInput:
+        return "*in Python*"
+    if isinstance(said, dict) and list(said) != ["name"]:
+        return f"`{said['name']}`"
+    return f"`{inline(said['name'] if isinstance(said, dict) else said)}`"
+
+
+def _plain_default(f: "dataclasses.Field[Any]") -> Plain:
+    if f.default is not dataclasses.MISSING:
+        return to_plain(f.default)
+    assert f.default_factory is not dataclasses.MISSING
+    return to_plain(f.default_factory())
+
+
+def _summary(cls: type[Any]) -> str:
+    first = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0]
+    return " ".join(first.split()).replace("<", "&lt;")
+
+
+def _arguments(cls: type[Any]) -> dict[str, str]:
+    """What the docstrings of a class and its bases say of each field."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if base.__doc__ and base is not object:
+            own = dict(_sections(inspect.cleandoc(base.__doc__)))
+            found |= {name: words for name, words in own.items() if not words.startswith(("see ", "as "))}
+    return found
+
+
+def _sections(text: str) -> Iterator[tuple[str, str]]:
+    part = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", text, re.MULTILINE)
+    if part is None:
+        return
+    for entry in re.split(r"\n(?=  \S)", part[1].rstrip()):
+        names, _, words = entry.strip().partition(":")
+        for name in names.split(","):
+            yield name.strip(), " ".join(words.split())
+
+
+def _cell(words: str) -> str:
+    return words.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(reference(), encoding="utf-8")

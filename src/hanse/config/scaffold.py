@@ -1,0 +1,231 @@
+"""A first settings file for a file of data: what its columns seem to be, with a comment on each guess."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hanse.config.writing import inline
+from hanse.core import Array, InvalidInput
+from hanse.data import DELIMITERS, IDENTIFIES, csv, npz, parquet, read_bytes, text_lines
+
+__all__ = ["Guess", "guess", "starting_file"]
+
+LABELS = (
+    "label",
+    "class",
+    "target",
+    "y",
+    "outcome",
+    "diagnosis",
+    "died",
+    "income",
+    "response",
+    "result",
+    "price",
+)
+KEYS = ("hospital", "site", "centre", "center", "client", "user", "user_id", "writer", "role", "institution",
+        "clinic", "bank", "branch", "region", "school", "device", "owner")  # fmt: skip
+TABLES = (".csv", ".tsv", ".txt", ".data", ".tab")
+MAX_CLASSES, MAX_KEYS = 30, 500
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a file seems to hold.
+
+    Args:
+      data: settings of the data set, with a comment on each.
+      key: whether a column says whose each row is.
+      num_parties: how many of these there are.
+      is_number: whether a number is to be predicted.
+      columns: for the comments.
+    """
+
+    data: Sequence[tuple[str, object, str]]
+    key: bool
+    num_parties: int
+    is_number: bool
+    columns: str = ""
+
+
+def guess(path: str, *, label: str | None = None, key: str | None = None) -> Guess:
+    """Looks into a file.
+
+    Args:
+      path: a CSV file or another delimited text, .npz, .parquet or .libsvm.
+      label, key: columns, where the user knows better.
+
+    Raises: InvalidInput: if it can't be read, or nothing in it can be learnt.
+    """
+    name = path.removesuffix(".gz").lower()
+    if name.endswith(".npz"):
+        return _arrays(path, label, key)
+    if name.endswith((".parquet", ".pq")):
+        columns: Mapping[str, Array] = parquet(path).rows(path, None).columns
+        return _table("parquet", path, columns, (), label, key)
+    if name.endswith((".libsvm", ".svm")):
+        return Guess([("name", "libsvm", ""), ("path", path, "")], False, 0, False)
+    if not name.endswith(TABLES):
+        raise InvalidInput(
+            f"{path}: what is in such a file? Give one that ends in {', '.join(TABLES)} (.gz too), .npz, "
+            ".parquet or .libsvm; other data are read by a function of your own: see hanse.data.custom"
+        )
+    names = _missing_names(path)
+    return _table("csv", path, csv(path, columns=names).rows(path, None).columns, names, label, key)
+
+
+def _missing_names(path: str) -> tuple[str, ...]:
+    """Names to give to columns, if the first line holds data."""
+    with text_lines(path, "utf-8") as text:
+        first = next((line for line in text if line.strip()), "")
+    cells = first.strip().split(max(DELIMITERS, key=first.count))
+    if not any(re.fullmatch(r"[-+]?\d+(\.\d+)?", cell.strip()) for cell in cells):
+        return ()
+    return tuple(f"c{i}" for i in range(1, len(cells) + 1))
+
+
+def _table(
+    kind: str,
+    path: str,
+    columns: Mapping[str, Array],
+    names: tuple[str, ...],
+    label: str | None,
+    key: str | None,
+) -> Guess:
+    if not columns or not len(next(iter(columns.values()))):
+        raise InvalidInput(f"{path} holds no rows; give at least 1")
+    for option, given in (("--label", label), ("--key", key)):
+        if given is not None and given not in columns:
+            raise InvalidInput(f"{path} has no column {given!r} for {option}; it has {', '.join(columns)}")
+    key = key or _key(columns, label)
+    label = label or _label(columns, key)
+    distinct = {name: len(np.unique(column)) for name, column in columns.items() if column.ndim == 1}
+    is_number = columns[label].dtype.kind != "U" and distinct.get(label, 0) > MAX_CLASSES
+    drop = [name for name in columns if name not in (label, key) and _identifies(name, columns[name])]
+    said: list[tuple[str, object, str]] = [("name", kind, ""), ("path", path, "")]
+    if names:
+        said.append(("columns", list(names), "the file names none: write what they are"))
+    what = "the number to predict" if is_number else f"the class to predict: {distinct[label]} different"
+    said.append(("target" if is_number else "label", label, what))
+    if key is not None:
+        said.append(("key", key, f"whose each row is: {distinct[key]} parties"))
+    if drop:
+        said.append(("drop", drop, "left out: they tell rows apart rather than describe them"))
+    kinds = (
+        f"{name} ({'words' if column.dtype.kind == 'U' else 'numbers'})" for name, column in columns.items()
+    )
+    return Guess(said, key is not None, distinct.get(key or "", 0), is_number, ", ".join(kinds))
+
+
+def _label(columns: Mapping[str, Array], key: str | None) -> str:
+    """The column with a telling name, or else the last: of numbers, or of few different words."""
+    names = [name for name in columns if name != key]
+    for name in names:
+        if name.lower() in LABELS:
+            return name
+    last = names[-1]
+    if columns[last].dtype.kind != "U" and not _identifies(last, columns[last]):
+        return last
+    few = (n for n in reversed(names) if 2 <= len(np.unique(columns[n])) <= MAX_CLASSES)
+    return next(few, last)
+
+
+def _key(columns: Mapping[str, Array], label: str | None) -> str | None:
+    for known in KEYS:
+        for name, column in columns.items():
+            if name.lower() == known and name != label and 2 <= len(np.unique(column)) <= MAX_KEYS:
+                return name if not _gaps(column) else None
+    return None
+
+
+def _gaps(column: Array) -> bool:
+    return bool((column == "").any() if column.dtype.kind == "U" else np.isnan(column).any())
+
+
+def _identifies(name: str, column: Array) -> bool:
+    distinct = len(np.unique(column)) if column.ndim == 1 else 0
+    is_id = bool(re.fullmatch(r"(.*_)?id|index|row|unnamed: 0", name.lower()))
+    if column.dtype.kind == "U":
+        return bool(distinct > IDENTIFIES and 2 * distinct > np.count_nonzero(column != ""))
+    return is_id and distinct == len(column)
+
+
+def _arrays(path: str, label: str | None, key: str | None) -> Guess:
+    read_bytes(path)
+    stored = npz(path)._read_arrays()
+    shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in stored.items())
+    plain = [name for name in stored if not name.startswith("test_")]
+    x: str | None = next((n for n in ("x", "X", "images", "features", "data") if n in plain), None)
+    x = x or max(plain, key=lambda name: int(stored[name].size), default=None)
+    y = label or next((n for n in ("y", "Y", "labels", "label", "targets", "target") if n in plain), None)
+    y = y or next((n for n in plain if n != x and x and len(stored[n]) == len(stored[x])), None)
+    for option, given in (("--label", y), ("--key", key)):
+        if given is not None and given not in stored:
+            raise InvalidInput(f"{path} has no array {given!r} for {option}; it has {shapes}")
+    if x is None or y is None:
+        raise InvalidInput(f"{path} needs an array of features and one of labels; it has {shapes or 'none'}")
+    key = key or next((n for n in ("keys", "key", *KEYS) if n in plain and n not in (x, y)), None)
+    said: list[tuple[str, object, str]] = [("name", "npz", ""), ("path", path, "")]
+    said += [("x", x, "the array of features"), ("y", y, "the array of labels")]
+    if key:
+        said.append(("key", key, "the array that says whose each row is"))
+    num_parties = len(np.unique(stored[key])) if key else 0
+    return Guess(said, key is not None, num_parties, stored[y].dtype.kind == "f", shapes)
+
+
+def starting_file(guess: Guess) -> str:
+    """The settings, as TOML with comments."""
+    return "\n".join(_lines(guess)) + "\n"
+
+
+def _lines(guess: Guess) -> Iterator[str]:
+    few = guess.key and guess.num_parties <= 20
+    yield from (
+        "# A first run on your data. What is left out has its default; --set changes any of it.",
+        "",
+        "rounds = 50            # at most; with [stop] it may end sooner",
+        "seed = 0               # of every draw: the same seed gives the same bits",
+        'baselines = ["centralised", "on_site"]   # what federation is compared with; [] for none',
+    )
+    if not guess.key:
+        yield "client_test_fraction = 0.2   # each client keeps some examples to test on"
+    yield from ("", "[data]")
+    if guess.columns:
+        yield f"# It holds: {_one_line(guess.columns)}"
+    for name, said, comment in guess.data:
+        yield f"{name} = {inline(said)}" + (f"   # {comment}" if comment else "")
+    yield from ("", "[partition]             # who has what")
+    if guess.key:
+        yield f'name = "by_key"         # one client for each of the {guess.num_parties} parties'
+    else:
+        yield from (
+            'name = "dirichlet"      # nothing says whose a row is: unlike clients are made up'
+            if not guess.is_number
+            else 'name = "iid"            # nothing says whose a row is: clients are made up',
+            "num_clients = 10",
+        )
+        if not guess.is_number:
+            yield "alpha = 0.5             # the smaller, the more unlike their labels"
+    yield from ("", "[model]")
+    yield (
+        'name = "least_squares"'
+        if guess.is_number
+        else 'name = "softmax"         # for any number of classes'
+    )
+    yield "l2 = 1e-4               # regulariser"
+    yield from (
+        "",
+        "[algorithm]",
+        'name = "fed_avg"',
+        f"lr = {0.02 if guess.is_number else 0.1}                # the clients' step size: vary this first",
+        f"fraction = {1.0 if few or not guess.key else 0.2}          # of the clients in each round",
+        "epochs = 1              # local passes over the data",
+        "batch_size = 32",
+    )
+
+
+def _one_line(words: str) -> str:
+    return json.dumps(words if len(words) < 400 else words[:397] + "...", ensure_ascii=False)[1:-1]

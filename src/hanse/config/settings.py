@@ -1,0 +1,239 @@
+"""Settings checked strictly against the fields of the classes that they name, and made values."""
+
+import math
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal, Union
+
+from hanse.config.plain_data import is_required, join_path, name_of
+from hanse.core import InvalidInput, Plain, fields, former, nearest
+from hanse.core.exchange import find_classes
+
+__all__ = ["UnknownSetting", "WrongSetting", "build"]
+
+IN_PYTHON = "give it in Python, with hanse.run(...)"
+
+NOTHING = "none"
+"""What a file says for None, for which TOML has no word."""
+
+
+class WrongSetting(Exception):
+    """One setting that can't be used; whoever knows where it was written makes it an InvalidInput.
+
+    Args:
+      path: dotted; empty: of all settings together.
+      why: the rest of the sentence, " is ..." or ": ...".
+    """
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__((path + why).removeprefix(": "))
+        self.path, self.why = path, why
+
+    def among(self, everything: Iterable[str]) -> str:
+        """The sentence, told to somebody who may have meant one of these paths."""
+        return str(self)
+
+
+class UnknownSetting(WrongSetting):
+    """A key that means nothing where it stands.
+
+    Args:
+      path: dotted.
+      known: the keys of the same table.
+      whose: what the table is about.
+      renamed: today's keys by those of earlier versions.
+    """
+
+    def __init__(
+        self, path: str, known: Iterable[str], whose: str, renamed: Mapping[str, str] | None = None
+    ) -> None:
+        table = path.rpartition(".")[0]
+        self._now = (renamed or {}).get(_leaf(path))
+        self._here = [join_path(table, name) for name in known]
+        self._takes = f"{whose} takes {', '.join(known) or 'none'}"
+        now = f" is called {self._now} now; write that"
+        super().__init__(path, f" is unknown; {self._takes}" if self._now is None else now)
+
+    def among(self, everything: Iterable[str]) -> str:
+        """The sentence, with the nearest key of the table, or else of all tables."""
+        if self._now is not None:
+            return str(self)
+        key = _leaf(self.path)
+        for paths in (self._here, [path for path in everything if path != self.path]):
+            close = get_close_matches(key, map(_leaf, paths), n=1)
+            if close:
+                meant = next(path for path in paths if _leaf(path) == close[0])
+                return f"{self.path} is unknown; did you mean {meant}?"
+        return str(self)
+
+
+def _leaf(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def build(annotation: Any, given: Plain, path: str) -> Any:
+    """The value of an annotated type that plain data stand for.
+
+    An int is fine for a float; nothing else is converted.
+
+    >>> from hanse.core import Transform
+    >>> import hanse.transforms
+    >>> build(tuple[Transform, ...], [{"name": "clip", "max_norm": 1}], "algorithm.uplink")
+    (clip(max_norm=1.0),)
+
+    Raises: WrongSetting: if they don't.
+    """
+    origin = typing.get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return _any_of(typing.get_args(annotation), given, path)
+    if origin is Literal:
+        return _one_of(typing.get_args(annotation), given, path)
+    if origin is tuple:
+        return _tuple(typing.get_args(annotation), given, path)
+    kind = origin or annotation
+    if kind in _SCALARS:
+        return _SCALARS[kind](given, path)
+    if isinstance(kind, type) and find_classes(kind):
+        return _value(kind, given, path)
+    raise WrongSetting(path, f" can't be written in settings; {IN_PYTHON}")
+
+
+def _can_be_written(annotation: Any) -> bool:
+    kind = typing.get_origin(annotation) or annotation
+    return kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple) or bool(find_classes(kind))
+
+
+def _is(given: Plain) -> str:
+    """What was given, in words."""
+    if isinstance(given, Mapping):
+        return " is a table"
+    if isinstance(given, list):
+        return " is a list"
+    if isinstance(given, bool):
+        return f" is {str(given).lower()}"
+    return f' is the string "{given}"' if isinstance(given, str) else f" is {given}"
+
+
+def _bool(given: Plain, path: str) -> bool:
+    if isinstance(given, bool):
+        return given
+    raise WrongSetting(path, f"{_is(given)}; write true or false")
+
+
+def _int(given: Plain, path: str) -> int:
+    if isinstance(given, int) and not isinstance(given, bool):
+        return given
+    example = round(given) if isinstance(given, float) and math.isfinite(given) else 10
+    raise WrongSetting(path, f"{_is(given)}; write a whole number, such as {example}")
+
+
+def _float(given: Plain, path: str) -> float:
+    if isinstance(given, float | int) and not isinstance(given, bool):
+        try:
+            number = float(given)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        raise WrongSetting(path, f" is {number}; write a finite number")
+    raise WrongSetting(path, f"{_is(given)}; write a number, such as {_as_number(given)}")
+
+
+def _as_number(given: Plain) -> float:
+    """What was meant: TOML wants a digit before the point."""
+    try:
+        number = float(given)
+    except (TypeError, ValueError):
+        return 0.1
+    return number if math.isfinite(number) and isinstance(given, str) else 0.1
+
+
+def _str(given: Plain, path: str) -> str:
+    if isinstance(given, str):
+        return given
+    raise WrongSetting(path, f'{_is(given)}; write a string, in quotes: "..."')
+
+
+_SCALARS: dict[Any, Callable[[Plain, str], Any]] = {bool: _bool, int: _int, float: _float, str: _str}
+
+
+def _any_of(annotations: tuple[Any, ...], given: Plain, path: str) -> Any:
+    options = [annotation for annotation in annotations if annotation is not types.NoneType]
+    optional = len(options) < len(annotations)
+    if optional and (given is None or given == NOTHING):
+        return None
+    wrong: WrongSetting | None = None
+    for annotation in options:
+        try:
+            return build(annotation, given, path)
+        except WrongSetting as error:
+            wrong = wrong or error
+    assert wrong is not None
+    or_none = f', or "{NOTHING}"' if optional and wrong.path == path and "; write" in wrong.why else ""
+    raise WrongSetting(wrong.path, wrong.why + or_none)
+
+
+def _one_of(words: tuple[Any, ...], given: Plain, path: str) -> Any:
+    if given in words:
+        return given
+    raise WrongSetting(path, f"{_is(given)}; {nearest(str(given), map(str, words))}")
+
+
+def _tuple(annotations: tuple[Any, ...], given: Plain, path: str) -> tuple[Any, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise WrongSetting(path, f"{_is(given)}; write a list: [...]")
+    if annotations[-1] is Ellipsis:
+        annotations = (annotations[0],) * len(given)
+    if len(annotations) != len(given):
+        raise WrongSetting(path, f" has {len(given)} entries; write {len(annotations)}")
+    pairs = zip(annotations, given, strict=True)
+    return tuple(build(annotation, item, join_path(path, i)) for i, (annotation, item) in enumerate(pairs))
+
+
+def _value(kind: type, given: Plain, path: str) -> Any:
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, Mapping):
+        example = next(iter(find_classes(kind)))
+        raise WrongSetting(
+            path, f'{_is(given)}; write a name, such as "{example}", or {{name = "{example}"}}'
+        )
+    cls = _class(kind, given.get("name", name_of(kind)), join_path(path, "name"))
+    return _make(cls, {key: v for key, v in given.items() if key != "name"}, path)
+
+
+def _class(kind: type, name: Plain, path: str) -> type:
+    known = find_classes(kind)
+    if name is None:
+        raise WrongSetting(path, f" is missing; write one of {', '.join(known)}")
+    if not isinstance(name, str):
+        raise WrongSetting(path, f"{_is(name)}; write one of {', '.join(known)}")
+    if former.CLASSES.get(name) in known and name not in known:
+        raise WrongSetting(path, f' is "{name}", which is called "{former.CLASSES[name]}" now; write that')
+    if name not in known:
+        raise WrongSetting(path, f' is "{name}", which is no {kind.__name__.lower()}; {nearest(name, known)}')
+    return known[name]
+
+
+def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
+    """An instance from the plain data of its fields."""
+    known = {f.name: f for f in fields(cls)}
+    for key in given:
+        if key not in known:
+            renamed = former.FIELDS.get(cls.__name__, {})
+            raise UnknownSetting(join_path(path, key), known, cls.__name__, renamed)
+    hints = typing.get_type_hints(cls)
+    arguments = {key: build(hints[key], item, join_path(path, key)) for key, item in given.items()}
+    needed = [name for name, f in known.items() if is_required(f) and name not in given]
+    if not all(_can_be_written(hints[name]) for name in needed):
+        raise WrongSetting(path, f": {cls.__name__} can't be written in settings; {IN_PYTHON}")
+    if needed:
+        raise WrongSetting(
+            join_path(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}"
+        )
+    try:
+        return cls(**arguments)
+    except InvalidInput as error:
+        raise WrongSetting(path, f": {error}") from error

@@ -1,0 +1,228 @@
+"""The client's half of every exchange: a task and private data in, encoded bytes and a new memory out.
+
+It is the same function in every runtime, so the same task gives the same bytes everywhere.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import field, replace
+from functools import cache, cached_property
+from typing import Any
+
+from hanse.core.chain import Chain
+from hanse.core.errors import CompositionError
+from hanse.core.exchange.downlink import HELD, Broadcast, read_broadcasts
+from hanse.core.keys import Key, Keys
+from hanse.core.program import PartSpec, Plans
+from hanse.core.tensors import Tensors, frozen
+from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, pack, value
+from hanse.core.work import VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
+
+__all__ = [
+    "Fork",
+    "Forks",
+    "Message",
+    "Payload",
+    "Task",
+    "check_parts",
+    "compute",
+    "encode",
+    "pending",
+    "perform_ticket",
+    "run_work",
+]
+
+
+@value
+class Payload:
+    """The data that all members of a cohort receive.
+
+    `broadcasts` are further shared tensors, for members that hold the same version of each.
+    """
+
+    work: Work[Any, Any]
+    shared: Mapping[str, Tensors]
+    uplink: Mapping[str, PartSpec]
+    plans: Plans
+    broadcasts: Mapping[str, Broadcast] = field(default_factory=dict)
+
+    @cached_property
+    def chains(self) -> Mapping[str, Chain]:
+        """The bound chain of each part. Raises: CompositionError: if the parts can't be combined."""
+        chains = {name: part_spec.chain() for name, part_spec in self.uplink.items()}
+        for name, chain in chains.items():
+            restricts = bool(chain.stages) and chain.stages[0].within is not None
+            if restricts and name not in self.work.trains_within:
+                raise CompositionError(
+                    f"{self.work} does not train {name!r} inside a restricted space, which "
+                    f"{chain.transforms[0]} needs: use a sketched update (subsample, quantize) instead"
+                )
+        return chains
+
+    @cached_property
+    def frozen(self) -> Mapping[str, Tensors]:
+        """The shared tensors, in a form that no client can change."""
+        return {name: frozen(tensors) for name, tensors in self.shared.items()}
+
+
+@value
+class Task:
+    """One ticket as its holder sees it. `after` is the ticket whose memory it continues."""
+
+    ticket: int
+    party: PartyId
+    key: Key
+    after: int | None
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of the packed task. Keys are equally long, so only the numbers' digits vary."""
+        if type(self.party) is not int:
+            return measure_packed_bytes(self)
+        header, tensors = _task_header()
+        digits = len(f"{self.ticket}{self.party}{'null' if self.after is None else self.after}")
+        return add_padding(header + digits, tensors)
+
+
+@cache
+def _task_header() -> tuple[int, int]:
+    """Measures a packed task without its three numbers."""
+    header, tensors = measure_layout(Task(0, 0, Key.from_seed(0), 0))
+    return header - 3, tensors
+
+
+@value
+class Message:
+    """A client's answer. Parts that a reducer hides are None: they are ready, but stay at the client."""
+
+    ticket: int
+    parts: Mapping[str, Part | None]
+
+
+STAGES = "stages/"
+"""Prefix of names in memory that belong to the stages of a part's chain; works need not know them."""
+
+
+def pending(part: str) -> str:
+    """Names the encoded part in a client's memory that it withholds until the protocol asks for it."""
+    return f"{VOLATILE}pending/{part}"
+
+
+def perform_ticket(
+    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
+) -> tuple[bytes, Memory]:
+    """Computes one ticket: runs the work, then encodes each part through its chain.
+
+    Args:
+      secret: the party's own secret key of this ticket.
+
+    Returns: the packed `Message`, and the fork of memory that is kept if the ticket is counted.
+    """
+    message, memory = compute(task, payload, learner, data, memory, secret)
+    return pack(message), memory
+
+
+def compute(
+    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
+) -> tuple["Message", Memory]:
+    """Computes one ticket as `perform_ticket` does, but does not pack the message."""
+    return encode(task, payload, *run_work(task, payload, learner, data, memory, secret), memory, secret)
+
+
+def run_work(
+    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
+) -> tuple[Contribution, Memory]:
+    """Runs the work alone; returns what it emits and the memory that it leaves."""
+    chains = payload.chains
+    keys = Keys(task.key, secret)
+    spaces = {
+        name: space
+        for name, chain in chains.items()
+        if (space := chain.space(payload.plans[name], task.key.fold_in(name))) is not None
+    }
+    held = read_broadcasts(payload.broadcasts, memory)
+    shared = Shared({**payload.frozen, **{name: h.tensors for name, h in held.items()}}, spaces)
+    parts, own = payload.work.run(learner, shared, data, memory, keys.fold_in("work"))
+    return parts, {**own, **{HELD + name: version for name, version in held.items()}}
+
+
+def check_parts(payload: Payload, parts: Collection[str]) -> None:
+    """Checks what a work emits. Raises: CompositionError: if these are not the parts of the dispatch."""
+    if set(parts) != payload.chains.keys():
+        raise CompositionError(
+            f"{payload.work} emits the parts {sorted(parts)}; the dispatch declares {sorted(payload.chains)}"
+        )
+
+
+def encode(
+    task: Task, payload: Payload, parts: Contribution, own: Memory, memory: Memory, secret: Key
+) -> tuple["Message", Memory]:
+    """Encodes each part of a contribution through its chain. `own` is the memory that the work left."""
+    chains, keys = payload.chains, Keys(task.key, secret)
+    check_parts(payload, parts)
+    kept = {**{n: v for n, v in memory.items() if n.startswith((STAGES, HELD))}, **own}
+    encoded: dict[str, Part | None] = {}
+    for name, chain in chains.items():
+        at = f"{STAGES}{name}"
+        part, stages = chain.encode(payload.plans[name], parts[name], kept.pop(at, {}), keys.fold_in(name))
+        if stages:
+            kept[at] = stages
+        hidden = payload.uplink[name].into.hides
+        encoded[name] = None if hidden else part
+        if hidden:
+            kept[pending(name)] = part
+    return Message(task.ticket, encoded), kept
+
+
+@value
+class Fork:
+    """The changes of one ticket to its client's memory, on top of the ticket that it continued."""
+
+    after: int | None
+    changed: Memory
+    removed: tuple[str, ...]
+
+    @classmethod
+    def between(cls, after: int | None, before: Memory, memory: Memory) -> "Fork":
+        """Finds the changes from one memory to the next; a value that is the same object is unchanged."""
+        changed = {name: v for name, v in memory.items() if name not in before or v is not before[name]}
+        return cls(after, changed, tuple(name for name in before if name not in memory))
+
+    def on(self, memory: Memory) -> Memory:
+        """Applies these changes to a memory."""
+        kept = {name: v for name, v in memory.items() if name not in self.removed}
+        return {**kept, **self.changed}
+
+
+class Forks:
+    """One client's memory: the committed state, and a fork for each ticket that is not settled yet.
+
+    Forks hold changes, not copies: a ticket that only reads, for another coordinator, undoes nothing.
+    """
+
+    def __init__(self, committed: Memory | None = None) -> None:
+        self.committed: Memory = committed or {}
+        self.forks: dict[int, Fork] = {}
+
+    def at(self, after: int | None) -> Memory:
+        """Returns the memory that a task continues."""
+        if after is None or after not in self.forks:
+            return self.committed
+        fork = self.forks[after]
+        return fork.on(self.at(fork.after))
+
+    def keep(self, ticket: int, fork: Fork) -> None:
+        """Keeps the fork of a ticket until it is settled."""
+        self.forks[ticket] = fork
+
+    def settle(self, counted: Iterable[int], dropped: Iterable[int]) -> bool:
+        """Commits the forks of counted tickets and drops the others; returns whether the memory changed."""
+        for ticket in dropped:
+            self.forks.pop(ticket, None)
+        changed = False
+        for ticket in sorted(counted):
+            fork = self.forks.pop(ticket, None)
+            if fork is not None:
+                lasting = {n: v for n, v in fork.changed.items() if not n.startswith(VOLATILE)}
+                changed = changed or bool(lasting or fork.removed)
+                self.committed = replace(fork, changed=lasting).on(self.committed)
+        return changed

@@ -1,0 +1,32 @@
+"""What a model is worth: to each client, and beside its baselines."""
+
+from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
+from hanse.evaluation.clients import (
+    MAX_CLIENTS,
+    description,
+    measure_means,
+    measure_spread,
+    of_one_class,
+    passes,
+)
+from hanse.evaluation.comparison import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
+
+__all__ = [
+    "MAX_CLIENTS",
+    "NAMES",
+    "Baseline",
+    "Budget",
+    "as_bytes",
+    "as_number",
+    "as_seconds",
+    "centralised",
+    "description",
+    "measure_means",
+    "measure_spread",
+    "metric_of",
+    "of_one_class",
+    "on_site",
+    "passes",
+    "spent_on",
+    "table",
+]

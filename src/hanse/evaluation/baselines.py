@@ -1,0 +1,214 @@
+"""What a federated run is compared with: everybody's examples in one place, and each party alone.
+
+Both begin at the run's initial model, take the algorithm's local steps (step size, batch size), and pass
+over each example as often as the run did on average: rounds x clients a round / clients x local epochs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from hanse.algorithms import rate
+from hanse.core import Algorithm, Examples, InvalidInput, Key, Learner, Plain, Steps, Stop, Tensors, value
+from hanse.data import FederatedData, own_test
+from hanse.evaluation.clients import (
+    OWN_TEST,
+    OWN_TRAINING,
+    TEST_SET,
+    measure_means,
+    measure_spread,
+    spread_of,
+)
+
+__all__ = ["Baseline", "Budget", "centralised", "on_site"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run had, for those who shall have the same.
+
+    Args:
+      learner, population: the model, and whose data.
+      algorithm: whose steps are taken.
+      params: where the run began.
+      passes: over each example, on average.
+      stop: says which metric is watched and what its target is.
+      key: of the draws.
+    """
+
+    learner: Learner
+    population: FederatedData
+    algorithm: Algorithm[Any]
+    params: Tensors
+    passes: float
+    stop: Stop
+    key: Key
+
+    @property
+    def epochs(self) -> int:
+        """Whole passes."""
+        return max(1, round(self.passes))
+
+
+def lent(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_size: int | None) -> Steps:
+    """One pass of stochastic gradient descent, with the step of the algorithm where none is given."""
+    size = batch_size if batch_size is not None else getattr(algorithm, "batch_size", None)
+    if lr is not None:
+        return Steps(lr, 1, size)
+    given = getattr(algorithm, "lr", None)
+    if given is None:
+        raise InvalidInput(
+            f"baselines: {type(algorithm).__name__} has no step size to lend; write one, such as "
+            '{name = "centralised", lr = 0.1}, or centralised(lr=0.1) in Python'
+        )
+    return Steps(rate(given, epoch), 1, size)
+
+
+class Baseline(ABC):
+    """Another way to train on the same data: a value such as `centralised()`."""
+
+    @abstractmethod
+    def check(self, algorithm: Algorithm[Any]) -> None:
+        """Raises: InvalidInput: if the algorithm has nothing to lend that is needed."""
+
+    @abstractmethod
+    def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
+        """Trains, and tells what came out, as plain data.
+
+        Args:
+          budget: what the run had.
+          between: called now and then; it may raise KeyboardInterrupt.
+        """
+
+
+def _check(lr: float | None, batch_size: int | None) -> None:
+    Steps(1.0 if lr is None else lr, 1, batch_size)
+
+
+@value
+class centralised(Baseline):
+    """All clients' training examples in one place, as if nobody minded.
+
+    Args:
+      lr: step size; None: the algorithm's.
+      batch_size: examples a step; None: the algorithm's.
+    Raises: InvalidInput: if one of them is out of range.
+    """
+
+    lr: float | None = None
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.lr, self.batch_size)
+
+    def check(self, algorithm: Algorithm[Any]) -> None:
+        lent(algorithm, 0, self.lr, self.batch_size)
+
+    def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
+        """Measured after each pass."""
+        population, learner = budget.population, budget.learner
+        clients = [population.client(number) for number in range(population.num_clients)]
+        pooled = Examples(
+            np.concatenate([own.x for own in clients]), np.concatenate([own.y for own in clients])
+        )
+        test = pooled if population.test is None else population.test
+        began_s, params = perf_counter(), budget.params
+        curve: list[dict[str, Plain]] = [{"epoch": 0, **measure_means(learner, params, test)}]
+        reached = None
+        for epoch in range(1, budget.epochs + 1):
+            between()
+            steps = lent(budget.algorithm, epoch - 1, self.lr, self.batch_size)
+            params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
+            now = measure_means(learner, params, test)
+            curve.append({"epoch": epoch, **now})
+            watched = now.get(budget.stop.metric)
+            if reached is None and watched is not None and budget.stop.is_reached(watched):
+                reached = epoch
+        seconds = perf_counter() - began_s
+        return {
+            "name": "centralised",
+            "final": _metrics(curve[-1]),
+            "epochs": budget.epochs,
+            "epochs_to_target": reached,
+            "bytes_up": int(pooled.x.nbytes + pooled.y.nbytes),
+            "bytes_down": 0,
+            "seconds": round(seconds, 6),
+            "clients": measure_spread(learner, population, params),
+            "curve": curve,
+        }
+
+
+@value
+class on_site(Baseline):
+    """Each party alone, on its own training examples; the mean and the worst tenth over parties.
+
+    Args:
+      lr: step size; None: the algorithm's.
+      batch_size: examples a step; None: the algorithm's.
+      parties: at most so many train, evenly spread over all.
+    Raises: InvalidInput: if one of them is out of range.
+    """
+
+    lr: float | None = None
+    batch_size: int | None = None
+    parties: int = 100
+
+    def __post_init__(self) -> None:
+        _check(self.lr, self.batch_size)
+        if self.parties < 1:
+            raise InvalidInput(f"parties is {self.parties}; write at least 1")
+
+    def check(self, algorithm: Algorithm[Any]) -> None:
+        lent(algorithm, 0, self.lr, self.batch_size)
+
+    def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
+        """Measured at the end: on the common test set, and on each party's own test examples."""
+        population, learner = budget.population, budget.learner
+        count = min(self.parties, population.num_clients)
+        numbers = np.linspace(0, population.num_clients - 1, count).astype(int).tolist()
+        tested = set(population.find_test_clients())
+        began_s = perf_counter()
+        everywhere: list[dict[str, float]] = []
+        at_home: list[dict[str, float]] = []
+        for number in numbers:
+            between()
+            own, params = population.client(number), budget.params
+            for epoch in range(budget.epochs):
+                steps = lent(budget.algorithm, epoch, self.lr, self.batch_size)
+                params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
+            if population.test is not None:
+                everywhere.append(measure_means(learner, params, population.test))
+            if number in tested:
+                at_home.append(measure_means(learner, params, population.role(own_test(number))))
+            if population.test is None and not tested:
+                at_home.append(measure_means(learner, params, own))
+        seconds = perf_counter() - began_s
+        each, on = (at_home, OWN_TEST) if tested else (everywhere or at_home, TEST_SET)
+        if population.test is None and not tested:
+            on = OWN_TRAINING
+        final = everywhere or at_home
+        return {
+            "name": "on_site",
+            "final": {name: float(np.mean([row[name] for row in final])) for name in final[0]},
+            "parties": count,
+            "epochs": budget.epochs,
+            "epochs_to_target": None,
+            "bytes_up": 0,
+            "bytes_down": 0,
+            "seconds": round(seconds, 6),
+            "clients": spread_of(on, each),
+            "curve": [],
+        }
+
+
+def _after(learner: Learner, params: Tensors, examples: Examples, steps: Steps, key: Key) -> Tensors:
+    update = learner.local_sgd(params, examples, steps, key)
+    return {name: params[name] + update[name] for name in params}
+
+
+def _metrics(row: Mapping[str, Plain]) -> dict[str, Plain]:
+    return {name: metric for name, metric in row.items() if name != "epoch"}

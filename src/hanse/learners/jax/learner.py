@@ -1,0 +1,387 @@
+"""Models on JAX: one compiled call runs the local training of a client, or on a GPU of many clients.
+
+A client's batches are padded to one of a few numbers, and each batch to one of a few sizes, so that
+clients of unequal size share a few compiled programs, and the number of steps is not compiled in. Compiled
+programs are kept between runs, in the user's cache folder.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors, num_bytes
+from hanse.learners.examples import (
+    Anything,
+    Characters,
+    Classes,
+    Features,
+    Labels,
+    Numbers,
+    Reals,
+    convert_examples,
+)
+from hanse.learners.jax import programs as compiled
+from hanse.learners.jax.batches import group_for_vmap, in_order, schedule
+from hanse.learners.jax.networks import network_scores
+from hanse.learners.jax.programs import Params, Program, Traced, jax_key, power_of_two
+from hanse.learners.jax.setup import precision, prepare
+from hanse.learners.model import batches
+from hanse.learners.networks import Network
+from hanse.learners.own import jax_model
+from hanse.learners.within import descend_within
+
+__all__ = ["JaxLearner", "bind_network", "bind_own"]
+
+# Losses and metrics, by example
+
+
+def _cross_entropy(scores: Traced, classes: Traced) -> Traced:
+    chosen = jnp.take_along_axis(scores, classes[..., None], -1)[..., 0]
+    return jax.nn.logsumexp(scores, -1) - chosen
+
+
+def _correct(scores: Traced, classes: Traced) -> Traced:
+    if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
+        right = (scores.reshape(classes.shape) > 0) == (classes > 0)
+    else:
+        right = scores.argmax(-1) == classes
+    return right.astype(scores.dtype)
+
+
+def _text_cross_entropy(scores: Traced, characters: Traced) -> Traced:
+    return _cross_entropy(scores, characters).mean(-1)
+
+
+def _text_correct(scores: Traced, characters: Traced) -> Traced:
+    return _correct(scores, characters).mean(-1)
+
+
+def _square_error(scores: Traced, targets: Traced) -> Traced:
+    return jnp.square(scores - targets)
+
+
+def _half_square(scores: Traced, targets: Traced) -> Traced:
+    return _square_error(scores, targets) / 2
+
+
+LOSSES: Mapping[type[Labels], tuple[Callable[[Traced, Traced], Traced], ...]] = {
+    Classes: (_cross_entropy, _correct),
+    Characters: (_text_cross_entropy, _text_correct),
+    Numbers: (_half_square, _square_error),
+    Anything: (_half_square,),
+}
+"""The loss and then the other metrics, in the order of `Labels.metrics`."""
+
+
+# Learners
+
+
+@dataclass(frozen=True)
+class JaxLearner(Learner):
+    """A model on JAX. Made by `bind_network` and `bind_own`.
+
+    Args:
+      program: the functions that are compiled.
+      start: initial parameters from a key.
+      features: the requirement on rows of features.
+      labels: the requirement on labels.
+      dtype: of the parameters and the arithmetic.
+    """
+
+    program: Program
+    start: Callable[[Key], Tensors]
+    features: Features
+    labels: Labels
+    dtype: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the labels."""
+        return self.labels.metrics
+
+    def init(self, key: Key) -> Tensors:
+        """Returns initial parameters."""
+        with precision(self.dtype):
+            return self.start(key)
+
+    def objective(self, params: Tensors, data: Examples) -> float:
+        """Returns the mean loss plus the regulariser."""
+        sums = self.evaluate(params, data)
+        weights = (v for v in params.values() if v.ndim >= 2)
+        squares = sum(float(np.square(v, dtype=np.float64).sum()) for v in weights)
+        return sums["loss"] / sums["count"] + self.program.l2 / 2 * squares
+
+    def gradient(self, params: Tensors, data: Examples) -> Tensors:
+        """Returns the gradient of the objective by the parameters. Not in training mode."""
+        x, y = self._check(data)
+        return self._gradient(self._own(params), x, y, None)
+
+    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
+        x, y = self._check(data)
+        with precision(self.dtype):
+            rows = self._weigh(x, y, 1 / len(y), self.program.pad_rows(len(y)))
+            return _copy_to_host(
+                compiled.hessian_vector(self.program, self._own(params), *rows, self._own(vector)), params
+            )
+
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
+        x, y = self._check(data)
+        size, totals = self.program.rows_at_once, np.zeros(len(self.metrics))
+        with precision(self.dtype):
+            ours = self._own(params)
+            for i in range(0, len(y), size):
+                part = slice(i, i + size)
+                padded = min(power_of_two(len(y[part])), size)
+                rows = self._weigh(x[part], y[part], 1.0, padded)
+                totals += [float(total) for total in compiled.measure(self.program, ours, *rows)]
+        return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
+
+    def local_sgd(
+        self,
+        params: Tensors,
+        data: Examples,
+        steps: Steps,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        space: Space | None = None,
+    ) -> Tensors:
+        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
+        x, y = self._check(data)
+        start = self._own(params)
+        if space is not None:
+            return self._sgd_within(space, start, x, y, steps, key, offset)
+        with precision(self.dtype):
+            given = None if offset is None else self._own(offset)
+            end = self._descend(start, x, y, steps, key, given)
+            return {name: np.asarray(np.subtract(end[name], value)) for name, value in start.items()}
+
+    @property
+    def together(self) -> bool:
+        """Always true: parameters are brought to the device once, and on a GPU the clients are vmapped."""
+        return True
+
+    @property
+    def rounds_together(self) -> bool:
+        """Whether clients are vmapped: then products are larger and are summed in another order."""
+        return can_vmap()
+
+    def local_sgd_many(
+        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
+    ) -> Tensors | None:
+        """Runs `local_sgd` for several clients: vmapped on a GPU, else one by one with equal bits."""
+        start = self._own(params)
+        if len(data) * num_bytes(start) > MOST_BYTES:
+            return None
+        checked = [self._check(examples) for examples in data]
+        many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
+        with precision(self.dtype):
+            begin = compiled.to_device(start)
+            if can_vmap():
+                self._descend_vmapped(many, begin, checked, steps, keys)
+                return many
+            for i, ((x, y), key) in enumerate(zip(checked, keys, strict=True)):
+                end = self._descend(begin, x, y, steps, key, None)
+                for name, value in start.items():
+                    np.subtract(end[name], value, out=many[name][i, ...])
+        return many
+
+    def _descend(
+        self, start: Params, x: Array, y: Array, steps: Steps, key: Key, offset: Params | None
+    ) -> Params:
+        """Descends locally in one compiled call, or in several where many epochs take much memory."""
+        now, number, proximal = start, 0, steps.proximal or None
+        own = None if self.program.train is None else _seed_of(key)
+        for some, num_steps in in_order(x, y, schedule(self.program, len(y), steps, key), self.dtype):
+            now = compiled.descend(
+                self.program, now, start, some, number, num_steps, steps.lr, proximal, offset, own
+            )
+            number += num_steps
+        return now
+
+    def _descend_vmapped(
+        self,
+        many: Tensors,
+        start: Params,
+        checked: Sequence[tuple[Array, Array]],
+        steps: Steps,
+        keys: Sequence[Key],
+    ) -> None:
+        """Writes the updates of clients that compute each step together."""
+        clients = [
+            (x, y, schedule(self.program, len(y), steps, key))
+            for (x, y), key in zip(checked, keys, strict=True)
+        ]
+        groups = list(group_for_vmap(clients, self.dtype))
+        updates = [
+            compiled.descend_vmapped(
+                self.program,
+                start,
+                group.x,
+                group.y,
+                group.rows,
+                group.weights,
+                group.num_steps,
+                steps.lr,
+                steps.proximal or None,
+                group.of(list(map(_seed_of, keys))) if self.program.train is not None else None,
+            )
+            for group in groups
+        ]
+        for group, update in zip(groups, updates, strict=True):
+            for name, of_all in many.items():
+                of_all[group.members] = update[name][: len(group.members)]
+
+    def _sgd_within(
+        self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
+    ) -> Tensors:
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            own = None if self.program.train is None else _seed_of(key.fold_in("step", number))
+            return self._gradient(self._own(here), x[rows], y[rows], own)
+
+        order = batches(len(y), steps, key)
+        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
+
+    def _gradient(self, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
+        with precision(self.dtype):
+            rows = self._weigh(x, y, 1 / len(y), self.program.pad_rows(len(y)))
+            gradient = compiled.loss_gradient(self.program, params, *rows, key)
+            return _copy_to_host(gradient, params)
+
+    def _weigh(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
+        """Pads rows and labels, and makes their weights; the weights of padding are 0."""
+        weights = np.zeros(size, self.dtype)
+        weights[: len(y)] = weight
+        return _pad(x, size), _pad(y, size), weights
+
+    def _own(self, tensors: Tensors) -> dict[str, Array]:
+        return {name: np.asarray(value, self.dtype) for name, value in tensors.items()}
+
+    def _check(self, data: Examples) -> tuple[Array, Array]:
+        x, y = convert_examples(data, self.features, self.labels, self.dtype)
+        return _narrow(x), _narrow(y)
+
+
+def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
+    """Binds a ready network to examples."""
+    prepare()
+    bound = network.bound(feature_shape, num_classes)
+    losses, *measures = LOSSES[type(bound.labels)]
+    scores = network_scores(bound)
+    program = Program(scores, None, losses, tuple(measures), network.l2, network.rows_at_once)
+    return JaxLearner(program, bound.init, bound.features, bound.labels, network.dtype)
+
+
+OWN_ROWS_AT_ONCE = 512
+"""Rows computed at once by models of unknown size."""
+
+
+def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int | None) -> JaxLearner:
+    """Binds a user's own model to examples."""
+    prepare()
+    labels: Labels = Numbers() if num_classes is None else Classes(num_classes)
+    if model.loss is not None and num_classes is None:
+        labels = Anything()
+    losses, *measures = (
+        LOSSES[type(labels)] if model.loss is None else (model.loss, *LOSSES[type(labels)][1:])
+    )
+    with precision(model.dtype):
+        tree = jax.eval_shape(model.init, jax_key(_seed_of(Key.from_seed(0))))
+    structure, names = jax.tree.structure(tree), tuple(name for name, _ in _name_leaves(tree))
+    outputs = None if model.loss is not None else () if num_classes is None else (num_classes,)
+    scores = Own(model.apply, structure, names, outputs)
+    train = None if model.train is None else Own(model.train, structure, names, outputs)
+    program = Program(scores, train, losses, tuple(measures), model.l2, OWN_ROWS_AT_ONCE)
+    features = Reals(feature_shape, model.dtype, keep_integers=True)
+    return JaxLearner(program, OwnStart(model), features, labels, model.dtype)
+
+
+@dataclass(frozen=True)
+class OwnStart:
+    """Initial parameters of a user's own model, as named tensors."""
+
+    model: jax_model
+
+    def __call__(self, key: Key) -> Tensors:
+        tree = self.model.init(jax_key(_seed_of(key)))
+        return {name: np.array(leaf, self.model.dtype) for name, leaf in _name_leaves(tree)}
+
+
+@dataclass(frozen=True)
+class Own:
+    """A user's own function of parameters, as a function of named tensors.
+
+    Args:
+      function: of the user.
+      structure: of its parameters.
+      names: of their leaves.
+      outputs: the shape of one row's scores; None: the loss decides.
+    """
+
+    function: Callable[..., Any]
+    structure: Any
+    names: tuple[str, ...]
+    outputs: tuple[int, ...] | None
+
+    def __call__(self, params: Params, x: Traced, *key: Traced) -> Traced:
+        scores = self.function(self.structure.unflatten([params[name] for name in self.names]), x, *key)
+        if self.outputs == () and scores.shape == (len(x), 1):
+            scores = scores[:, 0]
+        if self.outputs is not None and scores.shape != (len(x), *self.outputs):
+            raise InvalidInput(
+                f"scores of shape {scores.shape} for {len(x)} examples; {(len(x), *self.outputs)} is needed: "
+                "one score a class, or one number a row"
+            )
+        return scores
+
+
+def _name_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Yields the leaves of a tree, each with the path to it."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield ".".join(map(_step, path)) or "params", leaf
+
+
+def _step(step: Any) -> str:
+    return next(str(getattr(step, name)) for name in ("key", "idx", "name") if hasattr(step, name))
+
+
+# From NumPy and back
+
+
+def _pad(rows: Array, size: int) -> Array:
+    """Pads rows with zeros at the end."""
+    if len(rows) == size:
+        return rows
+    padded = np.zeros((size, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded
+
+
+def can_vmap() -> bool:
+    """Returns whether it is faster to compute several clients together than one after the other."""
+    return bool(jax.default_backend() != "cpu")
+
+
+def _narrow(values: Array) -> Array:
+    """Converts integers to 32 bits, which JAX uses; other values stay as they are."""
+    return values.astype(np.int32) if values.dtype.kind in "iu" else values
+
+
+MOST_BYTES = 512 << 20
+"""Most bytes of updates that are computed together."""
+
+
+def _copy_to_host(tensors: Params, like: Tensors) -> dict[str, Array]:
+    """Copies tensors, since JAX's own can't be written; keeps the order of names, which JAX sorts."""
+    return {name: np.array(tensors[name]) for name in like}
+
+
+def _seed_of(key: Key) -> Array:
+    """Returns the two integers from which JAX makes a key."""
+    return np.frombuffer(key.digest[:8], np.uint32)

@@ -1,0 +1,234 @@
+"""Compiled programs of a model on JAX: local descent, gradients, Hessian-vector products, metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from hanse.core import InvalidInput
+
+__all__ = [
+    "Params",
+    "Program",
+    "Traced",
+    "descend",
+    "descend_vmapped",
+    "hessian_vector",
+    "jax_key",
+    "loss_gradient",
+    "measure",
+    "pad_size",
+    "power_of_two",
+    "to_device",
+]
+
+Traced: TypeAlias = Any
+"""An array inside a compiled program."""
+
+Params: TypeAlias = Any
+"""Arrays inside a compiled program, by name."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model as compiled programs see it. Equal ones share their compiled programs.
+
+    Args:
+      scores: from parameters and features.
+      train: the same with a key, where training differs.
+      losses: (n,) from scores and labels.
+      measures: (n,) further metrics from scores and labels.
+      l2: strength of the regulariser.
+      rows_at_once: examples whose gradient is computed together.
+    """
+
+    scores: Callable[[Params, Traced], Traced]
+    train: Callable[[Params, Traced, Traced], Traced] | None
+    losses: Callable[[Traced, Traced], Traced]
+    measures: tuple[Callable[[Traced, Traced], Traced], ...]
+    l2: float
+    rows_at_once: int
+
+    def pad_rows(self, num_rows: int) -> int:
+        """Returns the size to which so many rows are padded, which splits into equal parts."""
+        if num_rows <= self.rows_at_once:
+            return min(max(8, pad_size(num_rows)), self.rows_at_once)
+        return self.rows_at_once * pad_size(-(-num_rows // self.rows_at_once))
+
+    def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
+        """Returns Σ weight loss; in training, with a key."""
+        trains = None if key is None else self.train
+        scores = self.scores(params, x) if trains is None else trains(params, x, key)
+        losses = self.losses(scores, y)
+        if losses.shape != weights.shape:
+            raise InvalidInput(
+                f"the loss of {len(y)} examples has shape {losses.shape}; return one an example, not the mean"
+            )
+        return jnp.vdot(losses, weights)
+
+    def gradient(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Params:
+        """Returns the gradient of the mean loss, computed in parts where it would take much memory."""
+        grad = jax.grad(self.mean_loss)
+        num_parts = -(-len(weights) // self.rows_at_once)
+        if num_parts <= 1:
+            total = grad(params, x, y, weights, key)
+        else:
+            rows = jax.tree.map(lambda v: v.reshape(num_parts, -1, *v.shape[1:]), (x, y, weights))
+
+            def add(total: Params, part: tuple[Traced, Any]) -> tuple[Params, None]:
+                number, (x, y, weights) = part
+                own = None if key is None else jax.random.fold_in(key, number)
+                return jax.tree.map(jnp.add, total, grad(params, x, y, weights, own)), None
+
+            zero = jax.tree.map(jnp.zeros_like, params)
+            total, _ = lax.scan(add, zero, (jnp.arange(num_parts), rows))
+        if not self.l2:
+            return dict(total)
+        return {name: g + self.l2 * params[name] if g.ndim >= 2 else g for name, g in total.items()}
+
+
+compiled = partial(jax.jit, static_argnames="program")
+
+
+@partial(jax.jit)
+def to_device(params: Params) -> Params:
+    """Puts parameters on the device for several calls, far faster than `device_put`, which is Python."""
+    return params
+
+
+@compiled
+def descend(
+    program: Program,
+    now: Params,
+    start: Params,
+    batches: tuple[Traced, Traced, Traced],
+    first: Traced,
+    num_steps: Traced,
+    lr: Traced,
+    proximal: Traced,
+    offset: Params | None,
+    key: Traced,
+) -> Params:
+    """Runs local descent from `now`, and returns the parameters where it ends.
+
+    Args:
+      start: where the whole descent started, to which the proximal term pulls.
+      batches: features, labels and weights, (S, B, ...); padding weighs nothing. Step s takes s modulo S.
+      first: the number of the first step; the steps draw by their numbers.
+    """
+
+    def batch(number: Traced) -> tuple[Traced, Traced, Traced]:
+        x, y, weights = (lax.dynamic_index_in_dim(v, number % len(v), keepdims=False) for v in batches)
+        return x, y, weights
+
+    return _descend(program, now, start, batch, first, num_steps, lr, proximal, offset, key)
+
+
+@compiled
+def descend_vmapped(
+    program: Program,
+    start: Params,
+    x: Traced,
+    y: Traced,
+    rows: Traced,
+    weights: Traced,
+    num_steps: Traced,
+    lr: Traced,
+    proximal: Traced,
+    keys: Traced,
+) -> Params:
+    """Computes the updates of several clients in common steps, with a leading client axis.
+
+    Args:
+      x, y: (m, n, ...) each client's examples.
+      rows, weights: (m, S, B) the examples of each batch; padding weighs nothing. Step s takes s modulo S.
+      num_steps: (m,).
+    """
+
+    def client(x: Traced, y: Traced, rows: Traced, weights: Traced, num_steps: Traced, key: Traced) -> Params:
+        def batch(number: Traced) -> tuple[Traced, Traced, Traced]:
+            chosen = rows[number % len(rows)]
+            return x[chosen], y[chosen], weights[number % len(rows)]
+
+        end = _descend(program, start, start, batch, 0, num_steps, lr, proximal, None, key)
+        return jax.tree.map(jnp.subtract, end, start)
+
+    axes = (0, 0, 0, 0, 0, None if keys is None else 0)
+    return jax.vmap(client, axes)(x, y, rows, weights, num_steps, keys)
+
+
+def _descend(
+    program: Program,
+    now: Params,
+    start: Params,
+    batch: Callable[[Traced], tuple[Traced, Traced, Traced]],
+    first: Traced,
+    num_steps: Traced,
+    lr: Traced,
+    proximal: Traced,
+    offset: Params | None,
+    key: Traced,
+) -> Params:
+    def step(number: Traced, params: Params) -> Params:
+        own = None if key is None else jax.random.fold_in(jax_key(key), first + number)
+        gradient = program.gradient(params, *batch(number), own)
+        if proximal is not None:
+            gradient = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), gradient, params, start)
+        if offset is not None:
+            gradient = jax.tree.map(jnp.add, gradient, offset)
+        return jax.tree.map(lambda w, g: w - lr * g, params, gradient)
+
+    return lax.fori_loop(0, num_steps, step, now)
+
+
+@compiled
+def loss_gradient(
+    program: Program, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced
+) -> Params:
+    """Returns the gradient of the weighted loss; in training, with a key."""
+    return program.gradient(params, x, y, weights, None if key is None else jax_key(key))
+
+
+@compiled
+def hessian_vector(
+    program: Program, params: Params, x: Traced, y: Traced, weights: Traced, vector: Params
+) -> Params:
+    """Returns the Hessian times a vector, as the gradient of <gradient, vector>: custom rules need no jvp."""
+
+    def along(params: Params) -> Traced:
+        gradient = program.gradient(params, x, y, weights)
+        return sum(jnp.vdot(gradient[name], vector[name]) for name in gradient)
+
+    return jax.grad(along)(params)
+
+
+@compiled
+def measure(program: Program, params: Params, x: Traced, y: Traced, weights: Traced) -> list[Traced]:
+    """Returns the weighted sums of the losses and of the other metrics."""
+    scores = program.scores(params, x)
+    per_example = [program.losses(scores, y), *(measure(scores, y) for measure in program.measures)]
+    return [jnp.vdot(values, weights) for values in per_example]
+
+
+def jax_key(data: Traced) -> Traced:
+    """Makes a key of JAX from two integers."""
+    return jax.random.wrap_key_data(data, impl="threefry2x32")
+
+
+def power_of_two(size: int) -> int:
+    """Returns the next power of two, at least 8: a program compiled for a few serves for fewer."""
+    return 1 << max(3, (size - 1).bit_length())
+
+
+def pad_size(size: int) -> int:
+    """Rounds a size up to one of a few sizes, four in each doubling.
+
+    >>> [pad_size(size) for size in (1, 7, 9, 16, 17, 600)]
+    [1, 7, 10, 16, 20, 640]
+    """
+    unit = max(1, (1 << (size - 1).bit_length()) // 8)
+    return -(-size // unit) * unit

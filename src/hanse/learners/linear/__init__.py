@@ -1,0 +1,1 @@
+"""Linear models and their kin, in NumPy: exact, tiny, and started at once."""

@@ -1,0 +1,370 @@
+"""Linear models in NumPy: least squares, logistic and softmax regression.
+
+Derivatives are written by hand and exact. Small batches are common in federated learning, and there
+the calls cost more than the arithmetic, so local descent is fused into few calls.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
+from itertools import accumulate, repeat
+from typing import Any
+
+import numpy as np
+
+from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors, nearest, value
+from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
+from hanse.learners.model import Model, batches, orders
+from hanse.learners.within import descend_within
+
+__all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
+
+DTYPES = ("float32", "float64")
+
+HELD_BYTES = 512 * 1024
+"""Most bytes of weights that descend side by side: with their examples they fit a processor's cache."""
+
+_quietly = np.errstate(over="ignore", invalid="ignore")
+"""Some overflow is intended (see `losses`); metrics stop a run that diverges, not warnings."""
+
+
+@dataclass(frozen=True)
+class LinearModel(Model):
+    """A linear model before it knows its data. Features of any shape are flattened.
+
+        minimise  (1/n) Σ loss(x_i W + b, y_i) + (l2/2) |W|²
+
+    Parameters are "weights", (d,) or (d, k), and "bias", () or (k,); they start at zero.
+
+    Args:
+      l2: strength of the regulariser; the bias is not regularised.
+      intercept: whether there is a bias.
+      dtype: of the parameters and the arithmetic, "float32" or "float64".
+    Raises: InvalidInput: if l2 is negative or not finite, or the dtype unknown.
+    """
+
+    l2: float = 0.0
+    _: KW_ONLY
+    intercept: bool = True
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.l2 < math.inf:
+            raise InvalidInput(f"l2 is {self.l2}; write a number of at least 0")
+        if self.dtype not in DTYPES:
+            raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, DTYPES)}")
+
+    @abstractmethod
+    def loss(self, num_classes: int | None) -> Loss:
+        """Returns the loss for such labels. Raises: InvalidInput: if there is none."""
+
+    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Linear":
+        """Binds the model to examples of this shape and these classes."""
+        num_features = math.prod(feature_shape)
+        if num_features < 1:
+            raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
+        return Linear(num_features, self.loss(num_classes), self.l2, self.intercept, self.dtype)
+
+
+@value
+class least_squares(LinearModel):
+    """Linear regression: loss = (x w + b - y)² / 2.
+
+    >>> least_squares().bind((3,), None).metrics
+    ('loss', 'squared_error')
+    """
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """Returns the loss for real targets; classes serve as numbers."""
+        return half_square()
+
+
+@value
+class logistic(LinearModel):
+    """Logistic regression for the classes 0 and 1: loss = log(1 + exp(-m)), m = ±(x w + b).
+
+    >>> logistic(1e-3).bind((3,), 2).metrics
+    ('loss', 'correct')
+    """
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """Returns the loss for two classes."""
+        if num_classes is None:
+            raise InvalidInput(f"logistic() separates 2 classes, {_NO_CLASSES}")
+        if num_classes != 2:
+            raise InvalidInput(
+                f"logistic() separates 2 classes, the labels have {num_classes}; write softmax()"
+            )
+        return log_loss()
+
+
+@value
+class softmax(LinearModel):
+    """Multinomial logistic regression for k classes: loss = log(Σ exp s) - s_y, s = x W + b.
+
+    >>> softmax(intercept=False).bind((8, 8), 10).init(Key.from_seed(0))["weights"].shape
+    (64, 10)
+    """
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """Returns the loss for two classes or more."""
+        if num_classes is None:
+            raise InvalidInput(f"softmax() separates classes, {_NO_CLASSES}")
+        if num_classes < 2:
+            raise InvalidInput(f"softmax() separates classes, the labels have {num_classes}; give at least 2")
+        return cross_entropy(num_classes)
+
+
+_NO_CLASSES = (
+    "the labels are not classes; write least_squares(), or give them as integers from 0 (labels.astype(int))"
+)
+
+
+@dataclass(frozen=True)
+class Linear(Learner):
+    """A linear model bound to its data. Made by `LinearModel.bind`.
+
+    Args:
+      num_features: d.
+      loss: by the scores; it fixes the number of outputs.
+      l2: strength of the regulariser.
+      intercept: whether there is a bias.
+      dtype: of the parameters and the arithmetic.
+    """
+
+    num_features: int
+    loss: Loss
+    l2: float
+    intercept: bool
+    dtype: str
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the loss."""
+        return self.loss.metrics
+
+    def init(self, key: Key) -> Tensors:
+        """Returns zeros, since the objective is convex."""
+        weights = np.zeros((self.num_features, *self.loss.outputs), self.dtype)
+        if not self.intercept:
+            return {"weights": weights}
+        return {"weights": weights, "bias": np.zeros(self.loss.outputs, self.dtype)}
+
+    @_quietly
+    def objective(self, params: Tensors, data: Examples) -> float:
+        """Returns the mean loss plus the regulariser, summed in float64."""
+        x, y = self._check(data)
+        losses = self.loss.losses(self._scores(params, x), y)
+        penalty = float(np.square(params["weights"], dtype=np.float64).sum()) * self.l2 / 2
+        return float(losses.mean(dtype=np.float64)) + penalty
+
+    @_quietly
+    def gradient(self, params: Tensors, data: Examples) -> Tensors:
+        """Returns the gradient of the objective by the parameters."""
+        return self._gradient(params, *self._check(data))
+
+    @_quietly
+    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
+        x, _ = self._check(data)
+        products = self.loss.hessian_vector(self._scores(params, x), self._scores(vector, x))
+        return self._pull_back(x, products, vector)
+
+    @_quietly
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
+        x, y = self._check(data)
+        sums = self.loss.measure(self._scores(params, x), y)
+        return {**dict(zip(self.metrics, sums, strict=True)), "count": float(len(y))}
+
+    @_quietly
+    def local_sgd(
+        self,
+        params: Tensors,
+        data: Examples,
+        steps: Steps,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        space: Space | None = None,
+    ) -> Tensors:
+        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
+        x, y = self._check(data)
+        start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
+        if space is None:
+            return self._run_fused_sgd(start, x, y, steps, key, offset)
+        return self._sgd_within(space, start, x, y, steps, key, offset)
+
+    def _run_fused_sgd(
+        self, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
+    ) -> Tensors:
+        """Descends in place. The part that does not depend on the batch is one affine map a step:
+
+        w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
+        """
+        lr, mu = steps.lr, steps.proximal
+        now = {name: value.copy() for name, value in start.items()}
+        drifts: list[tuple[Array, float, Any]] = []
+        if self.l2 or mu or offset is not None:
+            for name, value in start.items():
+                decay = mu + self.l2 if name == "weights" else mu
+                pull = mu * value if offset is None else mu * value - offset[name]
+                drifts.append((now[name], 1 - lr * decay, lr * pull))
+        weights, bias = now["weights"], now.get("bias")
+        for rows in batches(len(y), steps, key):
+            x_batch = x[rows]
+            gradients = self.loss.gradient(self._scores(now, x_batch), y[rows])
+            gradients *= lr / len(x_batch)
+            for tensor, shrink, shift in drifts:
+                tensor *= shrink
+                tensor += shift
+            weights -= x_batch.T @ gradients
+            if bias is not None:
+                bias -= np.add.reduce(gradients, axis=0)
+        for name, tensor in now.items():
+            tensor -= start[name]
+        return now
+
+    @property
+    def together(self) -> bool:
+        """Always true: each client's descent is the same, and the work around it is done once for all."""
+        return True
+
+    @_quietly
+    def local_sgd_many(
+        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
+    ) -> Tensors | None:
+        """Runs each client's descent in its place in the stack, with the same bits as `local_sgd`."""
+        if steps.proximal or self.l2:
+            return None
+        start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
+        many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
+        if len({examples.y.dtype for examples in data}) > 1:
+            return None
+        targets = self.loss.targets(np.concatenate([examples.y for examples in data]), self.dtype)
+        sizes = [len(examples.y) for examples in data]
+        own_targets = [targets[end - size : end] for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        at_once = max(1, HELD_BYTES // max(1, start["weights"].nbytes))
+        for first in range(0, len(data), at_once):
+            some = slice(first, first + at_once)
+            own = {name: values[some] for name, values in many.items()}
+            for name, w0 in start.items():
+                own[name][...] = w0
+            self._descend(
+                own["weights"],
+                own.get("bias"),
+                [
+                    self._epochs(examples.x, y, steps, key)
+                    for examples, y, key in zip(data[some], own_targets[some], keys[some], strict=True)
+                ],
+                steps.lr,
+            )
+            for name, w0 in start.items():
+                own[name] -= w0
+        return many
+
+    def _epochs(self, x: Array, y: Array, steps: Steps, key: Key) -> Iterator[tuple[Array, Array]]:
+        """Yields a client's batches. Each epoch's rows are put in order at once."""
+        num = len(y)
+        x, size = np.asarray(x, self.dtype).reshape(num, -1), min(steps.batch_size or num, num)
+        if size == num:
+            yield from repeat((x, y), steps.epochs)
+        for order in orders(num, steps, key):
+            x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
+            for start in range(0, num, size):
+                yield x_epoch[start : start + size], y_epoch[start : start + size]
+
+    def _descend(
+        self,
+        weights: Array,
+        biases: Array | None,
+        clients: Sequence[Iterator[tuple[Array, Array]]],
+        lr: float,
+    ) -> None:
+        """Runs several clients' descent in place, side by side; the loss is one call for all clients.
+
+        Args:
+          weights, biases: with a leading client axis.
+          clients: the batches of each.
+        """
+        own, outputs = list(weights), self.loss.outputs
+        while now := [
+            (i, *batch) for i, rest in enumerate(clients) if (batch := next(rest, None)) is not None
+        ]:
+            who, sizes = [i for i, _, _ in now], [len(y) for _, _, y in now]
+            places = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
+            scores = np.empty((places[-1].stop, *outputs), self.dtype)
+            for (i, x, _), place in zip(now, places, strict=True):
+                np.matmul(x, own[i], out=scores[place])
+            if biases is not None:
+                scores += np.repeat(biases[who], sizes, axis=0)
+            gradients = self.loss.gradient(scores, np.concatenate([y for _, _, y in now]))
+            alike = sizes.count(sizes[0]) == len(sizes)
+            if alike:
+                gradients *= lr / sizes[0]
+            else:
+                scales = np.repeat(np.array([lr / size for size in sizes], self.dtype), sizes)
+                gradients *= scales.reshape(-1, *[1] * len(outputs))
+            for (i, x, _), place in zip(now, places, strict=True):
+                own[i] -= x.T @ gradients[place]
+            if biases is None:
+                continue
+            if alike:
+                biases[who] -= np.add.reduce(gradients.reshape(len(who), sizes[0], *outputs), axis=1)
+            else:
+                for i, place in zip(who, places, strict=True):
+                    biases[i] -= np.add.reduce(gradients[place], axis=0)
+
+    def _sgd_within(
+        self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
+    ) -> Tensors:
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            return self._gradient(here, x[rows], y[rows])
+
+        order = batches(len(y), steps, key)
+        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
+
+    def _scores(self, params: Tensors, x: Array) -> Array:
+        """Returns fresh scores, (n,) or (n, k)."""
+        scores: Array = x @ params["weights"]
+        if self.intercept:
+            scores += params["bias"]
+        return scores
+
+    def _gradient(self, params: Tensors, x: Array, y: Array) -> Tensors:
+        return self._pull_back(x, self.loss.gradient(self._scores(params, x), y), params)
+
+    def _pull_back(self, x: Array, gradients: Array, at: Tensors) -> Tensors:
+        """Turns derivatives by the scores into derivatives by the parameters, and adds the regulariser's."""
+        weights = x.T @ gradients
+        weights /= len(x)
+        if self.l2:
+            weights += self.l2 * at["weights"]
+        if not self.intercept:
+            return {"weights": weights}
+        return {"weights": weights, "bias": np.asarray(np.add.reduce(gradients, axis=0) / len(x))}
+
+    def _check(self, data: Examples) -> tuple[Array, Array]:
+        """Returns (n, d) features in the dtype of the arithmetic, and targets."""
+        if len(data) == 0:
+            raise InvalidInput("no examples; give at least 1")
+        x = np.asarray(data.x, self.dtype).reshape(len(data), -1)
+        if x.shape[1] != self.num_features:
+            raise InvalidInput(
+                f"examples of {x.shape[1]} features (shape {data.x.shape[1:]}); the model was bound to "
+                f"{self.num_features}: bind it with feature_shape={data.x.shape[1:]}"
+            )
+        if not math.isfinite(np.vdot(x, x)):  # much cheaper than isfinite(x), and usually enough
+            _refuse_not_finite(x)
+        return x, self.loss.targets(data.y, self.dtype)
+
+
+def _refuse_not_finite(x: Array) -> None:
+    wrong = np.argwhere(~np.isfinite(x))
+    if len(wrong):
+        row, column = (int(i) for i in wrong[0])
+        raise InvalidInput(
+            f"the feature in row {row}, column {column} (flattened) is {x[row, column]}; give a finite "
+            f"number there, or drop row {row}"
+        )

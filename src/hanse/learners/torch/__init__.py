@@ -1,0 +1,10 @@
+"""The engine torch. Imported when a model asks for it."""
+
+from hanse.learners.torch.learner import TorchLearner, bind_network, bind_own, units_for_bfloat16
+
+__all__ = [
+    "TorchLearner",
+    "bind_network",
+    "bind_own",
+    "units_for_bfloat16",
+]

@@ -1,0 +1,505 @@
+"""Models on PyTorch: users' own modules, unchanged, and the ready networks."""
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors
+from hanse.learners.engines import Precision, bfloat16, full, torch_engine
+from hanse.learners.examples import (
+    Anything,
+    Characters,
+    Classes,
+    Features,
+    Labels,
+    Numbers,
+    Reals,
+    convert_examples,
+)
+from hanse.learners.memory import keep_freed_memory
+from hanse.learners.model import batches
+from hanse.learners.networks import Network
+from hanse.learners.own import averaged_buffers, torch_module
+from hanse.learners.torch.networks import network_module
+from hanse.learners.within import descend_within
+
+__all__ = ["TorchLearner", "bind_network", "bind_own"]
+
+Tensor: TypeAlias = Any
+
+ROWS_AT_ONCE = 500
+"""Number of examples that are evaluated, or whose gradient is computed, together."""
+
+
+# Losses and metrics of a batch
+
+
+def _cross_entropy(scores: Tensor, classes: Tensor) -> Tensor:
+    return functional.cross_entropy(scores, classes)
+
+
+def _num_correct(scores: Tensor, classes: Tensor) -> Tensor:
+    if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
+        return ((scores.reshape(-1) > 0) == (classes > 0)).sum()
+    return (scores.argmax(-1) == classes).sum()
+
+
+def _text_cross_entropy(scores: Tensor, characters: Tensor) -> Tensor:
+    return functional.cross_entropy(scores.flatten(0, 1), characters.flatten())
+
+
+def _text_correct(scores: Tensor, characters: Tensor) -> Tensor:
+    return _num_correct(scores, characters).double() / characters.shape[1]
+
+
+def _half_square(scores: Tensor, targets: Tensor) -> Tensor:
+    return functional.mse_loss(scores, targets) / 2
+
+
+def _square_error(scores: Tensor, targets: Tensor) -> Tensor:
+    return functional.mse_loss(scores, targets, reduction="sum")
+
+
+Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: Mapping[type[Labels], tuple[Measure, ...]] = {
+    Classes: (_cross_entropy, _num_correct),
+    Characters: (_text_cross_entropy, _text_correct),
+    Numbers: (_half_square, _square_error),
+    Anything: (_half_square,),
+}
+"""The mean loss, and then sums of the other metrics, in the order of `Labels.metrics`."""
+
+
+class Checked:
+    """A loss that checks the shape of the scores first, since a wrong one would be broadcast."""
+
+    def __init__(self, loss: Measure, outputs: tuple[int, ...]) -> None:
+        self._loss, self._outputs = loss, outputs
+
+    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
+        due = (len(labels), *self._outputs)
+        if not self._outputs and scores.shape == (len(labels), 1):
+            scores = scores.squeeze(-1)
+        if scores.shape != due:
+            raise InvalidInput(
+                f"scores of shape {tuple(scores.shape)} for {len(labels)} examples; {due} is needed: "
+                "one score a class, or one number a row"
+            )
+        return self._loss(scores, labels)
+
+
+# Modules
+
+
+class Workbench:
+    """A module and its tensors that are sent: trained parameters, and buffers on request.
+
+    Args:
+      module: overwritten by each use.
+      sends_buffers: whether buffers are sent.
+    """
+
+    def __init__(self, module: nn.Module, sends_buffers: bool) -> None:
+        self.module = module
+        self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise InvalidInput("the module has no parameter that requires a gradient; nothing can be trained")
+        names = set(module.state_dict())
+        buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point() and name in names}
+        self.buffers = buffers if sends_buffers else {}
+        self.norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self._own_norms = [] if sends_buffers else [m for m in self.norms if m.track_running_stats]
+        self._untouched = {name: b.clone() for name, b in module.named_buffers()}
+        self.dtype = _dtype(self.trained)
+        self.device = next(iter(self.trained.values())).device
+        self._trains = False  # whether the whole module is in training mode: asking it visits every part
+
+    @property
+    def to_device(self) -> dict[str, Tensor]:
+        """All tensors that are sent, by name."""
+        return {**self.trained, **self.buffers}
+
+    @property
+    def embeds(self) -> bool:
+        """Whether the module may look up integers in an embedding."""
+        return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.module.modules())
+
+    def load(self, params: Tensors) -> None:
+        """Loads parameters; buffers that are not sent start as they were made."""
+        loaded = self.to_device
+        if params.keys() != loaded.keys():
+            missing, extra = sorted(loaded.keys() - params.keys()), sorted(params.keys() - loaded.keys())
+            raise InvalidInput(f"parameters of another model: missing {missing}, unknown {extra}")
+        with torch.no_grad():
+            for name, tensor in self.module.named_buffers():
+                if name not in self.buffers:
+                    tensor.copy_(self._untouched[name])
+            for name, tensor in loaded.items():
+                tensor.copy_(self.tensor(np.asarray(params[name], self.dtype)))
+
+    def tensor(self, array: Array) -> Tensor:
+        """Puts an array on the module's device; the tensor may share its memory."""
+        shared = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return shared if self.device.type == "cpu" else shared.to(self.device)
+
+    def read(self, order: Sequence[str]) -> dict[str, Array]:
+        """Returns copies of the tensors that are sent."""
+        taken = self.to_device
+        return {name: _to_array(taken[name]) for name in order}
+
+    def train(self, num_rows: int) -> None:
+        """Prepares for a batch. One row has no statistics, so the running ones normalise it."""
+        if not self._trains:
+            self.module.train()
+        self._trains = num_rows > 1 or not self.norms
+        if not self._trains:
+            for norm in self.norms:
+                norm.eval()
+
+    def evaluate(self, x: Array) -> None:
+        """Prepares to measure examples. Statistics that are not sent are taken from these examples."""
+        self.module.eval()
+        self._trains = False
+        if not self._own_norms:
+            return
+        momenta = [norm.momentum for norm in self._own_norms]
+        for norm in self._own_norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all batches
+            norm.train()
+        with torch.no_grad():
+            for rows in np.array_split(x, -(-len(x) // ROWS_AT_ONCE)):
+                self.module(self.tensor(rows))
+        for norm, momentum in zip(self._own_norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _dtype(trained: Mapping[str, Tensor]) -> str:
+    dtypes = {str(p.dtype).removeprefix("torch.") for p in trained.values()}
+    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        raise InvalidInput(
+            f"parameters of dtype {' and '.join(sorted(dtypes))}; return module.float() or module.double() "
+            "from the factory"
+        )
+    return dtypes.pop()
+
+
+def _to_array(tensor: Tensor) -> Array:
+    return np.array(tensor.detach().cpu().numpy(), order="C")
+
+
+@contextmanager
+def _drawing_from(key: Key) -> Iterator[None]:
+    """Seeds PyTorch's own generator from a key meanwhile, and restores it afterwards."""
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(int.from_bytes(key.digest[:8], "little"))
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Computes in one thread, for the same bits everywhere: sums over threads round differently."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+PRECISIONS: Mapping[type[Precision], Callable[[], AbstractContextManager[Any]]] = {
+    full: nullcontext,
+    bfloat16: lambda: torch.autocast("cpu", torch.bfloat16),
+}
+"""The context in which a loss is computed, by precision; its gradient follows."""
+
+
+def _check_bfloat16(dtype: str) -> None:
+    if dtype != "float32":
+        raise InvalidInput(f'precision is bfloat16() with parameters of {dtype}; write dtype="float32"')
+    if not units_for_bfloat16():
+        warnings.warn(
+            "this processor has no units for bfloat16 (avx512_bf16 or amx_bf16), so that it is slower than "
+            "float32: write precision=full()",
+            stacklevel=2,
+        )
+
+
+def units_for_bfloat16() -> bool:
+    """Returns whether this processor multiplies bfloat16 faster than float32, as far as PyTorch knows."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.12: unknown
+        return True
+    can: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+# Learners
+
+
+class TorchLearner(Learner):
+    """A module on PyTorch. Made by `bind_network` and `bind_own`.
+
+    Args:
+      bench: the module to compute with.
+      start: initial parameters from a key.
+      features: the requirement on rows of features.
+      labels: the requirement on labels.
+      loss: the mean loss of a batch.
+      l2: strength of the regulariser.
+      precision: of local training.
+    """
+
+    def __init__(
+        self,
+        bench: Workbench,
+        start: Callable[[Key], Tensors],
+        features: Features,
+        labels: Labels,
+        loss: Measure,
+        l2: float,
+        precision: Precision,
+    ) -> None:
+        self._bench, self._start = bench, start
+        self._precision = PRECISIONS[type(precision)]
+        if not isinstance(precision, full):
+            _check_bfloat16(bench.dtype)
+        self._features, self._labels, self._loss, self._l2 = features, labels, loss, l2
+        self._measures = LOSSES[type(labels)][1:]
+        self._lock = threading.Lock()
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics of the labels."""
+        return self._labels.metrics
+
+    def init(self, key: Key) -> Tensors:
+        """Returns initial parameters."""
+        return self._start(key)
+
+    def objective(self, params: Tensors, data: Examples) -> float:
+        """Returns the mean loss plus the regulariser."""
+        sums = self.evaluate(params, data)
+        weights = (params[name] for name, w in self._bench.trained.items() if w.ndim >= 2)
+        squares = sum(float(np.square(w, dtype=np.float64).sum()) for w in weights)
+        return sums["loss"] / sums["count"] + self._l2 / 2 * squares
+
+    def gradient(self, params: Tensors, data: Examples) -> Tensors:
+        """Returns the gradient of the objective by the parameters. Not in training mode; 0 for buffers."""
+        x, y = self._check(data)
+        with self._at(params):
+            self._bench.evaluate(x)
+            gradients = [torch.zeros_like(w) for w in self._bench.trained.values()]
+            for rows in _parts(len(y)):
+                share = len(y[rows]) / len(y)
+                for total, gradient in zip(gradients, self._gradients(x[rows], y[rows]), strict=True):
+                    total.add_(gradient, alpha=share)
+            return self._with_regulariser(gradients, params, params)
+
+    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
+        """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
+        x, y = self._check(data)
+        with self._at(params):
+            self._bench.evaluate(x)
+            weights = tuple(self._bench.trained.values())
+            towards = [
+                self._bench.tensor(np.asarray(vector[n], self._bench.dtype)) for n in self._bench.trained
+            ]
+            curved = [torch.zeros_like(w) for w in weights]
+            for rows in _parts(len(y)):
+                gradients = self._gradients(x[rows], y[rows], create_graph=True)
+                along = sum(
+                    torch.vdot(g.reshape(-1), v.reshape(-1)) for g, v in zip(gradients, towards, strict=True)
+                )
+                products = torch.autograd.grad(along, weights, allow_unused=True, materialize_grads=True)
+                for total, product in zip(curved, products, strict=True):
+                    total.add_(product, alpha=len(y[rows]) / len(y))
+            return self._with_regulariser(curved, vector, params)
+
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        """Sums `metrics` over examples, and adds their "count". No regulariser."""
+        x, y = self._check(data)
+        totals = np.zeros(len(self.metrics))
+        with self._at(params):
+            self._bench.evaluate(x)
+            with torch.inference_mode():
+                for rows in _parts(len(y)):
+                    scores, labels = self._scores(x[rows]), self._bench.tensor(y[rows])
+                    totals[0] += float(self._loss(scores, labels)) * len(labels)
+                    totals[1:] += [float(measure(scores, labels)) for measure in self._measures]
+        return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
+
+    def local_sgd(
+        self,
+        params: Tensors,
+        data: Examples,
+        steps: Steps,
+        key: Key,
+        *,
+        offset: Tensors | None = None,
+        space: Space | None = None,
+    ) -> Tensors:
+        """Runs local stochastic gradient descent in training mode. See `Learner.local_sgd`."""
+        x, y = self._check(data)
+        order = batches(len(y), steps, key)
+        start = {name: np.asarray(value, self._bench.dtype) for name, value in params.items()}
+        with self._at(start), _drawing_from(key.fold_in("torch")):
+            if space is not None:
+                return self._sgd_within(space, start, x, y, order, steps, offset)
+            weights, drifts = tuple(self._bench.trained.values()), self._drifts(start, steps, offset)
+            for rows in order:
+                gradients = self._training_gradients(x[rows], y[rows])
+                with torch.no_grad():
+                    for weight, shrink, shift in drifts:
+                        if shrink != 1:
+                            weight.mul_(shrink)
+                        if shift is not None:
+                            weight.add_(shift)
+                    torch._foreach_add_(weights, gradients, alpha=-steps.lr)
+                del gradients  # otherwise memory would hold two sets of them at a time
+            update = self._bench.read(tuple(start))
+        for name, tensor in update.items():
+            tensor -= start[name]
+        return update
+
+    def _drifts(
+        self, start: Tensors, steps: Steps, offset: Tensors | None
+    ) -> list[tuple[Tensor, float, Tensor | None]]:
+        """Returns the part of a step that does not depend on the batch, one affine map a parameter it moves:
+
+        w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
+        """
+        lr, mu = steps.lr, steps.proximal
+        drifts = []
+        for name, weight in self._bench.trained.items():
+            decay = mu + self._l2 if weight.ndim >= 2 else mu
+            pull = None
+            if mu or offset is not None:
+                pull = lr * (mu * start[name] - (0 if offset is None else offset[name]))
+                pull = self._bench.tensor(np.asarray(pull, self._bench.dtype))
+            if decay or pull is not None:
+                drifts.append((weight, 1 - lr * decay, pull))
+        return drifts
+
+    def _sgd_within(
+        self,
+        space: Space,
+        start: Tensors,
+        x: Array,
+        y: Array,
+        order: Iterator[Array | slice],
+        steps: Steps,
+        offset: Tensors | None,
+    ) -> Tensors:
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            self._bench.load(here)
+            return self._with_regulariser(self._training_gradients(x[rows], y[rows]), here, start)
+
+        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
+
+    def _training_gradients(self, x: Array, y: Array) -> Sequence[Tensor]:
+        self._bench.train(len(y))
+        return self._gradients(x, y, precision=self._precision)
+
+    def _gradients(
+        self,
+        x: Array,
+        y: Array,
+        *,
+        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        create_graph: bool = False,
+    ) -> Sequence[Tensor]:
+        """Returns the gradient of the mean loss by each trained parameter; 0 for those that are not used."""
+        with precision():
+            loss = self._loss(self._scores(x), self._bench.tensor(y))
+        gradients: Sequence[Tensor] = torch.autograd.grad(
+            loss,
+            tuple(self._bench.trained.values()),
+            create_graph=create_graph,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return gradients
+
+    def _scores(self, x: Array) -> Tensor:
+        batch = self._bench.tensor(x)
+        try:
+            return self._bench.module(batch)
+        except Exception as error:
+            error.add_note(f"while the module computed on features of shape {x.shape} and dtype {x.dtype}")
+            raise
+
+    def _with_regulariser(self, gradients: Sequence[Tensor], at: Tensors, order: Tensors) -> Tensors:
+        """Returns gradients as arrays, in the order of the parameters; 0 for buffers."""
+        arrays = {
+            name: _to_array(gradient) for name, gradient in zip(self._bench.trained, gradients, strict=True)
+        }
+        for name, gradient in arrays.items():
+            if self._l2 and gradient.ndim >= 2:
+                gradient += self._l2 * at[name]
+        return {
+            name: arrays[name] if name in arrays else np.zeros(value.shape, self._bench.dtype)
+            for name, value in order.items()
+        }
+
+    @contextmanager
+    def _at(self, params: Tensors) -> Iterator[None]:
+        """Computes at these parameters, alone and in one thread."""
+        with self._lock, _one_thread():
+            self._bench.load(params)
+            yield
+
+    def _check(self, data: Examples) -> tuple[Array, Array]:
+        return convert_examples(data, self._features, self._labels, self._bench.dtype)
+
+
+def _parts(num_rows: int) -> Iterator[slice]:
+    return (slice(i, i + ROWS_AT_ONCE) for i in range(0, num_rows, ROWS_AT_ONCE))
+
+
+def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
+    """Binds a ready network to examples."""
+    keep_freed_memory()
+    bound = network.bound(feature_shape, num_classes)
+    with _drawing_from(Key.from_seed(0)):
+        bench = Workbench(network_module(bound), sends_buffers=False)
+    loss = LOSSES[type(bound.labels)][0]
+    precision = network.engine.precision if isinstance(network.engine, torch_engine) else full()
+    return TorchLearner(bench, bound.init, bound.features, bound.labels, loss, network.l2, precision)
+
+
+def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
+    """Binds a user's own module to examples."""
+    keep_freed_memory()
+    sends_buffers = isinstance(model.buffers, averaged_buffers)
+
+    def made(key: Key) -> Workbench:
+        with _drawing_from(key):
+            module = model.factory()
+        if not isinstance(module, nn.Module):
+            raise InvalidInput(
+                f"the factory gave {module!r}; give the class of your module, or a function that returns one"
+            )
+        return Workbench(module, sends_buffers)
+
+    def start(key: Key) -> Tensors:
+        drawn = made(key)
+        return drawn.read(tuple(drawn.to_device))
+
+    bench = made(Key.from_seed(0))
+    labels: Labels = Numbers() if num_classes is None else Classes(num_classes)
+    if model.loss is not None:
+        loss = model.loss
+        labels = labels if num_classes is not None else Anything()
+    else:
+        loss = Checked(LOSSES[type(labels)][0], () if num_classes is None else (num_classes,))
+    features = Reals(feature_shape, bench.dtype, keep_integers=bench.embeds)
+    return TorchLearner(bench, start, features, labels, loss, model.l2, model.precision)

@@ -1,0 +1,60 @@
+"""A client of a federation: outbound requests, its own policy, limits and audit log."""
+
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.network.client.audit import AuditLog
+    from hanse.network.client.client import (
+        NEXT_KEY,
+        Client,
+        ClientHome,
+        check,
+        examine,
+        fetch_plans,
+        join,
+        leave,
+        rotate_key,
+        waiting_plans,
+    )
+    from hanse.network.client.policy import plan_digest
+    from hanse.network.client.transport import patiently
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.network.client.audit": ("AuditLog",),
+            "hanse.network.client.client": (
+                "Client",
+                "ClientHome",
+                "NEXT_KEY",
+                "check",
+                "examine",
+                "fetch_plans",
+                "join",
+                "leave",
+                "rotate_key",
+                "waiting_plans",
+            ),
+            "hanse.network.client.policy": ("plan_digest",),
+            "hanse.network.client.transport": ("patiently",),
+        },
+    )
+
+
+__all__ = [
+    "NEXT_KEY",
+    "AuditLog",
+    "Client",
+    "ClientHome",
+    "check",
+    "examine",
+    "fetch_plans",
+    "join",
+    "leave",
+    "patiently",
+    "plan_digest",
+    "rotate_key",
+    "waiting_plans",
+]

@@ -1,0 +1,174 @@
+"""What a client allows, said in a file of its own house."""
+
+import json
+import math
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from hanse.core import InvalidInput, nearest
+from hanse.core.exchange import digest
+from hanse.network.protocol.errors import Forbidden
+from hanse.network.protocol.wire import Plan
+
+__all__ = ["Approvals", "Policy"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a server may ask of this client. None: no bound.
+
+    Args:
+      works: names of the works that may run; None: all that are installed.
+      models: names of the models that may be trained.
+      max_tickets: in one run.
+      max_upload_bytes: in one run, all messages together.
+      max_message_bytes: in one message.
+      min_examples: fewer are never trained on, because few are easily told apart.
+      max_ticket_s: seconds of computation for one ticket; then it is stopped.
+      max_day_s: seconds of computation in a day, all runs together.
+      approve_plans: each new plan waits until somebody here approves it.
+    """
+
+    works: tuple[str, ...] | None = None
+    models: tuple[str, ...] | None = None
+    max_tickets: int | None = None
+    max_upload_bytes: int | None = None
+    max_message_bytes: int | None = None
+    min_examples: int = 1
+    max_ticket_s: float | None = None
+    max_day_s: float | None = None
+    approve_plans: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> "Policy":
+        """From a TOML file; without one, the defaults. Raises: InvalidInput."""
+        if not path.exists():
+            return cls()
+        try:
+            said: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{path} is not TOML: {error}") from None
+        return cls(**{key: _check_setting(path, key, given) for key, given in said.items()})
+
+    def check_work(self, work: str, sends_bytes: int) -> None:
+        """Raises: Forbidden: if this work may not run."""
+        if self.works is not None and work not in self.works:
+            raise Forbidden(f"this client's policy allows the works {', '.join(self.works)}, not {work}")
+        if self.max_message_bytes is not None and sends_bytes > self.max_message_bytes:
+            raise Forbidden(
+                f"this client's policy allows messages of {self.max_message_bytes} bytes, not {sends_bytes}"
+            )
+
+    def check_plan(self, plan: Plan) -> None:
+        """Raises: Forbidden: if this model may not be trained."""
+        model = type(plan.model).__name__
+        if self.models is not None and model not in self.models:
+            raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
+
+    def check_data(self, num_examples: int) -> None:
+        """Raises: Forbidden: if there are too few."""
+        if num_examples < self.min_examples:
+            raise Forbidden(
+                f"this client's policy wants {self.min_examples} examples for any training, and it has fewer"
+            )
+
+    def check_use(self, num_tickets: int, num_bytes: int) -> None:
+        """Raises: Forbidden: if a run has had its share. Both counts include what is asked for now."""
+        if self.max_tickets is not None and num_tickets > self.max_tickets:
+            raise Forbidden(
+                f"this client's policy allows {self.max_tickets} tickets a run, and they are used up",
+                "budget",
+            )
+        if self.max_upload_bytes is not None and num_bytes > self.max_upload_bytes:
+            raise Forbidden(
+                f"this client's policy allows {self.max_upload_bytes} bytes a run to leave it", "budget"
+            )
+
+    def limit_s(self, used_today_s: float) -> float | None:
+        """How long the next ticket may take; None: any time. Raises: Forbidden: if no time is left."""
+        left = math.inf if self.max_day_s is None else self.max_day_s - used_today_s
+        if left <= 0:
+            raise Forbidden(
+                f"this client's policy allows {self.max_day_s:g} s of computation a day: they are used up",
+                "time",
+            )
+        limit = min(left, math.inf if self.max_ticket_s is None else self.max_ticket_s)
+        return limit if math.isfinite(limit) else None
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "seconds, such as 60",
+    bool: "true or false",
+    list: 'a list of names, such as ["local_sgd"]',
+}
+_KINDS: dict[str, type] = {
+    "works": list,
+    "models": list,
+    "max_ticket_s": float,
+    "max_day_s": float,
+    "approve_plans": bool,
+}
+
+
+def _check_setting(path: Path, key: str, given: Any) -> Any:
+    known = {f.name: _KINDS.get(f.name, int) for f in fields(Policy)}
+    if key == "send_traces":
+        raise InvalidInput(
+            f"{path}: send_traces is no setting any more; remove it. Why something failed is never sent: it "
+            "stands in client.log, beside this file"
+        )
+    if key not in known:
+        raise InvalidInput(f"{path}: {key} is no setting of a policy; {nearest(key, known)}")
+    due = known[key]
+    if due is float and type(given) is int:
+        given = float(given)
+    if type(given) is not due or (isinstance(given, list) and not all(isinstance(w, str) for w in given)):
+        raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[due]}")
+    return tuple(given) if isinstance(given, list) else given
+
+
+class Approvals:
+    """The plans that somebody in this house has approved, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def _read(self) -> dict[str, Any]:
+        return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
+
+    def check(self, plan: Plan) -> None:
+        """Raises: Forbidden: if it is not approved, saying what is new in it and how to approve it."""
+        approved = self._read()
+        if plan_digest(plan) in approved:
+            return
+        last = list(approved.values())[-1] if approved else None
+        news = "\n".join(_difference(last, json.loads(plan.settings)))
+        raise Forbidden(
+            f"the plan {plan_digest(plan)[:16]} waits for approval in this house: hanse approve "
+            f"{plan_digest(plan)[:16]}\n{news}",
+            "approval",
+        )
+
+    def approve(self, plan: Plan) -> str:
+        """Approves a plan; its digest."""
+        approved = self._read()
+        approved.pop(plan_digest(plan), None)
+        approved[plan_digest(plan)] = json.loads(plan.settings)
+        self._path.write_text(json.dumps(approved, indent=1))
+        return plan_digest(plan)
+
+
+def plan_digest(plan: Plan) -> str:
+    """What is approved: all of a plan but the run's name."""
+    return digest(replace(plan, run=""))
+
+
+def _difference(before: Any, after: Any) -> Iterable[str]:
+    old = json.dumps(before, indent=1, sort_keys=True).splitlines() if before else []
+    new = json.dumps(after, indent=1, sort_keys=True).splitlines()
+    return unified_diff(old, new, "approved last", "asked now", lineterm="", n=1)

@@ -1,0 +1,293 @@
+"""The client's way to the server: signed requests over HTTPS to one pinned certificate."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import BaseModel, ValidationError
+
+from hanse.core import InvalidInput
+from hanse.network.protocol import certificates
+from hanse.network.protocol.errors import Refused, Unreachable
+from hanse.network.protocol.signing import AnswerVerifier, Identity, sha256
+from hanse.network.protocol.spool import Outgoing
+from hanse.network.protocol.wire import CHUNK_BYTES, WAIT_S, Problem, Received
+from hanse.version import __version__
+
+__all__ = ["ServerLink", "patiently", "split"]
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+
+TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+MAX_ANSWER_BYTES = 16 << 20
+
+
+def split(url: str) -> tuple[str, int]:
+    """Host and port of https://host[:port]. Raises: InvalidInput."""
+    parsed = httpx.URL(url)
+    if parsed.scheme != "https" or not parsed.host or parsed.path not in ("", "/"):
+        raise InvalidInput(f"{url!r} is no address of a server; write https://host:port")
+    return parsed.host, parsed.port or 443
+
+
+class ServerLink:
+    """Speaks to one server under one key. Threads may share it.
+
+    Args:
+      url: https://host:port.
+      pem: the certificate that the server must show, unless it is one that `trust` names.
+      identity: signs.
+      key_id: by which the server knows the key.
+      server_key: with which the server signs its answers; empty: they are protected by TLS alone.
+    """
+
+    def __init__(self, url: str, pem: str, identity: Identity, key_id: str, server_key: str = "") -> None:
+        self._answers = AnswerVerifier(server_key) if server_key else None
+        self.url = url.rstrip("/")
+        self.pem, self.identity, self.key_id = pem, identity, key_id
+        self._context = certificates.pin(pem)
+        self._http = httpx.Client(
+            base_url=self.url,
+            verify=self._context,
+            timeout=TIMEOUT,
+            headers={"User-Agent": f"hanse/{__version__}"},
+            trust_env=True,
+        )
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether answers are the server's, whoever ends TLS before it."""
+        return self._answers is not None
+
+    def trust(self, pem: str) -> None:
+        """Takes another certificate for the server's, too."""
+        certificates.trust(self._context, pem)
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._http.close()
+
+    def _sign(self, method: str, url: httpx.URL, body_sha256: bytes) -> dict[str, str]:
+        return self.identity.sign(self.key_id, method, str(url), body_sha256)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        stream: bool = False,
+        digest: bytes | None = None,
+    ) -> httpx.Response:
+        """One request; signed anew if the clocks turn out to be apart.
+
+        Args:
+          digest: the SHA-256 of the body, if it is known already.
+
+        Raises: Refused, Unreachable.
+        """
+        digest = digest or sha256(body)
+        for again in (True, False):
+            request = self._http.build_request(method, path, content=body, params=params, headers=headers)
+            request.headers.update(self._sign(method, request.url, digest))
+            try:
+                response = self._http.send(request, stream=stream)
+                if stream and response.status_code < 400:  # checked against its SHA-256
+                    return response
+                response.read()
+            except httpx.TransportError as error:
+                raise Unreachable(f"{self.url} can't be reached: {_said(error)}") from None
+            forged = self._find_forgery(request, response)
+            if response.status_code < 400 and forged is None:
+                return response
+            refused = _read_refusal(response)
+            if forged is not None and refused.code not in ("unavailable", "proxy"):  # which a proxy says
+                raise Refused(response.status_code, "answer", forged)
+            if not (again and refused.code == "skewed"):
+                raise refused
+            self._set_clock(response)
+        raise AssertionError("unreachable")
+
+    def _find_forgery(self, request: httpx.Request, response: httpx.Response) -> str | None:
+        """Why an answer is not taken for the server's; None: it is."""
+        if self._answers is None:
+            return None
+        try:
+            self._answers.check(
+                response.status_code,
+                response.headers,
+                response.content,
+                request.method,
+                request.headers["signature"],
+            )
+        except InvalidInput as error:
+            return str(error)
+        return None
+
+    def _set_clock(self, response: httpx.Response) -> None:
+        """Goes by the server's clock."""
+        try:
+            there = parsedate_to_datetime(response.headers["date"]).timestamp()
+        except (KeyError, ValueError):
+            return
+        self.identity.offset_s = there + 0.5 - time.time()
+        time.sleep(1.0)  # a server that has just begun takes no request of the second before
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        kind: type[M],
+        body: BaseModel | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> M:
+        """A small exchange. Raises: Refused, Unreachable."""
+        response = self.plain(method, path, body, params, headers)
+        try:
+            return kind.model_validate(response)
+        except ValidationError as error:
+            raise Refused(502, "answer", f"the answer to {path} makes no sense: {error}") from None
+
+    def plain(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """A small exchange: the answer as plain data."""
+        data = b"" if body is None else body.model_dump_json().encode()
+        response = self._send(
+            method, path, data, params, {"Content-Type": "application/json", **(headers or {})}
+        )
+        try:
+            return response.json()
+        except ValueError as error:
+            raise Refused(502, "answer", f"the answer to {path} is no JSON: {error}") from None
+
+    def probe(self, path: str, wait_s: float, headers: Mapping[str, str]) -> Any:
+        """An exchange as large as an upload and as long as a poll: the answer as plain data.
+
+        Raises: Refused: also if a proxy cuts it; Unreachable.
+        """
+        return self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, headers).json()
+
+    # -- large things --------------------------------------------------------------------------
+
+    def download(self, path: str, sha256: str, size: int, to: Path) -> None:
+        """Fetches an object into a file; a part that is there already is continued.
+
+        Raises: Refused, Unreachable.
+        """
+        part = to.with_name(f"{to.name}.part")
+        state = hashlib.sha256()
+        with open(part, "ab+") as file:
+            file.seek(0)
+            while block := file.read(1 << 20):
+                state.update(block)
+            here = file.tell()
+            if here < size:
+                headers = {"Range": f"bytes={here}-"} if here else {}
+                response = self._send("GET", path, headers=headers, stream=True)
+                try:
+                    if here and response.status_code != 206:
+                        file.truncate(0)
+                        state, here = hashlib.sha256(), 0
+                    for block in response.iter_raw(1 << 18):
+                        here += len(block)
+                        if here > size:
+                            break
+                        file.write(block)
+                        state.update(block)
+                except httpx.TransportError as error:
+                    raise Unreachable(f"the download was cut: {_said(error)}") from None
+                finally:
+                    response.close()
+        if here < size:
+            raise Unreachable(f"the download was cut after {here} of {size} bytes")
+        if here != size or state.hexdigest() != sha256:
+            part.unlink()
+            raise Unreachable(f"{path} is not what its SHA-256 says; it is fetched again")
+        part.replace(to)
+
+    def upload(self, run: str, ticket: int, message: Outgoing) -> None:
+        """Sends a message in chunks, from where the server has it; returns once it is durable there.
+
+        Raises: Refused, Unreachable.
+        """
+        path = f"/v1/runs/{run}/tickets/{ticket}/message"
+        whole = {"sha256": message.sha256, "size": message.size}
+        received = Received(offset=0, durable=False)
+        if message.size > CHUNK_BYTES:
+            received = self.ask("GET", path, Received, params=whole)
+        while not received.durable:
+            chunk, digest = message.chunk(received.offset)
+            params = {**whole, "offset": received.offset}
+            try:
+                response = self._send("PUT", path, chunk, params, digest=digest)
+                received = Received.model_validate_json(response.content)
+            except Refused as refused:
+                if refused.code != "offset":
+                    raise
+                received = self.ask("GET", path, Received, params=whole)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _read_refusal(response: httpx.Response) -> Refused:
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        text = response.text[:200].strip()
+        if response.status_code == 413:
+            most = f"it must let {CHUNK_BYTES >> 20} MiB pass (nginx: client_max_body_size 16m)"
+            return Refused(413, "proxy", f"a proxy before the server takes no body of this size; {most}")
+        if response.status_code == 504:
+            least = f"it must wait for more than {WAIT_S:g} s (nginx: proxy_read_timeout 60s)"
+            return Refused(504, "proxy", f"a proxy before the server cut the request; {least}")
+        if response.status_code in (502, 503):
+            return Refused(response.status_code, "unavailable", "the server is away behind its proxy")
+        return Refused(response.status_code, "answer", f"answered with {response.status_code}: {text}")
+    return Refused(response.status_code, problem.code, problem.why)
+
+
+PASSING = frozenset(
+    {"unavailable", "proxy", "busy", "disk-full", "slow", "skewed", "replayed", "corrupted", "answer"}
+)
+"""Refusals that may pass."""
+
+
+def patiently(
+    act: Callable[[], T], pause: Callable[[float], bool], say: Callable[[str], None] = lambda what: None
+) -> T:
+    """Does something over and over until the server answers.
+
+    Args:
+      act: what to do.
+      pause: sleeps so many seconds; whether to give up.
+      say: told when something is wrong.
+
+    Raises: Refused: what will not pass; Unreachable: if it was given up.
+    """
+    wait_s = 0.1
+    while True:
+        try:
+            return act()
+        except (Unreachable, Refused) as error:
+            if isinstance(error, Refused) and error.code not in PASSING:
+                raise
+            say(f"{error}; trying again in {wait_s:.1f} s")
+            if pause(wait_s * random.uniform(0.5, 1.0)):
+                raise
+        wait_s = min(wait_s * 2, 15.0)

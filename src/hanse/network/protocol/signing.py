@@ -1,0 +1,376 @@
+"""Who speaks: Ed25519 keys, signed requests (RFC 9421) and digests of bodies (RFC 9530).
+
+A signature covers method, path, query, time, a nonce and the digest of the body. All of these are
+headers, so a request is authenticated before any byte of its body is read.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cryptography.exceptions import InvalidSignature as InvalidKeySignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from http_message_signatures import (
+    HTTPMessageSignaturesException,
+    HTTPMessageVerifier,
+    HTTPSignatureKeyResolver,
+    InvalidSignature,
+)
+from http_message_signatures.algorithms import ED25519
+
+from hanse.core import InvalidInput, Key
+from hanse.network.protocol.errors import Refused
+
+__all__ = [
+    "SKEW_S",
+    "AnswerVerifier",
+    "Identity",
+    "Speaker",
+    "Verifier",
+    "check_proof",
+    "content_digest",
+    "digest_in",
+    "public_key",
+    "secret_at",
+]
+
+COVERED = ("@method", "@path", "@query", "content-digest")
+TAG = "hanse"
+
+# A signed request as clients write it. All that may stand here means one thing only.
+_COMPONENTS = tuple(f'"{name}"' for name in COVERED)
+_GIVEN = re.compile(
+    rf"{TAG}=(?P<parameters>\({re.escape(' '.join(_COMPONENTS))}\);created=(?P<created>[1-9][0-9]{{9}})"
+    rf';keyid="(?P<keyid>[0-9a-z-]{{1,64}})";alg="ed25519";nonce="(?P<nonce>[0-9A-Za-z_-]{{1,64}})"'
+    rf';tag="{TAG}")'
+)
+_SIGNATURE = re.compile(rf"{TAG}=:(?P<bytes>[0-9A-Za-z+/]{{86}}==):")
+_DIGEST = re.compile(r"sha-256=:[0-9A-Za-z+/]{43}=:")
+_URL = re.compile(r"https://[0-9a-z.:-]+(?P<path>(?:/[0-9A-Za-z_-]+)+)(?P<query>\?[0-9A-Za-z_=&.-]+)?")
+_METHOD = re.compile(r"[A-Z]+")
+
+ANSWERED = ("@status", "content-digest", '"signature";req')
+"""What the signature of an answer covers: through the request's own signature, what was asked, and when."""
+
+ANSWER = "hanse-answer"
+"""Tag of answers."""
+
+SKEW_S = 60
+"""How far the two clocks may be apart."""
+
+
+def content_digest(sha256: bytes) -> str:
+    """The Content-Digest field of a body with this SHA-256."""
+    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
+
+
+def digest_in(headers: Mapping[str, str]) -> bytes:
+    """The SHA-256 that a Content-Digest field of ours announces. Raises: Refused."""
+    field = headers.get("content-digest", "")
+    try:
+        if not (field.startswith("sha-256=:") and field.endswith(":")):
+            raise ValueError
+        digest = base64.b64decode(field[9:-1], validate=True)
+        if len(digest) != 32:
+            raise ValueError
+    except ValueError:
+        raise Refused(401, "unsigned", "Content-Digest must be one sha-256 of the body") from None
+    return digest
+
+
+def public_key(raw: str) -> Ed25519PublicKey:
+    """A public key from its 32 bytes in hexadecimal. Raises: InvalidInput."""
+    try:
+        return Ed25519PublicKey.from_public_bytes(bytes.fromhex(raw))
+    except ValueError:
+        raise InvalidInput(f"{raw[:70]!r} is no Ed25519 public key: 64 hexadecimal digits are") from None
+
+
+@dataclass
+class _Message:
+    """What the signature library looks at."""
+
+    method: str
+    url: str
+    headers: MutableMapping[str, str]
+
+
+@dataclass
+class _Answer:
+    """The same, of an answer."""
+
+    status_code: int
+    headers: MutableMapping[str, str]
+    request: _Message
+
+
+class _Keys(HTTPSignatureKeyResolver):  # type: ignore[misc,unused-ignore]
+    def __init__(
+        self, private: Ed25519PrivateKey | None, find: Callable[[str], Ed25519PublicKey | None]
+    ) -> None:
+        self._private, self._find = private, find
+
+    def resolve_private_key(self, key_id: str) -> Any:
+        return self._private
+
+    def resolve_public_key(self, key_id: str) -> Any:
+        return self._find(key_id)
+
+
+class Identity:
+    """A private key, which never leaves the house that made it."""
+
+    def __init__(self, private: Ed25519PrivateKey) -> None:
+        self._private = private
+        self.offset_s = 0.0
+        """How far the other side's clock is ahead of ours."""
+
+    @classmethod
+    def generate(cls) -> "Identity":
+        """A new key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> "Identity":
+        """From a PEM file."""
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise InvalidInput(f"{path} holds no Ed25519 key")
+        return cls(key)
+
+    @classmethod
+    def at(cls, path: Path) -> "Identity":
+        """The key kept at a path; made there if there is none, readable for its owner only."""
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pem = Ed25519PrivateKey.generate().private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+            _write_privately(path, pem)
+        return cls.load(path)
+
+    @property
+    def public(self) -> str:
+        """The public key in hexadecimal."""
+        return self._private.public_key().public_bytes_raw().hex()
+
+    def sign(self, key_id: str, method: str, url: str, body_sha256: bytes) -> dict[str, str]:
+        """The headers that sign a request.
+
+        Args:
+          key_id: by which the other side knows the key.
+          url: absolute.
+          body_sha256: of the body, empty or not.
+        """
+        parts = urlsplit(url)
+        digest = content_digest(body_sha256)
+        said = method.upper(), parts.path or "/", f"?{parts.query}", digest
+        covered = dict(zip(_COMPONENTS, said, strict=True))
+        about = f';keyid="{key_id}";alg="ed25519";nonce="{secrets.token_urlsafe(16)}";tag="{TAG}"'
+        return {
+            "Content-Digest": digest,
+            **self._sign_components(covered, time.time() + self.offset_s, about),
+        }
+
+    def _sign_components(self, covered: Mapping[str, str], created_s: float, about: str) -> dict[str, str]:
+        """Signs these components. A tenth of what the library takes."""
+        given = f"({' '.join(covered)});created={int(created_s)}{about}"
+        signature = base64.b64encode(self._private.sign(_base(covered, given))).decode()
+        return {"Signature-Input": f"{TAG}={given}", "Signature": f"{TAG}=:{signature}:"}
+
+    def prove(self, id: str) -> str:
+        """Shows that this key is held by whoever asks to put it in the place of another."""
+        return self._private.sign(_claim(id, self.public)).hex()
+
+    def sign_answer(self, status: int, body: bytes, signature: str) -> dict[str, str]:
+        """The headers that sign an answer.
+
+        Args:
+          status: of HTTP.
+          signature: the Signature field of the request that is answered.
+        """
+        digest = content_digest(sha256(body))
+        covered = {'"@status"': str(status), '"content-digest"': digest, '"signature";req': signature}
+        about = f';keyid="server";alg="ed25519";tag="{ANSWER}"'
+        return {"Content-Digest": digest, **self._sign_components(covered, time.time(), about)}
+
+
+def _base(covered: Mapping[str, str], given: str) -> bytes:
+    """What is signed, as RFC 9421, section 2.5, says: components, and the parameters of the signature."""
+    lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
+    return "\n".join(lines).encode()
+
+
+def _claim(id: str, public: str) -> bytes:
+    return f"hanse: {public} is to be the key of {id}".encode()
+
+
+def check_proof(id: str, public: str, proof: str) -> None:
+    """Raises: Refused: if `Identity.prove` did not make this proof."""
+    try:
+        public_key(public).verify(bytes.fromhex(proof), _claim(id, public))
+    except (InvalidKeySignature, ValueError, InvalidInput):
+        raise Refused(422, "wrong", "the new key does not sign for itself", who=id) from None
+
+
+class AnswerVerifier:
+    """Checks that answers come from the holder of a key, to the very request that was sent.
+
+    Args:
+      public: the key, in hexadecimal.
+    """
+
+    def __init__(self, public: str) -> None:
+        key = public_key(public)
+        self._verifier = HTTPMessageVerifier(
+            signature_algorithm=ED25519, key_resolver=_Keys(None, lambda key_id: key)
+        )
+        self._verifier.max_clock_skew = timedelta(days=36500)  # the request's nonce is what makes it fresh
+
+    def check(
+        self, status: int, headers: Mapping[str, str], body: bytes, method: str, signature: str
+    ) -> None:
+        """Raises: InvalidInput: if the answer is not the key holder's, or not to this request."""
+        asked = _Message(method, "https://server/", {"Signature": signature})
+        try:
+            self._verifier.verify(
+                _Answer(status, dict(headers), asked),
+                max_age=None,
+                expect_tag=ANSWER,
+                require_components=ANSWERED,
+                body=body,
+            )
+        except (InvalidSignature, HTTPMessageSignaturesException, ValueError) as error:
+            raise InvalidInput(f"the answer is not signed by the server: {error}") from None
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """Who signed a request, and what its body's SHA-256 must be."""
+
+    key_id: str
+    body_sha256: bytes
+
+
+class Verifier:
+    """Checks signatures, each once.
+
+    Nonces are remembered for as long as their time would be accepted. After a restart what was signed
+    before it is refused, so that nonces need not be kept on disk: a client signs afresh and goes on.
+
+    Args:
+      find: the public key of a key id; None: nobody's.
+      clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, find: Callable[[str], Ed25519PublicKey | None], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._find = find
+        self._verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=_Keys(None, find))
+        self._verifier.max_clock_skew = timedelta(days=36500)  # judged below, with a diagnosis
+        self._clock = clock
+        self._began = int(clock())
+        self._lock = threading.Lock()
+        self._seen: Final[dict[str, float]] = {}
+        self._swept = clock()
+
+    def verify(self, method: str, url: str, headers: Mapping[str, str]) -> Speaker:
+        """Who signed this. Raises: Refused: if nobody did, or not now, or it was seen before."""
+        signed = self._plain(method, url, headers) or self._by_library(method, url, headers)
+        created, key_id, nonce = signed
+        self._check_time(created)
+        if not isinstance(nonce, str) or not 0 < len(nonce) <= 64:
+            raise Refused(401, "unsigned", "a nonce of 1 to 64 characters is due", who=key_id)
+        self._check_once(f"{key_id} {nonce}", created, key_id)
+        return Speaker(key_id, digest_in(headers))
+
+    def _plain(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
+        """Time, key id and nonce of a request that is signed well, just as `Identity.sign` writes it.
+
+        None: for the library to judge, which takes three times as long to read what may be written in many
+        ways. What is taken here, it would take.
+        """
+        given = _GIVEN.fullmatch(headers.get("signature-input", ""))
+        signature = _SIGNATURE.fullmatch(headers.get("signature", ""))
+        digest = headers.get("content-digest", "")
+        at = _URL.fullmatch(url)
+        if given is None or signature is None or at is None or not _DIGEST.fullmatch(digest):
+            return None
+        key = self._find(given["keyid"])
+        if key is None or not _METHOD.fullmatch(method):
+            return None
+        covered = dict(zip(_COMPONENTS, (method, at["path"], at["query"] or "?", digest), strict=True))
+        try:
+            key.verify(base64.b64decode(signature["bytes"]), _base(covered, given["parameters"]))
+        except InvalidKeySignature:
+            return None
+        return int(given["created"]), given["keyid"], given["nonce"]
+
+    def _by_library(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, Any]:
+        """The same of any that is signed. Raises: Refused."""
+        try:
+            (result,) = self._verifier.verify(
+                _Message(method, url, dict(headers)), max_age=None, expect_tag=TAG, require_components=COVERED
+            )
+        except (InvalidSignature, ValueError) as error:
+            raise Refused(401, "unsigned", f"the request is not signed by a member: {error}") from None
+        return int(result.parameters["created"]), str(result.parameters["keyid"]), result.nonce
+
+    def _check_time(self, created: int) -> None:
+        now = self._clock()
+        if abs(now - created) > SKEW_S:
+            side = "behind" if created < now else "ahead of"
+            raise Refused(
+                401,
+                "skewed",
+                f"the request was signed {abs(now - created):.0f} s {side} the server's time; set the clock",
+            )
+        if created < self._began:
+            raise Refused(401, "skewed", "the request was signed before the server began; sign it again")
+
+    def _check_once(self, nonce: str, created: int, key_id: str) -> None:
+        now = self._clock()
+        with self._lock:
+            if now - self._swept > SKEW_S / 4:
+                for old in [n for n, until in self._seen.items() if until < now]:
+                    del self._seen[old]
+                self._swept = now
+            if nonce in self._seen:
+                raise Refused(401, "replayed", "this request was received before", who=key_id)
+            self._seen[nonce] = created + SKEW_S + 1
+
+
+def sha256(data: bytes) -> bytes:
+    """The SHA-256 of bytes."""
+    return hashlib.sha256(data).digest()
+
+
+def secret_at(path: Path) -> Key:
+    """A root of secrets, kept at a path; drawn there if there is none, readable for its owner only."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_privately(path, secrets.token_bytes(32))
+    return Key(path.read_bytes())
+
+
+def _write_privately(path: Path, data: bytes) -> None:
+    whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    with open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    whole.rename(path)

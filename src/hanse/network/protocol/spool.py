@@ -1,0 +1,359 @@
+"""Files of messages: at the client on their way out, at the server whole and durable once acknowledged.
+
+A message is hashed once on either side: chunk by chunk as it is written, and its name is the SHA-256 of the
+SHA-256s of its chunks.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from hanse.core.exchange import MAPPED_BYTES, Packed, Stored
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.wire import CHUNK_BYTES
+
+__all__ = ["Objects", "Outgoing", "Spool", "durably", "hash_chunks"]
+
+BLOCK_BYTES = 1 << 20
+"""So much is hashed and written at a time, while it is in the processor's cache."""
+
+Pieces: TypeAlias = Iterable[bytes | memoryview]
+"""Bytes, one piece after the other."""
+
+
+def _blocks(pieces: Pieces, num_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
+    """Pieces cut to at most so many bytes."""
+    for piece in pieces:
+        view = memoryview(piece)
+        yield from (view[at : at + num_bytes] for at in range(0, len(view), num_bytes))
+
+
+def _write(file: io.FileIO, data: bytes | memoryview) -> None:
+    """All of it."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            yield block
+
+
+class _Chunks:
+    """The SHA-256 of each chunk of what is added."""
+
+    def __init__(self) -> None:
+        self.digests: list[bytes] = []
+        self.size = 0
+        self._open: Any = None
+
+    def add(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        while view:
+            if self._open is None:
+                self._open = hashlib.sha256()
+            room = CHUNK_BYTES - self.size % CHUNK_BYTES
+            self._open.update(view[:room])
+            self.size += len(view[:room])
+            view = view[room:]
+            if self.size % CHUNK_BYTES == 0:
+                self.end()
+
+    def end(self) -> "_Chunks":
+        """No more is added to the chunk that has begun."""
+        if self._open is not None:
+            self.digests.append(self._open.digest())
+            self._open = None
+        return self
+
+    def take(self, sha256: bytes, size: int) -> None:
+        """Adds a chunk whose digest is known."""
+        self.digests.append(sha256)
+        self.size += size
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(b"".join(self.digests)).hexdigest()
+
+
+def hash_chunks(pieces: Pieces) -> str:
+    """The name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
+
+    >>> hash_chunks([b"a", b"b"]) == hashlib.sha256(hashlib.sha256(b"ab").digest()).hexdigest()
+    True
+    """
+    chunks = _Chunks()
+    for block in _blocks(pieces):
+        chunks.add(block)
+    return chunks.end().sha256
+
+
+class Outgoing:
+    """A client's message in a file, until the server has it.
+
+    The file carries the hash of what it holds, so it need not reach the disk before anything else happens:
+    one that was cut is noticed, and its work is done again.
+
+    Args:
+      digests: the SHA-256 of each chunk.
+    """
+
+    def __init__(self, path: Path, size: int, digests: list[bytes]) -> None:
+        self.path, self.size, self.digests = path, size, digests
+        self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
+
+    @classmethod
+    def write(cls, folder: Path, ticket: int, pieces: Pieces) -> "Outgoing":
+        """Writes the message of a ticket."""
+        part, chunks = folder / f"{ticket}.part", _Chunks()
+        with open(part, "wb", buffering=0) as file:
+            for block in _blocks(pieces):
+                chunks.add(block)
+                _write(file, block)
+        digests = chunks.end().digests
+        path = folder / f"{ticket}.{hashlib.sha256(b''.join(digests)).hexdigest()}.message"
+        return cls(part.replace(path), chunks.size, digests)
+
+    @classmethod
+    def find(cls, folder: Path, ticket: int) -> "Outgoing | None":
+        """The message of a ticket, if it was written and is what it was."""
+        for path in folder.glob(f"{ticket}.*.message"):
+            chunks = _Chunks()
+            for block in _read(path):
+                chunks.add(block)
+            found = cls(path, chunks.size, chunks.end().digests)
+            if path.name == f"{ticket}.{found.sha256}.message":
+                return found
+            path.unlink()
+        return None
+
+    @staticmethod
+    def forget(folder: Path, ticket: int) -> None:
+        """Removes the message of a ticket, if there is one."""
+        for path in folder.glob(f"{ticket}.*.message"):
+            path.unlink(missing_ok=True)
+
+    def chunk(self, offset: int) -> tuple[bytes, bytes]:
+        """The chunk that begins there, and its SHA-256."""
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(CHUNK_BYTES), self.digests[offset // CHUNK_BYTES]
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def durably(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all; it has reached the disk when this returns."""
+    part = path.with_name(f"{path.name}.part")
+    with open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _refuse_full_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Refused(507, "disk-full", "no space is left on the server's disk; try again later") from None
+
+
+class Objects:
+    """What clients download: files under the SHA-256 of their bytes.
+
+    All are put again when a server is taken up again, so they need not be durable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, pieces: Pieces) -> tuple[str, int]:
+        """Keeps bytes: their SHA-256 in hexadecimal, and how many they are."""
+        part, state, size = self._folder / "new", hashlib.sha256(), 0
+        with open(part, "wb", buffering=0) as file:
+            for block in _blocks(pieces):
+                state.update(block)
+                _write(file, block)
+                size += len(block)
+        part.replace(self.path(state.hexdigest()))
+        return state.hexdigest(), size
+
+    def path(self, sha256: str) -> Path:
+        """Where they are, if they are there."""
+        return self._folder / sha256
+
+    def keep_only(self, needed: set[str]) -> None:
+        """Removes all others."""
+        for path in self._folder.iterdir():
+            if path.name not in needed:
+                path.unlink(missing_ok=True)
+
+
+class _Upload:
+    """A message that is arriving: the chunks that are here."""
+
+    def __init__(self, path: Path, sha256: str, size: int) -> None:
+        self.path, self.sha256, self.size = path, sha256, size
+        self.lock = threading.Lock()
+        self.chunks = _Chunks()
+        if path.exists():  # of a server that was cut, perhaps in the middle of a chunk
+            if path.stat().st_size < size:
+                os.truncate(path, path.stat().st_size // CHUNK_BYTES * CHUNK_BYTES)
+            for block in _read(path):
+                self.chunks.add(block)
+            self.chunks.end()
+
+    @property
+    def offset(self) -> int:
+        return self.chunks.size
+
+
+class Spool:
+    """The messages of one run, by ticket. A message arrives in chunks, each checked, in order.
+
+    A part that was cut goes on from where it ended, also after a restart of the server.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._uploads: dict[int, _Upload] = {}
+        self._lock = threading.Lock()
+        found = sorted(folder.glob("*.message"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+        names = [path.name.split(".") for path in found]
+        self._here = {int(ticket): sha256 for ticket, sha256, _ in names}
+
+    def tickets(self) -> dict[int, str]:
+        """The tickets whose message is here, and its name, in the order of arrival."""
+        return dict(self._here)
+
+    def _path(self, ticket: int) -> Path:
+        return self._folder / f"{ticket}.{self._here[ticket]}.message"
+
+    def read(self, ticket: int) -> Packed:
+        """A message that is here; a large one stays where it is."""
+        path = self._path(ticket)
+        return Stored(path) if path.stat().st_size >= MAPPED_BYTES else path.read_bytes()
+
+    def offset(self, ticket: int, sha256: str, size: int) -> int:
+        """How much of a message is here; `size`: all of it, durably.
+
+        Raises: Refused: if the ticket was answered with another message.
+        """
+        here = self._here.get(ticket)
+        if here is None:
+            return self._upload(ticket, sha256, size).offset
+        if here != sha256:
+            raise Refused(409, "answered", f"ticket {ticket} was answered with another message before")
+        return size
+
+    def _upload(self, ticket: int, sha256: str, size: int) -> _Upload:
+        with self._lock:
+            upload = self._uploads.get(ticket)
+            if upload is None or (upload.sha256, upload.size) != (sha256, size):
+                path = self._folder / f"{ticket}.{sha256}.{size}.upload"
+                for other in self._folder.glob(f"{ticket}.*.upload"):
+                    if other != path:
+                        other.unlink()
+                upload = self._uploads[ticket] = _Upload(path, sha256, size)
+            return upload
+
+    def writing(self, ticket: int, sha256: str, size: int, offset: int) -> "Chunk":
+        """Takes up a chunk. Raises: Refused: if it does not begin where the last one ended."""
+        upload = self._upload(ticket, sha256, size)
+        if not upload.lock.acquire(blocking=False):
+            raise Refused(409, "busy", "another request is writing this message")
+        if upload.offset != offset:
+            upload.lock.release()
+            raise Refused(409, "offset", f"{upload.offset} bytes are here; go on from there")
+        with _refuse_full_disk():
+            return Chunk(upload)
+
+    def finish(self, ticket: int, sha256: str, size: int) -> bool:
+        """Makes a message durable once all of it is here; whether it is.
+
+        Raises: Refused: if it is not what was announced.
+        """
+        upload = self._upload(ticket, sha256, size)
+        with upload.lock:
+            if ticket in self._here:
+                return True
+            if upload.offset < size:
+                return False
+            if upload.chunks.sha256 != sha256:
+                upload.path.unlink()
+                del self._uploads[ticket]
+                raise Refused(422, "corrupted", "the message is not what its SHA-256 says; send it again")
+            with _refuse_full_disk(), open(upload.path, "rb+") as file:
+                os.fsync(file.fileno())
+            os.utime(upload.path)
+            upload.path.rename(self._folder / f"{ticket}.{sha256}.message")
+            _sync_folder(self._folder)
+            with self._lock:
+                self._here[ticket] = sha256
+                self._uploads.pop(ticket, None)
+            return True
+
+    def keep_only(self, needed: set[int], first_unknown: int) -> None:
+        """Removes the messages of tickets that are settled; those not booked yet may be wanted still."""
+        with self._lock:
+            for path in self._folder.iterdir():
+                ticket = int(path.name.split(".")[0])
+                if ticket not in needed and ticket < first_unknown:
+                    path.unlink(missing_ok=True)
+                    self._uploads.pop(ticket, None)
+                    self._here.pop(ticket, None)
+
+
+class Chunk:
+    """One chunk on its way to the disk. It counts only if `keep` is called."""
+
+    def __init__(self, upload: _Upload) -> None:
+        self._upload = upload
+        self._hash: Any = hashlib.sha256()
+        self._written = 0
+        self._file = open(upload.path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes. Raises: Refused: if the disk is full."""
+        self._hash.update(data)
+        with _refuse_full_disk():
+            _write(self._file, data)
+        self._written += len(data)
+
+    def keep(self, sha256: bytes) -> None:
+        """Counts what was written, if its SHA-256 is this. Raises: Refused."""
+        if self._hash.digest() != sha256:
+            raise Refused(422, "corrupted", "the body is not what its Content-Digest says; send it again")
+        self._upload.chunks.take(sha256, self._written)
+
+    def close(self) -> None:
+        """Ends it; what was not kept is cut off again."""
+        try:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(self._upload.path, self._upload.offset)
+        finally:
+            self._upload.lock.release()

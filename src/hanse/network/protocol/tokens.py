@@ -1,0 +1,40 @@
+"""Join tokens: invitations as text."""
+
+import base64
+from dataclasses import dataclass
+
+from hanse.core import InvalidInput
+
+__all__ = ["Token"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """An invitation as text: the certificate's fingerprint, a secret that is good once, the server's key.
+
+    >>> token = Token("ab" * 32, b"0" * 16, "cd" * 32)
+    >>> Token.parse(str(token)) == token
+    True
+
+    Args:
+      key: with which the server signs its answers; empty: it signs none.
+    """
+
+    fingerprint: str
+    secret: bytes
+    key: str = ""
+
+    def __str__(self) -> str:
+        raw = bytes.fromhex(self.fingerprint) + self.secret + bytes.fromhex(self.key)
+        return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+    @classmethod
+    def parse(cls, text: str) -> "Token":
+        """From text. Raises: InvalidInput."""
+        try:
+            raw = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
+        except ValueError:
+            raw = b""
+        if len(raw) not in (48, 80):
+            raise InvalidInput(f"{text[:70]!r} is no join token; copy all of the line that the operator sent")
+        return cls(raw[:32].hex(), raw[32:48], raw[48:].hex())

@@ -1,0 +1,67 @@
+"""What those were asked for who failed or were refused lately, so that somebody can look why."""
+
+import os
+import shutil
+from pathlib import Path
+
+from hanse.core import PartyId
+from hanse.core.exchange import Payload, Task, pack, unpack
+
+__all__ = ["FailedTickets"]
+
+MAX_PAYLOADS = 4
+"""Payloads are as large as a model: older ones go, and their tickets with them."""
+
+
+class FailedTickets:
+    """Tickets by round and client, in a folder: ROUND-TICKET-CLIENT.case, and their payloads by SHA-256."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, round: int, task: Task, payload: Path) -> None:
+        """Keeps a ticket and what its cohort was sent, which is a file named by its SHA-256."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        here = self._folder / f"{payload.name}.payload"
+        if not here.exists():
+            try:
+                os.link(payload, here)  # no second copy
+            except OSError:
+                shutil.copyfile(payload, here)
+        path = self._folder / f"{round}-{task.ticket}-{task.party}.case"
+        path.write_bytes(pack((task, payload.name)))
+        self._forget()
+
+    def _forget(self) -> None:
+        needed: dict[str, None] = {}
+        for path in sorted(self._paths(), key=lambda path: -_numbers(path)[1]):
+            _, sha256 = unpack(path.read_bytes())
+            if sha256 in needed or len(needed) < MAX_PAYLOADS:
+                needed[sha256] = None
+            else:
+                path.unlink()
+        for path in self._folder.glob("*.payload"):
+            if path.stem not in needed:
+                path.unlink()
+
+    def _paths(self) -> list[Path]:
+        return list(self._folder.glob("*.case"))
+
+    def kept(self) -> list[tuple[int, int]]:
+        """Rounds and clients."""
+        return sorted({(_numbers(path)[0], _numbers(path)[2]) for path in self._paths()})
+
+    def find(self, round: int, client: PartyId) -> list[tuple[Task, Payload]]:
+        """What a client was asked for in a round, in order; empty: it is not kept."""
+        mine = [path for path in self._paths() if _numbers(path)[::2] == (round, client)]
+        found = []
+        for path in sorted(mine, key=lambda path: _numbers(path)[1]):
+            task, sha256 = unpack(path.read_bytes())
+            found.append((task, unpack((self._folder / f"{sha256}.payload").read_bytes(), Payload)))
+        return found
+
+
+def _numbers(path: Path) -> tuple[int, int, int]:
+    """Round, ticket and client."""
+    round, ticket, client = map(int, path.stem.split("-"))
+    return round, ticket, client

@@ -1,0 +1,252 @@
+"""Puts a server on a port, and takes it down again."""
+
+import asyncio
+import gc
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from threadpoolctl import threadpool_limits
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from hanse.core import HanseError, InvalidInput
+from hanse.network.client.client import ClientHome
+from hanse.network.protocol import certificates
+from hanse.network.protocol.tokens import Token
+from hanse.network.server.api import application
+from hanse.network.server.server import RunJob, Server
+
+__all__ = ["join_line", "lead", "listen", "serving"]
+
+HEADERS_S = 20.0
+"""Headers that have not arrived by then are given up, however slowly they drip."""
+
+LINGER_S = 0.5
+"""So long an answer may take to get through after which the connection ends."""
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Headers that are longer are given up."""
+
+
+FULL_COLLECTION = 1000
+"""Python looks at all its objects for cycles after so many looks at the younger ones; by itself after 10."""
+
+
+@contextmanager
+def _seldom_collecting() -> Iterator[None]:
+    """Full collections are seldom while this is entered.
+
+    5,000 clients that wait are a million objects, all of them new every 25 s: Python would look through
+    them every few seconds, for a second each, and find nothing, since requests leave no cycles behind.
+    """
+    youngest, younger, full = gc.get_threshold()
+    gc.set_threshold(youngest, younger, FULL_COLLECTION)
+    try:
+        yield
+    finally:
+        gc.set_threshold(youngest, younger, full)
+
+
+class _Prompt(HttpToolsProtocol):
+    """Ends connections whose headers don't get on, or don't end."""
+
+    _timer: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        self._rest()
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._timer is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._give_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self._timer is None:
+            self._head_bytes = 0
+            self._timer = self.loop.call_later(HEADERS_S, self._give_up)
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._rest()
+        self.transport.abort()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():  # a polite end would read on until the other side ends too
+            self.loop.call_later(LINGER_S, self.transport.abort)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises: InvalidInput: if the port is taken."""
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        raise InvalidInput(
+            f"{host}:{port} can't be listened on ({error.strerror}); write another port"
+        ) from None
+
+
+def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
+    config = uvicorn.Config(
+        application(server),
+        http=_Prompt,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        ssl_ciphers="ECDHE+AESGCM:ECDHE+CHACHA20",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=2,
+    )
+    return uvicorn.Server(config)
+
+
+@contextmanager
+def serving(
+    server: Server, bound: socket.socket, host: str, certificate: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Serves in a thread while this is entered: the URL.
+
+    Args:
+      host: by which clients know it.
+      certificate: and its key; None: its own, made if need be.
+    """
+    web = _uvicorn(server, *(certificate or certificates.make(server.home, (host,))))
+    server.rotation.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
+    thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, name="https", daemon=True)
+    thread.start()
+    try:
+        with _seldom_collecting():
+            yield f"https://{host}:{bound.getsockname()[1]}"
+    finally:
+        server.stop()
+        web.should_exit = True
+        server.hang_up()
+        thread.join(10.0)
+        bound.close()
+        server.members.close()
+
+
+def join_line(url: str, token: str, number: int | None) -> str:
+    """What somebody who is invited types."""
+    home = "" if number is None else f" --home hanse-client-{number}"
+    return f"hanse join {url} --token {token}{home} --data FILE"
+
+
+def lead(
+    jobs: Sequence[RunJob],
+    home: Path,
+    address: tuple[str, int],
+    public: tuple[str, int],
+    *,
+    certificate: tuple[Path, Path] | None = None,
+    rotation: Path | None = None,
+    fresh: bool = False,
+    stay: bool = False,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Leads runs with real parties until they have ended: how the last one did.
+
+    A run of the same settings that was interrupted is gone on with.
+
+    Args:
+      jobs: the runs.
+      home: the folder where all is kept; the operator's own key is in its folder "operator".
+      address: where to listen; public: what clients connect to.
+      certificate: and its key, as PEM files; None: its own.
+      rotation: the certificate that clients see, where a proxy stands in front.
+      fresh: begin anew even so.
+      stay: go on serving when all have ended.
+      say: told what the operator should read.
+
+    Raises: InvalidInput: if the address is taken. HanseError: if no space is left on the disk.
+    """
+    bound = listen(*address)
+    own = certificate or certificates.make(home, (public[0],))
+    pem = (rotation or own[0]).read_text()
+    server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
+    url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
+    with threadpool_limits(1), serving(server, bound, public[0], own):
+        _appoint(server, url, pem)
+        server.rotation.switched = lambda pem: _appoint(server, url, pem)
+        interrupted = {} if fresh else _find_resumable(server)
+        names = [server.lead(job, interrupted.pop(_said(job.said), None)) for job in jobs]
+        for name in names:
+            say(f"run {name} is served at {url}")
+        _invite(server, url, max(job.num_clients for job in jobs), say)
+        try:
+            while not server.done.wait(1.0):
+                pass
+        except KeyboardInterrupt:
+            say("stopping; serve the same settings again to go on")
+        server.stop()
+        for name in names:
+            led = server.run(name)
+            say(f"run {name}: {led.status} {json.dumps(led.result) if led.result else led.reason}".rstrip())
+            for found in led.result.get("findings", ()):
+                say(f"run {name}: {found['text']}; {found['cure']}")
+        if server.full:
+            raise HanseError(
+                f"no space is left at {home}: free some, and serve the same settings again. Nothing that was "
+                "acknowledged is lost, and the clients wait meanwhile"
+            )
+        return server.run(names[-1]).status
+
+
+RESUMABLE = ("interrupted", "stopped", "failed")
+"""How runs ended that the same settings go on with."""
+
+
+def _said(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
+
+
+def _find_resumable(server: Server) -> dict[str, str]:
+    """The runs that can be gone on with, by their settings."""
+    return {_said(i.settings): i.run for i in server.runs.infos() if i.status in RESUMABLE}
+
+
+def _appoint(server: Server, url: str, pem: str) -> None:
+    client_home = ClientHome(server.home / "operator")
+    server.members.appoint("operator", "operator", client_home.identity.public)
+    about = {"id": "operator", "role": "operator", "number": None, "name": "operator"}
+    client_home.enter({"url": url, "certificate": pem, "server_key": server.identity.public, **about})
+
+
+def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
+    """Prints a line for each client that is missing."""
+    here, _ = server.members.clients()
+    missing = [number for number in range(num_clients) if number not in here]
+    if missing:
+        say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
+    for number in missing:
+        secret, _ = server.members.invite(number=number)
+        say(f"  {join_line(url, str(Token(server.fingerprint, secret, server.identity.public)), number)}")

@@ -1,0 +1,317 @@
+"""Who belongs: keys by role, invitations that are good once, and those who left or were revoked."""
+
+import contextlib
+import hashlib
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from hanse.core import InvalidInput
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.signing import public_key
+
+if TYPE_CHECKING:
+    from hanse.network.server.runtime import Attendance
+
+__all__ = ["Member", "Members", "Role", "printable"]
+
+Role: TypeAlias = Literal["operator", "client", "observer"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS members (
+  id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
+  public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS invitations (
+  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
+  expires REAL NOT NULL, used_by TEXT);
+CREATE TABLE IF NOT EXISTS attendance (
+  run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
+  counted INTEGER NOT NULL, all_wanted INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (run, number));
+CREATE TABLE IF NOT EXISTS events (
+  position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+
+MAX_EVENTS = 100_000
+
+ENOUGH_ASKED = 5
+"""A client that is drawn now and then, and not counted so many times, is worth a word."""
+
+_ATTEND = """
+INSERT INTO attendance (run, number, round, counted, asked, all_wanted, why) VALUES (?, ?, ?, ?, 1, ?, ?)
+ON CONFLICT (run, number) DO UPDATE SET
+  asked = asked + 1, counted = counted + excluded.counted, all_wanted = excluded.all_wanted,
+  round = excluded.round, why = iif(excluded.why = '', why, excluded.why)
+WHERE excluded.round > round
+"""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One who belongs, or did. `state` is "active", "left" or "revoked"."""
+
+    id: str
+    role: Role
+    number: int | None
+    name: str
+    public: str
+    state: str
+    joined: float
+
+
+class Members:
+    """The register, in an SQLite file. Answers come from memory, changes reach the disk first."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.executescript(_TABLES)
+        self._lock = threading.RLock()
+        self._load()
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._connection.close()
+
+    def _load(self) -> None:
+        rows = self._connection.execute(
+            "SELECT id, role, number, name, public, state, joined FROM members ORDER BY number, id"
+        )
+        self._members = {row[0]: Member(*row) for row in rows}
+        self._keys = {member.id: public_key(member.public) for member in self._members.values()}
+        numbers = [m.number for m in self._members.values() if m.number is not None]
+        here = [m.number for m in self.active("client") if m.number is not None]
+        self._clients = frozenset(here), max(numbers, default=-1) + 1
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Any]:
+        with self._lock:
+            with self._transaction() as db:
+                yield db
+            self._load()
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def all(self) -> list[Member]:
+        """Everybody who ever joined."""
+        return list(self._members.values())
+
+    def active(self, role: Role) -> list[Member]:
+        """Those who belong now."""
+        return [m for m in self._members.values() if m.role == role and m.state == "active"]
+
+    def clients(self) -> tuple[frozenset[int], int]:
+        """The numbers of active clients, and how many numbers there are."""
+        return self._clients
+
+    def key(self, id: str) -> Ed25519PublicKey | None:
+        """The key of somebody who ever joined."""
+        return self._keys.get(id)
+
+    def find(self, id: str) -> Member | None:
+        """Whoever ever joined under this id."""
+        return self._members.get(id)
+
+    def admit(self, id: str, roles: tuple[Role, ...]) -> Member:
+        """A member in good standing, in one of these roles. Raises: Refused."""
+        member = self._members.get(id)
+        if member is None:
+            raise Refused(401, "unsigned", "nobody of this name belongs here")
+        if member.state != "active":
+            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.name)
+        if member.role not in roles:
+            due = " or ".join(roles)
+            raise Refused(403, "role", f"{member.name}: this is for {due}", who=member.name)
+        return member
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def appoint(self, id: str, role: Role, public: str) -> None:
+        """Enters somebody without invitation, such as the operator who started the server."""
+        if id in self._members and self._members[id].public == public:
+            return
+        with self._change() as db:
+            db.execute("DELETE FROM members WHERE id = ?", (id,))
+            db.execute(
+                "INSERT INTO members VALUES (?, ?, NULL, ?, ?, 'active', ?)",
+                (id, role, id, public, time.time()),
+            )
+
+    def invite(
+        self, role: Role = "client", name: str = "", number: int | None = None, valid_s: float = 7 * 86400
+    ) -> tuple[bytes, int | None]:
+        """An invitation that is good once: its secret, and the number reserved for a client."""
+        secret = secrets.token_bytes(16)
+        with self._change() as db:
+            if role == "client" and number is None:
+                taken = "SELECT number FROM members UNION SELECT number FROM invitations"
+                number = db.execute(f"SELECT coalesce(max(number) + 1, 0) FROM ({taken})").fetchone()[0]
+            elif role == "client":
+                db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
+            name = name or (f"client {number}" if role == "client" else role)
+            try:
+                db.execute(
+                    "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL)",
+                    (_hash(secret), role, number, name, time.time() + valid_s),
+                )
+            except sqlite3.IntegrityError:
+                raise InvalidInput(f"number {number} is taken; leave it out") from None
+        return secret, number
+
+    def open_invitations(self) -> int:
+        """How many are not used yet."""
+        query = "SELECT count(*) FROM invitations WHERE used_by IS NULL AND expires > ?"
+        with self._lock:
+            return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
+
+    def invitation(self, secret: bytes) -> int | None:
+        """Return the number that is reserved by an invitation. Raises: Refused: if there is no such one."""
+        with self._lock:
+            query = "SELECT number FROM invitations WHERE secret_sha256 = ?"
+            row = self._connection.execute(query, (_hash(secret),)).fetchone()
+        if row is None:
+            raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
+        return None if row[0] is None else int(row[0])
+
+    def join(self, secret: bytes, public: str, name: str = "") -> Member:
+        """Enters whoever holds an invitation, under his key. The same key may ask again.
+
+        Raises: Refused: if the invitation is unknown, used by another key, or expired.
+        """
+        public_key(public)
+        with self._change() as db:
+            query = "SELECT role, number, name, expires, used_by FROM invitations WHERE secret_sha256 = ?"
+            row = db.execute(query, (_hash(secret),)).fetchone()
+            if row is None:
+                raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
+            role, number, given, expires, used_by = row
+            if used_by is not None and used_by != public:
+                raise Refused(403, "token", "this invitation was used before; ask the operator for another")
+            if used_by is None and expires < time.time():
+                raise Refused(403, "token", "this invitation has expired; ask the operator for another")
+            if used_by is None:
+                id = f"c{number}" if role == "client" else f"{role[0]}-{secrets.token_hex(4)}"
+                if any(m.public == public for m in self._members.values()):
+                    raise Refused(409, "joined", "this key has joined; give the other client another home")
+                db.execute(
+                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?)",
+                    (id, role, number, (name or given)[:100], public, time.time()),
+                )
+                query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
+                db.execute(query, (public, _hash(secret)))
+        return next(m for m in self._members.values() if m.public == public)
+
+    def rekey(self, id: str, public: str) -> None:
+        """Puts another key in the place of a member's. Raises: Refused: if another member has it."""
+        if any(m.public == public and m.id != id for m in self._members.values()):
+            raise Refused(409, "joined", "this key belongs to another member; make a new one")
+        with self._change() as db:
+            db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
+
+    def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
+        """Ends a membership, at once. Raises: InvalidInput: if not just one is called so."""
+        id = self._one(id).id
+        with self._change() as db:
+            db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
+        return self._members[id]
+
+    def _one(self, called: str) -> Member:
+        """By id, else by number, else by name: names are of the members' own choice."""
+        for by in (lambda m: m.id, lambda m: str(m.number), lambda m: m.name):
+            found = [m for m in self._members.values() if by(m) == called]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                ids = ", ".join(m.id for m in found)
+                raise InvalidInput(f"{len(found)} are called {called!r}; say which by id: {ids}")
+        raise InvalidInput(f"nobody is called {called!r}; `hanse clients` lists all")
+
+    # -- who was counted -----------------------------------------------------------------------
+
+    def attend(self, run: str, attendance: "Attendance") -> None:
+        """Books who was counted in a round. A round that is performed once more is booked once."""
+        counted = [(run, number, attendance.round, 1, "") for number in attendance.counted]
+        missed = [(run, number, attendance.round, 0, why) for number, why in attendance.missed.items()]
+        rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
+        with self._transaction() as db:
+            db.executemany(_ATTEND, rows)
+
+    def find_uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
+        """The clients that were not counted as they should have been: number, name, asked, counted, why.
+
+        In a run that wants all clients these are the members counted in fewer than half of its rounds. In
+        another, where each client is drawn now and then, they are those that were asked at least 5 times and
+        never counted.
+        """
+        query = "SELECT number, asked, counted, all_wanted, why FROM attendance WHERE run = ?"
+        with self._lock:
+            booked = {row[0]: row[1:] for row in self._connection.execute(query, (run,))}
+            query = "SELECT max(asked) FROM attendance WHERE run = ?"
+            num_rounds = self._connection.execute(query, (run,)).fetchone()[0] or 0
+        all_wanted = any(row[2] for row in booked.values())
+        found = []
+        for member in self.active("client"):
+            number = member.number
+            assert number is not None
+            asked, counted, _, why = booked.get(number, (0, 0, 0, "it was not there when a round began"))
+            few = 2 * counted < num_rounds if all_wanted else counted == 0 and asked >= ENOUGH_ASKED
+            if few:
+                found.append((number, member.name, asked, counted, why or "it was not always there"))
+        return found
+
+    # -- what happened -------------------------------------------------------------------------
+
+    def note(self, who: str, what: str) -> None:
+        """Remembers something for the operator."""
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # a full disk: serving goes on
+            self._connection.execute(
+                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
+            )
+            last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
+            if last % 1000 == 0:
+                self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
+
+    def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
+        """The last things that happened, oldest first."""
+        query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
+        with self._lock:
+            return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
+
+
+def printable(text: str) -> str:
+    """Text of a stranger as it may stand on somebody's screen.
+
+    >>> printable("no\\x1b[2J\\nmore")
+    'no\\\\x1b[2J\\nmore'
+    """
+    if text.isprintable():
+        return text
+    plain = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(plain)
+
+
+_STATES = {"left": "left", "revoked": "been revoked"}
+
+
+def _hash(secret: bytes) -> str:
+    return hashlib.sha256(secret).hexdigest()

@@ -1,0 +1,479 @@
+"""The runtime of real parties: the coordinator of core, fed from a spool.
+
+It is synchronous and has a thread for itself. It never speaks to a client: it posts orders on a board,
+sleeps until something arrives there, and folds what lies in the spool in the order of the tree.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hanse.core import HanseError, InvalidInput, Key, Memory, PartyId, player, value
+from hanse.core.exchange import (
+    Collect,
+    Collected,
+    Command,
+    Commit,
+    Committed,
+    Coordinator,
+    CoordinatorState,
+    Decode,
+    Dispatch,
+    Dispatched,
+    Event,
+    Fork,
+    Message,
+    Payload,
+    Runtime,
+    Sample,
+    Sampled,
+    limit_bytes,
+    pack,
+    pieces,
+    unpack,
+)
+from hanse.network.protocol.party import Party
+from hanse.network.protocol.spool import Objects, Spool
+from hanse.network.server.failed_tickets import FailedTickets
+from hanse.network.server.mailbox import Mailbox, Offer, Outcome, Stopped
+
+__all__ = ["Attendance", "NetworkRuntime", "NetworkSnapshot", "Patience"]
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a run waits. Everything else follows from progress.
+
+    Args:
+      silent_s: a client of which nothing is heard for so long is given up for the round.
+      round_s: the longest that an exchange may take, where its algorithm sets no deadline.
+        Also how long a round waits for the clients that it can't begin without; then the run is interrupted.
+      over_select: so many times the wanted fraction is asked, as far as so many belong, and the first to
+        answer are counted.
+      min_clients: a round begins once so many are present; None: as many as it wants.
+    """
+
+    silent_s: float = 60.0
+    round_s: float = 3600.0
+    over_select: float = 1.0
+    min_clients: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.silent_s > 0 or not self.round_s > 0:
+            raise InvalidInput(f"patience of {self.silent_s} and {self.round_s} s; write seconds above 0")
+        if not self.over_select >= 1:
+            raise InvalidInput(f"over_select is {self.over_select}; write at least 1, such as 1.3")
+        if self.min_clients is not None and self.min_clients < 1:
+            raise InvalidInput(f"min_clients is {self.min_clients}; write at least 1")
+
+    def count_needed(self, wanted: int) -> int:
+        """How many must be present for a round that wants so many."""
+        return wanted if self.min_clients is None else min(wanted, self.min_clients)
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Who was counted in a round, of the clients that were asked.
+
+    Args:
+      counted: numbers of clients.
+      missed: why each of the others was not; but not those who only came after enough others.
+      all_wanted: whether the round wanted all clients.
+    """
+
+    round: int
+    counted: frozenset[int]
+    missed: Mapping[int, str]
+    all_wanted: bool
+
+
+@value
+class NetworkSnapshot:
+    """The point from which a networked run goes on.
+
+    Args:
+      coordinator: of the coordinator.
+      outcomes: what became of tickets whose holders have not acknowledged it yet.
+      forks: of the memory of the roles that the server plays.
+      over_selection: the last cohort of which fewer are wanted than asked.
+      wanted: how many contributions are counted of those asked, by the number of the dispatch.
+    """
+
+    coordinator: CoordinatorState
+    outcomes: Mapping[PartyId, Mapping[int, Outcome]] = field(default_factory=dict)
+    forks: Mapping[PartyId, Mapping[int, Fork]] = field(default_factory=dict)
+    over_selection: "OverSelection | None" = None
+    wanted: Mapping[int, int] = field(default_factory=dict)
+
+
+@value
+class OverSelection:
+    """A cohort of which the first `wanted` to answer are counted. `new`: nothing was sent to it yet."""
+
+    cohort: tuple[PartyId, ...]
+    wanted: int
+    new: bool = True
+
+    def is_sent(self, cohort: tuple[PartyId, ...]) -> bool:
+        """Whether a dispatch goes to this cohort, rather than to everybody of whom it consists."""
+        return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
+
+
+LATE = "it was too late"
+"""Why those are not counted who come after enough others, or after the deadline."""
+
+NAMED = 10
+"""So many clients are named, where more are meant."""
+
+
+class Waiting:
+    """Says for whom a run waits: on the board at once, and on the screen when that changed a while ago."""
+
+    SETTLED_S = 3.0
+
+    def __init__(self, board: Mailbox, say: Callable[[str], None]) -> None:
+        self._board, self._say = board, say
+        self._line, self._since_s, self._said = "", 0.0, ""
+
+    def words(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> str:
+        """The waiting, in words."""
+        missing = sorted(absent)
+        who = ", ".join(f"client {n}" for n in missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
+        named = f"; not heard: {who}" if who else ""
+        return f"waiting for clients: {present} of {needed} are present{named}{also}"
+
+    def tell(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> None:
+        """Says it; call it again and again while it lasts."""
+        line = self._board.doing = self.words(present, needed, absent, also)
+        if line != self._line:
+            self._line, self._since_s = line, time.monotonic()
+        elif line != self._said and time.monotonic() - self._since_s > self.SETTLED_S:
+            self._said = line
+            self._say(line)
+
+
+class NetworkRuntime(Runtime):
+    """Performs commands with the clients behind a board.
+
+    Args:
+      mailbox: where they are met.
+      spool: where their messages are.
+      objects: what they download.
+      secret: of the server.
+      role: makes the party that plays a role here, such as "server"; with its recalled memory.
+      patience: how long to wait.
+      note: told who was not counted, and why.
+      failed_tickets: keeps what those were asked for who failed or were refused; None: nobody does.
+      max_message_bytes: of messages whose size is not known beforehand.
+      attend: told after each round who was counted.
+      say: told what the operator should see at once.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        spool: Spool,
+        objects: Objects,
+        secret: Key,
+        role: Callable[[str], Party],
+        patience: Patience = Patience(),
+        note: Callable[[str, str], None] = lambda who, what: None,
+        max_message_bytes: int = 1 << 30,
+        failed_tickets: FailedTickets | None = None,
+        attend: Callable[[Attendance], None] = lambda attendance: None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
+        self.round = 0
+        """The one that is under way."""
+        self._mailbox, self._spool, self._objects = mailbox, spool, objects
+        self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
+        self.coordinator = Coordinator(0, secret)
+        self._parties: dict[PartyId, Party] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
+        self._booked: frozenset[int] = frozenset()
+        self._over_selection: OverSelection | None = None
+        self._wanted: dict[int, int] = {}
+        self._all_wanted = False
+        mailbox.restore((), spool.tickets(), {})
+
+    # -- to and from the disk ------------------------------------------------------------------
+
+    def snapshot(self) -> NetworkSnapshot:
+        state = self.coordinator.snapshot()
+        forks = {name: party.forks_of(state.tickets) for name, party in self._parties.items()}
+        forks = {name: own for name, own in forks.items() if own}
+        wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
+        return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted)
+
+    def restore(self, snapshot: NetworkSnapshot) -> None:
+        self.coordinator.restore(snapshot.coordinator)
+        self._over_selection, self._wanted = snapshot.over_selection, dict(snapshot.wanted)
+        for name, forks in snapshot.forks.items():
+            self._party(name).forks.forks.update(forks)
+        offers = self._offers(self.coordinator.open_tickets())
+        self._clean()
+        self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
+
+    def _clean(self) -> None:
+        """Removes from the disk what no ticket needs. The last event is in the journal by now."""
+        booked = self.coordinator.tickets
+        if booked != self._booked or not booked:
+            self._spool.keep_only(set(self.coordinator.open_tickets()), self.coordinator.next_ticket)
+            self._packed = {
+                at: kept for at, kept in self._packed.items() if self.coordinator.has_dispatch(at[0])
+            }
+            self._objects.keep_only({kept[0] for kept in self._packed.values()})
+            self._booked = booked
+
+    def _party(self, name: PartyId) -> Party:
+        if name not in self._parties:
+            self._parties[name] = self._role(str(name))
+        return self._parties[name]
+
+    # -- commands ------------------------------------------------------------------------------
+
+    def perform(self, command: Command[Any]) -> Event:
+        self._mailbox.check()
+        self._mailbox.open()
+        self._clean()
+        _, self.coordinator.num_clients = self._mailbox.members()
+        match command:
+            case Sample():
+                return self._sample(command)
+            case Dispatch():
+                return self._dispatch(command)
+            case Collect():
+                return self._collect(command)
+            case Decode():
+                return self.coordinator.decode(command)
+            case Commit():
+                return self._commit(command)
+            case _:
+                raise HanseError(f"the network can't perform a {type(command).__name__}")
+
+    def _sample(self, command: Sample) -> Sampled:
+        """A cohort among the clients that are present; waits until as many are as the round needs.
+
+        Raises: Stopped: if too few came within the patience of the operator.
+        """
+        began_s, known = time.monotonic(), 0
+        waiting = Waiting(self._mailbox, self._say)
+        while True:
+            here, self.coordinator.num_clients = self._mailbox.members()
+            wanted = command.size(self.coordinator.num_clients)
+            count = self._size_cohort(command, wanted)
+            self._mailbox.most = max(self._mailbox.most, count)
+            lost = self._mailbox.absent(here, self._patience.silent_s)
+            resting = {n for n in here - lost if self._mailbox.silent_s(n) < 0}
+            away = set(range(self.coordinator.num_clients)) - here | lost | resting
+            needed = min(self._patience.count_needed(wanted), len(here))
+            due, waited_s = needed, time.monotonic() - began_s
+            if resting and waited_s < self._patience.silent_s:  # they were told to come back in time
+                due = max(needed, min(count, len(here - lost)))
+            present = self.coordinator.num_clients - len(away)
+            if command.count == 0 or present >= due > 0:
+                break
+            if waited_s > self._patience.round_s:
+                raise Stopped(f"{waiting.words(present, needed, lost)}, for {waited_s:.0f} s in vain")
+            waiting.tell(present, needed, lost)
+            known = self._mailbox.wait(began_s + self._patience.round_s, known)
+        self._all_wanted = wanted >= len(here)
+        if count > wanted:
+            command = Sample(command.key, count)
+        sampled = self.coordinator.sample(command, frozenset(away))
+        more = len(sampled.cohort) > wanted
+        self._over_selection = OverSelection(sampled.cohort, wanted) if more else None
+        return sampled
+
+    def _size_cohort(self, command: Sample, wanted: int) -> int:
+        if command.fraction is None:  # a count is the most that may be asked
+            return wanted
+        return min(math.ceil(wanted * self._patience.over_select - 1e-9), self.coordinator.num_clients)
+
+    def _dispatch(self, command: Dispatch) -> Dispatched:
+        self._mailbox.doing = f"sending {command.work}"
+        dispatched = self.coordinator.dispatch(command)
+        if self._over_selection is not None and self._over_selection.is_sent(command.cohort):
+            self._wanted[self.coordinator.dispatch_of(dispatched.tickets[0])] = self._over_selection.wanted
+            self._over_selection = replace(self._over_selection, new=False)
+        self._mailbox.post(self._offers(dispatched.tickets))
+        return dispatched
+
+    def _offers(self, tickets: Iterable[int]) -> list[Offer]:
+        """The orders of tickets, but for parties that the server itself plays."""
+        return [self._offer(ticket) for ticket in tickets if self._player(ticket) is not None]
+
+    def _offer(self, ticket: int) -> Offer:
+        task, at = self.coordinator.task(ticket), self.coordinator.edition(ticket)
+        if at not in self._packed:
+            payload = self.coordinator.payload(ticket)
+            self._packed[at] = (
+                *self._objects.put(pieces(payload)),
+                self._limit_bytes(payload),
+                type(payload.work).__name__,
+            )
+        sha256, size, limit, work = self._packed[at]
+        number = player(task.party)
+        assert number is not None
+        return Offer(ticket, number, pack(task), sha256, size, limit, work)
+
+    def _limit_bytes(self, payload: Payload) -> int:
+        limit = limit_bytes(payload.chains)
+        return self._max_message_bytes if limit is None else limit
+
+    def _commit(self, command: Commit) -> Committed:
+        usage, settled = self.coordinator.settle(command.abandoned is not None)
+        if command.round > 0:
+            self._attend(self._attendance(command.round, settled))
+        outcomes: dict[PartyId, dict[int, Outcome]] = {}
+        memories: dict[PartyId, Memory] = {}
+        for name, (counted, dropped) in settled.items():
+            number = player(name)
+            if number is not None:
+                own = outcomes.setdefault(number, {})
+                own |= {t: Outcome(True) for t in counted}
+                own |= {t: self._outcomes.get(t, Outcome(False, "not counted")) for t in dropped}
+            elif self._party(name).forks.settle(counted, dropped):
+                memories[name] = self._party(name).forks.committed
+        self._outcomes = {t: v for t, v in self._outcomes.items() if self.coordinator.is_open(t)}
+        self.round = command.round + 1
+        self._mailbox.announce(outcomes)
+        return Committed(usage, memories)
+
+    def _attendance(
+        self, round: int, settled: Mapping[PartyId, tuple[Sequence[int], Sequence[int]]]
+    ) -> Attendance:
+        counted, missed = set[int](), dict[int, str]()
+        for name, (good, dropped) in settled.items():
+            if not isinstance(name, int):
+                continue
+            whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in dropped]
+            if not self._all_wanted:
+                whys = [why for why in whys if why != LATE]
+            if whys:  # also where another exchange of the round counted it
+                missed[name] = whys[0]
+            elif good:
+                counted.add(name)
+        return Attendance(round, frozenset(counted), missed, self._all_wanted)
+
+    # -- collecting ----------------------------------------------------------------------------
+
+    def _collect(self, command: Collect) -> Collected:
+        asked = self.coordinator.open_tickets(command)
+        still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
+        own = [ticket for ticket in still if self._player(ticket) is None]
+        due = [ticket for ticket in still if self._player(ticket) is not None]
+        here = {ticket: self._compute(ticket) for ticket in own}
+        valid, dropped = self._hear(command, due, len(own))
+        self._keep_failed_tickets(dropped)
+        counted = {*own, *valid}
+        if command.tickets is not None:
+            dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
+        arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
+        collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
+        for drop in collected.dropped:
+            self._outcomes[drop.ticket] = Outcome(False, drop.reason)
+            number = player(drop.party)
+            who = str(drop.party) if number is None else f"client {number}"
+            self._note(who, f"ticket {drop.ticket} is not counted: {drop.reason}")
+        self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
+        return collected
+
+    def _player(self, ticket: int) -> int | None:
+        """The client that answers a ticket; None: the server plays its party."""
+        return player(self.coordinator.task(ticket).party)
+
+    def _goal(self, asked: Sequence[int]) -> int | None:
+        """How many of these tickets are wanted; None: all."""
+        return self._wanted.get(self.coordinator.dispatch_of(asked[0])) if asked else None
+
+    def _scale_minimum(self, command: Collect, asked: Sequence[int]) -> Collect:
+        """The command with its minimum as a share of those that are wanted, not of those asked."""
+        goal = None if command.tickets is None else self._goal(asked)
+        if goal is None:
+            return command
+        fewer = command.close.minimum_fraction * goal / len(asked)
+        return replace(command, close=replace(command.close, minimum_fraction=fewer))
+
+    def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
+        """For `hanse replay`."""
+        for ticket in dropped:
+            sha256 = self._offer(ticket).payload
+            if self._failed_tickets is not None and isinstance(self.coordinator.task(ticket).party, int):
+                with contextlib.suppress(OSError):  # a full disk: the round goes on
+                    self._failed_tickets.keep(
+                        self.round, self.coordinator.task(ticket), self._objects.path(sha256)
+                    )
+
+    def _compute(self, ticket: int) -> Message:
+        """Plays a role."""
+        task = self.coordinator.task(ticket)
+        message = self._party(task.party).compute(task, self.coordinator.payload(ticket))
+        return self.coordinator.receive(ticket, pack(message))
+
+    def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
+        """One at a time from the spool, so that memory stays flat."""
+        for ticket in tickets:
+            yield ticket, here[ticket] if ticket in here else unpack(self._spool.read(ticket), Message)
+
+    def _hear(self, command: Collect, due: list[int], num_own: int) -> tuple[list[int], dict[int, str]]:
+        """Waits until the exchange can close: the tickets that are answered well, and why others are not."""
+        close, patience = command.close, self._patience
+        goal = close.goal
+        if goal is None and command.tickets is not None:
+            goal = self._goal(due)
+        wait_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
+        deadline_s = time.monotonic() + wait_s
+        valid: list[int] = []
+        dropped: dict[int, str] = {}
+        known = 0
+        while True:
+            self._mailbox.doing = f"heard {len(valid)} of {len(due)}, {len(dropped)} failed"
+            answered, failed = self._mailbox.find_arrivals(due)
+            for ticket in answered:
+                if ticket not in dropped and ticket not in valid:
+                    if goal is not None and len(valid) + num_own >= goal:
+                        break
+                    why = self._wrong(ticket)
+                    if why is None:
+                        valid.append(ticket)
+                    else:
+                        dropped[ticket] = why
+            for ticket, why in failed.items():
+                dropped.setdefault(ticket, why)
+            waiting = [ticket for ticket in due if ticket not in dropped and ticket not in valid]
+            next_s = self._give_up(waiting, dropped)
+            waiting = [ticket for ticket in waiting if ticket not in dropped]
+            enough = goal is not None and len(valid) + num_own >= goal
+            if not waiting or enough or time.monotonic() >= deadline_s:
+                return valid, dropped
+            known = self._mailbox.wait(min(deadline_s, next_s), known)
+
+    def _give_up(self, waiting: list[int], dropped: dict[int, str]) -> float:
+        """Drops the tickets of those who left or fell silent; when to look again."""
+        members, _ = self._mailbox.members()
+        next_s = math.inf
+        for ticket in waiting:
+            number = self._player(ticket)
+            assert number is not None
+            silent_s = self._mailbox.silent_s(number)
+            if number not in members:
+                dropped[ticket] = "it left, or was revoked"
+            elif silent_s > self._patience.silent_s:
+                dropped[ticket] = f"nothing was heard of it for {silent_s:.0f} s"
+            else:
+                next_s = min(next_s, time.monotonic() + self._patience.silent_s - silent_s + 0.01)
+        return next_s
+
+    def _wrong(self, ticket: int) -> str | None:
+        """What is wrong with a message; None: nothing."""
+        try:
+            self.coordinator.receive(ticket, self._spool.read(ticket))
+        except Exception as error:  # whatever a stranger's bytes lead to, the round goes on
+            return f"refused: {error}"[:500]
+        return None

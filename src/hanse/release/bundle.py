@@ -1,0 +1,318 @@
+"""Models that leave the workshop: safetensors, what is needed to use them, and a model card.
+
+model.safetensors     the parameters alone, so that other tools read them, and `initial` starts there
+encoder.safetensors   what makes numbers of a table's columns, where the data were a table
+model.json            the model's settings, features and classes
+README.md             the card
+"""
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from hanse.config import WrongSetting, as_toml, build, summary, to_plain
+from hanse.core import Array, Examples, InvalidInput, Key, Learner, StoreError, Tensors
+from hanse.core.exchange import digest, pack, unpack
+from hanse.data import Dataset, Tabular, as_table, npz
+from hanse.evaluation import as_number, measure_means, table
+from hanse.learners import Linear, Model
+from hanse.preprocessing import Encoder
+from hanse.runs import (
+    experiment_of,
+    find_problems,
+    has_trained,
+    initial,
+    prepare_run,
+    read_tensors,
+    sentences,
+)
+from hanse.version import __version__
+
+if TYPE_CHECKING:
+    from hanse.store import Runs
+
+__all__ = ["Predictions", "Released", "open_release", "predictions", "release"]
+
+MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model.json", "README.md"
+
+
+def release(runs: "Runs", run: str, folder: Path) -> Path:
+    """Writes the model of a run, and all that others need to use it.
+
+    Raises:
+      StoreError: if there is no such run, or it has no model yet.
+      InvalidInput: if the run's data can't be read again, which say what the features are.
+    """
+    info = runs.info(run)
+    checkpoint = runs.checkpoint(info.run)
+    if checkpoint is None:
+        raise StoreError(f"run {info.run} has no model yet; go on with: hanse resume {info.run}")
+    records = runs.records(info.run)
+    if not has_trained(records):
+        raise StoreError(
+            f"run {info.run} ({info.status}) has trained nothing: no round of it was closed, so its model is "
+            f"the one that it began with; see why with: hanse show {info.run}"
+        )
+    params: Tensors = checkpoint.state.state.params
+    ready = prepare_run(experiment_of(info, None))
+    people = ready.population
+    about = {
+        "hanse": __version__,
+        "run": info.run,
+        "model": to_plain(ready.experiment.model),
+        "data": info.settings["experiment"]["data"],
+        "feature_shape": list(people.feature_shape),
+        "num_classes": people.num_classes,
+        "classes": list(people.classes),
+        "params_sha256": digest(params),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = save({name: np.asarray(array, order="C") for name, array in params.items()}, {"format": "np"})
+    (folder / MODEL).write_bytes(tensors)
+    if ready.encoder is not None:
+        (folder / ENCODER).write_bytes(pack(ready.encoder))
+    (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    sha256 = hashlib.sha256(tensors).hexdigest()
+    found = [finding.to_json() for finding in find_problems(records)]
+    found = (info.result or {}).get("findings", found)
+    (folder / CARD).write_text(_card(info, params, about, sha256, found), encoding="utf-8")
+    return folder
+
+
+def _card(
+    info: Any, params: Tensors, about: Mapping[str, Any], sha256: str, found: Sequence[Mapping[str, str]]
+) -> str:
+    settings, result = info.settings["experiment"], info.result
+    size = sum(array.size for array in params.values())
+    shapes = ", ".join(f"`{name}` {tuple(array.shape)} {array.dtype}" for name, array in params.items())
+    data = (result or {}).get("data") or {}
+    held = f"{data['num_clients']:,} clients held {sum(data['sizes']):,} training examples. " if data else ""
+    classes = f"Classes: {', '.join(about['classes'])}. " if about["classes"] else ""
+    lines = [
+        f"# {settings['model']['name']}, trained by {settings['algorithm']['name']}",
+        "",
+        f"{summary(settings)}",
+        "",
+        f"- **Model:** {size:,} parameters: {shapes}",
+        f"- **Data:** `{settings['data']['name']}`. {held}{classes}SHA-256 of who held what: "
+        f"`{info.settings['data_sha256']}`",
+        f"- **Algorithm:** `{settings['algorithm']['name']}`, {info.rounds} rounds of at most "
+        f"{settings['rounds']}, seed {settings['seed']}; the run is {info.status}",
+        *(f"- **Note:** {line}." for line in sentences(found)),
+        f"- **`{MODEL}`:** SHA-256 `{sha256}`; of the parameters, as `hanse show` gives it: "
+        f"`{about['params_sha256']}`",
+        f"- **Made with:** Hanse {about['hanse']}, run `{info.run}` of "
+        f"{info.created.astimezone().strftime('%Y-%m-%d')}",
+        "",
+        "## Metrics",
+        "",
+    ]
+    if result and result["final"]:
+        heads, rows = table(settings, result)
+        heads[0] = "trained"
+        lines += [_row(heads), _row(["---"] * len(heads)), *map(_row, rows), ""]
+        clients = result.get("clients")
+        if clients:
+            lines += [f"Clients measured it on {clients['on']}.", ""]
+    else:
+        lines += ["The run has not ended; nothing is claimed.", ""]
+    use = [
+        "## Use it",
+        "",
+        "```sh",
+        "hanse predict . DATA.csv",
+        "```",
+        "",
+        f'To train on from it: `initial = "{MODEL}"` in a settings file.',
+        "",
+        "Nothing here limits what the model remembers of the training examples, unless the settings "
+        "below name noise for privacy.",
+        "",
+        "## Settings",
+        "",
+        "```toml",
+        as_toml(settings).rstrip(),
+        "```",
+        "",
+    ]
+    return "\n".join(lines + use)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# -- use ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Released:
+    """A released model, bound.
+
+    Args:
+      learner, params: the model.
+      encoder: what makes numbers of a table.
+      data: how the training data were read: files to predict on are read alike.
+      classes: what the classes are called.
+      num_classes: None: it predicts numbers.
+    """
+
+    learner: Learner
+    params: Tensors
+    encoder: Encoder | None
+    data: Dataset | None
+    classes: tuple[str, ...]
+    num_classes: int | None
+
+
+def open_release(where: Path) -> Released:
+    """A folder that `release` wrote, or the model file in it. Raises: InvalidInput: if it is none."""
+    folder = where if where.is_dir() else where.parent
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidInput(
+            f"{folder} is no released model: it has no {ABOUT}; write one with: "
+            f"hanse release RUN --to {folder}"
+        ) from None
+    except ValueError as error:
+        raise InvalidInput(f"{folder / ABOUT} can't be read: {error}; release the run again") from None
+    try:
+        model: Model = build(Model, about["model"], "model")
+        data = None if about["data"].get("in_python") else build(Dataset, about["data"], "data")
+    except WrongSetting as wrong:
+        raise InvalidInput(
+            f"{folder / ABOUT}: {wrong}; if the class is your own, import its module"
+        ) from wrong
+    learner = model.bind(tuple(about["feature_shape"]), about["num_classes"])
+    path = folder / MODEL
+    read_tensors(str(path))
+    params = initial(str(path), learner.init(Key.from_seed(0)))
+    encoder = unpack((folder / ENCODER).read_bytes(), Encoder) if (folder / ENCODER).exists() else None
+    return Released(learner, params, encoder, data, tuple(about["classes"]), about["num_classes"])
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of rows.
+
+    Args:
+      values: (n,) classes, or numbers.
+      probabilities: (n,) of the class that is said; None: it says numbers.
+      classes: what the classes are called, if they have names.
+      metrics: how right it is, where the labels are there.
+    """
+
+    values: Array
+    probabilities: Array | None
+    classes: tuple[str, ...]
+    metrics: Mapping[str, float] | None
+
+    def rows(self) -> Iterator[list[str]]:
+        """As cells: a head, then one row for each."""
+        yield ["prediction"] if self.probabilities is None else ["prediction", "probability"]
+        for i, said in enumerate(self.values.tolist()):
+            if self.probabilities is None:
+                yield [f"{said:.6g}"]
+            else:
+                yield [self.classes[said] if self.classes else str(said), f"{self.probabilities[i]:.4f}"]
+
+    def as_csv(self) -> str:
+        """A CSV file."""
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(self.rows())
+        return out.getvalue()
+
+    def __str__(self) -> str:
+        said = {name: as_number(metric) for name, metric in (self.metrics or {}).items()}
+        return "  ".join(f"{name} {number}" for name, number in said.items())
+
+
+def predictions(model: Released, path: str) -> Predictions:
+    """What a model says of the rows of a file. Raises: InvalidInput: if the file does not suit it."""
+    x, y = _read(model, path)
+    examples = Examples(x, np.zeros(len(x), np.int64))
+    if model.encoder is not None:
+        examples = model.encoder(examples)
+    x = examples.x
+    metrics = None if y is None else measure_means(model.learner, model.params, Examples(x, y))
+    if model.num_classes is None:
+        return Predictions(_numbers(model, x), None, (), metrics)
+    shares = _probabilities(model, x)
+    values = shares.argmax(axis=1)
+    return Predictions(values, shares[np.arange(len(x)), values], model.classes, metrics)
+
+
+def _read(model: Released, path: str) -> tuple[Array, Array | None]:
+    """Features, and labels if the file has them."""
+    data = model.data
+    if Path(path).suffix == ".npz":
+        own = data if isinstance(data, npz) else npz(path)
+        found = replace(own, path=path, test_fraction=0.0)
+        stored = dict(np.load(path, allow_pickle=False)) if Path(path).exists() else {}
+        if found.x in stored and found.y not in stored:
+            return np.asarray(stored[found.x]), None
+        examples = found.load().train
+        return examples.x, examples.y
+    if not isinstance(data, Tabular) or model.encoder is None:
+        raise InvalidInput(
+            f"the model was trained on {type(data).__name__}; give an .npz file with an array x"
+        )
+    rows = data.rows(path, None)
+    due = (*model.encoder.schema.numbers, *model.encoder.schema.categories)
+    names = [name for name in rows.columns if name in due]
+    if not names:
+        raise InvalidInput(f"{path} has none of the columns that the model needs: {', '.join(due)}")
+    x = as_table({name: rows.columns[name] for name in names})
+    if data.label is None or data.label not in rows.columns:
+        return x, None
+    known = {name: i for i, name in enumerate(model.classes)}
+    said = [known.get(str(word), -1) for word in rows.columns[data.label]]
+    return x, np.array(said) if min(said, default=-1) >= 0 else None
+
+
+def _probabilities(model: Released, x: Array) -> Array:
+    """(n, classes), of any learner: a row's loss with a class is minus the logarithm of its probability."""
+    assert model.num_classes is not None
+    if isinstance(model.learner, Linear):
+        scores = _scores(model, x)
+        if scores.ndim == 1:
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    else:
+        scores = np.array(
+            [[-_loss(model, x[i : i + 1], c) for c in range(model.num_classes)] for i in range(len(x))]
+        )
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def _numbers(model: Released, x: Array) -> Array:
+    if isinstance(model.learner, Linear):
+        return _scores(model, x)
+    # s²/2 is the loss at the target 0, and (s - 1)²/2 at 1: their difference is s - 1/2
+    rows = (x[i : i + 1] for i in range(len(x)))
+    return np.array([_loss(model, row, 0.0) - _loss(model, row, 1.0) + 0.5 for row in rows])
+
+
+def _loss(model: Released, row: Array, label: float) -> float:
+    loss = model.learner.evaluate(model.params, Examples(row, np.array([label])))["loss"]
+    return loss if math.isfinite(loss) else 1e30
+
+
+def _scores(model: Released, x: Array) -> Array:
+    flat = np.asarray(x, np.float64).reshape(len(x), -1)
+    if flat.shape[1] != len(model.params["weights"]):
+        raise InvalidInput(
+            f"rows of {flat.shape[1]} features; the model takes {len(model.params['weights'])}: give the "
+            "same columns"
+        )
+    return np.asarray(flat @ model.params["weights"] + model.params.get("bias", 0.0))

@@ -1,0 +1,26 @@
+"""Pages and charts about runs."""
+
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.report.pages import compare_page, report_page, write
+    from hanse.report.run_data import load_run, load_runs
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.report.pages": ("compare_page", "report_page", "write"),
+            "hanse.report.run_data": ("load_run", "load_runs"),
+        },
+    )
+
+
+__all__ = [
+    "compare_page",
+    "load_run",
+    "load_runs",
+    "report_page",
+    "write",
+]

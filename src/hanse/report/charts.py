@@ -1,0 +1,309 @@
+"""Charts of runs. One definition serves page and image: a Vega-Lite specification, as Altair makes it."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from hanse.core import InvalidInput
+from hanse.evaluation import metric_of
+from hanse.report.run_data import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
+
+__all__ = ["Drawing", "comparing", "html_script", "png", "spending", "telling"]
+
+AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
+WAYS = ("bytes up", "bytes down")
+LOG_FROM = 4.0
+"""Runs that sent so many times as much as others are drawn on a logarithmic scale."""
+
+SHORT = {"round": "round", "epochs": "epoch of computation", "bytes": "byte"}
+
+COLOURS = {FEDERATED: "#1f5fbf", CENTRALISED: "#2e7d4f", ON_SITE: "#c2652a"}
+PALETTE = ["#1f5fbf", "#c2652a", "#2e7d4f", "#8a4fa3", "#b23a48", "#5b7083", "#b8962e", "#3a9aa8"]
+MANY_LABELS = 12
+SHOWN_CLIENTS = 120
+NAMED_CLIENTS = 30
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A chart.
+
+    Args:
+      name: of its image file.
+      title: what it shows, in a few words.
+      about: how to read it.
+      spec: Vega-Lite.
+      wide: takes a whole row of the page.
+    """
+
+    name: str
+    title: str
+    about: str
+    spec: Mapping[str, Any]
+    wide: bool = False
+
+
+def _import_drawing(module: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InvalidInput(
+            f"reports are drawn with altair and vl-convert-python, which are not installed ({error}); run: "
+            'pip install "hanse[report]"'
+        ) from None
+
+
+def png(drawing: Drawing) -> bytes:
+    """The image, at twice the size for sharp print."""
+    vl_convert = _import_drawing("vl_convert")
+    return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
+
+
+def html_script() -> str:
+    """All that a browser needs to draw, in one script: nothing is fetched."""
+    return str(_import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+
+
+def telling(run_data: RunData) -> Iterator[Drawing]:
+    """What one run came to."""
+    yield from _curves([run_data], list(run_data.metrics)[:2], beside=True)
+    yield from _spread(run_data)
+    yield from _who_has_what(run_data)
+
+
+def comparing(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
+    """Several runs in the same charts."""
+    shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
+    yield from _curves(runs_data, shared[:2], beside=False)
+
+
+def spending(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
+    """What the watched metric came to for the bytes up, and for those down."""
+    shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
+    for metric in shared[:1]:
+        panels = {
+            direction: _rows(runs_data, metric, direction, beside=len(runs_data) == 1) for direction in WAYS
+        }
+        if any(row["x"] for rows in panels.values() for row in rows):
+            yield Drawing(
+                f"{metric}-against-bytes",
+                f"{metric.replace('_', ' ').capitalize()} against bytes",
+                "Of all clients together, from the first round on.",
+                _panels(panels, metric),
+                wide=True,
+            )
+
+
+# -- curves ------------------------------------------------------------------------------------
+
+
+def _curves(runs_data: Sequence[RunData], metrics: Sequence[str], *, beside: bool) -> Iterator[Drawing]:
+    for metric in metrics:
+        for axis in AXES:
+            rows = _rows(runs_data, metric, axis, beside)
+            if rows:
+                yield Drawing(
+                    f"{metric}-per-{SHORT[axis].split()[0]}",
+                    f"{metric.replace('_', ' ').capitalize()} per {SHORT[axis]}",
+                    "",
+                    _curve(rows, metric, axis, _rules(runs_data[0], metric) if beside else []),
+                )
+
+
+def _rows(runs_data: Sequence[RunData], metric: str, axis: str, beside: bool) -> list[dict[str, Any]]:
+    rows = []
+    for run_data in runs_data:
+        name = FEDERATED if beside else run_data.label
+        for point in run_data.points():
+            if point.get(metric) is not None and point[axis] is not None:
+                rows.append({"x": point[axis], "y": point[metric], "who": name})
+        if beside and axis == "epochs" and rows:
+            curve = run_data.baselines.get("centralised", {}).get("curve", ())
+            rows += [{"x": p["epoch"], "y": p[metric], "who": CENTRALISED} for p in curve]
+    return [row for row in rows if _is_finite(row["y"])]
+
+
+def _is_finite(number: float | None) -> bool:
+    return number is not None and abs(number) < float("inf")
+
+
+def _rules(run_data: RunData, metric: str) -> list[dict[str, Any]]:
+    """Where the baselines ended."""
+    ends = {TRAINERS.get(name, name): row["final"].get(metric) for name, row in run_data.baselines.items()}
+    return [{"y": end, "who": name} for name, end in ends.items() if _is_finite(end)]
+
+
+def _curve(
+    rows: list[dict[str, Any]], metric: str, axis: str, rules: list[dict[str, Any]]
+) -> Mapping[str, Any]:
+    alt = _import_drawing("altair")
+    who = list(dict.fromkeys(row["who"] for row in (*rows, *rules)))
+    colour = _colour(alt, who, legend=len(who) > 1)
+    x_format = {"format": ".2~s"} if axis == "bytes" else {}
+    x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6, **x_format))
+    line = _line(alt, rows, metric, x, colour, SHORT[axis])
+    layers = [line]
+    if rules:
+        dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
+        tips = [alt.Tooltip("who:N", title="run"), alt.Tooltip("y:Q", title=metric, format=_number(metric))]
+        layers.append(dashed.encode(y="y:Q", color=colour, tooltip=tips))
+    return _finish(alt.layer(*layers), width=236, height=200)
+
+
+def _number(metric: str) -> str:
+    return ".1%" if metric == "accuracy" else ".4~g"
+
+
+def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any, x_title: str) -> Any:
+    y_axis = alt.Axis(format="%") if metric == "accuracy" else alt.Axis()
+    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=y_axis, scale=alt.Scale(zero=False))
+    tips = [
+        alt.Tooltip("who:N", title="run"),
+        alt.Tooltip("x:Q", title=x_title, format=".3~s"),
+        alt.Tooltip("y:Q", title=metric, format=_number(metric)),
+    ]
+    line = alt.Chart(alt.Data(values=rows)).mark_line(
+        strokeWidth=2, interpolate="linear", point=alt.OverlayMarkDef(size=14) if len(rows) <= 60 else False
+    )
+    return line.encode(x=x, y=y, color=colour, tooltip=tips)
+
+
+def _panels(panels: Mapping[str, list[dict[str, Any]]], metric: str) -> Mapping[str, Any]:
+    """The metric against each of these axes, beside each other."""
+    alt = _import_drawing("altair")
+    who = list(dict.fromkeys(row["who"] for rows in panels.values() for row in rows))
+    charts = []
+    for axis, rows in panels.items():
+        sent = [row for row in rows if row["x"]]  # a logarithmic scale has no 0
+        ends = [max(row["x"] for row in sent if row["who"] == name) for name in {r["who"] for r in sent}]
+        many = bool(ends) and max(ends) > LOG_FROM * min(ends)
+        scale = alt.Scale(type="log") if many else alt.Scale()
+        x = alt.X("x:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format=".2~s"))
+        colour = _colour(alt, who, legend=len(who) > 1)
+        chart = _line(alt, sent if many else rows, metric, x, colour, axis)
+        charts.append(chart.properties(width=400, height=230))
+    return _finish(alt.hconcat(*charts))
+
+
+def _colour(alt: Any, who: Sequence[str], *, legend: bool) -> Any:
+    colours = [COLOURS.get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(who)]
+    direction = "vertical" if _long(who) else "horizontal"
+    shown = alt.Legend(title=None, orient="bottom", labelLimit=290, direction=direction)
+    scale = alt.Scale(domain=list(who), range=colours)
+    return alt.Color("who:N", scale=scale, legend=shown if legend else None)
+
+
+def _long(who: Sequence[str]) -> bool:
+    return sum(map(len, who)) > 40
+
+
+def _finish(chart: Any, **size: int) -> Mapping[str, Any]:
+    grey = "#5b6470"
+    words = {"labelColor": grey, "titleColor": "#39424e", "titleFontWeight": "normal"}
+    styled = (
+        chart.properties(**size)
+        .configure(font="system-ui, 'DejaVu Sans', sans-serif", background="white")
+        .configure_view(stroke=None)
+        .configure_axis(gridColor="#e9ecf0", domainColor="#c9cfd6", tickColor="#c9cfd6", **words)
+        .configure_legend(labelColor="#39424e")
+    )
+    spec: Mapping[str, Any] = styled.to_dict()
+    return spec
+
+
+# -- clients -----------------------------------------------------------------------------------
+
+
+def _spread(run_data: RunData) -> Iterator[Drawing]:
+    clients = (run_data.result or {}).get("clients")
+    if not clients or not clients["each"]:
+        return
+    metric = metric_of(run_data.settings, clients["mean"])
+    found = {CENTRALISED: run_data.baselines.get("centralised", {}).get("clients"), FEDERATED: clients}
+    found[ON_SITE] = run_data.baselines.get("on_site", {}).get("clients")
+    told = {who: row for who, row in found.items() if row and metric in row["mean"]}
+    alt = _import_drawing("altair")
+    is_share = metric == "accuracy"
+    axis = alt.Axis(format="%") if is_share else alt.Axis()
+    each = [{"who": who, "y": y} for who, row in told.items() for y in row["each"][metric] if _is_finite(y)]
+    sums = [
+        {"who": who, "y": row[word][metric], "what": words}
+        for who, row in told.items()
+        for word, words in (("mean", "mean"), ("worst_tenth", "worst tenth"))
+        if _is_finite(row[word][metric])
+    ]
+    x = alt.X("y:Q", title=f"{metric} of each client", axis=axis, scale=alt.Scale(zero=False))
+    y = alt.Y("who:N", title=None, sort=list(told), axis=alt.Axis(labelFontSize=12, labelColor="#39424e"))
+    ticks = alt.Chart(alt.Data(values=each)).mark_tick(opacity=0.35, thickness=2, size=26)
+    marks = alt.Chart(alt.Data(values=sums)).mark_point(size=110, filled=True, opacity=1, stroke="white")
+    number = ".1%" if is_share else ".4~g"
+    shape = alt.Shape(
+        "what:N",
+        scale=alt.Scale(domain=["mean", "worst tenth"], range=["diamond", "triangle-left"]),
+        legend=alt.Legend(title=None, orient="bottom", symbolFillColor="#39424e"),
+    )
+    tips = ["who:N", alt.Tooltip("what:N", title=" "), alt.Tooltip("y:Q", title=metric, format=number)]
+    chart = alt.layer(
+        ticks.encode(x=x, y=y, color=_colour(alt, list(told), legend=False)),
+        marks.encode(x=x, y=y, shape=shape, color=_colour(alt, list(told), legend=False), tooltip=tips),
+    )
+    on = "; ".join(dict.fromkeys(f"{who}: {row['on']}" for who, row in told.items()))
+    if len({row["on"] for row in told.values()}) == 1:
+        on = clients["on"]
+    yield Drawing(
+        "clients",
+        "What the final model is worth to each client",
+        f"One line for each client, measured on {on}. The worst tenth is the mean of those worst off.",
+        _finish(chart, width=900, height=42 * len(told) + 10),
+        wide=True,
+    )
+
+
+def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
+    data = (run_data.result or {}).get("data")
+    if not data:
+        return
+    sizes = data["sizes"]
+    order = sorted(range(len(sizes)), key=lambda n: -sizes[n])
+    step = -(-len(order) // SHOWN_CLIENTS)
+    order = order[::step]
+    names = data["names"] or [str(number) for number in range(len(sizes))]
+    alt = _import_drawing("altair")
+    counts = data["label_counts"]
+    labels = data["classes"] or [str(i) for i in range(data["num_classes"] or 0)]
+    rows = [
+        {"client": names[n], "label": labels[i] if counts else "examples", "n": count}
+        for n in order
+        for i, count in enumerate(counts[n] if counts else [sizes[n]])
+        if count
+    ]
+    few = len(order) <= NAMED_CLIENTS
+    x_axis = alt.Axis(labels=few, ticks=few, labelAngle=-35 if few else 0, labelLimit=140)
+    x = alt.X("client:N", sort=[names[n] for n in order], title="clients, from the largest to the smallest",
+              axis=x_axis)  # fmt: skip
+    tips = ["client:N", "label:N", alt.Tooltip("n:Q", title="examples")]
+    base = alt.Chart(alt.Data(values=rows))
+    if counts and len(labels) > MANY_LABELS:
+        chart = base.mark_rect().encode(
+            x=x,
+            y=alt.Y("label:N", title="label", sort=labels),
+            color=alt.Color("n:Q", title="examples", scale=alt.Scale(scheme="blues")),
+            tooltip=tips,
+        )
+    else:
+        legend = alt.Legend(title="label", orient="right") if counts else None
+        colour = alt.Color("label:N", sort=labels, scale=alt.Scale(scheme="tableau10"), legend=legend)
+        chart = base.mark_bar().encode(
+            x=x, y=alt.Y("sum(n):Q", title="examples"), color=colour, tooltip=tips, order="label:N"
+        )
+    some = f" Every {step}th is shown." if step > 1 else ""
+    yield Drawing(
+        "who-has-what",
+        "Who has what",
+        f"{data['num_clients']:,} clients hold {sum(sizes):,} training examples; the common test set has "
+        f"{data['test']:,}.{some}",
+        _finish(chart, width=820, height=220),
+        wide=True,
+    )

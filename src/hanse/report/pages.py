@@ -1,0 +1,249 @@
+"""Pages about runs: one HTML file that needs nothing else, and the same charts as images."""
+
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hanse.config import as_toml, summary
+from hanse.evaluation import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
+from hanse.report.charts import Drawing, comparing, html_script, png, spending, telling
+from hanse.report.run_data import RunData
+from hanse.runs import flows_of, ledger_table, sentences
+from hanse.version import __version__
+
+__all__ = ["compare_page", "report_page", "write"]
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: #1f2730; background: #f5f6f8; margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 48px; }
+h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8px; }
+h3 { font-size: 14px; margin: 0 0 6px; }
+p { margin: 4px 0 10px; } .quiet, .what { color: #5b6470; } .what { font-size: 14px; }
+.answer { font-size: 18px; margin: 14px 0 18px; max-width: 62em; }
+.card { background: #fff; border: 1px solid #e3e7ec; border-radius: 8px; padding: 14px 16px;
+  overflow-x: auto; }
+.grid { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px; }
+.grid .wide { grid-column: 1 / -1; }
+@media (max-width: 1000px) { .grid { grid-template-columns: minmax(0, 1fr); } }
+table { border-collapse: collapse; } td, th { padding: 5px 18px 5px 0; text-align: right; }
+td:first-child, th:first-child { text-align: left; } th { font-weight: 500; color: #5b6470; }
+thead th { border-bottom: 1px solid #d5dae0; } tr.own td { font-weight: 600; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap; margin: 8px 0 0; }
+details summary { cursor: pointer; } footer { margin-top: 30px; font-size: 13px; color: #5b6470; }
+code { font-size: 13px; overflow-wrap: anywhere; }
+@media print { body { background: #fff; } .card { break-inside: avoid; } }
+"""
+
+
+def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
+    """One run: the page, and its charts."""
+    others, spent = tuple(telling(run_data)), tuple(spending([run_data]))
+    drawings = (*others, *spent)
+    result = run_data.result
+    parts = [f'<p class="what">{_text(summary(run_data.settings))}</p>']
+    if result is None or run_data.status != "completed":
+        parts.append(f"<p>This run is {_text(run_data.status)}: the page tells what it had done by then.</p>")
+    for line in sentences((result or {}).get("findings", ())):
+        parts.append(f'<p class="finding">{_text(line)}.</p>')
+    if result is not None and result["final"]:
+        parts.append(f'<p class="answer">{_answer(run_data.settings, result)}</p>')
+        parts.append(f'<section class="card">{_table(run_data.settings, result)}</section>')
+        parts.append(_notes(run_data, result))
+    parts.append(_section("How training went", [d for d in others if not d.wide]))
+    parts.append(_section("What was sent", spent) + _ledger(run_data))
+    parts.append(_section("The clients", [d for d in others if d.wide]))
+    parts.append("<h2>Settings</h2>" + _settings(run_data, opened=True))
+    return _page(f"Run {run_data.run}", run_data.created, parts, drawings), drawings
+
+
+def compare_page(runs_data: Sequence[RunData], about: str = "") -> tuple[str, tuple[Drawing, ...]]:
+    """Several runs side by side: the page, and its charts."""
+    curves, spent = tuple(comparing(runs_data)), tuple(spending(runs_data))
+    drawings = (*curves, *spent)
+    parts = [f'<p class="answer">{_text(about)}</p>'] if about else []
+    parts.append(f'<section class="card">{_comparison(runs_data)}</section>')
+    parts.append(_section("How training went", curves))
+    parts.append(_section("What was sent", spent))
+    parts.append("<h2>Settings</h2>")
+    parts += [
+        f"<h3>{_text(run_data.label)}</h3>{_settings(run_data, opened=False)}" for run_data in runs_data
+    ]
+    when = f"{len(runs_data)} runs, the first of {runs_data[0].created}"
+    return _page("Runs compared", when, parts, drawings), drawings
+
+
+def write(folder: Path, page: str, drawings: Iterable[Drawing], *, images: bool = True) -> Path:
+    """Writes the page, and images beside it; the path of the page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "index.html"
+    path.write_text(page, encoding="utf-8")
+    if images:
+        for drawing in drawings:
+            (folder / f"{drawing.name}.png").write_bytes(png(drawing))
+    return path
+
+
+# -- parts -------------------------------------------------------------------------------------
+
+
+def _text(words: object) -> str:
+    return html.escape(str(words))
+
+
+def _page(title: str, when: str, parts: Iterable[str], drawings: Sequence[Drawing]) -> str:
+    specs = json.dumps([[d.name, d.spec] for d in drawings]).replace("<", "\\u003c")
+    body = "\n".join(parts)
+    return f"""<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{_text(title)}</title><style>{STYLE}</style></head>
+<body><main>
+<h1>{_text(title)}</h1>
+<p class="quiet">{_text(when)}</p>
+{body}
+<footer>Written by Hanse {__version__}. This file holds all it needs; nothing is fetched.</footer>
+</main>
+<script>{html_script()}</script>
+<script>
+for (const [name, spec] of {specs}) vegaEmbed("#" + name, spec, {{actions: false, renderer: "svg"}});
+</script>
+</body></html>
+"""
+
+
+def _section(title: str, drawings: Iterable[Drawing]) -> str:
+    cards = []
+    for drawing in drawings:
+        about = f'<p class="quiet">{_text(drawing.about)}</p>' if drawing.about else ""
+        wide = " wide" if drawing.wide else ""
+        cards.append(
+            f'<section class="card{wide}"><h3>{_text(drawing.title)}</h3>{about}'
+            f'<div id="{_text(drawing.name)}"></div></section>'
+        )
+    return f'<h2>{_text(title)}</h2><div class="grid">{"".join(cards)}</div>' if cards else ""
+
+
+def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """What federation buys, in a sentence or two."""
+    metric = metric_of(settings, result["final"]) or ""
+    say = _percent if metric == "accuracy" else as_number
+    said = f"Trained together, without sharing rows: <b>{say(result['final'][metric])}</b> {_text(metric)}"
+    ends = {row["name"]: row for row in result.get("baselines") or ()}
+    if "centralised" in ends:
+        said += f"; with all rows in one place, {say(ends['centralised']['final'].get(metric))}"
+    if "on_site" in ends:
+        said += f"; each party alone, {say(ends['on_site']['final'].get(metric))} on average"
+    clients = result.get("clients")
+    if clients:
+        mean, worst = (clients[word].get(metric) for word in ("mean", "worst_tenth"))
+        said += f". Over clients it is {say(mean)} on average, and {say(worst)} for the worst-off tenth"
+    return said + "."
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    heads, rows = table(settings, result)
+    own = {i for i, row in enumerate(rows) if row[0] == NAMES["federated"]}
+    return _html_table(heads, rows, own)
+
+
+def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], own: Iterable[int] = ()) -> str:
+    top = "".join(f"<th>{_text(head)}</th>" for head in heads)
+    lines = []
+    for i, row in enumerate(rows):
+        mark = ' class="own"' if i in set(own) else ""
+        lines.append(f"<tr{mark}>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>")
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
+    notes = []
+    rows = result.get("baselines") or ()
+    if rows:
+        epochs = rows[0]["epochs"]
+        notes.append(
+            f"Baselines have the run's budget: {epochs} passes over each example, as many as it made on "
+            "average, with its step and batch sizes, from the same start."
+        )
+        if any(row["name"] == "on_site" for row in rows):
+            notes.append("On-site numbers are means over parties, each measured on the same test set.")
+        if any(row["bytes_up"] for row in rows):
+            notes.append("Centralised bytes are the rows themselves.")
+    clients = result.get("clients")
+    if clients:
+        others = sorted({row["clients"]["on"] for row in rows if row["clients"]} - {clients["on"]})
+        notes.append(
+            f"Clients were measured on {clients['on']}" + (f" (or {others[0]})" if others else "") + "."
+        )
+    if result.get("spent"):
+        notes.append(f"Time went to {spent_on(result)}.")
+    return f'<p class="quiet">{_text(" ".join(notes))}</p>' if notes else ""
+
+
+def _comparison(runs_data: Sequence[RunData]) -> str:
+    metrics = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
+    heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
+    rows = []
+    for run_data in runs_data:
+        last = ([*run_data.points()] or [{}])[-1]
+        seconds = sum(record.seconds for record in run_data.records)
+        cells = [as_number(last.get(name)) for name in metrics]
+        epochs = last.get("epochs")
+        rows.append(
+            [
+                f"{run_data.label} · {run_data.run[:6]}"
+                if run_data.run[:6] not in run_data.label
+                else run_data.label,
+                run_data.status,
+                *cells,
+                str(last.get("round", "–")),
+                "–" if epochs is None else f"{epochs:g}" if epochs < 10 else f"{epochs:.0f}",
+                as_bytes(last.get("bytes up", 0)),
+                _raw_up(run_data),
+                as_bytes(last.get("bytes down", 0)),
+                as_seconds(seconds),
+            ]
+        )
+    return _html_table(heads, rows)
+
+
+def _raw_up(run_data: RunData) -> str:
+    """What clients would have sent without any stage."""
+    raw = [
+        flow.num_bytes[0] for flow in flows_of(r.usage for r in run_data.records) if flow.direction == "up"
+    ]
+    known = [size for size in raw if size is not None]
+    return as_bytes(sum(known)) if known and len(known) == len(raw) else "–"
+
+
+def _ledger(run_data: RunData) -> str:
+    usages = [record.usage for record in run_data.records]
+    flows = flows_of(usages)
+    if not flows:
+        return ""
+    up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
+    about = (
+        "Of the encoded messages of clients, in all rounds: the tensors as they were, and after each stage."
+    )
+    told = f'<p class="quiet">{about}</p>'
+    return f'<section class="card">{told}{_html_table(*ledger_table(flows, up, down))}</section>'
+
+
+def _settings(run_data: RunData, *, opened: bool) -> str:
+    environment = "\n".join(f"{name}: {said}" for name, said in run_data.environment.items())
+    sha = (run_data.result or {}).get("params_sha256")
+    model = f"<p>Model: sha256 <code>{_text(sha)}</code></p>" if sha else ""
+    return (
+        f'<section class="card"><details{" open" if opened else ""}><summary>'
+        f"{_text(summary(run_data.settings))}"
+        f"</summary><pre>{_text(as_toml(run_data.settings))}</pre></details>"
+        f"<details><summary>Where it was performed</summary><pre>{_text(environment)}</pre></details>{model}"
+        "</section>"
+    )

@@ -1,0 +1,115 @@
+"""Runs: prepared, performed, resumed, replayed, and led with real parties."""
+
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.runs.deployment import Parties
+    from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
+    from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
+    from hanse.runs.ledger import describe_traffic, flows_of, ledger_table, traffic
+    from hanse.runs.machine import changes, environment
+    from hanse.runs.preparation import load_population, prepare_run
+    from hanse.runs.replay import (
+        Case,
+        Replayed,
+        debug_errors,
+        in_client_home,
+        in_server_home,
+        in_simulation,
+        replay_ticket,
+    )
+    from hanse.runs.result import Interrupted, Result, RunDiverged, record_as_json
+    from hanse.runs.session import (
+        Session,
+        default_store,
+        existing,
+        experiment_of,
+        is_kept,
+        perform,
+        resume,
+        resume_session,
+        run,
+        start_session,
+    )
+    from hanse.runs.start import initial, read_tensors
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.runs.deployment": ("Parties",),
+            "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
+            "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
+            "hanse.runs.ledger": ("describe_traffic", "flows_of", "ledger_table", "traffic"),
+            "hanse.runs.machine": ("changes", "environment"),
+            "hanse.runs.preparation": ("load_population", "prepare_run"),
+            "hanse.runs.replay": (
+                "Case",
+                "Replayed",
+                "debug_errors",
+                "in_client_home",
+                "in_server_home",
+                "in_simulation",
+                "replay_ticket",
+            ),
+            "hanse.runs.result": ("Interrupted", "Result", "RunDiverged", "record_as_json"),
+            "hanse.runs.session": (
+                "Session",
+                "default_store",
+                "existing",
+                "experiment_of",
+                "is_kept",
+                "perform",
+                "resume",
+                "resume_session",
+                "run",
+                "start_session",
+            ),
+            "hanse.runs.start": ("initial", "read_tensors"),
+        },
+    )
+
+
+__all__ = [
+    "ENDED",
+    "Case",
+    "Exchange",
+    "Interrupted",
+    "LinkModel",
+    "MessagePlan",
+    "Parties",
+    "Replayed",
+    "Result",
+    "RunDiverged",
+    "Session",
+    "changes",
+    "debug_errors",
+    "default_store",
+    "describe_traffic",
+    "environment",
+    "existing",
+    "experiment_of",
+    "find_problems",
+    "flows_of",
+    "has_trained",
+    "in_client_home",
+    "in_server_home",
+    "in_simulation",
+    "initial",
+    "is_kept",
+    "ledger_table",
+    "load_population",
+    "perform",
+    "plan_messages",
+    "prepare_run",
+    "read_tensors",
+    "record_as_json",
+    "replay_ticket",
+    "resume",
+    "resume_session",
+    "run",
+    "sentences",
+    "start_session",
+    "traffic",
+]

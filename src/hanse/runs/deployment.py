@@ -1,0 +1,147 @@
+"""Settings and files, as real parties need them: what `hanse serve` and `hanse join` stand on."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hanse.config import Experiment, read
+from hanse.core import Examples, InvalidInput
+from hanse.data import FederatedData, held_out, own_test
+from hanse.network.protocol import Plan
+from hanse.network.server import RunJob
+from hanse.runs.machine import environment
+from hanse.runs.own_file import Wanted, read_examples
+from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
+from hanse.runs.result import Result
+
+__all__ = ["SHARE", "Parties"]
+
+SHARE = "share"
+"""In place of a file: the client's share of a built-in data set that the settings name. To try things out."""
+
+BUILT_IN = ("digits",)
+"""The data sets that come with Hanse: a plan that names them opens nothing of a client's machine."""
+
+
+class Parties:
+    """Makes jobs of settings, and examples of files."""
+
+    def register(self) -> None:
+        """What plans are made of is known once this module is imported."""
+
+    def job(self, file: Path | None, sets: Sequence[str]) -> RunJob:
+        """The run that settings describe. Evaluates on the server's test set, or else on the clients' own."""
+        experiment = read(file, sets)
+        ready = prepare_run(experiment)
+        people, settings = ready.population, experiment.settings()
+        if experiment.evaluate_every and people.test is None and not people.find_test_clients():
+            raise InvalidInput(
+                "the data have no test set that the server could hold; let clients hold some examples out, "
+                "client_test_fraction = 0.2, or write evaluate_every = 0"
+            )
+        return RunJob(
+            plan=plan_of(ready),
+            begin=ready.begin,
+            program=ready.program,
+            learner=ready.learner,
+            role=people.role,
+            num_clients=people.num_clients,
+            settings={"experiment": settings, "data_sha256": people.fingerprint},
+            environment=environment(),
+            num_present=_num_present(experiment, ready),
+            conclude=lambda run, status, progress, records, reason, uncounted: Result.of(
+                run, status, progress, records, reason, uncounted
+            ).to_json(),
+        )
+
+    def data(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
+        """Opens a client's own data: a file like those of the plan, or its `share` of the settings' data.
+
+        Args:
+          test: a file of test examples; None: what the settings say is held out of these data.
+        """
+        if what == SHARE:
+            return lambda plan: _share(plan).client(number)
+        _check_file("--data", what)
+        return lambda plan: (
+            _file(plan, what, number)[0] if test is None else read_examples(what, data_needs(plan))
+        )
+
+    def test(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
+        """Its test examples: in a file of their own, or held out of its data as the settings say."""
+        if test is not None:
+            _check_file("--test", test)
+            return lambda plan: read_examples(test, data_needs(plan))
+        if what == SHARE:
+            return lambda plan: _share(plan).role(own_test(number))
+        return lambda plan: _some(_file(plan, what, number)[1])
+
+    def bind(self, plan: Plan) -> Any:
+        """The learner of a plan."""
+        return plan.model.bind(plan.feature_shape, plan.num_classes)
+
+
+def _num_present(experiment: Experiment, ready: Prepared) -> int:
+    """How many clients must be there when the run begins: as many as its first exchanges want."""
+    num_clients = ready.population.num_clients
+    fraction = getattr(experiment.algorithm, "fraction", None)
+    at_clients = experiment.evaluate_every and "server" not in ready.measured_at
+    if at_clients or not isinstance(fraction, float):
+        return num_clients if at_clients else 1
+    return max(1, round(fraction * num_clients))
+
+
+def plan_of(ready: Prepared) -> Plan:
+    """What clients are told of a run, but for its name."""
+    people = ready.population
+    return Plan(
+        "",
+        json.dumps(ready.experiment.settings(), sort_keys=True),
+        ready.experiment.model,
+        tuple(people.feature_shape),
+        people.num_classes,
+        tuple(people.classes),
+        ready.encoder,
+    )
+
+
+def data_needs(plan: Plan) -> Wanted:
+    """Describe the examples of a plan. Of its data's settings only names of columns are taken."""
+    said = json.loads(plan.settings)["data"]
+    return Wanted.of(said, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
+
+
+def _share(plan: Plan) -> FederatedData:
+    """A built-in data set, shared out as a plan says. Nothing else of the plan is made here."""
+    said = json.loads(plan.settings)
+    if said["data"].get("name") not in BUILT_IN:
+        raise InvalidInput(
+            f"the run's data are {said['data'].get('name')}(), and {SHARE!r} stands for a built-in set only "
+            f"({', '.join(BUILT_IN)}); name a file of your own"
+        )
+    of_data = ("data", "partition", "seed", "client_test_fraction")
+    people = load_population(Experiment.from_settings({name: said[name] for name in of_data if name in said}))
+    return people if plan.encoder is None else people.map(plan.encoder)
+
+
+def _check_file(option: str, path: str) -> None:
+    if not Path(path).exists():
+        also = f", or {SHARE!r}" if option == "--data" else ""
+        raise InvalidInput(f"{option} {path}: there is no such file; write a path{also}")
+
+
+def _file(plan: Plan, path: str, number: int) -> tuple[Examples, Examples]:
+    """What trains of a client's own file, and what is held out: the rows that a simulation would."""
+    examples = read_examples(path, data_needs(plan))
+    said = json.loads(plan.settings)
+    kept, tested = held_out(
+        len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold_in(number)
+    )
+    return examples.take(kept), examples.take(tested)
+
+
+def _some(examples: Examples) -> Examples:
+    if len(examples) == 0:
+        raise InvalidInput("this client holds out no test examples: hanse join --test FILE names some")
+    return examples

@@ -1,0 +1,343 @@
+"""What a run will send, told before it begins: one client's messages, really made."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hanse.core import Close, InvalidInput, PartyId, Program, RoundAbandoned
+from hanse.core.exchange import (
+    Collect,
+    Command,
+    Commit,
+    Dispatch,
+    Dispatched,
+    Event,
+    Flow,
+    Runtime,
+    Sample,
+    Sampled,
+    Usage,
+    drive,
+)
+from hanse.runs.ledger import as_json
+from hanse.runs.preparation import Prepared
+from hanse.simulation import Clients, Simulation
+
+__all__ = ["Exchange", "LinkModel", "MessagePlan", "plan_messages"]
+
+# -- the link ----------------------------------------------------------------------------------
+
+_BITS = {"bit": 1, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9, "B": 8, "kB": 8e3, "MB": 8e6, "GB": 8e9}
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class LinkModel:
+    """Between each client and the server.
+
+    Args:
+      up_bps, down_bps: bits a second.
+      latency_s: seconds that each way takes beside.
+    """
+
+    up_bps: float
+    down_bps: float
+    latency_s: float = 0.0
+
+    @classmethod
+    def read(cls, up: str | None, down: str | None, latency: str | None) -> "LinkModel | None":
+        """From words such as "10Mbit", "1.5MB" (a second) and "50ms"; None: nothing is said.
+
+        Raises: InvalidInput: if they can't be read, or only one way is said.
+        """
+        if up is None and down is None and latency is None:
+            return None
+        if up is None or down is None:
+            raise InvalidInput("a link has two ways: write both, such as --up 10Mbit --down 50Mbit")
+        return cls(
+            _number("--up", up, _BITS),
+            _number("--down", down, _BITS),
+            0.0 if latency is None else _number("--latency", latency, _SECONDS),
+        )
+
+    def seconds(self, bytes_up: float, bytes_down: float) -> float:
+        """One download and one upload."""
+        return 2 * self.latency_s + 8 * bytes_down / self.down_bps + 8 * bytes_up / self.up_bps
+
+
+def _number(option: str, given: str, units: Mapping[str, float]) -> float:
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([A-Za-z]+?)(?:/s|ps)?\s*", given)
+    scale = units.get(found[2]) if found else None
+    if found is None or scale is None or (float(found[1]) == 0 and units is _BITS):
+        example = "10Mbit" if units is _BITS else "50ms"
+        raise InvalidInput(
+            f"{option} is {given!r}; write a number and one of {', '.join(units)}, such as {example}"
+        )
+    return float(found[1]) * scale
+
+
+# -- the rehearsal -----------------------------------------------------------------------------
+
+
+@dataclass
+class Exchange:
+    """One broadcast and what is answered, as one client has it.
+
+    Args:
+      work: what is computed.
+      asked: how many clients are sent it, and `answered`: how many messages are waited for.
+      usage: bytes and flows of one of them.
+      varying: parts and stages whose size depends on the data.
+      compute_s: how long that client's computation took here.
+    """
+
+    work: str
+    asked: int
+    answered: int
+    usage: Usage = Usage()
+    varying: set[tuple[str, str]] = field(default_factory=set)
+    compute_s: float = 0.0
+
+    @property
+    def bytes_up(self) -> int:
+        """Of all clients."""
+        return self.usage.bytes_up * self.answered
+
+    @property
+    def bytes_down(self) -> int:
+        """Of all clients."""
+        return self.usage.bytes_down * self.asked
+
+
+class _Rehearsal(Runtime):
+    """Performs a program with one client in place of each cohort, and books what that client costs."""
+
+    def __init__(self, ready: Prepared) -> None:
+        self._inner = Simulation(
+            Clients(ready.learner, ready.population, ready.keys), ready.population.num_clients, ready.keys
+        )
+        self.client: PartyId | None = None
+        self._num_sampled = 1
+        self._exchange_of: dict[int, Exchange] = {}
+        self.exchanges: list[Exchange] = []
+        self.asynchronous = False
+
+    def snapshot(self) -> Any:
+        raise NotImplementedError("a rehearsal is not resumed")
+
+    def restore(self, snapshot: Any) -> None:
+        raise NotImplementedError("a rehearsal is not resumed")
+
+    def perform(self, command: Command[Any]) -> Event:
+        match command:
+            case Sample():
+                return self._sample(command)
+            case Dispatch():
+                return self._dispatch(command)
+            case Collect():
+                return self._collect(command)
+            case _:
+                return self._inner.perform(command)
+
+    def _sample(self, command: Sample) -> Sampled:
+        drawn = self._inner.coordinator.sample(command)
+        if not drawn.cohort:
+            return drawn
+        self.client = drawn.cohort[0] if self.client is None else self.client
+        self._num_sampled = len(drawn.cohort)
+        return Sampled((self.client,), drawn.num_clients)
+
+    def _dispatch(self, command: Dispatch) -> Event:
+        clients = [party for party in command.cohort if isinstance(party, int)]
+        asked = self._num_sampled if clients == [self.client] else len(clients)
+        roles = [party for party in command.cohort if isinstance(party, str)]
+        kept: tuple[PartyId, ...] = (*roles, *clients[:1])
+        exchange = Exchange(type(command.work).__name__, asked, asked)
+        before = self._usage()
+        event = self._inner.perform(replace(command, cohort=kept))
+        exchange.usage = _less(self._usage(), before)
+        assert isinstance(event, Dispatched)
+        self._exchange_of.update(dict.fromkeys(event.tickets, exchange))
+        if clients:
+            self.exchanges.append(exchange)
+        return event
+
+    def _collect(self, command: Collect) -> Event:
+        tickets = self._inner.coordinator.open_tickets(command)
+        before, began_s = self._usage(), time.perf_counter()
+        for ticket in tickets:
+            chains = self._inner.coordinator.payload(ticket).chains
+            varying = {
+                (part, descriptions)
+                for part, chain in chains.items()
+                for descriptions, stage in zip(chain.descriptions, chain.stages, strict=True)
+                if stage.out.num_bytes is None
+            }
+            exchange = self._exchange_of[ticket]
+            exchange.varying |= varying
+            goal = command.close.goal
+            exchange.answered = exchange.asked if goal is None else min(exchange.asked, goal)
+            if command.tickets is None:  # in the long run as many are asked as answer
+                self.asynchronous, exchange.asked = True, exchange.answered
+        event = self._inner.perform(replace(command, close=Close(), discount=None))
+        if tickets:
+            exchange = self._exchange_of[tickets[-1]]
+            exchange.compute_s = time.perf_counter() - began_s
+            exchange.usage = _more(exchange.usage, _less(self._usage(), before))
+        return event
+
+    def _usage(self) -> Usage:
+        return self._inner.coordinator.usage
+
+    def settle(self) -> None:
+        """Ends a round: memory is kept."""
+        self._inner.perform(Commit(0, None, {}))
+
+
+def _less(after: Usage, before: Usage) -> Usage:
+    earlier = {(flow.direction, flow.name, flow.stages): flow for flow in before.flows}
+    flows = []
+    for flow in after.flows:
+        old = earlier.get((flow.direction, flow.name, flow.stages))
+        if old is not None:
+            sizes = (
+                None if a is None or b is None else a - b
+                for a, b in zip(flow.num_bytes, old.num_bytes, strict=True)
+            )
+            flow = replace(flow, messages=flow.messages - old.messages, num_bytes=tuple(sizes))
+        if flow.messages:
+            flows.append(flow)
+    return Usage(after.bytes_up - before.bytes_up, after.bytes_down - before.bytes_down, flows=tuple(flows))
+
+
+def _more(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        one.bytes_up + other.bytes_up,
+        one.bytes_down + other.bytes_down,
+        flows=Flow.merge((*one.flows, *other.flows)),
+    )
+
+
+# -- the plan ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MessagePlan:
+    """What a run will send.
+
+    Args:
+      rounds: of the run.
+      first, later: the exchanges of its first round, and of a later one with a client that was in the last.
+      evaluations: how often clients measure the model, and `evaluation`: what that takes.
+      link: between each client and the server, where it was given.
+      client: which one was rehearsed.
+      asynchronous: the server does not wait for all whom it asked: a round is one of its steps.
+    """
+
+    rounds: int
+    first: tuple[Exchange, ...]
+    later: tuple[Exchange, ...]
+    evaluations: int
+    evaluation: tuple[Exchange, ...]
+    link: LinkModel | None
+    client: PartyId | None
+    asynchronous: bool
+
+    def total(self, direction: str) -> int:
+        """Bytes "up" or "down" in the whole run."""
+        first, later, measuring = (
+            sum(exchange.bytes_up if direction == "up" else exchange.bytes_down for exchange in exchanges)
+            for exchanges in (self.first, self.later, self.evaluation)
+        )
+        return (first + (self.rounds - 1) * later if self.rounds else 0) + self.evaluations * measuring
+
+    def seconds(self, exchanges: tuple[Exchange, ...]) -> float | None:
+        """What one client spends on the link in these; all clients do so at the same time."""
+        if self.link is None:
+            return None
+        return sum(self.link.seconds(e.usage.bytes_up, e.usage.bytes_down) for e in exchanges)
+
+    @property
+    def run_s(self) -> float | None:
+        """On the link, one round after the other, with the clients beside each other."""
+        if self.link is None:
+            return None
+        first, later, measuring = (self.seconds(e) or 0.0 for e in (self.first, self.later, self.evaluation))
+        return (first + (self.rounds - 1) * later if self.rounds else 0.0) + self.evaluations * measuring
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        said = {
+            name: [_as_json(exchange) for exchange in exchanges]
+            for name, exchanges in (
+                ("first_round", self.first),
+                ("later_rounds", self.later),
+                ("evaluation", self.evaluation),
+            )
+        }
+        return {
+            "rounds": self.rounds,
+            "evaluations": self.evaluations,
+            "client": self.client,
+            "asynchronous": self.asynchronous,
+            **said,
+            "link": None if self.link is None else vars(self.link),
+            "round": {**_sums(self.later), "seconds": self.seconds(self.later)},
+            "run": {"bytes_up": self.total("up"), "bytes_down": self.total("down"), "seconds": self.run_s},
+        }
+
+
+def _sums(exchanges: tuple[Exchange, ...]) -> dict[str, int]:
+    return {
+        "client_bytes_up": sum(e.usage.bytes_up for e in exchanges),
+        "client_bytes_down": sum(e.usage.bytes_down for e in exchanges),
+        "bytes_up": sum(e.bytes_up for e in exchanges),
+        "bytes_down": sum(e.bytes_down for e in exchanges),
+    }
+
+
+def _as_json(exchange: Exchange) -> dict[str, Any]:
+    return {
+        "work": exchange.work,
+        "asked": exchange.asked,
+        "answered": exchange.answered,
+        "client_bytes_up": exchange.usage.bytes_up,
+        "client_bytes_down": exchange.usage.bytes_down,
+        "flows": as_json(exchange.usage.flows),
+        "depends_on_the_data": [{"name": n, "stage": stage} for n, stage in sorted(exchange.varying)],
+        "compute_s": exchange.compute_s,
+    }
+
+
+def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan:
+    """Rehearses two rounds with one client, and a measurement by clients where there is one."""
+    rehearsal = _Rehearsal(ready)
+    algorithm, state = ready.experiment.algorithm, ready.begin().state
+    rounds: list[tuple[Exchange, ...]] = []
+    for number in (1, 2):
+        rehearsal.exchanges = []
+        program = algorithm.round(state, ready.keys.public.fold_in("round", number))
+        state = _led(program, rehearsal, state)
+        rehearsal.settle()
+        rounds.append(tuple(rehearsal.exchanges))
+    rehearsal.exchanges = []
+    evaluate, every = ready.evaluate(), ready.experiment.evaluate_every
+    if evaluate is not None and ready.population.test is None:
+        _led(evaluate(state.params, ready.keys.public.fold_in("evaluate", 0)), rehearsal, None)
+    num = ready.experiment.rounds
+    evaluations = 1 + num // every + bool(num % every) if every and rehearsal.exchanges else 0
+    first, later = rounds
+    measuring = tuple(rehearsal.exchanges)
+    return MessagePlan(
+        num, first, later, evaluations, measuring, link, rehearsal.client, rehearsal.asynchronous
+    )
+
+
+def _led(program: Program[Any], runtime: Runtime, state: Any) -> Any:
+    """What a program returns; the state as it was, if its round can't close with a single client."""
+    try:
+        return drive(program, runtime)
+    except RoundAbandoned:
+        return state

@@ -1,0 +1,107 @@
+"""What a reader of a result has to know before trusting it: clients never counted, rounds abandoned."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import Any
+
+from hanse.core.exchange import Record
+
+__all__ = ["ENDED", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
+
+ENDED = ("completed", "incomplete")
+"""The statuses of runs that came to their end; a resumed run would do nothing more."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with a run, or seems to be.
+
+    Args:
+      code: "untrained", "rounds_abandoned", "client_uncounted" or "worse_than_start".
+      text: what was found.
+      cure: what to do about it.
+      is_presence: whether the run lacks rounds or clients that it should have had; it is incomplete then.
+    """
+
+    code: str
+    text: str
+    cure: str
+    _: KW_ONLY
+    is_presence: bool = True
+
+    def to_json(self) -> dict[str, str]:
+        """Return the finding as plain data."""
+        about = asdict(self)
+        return {name: about[name] for name in ("code", "text", "cure")}
+
+
+def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:
+    """Look for what is wrong with a run.
+
+    Args:
+      records: its rounds.
+      uncounted: the clients, by `who`, `asked`, `counted` and `why`, that were not counted as they should
+        have been, where a runtime knows that.
+    """
+    return (*_about_rounds(records), *map(_about_client, uncounted), *_about_metrics(records))
+
+
+def has_trained(records: Sequence[Record]) -> bool:
+    """Return whether at least one round was closed with contributions."""
+    return any(_is_trained(record) for record in records)
+
+
+def judge_status(status: str, found: Sequence[Finding]) -> str:
+    """Return the status of a run, given how its program ended and what was found."""
+    lacking = any(finding.is_presence for finding in found)
+    return "incomplete" if status == "completed" and lacking else status
+
+
+def _is_trained(record: Record) -> bool:
+    is_closed = record.abandoned is None or record.abandoned.startswith("evaluation: ")
+    return record.round > 0 and is_closed and record.usage.counted > 0
+
+
+def _about_rounds(records: Sequence[Record]) -> Iterator[Finding]:
+    rounds = [record for record in records if record.round > 0]
+    abandoned = [record for record in rounds if record.abandoned is not None]
+    if not abandoned:
+        return
+    last = abandoned[-1]
+    why = f"the last of them, round {last.round}, because {last.abandoned}"
+    if not has_trained(records):
+        yield Finding(
+            "untrained",
+            f"no round closed, so the model is the one that the run began with; {why}",
+            "look at why contributions were not counted, mend that, and run again",
+        )
+    yield Finding(
+        "rounds_abandoned",
+        f"{len(abandoned)} of {len(rounds)} rounds were abandoned; {why}",
+        "let more clients take part, or let rounds close with fewer: close.minimum_fraction",
+    )
+
+
+def _about_client(one: Any) -> Finding:
+    how_often = f"in {one.counted} of {one.asked} rounds" if one.counted else "in no round"
+    return Finding(
+        "client_uncounted",
+        f"{one.who} was counted {how_often}: {one.why}",
+        "look at its client.log and at hanse events; then serve anew with --fresh, or revoke that client",
+    )
+
+
+def _about_metrics(records: Sequence[Record]) -> Iterator[Finding]:
+    losses = [record.metrics["loss"] for record in records if "loss" in record.metrics]
+    if len(losses) > 1 and not losses[-1] <= losses[0]:
+        yield Finding(
+            "worse_than_start",
+            f"the loss was {losses[0]:.4g} before the first round and is {losses[-1]:.4g} after the last",
+            "try a smaller step size, or fewer local epochs",
+            is_presence=False,
+        )
+
+
+def sentences(found: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return a sentence for each finding, in plain data."""
+    return [f"{finding['text']}; {finding['cure']}" for finding in found]

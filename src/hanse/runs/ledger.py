@@ -1,0 +1,112 @@
+"""What was sent, by client and stage: rows for tables and plain data, from the bytes that a run counted."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hanse.core.exchange import Flow, Usage
+from hanse.evaluation import as_bytes
+
+if TYPE_CHECKING:
+    from hanse.store import Runs
+
+__all__ = ["as_json", "describe_traffic", "flows_of", "ledger_table", "traffic"]
+
+MAX_LISTED_CLIENTS = 1000
+"""The bytes of more clients than these are only summed up."""
+
+
+def flows_of(usages: Iterable[Usage]) -> tuple[Flow, ...]:
+    """What all rounds' messages weighed, by name and stage."""
+    return Flow.merge(flow for usage in usages for flow in usage.flows)
+
+
+def as_json(flows: Iterable[Flow]) -> list[dict[str, Any]]:
+    """As plain data: `bytes` by stage, "raw" first."""
+    return [
+        {
+            "way": flow.direction,
+            "name": flow.name,
+            "messages": flow.messages,
+            "bytes": [
+                {"stage": stage, "bytes": size}
+                for stage, size in zip(("raw", *flow.stages), flow.num_bytes, strict=True)
+            ],
+        }
+        for flow in flows
+    ]
+
+
+def ledger_table(
+    flows: Sequence[Flow], bytes_up: float, bytes_down: float
+) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: each name raw and after each stage, what names and headers added, and what was sent.
+
+    A share is of the raw bytes of the same name, or of the same way.
+    """
+    heads = ["", "messages", "stage", "bytes", "of raw"]
+    rows: list[list[str]] = []
+    for direction, num_bytes in (("up", bytes_up), ("down", bytes_down)):
+        own = [flow for flow in flows if flow.direction == direction]
+        for flow in own:
+            rows += _rows(flow)
+        raw, last = (_sum(flow.num_bytes[at] for flow in own) for at in (0, -1))
+        if last is not None and num_bytes >= last:
+            rows.append([f"{direction}, all", "", "names, headers, tasks", as_bytes(num_bytes - last), ""])
+        rows.append([f"{direction}, all", "", "sent", as_bytes(num_bytes), _share(num_bytes, raw)])
+    return heads, rows
+
+
+def _rows(flow: Flow) -> list[list[str]]:
+    raw = flow.num_bytes[0]
+    rows = [[f"{flow.direction} {flow.name}", f"{flow.messages:,}", "raw", _size(raw), ""]]
+    for stage, size in zip(flow.stages, flow.num_bytes[1:], strict=True):
+        rows.append(["", "", stage, _size(size), _share(size, raw)])
+    return rows
+
+
+def _sum(sizes: Iterable[int | None]) -> int | None:
+    found = list(sizes)
+    return None if None in found else sum(size for size in found if size is not None)
+
+
+def _size(size: int | None) -> str:
+    return "–" if size is None else as_bytes(size)
+
+
+def _share(size: float | None, raw: int | None) -> str:
+    """As 1/16; above a half as a percentage."""
+    if not raw or size is None:
+        return ""
+    return f"{100 * size / raw:.3g} %" if size > raw / 2 or not size else f"1/{raw / size:.3g}"
+
+
+# -- by client ---------------------------------------------------------------------------------
+
+
+def traffic(runs: "Runs", run: str) -> dict[str, Any] | None:
+    """The bytes of each client that took part; None where none is known.
+
+    Of many clients only the mean, and who sent and was sent most.
+    """
+    rows = runs.traffic(run)
+    if not rows:
+        return None
+    found: dict[str, Any] = {"num_clients": len(rows)}
+    for at, direction in enumerate(("up", "down"), start=1):
+        most = max(rows, key=lambda row: row[at])
+        mean = sum(row[at] for row in rows) / len(rows)
+        found[direction] = {"mean": mean, "most": most[at], "client": most[0]}
+    if len(rows) <= MAX_LISTED_CLIENTS:
+        found["each"] = [{"client": client, "up": up, "down": down} for client, up, down in rows]
+    return found
+
+
+def describe_traffic(found: Mapping[str, Any]) -> str:
+    """The same in a line."""
+    said = [
+        f"{direction} {as_bytes(found[direction]['mean'])} on average, "
+        f"at most {as_bytes(found[direction]['most'])} "
+        f"(client {found[direction]['client']})"
+        for direction in ("up", "down")
+    ]
+    return f"{found['num_clients']:,} took part; {'; '.join(said)}"

@@ -1,0 +1,435 @@
+"""One client's work of one round, done again here: to see what it emits, or to stop in it.
+
+Where a ticket comes from:
+  a simulated run   any round: the run is led again up to it, from its last checkpoint if that is earlier
+  a client's house  what its last exchange was asked for, with its memory and secret of that time
+  a server's house  what those were asked for who failed or were refused lately; their memory and secret
+                    are theirs
+"""
+
+import math
+import pdb
+from bdb import BdbQuit
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hanse.core import Contribution, Examples, InvalidInput, Key, Keys, Memory, PartyId, Shared
+from hanse.core.exchange import (
+    Block,
+    Fork,
+    InMemory,
+    Led,
+    Message,
+    Payload,
+    Progress,
+    Record,
+    Task,
+    compute,
+    pack,
+    unpack,
+)
+from hanse.data import Dataset, FederatedData
+from hanse.runs.own_file import Wanted, read_examples
+from hanse.runs.preparation import Prepared, prepare_run
+from hanse.runs.session import experiment_of, is_simulated
+from hanse.simulation import Clients, Place, Simulation
+
+if TYPE_CHECKING:
+    from hanse.store import Runs, RunStore
+
+__all__ = [
+    "Case",
+    "Replayed",
+    "debug_errors",
+    "in_client_home",
+    "in_server_home",
+    "in_simulation",
+    "replay_ticket",
+]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A ticket, and all that its holder computes it from.
+
+    Args:
+      task, payload, learner, data, memory, secret: see `hanse.core.exchange.party.compute`.
+      sha256: of the message as it was sent, where that was written down.
+      lacks: what of that time is not here.
+    """
+
+    task: Task
+    payload: Payload
+    learner: Any
+    data: Examples
+    memory: Memory
+    secret: Key
+    sha256: str | None = None
+    lacks: str = ""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a ticket led to.
+
+    Args:
+      case: the ticket.
+      parts: what the work emitted, before transforms.
+      sent: the message.
+      memory: what is kept at the client if it is counted.
+    """
+
+    case: Case
+    parts: Contribution
+    sent: Message
+    memory: Memory
+
+    @cached_property
+    def message(self) -> bytes:
+        """Packed, as it is sent."""
+        return pack(self.sent)
+
+    @property
+    def sha256(self) -> str:
+        """The name of the message, as it is sent."""
+        from hanse.network.protocol import hash_chunks
+
+        return hash_chunks([self.message])
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        case = self.case
+        return {
+            "ticket": case.task.ticket,
+            "party": case.task.party,
+            "work": str(case.payload.work),
+            "num_examples": len(case.data),
+            "memory_before": sorted(case.memory),
+            "memory_after": sorted(self.memory),
+            "parts": {
+                name: {
+                    "weight": part.weight,
+                    "values": {key: _about(array) for key, array in part.values.items()},
+                }
+                for name, part in self.parts.items()
+            },
+            "message_bytes": len(self.message),
+            "message_sha256": self.sha256,
+            "recorded_sha256": case.sha256,
+            "lacks": case.lacks,
+        }
+
+
+def _about(array: Any) -> dict[str, Any]:
+    """Shape, dtype and norm; of a single number, itself. What is not finite is said in words."""
+    array = np.asarray(array)
+    about: dict[str, Any] = {"shape": list(array.shape), "dtype": array.dtype.name}
+    number = float(array) if array.ndim == 0 else float(np.linalg.norm(array.astype(np.float64).ravel()))
+    about["value" if array.ndim == 0 else "norm"] = number if np.isfinite(number) else str(number)
+    return about
+
+
+class _Seen:
+    """A work whose emissions are kept, and that stops in the debugger at its first line if wished."""
+
+    def __init__(self, work: Any, stop: bool) -> None:
+        self._work, self._stop = work, stop
+        self.parts: Contribution = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._work, name)
+
+    def __str__(self) -> str:
+        return str(self._work)
+
+    def run(self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys) -> Any:
+        """As the work."""
+        work = (learner, shared, data, memory, keys)
+        done: Any = pdb.Pdb().runcall(self._work.run, *work) if self._stop else self._work.run(*work)
+        if done is None:
+            raise BdbQuit
+        self.parts = done[0]
+        return done
+
+
+def replay_ticket(case: Case, *, debug: bool = False) -> Replayed:
+    """Does a ticket again.
+
+    Args:
+      debug: stop at the first line of its work, and where an exception is raised.
+    """
+    seen = _Seen(case.payload.work, debug)
+    payload = replace(case.payload, work=cast(Any, seen))
+    message, memory = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
+    return Replayed(case, seen.parts, message, memory)
+
+
+# -- a simulated run ---------------------------------------------------------------------------
+
+
+class _Watched(Clients):
+    """Clients of whom one is looked at."""
+
+    watches: PartyId | None = None
+
+    def looking(self, act: Callable[[Case], Replayed], data: Examples | None) -> None:
+        """From now on `watches` is looked at: `act` does its work, on its own data or on these."""
+        self._act, self._own = act, data
+        self.acted: list[Replayed] = []
+        self.asked: list[PartyId] = []
+        """Who computed anything since."""
+
+    def _fold_together(
+        self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
+    ) -> tuple[Block, Sequence[Fork]] | None:
+        """One by one while one is looked at; as the run did until then."""
+        return None if self.watches is not None else super()._fold_together(before, places, payload)
+
+    def _compute_ticket(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
+        if self.watches is None:
+            return super()._compute_ticket(before, task, payload)
+        party = task.party
+        self.asked.append(party)
+        if party != self.watches:
+            return super()._compute_ticket(before, task, payload)
+        people = self._population
+        data = people.client(party) if isinstance(party, int) else people.role(party)
+        secret = self._secret.fold_in(party, task.ticket)
+        data = data if self._own is None else self._own
+        done = self._act(Case(task, payload, self._learner, data, before, secret))
+        self.acted.append(done)
+        if self._own is not None:  # the round goes on as it was
+            return super()._compute_ticket(before, task, payload)
+        return done.sent, Fork.between(task.after, before, done.memory)
+
+
+class _Kept(InMemory):
+    """Goes on from what another store has, and writes nothing there."""
+
+    def __init__(self, kept: "RunStore | None") -> None:
+        super().__init__()
+        self._kept = kept
+
+    def checkpoint(self) -> Any:
+        own = super().checkpoint()
+        return self._kept.checkpoint() if own is None and self._kept is not None else own
+
+    def memory(self, party: PartyId) -> Memory:
+        own = super().memory(party)
+        return self._kept.memory(party) if not own and self._kept is not None else own
+
+
+def in_simulation(
+    runs: "Runs",
+    run: str,
+    round: int,
+    party: PartyId,
+    act: Callable[[Case], Replayed],
+    *,
+    file: str | None = None,
+    data: FederatedData | None = None,
+) -> tuple[list[Replayed], str]:
+    """All that a party computed in a round, done again; and whether the round came out as it is recorded.
+
+    Args:
+      act: does a case, such as `replay_ticket`.
+      file: read in place of the party's own data. The round goes on as it was.
+      data: of the run, where they were given in Python.
+
+    Raises: StoreError: if there is no such run. InvalidInput: if the party computed nothing in that round.
+    """
+    info = runs.info(run)
+    if round < 1:
+        raise InvalidInput(f"--round is {round}; write at least 1")
+    saved = runs.checkpoint(info.run)
+    earlier = saved is not None and saved.round < round and info.status != "running" and is_simulated(saved)
+    with threadpool_limits(1):
+        ready = prepare_run(experiment_of(info, data))
+        if ready.population.fingerprint != info.settings["data_sha256"]:
+            raise InvalidInput(f"run {info.run} began on other data than these settings name now")
+        _check_party(party, ready)
+        own = None if file is None else read_examples(file, _data_needs(ready), _reader(ready))
+        with runs.open(info.run) if earlier else nullcontext() as kept:
+            done, record, asked = _led(ready, _Kept(kept), round, party, act, own)
+    if not done:
+        others = ", ".join(str(p) for p in dict.fromkeys(asked) if isinstance(p, int)) or "no client"
+        why = "the run never came to it" if record is None else f"those who did: {others}"
+        raise InvalidInput(f"client {party} computed nothing in round {round} of run {info.run}; {why}")
+    recorded = {r.round: r for r in runs.records(info.run)}.get(round)
+    return done, _compare(record, recorded, info.run)
+
+
+def _check_party(party: PartyId, ready: Prepared) -> None:
+    if isinstance(party, int) and not 0 <= party < ready.population.num_clients:
+        last = ready.population.num_clients - 1
+        raise InvalidInput(f"there is no client {party}; write a number from 0 to {last}")
+
+
+def _reader(ready: Prepared) -> Dataset | None:
+    return ready.experiment.data if isinstance(ready.experiment.data, Dataset) else None
+
+
+def _data_needs(ready: Prepared) -> Wanted:
+    people, said = ready.population, ready.experiment.settings()["data"]
+    return Wanted.of(
+        said, tuple(people.feature_shape), people.num_classes, tuple(people.classes), ready.encoder
+    )
+
+
+def _led(
+    ready: Prepared,
+    store: _Kept,
+    round: int,
+    party: PartyId,
+    act: Callable[[Case], Replayed],
+    own: Examples | None,
+) -> tuple[list[Replayed], Record | None, list[PartyId]]:
+    """Leads the run up to the end of a round, in which a party is looked at."""
+    together = ready.experiment.execution.together
+    clients = _Watched(ready.learner, ready.population, ready.keys, store.memory, together=together)
+    clients.looking(act, own)
+    runtime = Simulation(clients, ready.population.num_clients, ready.keys, ready.experiment.devices)
+    seen: list[Record] = []
+
+    def watch(record: Record) -> None:
+        seen.append(record)
+        if record.round == round - 1:
+            clients.watches = party
+
+    saved = store.checkpoint()
+    progress: Progress[Any] = ready.begin() if saved is None else saved.state
+    if saved is not None and saved.round == round - 1:
+        clients.watches = party
+    with np.errstate(over="ignore", invalid="ignore"):
+        led = Led(ready.program(progress), runtime, store, watch)
+        while not led.done and not (seen and seen[-1].round >= round):
+            led.step()
+    last = seen[-1] if seen and seen[-1].round == round else None
+    return clients.acted, last, clients.asked
+
+
+def _compare(now: Record | None, then: Record | None, run: str) -> str:
+    if then is None or now is None:
+        return "the round was not recorded: it was cut, or failed"
+    if (now.metrics, now.usage.bytes_up, now.usage.counted, now.abandoned) == (
+        then.metrics,
+        then.usage.bytes_up,
+        then.usage.counted,
+        then.abandoned,
+    ):
+        return "the round came out as it is recorded: the same metrics and bytes"
+    close = now.metrics.keys() == then.metrics.keys() and all(
+        math.isclose(now.metrics[name], then.metrics[name], rel_tol=1e-3) for name in now.metrics
+    )
+    if close and now.usage.counted == then.usage.counted:
+        return (
+            "the round came out as it is recorded, to rounding: here its clients were computed one by one, "
+            "and in the run perhaps together"
+        )
+    return (
+        f"the round did NOT come out as it is recorded: metrics {dict(now.metrics)} now, "
+        f"{dict(then.metrics)} then; were versions or processor others? See: hanse show {run}"
+    )
+
+
+# -- real parties ------------------------------------------------------------------------------
+
+
+def in_client_home(
+    home: Path, run: str, open_: Callable[[Any, int], Examples], bind: Callable[[Any], Any]
+) -> Iterator[Case]:
+    """The tickets of a client's last exchange in a run, as it had them.
+
+    Args:
+      open_: gives the data, from the plan and the client's number.
+      bind: makes the learner of a plan.
+
+    Raises: InvalidInput: if nothing of that run is kept there.
+    """
+    from hanse.network.client import ClientHome
+
+    folder = _one(home / "runs", run)
+    client_home = ClientHome(home)
+    plan = _plan(folder)
+    sums = {
+        line["ticket"]: line["sha256"]
+        for line in client_home.audit.lines()
+        if line["what"] == "sends" and line["run"] == folder.name
+    }
+    tasks = sorted(folder.glob("*.task"), key=lambda path: int(path.stem))
+    if not tasks:
+        raise InvalidInput(f"{folder} keeps no ticket: none was asked for yet")
+    kept = client_home.membership or {}
+    data = open_(plan, kept.get("number") or 0)
+    for path in tasks:
+        task, sha256, memory = unpack(path.read_bytes())
+        payload = unpack((folder / f"{sha256}.payload").read_bytes(), Payload)
+        secret = client_home.secret.fold_in(folder.name).fold_in(task.ticket)
+        yield Case(task, payload, bind(plan), data, memory, secret, sums.get(task.ticket))
+
+
+def in_server_home(
+    home: Path,
+    run: str,
+    round: int,
+    client: int,
+    open_: Callable[[Any, int], Examples],
+    bind: Callable[[Any], Any],
+) -> Iterator[Case]:
+    """The tickets that a client failed to answer in a round, as far as the server knows them.
+
+    Raises: InvalidInput: if they are not kept, saying which are.
+    """
+    from hanse.network.server import FailedTickets
+
+    folder = _one(home / "runs", run)
+    failed_tickets = FailedTickets(folder / "cases")
+    plan = _plan(folder / "plans")
+    found = failed_tickets.find(round, client)
+    if not found:
+        kept = ", ".join(f"round {r} client {c}" for r, c in failed_tickets.kept()) or "none now"
+        raise InvalidInput(
+            f"what client {client} was asked for in round {round} is not kept. A server keeps that of those "
+            f"who failed or were refused in the last rounds ({kept}); a client keeps its own last exchange: "
+            f"there, write hanse replay {run} --home FOLDER --data FILE"
+        )
+    data, lacks = open_(plan, client), "the client's memory and secret, which are with the client"
+    for task, payload in found:
+        yield Case(task, payload, bind(plan), data, {}, Key(bytes(32)), lacks=lacks)
+
+
+def _one(folder: Path, run: str) -> Path:
+    found = [path for path in sorted(folder.glob("*")) if path.name.startswith(run)] if run else []
+    if len(found) != 1:
+        known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none"
+        raise InvalidInput(f"{len(found)} runs in {folder} begin with {run!r}; there are: {known}")
+    return found[0]
+
+
+def _plan(folder: Path) -> Any:
+    from hanse.network.protocol import Plan
+
+    plans = [path for path in folder.glob("*") if len(path.name) == 64]
+    if not plans:
+        raise InvalidInput(f"{folder} holds no plan: the run never began here")
+    return unpack(max(plans, key=lambda path: path.stat().st_mtime).read_bytes(), Plan)
+
+
+@contextmanager
+def debug_errors(debug: bool) -> Iterator[None]:
+    """Stops in the debugger where an exception is raised."""
+    try:
+        yield
+    except BdbQuit:  # of one that was stopped in before
+        raise
+    except Exception as error:
+        if debug and error.__traceback__ is not None:
+            pdb.post_mortem(error.__traceback__)
+        raise

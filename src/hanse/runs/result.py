@@ -1,0 +1,180 @@
+"""What a run ended with."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hanse.core import Diverged, Tensors
+from hanse.core.exchange import Flow, Progress, Record, digest
+from hanse.runs.judgement import Finding, find_problems, judge_status
+from hanse.runs.ledger import as_json, flows_of
+
+__all__ = ["Interrupted", "Result", "RunDiverged", "record_as_json"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run ended with, or how far it came.
+
+    Args:
+      run: its id; None: it was not kept.
+      status: "completed", also by target or patience; "incomplete", if it lacks rounds or clients that it
+        should have had; "stopped", by its operator; "interrupted", "diverged" or "failed".
+      params: the model after the last round that closed.
+      rounds: done.
+      records: metrics, bytes and seconds of each round; the first is round 0, the beginning.
+      final: the last round that was measured, and `best`, the one with the best watched metric.
+      target_round: the first round that reached the target.
+      reason: why it ended before its last round.
+      clients: what the final model is worth to each client; `baselines`: what else was trained on the same
+        budget; `data`: who has what. All as plain data, and there when a run has completed.
+      findings: what a reader has to know before trusting the result.
+    """
+
+    run: str | None
+    status: str
+    params: Tensors = field(repr=False)
+    rounds: int
+    records: tuple[Record, ...] = field(repr=False)
+    final: Record | None
+    best: Record | None
+    target_round: int | None = None
+    reason: str | None = None
+    clients: Mapping[str, Any] | None = field(default=None, repr=False)
+    baselines: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    data: Mapping[str, Any] | None = field(default=None, repr=False)
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        run: str | None,
+        status: str,
+        progress: Progress[Any],
+        records: Iterable[Record],
+        reason: str | None = None,
+        uncounted: Sequence[Any] = (),
+    ) -> "Result":
+        """From where a run stands. `uncounted`: see `findings`."""
+        records = tuple(records)
+        found = find_problems(records, uncounted)
+        measured = {record.round: record for record in records if record.metrics}
+        return cls(
+            run,
+            judge_status(status, found),
+            progress.state.params,
+            progress.round,
+            records,
+            final=measured[max(measured)] if measured else None,
+            best=measured.get(progress.best[1]) if progress.best else None,
+            target_round=progress.target_round,
+            reason=reason or progress.stopped,
+            findings=found,
+        )
+
+    @property
+    def bytes_up(self) -> int:
+        """From clients to the server, of encoded messages."""
+        return sum(record.usage.bytes_up for record in self.records)
+
+    @property
+    def bytes_down(self) -> int:
+        """From the server to clients."""
+        return sum(record.usage.bytes_down for record in self.records)
+
+    @property
+    def flows(self) -> tuple[Flow, ...]:
+        """What the tensors in all these messages weighed, by name: raw, and after each stage of their way."""
+        return flows_of(record.usage for record in self.records)
+
+    @property
+    def seconds(self) -> float:
+        """Of wall-clock time that the rounds took."""
+        return math.fsum(record.seconds for record in self.records)
+
+    @property
+    def virtual_s(self) -> float:
+        """Seconds on the simulated clock."""
+        return math.fsum(record.usage.virtual_s for record in self.records)
+
+    @property
+    def params_sha256(self) -> str:
+        """Of the model: equal if all bits are."""
+        return digest(self.params)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds of the rounds by what they went to, most first; the rest is the "framework"'s."""
+        sums: dict[str, float] = {}
+        for record in self.records:
+            for what, seconds in record.spent.items():
+                sums[what] = sums.get(what, 0.0) + seconds
+        if sums:
+            sums["framework"] = max(0.0, self.seconds - math.fsum(sums.values()))
+        return dict(sorted(sums.items(), key=lambda item: -item[1]))
+
+    @property
+    def executions(self) -> tuple[str, ...]:
+        """How clients were computed, each way once, in order."""
+        return tuple({record.execution: None for record in self.records if record.execution})
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, without the model and the single rounds."""
+        return {
+            "run": self.run,
+            "status": self.status,
+            "reason": self.reason,
+            "findings": [finding.to_json() for finding in self.findings],
+            "rounds": self.rounds,
+            "rounds_to_target": self.target_round,
+            "rounds_abandoned": len([record for record in self.records if record.abandoned]),
+            "final": _metrics_of(self.final),
+            "best": _metrics_of(self.best),
+            "bytes_up": self.bytes_up,
+            "bytes_down": self.bytes_down,
+            "flows": as_json(self.flows),
+            "seconds": round(self.seconds, 6),
+            "spent": {what: round(seconds, 6) for what, seconds in self.spent.items()},
+            "ways": list(self.executions),
+            "virtual_s": self.virtual_s,
+            "params_sha256": self.params_sha256,
+            "clients": self.clients,
+            "baselines": list(self.baselines),
+            "data": self.data,
+        }
+
+
+def record_as_json(record: Record) -> dict[str, Any]:
+    """One round as plain data."""
+    names = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
+    usage = {name: getattr(record.usage, name) for name in names}
+    rest = {"seconds": record.seconds, "abandoned": record.abandoned, "flows": as_json(record.usage.flows)}
+    performed = {"way": record.execution, "spent": dict(record.spent)}
+    return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}
+
+
+def _metrics_of(record: Record | None) -> dict[str, Any] | None:
+    return None if record is None else {"round": record.round, **_finite(record.metrics)}
+
+
+def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Metrics for JSON, which has no word for NaN."""
+    return {name: metric if math.isfinite(metric) else None for name, metric in metrics.items()}
+
+
+class RunDiverged(Diverged):
+    """A run whose training left the finite numbers. `result` is how far it came."""
+
+    def __init__(self, why: str, result: Result) -> None:
+        super().__init__(why)
+        self.result = result
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run that Ctrl-C stopped. `result` is how far it came; what it had done is kept."""
+
+    def __init__(self, result: Result) -> None:
+        hint = f"; go on with: hanse resume {result.run}" if result.run else ""
+        super().__init__(f"interrupted after round {result.rounds}{hint}")
+        self.result = result

@@ -1,0 +1,319 @@
+"""Runs from Python: in this process, on this thread, with values in place of a settings file."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from hanse.config import IN_PYTHON, Experiment, WrongSetting
+from hanse.core import Algorithm, Diverged, InvalidInput, Stop, StoreError
+from hanse.core.exchange import Checkpoint, Commit, Led, Progress, Record, Watch
+from hanse.data import Dataset, FederatedData, Partition
+from hanse.evaluation import MAX_CLIENTS, Baseline, description, measure_spread
+from hanse.learners import Model
+from hanse.preprocessing import Preprocessing
+from hanse.runs.interrupts import Interrupts
+from hanse.runs.machine import changes, environment
+from hanse.runs.preparation import Prepared, prepare_run
+from hanse.runs.result import Interrupted, Result, RunDiverged
+from hanse.simulation import Devices, Execution
+
+if TYPE_CHECKING:
+    from hanse.store import RunInfo, Runs, RunStore
+
+__all__ = [
+    "Session",
+    "default_store",
+    "existing",
+    "experiment_of",
+    "is_kept",
+    "is_simulated",
+    "perform",
+    "resume",
+    "resume_session",
+    "run",
+    "start_session",
+]
+
+
+def default_store() -> str | Path:
+    """Where runs are kept if nobody says where."""
+    return os.environ.get("HANSE_STORE") or Path(".hanse", "store.db")
+
+
+_DEFAULT = Experiment()
+
+
+def run(
+    *,
+    data: Dataset | FederatedData = _DEFAULT.data,
+    partition: Partition | None = None,
+    model: Model = _DEFAULT.model,
+    algorithm: Algorithm[Any] = _DEFAULT.algorithm,
+    rounds: int = _DEFAULT.rounds,
+    seed: int = _DEFAULT.seed,
+    evaluate_every: int = _DEFAULT.evaluate_every,
+    stop: Stop = _DEFAULT.stop,
+    devices: Devices = _DEFAULT.devices,
+    execution: Execution = _DEFAULT.execution,
+    preprocessing: Preprocessing | None = None,
+    client_test_fraction: float = 0.0,
+    initial: str | Path | None = None,
+    baselines: Sequence[Baseline] = (),
+    store: str | Path | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Trains one model over many clients' data.
+
+    >>> result = run(rounds=3)
+    >>> result.status, result.rounds, sorted(result.final.metrics)
+    ('completed', 3, ['accuracy', 'loss'])
+
+    Args:
+      data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
+      preprocessing,
+        client_test_fraction, initial, baselines: see `Experiment`.
+      store: the file to keep the run in, so that it can be resumed; None: nothing is kept.
+      watch: called with the `Record` of each round.
+
+    Raises:
+      InvalidInput, CompositionError: if what is given can't be used.
+      RunDiverged: if training left the finite numbers.
+      Interrupted: a KeyboardInterrupt, at Ctrl-C.
+    """
+    experiment = Experiment(
+        data=data,
+        partition=partition,
+        model=model,
+        algorithm=algorithm,
+        rounds=rounds,
+        seed=seed,
+        evaluate_every=evaluate_every,
+        stop=stop,
+        devices=devices,
+        execution=execution,
+        preprocessing=preprocessing,
+        client_test_fraction=client_test_fraction,
+        initial=None if initial is None else str(initial),
+        baselines=tuple(baselines),
+    )
+    return perform(experiment, store=store, watch=watch)
+
+
+def perform(experiment: Experiment, *, store: str | Path | None = None, watch: Watch | None = None) -> Result:
+    """Performs an experiment that is a value already, such as `hanse.read("FILE.toml")`. See `run`."""
+    with start_session(experiment, store=store) as session:
+        return session.perform(watch)
+
+
+def resume(
+    run: str,
+    *,
+    store: str | Path | None = None,
+    data: Dataset | FederatedData | None = None,
+    watch: Watch | None = None,
+) -> Result:
+    """Goes on where a run stopped, to the bits of an undisturbed one.
+
+    Args:
+      run: its id, or the beginning of it.
+      store: the file that it is kept in; None: where the command line keeps runs.
+      data: must be given again if it was given as arrays or as own clients; the same, which is checked.
+      watch: called with the `Record` of each further round.
+
+    Raises: StoreError: if there is no such run, or another process performs it. And as `run`.
+    """
+    with resume_session(run, store=default_store() if store is None else store, data=data) as session:
+        return session.perform(watch)
+
+
+class Session:
+    """A run that is about to be performed here, or to be gone on with."""
+
+    def __init__(self, ready: Prepared, kept: "RunStore | None", records: tuple[Record, ...] = ()) -> None:
+        self.experiment = ready.experiment
+        self.run = None if kept is None else kept.run
+        self._ready, self._kept, self._records = ready, kept, list(records)
+        saved = None if kept is None else kept.checkpoint()
+        self._progress: Progress[Any] = ready.begin() if saved is None else saved.state
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The rounds done so far."""
+        return tuple(self._records)
+
+    def perform(self, watch: Watch | None = None, *, alone: bool = True) -> Result:
+        """Leads it to its end, and writes down how it ended. See `hanse.run`.
+
+        Args:
+          alone: whether no other run is performed beside it; else it starts no worker processes.
+        """
+        overflow = np.errstate(over="ignore", invalid="ignore")  # a run that diverges is stopped and said
+        with Interrupts() as interrupts, overflow:
+            try:
+                self._lead(interrupts, watch, alone)
+                found = self._compare(interrupts)
+            except Diverged as error:
+                raise RunDiverged(str(error), self._end("diverged", str(error))) from None
+            except KeyboardInterrupt:
+                raise Interrupted(self._end("interrupted", "Ctrl-C")) from None
+            except Exception as error:
+                with suppress(StoreError):  # it may be what failed
+                    self._end("failed", str(error))
+                raise
+            return self._end("completed", **found)
+
+    def _lead(self, interrupts: Interrupts, watch: Watch | None, alone: bool) -> None:
+        """As `drive` does, but open to Ctrl-C only where nothing is being written."""
+
+        def remember(record: Record) -> None:
+            assert isinstance(led.command, Commit)
+            self._progress = led.command.state
+            usage = replace(record.usage, clients={})
+            if self._records and usage.flows == self._records[-1].usage.flows:
+                usage = replace(usage, flows=self._records[-1].usage.flows)  # one for many rounds
+            self._records.append(replace(record, usage=usage))
+            if watch is not None:
+                watch(self._records[-1])
+
+        left = self.experiment.rounds - self._progress.round
+        with self._ready.clients(self._kept, left, alone=alone) as clients:
+            runtime = self._ready.runtime(clients)
+            led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
+            while not led.done:
+                if not led.replay():
+                    with interrupts.allow():
+                        event = runtime.perform(led.command)
+                    led.answer(event)
+
+    def _compare(self, interrupts: Interrupts) -> dict[str, Any]:
+        """What is asked once training is over: who has what, what the model is worth to each, baselines."""
+
+        def between() -> None:
+            with interrupts.allow():
+                pass
+
+        ready, found = self._ready, dict[str, Any]()
+        baselines = ready.experiment.baselines
+        if ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
+            params = self._progress.state.params
+            found["clients"] = measure_spread(ready.learner, ready.population, params)
+            found["data"] = description(ready.population)
+        if baselines:
+            budget = ready.budget(self._records)
+            found["baselines"] = tuple(baseline.train(budget, between) for baseline in baselines)
+        return found
+
+    def _end(self, status: str, reason: str | None = None, **found: Any) -> Result:
+        result = Result.of(self.run, status, self._progress, self._records, reason)
+        result = replace(result, **found)
+        if self._kept is not None:
+            self._kept.finish(result.status, result.to_json())
+        return result
+
+
+@contextmanager
+def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterator[Session]:
+    """A new run; nothing of it is kept if something is wrong with it beforehand."""
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(1))
+        ready = prepare_run(experiment)
+        if store is None:
+            yield Session(ready, None)
+            return
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(getattr, ready.population, "fingerprint")  # kept there
+            runs = _runs(store)
+        settings = {"experiment": experiment.settings(), "data_sha256": ready.population.fingerprint}
+        kept = stack.enter_context(runs.open(runs.begin(settings, environment())))
+        yield Session(ready, kept)
+
+
+@contextmanager
+def resume_session(
+    run: str,
+    *,
+    store: str | Path,
+    data: Dataset | FederatedData | None = None,
+    warn: Callable[[str], None] = lambda message: warnings.warn(message, stacklevel=5),
+) -> Iterator[Session]:
+    """A run that was begun before."""
+    runs = existing(store)
+    info = runs.info(run)
+    with ExitStack() as stack:
+        stack.enter_context(threadpool_limits(1))
+        kept = stack.enter_context(runs.open(info.run))
+        if not is_simulated(kept.checkpoint()):
+            raise InvalidInput(
+                f"run {info.run} is one of real parties; go on with it where it was led: hanse serve, with "
+                "the same settings and --home"
+            )
+        ready = prepare_run(experiment_of(info, data))
+        _check_same_data(info, ready)
+        differ = changes(info.environment, environment())
+        if differ:
+            warn(f"the last bits may differ from an undisturbed run's: {'; '.join(differ)}")
+        yield Session(ready, kept, runs.records(info.run))
+
+
+def is_simulated(checkpoint: Checkpoint | None) -> bool:
+    """Whether the simulation can go on from there."""
+    from hanse.network.server import NetworkSnapshot
+
+    return checkpoint is None or not isinstance(checkpoint.runtime, NetworkSnapshot)
+
+
+def is_kept(store: str | Path) -> bool:
+    """Whether there is a store; asking makes none."""
+    return "://" in str(store) or Path(store).exists()
+
+
+def existing(store: str | Path) -> "Runs":
+    """A store that is there. Raises: StoreError: if it is not."""
+    if not is_kept(store):
+        raise StoreError(
+            f"no runs are kept at {store} yet; begin one with `hanse run`, or name another --store"
+        )
+    from hanse.network.server import NetworkSnapshot  # noqa: F401  (registers what checkpoints of real parties hold)
+
+    return _runs(store)
+
+
+def _runs(store: str | Path) -> "Runs":
+    """A store, loaded only where one is wanted: it takes longer than all the rest."""
+    from hanse.store import Runs
+
+    return Runs(store)
+
+
+def experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Experiment:
+    """What a run was told to do. Raises: InvalidInput: if that can't be said without the data given again."""
+    settings: Mapping[str, Any] = info.settings["experiment"]
+    if data is None and settings["data"].get(IN_PYTHON):
+        raise InvalidInput(
+            f"run {info.run} was begun in Python on data that are not kept ({settings['data']['name']}); "
+            f"go on there, and give them again: hanse.resume({info.run!r}, data=...)"
+        )
+    try:
+        return Experiment.from_settings(settings, data=data)
+    except WrongSetting as wrong:
+        raise InvalidInput(
+            f"the settings of run {info.run} can't be used: {wrong}; if the class is your own, import its "
+            f"module in Python and write hanse.resume({info.run!r})"
+        ) from wrong
+
+
+def _check_same_data(info: "RunInfo", ready: Prepared) -> None:
+    due, given = info.settings["data_sha256"], ready.population.fingerprint
+    if due != given:
+        raise InvalidInput(
+            f"run {info.run} began on other data (sha256 {due[:12]}..., these have {given[:12]}...); "
+            "resume it on the data that it began with, or begin a new run"
+        )

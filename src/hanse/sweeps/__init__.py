@@ -1,0 +1,41 @@
+"""Sweeps: many runs that differ in some settings and in their seeds, compared."""
+
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.sweeps.picture import chart, drawing
+    from hanse.sweeps.result import Setting, Spread, SweepResult, bare
+    from hanse.sweeps.search import between, random
+    from hanse.sweeps.session import SweepPlan, plan_sweep, read_sweep, sweep
+    from hanse.sweeps.worker_pool import RunOutcome, Seen
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.sweeps.picture": ("chart", "drawing"),
+            "hanse.sweeps.result": ("Setting", "Spread", "SweepResult", "bare"),
+            "hanse.sweeps.search": ("between", "random"),
+            "hanse.sweeps.session": ("SweepPlan", "plan_sweep", "read_sweep", "sweep"),
+            "hanse.sweeps.worker_pool": ("RunOutcome", "Seen"),
+        },
+    )
+
+
+__all__ = [
+    "RunOutcome",
+    "Seen",
+    "Setting",
+    "Spread",
+    "SweepPlan",
+    "SweepResult",
+    "bare",
+    "between",
+    "chart",
+    "drawing",
+    "plan_sweep",
+    "random",
+    "read_sweep",
+    "sweep",
+]

@@ -1,0 +1,119 @@
+"""A sweep as a picture: the metric of each setting with its spread, and the learning curves."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from hanse.core import InvalidInput
+from hanse.sweeps.result import Spread, SweepResult
+
+__all__ = ["chart", "drawing"]
+
+SUFFIXES = (".png", ".svg", ".html")
+
+NUM_CURVES = 8
+"""The best settings, whose curves can be told apart."""
+
+NUM_ROWS = 40
+"""The best settings, which fit on a page."""
+
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a500")
+"""Okabe and Ito's, which the colour-blind can tell apart."""
+
+
+def drawing(path: Path | None) -> Callable[[SweepResult], None]:
+    """What draws a sweep there; nothing is drawn without a path.
+
+    Raises: InvalidInput: if it can't be drawn, which is better known before hours of work.
+    """
+    if path is None:
+        return lambda result: None
+    if path.suffix not in SUFFIXES:
+        raise InvalidInput(f"--picture {path}: write a name that ends in {', '.join(SUFFIXES)}")
+    if not path.absolute().parent.is_dir():
+        raise InvalidInput(f"--picture {path}: there is no folder {str(path.parent)!r}")
+    _altair()
+
+    def draw(result: SweepResult) -> None:
+        options: dict[str, Any] = {".png": {"scale_factor": 2}, ".svg": {}, ".html": {"inline": True}}
+        chart(result).save(str(path), **options[path.suffix])
+
+    return draw
+
+
+def _altair() -> Any:
+    try:
+        import_module("vl_convert")
+        return import_module("altair")
+    except ImportError:
+        raise InvalidInput("pictures need the extra `report`: pip install 'hanse[report]'") from None
+
+
+def chart(result: SweepResult) -> Any:
+    """An Altair chart. Raises: InvalidInput: if nothing was measured, or the extra is missing."""
+    alt = _altair()
+    if result.metric is None:
+        raise InvalidInput("nothing was measured, so there is nothing to draw; write evaluate_every = 1")
+    names = _names(result)
+    both = alt.hconcat(_ranking(alt, result, names), _curves(alt, result, names), spacing=30)
+    return both.configure_view(stroke=None).configure_axis(gridColor="#eeeeee").configure(font="sans-serif")
+
+
+def _names(result: SweepResult) -> list[str]:
+    """What settings are called: numbered, so that no two are alike."""
+    return [f"{place}. {setting}" for place, setting in enumerate(result.settings, start=1)]
+
+
+def _ranking(alt: Any, result: SweepResult, names: list[str]) -> Any:
+    rows = [
+        {"setting": name, "mean": s.best.mean, "color": _color(i), **_ends(s.best), "n": s.best.n}
+        for i, (name, s) in enumerate(zip(names, result.settings, strict=True))
+        if s.best is not None
+    ][:NUM_ROWS]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        y=alt.Y(
+            "setting:N", sort=[row["setting"] for row in rows], title=None, axis=alt.Axis(labelLimit=400)
+        ),
+        color=alt.Color("color:N", scale=None),
+        tooltip=["setting:N", "mean:Q", "low:Q", "high:Q", "n:Q"],
+    )
+    title = f"best {result.metric}, mean ± standard deviation over seeds"
+    scale = alt.Scale(zero=False, nice=True)
+    points = base.mark_point(filled=True, size=70).encode(x=alt.X("mean:Q", title=title, scale=scale))
+    spreads = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
+    return (spreads + points).properties(width=360, height={"step": 26}, title="Settings, best first")
+
+
+def _curves(alt: Any, result: SweepResult, names: list[str]) -> Any:
+    rows = [
+        {"setting": names[i], "round": round, "mean": found.mean, **_ends(found)}
+        for i, curve in result.curves().items()
+        if i < NUM_CURVES
+        for round, found in curve.items()
+    ]
+    shown = names[:NUM_CURVES]
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("round:Q", title="round"),
+        color=alt.Color(
+            "setting:N", scale=alt.Scale(domain=shown, range=list(COLORS[: len(shown)])), legend=None
+        ),
+    )
+    scale = alt.Scale(zero=False, nice=True)
+    bands = base.mark_area(opacity=0.18).encode(
+        y=alt.Y("low:Q", title=result.metric, scale=scale), y2="high:Q"
+    )
+    lines = base.mark_line(strokeWidth=2).encode(
+        y=alt.Y("mean:Q", title=result.metric, scale=scale), tooltip=["setting:N", "round:Q", "mean:Q"]
+    )
+    best = "" if len(names) <= NUM_CURVES else f" of the best {NUM_CURVES}"
+    return (bands + lines).properties(width=460, height=320, title=f"Learning curves{best}")
+
+
+def _ends(spread: Spread) -> dict[str, float]:
+    std = spread.std or 0.0
+    return {"low": spread.mean - std, "high": spread.mean + std}
+
+
+def _color(place: int) -> str:
+    return COLORS[place] if place < NUM_CURVES else "#999999"

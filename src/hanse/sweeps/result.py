@@ -1,0 +1,260 @@
+"""What a sweep found: means and spreads over seeds, best first."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hanse.config import format_plain
+from hanse.core import Plain, Stop
+from hanse.runs import ENDED
+
+if TYPE_CHECKING:
+    from hanse.core.exchange import Record
+
+__all__ = ["Setting", "Spread", "SweepResult", "SweepRun", "bare", "short", "summarise"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation of `n` values; std is None for a single one."""
+
+    mean: float
+    std: float | None
+    n: int
+
+
+def summarise(values: Iterable[float | None]) -> Spread | None:
+    """Of the values that are there; None: there is none.
+
+    >>> summarise([1.0, 3.0, None])
+    Spread(mean=2.0, std=1.4142135623730951, n=2)
+    """
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    mean = math.fsum(there) / len(there)
+    if len(there) == 1:
+        return Spread(mean, None, 1)
+    if min(there) == max(there):
+        return Spread(there[0], 0.0, len(there))  # where rounding would give a mean beside all of them
+    return Spread(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in there) / (len(there) - 1)), len(there))
+
+
+def short(paths: Sequence[str]) -> list[str]:
+    """Dotted paths by their last step, where that says it.
+
+    >>> short(["algorithm.lr", "algorithm", "model.lr", "rounds", "partition.alpha"])
+    ['algorithm.lr', 'algorithm', 'model.lr', 'rounds', 'alpha']
+    """
+    last = [path.rpartition(".")[2] for path in paths]
+    return [leaf if last.count(leaf) == 1 else path for path, leaf in zip(paths, last, strict=True)]
+
+
+def bare(said: Plain) -> str:
+    """A value in words; a string without quotes.
+
+    >>> bare("fed_sgd"), bare(0.1), bare({"name": "fed_sgd"})
+    ('fed_sgd', '0.1', 'fed_sgd')
+    """
+    return said if isinstance(said, str) else format_plain(said)
+
+
+def _name_setting(over: Mapping[str, Plain]) -> str:
+    names = short(list(over))
+    return ", ".join(f"{name}={bare(said)}" for name, said in zip(names, over.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep.
+
+    Args:
+      over: what it was given, by dotted path.
+      seed: of all its draws.
+      run: its id; None: it has not begun.
+      status: "completed", "incomplete", "diverged" or "failed"; in a sweep that is planned, also what a
+        store says, and "missing".
+      reason: why it ended before its last round.
+      result: as `Result.to_json` gives it.
+    """
+
+    over: Mapping[str, Plain]
+    seed: int
+    run: str | None
+    status: str
+    reason: str | None = None
+    result: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        named = _name_setting(self.over)
+        return f"{named}, seed {self.seed}" if named else f"seed {self.seed}"
+
+
+COSTS = ("rounds_to_target", "bytes_up", "bytes_down", "seconds", "virtual_s")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One trial over all seeds. Spreads are of the runs that completed.
+
+    Args:
+      over: what was tried, by dotted path.
+      members: its runs, by seed.
+      best, final: of the watched metric.
+      costs: rounds_to_target, bytes_up, bytes_down, seconds, virtual_s.
+    """
+
+    over: Mapping[str, Plain]
+    members: tuple[SweepRun, ...] = field(repr=False)
+    best: Spread | None
+    final: Spread | None
+    costs: Mapping[str, Spread | None]
+
+    @property
+    def completed(self) -> tuple[SweepRun, ...]:
+        """The runs that came to their end, also those that lack rounds."""
+        return tuple(member for member in self.members if member.status in ENDED)
+
+    def __str__(self) -> str:
+        return _name_setting(self.over) or "all the same"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep found.
+
+    Args:
+      metric: what is compared; None: nothing was measured.
+      settings: best first: by the runs that completed, those that reached the target, the rounds that took,
+        and the best of the metric.
+      store: where the runs are kept.
+      notes: what is worth knowing.
+    """
+
+    metric: str | None
+    higher_is_better: bool
+    settings: tuple[Setting, ...]
+    store: str
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, members: Sequence[SweepRun], stop: Stop, store: str, notes: tuple[str, ...] = ()
+    ) -> "SweepResult":
+        """From the runs, trial by trial."""
+        metric = _metric(members, stop)
+        watched = Stop(metric=metric or stop.metric)
+        higher = watched.better(1.0, 0.0)
+        trials: dict[str, list[SweepRun]] = {}
+        for member in members:
+            trials.setdefault(repr(member.over), []).append(member)
+        settings = [_setting(tuple(trial), metric) for trial in trials.values()]
+
+        def rank(setting: Setting) -> tuple[float, ...]:
+            mean = setting.best.mean if setting.best else math.nan
+            worth = math.inf if math.isnan(mean) else -mean if higher else mean
+            reached = setting.costs["rounds_to_target"]
+            missing = len(setting.members) - len(setting.completed)
+            return (missing, -reached.n, reached.mean, worth) if reached else (missing, 0, 0, worth)
+
+        return cls(metric, higher, tuple(sorted(settings, key=rank)), store, notes)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What was tried, by dotted path: as short as can be told apart."""
+        paths = list(dict.fromkeys(path for setting in self.settings for path in setting.over))
+        return dict(zip(paths, short(paths), strict=True))
+
+    @property
+    def simulates_time(self) -> bool:
+        """Whether a round took anything but the second that ideal devices need."""
+        results = [member.result for member in self.members if member.result]
+        return any(result["virtual_s"] != result["rounds"] for result in results)
+
+    @property
+    def members(self) -> tuple[SweepRun, ...]:
+        """All runs."""
+        return tuple(member for setting in self.settings for member in setting.members)
+
+    @property
+    def failures(self) -> tuple[SweepRun, ...]:
+        """The runs that diverged or failed."""
+        return tuple(member for member in self.members if member.status not in ENDED)
+
+    def curves(self) -> "dict[int, dict[int, Spread]]":
+        """The metric by round, by the place of the setting: where all its completed runs measured it."""
+        return {i: self._curve(setting.completed) for i, setting in enumerate(self.settings)}
+
+    def _curve(self, members: Sequence[SweepRun]) -> dict[int, Spread]:
+        from hanse.store import Runs
+
+        runs, seen = Runs(self.store), dict[int, list[float]]()
+        for member in members:
+            for record in runs.records(str(member.run)):
+                summarise_metric = self._final_metric(record)
+                if summarise_metric is not None:
+                    seen.setdefault(record.round, []).append(summarise_metric)
+        spreads = {round: summarise(values) for round, values in seen.items() if len(values) == len(members)}
+        return {round: found for round, found in sorted(spreads.items()) if found is not None}
+
+    def _final_metric(self, record: "Record") -> float | None:
+        found = record.metrics.get(self.metric or "")
+        return found if found is not None and math.isfinite(found) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, without the single rounds."""
+        return {
+            "metric": self.metric,
+            "higher_is_better": self.higher_is_better,
+            "num_runs": len(self.members),
+            "num_completed": len(self.members) - len(self.failures),
+            "settings": [_setting_as_json(setting) for setting in self.settings],
+            "notes": list(self.notes),
+        }
+
+
+def _metric(members: Sequence[SweepRun], stop: Stop) -> str | None:
+    """What the runs measured: that which is watched, or else the first that all of them have."""
+    found = [m.result["final"] for m in members if m.status in ENDED and m.result and m.result["final"]]
+    if not found:
+        return None
+    common = [
+        name
+        for name in found[0]
+        if name != "round" and all(name in summarise_metric for summarise_metric in found)
+    ]
+    return stop.metric if stop.metric in common else next(iter(common), None)
+
+
+def _setting(members: tuple[SweepRun, ...], metric: str | None) -> Setting:
+    results = [m.result for m in members if m.status in ENDED and m.result is not None]
+
+    def summarise_metric(word: str) -> Spread | None:
+        rows = [result[word] for result in results if result[word]]
+        return summarise(row.get(metric) for row in rows) if metric else None
+
+    costs = {name: summarise(result[name] for result in results) for name in COSTS}
+    return Setting(members[0].over, members, summarise_metric("best"), summarise_metric("final"), costs)
+
+
+def _setting_as_json(setting: Setting) -> dict[str, Any]:
+    runs = [{"seed": m.seed, "run": m.run, "status": m.status, **_of(m)} for m in setting.members]
+    spreads = {"best": setting.best, "final": setting.final, **setting.costs}
+    return {
+        "over": dict(setting.over),
+        "num_completed": len(setting.completed),
+        **{
+            name: None if s is None else {"mean": s.mean, "std": s.std, "n": s.n}
+            for name, s in spreads.items()
+        },
+        "runs": runs,
+    }
+
+
+SAID_OF_A_RUN = ("rounds", "final", "best", *COSTS, "params_sha256")
+
+
+def _of(member: SweepRun) -> dict[str, Any]:
+    result = member.result or {}
+    return {"reason": member.reason, **{name: result.get(name) for name in SAID_OF_A_RUN}}

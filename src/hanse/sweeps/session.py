@@ -1,0 +1,363 @@
+"""Sweeps: many runs that differ in some settings and in their seeds, compared.
+
+A sweep keeps nothing of its own. Its runs are in the store, each with the settings that it was given, so
+asking for the same sweep again finds them there and performs what is missing; a larger sweep begins with
+the runs of a smaller.
+"""
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from hanse.config import (
+    IN_PYTHON,
+    Experiment,
+    UnknownSetting,
+    WrongSetting,
+    build,
+    leaves,
+    merge,
+    parse,
+    parse_assignments,
+    to_plain,
+    written_where,
+)
+from hanse.core import HanseError, InvalidInput, Plain
+from hanse.data import Dataset, FederatedData
+from hanse.runs import ENDED, changes, default_store, environment, prepare_run
+from hanse.simulation import num_processors
+from hanse.sweeps.result import SweepResult, SweepRun
+from hanse.sweeps.search import OVER, Axis, Search, Trial, axes, between, grid, settings_of
+from hanse.sweeps.worker_pool import RunOutcome, Seen, SweepTask, run_all
+
+if TYPE_CHECKING:
+    from hanse.store import RunInfo
+
+__all__ = ["Sweep", "SweepPlan", "plan_sweep", "read_sweep", "sweep"]
+
+KEYS = ("over", "seeds", "search")
+
+NOT_OF_DATA = ("algorithm", "model", "rounds", "evaluate_every", "stop")
+"""Settings on which the data don't depend."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is tried.
+
+    Args:
+      settings: what all runs share, as `Experiment.settings` gives it.
+      over: what they differ in.
+      seeds: each trial is run once with each.
+      search: which combinations are tried.
+      data: replaces those in the settings.
+    """
+
+    settings: Mapping[str, Plain]
+    over: Mapping[str, Axis]
+    seeds: tuple[int, ...] = (0,)
+    search: Search = grid()
+    data: Dataset | FederatedData | None = None
+
+    def trials(self) -> list[Trial]:
+        """The combinations, each once. Raises: WrongSetting: if the search can't use an axis."""
+        return list({_said(trial): trial for trial in self.search.trials(self.over)}.values())
+
+    def tree(self, trial: Trial) -> dict[str, Plain]:
+        """All settings of a trial, unchecked."""
+        settings: dict[str, Plain] = functools.reduce(merge, settings_of(trial), dict(self.settings))
+        return settings
+
+    def experiments(self) -> "Iterator[tuple[Trial, Experiment]]":
+        """The runs, trial by trial. Raises: WrongSetting: at the first that can't be."""
+        for trial in self.trials():
+            first = Experiment.from_settings({**self.tree(trial), "seed": self.seeds[0]}, data=self.data)
+            for seed in self.seeds:
+                yield trial, replace(first, seed=seed)
+
+
+def sweep(
+    experiment: Experiment = Experiment(),
+    *,
+    over: Mapping[str, Any],
+    seeds: Sequence[int] | None = None,
+    search: Search = grid(),
+    store: str | Path | None = None,
+    num_workers: int | None = None,
+) -> SweepResult:
+    """Performs many runs that differ in some settings and in their seeds, side by side in processes.
+
+    A script that calls this does so below `if __name__ == "__main__":`, for its processes import it.
+
+        hanse.sweep(
+            hanse.Experiment(rounds=50),
+            over={"algorithm": [fed_avg(), fed_sgd()], "algorithm.lr": between(0.01, 1.0, log=True)},
+            search=random(num_trials=20),
+            seeds=[0, 1, 2],
+        )
+
+    Args:
+      experiment: what all runs share.
+      over: by dotted path, the values to try or the range to draw from; shorter paths are set first.
+      seeds: each trial is run once with each; None: with the experiment's own.
+      search: `grid()`, all combinations, or `random(num_trials)`.
+      store: where runs are kept, and found again; None: where the command line keeps runs.
+      num_workers: processes, of one thread each; None: one for each processor.
+
+    Raises: InvalidInput: at the first setting that can't be used; nothing has begun then.
+    """
+    try:
+        asked = Sweep(
+            experiment.settings(),
+            axes({path: _plain_axis(axis) for path, axis in over.items()}),
+            _seeds([experiment.seed] if seeds is None else list(seeds)),
+            search,
+            experiment.data if experiment.settings()["data"].get(IN_PYTHON) else None,
+        )
+        plan = plan_sweep(asked, default_store() if store is None else store)
+    except WrongSetting as wrong:
+        raise InvalidInput(wrong.among(leaves(experiment.settings()))) from wrong
+    return plan.perform(num_workers)
+
+
+def _plain_axis(axis: Any) -> Plain:
+    if isinstance(axis, list | tuple):
+        return [item if isinstance(item, Mapping) else to_plain(item) for item in axis]
+    return to_plain(axis) if isinstance(axis, between) else axis
+
+
+# -- from files --------------------------------------------------------------------------------
+
+
+def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Sweep:
+    """The sweep that a TOML file and assignments describe.
+
+    >>> asked = read_sweep(None, ["sweep.over.algorithm.lr=[0.1, 0.3]", "sweep.seeds=[0, 1]"])
+    >>> [(trial, experiment.seed) for trial, experiment in asked.experiments()][1:3]
+    [({'algorithm.lr': 0.1}, 1), ({'algorithm.lr': 0.3}, 0)]
+
+    Args:
+      file: TOML as for `hanse run`, with a table `sweep`; or None.
+      sets: "key.sub=value"; those that begin with "sweep." change the table.
+
+    Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
+    """
+    from_file, from_sets = parse(file), parse_assignments(sets)
+    trees = {f"{file}: ": from_file.pop("sweep", {}), "--set ": from_sets.pop("sweep", {})}
+    if not any(trees.values()):
+        what = "nothing is swept" if file is None else f"{file} has no table [sweep]"
+        raise InvalidInput(f'{what}; write [sweep.over] and below it "algorithm.lr" = [0.1, 0.3]')
+    table: dict[str, Plain] = {}
+    over: dict[str, Axis] = {}
+    for where, tree in trees.items():
+        with _written(where):
+            table = merge(table, _check_table(tree))
+            over.update(axes(tree.get("over", {})))
+    where = next(where for where, tree in reversed(trees.items()) if tree)
+    shared: dict[str, Plain] = functools.reduce(merge, (from_file, from_sets), Experiment().settings())
+    with _written(where):
+        search = build(Search, table.get("search", "grid"), "sweep.search")
+        seeds = _seeds(table.get("seeds", [shared["seed"]]))
+    _check_not_swept(leaves(from_sets), over)
+    asked = Sweep(shared, over, seeds, search)
+    _check_trials(asked, where, file, from_file, from_sets)
+    return asked
+
+
+class _written:
+    """Says where a wrong setting was written."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, WrongSetting):
+            raise InvalidInput(self._where + error.among(f"sweep.{key}" for key in KEYS)) from error
+
+
+def _check_table(tree: Plain) -> dict[str, Plain]:
+    if not isinstance(tree, dict):
+        raise WrongSetting("sweep", f" is {json.dumps(tree)}; write a table: [sweep]")
+    for key in tree:
+        if key not in KEYS:
+            raise UnknownSetting(f"sweep.{key}", KEYS, "sweep")
+    return tree
+
+
+def _seeds(given: Plain) -> tuple[int, ...]:
+    seeds: tuple[int, ...] = build(tuple[int, ...], given, "sweep.seeds")
+    if not seeds:
+        raise WrongSetting("sweep.seeds", " is an empty list; write at least one, such as [0]")
+    if len(set(seeds)) < len(seeds):
+        twice = next(seed for i, seed in enumerate(seeds) if seed in seeds[:i])
+        raise WrongSetting("sweep.seeds", f" lists {twice} twice; write each seed once")
+    return seeds
+
+
+def _check_not_swept(paths: Iterator[str], over: Mapping[str, Axis]) -> None:
+    for path in paths:
+        if path in over:
+            raise InvalidInput(
+                f"--set {path}: the sweep gives it in turn; write --set '{OVER}.{path}=[...]' for others"
+            )
+
+
+def _check_trials(
+    asked: Sweep, where: str, file: str | Path | None, from_file: Plain, from_sets: Plain
+) -> None:
+    """Each trial's settings, so that nothing begins if one can't be."""
+    try:
+        trials = asked.trials()
+    except WrongSetting as wrong:
+        raise InvalidInput(where + str(wrong)) from wrong
+    for trial in trials:
+        tree = asked.tree(trial)
+        try:
+            Experiment.from_settings(tree)
+        except WrongSetting as wrong:
+            swept = not wrong.path or any(
+                wrong.path == path or wrong.path.startswith((f"{path}.", f"{path}[")) for path in trial
+            )
+            place = f"{where}{OVER}: " if swept else written_where(wrong, file, from_file, from_sets)
+            raise InvalidInput(place + wrong.among(leaves(tree))) from wrong
+
+
+# -- performing --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A sweep, and which of its runs are there.
+
+    Args:
+      sweep: what is tried.
+      store: where runs are kept.
+      members: all runs, trial by trial; of those that are there, id and status.
+      experiments: of the members.
+      notes: what is worth knowing of runs that are there.
+    """
+
+    sweep: Sweep
+    store: str
+    members: tuple[SweepRun, ...]
+    experiments: tuple[Experiment, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def due(self) -> list[int]:
+        """The numbers of the members that have to be performed. What diverged would do so again."""
+        return [i for i, m in enumerate(self.members) if m.status not in (*ENDED, "diverged")]
+
+    def perform(
+        self, num_workers: int | None = None, seen: Seen = lambda number, round, outcome: None
+    ) -> SweepResult:
+        """Performs what is missing.
+
+        Args:
+          num_workers: processes, of one thread each; None: one for each processor.
+          seen: told how it comes along, by the place of a member in `due`.
+        """
+        if num_workers is not None and num_workers < 1:
+            raise InvalidInput(f"num_workers is {num_workers}; write at least 1")
+        due = self.due
+        tasks = [
+            SweepTask(self.experiments[i], dict(self.members[i].over), self.store, self.members[i].run)
+            for i in due
+        ]
+        outcomes = dict(zip(due, run_all(tasks, num_workers or num_processors(), seen), strict=True))
+        return self._result(outcomes)
+
+    def _result(self, outcomes: Mapping[int, RunOutcome]) -> SweepResult:
+        from hanse.store import Runs
+
+        infos = {info.run: info for info in Runs(self.store).infos()}
+        members = [_end_member(member, outcomes.get(i), infos) for i, member in enumerate(self.members)]
+        notes = dict.fromkeys([*self.notes, *(note for o in outcomes.values() for note in o.notes)])
+        stop = self.experiments[0].stop
+        return SweepResult.of(members, stop, self.store, tuple(notes))
+
+
+def _end_member(member: SweepRun, outcome: RunOutcome | None, infos: "Mapping[str, RunInfo]") -> SweepRun:
+    run = member.run if outcome is None else outcome.run
+    result = infos[run].result if run is not None and run in infos else None
+    if outcome is None:
+        reason = (result or {}).get("reason")
+        return replace(member, result=result, reason=reason)
+    return replace(member, run=run, status=outcome.status, reason=outcome.reason, result=result)
+
+
+def plan_sweep(asked: Sweep, store: str | Path) -> SweepPlan:
+    """Looks which runs of a sweep are in the store, which is made. Raises: WrongSetting: as `Sweep`."""
+    from hanse.store import Runs
+
+    pairs = list(asked.experiments())
+    kept = _Kept(Runs(store).infos())
+    members = []
+    for trial, experiment in pairs:
+        info = kept.find(experiment)
+        about = (None, "missing") if info is None else (info.run, info.status)
+        members.append(SweepRun(trial, experiment.seed, *about))
+    experiments = tuple(experiment for _, experiment in pairs)
+    return SweepPlan(asked, str(store), tuple(members), experiments, tuple(kept.notes))
+
+
+_BEST_LAST = ("running", "failed", "interrupted", "stopped", "diverged", "incomplete", "completed")
+
+
+class _Kept:
+    """The runs of sweeps in a store, found by what they were told and on what data."""
+
+    def __init__(self, infos: "Sequence[RunInfo]") -> None:
+        self._runs: dict[str, list[RunInfo]] = {}
+        for info in reversed(infos):
+            if "sweep" in info.settings:
+                self._runs.setdefault(_said(info.settings["experiment"]), []).append(info)
+        self._fingerprints: dict[str, str | None] = {}
+        self._notes: dict[str, int] = {}
+        with threadpool_limits(1):
+            self._environment = environment()
+
+    def find(self, experiment: Experiment) -> "RunInfo | None":
+        settings = experiment.settings()
+        found = self._runs.get(_said(settings), [])
+        if not found:
+            return None
+        data = self._fingerprint(experiment, settings)
+        same = [info for info in found if info.settings["data_sha256"] == data]
+        if not same:
+            self._note("were made on other data, and are made anew")
+            return None
+        info = max(same, key=lambda info: _BEST_LAST.index(info.status))
+        differ = changes(info.environment, self._environment)
+        if differ and info.status in (*ENDED, "diverged"):
+            self._note(f"were made where the last bits may differ: {'; '.join(differ)}")
+        return info
+
+    def _fingerprint(self, experiment: Experiment, settings: Mapping[str, Plain]) -> str | None:
+        """Of the data as they are now; None: they can't be had, which the run will say."""
+        about = _said({name: said for name, said in settings.items() if name not in NOT_OF_DATA})
+        if about not in self._fingerprints:
+            try:
+                self._fingerprints[about] = prepare_run(experiment).population.fingerprint
+            except HanseError:
+                return None
+        return self._fingerprints[about]
+
+    def _note(self, note: str) -> None:
+        self._notes[note] = self._notes.get(note, 0) + 1
+
+    @property
+    def notes(self) -> list[str]:
+        return [f"{count} of the runs that are kept {note}" for note, count in self._notes.items()]
+
+
+def _said(settings: Plain) -> str:
+    return json.dumps(settings, sort_keys=True)

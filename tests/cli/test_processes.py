@@ -1,0 +1,139 @@
+"""Real processes: cut at random moments, redirected, asked for help."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hanse
+from hanse.store import Runs
+
+ROUNDS = 200
+"""Less than a second of work."""
+
+SOURCES = str(Path(hanse.__file__).parents[1])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> str:
+    return hanse.run(rounds=ROUNDS).params_sha256
+
+
+def process(store: Path, *arguments: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "PYTHONPATH": SOURCES, "HANSE_STORE": str(store), "PYTHONWARNINGS": "error"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "hanse", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=store.parent,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
+
+
+def cut(process: "subprocess.Popen[str]", number: int, after_s: float) -> str:
+    """Sends a signal so long after the run has begun; the run's id."""
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    time.sleep(after_s)
+    process.send_signal(number)
+    return first.removeprefix("run ").partition(":")[0]
+
+
+def completed(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    code, stdout, stderr = finish(process)
+    assert code == 0, stderr
+    return dict(json.loads(stdout))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_twice_a_run_ends_in_the_same_bits(store: Path, undisturbed: str, seed: int) -> None:
+    moments = random.Random(seed)
+    first = process(store, "run", "--set", f"rounds={ROUNDS}", "--json")
+    run = cut(first, signal.SIGKILL, moments.uniform(0.0, 0.6))
+    finish(first)
+    second = process(store, "resume", run, "--json")
+    cut(second, signal.SIGKILL, moments.uniform(0.0, 0.3))
+    finish(second)
+    result = completed(process(store, "resume", run, "--json"))
+    assert (result["status"], result["rounds"]) == ("completed", ROUNDS)
+    assert result["params_sha256"] == undisturbed
+
+
+def test_ctrl_c_then_resume_ends_in_the_same_bits(store: Path, undisturbed: str) -> None:
+    first = process(store, "run", "--set", f"rounds={ROUNDS}")
+    run = cut(first, signal.SIGINT, 0.1)
+    code, stdout, stderr = finish(first)
+    done = Runs(store).info(run).rounds
+    assert (code, stdout) == (130, "")
+    assert stderr.splitlines()[-1] == f"interrupted after round {done}; go on with: hanse resume {run}"
+    assert completed(process(store, "resume", run, "--json"))["params_sha256"] == undisturbed
+
+
+def test_ctrl_c_in_json(store: Path) -> None:
+    first = process(store, "run", "--set", f"rounds={ROUNDS}", "--json")
+    cut(first, signal.SIGINT, 0.0)
+    code, stdout, _ = finish(first)
+    assert code == 130
+    assert json.loads(stdout)["status"] == "interrupted"
+
+
+@pytest.fixture
+def performing(store: Path) -> Iterator[tuple[Path, str]]:
+    other = process(store, "run", "--set", "rounds=100000")
+    assert other.stderr is not None
+    yield store, other.stderr.readline().removeprefix("run ").partition(":")[0]
+    other.kill()
+    finish(other)
+
+
+def test_a_run_that_another_process_performs(performing: tuple[Path, str]) -> None:
+    store, run = performing
+    code, stdout, stderr = finish(process(store, "resume", run))
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith(f"Error: run {run} is performed by process ")
+    assert Runs(store).info(run).status == "running"
+
+
+def test_redirected_output_is_plain_and_rare(store: Path) -> None:
+    began_s = time.monotonic()
+    code, stdout, stderr = finish(process(store, "run", "--set", f"rounds={ROUNDS}"))
+    assert code == 0
+    assert "\x1b" not in stdout + stderr
+    assert 2 <= len(stderr.splitlines()) <= 3 + (time.monotonic() - began_s) / 2
+    assert stderr.splitlines()[-1].startswith(f"round {ROUNDS}/{ROUNDS}  ")
+    assert "completed" in stdout
+
+
+def test_help_loads_no_arithmetic(store: Path) -> None:
+    code = """
+import sys
+from hanse.cli import main
+try:
+    main()
+except SystemExit:
+    print("numpy" in sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": SOURCES}
+    asked = [sys.executable, "-c", code, "--help"]
+    said = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "resume" in said
+    assert said.splitlines()[-1] == "False"

@@ -1,0 +1,112 @@
+"""An experiment checks itself, alone and with its data."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
+from hanse.config.experiment import Experiment
+from hanse.core import CompositionError, Examples, InvalidInput, Stop
+from hanse.data import arrays, digits, dirichlet, from_clients, generate, iid
+from hanse.learners import least_squares, logistic, softmax
+from hanse.runs import prepare_run
+from hanse.transforms import clip, quantize, random_mask
+
+X = np.random.default_rng(0).normal(size=(60, 3))
+Y = (X[:, 0] > 0).astype(int)
+CLIENTS = from_clients([Examples(X, Y), Examples(X[:5], Y[:5])])
+
+
+def test_it_says_itself_in_one_line() -> None:
+    line = "fed_avg(lr=0.5, epochs=5) · softmax · digits over dirichlet(100, 0.5) · seed 0"
+    assert str(Experiment()) == line
+    assert str(Experiment(stop=Stop(target=0.9))) == f"{line} · Stop(target=0.9)"
+    mine = Experiment(data=CLIENTS, model=logistic(1e-3), seed=4)
+    assert str(mine) == "fed_avg(lr=0.5, epochs=5) · logistic(l2=0.001) · FederatedData · seed 4"
+
+
+def test_data_that_a_file_can_not_describe_are_named() -> None:
+    assert Experiment(data=arrays(X, Y)).settings()["data"] == {"name": "arrays", "in_python": True}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"algorithm": "fed_avg"},
+            r"algorithm is of type str; write a value, such as algorithm=fed_avg\(lr=",
+        ),
+        ({"algorithm": fed_avg}, r"algorithm is the class fed_avg; write a value: fed_avg\(\.\.\.\)"),
+        ({"model": None}, r"model is of type NoneType; write a value, such as model=softmax\(\)"),
+        ({"data": X}, r"data is of type ndarray; write a value, such as data=digits\(\)"),
+        ({"rounds": 2.5}, "rounds is 2.5; write a whole number, such as 100"),
+        ({"rounds": 0}, "rounds is 0; write at least 1"),
+        ({"evaluate_every": -1}, "evaluate_every is -1; write at least 0"),
+        ({"seed": True}, "seed is True; write a whole number, such as 0"),
+        ({"evaluate_every": 0, "stop": Stop(patience=2)}, "nothing is measured with evaluate_every = 0"),
+        ({"data": CLIENTS, "partition": iid(2)}, "is shared out already; leave out partition"),
+    ],
+)
+def test_what_is_no_experiment_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        Experiment(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"partition": iid(2000)}, "1438 examples can't give each of 2000 clients 1; write num_clients=1438"),
+        ({"partition": dirichlet(100, 0.5, min_examples=20)}, "can't give each of 100 clients 20"),
+        ({"model": logistic()}, r"logistic\(\) separates 2 classes, the labels have 10; write softmax\(\)"),
+        ({"data": arrays(X, X[:, 0])}, "dirichlet divides classes, and the labels are float64"),
+        ({"data": arrays(X, X[:, 0]), "partition": iid(2)}, r"softmax\(\) separates classes"),
+        (
+            {"model": least_squares(), "stop": Stop(target=0.9)},
+            "which least_squares does not measure; write one of loss",
+        ),
+        ({"algorithm": fed_avg(fraction=1.0), "stop": Stop("acuracy", 0.9)}, "write one of loss, accuracy"),
+        (
+            {"data": generate(10_000, lambda number: Examples(X, Y), num_classes=2)},
+            "have no test set, and 10000 clients are too many .* evaluate_every = 0",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        prepare_run(Experiment(**given))
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        fed_avg(uplink=(quantize(2), clip(1.0))),
+        fed_sgd(uplink=(quantize(2), clip(1.0))),
+        fed_buff(uplink=(quantize(2), clip(1.0))),
+        scaffold(uplink=(quantize(2), clip(1.0))),
+        fed_avg(uplink=(clip(1.0), random_mask(0.5))),
+    ],
+)
+def test_what_can_not_be_composed_is_refused_before_anything_runs(algorithm: Any) -> None:
+    with pytest.raises(CompositionError, match="first"):
+        prepare_run(Experiment(algorithm=algorithm))
+
+
+@pytest.mark.parametrize("algorithm", [fed_avg(), fed_sgd(), fed_buff(), scaffold(), giant()])
+def test_what_fits_is_prepared(algorithm: Any) -> None:
+    ready = prepare_run(Experiment(algorithm=algorithm))
+    assert ready.population.num_clients == 100
+    assert ready.begin().round == 0
+
+
+def test_a_model_without_accuracy_is_watched_by_its_loss() -> None:
+    ready = prepare_run(Experiment(data=arrays(X, X[:, 0]), partition=iid(3), model=least_squares()))
+    assert ready.stop == Stop("loss")
+    assert prepare_run(Experiment(model=softmax())).stop == Stop()
+
+
+def test_the_seed_decides_who_holds_what() -> None:
+    def clients(seed: int) -> str:
+        return prepare_run(Experiment(data=digits(), seed=seed)).population.fingerprint
+
+    assert clients(1) == clients(1) != clients(2)

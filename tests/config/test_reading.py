@@ -1,0 +1,177 @@
+"""Settings files and --set: what they may say, and what is said to who gets it wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from hanse.algorithms import fed_avg, fed_sgd, scaffold, uniform
+from hanse.config.experiment import Experiment
+from hanse.config.reading import read
+from hanse.core import InvalidInput, Stop
+from hanse.core import sum as sum_
+from hanse.data import iid
+from hanse.learners import softmax
+from hanse.simulation import unstable
+from hanse.transforms import clip
+
+FULL = """
+rounds = 7
+seed = 3
+evaluate_every = 2
+data = "digits"
+
+[partition]
+name = "iid"
+num_clients = 10
+
+[model]
+l2 = 1
+
+[algorithm]
+lr = 0.3
+weighting = "uniform"
+uplink = [{name = "clip", max_norm = 1.0}]
+
+[algorithm.close]
+minimum_fraction = 0.1
+
+[stop]
+metric = "loss"
+target = 0.5
+
+[devices]
+name = "unstable"
+fraction = 0.1
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "run.toml"
+
+
+def test_nothing_said_is_the_default() -> None:
+    assert read() == Experiment()
+
+
+def test_a_file_says_everything(file: Path) -> None:
+    file.write_text(FULL)
+    experiment = read(file)
+    assert experiment.partition == iid(10)
+    assert experiment.model == softmax(l2=1.0)
+    assert experiment.stop == Stop("loss", 0.5)
+    assert experiment.devices == unstable(0.1)
+    assert (experiment.rounds, experiment.seed, experiment.evaluate_every) == (7, 3, 2)
+    algorithm = experiment.algorithm
+    assert isinstance(algorithm, fed_avg)
+    assert (algorithm.lr, algorithm.epochs) == (0.3, 5)  # what the file leaves out stays the default's
+    assert (algorithm.weighting, algorithm.uplink) == (uniform(), (clip(1.0),))
+    assert algorithm.close.minimum_fraction == 0.1
+
+
+def test_settings_read_their_own_writing(file: Path) -> None:
+    file.write_text(FULL)
+    experiment = read(file, ["algorithm.batch_size=none"])
+    assert Experiment.from_settings(experiment.settings()) == experiment
+
+
+def test_set_goes_over_the_file(file: Path) -> None:
+    file.write_text('[algorithm]\nname = "scaffold"\nlr = 0.2\nepochs = 3\n')
+    assert read(file).algorithm == scaffold(lr=0.2, epochs=3)
+    assert read(file, ["algorithm.lr=0.7"]).algorithm == scaffold(lr=0.7, epochs=3)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["algorithm=fed_sgd", "algorithm.into=sum"],
+        ["algorithm.into=sum", "algorithm.name=fed_sgd"],
+        ["algorithm={name='fed_sgd', into={name='sum'}}"],
+    ],
+)
+def test_another_name_drops_the_first_ones_fields(sets: list[str]) -> None:
+    assert read(None, sets).algorithm == fed_sgd(into=sum_())
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("round=3", "--set round is unknown; did you mean rounds?"),
+        ("lr=0.3", "--set lr is unknown; did you mean algorithm.lr?"),
+        ("algoritm.lr=0.3", "--set algoritm is unknown; did you mean algorithm?"),
+        ("algorithm.lrr=0.3", "--set algorithm.lrr is unknown; did you mean algorithm.lr?"),
+        ("algorithm.l2=0.3", "--set algorithm.l2 is unknown; did you mean model.l2?"),
+        (
+            "algorithm.close.gaol=3",
+            "--set algorithm.close.gaol is unknown; did you mean algorithm.close.goal?",
+        ),
+        ("algorithm.lr=fast", '--set algorithm.lr is the string "fast"; write a number, such as 0.1'),
+        ("algorithm.lr=-1", "--set algorithm: lr is -1.0; write a step size above 0"),
+        (
+            "algorithm=fedavg",
+            "--set algorithm.name is \"fedavg\", which is no algorithm; did you mean 'fed_avg'?",
+        ),
+        ("model=softmx", "--set model.name is \"softmx\", which is no model; did you mean 'softmax'?"),
+        (
+            "partition=dirichlt",
+            "--set partition.name is \"dirichlt\", which is no partition; did you mean 'dirichlet'?",
+        ),
+        ("partition=iid", "--set partition.num_clients is missing; iid needs num_clients"),
+        ("rounds=2.5", "--set rounds is 2.5; write a whole number, such as 2"),
+        ("rounds=0", "rounds is 0; write at least 1"),
+        ("rounds.x=1", "--set rounds is a table; write a whole number, such as 10"),
+        ("rounds", "--set 'rounds' is no assignment; write key=value, such as algorithm.lr=0.3"),
+        ("=3", "--set '=3' is no assignment; write key=value, such as algorithm.lr=0.3"),
+        ("algorithm.uplink=[{name='clip'", "--set algorithm.uplink: [{name='clip' is not TOML: "),
+        ("data=arrays", "--set data: arrays can't be written in settings; give it in Python"),
+    ],
+)
+def test_a_wrong_assignment_is_named(assignment: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(None, [assignment])
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rounds = 3\nseed = \n", ", line 2, column 8: not TOML: invalid value"),
+        ("[algorithm", ", at its end: not TOML: "),
+        ("[algorithm]\nlrr = 1\n", ": algorithm.lrr is unknown; did you mean algorithm.lr?"),
+        ("[algorithm]\nlr = true\n", ": algorithm.lr is true; write a number, such as 0.1"),
+        ("rounds = 0\n", ": rounds is 0; write at least 1"),
+        ("when = 2026-01-01\n", ": when is unknown; the top level takes rounds, seed, "),
+    ],
+)
+def test_a_wrong_file_is_named(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(InvalidInput) as caught:
+        read(file)
+    assert str(caught.value).startswith(f"{file}{message}")
+
+
+def test_who_said_it_is_said(file: Path) -> None:
+    file.write_text('[algorithm]\nname = "fed_sgd"\n')
+    with pytest.raises(InvalidInput, match=r"^--set algorithm\.epochs is unknown; fed_sgd takes"):
+        read(file, ["algorithm.epochs=3"])
+    file.write_text("[algorithm]\nepochs = 1.5\n")
+    with pytest.raises(InvalidInput, match=r"run\.toml: algorithm\.epochs is 1\.5"):
+        read(file, ["algorithm.lr=0.3"])
+
+
+def test_a_file_that_is_not_there(file: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no file '.*run\.toml'; there is no TOML file in"):
+        read(file)
+    file.with_name("runs.toml").touch()
+    with pytest.raises(InvalidInput, match=r"did you mean 'runs\.toml'\?"):
+        read(file)
+    with pytest.raises(InvalidInput, match="nor is there a folder"):
+        read(file.parent / "nowhere" / "run.toml")
+
+
+def test_a_file_that_is_no_text(file: Path) -> None:
+    with pytest.raises(InvalidInput, match="can't be read: Is a directory"):
+        read(file.parent)
+    file.write_bytes(b"rounds = 3 \xff")
+    with pytest.raises(InvalidInput, match="is not UTF-8 text, at byte 11"):
+        read(file)

@@ -1,0 +1,97 @@
+"""Plain data, checked against what is due."""
+
+from typing import Any, Literal
+
+import pytest
+
+from hanse.config.experiment import Experiment
+from hanse.config.settings import UnknownSetting, WrongSetting, build
+from hanse.core import Algorithm, Array, Stop, Transform, former
+from hanse.core.values import Plain
+from hanse.data import Dataset
+from hanse.simulation import Devices
+from hanse.transforms import clip
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "value"),
+    [
+        (float, 1, 1.0),
+        (int | None, "none", None),
+        (int | None, None, None),
+        (str, "none", "none"),
+        (tuple[float, ...], [1, 0.5], (1.0, 0.5)),
+        (tuple[tuple[int, float], ...], [[0, 0.5], [1, 0.5]], ((0, 0.5), (1, 0.5))),
+        (Literal["a", "b"], "a", "a"),
+        (bool, True, True),
+        (int | str, "server", "server"),
+        (Stop, {"patience": 3}, Stop(patience=3)),
+        (tuple[Transform, ...], [{"name": "clip", "max_norm": 1}], (clip(1.0),)),
+    ],
+)
+def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
+    built = build(annotation, given, "x")
+    assert built == value
+    assert type(built) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "given", "message"),
+    [
+        (int, True, "x is true; write a whole number, such as 10"),
+        (int, 2.0, "x is 2.0; write a whole number, such as 2"),
+        (float, False, "x is false; write a number, such as 0.1"),
+        (float, ".3", 'x is the string ".3"; write a number, such as 0.3'),
+        (float, float("nan"), "x is nan; write a finite number"),
+        (float, 10**400, "x is inf; write a finite number"),
+        (bool, 1, "x is 1; write true or false"),
+        (str, 1, 'x is 1; write a string, in quotes: "..."'),
+        (int | None, "all", 'x is the string "all"; write a whole number, such as 10, or "none"'),
+        (tuple[float, ...], "1.0", 'x is the string "1.0"; write a list: [...]'),
+        (tuple[float, ...], [1, "a"], 'x[1] is the string "a"; write a number, such as 0.1'),
+        (tuple[int, float], [1], "x has 1 entries; write 2"),
+        (Literal["mean", "sum"], "som", "x is the string \"som\"; did you mean 'sum'?"),
+        (Devices, {"median_s": 1}, "x.name is missing; write one of heavy_tailed, "),
+        (Devices, "idael", "x.name is \"idael\", which is no devices; did you mean 'ideal'?"),
+        (Stop, 3, 'x is 3; write a name, such as "Stop", or {name = "Stop"}'),
+        (Stop, {"patience": 0}, "x: patience is 0; write at least 1 evaluation"),
+        (Transform, {"name": "clip"}, "x.max_norm is missing; clip needs max_norm"),
+        (Dataset, "arrays", "x: arrays can't be written in settings; give it in Python, with hanse.run(...)"),
+        (Array, [1], "x can't be written in settings; give it in Python, with hanse.run(...)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(annotation: Any, given: Plain, message: str) -> None:
+    with pytest.raises(WrongSetting) as caught:
+        build(annotation, given, "x")
+    assert str(caught.value).startswith(message)
+
+
+def test_an_unknown_key_is_looked_for_here_then_elsewhere() -> None:
+    everything = ["model.l2", "rounds"]
+
+    def said(key: str) -> str:
+        with pytest.raises(UnknownSetting) as caught:
+            build(Algorithm[Any], {"name": "giant", key: 1}, "algorithm")
+        return caught.value.among(everything)
+
+    assert said("armijoo") == "algorithm.armijoo is unknown; did you mean algorithm.armijo?"
+    assert said("l2") == "algorithm.l2 is unknown; did you mean model.l2?"
+    assert said("zzz").startswith("algorithm.zzz is unknown; giant takes ")
+
+
+def test_what_was_renamed_is_called_by_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(former, "CLASSES", {"old_giant": "giant"})
+    monkeypatch.setattr(former, "FIELDS", {"giant": {"line_search": "armijo"}})
+    monkeypatch.setattr(former, "SETTINGS", {"turns": "rounds"})
+
+    def said(settings: dict[str, Plain]) -> str:
+        with pytest.raises(WrongSetting) as caught:
+            Experiment.from_settings(settings)
+        return caught.value.among(["model.l2", "rounds"])
+
+    assert said({"turns": 3}) == "turns is called rounds now; write that"
+    given = {"name": "giant", "line_search": True}
+    assert said({"algorithm": given}) == "algorithm.line_search is called armijo now; write that"
+    assert said({"algorithm": "old_giant"}) == (
+        'algorithm.name is "old_giant", which is called "giant" now; write that'
+    )

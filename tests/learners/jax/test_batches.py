@@ -1,0 +1,207 @@
+"""Clients computed together in JAX: in the bits of one by one on a processor, and abreast as on a GPU."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hanse
+from hanse.algorithms import fed_avg, fed_prox
+from hanse.core import Examples, InvalidInput, Key, Learner, Steps
+from hanse.data import from_clients
+from hanse.learners.engines import jax_engine
+from hanse.learners.networks import char_lstm, cnn, mlp
+from hanse.learners.own import jax_model
+from hanse.simulation import auto, batched, sequential
+from hanse.transforms import quantize
+
+jax = pytest.importorskip("jax")
+jnp = pytest.importorskip("jax.numpy")
+layout = pytest.importorskip("hanse.learners.jax.batches")
+
+KEY = Key.from_seed(3)
+SIZES = (23, 3, 24)
+RNG = np.random.default_rng(0)
+
+
+def dropping(params: Any, x: Any, key: Any) -> Any:
+    return forward(params, x * jax.random.bernoulli(key, 0.5, x.shape))
+
+
+def forward(params: Any, x: Any) -> Any:
+    return jnp.tanh(x @ params["w"]) @ params["v"] + params["b"]
+
+
+def init(key: Any) -> Any:
+    draws = jax.random.normal(key, (2, 5, 5)) / 3
+    return {"w": draws[0], "v": draws[1, :, :3], "b": jnp.zeros(())}
+
+
+def rows(n: int) -> Examples:
+    return Examples(RNG.normal(size=(n, 5)).astype(np.float32), RNG.integers(3, size=n))
+
+
+def images(n: int) -> Examples:
+    return Examples(RNG.normal(size=(n, 4, 4)).astype(np.float32), RNG.integers(3, size=n))
+
+
+def texts(n: int) -> Examples:
+    return Examples(RNG.integers(7, size=(n, 6)), RNG.integers(7, size=(n, 6)))
+
+
+MODELS: dict[str, tuple[Learner, Any]] = {
+    "mlp": (mlp((16, 16)).bind((5,), 3), rows),
+    "float64": (mlp((8,), l2=0.1, dtype="float64").bind((5,), 3), rows),
+    "cnn": (cnn((2, 2), kernel=3, hidden=3, engine=jax_engine()).bind((4, 4), 3), images),
+    "lstm": (char_lstm(7, embedding=3, hidden=5, engine=jax_engine()).bind((6,), None), texts),
+    "own": (jax_model(init, forward).bind((5,), 3), rows),
+    "dropout": (jax_model(init, forward, train=dropping).bind((5,), 3), rows),
+}
+STEPS = {
+    "small batches": Steps(0.1, epochs=2, batch_size=4),
+    "full batches": Steps(0.1, epochs=3),
+    "proximal": Steps(0.1, epochs=2, batch_size=10, proximal=0.7),
+}
+by_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
+by_model = pytest.mark.parametrize(("learner", "make"), MODELS.values(), ids=MODELS.keys())
+
+
+def both(learner: Any, make: Any, steps: Steps) -> tuple[Any, list[Any]]:
+    """Together, and one by one."""
+    data, keys = [make(n) for n in SIZES], [KEY.fold_in(n) for n in SIZES]
+    params = learner.init(KEY)
+    alone = [learner.local_sgd(params, d, steps, key) for d, key in zip(data, keys, strict=True)]
+    return learner.local_sgd_many(params, data, steps, keys), alone
+
+
+@by_steps
+@by_model
+def test_together_in_the_bits_of_one_by_one(learner: Any, make: Any, steps: Steps) -> None:
+    together, alone = both(learner, make, steps)
+    for i, update in enumerate(alone):
+        assert together.keys() == update.keys()
+        for name, value in update.items():
+            assert together[name][i].tobytes() == value.tobytes(), (SIZES[i], name)
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanse.learners.jax.learner.can_vmap", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [*((name, "small batches") for name in MODELS), ("mlp", "full batches"), ("float64", "proximal")],
+)
+def test_abreast_within_rounding(as_on_a_gpu: None, name: str, steps: str) -> None:
+    learner, make = MODELS[name]
+    together, alone = both(learner, make, STEPS[steps])
+    close = 1e-12 if learner.dtype == "float64" else 1e-6
+    for i, update in enumerate(alone):
+        for name, value in update.items():
+            assert together[name][i].dtype == value.dtype
+            np.testing.assert_allclose(together[name][i], value, rtol=close, atol=close, err_msg=name)
+
+
+def test_many_epochs_are_laid_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, make = MODELS["dropout"]
+    data, steps, params = make(23), Steps(0.1, epochs=5, batch_size=4), learner.init(KEY)
+    due = learner.local_sgd(params, data, steps, KEY)
+    monkeypatch.setattr(layout, "AT_ONCE_BYTES", 2 * (data.x.nbytes + data.y.nbytes))
+    got = learner.local_sgd(params, data, steps, KEY)
+    for name, value in due.items():
+        assert got[name].tobytes() == value.tobytes()
+
+
+def test_what_is_laid_out_is_taken_without_a_copy() -> None:
+    x, y = np.ones((23, 5), np.float32), np.arange(23, dtype=np.int32)
+    batches = layout.schedule(MODELS["mlp"][0].program, 23, Steps(0.1, 2, 4), KEY)  # type: ignore[attr-defined]
+    for values, *_ in layout.in_order(x, y, batches, "float32"):
+        features, labels, _ = values
+        for laid in (features, labels):
+            assert jax.device_put(laid).unsafe_buffer_pointer() == laid.ctypes.data
+
+
+@pytest.mark.parametrize("batch_size", [None, 4, 10])
+def test_clients_of_like_size_stand_abreast(batch_size: int | None) -> None:
+    program, steps = MODELS["mlp"][0].program, Steps(0.1, 3, batch_size)  # type: ignore[attr-defined]
+    sizes = np.random.default_rng(1).integers(1, 500, 200)
+    clients = [
+        (np.full((n, 2), n, np.float32), np.full(n, n), layout.schedule(program, n, steps, KEY))
+        for n in sizes.tolist()
+    ]
+    groups = list(layout.group_for_vmap(clients, "float32"))
+    assert sorted(i for group in groups for i in group.members) == list(range(200))
+    assert len(groups) < 40
+    for group in groups:
+        own = sizes[group.members]
+        assert own.max() <= 1.25 * own.min() + 8
+        assert len(group.x) <= 1.25 * len(group.members)
+        assert group.num_steps[: len(own)].tolist() == [steps.num_steps(n) for n in own.tolist()]
+        assert not group.num_steps[len(own) :].any()
+        assert group.rows.max() < own.max()
+        np.testing.assert_allclose(group.weights.sum(2)[0, : len(group.weights[0]) // 2], 1, rtol=1e-6)
+
+
+# In a run
+
+DATA = from_clients([rows(n) for n in (23, 3, 24, 22, 4, 3, 24, 23, 21, 1)], test=rows(50))
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, blocks are large."""
+    monkeypatch.setattr("hanse.simulation.chosen.PATIENCE_S", 1e6)
+
+
+def run(way: Any, **options: Any) -> hanse.Result:
+    settings: dict[str, Any] = {
+        "algorithm": fed_avg(lr=0.1, fraction=1.0, epochs=2, batch_size=4),
+        "rounds": 2,
+    }
+    return hanse.run(data=DATA, model=mlp((16,)), execution=way, **{**settings, **options})
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        fed_avg(lr=0.1, fraction=1.0, epochs=2, batch_size=4),
+        fed_avg(lr=0.1, fraction=1.0, uplink=(quantize(4),)),
+        fed_prox(lr=0.1, mu=0.1, fraction=1.0, batch_size=4),
+    ],
+)
+def test_a_run_together_ends_in_the_bits_of_one_by_one(patient: None, algorithm: Any) -> None:
+    due, got = (run(way, algorithm=algorithm) for way in (sequential(), batched()))
+    assert got.params_sha256 == due.params_sha256
+    assert [record.usage for record in got.records] == [record.usage for record in due.records]
+    assert got.records[-1].execution == "one process, together"
+
+
+def test_a_run_abreast_is_within_rounding_and_its_bits_depend_on_no_clock(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    due, got = (run(way, rounds=1) for way in (sequential(), batched()))
+    for patience_s in (0.0, 1e6):
+        monkeypatch.setattr("hanse.simulation.chosen.PATIENCE_S", patience_s)
+        again = run(auto(), rounds=1)
+        assert again.params_sha256 == got.params_sha256
+        assert again.records[-1].execution == "one process, together"
+    for name, value in due.params.items():
+        np.testing.assert_allclose(got.params[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_updates_that_would_take_much_memory_are_computed_one_by_one(
+    patient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hanse.learners.jax.learner.MOST_BYTES", 100)
+    learner, make = MODELS["mlp"]
+    keys = [KEY, KEY]
+    assert learner.local_sgd_many(learner.init(KEY), [make(3), make(4)], Steps(0.1), keys) is None
+    assert "together" not in run(batched()).records[1].execution
+
+
+def test_examples_that_can_not_be_used_are_refused_together_too() -> None:
+    learner, make = MODELS["mlp"]
+    wrong = Examples(np.full((2, 5), np.nan, np.float32), np.zeros(2, int))
+    with pytest.raises(InvalidInput, match="is nan"):
+        learner.local_sgd_many(learner.init(KEY), [make(3), wrong], Steps(0.1), [KEY, KEY])

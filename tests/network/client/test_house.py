@@ -1,0 +1,194 @@
+"""The client is master in its house: policy, approvals, audit log; and what the server keeps on its disk."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from federation import federation, job
+
+from hanse.algorithms import fed_avg
+from hanse.core import Close, InvalidInput
+from hanse.learners import softmax
+from hanse.network.client.audit import AuditLog
+from hanse.network.client.client import ClientHome, join, waiting_plans
+from hanse.network.client.policy import Approvals, Policy
+from hanse.network.protocol import spool
+from hanse.network.protocol.errors import Forbidden, Refused
+from hanse.network.protocol.spool import Outgoing, Spool, hash_chunks
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import Plan
+from hanse.network.server.members import Members
+
+PLAN = Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10)
+
+
+def test_a_policy_bounds_what_is_asked() -> None:
+    policy = Policy(("evaluate",), ("logistic",), 2, 1000, 500, 10)
+    for refused in (
+        lambda: policy.check_work("local_sgd", 10),
+        lambda: policy.check_work("evaluate", 501),
+        lambda: policy.check_plan(PLAN),
+        lambda: policy.check_data(9),
+        lambda: policy.check_use(3, 10),
+        lambda: policy.check_use(1, 1001),
+    ):
+        with pytest.raises(Forbidden, match="policy"):
+            refused()
+    policy.check_work("evaluate", 500)
+    policy.check_use(2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("work = ['x']", "did you mean 'works'"),
+        ("works = 'x'", "write a list of names"),
+        ("max_tickets = true", "write a whole number"),
+        ("approve_plans = 1", "write true or false"),
+        ("works = [", "is not TOML"),
+    ],
+)
+def test_a_policy_that_can_not_be_read_says_why(tmp_path: Path, text: str, why: str) -> None:
+    (tmp_path / "policy.toml").write_text(text)
+    with pytest.raises(InvalidInput, match=why):
+        Policy.read(tmp_path / "policy.toml")
+
+
+def test_a_new_plan_waits_and_shows_what_is_new(tmp_path: Path) -> None:
+    approvals = Approvals(tmp_path / "approved.json")
+    with pytest.raises(Forbidden, match=r"hanse approve [0-9a-f]{16}"):
+        approvals.check(PLAN)
+    approvals.approve(PLAN)
+    approvals.check(PLAN)
+    approvals.check(Plan("another run", PLAN.settings, PLAN.model, PLAN.feature_shape, PLAN.num_classes))
+    with pytest.raises(Forbidden, match=r'(?s)-  ?"rounds": 3.*\+ ?"rounds": 9|- "rounds": 3'):
+        approvals.check(Plan("run", '{"rounds": 9}', softmax(), (8, 8), 10))
+
+
+def test_a_declined_plan_is_told_to_the_operator(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        client_home = here.client_home(4)
+        (client_home.folder / "policy.toml").write_text("approve_plans = true")
+        run = here.lead(job(fed_avg(lr=0.5, fraction=1.0, close=Close(minimum_fraction=0.5)), 1))
+        here.enter()
+        here.end(run, status="incomplete")
+        assert here.records[-1].usage.counted == 4
+        assert "declined: the plan waits for approval in its house (approval)" in here.events()
+        assert [plan.run for plan in waiting_plans(client_home)] == [run]
+        assert "sends" not in [line["what"] for line in client_home.audit.lines()]
+
+
+def test_half_a_line_of_the_audit_log_is_cut_and_the_chain_goes_on(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.jsonl")
+    log.write("one", bytes=1)
+    log.write("two", bytes=2)
+    with open(log.path, "a") as file:
+        file.write('{"n": 2, "wh')
+    again = AuditLog(tmp_path / "audit.jsonl")
+    again.write("three")
+    assert [line["what"] for line in again.lines()] == ["one", "two", "three"]
+    lines = log.path.read_text().splitlines(keepends=True)
+    log.path.write_text(lines[0] + lines[2])
+    with pytest.raises(InvalidInput, match="line 2: it was changed"):
+        AuditLog(log.path)
+
+
+def test_threads_and_other_commands_add_to_one_chain(tmp_path: Path) -> None:
+    logs = [AuditLog(tmp_path / "audit.jsonl") for _ in range(2)]  # as of `hanse join` and `hanse leave`
+    with ThreadPoolExecutor(4) as threads:
+        for writing in [threads.submit(logs[i % 2].write, "line", i=i) for i in range(40)]:
+            writing.result()
+    assert sorted(line["i"] for line in logs[0].lines()) == list(range(40))
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "CHUNK_BYTES", 4000)
+
+
+DATA = b"0123456789" * 1000
+
+
+def add(given: Spool, data: bytes, offset: int) -> None:
+    chunk = given.writing(7, NAME, len(DATA), offset)
+    chunk.write(data)
+    try:
+        chunk.keep(hashlib.sha256(DATA[offset : offset + 4000]).digest())
+    finally:
+        chunk.close()
+
+
+NAME = hashlib.sha256(
+    b"".join(hashlib.sha256(DATA[at : at + 4000]).digest() for at in (0, 4000, 8000))
+).hexdigest()
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_chunk_counts_only_if_it_is_whole(tmp_path: Path) -> None:
+    given = Spool(tmp_path)
+    add(given, DATA[:4000], 0)
+    with pytest.raises(Refused, match="Content-Digest"):
+        add(given, b"not that", 4000)
+    with open(tmp_path / f"7.{NAME}.{len(DATA)}.upload", "ab") as file:
+        file.write(DATA[4000:5000])  # of a chunk in whose middle the server was killed
+    again = Spool(tmp_path)
+    assert again.offset(7, NAME, len(DATA)) == 4000
+    add(again, DATA[4000:8000], 4000)
+    again = Spool(tmp_path)
+    assert not again.finish(7, NAME, len(DATA))
+    add(again, DATA[8000:], 8000)
+    again = Spool(tmp_path)  # killed before the message was acknowledged
+    assert again.offset(7, NAME, len(DATA)) == len(DATA)
+    assert again.finish(7, NAME, len(DATA))
+    assert Spool(tmp_path).tickets() == again.tickets() == {7: NAME}
+    assert again.read(7) == DATA
+    again.keep_only(set(), 7)
+    assert again.tickets() == {7: NAME}  # not booked yet: it may be wanted
+    again.keep_only(set(), 8)
+    assert again.tickets() == Spool(tmp_path).tickets() == {}
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_message_on_its_way_out_is_what_it_was_or_it_is_made_again(tmp_path: Path) -> None:
+    out = Outgoing.write(tmp_path, 7, [DATA[:3], b"", memoryview(DATA)[3:]])
+    assert (out.sha256, out.size, out.path.read_bytes()) == (NAME, len(DATA), DATA)
+    assert hash_chunks([DATA]) == NAME
+    chunk, digest = out.chunk(8000)
+    assert chunk == DATA[8000:]
+    assert digest == hashlib.sha256(chunk).digest()
+    found = Outgoing.find(tmp_path, 7)
+    assert found is not None
+    assert (found.path, found.size, found.digests) == (out.path, out.size, out.digests)
+    os.truncate(out.path, 5000)  # the machine lost power
+    assert Outgoing.find(tmp_path, 7) is None
+    assert list(tmp_path.iterdir()) == []
+    Outgoing.forget(tmp_path, 7)
+
+
+def test_an_invitation_is_good_once(tmp_path: Path) -> None:
+    members = Members(tmp_path / "members.db")
+    secret, number = members.invite()
+    key, other = "11" * 32, "22" * 32
+    assert members.join(secret, key).number == number == 0
+    assert members.join(secret, key).id == "c0"
+    with pytest.raises(Refused, match="used before"):
+        members.join(secret, other)
+    with pytest.raises(Refused, match="unknown"):
+        members.join(bytes(16), other)
+    expired, _ = members.invite(valid_s=-1)
+    with pytest.raises(Refused, match="expired"):
+        members.join(expired, other)
+    members.part("c0", "revoked")
+    members.close()
+    members = Members(tmp_path / "members.db")
+    assert members.clients() == (frozenset(), 1)
+    members.close()
+
+
+def test_another_certificate_than_the_tokens_is_refused(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        secret, _ = here.server.members.invite()
+        with pytest.raises(Refused, match="somebody stands between"):
+            join(ClientHome(tmp_path / "house"), here.url, Token("ab" * 32, secret))

@@ -1,0 +1,168 @@
+"""Pages about runs: what they say, that they need nothing else, and the graphs of every introduction."""
+
+import builtins
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import hanse
+from hanse.algorithms import fed_avg, fed_sgd
+from hanse.cli import app
+from hanse.cli.demo import classics
+from hanse.config import as_toml
+from hanse.data import dirichlet
+from hanse.evaluation import centralised, on_site
+from hanse.report import charts
+from hanse.report.pages import compare_page, report_page, write
+from hanse.report.run_data import RunData, load_run, load_runs
+from hanse.store import Runs
+
+pytest.importorskip("altair")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs; the newer one has baselines."""
+    store = tmp_path_factory.mktemp("kept") / "store.db"
+    hanse.run(rounds=2, algorithm=fed_sgd(lr=0.3), store=store)
+    hanse.run(
+        rounds=4, partition=dirichlet(12, 0.5), client_test_fraction=0.2, store=store,
+        baselines=(centralised(), on_site()), stop=hanse.Stop(target=0.99),
+    )  # fmt: skip
+    return store
+
+
+def newest(store: Path) -> RunData:
+    runs = Runs(store)
+    return load_run(runs, runs.infos()[0].run)
+
+
+def without_scripts(page: str) -> str:
+    return re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
+    page, drawings = report_page(newest(store))
+    names = [drawing.name for drawing in drawings]
+    curves = [
+        f"{metric}-per-{axis}" for metric in ("accuracy", "loss") for axis in ("round", "epoch", "byte")
+    ]
+    assert names == [*curves, "clients", "who-has-what", "accuracy-against-bytes"]
+    body = without_scripts(page)
+    assert not re.search(r"""(src|href)\s*=|@import|url\(""", body)
+    for words in ("centralised (pooled)", "on-site (each alone)", "rounds to target", "worst tenth accuracy",
+                  "12 clients hold", "alpha = 0.5", "sha256", "each party alone"):  # fmt: skip
+        assert words in body
+    assert page.count("</script>") == 2
+    assert all(f'id="{name}"' in body for name in names)
+
+
+def test_the_same_chart_is_an_image(store: Path, tmp_path: Path) -> None:
+    page, drawings = report_page(newest(store))
+    path = write(tmp_path / "out", page, drawings[-3:])
+    assert path.read_text(encoding="utf-8") == page
+    images = sorted(tmp_path.glob("out/*.png"))
+    assert [image.name for image in images] == [
+        "accuracy-against-bytes.png",
+        "clients.png",
+        "who-has-what.png",
+    ]
+    assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
+
+
+def test_names_of_classes_and_clients_are_only_text(store: Path) -> None:
+    story = newest(store)
+    assert story.result is not None
+    data = {**story.result["data"], "names": ["</script><b>"] * 12}
+    settings = {**story.settings, "data": {"name": "<img src=x>"}}
+    evil = RunData(**{**vars(story), "settings": settings, "result": {**story.result, "data": data}})
+    page, _ = report_page(evil)
+    assert page.count("</script>") == 2
+    assert "<img" not in without_scripts(page)
+    assert "</script><b>" not in page
+
+
+def test_epochs_and_bytes_grow_from_round_to_round(store: Path) -> None:
+    points = list(newest(store).points())
+    assert [point["round"] for point in points] == [0, 1, 2, 3, 4]
+    assert points[0]["epochs"] == points[0]["bytes"] == 0
+    assert points[-1]["epochs"] == pytest.approx(4 * 5 * 1 / 12)  # rounds x epochs x clients a round
+    assert all(a["bytes"] < b["bytes"] for a, b in pairwise(points))
+
+
+def test_a_run_that_was_interrupted_has_a_page(store: Path, tmp_path: Path) -> None:
+    def watch(record: Any) -> None:
+        if record.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(hanse.Interrupted):
+        hanse.run(rounds=9, store=tmp_path / "runs.db", watch=watch)
+    page, drawings = report_page(newest(tmp_path / "runs.db"))
+    assert "This run is interrupted" in page
+    assert len(drawings) == 7
+
+
+def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -> None:
+    both = load_runs(Runs(store), [info.run for info in Runs(store).infos()])
+    assert [story.label.partition(",")[0] for story in both] == ["fed_avg", "fed_sgd"]
+    for lr in (0.1, 0.2, 0.2):
+        hanse.run(rounds=1, algorithm=fed_avg(lr=lr), store=tmp_path / "runs.db")
+    runs = Runs(tmp_path / "runs.db")
+    third, second, first = load_runs(runs, [info.run for info in runs.infos()])
+    assert first.label == "algorithm.lr=0.1"
+    assert second.label == f"algorithm.lr=0.2 ({second.run[:6]})"
+    assert third.label != second.label
+    page, drawings = compare_page([first, second, third])
+    assert len(drawings) == 7
+    assert "algorithm.lr=0.1" in page
+
+
+def test_settings_are_a_file_that_can_be_run(store: Path, tmp_path: Path) -> None:
+    story = newest(store)
+    (tmp_path / "again.toml").write_text(as_toml(story.settings))
+    assert hanse.read(tmp_path / "again.toml").settings() == story.settings
+
+
+def test_without_the_extra_it_says_what_to_install(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *rest: Any) -> Any:
+        if name.partition(".")[0] in ("altair", "vl_convert"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *rest)
+
+    monkeypatch.setattr(charts, "import_module", missing)
+    for module in ("altair", "vl_convert"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    done = CliRunner().invoke(app, ["report", newest(store).run, "--store", str(store)])
+    assert done.exit_code == 2
+    assert 'pip install "hanse[report]"' in done.stderr.replace("\n", "")
+
+
+def test_commands_write_pages_where_they_say(store: Path, tmp_path: Path) -> None:
+    runs = [info.run for info in Runs(store).infos()]
+    flags = ["--no-images", "--store", str(store), "--to"]
+    done = CliRunner().invoke(app, ["report", runs[0][:8], *flags, str(tmp_path / "a")])
+    assert done.exit_code == 0, done.stderr
+    assert Path(done.stdout.strip()) == tmp_path / "a" / "index.html"
+    done = CliRunner().invoke(app, ["compare", *runs, *flags, str(tmp_path / "b")])
+    assert "Runs compared" in Path(done.stdout.strip()).read_text(encoding="utf-8")
+    done = CliRunner().invoke(app, ["report", "nothing", *flags, str(tmp_path / "c")])
+    assert done.exit_code == 2
+
+
+def test_the_two_graphs_of_every_introduction() -> None:
+    """Full batches, the same step: averaging needs a fifth of the rounds at most, and no fewer epochs."""
+    descent, averaging = (hanse.perform(experiment) for experiment in classics())
+    target = 0.35
+    slow, fast = (
+        next(record.round for record in result.records if record.metrics["loss"] <= target)
+        for result in (descent, averaging)
+    )
+    assert 5 * fast <= slow
+    assert 10 * fast >= slow  # ten passes over the data a round, against one

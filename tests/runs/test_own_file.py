@@ -1,0 +1,153 @@
+"""A party's own file is read as the run's data are, or refused in words that say what is due."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hanse.config import Experiment
+from hanse.core import InvalidInput
+from hanse.data import by_key, csv, iid, own_test
+from hanse.learners import least_squares, softmax
+from hanse.runs.deployment import Parties, data_needs, plan_of
+from hanse.runs.own_file import Wanted, read_examples
+from hanse.runs.preparation import prepare_run
+
+ROWS = [
+    ("31", "cook", "yes", "north"), ("", "nurse", "no", "north"), ("52", "cook", "no", "south"),
+    ("44", "?", "yes", "south"), ("29", "nurse", "yes", "north"), ("61", "cook", "no", "south"),
+]  # fmt: skip
+
+
+def written(path: Path, names: str, rows: Any) -> str:
+    path.write_text("\n".join([names, *(",".join(row) for row in rows)]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Any:
+    path = written(tmp_path / "all.csv", "age,job,ill,site", ROWS)
+    data = csv(path, label="ill", key="site", test_fraction=0.0)
+    return prepare_run(Experiment(data=data, partition=by_key(), model=softmax(), evaluate_every=0))
+
+
+def wanted(ready: Any) -> Wanted:
+    return data_needs(plan_of(ready))
+
+
+def test_a_partys_rows_are_those_that_the_simulation_gives_it(ready: Any, tmp_path: Path) -> None:
+    mine = [(job, ill, "x", age) for age, job, ill, site in ROWS if site == "south"]
+    own = read_examples(written(tmp_path / "own.csv", "job,ill,ward,age", mine), wanted(ready))
+    there = ready.population.client(list(ready.population.names).index("south"))
+    assert np.array_equal(own.x, there.x)
+    assert np.array_equal(own.y, there.y)
+
+
+def test_a_party_holds_out_the_rows_that_the_simulation_does(ready: Any, tmp_path: Path) -> None:
+    held = prepare_run(replace(ready.experiment, client_test_fraction=0.3, evaluate_every=1))
+    plan, parties = plan_of(held), Parties()
+    for number, name in enumerate(held.population.names):
+        mine = [(age, job, ill) for age, job, ill, site in ROWS if site == name]
+        path = written(tmp_path / f"{name}.csv", "age,job,ill", mine)
+        train, test = parties.data(path, number)(plan), parties.test(path, number)(plan)
+        assert np.array_equal(train.x, held.population.client(number).x)
+        assert np.array_equal(test.x, held.population.role(own_test(number)).x)
+        assert (len(train), len(test)) == (2, 1)
+        apart = written(tmp_path / "test.csv", "age,job,ill", mine[:1])
+        assert len(parties.data(path, number, apart)(plan)) == 3
+        assert len(parties.test(path, number, apart)(plan)) == 1
+    with pytest.raises(InvalidInput, match="holds out no test examples: hanse join --test FILE"):
+        parties.test(written(tmp_path / "one.csv", "age,job,ill", mine[:1]), 0)(plan)
+    with pytest.raises(InvalidInput, match="--test nowhere: there is no such file"):
+        parties.test(path, 0, "nowhere")
+
+
+def test_one_label_alone_keeps_its_number_and_no_column_changes_its_kind(ready: Any, tmp_path: Path) -> None:
+    own = read_examples(written(tmp_path / "own.csv", "age,job,ill", [("", "7", "yes")]), wanted(ready))
+    assert own.y.tolist() == [1]
+    assert own.x.shape == (1, *ready.population.feature_shape)
+
+
+def test_parquet_stands_in_for_csv(ready: Any, tmp_path: Path) -> None:
+    arrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    age, job, ill, _ = zip(*ROWS, strict=True)
+    numbers = [float(a) if a else None for a in age]
+    words = [None if j == "?" else j for j in job]
+    files.write_table(arrow.table({"age": numbers, "job": words, "ill": ill}), tmp_path / "own.parquet")
+    as_csv = read_examples(written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS]), wanted(ready))
+    as_parquet = read_examples(str(tmp_path / "own.parquet"), wanted(ready))
+    assert np.array_equal(as_csv.x, as_parquet.x)
+    assert np.array_equal(as_csv.y, as_parquet.y)
+
+
+def test_targets_stay_numbers(tmp_path: Path) -> None:
+    path = written(tmp_path / "all.csv", "age,days", [(str(30 + i), str(i / 2)) for i in range(8)])
+    data = csv(path, target="days", test_fraction=0.0)
+    ready = prepare_run(Experiment(data=data, model=least_squares(), evaluate_every=0, partition=iid(2)))
+    own = read_examples(path, wanted(ready))
+    assert own.y.tolist() == [i / 2 for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "why"),
+    [
+        ("age,ill", [("3", "yes")], "has no column 'job'; the run wants ill, age, job"),
+        ("age,job", [("3", "cook")], "has no column 'ill'"),
+        ("age,job,ill", [("3", "cook", "perhaps")], "'perhaps'"),
+        ("age,job,ill", [("old", "cook", "yes")], "'old'"),
+        ("age,job,ill", [], "no rows"),
+    ],
+)
+def test_what_does_not_suit_is_named(ready: Any, tmp_path: Path, names: str, rows: Any, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        read_examples(written(tmp_path / "own.csv", names, rows), wanted(ready))
+
+
+def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
+    digit = Wanted("digits", False, (8, 8), 10)
+    path = str(tmp_path / "own.npz")
+    for x, y, why in (
+        (np.zeros((3, 64)), np.zeros(3, int), "shape"),
+        (np.zeros((3, 8, 8)), np.full(3, 10), "0 to 9"),
+        (np.zeros((3, 8, 8)), np.zeros(2, int), "3 rows of x and 2 of y"),
+    ):
+        np.savez(path, x=x, y=y)
+        with pytest.raises(InvalidInput, match=why):
+            read_examples(path, digit)
+    np.savez(path, x=np.zeros((3, 8, 8)), y=np.arange(3))
+    assert len(read_examples(path, digit)) == 3
+    with pytest.raises(InvalidInput, match=r"no table of columns; give an \.npz"):
+        read_examples(written(tmp_path / "own.csv", "age", [("3",)]), digit)
+    with pytest.raises(InvalidInput, match="not described by a file"):
+        read_examples(str(tmp_path / "own.csv"), replace(digit, kind=None))
+
+
+@pytest.mark.parametrize("labels", [["yes", "no"], [b"no", b"yes"]], ids=["text", "bytes"])
+def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path) -> None:
+    path, ill = str(tmp_path / "own.npz"), Wanted("npz", False, (2,), 2, ("no", "yes"))
+    np.savez(path, x=np.zeros((2, 2)), y=np.array(labels))
+    said = [word.decode() if isinstance(word, bytes) else word for word in labels]
+    assert read_examples(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
+    np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
+    with pytest.raises(InvalidInput, match=r"own\.npz: y\[1\] is 'perhaps', which is no class"):
+        read_examples(path, ill)
+    with pytest.raises(InvalidInput, match="y holds words; the run's labels are numbers"):
+        read_examples(path, replace(ill, classes=()))
+
+
+def test_a_class_spelt_as_another_number_is_that_class(tmp_path: Path) -> None:
+    rows = [(str(i), str(i % 2)) for i in range(8)]
+    path = written(tmp_path / "all.csv", "age,ill", rows)
+    data = csv(path, label="ill", test_fraction=0.0)
+    ready = prepare_run(Experiment(data=data, model=softmax(), evaluate_every=0, partition=iid(2)))
+    floats = [(age, f"{ill}.0") for age, ill in rows]
+    own = read_examples(written(tmp_path / "own.csv", "age,ill", floats), wanted(ready))
+    assert own.y.tolist() == [i % 2 for i in range(8)]
+
+
+def test_columns_without_a_way_to_numbers_are_refused(ready: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS])
+    with pytest.raises(InvalidInput, match="says of no column how it becomes numbers"):
+        read_examples(path, replace(wanted(ready), encoder=None))
