@@ -138,6 +138,11 @@ class Federation:
         self.threads.append(threading.Thread(target=work, daemon=True))
         self.threads[-1].start()
 
+    def show_up(self, numbers: Sequence[int] = range(NUM_CLIENTS)) -> None:
+        """Lets the server hear of clients that have joined, though none of them works."""
+        for number in numbers:
+            self.server.hear(number)
+
     def wait_for(self, event: str, otherwise: str, timeout_s: float = 30.0) -> bool:
         """Waits until the operator sees an event."""
         until_s = time.monotonic() + timeout_s

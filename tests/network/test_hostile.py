@@ -27,7 +27,6 @@ from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.wire import WIRE, About, News, Poll, Received
 from hanse.network.server import api
 from hanse.network.server import https as serving
-from hanse.network.server.runtime import Patience
 from hanse.simulation import Devices
 from hanse.transforms import deflate
 
@@ -225,8 +224,9 @@ def test_nobody_answers_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Outgoing.write(tmp_path, 0, pieces)
 
     with federation(tmp_path) as here:
-        run = here.lead(job(FED_AVG, 1, patience=Patience(20.0, min_clients=1)))
+        run = here.lead(job(FED_AVG, 1))
         links = [here.client_home(n).link() for n in range(NUM_CLIENTS)]
+        here.show_up()
         work = links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0]
         assert code(lambda: links[1].upload(run, work.ticket, out(b"mine"))) == "not-yours"
         assert code(lambda: links[0].upload(run, work.ticket + 1000, out(b"mine"))) == "late"
@@ -313,8 +313,9 @@ def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "BODY_S", 0.3)
     with federation(tmp_path) as here:
-        run = here.lead(job(FED_AVG, 1, patience=Patience(20.0, min_clients=1)))
+        run = here.lead(job(FED_AVG, 1))
         client_homes = [here.client_home(n) for n in range(NUM_CLIENTS)]
+        here.show_up()
         with closing(client_homes[0].link()) as link:
             ticket = link.ask("POST", "/v1/work", News, Poll(wait_s=20)).work[0].ticket
         whole = f"sha256={hash_chunks([b'whole'])}&size=5&offset=0"

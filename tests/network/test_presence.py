@@ -164,7 +164,7 @@ def test_a_run_begins_without_those_that_the_operator_can_spare(tmp_path: Path) 
     with federation(tmp_path) as here:
         for number in range(NUM_CLIENTS):
             here.client_home(number)  # all have joined
-        run = here.lead(job(FED_AVG, 2, patience=Patience(20.0, min_clients=4), num_present=NUM_CLIENTS))
+        run = here.lead(job(FED_AVG, 2, patience=Patience(2.0, min_clients=4), num_present=NUM_CLIENTS))
         here.enter(range(3))
         due = "waiting for clients: 3 of 4 are present; not heard: client 3, client 4"
         until_s = time.monotonic() + 20.0

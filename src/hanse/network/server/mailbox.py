@@ -159,6 +159,14 @@ class Mailbox:
         heard = {party: self._present(party) for party in parties}
         return {party for party, since_s in heard.items() if since_s is None or since_s > silent_s}
 
+    def is_gathering(self, parties: Iterable[int], silent_s: float) -> bool:
+        """Return whether some of these parties may still come back, since the server began not long ago.
+
+        A cohort that is drawn before they are here would differ from that of a server that was not restarted.
+        """
+        is_young = time.monotonic() - self.began_s < silent_s
+        return is_young and any(self._present(party) is None for party in parties)
+
     def check(self) -> None:
         """Raises: Stopped: if the run was told to stop."""
         if self._stopping is not None:

@@ -276,7 +276,8 @@ class NetworkRuntime(Runtime):
             if resting and waited_s < self._patience.silent_s:  # they were told to come back in time
                 due = max(needed, min(count, len(here - lost)))
             present = self.coordinator.num_clients - len(away)
-            if command.count == 0 or present >= due > 0:
+            gathering = self._mailbox.is_gathering(here, self._patience.silent_s)
+            if command.count == 0 or (present >= due > 0 and not gathering):
                 break
             if waited_s > self._patience.round_s:
                 raise Stopped(f"{waiting.words(present, needed, lost)}, for {waited_s:.0f} s in vain")
