@@ -1,4 +1,4 @@
-"""The command line, in this process: what it prints where, and its exit codes."""
+"""The command line, in this process: its output and its exit codes."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def only_object(stdout: str) -> dict[str, Any]:
 
 
 def begun(store: Path, rounds: int = 5, until: int = 2) -> str:
-    """A run that was interrupted."""
+    """Begin a run that is interrupted."""
 
     def watch(record: Record) -> None:
         if record.round == until:
@@ -120,6 +120,35 @@ def test_bad_input_is_explained(cli: Hanse, store: Path, arguments: list[str], m
     assert not store.exists()
 
 
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("way=sequential", "way is called execution now; write that"),
+        ("way.num_workers=1", "way is called execution now; write that"),
+        ("execution=plain", 'execution.name is "plain", which is called "sequential" now; write that'),
+        ("execution.name=cohort", 'execution.name is "cohort", which is called "batched" now; write that'),
+        (
+            'algorithm.uplink=[{name="top_k", fraction=0.1, residual="remember"}]',
+            'algorithm.uplink[0].residual.name is "remember", which is called "error_feedback" now; '
+            "write that",
+        ),
+        (
+            'algorithm.uplink=[{name="top_k", fraction=0.1, residual="forget"}]',
+            'algorithm.uplink[0].residual.name is "forget", which is called "none" now; write that',
+        ),
+    ],
+)
+def test_former_names_are_errors_that_tell_the_new_ones(cli: Hanse, assignment: str, message: str) -> None:
+    done = cli("run", "--set", assignment)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"Error: --set {message}\n"
+    key, _, said = assignment.partition("=")
+    Path("old.toml").write_text(f"{key} = {said if said[0] == '[' or said.isdigit() else json.dumps(said)}\n")
+    done = cli("run", "old.toml")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == f"Error: old.toml: {message}\n"
+
+
 def test_bad_input_in_json(cli: Hanse) -> None:
     done = cli("run", "--json", "--set", "rounds=many")
     assert done.exit_code == 2
@@ -172,7 +201,7 @@ def test_resume_of_a_completed_run_shows_it(cli: Hanse, store: Path) -> None:
     again = cli("resume", first["run"], "--json")
     assert again.exit_code == 0
     assert only_object(again.stdout) == first
-    assert again.stderr == f"Note: run {first['run']} is completed: it came to its end already\n"
+    assert again.stderr == f"Note: run {first['run']} is completed: it has come to its end already\n"
     assert "completed" in cli("resume", first["run"]).stdout
 
 

@@ -50,7 +50,7 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
 
 
 def cut(process: "subprocess.Popen[str]", number: int, after_s: float) -> str:
-    """Sends a signal so long after the run has begun; the run's id."""
+    """Send a signal some time after the run has begun; return the run's id."""
     assert process.stderr is not None
     first = process.stderr.readline()
     time.sleep(after_s)

@@ -44,8 +44,11 @@ def test_data_that_a_file_can_not_describe_are_named() -> None:
         ({"rounds": 0}, "rounds is 0; write at least 1"),
         ({"evaluate_every": -1}, "evaluate_every is -1; write at least 0"),
         ({"seed": True}, "seed is True; write a whole number, such as 0"),
-        ({"evaluate_every": 0, "stop": Stop(patience=2)}, "nothing is measured with evaluate_every = 0"),
-        ({"data": CLIENTS, "partition": iid(2)}, "is shared out already; leave out partition"),
+        (
+            {"evaluate_every": 0, "stop": Stop(patience=2)},
+            "the model is never measured with evaluate_every = 0",
+        ),
+        ({"data": CLIENTS, "partition": iid(2)}, "is divided among clients already; leave out partition"),
     ],
 )
 def test_what_is_no_experiment_is_refused(given: dict[str, Any], message: str) -> None:

@@ -44,7 +44,7 @@ def test_what_is_no_value_is_no_setting() -> None:
 
 
 def everything() -> list[type]:
-    """All that settings may name and that needs no arguments."""
+    """Return all values that settings may name and that need no arguments."""
     named = [cls for kind in KINDS.values() for cls in find_classes(kind).values()]
     ours = [cls for cls in named if cls.__module__.startswith("hanse.")]
     return [cls for cls in ours if not any(is_required(f) for f in fields(cls))]

@@ -1,4 +1,4 @@
-"""Settings files and --set: what they may say, and what is said to who gets it wrong."""
+"""Settings files and --set: the values that they give, and the messages about mistakes."""
 
 from pathlib import Path
 
@@ -109,19 +109,19 @@ def test_another_name_drops_the_first_ones_fields(sets: list[str]) -> None:
         ("algorithm.lr=-1", "--set algorithm: lr is -1.0; write a step size above 0"),
         (
             "algorithm=fedavg",
-            "--set algorithm.name is \"fedavg\", which is no algorithm; did you mean 'fed_avg'?",
+            "--set algorithm.name is \"fedavg\", which names no algorithm; did you mean 'fed_avg'?",
         ),
-        ("model=softmx", "--set model.name is \"softmx\", which is no model; did you mean 'softmax'?"),
+        ("model=softmx", "--set model.name is \"softmx\", which names no model; did you mean 'softmax'?"),
         (
             "partition=dirichlt",
-            "--set partition.name is \"dirichlt\", which is no partition; did you mean 'dirichlet'?",
+            "--set partition.name is \"dirichlt\", which names no partition; did you mean 'dirichlet'?",
         ),
         ("partition=iid", "--set partition.num_clients is missing; iid needs num_clients"),
         ("rounds=2.5", "--set rounds is 2.5; write a whole number, such as 2"),
         ("rounds=0", "rounds is 0; write at least 1"),
         ("rounds.x=1", "--set rounds is a table; write a whole number, such as 10"),
-        ("rounds", "--set 'rounds' is no assignment; write key=value, such as algorithm.lr=0.3"),
-        ("=3", "--set '=3' is no assignment; write key=value, such as algorithm.lr=0.3"),
+        ("rounds", "--set 'rounds' is not an assignment; write key=value, such as algorithm.lr=0.3"),
+        ("=3", "--set '=3' is not an assignment; write key=value, such as algorithm.lr=0.3"),
         ("algorithm.uplink=[{name='clip'", "--set algorithm.uplink: [{name='clip' is not TOML: "),
         ("data=arrays", "--set data: arrays can't be written in settings; give it in Python"),
     ],
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_there(file: Path) -> None:
     file.with_name("runs.toml").touch()
     with pytest.raises(InvalidInput, match=r"did you mean 'runs\.toml'\?"):
         read(file)
-    with pytest.raises(InvalidInput, match="nor is there a folder"):
+    with pytest.raises(InvalidInput, match=r"there is no folder .* either"):
         read(file.parent / "nowhere" / "run.toml")
 
 

@@ -1,4 +1,4 @@
-"""From a file of data to a first run: what is guessed, what is written, what is said when it goes wrong."""
+"""From a file of data to a first run: guesses, the file that is written, and messages about mistakes."""
 
 import json
 from pathlib import Path
@@ -88,7 +88,7 @@ def test_arrays() -> None:
     ("arguments", "message"),
     [
         (["stays.csv", "--label", "dead"], "has no column 'dead' for --label; it has"),
-        (["stays.txtx"], "what is in such a file? Give one that ends in .csv"),
+        (["stays.txtx"], "the format of such a file is unknown; give one that ends in .csv"),
         (["nothing.csv"], "no file 'nothing.csv'"),
         (["empty.csv"], "empty.csv is empty"),
         (["stays.csv", "--to", "stays.csv"], "stays.csv exists already"),
@@ -103,7 +103,7 @@ def test_what_can_not_be_read_is_explained(arguments: list[str], message: str) -
     assert list(Path().glob("*.toml")) == []
 
 
-# -- who has what, and what is installed -------------------------------------------------------
+# -- descriptions, and the doctor ----------------------------------------------------------------
 
 
 def test_describe_shows_who_has_what() -> None:
@@ -119,13 +119,13 @@ def test_describe_notes_clients_of_one_class() -> None:
         "data", "describe", "--set", "partition={name='labels_per_client', num_clients=10, num_labels=1}"
     )
     assert done.exit_code == 0, done.stderr
-    assert "10 of 10 clients hold one class only: client 0, " in done.stderr.replace("\n", " ")
+    assert "10 of 10 clients hold one class only, and so learn nothing alone: client 0, " in done.stderr.replace("\n", " ")
 
 
 def test_the_doctor_says_what_is_missing() -> None:
     done = cli("doctor")
     assert done.exit_code == 0
-    assert "made by the first run" in done.stdout
+    assert "which the first run makes" in done.stdout
     for extra in extras():
         assert extra.name in done.stdout
         assert bool(extra.missing) == bool(extra.remedy)

@@ -1,4 +1,4 @@
-"""Plain data, checked against what is due."""
+"""Plain data are checked against the fields of classes."""
 
 from typing import Any, Literal
 
@@ -52,7 +52,7 @@ def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
         (tuple[int, float], [1], "x has 1 entries; write 2"),
         (Literal["mean", "sum"], "som", "x is the string \"som\"; did you mean 'sum'?"),
         (Devices, {"median_s": 1}, "x.name is missing; write one of heavy_tailed, "),
-        (Devices, "idael", "x.name is \"idael\", which is no devices; did you mean 'ideal'?"),
+        (Devices, "idael", "x.name is \"idael\", which names no devices; did you mean 'ideal'?"),
         (Stop, 3, 'x is 3; write a name, such as "Stop", or {name = "Stop"}'),
         (Stop, {"patience": 0}, "x: patience is 0; write at least 1 evaluation"),
         (Transform, {"name": "clip"}, "x.max_norm is missing; clip needs max_norm"),

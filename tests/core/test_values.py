@@ -19,7 +19,18 @@ from hanse.core import former
 from hanse.core.errors import InvalidInput, MessageError
 from hanse.core.exchange.party import Message
 from hanse.core.keys import Key, Keys
-from hanse.core.values import digest, fields, find_classes, flatten, pack, renew, restore, unpack, value
+from hanse.core.values import (
+    digest,
+    fields,
+    find_classes,
+    flatten,
+    former_digest,
+    pack,
+    renew,
+    restore,
+    unpack,
+    value,
+)
 from hanse.core.work import Part
 
 DTYPES = [
@@ -280,6 +291,21 @@ def test_plain_data_of_an_earlier_version_are_renewed(monkeypatch):
     assert renew(old) == renew(new) == new
     kept = {"name": "positive_ratio", "of": 1.0, "first": {"name": 3, "first": None}}
     assert renew(kept) == kept  # a class of that name is there today
+
+
+def test_the_digest_of_an_earlier_version_is_that_of_the_former_names(monkeypatch):
+    pair = leaf_pair(np.arange(3), {"deep": leaf_pair(1, 2)})
+    assert former_digest(pair) == digest(pair)
+
+    @value(name="leaf_couple")
+    class leaf_couple:
+        first: Any
+        right: Any
+
+    monkeypatch.setattr(former, "CLASSES", {"leaf_couple": "leaf_pair"})
+    monkeypatch.setattr(former, "FIELDS", {"leaf_pair": {"first": "left"}})
+    assert former_digest(pair) == digest(leaf_couple(np.arange(3), {"deep": leaf_couple(1, 2)}))
+    assert former_digest(pair) != digest(pair)
 
 
 def test_values_can_not_be_changed():

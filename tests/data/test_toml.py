@@ -32,7 +32,8 @@ from hanse.data import (
     text,
 )
 from hanse.preprocessing import Preprocessing, tabular
-from hanse.preprocessing.program import own_category, two_sums, unscaled
+from hanse.preprocessing.moments import two_sums, unscaled
+from hanse.preprocessing.vocabularies import own_category
 
 DATA = {
     """

@@ -1,4 +1,4 @@
-"""What a run is compared with has the same budget, and says what it did."""
+"""Baselines have the budget of the run, and report what they did."""
 
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def test_a_million_clients_are_not_asked_one_by_one() -> None:
     ("given", "message"),
     [
         ({"baselines": ("centralised",)}, r"baselines holds 'centralised'; write values, such as"),
-        ({"baselines": [centralised()], "algorithm": giant()}, "giant has no step size to lend; write one"),
+        ({"baselines": [centralised()], "algorithm": giant()}, "giant has no step size to use; write one"),
         ({"client_test_fraction": 1.0}, "client_test_fraction is 1.0; write a number"),
         ({"initial": "nowhere.safetensors"}, "no file 'nowhere.safetensors'; name a safetensors file"),
         ({"preprocessing": "tabular"}, "preprocessing is of type str; write a value"),

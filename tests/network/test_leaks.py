@@ -26,7 +26,7 @@ from hanse.network.protocol.wire import Plan
 from hanse.network.server import https as serving
 from hanse.network.server.server import RunJob
 from hanse.preprocessing import Encoder, Schema
-from hanse.preprocessing.program import TABLE, category_counts, tally
+from hanse.preprocessing.vocabularies import TABLE, category_counts, tally
 from hanse.runs import Parties
 
 NUM_ROWS = 12
@@ -300,5 +300,5 @@ def test_how_a_file_is_read_is_said_by_its_owner(folder: Path) -> None:
     numbers = np.array([[30.5 + i, i + 0.25] for i in range(NUM_ROWS)])
     assert np.allclose(examples.x, (numbers - plan.encoder.shift) / plan.encoder.scale, atol=1e-6)
     (folder / "own.toml").write_text(own.replace("path", 'label = "site", path'))
-    with pytest.raises(Exception, match="is there to predict site; the run wants ill"):
+    with pytest.raises(Exception, match="is read to predict site; the run wants ill"):
         Parties().data("own.toml", 0)(plan)

@@ -1,4 +1,4 @@
-"""Learned from many clients, it equals what would be learned from their pooled rows."""
+"""Preprocessing learned from many clients equals that learned from their pooled rows."""
 
 import asyncio
 from collections import Counter
@@ -33,22 +33,10 @@ from hanse.core import (
 from hanse.core.exchange import Progress, digest, drive, pack, training, unpack
 from hanse.data import FederatedData, by_key, csv, digits, dirichlet, from_clients, own_test, partition_data
 from hanse.learners import logistic
-from hanse.preprocessing.program import (
-    Encoder,
-    Moments,
-    Preprocessing,
-    Schema,
-    Vocabulary,
-    merged_moments,
-    moments,
-    most_frequent,
-    own_category,
-    standardised,
-    tabular,
-    tally,
-    two_sums,
-    unscaled,
-)
+from hanse.preprocessing.moments import Moments, merged_moments, moments, standardised, two_sums, unscaled
+from hanse.preprocessing.program import Encoder, Preprocessing, tabular
+from hanse.preprocessing.schema import Schema
+from hanse.preprocessing.vocabularies import Vocabulary, most_frequent, own_category, tally
 from hanse.simulation import Clients, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
@@ -57,7 +45,7 @@ SIZES = [1, 1, 40, 7, 200, 3]
 
 
 def made(number: int, size: int) -> Examples:
-    """Clients that differ; client 3 has no age at all, client 1 no job; here and there is a gap."""
+    """Make clients that differ; client 3 has no age at all, client 1 no job; here and there is a gap."""
     rng = Key.from_seed(1).fold_in(number).rng()
     x = np.empty(size, COLUMNS)
     x["age"] = rng.normal(40 + 5 * number, 10, size)
@@ -183,7 +171,7 @@ def test_images_keep_their_shape() -> None:
     close_to(encoded.client(4).x, due.reshape(-1, 8, 8))
 
 
-# Words
+# Categories
 
 
 def test_words_are_those_of_the_pooled_encoder() -> None:
@@ -283,7 +271,7 @@ def test_nobody_sends_more_than_statistics() -> None:
     assert 0 < runtime.coordinator.usage.bytes_up < 12 * 2000
 
 
-# What can't stand
+# Errors
 
 
 def test_other_columns_are_named() -> None:
@@ -336,7 +324,7 @@ ADULT = (
 
 
 def per_client(learner: Learner, data: FederatedData, params: Any) -> Array:
-    """Each client's accuracy on its own test examples."""
+    """Measure each client's accuracy on its own test examples."""
     names = (*learner.metrics, "count")
     part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=stack())
     parties = tuple(own_test(number) for number in data.find_test_clients())

@@ -1,4 +1,4 @@
-"""Models that are handed on: files, the card, and what they say of new rows."""
+"""Released models: their files, the card, and their predictions for new rows."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from hanse.store import Runs
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where the older half is sick."""
+    """Write a table in which the older half is sick."""
     monkeypatch.chdir(tmp_path)
     rows = [f"{20 + i},{('cook', 'clerk')[i % 2]},h{i % 3},{'yes' if i > 29 else 'no'}" for i in range(60)]
     Path("stays.csv").write_text("\n".join(["age,job,where,sick", *rows]) + "\n")
@@ -111,7 +111,7 @@ def test_numbers_are_predicted(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_used_is_explained(table: str) -> None:
-    assert "is no released model: it has no model.json" in cli("predict", ".", table).stderr
+    assert "is not a released model: it has no model.json" in cli("predict", ".", table).stderr
     run = trained(table)
     release(Runs("runs.db"), run, Path("out"))
     Path("other.csv").write_text("height,job\n1,cook\n")

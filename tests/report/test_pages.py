@@ -1,4 +1,4 @@
-"""Pages about runs: what they say, that they need nothing else, and the graphs of every introduction."""
+"""Pages about runs: their contents, that they need no other file, and the graphs of every introduction."""
 
 import builtins
 import re
@@ -27,7 +27,7 @@ pytest.importorskip("altair")
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs; the newer one has baselines."""
+    """Make a store with two runs; the newer one has baselines."""
     store = tmp_path_factory.mktemp("kept") / "store.db"
     hanse.run(rounds=2, algorithm=fed_sgd(lr=0.3), store=store)
     hanse.run(
@@ -157,7 +157,7 @@ def test_commands_write_pages_where_they_say(store: Path, tmp_path: Path) -> Non
 
 
 def test_the_two_graphs_of_every_introduction() -> None:
-    """Full batches, the same step: averaging needs a fifth of the rounds at most, and no fewer epochs."""
+    """With full batches and equal steps averaging needs at most a fifth of the rounds and no fewer epochs."""
     descent, averaging = (hanse.perform(experiment) for experiment in classics())
     target = 0.35
     slow, fast = (

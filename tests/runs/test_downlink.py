@@ -1,4 +1,4 @@
-"""What compressing the way down buys: eight times fewer bytes, and no more than a point of accuracy."""
+"""Compressed broadcasts take an eighth of the bytes, and cost at most a point of accuracy."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_eight_times_fewer_bytes_down_cost_less_than_a_point() -> None:
 
 
 def test_it_is_planned() -> None:
-    """Who was in the last round is sent the difference; in the first round everybody is sent the whole."""
+    """A client of the last round is sent the difference; in the first round all are sent the whole model."""
     small = experiment((top_k(0.1),), rounds=4, model=hanse.Experiment().model)
     plan, result = plan_messages(prepare_run(small)), perform(small)
     assert plan.total("down") == pytest.approx(result.bytes_down, rel=0.02)

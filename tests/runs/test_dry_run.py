@@ -67,8 +67,8 @@ def test_seconds_are_those_of_the_link() -> None:
         (("0Mbit", "1MB", None), "--up is '0Mbit'"),
         (("1Mbit", "-1MB", None), "--down is '-1MB'"),
         (("1Mbit", "1MB", "5"), "--latency is '5'; write a number and one of us, ms, s, such as 50ms"),
-        (("1Mbit", None, None), "a link has two ways: write both"),
-        ((None, None, "5ms"), "a link has two ways: write both"),
+        (("1Mbit", None, None), "a link has two directions: write both"),
+        ((None, None, "5ms"), "a link has two directions: write both"),
     ],
 )
 def test_a_link_that_can_not_be_read(given: Any, says: str) -> None:

@@ -1,4 +1,4 @@
-"""What became of a run is said as it is: rounds that were abandoned, clients that were not counted."""
+"""The status and findings of a run are true: abandoned rounds, clients that were not counted."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ WELL = Usage(counted=3)
 
 
 def rounds(*abandoned: str | None, loss: float = 0.5) -> list[Record]:
-    """The beginning, and a round for each reason that it was abandoned for, if it was."""
+    """Make the record of the beginning, and one for each round, with the reason if it was abandoned."""
     losses = [1.0, *[loss] * len(abandoned)]
     return [
         Record(number, {"loss": losses[number]}, WELL if number and why is None else Usage(), 0.1, why)
@@ -110,7 +110,7 @@ def test_a_run_whose_devices_all_drop_out_is_no_success(
     assert not (tmp_path / "m").exists()
     again = CliRunner().invoke(app, ["resume", result["run"]], prog_name="hanse")
     assert again.exit_code == 1
-    assert "is incomplete: it came to its end already" in again.output
+    assert "is incomplete: it has come to its end already" in again.output
 
 
 def test_the_card_of_a_released_model_tells_what_its_run_lacked(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What was sent, by client and stage: sums that hold, and numbers that are those of the encoded messages."""
+"""The ledger of bytes by client and stage adds up, and agrees with the encoded messages."""
 
 from pathlib import Path
 from typing import Any

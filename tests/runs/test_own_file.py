@@ -1,4 +1,4 @@
-"""A party's own file is read as the run's data are, or refused in words that say what is due."""
+"""A party's own file is read as the run's data are, or refused with a message that says what is needed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +118,7 @@ def test_arrays_are_checked(ready: Any, tmp_path: Path) -> None:
             read_examples(path, digit)
     np.savez(path, x=np.zeros((3, 8, 8)), y=np.arange(3))
     assert len(read_examples(path, digit)) == 3
-    with pytest.raises(InvalidInput, match=r"no table of columns; give an \.npz"):
+    with pytest.raises(InvalidInput, match=r"not a table of columns; give an \.npz"):
         read_examples(written(tmp_path / "own.csv", "age", [("3",)]), digit)
     with pytest.raises(InvalidInput, match="not described by a file"):
         read_examples(str(tmp_path / "own.csv"), replace(digit, kind=None))
@@ -131,9 +131,9 @@ def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path)
     said = [word.decode() if isinstance(word, bytes) else word for word in labels]
     assert read_examples(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
     np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
-    with pytest.raises(InvalidInput, match=r"own\.npz: y\[1\] is 'perhaps', which is no class"):
+    with pytest.raises(InvalidInput, match=r"own\.npz: y\[1\] is 'perhaps', which is not a class"):
         read_examples(path, ill)
-    with pytest.raises(InvalidInput, match="y holds words; the run's labels are numbers"):
+    with pytest.raises(InvalidInput, match="y holds words, but the run's labels are numbers"):
         read_examples(path, replace(ill, classes=()))
 
 
@@ -149,5 +149,5 @@ def test_a_class_spelt_as_another_number_is_that_class(tmp_path: Path) -> None:
 
 def test_columns_without_a_way_to_numbers_are_refused(ready: Any, tmp_path: Path) -> None:
     path = written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS])
-    with pytest.raises(InvalidInput, match="says of no column how it becomes numbers"):
+    with pytest.raises(InvalidInput, match="has no encoder that turns columns into numbers"):
         read_examples(path, replace(wanted(ready), encoder=None))

@@ -37,7 +37,7 @@ ALGORITHMS = {
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """The digests of all messages of a run, by round and party."""
+    """Return the digests of all messages of a run, by round and party."""
     found: Sent = {}
     now = [0]
     compute, perform = Clients._compute_ticket, Simulation.perform
@@ -100,7 +100,7 @@ def test_a_round_that_failed_begins_from_the_last_checkpoint(
     (done,), remark = in_simulation(Runs(store), name, 3, party, replay_ticket)
     assert done.sha256 == seen[3, party][-1]
     assert done.case.memory
-    assert remark == "the round was not recorded: it was cut, or failed"
+    assert remark == "the round was not recorded: it was interrupted, or failed"
     assert len({r for r, _ in sent}) == 1  # earlier rounds were not computed again
     assert Runs(store).info(name).status == "interrupted"
     assert full != name
@@ -122,10 +122,10 @@ def test_other_data_leave_the_round_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("round", "party", "why"),
     [
-        (9, 0, "the run never came to it"),
+        (9, 0, "the run did not reach that round"),
         (0, 0, "write at least 1"),
         (1, 4, "there is no client 4; write a number from 0 to 3"),
-        (1, "test/1", "computed nothing in round 1 .* those who did: "),
+        (1, "test/1", "computed nothing in round 1 .* these did: "),
     ],
 )
 def test_what_is_not_there_is_said(tmp_path: Path, round: int, party: Any, why: str) -> None:
@@ -152,7 +152,7 @@ def test_the_command_shows_what_is_emitted(tmp_path: Path) -> None:
     said = json.loads(replay(tmp_path, name, "--round", "2", "--client", "3", "--json").stdout)
     assert said["replayed"][0]["work"].startswith("gradient(")
     assert said["replayed"][0]["parts"]["gradient"]["values"]["weights"]["norm"] > 0
-    assert "--client C is due" in replay(tmp_path, name, "--round", "2").stderr
+    assert "write --client C" in replay(tmp_path, name, "--round", "2").stderr
 
 
 def test_the_debugger_stops_where_the_work_begins(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_an_exception_is_shown_and_stopped_at(tmp_path: Path, monkeypatch: pytes
 
 
 def first(tmp_path: Path, name: str) -> int:
-    """A client of round 1."""
+    """Return a client of round 1."""
     for client in range(4):
         try:
             in_simulation(Runs(tmp_path / "runs.db"), name, 1, client, replay_ticket)

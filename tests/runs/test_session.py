@@ -1,4 +1,4 @@
-"""Runs from Python: what they return, and that they go on where they stopped."""
+"""Runs from Python return results, and go on where they stopped."""
 
 import signal
 import threading
@@ -89,7 +89,7 @@ def test_result_as_plain_data() -> None:
             "final",
             "best",
         ),
-        *("bytes_up", "bytes_down", "flows", "seconds", "spent", "ways", "virtual_s", "params_sha256"),
+        *("bytes_up", "bytes_down", "flows", "seconds", "spent", "executions", "virtual_s", "params_sha256"),
         *("clients", "baselines", "data"),
     }
     assert plain["status"] == "completed"
@@ -309,7 +309,7 @@ def test_a_class_that_is_gone_is_named(store: Path) -> None:
     settings = {**info.settings["experiment"], "algorithm": {"name": "mine", "lr": 1.0}}
     theirs = Runs(store).begin({"experiment": settings, "data_sha256": ""}, info.environment)
     with pytest.raises(
-        hanse.InvalidInput, match=r'"mine", which is no algorithm.* import its module in Python'
+        hanse.InvalidInput, match=r'"mine", which names no algorithm.* import its module in Python'
     ):
         hanse.resume(theirs, store=store)
 

@@ -50,6 +50,13 @@ def test_settings_of_an_earlier_version_have_the_names_of_today(
     }
 
 
+def test_a_result_of_an_earlier_version_has_the_names_of_today(runs: Runs) -> None:
+    run = runs.begin({}, {})
+    runs.finish(run, "completed", {"ways": ["one by one"], "flows": [{"way": "up", "name": "update"}]})
+    result = {"executions": ["one by one"], "flows": [{"direction": "up", "name": "update"}]}
+    assert runs.info(run).result == result
+
+
 def test_records_come_back(runs: Runs) -> None:
     records = (
         Record(0, {"loss": 1.5, "accuracy": 0.1}, Usage(), 0.25),

@@ -1,4 +1,4 @@
-"""Sweeps: what is tried, that its runs are those one would get alone, and that nothing done is done again."""
+"""Sweeps try the right settings, their runs have the bits of runs alone, and none is performed twice."""
 
 import itertools
 import json
@@ -171,13 +171,13 @@ def test_set_changes_the_sweep_and_what_it_shares(store: Path) -> None:
         ("[sweep]\nseeds = [0.5]", "sweep.toml: sweep.seeds[0] is 0.5; write a whole number"),
         (
             '[sweep]\nsearch = "gird"',
-            "sweep.search.name is \"gird\", which is no search; did you mean 'grid'?",
+            "sweep.search.name is \"gird\", which names no search; did you mean 'grid'?",
         ),
         ('[sweep]\nsearch = "random"', "sweep.search.num_trials is missing"),
         ('[sweep]\nsearch = {name = "random", num_trials = 0}', "num_trials is 0; write at least 1"),
         ("[sweep.over]\nrounds = []", "sweep.toml: sweep.over.rounds is an empty list"),
         ("[sweep.over]\nrounds = 3", "sweep.toml: sweep.over.rounds: write a list of values, such as [3]"),
-        ("[sweep.over]\nrounds = [3, 3]", "sweep.toml: sweep.over.rounds[1] stands there twice"),
+        ("[sweep.over]\nrounds = [3, 3]", "sweep.toml: sweep.over.rounds[1] is listed twice"),
         ("[sweep.over]\nseed = [1]", "sweep.over.seed: seeds have a list of their own; write sweep.seeds"),
         (
             '[sweep.over]\n"algorithm.lrr" = [0.1]',
@@ -190,12 +190,12 @@ def test_set_changes_the_sweep_and_what_it_shares(store: Path) -> None:
         ),
         (
             '[sweep.over]\nalgorithm = ["fed_avg", "fed_sgb"]',
-            "sweep.over: algorithm.name is \"fed_sgb\", which is no algorithm; did you mean 'fed_sgd'?",
+            "sweep.over: algorithm.name is \"fed_sgb\", which names no algorithm; did you mean 'fed_sgd'?",
         ),
         ("[sweep.over]\nrounds = [0]", "sweep.toml: sweep.over: rounds is 0; write at least 1"),
         (
             "[sweep.over]\nalgorithm.lr = {low = 0.1, high = 1.0}",
-            "sweep.over.algorithm.lr is a range, of which a grid can't try all; write a list of values",
+            "sweep.over.algorithm.lr is a range, and a grid can't try all its values; write a list of values",
         ),
         ("[sweep.over]\nalgorithm.lr = {low = 1, high = 0}", "low is 1 and high is 0; write low below high"),
         (
@@ -216,7 +216,7 @@ def test_what_cannot_be_swept_is_named(store: Path, text: str, message: str) -> 
 
 
 def test_set_on_what_is_swept_is_refused(store: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"--set partition.num_clients: the sweep gives it in turn"):
+    with pytest.raises(InvalidInput, match=r"--set partition.num_clients: the sweep sets it"):
         read_sweep(written(SWEEP), ["partition.num_clients=3"])
 
 
@@ -286,7 +286,7 @@ SMALL = hanse.Experiment(data=DATA, partition=iid(6), model=logistic(), rounds=2
 
 
 def test_from_python_on_arrays_with_members_that_fail(store: Path) -> None:
-    """The same bits as alone; what fails is told and stops nothing; asked again, only failures are tried."""
+    """Runs have the bits of runs alone; failures stop nothing; asked again, only these are tried again."""
     over = {"algorithm": [fed_avg(lr=0.5), fed_sgd(lr=1e300)], "partition.num_clients": [6, 1000]}
     result = hanse.sweep(SMALL, over=over, seeds=[3, 4], store=store, num_workers=2)
     statuses = [[member.status for member in setting.members] for setting in result.settings]
@@ -305,7 +305,7 @@ def test_from_python_on_arrays_with_members_that_fail(store: Path) -> None:
     assert len(Runs(store).infos()) == kept == 4
     other = hanse.Experiment(data=OTHER, partition=iid(6), model=logistic(), rounds=2)
     anew = hanse.sweep(other, over={"algorithm": [fed_avg(lr=0.5)]}, seeds=[3], store=store)
-    assert anew.notes == ("1 of the runs that are kept were made on other data, and are made anew",)
+    assert anew.notes == ("1 of the runs that are kept were made on other data, and are performed again",)
     assert anew.members[0].run not in [member.run for member in result.members]
 
 
@@ -331,7 +331,7 @@ epochs = 1
 
 @pytest.fixture(scope="module")
 def alone() -> str:
-    """Of the run with lr = 0.5 and seed 1, undisturbed."""
+    """Perform the run with lr = 0.5 and seed 1, undisturbed."""
     return hanse.run(algorithm=fed_avg(lr=0.5, epochs=1), rounds=200, evaluate_every=20, seed=1).params_sha256
 
 
@@ -437,7 +437,7 @@ def test_a_narrow_window_leaves_out_costs_and_says_so(
     assert row.startswith("0.1     2  0.5500 ± 0.0707")
     assert "…" not in head + row
     assert "best accuracy" in head
-    assert " ".join(rest).startswith("no room for rounds to target, bytes up")
+    assert " ".join(rest).startswith("there is no room for rounds to target, bytes up")
 
 
 def test_exit_code_tells_of_failures(store: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from hanse.algorithms.checks import check_count, check_fraction
 from hanse.core import (
     Algorithm,
     Array,
@@ -30,6 +29,8 @@ from hanse.core import (
     TensorSpec,
     Work,
     add_scaled,
+    check_count,
+    check_fraction,
     gather,
     sample,
     value,

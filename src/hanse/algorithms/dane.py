@@ -4,7 +4,6 @@ Shamir, Srebro, Zhang, "Communication-efficient distributed optimization using a
 method", ICML 2014, arXiv 1312.7853, Figure 1.
 """
 
-from hanse.algorithms.checks import check_fraction, check_not_negative, check_positive
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.solvers import Solver, newton
 from hanse.algorithms.works import gradient
@@ -25,6 +24,9 @@ from hanse.core import (
     Tensors,
     Work,
     add_scaled,
+    check_fraction,
+    check_not_negative,
+    check_positive,
     gather,
     negate,
     sample,

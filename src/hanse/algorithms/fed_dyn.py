@@ -6,7 +6,6 @@ regularization", ICLR 2021, arXiv 2111.04263, Algorithm 1.
 
 import numpy as np
 
-from hanse.algorithms.checks import check_positive
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.works import Weighting, uniform
 from hanse.core import (
@@ -27,6 +26,7 @@ from hanse.core import (
     Work,
     add,
     add_scaled,
+    check_positive,
     gather,
     negate,
     sample,

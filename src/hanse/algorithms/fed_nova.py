@@ -6,7 +6,6 @@ optimization", NeurIPS 2020, arXiv 2007.07481, equations 5 to 7 and section 4.
 
 import numpy as np
 
-from hanse.algorithms.checks import check_not_negative
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.schedules import Rate, check_rate
@@ -28,6 +27,7 @@ from hanse.core import (
     TensorSpec,
     Transform,
     Work,
+    check_not_negative,
     divide,
     scale,
     value,

@@ -6,11 +6,21 @@ arXiv 1812.06127, Algorithm 2.
 
 from typing import Any
 
-from hanse.algorithms.checks import check_not_negative
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.works import exchange, local_sgd
-from hanse.core import Key, PartSpec, Program, Reducer, Spec, Tensors, Transform, mean, value
+from hanse.core import (
+    Key,
+    PartSpec,
+    Program,
+    Reducer,
+    Spec,
+    Tensors,
+    Transform,
+    check_not_negative,
+    mean,
+    value,
+)
 
 __all__ = ["fed_prox"]
 

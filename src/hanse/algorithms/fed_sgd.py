@@ -6,7 +6,6 @@ al., arXiv 1602.05629, section 2.
 
 from typing import Any
 
-from hanse.algorithms.checks import check_fraction
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
@@ -20,6 +19,7 @@ from hanse.core import (
     Spec,
     Tensors,
     Transform,
+    check_fraction,
     mean,
     value,
 )

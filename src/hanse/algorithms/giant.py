@@ -6,7 +6,6 @@ optimization", NeurIPS 2018, arXiv 1709.03528, Algorithms 1 and 2.
 
 import numpy as np
 
-from hanse.algorithms.checks import check_below_one, check_count, check_fraction, check_positive
 from hanse.algorithms.solvers import conjugate_gradients
 from hanse.algorithms.works import gradient
 from hanse.core import (
@@ -28,6 +27,10 @@ from hanse.core import (
     TensorSpec,
     Work,
     add_scaled,
+    check_below_one,
+    check_count,
+    check_fraction,
+    check_positive,
     dot,
     gather,
     sample,

@@ -4,10 +4,9 @@ from abc import ABC
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar
 
-from hanse.algorithms.checks import check_fraction
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import Weighting, by_examples
-from hanse.core import Algorithm, Close, Steps
+from hanse.core import Algorithm, Close, Steps, check_fraction
 
 __all__ = ["LocalTraining"]
 

@@ -6,7 +6,6 @@ first in "A method of solving a convex programming problem with convergence rate
 
 from typing import Any
 
-from hanse.algorithms.checks import check_below_one, check_fraction
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
 from hanse.core import (
@@ -20,6 +19,8 @@ from hanse.core import (
     Tensors,
     Transform,
     add_scaled,
+    check_below_one,
+    check_fraction,
     mean,
     subtract,
     value,

@@ -6,7 +6,6 @@ arXiv 1209.4129, section 2.1 (AVGM).
 
 from typing import Any
 
-from hanse.algorithms.checks import check_fraction
 from hanse.algorithms.optimisers import OptimiserState, sgd
 from hanse.algorithms.solvers import Solver, newton
 from hanse.algorithms.works import Weighting, by_examples, exchange
@@ -28,6 +27,7 @@ from hanse.core import (
     Tensors,
     Transform,
     Work,
+    check_fraction,
     mean,
     value,
 )

@@ -15,9 +15,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.algorithms.checks import check_below_one, check_positive
 from hanse.algorithms.schedules import Rate, rate
-from hanse.core import Array, Tensors, add, add_scaled, negate, scale, tree_map, value, zeros_like
+from hanse.core import (
+    Array,
+    Tensors,
+    add,
+    add_scaled,
+    check_below_one,
+    check_positive,
+    negate,
+    scale,
+    tree_map,
+    value,
+    zeros_like,
+)
 
 __all__ = ["OptimiserState", "ServerOptimiser", "adagrad", "adam", "momentum", "sgd", "yogi"]
 

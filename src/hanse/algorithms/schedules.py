@@ -8,8 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import TypeAlias
 
-from hanse.algorithms.checks import check_count, check_positive
-from hanse.core import InvalidInput, value
+from hanse.core import InvalidInput, check_count, check_positive, value
 
 __all__ = [
     "Rate",

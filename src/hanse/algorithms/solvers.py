@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.algorithms.checks import check_count, check_positive
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core import (
     Examples,
@@ -21,6 +20,8 @@ from hanse.core import (
     Tensors,
     add,
     add_scaled,
+    check_count,
+    check_positive,
     dot,
     l2_norm,
     value,

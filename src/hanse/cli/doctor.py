@@ -1,4 +1,4 @@
-"""What is installed, what is missing, and what it would take."""
+"""Packages that are installed or missing, and how to install them."""
 
 import os
 import platform
@@ -28,12 +28,13 @@ PURPOSES = {
 
 @dataclass(frozen=True)
 class Extra:
-    """What can be installed beside the core.
+    """An extra, which can be installed in addition to the core.
 
     Args:
-      name: of the extra.
-      purpose: what it is for.
-      installed: packages with their versions, and `missing` those that are not there.
+      name: the name of the extra.
+      purpose: the use of the extra.
+      installed: the installed packages with their versions.
+      missing: the packages that are not installed.
     """
 
     name: str
@@ -43,12 +44,12 @@ class Extra:
 
     @property
     def remedy(self) -> str:
-        """What to run; empty if nothing is missing."""
+        """The command that installs what is missing; empty if nothing is."""
         return f"pip install 'hanse[{self.name}]'" if self.missing else ""
 
 
 def extras() -> tuple[Extra, ...]:
-    """All extras for users, from the installed package's own metadata."""
+    """Lists all extras for users, from the metadata of the installed package."""
     needs: dict[str, list[str]] = {}
     for requirement in requires("hanse") or ():
         found = re.match(r"([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([^'\"]+)", requirement)
@@ -68,7 +69,7 @@ def _extra(name: str, packages: list[str]) -> Extra:
 
 
 def facts(store: str | Path) -> Iterator[tuple[str, str]]:
-    """This machine, and where runs are kept."""
+    """Yields facts about this machine, and the place where runs are kept."""
     yield "hanse", __version__
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "processors", f"{num_processors()} to use"
@@ -84,5 +85,5 @@ def _kept(store: str | Path) -> str:
         return f"{path} ({size:.1f} MB)" + ("" if os.access(path, os.W_OK) else ", which can't be written")
     folder = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
     if os.access(folder, os.W_OK):
-        return f"{path}, made by the first run"
-    return f"{path} can't be made, for {folder} can't be written; set $HANSE_STORE or write --store"
+        return f"{path}, which the first run makes"
+    return f"{path} can't be made, because {folder} can't be written; set $HANSE_STORE or write --store"

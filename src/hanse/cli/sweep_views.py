@@ -1,4 +1,4 @@
-"""What a terminal shows of a sweep: how it comes along on stderr, the comparison on stdout."""
+"""Output of a sweep in a terminal: its progress on stderr, the comparison on stdout."""
 
 import sys
 import time
@@ -10,20 +10,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.views import _bytes, _number, _seconds, _stderr, _stdout, _table, note
+from hanse.cli.views import _stderr, _stdout, _table, note
+from hanse.evaluation import as_bytes, as_number, as_seconds
 from hanse.runs import ENDED
 from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare
 
 __all__ = ["sweep_page", "sweep_progress"]
 
 LINES_EVERY_S = 30.0
-"""Redirected progress says at least so often that it is alive."""
+"""The most seconds between two lines of redirected progress."""
 
 NEGLIGIBLE = 1e-3
-"""Of the mean: the spread of a cost below it is left out; --json tells it."""
+"""The share of the mean below which the spread of a cost is left out; --json shows it."""
 
 NUM_FAILURES = 10
-"""Failures that are told in full."""
+"""The most failures that are listed in full."""
 
 
 # -- progress ----------------------------------------------------------------------------------
@@ -31,7 +32,7 @@ NUM_FAILURES = 10
 
 @contextmanager
 def sweep_progress(plan: SweepPlan) -> Iterator[Seen]:
-    """Shows how a sweep comes along: a bar in a terminal; elsewhere a line for each run that ends."""
+    """Shows the progress of a sweep: a bar in a terminal, and elsewhere a line for each run that ends."""
     for message in plan.notes:
         note(message)
     console = _stderr()
@@ -40,7 +41,7 @@ def sweep_progress(plan: SweepPlan) -> Iterator[Seen]:
         with shown as seen:
             yield seen
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; what was done is kept, ask again to go on") from None
+        raise KeyboardInterrupt("interrupted; the store keeps what was done: sweep again to go on") from None
 
 
 def _headline(plan: SweepPlan) -> str:
@@ -127,17 +128,17 @@ def _how(status: str, reason: str | None) -> str:
 
 
 def sweep_page(result: SweepResult) -> None:
-    """The settings, best first, and what went wrong."""
+    """Prints the settings, best first, and the failures."""
     out = _stdout()
-    shown = _shown(result)
+    shown = _list_costs(result)
     table = _comparison(result, shown)
     endless = out.options.update(max_width=sys.maxsize)
     while out.measure(table, options=endless).maximum > out.width and shown:
         table = _comparison(result, shown := shown[:-1])
     out.print(table)
-    if len(shown) < len(_shown(result)):
-        left_out = ", ".join(_COSTS[name][0] for name in _shown(result)[len(shown) :])
-        out.print(Text(f"no room for {left_out}: widen the window, or write --json", style="dim"))
+    if len(shown) < len(_list_costs(result)):
+        left_out = ", ".join(_COSTS[name][0] for name in _list_costs(result)[len(shown) :])
+        out.print(Text(f"there is no room for {left_out}: widen the window, or write --json", style="dim"))
     if result.failures:
         out.print()
     for member in result.failures[:NUM_FAILURES]:
@@ -155,15 +156,15 @@ def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
     table = _table(*result.names.values(), *heads, numbers=heads)
     for setting in result.settings:
         tried = [bare(setting.over[path]) for path in result.names]
-        found = [_of(setting.best, _number), _of(setting.final, _number)] if measured else []
+        found = [_of(setting.best, as_number), _of(setting.final, as_number)] if measured else []
         style = "" if len(setting.completed) == len(setting.members) else "yellow"
         cells = [_runs(setting), *found, *(_cost(setting, name) for name in costs)]
         table.add_row(*tried, *cells, style=style)
     return table
 
 
-def _shown(result: SweepResult) -> list[str]:
-    """The costs of which there is something to tell."""
+def _list_costs(result: SweepResult) -> list[str]:
+    """Lists the costs that are not all zero."""
     costs = [setting.costs for setting in result.settings]
     there = [name for name in _COSTS if any((spread := cost[name]) and spread.mean for cost in costs)]
     return there if result.simulates_time else [name for name in there if name != "virtual_s"]
@@ -195,8 +196,8 @@ def _round(count: float) -> str:
 
 _COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "rounds_to_target": ("rounds to target", _round),
-    "bytes_up": ("bytes up", _bytes),
-    "bytes_down": ("bytes down", _bytes),
-    "seconds": ("time", _seconds),
-    "virtual_s": ("simulated time", _seconds),
+    "bytes_up": ("bytes up", as_bytes),
+    "bytes_down": ("bytes down", as_bytes),
+    "seconds": ("time", as_seconds),
+    "virtual_s": ("simulated time", as_seconds),
 }

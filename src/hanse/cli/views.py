@@ -1,4 +1,4 @@
-"""What a terminal shows: progress and messages on stderr, tables on stdout."""
+"""Output in a terminal: progress and messages on stderr, tables on stdout."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
-from hanse.evaluation import spent_on
+from hanse.evaluation import as_bytes, as_number, as_seconds, spent_on
 from hanse.runs import sentences
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ __all__ = [
 ]
 
 LINES_EVERY_S = 2.0
-"""Redirected progress says something at most so often."""
+"""The least seconds between two lines of redirected progress."""
 
 NUM_ROWS = 21
-"""Rounds that `show` lists; the rest is left out evenly."""
+"""The most rounds that `show` lists; of more, some are left out evenly."""
 
 _STYLES = {
     "running": "cyan",
@@ -58,7 +58,7 @@ Pairs = Iterable[tuple[str, str]]
 def _stdout() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = max(console.width, 200)  # nothing is cut off in a file or a pipe
+        console.width = max(console.width, 200)  # so that nothing is cut off in a file or a pipe
     return console
 
 
@@ -70,17 +70,17 @@ def _stderr() -> Console:
 
 
 def say(message: str) -> None:
-    """A message on stderr."""
+    """Prints a message on stderr."""
     _stderr().print(Text(message), soft_wrap=True)
 
 
 def note(message: str) -> None:
-    """Something worth knowing."""
+    """Prints a note on stderr."""
     _stderr().print(Text.assemble(("Note: ", "bold yellow"), message), soft_wrap=True)
 
 
 def complain(message: str, more: Iterable[str] = ()) -> None:
-    """An error, and where it happened."""
+    """Prints an error, and where it happened."""
     _stderr().print(Text.assemble(("Error: ", "bold red"), "\n".join([message, *more])), soft_wrap=True)
 
 
@@ -89,7 +89,7 @@ def complain(message: str, more: Iterable[str] = ()) -> None:
 
 @contextmanager
 def progress(session: "Session") -> Iterator[Watch]:
-    """Shows how a run comes along: a bar in a terminal, now and then a line elsewhere."""
+    """Shows the progress of a run: a bar in a terminal, and elsewhere a line now and then."""
     console = _stderr()
     shown = _bar(console, session) if console.is_terminal else _lines(session)
     with shown as watch:
@@ -116,7 +116,7 @@ def _bar(console: Console, session: "Session") -> Iterator[Watch]:
                 bar.update(task, metrics=_metrics(record.metrics))
 
         yield watch
-        bar.update(task, total=bar.tasks[0].completed)  # it may have stopped before its last round
+        bar.update(task, total=bar.tasks[0].completed)  # the run may have stopped before its last round
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def _lines(session: "Session") -> Iterator[Watch]:
 
 
 def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """How a run ended: what was measured, what it cost, how to come back to it."""
+    """Prints how a run ended: its metrics, its costs, and how to come back to it."""
     out = _stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
@@ -156,7 +156,7 @@ def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 
 def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any] | None = None) -> None:
-    """All that is known of a run. `sent`: what its clients sent and were sent."""
+    """Prints all that is known of a run. `sent`: the bytes of its clients, up and down."""
     from hanse.runs import describe_traffic
 
     out = _stdout()
@@ -183,22 +183,24 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
 
 
 def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
-    """What a run will send: each message by stage, then a round and the run."""
+    """Prints what a run will send: each message by stage, then a round, then the run."""
     out = _stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print()
     varies = False
     for what, exchanges in (("", plan.later), (", to measure", plan.evaluation)):
         for exchange in exchanges:
-            answer = "" if exchange.answered == exchange.asked else f", {exchange.answered} are waited for"
+            answer = (
+                "" if exchange.answered == exchange.asked else f"; the server waits for {exchange.answered}"
+            )
             out.print(Text(f"{exchange.work}{what}: one of {exchange.asked:,} clients{answer}"))
             out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
             varies = varies or bool(exchange.varying)
     out.print(_pairs(_format_plan(plan)))
     if varies:
-        note(f"* depends on the data: measured on what client {plan.client} would send now")
+        note(f"* depends on the data; this is the size that client {plan.client} would send now")
     if plan.asynchronous:
-        note("the server does not wait for all whom it asked: a round is one of its steps")
+        note("the server does not wait for all clients that it asked: a round is one of its steps")
 
 
 def _exchange(exchange: "Exchange") -> Table:
@@ -215,8 +217,8 @@ def _exchange(exchange: "Exchange") -> Table:
 
 def _format_plan(plan: "MessagePlan") -> Iterator[tuple[str, str]]:
     def line(bytes_up: float, bytes_down: float, seconds: float | None) -> str:
-        took = "" if seconds is None else f", {_seconds(seconds)} on the link"
-        return f"{_bytes(bytes_up)} up, {_bytes(bytes_down)} down{took}"
+        took = "" if seconds is None else f", {as_seconds(seconds)} on the link"
+        return f"{as_bytes(bytes_up)} up, {as_bytes(bytes_down)} down{took}"
 
     one, seconds = [e.usage for e in plan.later], plan.seconds(plan.later)
     up, down = sum(usage.bytes_up for usage in one), sum(usage.bytes_down for usage in one)
@@ -229,13 +231,13 @@ def _format_plan(plan: "MessagePlan") -> Iterator[tuple[str, str]]:
     yield "a round, all clients", line(up, down, None)
     yield f"the run, {plan.rounds:,} rounds", line(plan.total("up"), plan.total("down"), plan.run_s)
     if plan.evaluations:
-        yield "of it to measure", f"{plan.evaluations:,} times"
+        yield "measurements in it", f"{plan.evaluations:,}"
     computed = sum(e.compute_s for e in plan.later)
-    yield "computing", f"not counted; client {plan.client} took {_seconds(computed)} here"
+    yield "computing", f"not counted; client {plan.client} took {as_seconds(computed)} here"
 
 
 def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
-    """The run beside its baselines."""
+    """Makes the table of a run beside its baselines."""
     from hanse.evaluation import table
 
     heads, rows = table(settings, result)
@@ -246,7 +248,7 @@ def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
 
 
 def case_page(case: "Case") -> None:
-    """A ticket that is about to be done again."""
+    """Prints a ticket that is about to be done again."""
     names = ", ".join(sorted(case.memory)) or "nothing"
     head = [("work", str(case.payload.work)), ("examples", f"{len(case.data):,}"), ("remembers", names)]
     lacks = [("not here", case.lacks)] if case.lacks else []
@@ -256,7 +258,7 @@ def case_page(case: "Case") -> None:
 
 
 def replay_page(done: "Replayed") -> None:
-    """What a ticket that was done again led to."""
+    """Prints the outcome of a ticket that was done again."""
     out = _stdout()
     said = done.to_json()
     table = _table("part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value"))
@@ -267,14 +269,14 @@ def replay_page(done: "Replayed") -> None:
             weight = f"{part['weight']:g}"
             table.add_row(name, weight, key, shape, size if isinstance(size, str) else f"{size:.6g}")
     out.print(Padding(table, (1, 0)))
-    due, got = done.case.sha256, done.sha256
-    verdict = "" if due is None else ", as it was sent" if due == got else f"; {due} was sent"
-    message = f"{_bytes(len(done.message))}, SHA-256 {got}{verdict}"
+    then, now = done.case.sha256, done.sha256
+    compared = "" if then is None else ", as it was sent" if then == now else f"; {then} was sent"
+    message = f"{as_bytes(len(done.message))}, SHA-256 {now}{compared}"
     out.print(_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
 
 
 def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
-    """What is installed, and what is missing."""
+    """Prints which packages are installed, and which are missing."""
     out = _stdout()
     out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
     table = _table("extra", "for", "state")
@@ -285,14 +287,14 @@ def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
 
 
 def draw(what: Any) -> None:
-    """Anything that knows how to be shown in a terminal."""
+    """Prints anything that rich can show in a terminal."""
     console = _stdout()
     console.width = min(console.width, 120)
     console.print(what)
 
 
 def overview(infos: Sequence["RunInfo"]) -> None:
-    """The runs in a store."""
+    """Prints the runs in a store."""
     table = _table("run", "begun", "status", "round", "final", numbers=("round",))
     table.add_column("what")
     for info in infos:
@@ -313,7 +315,7 @@ def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:
     if not measured:
         return ""
     name = metric if metric in measured else next(name for name in measured if name != "round")
-    return f"{name} {_number(measured[name])}"
+    return f"{name} {as_number(measured[name], '')}"
 
 
 def _outcome(result: Mapping[str, Any]) -> Table:
@@ -321,7 +323,7 @@ def _outcome(result: Mapping[str, Any]) -> Table:
     metrics = [name for name in next(iter(rows.values()), {}) if name != "round"]
     table = _table("", "round", *metrics, numbers=("round", *metrics))
     for word, row in rows.items():
-        table.add_row(word, str(row["round"]), *(_number(row[name]) for name in metrics))
+        table.add_row(word, str(row["round"]), *(as_number(row[name], "") for name in metrics))
     return table
 
 
@@ -336,21 +338,21 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
     if stop["target"] is not None:
         reached = "not reached" if target is None else f"reached in round {target}"
         yield "target", f"{stop['metric']} {stop['target']:g}, {reached}"
-    yield "bytes up", _per_round(_bytes, result["bytes_up"], rounds)
-    yield "bytes down", _per_round(_bytes, result["bytes_down"], rounds)
+    yield "bytes up", _per_round(as_bytes, result["bytes_up"], rounds)
+    yield "bytes down", _per_round(as_bytes, result["bytes_down"], rounds)
     spread = result.get("clients")
     if spread:
         name = stop["metric"] if stop["metric"] in spread["mean"] else next(iter(spread["mean"]))
-        mean, worst = (_number(spread[word][name]) for word in ("mean", "worst_tenth"))
+        mean, worst = (as_number(spread[word][name], "") for word in ("mean", "worst_tenth"))
         yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
-    yield "time", _per_round(_seconds, result["seconds"], rounds)
+    yield "time", _per_round(as_seconds, result["seconds"], rounds)
     if result.get("spent"):
         yield "spent on", spent_on(result)
     yield "sha256", result["params_sha256"]
 
 
 def _ledger(records: Sequence[Record]) -> Table:
-    """What was sent, raw and after each stage."""
+    """Makes the table of the bytes sent, raw and after each stage."""
     from hanse.runs import flows_of, ledger_table
 
     usages = [record.usage for record in records]
@@ -370,25 +372,25 @@ def _status(result: Mapping[str, Any]) -> str:
 
 
 def _rounds(records: Sequence[Record]) -> Table:
-    """Some of the rounds, evenly spread, with the last."""
+    """Makes the table of rounds; of many, some that are evenly spread, and the last."""
     metrics = tuple(dict.fromkeys(name for record in records for name in record.metrics))
     names = ("round", *metrics, "clients", "dropped", "bytes up", "bytes down", "time")
     table = _table(*names, numbers=names)
     for record in thin(records, NUM_ROWS):
         usage = record.usage
-        measured = [_number(record.metrics.get(name)) for name in metrics]
+        measured = [as_number(record.metrics.get(name), "") for name in metrics]
         counts = [
             str(usage.counted),
             str(usage.dropped),
-            _bytes(usage.bytes_up),
-            _bytes(usage.bytes_down),
+            as_bytes(usage.bytes_up),
+            as_bytes(usage.bytes_down),
         ]
-        table.add_row(str(record.round), *measured, *counts, _seconds(record.seconds))
+        table.add_row(str(record.round), *measured, *counts, as_seconds(record.seconds))
     return table
 
 
 def thin(records: Sequence[Record], most: int) -> list[Record]:
-    """Every round, or every 2nd, 5th, 10th, 20th ... for at most so many; and the last."""
+    """Returns every round, or every 2nd, 5th, 10th, 20th ... so that few enough are left; and the last."""
     steps = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
     step = next(step for step in steps if len(records) <= step * most)
     return [record for record in records[:-1] if record.round % step == 0] + list(records[-1:])
@@ -414,27 +416,7 @@ def _pairs(pairs: Pairs) -> Table:
 
 
 def _metrics(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {_number(metric)}" for name, metric in metrics.items())
-
-
-def _number(metric: float | None) -> str:
-    if metric is None:
-        return ""
-    return f"{metric:.4f}" if 1e-3 <= abs(metric) < 1e4 or metric == 0 else f"{metric:.3g}"
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"
+    return "  ".join(f"{name} {as_number(metric, '')}" for name, metric in metrics.items())
 
 
 def _per_round(word: Any, total: float, rounds: int) -> str:

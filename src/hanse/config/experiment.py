@@ -1,4 +1,4 @@
-"""An experiment as a value: all that a run is told, which is what its settings file says."""
+"""An experiment as a value, with the same contents as a settings file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from hanse.simulation import Devices, Execution, auto, ideal
 __all__ = ["IN_PYTHON", "Experiment", "summary"]
 
 IN_PYTHON = "in_python"
-"""Marks, in saved settings, data that only a program can give again."""
+"""The key that marks, in saved settings, data that only a program can supply again."""
 
 KINDS: Mapping[str, type] = {
     "data": Dataset,
@@ -31,7 +31,7 @@ KINDS: Mapping[str, type] = {
     "devices": Devices,
     "execution": Execution,
 }
-"""The tables, and what they name."""
+"""The settings that are tables, with the kind of value that each names."""
 
 NUMBERS = ("rounds", "seed", "evaluate_every")
 
@@ -41,33 +41,35 @@ OTHERS: Mapping[str, Any] = {
     "initial": str | None,
     "baselines": tuple[Baseline, ...],
 }
-"""What is neither of the two, with its type."""
+"""The remaining settings, with their types."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What is trained, on whose data, how, and for how long. Given alone, the seed decides every bit.
+    """An experiment: data, model, algorithm and everything else that decides the bits of a run.
 
     >>> Experiment(rounds=20).settings()["partition"]
     {'name': 'dirichlet', 'num_clients': 100, 'alpha': 0.5, 'min_examples': 1}
 
     Args:
-      data: a data set to share out, or data that are shared out already.
-      partition: how a data set is shared out; None: over 100 unlike, unequal clients, `dirichlet(100, 0.5)`.
-      model: what is trained.
-      algorithm: how.
-      rounds: for how long at most.
-      seed: of every draw, the partition included.
-      evaluate_every: rounds between measurements; 0: never.
-      stop: when to end sooner.
+      data: a data set to divide among clients, or data that are divided already.
+      partition: how a data set is divided; None: among 100 clients with unlike labels and sizes,
+        `dirichlet(100, 0.5)`.
+      model: the model to train.
+      algorithm: the algorithm that trains it.
+      rounds: the largest number of rounds.
+      seed: decides every draw, also those of the partition.
+      evaluate_every: rounds between measurements; 0: the model is never measured.
+      stop: when the run ends before its last round.
       devices: how long clients take on the simulated clock, and who drops out.
-      execution: how they are computed here: `auto()`, `sequential()` or `batched()`, and in how many
-        processes.
-      preprocessing: what becomes of features before training, learned from all clients' sums; None:
+      execution: how clients are computed on this machine: `auto()`, `sequential()` or `batched()`, and
+        in how many processes.
+      preprocessing: how features are encoded before training, learned from all clients' sums; None:
         `tabular()` for tables of named columns, and nothing for arrays.
-      client_test_fraction: of each client's examples, held out as test examples of its own.
-      initial: a safetensors file to start from, such as a released model; None: the model's own start.
-      baselines: what else is trained on the same budget, to compare with: `centralised()`, `on_site()`.
+      client_test_fraction: the share of its examples that each client holds out as its own test examples.
+      initial: a safetensors file to start from, such as a released model; None: the model's own
+        initial parameters.
+      baselines: what the run is compared with, trained on the same budget: `centralised()`, `on_site()`.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
     """
 
@@ -89,7 +91,9 @@ class Experiment:
     def __post_init__(self) -> None:
         shared_out = isinstance(self.data, FederatedData)
         if shared_out and self.partition is not None:
-            raise InvalidInput(f"{self.data} is shared out already; leave out partition={self.partition}")
+            raise InvalidInput(
+                f"{self.data} is divided among clients already; leave out partition={self.partition}"
+            )
         if not shared_out and self.partition is None:
             object.__setattr__(self, "partition", dirichlet(100, 0.5))
         for name, kind in KINDS.items():
@@ -99,7 +103,9 @@ class Experiment:
             _check_whole(name, getattr(self, name), least=None if name == "seed" else int(name == "rounds"))
         watches = self.stop.target is not None or self.stop.patience is not None
         if watches and not self.evaluate_every:
-            raise InvalidInput(f"nothing is measured with evaluate_every = 0, and {self.stop} waits for it")
+            raise InvalidInput(
+                f"the model is never measured with evaluate_every = 0, but {self.stop} needs measurements"
+            )
         self._check_others()
 
     def _check_others(self) -> None:
@@ -131,7 +137,7 @@ class Experiment:
     # -- to and from plain data ----------------------------------------------------------------
 
     def settings(self) -> dict[str, Plain]:
-        """As plain data, every field spelled out.
+        """Returns the settings as plain data, with every field spelled out.
 
         Data that a file can't describe (arrays, own clients) are only named.
 
@@ -149,11 +155,11 @@ class Experiment:
     def from_settings(
         cls, settings: Mapping[str, Plain], *, data: Dataset | FederatedData | None = None
     ) -> "Experiment":
-        """From plain data.
+        """Makes an experiment of plain data.
 
         Args:
-          settings: as `settings()` gives them; what is left out has its default.
-          data: replaces those in the settings.
+          settings: as `settings()` returns them; a setting that is left out has its default.
+          data: replaces the data in the settings.
 
         Raises: WrongSetting: at the first that can't be used.
         """
@@ -182,7 +188,7 @@ class Experiment:
 
 
 def summary(settings: Mapping[str, Plain]) -> str:
-    """An experiment's settings in one line, without what is left at its default."""
+    """Formats an experiment's settings in one line, without those that have their default."""
     data, partition = settings["data"], settings.get("partition")
     where = data["name"] if data.get(IN_PYTHON) else format_plain(data)
     about = [format_plain(settings["algorithm"]), format_plain(settings["model"])]

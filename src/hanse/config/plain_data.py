@@ -1,7 +1,7 @@
-"""Values as plain data, which TOML and JSON can say: dumped, worded, merged.
+"""Values as plain data, which TOML and JSON can hold: converted, formatted, merged.
 
 A value such as `fed_avg(lr=0.3)` is a table that names its class, `{"name": "fed_avg", "lr": 0.3}`, or
-just the name where nothing else is said.
+the name alone where all fields have their defaults.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ __all__ = ["format_plain", "is_required", "join_path", "leaves", "merge", "name_
 
 
 def to_plain(obj: Any) -> Plain:
-    """A value as plain data, every field spelled out.
+    """Converts a value to plain data, with every field spelled out.
 
     >>> from hanse.core import Close
     >>> to_plain(Close(goal=3))
@@ -38,12 +38,12 @@ def to_plain(obj: Any) -> Plain:
 
 
 def name_of(kind: type) -> str | None:
-    """What a class is called in settings, if it is marked with `@value`."""
+    """Returns the name of a class in settings, or None if it is not marked with `@value`."""
     return next((name for name, cls in find_classes(kind).items() if cls is kind), None)
 
 
 def format_plain(tree: Plain) -> str:
-    """Plain data as one would write the value: without what is left at its default.
+    """Formats plain data as one would write the value, without fields that have their defaults.
 
     >>> from hanse.core import Close
     >>> format_plain(to_plain((Close(goal=3), "a", 1.0)))
@@ -75,7 +75,9 @@ def _plain_default(f: "dataclasses.Field[Any]") -> Plain:
 
 
 def merge(base: Plain, over: Plain) -> Plain:
-    """`base` with what `over` says. A table that names another class drops what was said of the first.
+    """Lays the settings in `over` over those in `base`.
+
+    A table that names another class replaces the whole table of the first class.
 
     >>> merge({"name": "iid", "num_clients": 10}, {"num_clients": 5})
     {'name': 'iid', 'num_clients': 5}
@@ -94,7 +96,7 @@ def merge(base: Plain, over: Plain) -> Plain:
 
 
 def leaves(tree: Plain, path: str = "") -> Iterator[str]:
-    """The dotted paths of all settings in a tree."""
+    """Yields the dotted paths of all settings in a tree."""
     if not isinstance(tree, Mapping):
         yield path
         return
@@ -103,12 +105,12 @@ def leaves(tree: Plain, path: str = "") -> Iterator[str]:
 
 
 def join_path(path: str, step: str | int) -> str:
-    """A dotted path, one step longer."""
+    """Lengthens a dotted path by one step."""
     if isinstance(step, int):
         return f"{path}[{step}]"
     return f"{path}.{step}" if path else step
 
 
 def is_required(f: "dataclasses.Field[Any]") -> bool:
-    """Whether a field has no default."""
+    """Returns whether a field has no default."""
     return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING

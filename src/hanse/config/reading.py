@@ -1,4 +1,4 @@
-"""Settings files and `--set`, made an experiment. Defaults < file < --set."""
+"""Reading settings files and `--set`: a file overrides the defaults, and `--set` overrides the file."""
 
 import functools
 import re
@@ -16,14 +16,16 @@ __all__ = ["parse", "parse_assignments", "read", "written_where"]
 
 
 def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment:
-    """The experiment that a TOML file and assignments describe; what they leave out has its default.
+    """Reads the experiment that a TOML file and assignments describe.
+
+    Settings that they leave out have their defaults.
 
     >>> read(None, ["rounds=5", "algorithm.name=fed_sgd", "algorithm.into=sum"]).algorithm
     fed_sgd(lr=0.1, fraction=1.0, weighting=by_examples(), uplink=(), into=sum(), close=Close(goal=None, ...))
 
     Args:
       file: TOML, or None.
-      sets: "key.sub=value", the value as in TOML; what is no TOML is a string.
+      sets: "key.sub=value", with the value as in TOML; text that is not TOML is a string.
 
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
@@ -38,25 +40,25 @@ def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment
 
 
 def parse(file: str | Path | None) -> dict[str, Any]:
-    """What a TOML file says; no file says nothing. Raises: InvalidInput: if it can't be read."""
+    """Parses a TOML file; without a file there are no settings. Raises: InvalidInput: if it can't be read."""
     return {} if file is None else _parse_file(Path(file))
 
 
 def parse_assignments(sets: Sequence[str]) -> dict[str, Any]:
-    """What assignments say together. Raises: InvalidInput: at the first that is none."""
+    """Parses assignments into one tree. Raises: InvalidInput: at the first that is not an assignment."""
     tree: dict[str, Any] = functools.reduce(merge, map(_assignment, sets), {})
     return tree
 
 
 def written_where(wrong: WrongSetting, file: str | Path | None, from_file: Plain, from_sets: Plain) -> str:
-    """Where a wrong setting was written: the beginning of the sentence about it."""
-    in_sets = wrong.path and _written(wrong.path, from_sets)
+    """Returns the beginning of the sentence about a wrong setting, which tells where it was written."""
+    in_sets = wrong.path and _is_written(wrong.path, from_sets)
     in_file = from_file and (wrong.path or not from_sets)
     return "--set " if in_sets else f"{file}: " if in_file else ""
 
 
-def _written(path: str, tree: Plain) -> bool:
-    """Whether a tree says anything at a path, or named its table."""
+def _is_written(path: str, tree: Plain) -> bool:
+    """Returns whether a tree has a setting at a path, or names the table around it."""
     node = tree
     for step in re.sub(r"\[\d+\]", "", path).split("."):
         if not isinstance(node, dict):
@@ -83,14 +85,14 @@ def _parse_file(file: Path) -> dict[str, Any]:
 def _neighbour(file: Path) -> str:
     folder = file.parent
     if not folder.is_dir():
-        return f"nor is there a folder {str(folder)!r}"
+        return f"there is no folder {str(folder)!r} either"
     found = {path.name: path for path in folder.glob("*.toml")}
     hint = nearest(file.name, found)
     return hint if found else f"there is no TOML file in {str(folder.absolute())!r}"
 
 
 def _locate(file: Path, message: str) -> str:
-    """The parser's message with its place in front, as editors like it."""
+    """Puts the place in front of the parser's message, as editors expect it."""
     found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message, re.DOTALL)
     if found is None:
         return f"{file}: not TOML: {message}"
@@ -103,7 +105,7 @@ def _assignment(text: str) -> Plain:
     key, equals, value = text.partition("=")
     path = [step.strip() for step in key.split(".")]
     if not equals or not all(path):
-        raise InvalidInput(f"--set {text!r} is no assignment; write key=value, such as algorithm.lr=0.3")
+        raise InvalidInput(f"--set {text!r} is not an assignment; write key=value, such as algorithm.lr=0.3")
     tree = _value(value.strip(), key.strip())
     for step in reversed(path):
         tree = {step: tree}
@@ -111,7 +113,7 @@ def _assignment(text: str) -> Plain:
 
 
 def _value(text: str, key: str) -> Plain:
-    """What TOML reads, or a bare string."""
+    """Parses a value as TOML, or else takes it as a bare string."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError as error:

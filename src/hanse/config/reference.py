@@ -1,4 +1,4 @@
-"""Writes the reference of settings files: `python -m hanse.config.reference docs/reference.md`."""
+"""The reference of settings files, written by `python -m hanse.config.reference docs/reference.md`."""
 
 import dataclasses
 import inspect
@@ -20,20 +20,21 @@ from hanse.evaluation import Baseline
 __all__ = ["reference"]
 
 MODULES = ("algorithms", "data", "learners", "learners.networks", "preprocessing", "transforms")
-"""What registers the values that a file may name."""
+"""Modules that register the values that a file may name."""
 
 HEAD = """# Settings, all of them
 
 *Written from the code by `python -m hanse.config.reference docs/reference.md`; do not edit.*
 
-A settings file is TOML. What it leaves out has its default, and `--set key=value` overrides it:
-`--set algorithm.lr=0.3`, or, naming another value, `--set algorithm=fed_sgd`. A value is a table with a
-`name`; where nothing else is said the name alone will do: `model = "softmax"`. `"none"` stands for nothing.
+A settings file is TOML. A setting that it leaves out has its default, and `--set key=value` overrides it:
+`--set algorithm.lr=0.3`, or, to name another value, `--set algorithm=fed_sgd`. A value is a table with a
+`name`; the name alone is enough where all fields have their defaults: `model = "softmax"`. `"none"` means
+no value.
 """
 
 
 def reference() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     for module in MODULES:
         import_module(f"hanse.{module}")
     return "\n".join([HEAD, *_top(), *_kinds()]).rstrip() + "\n"
@@ -57,21 +58,24 @@ def _kinds() -> Iterator[str]:
     from hanse.simulation import Devices, Execution
 
     kinds: dict[str, tuple[type[Any], str]] = {
-        "data": (Dataset, "What is learnt from."),
-        "partition": (Partition, "How a data set is shared out over clients."),
-        "preprocessing": (Preprocessing, "What becomes of features before training."),
-        "model": (Model, "What is trained."),
-        "algorithm": (Algorithm, "How it is trained."),
-        "algorithm.uplink": (Transform, "What happens to a message on its way: a list, first to last."),
-        "algorithm.into": (Reducer, "How messages become one."),
+        "data": (Dataset, "The data that the model is trained on."),
+        "partition": (Partition, "How a data set is divided among clients."),
+        "preprocessing": (Preprocessing, "How features are encoded before training."),
+        "model": (Model, "The model that is trained."),
+        "algorithm": (Algorithm, "The algorithm that trains it."),
+        "algorithm.uplink": (
+            Transform,
+            "Transforms of each message before it is sent: a list, first to last.",
+        ),
+        "algorithm.into": (Reducer, "How the server combines messages into one."),
         "algorithm.close": (Close, "When a round closes."),
         "stop": (Stop, "When a run ends before its last round."),
         "devices": (Devices, "How long clients take on the simulated clock, and who drops out."),
         "execution": (
             Execution,
-            "How clients are computed on this machine: it decides seconds, not results.",
+            "How clients are computed on this machine. It changes the time that a run takes, not its result.",
         ),
-        "baselines": (Baseline, "What else is trained on the same budget: a list."),
+        "baselines": (Baseline, "What the run is compared with, trained on the same budget: a list."),
     }
     for setting, (kind, about) in kinds.items():
         yield from (f"## {setting}", "", about, "")
@@ -119,7 +123,7 @@ def _summary(cls: type[Any]) -> str:
 
 
 def _arguments(cls: type[Any]) -> dict[str, str]:
-    """What the docstrings of a class and its bases say of each field."""
+    """Collects the descriptions of each field from the docstrings of a class and its bases."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if base.__doc__ and base is not object:

@@ -1,4 +1,4 @@
-"""A first settings file for a file of data: what its columns seem to be, with a comment on each guess."""
+"""A first settings file for a file of data, with a comment on each guess."""
 
 import json
 import re
@@ -34,14 +34,14 @@ MAX_CLASSES, MAX_KEYS = 30, 500
 
 @dataclass(frozen=True)
 class Guess:
-    """What a file seems to hold.
+    """A guess at the contents of a file.
 
     Args:
       data: settings of the data set, with a comment on each.
-      key: whether a column says whose each row is.
-      num_parties: how many of these there are.
-      is_number: whether a number is to be predicted.
-      columns: for the comments.
+      key: whether a column names the party that each row belongs to.
+      num_parties: the number of these parties.
+      is_number: whether the value to predict is a number.
+      columns: a list of the columns, for a comment.
     """
 
     data: Sequence[tuple[str, object, str]]
@@ -52,13 +52,13 @@ class Guess:
 
 
 def guess(path: str, *, label: str | None = None, key: str | None = None) -> Guess:
-    """Looks into a file.
+    """Guesses the contents of a file.
 
     Args:
       path: a CSV file or another delimited text, .npz, .parquet or .libsvm.
-      label, key: columns, where the user knows better.
+      label, key: columns that the user names, so that they are not guessed.
 
-    Raises: InvalidInput: if it can't be read, or nothing in it can be learnt.
+    Raises: InvalidInput: if it can't be read, or holds nothing to learn from.
     """
     name = path.removesuffix(".gz").lower()
     if name.endswith(".npz"):
@@ -70,15 +70,16 @@ def guess(path: str, *, label: str | None = None, key: str | None = None) -> Gue
         return Guess([("name", "libsvm", ""), ("path", path, "")], False, 0, False)
     if not name.endswith(TABLES):
         raise InvalidInput(
-            f"{path}: what is in such a file? Give one that ends in {', '.join(TABLES)} (.gz too), .npz, "
-            ".parquet or .libsvm; other data are read by a function of your own: see hanse.data.custom"
+            f"{path}: the format of such a file is unknown; give one that ends in "
+            f"{', '.join(TABLES)} (.gz too), .npz, .parquet or .libsvm; or read other data with "
+            "your own function: see hanse.data.custom"
         )
     names = _missing_names(path)
     return _table("csv", path, csv(path, columns=names).rows(path, None).columns, names, label, key)
 
 
 def _missing_names(path: str) -> tuple[str, ...]:
-    """Names to give to columns, if the first line holds data."""
+    """Makes up names for columns if the first line of a file holds data."""
     with text_lines(path, "utf-8") as text:
         first = next((line for line in text if line.strip()), "")
     cells = first.strip().split(max(DELIMITERS, key=first.count))
@@ -107,13 +108,13 @@ def _table(
     drop = [name for name in columns if name not in (label, key) and _identifies(name, columns[name])]
     said: list[tuple[str, object, str]] = [("name", kind, ""), ("path", path, "")]
     if names:
-        said.append(("columns", list(names), "the file names none: write what they are"))
+        said.append(("columns", list(names), "the file names no columns: write their names"))
     what = "the number to predict" if is_number else f"the class to predict: {distinct[label]} different"
     said.append(("target" if is_number else "label", label, what))
     if key is not None:
-        said.append(("key", key, f"whose each row is: {distinct[key]} parties"))
+        said.append(("key", key, f"the party that each row belongs to: {distinct[key]} parties"))
     if drop:
-        said.append(("drop", drop, "left out: they tell rows apart rather than describe them"))
+        said.append(("drop", drop, "left out: they identify rows and do not describe them"))
     kinds = (
         f"{name} ({'words' if column.dtype.kind == 'U' else 'numbers'})" for name, column in columns.items()
     )
@@ -121,7 +122,7 @@ def _table(
 
 
 def _label(columns: Mapping[str, Array], key: str | None) -> str:
-    """The column with a telling name, or else the last: of numbers, or of few different words."""
+    """Chooses the column with a typical name, or else the last one of numbers or of few different words."""
     names = [name for name in columns if name != key]
     for name in names:
         if name.lower() in LABELS:
@@ -171,44 +172,44 @@ def _arrays(path: str, label: str | None, key: str | None) -> Guess:
     said: list[tuple[str, object, str]] = [("name", "npz", ""), ("path", path, "")]
     said += [("x", x, "the array of features"), ("y", y, "the array of labels")]
     if key:
-        said.append(("key", key, "the array that says whose each row is"))
+        said.append(("key", key, "the array that names the party of each row"))
     num_parties = len(np.unique(stored[key])) if key else 0
     return Guess(said, key is not None, num_parties, stored[y].dtype.kind == "f", shapes)
 
 
 def starting_file(guess: Guess) -> str:
-    """The settings, as TOML with comments."""
+    """Writes the settings as TOML with comments."""
     return "\n".join(_lines(guess)) + "\n"
 
 
 def _lines(guess: Guess) -> Iterator[str]:
     few = guess.key and guess.num_parties <= 20
     yield from (
-        "# A first run on your data. What is left out has its default; --set changes any of it.",
+        "# A first run on your data. A setting that is left out has its default; --set changes any of them.",
         "",
         "rounds = 50            # at most; with [stop] it may end sooner",
-        "seed = 0               # of every draw: the same seed gives the same bits",
-        'baselines = ["centralised", "on_site"]   # what federation is compared with; [] for none',
+        "seed = 0               # decides every draw: the same seed gives the same bits",
+        'baselines = ["centralised", "on_site"]   # what the run is compared with; [] for none',
     )
     if not guess.key:
         yield "client_test_fraction = 0.2   # each client keeps some examples to test on"
     yield from ("", "[data]")
     if guess.columns:
-        yield f"# It holds: {_one_line(guess.columns)}"
+        yield f"# Columns: {_one_line(guess.columns)}"
     for name, said, comment in guess.data:
         yield f"{name} = {inline(said)}" + (f"   # {comment}" if comment else "")
-    yield from ("", "[partition]             # who has what")
+    yield from ("", "[partition]             # which client has which rows")
     if guess.key:
         yield f'name = "by_key"         # one client for each of the {guess.num_parties} parties'
     else:
         yield from (
-            'name = "dirichlet"      # nothing says whose a row is: unlike clients are made up'
+            'name = "dirichlet"      # no column names a party: clients that differ are made up'
             if not guess.is_number
-            else 'name = "iid"            # nothing says whose a row is: clients are made up',
+            else 'name = "iid"            # no column names a party: clients are made up',
             "num_clients = 10",
         )
         if not guess.is_number:
-            yield "alpha = 0.5             # the smaller, the more unlike their labels"
+            yield "alpha = 0.5             # a smaller alpha makes their labels differ more"
     yield from ("", "[model]")
     yield (
         'name = "least_squares"'
@@ -221,7 +222,7 @@ def _lines(guess: Guess) -> Iterator[str]:
         "[algorithm]",
         'name = "fed_avg"',
         f"lr = {0.02 if guess.is_number else 0.1}                # the clients' step size: vary this first",
-        f"fraction = {1.0 if few or not guess.key else 0.2}          # of the clients in each round",
+        f"fraction = {1.0 if few or not guess.key else 0.2}          # the share of clients in each round",
         "epochs = 1              # local passes over the data",
         "batch_size = 32",
     )

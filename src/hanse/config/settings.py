@@ -1,4 +1,4 @@
-"""Settings checked strictly against the fields of the classes that they name, and made values."""
+"""Building values from settings, which are checked strictly against the fields of classes."""
 
 import math
 import types
@@ -16,14 +16,14 @@ __all__ = ["UnknownSetting", "WrongSetting", "build"]
 IN_PYTHON = "give it in Python, with hanse.run(...)"
 
 NOTHING = "none"
-"""What a file says for None, for which TOML has no word."""
+"""The word for None in files, since TOML has none of its own."""
 
 
 class WrongSetting(Exception):
-    """One setting that can't be used; whoever knows where it was written makes it an InvalidInput.
+    """A setting that can't be used. Callers that know where it was written raise InvalidInput instead.
 
     Args:
-      path: dotted; empty: of all settings together.
+      path: dotted; empty: the error concerns all settings together.
       why: the rest of the sentence, " is ..." or ": ...".
     """
 
@@ -32,17 +32,17 @@ class WrongSetting(Exception):
         self.path, self.why = path, why
 
     def among(self, everything: Iterable[str]) -> str:
-        """The sentence, told to somebody who may have meant one of these paths."""
+        """Returns the sentence for a user who may have meant one of these paths."""
         return str(self)
 
 
 class UnknownSetting(WrongSetting):
-    """A key that means nothing where it stands.
+    """A key that its table does not have.
 
     Args:
       path: dotted.
       known: the keys of the same table.
-      whose: what the table is about.
+      whose: the name of the table.
       renamed: today's keys by those of earlier versions.
     """
 
@@ -57,7 +57,7 @@ class UnknownSetting(WrongSetting):
         super().__init__(path, f" is unknown; {self._takes}" if self._now is None else now)
 
     def among(self, everything: Iterable[str]) -> str:
-        """The sentence, with the nearest key of the table, or else of all tables."""
+        """Returns the sentence, with the nearest key of the table, or else of all tables."""
         if self._now is not None:
             return str(self)
         key = _leaf(self.path)
@@ -74,16 +74,16 @@ def _leaf(path: str) -> str:
 
 
 def build(annotation: Any, given: Plain, path: str) -> Any:
-    """The value of an annotated type that plain data stand for.
+    """Builds a value of an annotated type from plain data.
 
-    An int is fine for a float; nothing else is converted.
+    An int is accepted for a float; nothing else is converted.
 
     >>> from hanse.core import Transform
     >>> import hanse.transforms
     >>> build(tuple[Transform, ...], [{"name": "clip", "max_norm": 1}], "algorithm.uplink")
     (clip(max_norm=1.0),)
 
-    Raises: WrongSetting: if they don't.
+    Raises: WrongSetting: if the data don't describe such a value.
     """
     origin = typing.get_origin(annotation)
     if origin in (Union, types.UnionType):
@@ -106,7 +106,7 @@ def _can_be_written(annotation: Any) -> bool:
 
 
 def _is(given: Plain) -> str:
-    """What was given, in words."""
+    """Describes the given data."""
     if isinstance(given, Mapping):
         return " is a table"
     if isinstance(given, list):
@@ -142,7 +142,7 @@ def _float(given: Plain, path: str) -> float:
 
 
 def _as_number(given: Plain) -> float:
-    """What was meant: TOML wants a digit before the point."""
+    """Guesses the number that was meant: TOML wants a digit before the point."""
     try:
         number = float(given)
     except (TypeError, ValueError):
@@ -213,12 +213,14 @@ def _class(kind: type, name: Plain, path: str) -> type:
     if former.CLASSES.get(name) in known and name not in known:
         raise WrongSetting(path, f' is "{name}", which is called "{former.CLASSES[name]}" now; write that')
     if name not in known:
-        raise WrongSetting(path, f' is "{name}", which is no {kind.__name__.lower()}; {nearest(name, known)}')
+        raise WrongSetting(
+            path, f' is "{name}", which names no {kind.__name__.lower()}; {nearest(name, known)}'
+        )
     return known[name]
 
 
 def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
-    """An instance from the plain data of its fields."""
+    """Makes an instance from the plain data of its fields."""
     known = {f.name: f for f in fields(cls)}
     for key in given:
         if key not in known:

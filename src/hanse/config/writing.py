@@ -1,4 +1,4 @@
-"""Settings as the TOML file that would bring them back."""
+"""Settings as a TOML file that gives them again when it is read."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ __all__ = ["as_toml", "inline"]
 
 
 def as_toml(settings: Mapping[str, Plain]) -> str:
-    """A file with one table for each mapping, and what is nested deeper in braces.
+    """Writes a file with one table for each mapping; deeper mappings are inline tables.
 
     >>> print(as_toml({"rounds": 3, "model": {"name": "softmax", "l2": 0.0}}))
     rounds = 3
@@ -35,7 +35,7 @@ def _lines(settings: Mapping[str, Plain]) -> Iterator[str]:
 
 
 def inline(said: Plain) -> str:
-    """One value on one line.
+    """Writes one value on one line.
 
     >>> inline({"name": "clip", "max_norm": 1.0}), inline([None, True])
     ('{name = "clip", max_norm = 1.0}', '["none", true]')

@@ -11,6 +11,13 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.core.algorithm import Algorithm, Stop
     from hanse.core.chain import Chain, Plan, Stage, Transform
+    from hanse.core.checks import (
+        check_below_one,
+        check_count,
+        check_fraction,
+        check_not_negative,
+        check_positive,
+    )
     from hanse.core.errors import (
         CompositionError,
         Diverged,
@@ -61,6 +68,13 @@ else:
         {
             "hanse.core.algorithm": ("Algorithm", "Stop"),
             "hanse.core.chain": ("Chain", "Plan", "Stage", "Transform"),
+            "hanse.core.checks": (
+                "check_below_one",
+                "check_count",
+                "check_fraction",
+                "check_not_negative",
+                "check_positive",
+            ),
             "hanse.core.errors": (
                 "CompositionError",
                 "Diverged",
@@ -160,6 +174,11 @@ __all__ = [
     "Work",
     "add",
     "add_scaled",
+    "check_below_one",
+    "check_count",
+    "check_fraction",
+    "check_not_negative",
+    "check_positive",
     "collect",
     "dispatch",
     "divide",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-__all__ = ["CLASSES", "FIELDS", "SETTINGS"]
+__all__ = ["CLASSES", "FIELDS", "RESULTS", "SETTINGS"]
 
 CLASSES: Mapping[str, str] = {
     "Channel": "PartSpec",
@@ -36,3 +36,6 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 
 SETTINGS: Mapping[str, str] = {"way": "execution"}
 """Today's names of an experiment's settings, by their former ones."""
+
+RESULTS: Mapping[str, str] = {"ways": "executions"}
+"""Today's names of what a result says, by their former ones."""

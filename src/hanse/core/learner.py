@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hanse.core.checks import check_count
 from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.tensors import Array, Tensors
@@ -75,8 +76,7 @@ class Steps:
     def __post_init__(self) -> None:
         if not self.lr > 0:
             raise InvalidInput(f"lr is {self.lr}; write a step size above 0")
-        if self.epochs < 1:
-            raise InvalidInput(f"epochs is {self.epochs}; write at least 1")
+        check_count("epochs", self.epochs)
         if self.batch_size is not None and self.batch_size < 1:
             raise InvalidInput(
                 f"batch_size is {self.batch_size}; write at least 1, or leave it out for full batches"

@@ -31,6 +31,7 @@ __all__ = [
     "fields",
     "find_classes",
     "flatten",
+    "former_digest",
     "measure_layout",
     "measure_packed_bytes",
     "pack",
@@ -133,7 +134,8 @@ def flatten(obj: Any) -> tuple[str, dict[str, Array]]:
     return json.dumps(skeleton, separators=(",", ":"), allow_nan=False), tensors
 
 
-def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int) -> Any:
+def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bool = False) -> Any:
+    """Flattens a value; `old`: with the names that an earlier version gave to classes and fields."""
     kind = type(obj)
     if depth > _MAX_DEPTH:
         raise InvalidInput(f"{path[:50]}... is nested deeper than {_MAX_DEPTH}, which can't be saved or sent")
@@ -146,19 +148,22 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int) -> Any:
         tensors[name] = to_sendable(obj, path)
         return {"$": "tensor", "at": name}
     if kind is tuple:
-        return [_flatten(item, _join(path, str(i)), tensors, depth + 1) for i, item in enumerate(obj)]
+        return [_flatten(item, _join(path, str(i)), tensors, depth + 1, old) for i, item in enumerate(obj)]
     if kind in _NAMES:
-        body = {
-            f.name: _flatten(getattr(obj, f.name), _join(path, f.name), tensors, depth + 1)
-            for f in fields(kind)
-        }
-        return {"$": _NAMES[kind], **body}
+        tag, names = _former_names(_NAMES[kind]) if old else (_NAMES[kind], {})
+        body = {}
+        for f in fields(kind):
+            name = names.get(f.name, f.name)
+            body[name] = _flatten(getattr(obj, f.name), _join(path, name), tensors, depth + 1, old)
+        return {"$": tag, **body}
     if kind is bytes:
         return {"$": "bytes", "hex": obj.hex()}
     if isinstance(obj, Mapping):
         if all(type(key) is str for key in obj) and "$" not in obj:
-            return {key: _flatten(item, _join(path, key), tensors, depth + 1) for key, item in obj.items()}
-        return {"$": "map", "items": _flatten(tuple(obj.items()), path, tensors, depth + 1)}
+            return {
+                key: _flatten(item, _join(path, key), tensors, depth + 1, old) for key, item in obj.items()
+            }
+        return {"$": "map", "items": _flatten(tuple(obj.items()), path, tensors, depth + 1, old)}
     raise InvalidInput(
         f"{path or 'the value'} is a {kind.__module__}.{kind.__qualname__}, which can't be saved or sent: "
         "use numbers, strings, bytes, arrays, tuples, mappings, or a class marked with @value"
@@ -270,6 +275,12 @@ def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     return {key if key in known else names.get(key, key): item for key, item in given.items()}
 
 
+def _former_names(name: str) -> tuple[str, Mapping[str, str]]:
+    """Returns the former name of a class, and the former names of its fields by those of today."""
+    tag = next((old for old, new in former.CLASSES.items() if new == name), name)
+    return tag, {new: old for old, new in former.FIELDS.get(name, {}).items()}
+
+
 def renew(tree: Any) -> Any:
     """Puts today's names into plain data that an earlier version wrote of values: see
     `hanse.config`.
@@ -373,7 +384,17 @@ def unpack(
 
 def digest(obj: Any) -> str:
     """Computes the SHA-256 of a value, in hexadecimal: equal values have equal digests."""
-    skeleton, tensors = flatten(obj)
+    return _hash(*flatten(obj))
+
+
+def former_digest(obj: Any) -> str:
+    """Computes the digest that an earlier version gave to the value, which had other names then."""
+    tensors: dict[str, Array] = {}
+    skeleton = _flatten(obj, "", tensors, 0, old=True)
+    return _hash(json.dumps(skeleton, separators=(",", ":"), allow_nan=False), tensors)
+
+
+def _hash(skeleton: str, tensors: Mapping[str, Array]) -> str:
     state = hashlib.sha256(skeleton.encode())
     for name, array in tensors.items():
         state.update(f"{name} {array.dtype.str} {array.shape}".encode())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hanse.core import Array, InvalidInput
+from hanse.core import Array, check_count
 from hanse.data.population import FederatedData
 
 if TYPE_CHECKING:
@@ -117,8 +117,7 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
       data: to be described.
       max_clients: the most clients to describe; of more, so many are chosen, evenly spread.
     """
-    if max_clients < 1:
-        raise InvalidInput(f"max_clients is {max_clients}; write at least 1")
+    check_count("max_clients", max_clients)
     clients = np.unique(np.linspace(0, data.num_clients - 1, min(max_clients, data.num_clients)).astype(int))
     found = [_told(data.labels(number)) for number in clients.tolist()]
     labels, codes = _encode_labels(np.concatenate(found), data)

@@ -5,16 +5,14 @@ from dataclasses import KW_ONLY
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, value
+from hanse.core import Array, Examples, InvalidInput, Key, check_count, value
 from hanse.data.datasets import TrainTest
 
 __all__ = [
     "Assignment",
     "Partition",
     "check_classes",
-    "check_clients",
     "check_enough",
-    "check_shards",
     "cuts",
     "dirichlet",
     "iid",
@@ -98,7 +96,7 @@ class iid(Partition):
     num_clients: int
 
     def __post_init__(self) -> None:
-        check_clients(self.num_clients)
+        check_count("num_clients", self.num_clients)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Shuffles and cuts the rows; labels are not used."""
@@ -132,8 +130,8 @@ class shards(Partition):
     shards_per_client: int = 2
 
     def __post_init__(self) -> None:
-        check_clients(self.num_clients)
-        check_shards(self.shards_per_client)
+        check_count("num_clients", self.num_clients)
+        check_count("shards_per_client", self.shards_per_client)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Sorts by label, cuts and deals; examples of the same label keep their order."""
@@ -194,12 +192,11 @@ class dirichlet(Partition):
     min_examples: int = 1
 
     def __post_init__(self) -> None:
-        check_clients(self.num_clients)
+        check_count("num_clients", self.num_clients)
         if not 0 < self.alpha <= MAX_ALPHA:
             instead = f"iid({self.num_clients})" if self.alpha > 0 else "a number above 0, such as 0.5"
             raise InvalidInput(f"alpha is {self.alpha}; write {instead}")
-        if self.min_examples < 1:
-            raise InvalidInput(f"min_examples is {self.min_examples}; write at least 1")
+        check_count("min_examples", self.min_examples)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Divides class by class, then fills up clients that are too small."""
@@ -259,12 +256,6 @@ def cuts(num_rows: int, num_parts: int) -> Array:
     return np.arange(num_parts + 1) * num_rows // num_parts
 
 
-def check_clients(num_clients: int) -> None:
-    """Checks that there is at least one client. Raises: InvalidInput: if there is none."""
-    if num_clients < 1:
-        raise InvalidInput(f"num_clients is {num_clients}; write at least 1")
-
-
 def check_enough(num_rows: int, num_clients: int, min_examples: int) -> None:
     """Checks that the rows suffice for all clients. Raises: InvalidInput: if they do not."""
     if num_rows < num_clients * min_examples:
@@ -272,12 +263,6 @@ def check_enough(num_rows: int, num_clients: int, min_examples: int) -> None:
             f"{num_rows} examples can't give each of {num_clients} clients {min_examples}; "
             f"write num_clients={max(1, num_rows // min_examples)} or less"
         )
-
-
-def check_shards(shards_per_client: int) -> None:
-    """Checks that each client gets a shard. Raises: InvalidInput: if it gets none."""
-    if shards_per_client < 1:
-        raise InvalidInput(f"shards_per_client is {shards_per_client}; write at least 1")
 
 
 def check_classes(labels: Array, name: str, num_clients: int) -> None:

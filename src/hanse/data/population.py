@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Population, nearest, own_test, player
+from hanse.core import Array, Examples, InvalidInput, Key, Population, check_count, nearest, own_test, player
 from hanse.core.exchange import digest
 from hanse.data.checks import check_examples, check_test_fraction, count_classes
 from hanse.data.datasets import TrainTest
@@ -288,6 +288,5 @@ def generate(
 
     Raises: InvalidInput: if there is no client; on access, if a client holds no examples.
     """
-    if num_clients < 1:
-        raise InvalidInput(f"num_clients is {num_clients}; write at least 1")
+    check_count("num_clients", num_clients)
     return FederatedData(Generated(num_clients, make, test), num_classes=num_classes)

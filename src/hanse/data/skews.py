@@ -5,15 +5,13 @@ from dataclasses import KW_ONLY
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, nearest, value
+from hanse.core import Array, Examples, InvalidInput, Key, check_count, nearest, value
 from hanse.data.datasets import TrainTest
 from hanse.data.partitions import (
     Assignment,
     Partition,
     check_classes,
-    check_clients,
     check_enough,
-    check_shards,
     shared_out_in_shards,
 )
 
@@ -54,9 +52,8 @@ class labels_per_client(Partition):
     num_labels: int = 2
 
     def __post_init__(self) -> None:
-        check_clients(self.num_clients)
-        if self.num_labels < 1:
-            raise InvalidInput(f"num_labels is {self.num_labels}; write at least 1")
+        check_count("num_clients", self.num_clients)
+        check_count("num_labels", self.num_labels)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Deals labels, then the examples of each label."""
@@ -181,9 +178,8 @@ class quantity(Partition):
     min_examples: int = 1
 
     def __post_init__(self) -> None:
-        check_clients(self.num_clients)
-        if self.min_examples < 1:
-            raise InvalidInput(f"min_examples is {self.min_examples}; write at least 1")
+        check_count("num_clients", self.num_clients)
+        check_count("min_examples", self.min_examples)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Shuffles and cuts the rows; labels are not used."""
@@ -234,8 +230,8 @@ class feature_shards(Partition):
     shards_per_client: int = 1
 
     def __post_init__(self) -> None:
-        check_clients(self.num_clients)
-        check_shards(self.shards_per_client)
+        check_count("num_clients", self.num_clients)
+        check_count("shards_per_client", self.shards_per_client)
 
     def split(self, data: TrainTest, key: Key) -> Assignment:
         """Sorts by the feature, cuts and deals; equal values keep their order, missing ones come last."""

@@ -1,4 +1,4 @@
-"""What a model is worth: to each client, and beside its baselines."""
+"""Evaluation of a model: at each client, and beside its baselines."""
 
 from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
 from hanse.evaluation.clients import (
@@ -9,7 +9,8 @@ from hanse.evaluation.clients import (
     of_one_class,
     passes,
 )
-from hanse.evaluation.comparison import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
+from hanse.evaluation.comparison import NAMES, metric_of, spent_on, table
+from hanse.evaluation.formats import as_bytes, as_number, as_percent, as_seconds
 
 __all__ = [
     "MAX_CLIENTS",
@@ -18,6 +19,7 @@ __all__ = [
     "Budget",
     "as_bytes",
     "as_number",
+    "as_percent",
     "as_seconds",
     "centralised",
     "description",

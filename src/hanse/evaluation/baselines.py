@@ -1,4 +1,4 @@
-"""What a federated run is compared with: everybody's examples in one place, and each party alone.
+"""Baselines of a federated run: training on all examples in one place, and of each party alone.
 
 Both begin at the run's initial model, take the algorithm's local steps (step size, batch size), and pass
 over each example as often as the run did on average: rounds x clients a round / clients x local epochs.
@@ -13,7 +13,19 @@ from typing import Any
 import numpy as np
 
 from hanse.algorithms import rate
-from hanse.core import Algorithm, Examples, InvalidInput, Key, Learner, Plain, Steps, Stop, Tensors, value
+from hanse.core import (
+    Algorithm,
+    Examples,
+    InvalidInput,
+    Key,
+    Learner,
+    Plain,
+    Steps,
+    Stop,
+    Tensors,
+    check_count,
+    value,
+)
 from hanse.data import FederatedData, own_test
 from hanse.evaluation.clients import (
     OWN_TEST,
@@ -29,15 +41,15 @@ __all__ = ["Baseline", "Budget", "centralised", "on_site"]
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run had, for those who shall have the same.
+    """The means that a run had, so that its baselines have the same.
 
     Args:
-      learner, population: the model, and whose data.
-      algorithm: whose steps are taken.
-      params: where the run began.
-      passes: over each example, on average.
-      stop: says which metric is watched and what its target is.
-      key: of the draws.
+      learner, population: the model and the data.
+      algorithm: the algorithm whose local steps are taken.
+      params: the parameters that the run began with.
+      passes: the mean number of passes over each example.
+      stop: names the metric to watch and its target.
+      key: the key of the draws.
     """
 
     learner: Learner
@@ -50,34 +62,34 @@ class Budget:
 
     @property
     def epochs(self) -> int:
-        """Whole passes."""
+        """The number of whole passes."""
         return max(1, round(self.passes))
 
 
-def lent(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_size: int | None) -> Steps:
-    """One pass of stochastic gradient descent, with the step of the algorithm where none is given."""
+def _lend_steps(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_size: int | None) -> Steps:
+    """Makes the steps of one pass of stochastic gradient descent, by default with the algorithm's sizes."""
     size = batch_size if batch_size is not None else getattr(algorithm, "batch_size", None)
     if lr is not None:
         return Steps(lr, 1, size)
     given = getattr(algorithm, "lr", None)
     if given is None:
         raise InvalidInput(
-            f"baselines: {type(algorithm).__name__} has no step size to lend; write one, such as "
+            f"baselines: {type(algorithm).__name__} has no step size to use; write one, such as "
             '{name = "centralised", lr = 0.1}, or centralised(lr=0.1) in Python'
         )
     return Steps(rate(given, epoch), 1, size)
 
 
 class Baseline(ABC):
-    """Another way to train on the same data: a value such as `centralised()`."""
+    """Training of another kind on the same data, as a value such as `centralised()`."""
 
     @abstractmethod
     def check(self, algorithm: Algorithm[Any]) -> None:
-        """Raises: InvalidInput: if the algorithm has nothing to lend that is needed."""
+        """Checks that the algorithm has the steps that are needed. Raises: InvalidInput: if it does not."""
 
     @abstractmethod
     def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
-        """Trains, and tells what came out, as plain data.
+        """Trains, and returns the outcome as plain data.
 
         Args:
           budget: what the run had.
@@ -91,7 +103,7 @@ def _check(lr: float | None, batch_size: int | None) -> None:
 
 @value
 class centralised(Baseline):
-    """All clients' training examples in one place, as if nobody minded.
+    """Training on all clients' examples in one place.
 
     Args:
       lr: step size; None: the algorithm's.
@@ -106,10 +118,10 @@ class centralised(Baseline):
         _check(self.lr, self.batch_size)
 
     def check(self, algorithm: Algorithm[Any]) -> None:
-        lent(algorithm, 0, self.lr, self.batch_size)
+        _lend_steps(algorithm, 0, self.lr, self.batch_size)
 
     def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
-        """Measured after each pass."""
+        """Trains on the pooled examples, and measures the model after each pass."""
         population, learner = budget.population, budget.learner
         clients = [population.client(number) for number in range(population.num_clients)]
         pooled = Examples(
@@ -121,7 +133,7 @@ class centralised(Baseline):
         reached = None
         for epoch in range(1, budget.epochs + 1):
             between()
-            steps = lent(budget.algorithm, epoch - 1, self.lr, self.batch_size)
+            steps = _lend_steps(budget.algorithm, epoch - 1, self.lr, self.batch_size)
             params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
             now = measure_means(learner, params, test)
             curve.append({"epoch": epoch, **now})
@@ -144,12 +156,12 @@ class centralised(Baseline):
 
 @value
 class on_site(Baseline):
-    """Each party alone, on its own training examples; the mean and the worst tenth over parties.
+    """Training of each party alone, on its own examples; the mean and the worst tenth over parties.
 
     Args:
       lr: step size; None: the algorithm's.
       batch_size: examples a step; None: the algorithm's.
-      parties: at most so many train, evenly spread over all.
+      parties: the most parties that train; of more, so many are chosen, evenly spread.
     Raises: InvalidInput: if one of them is out of range.
     """
 
@@ -159,14 +171,13 @@ class on_site(Baseline):
 
     def __post_init__(self) -> None:
         _check(self.lr, self.batch_size)
-        if self.parties < 1:
-            raise InvalidInput(f"parties is {self.parties}; write at least 1")
+        check_count("parties", self.parties)
 
     def check(self, algorithm: Algorithm[Any]) -> None:
-        lent(algorithm, 0, self.lr, self.batch_size)
+        _lend_steps(algorithm, 0, self.lr, self.batch_size)
 
     def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
-        """Measured at the end: on the common test set, and on each party's own test examples."""
+        """Trains each party, and measures at the end on the common test set and on its own test examples."""
         population, learner = budget.population, budget.learner
         count = min(self.parties, population.num_clients)
         numbers = np.linspace(0, population.num_clients - 1, count).astype(int).tolist()
@@ -178,7 +189,7 @@ class on_site(Baseline):
             between()
             own, params = population.client(number), budget.params
             for epoch in range(budget.epochs):
-                steps = lent(budget.algorithm, epoch, self.lr, self.batch_size)
+                steps = _lend_steps(budget.algorithm, epoch, self.lr, self.batch_size)
                 params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
             if population.test is not None:
                 everywhere.append(measure_means(learner, params, population.test))

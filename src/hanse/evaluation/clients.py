@@ -1,4 +1,4 @@
-"""What a model is worth to each client, and who has what: facts for tables and pages."""
+"""Metrics of a model at each client, and a description of their data: facts for tables and pages."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from hanse.algorithms import MEANS
 from hanse.core import Array, Examples, Learner, Plain, Tensors
 from hanse.core.exchange import HIGHER_IS_BETTER
-from hanse.data import FederatedData, own_test
+from hanse.data import FederatedData, describe, own_test
 
 __all__ = [
     "MAX_CLIENTS",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MAX_CLIENTS = 1000
-"""More clients than these are not measured, or described, one by one."""
+"""The most clients that are measured and described one by one."""
 
 OWN_TEST = "their own test examples"
 OWN_TRAINING = "their own training examples"
@@ -32,15 +32,15 @@ TEST_SET = "the common test set"
 
 
 def measure_means(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
-    """Means of the learner's metrics over examples."""
+    """Computes the means of the learner's metrics over examples."""
     sums = learner.evaluate(params, examples)
     return {MEANS.get(name, name): float(sums[name] / sums["count"]) for name in learner.metrics}
 
 
 def measure_spread(learner: Learner, population: FederatedData, params: Tensors) -> dict[str, Plain] | None:
-    """What one model is worth to each client, on its own test examples, or else on those it trained with.
+    """Measures a model at each client, on its own test examples, or else on its training examples.
 
-    None: there are too many clients to ask each.
+    Returns None if there are too many clients to measure each.
     """
     if population.num_clients > MAX_CLIENTS:
         return None
@@ -49,7 +49,7 @@ def measure_spread(learner: Learner, population: FederatedData, params: Tensors)
 
 
 def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:
-    """What clients measure a model on, in words, and each client's."""
+    """Returns the name of the examples that clients measure a model on, and those of each client."""
     tested = population.find_test_clients()
     if tested:
         return OWN_TEST, ((number, population.role(own_test(number))) for number in tested)
@@ -57,7 +57,7 @@ def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, E
 
 
 def spread_of(on: str, each: Sequence[Mapping[str, float]]) -> dict[str, Plain]:
-    """The mean over clients, and the mean over the tenth of them that is worst off, by metric.
+    """Computes the mean over clients, and the mean over the tenth of them with the worst metric.
 
     >>> spread_of(OWN_TEST, [{"accuracy": 0.5}, {"accuracy": 1.0}])["worst_tenth"]
     {'accuracy': 0.5}
@@ -88,9 +88,9 @@ def _finite(number: float) -> float | None:
 
 
 def passes(settings: Mapping[str, Plain], counted: int, num_clients: int) -> float:
-    """How often, on average over clients, an example was computed with when so many tickets were counted.
+    """Computes the mean number of passes over an example, given the number of tickets that were counted.
 
-    A ticket is as many passes over a client's examples as the algorithm has local epochs: 1 where it has
+    A ticket is as many passes over a client's examples as the algorithm has local epochs, or 1 if it has
     none, as for a gradient.
 
     >>> passes({"name": "fed_avg", "epochs": 5}, counted=20, num_clients=100)
@@ -102,33 +102,30 @@ def passes(settings: Mapping[str, Plain], counted: int, num_clients: int) -> flo
 
 
 def description(population: FederatedData) -> dict[str, Plain]:
-    """Who has what: examples of each client and, of classes, how many of each.
+    """Describes the data of clients: the number of examples of each, and of each class.
 
-    Clients beyond the first thousand are only counted.
+    Of more than a thousand clients, a thousand are described, evenly spread.
     """
-    shown = min(population.num_clients, MAX_CLIENTS)
-    labels = [population.labels(number) for number in range(shown)]
-    described: dict[str, Plain] = {
-        "num_clients": population.num_clients,
-        "sizes": [len(own) for own in labels],
-        "test": 0 if population.test is None else len(population.test),
-        "num_own_tests": len(population.find_test_clients()) if population.num_clients <= MAX_CLIENTS else 0,
-        "names": list(population.names[:shown]),
-        "columns": list(population.columns),
+    found = describe(population, max_clients=MAX_CLIENTS)
+    numbers = found.clients.tolist()
+    is_one_label = population.labels(numbers[0]).ndim == 1
+    counts = found.counts.tolist() if population.num_classes is not None and is_one_label else None
+    return {
+        "num_clients": found.num_clients,
+        "sizes": found.sizes.tolist(),
+        "test": found.num_test,
+        "num_own_tests": int(np.count_nonzero(found.test_sizes)),
+        "names": [population.names[number] for number in numbers] if population.names else [],
+        "columns": list(found.columns),
         "num_classes": population.num_classes,
         "classes": list(population.classes),
-        "label_counts": None,
+        "label_counts": counts,
+        "feature_shape": None if found.columns else list(found.feature_shape),
     }
-    described["feature_shape"] = None if population.columns else list(population.feature_shape)
-    num_classes = population.num_classes
-    if num_classes is not None and all(own.ndim == 1 for own in labels):
-        counts = [np.bincount(own, minlength=num_classes).tolist() for own in labels]
-        described["label_counts"] = counts
-    return described
 
 
 def of_one_class(population: FederatedData) -> list[str]:
-    """The names of clients that hold one class only: alone they learn nothing."""
+    """Lists the names of clients that hold one class only, and so learn nothing alone."""
     if population.num_classes is None or population.num_clients > MAX_CLIENTS:
         return []
     alone = [n for n in range(population.num_clients) if len(np.unique(population.labels(n))) == 1]

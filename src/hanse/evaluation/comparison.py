@@ -1,21 +1,23 @@
-"""A run beside its baselines, in words: the rows of one table for terminals, pages and cards."""
+"""A run beside its baselines: the rows of a table for terminals, pages and cards."""
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["NAMES", "as_bytes", "as_number", "as_seconds", "metric_of", "spent_on", "table"]
+from hanse.evaluation.formats import as_bytes, as_number, as_seconds
+
+__all__ = ["NAMES", "metric_of", "spent_on", "table"]
 
 NAMES = {"federated": "federated", "centralised": "centralised (pooled)", "on_site": "on-site (each alone)"}
 
 
 def metric_of(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | None:
-    """The watched metric where it was measured, or else the first that was."""
+    """Returns the watched metric if it was measured, or else the first metric that was."""
     watched = str(settings["stop"]["metric"])
     return watched if watched in metrics else next((name for name in metrics if name != "round"), None)
 
 
 def table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: centralised, federated, on-site. A dash stands where a thing has no such number."""
+    """Makes heads and rows: centralised, federated, on-site. A dash stands for a number that is not known."""
     final = result["final"] or {}
     metric = metric_of(settings, final)
     names = [name for name in (metric, "loss") if name is not None]
@@ -54,42 +56,15 @@ def _row(row: Mapping[str, Any], names: list[str], metric: str | None, target: b
     return [*cells, as_bytes(moved) if moved else "–", as_seconds(row["seconds"])]
 
 
-def as_number(number: float | None) -> str:
-    """Four digits after the point; a dash for nothing."""
-    if number is None:
-        return "–"
-    return f"{number:.4f}" if 1e-3 <= abs(number) < 1e4 or number == 0 else f"{number:.3g}"
-
-
-def as_bytes(count: float) -> str:
-    """In a unit that suits.
-
-    >>> as_bytes(2_500_000)
-    '2.5 MB'
-    """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
 def spent_on(result: Mapping[str, Any]) -> str:
-    """What a run's time went to, and how its clients were computed.
+    """Formats the shares of a run's time by activity, and the executions of its clients.
 
-    >>> spent_on({"spent": {"compute": 3.0, "fold": 1.0}, "ways": ["one process"]})
+    >>> spent_on({"spent": {"compute": 3.0, "fold": 1.0}, "executions": ["one process"]})
     'compute 75%, fold 25% · one process'
     """
     spent = result["spent"]
     whole = sum(spent.values()) or 1.0
     shares = ((what, 100 * seconds / whole) for what, seconds in spent.items())
     said = ", ".join(f"{what} {share:.0f}%" for what, share in shares if share >= 0.5)
-    executions = "; then ".join(result.get("ways") or ())
+    executions = "; then ".join(result.get("executions") or ())
     return f"{said} · {executions}" if executions else said
-
-
-def as_seconds(seconds: float) -> str:
-    """In a unit that suits."""
-    if seconds < 1:
-        return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"

@@ -9,11 +9,11 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 
-from hanse.core import Array, InvalidInput, Key, Learner, Tensors, value
+from hanse.core import Array, InvalidInput, Key, Learner, Tensors, check_not_negative, value
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.examples import Characters, Classes, Features, Labels, Numbers, Reals, Text
 from hanse.learners.model import Model
-from hanse.learners.settings import check_dtype, check_l2, check_sizes
+from hanse.learners.settings import check_dtype, check_sizes
 
 __all__ = ["Bound", "Network", "char_lstm", "cnn", "mlp"]
 
@@ -81,7 +81,7 @@ class Network(Model):
     dtype: str
 
     def __post_init__(self) -> None:
-        check_l2(self.l2)
+        check_not_negative("l2", self.l2)
         check_dtype(self.dtype)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from hanse.core import Learner, value
+from hanse.core import Learner, check_not_negative, value
 from hanse.learners.engines import Precision, full, load
 from hanse.learners.model import Model
-from hanse.learners.settings import check_dtype, check_l2
+from hanse.learners.settings import check_dtype
 
 __all__ = ["Buffers", "averaged_buffers", "jax_model", "local_buffers", "torch_module"]
 
@@ -52,7 +52,7 @@ class jax_model(Model):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        check_l2(self.l2)
+        check_not_negative("l2", self.l2)
         check_dtype(self.dtype)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
@@ -126,7 +126,7 @@ class torch_module(Model):
     precision: Precision = full()
 
     def __post_init__(self) -> None:
-        check_l2(self.l2)
+        check_not_negative("l2", self.l2)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
         """Binds the model to examples of this shape and these classes."""

@@ -1,4 +1,4 @@
-"""Models that leave the workshop, and their predictions."""
+"""Released models, and their predictions."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
-"""Models that leave the workshop: safetensors, what is needed to use them, and a model card.
+"""Released models: safetensors, the files that are needed to use them, and a model card.
 
-model.safetensors     the parameters alone, so that other tools read them, and `initial` starts there
-encoder.safetensors   what makes numbers of a table's columns, where the data were a table
+model.safetensors     the parameters alone, for other tools, and for `initial` in a settings file
+encoder.safetensors   the encoder that turns a table's columns into numbers, if the data were a table
 model.json            the model's settings, features and classes
 README.md             the card
 """
@@ -46,11 +46,11 @@ MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model
 
 
 def release(runs: "Runs", run: str, folder: Path) -> Path:
-    """Writes the model of a run, and all that others need to use it.
+    """Writes the model of a run, and everything that others need to use it.
 
     Raises:
       StoreError: if there is no such run, or it has no model yet.
-      InvalidInput: if the run's data can't be read again, which say what the features are.
+      InvalidInput: if the run's data, which describe the features, can't be read again.
     """
     info = runs.info(run)
     checkpoint = runs.checkpoint(info.run)
@@ -59,7 +59,7 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
     records = runs.records(info.run)
     if not has_trained(records):
         raise StoreError(
-            f"run {info.run} ({info.status}) has trained nothing: no round of it was closed, so its model is "
+            f"run {info.run} ({info.status}) has trained nothing: none of its rounds closed, so its model is "
             f"the one that it began with; see why with: hanse show {info.run}"
         )
     params: Tensors = checkpoint.state.state.params
@@ -103,7 +103,7 @@ def _card(
         f"{summary(settings)}",
         "",
         f"- **Model:** {size:,} parameters: {shapes}",
-        f"- **Data:** `{settings['data']['name']}`. {held}{classes}SHA-256 of who held what: "
+        f"- **Data:** `{settings['data']['name']}`. {held}{classes}SHA-256 of the clients' data: "
         f"`{info.settings['data_sha256']}`",
         f"- **Algorithm:** `{settings['algorithm']['name']}`, {info.rounds} rounds of at most "
         f"{settings['rounds']}, seed {settings['seed']}; the run is {info.status}",
@@ -124,7 +124,7 @@ def _card(
         if clients:
             lines += [f"Clients measured it on {clients['on']}.", ""]
     else:
-        lines += ["The run has not ended; nothing is claimed.", ""]
+        lines += ["The run has not ended, so there are no metrics.", ""]
     use = [
         "## Use it",
         "",
@@ -134,7 +134,7 @@ def _card(
         "",
         f'To train on from it: `initial = "{MODEL}"` in a settings file.',
         "",
-        "Nothing here limits what the model remembers of the training examples, unless the settings "
+        "Nothing limits how much the model reveals of the training examples, unless the settings "
         "below name noise for privacy.",
         "",
         "## Settings",
@@ -156,14 +156,14 @@ def _row(cells: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Released:
-    """A released model, bound.
+    """A released model, bound to the form of its examples.
 
     Args:
       learner, params: the model.
-      encoder: what makes numbers of a table.
-      data: how the training data were read: files to predict on are read alike.
-      classes: what the classes are called.
-      num_classes: None: it predicts numbers.
+      encoder: turns the columns of a table into numbers.
+      data: the reader of the training data, which also reads files to predict on.
+      classes: the names of the classes.
+      num_classes: the number of classes; None: it predicts numbers.
     """
 
     learner: Learner
@@ -175,13 +175,13 @@ class Released:
 
 
 def open_release(where: Path) -> Released:
-    """A folder that `release` wrote, or the model file in it. Raises: InvalidInput: if it is none."""
+    """Opens a folder that `release` wrote, or its model file. Raises: InvalidInput: if it is neither."""
     folder = where if where.is_dir() else where.parent
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidInput(
-            f"{folder} is no released model: it has no {ABOUT}; write one with: "
+            f"{folder} is not a released model: it has no {ABOUT}; write one with: "
             f"hanse release RUN --to {folder}"
         ) from None
     except ValueError as error:
@@ -203,13 +203,13 @@ def open_release(where: Path) -> Released:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of rows.
+    """The predictions of a model for rows.
 
     Args:
       values: (n,) classes, or numbers.
-      probabilities: (n,) of the class that is said; None: it says numbers.
-      classes: what the classes are called, if they have names.
-      metrics: how right it is, where the labels are there.
+      probabilities: (n,) the probability of the predicted class; None: the model predicts numbers.
+      classes: the names of the classes, if they have names.
+      metrics: the metrics on these rows, if they have labels.
     """
 
     values: Array
@@ -218,7 +218,7 @@ class Predictions:
     metrics: Mapping[str, float] | None
 
     def rows(self) -> Iterator[list[str]]:
-        """As cells: a head, then one row for each."""
+        """Yields rows of cells: a head, then one row for each prediction."""
         yield ["prediction"] if self.probabilities is None else ["prediction", "probability"]
         for i, said in enumerate(self.values.tolist()):
             if self.probabilities is None:
@@ -227,7 +227,7 @@ class Predictions:
                 yield [self.classes[said] if self.classes else str(said), f"{self.probabilities[i]:.4f}"]
 
     def as_csv(self) -> str:
-        """A CSV file."""
+        """Returns the predictions as a CSV file."""
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(self.rows())
         return out.getvalue()
@@ -238,7 +238,7 @@ class Predictions:
 
 
 def predictions(model: Released, path: str) -> Predictions:
-    """What a model says of the rows of a file. Raises: InvalidInput: if the file does not suit it."""
+    """Predicts the rows of a file. Raises: InvalidInput: if the file does not suit the model."""
     x, y = _read(model, path)
     examples = Examples(x, np.zeros(len(x), np.int64))
     if model.encoder is not None:
@@ -253,7 +253,7 @@ def predictions(model: Released, path: str) -> Predictions:
 
 
 def _read(model: Released, path: str) -> tuple[Array, Array | None]:
-    """Features, and labels if the file has them."""
+    """Reads features, and labels if the file has them."""
     data = model.data
     if Path(path).suffix == ".npz":
         own = data if isinstance(data, npz) else npz(path)
@@ -281,7 +281,10 @@ def _read(model: Released, path: str) -> tuple[Array, Array | None]:
 
 
 def _probabilities(model: Released, x: Array) -> Array:
-    """(n, classes), of any learner: a row's loss with a class is minus the logarithm of its probability."""
+    """Computes probabilities, (n, classes), with any learner.
+
+    A row's loss with a class is minus the logarithm of the probability of that class.
+    """
     assert model.num_classes is not None
     if isinstance(model.learner, Linear):
         scores = _scores(model, x)
@@ -312,7 +315,7 @@ def _scores(model: Released, x: Array) -> Array:
     flat = np.asarray(x, np.float64).reshape(len(x), -1)
     if flat.shape[1] != len(model.params["weights"]):
         raise InvalidInput(
-            f"rows of {flat.shape[1]} features; the model takes {len(model.params['weights'])}: give the "
-            "same columns"
+            f"rows have {flat.shape[1]} features, but the model takes {len(model.params['weights'])}; "
+            "give the same columns"
         )
     return np.asarray(flat @ model.params["weights"] + model.params.get("bias", 0.0))

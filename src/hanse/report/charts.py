@@ -1,4 +1,4 @@
-"""Charts of runs. One definition serves page and image: a Vega-Lite specification, as Altair makes it."""
+"""Charts of runs. Page and image share one definition, a Vega-Lite specification that Altair makes."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +10,12 @@ from hanse.core import InvalidInput
 from hanse.evaluation import metric_of
 from hanse.report.run_data import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
 
-__all__ = ["Drawing", "comparing", "html_script", "png", "spending", "telling"]
+__all__ = ["Drawing", "draw_comparison", "draw_run", "draw_spending", "html_script", "png"]
 
 AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
-WAYS = ("bytes up", "bytes down")
+DIRECTIONS = ("bytes up", "bytes down")
 LOG_FROM = 4.0
-"""Runs that sent so many times as much as others are drawn on a logarithmic scale."""
+"""The ratio of bytes between runs from which their axis is logarithmic."""
 
 SHORT = {"round": "round", "epochs": "epoch of computation", "bytes": "byte"}
 
@@ -31,11 +31,11 @@ class Drawing:
     """A chart.
 
     Args:
-      name: of its image file.
-      title: what it shows, in a few words.
+      name: the name of its image file.
+      title: a few words on what it shows.
       about: how to read it.
       spec: Vega-Lite.
-      wide: takes a whole row of the page.
+      wide: whether it takes a whole row of the page.
     """
 
     name: str
@@ -56,41 +56,42 @@ def _import_drawing(module: str) -> Any:
 
 
 def png(drawing: Drawing) -> bytes:
-    """The image, at twice the size for sharp print."""
+    """Draws the image, at twice the size for sharp print."""
     vl_convert = _import_drawing("vl_convert")
     return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
 
 
 def html_script() -> str:
-    """All that a browser needs to draw, in one script: nothing is fetched."""
+    """Returns one script with everything that a browser needs to draw, so that it fetches nothing."""
     return str(_import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
 
 
-def telling(run_data: RunData) -> Iterator[Drawing]:
-    """What one run came to."""
+def draw_run(run_data: RunData) -> Iterator[Drawing]:
+    """Yields the charts of one run."""
     yield from _curves([run_data], list(run_data.metrics)[:2], beside=True)
     yield from _spread(run_data)
     yield from _who_has_what(run_data)
 
 
-def comparing(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
-    """Several runs in the same charts."""
+def draw_comparison(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
+    """Yields charts that show several runs together."""
     shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     yield from _curves(runs_data, shared[:2], beside=False)
 
 
-def spending(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
-    """What the watched metric came to for the bytes up, and for those down."""
+def draw_spending(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
+    """Yields the chart of the watched metric against the bytes up and the bytes down."""
     shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     for metric in shared[:1]:
         panels = {
-            direction: _rows(runs_data, metric, direction, beside=len(runs_data) == 1) for direction in WAYS
+            direction: _rows(runs_data, metric, direction, beside=len(runs_data) == 1)
+            for direction in DIRECTIONS
         }
         if any(row["x"] for rows in panels.values() for row in rows):
             yield Drawing(
                 f"{metric}-against-bytes",
                 f"{metric.replace('_', ' ').capitalize()} against bytes",
-                "Of all clients together, from the first round on.",
+                "The bytes of all clients together, from the first round on.",
                 _panels(panels, metric),
                 wide=True,
             )
@@ -130,7 +131,7 @@ def _is_finite(number: float | None) -> bool:
 
 
 def _rules(run_data: RunData, metric: str) -> list[dict[str, Any]]:
-    """Where the baselines ended."""
+    """Returns a horizontal line for the final metric of each baseline."""
     ends = {TRAINERS.get(name, name): row["final"].get(metric) for name, row in run_data.baselines.items()}
     return [{"y": end, "who": name} for name, end in ends.items() if _is_finite(end)]
 
@@ -147,22 +148,30 @@ def _curve(
     layers = [line]
     if rules:
         dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
-        tips = [alt.Tooltip("who:N", title="run"), alt.Tooltip("y:Q", title=metric, format=_number(metric))]
+        tips = [
+            alt.Tooltip("who:N", title="run"),
+            alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
+        ]
         layers.append(dashed.encode(y="y:Q", color=colour, tooltip=tips))
     return _finish(alt.layer(*layers), width=236, height=200)
 
 
-def _number(metric: str) -> str:
+def _number_format(metric: str | None) -> str:
+    """Returns the d3 format of a metric's numbers."""
     return ".1%" if metric == "accuracy" else ".4~g"
 
 
+def _axis(alt: Any, metric: str | None) -> Any:
+    """Returns the axis of a metric, in percent if it is a share."""
+    return alt.Axis(format="%") if metric == "accuracy" else alt.Axis()
+
+
 def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any, x_title: str) -> Any:
-    y_axis = alt.Axis(format="%") if metric == "accuracy" else alt.Axis()
-    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=y_axis, scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=_axis(alt, metric), scale=alt.Scale(zero=False))
     tips = [
         alt.Tooltip("who:N", title="run"),
         alt.Tooltip("x:Q", title=x_title, format=".3~s"),
-        alt.Tooltip("y:Q", title=metric, format=_number(metric)),
+        alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
     ]
     line = alt.Chart(alt.Data(values=rows)).mark_line(
         strokeWidth=2, interpolate="linear", point=alt.OverlayMarkDef(size=14) if len(rows) <= 60 else False
@@ -171,7 +180,7 @@ def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any
 
 
 def _panels(panels: Mapping[str, list[dict[str, Any]]], metric: str) -> Mapping[str, Any]:
-    """The metric against each of these axes, beside each other."""
+    """Draws the metric against each of these axes, in panels beside each other."""
     alt = _import_drawing("altair")
     who = list(dict.fromkeys(row["who"] for rows in panels.values() for row in rows))
     charts = []
@@ -225,8 +234,6 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
     found[ON_SITE] = run_data.baselines.get("on_site", {}).get("clients")
     told = {who: row for who, row in found.items() if row and metric in row["mean"]}
     alt = _import_drawing("altair")
-    is_share = metric == "accuracy"
-    axis = alt.Axis(format="%") if is_share else alt.Axis()
     each = [{"who": who, "y": y} for who, row in told.items() for y in row["each"][metric] if _is_finite(y)]
     sums = [
         {"who": who, "y": row[word][metric], "what": words}
@@ -234,17 +241,20 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
         for word, words in (("mean", "mean"), ("worst_tenth", "worst tenth"))
         if _is_finite(row[word][metric])
     ]
-    x = alt.X("y:Q", title=f"{metric} of each client", axis=axis, scale=alt.Scale(zero=False))
+    x = alt.X("y:Q", title=f"{metric} of each client", axis=_axis(alt, metric), scale=alt.Scale(zero=False))
     y = alt.Y("who:N", title=None, sort=list(told), axis=alt.Axis(labelFontSize=12, labelColor="#39424e"))
     ticks = alt.Chart(alt.Data(values=each)).mark_tick(opacity=0.35, thickness=2, size=26)
     marks = alt.Chart(alt.Data(values=sums)).mark_point(size=110, filled=True, opacity=1, stroke="white")
-    number = ".1%" if is_share else ".4~g"
     shape = alt.Shape(
         "what:N",
         scale=alt.Scale(domain=["mean", "worst tenth"], range=["diamond", "triangle-left"]),
         legend=alt.Legend(title=None, orient="bottom", symbolFillColor="#39424e"),
     )
-    tips = ["who:N", alt.Tooltip("what:N", title=" "), alt.Tooltip("y:Q", title=metric, format=number)]
+    tips = [
+        "who:N",
+        alt.Tooltip("what:N", title=" "),
+        alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
+    ]
     chart = alt.layer(
         ticks.encode(x=x, y=y, color=_colour(alt, list(told), legend=False)),
         marks.encode(x=x, y=y, shape=shape, color=_colour(alt, list(told), legend=False), tooltip=tips),
@@ -254,8 +264,9 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
         on = clients["on"]
     yield Drawing(
         "clients",
-        "What the final model is worth to each client",
-        f"One line for each client, measured on {on}. The worst tenth is the mean of those worst off.",
+        "The final model at each client",
+        f"One line for each client, measured on {on}. The worst tenth is the mean over the tenth of clients "
+        "with the worst metric.",
         _finish(chart, width=900, height=42 * len(told) + 10),
         wide=True,
     )
@@ -301,7 +312,7 @@ def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
     some = f" Every {step}th is shown." if step > 1 else ""
     yield Drawing(
         "who-has-what",
-        "Who has what",
+        "The data of each client",
         f"{data['num_clients']:,} clients hold {sum(sizes):,} training examples; the common test set has "
         f"{data['test']:,}.{some}",
         _finish(chart, width=820, height=220),

@@ -1,4 +1,4 @@
-"""Pages about runs: one HTML file that needs nothing else, and the same charts as images."""
+"""Pages about runs: one HTML file that needs no other, and its charts as images."""
 
 import html
 import json
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hanse.config import as_toml, summary
-from hanse.evaluation import NAMES, as_bytes, as_number, as_seconds, metric_of, spent_on, table
-from hanse.report.charts import Drawing, comparing, html_script, png, spending, telling
+from hanse.evaluation import NAMES, as_bytes, as_number, as_percent, as_seconds, metric_of, spent_on, table
+from hanse.report.charts import Drawing, draw_comparison, draw_run, draw_spending, html_script, png
 from hanse.report.run_data import RunData
 from hanse.runs import flows_of, ledger_table, sentences
 from hanse.version import __version__
@@ -40,13 +40,13 @@ code { font-size: 13px; overflow-wrap: anywhere; }
 
 
 def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
-    """One run: the page, and its charts."""
-    others, spent = tuple(telling(run_data)), tuple(spending([run_data]))
+    """Makes the page of one run, and its charts."""
+    others, spent = tuple(draw_run(run_data)), tuple(draw_spending([run_data]))
     drawings = (*others, *spent)
     result = run_data.result
     parts = [f'<p class="what">{_text(summary(run_data.settings))}</p>']
     if result is None or run_data.status != "completed":
-        parts.append(f"<p>This run is {_text(run_data.status)}: the page tells what it had done by then.</p>")
+        parts.append(f"<p>This run is {_text(run_data.status)}: the page shows the rounds until then.</p>")
     for line in sentences((result or {}).get("findings", ())):
         parts.append(f'<p class="finding">{_text(line)}.</p>')
     if result is not None and result["final"]:
@@ -61,8 +61,8 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
 
 
 def compare_page(runs_data: Sequence[RunData], about: str = "") -> tuple[str, tuple[Drawing, ...]]:
-    """Several runs side by side: the page, and its charts."""
-    curves, spent = tuple(comparing(runs_data)), tuple(spending(runs_data))
+    """Makes the page that compares several runs, and its charts."""
+    curves, spent = tuple(draw_comparison(runs_data)), tuple(draw_spending(runs_data))
     drawings = (*curves, *spent)
     parts = [f'<p class="answer">{_text(about)}</p>'] if about else []
     parts.append(f'<section class="card">{_comparison(runs_data)}</section>')
@@ -77,7 +77,7 @@ def compare_page(runs_data: Sequence[RunData], about: str = "") -> tuple[str, tu
 
 
 def write(folder: Path, page: str, drawings: Iterable[Drawing], *, images: bool = True) -> Path:
-    """Writes the page, and images beside it; the path of the page."""
+    """Writes the page, and images beside it; returns the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "index.html"
     path.write_text(page, encoding="utf-8")
@@ -105,7 +105,7 @@ def _page(title: str, when: str, parts: Iterable[str], drawings: Sequence[Drawin
 <h1>{_text(title)}</h1>
 <p class="quiet">{_text(when)}</p>
 {body}
-<footer>Written by Hanse {__version__}. This file holds all it needs; nothing is fetched.</footer>
+<footer>Written by Hanse {__version__}. This file needs no other; it fetches nothing.</footer>
 </main>
 <script>{html_script()}</script>
 <script>
@@ -128,9 +128,9 @@ def _section(title: str, drawings: Iterable[Drawing]) -> str:
 
 
 def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """What federation buys, in a sentence or two."""
+    """Sums up in a sentence or two how the federated model compares with its baselines."""
     metric = metric_of(settings, result["final"]) or ""
-    say = _percent if metric == "accuracy" else as_number
+    say = as_percent if metric == "accuracy" else as_number
     said = f"Trained together, without sharing rows: <b>{say(result['final'][metric])}</b> {_text(metric)}"
     ends = {row["name"]: row for row in result.get("baselines") or ()}
     if "centralised" in ends:
@@ -142,10 +142,6 @@ def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         mean, worst = (clients[word].get(metric) for word in ("mean", "worst_tenth"))
         said += f". Over clients it is {say(mean)} on average, and {say(worst)} for the worst-off tenth"
     return said + "."
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f} %"
 
 
 def _table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -215,7 +211,7 @@ def _comparison(runs_data: Sequence[RunData]) -> str:
 
 
 def _raw_up(run_data: RunData) -> str:
-    """What clients would have sent without any stage."""
+    """Formats the bytes that clients would have sent without any stage."""
     raw = [
         flow.num_bytes[0] for flow in flows_of(r.usage for r in run_data.records) if flow.direction == "up"
     ]
@@ -229,9 +225,7 @@ def _ledger(run_data: RunData) -> str:
     if not flows:
         return ""
     up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
-    about = (
-        "Of the encoded messages of clients, in all rounds: the tensors as they were, and after each stage."
-    )
+    about = "The encoded messages of all clients and rounds: the bytes of raw tensors, and after each stage."
     told = f'<p class="quiet">{about}</p>'
     return f'<section class="card">{told}{_html_table(*ledger_table(flows, up, down))}</section>'
 
@@ -244,6 +238,6 @@ def _settings(run_data: RunData, *, opened: bool) -> str:
         f'<section class="card"><details{" open" if opened else ""}><summary>'
         f"{_text(summary(run_data.settings))}"
         f"</summary><pre>{_text(as_toml(run_data.settings))}</pre></details>"
-        f"<details><summary>Where it was performed</summary><pre>{_text(environment)}</pre></details>{model}"
+        f"<details><summary>The machine</summary><pre>{_text(environment)}</pre></details>{model}"
         "</section>"
     )

@@ -1,4 +1,4 @@
-"""What pages and charts tell of runs: rows of plain numbers, from what the store keeps."""
+"""The data of pages and charts about runs: rows of plain numbers, read from the store."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +18,19 @@ FEDERATED, CENTRALISED, ON_SITE = "federated", "centralised", "on-site"
 TRAINERS = {"centralised": CENTRALISED, "on_site": ON_SITE}
 
 MAX_POINTS = 400
-"""Points of one line; of more, some are left out evenly."""
+"""The most points of one line; of more, some are left out evenly."""
 
 
 @dataclass(frozen=True)
 class RunData:
-    """A run, as it is told.
+    """The data of a run for pages and charts.
 
     Args:
-      label: what it is called among others.
+      label: its name among other runs.
       run, status, created: see `RunInfo`.
-      settings: of the experiment.
-      result: as it ended; None: it did not yet.
-      environment: where it was performed.
+      settings: the settings of the experiment.
+      result: the result; None: the run has not ended yet.
+      environment: the machine that performed it.
       records: its rounds.
     """
 
@@ -45,7 +45,7 @@ class RunData:
 
     @property
     def num_clients(self) -> int | None:
-        """Of the data, where that is known."""
+        """The number of clients in the data, if that is known."""
         data = (self.result or {}).get("data")
         if data:
             return int(data["num_clients"])
@@ -54,18 +54,18 @@ class RunData:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What was measured; the watched one first."""
+        """The metrics that were measured, the watched one first."""
         names = dict.fromkeys(name for record in self.records for name in record.metrics)
         watched = self.settings["stop"]["metric"]
         return tuple(sorted(names, key=lambda name: (name != watched, name != "accuracy")))
 
     @property
     def baselines(self) -> Mapping[str, Mapping[str, Any]]:
-        """By name."""
+        """The baselines by name."""
         return {str(row["name"]): row for row in (self.result or {}).get("baselines") or ()}
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """One row a measured round: rounds, epochs of computation and bytes until then, and metrics."""
+        """Yields a row for each measured round: rounds, epochs and bytes until then, and metrics."""
         clients, epochs, up, down = self.num_clients, 0.0, 0, 0
         measured = [record.round for record in self.records if record.metrics]
         kept = set(measured[:: 1 + len(measured) // MAX_POINTS]) | set(measured[-1:])
@@ -83,7 +83,7 @@ class RunData:
 
 
 def load_run(runs: "Runs", run: str, label: str = "") -> RunData:
-    """The story of one run. Raises: StoreError: if there is no such run."""
+    """Loads the data of one run. Raises: StoreError: if there is no such run."""
     info = runs.info(run)
     return RunData(
         label or info.run,
@@ -98,7 +98,7 @@ def load_run(runs: "Runs", run: str, label: str = "") -> RunData:
 
 
 def load_runs(runs: "Runs", names: Sequence[str]) -> tuple[RunData, ...]:
-    """Several runs, called by what tells them apart."""
+    """Loads several runs, with labels that name their differences."""
     plain = [load_run(runs, name) for name in dict.fromkeys(names)]
     labels = _labels([run_data.settings for run_data in plain])
     twice = Counter(labels)
@@ -110,7 +110,7 @@ def load_runs(runs: "Runs", names: Sequence[str]) -> tuple[RunData, ...]:
 
 
 def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The algorithm, if that is of another kind; and whatever else differs."""
+    """Labels runs by their algorithm, if its kind differs, and by all other settings that differ."""
     names = [experiment["algorithm"]["name"] for experiment in settings]
     kinds, labels = set(names), []
     for experiment, name in zip(settings, names, strict=True):

@@ -1,4 +1,4 @@
-"""Runs: prepared, performed, resumed, replayed, and led with real parties."""
+"""Runs: they are prepared, performed, resumed, replayed, and led with real parties."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Settings and files, as real parties need them: what `hanse serve` and `hanse join` stand on."""
+"""Settings and files for real parties, as `hanse serve` and `hanse join` need them."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,20 +18,23 @@ from hanse.runs.result import Result
 __all__ = ["SHARE", "Parties"]
 
 SHARE = "share"
-"""In place of a file: the client's share of a built-in data set that the settings name. To try things out."""
+"""The word for the client's share of a built-in data set, in place of a file. It is for trying things out."""
 
 BUILT_IN = ("digits",)
-"""The data sets that come with Hanse: a plan that names them opens nothing of a client's machine."""
+"""The data sets that come with Hanse: a plan that names one of them opens no file of a client's machine."""
 
 
 class Parties:
-    """Makes jobs of settings, and examples of files."""
+    """The maker of jobs from settings, and of examples from files."""
 
     def register(self) -> None:
-        """What plans are made of is known once this module is imported."""
+        """Registers the values in plans, which importing this module has done already."""
 
     def job(self, file: Path | None, sets: Sequence[str]) -> RunJob:
-        """The run that settings describe. Evaluates on the server's test set, or else on the clients' own."""
+        """Makes the run that settings describe.
+
+        The model is evaluated on the server's test set, or else on the clients' own examples.
+        """
         experiment = read(file, sets)
         ready = prepare_run(experiment)
         people, settings = ready.population, experiment.settings()
@@ -59,7 +62,7 @@ class Parties:
         """Opens a client's own data: a file like those of the plan, or its `share` of the settings' data.
 
         Args:
-          test: a file of test examples; None: what the settings say is held out of these data.
+          test: a file of test examples; None: the settings say which of these data are held out.
         """
         if what == SHARE:
             return lambda plan: _share(plan).client(number)
@@ -69,7 +72,7 @@ class Parties:
         )
 
     def test(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
-        """Its test examples: in a file of their own, or held out of its data as the settings say."""
+        """Opens a client's test examples: a file of their own, or rows held out as the settings say."""
         if test is not None:
             _check_file("--test", test)
             return lambda plan: read_examples(test, data_needs(plan))
@@ -78,12 +81,12 @@ class Parties:
         return lambda plan: _some(_file(plan, what, number)[1])
 
     def bind(self, plan: Plan) -> Any:
-        """The learner of a plan."""
+        """Makes the learner of a plan."""
         return plan.model.bind(plan.feature_shape, plan.num_classes)
 
 
 def _num_present(experiment: Experiment, ready: Prepared) -> int:
-    """How many clients must be there when the run begins: as many as its first exchanges want."""
+    """Counts the clients that must be there when the run begins: as many as its first exchanges need."""
     num_clients = ready.population.num_clients
     fraction = getattr(experiment.algorithm, "fraction", None)
     at_clients = experiment.evaluate_every and "server" not in ready.measured_at
@@ -93,7 +96,7 @@ def _num_present(experiment: Experiment, ready: Prepared) -> int:
 
 
 def plan_of(ready: Prepared) -> Plan:
-    """What clients are told of a run, but for its name."""
+    """Makes the plan that clients receive of a run, without the run's name."""
     people = ready.population
     return Plan(
         "",
@@ -107,17 +110,17 @@ def plan_of(ready: Prepared) -> Plan:
 
 
 def data_needs(plan: Plan) -> Wanted:
-    """Describe the examples of a plan. Of its data's settings only names of columns are taken."""
+    """Describes the examples of a plan. Only names of columns are taken from the settings of its data."""
     said = json.loads(plan.settings)["data"]
     return Wanted.of(said, plan.feature_shape, plan.num_classes, plan.classes, plan.encoder)
 
 
 def _share(plan: Plan) -> FederatedData:
-    """A built-in data set, shared out as a plan says. Nothing else of the plan is made here."""
+    """Divides a built-in data set as a plan says. Nothing else of the plan is made here."""
     said = json.loads(plan.settings)
     if said["data"].get("name") not in BUILT_IN:
         raise InvalidInput(
-            f"the run's data are {said['data'].get('name')}(), and {SHARE!r} stands for a built-in set only "
+            f"the run's data are {said['data'].get('name')}(), but {SHARE!r} stands for a built-in set only "
             f"({', '.join(BUILT_IN)}); name a file of your own"
         )
     of_data = ("data", "partition", "seed", "client_test_fraction")
@@ -132,7 +135,7 @@ def _check_file(option: str, path: str) -> None:
 
 
 def _file(plan: Plan, path: str, number: int) -> tuple[Examples, Examples]:
-    """What trains of a client's own file, and what is held out: the rows that a simulation would."""
+    """Splits a client's own file into training and test examples, as a simulation would."""
     examples = read_examples(path, data_needs(plan))
     said = json.loads(plan.settings)
     kept, tested = held_out(

@@ -1,4 +1,4 @@
-"""What a run will send, told before it begins: one client's messages, really made."""
+"""A plan of all messages that a run will send, from those of one client, which are really made."""
 
 import re
 import time
@@ -35,11 +35,11 @@ _SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 @dataclass(frozen=True)
 class LinkModel:
-    """Between each client and the server.
+    """The link between each client and the server.
 
     Args:
       up_bps, down_bps: bits a second.
-      latency_s: seconds that each way takes beside.
+      latency_s: seconds that each message takes in addition.
     """
 
     up_bps: float
@@ -48,14 +48,14 @@ class LinkModel:
 
     @classmethod
     def read(cls, up: str | None, down: str | None, latency: str | None) -> "LinkModel | None":
-        """From words such as "10Mbit", "1.5MB" (a second) and "50ms"; None: nothing is said.
+        """Reads a link from words such as "10Mbit", "1.5MB" (a second) and "50ms"; None if none is given.
 
-        Raises: InvalidInput: if they can't be read, or only one way is said.
+        Raises: InvalidInput: if they can't be read, or only one direction is given.
         """
         if up is None and down is None and latency is None:
             return None
         if up is None or down is None:
-            raise InvalidInput("a link has two ways: write both, such as --up 10Mbit --down 50Mbit")
+            raise InvalidInput("a link has two directions: write both, such as --up 10Mbit --down 50Mbit")
         return cls(
             _number("--up", up, _BITS),
             _number("--down", down, _BITS),
@@ -63,7 +63,7 @@ class LinkModel:
         )
 
     def seconds(self, bytes_up: float, bytes_down: float) -> float:
-        """One download and one upload."""
+        """Computes the seconds of one download and one upload."""
         return 2 * self.latency_s + 8 * bytes_down / self.down_bps + 8 * bytes_up / self.up_bps
 
 
@@ -83,12 +83,13 @@ def _number(option: str, given: str, units: Mapping[str, float]) -> float:
 
 @dataclass
 class Exchange:
-    """One broadcast and what is answered, as one client has it.
+    """One broadcast and its answers, as one client has them.
 
     Args:
-      work: what is computed.
-      asked: how many clients are sent it, and `answered`: how many messages are waited for.
-      usage: bytes and flows of one of them.
+      work: the name of the work.
+      asked: the number of clients that the broadcast is sent to.
+      answered: the number of messages that the server waits for.
+      usage: bytes and flows of one client.
       varying: parts and stages whose size depends on the data.
       compute_s: how long that client's computation took here.
     """
@@ -102,17 +103,17 @@ class Exchange:
 
     @property
     def bytes_up(self) -> int:
-        """Of all clients."""
+        """The bytes that all clients send."""
         return self.usage.bytes_up * self.answered
 
     @property
     def bytes_down(self) -> int:
-        """Of all clients."""
+        """The bytes that all clients receive."""
         return self.usage.bytes_down * self.asked
 
 
 class _Rehearsal(Runtime):
-    """Performs a program with one client in place of each cohort, and books what that client costs."""
+    """A runtime that has one client in place of each cohort, and books the costs of that client."""
 
     def __init__(self, ready: Prepared) -> None:
         self._inner = Simulation(
@@ -179,7 +180,7 @@ class _Rehearsal(Runtime):
             exchange.varying |= varying
             goal = command.close.goal
             exchange.answered = exchange.asked if goal is None else min(exchange.asked, goal)
-            if command.tickets is None:  # in the long run as many are asked as answer
+            if command.tickets is None:  # in the long run as many clients are asked as answer
                 self.asynchronous, exchange.asked = True, exchange.answered
         event = self._inner.perform(replace(command, close=Close(), discount=None))
         if tickets:
@@ -192,7 +193,7 @@ class _Rehearsal(Runtime):
         return self._inner.coordinator.usage
 
     def settle(self) -> None:
-        """Ends a round: memory is kept."""
+        """Ends a round, so that memory is kept."""
         self._inner.perform(Commit(0, None, {}))
 
 
@@ -225,15 +226,17 @@ def _more(one: Usage, other: Usage) -> Usage:
 
 @dataclass(frozen=True)
 class MessagePlan:
-    """What a run will send.
+    """A plan of the messages that a run will send.
 
     Args:
-      rounds: of the run.
+      rounds: the number of the run's rounds.
       first, later: the exchanges of its first round, and of a later one with a client that was in the last.
-      evaluations: how often clients measure the model, and `evaluation`: what that takes.
-      link: between each client and the server, where it was given.
-      client: which one was rehearsed.
-      asynchronous: the server does not wait for all whom it asked: a round is one of its steps.
+      evaluations: how often clients measure the model.
+      evaluation: the exchanges of one measurement.
+      link: the link between each client and the server, if it was given.
+      client: the client that was rehearsed.
+      asynchronous: whether the server does not wait for all clients that it asked; then a round is one of
+        its steps.
     """
 
     rounds: int
@@ -246,7 +249,7 @@ class MessagePlan:
     asynchronous: bool
 
     def total(self, direction: str) -> int:
-        """Bytes "up" or "down" in the whole run."""
+        """Sums the bytes "up" or "down" of the whole run."""
         first, later, measuring = (
             sum(exchange.bytes_up if direction == "up" else exchange.bytes_down for exchange in exchanges)
             for exchanges in (self.first, self.later, self.evaluation)
@@ -254,21 +257,21 @@ class MessagePlan:
         return (first + (self.rounds - 1) * later if self.rounds else 0) + self.evaluations * measuring
 
     def seconds(self, exchanges: tuple[Exchange, ...]) -> float | None:
-        """What one client spends on the link in these; all clients do so at the same time."""
+        """Computes the seconds that one client spends on the link; all clients do so at the same time."""
         if self.link is None:
             return None
         return sum(self.link.seconds(e.usage.bytes_up, e.usage.bytes_down) for e in exchanges)
 
     @property
     def run_s(self) -> float | None:
-        """On the link, one round after the other, with the clients beside each other."""
+        """The seconds of the run on the link, round after round, with all clients at the same time."""
         if self.link is None:
             return None
         first, later, measuring = (self.seconds(e) or 0.0 for e in (self.first, self.later, self.evaluation))
         return (first + (self.rounds - 1) * later if self.rounds else 0.0) + self.evaluations * measuring
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Returns the plan as plain data."""
         said = {
             name: [_as_json(exchange) for exchange in exchanges]
             for name, exchanges in (
@@ -312,20 +315,20 @@ def _as_json(exchange: Exchange) -> dict[str, Any]:
 
 
 def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan:
-    """Rehearses two rounds with one client, and a measurement by clients where there is one."""
+    """Rehearses two rounds with one client, and a measurement if clients measure the model."""
     rehearsal = _Rehearsal(ready)
     algorithm, state = ready.experiment.algorithm, ready.begin().state
     rounds: list[tuple[Exchange, ...]] = []
     for number in (1, 2):
         rehearsal.exchanges = []
         program = algorithm.round(state, ready.keys.public.fold_in("round", number))
-        state = _led(program, rehearsal, state)
+        state = _lead(program, rehearsal, state)
         rehearsal.settle()
         rounds.append(tuple(rehearsal.exchanges))
     rehearsal.exchanges = []
     evaluate, every = ready.evaluate(), ready.experiment.evaluate_every
     if evaluate is not None and ready.population.test is None:
-        _led(evaluate(state.params, ready.keys.public.fold_in("evaluate", 0)), rehearsal, None)
+        _lead(evaluate(state.params, ready.keys.public.fold_in("evaluate", 0)), rehearsal, None)
     num = ready.experiment.rounds
     evaluations = 1 + num // every + bool(num % every) if every and rehearsal.exchanges else 0
     first, later = rounds
@@ -335,8 +338,8 @@ def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan
     )
 
 
-def _led(program: Program[Any], runtime: Runtime, state: Any) -> Any:
-    """What a program returns; the state as it was, if its round can't close with a single client."""
+def _lead(program: Program[Any], runtime: Runtime, state: Any) -> Any:
+    """Leads a program; returns the given state if its round can't close with a single client."""
     try:
         return drive(program, runtime)
     except RoundAbandoned:

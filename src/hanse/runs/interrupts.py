@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment when nothing is half written."""
+"""Ctrl-C that waits for a moment when nothing is half written."""
 
 import signal
 import threading
@@ -10,9 +10,9 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """While this is entered, Ctrl-C waits for the next moment at which it is allowed.
+    """A context in which Ctrl-C waits for the next moment at which it is allowed.
 
-    Where somebody else handles Ctrl-C already (a debugger, an event loop), they go on to do so.
+    If a debugger or an event loop handles Ctrl-C already, it goes on to do so.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Interrupts:
 
     @contextmanager
     def allow(self) -> Iterator[None]:
-        """What may be cut at any point."""
+        """Allows Ctrl-C at any point of the block."""
         if self._pending:
             self._pending = False
             raise KeyboardInterrupt

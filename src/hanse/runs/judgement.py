@@ -1,4 +1,4 @@
-"""What a reader of a result has to know before trusting it: clients never counted, rounds abandoned."""
+"""Findings that a reader of a result has to know before trusting it, such as abandoned rounds."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
@@ -9,7 +9,7 @@ from hanse.core.exchange import Record
 __all__ = ["ENDED", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
 
 ENDED = ("completed", "incomplete")
-"""The statuses of runs that came to their end; a resumed run would do nothing more."""
+"""The statuses of runs that came to their end, so that resuming them does nothing more."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Finding:
       code: "untrained", "rounds_abandoned", "client_uncounted" or "worse_than_start".
       text: what was found.
       cure: what to do about it.
-      is_presence: whether the run lacks rounds or clients that it should have had; it is incomplete then.
+      is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
     """
 
     code: str
@@ -30,13 +30,13 @@ class Finding:
     is_presence: bool = True
 
     def to_json(self) -> dict[str, str]:
-        """Return the finding as plain data."""
+        """Returns the finding as plain data."""
         about = asdict(self)
         return {name: about[name] for name in ("code", "text", "cure")}
 
 
 def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:
-    """Look for what is wrong with a run.
+    """Looks for problems of a run.
 
     Args:
       records: its rounds.
@@ -47,12 +47,12 @@ def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> t
 
 
 def has_trained(records: Sequence[Record]) -> bool:
-    """Return whether at least one round was closed with contributions."""
+    """Returns whether at least one round was closed with contributions."""
     return any(_is_trained(record) for record in records)
 
 
 def judge_status(status: str, found: Sequence[Finding]) -> str:
-    """Return the status of a run, given how its program ended and what was found."""
+    """Returns the status of a run, given how its program ended and what was found."""
     lacking = any(finding.is_presence for finding in found)
     return "incomplete" if status == "completed" and lacking else status
 
@@ -73,7 +73,7 @@ def _about_rounds(records: Sequence[Record]) -> Iterator[Finding]:
         yield Finding(
             "untrained",
             f"no round closed, so the model is the one that the run began with; {why}",
-            "look at why contributions were not counted, mend that, and run again",
+            "find out why contributions were not counted, mend that, and run again",
         )
     yield Finding(
         "rounds_abandoned",
@@ -103,5 +103,5 @@ def _about_metrics(records: Sequence[Record]) -> Iterator[Finding]:
 
 
 def sentences(found: Sequence[Mapping[str, str]]) -> list[str]:
-    """Return a sentence for each finding, in plain data."""
+    """Returns a sentence for each finding, in plain data."""
     return [f"{finding['text']}; {finding['cure']}" for finding in found]

@@ -1,4 +1,4 @@
-"""What was sent, by client and stage: rows for tables and plain data, from the bytes that a run counted."""
+"""The bytes that a run sent, by client and by stage: rows for tables, and plain data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 __all__ = ["as_json", "describe_traffic", "flows_of", "ledger_table", "traffic"]
 
 MAX_LISTED_CLIENTS = 1000
-"""The bytes of more clients than these are only summed up."""
+"""The most clients whose bytes are listed one by one."""
 
 
 def flows_of(usages: Iterable[Usage]) -> tuple[Flow, ...]:
-    """What all rounds' messages weighed, by name and stage."""
+    """Merges the flows of all rounds, by name and stage."""
     return Flow.merge(flow for usage in usages for flow in usage.flows)
 
 
 def as_json(flows: Iterable[Flow]) -> list[dict[str, Any]]:
-    """As plain data: `bytes` by stage, "raw" first."""
+    """Returns flows as plain data: `bytes` by stage, "raw" first."""
     return [
         {
-            "way": flow.direction,
+            "direction": flow.direction,
             "name": flow.name,
             "messages": flow.messages,
             "bytes": [
@@ -39,9 +39,9 @@ def as_json(flows: Iterable[Flow]) -> list[dict[str, Any]]:
 def ledger_table(
     flows: Sequence[Flow], bytes_up: float, bytes_down: float
 ) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows: each name raw and after each stage, what names and headers added, and what was sent.
+    """Makes heads and rows of a table: each name raw and after each stage, then headers, then the total sent.
 
-    A share is of the raw bytes of the same name, or of the same way.
+    Shares refer to the raw bytes of the same name, or of the same direction.
     """
     heads = ["", "messages", "stage", "bytes", "of raw"]
     rows: list[list[str]] = []
@@ -74,7 +74,7 @@ def _size(size: int | None) -> str:
 
 
 def _share(size: float | None, raw: int | None) -> str:
-    """As 1/16; above a half as a percentage."""
+    """Formats a share as 1/16, or above a half as a percentage."""
     if not raw or size is None:
         return ""
     return f"{100 * size / raw:.3g} %" if size > raw / 2 or not size else f"1/{raw / size:.3g}"
@@ -84,9 +84,9 @@ def _share(size: float | None, raw: int | None) -> str:
 
 
 def traffic(runs: "Runs", run: str) -> dict[str, Any] | None:
-    """The bytes of each client that took part; None where none is known.
+    """Returns the bytes of each client that took part, or None if none is known.
 
-    Of many clients only the mean, and who sent and was sent most.
+    For many clients these are only the mean and the client with the most bytes, up and down.
     """
     rows = runs.traffic(run)
     if not rows:
@@ -102,7 +102,7 @@ def traffic(runs: "Runs", run: str) -> dict[str, Any] | None:
 
 
 def describe_traffic(found: Mapping[str, Any]) -> str:
-    """The same in a line."""
+    """Formats the bytes of clients in a line."""
     said = [
         f"{direction} {as_bytes(found[direction]['mean'])} on average, "
         f"at most {as_bytes(found[direction]['most'])} "

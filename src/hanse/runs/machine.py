@@ -1,4 +1,4 @@
-"""Where a run was performed: same bits are promised on the same processor type, versions and threads."""
+"""The machine of a run: the same processor type, versions and threads give the same bits."""
 
 import platform
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ __all__ = ["changes", "environment"]
 
 
 def environment() -> dict[str, str]:
-    """What the bits of a result depend on, beside the settings. Asked for where the threads are limited."""
+    """Collects all that bits depend on besides the settings. Call it where threads are limited."""
     own = str(Path(np.__file__).parent.parent / "numpy")
     blas = [pool for pool in threadpool_info() if pool["user_api"] == "blas" and own in pool["filepath"]]
     names = {f"{pool['internal_api']} {pool['version']} ({pool.get('architecture', '?')})" for pool in blas}
@@ -38,7 +38,7 @@ def _cpu() -> str:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs, in words."""
+    """Lists in words how two environments differ."""
     return [
         f"{name} {before.get(name, 'unknown')} became {now.get(name, 'unknown')}"
         for name in {**before, **now}

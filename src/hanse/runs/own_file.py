@@ -1,4 +1,4 @@
-"""A party's own file, read as the data of a run that others have described."""
+"""Reading a party's own file as the data of a run that others have described."""
 
 import tomllib
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ PARQUET = (".parquet", ".pq")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run's examples look like. All of it is names and shapes: how a file is read is its owner's word.
+    """The form of a run's examples, in names and shapes only: the owner of a file says how it is read.
 
     Args:
-      kind: what the run's own data are called; None: they were given in Python.
+      kind: the name of the run's own data; None: they were given in Python.
       is_table: whether the data are a table of columns.
       label, target: the columns to predict.
       unused: columns that are left out where there is no encoder.
       arrays: the names of features and labels in an .npz file.
-      feature_shape, num_classes: of the examples that the model takes.
-      classes: what the classes are called, if they have names.
-      encoder: what makes numbers of a table's columns; None: they are numbers.
+      feature_shape, num_classes: the form of the examples that the model takes.
+      classes: the names of the classes, if they have names.
+      encoder: turns a table's columns into numbers; None: they are numbers.
     """
 
     kind: str | None
@@ -54,9 +54,9 @@ class Wanted:
         classes: tuple[str, ...],
         encoder: Encoder | None,
     ) -> "Wanted":
-        """Take the names of columns from the settings of a run's data, and nothing else.
+        """Takes the names of columns from the settings of a run's data, and nothing else.
 
-        Raises: InvalidInput: if they are no words.
+        Raises: InvalidInput: if a name is not a string.
         """
         kind = None if said.get(IN_PYTHON) else str(said.get("name"))
         target = said.get("target")
@@ -66,7 +66,7 @@ class Wanted:
         arrays = (said.get("x", "x"), said.get("y", "y")) if kind == "npz" else ("x", "y")
         names = (said.get("label"), *targets, *unused, *arrays)
         if not all(name is None or isinstance(name, str) for name in names):
-            raise InvalidInput("the run names columns by something else than words")
+            raise InvalidInput("the run names columns by something other than strings")
         return cls(
             kind,
             kind in find_classes(Tabular),
@@ -88,19 +88,19 @@ class Wanted:
 
 
 def read_examples(path: str, wanted: Wanted, reader: Dataset | None = None) -> Examples:
-    """Read the examples in a party's own file: an .npz, a CSV or Parquet file with the run's columns.
+    """Reads the examples in a party's own file: an .npz, a CSV or Parquet file with the run's columns.
 
     All rows are taken; columns that the run does not use are left where they are.
 
     Args:
-      path: of the file; or of a .toml file whose table `data` names it, and says how it is to be read.
-      wanted: what the examples have to look like.
-      reader: how a file of its kind is read; None: with the reader's defaults.
+      path: of the file; or of a .toml file whose table `data` names it, and says how it is read.
+      wanted: the form that the examples must have.
+      reader: reads files of this kind; None: the reader with its defaults.
 
     Raises: InvalidInput: if it can't be read, or does not suit the run.
     """
     if Path(path).suffix == ".toml":
-        reader = _read_described(path)
+        reader = _read_description(path)
         path = reader.path
     if isinstance(reader, npz) or Path(path).suffix == ".npz":
         examples = _arrays(path, wanted, reader if isinstance(reader, npz) else None)
@@ -108,7 +108,7 @@ def read_examples(path: str, wanted: Wanted, reader: Dataset | None = None) -> E
         examples = _rows(path, wanted, reader if isinstance(reader, Tabular) else None)
     else:
         raise InvalidInput(
-            f"{path}: the run's data are {_describe_data(wanted.kind)}, no table of columns; "
+            f"{path}: the run's data are {_describe_data(wanted.kind)}, not a table of columns; "
             "give an .npz file with "
             f"an array x of rows of shape {wanted.feature_shape} and an array y"
         )
@@ -119,8 +119,8 @@ def _describe_data(kind: str | None) -> str:
     return "not described by a file" if kind is None else f"{kind}()"
 
 
-def _read_described(path: str) -> Tabular | npz:
-    """The reader that an owner's own settings file describes."""
+def _read_description(path: str) -> Tabular | npz:
+    """Makes the reader that an owner's own settings file describes."""
     try:
         said = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("data")
         reader = build(Dataset, said, "data")
@@ -143,20 +143,20 @@ def _arrays(path: str, wanted: Wanted, reader: npz | None) -> Examples:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path} can't be read: {error}") from None
     if found.keys() != {x, y}:
-        raise InvalidInput(f"{path} holds {', '.join(names) or 'nothing'}; arrays {x} and {y} are due")
+        raise InvalidInput(f"{path} holds {', '.join(names) or 'nothing'}; arrays {x} and {y} are needed")
     if len(found[x]) != len(found[y]):
         raise InvalidInput(f"{path}: {len(found[x])} rows of {x} and {len(found[y])} of {y}; give as many")
     labels = found[y]
     if labels.dtype.kind in "US":
         if not wanted.classes:
-            raise InvalidInput(f"{path}: {y} holds words; the run's labels are numbers")
+            raise InvalidInput(f"{path}: {y} holds words, but the run's labels are numbers")
         labels = classes_of(to_categories(labels), wanted.classes, lambda row: f"{path}: {y}[{row}]")
     examples = Examples(found[x], labels)
     return examples if wanted.encoder is None else wanted.encoder(examples)
 
 
 def _rows(path: str, wanted: Wanted, reader: Tabular | None) -> Examples:
-    """Columns are of the kinds that the run says, whatever these few rows look like."""
+    """Reads a table; its columns are of the kinds that the run names, whatever these few rows look like."""
     like, schema = None, None if wanted.encoder is None else wanted.encoder.schema
     if schema is not None:
         kinds = dict.fromkeys(schema.numbers, np.zeros(0)) | dict.fromkeys(
@@ -182,16 +182,16 @@ def _rows(path: str, wanted: Wanted, reader: Tabular | None) -> Examples:
 
 
 def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
-    """The owner's way of reading, for the columns of the run. Raises: InvalidInput: if he predicts others."""
+    """Adapts the owner's reader to the run's columns. Raises: InvalidInput: if it predicts other columns."""
     kind = parquet if path.endswith(PARQUET) else csv
     reader = reader if isinstance(reader, kind) else kind(path)
     own, asked = {reader.label, *reader.targets} - {None}, {*wanted.predicted}
     if own and own != asked:
         raise InvalidInput(
-            f"{path} is there to predict {', '.join(sorted(map(str, own)))}; the run wants "
+            f"{path} is read to predict {', '.join(sorted(map(str, own)))}; the run wants "
             f"{', '.join(sorted(asked))}"
         )
-    texts = () if wanted.encoder is None else wanted.encoder.schema.categories  # judged where the run began
+    texts = () if wanted.encoder is None else wanted.encoder.schema.categories  # decided where the run began
     if isinstance(reader, csv):
         reader = replace(reader, numeric=())
     return replace(
@@ -210,8 +210,8 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
 def _check_suits(examples: Examples, wanted: Wanted, path: str) -> Examples:
     if examples.x.dtype.kind not in "fiub":
         raise InvalidInput(
-            f"{path}: features are {examples.x.dtype}, and the run says of no column how it becomes numbers; "
-            "only numbers are computed with for others"
+            f"{path}: features are {examples.x.dtype}, but the run has no encoder that turns columns into "
+            "numbers; give features that are numbers"
         )
     shape = tuple(examples.x.shape[1:])
     if shape != wanted.feature_shape:

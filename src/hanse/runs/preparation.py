@@ -1,4 +1,4 @@
-"""An experiment with its data loaded and its model bound, checked as far as that is possible beforehand."""
+"""Preparing an experiment: data are loaded, the model is bound, and all is checked as far as possible."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,19 +21,19 @@ from hanse.simulation import AdaptiveClients, Clients, ClientSide, Recall, Simul
 __all__ = ["Prepared", "client_tests", "load_population", "prepare_run"]
 
 MAX_EVALUATED_CLIENTS = 1000
-"""Without a test set all clients measure the model; more than these would take longer than training."""
+"""The most clients that measure the model if there is no test set; more would take longer than training."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that a run needs. Made by `prepare_run`.
+    """An experiment that is ready to run. `prepare_run` makes it.
 
     Args:
-      experiment: what was asked for.
-      population: who holds what.
+      experiment: the experiment that is prepared.
+      population: the data of all parties.
       learner: the model, bound to these data.
-      stop: the experiment's, watching the loss where the model has no accuracy.
-      encoder: what makes numbers of raw features, if the data were prepared.
+      stop: the experiment's; it watches the loss if the model has no accuracy.
+      encoder: turns raw features into numbers, if there is preprocessing.
     """
 
     experiment: Experiment
@@ -44,26 +44,26 @@ class Prepared:
 
     @property
     def keys(self) -> Keys:
-        """Of all draws."""
+        """The keys of all draws."""
         return Keys.from_seed(self.experiment.seed)
 
     def begin(self) -> Progress[Any]:
-        """Where the run stands before its first round."""
+        """Makes the progress of a run before its first round."""
         key = self.keys.public
         params = self.start()
         return Progress(0, self.experiment.algorithm.init(params, key.fold_in("algorithm")))
 
     def start(self) -> Tensors:
-        """The model before the first round."""
+        """Makes the parameters of the model before the first round."""
         params = self.learner.init(self.keys.public.fold_in("model"))
         if self.experiment.initial is None:
             return params
         return initial(self.experiment.initial, params)
 
     def budget(self, records: Sequence[Record]) -> Budget:
-        """What these rounds have cost, for the baselines to spend."""
+        """Computes the cost of these rounds, as the budget of the baselines."""
         counted = sum(record.usage.counted for record in records if not record.abandoned)
-        if self.population.test is None:  # then clients measured the model, too
+        if self.population.test is None:  # then clients have measured the model, too
             measurements = [record for record in records if record.metrics]
             counted -= len(measurements) * sum(isinstance(party, int) for party in self.measured_at)
         settings = to_plain(self.experiment.algorithm)
@@ -74,7 +74,7 @@ class Prepared:
         )
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
-        """What leads from there to the last round."""
+        """Makes the program that leads from this progress to the last round."""
         return training(
             self.experiment.algorithm,
             progress,
@@ -86,30 +86,31 @@ class Prepared:
         )
 
     def evaluate(self) -> Evaluate | None:
-        """The program that measures the model; None: it is never measured."""
+        """Returns the program that measures the model, or None if it is never measured."""
         if not self.experiment.evaluate_every:
             return None
         return evaluation(self.learner, self.measured_at)
 
     @cached_property
     def measured_at(self) -> tuple[PartyId, ...]:
-        """Whose examples measure the model: the server's; else clients' own, for tests if they have any."""
+        """The parties that measure the model: the server, or else clients, on their test examples if any."""
         people = self.population
         if people.test is not None:
             return ("server",)
         return tuple(map(own_test, people.find_test_clients())) or tuple(range(people.num_clients))
 
     def runtime(self, clients: ClientSide | None = None) -> Simulation:
-        """Who performs it; without clients of their own, it computes them in this process."""
+        """Makes the runtime; if no clients are given, it computes them in this process."""
         clients = clients or Clients(self.learner, self.population, self.keys)
         return Simulation(clients, self.population.num_clients, self.keys, self.experiment.devices)
 
     def clients(self, store: Store | None, num_rounds: int, *, alone: bool = True) -> AdaptiveClients:
-        """Who compute, in the way that was asked for; a context manager. They find their memory in the store.
+        """Makes the clients, which are computed by the experiment's execution: a context manager.
 
         Args:
-          num_rounds: how many are still to come.
-          alone: whether no other run is performed beside this one; else one process computes it.
+          store: holds the memory of clients; None: they begin with none.
+          num_rounds: the number of rounds that are still to come.
+          alone: whether no other run is performed beside this one; otherwise one process computes it.
         """
         make = partial(
             _make_clients,
@@ -126,26 +127,26 @@ class Prepared:
 def _make_clients(
     model: Model, population: FederatedData, keys: Keys, together: bool | None, recall: Recall
 ) -> Clients:
-    """The clients, as worker processes make them too."""
+    """Makes the clients, also in worker processes."""
     learner = model.bind(population.feature_shape, population.num_classes)
     return Clients(learner, population, keys, recall, together=together)
 
 
 def prepare_run(experiment: Experiment) -> Prepared:
-    """Loads, shares out, binds and checks.
+    """Loads the data, divides them among clients, binds the model, and checks the experiment.
 
-    Raises: InvalidInput: if data, model and the rest don't fit each other.
-      CompositionError: if transforms and reducers can't stand together.
+    Raises: InvalidInput: if data, model and other settings don't fit each other.
+      CompositionError: if transforms and reducers don't fit each other.
     """
     whose, name = experiment.algorithm.performed_by, type(experiment.algorithm).__name__
     if whose != "server":
         raise InvalidInput(
-            f"{name} is a program that each {whose} performs for itself; lead them together in Python, with "
+            f"{name} is a program that each {whose} performs for itself; lead all of them in Python, with "
             "hanse.simulation.drive_together, or name another algorithm"
         )
     keys = Keys.from_seed(experiment.seed)
     with ThreadPoolExecutor(1) as beside:
-        beside.submit(experiment.model.load)  # if it can't be, `bind` says why
+        beside.submit(experiment.model.load)  # if that fails, `bind` says why
         population = load_population(experiment)
         population, encoder = _encode_features(experiment, population, keys)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
@@ -158,7 +159,10 @@ def prepare_run(experiment: Experiment) -> Prepared:
 
 
 def load_population(experiment: Experiment) -> FederatedData:
-    """Who has what, before any preprocessing. Raises: InvalidInput: if data and partition don't fit."""
+    """Loads the data of all clients, before any preprocessing.
+
+    Raises: InvalidInput: if data and partition don't fit each other.
+    """
     keys = Keys.from_seed(experiment.seed)
     if isinstance(experiment.data, FederatedData):
         population = experiment.data
@@ -173,14 +177,14 @@ def load_population(experiment: Experiment) -> FederatedData:
 
 
 def client_tests(seed: int) -> Key:
-    """By which clients hold out test examples."""
+    """Returns the key by which clients hold out test examples."""
     return Keys.from_seed(seed).public.fold_in("client tests")
 
 
 def _encode_features(
     experiment: Experiment, population: FederatedData, keys: Keys
 ) -> tuple[FederatedData, Encoder | None]:
-    """The data with features of numbers, and what made them so."""
+    """Encodes the features of the data as numbers; returns the data and the encoder."""
     preprocessing = experiment.preprocessing or (tabular() if population.columns else None)
     if preprocessing is None:
         return population, None
@@ -214,7 +218,7 @@ def _check_evaluation(ready: Prepared) -> None:
 
 
 def _check_composition(ready: Prepared) -> None:
-    """Performs a throw-away first round up to where clients would compute: that binds all chains."""
+    """Performs a first round as a trial, up to where clients would compute, so that all chains are bound."""
     key = ready.keys.public.fold_in("rehearsal")
     program = ready.experiment.algorithm.round(ready.begin().state, key)
     runtime = ready.runtime()

@@ -1,10 +1,11 @@
-"""One client's work of one round, done again here: to see what it emits, or to stop in it.
+"""Doing a client's work of one round again, to see what it emits or to stop in it.
 
-Where a ticket comes from:
-  a simulated run   any round: the run is led again up to it, from its last checkpoint if that is earlier
-  a client's house  what its last exchange was asked for, with its memory and secret of that time
-  a server's house  what those were asked for who failed or were refused lately; their memory and secret
-                    are theirs
+A ticket comes from one of three places:
+  a simulated run  the tickets of any round: the run is led again up to it, from its last checkpoint if that
+                   is earlier
+  a client home    the tickets of its last exchange, with its memory and secret of that time
+  a server home    the tickets of clients that failed or were refused lately, without their memory and secret,
+                   which the clients keep
 """
 
 import math
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hanse.core import Contribution, Examples, InvalidInput, Key, Keys, Memory, PartyId, Shared
+from hanse.core import Contribution, Examples, InvalidInput, Key, Keys, Memory, PartyId, Shared, check_count
 from hanse.core.exchange import (
     Block,
     Fork,
@@ -57,12 +58,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Case:
-    """A ticket, and all that its holder computes it from.
+    """A ticket, and everything that its holder computes it from.
 
     Args:
       task, payload, learner, data, memory, secret: see `hanse.core.exchange.party.compute`.
-      sha256: of the message as it was sent, where that was written down.
-      lacks: what of that time is not here.
+      sha256: the hash of the message that was sent, if it was written down.
+      lacks: describes what is missing here.
     """
 
     task: Task
@@ -77,13 +78,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a ticket led to.
+    """The outcome of a ticket.
 
     Args:
       case: the ticket.
-      parts: what the work emitted, before transforms.
+      parts: the parts that the work emitted, before transforms.
       sent: the message.
-      memory: what is kept at the client if it is counted.
+      memory: the memory that the client keeps if the message is counted.
     """
 
     case: Case
@@ -93,18 +94,18 @@ class Replayed:
 
     @cached_property
     def message(self) -> bytes:
-        """Packed, as it is sent."""
+        """The packed message, as it is sent."""
         return pack(self.sent)
 
     @property
     def sha256(self) -> str:
-        """The name of the message, as it is sent."""
+        """The hash of the packed message, which names it."""
         from hanse.network.protocol import hash_chunks
 
         return hash_chunks([self.message])
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
+        """Returns the outcome as plain data."""
         case = self.case
         return {
             "ticket": case.task.ticket,
@@ -128,7 +129,10 @@ class Replayed:
 
 
 def _about(array: Any) -> dict[str, Any]:
-    """Shape, dtype and norm; of a single number, itself. What is not finite is said in words."""
+    """Describes an array by shape, dtype and norm, or by its value if it is one number.
+
+    Numbers that are not finite become words.
+    """
     array = np.asarray(array)
     about: dict[str, Any] = {"shape": list(array.shape), "dtype": array.dtype.name}
     number = float(array) if array.ndim == 0 else float(np.linalg.norm(array.astype(np.float64).ravel()))
@@ -137,7 +141,7 @@ def _about(array: Any) -> dict[str, Any]:
 
 
 class _Seen:
-    """A work whose emissions are kept, and that stops in the debugger at its first line if wished."""
+    """A work whose emissions are kept; on request it stops in the debugger at its first line."""
 
     def __init__(self, work: Any, stop: bool) -> None:
         self._work, self._stop = work, stop
@@ -150,7 +154,7 @@ class _Seen:
         return str(self._work)
 
     def run(self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys) -> Any:
-        """As the work."""
+        """Runs the work."""
         work = (learner, shared, data, memory, keys)
         done: Any = pdb.Pdb().runcall(self._work.run, *work) if self._stop else self._work.run(*work)
         if done is None:
@@ -163,7 +167,7 @@ def replay_ticket(case: Case, *, debug: bool = False) -> Replayed:
     """Does a ticket again.
 
     Args:
-      debug: stop at the first line of its work, and where an exception is raised.
+      debug: stops in the debugger at the first line of the work.
     """
     seen = _Seen(case.payload.work, debug)
     payload = replace(case.payload, work=cast(Any, seen))
@@ -175,21 +179,21 @@ def replay_ticket(case: Case, *, debug: bool = False) -> Replayed:
 
 
 class _Watched(Clients):
-    """Clients of whom one is looked at."""
+    """Clients, one of which is watched."""
 
     watches: PartyId | None = None
 
     def looking(self, act: Callable[[Case], Replayed], data: Examples | None) -> None:
-        """From now on `watches` is looked at: `act` does its work, on its own data or on these."""
+        """Sets how the watched party's work is done: by `act`, on its own data or on these."""
         self._act, self._own = act, data
         self.acted: list[Replayed] = []
         self.asked: list[PartyId] = []
-        """Who computed anything since."""
+        """The parties that have computed anything since then."""
 
     def _fold_together(
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
-        """One by one while one is looked at; as the run did until then."""
+        """Folds nothing together while a party is watched, so that clients are computed one by one."""
         return None if self.watches is not None else super()._fold_together(before, places, payload)
 
     def _compute_ticket(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
@@ -205,13 +209,13 @@ class _Watched(Clients):
         data = data if self._own is None else self._own
         done = self._act(Case(task, payload, self._learner, data, before, secret))
         self.acted.append(done)
-        if self._own is not None:  # the round goes on as it was
+        if self._own is not None:  # the round goes on with its own message
             return super()._compute_ticket(before, task, payload)
         return done.sent, Fork.between(task.after, before, done.memory)
 
 
 class _Kept(InMemory):
-    """Goes on from what another store has, and writes nothing there."""
+    """A store in memory that begins with the contents of another store, and writes nothing there."""
 
     def __init__(self, kept: "RunStore | None") -> None:
         super().__init__()
@@ -236,18 +240,19 @@ def in_simulation(
     file: str | None = None,
     data: FederatedData | None = None,
 ) -> tuple[list[Replayed], str]:
-    """All that a party computed in a round, done again; and whether the round came out as it is recorded.
+    """Does the work of a party in a round again, and compares the round with its record.
 
     Args:
       act: does a case, such as `replay_ticket`.
-      file: read in place of the party's own data. The round goes on as it was.
-      data: of the run, where they were given in Python.
+      file: is read in place of the party's own data. The round goes on with its own message.
+      data: the data of the run, if they were given in Python.
+
+    Returns: the outcomes of its tickets, and a sentence that says whether the round came out as recorded.
 
     Raises: StoreError: if there is no such run. InvalidInput: if the party computed nothing in that round.
     """
     info = runs.info(run)
-    if round < 1:
-        raise InvalidInput(f"--round is {round}; write at least 1")
+    check_count("--round", round)
     saved = runs.checkpoint(info.run)
     earlier = saved is not None and saved.round < round and info.status != "running" and is_simulated(saved)
     with threadpool_limits(1):
@@ -257,10 +262,10 @@ def in_simulation(
         _check_party(party, ready)
         own = None if file is None else read_examples(file, _data_needs(ready), _reader(ready))
         with runs.open(info.run) if earlier else nullcontext() as kept:
-            done, record, asked = _led(ready, _Kept(kept), round, party, act, own)
+            done, record, asked = _lead(ready, _Kept(kept), round, party, act, own)
     if not done:
         others = ", ".join(str(p) for p in dict.fromkeys(asked) if isinstance(p, int)) or "no client"
-        why = "the run never came to it" if record is None else f"those who did: {others}"
+        why = "the run did not reach that round" if record is None else f"these did: {others}"
         raise InvalidInput(f"client {party} computed nothing in round {round} of run {info.run}; {why}")
     recorded = {r.round: r for r in runs.records(info.run)}.get(round)
     return done, _compare(record, recorded, info.run)
@@ -283,7 +288,7 @@ def _data_needs(ready: Prepared) -> Wanted:
     )
 
 
-def _led(
+def _lead(
     ready: Prepared,
     store: _Kept,
     round: int,
@@ -291,7 +296,7 @@ def _led(
     act: Callable[[Case], Replayed],
     own: Examples | None,
 ) -> tuple[list[Replayed], Record | None, list[PartyId]]:
-    """Leads the run up to the end of a round, in which a party is looked at."""
+    """Leads the run up to the end of a round in which a party is watched."""
     together = ready.experiment.execution.together
     clients = _Watched(ready.learner, ready.population, ready.keys, store.memory, together=together)
     clients.looking(act, own)
@@ -317,7 +322,7 @@ def _led(
 
 def _compare(now: Record | None, then: Record | None, run: str) -> str:
     if then is None or now is None:
-        return "the round was not recorded: it was cut, or failed"
+        return "the round was not recorded: it was interrupted, or failed"
     if (now.metrics, now.usage.bytes_up, now.usage.counted, now.abandoned) == (
         then.metrics,
         then.usage.bytes_up,
@@ -335,7 +340,7 @@ def _compare(now: Record | None, then: Record | None, run: str) -> str:
         )
     return (
         f"the round did NOT come out as it is recorded: metrics {dict(now.metrics)} now, "
-        f"{dict(then.metrics)} then; were versions or processor others? See: hanse show {run}"
+        f"{dict(then.metrics)} then; did versions or the processor change? See: hanse show {run}"
     )
 
 
@@ -345,10 +350,10 @@ def _compare(now: Record | None, then: Record | None, run: str) -> str:
 def in_client_home(
     home: Path, run: str, open_: Callable[[Any, int], Examples], bind: Callable[[Any], Any]
 ) -> Iterator[Case]:
-    """The tickets of a client's last exchange in a run, as it had them.
+    """Yields the tickets of a client's last exchange in a run, as the client had them.
 
     Args:
-      open_: gives the data, from the plan and the client's number.
+      open_: opens the data, from the plan and the client's number.
       bind: makes the learner of a plan.
 
     Raises: InvalidInput: if nothing of that run is kept there.
@@ -365,7 +370,7 @@ def in_client_home(
     }
     tasks = sorted(folder.glob("*.task"), key=lambda path: int(path.stem))
     if not tasks:
-        raise InvalidInput(f"{folder} keeps no ticket: none was asked for yet")
+        raise InvalidInput(f"{folder} keeps no ticket: the client was asked for nothing yet")
     kept = client_home.membership or {}
     data = open_(plan, kept.get("number") or 0)
     for path in tasks:
@@ -383,9 +388,9 @@ def in_server_home(
     open_: Callable[[Any, int], Examples],
     bind: Callable[[Any], Any],
 ) -> Iterator[Case]:
-    """The tickets that a client failed to answer in a round, as far as the server knows them.
+    """Yields the tickets that a client failed to answer in a round, as far as the server knows them.
 
-    Raises: InvalidInput: if they are not kept, saying which are.
+    Raises: InvalidInput: if they are not kept; it names the tickets that are.
     """
     from hanse.network.server import FailedTickets
 
@@ -396,8 +401,8 @@ def in_server_home(
     if not found:
         kept = ", ".join(f"round {r} client {c}" for r, c in failed_tickets.kept()) or "none now"
         raise InvalidInput(
-            f"what client {client} was asked for in round {round} is not kept. A server keeps that of those "
-            f"who failed or were refused in the last rounds ({kept}); a client keeps its own last exchange: "
+            f"the tickets of client {client} in round {round} are not kept. A server keeps those of clients "
+            f"that failed or were refused in the last rounds ({kept}); a client keeps its own last exchange: "
             f"there, write hanse replay {run} --home FOLDER --data FILE"
         )
     data, lacks = open_(plan, client), "the client's memory and secret, which are with the client"
@@ -424,10 +429,10 @@ def _plan(folder: Path) -> Any:
 
 @contextmanager
 def debug_errors(debug: bool) -> Iterator[None]:
-    """Stops in the debugger where an exception is raised."""
+    """Stops in the debugger where an exception is raised, if `debug` is set."""
     try:
         yield
-    except BdbQuit:  # of one that was stopped in before
+    except BdbQuit:  # the user has left a debugger that was open already
         raise
     except Exception as error:
         if debug and error.__traceback__ is not None:

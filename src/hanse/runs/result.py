@@ -1,4 +1,4 @@
-"""What a run ended with."""
+"""The result of a run."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,21 +15,23 @@ __all__ = ["Interrupted", "Result", "RunDiverged", "record_as_json"]
 
 @dataclass(frozen=True)
 class Result:
-    """What a run ended with, or how far it came.
+    """The result of a run, or its state when it ended early.
 
     Args:
       run: its id; None: it was not kept.
       status: "completed", also by target or patience; "incomplete", if it lacks rounds or clients that it
         should have had; "stopped", by its operator; "interrupted", "diverged" or "failed".
       params: the model after the last round that closed.
-      rounds: done.
+      rounds: the number of rounds done.
       records: metrics, bytes and seconds of each round; the first is round 0, the beginning.
-      final: the last round that was measured, and `best`, the one with the best watched metric.
+      final: the last round that was measured.
+      best: the round with the best watched metric.
       target_round: the first round that reached the target.
       reason: why it ended before its last round.
-      clients: what the final model is worth to each client; `baselines`: what else was trained on the same
-        budget; `data`: who has what. All as plain data, and there when a run has completed.
-      findings: what a reader has to know before trusting the result.
+      clients: the metrics of the final model on each client's examples, once a run has completed.
+      baselines: the baselines that were trained on the same budget.
+      data: the description of which client has which examples.
+      findings: facts that a reader has to know before trusting the result.
     """
 
     run: str | None
@@ -56,7 +58,7 @@ class Result:
         reason: str | None = None,
         uncounted: Sequence[Any] = (),
     ) -> "Result":
-        """From where a run stands. `uncounted`: see `findings`."""
+        """Makes the result of a run at its present progress. For `uncounted` see `find_problems`."""
         records = tuple(records)
         found = find_problems(records, uncounted)
         measured = {record.round: record for record in records if record.metrics}
@@ -75,22 +77,22 @@ class Result:
 
     @property
     def bytes_up(self) -> int:
-        """From clients to the server, of encoded messages."""
+        """The bytes of encoded messages from clients to the server."""
         return sum(record.usage.bytes_up for record in self.records)
 
     @property
     def bytes_down(self) -> int:
-        """From the server to clients."""
+        """The bytes of encoded messages from the server to clients."""
         return sum(record.usage.bytes_down for record in self.records)
 
     @property
     def flows(self) -> tuple[Flow, ...]:
-        """What the tensors in all these messages weighed, by name: raw, and after each stage of their way."""
+        """The bytes of the tensors in all messages, by name: raw, and after each stage."""
         return flows_of(record.usage for record in self.records)
 
     @property
     def seconds(self) -> float:
-        """Of wall-clock time that the rounds took."""
+        """The seconds of wall-clock time that the rounds took."""
         return math.fsum(record.seconds for record in self.records)
 
     @property
@@ -100,12 +102,12 @@ class Result:
 
     @property
     def params_sha256(self) -> str:
-        """Of the model: equal if all bits are."""
+        """The hash of the model; it is equal if all bits are."""
         return digest(self.params)
 
     @property
     def spent(self) -> dict[str, float]:
-        """Seconds of the rounds by what they went to, most first; the rest is the "framework"'s."""
+        """The seconds of the rounds by activity, largest first; the rest is called "framework"."""
         sums: dict[str, float] = {}
         for record in self.records:
             for what, seconds in record.spent.items():
@@ -116,11 +118,11 @@ class Result:
 
     @property
     def executions(self) -> tuple[str, ...]:
-        """How clients were computed, each way once, in order."""
+        """The executions by which clients were computed, each once, in order."""
         return tuple({record.execution: None for record in self.records if record.execution})
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, without the model and the single rounds."""
+        """Returns the result as plain data, without the model and the single rounds."""
         return {
             "run": self.run,
             "status": self.status,
@@ -136,7 +138,7 @@ class Result:
             "flows": as_json(self.flows),
             "seconds": round(self.seconds, 6),
             "spent": {what: round(seconds, 6) for what, seconds in self.spent.items()},
-            "ways": list(self.executions),
+            "executions": list(self.executions),
             "virtual_s": self.virtual_s,
             "params_sha256": self.params_sha256,
             "clients": self.clients,
@@ -146,11 +148,11 @@ class Result:
 
 
 def record_as_json(record: Record) -> dict[str, Any]:
-    """One round as plain data."""
+    """Returns one round as plain data."""
     names = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
     usage = {name: getattr(record.usage, name) for name in names}
     rest = {"seconds": record.seconds, "abandoned": record.abandoned, "flows": as_json(record.usage.flows)}
-    performed = {"way": record.execution, "spent": dict(record.spent)}
+    performed = {"execution": record.execution, "spent": dict(record.spent)}
     return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}
 
 
@@ -159,12 +161,12 @@ def _metrics_of(record: Record | None) -> dict[str, Any] | None:
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics for JSON, which has no word for NaN."""
+    """Replaces metrics that are not finite by None, since JSON has no word for NaN."""
     return {name: metric if math.isfinite(metric) else None for name, metric in metrics.items()}
 
 
 class RunDiverged(Diverged):
-    """A run whose training left the finite numbers. `result` is how far it came."""
+    """Training has left the finite numbers. `result` holds the run up to then."""
 
     def __init__(self, why: str, result: Result) -> None:
         super().__init__(why)
@@ -172,7 +174,7 @@ class RunDiverged(Diverged):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that Ctrl-C stopped. `result` is how far it came; what it had done is kept."""
+    """Ctrl-C has stopped a run. `result` holds the run up to then; a store keeps it."""
 
     def __init__(self, result: Result) -> None:
         hint = f"; go on with: hanse resume {result.run}" if result.run else ""

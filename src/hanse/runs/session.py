@@ -1,4 +1,4 @@
-"""Runs from Python: in this process, on this thread, with values in place of a settings file."""
+"""Runs from Python, in this process and on this thread, with values in place of a settings file."""
 
 import os
 import warnings
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def default_store() -> str | Path:
-    """Where runs are kept if nobody says where."""
+    """Returns the place where runs are kept if no other is given."""
     return os.environ.get("HANSE_STORE") or Path(".hanse", "store.db")
 
 
@@ -78,13 +78,12 @@ def run(
 
     Args:
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
-      preprocessing,
-        client_test_fraction, initial, baselines: see `Experiment`.
-      store: the file to keep the run in, so that it can be resumed; None: nothing is kept.
+        preprocessing, client_test_fraction, initial, baselines: see `Experiment`.
+      store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round.
 
     Raises:
-      InvalidInput, CompositionError: if what is given can't be used.
+      InvalidInput, CompositionError: if an argument can't be used.
       RunDiverged: if training left the finite numbers.
       Interrupted: a KeyboardInterrupt, at Ctrl-C.
     """
@@ -108,7 +107,7 @@ def run(
 
 
 def perform(experiment: Experiment, *, store: str | Path | None = None, watch: Watch | None = None) -> Result:
-    """Performs an experiment that is a value already, such as `hanse.read("FILE.toml")`. See `run`."""
+    """Performs an experiment, such as `hanse.read("FILE.toml")`. See `run`."""
     with start_session(experiment, store=store) as session:
         return session.perform(watch)
 
@@ -120,22 +119,23 @@ def resume(
     data: Dataset | FederatedData | None = None,
     watch: Watch | None = None,
 ) -> Result:
-    """Goes on where a run stopped, to the bits of an undisturbed one.
+    """Goes on where a run stopped, and comes to the same bits as an undisturbed run.
 
     Args:
       run: its id, or the beginning of it.
-      store: the file that it is kept in; None: where the command line keeps runs.
-      data: must be given again if it was given as arrays or as own clients; the same, which is checked.
+      store: the file that keeps it; None: where the command line keeps runs.
+      data: must be given again if they were given as arrays or as own clients. They must be the same, which
+        is checked.
       watch: called with the `Record` of each further round.
 
-    Raises: StoreError: if there is no such run, or another process performs it. And as `run`.
+    Raises: StoreError: if there is no such run, or another process performs it; also the errors of `run`.
     """
     with resume_session(run, store=default_store() if store is None else store, data=data) as session:
         return session.perform(watch)
 
 
 class Session:
-    """A run that is about to be performed here, or to be gone on with."""
+    """A run that is about to be begun or resumed here."""
 
     def __init__(self, ready: Prepared, kept: "RunStore | None", records: tuple[Record, ...] = ()) -> None:
         self.experiment = ready.experiment
@@ -150,12 +150,14 @@ class Session:
         return tuple(self._records)
 
     def perform(self, watch: Watch | None = None, *, alone: bool = True) -> Result:
-        """Leads it to its end, and writes down how it ended. See `hanse.run`.
+        """Leads the run to its end, and writes down how it ended. See `hanse.run`.
 
         Args:
-          alone: whether no other run is performed beside it; else it starts no worker processes.
+          alone: whether no other run is performed beside it; otherwise it starts no worker processes.
         """
-        overflow = np.errstate(over="ignore", invalid="ignore")  # a run that diverges is stopped and said
+        overflow = np.errstate(
+            over="ignore", invalid="ignore"
+        )  # a run that diverges is stopped, with an error
         with Interrupts() as interrupts, overflow:
             try:
                 self._lead(interrupts, watch, alone)
@@ -165,20 +167,20 @@ class Session:
             except KeyboardInterrupt:
                 raise Interrupted(self._end("interrupted", "Ctrl-C")) from None
             except Exception as error:
-                with suppress(StoreError):  # it may be what failed
+                with suppress(StoreError):  # the store may be the cause
                     self._end("failed", str(error))
                 raise
             return self._end("completed", **found)
 
     def _lead(self, interrupts: Interrupts, watch: Watch | None, alone: bool) -> None:
-        """As `drive` does, but open to Ctrl-C only where nothing is being written."""
+        """Leads the program as `drive` does, but allows Ctrl-C only while nothing is written."""
 
         def remember(record: Record) -> None:
             assert isinstance(led.command, Commit)
             self._progress = led.command.state
             usage = replace(record.usage, clients={})
             if self._records and usage.flows == self._records[-1].usage.flows:
-                usage = replace(usage, flows=self._records[-1].usage.flows)  # one for many rounds
+                usage = replace(usage, flows=self._records[-1].usage.flows)  # one object for many rounds
             self._records.append(replace(record, usage=usage))
             if watch is not None:
                 watch(self._records[-1])
@@ -194,7 +196,7 @@ class Session:
                     led.answer(event)
 
     def _compare(self, interrupts: Interrupts) -> dict[str, Any]:
-        """What is asked once training is over: who has what, what the model is worth to each, baselines."""
+        """Describes the data, measures the model at each client and trains baselines, after training."""
 
         def between() -> None:
             with interrupts.allow():
@@ -221,7 +223,7 @@ class Session:
 
 @contextmanager
 def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterator[Session]:
-    """A new run; nothing of it is kept if something is wrong with it beforehand."""
+    """Begins a new run; nothing of it is kept if its settings can't be used."""
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
         ready = prepare_run(experiment)
@@ -229,7 +231,7 @@ def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterat
             yield Session(ready, None)
             return
         with ThreadPoolExecutor(1) as beside:
-            beside.submit(getattr, ready.population, "fingerprint")  # kept there
+            beside.submit(getattr, ready.population, "fingerprint")  # which caches it
             runs = _runs(store)
         settings = {"experiment": experiment.settings(), "data_sha256": ready.population.fingerprint}
         kept = stack.enter_context(runs.open(runs.begin(settings, environment())))
@@ -244,7 +246,7 @@ def resume_session(
     data: Dataset | FederatedData | None = None,
     warn: Callable[[str], None] = lambda message: warnings.warn(message, stacklevel=5),
 ) -> Iterator[Session]:
-    """A run that was begun before."""
+    """Opens a run that was begun before."""
     runs = existing(store)
     info = runs.info(run)
     with ExitStack() as stack:
@@ -252,7 +254,7 @@ def resume_session(
         kept = stack.enter_context(runs.open(info.run))
         if not is_simulated(kept.checkpoint()):
             raise InvalidInput(
-                f"run {info.run} is one of real parties; go on with it where it was led: hanse serve, with "
+                f"run {info.run} is a run of real parties; go on with it at its server: hanse serve, with "
                 "the same settings and --home"
             )
         ready = prepare_run(experiment_of(info, data))
@@ -264,19 +266,19 @@ def resume_session(
 
 
 def is_simulated(checkpoint: Checkpoint | None) -> bool:
-    """Whether the simulation can go on from there."""
+    """Returns whether the simulation can go on from a checkpoint."""
     from hanse.network.server import NetworkSnapshot
 
     return checkpoint is None or not isinstance(checkpoint.runtime, NetworkSnapshot)
 
 
 def is_kept(store: str | Path) -> bool:
-    """Whether there is a store; asking makes none."""
+    """Returns whether there is a store, without making one."""
     return "://" in str(store) or Path(store).exists()
 
 
 def existing(store: str | Path) -> "Runs":
-    """A store that is there. Raises: StoreError: if it is not."""
+    """Opens a store that exists. Raises: StoreError: if it does not."""
     if not is_kept(store):
         raise StoreError(
             f"no runs are kept at {store} yet; begin one with `hanse run`, or name another --store"
@@ -287,19 +289,22 @@ def existing(store: str | Path) -> "Runs":
 
 
 def _runs(store: str | Path) -> "Runs":
-    """A store, loaded only where one is wanted: it takes longer than all the rest."""
+    """Opens a store. Its module is loaded here, because loading it takes longer than everything else."""
     from hanse.store import Runs
 
     return Runs(store)
 
 
 def experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Experiment:
-    """What a run was told to do. Raises: InvalidInput: if that can't be said without the data given again."""
+    """Makes the experiment of a run from its settings.
+
+    Raises: InvalidInput: if the settings can't be used, or the data must be given again.
+    """
     settings: Mapping[str, Any] = info.settings["experiment"]
     if data is None and settings["data"].get(IN_PYTHON):
         raise InvalidInput(
             f"run {info.run} was begun in Python on data that are not kept ({settings['data']['name']}); "
-            f"go on there, and give them again: hanse.resume({info.run!r}, data=...)"
+            f"resume it in Python, and give the data again: hanse.resume({info.run!r}, data=...)"
         )
     try:
         return Experiment.from_settings(settings, data=data)

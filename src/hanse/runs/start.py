@@ -1,4 +1,4 @@
-"""Where training starts: the parameters in a safetensors file, checked against the model."""
+"""Initial parameters from a safetensors file, checked against the model."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ __all__ = ["initial", "read_tensors"]
 
 
 def read_tensors(path: str) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file. Raises: InvalidInput: if it can't be read."""
+    """Reads all tensors of a safetensors file. Raises: InvalidInput: if it can't be read."""
     try:
         return dict(load(Path(path).read_bytes()))
     except FileNotFoundError:
@@ -24,11 +24,11 @@ def read_tensors(path: str) -> dict[str, np.ndarray]:
 
 
 def initial(path: str, params: Tensors) -> Tensors:
-    """The parameters in a file, in the dtypes of the model's own.
+    """Reads initial parameters from a file, in the dtypes of the model's own.
 
     Args:
-      path: of the file.
-      params: the model's own start, which says what is due.
+      path: the file.
+      params: the model's own initial parameters, with the names and shapes that are needed.
 
     Raises: InvalidInput: if a tensor is missing, left over, of another shape or not finite.
     """
@@ -39,7 +39,7 @@ def initial(path: str, params: Tensors) -> Tensors:
     extra = sorted(found.keys() - params.keys())
     if extra:
         raise InvalidInput(
-            f"initial: {path} holds {extra[0]!r}, which the model (of {', '.join(params)}) does not; "
+            f"initial: {path} holds {extra[0]!r}, which the model ({', '.join(params)}) does not have; "
             "write the model that the file was made with"
         )
     started = {}

@@ -193,7 +193,7 @@ class Runs:
             status,
             _read_settings(row.settings),
             json.loads(row.environment),
-            None if row.result is None else json.loads(row.result),
+            None if row.result is None else _read_result(row.result),
             row.rounds,
         )
 
@@ -207,8 +207,20 @@ def _read_settings(text: str) -> Any:
     settings = json.loads(text)
     if isinstance(settings.get("experiment"), dict):
         told = renew(settings["experiment"])
-        settings["experiment"] = {former.SETTINGS.get(key, key): given for key, given in told.items()}
+        settings["experiment"] = _rename(told, former.SETTINGS)
     return settings
+
+
+def _read_result(text: str) -> Any:
+    """Reads a run's result, that of an earlier version under the names of today."""
+    result = _rename(json.loads(text), former.RESULTS)
+    if "flows" in result:
+        result["flows"] = [_rename(flow, former.FIELDS["Flow"]) for flow in result["flows"]]
+    return result
+
+
+def _rename(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): said for key, said in tree.items()}
 
 
 def _this_process() -> str:

@@ -1,4 +1,4 @@
-"""A sweep as a picture: the metric of each setting with its spread, and the learning curves."""
+"""A picture of a sweep: the metric of each setting with its spread, and the learning curves."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -13,19 +13,19 @@ __all__ = ["chart", "drawing"]
 SUFFIXES = (".png", ".svg", ".html")
 
 NUM_CURVES = 8
-"""The best settings, whose curves can be told apart."""
+"""The most settings whose curves can be told apart; the best are drawn."""
 
 NUM_ROWS = 40
-"""The best settings, which fit on a page."""
+"""The most settings that fit on a page; the best are drawn."""
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a500")
-"""Okabe and Ito's, which the colour-blind can tell apart."""
+"""The colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
 
 def drawing(path: Path | None) -> Callable[[SweepResult], None]:
-    """What draws a sweep there; nothing is drawn without a path.
+    """Returns a function that draws a sweep to the path; without a path it draws nothing.
 
-    Raises: InvalidInput: if it can't be drawn, which is better known before hours of work.
+    Raises: InvalidInput: if it can't be drawn, so that the user learns of it before hours of work.
     """
     if path is None:
         return lambda result: None
@@ -51,17 +51,17 @@ def _altair() -> Any:
 
 
 def chart(result: SweepResult) -> Any:
-    """An Altair chart. Raises: InvalidInput: if nothing was measured, or the extra is missing."""
+    """Makes an Altair chart. Raises: InvalidInput: if nothing was measured, or the extra is missing."""
     alt = _altair()
     if result.metric is None:
-        raise InvalidInput("nothing was measured, so there is nothing to draw; write evaluate_every = 1")
+        raise InvalidInput("no metric was measured, so there is nothing to draw; write evaluate_every = 1")
     names = _names(result)
     both = alt.hconcat(_ranking(alt, result, names), _curves(alt, result, names), spacing=30)
     return both.configure_view(stroke=None).configure_axis(gridColor="#eeeeee").configure(font="sans-serif")
 
 
 def _names(result: SweepResult) -> list[str]:
-    """What settings are called: numbered, so that no two are alike."""
+    """Names settings with a number, so that no two names are alike."""
     return [f"{place}. {setting}" for place, setting in enumerate(result.settings, start=1)]
 
 

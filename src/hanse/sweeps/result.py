@@ -1,4 +1,4 @@
-"""What a sweep found: means and spreads over seeds, best first."""
+"""The result of a sweep: means and spreads over seeds, best settings first."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ __all__ = ["Setting", "Spread", "SweepResult", "SweepRun", "bare", "short", "sum
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation of `n` values; std is None for a single one."""
+    """The mean and sample standard deviation of `n` values; std is None for a single value."""
 
     mean: float
     std: float | None
@@ -25,7 +25,7 @@ class Spread:
 
 
 def summarise(values: Iterable[float | None]) -> Spread | None:
-    """Of the values that are there; None: there is none.
+    """Summarises the values that are not None; returns None if there are none.
 
     >>> summarise([1.0, 3.0, None])
     Spread(mean=2.0, std=1.4142135623730951, n=2)
@@ -37,12 +37,12 @@ def summarise(values: Iterable[float | None]) -> Spread | None:
     if len(there) == 1:
         return Spread(mean, None, 1)
     if min(there) == max(there):
-        return Spread(there[0], 0.0, len(there))  # where rounding would give a mean beside all of them
+        return Spread(there[0], 0.0, len(there))  # rounding would give a mean that differs from all of them
     return Spread(mean, math.sqrt(math.fsum((v - mean) ** 2 for v in there) / (len(there) - 1)), len(there))
 
 
 def short(paths: Sequence[str]) -> list[str]:
-    """Dotted paths by their last step, where that says it.
+    """Shortens dotted paths to their last step, where no other path ends in it.
 
     >>> short(["algorithm.lr", "algorithm", "model.lr", "rounds", "partition.alpha"])
     ['algorithm.lr', 'algorithm', 'model.lr', 'rounds', 'alpha']
@@ -52,7 +52,7 @@ def short(paths: Sequence[str]) -> list[str]:
 
 
 def bare(said: Plain) -> str:
-    """A value in words; a string without quotes.
+    """Formats a plain value, a string without quotes.
 
     >>> bare("fed_sgd"), bare(0.1), bare({"name": "fed_sgd"})
     ('fed_sgd', '0.1', 'fed_sgd')
@@ -70,13 +70,13 @@ class SweepRun:
     """One run of a sweep.
 
     Args:
-      over: what it was given, by dotted path.
-      seed: of all its draws.
+      over: the settings that the sweep gave to it, by dotted path.
+      seed: the seed of all its draws.
       run: its id; None: it has not begun.
-      status: "completed", "incomplete", "diverged" or "failed"; in a sweep that is planned, also what a
-        store says, and "missing".
+      status: "completed", "incomplete", "diverged" or "failed"; in a planned sweep also another status of a
+        store, or "missing".
       reason: why it ended before its last round.
-      result: as `Result.to_json` gives it.
+      result: the plain data of `Result.to_json`.
     """
 
     over: Mapping[str, Plain]
@@ -96,13 +96,13 @@ COSTS = ("rounds_to_target", "bytes_up", "bytes_down", "seconds", "virtual_s")
 
 @dataclass(frozen=True)
 class Setting:
-    """One trial over all seeds. Spreads are of the runs that completed.
+    """A trial over all seeds. Its spreads are those of the runs that completed.
 
     Args:
-      over: what was tried, by dotted path.
+      over: the settings that were tried, by dotted path.
       members: its runs, by seed.
-      best, final: of the watched metric.
-      costs: rounds_to_target, bytes_up, bytes_down, seconds, virtual_s.
+      best, final: the spread of the watched metric.
+      costs: the spreads of rounds_to_target, bytes_up, bytes_down, seconds, virtual_s.
     """
 
     over: Mapping[str, Plain]
@@ -122,14 +122,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep found.
+    """The result of a sweep.
 
     Args:
-      metric: what is compared; None: nothing was measured.
-      settings: best first: by the runs that completed, those that reached the target, the rounds that took,
-        and the best of the metric.
-      store: where the runs are kept.
-      notes: what is worth knowing.
+      metric: the metric that is compared; None: none was measured.
+      higher_is_better: whether a higher metric is better.
+      settings: best first, by the number of runs that completed, the number that reached the target, the
+        rounds until then, and the best metric.
+      store: the place where the runs are kept.
+      notes: notes for the user.
     """
 
     metric: str | None
@@ -142,7 +143,7 @@ class SweepResult:
     def of(
         cls, members: Sequence[SweepRun], stop: Stop, store: str, notes: tuple[str, ...] = ()
     ) -> "SweepResult":
-        """From the runs, trial by trial."""
+        """Makes the result of runs, which come trial by trial."""
         metric = _metric(members, stop)
         watched = Stop(metric=metric or stop.metric)
         higher = watched.better(1.0, 0.0)
@@ -162,19 +163,19 @@ class SweepResult:
 
     @property
     def names(self) -> dict[str, str]:
-        """What was tried, by dotted path: as short as can be told apart."""
+        """The names of the settings that were tried, by dotted path, as short as can be told apart."""
         paths = list(dict.fromkeys(path for setting in self.settings for path in setting.over))
         return dict(zip(paths, short(paths), strict=True))
 
     @property
     def simulates_time(self) -> bool:
-        """Whether a round took anything but the second that ideal devices need."""
+        """True if rounds took other times than the one second that ideal devices need."""
         results = [member.result for member in self.members if member.result]
         return any(result["virtual_s"] != result["rounds"] for result in results)
 
     @property
     def members(self) -> tuple[SweepRun, ...]:
-        """All runs."""
+        """All runs of the sweep."""
         return tuple(member for setting in self.settings for member in setting.members)
 
     @property
@@ -183,7 +184,10 @@ class SweepResult:
         return tuple(member for member in self.members if member.status not in ENDED)
 
     def curves(self) -> "dict[int, dict[int, Spread]]":
-        """The metric by round, by the place of the setting: where all its completed runs measured it."""
+        """Computes the spread of the metric by round, by the place of the setting.
+
+        There is one for each round in which all completed runs of the setting measured it.
+        """
         return {i: self._curve(setting.completed) for i, setting in enumerate(self.settings)}
 
     def _curve(self, members: Sequence[SweepRun]) -> dict[int, Spread]:
@@ -192,18 +196,18 @@ class SweepResult:
         runs, seen = Runs(self.store), dict[int, list[float]]()
         for member in members:
             for record in runs.records(str(member.run)):
-                summarise_metric = self._final_metric(record)
-                if summarise_metric is not None:
-                    seen.setdefault(record.round, []).append(summarise_metric)
+                metric = self._metric(record)
+                if metric is not None:
+                    seen.setdefault(record.round, []).append(metric)
         spreads = {round: summarise(values) for round, values in seen.items() if len(values) == len(members)}
         return {round: found for round, found in sorted(spreads.items()) if found is not None}
 
-    def _final_metric(self, record: "Record") -> float | None:
+    def _metric(self, record: "Record") -> float | None:
         found = record.metrics.get(self.metric or "")
         return found if found is not None and math.isfinite(found) else None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, without the single rounds."""
+        """Returns the result as plain data, without the single rounds."""
         return {
             "metric": self.metric,
             "higher_is_better": self.higher_is_better,
@@ -215,15 +219,11 @@ class SweepResult:
 
 
 def _metric(members: Sequence[SweepRun], stop: Stop) -> str | None:
-    """What the runs measured: that which is watched, or else the first that all of them have."""
+    """Returns the metric to compare: the watched one, or else the first that all runs measured."""
     found = [m.result["final"] for m in members if m.status in ENDED and m.result and m.result["final"]]
     if not found:
         return None
-    common = [
-        name
-        for name in found[0]
-        if name != "round" and all(name in summarise_metric for summarise_metric in found)
-    ]
+    common = [name for name in found[0] if name != "round" and all(name in final for final in found)]
     return stop.metric if stop.metric in common else next(iter(common), None)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep tries: values for some settings, all combinations of them or some at random."""
+"""The search of a sweep: values for some settings, all combinations of them or some at random."""
 
 import itertools
 import json
@@ -8,20 +8,20 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from hanse.config import WrongSetting, build, join_path
-from hanse.core import InvalidInput, Key, Plain, value
+from hanse.core import InvalidInput, Key, Plain, check_count, value
 
 __all__ = ["OVER", "Axis", "Search", "Trial", "axes", "between", "grid", "random", "settings_of"]
 
 OVER = "sweep.over"
-"""The table that names the axes."""
+"""The path of the table that names the axes."""
 
 NUM_DIGITS = 4
-"""Of a number drawn from a range: few enough to read, and to write again with `--set`."""
+"""The digits of a number drawn from a range: few enough to read, and to write again with `--set`."""
 
 
 @value
 class between:
-    """A range to draw from; whole numbers, both ends included, if both ends are whole.
+    """A range to draw from. If both ends are whole numbers, so are the draws, with both ends included.
 
     >>> between(0.01, 1.0, log=True).at(0.5)
     0.1
@@ -30,7 +30,7 @@ class between:
 
     Args:
       low, high: the ends.
-      log: uniform in the logarithm, as suits step sizes.
+      log: whether draws are uniform in the logarithm, as suits step sizes.
     """
 
     low: int | float
@@ -46,7 +46,7 @@ class between:
             )
 
     def at(self, part: float) -> int | float:
-        """The number that so large a part of the range lies below, 0 <= part < 1."""
+        """Returns the number that has this part of the range below it, 0 <= part < 1."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return min(self.high, max(self.low, math.floor(self._at(self.low, self.high + 1, part))))
         rounded = float(f"{self._at(self.low, self.high, part):.{NUM_DIGITS}g}")
@@ -59,18 +59,18 @@ class between:
 
 
 Axis: TypeAlias = tuple[Plain, ...] | between
-"""What one setting is given in turn."""
+"""The values that one setting takes in turn, or the range that they are drawn from."""
 
 Trial: TypeAlias = Mapping[str, Plain]
 """The settings that are tried together, by their dotted paths."""
 
 
 class Search(ABC):
-    """Which combinations are tried."""
+    """A choice of the combinations that are tried."""
 
     @abstractmethod
     def trials(self, over: Mapping[str, Axis]) -> Iterator[Trial]:
-        """The combinations; one may come several times. Raises: WrongSetting: if an axis does not suit."""
+        """Yields combinations, which may repeat. Raises: WrongSetting: if an axis does not suit."""
 
 
 @value
@@ -87,7 +87,7 @@ class grid(Search):
             if isinstance(axis, between):
                 raise WrongSetting(
                     join_path(OVER, path),
-                    " is a range, of which a grid can't try all; write a list of values, or "
+                    " is a range, and a grid can't try all its values; write a list of values, or "
                     'search = {name = "random", num_trials = 20}',
                 )
             lists.append(axis)
@@ -97,32 +97,33 @@ class grid(Search):
 
 @value
 class random(Search):
-    """Independent draws. Each depends on seed, number and path alone: a longer search begins as a shorter.
+    """Independent draws. A longer search begins with the draws of a shorter one.
+
+    Each draw depends on the seed, its number and the path alone.
 
     >>> axes = {"lr": between(0.01, 1.0, log=True)}
     >>> list(random(3).trials(axes)) == list(random(5).trials(axes))[:3]
     True
 
     Args:
-      num_trials: how many, at least 1.
-      seed: of the draws; those of the runs are another matter.
+      num_trials: the number of draws, at least 1.
+      seed: the seed of the draws, which is not that of the runs.
     """
 
     num_trials: int
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.num_trials < 1:
-            raise InvalidInput(f"num_trials is {self.num_trials}; write at least 1")
+        check_count("num_trials", self.num_trials)
 
     def trials(self, over: Mapping[str, Axis]) -> Iterator[Trial]:
         key = Key.from_seed(self.seed).fold_in("sweep")
         for number in range(self.num_trials):
             parts = {path: key.fold_in(number, path).rng().random() for path in over}
-            yield {path: _drawn(axis, parts[path]) for path, axis in over.items()}
+            yield {path: _draw(axis, parts[path]) for path, axis in over.items()}
 
 
-def _drawn(axis: Axis, part: float) -> Plain:
+def _draw(axis: Axis, part: float) -> Plain:
     return axis.at(part) if isinstance(axis, between) else axis[int(part * len(axis))]
 
 
@@ -130,7 +131,7 @@ def _drawn(axis: Axis, part: float) -> Plain:
 
 
 def axes(given: Plain, path: str = "") -> dict[str, Axis]:
-    """The axes that a table names by dotted paths, or by tables in tables.
+    """Reads the axes that a table names by dotted paths, or by tables in tables.
 
     >>> axes({"algorithm": {"lr": [0.1, 0.3]}, "model.l2": {"low": 0.1, "high": 1.0}})
     {'algorithm.lr': (0.1, 0.3), 'model.l2': between(low=0.1, high=1.0, log=False)}
@@ -165,7 +166,7 @@ def _check_list(given: Plain, where: str) -> tuple[Plain, ...]:
         raise WrongSetting(where, " is an empty list; write the values to try, or leave it out")
     for i, item in enumerate(given):
         if any(_same(item, other) for other in given[:i]):
-            raise WrongSetting(join_path(where, i), " stands there twice; write each value once")
+            raise WrongSetting(join_path(where, i), " is listed twice; write each value once")
     return tuple(given)
 
 
@@ -174,7 +175,7 @@ def _same(a: Plain, b: Plain) -> bool:
 
 
 def settings_of(trial: Trial) -> list[Plain]:
-    """What a trial says, as trees to be merged in this order: a choice of algorithm comes before its lr."""
+    """Converts a trial to trees, to be merged in this order: a choice of algorithm comes before its lr."""
     trees = []
     for path in sorted(trial, key=lambda path: path.count(".")):
         tree = trial[path]

@@ -1,8 +1,8 @@
 """Sweeps: many runs that differ in some settings and in their seeds, compared.
 
-A sweep keeps nothing of its own. Its runs are in the store, each with the settings that it was given, so
-asking for the same sweep again finds them there and performs what is missing; a larger sweep begins with
-the runs of a smaller.
+A sweep keeps nothing of its own. Its runs are in the store, each with its settings, so asking for the same
+sweep again finds them there and performs only the missing ones. A larger sweep begins with the runs of a
+smaller one.
 """
 
 import functools
@@ -27,7 +27,7 @@ from hanse.config import (
     to_plain,
     written_where,
 )
-from hanse.core import HanseError, InvalidInput, Plain
+from hanse.core import HanseError, InvalidInput, Plain, check_count
 from hanse.data import Dataset, FederatedData
 from hanse.runs import ENDED, changes, default_store, environment, prepare_run
 from hanse.simulation import num_processors
@@ -43,19 +43,19 @@ __all__ = ["Sweep", "SweepPlan", "plan_sweep", "read_sweep", "sweep"]
 KEYS = ("over", "seeds", "search")
 
 NOT_OF_DATA = ("algorithm", "model", "rounds", "evaluate_every", "stop")
-"""Settings on which the data don't depend."""
+"""Settings that the data don't depend on."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is tried.
+    """A sweep that was asked for.
 
     Args:
-      settings: what all runs share, as `Experiment.settings` gives it.
-      over: what they differ in.
-      seeds: each trial is run once with each.
-      search: which combinations are tried.
-      data: replaces those in the settings.
+      settings: the settings that all runs share, as `Experiment.settings` returns them.
+      over: the axes along which the runs differ.
+      seeds: each trial is run once with each seed.
+      search: chooses the combinations that are tried.
+      data: replaces the data in the settings.
     """
 
     settings: Mapping[str, Plain]
@@ -65,16 +65,16 @@ class Sweep:
     data: Dataset | FederatedData | None = None
 
     def trials(self) -> list[Trial]:
-        """The combinations, each once. Raises: WrongSetting: if the search can't use an axis."""
+        """Lists the combinations, each once. Raises: WrongSetting: if the search can't use an axis."""
         return list({_said(trial): trial for trial in self.search.trials(self.over)}.values())
 
     def tree(self, trial: Trial) -> dict[str, Plain]:
-        """All settings of a trial, unchecked."""
+        """Returns all settings of a trial, unchecked."""
         settings: dict[str, Plain] = functools.reduce(merge, settings_of(trial), dict(self.settings))
         return settings
 
     def experiments(self) -> "Iterator[tuple[Trial, Experiment]]":
-        """The runs, trial by trial. Raises: WrongSetting: at the first that can't be."""
+        """Yields the runs, trial by trial. Raises: WrongSetting: at the first that can't be made."""
         for trial in self.trials():
             first = Experiment.from_settings({**self.tree(trial), "seed": self.seeds[0]}, data=self.data)
             for seed in self.seeds:
@@ -92,7 +92,7 @@ def sweep(
 ) -> SweepResult:
     """Performs many runs that differ in some settings and in their seeds, side by side in processes.
 
-    A script that calls this does so below `if __name__ == "__main__":`, for its processes import it.
+    A script must call this below `if __name__ == "__main__":`, because its processes import the script.
 
         hanse.sweep(
             hanse.Experiment(rounds=50),
@@ -102,11 +102,11 @@ def sweep(
         )
 
     Args:
-      experiment: what all runs share.
+      experiment: the settings that all runs share.
       over: by dotted path, the values to try or the range to draw from; shorter paths are set first.
-      seeds: each trial is run once with each; None: with the experiment's own.
+      seeds: each trial is run once with each seed; None: with that of the experiment.
       search: `grid()`, all combinations, or `random(num_trials)`.
-      store: where runs are kept, and found again; None: where the command line keeps runs.
+      store: the place where runs are kept, and found again; None: where the command line keeps runs.
       num_workers: processes, of one thread each; None: one for each processor.
 
     Raises: InvalidInput: at the first setting that can't be used; nothing has begun then.
@@ -135,7 +135,7 @@ def _plain_axis(axis: Any) -> Plain:
 
 
 def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Sweep:
-    """The sweep that a TOML file and assignments describe.
+    """Reads the sweep that a TOML file and assignments describe.
 
     >>> asked = read_sweep(None, ["sweep.over.algorithm.lr=[0.1, 0.3]", "sweep.seeds=[0, 1]"])
     >>> [(trial, experiment.seed) for trial, experiment in asked.experiments()][1:3]
@@ -143,14 +143,14 @@ def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Swee
 
     Args:
       file: TOML as for `hanse run`, with a table `sweep`; or None.
-      sets: "key.sub=value"; those that begin with "sweep." change the table.
+      sets: "key.sub=value"; a key that begins with "sweep." changes that table.
 
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
     from_file, from_sets = parse(file), parse_assignments(sets)
     trees = {f"{file}: ": from_file.pop("sweep", {}), "--set ": from_sets.pop("sweep", {})}
     if not any(trees.values()):
-        what = "nothing is swept" if file is None else f"{file} has no table [sweep]"
+        what = "the sweep has no axes" if file is None else f"{file} has no table [sweep]"
         raise InvalidInput(f'{what}; write [sweep.over] and below it "algorithm.lr" = [0.1, 0.3]')
     table: dict[str, Plain] = {}
     over: dict[str, Axis] = {}
@@ -170,7 +170,7 @@ def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Swee
 
 
 class _written:
-    """Says where a wrong setting was written."""
+    """A context that adds to an error where the wrong setting was written."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -206,14 +206,14 @@ def _check_not_swept(paths: Iterator[str], over: Mapping[str, Axis]) -> None:
     for path in paths:
         if path in over:
             raise InvalidInput(
-                f"--set {path}: the sweep gives it in turn; write --set '{OVER}.{path}=[...]' for others"
+                f"--set {path}: the sweep sets it; write --set '{OVER}.{path}=[...]' to try other values"
             )
 
 
 def _check_trials(
     asked: Sweep, where: str, file: str | Path | None, from_file: Plain, from_sets: Plain
 ) -> None:
-    """Each trial's settings, so that nothing begins if one can't be."""
+    """Checks the settings of each trial, so that no run begins if one of them can't be used."""
     try:
         trials = asked.trials()
     except WrongSetting as wrong:
@@ -235,14 +235,14 @@ def _check_trials(
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """A sweep, and which of its runs are there.
+    """A sweep, with the runs of it that the store has already.
 
     Args:
-      sweep: what is tried.
-      store: where runs are kept.
-      members: all runs, trial by trial; of those that are there, id and status.
-      experiments: of the members.
-      notes: what is worth knowing of runs that are there.
+      sweep: the sweep that was asked for.
+      store: the place where runs are kept.
+      members: all runs, trial by trial, with id and status of those in the store.
+      experiments: the experiments of the members.
+      notes: notes about the runs in the store.
     """
 
     sweep: Sweep
@@ -253,20 +253,20 @@ class SweepPlan:
 
     @property
     def due(self) -> list[int]:
-        """The numbers of the members that have to be performed. What diverged would do so again."""
+        """The numbers of the members that must be performed. Runs that diverged would do so again."""
         return [i for i, m in enumerate(self.members) if m.status not in (*ENDED, "diverged")]
 
     def perform(
         self, num_workers: int | None = None, seen: Seen = lambda number, round, outcome: None
     ) -> SweepResult:
-        """Performs what is missing.
+        """Performs the runs that are missing.
 
         Args:
           num_workers: processes, of one thread each; None: one for each processor.
-          seen: told how it comes along, by the place of a member in `due`.
+          seen: is called with the progress of a member, by its place in `due`.
         """
-        if num_workers is not None and num_workers < 1:
-            raise InvalidInput(f"num_workers is {num_workers}; write at least 1")
+        if num_workers is not None:
+            check_count("num_workers", num_workers)
         due = self.due
         tasks = [
             SweepTask(self.experiments[i], dict(self.members[i].over), self.store, self.members[i].run)
@@ -295,7 +295,7 @@ def _end_member(member: SweepRun, outcome: RunOutcome | None, infos: "Mapping[st
 
 
 def plan_sweep(asked: Sweep, store: str | Path) -> SweepPlan:
-    """Looks which runs of a sweep are in the store, which is made. Raises: WrongSetting: as `Sweep`."""
+    """Finds the runs of a sweep in the store, which is made if needed. Raises: WrongSetting: as `Sweep`."""
     from hanse.store import Runs
 
     pairs = list(asked.experiments())
@@ -313,7 +313,7 @@ _BEST_LAST = ("running", "failed", "interrupted", "stopped", "diverged", "incomp
 
 
 class _Kept:
-    """The runs of sweeps in a store, found by what they were told and on what data."""
+    """The runs of sweeps in a store, to be found by their settings and data."""
 
     def __init__(self, infos: "Sequence[RunInfo]") -> None:
         self._runs: dict[str, list[RunInfo]] = {}
@@ -333,7 +333,7 @@ class _Kept:
         data = self._fingerprint(experiment, settings)
         same = [info for info in found if info.settings["data_sha256"] == data]
         if not same:
-            self._note("were made on other data, and are made anew")
+            self._note("were made on other data, and are performed again")
             return None
         info = max(same, key=lambda info: _BEST_LAST.index(info.status))
         differ = changes(info.environment, self._environment)
@@ -342,7 +342,7 @@ class _Kept:
         return info
 
     def _fingerprint(self, experiment: Experiment, settings: Mapping[str, Plain]) -> str | None:
-        """Of the data as they are now; None: they can't be had, which the run will say."""
+        """Computes the fingerprint of the data now, or None if they can't be loaded: the run will say why."""
         about = _said({name: said for name, said in settings.items() if name not in NOT_OF_DATA})
         if about not in self._fingerprints:
             try:

@@ -1,4 +1,4 @@
-"""Runs side by side: each in a process of its own, of one thread, and a process that dies harms no other."""
+"""Runs side by side, each in its own process of one thread; a process that dies harms no other."""
 
 import multiprocessing
 import os
@@ -25,20 +25,20 @@ from hanse.simulation import ONE_THREAD
 __all__ = ["RunOutcome", "Seen", "SweepTask", "run_all"]
 
 LOOK_EVERY_S = 0.2
-"""How often progress is looked for, and told at most."""
+"""The seconds between two looks at the progress, and the least between two reports of it."""
 
 ORPHAN_S = 5.0
-"""How long a run may still be claimed by a process of a sweep that was killed a moment ago."""
+"""The seconds for which a process of a sweep that was killed may still claim its run."""
 
 
 @dataclass(frozen=True)
 class SweepTask:
-    """A run to be begun, or gone on with.
+    """A run to begin or to resume.
 
     Args:
-      experiment: what is performed.
+      experiment: the experiment that is performed.
       tried: the settings that a sweep changed, which are kept with the run.
-      store: where runs are kept; there is one.
+      store: the place where runs are kept, which exists.
       run: its id, if it was begun before.
     """
 
@@ -50,7 +50,7 @@ class SweepTask:
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """How a task ended: "completed", "incomplete", "diverged" or "failed", why, and what is worth knowing."""
+    """The outcome of a task: "completed", "incomplete", "diverged" or "failed", with the reason and notes."""
 
     run: str | None
     status: str
@@ -59,11 +59,11 @@ class RunOutcome:
 
 
 Seen: TypeAlias = Callable[[int, int, RunOutcome | None], None]
-"""Told of a task by its number: the round that it is in, and at the end its outcome."""
+"""A function that is called with the number of a task, its round, and at the end its outcome."""
 
 
 def run_all(tasks: Sequence[SweepTask], num_workers: int, seen: Seen) -> list[RunOutcome]:
-    """Performs tasks side by side. Ctrl-C ends the processes at once: what they had done is in the store."""
+    """Performs tasks side by side. Ctrl-C ends the processes at once; the store keeps what they have done."""
     waiting, ended = deque(range(len(tasks))), dict[int, RunOutcome]()
     pool = [_PoolWorker() for _ in range(min(num_workers, len(tasks)))]
     running: dict[Future[RunOutcome], tuple[_PoolWorker, int]] = {}
@@ -91,7 +91,7 @@ def run_all(tasks: Sequence[SweepTask], num_workers: int, seen: Seen) -> list[Ru
 
 
 class _PoolWorker:
-    """One process, and the next one if that dies. It ends with the pipe, so no crash leaves it behind."""
+    """A worker process, replaced if it dies. It ends when its pipe closes, so no crash leaves it behind."""
 
     def __init__(self) -> None:
         self._start()
@@ -99,7 +99,7 @@ class _PoolWorker:
     def _start(self) -> None:
         self._pipe, theirs = multiprocessing.Pipe()
         self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin, (theirs,))
-        self._theirs = theirs  # until the process, which starts with its first task, has it
+        self._theirs = theirs  # kept until the process has it, which starts with its first task
         self._run: str | None = None
 
     def begin(self, task: SweepTask) -> Future[RunOutcome]:
@@ -107,11 +107,11 @@ class _PoolWorker:
         return self._pool.submit(_perform, task)
 
     def rounds(self) -> Iterator[int]:
-        """The rounds that its run has come through since it was asked last."""
+        """Yields the rounds that its run has finished since the last call."""
         while self._pipe.poll():
             try:
                 self._run, round = self._pipe.recv()
-            except (EOFError, OSError):  # it died
+            except (EOFError, OSError):  # the process died
                 return
             yield round
 
@@ -124,7 +124,7 @@ class _PoolWorker:
             run = self._run
             self.cut()
             self._start()
-            why = "its process was killed from outside, or ran out of memory; sweep again to go on with it"
+            why = "its process was killed from outside, or ran out of memory; sweep again to resume it"
             return RunOutcome(run, "failed", why)
 
     def close(self) -> None:
@@ -146,13 +146,13 @@ _TOLD: list[Connection] = []
 def _begin(pipe: Connection) -> None:
     os.environ.update(ONE_THREAD)
     threadpool_limits(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever began the sweep decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began the sweep decides
     _TOLD[:] = [pipe]
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
 
 
 def _end_with(pipe: Connection) -> None:
-    """Ends this process when the other end of the pipe is closed, be it by a kill."""
+    """Ends this process when the other end of the pipe closes, even by a kill."""
     try:
         pipe.recv()
     except (EOFError, OSError):
@@ -185,7 +185,7 @@ def _session(task: SweepTask, warn: Callable[[str], None]) -> AbstractContextMan
 
 @contextmanager
 def _start(task: SweepTask) -> Iterator[Session]:
-    """As `hanse run` begins one, with what the sweep tried kept beside the settings."""
+    """Begins a run as `hanse run` does, and keeps the settings that the sweep tried beside its own."""
     ready = prepare_run(task.experiment)
     runs = existing(task.store)
     settings = {

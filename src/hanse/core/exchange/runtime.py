@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from hanse.core.errors import ReplayError
 from hanse.core.program import Command, Commit, Committed, Event, Program, Usage
-from hanse.core.values import digest, pack, unpack, value
+from hanse.core.values import digest, former_digest, pack, unpack, value
 from hanse.core.work import Memory, PartyId
 
 __all__ = [
@@ -203,7 +203,7 @@ class Driver(Generic[T]):
         if not self._left:
             return False
         entry = self._left.popleft()
-        if isinstance(self.command, Commit) or digest(self.command) != entry.digest:
+        if isinstance(self.command, Commit) or not _is_same(self.command, entry):
             raise ReplayError(
                 f"the program now asks for a {type(self.command).__name__} that differs from what the "
                 "journal holds; resume with the program, data and versions that the run began with"
@@ -285,6 +285,11 @@ def drive(program: Program[T], runtime: Runtime, store: Store | None = None, wat
     while not led.done:
         led.step()
     return led.result
+
+
+def _is_same(command: Command[Any], entry: Entry) -> bool:
+    """Returns whether this version or an earlier one wrote the entry for the command."""
+    return entry.digest == digest(command) or entry.digest == former_digest(command)
 
 
 def _brief(spent: Mapping[str, float]) -> dict[str, float]:

@@ -6,10 +6,10 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Tensors, nearest, value
+from hanse.core import Array, Examples, InvalidInput, Key, Tensors, check_not_negative, value
 from hanse.learners.descent import ByGradient
-from hanse.learners.linear.models import DTYPES
 from hanse.learners.model import Model
+from hanse.learners.settings import check_dtype
 
 __all__ = ["Cox", "cox"]
 
@@ -48,10 +48,8 @@ class cox(Model):
     dtype: str = "float64"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.l2 < math.inf:
-            raise InvalidInput(f"l2 is {self.l2}; write a number of at least 0")
-        if self.dtype not in DTYPES:
-            raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, DTYPES)}")
+        check_not_negative("l2", self.l2)
+        check_dtype(self.dtype)
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Cox":
         """Binds the model to examples of this shape and these classes."""

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Tensors, value
+from hanse.core import Array, Examples, InvalidInput, Key, Tensors, check_not_negative, value
 from hanse.learners.descent import ByGradient
 from hanse.learners.linear.models import Linear, LinearModel, least_squares
 from hanse.learners.model import Model
@@ -45,8 +45,7 @@ class elastic_net(Model):
     smoothing: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.l1 < math.inf:
-            raise InvalidInput(f"l1 is {self.l1}; write a number of at least 0")
+        check_not_negative("l1", self.l1)
         if not 0 < self.smoothing < math.inf:
             raise InvalidInput(f"smoothing is {self.smoothing}; write a number above 0, such as 0.001")
 

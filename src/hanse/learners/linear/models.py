@@ -13,14 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors, nearest, value
+from hanse.core import (
+    Array,
+    Examples,
+    InvalidInput,
+    Key,
+    Learner,
+    Space,
+    Steps,
+    Tensors,
+    check_not_negative,
+    value,
+)
 from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
 from hanse.learners.model import Model, batches, orders
+from hanse.learners.settings import check_dtype
 from hanse.learners.within import descend_within
 
 __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
-
-DTYPES = ("float32", "float64")
 
 HELD_BYTES = 512 * 1024
 """Most bytes of weights that descend side by side: with their examples they fit a processor's cache."""
@@ -50,10 +60,8 @@ class LinearModel(Model):
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.l2 < math.inf:
-            raise InvalidInput(f"l2 is {self.l2}; write a number of at least 0")
-        if self.dtype not in DTYPES:
-            raise InvalidInput(f"dtype is {self.dtype!r}; {nearest(self.dtype, DTYPES)}")
+        check_not_negative("l2", self.l2)
+        check_dtype(self.dtype)
 
     @abstractmethod
     def loss(self, num_classes: int | None) -> Loss:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core import HanseError, InvalidInput, Key, Memory, PartyId, player, value
+from hanse.core import HanseError, InvalidInput, Key, Memory, PartyId, check_count, player, value
 from hanse.core.exchange import (
     Collect,
     Collected,
@@ -66,8 +66,8 @@ class Patience:
             raise InvalidInput(f"patience of {self.silent_s} and {self.round_s} s; write seconds above 0")
         if not self.over_select >= 1:
             raise InvalidInput(f"over_select is {self.over_select}; write at least 1, such as 1.3")
-        if self.min_clients is not None and self.min_clients < 1:
-            raise InvalidInput(f"min_clients is {self.min_clients}; write at least 1")
+        if self.min_clients is not None:
+            check_count("min_clients", self.min_clients)
 
     def count_needed(self, wanted: int) -> int:
         """How many must be present for a round that wants so many."""

@@ -1,8 +1,8 @@
-"""Checks of hyper-parameters when an algorithm is made; each error says what to write instead."""
+"""Checks of settings when a value is made; each error says what to write instead."""
 
 import math
 
-from hanse.core import InvalidInput
+from hanse.core.errors import InvalidInput
 
 __all__ = ["check_below_one", "check_count", "check_fraction", "check_not_negative", "check_positive"]
 

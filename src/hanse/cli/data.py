@@ -1,0 +1,64 @@
+"""Commands that look at data before training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hanse.cli.exits import exit_truthfully, print_json
+from hanse.cli.options import File, Json, Sets
+
+__all__ = ["describe_data", "init"]
+
+
+def init(
+    data: Annotated[
+        str, typer.Argument(metavar="DATAFILE", help="A file of data: CSV, .npz, .parquet or .libsvm.")
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to", metavar="FILE.toml", help="The file to write; by default in the current folder."
+        ),
+    ] = None,
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The column that names the party of each row.")
+    ] = None,
+) -> None:
+    """Write a first settings file for your data, with a comment on each guess."""
+    with exit_truthfully(False):
+        from hanse.cli.views import say
+        from hanse.config import guess, starting_file
+        from hanse.core import InvalidInput
+
+        path = to or Path(Path(data).name.partition(".")[0] + ".toml")
+        if path.exists():
+            raise InvalidInput(f"{path} exists already; remove it, or write --to ANOTHER.toml")
+        path.write_text(starting_file(guess(data, label=label, key=key)), encoding="utf-8")
+        print(path)
+        say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
+
+
+def describe_data(file: File = None, sets: Sets = None, json: Json = False) -> None:
+    """Show the data of each client: sizes and labels."""
+    with exit_truthfully(json):
+        from hanse.cli.views import draw, note
+        from hanse.config import read
+        from hanse.data import describe
+        from hanse.evaluation import of_one_class
+        from hanse.runs import load_population
+
+        people = load_population(read(file, sets or ()))
+        found = describe(people)
+        if json:
+            print_json({**found.summary(), "clients": list(found.rows())})
+        else:
+            draw(found)
+        alone = of_one_class(people)
+        if alone:
+            some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+            note(
+                f"{len(alone)} of {people.num_clients} clients hold one class only, and so learn nothing "
+                f"alone: {some}"
+            )

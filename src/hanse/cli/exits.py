@@ -1,0 +1,63 @@
+"""The end of a command: its exit code, and the reason that it prints."""
+
+import json as json_
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "exit_truthfully", "print_json"]
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+@contextmanager
+def exit_truthfully(json: bool) -> Iterator[None]:
+    """Ends the process with the right exit code and a message. Only faults of Hanse show a traceback."""
+    from hanse.core import HanseError
+
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt as stop:
+        _say_why(str(stop) or "interrupted before anything began", json, stop, "interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except HanseError as error:
+        if os.environ.get("HANSE_DEBUG", "0") != "0":
+            raise
+        _say_why(str(error), json, error, "failed")
+        raise typer.Exit(_exit_code(error)) from None
+    except Exception as error:
+        if json and not isinstance(error, BrokenPipeError):
+            print_json(_nothing("failed", f"{type(error).__name__}: {error}"))
+        raise
+
+
+def _say_why(why: str, json: bool, error: BaseException, status: str) -> None:
+    from hanse.cli.views import complain, say
+
+    result = getattr(error, "result", None)
+    if json:
+        print_json(_nothing(status, why) if result is None else result.to_json())
+    if status == "interrupted":
+        say(why)
+    else:
+        complain(why, getattr(error, "__notes__", ()))
+
+
+def _exit_code(error: "BaseException") -> int:
+    from hanse.core import CompositionError, InvalidInput, StoreError
+
+    return BAD_INPUT if isinstance(error, InvalidInput | CompositionError | StoreError) else FAILED
+
+
+def _nothing(status: str, reason: str) -> dict[str, Any]:
+    return {"run": None, "status": status, "reason": reason}
+
+
+def print_json(tree: Mapping[str, Any]) -> None:
+    """Prints one JSON object on one line."""
+    print(json_.dumps(tree, allow_nan=False, ensure_ascii=False))

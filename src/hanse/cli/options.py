@@ -1,0 +1,53 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hanse.store import RunInfo
+
+__all__ = ["File", "Images", "Json", "RunId", "Sets", "Store", "To", "list_infos", "locate_store"]
+
+File = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="FILE.toml",
+        help="A settings file; each setting that it leaves out has a default.",
+        show_default=False,
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One setting, such as algorithm.lr=0.3. The option may be repeated.",
+    ),
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or the beginning of it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables.")]
+Store = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="The file that keeps runs, if not $HANSE_STORE or .hanse/store.db."),
+]
+To = Annotated[
+    Path | None,
+    typer.Option("--to", metavar="FOLDER", help="The folder to write the page to.", show_default=False),
+]
+Images = Annotated[bool, typer.Option(help="Write the charts also as PNG images.")]
+
+
+def locate_store(store: str | None) -> str | Path:
+    """Returns the place of the store that an option names, or else the default."""
+    from hanse.runs import default_store
+
+    return default_store() if store is None else store
+
+
+def list_infos(store: str | None) -> "tuple[RunInfo, ...]":
+    """Lists the runs in a store, newest first, without making the store."""
+    from hanse.runs import existing, is_kept
+
+    return existing(locate_store(store)).infos() if is_kept(locate_store(store)) else ()

@@ -1,0 +1,111 @@
+"""The command that does the work of a client in a round again."""
+
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hanse.cli.exits import FAILED, exit_truthfully, print_json
+from hanse.cli.options import Json, RunId, Store, locate_store
+from hanse.cli.parties import LazyParties
+
+__all__ = ["replay"]
+
+
+def replay(
+    run: RunId,
+    round: Annotated[int, typer.Option(metavar="R", help="The round; a client home needs none.")] = 0,
+    client: Annotated[
+        str,
+        typer.Option(
+            metavar="C", help='The number of a client, or a role such as "server".', show_default=False
+        ),
+    ] = "",
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Examples that take the place of the client's own.")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The folder of a client or server, if the parties were real."),
+    ] = None,
+    debug: Annotated[
+        bool, typer.Option("--pdb", help="Stop in the debugger where the work begins, and at an exception.")
+    ] = False,
+    json: Json = False,
+    store: Store = None,
+) -> None:
+    """Do the work of one client in a round again, and show what it emits."""
+    with exit_truthfully(json):
+        from bdb import BdbQuit
+
+        from hanse.cli.views import case_page, note, replay_page
+        from hanse.runs import Case, Replayed, debug_errors, existing, in_simulation
+        from hanse.runs import replay_ticket as again
+
+        done: list[Replayed] = []
+
+        def act(case: Case) -> Replayed:
+            if not json:
+                case_page(case)
+            try:
+                with debug_errors(debug):
+                    done.append(again(case, debug=debug))
+            except BdbQuit:
+                raise typer.Exit from None
+            except Exception:
+                if not json:  # the user wants to see where it happened, whatever kind of error it is
+                    traceback.print_exc()
+                    raise typer.Exit(FAILED) from None
+                raise
+            if not json:
+                replay_page(done[-1])
+            return done[-1]
+
+        if home is not None:
+            for case in _cases(home, run, round, client, data):
+                act(case)
+            remark = ""
+        else:
+            who = (
+                int(client)
+                if client.isdecimal()
+                else _said(client, "write --client C, to say whose work is done again")
+            )
+            _, remark = in_simulation(existing(locate_store(store)), run, round, who, act, file=data)
+        if json:
+            print_json({"replayed": [one.to_json() for one in done], "remark": remark})
+        elif remark:
+            note(remark)
+
+
+def _said(given: str, otherwise: str) -> str:
+    from hanse.core import InvalidInput
+
+    if not given:
+        raise InvalidInput(otherwise)
+    return given
+
+
+def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> Any:
+    """Yields the tickets of real parties."""
+    from hanse.core import InvalidInput
+    from hanse.runs import in_client_home, in_server_home
+
+    def open_(plan: Any, number: int) -> Any:
+        return parties.data(_said(data or "", "write --data FILE, with the examples to compute on"), number)(
+            plan
+        )
+
+    parties = LazyParties()
+    parties.register()
+    bind = parties.bind
+    if (home / "runs.db").exists():
+        if not client.isdecimal() or round < 0:
+            raise InvalidInput("a server home needs --round R and --client C, a number")
+        return in_server_home(home, run, round, int(client), open_, bind)
+    if not (home / "membership.json").exists():
+        raise InvalidInput(
+            f"{home} is the folder of neither a client nor a server; see --home of join and serve"
+        )
+    return in_client_home(home, run, open_, bind)

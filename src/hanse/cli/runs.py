@@ -1,0 +1,186 @@
+"""Commands that plan, perform, resume and show runs."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hanse.cli.exits import FAILED, exit_truthfully, print_json
+from hanse.cli.options import File, Json, RunId, Sets, Store, list_infos, locate_store
+
+if TYPE_CHECKING:
+    from hanse.runs import Session
+    from hanse.store import RunInfo
+
+__all__ = ["ls", "plan", "resume_command", "run_command", "show", "sweep_command"]
+
+Rate = Annotated[
+    str | None,
+    typer.Option(metavar="RATE", help="The rate of each client's link, such as 10Mbit or 2MB a second."),
+]
+Latency = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="The time that each message takes in addition, such as 50ms."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="The number of processes, of one thread each; by default one for each processor.",
+    ),
+]
+Picture = Annotated[
+    Path | None, typer.Option(metavar="PATH", help="Also draw the comparison, to a .png, .svg or .html file.")
+]
+
+
+def run_command(file: File = None, sets: Sets = None, json: Json = False, store: Store = None) -> None:
+    """Train a model; without a file, on handwritten digits over 100 unequal clients."""
+
+    def begin() -> "AbstractContextManager[Session]":
+        from hanse.config import read
+        from hanse.runs import start_session
+
+        return start_session(read(file, sets or ()), store=locate_store(store))
+
+    with exit_truthfully(json):
+        _conclude(begin, json)
+
+
+def plan(
+    file: File = None,
+    sets: Sets = None,
+    up: Rate = None,
+    down: Rate = None,
+    latency: Latency = None,
+    json: Json = False,
+) -> None:
+    """Show what a run will send before it begins: bytes by stage, and seconds on a link."""
+    with exit_truthfully(json):
+        from hanse.cli.views import plan_page
+        from hanse.config import read
+        from hanse.runs import LinkModel, plan_messages, prepare_run
+
+        link = LinkModel.read(up, down, latency)
+        experiment = read(file, sets or ())
+        found = plan_messages(prepare_run(experiment), link)
+        if json:
+            print_json(found.to_json())
+        else:
+            plan_page(experiment.settings(), found)
+
+
+def sweep_command(
+    file: File = None,
+    sets: Sets = None,
+    json: Json = False,
+    store: Store = None,
+    workers: Workers = None,
+    picture: Picture = None,
+) -> None:
+    """Try many settings with several seeds, and compare them. Asked again, perform only the missing runs."""
+    with exit_truthfully(json):
+        from hanse.cli.sweep_views import sweep_page, sweep_progress
+        from hanse.sweeps import drawing, plan_sweep, read_sweep
+
+        draw = drawing(picture)  # raises now if it can't be drawn
+        plan = plan_sweep(read_sweep(file, sets or ()), locate_store(store))
+        with sweep_progress(plan) as seen:
+            result = plan.perform(workers, seen)
+        if json:
+            print_json(result.to_json())
+        else:
+            sweep_page(result)
+        draw(result)
+    if result.failures:
+        raise typer.Exit(FAILED)
+
+
+def resume_command(run: RunId, json: Json = False, store: Store = None) -> None:
+    """Go on where a run stopped."""
+    with exit_truthfully(json):
+        from hanse.cli.views import note
+        from hanse.runs import ENDED, existing, resume_session
+
+        info = existing(locate_store(store)).info(run)
+        if info.status in ENDED and info.result is not None:
+            note(f"run {info.run} is {info.status}: it has come to its end already")
+            _print_result(info.settings["experiment"], info.result, json)
+            if info.status != "completed":
+                raise typer.Exit(FAILED)
+        else:
+            _conclude(lambda: resume_session(info.run, store=locate_store(store), warn=note), json)
+
+
+def ls(json: Json = False, store: Store = None) -> None:
+    """List the runs kept here, newest first."""
+    with exit_truthfully(json):
+        from hanse.cli.views import note, overview
+
+        infos = list_infos(store)
+        if not infos:
+            note(f"no runs are kept at {locate_store(store)} yet; begin one with: hanse run")
+        if json:
+            print_json({"runs": [_info_as_json(info) for info in infos]})
+        elif infos:
+            overview(infos)
+
+
+def show(run: RunId, json: Json = False, store: Store = None) -> None:
+    """Show one run: its settings, rounds and costs, and the machine that performed it."""
+    with exit_truthfully(json):
+        from hanse.cli.views import run_page
+        from hanse.runs import existing, traffic
+
+        runs = existing(locate_store(store))
+        info, records, sent = runs.info(run), runs.records(run), traffic(runs, run)
+        if json:
+            from hanse.runs import record_as_json
+
+            rounds = [record_as_json(record) for record in records]
+            print_json({**_info_as_json(info), "records": rounds, "traffic": sent})
+        else:
+            run_page(info, records, sent)
+
+
+def _conclude(begin: "Callable[[], AbstractContextManager[Session]]", json: bool) -> None:
+    """Performs a run that begins or goes on, and shows how it ended."""
+    from hanse.cli.views import progress
+    from hanse.runs import RunDiverged
+
+    with begin() as session:
+        settings = session.experiment.settings()
+        try:
+            with progress(session) as watch:
+                result = session.perform(watch)
+        except RunDiverged as error:
+            if not json:
+                _print_result(settings, error.result.to_json(), json)
+            raise
+    _print_result(settings, result.to_json(), json)
+    if result.status != "completed":
+        raise typer.Exit(FAILED)
+
+
+def _print_result(settings: Mapping[str, Any], result: Mapping[str, Any], json: bool) -> None:
+    if json:
+        print_json(result)
+        return
+    from hanse.cli.views import result_page
+
+    result_page(settings, result)
+
+
+def _info_as_json(info: "RunInfo") -> dict[str, Any]:
+    return {
+        "run": info.run,
+        "status": info.status,
+        "created": info.created.isoformat(),
+        "rounds": info.rounds,
+        "settings": info.settings["experiment"],
+        "environment": info.environment,
+        "result": info.result,
+    }

@@ -1,0 +1,51 @@
+"""Numbers as people read them, in terminals, pages and cards."""
+
+__all__ = ["as_bytes", "as_number", "as_percent", "as_seconds"]
+
+
+def as_number(number: float | None, nothing: str = "–") -> str:
+    """Formats a number with four digits after the point.
+
+    >>> as_number(0.91234), as_number(1e-5), as_number(None)
+    ('0.9123', '1e-05', '–')
+
+    Args:
+      number: a metric, for instance.
+      nothing: stands for None.
+    """
+    if number is None:
+        return nothing
+    return f"{number:.4f}" if 1e-3 <= abs(number) < 1e4 or number == 0 else f"{number:.3g}"
+
+
+def as_percent(share: float | None) -> str:
+    """Formats a share as a percentage; a dash stands for None.
+
+    >>> as_percent(0.5)
+    '50.0 %'
+    """
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def as_bytes(count: float) -> str:
+    """Formats a number of bytes in the unit that suits it.
+
+    >>> as_bytes(2_500_000)
+    '2.5 MB'
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def as_seconds(seconds: float) -> str:
+    """Formats a duration in the unit that suits it.
+
+    >>> as_seconds(0.25), as_seconds(90), as_seconds(3600)
+    ('250 ms', '90 s', '60 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"

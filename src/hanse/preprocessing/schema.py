@@ -1,0 +1,64 @@
+"""The columns that examples have: numbers and categories."""
+
+import numpy as np
+
+from hanse.core import Array, InvalidInput, nearest, value
+
+__all__ = ["Schema"]
+
+
+@value
+class Schema:
+    """The columns of examples. Features without names are numbers, called "0", "1", ...
+
+    >>> Schema.of(np.zeros(2, [("age", float), ("job", "U9")]))
+    Schema(numbers=('age',), categories=('job',))
+
+    Args:
+      numbers: columns of numbers; a gap is NaN.
+      categories: columns of categories; a gap is an empty string.
+    """
+
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, x: Array) -> "Schema":
+        """Reads the columns of (n, ...) features."""
+        names = x.dtype.names
+        if names is None:
+            return cls(tuple(str(i) for i in range(x[:1].size if len(x) else 0)))
+        is_text = {name: x.dtype[name].kind == "U" for name in names}
+        return cls(*(tuple(name for name in names if is_text[name] == kind) for kind in (False, True)))
+
+    def numbers_in(self, x: Array) -> Array:
+        """Returns the columns of numbers, (n, columns) in float64.
+
+        Raises: InvalidInput: if `x` has other columns.
+        """
+        own = Schema.of(x)
+        if x.dtype.names is None:
+            if own != self:
+                raise InvalidInput(f"{len(own.numbers)} features a row, but {len(self.numbers)} are needed")
+            return x.reshape(len(x), -1).astype(np.float64, copy=False)
+        self._check(own)
+        if not self.numbers:
+            return np.empty((len(x), 0))
+        return np.column_stack([x[name] for name in self.numbers])
+
+    def _check(self, own: "Schema") -> None:
+        """Checks that each column is there and of its kind."""
+        for noun, due, found in (
+            ("numbers", self.numbers, own.numbers),
+            ("categories", self.categories, own.categories),
+        ):
+            for name in due:
+                if name not in (*own.numbers, *own.categories):
+                    known = nearest(name, (*own.numbers, *own.categories))
+                    raise InvalidInput(f"the table has no column {name!r}, which all parties need; {known}")
+                if name not in found:
+                    option = "numeric" if noun == "numbers" else "categorical"
+                    raise InvalidInput(
+                        f"column {name!r} holds {noun} elsewhere but not here; say so to every party's "
+                        f'reader: {option} = ["{name}"]'
+                    )
