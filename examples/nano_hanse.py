@@ -3,9 +3,9 @@
     python examples/nano_hanse.py
 
 Thirty parties hold unequal shares of the digits. In each round ten of them train a softmax regression on
-their own data and send their updates in two bits an entry; the server adds the mean with momentum. The
+their own data and send their updates in two bits per entry; the server adds the mean with momentum. The
 program below is performed twice: by the simulation, client by client, and by message passing between
-asyncio tasks that see nothing but bytes and answer in any order. Both end in the same bits.
+asyncio tasks that see only bytes and answer in any order. Both end with the same bits.
 """
 
 import asyncio
@@ -40,12 +40,12 @@ from hanse.simulation import Clients, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 from hanse.transforms import clip, quantize
 
-# What ONE client computes: shared tensors and its own data in, named parts out, memory kept. ------------
+# The work of ONE client: shared tensors and its own data in, named parts and new memory out. ------------
 
 
 @value
 class train_and_count(Work[Learner, Examples]):
-    """Local SGD; the client remembers, for itself alone, how often it was asked."""
+    """Local SGD; the client counts, in its own memory, how often it was asked."""
 
     steps: Steps
 
@@ -89,7 +89,7 @@ class fed_avg_m(Algorithm[WithMomentum]):
         return WithMomentum(tree_map(lambda w, v: w + v, state.params, velocity), velocity)
 
 
-# Who holds what, and the run. ------------
+# The clients' data, and the run. ------------
 
 KEYS = Keys.from_seed(7)
 DATA = partition_data(digits().load(), dirichlet(30, alpha=0.5), KEYS.public.fold_in("partition"))

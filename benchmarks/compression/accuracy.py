@@ -1,10 +1,11 @@
-"""What compressing the updates costs: the 2NN on MNIST, 100 clients, ten a round, one epoch of batches of 10.
+"""The accuracy that compressed updates cost: the 2NN on MNIST, 100 clients, ten a round, batches of 10.
 
     python benchmarks/compression/accuracy.py FOLDER                      # the reference figures, IID
     python benchmarks/compression/accuracy.py FOLDER --family --shards    # the whole family, two shards
 
-The folder holds the four idx files. Bytes are those of the messages that the clients sent. Each line is
-printed as it is done; all are written to accuracy.json, or to the file after --out.
+The folder holds the four idx files. Clients train for one epoch. Bytes are those of the messages that the
+clients sent. Each line is printed when it is ready; all are written to accuracy.json, or to the file
+after --out.
 """
 
 import argparse
@@ -76,7 +77,7 @@ def run(
     seed: int,
     evaluate_every: int = 1,
 ) -> list[Record]:
-    """The records of one run, from round 0."""
+    """Return the records of one run, from round 0."""
     keys = Keys.from_seed(seed)
     algorithm = fed_avg(lr=lr, fraction=0.1, epochs=1, batch_size=10, uplink=uplink)
     start = Progress(0, algorithm.init(learner.init(keys.public.fold_in("init")), keys.public))
@@ -96,7 +97,7 @@ def run(
 
 
 def summary(runs: list[list[Record]]) -> dict[str, Any]:
-    """Accuracy at the end, and rounds and megabytes up to the target, by seed."""
+    """Return the accuracy at the end, and rounds and megabytes up to the target, by seed."""
     accuracies = [[record.metrics["accuracy"] for record in records] for records in runs]
     megabytes = [[record.usage.bytes_up / 1e6 for record in records] for records in runs]
     to_target = [
@@ -116,7 +117,7 @@ def summary(runs: list[list[Record]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs every chain with every seed."""
+    """Run every chain with every seed."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("mnist", help="folder of the four idx files")
     asked.add_argument(

@@ -1,4 +1,4 @@
-"""Bytes down and accuracy with compression on the way down, by how many clients take part in a round.
+"""Bytes down and accuracy with compressed downloads, for several numbers of clients per round.
 
 python benchmarks/compression/downlink.py        # about two minutes; writes downlink.json
 """
@@ -22,7 +22,7 @@ ROUNDS, SEEDS = 100, (0, 1)
 
 
 def main() -> None:
-    """Digits over 50 IID clients, a perceptron of 38,410 parameters."""
+    """Measure digits over 50 IID clients with a perceptron of 38,410 parameters."""
     rows = []
     for fraction in (1.0, 0.3, 0.1):
         for name, downlink in CHAINS.items():

@@ -1,9 +1,9 @@
-"""Draws family_iid.json and family_shards.json: accuracy against megabytes sent, the best so far.
+"""Draw family_iid.json and family_shards.json: the best accuracy so far against megabytes sent.
 
 python benchmarks/compression/picture.py
 
-Accuracy is drawn by the logarithm of the error, so that its last points can be told apart. Messages of a
-chain are all of one size, so megabytes grow with rounds; after `deflate` they differ a little: their mean.
+The axis of accuracy is the logarithm of the error, so that the last points are distinct. All messages of a
+chain have one size, so megabytes grow with rounds. After `deflate` sizes differ a little; the mean is drawn.
 """
 
 import json
@@ -53,7 +53,7 @@ MEGABYTES = alt.X(
 
 
 def main() -> None:
-    """Writes family.png."""
+    """Write family.png."""
     results = {name: json.loads((HERE / f"{name}.json").read_text()) for name in PANELS}
     rows = [
         alt.hconcat(*(_panel(results[name], PANELS[name], row, chains) for name in PANELS), spacing=30)

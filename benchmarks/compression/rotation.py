@@ -1,9 +1,9 @@
-"""A task where rotating matters: documents whose words follow Zipf's law, in classes that favour some words.
+"""A task where rotation matters: documents whose words follow Zipf's law, in classes that favour some words.
 
     python benchmarks/compression/rotation.py
 
 Softmax regression on counts of 10,000 words, 50 clients x 100 documents, five a round, 60 rounds, drawn here.
-A few frequent words dominate each update, so without a rotation their range is what the levels divide.
+A few frequent words dominate each update. Without a rotation, the levels divide the range of these words.
 """
 
 import statistics
@@ -35,7 +35,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 
 
 def documents(rng: np.random.Generator, num: int = 6000, length: int = 100) -> TrainTest:
-    """Counts of words; a sixth of the documents is held out."""
+    """Return counts of words; a sixth of the documents is held out."""
     frequencies = 1 / np.arange(1, NUM_WORDS + 1) ** 1.3
     by_class = frequencies[:, None] * np.exp(0.7 * rng.normal(size=(NUM_WORDS, NUM_CLASSES)))
     by_class /= by_class.sum(0)
@@ -46,7 +46,7 @@ def documents(rng: np.random.Generator, num: int = 6000, length: int = 100) -> T
 
 
 def run(data: TrainTest, uplink: tuple[Any, ...], seed: int) -> Record:
-    """The record of the last round."""
+    """Return the record of the last round."""
     keys = Keys.from_seed(seed)
     population = partition_data(data, iid(NUM_CLIENTS), keys.public.fold_in("partition"))
     learner = softmax().bind((NUM_WORDS,), NUM_CLASSES)
@@ -61,7 +61,7 @@ def run(data: TrainTest, uplink: tuple[Any, ...], seed: int) -> Record:
 
 
 def main() -> None:
-    """Runs every chain with every seed."""
+    """Run every chain with every seed."""
     chains = {}
     corpora = {seed: documents(np.random.default_rng(seed)) for seed in SEEDS}
     for name, uplink in CHAINS.items():

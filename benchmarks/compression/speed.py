@@ -1,9 +1,9 @@
-"""How fast each chain encodes and the server undoes an update of the CNN (1,663,370 float32), on one core.
+"""The speed of each chain, at client and server, for an update of the CNN (1,663,370 float32), on one core.
 
     python benchmarks/compression/speed.py
 
-Times are of the processor, not of the wall, so that a busy machine matters less: medians of `REPEATS`, with
-the rate of a plain copy of the same update in the same run to compare with.
+Times are processor time, not wall-clock time, so that a busy machine matters less. They are medians of
+`REPEATS`. For comparison, each run also measures the rate of a plain copy of the same update.
 """
 
 import statistics
@@ -75,7 +75,7 @@ CHAINS: dict[str, tuple[Any, ...]] = {
 
 
 def median_s(function: Callable[[], Any]) -> float:
-    """Seconds of processor time; the first call is not counted."""
+    """Return seconds of processor time; the first call is not counted."""
     function()
     times = []
     for _ in range(REPEATS):
@@ -86,7 +86,7 @@ def median_s(function: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    """Measures every chain and prints it beside a plain copy."""
+    """Measure every chain and a plain copy."""
     rng = np.random.default_rng(0)
     update = {n: (rng.standard_normal(s) * 1e-3).astype(np.float32) for n, s in CNN.items()}
     num_bytes = sum(v.nbytes for v in update.values())

@@ -3,10 +3,10 @@
     python benchmarks/compression/structured.py FOLDER            # a CNN of 215,370 parameters, 3 seeds
     python benchmarks/compression/structured.py FOLDER --full --seeds 1 --rounds 10
 
-The folder holds the four idx files. 100 clients, ten a round, one epoch of batches of 10. Ranks are those
-whose messages come nearest to the mask's in bytes. Every chain is tried at a few learning rates with seed 0;
-the other seeds run at the best of them, and so does the CNN of 1,663,370 parameters (--full). Written to
-structured.json, or structured_full.json, after each run; what is there already is not run again.
+The folder holds the four idx files. 100 clients, ten a round, one epoch of batches of 10. The ranks are those
+whose messages are nearest to the mask's in bytes. Every chain is tried at a few learning rates with seed 0;
+the other seeds run at the best of them, and so does the CNN of 1,663,370 parameters (--full). Each run is
+written to structured.json, or structured_full.json, when it ends. Runs that are there are not repeated.
 """
 
 import argparse
@@ -45,7 +45,7 @@ RANKED: dict[str, Callable[[int], Transform]] = {
 
 
 def chains(spec: Spec) -> dict[str, tuple[Transform, ...]]:
-    """All that are compared, by name."""
+    """Return the compared chains, by name."""
 
     def num_bytes(transform: Transform) -> int:
         return Chain.bind(spec, (transform,)).out.num_bytes or 0
@@ -59,13 +59,13 @@ def chains(spec: Spec) -> dict[str, tuple[Transform, ...]]:
 
 
 def best_rate(runs: list[dict[str, Any]], chain: str) -> float:
-    """That which ends with the highest accuracy, with seed 0."""
+    """Return the learning rate that ends with the highest accuracy, with seed 0."""
     tried = [one for one in runs if one["chain"] == chain and one["seed"] == 0]
     return float(max(tried, key=lambda one: one["accuracy"][-1:])["lr"])
 
 
 def planned(runs: list[dict[str, Any]], names: list[str], num_seeds: int) -> Iterator[tuple[str, float, int]]:
-    """Chain, learning rate and seed: all chains at one rate, then at the next; then the other seeds."""
+    """Yield chain, learning rate and seed: all chains at one rate, then at the next; then the other seeds."""
     for number in range(max(map(len, RATES.values()))):
         yield from ((name, lr, 0) for name in names for lr in RATES[name][number : number + 1])
     yield from ((name, best_rate(runs, name), seed) for seed in range(1, num_seeds) for name in names)
@@ -74,7 +74,7 @@ def planned(runs: list[dict[str, Any]], names: list[str], num_seeds: int) -> Ite
 def accuracies(
     network: Network, data: TrainTest, uplink: tuple[Any, ...], lr: float, rounds: int, seed: int
 ) -> list[float]:
-    """At the start and after every fifth round; none if it diverged."""
+    """Return the accuracy at the start and after every fifth round; none if the run diverged."""
     parts = partition_data(data, iid(100), Keys.from_seed(seed).public.fold_in("partition"))
     try:
         records = run(network.bind((28, 28), 10), parts, uplink, lr, rounds, seed, evaluate_every=5)
@@ -84,7 +84,7 @@ def accuracies(
 
 
 def main() -> None:
-    """Runs what is planned and not yet there."""
+    """Run the planned runs that are missing."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("mnist", help="folder of the four idx files")
     asked.add_argument("--full", action="store_true", help="the CNN of 1,663,370 parameters")

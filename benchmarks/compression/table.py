@@ -1,4 +1,4 @@
-"""Writes results.md from the results beside it.
+"""Write results.md from the results in this folder.
 
 python benchmarks/compression/table.py
 """
@@ -14,7 +14,7 @@ SMALL = "6.25%, rotate, 2 bits"
 
 
 def main() -> None:
-    """Writes the page."""
+    """Write the page."""
     (HERE / "results.md").write_text("\n".join(_page()) + "\n")
 
 

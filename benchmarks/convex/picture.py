@@ -1,4 +1,4 @@
-"""Draws results.json: the gap against rounds of communication, and against local computation.
+"""Draw results.json: the gap against rounds of communication, and against local computation.
 
 python benchmarks/convex/picture.py
 """
@@ -27,7 +27,7 @@ COLOURS = {
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Writes the picture."""
+    """Write the picture."""
     points = [
         {"algorithm": ran["algorithm"], "split": ran["split"], "round": t, "gap": gap, "passes": passes}
         for ran in report["runs"]

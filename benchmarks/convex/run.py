@@ -1,4 +1,4 @@
-"""Rounds to the optimum of a convex problem: what computing more buys in communicating less.
+"""Rounds to the optimum of a convex problem: how much communication more computation saves.
 
     python benchmarks/convex/run.py DATA
 
@@ -80,7 +80,7 @@ SPLITS: Mapping[str, Partition] = {"IID": iid(NUM_CLIENTS), "sorted by label": s
 
 
 def read(path: Path) -> Examples:
-    """The examples of a LIBSVM file with labels -1 and 1."""
+    """Read the examples of a LIBSVM file with labels -1 and 1."""
     with gzip.open(path, "rt") as lines:
         rows = [line.split() for line in lines]
     x = np.zeros((len(rows), NUM_FEATURES))
@@ -92,7 +92,7 @@ def read(path: Path) -> Examples:
 
 
 class Shared(Population):
-    """The examples over sixteen clients, cut out once."""
+    """Divide the examples among sixteen clients, once."""
 
     def __init__(self, data: Examples, partition: Partition, shuffle: int) -> None:
         key = KEYS.public.fold_in("partition", shuffle)
@@ -112,14 +112,14 @@ class Shared(Population):
 
 
 class Counted(Learner):
-    """Counts what clients compute, in passes: what a gradient costs, two products with the features."""
+    """A count of the clients' computation, in passes. A gradient, two products with the features, is one."""
 
     def __init__(self, inner: Any, num_examples: int) -> None:
         self.inner, self.num_examples, self.products = inner, num_examples, 0.0
 
     @property
     def passes(self) -> float:
-        """So far; a pass of all clients over their own data, at once, is one."""
+        """The passes so far; one pass of all clients over their own data, at the same time, counts as one."""
         return self.products / 2
 
     def _count(self, products: float, data: Examples) -> None:
@@ -186,7 +186,7 @@ class Counted(Learner):
 
 @dataclass(frozen=True)
 class Problem:
-    """The pooled problem: its optimum, and how much it curves.
+    """The pooled problem: its optimum and its curvature.
 
     Args:
       learner: the model.
@@ -202,7 +202,7 @@ class Problem:
 
     @classmethod
     def of(cls, data: Examples) -> "Problem":
-        """Solved by Newton's method on the pooled data."""
+        """Solve the problem by Newton's method on the pooled data."""
         learner = dual(logistic(L2, intercept=False, dtype="float64")).bind((NUM_FEATURES,), 2)
         best = newton(100, tolerance=1e-12).minimise(learner, learner.init(KEYS.public), data, KEYS.public)
         curvature = float(np.linalg.eigvalsh(data.x.T @ data.x / len(data))[-1] / 4 + L2)
@@ -214,7 +214,7 @@ class Problem:
 
 @value
 class undamped(Solver):
-    """Newton's method without a line search: what makes DANE diverge where its exact form does not."""
+    """Newton's method without a line search: with it DANE diverges where its exact form does not."""
 
     num_iterations: int = 20
 
@@ -250,7 +250,7 @@ class Row:
       algorithm: by L.
       rounds: at most.
       reference: rounds to both gaps (or what is said instead), by split.
-      shuffles: how many IID splits it is run on; the table shows the first, and the range of all.
+      shuffles: the number of IID splits; the table shows the first, and the range of all.
       until: it stops at this gap.
     """
 
@@ -267,7 +267,7 @@ def both(iid: str, by_label: str = "-") -> Mapping[str, str]:
 
 
 def momentum(curvature: float) -> float:
-    """Nesterov's, for curvatures from L2 to L."""
+    """Return Nesterov's method, for curvatures from L2 to L."""
     return float((curvature**0.5 - L2**0.5) / (curvature**0.5 + L2**0.5))
 
 
@@ -300,7 +300,7 @@ ROWS = [
 
 @dataclass(frozen=True)
 class Ran:
-    """What one run left: by round from 0, the gap and the passes so far."""
+    """The result of one run: the gap and the passes so far, by round from 0."""
 
     row: Row
     split: str
@@ -310,7 +310,7 @@ class Ran:
     seconds: float
 
     def reached(self, target: float) -> int | None:
-        """The first round with this gap or less."""
+        """Return the first round with this gap or less."""
         return next((t for t, gap in enumerate(self.gaps) if gap <= target), None)
 
     @property
@@ -319,12 +319,12 @@ class Ran:
 
     @property
     def plateaus(self) -> bool:
-        """Whether the second half of all allowed rounds brought next to nothing."""
+        """Return whether the second half of all allowed rounds brought next to nothing."""
         half = self.gaps[len(self.gaps) // 2]
         return self.rounds == self.row.rounds > 1 and self.gaps[-1] > 0.9 * half
 
     def rounds_in_words(self) -> str:
-        """Rounds to both gaps."""
+        """Return the rounds to both gaps."""
         if self.row.rounds == 1:
             return f"gap {self.gaps[-1]:.2g}"
         if self.diverged:
@@ -333,7 +333,7 @@ class Ran:
         return " / ".join(words)
 
     def remark(self) -> str:
-        """What else happened."""
+        """Return a remark on other events."""
         highest = max(self.gaps)
         if highest > 2 * self.gaps[0]:
             times = f"{highest / self.gaps[0]:.3g} times the start's"
@@ -346,7 +346,7 @@ class Ran:
 
 
 def run(row: Row, split: str, problem: Problem, population: Shared) -> Ran:
-    """One line of the table, on one split."""
+    """Run one line of the table on one split."""
     learner = Counted(problem.learner, len(problem.data))
     algorithm = row.algorithm(problem.curvature)
     gaps: list[float] = []
@@ -378,12 +378,12 @@ def run(row: Row, split: str, problem: Problem, population: Shared) -> Ran:
 
 
 def thinned(number: int, most: int = 120) -> list[int]:
-    """Rounds to keep of so many: all of a short run, ever fewer of a long one."""
+    """Return the rounds to keep: all of a short run, ever fewer of a long one."""
     return sorted({int(t) for t in np.geomspace(1, number, most)} | {0, number}) if number else [0]
 
 
 def spread(runs: list[Ran]) -> str:
-    """The range over several shuffles of what the table says of the first."""
+    """Return the range over several shuffles of the value that the table gives for the first."""
     if len(runs) < 2:
         return "-"
     if runs[0].row.rounds == 1:
@@ -401,7 +401,7 @@ def spread(runs: list[Ran]) -> str:
 
 
 def plateaus(runs: list[Ran]) -> str:
-    """The range of plateaus, where there are several."""
+    """Return the range of plateaus, if there are several."""
     gaps = sorted(ran.gaps[-1] for ran in runs if ran.plateaus)
     return f" ({gaps[0]:.2g} to {gaps[-1]:.2g} over {len(gaps)} shuffles)" if len(gaps) > 1 else ""
 
@@ -440,7 +440,7 @@ def as_json(problem: Problem, runs: list[list[Ran]]) -> dict[str, Any]:
 
 
 def as_text(report: dict[str, Any]) -> str:
-    """JSON, a run a line."""
+    """Return JSON with one run per line."""
     head = {name: part for name, part in report.items() if name != "runs"}
     runs = ",\n  ".join(json.dumps(ran) for ran in report["runs"])
     return json.dumps(head, indent=1)[:-2] + f',\n "runs": [\n  {runs}\n ]\n}}\n'
@@ -493,7 +493,7 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 
 def find(given: str | None) -> Path:
-    """The file. Raises: SystemExit: if there is none."""
+    """Return the file. Raises: SystemExit: if there is none."""
     if given is None:
         raise SystemExit("name a9a.gz or its folder: run.py DATA, or set HANSE_A9A")
     path = Path(given)

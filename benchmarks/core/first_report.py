@@ -2,7 +2,7 @@
 
     python benchmarks/core/first_report.py
 
-Seconds of each part, and processor seconds beside them: what the installer waits for is mostly download.
+Prints wall-clock and processor seconds of each part; the installer mostly waits for downloads.
 """
 
 import os
@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def timed(*command: str, folder: Path) -> dict[str, float]:
-    """Wall-clock and processor seconds of one command."""
+    """Return wall-clock and processor seconds of one command."""
     before, began = os.times(), time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     after = os.times()
@@ -27,7 +27,7 @@ def timed(*command: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Clones, installs, and draws the first pages."""
+    """Clone, install, and draw the first pages."""
     with tempfile.TemporaryDirectory() as parent:
         clone = Path(parent, "hanse")
         result = {

@@ -1,4 +1,4 @@
-"""What every committed result says of where and when it was measured."""
+"""The date and machine that every committed result names."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """The date, processor and versions."""
+    """Return the date, processor and versions."""
     import numpy as np
 
     return {
@@ -31,14 +31,14 @@ def _processor() -> str:
 
 
 def save(script: str, result: dict[str, Any]) -> None:
-    """Prints a result and writes it beside the script that measured it."""
+    """Print a result and write it into the folder of the script that measured it."""
     text = json.dumps({"machine": machine(), **result}, indent=2)
     Path(script).with_suffix(".json").write_text(text + "\n")
     print(text)
 
 
 def keep(script: str, what: str, result: dict[str, Any]) -> None:
-    """Writes one of a script's results beside those of the others."""
+    """Add one of a script's results to the file of all of them."""
     path = Path(script).with_suffix(".json")
     every = json.loads(path.read_text()) if path.exists() else {}
     every[what] = {"machine": machine(), "load": round(os.getloadavg()[1], 1), **result}

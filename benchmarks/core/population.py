@@ -1,4 +1,4 @@
-"""Registers 1,000,000 clients and samples 100 of them, in a fresh process: seconds and peak memory.
+"""Register 1,000,000 clients and sample 100 of them, in a fresh process: seconds and peak memory.
 
 python benchmarks/core/population.py
 """
@@ -20,13 +20,13 @@ NUM_CLIENTS = 1_000_000
 
 
 def make(client: int) -> Examples:
-    """Twenty examples of 784 features, made when they are asked for."""
+    """Make twenty examples of 784 features, when a client needs them."""
     rng = np.random.default_rng(client)
     return Examples(rng.random((20, 784), dtype=np.float32), rng.integers(0, 10, 20))
 
 
 def main() -> None:
-    """Measures registration with sampling, and then one round of 100 clients."""
+    """Measure registration with sampling, and then one round of 100 clients."""
     keys = Keys.from_seed(0)
     began = time.perf_counter()
     population = generate(NUM_CLIENTS, make, num_classes=10)

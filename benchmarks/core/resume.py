@@ -1,4 +1,4 @@
-"""Kills `hanse run` with SIGKILL at random moments, resumes it, and compares the parameters' SHA-256.
+"""Kill `hanse run` with SIGKILL at random moments, resume it, and compare the parameters' SHA-256.
 
     python benchmarks/core/resume.py [NUM_KILLS]
 
@@ -23,13 +23,13 @@ HANSE = [sys.executable, "-m", "hanse"]
 
 
 def call(store: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """A `hanse` process of its own."""
+    """Start a `hanse` process."""
     command = [*HANSE, *arguments, "--store", str(store)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def answer(process: "subprocess.Popen[str]") -> dict[str, object]:
-    """The JSON object that a process ends with."""
+    """Return the JSON object that a process prints last."""
     out, _ = process.communicate(timeout=120)
     if process.returncode != 0:
         raise SystemExit(f"hanse ended with {process.returncode}: {out}")
@@ -38,7 +38,7 @@ def answer(process: "subprocess.Popen[str]") -> dict[str, object]:
 
 
 def killed_after(process: "subprocess.Popen[str]", seconds: float) -> bool:
-    """Kills a process after so many seconds, unless it has ended; whether it was killed."""
+    """Kill a process after this many seconds, unless it has ended; return whether it was killed."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -49,14 +49,14 @@ def killed_after(process: "subprocess.Popen[str]", seconds: float) -> bool:
 
 
 def known_run(store: Path) -> str | None:
-    """The run that the store knows, if it was killed late enough to have begun one."""
+    """Return the run in the store, if the process was killed late enough to have begun one."""
     listed = subprocess.check_output([*HANSE, "ls", "--json", "--store", str(store)], text=True)
     runs = json.loads(listed)["runs"]
     return str(runs[0]["run"]) if runs else None
 
 
 def disturbed(store: Path, lasts_s: float, rng: random.Random) -> tuple[str, list[float]]:
-    """The SHA-256 of a run that was killed at least once, and after how many seconds each time."""
+    """Return the SHA-256 of a run that was killed at least once, and the seconds before each kill."""
     kills: list[float] = []
     while True:
         run = known_run(store) if kills else None
@@ -73,7 +73,7 @@ def disturbed(store: Path, lasts_s: float, rng: random.Random) -> tuple[str, lis
 
 
 def main(num_kills: int) -> None:
-    """Runs undisturbed once, then disturbed."""
+    """Run once undisturbed, then disturbed."""
     rng = random.Random(int(os.environ.get("SEED", "1")))
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How soon Hanse starts, and how large its core install is.
+"""The time that Hanse needs to start, and the size of its core install.
 
     python benchmarks/core/start.py [--install]
 
@@ -21,27 +21,27 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def seconds(*command: str) -> float:
-    """Wall-clock seconds of one process."""
+    """Return wall-clock seconds of one process."""
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - began
 
 
 def median(*command: str) -> float:
-    """Of several runs, after one that warms the caches."""
+    """Return the median of several runs, after one that warms the caches."""
     seconds(*command)
     return round(statistics.median(seconds(*command) for _ in range(RUNS)), 3)
 
 
 def imported() -> float:
-    """Seconds that `import hanse` adds to a bare interpreter, with all public names loaded."""
+    """Return the seconds that `import hanse` adds to a bare interpreter, with all public names loaded."""
     code = "import time; t = time.perf_counter(); import hanse; print(time.perf_counter() - t)"
     outs = [subprocess.check_output([sys.executable, "-c", code], text=True) for _ in range(RUNS)]
     return round(statistics.median(map(float, outs)), 3)
 
 
 def installed_mb() -> float:
-    """Megabytes that the core install adds to a fresh virtual environment, bytecode included."""
+    """Return the megabytes that the core install adds to a fresh virtual environment, bytecode included."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = Path(folder, "bin", "python")
@@ -52,12 +52,12 @@ def installed_mb() -> float:
 
 
 def weigh(folder: Path) -> int:
-    """Bytes of all files below."""
+    """Return the bytes of all files below a folder."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def main() -> None:
-    """Measures and saves."""
+    """Measure and save."""
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder, "runs.db"))
         first = median(sys.executable, "-m", "hanse", "run", "--set", "rounds=1", "--store", store)

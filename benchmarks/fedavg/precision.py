@@ -1,9 +1,9 @@
-"""What bfloat16 costs in accuracy: the same runs on MNIST in full precision and in bfloat16.
+"""The accuracy that bfloat16 costs: the same runs on MNIST in full precision and in bfloat16.
 
     python benchmarks/fedavg/precision.py FOLDER
 
 The folder holds MNIST's four idx files. FedAvg, 100 IID clients, a tenth of them a round, E=1, B=10. Both
-precisions begin alike and train the same clients on the same batches; the accuracy is the mean over the last
+precisions begin alike and train the same clients on the same batches. The accuracy is the mean over the last
 measured rounds, since that of one round moves by a tenth of a point by itself. Needs the extra torch.
 """
 
@@ -33,7 +33,7 @@ RUNS: dict[str, tuple[Any, float, int, int, int]] = {
 
 
 def accuracies(folder: str, model: Model, lr: float, rounds: int, every: int, seed: int) -> list[float]:
-    """Of each measured round."""
+    """Return the accuracy of each measured round."""
     result = hanse.run(
         data=mnist(folder),
         partition=iid(100),
@@ -47,7 +47,7 @@ def accuracies(folder: str, model: Model, lr: float, rounds: int, every: int, se
 
 
 def compare(folder: str, name: str) -> dict[str, Any]:
-    """Points of accuracy in both precisions, and what is lost."""
+    """Return the accuracy in both precisions and the loss, in points."""
     network, lr, rounds, every, num_seeds = RUNS[name]
     points: dict[str, list[float]] = {}
     for precision in (full(), bfloat16()):
@@ -68,7 +68,7 @@ def _word(precision: Precision) -> str:
 
 
 def main() -> None:
-    """Runs both networks in both precisions."""
+    """Run both networks in both precisions."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     try:

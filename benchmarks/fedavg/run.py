@@ -1,7 +1,7 @@
 """FedAvg's table: rounds of communication until MNIST is classified with 97% and 99% accuracy.
 
     python benchmarks/fedavg/run.py FOLDER 2nn-iid       # one of EXPERIMENTS
-    python benchmarks/fedavg/run.py --table              # results.md from the results that there are
+    python benchmarks/fedavg/run.py --table              # results.md from the available results
 
 The folder holds the four idx files. 100 clients of 600 examples; a tenth of them trains in each round. A
 run ends when its target is reached; the step sizes were named beforehand. Needs the extras jax (2NN) and
@@ -36,7 +36,7 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Experiment:
-    """One entry of the table: what is run, what was published, and what has to be met."""
+    """One entry of the table: the run, the published figure, and the figure to reach."""
 
     title: str
     network: Network
@@ -50,7 +50,7 @@ class Experiment:
 
     @property
     def max_rounds(self) -> int:
-        """After which a run is given up."""
+        """The number of rounds after which a run is given up."""
         return 2 * self.limit
 
 
@@ -62,7 +62,7 @@ EXPERIMENTS = {
 
 
 def rounds_to(target: float, accuracies: list[float]) -> float | None:
-    """Where the best accuracy so far crosses the target, between rounds by interpolation, as in the paper.
+    """Return the round in which the best accuracy so far crosses the target, interpolated as in the paper.
 
     >>> rounds_to(0.5, [0.1, 0.4, 0.3, 0.6])
     2.5
@@ -76,7 +76,7 @@ def rounds_to(target: float, accuracies: list[float]) -> float | None:
 
 
 def run(experiment: Experiment, data: TrainTest, seed: int) -> dict[str, Any]:
-    """One run until the target, or for as many rounds as it may take."""
+    """Run until the target is reached, or for the most rounds allowed."""
     keys = Keys.from_seed(seed)
     population = partition_data(data, experiment.partition, keys.public.fold_in("partition"))
     learner = experiment.network.bind(population.feature_shape, population.num_classes)
@@ -113,7 +113,7 @@ def run(experiment: Experiment, data: TrainTest, seed: int) -> dict[str, Any]:
 
 
 def perform(name: str, folder: str) -> None:
-    """Runs an experiment with all its seeds; writes NAME.json."""
+    """Run an experiment with all its seeds; write NAME.json."""
     experiment, data = EXPERIMENTS[name], mnist(folder).load()
     runs = [run(experiment, data, seed) for seed in range(experiment.num_seeds)]
     engine = experiment.network.engine.module
@@ -136,7 +136,7 @@ def perform(name: str, folder: str) -> None:
 
 
 def table() -> str:
-    """The results that there are, as Markdown."""
+    """Return the available results as Markdown."""
     lines = [
         "# FedAvg on MNIST: rounds to a target accuracy",
         "",
@@ -172,7 +172,7 @@ def table() -> str:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Read the command line."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("folder", nargs="?", help="of the four idx files")
     asked.add_argument("experiment", nargs="?", choices=EXPERIMENTS)

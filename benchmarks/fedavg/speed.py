@@ -1,10 +1,10 @@
-"""Local training of one client, in one thread: the learners beside the loop that one writes in PyTorch.
+"""Local training of one client, in one thread: the learners, and the loop that most people write in PyTorch.
 
     python benchmarks/fedavg/speed.py
 
-The same arithmetic for all, checked by the update. The ways take turns, so that other load on the machine
-meets them alike; seconds are the median on the clock and the least of processor time, ratios are of the
-latter. "plain loop" is a module, `torch.optim.SGD` and `backward`, as in any tutorial.
+All do the same arithmetic, which the update proves. The implementations take turns, so that other load on the
+machine affects all alike. Seconds are the median wall-clock time and the least processor time; ratios are of
+the latter. "plain loop" is a module, `torch.optim.SGD` and `backward`, as in any tutorial.
 """
 
 import os
@@ -56,7 +56,7 @@ def text_loss(scores: Any, y: Any) -> Any:
 
 
 def plain_loop(module: nn.Module, loss: Any) -> Callable[[Tensors, Examples, Steps], Tensors]:
-    """What anyone would write."""
+    """Train with the loop that anyone would write."""
 
     def train(params: Tensors, data: Examples, steps: Steps) -> Tensors:
         module.load_state_dict({name: torch.from_numpy(value) for name, value in params.items()})
@@ -72,7 +72,7 @@ def plain_loop(module: nn.Module, loss: Any) -> Callable[[Tensors, Examples, Ste
 
 
 def by_hand(params: Tensors, data: Examples, steps: Steps) -> Tensors:
-    """The perceptron's gradient written out, each layer's step fused with its gradient's product."""
+    """Train the perceptron with a hand-written gradient; each layer's step is fused with the product."""
     layers = ("hidden1", "hidden2", "output")
     weights = [torch.tensor(params[f"{name}.weight"]) for name in layers]
     biases = [torch.tensor(params[f"{name}.bias"]) for name in layers]
@@ -82,13 +82,13 @@ def by_hand(params: Tensors, data: Examples, steps: Steps) -> Tensors:
             inputs = [x[rows]]
             for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
                 inputs.append(torch.addmm(bias, inputs[-1], weight.t()).relu_())
-            slope = torch.addmm(biases[-1], inputs[-1], weights[-1].t()).softmax(1)
-            slope.sub_(functional.one_hot(y[rows], 10)).div_(len(rows))
+            gradient = torch.addmm(biases[-1], inputs[-1], weights[-1].t()).softmax(1)
+            gradient.sub_(functional.one_hot(y[rows], 10)).div_(len(rows))
             for i in (2, 1, 0):
-                below = (slope @ weights[i]).mul_(inputs[i] > 0) if i else slope
-                weights[i].addmm_(slope.t(), inputs[i], alpha=-steps.lr)
-                biases[i].sub_(slope.sum(0), alpha=steps.lr)
-                slope = below
+                below = (gradient @ weights[i]).mul_(inputs[i] > 0) if i else gradient
+                weights[i].addmm_(gradient.t(), inputs[i], alpha=-steps.lr)
+                biases[i].sub_(gradient.sum(0), alpha=steps.lr)
+                gradient = below
     ends = {f"{name}.weight": weights[i] for i, name in enumerate(layers)}
     ends |= {f"{name}.bias": biases[i] for i, name in enumerate(layers)}
     return {name: end.numpy() - params[name] for name, end in ends.items()}
@@ -101,28 +101,28 @@ def by_learner(learner: Learner) -> Callable[[Tensors, Examples, Steps], Tensors
 def compare(
     network: Network, module: type[nn.Module], data: Examples, num_classes: int | None, loss: Any, lr: float
 ) -> dict[str, Any]:
-    """Seconds of each way, and its ratio to the plain loop."""
+    """Return seconds of each implementation, and its ratio to the plain loop."""
     shape, steps = data.x.shape[1:], Steps(lr, batch_size=10)
     ours = {
         e.module: replace(network, engine=e).bind(shape, num_classes) for e in (jax_engine(), torch_engine())
     }
     own = torch_module(module, loss=loss if num_classes is None else None).bind(shape, num_classes)
-    ways = {
+    implementations = {
         "plain loop": plain_loop(module(), loss),
         f"{type(network).__name__}(engine=jax_engine())": by_learner(ours["jax"]),
         f"{type(network).__name__}(engine=torch_engine())": by_learner(ours["torch"]),
         "torch_module(...)": by_learner(own),
     }
     if isinstance(network, mlp):
-        ways["PyTorch, gradient by hand"] = by_hand
+        implementations["PyTorch, gradient by hand"] = by_hand
     params = own.init(KEY)
-    wall: dict[str, list[float]] = {name: [] for name in ways}
-    processor: dict[str, list[float]] = {name: [] for name in ways}
+    wall: dict[str, list[float]] = {name: [] for name in implementations}
+    processor: dict[str, list[float]] = {name: [] for name in implementations}
     norms = {}
     for turn in range(TURNS + 1):
-        for name, way in ways.items():
+        for name, implementation in implementations.items():
             clock, used = time.perf_counter(), time.process_time()
-            update = way(params, data, steps)
+            update = implementation(params, data, steps)
             if turn:
                 wall[name].append(time.perf_counter() - clock)
                 processor[name].append(time.process_time() - used)
@@ -135,12 +135,12 @@ def compare(
             "of_plain_loop": round(least[name] / least["plain loop"], 3),
             "update_norm": round(norms[name], 5),
         }
-        for name in ways
+        for name in implementations
     }
 
 
 def main() -> None:
-    """Measures the three networks of the paper."""
+    """Measure the three networks of the paper."""
     torch.set_num_threads(1)
     entropy = functional.cross_entropy
     results = {

@@ -5,7 +5,7 @@
 
 The tools take turns. Real parties: `hanse serve` and a `hanse join` for each client, against a `flower-
 superlink`, a `flower-supernode` for each and `flwr run`, all started at once. Simulation: `hanse run`
-against `flwr run`, which starts a SuperLink of its own that stays; so it is timed again beside that one.
+against `flwr run`. The latter starts a SuperLink that stays, so `flwr run` is timed again with it running.
 Writes beside_flower.json.
 
 Each client trains a softmax regression by one step on its two examples, in NumPy, so that the rounds are
@@ -49,7 +49,7 @@ LIMIT_S = 300.0
 
 @dataclass(frozen=True)
 class Job:
-    """A softmax regression, of float32 values; its clients; how often it is done."""
+    """One job: a softmax regression in float32, its clients, and the number of repetitions."""
 
     features: int
     classes: int
@@ -62,24 +62,24 @@ class Job:
 
     @property
     def data(self) -> tuple[Any, Any]:
-        """Two rows a client; the last label says how many there are."""
+        """Two rows per client; the last label says how many there are."""
         labels = np.arange(2 * self.clients) % self.classes
         labels[-1] = self.classes - 1
         return np.random.default_rng(0).normal(size=(len(labels), self.features)), labels
 
     @cached_property
     def norm(self) -> float:
-        """Of the model after as many steps of gradient descent as there are rounds."""
+        """The norm of the model after one step of gradient descent per round."""
         x, y = self.data
         weights, bias = np.zeros((self.features, self.classes)), np.zeros(self.classes)
         for _ in range(ROUNDS):
             scores = x @ weights + bias
-            slopes = np.exp(scores - scores.max(1, keepdims=True))
-            slopes /= slopes.sum(1, keepdims=True)
-            slopes[np.arange(len(y)), y] -= 1
-            slopes *= 0.1 / len(y)
-            weights -= x.T @ slopes
-            bias -= slopes.sum(0)
+            gradients = np.exp(scores - scores.max(1, keepdims=True))
+            gradients /= gradients.sum(1, keepdims=True)
+            gradients[np.arange(len(y)), y] -= 1
+            gradients *= 0.1 / len(y)
+            weights -= x.T @ gradients
+            bias -= gradients.sum(0)
         return norm(weights, bias)
 
     def check(self, found: float) -> None:
@@ -89,7 +89,7 @@ class Job:
 
 
 def norm(*arrays: Any) -> float:
-    """Euclidean, of all values."""
+    """Return the Euclidean norm of all values."""
     return float(sum(np.square(array, dtype=np.float64).sum() for array in arrays) ** 0.5)
 
 
@@ -139,11 +139,11 @@ def train(message: Message, context: Context) -> Message:
     with np.load(Path(context.run_config["folder"]) / "data.npz") as stored:
         x, y = stored["x"][at : at + 2].astype(np.float32), stored["y"][at : at + 2]
     scores = x @ weights + bias
-    slopes = np.exp(scores - scores.max(1, keepdims=True))
-    slopes /= slopes.sum(1, keepdims=True)
-    slopes[[0, 1], y] -= 1
-    slopes *= np.float32(0.1 / 2)
-    arrays = [weights - x.T @ slopes, bias - slopes.sum(0)]
+    gradients = np.exp(scores - scores.max(1, keepdims=True))
+    gradients /= gradients.sum(1, keepdims=True)
+    gradients[[0, 1], y] -= 1
+    gradients *= np.float32(0.1 / 2)
+    arrays = [weights - x.T @ gradients, bias - gradients.sum(0)]
     metrics = MetricRecord({"num-examples": 2})
     return Message(content=RecordDict({"arrays": ArrayRecord(arrays), "metrics": metrics}), reply_to=message)
 """
@@ -174,7 +174,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 class Wrong(Exception):
-    """A tool that did not do the job; with what it said."""
+    """A tool did not do the job; the message holds its output."""
 
 
 # -- processes -------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ class Wrong(Exception):
 def started(
     folder: Path, environment: Mapping[str, str], *commands: list[str]
 ) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that speak into a file each; they, and what they left behind, are gone afterwards."""
+    """Start processes that write to a file each; at the end, stop them and everything that they started."""
     running: list[subprocess.Popen[str]] = []
     try:
         for number, command in enumerate(commands):
@@ -206,7 +206,7 @@ def started(
 
 
 def sweep(folder: Path) -> None:
-    """Ends every process whose environment names this folder, which is nobody else's."""
+    """End every process whose environment names this folder, which only this benchmark uses."""
     mark = str(folder).encode()
     until_s = time.monotonic() + 20.0
     while time.monotonic() < until_s:
@@ -225,7 +225,7 @@ def sweep(folder: Path) -> None:
 
 
 def run(folder: Path, environment: Mapping[str, str], command: list[str]) -> str:
-    """What a command says, if it ends well. Raises: Wrong."""
+    """Return the output of a command. Raises: Wrong: if it fails."""
     ended = subprocess.run(
         command, cwd=folder, env=dict(environment), text=True, capture_output=True, timeout=LIMIT_S
     )
@@ -250,7 +250,7 @@ def hanse(*words: str) -> list[str]:
 
 
 def described(folder: Path, job: Job) -> None:
-    """Writes down settings and data, and beside them what each client holds of these."""
+    """Write settings and data, and each client's own part of the data."""
     x, y = job.data
     np.savez(folder / "data.npz", x=x, y=y)
     settings = folder / "app.toml"
@@ -301,7 +301,7 @@ def hanse_deployed(folder: Path, job: Job, seen: set[str]) -> dict[str, float]:
 
 
 def checked(folder: Path, store: str, said: str, job: Job, seen: set[str]) -> None:
-    """One model of all runs, simulated or not, and the right one. Raises: Wrong."""
+    """Check that all runs, simulated or not, end with the same right model. Raises: Wrong: if they do not."""
     found = re.search(r'"params_sha256": ?"([0-9a-f]{64})"', said)
     named = re.search(r'"run": ?"(\w+)"', said)
     if found is None or named is None:
@@ -321,7 +321,7 @@ def flower(command: str, *words: str) -> list[str]:
 
 
 def app_of(folder: Path, job: Job, port: int) -> dict[str, str]:
-    """Writes an app and a configuration; the environment in which Flower finds both."""
+    """Write an app and a configuration; return the environment in which Flower finds both."""
     package = folder / "app" / "softmax"
     package.mkdir(parents=True)
     described(folder, job)
@@ -409,7 +409,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def beside(job: Job, times: int) -> dict[str, Any]:
-    """Seconds of each tool, taking turns."""
+    """Return seconds of each tool; the tools take turns."""
     seconds: dict[str, list[float]] = {}
     seen: set[str] = set()
     for _ in range(times):
@@ -428,7 +428,7 @@ def beside(job: Job, times: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measures, and writes it down."""
+    """Measure, and write the results."""
     ask = argparse.ArgumentParser()
     ask.add_argument("--only", choices=[*JOBS])
     ask.add_argument("--times", type=int)

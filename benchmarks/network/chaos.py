@@ -1,4 +1,4 @@
-"""Kills processes at random moments while requests get lost, doubled and late; the bits must not change.
+"""Kill processes at random moments while requests get lost, doubled and late; the bits must not change.
 
     python benchmarks/network/chaos.py --runs 200
 
@@ -49,19 +49,19 @@ RUN_S = 90.0
 
 
 def shake(seed: int, rate: float) -> None:
-    """Makes all requests of this process unreliable."""
+    """Make all requests of this process unreliable."""
     dice = random.Random(seed)
     send = transport.ServerLink._send
 
     def unreliable(self: Any, *given: Any, **named: Any) -> httpx.Response:
         luck = dice.random()
         if luck < rate:
-            raise Unreachable("lost on the way there")
+            raise Unreachable("the request was lost")
         time.sleep(dice.random() * 0.02)
         response = send(self, *given, **named)
         if luck < 2 * rate:
             response.close()
-            raise Unreachable("lost on the way back")
+            raise Unreachable("the answer was lost")
         if luck < 3 * rate:  # the same request again; which of the two arrives first is open
             response.close()
             twin = threading.Thread(target=overtake, args=(self, given, named))
@@ -80,7 +80,7 @@ def shake(seed: int, rate: float) -> None:
 
 
 def forked(work: Callable[[], None], log: Path) -> int:
-    """A process that does this: its id."""
+    """Start a process that calls a function; return its id."""
     child = os.fork()
     if child:
         return child
@@ -108,22 +108,22 @@ def serve(folder: Path, port: int, case: str, rounds: int, run: str) -> None:
 
 def take_part(folder: Path, port: int, number: int, token: Token, seed: int, rate: float) -> None:
     shake(seed, rate)
-    house = ClientHome(folder / f"client-{number}")
+    client_home = ClientHome(folder / f"client-{number}")
     until_s = time.monotonic() + RUN_S
-    while house.membership is None and time.monotonic() < until_s:
+    while client_home.membership is None and time.monotonic() < until_s:
         try:
-            join(house, f"https://127.0.0.1:{port}", token)
+            join(client_home, f"https://127.0.0.1:{port}", token)
         except Unreachable:
             time.sleep(0.05)
     data = population().client(number)
-    print(Client(house, lambda plan: data, learner).run())
+    print(Client(client_home, lambda plan: data, learner).run())
 
 
 # -- what the stores say ---------------------------------------------------------------------------
 
 
 def keep_the_journal(path: Path) -> None:
-    """Makes the database keep what was written to the journal, in the transaction that writes it."""
+    """Make the database keep a copy of all journal entries, in the transaction that writes them."""
     with contextlib.closing(sqlite3.connect(path)) as db, db:
         db.execute("CREATE TABLE kept (value TEXT)")
         db.execute(
@@ -132,14 +132,14 @@ def keep_the_journal(path: Path) -> None:
 
 
 def collected(path: Path) -> list[dict[str, Any]]:
-    """All that was ever folded, in order."""
+    """Return all tickets that were ever folded, in order."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         entries = [json.loads(value) for (value,) in db.execute("SELECT value FROM kept ORDER BY rowid")]
     return [entry["event"] for entry in entries if entry["event"]["$"] == "Collected"]
 
 
 def lost_or_doubled(folder: Path) -> list[str]:
-    """What the server's database and the clients' audit logs disagree on."""
+    """Return the contributions on which the server's database and the clients' audit logs disagree."""
     wrong = []
     holders: dict[int, int] = {}
     for event in collected(folder / "server" / "runs.db"):
@@ -166,14 +166,14 @@ def lost_or_doubled(folder: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a simulation ends with: digests of the parameters, and of each client's memory."""
+    """The result of a simulation: digests of the parameters and of each client's memory."""
 
     params_sha256: str
     memories: tuple[str, ...]
 
 
 def other_memory(folder: Path, run: str, due: Undisturbed, ended: Iterable[int]) -> list[str]:
-    """The clients that ended by themselves with another memory than in the simulation."""
+    """Return the clients that ended by themselves with another memory than in the simulation."""
     wrong = []
     for number in ended:
         path = folder / f"client-{number}" / "runs" / run / "memory"
@@ -184,7 +184,7 @@ def other_memory(folder: Path, run: str, due: Undisturbed, ended: Iterable[int])
 
 
 def undisturbed(case: str, rounds: int) -> Undisturbed:
-    """The same run where nothing goes wrong."""
+    """Simulate the same run, in which nothing goes wrong."""
     store = InMemory()
     runtime = Simulation(Clients(learner(), population(), KEYS, store.memory), NUM_CLIENTS, KEYS)
     ended = drive(program(CASES[case], rounds, begin(CASES[case])), runtime, store)
@@ -201,7 +201,7 @@ def one(
     folder: Path,
     due: Undisturbed,
 ) -> dict[str, Any]:
-    """One run, with these killed at these moments (-1: the server): what it ended with."""
+    """Perform one run, in which these are killed at these moments (-1: the server), and return its result."""
     dice = random.Random(seed)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
@@ -273,7 +273,7 @@ def one(
 
 
 def main() -> int:
-    """Runs them all; the number that failed."""
+    """Perform all runs; return the number that failed."""
     ask = argparse.ArgumentParser()
     ask.add_argument("--runs", type=int, default=200)
     ask.add_argument("--seed", type=int, default=0)

@@ -1,6 +1,6 @@
 """Many clients in one process and without threads: each polls by hand over a TLS connection of its own.
 
-They say and do what clients of `hanse.network` do: who is given a ticket goes on polling, fetches the payload
+They act as clients of `hanse.network` do: a client with a ticket continues polling, fetches the payload
 over a second connection, computes, and uploads the message. They write nothing to the disk, and check answers
 by TLS alone, so that most of the processor is the server's.
 """
@@ -28,18 +28,18 @@ from hanse.network.protocol.spool import hash_chunks
 from hanse.network.protocol.wire import WAIT_S, Poll
 
 QUICK = 10
-"""Every so many-th client does not wait: it checks in every two seconds."""
+"""One client in this many does not wait: it checks in every two seconds."""
 
 QUICK_S = 2.0
 
 
 @dataclass
 class Heard:
-    """What a crowd measured, in seconds; moments are of the monotonic clock, which all processes share.
+    """The measurements of a crowd, in seconds; times are from the monotonic clock, which all processes share.
 
     Args:
       arrivals: from connecting to the first answer.
-      check_ins: when somebody asked who does not wait, and how long the answer took.
+      check_ins: the time of each request of a client that does not wait, and the seconds to its answer.
       told: when a ticket was in an answer; done: when its upload was acknowledged.
     """
 
@@ -53,14 +53,14 @@ class Heard:
 
 
 class Voice:
-    """One kept connection of one client."""
+    """One open connection of one client."""
 
     def __init__(self, url: str, context: ssl.SSLContext, identity: Identity, key_id: str) -> None:
         self._url, self._context, self._identity, self._key_id = url, context, identity, key_id
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> bytes:
-        """One exchange. Raises: RuntimeError: if it is refused."""
+        """Do one exchange. Raises: RuntimeError: if it is refused."""
         async with asyncio.timeout(TIMEOUT.read):
             if self._streams is None:
                 host, port = split(self._url)
@@ -79,7 +79,7 @@ class Voice:
         return said
 
     def close(self) -> None:
-        """Ends the connection; the next exchange begins another."""
+        """End the connection; the next exchange begins another."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None
@@ -102,7 +102,7 @@ class Crowd:
         return Voice(self._url, self._context, self._identities[number], f"c{number}")
 
     async def arrive(self, number: int) -> Voice:
-        """Connects, and asks for the first time."""
+        """Connect, and send the first request."""
         voice = self._voice(number)
         began = time.monotonic()
         await voice.ask("POST", "/v1/work", Poll(wait_s=0).model_dump_json().encode())
@@ -110,7 +110,7 @@ class Crowd:
         return voice
 
     async def live(self, number: int, voice: Voice) -> None:
-        """Polls for ever, and answers what it is asked."""
+        """Poll for ever, and do the requested work."""
         quick = number % QUICK == 0
         have: dict[str, list[int]] = {}
         know: dict[str, list[int]] = {}
@@ -149,7 +149,7 @@ class Crowd:
         task.add_done_callback(self._answering.discard)
 
     async def _answer(self, work: Mapping[str, Any], party: Party, voice: Voice) -> None:
-        """Performs a ticket."""
+        """Perform a ticket."""
         try:
             run = f"/v1/runs/{work['run']}"
             data = await voice.ask("GET", f"{run}/objects/{work['payload']}")
@@ -171,7 +171,7 @@ class Crowd:
 def gather_crowd(
     url: str, pem: str, identities: list[Identity], arrive_s: float, there: Any, over: Any
 ) -> Heard:
-    """All arrive, evenly over some seconds; then they live until it is over.
+    """Let all clients arrive, evenly over some seconds, and live until the event `over`.
 
     Args:
       there, over: events between processes: set when all have arrived; set by the other side.

@@ -1,4 +1,4 @@
-"""Throws generated requests at the API, and mutated bytes at the decoder. Nothing may crash.
+"""Send generated requests to the API, and mutated bytes to the decoder. Nothing may crash.
 
     python benchmarks/network/fuzz.py decoder --count 1000000
     python benchmarks/network/fuzz.py guided --count 1000000      # needs: pip install atheris
@@ -42,7 +42,7 @@ layout.MAPPED_BYTES = 0  # files as small as these are read as large ones are
 
 
 def memory_mb(pid: int | str = "self") -> float:
-    """What a process holds now."""
+    """Return the memory that a process holds now."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
@@ -54,7 +54,7 @@ SHM = "/dev/shm" if Path("/dev/shm").exists() else None
 
 
 def stored(folder: str, data: bytes) -> layout.Stored:
-    """Bytes as a file."""
+    """Return bytes as a file."""
     path = Path(folder) / "message"
     path.unlink(missing_ok=True)
     path.write_bytes(data)
@@ -137,7 +137,7 @@ GROWING: dict[str, Callable[[int], bytes]] = {
 
 
 def growth(size: int = 20_000) -> dict[str, float]:
-    """Processor time of four times as much, in times: 4 is linear, 16 would be quadratic."""
+    """Return how many times longer four times as much takes: 4 is linear, 16 would be quadratic."""
 
     def seconds(data: bytes) -> float:
         best = float("inf")
@@ -152,7 +152,7 @@ def growth(size: int = 20_000) -> dict[str, float]:
 
 
 def guided(count: int, seed: int) -> dict[str, Any]:
-    """Never returns on a finding: libFuzzer prints it, keeps the input beside, and ends the process."""
+    """Fuzz with coverage. On a finding, libFuzzer prints it, keeps the input, and ends the process."""
     every = shapes()
     ended: Counter[str] = Counter()
     memory: list[float] = []
@@ -189,7 +189,7 @@ def guided(count: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs one of them."""
+    """Run one of them."""
     ask = argparse.ArgumentParser()
     ask.add_argument("what", choices=["api", "decoder", "guided"])
     ask.add_argument("--count", type=int, default=10_000)

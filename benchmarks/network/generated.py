@@ -1,4 +1,4 @@
-"""Requests that schemathesis generates from the API's description, thrown at a server of its own over TLS.
+"""Requests that schemathesis generates from the API's description, sent to a server over TLS.
 
 Half of them fit the description, half are meant not to. Each is sent unsigned, and signed: by a client, an
 observer, the operator, a stranger, somebody revoked, and sometimes wrongly. Some speak of a run, a ticket, an
@@ -29,14 +29,14 @@ sys.path.insert(0, str(HERE.parents[1] / "tests" / "network"))
 WHO = ("operator", "o-1", "c0", "c1", "stranger")
 
 ANSWER_S = 40.0
-"""Longer than any answer takes that comes at all: a request may ask the server to wait for 25 s."""
+"""The most seconds to wait for an answer: a request may ask the server to wait for 25 s."""
 
 
 # -- the server ------------------------------------------------------------------------------------
 
 
 def serve(folder: Path) -> None:
-    """A server whose run never ends, until its standard input does."""
+    """Lead a run that ends when the standard input ends."""
     import threading
 
     from federation import federation, job
@@ -83,14 +83,14 @@ def serve(folder: Path) -> None:
 
 
 def shorten(query: Any) -> None:
-    """Takes the time out of a wait that the server would grant: seconds are not what is looked for here."""
+    """Shorten the wait that the server would grant: time is not tested here."""
     with contextlib.suppress(TypeError, KeyError, ValueError):
         if 0.05 < float(query["wait_s"]) <= WAIT_S:
             query["wait_s"] = 0.05
 
 
 class Fuzzer:
-    """Sends cases, and keeps what is wrong with the answers."""
+    """A sender of cases, which keeps the errors in their answers."""
 
     def __init__(self, folder: Path, url: str, run: str, seed: int) -> None:
         import requests
@@ -114,7 +114,7 @@ class Fuzzer:
         )  # then it tells what it has
 
     def ask(self, who: str, method: str, path: str, body: bytes = b"", headers: Any = None) -> Any:
-        """A well-formed request."""
+        """Send a well-formed request."""
         from hanse.network.protocol import sha256
 
         url = self.url + path
@@ -126,13 +126,13 @@ class Fuzzer:
         )
 
     def ticket(self) -> dict[str, Any] | None:
-        """One that c0 holds, if any."""
+        """Return a ticket that c0 holds, if any."""
         if not self.tickets or self.dice.random() < 0.2:
             self.tickets = self.ask("c0", "POST", "/v1/work", b'{"wait_s": 1}').json().get("work", [])
         return self.dice.choice(self.tickets) if self.tickets else None
 
     def acquaint(self, case: Any) -> None:
-        """Makes a case speak of things that exist."""
+        """Put names of things that exist into a case."""
         dice, path, query = self.dice, case.path_parameters, case.query
         if isinstance(path, dict) and "run" in path:
             path["run"] = self.run
@@ -154,7 +154,7 @@ class Fuzzer:
                 query["offset"], case.body = begin, body[begin:end]
 
     def sign(self, request: Any) -> Any:
-        """Signs a prepared request, or not, or not well."""
+        """Sign a prepared request, leave it unsigned, or sign it wrongly."""
         from mutations import scattered
 
         from hanse.network.protocol import sha256
@@ -189,7 +189,7 @@ class Fuzzer:
         return request
 
     def invitation(self) -> str:
-        """The secret of one."""
+        """Return the secret of an invitation."""
         from hanse.network.protocol import Token
 
         asked = json.dumps({"number": self.dice.choice([None, 2, 3])}).encode()
@@ -197,7 +197,7 @@ class Fuzzer:
         return Token.parse(answer["token"]).secret.hex() if "token" in answer else "0" * 32
 
     def send(self, case: Any) -> None:
-        """A request, unsigned and signed twice, and what is wrong with its answers."""
+        """Send a request, unsigned and signed twice, and return the errors in its answers."""
         if self.dice.random() < 0.6:
             self.acquaint(case)
         shorten(case.query)
@@ -205,7 +205,7 @@ class Fuzzer:
             self.send_once(case)
 
     def send_once(self, case: Any) -> None:
-        """One request."""
+        """Send one request."""
         import requests
         from schemathesis import checks
 
@@ -242,14 +242,14 @@ class Fuzzer:
                 self.found(case, status, f"{type(failure).__name__}: {failure}")
 
     def found(self, case: Any, status: int, what: str) -> None:
-        """Keeps a few of each kind."""
+        """Keep a few findings of each kind."""
         said = f"{case.method} {case.operation.path} {status} {what.splitlines()[0]}"
         if len([w for w in self.wrong if w[0] == said]) < 3:
             self.wrong.append((said, what[:600], str(case)[:600]))
 
 
 def fuzz_api(count: int, seed: int) -> dict[str, Any]:
-    """As many requests as asked for; what came of them."""
+    """Send the given number of requests, and return the findings."""
     import schemathesis
     from fuzz import memory_mb
     from hypothesis import HealthCheck, Phase, given, settings

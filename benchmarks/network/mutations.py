@@ -1,4 +1,4 @@
-"""Valid messages of every shape, and what becomes of them when somebody means ill."""
+"""Valid messages of every shape, and malicious changes to them."""
 
 import json
 import random
@@ -24,7 +24,7 @@ KEYS = Keys.from_seed(1)
 
 @value
 class nothing(Work[Any, Any]):
-    """Stands in a dispatch."""
+    """A work that is only named in a dispatch."""
 
     trains_within: ClassVar[frozenset[str]] = frozenset({"update"})
 
@@ -34,7 +34,7 @@ class nothing(Work[Any, Any]):
 
 @value
 class hidden(Reducer[Any]):
-    """Must not see what it adds."""
+    """A reducer that must not see single updates."""
 
     hides: ClassVar[bool] = True
 
@@ -51,17 +51,17 @@ class Shape:
     """A ticket, and a valid answer to it."""
 
     name: str
-    desk: Coordinator
+    coordinator: Coordinator
     ticket: int
     valid: bytes
 
     def give(self, data: Packed) -> None:
-        """Hands bytes, or a file, to the decoder; what it takes must suit the ticket, and the fold.
+        """Give bytes, or a file, to the decoder; an accepted message must suit the ticket and the fold.
 
         Raises: MessageError: as the decoder should; anything else is a finding.
         """
-        message = self.desk.receive(self.ticket, data)
-        payload, sent = self.desk.payload(self.ticket), unpack(data, Message)
+        message = self.coordinator.receive(self.ticket, data)
+        payload, sent = self.coordinator.payload(self.ticket), unpack(data, Message)
         assert message.parts.keys() == sent.parts.keys() == payload.chains.keys()
         for name, part in message.parts.items():
             assert (part is None) == (sent.parts[name] is None)
@@ -81,7 +81,7 @@ class Shape:
 
 
 def shapes() -> list[Shape]:
-    """A message of each chain of the transforms' contract; of several parts; with dimensions of its own."""
+    """Return messages of each chain of the transforms' contract, of several parts, with own dimensions."""
     table = Spec({"n": TensorSpec(("nodes", 2), "int64"), "at": TensorSpec(("nodes",), "float32")}, "table")
     every: dict[str, dict[str, tuple[PartSpec, Any]]] = {
         "several parts": {
@@ -98,16 +98,16 @@ def shapes() -> list[Shape]:
     }
     for uplink in CHAINS:
         model = MODEL if any(isinstance(transform, clip) for transform in uplink) else WITH_INTEGERS
-        channel = PartSpec(Spec.of(model), uplink, mean())
-        every[" ".join(map(str, uplink))] = {"update": (channel, model)}
+        part_spec = PartSpec(Spec.of(model), uplink, mean())
+        every[" ".join(map(str, uplink))] = {"update": (part_spec, model)}
     return [_shape(name, parts) for name, parts in every.items()]
 
 
 def _shape(name: str, parts: dict[str, tuple[PartSpec, Any]]) -> Shape:
-    desk = Coordinator(1, Key.from_seed(1))
-    channels = {part: channel for part, (channel, _) in parts.items()}
-    ticket = desk.dispatch(Dispatch(nothing(), (0,), {}, channels, Key.from_seed(2))).tickets[0]
-    payload = desk.payload(ticket)
+    coordinator = Coordinator(1, Key.from_seed(1))
+    part_specs = {part: part_spec for part, (part_spec, _) in parts.items()}
+    ticket = coordinator.dispatch(Dispatch(nothing(), (0,), {}, part_specs, Key.from_seed(2))).tickets[0]
+    payload = coordinator.payload(ticket)
     rng = np.random.default_rng(0)
     sent: dict[str, Part | None] = {}
     for part, (_, values) in parts.items():
@@ -119,9 +119,9 @@ def _shape(name: str, parts: dict[str, tuple[PartSpec, Any]]) -> Shape:
             values = {n: np.zeros(t.shape, t.dtype) for n, t in chain.stages[0].out.tensors.items()}
         if chain.stages:
             values = {n: np.asarray(rng.normal(size=v.shape), v.dtype) for n, v in values.items()}
-        keys = Keys(desk.task(ticket).key, Key.from_seed(3)).fold_in(part)
+        keys = Keys(coordinator.task(ticket).key, Key.from_seed(3)).fold_in(part)
         sent[part], _ = chain.encode(payload.plans[part], Part(values, 2.0), {}, keys)
-    shape = Shape(name, desk, ticket, pack(Message(ticket, sent)))
+    shape = Shape(name, coordinator, ticket, pack(Message(ticket, sent)))
     shape.give(shape.valid)
     return shape
 
@@ -156,20 +156,20 @@ COLLIDING = 2**61 - 1
 
 
 def split(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header and the values of a message."""
+    """Return the header and the values of a message."""
     (length,) = struct.unpack("<Q", data[:8])
     head: dict[str, Any] = json.loads(data[8 : 8 + length])
     return head, data[8 + length :]
 
 
 def joined(head: Any, body: bytes) -> bytes:
-    """A message of these."""
+    """Return the message of a header and values."""
     text = json.dumps(head).encode()
     return struct.pack("<Q", len(text)) + text + body
 
 
 def scattered(data: bytes, dice: random.Random) -> bytes:
-    """Some bytes changed, removed, doubled or inserted."""
+    """Change, remove, double or insert some bytes."""
     body = bytearray(data)
     for _ in range(dice.randint(1, 4)):
         at = dice.randrange(len(body)) if body else 0
@@ -195,7 +195,7 @@ def _tensors(head: dict[str, Any]) -> list[str]:
 
 
 def announced(data: bytes, dice: random.Random) -> bytes:
-    """Other dtypes, shapes and offsets in the header; tensors missing, doubled or more."""
+    """Change dtypes, shapes and offsets in the header; remove, double or add tensors."""
     head, body = split(data)
     for _ in range(dice.randint(1, 2)):
         names = _tensors(head)
@@ -227,7 +227,7 @@ def announced(data: bytes, dice: random.Random) -> bytes:
 
 
 def junk(dice: random.Random, depth: int = 0) -> Any:
-    """Any skeleton."""
+    """Return any skeleton."""
     match dice.randrange(12 if depth < 3 else 4):
         case 0:
             return dice.choice([None, True, "", "update", "a" * 300, "\x00", 1e308, *NUMBERS])
@@ -271,7 +271,7 @@ def junk(dice: random.Random, depth: int = 0) -> Any:
 
 
 def _places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in JSON, as what holds it and the key there."""
+    """Yield every place in JSON, as its container and the key in it."""
     items = enumerate(node) if isinstance(node, list) else node.items() if isinstance(node, dict) else ()
     for key, inner in list(items):
         yield node, key
@@ -279,7 +279,7 @@ def _places(node: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def reshaped(data: bytes, dice: random.Random) -> bytes:
-    """Another skeleton: the value that the tensors belong to."""
+    """Change the skeleton: the value that the tensors belong to."""
     head, body = split(data)
     skeleton = json.loads(head["__metadata__"]["hanse"])
     for _ in range(dice.randint(1, 2)):
@@ -312,7 +312,7 @@ def reshaped(data: bytes, dice: random.Random) -> bytes:
 
 
 def lengthened(data: bytes, dice: random.Random) -> bytes:
-    """Another length: of the header as announced, of the whole."""
+    """Change a length: that of the header as announced, or that of the whole."""
     (length,) = struct.unpack("<Q", data[:8])
     match dice.randrange(4):
         case 0:
@@ -329,7 +329,7 @@ def lengthened(data: bytes, dice: random.Random) -> bytes:
 
 
 def revalued(data: bytes, dice: random.Random) -> bytes:
-    """Other values: NaN and infinity of every width, all ones, noise, the packed bytes of something else."""
+    """Change values to NaN and infinity of every width, all ones, noise, or bytes of something else."""
     head, body = split(data)
     values = bytearray(body)
     patterns = [
@@ -358,11 +358,11 @@ MUTATIONS: list[Callable[[bytes, random.Random], bytes]] = [
 
 
 def mutated(data: bytes, dice: random.Random) -> bytes:
-    """A message with something wrong; rarely with two things."""
+    """Return a message with one error, rarely with two."""
     try:
         data = dice.choice(MUTATIONS)(data, dice)
         while dice.random() < 0.15:
             data = dice.choice(MUTATIONS)(data, dice)
     except (ValueError, KeyError, TypeError, struct.error, RecursionError, IndexError):
-        pass  # what is broken already can't be broken in this way
+        pass  # the message is already too broken for this change
     return data

@@ -1,4 +1,4 @@
-"""How fast: the trivial job, a large model, and many idle clients. Everything on loopback, with TLS.
+"""The speed of the trivial job, of a large model, and with many idle clients. All on loopback, with TLS.
 
 python benchmarks/network/speed.py small     # 4 KB model, 2 clients, 3 rounds, from command to finished
 python benchmarks/network/speed.py large     # 100 MB model, 10 clients, 3 rounds
@@ -53,7 +53,7 @@ KEYS = Keys.from_seed(1)
 
 @value
 class echo(Work[Any, Any]):
-    """Sends an update of the size of the model, and computes next to nothing."""
+    """A work that sends an update of the model's size, and computes next to nothing."""
 
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
@@ -63,7 +63,7 @@ class echo(Work[Any, Any]):
 
 @value
 class trivial:
-    """Means of echoes."""
+    """An algorithm that takes means of echoes."""
 
     count: int
 
@@ -74,7 +74,7 @@ class trivial:
 
 @value
 class some_of_them:
-    """The same, of clients that wait for work: those that check in quickly would be late."""
+    """Means of echoes of clients that wait for work: clients that check in quickly would be late."""
 
     count: int
 
@@ -85,14 +85,14 @@ class some_of_them:
 
 
 def echoed(state: ModelState, cohort: tuple[PartyId, ...], key: Key) -> Program[ModelState]:
-    """One exchange."""
+    """Perform one exchange."""
     channel = PartSpec(Spec.of(state.params))
     got = yield from gather(echo(), cohort, {"params": state.params}, key, update=channel)
     return ModelState(dict(got["update"].values))
 
 
 def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -> RunJob:
-    """A run of echoes. `algorithm`: None: of all clients."""
+    """Return a run of echoes. `algorithm`: None: of all clients."""
     algorithm = algorithm or trivial(num_clients)
     return RunJob(
         plan=Plan("", "{}", None, (), None),
@@ -120,13 +120,13 @@ def peak_mb() -> float:
 
 
 def rss_mb() -> float:
-    """What this process holds now."""
+    """Return the memory that this process holds now."""
     status = Path("/proc/self/status").read_text()
     return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024)
 
 
 class Watching(threading.Thread):
-    """The most memory that this process held, in MB: of its own, and of files that are mapped."""
+    """Return the most memory that this process held, in MB: its own, and that of mapped files."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -148,12 +148,12 @@ class Watching(threading.Thread):
 
 
 def usage() -> resource.struct_rusage:
-    """Of this process."""
+    """Return the usage of this process."""
     return resource.getrusage(resource.RUSAGE_SELF)
 
 
 def cpu_s(of: resource.struct_rusage) -> tuple[float, float]:
-    """Processor seconds of a process: its own, and the system's for it."""
+    """Return processor seconds of a process: its own, and the system's for it."""
     return round(of.ru_utime, 2), round(of.ru_stime, 2)
 
 
@@ -169,7 +169,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any]:
-    """Server and clients as processes: seconds of each round and the server's peak memory."""
+    """Run server and clients as processes; return seconds of each round and the server's peak memory."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
@@ -223,7 +223,7 @@ class Timed(Client):
 
 
 def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
-    """One client, alone: how fast a model gets down to it, and its message up and onto the server's disk.
+    """Measure one client alone: the speed of its download, and of its upload to the server's disk.
 
     Down: sent, hashed by the client and written to its file. Up: read from its file, hashed and written by
     the server chunk by chunk, each chunk signed and acknowledged, and synced to the disk at last.
@@ -265,19 +265,19 @@ def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
 
 
 def spread(seconds: list[float]) -> Mapping[str, float]:
-    """Of a list of seconds: how many, and where they lie."""
+    """Summarise a list of seconds: its length and its quantiles."""
     ranked = sorted(seconds)
     at = {f"p{percent}_s": round(ranked[len(ranked) * percent // 100], 4) for percent in (50, 99)}
     return {"count": len(ranked), **at, "most_s": round(ranked[-1], 4)}
 
 
 def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace: bool) -> Mapping[str, Any]:
-    """Clients in a process of their own, all of which wait, while some of them at a time work in rounds.
+    """Run waiting clients in a process of their own, while some of them at a time work in rounds.
 
     Args:
-      num_busy: that work in each round.
+      num_busy: the clients that work in each round.
       num_values: of the model, in float32.
-      pace: let the server send those away that it does not need, as it does by itself. Else all wait.
+      pace: let the server send unneeded clients away, as it does by default. Otherwise all wait.
     """
     if not pace:
         hanse.network.server.pace.MIN_POOL = num_clients
@@ -354,7 +354,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
 
 
 def main() -> None:
-    """Measures one of them."""
+    """Run one of them."""
     ask = argparse.ArgumentParser()
     ask.add_argument("what", choices=["small", "large", "transport", "idle"])
     ask.add_argument("--clients", type=int)

@@ -1,8 +1,8 @@
-"""Algorithms against drift, on MNIST parted in four ways: the table of NIID-bench.
+"""Algorithms against drift, on MNIST with four partitions: the table of NIID-bench.
 
     python benchmarks/niid/run.py FOLDER                     # every cell that has no result yet
     python benchmarks/niid/run.py FOLDER --cell two-labels scaffold --rounds 3
-    python benchmarks/niid/run.py --table                    # results.md from the results that there are
+    python benchmarks/niid/run.py --table                    # results.md from the available results
 
 The folder holds the four idx files. 10 clients, all in each round; 10 local epochs, batches of 64; the
 network of the published table (two convolutions of 6 and 16 channels, then 120 and 84 units). At two labels
@@ -74,7 +74,7 @@ class Convolutional(nn.Module):
         self.hidden1, self.hidden2, self.output = nn.Linear(256, 120), nn.Linear(120, 84), nn.Linear(84, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores of images (n, 28, 28)."""
+        """Return scores of images (n, 28, 28)."""
         x = x[:, None]
         for convolution in (self.conv1, self.conv2):
             x = nn.functional.max_pool2d(convolution(x).relu(), 2)
@@ -83,7 +83,7 @@ class Convolutional(nn.Module):
 
 
 def run(folder: str, partition: str, algorithm: str, rounds: int, seed: int = 0) -> dict[str, Any]:
-    """One cell: the accuracy on the 10,000 test images after each round."""
+    """Return one cell: the accuracy on the 10,000 test images after each round."""
     keys = Keys.from_seed(seed)
     population = partition_data(mnist(folder).load(), PARTITIONS[partition], keys.public.fold_in("partition"))
     learner = torch_module(Convolutional).bind(population.feature_shape, population.num_classes)
@@ -113,7 +113,7 @@ def run(folder: str, partition: str, algorithm: str, rounds: int, seed: int = 0)
 
 
 def perform(folder: str) -> None:
-    """Computes the cells that are missing, longest first; each is saved when it is done."""
+    """Compute the missing cells, longest first; save each when it is done."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"cells": {}, "steps of 0.1": {}}
     cells = sorted(((p, a) for p in PARTITIONS for a in ALGORITHMS), key=lambda cell: cell not in FULL)
     missing = [cell for cell in cells if " ".join(cell) not in results["cells"]]
@@ -126,18 +126,18 @@ def perform(folder: str) -> None:
 
 
 def ending(name: str, found: dict[str, Any]) -> str:
-    """How a long run went, in a line: single rounds jump by a point or two."""
+    """Summarise a long run in a line: single rounds jump by a point or two."""
     tail = found["accuracies"][-10:]
     mean, best = sum(tail) / len(tail), max(found["accuracies"])
     return f"- {name}: last round {tail[-1]:.2%}, mean of the last {len(tail)} {mean:.2%}, best {best:.2%}"
 
 
 def table() -> str:
-    """The results that there are, as Markdown."""
+    """Return the available results as Markdown."""
     results = json.loads(RESULTS.read_text())
     cells, measured = results["cells"], results["machine"]
     lines = [
-        "# Four algorithms on MNIST, parted in four ways",
+        "# Four algorithms on MNIST, with four partitions",
         "",
         "Made by `python benchmarks/niid/run.py --table`; `run.py` says what was run. Accuracy in per cent",
         f"on the 10,000 test images, seed 0. {measured['date']}, {measured['processor']}, one thread a cell.",
@@ -165,7 +165,7 @@ def table() -> str:
 
 
 def main() -> None:
-    """Reads the command line."""
+    """Read the command line."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("folder", nargs="?", help="of the four idx files")
     asked.add_argument("--cell", nargs=2, metavar=("PARTITION", "ALGORITHM"), help="this one, printed only")

@@ -22,7 +22,7 @@ for line in requires("flwr"):
 
 
 class NotInstalled(Exception):
-    """An environment that can't be made; says why."""
+    """An environment can't be made; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Environment:
 
     Args:
       name: of its folder.
-      packages: what pip is told.
-      rest: what else is to be installed, found out once `alone` is there.
+      packages: the arguments of pip.
+      rest: further packages, known once `alone` is installed.
       alone: a package that comes without its requirements.
     """
 
@@ -50,7 +50,7 @@ class Environment:
         return VENVS / self.name / "made"
 
     def make(self, say: Callable[[str], None]) -> None:
-        """Makes it, unless it is there. Raises: NotInstalled: with the end of what pip said."""
+        """Make it, unless it exists. Raises: NotInstalled: with the end of pip's output."""
         asked = "\n".join([*self.packages, self.alone or "", self.rest or ""])
         if self._made.exists() and self._made.read_text() == asked:
             return
@@ -81,7 +81,7 @@ FLOWER = Environment(
     "flower",
     ("ray==2.55.1", TORCH, NUMPY, "certifi"),
     alone="flwr==1.42.0",
-    rest=REQUIREMENTS_OF_FLOWER,  # all but its pin of certifi, which may be newer than what there is
+    rest=REQUIREMENTS_OF_FLOWER,  # all but its pin of certifi, which may be newer than the available one
 )
 PFL = Environment("pfl", ("pfl==0.6.0", TORCH, NUMPY))
 FEDJAX = Environment("fedjax", ("fedjax==0.0.17", JAX, "jaxlib==0.10.2", NUMPY))

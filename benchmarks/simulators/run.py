@@ -3,10 +3,10 @@
     python benchmarks/simulators/run.py [--workload W1 ...] [--tools hanse,flower ...] [--rounds N]
 
 Makes a virtual environment for each peer beside this file (`.venvs`, some gigabytes), and data (`.data`).
-All tools of a workload are started, one after the other, and do a first round; then they take turns, so that
-other load on the machine meets them alike. They train the same clients on the same batches, which the norm of
-the parameters after the first round proves. Results are kept in results.json as they come, and a workload
-measured again replaces what was known of it; results.md is written from them. `--table` only writes that.
+All tools of a workload are started, one after the other, and do a first round. Then they take turns, so that
+other load on the machine affects them alike. They train the same clients on the same batches; the norm of the
+parameters after the first round proves this. Results are written to results.json at once, and a new
+measurement of a workload replaces the old one. results.md is written from them. `--table` only writes that.
 """
 
 import argparse
@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 ROUNDS = {"W1": 20, "W2": 5, "W2b50": 5, "W3": 20, "W4": 5}
 AT_ONCE = {"W1": 2, "W2": 1, "W2b50": 1, "W3": 4, "W4": 1}
-"""Rounds of a turn: short ones are taken together."""
+"""Rounds of a turn: several short rounds make one turn."""
 PATIENCE_S = 300
 ALL = tuple(WORKLOADS)
 DEEP = ("W2", "W2b50", "W4")
@@ -45,10 +45,10 @@ DEEP = ("W2", "W2b50", "W4")
 
 @dataclass(frozen=True)
 class Tool:
-    """One way to simulate.
+    """One simulator.
 
     Args:
-      scripts: by workload, the file in `tools` and what it is told.
+      scripts: by workload, the file in `tools` and its arguments.
     """
 
     name: str
@@ -90,12 +90,12 @@ TOOLS = {
 
 
 class Failed(Exception):
-    """A tool that ended before its time; says with which words."""
+    """A tool ended too early; the message holds its last output."""
 
 
 @dataclass
 class Running:
-    """A tool's process, and what it has said so far."""
+    """A tool's process, and its output so far."""
 
     tool: Tool
     workload: Workload
@@ -108,14 +108,14 @@ class Running:
     said: dict[str, Any] = field(default_factory=dict)
 
     def take(self, num_rounds: int) -> None:
-        """Lets it perform some rounds."""
+        """Let the tool perform some rounds."""
         for _ in range(num_rounds):
             self.pipe.send("go")
             self.seconds.append(self._round())
         self._weigh()
 
     def first(self, began: float) -> None:
-        """Waits for the first round, and watches its memory meanwhile: it is not compared."""
+        """Wait for the first round, which is not compared, and watch memory meanwhile."""
         while not self.pipe.poll(0.5):
             self._weigh()
             self._check(time.time() - began)
@@ -126,7 +126,7 @@ class Running:
         self._weigh()
 
     def end(self) -> None:
-        """Waits for what it still has to say, once it was told that all rounds are done."""
+        """Wait for the rest of its output, after the last round."""
         with suppress(EOFError, ConnectionResetError):
             while self.pipe.poll(PATIENCE_S):
                 what, value = self.pipe.recv()
@@ -134,13 +134,13 @@ class Running:
         self._stop()
 
     def _round(self) -> float:
-        """The seconds of the round that ends next."""
+        """Return the seconds of the round that ends next."""
         while True:
             if (seconds := self._hear()) is not None:
                 return seconds
 
     def _hear(self) -> float | None:
-        """What is said next: the seconds of a round, or something that is noted."""
+        """Read the next message: the seconds of a round, or a note."""
         if not self.pipe.poll(PATIENCE_S):
             raise Failed(f"said nothing for {PATIENCE_S} s")
         try:
@@ -175,7 +175,7 @@ class Running:
         self.process.wait()
 
     def result(self) -> dict[str, Any]:
-        """What was measured."""
+        """Return the measurements."""
         median = statistics.median(self.seconds)
         return {
             "seconds": round(median, 5),
@@ -190,7 +190,7 @@ class Running:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and its descendants."""
+    """Return a process and its descendants."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -202,7 +202,7 @@ def _family(pid: int) -> list[int]:
 
 
 def _pss_mb(pid: int) -> float:
-    """Memory of a process; what it shares with others counts in part."""
+    """Return the memory of a process; shared pages count in part."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
@@ -248,7 +248,7 @@ def _accepted(listener: Listener, process: subprocess.Popen[bytes], log: Path) -
 def _measure(
     workload: Workload, tools: Sequence[Tool], num_rounds: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Results by tool, at the end; those that failed as soon as they did."""
+    """Yield results by tool, at the end; those of failed tools at once."""
     at_once = min(AT_ONCE[workload.name], num_rounds)
     num_turns = -(-num_rounds // at_once)
     with ExitStack() as stack:
@@ -304,7 +304,7 @@ def _keep(workload: Workload, name: str, result: Mapping[str, Any]) -> None:
 
 
 def main() -> None:
-    """Measures what was asked for, and writes it down."""
+    """Measure the chosen workloads, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

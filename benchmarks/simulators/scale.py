@@ -1,4 +1,4 @@
-"""What a simulation costs as it grows: in clients, in rounds, and in what clients remember.
+"""The cost of a simulation as it grows: in clients, in rounds, and in clients' memory.
 
     python benchmarks/simulators/scale.py            # about five minutes on a quiet machine
 
@@ -6,7 +6,7 @@
   one epoch in batches of 10. Seconds a round, and the most memory of all processes together.
 - The cost of a client in rounds of 100, 1,000 and 10,000 clients, in one process: processor time.
 - 10,000 rounds of 10 clients: memory after round 100 and after round 10,000, with a store.
-- SCAFFOLD, whose 20,000 clients remember 31 kB each: memory here and on the disk.
+- SCAFFOLD with 20,000 clients that keep 31 kB each: memory in this process and on the disk.
 
 Each is measured in a fresh process.
 """
@@ -40,7 +40,7 @@ SIZE = 20
 
 
 class Slices:
-    """Clients that hold neighbouring rows of one pool, which costs nothing until they are asked for."""
+    """Clients with neighbouring rows of one pool, which cost nothing until they are used."""
 
     def __init__(self, num_features: int) -> None:
         rng = np.random.default_rng(0)
@@ -57,7 +57,7 @@ def population(num_clients: int, num_features: int = 784) -> FederatedData:
 
 
 def memory_mb(of: str = "VmRSS") -> float:
-    """Of this process, and what its workers have to themselves."""
+    """Return the memory of this process, and that of its workers alone."""
     own = _status("self", of)
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return own + sum(_private_mb(child) for child in children)
@@ -76,8 +76,8 @@ def _private_mb(process: str) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
 
-def rounds_of(cohort: int, rounds: int, way: Execution) -> dict[str, Any]:
-    """Seconds a round, wall-clock and of this process's processor time, and peak memory."""
+def rounds_of(cohort: int, rounds: int, execution: Execution) -> dict[str, Any]:
+    """Measure seconds per round, wall-clock and processor time of this process, and peak memory."""
     wall, own, most = [time.perf_counter()], [time.process_time()], [0.0]
 
     def watch(record: Record) -> None:
@@ -91,7 +91,7 @@ def rounds_of(cohort: int, rounds: int, way: Execution) -> dict[str, Any]:
         algorithm=fed_avg(0.1, cohort / 1_000_000, batch_size=10),
         rounds=rounds,
         evaluate_every=0,
-        execution=way,
+        execution=execution,
         watch=watch,
     )
     return {
@@ -118,7 +118,7 @@ def of_10000() -> dict[str, Any]:
 
 
 def long() -> dict[str, Any]:
-    """Memory within a long run that is kept."""
+    """Measure memory within a long run in a store."""
     seen: dict[int, float] = {}
 
     def watch(record: Record) -> None:
@@ -143,7 +143,7 @@ def long() -> dict[str, Any]:
 
 
 def remembering() -> dict[str, Any]:
-    """SCAFFOLD: all clients once, and then again."""
+    """Measure SCAFFOLD: all clients once, and then again."""
     seen: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "runs.db")
@@ -165,7 +165,7 @@ def remembering() -> dict[str, Any]:
 
 
 def fresh(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """In a process of its own."""
+    """Measure in a process of its own."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         found = pool.apply(_lent, (measure.__name__,))
     print(measure.__name__, json.dumps(found), file=sys.stderr, flush=True)

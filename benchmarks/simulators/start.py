@@ -2,8 +2,8 @@
 
     python benchmarks/simulators/start.py
 
-Takes turns, five times each. `hanse run FILE.toml` of one round is timed to its end: it reads an .npz file,
-keeps the run in a store, and prints. Python keeps what it compiles of the sources, as of what is installed.
+The tools take turns, five times each. `hanse run FILE.toml` of one round is timed to its end: it reads an
+.npz file, keeps the run in a store, and prints. Python keeps compiled bytecode, as for an installed package.
 Writes start.json. Needs the environments and the data that `run.py --workload W1` makes.
 """
 
@@ -38,7 +38,7 @@ algorithm = {{ name = "fed_avg", lr = 0.1, fraction = 0.1, batch_size = 10 }}
 
 
 def command_s(file: Path) -> float:
-    """Seconds of `hanse run`, from its start to its end."""
+    """Return seconds of `hanse run`, from its start to its end."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         command = [str(OURS.python.with_name("hanse")), "run", str(file)]
@@ -47,20 +47,20 @@ def command_s(file: Path) -> float:
 
 
 def first_round_s(name: str) -> float:
-    """Seconds from the start of a tool's process to the end of its first round."""
+    """Return seconds from the start of a tool's process to the end of its first round."""
     with ExitStack() as stack:
         return _started(TOOLS[name], W1, 2, stack).first_round_s
 
 
 def main() -> None:
-    """Measures, and writes it down."""
+    """Measure, and write the results."""
     file, data = W1.folder / "W1.toml", W1.folder / "W1.npz"
     if not data.exists():
         x, y = W1.data
         images, labels = x.reshape(-1, 784), y.reshape(-1)
         np.savez(data, x=images, y=labels, test_x=images[:1000], test_y=labels[:1000])
     file.write_text(SETTINGS.format(path=data))
-    command_s(file)  # compiles what is kept between runs
+    command_s(file)  # fills the cache of compiled programs
     seconds: dict[str, list[float]] = {"hanse run FILE.toml": [], "hanse": [], "flower": [], "pfl": []}
     for _ in range(TIMES):
         for name, found in seconds.items():

@@ -1,4 +1,4 @@
-"""The results as a page."""
+"""A page of the results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,10 +22,10 @@ COLUMNS = (
 
 
 def markdown(results: Mapping[str, Any], workloads: Mapping[str, Workload]) -> str:
-    """One table a workload."""
+    """Return one table per workload."""
     machine = results["machine"]
     lines = [
-        "# Seconds a round, beside other simulators",
+        "# Seconds per round, compared with other simulators",
         "",
         f"Measured on {machine['date']}, {machine['cores']} cores ({machine['processor']}), Python "
         f"{machine['python']}, by `python benchmarks/simulators/run.py`. The tools take turns. A ratio is a "

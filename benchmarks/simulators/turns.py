@@ -1,4 +1,4 @@
-"""A tool's side of taking turns: it is told when to perform a round, and says how long it took."""
+"""A tool's side of taking turns: it waits for its turn, performs a round, and reports how long that took."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ ADDRESS = "HANSE_BENCHMARK_ADDRESS"
 
 
 class Turns:
-    """How a tool is led by `run.py`. `workload` and `num_rounds` are what it has to do.
+    """The connection of a tool to `run.py`. `workload` and `num_rounds` are its task.
 
     The clock runs from when a tool may begin a round until it calls `done`. After the first round a tool may
     warm up for as long as it needs, and then calls `warm`.
@@ -27,15 +27,15 @@ class Turns:
         self._began = time.perf_counter()
 
     def done(self, checksum: Callable[[], float] | None = None) -> None:
-        """Ends a round, and returns when the next one may begin.
+        """End a round, and return when the next one may begin.
 
         Args:
-          checksum: the norm of the parameters, which is asked for after the first round.
+          checksum: the norm of the parameters, which is needed after the first round.
         """
         self.first(checksum) if self._number == 0 else self._next()
 
     def first(self, checksum: Callable[[], float] | None = None, *, warm: bool = True) -> None:
-        """Ends the first round. A tool that is not warm yet goes on at once, and calls `warm` later."""
+        """End the first round. A tool that is not warm yet continues at once, and calls `warm` later."""
         self.say("round", time.perf_counter() - self._began)
         if checksum is not None:
             self.say("checksum", checksum())
@@ -43,7 +43,7 @@ class Turns:
             self.warm()
 
     def warm(self) -> None:
-        """Ends the warming up, and returns when the next round may begin."""
+        """End the warm-up, and return when the next round may begin."""
         self.say("warm", True)
         self._wait()
 
@@ -53,14 +53,14 @@ class Turns:
 
     def _wait(self) -> None:
         self._number += 1
-        self._led.recv()  # after the last round, too, so that what follows disturbs nobody
+        self._led.recv()  # after the last round, too, so that the rest disturbs nobody
         self._began = time.perf_counter()
 
     @property
     def over(self) -> bool:
-        """Whether all rounds are done."""
+        """Return whether all rounds are done."""
         return self._number >= self.num_rounds
 
     def say(self, what: str, value: object) -> None:
-        """Reports something that is not a round."""
+        """Report something that is not a round."""
         self._led.send((what, value))

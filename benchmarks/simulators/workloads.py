@@ -1,7 +1,7 @@
 """The workloads: data, initial parameters, and the clients and batches of each round, the same for all tools.
 
-What is drawn is drawn by Hanse and written down once (`prepare.py`), so that everybody trains the same
-clients on the same batches from the same start. Needs NumPy alone.
+Hanse makes all draws and writes them once (`prepare.py`), so that all tools train the same clients on the
+same batches from the same start. Needs NumPy alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ class Workload:
     """One epoch of local training at `cohort` of `clients`, each with `examples`.
 
     Args:
-      name: W1 ... W4 of the design.
+      name: W1 ... W4.
       model: "mlp", "cnn", "softmax" or "lstm".
     """
 
@@ -44,34 +44,34 @@ class Workload:
 
     @cached_property
     def data(self) -> tuple[Any, Any]:
-        """(clients, examples, ...) features and labels, mapped from their files."""
+        """Map (clients, examples, ...) features and labels from their files."""
         x, y = (np.asarray(np.load(self.folder / name, mmap_mode="r")) for name in ("x.npy", "y.npy"))
         return x, y
 
     @cached_property
     def start(self) -> dict[str, Any]:
-        """Initial parameters by PyTorch's names, in its layouts."""
+        """Return initial parameters by PyTorch's names, in its layouts."""
         with np.load(self.folder / "start.npz") as stored:
             return dict(stored)
 
     @cached_property
     def rounds(self) -> Any:
-        """(rounds, cohort) clients."""
+        """Return (rounds, cohort) clients."""
         return np.load(self.folder / "clients.npy")
 
     @cached_property
     def orders(self) -> Any:
-        """(rounds, cohort, examples) the rows of each client's epoch, in order."""
+        """Return (rounds, cohort, examples) the rows of each client's epoch, in order."""
         return np.load(self.folder / "rows.npy")
 
     def batches(self, number: int, place: int) -> tuple[Any, Any]:
-        """The examples of the client in one place of round `number`, in the order of its epoch."""
+        """Return the examples of the client at one place of round `number`, in the order of its epoch."""
         x, y = self.data
         client, rows = self.rounds[number, place], self.orders[number, place]
         return x[client][rows], y[client][rows]
 
     def generate(self) -> tuple[Any, Any]:
-        """Random images, half of whose pixels are 0, and a linear rule; or noisy chains of characters."""
+        """Make random images with half of the pixels 0 and a linear rule, or noisy chains of characters."""
         rng = np.random.default_rng(7)
         shape = (self.clients, self.examples)
         if self.model == "lstm":
@@ -101,6 +101,6 @@ WORKLOADS: Mapping[str, Workload] = {
 
 
 def norm(params: Mapping[str, Any] | Iterator[Any]) -> float:
-    """The 2-norm of all parameters: proves equal work after one round."""
+    """Return the 2-norm of all parameters; it proves equal work after one round."""
     values = params.values() if isinstance(params, Mapping) else params
     return float(np.sqrt(sum(np.square(np.asarray(v), dtype=np.float64).sum() for v in values)))

@@ -93,7 +93,8 @@ def conversing(steps, devices=ideal(), pause=shuffled, **options):
 
 
 def facts(told):
-    return [digest(replace(e, memories={}, way="", spent={}) if hasattr(e, "memories") else e) for e in told]
+    bare = {"memories": {}, "execution": "", "spent": {}}
+    return [digest(replace(e, **bare) if hasattr(e, "memories") else e) for e in told]
 
 
 def memories(told):

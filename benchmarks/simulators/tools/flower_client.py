@@ -16,14 +16,14 @@ app = ClientApp()
 
 @cache
 def module() -> Any:
-    """Made once in each actor."""
+    """Make the model, once in each actor."""
     torch.set_num_threads(1)
     return started(WORKLOAD)
 
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
-    """Plays the client that stands in the given place of the given round."""
+    """Play the client at the given place of the given round."""
     config = message.content["config"]
     x, y = map(torch.from_numpy, WORKLOAD.batches(config["round"], config["place"]))
     module().load_state_dict(message.content["arrays"].to_torch_state_dict())

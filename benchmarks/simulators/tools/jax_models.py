@@ -54,6 +54,6 @@ SCORES = {"mlp": perceptron, "softmax": softmax, "cnn": convolutional, "lstm": r
 
 
 def loss(workload: Workload, params: Any, x: Any, y: Any) -> Any:
-    """The mean cross-entropy of a batch, also over the characters of texts."""
+    """Return the mean cross-entropy of a batch, also over the characters of texts."""
     logs = jax.nn.log_softmax(SCORES[workload.model](params, x))
     return -jnp.take_along_axis(logs, y[..., None], -1).mean()

@@ -16,7 +16,7 @@ from workloads import Workload, norm
 
 
 def train(workload: Workload, share: int, num_shares: int, memory: str, pipe: Connection) -> None:
-    """Trains every `num_shares`-th client of each round that is asked for, and adds up what they end with."""
+    """Train every `num_shares`-th client of each requested round, and add up their parameters."""
     os.environ["NPROC"] = "1"
     import jax
     import jax.numpy as jnp

@@ -16,7 +16,7 @@ MODELS: dict[str, Model] = {
 
 
 def model(workload: Workload, engine: Engine | None = None) -> Model:
-    """The workload's model on the engine that Hanse takes by itself, or on another."""
+    """Return the workload's model on Hanse's default engine, or on another."""
     if engine is None:
         return MODELS[workload.model]
     network: Any = mlp(()) if workload.model == "softmax" else MODELS[workload.model]
@@ -25,5 +25,5 @@ def model(workload: Workload, engine: Engine | None = None) -> Model:
 
 
 def num_classes(workload: Workload) -> int | None:
-    """Of the labels; None: they are texts."""
+    """Return the number of classes; None: the examples are texts."""
     return None if workload.model == "lstm" else 10

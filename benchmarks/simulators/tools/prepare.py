@@ -1,9 +1,9 @@
-"""Writes down what all tools are given: data, the start, and what Hanse draws for each round.
+"""Write the inputs of all tools: data, the start, and Hanse's draws for each round.
 
     python benchmarks/simulators/prepare.py W1 NUM_ROUNDS
 
-A learner that computes nothing, and only notes which client it was given and in which order, is trained by
-`hanse.run`; cohorts and orders depend on the seed and on who holds how many examples, not on the model.
+`hanse.run` trains a learner that computes nothing and only notes clients and the order of their rows.
+Cohorts and orders depend on the seed and on the clients' numbers of examples, not on the model.
 """
 
 import sys
@@ -25,7 +25,7 @@ from hanse.learners import Model, batches
 
 @dataclass
 class Noted(Learner):
-    """Notes the client and the rows of each local training."""
+    """A learner that notes the client and the rows of each local training."""
 
     metrics = ("loss",)
     seen: list[Any] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Noted(Learner):
 
 @dataclass(frozen=True)
 class Noting(Model):
-    """The model of a learner that is there already."""
+    """The model of an existing learner."""
 
     learner: Noted
 
@@ -65,7 +65,7 @@ class Noting(Model):
 
 
 def draw(workload: Workload, num_rounds: int) -> tuple[Any, Any]:
-    """(rounds, cohort) clients and (rounds, cohort, examples) rows."""
+    """Return (rounds, cohort) clients and (rounds, cohort, examples) rows."""
     learner = Noted()
     clients = [
         Examples(np.full((workload.examples, 1), number, np.float32), np.zeros(workload.examples))

@@ -57,7 +57,7 @@ MODULES: dict[str, type[nn.Module]] = {
 
 
 def started(workload: Workload) -> nn.Module:
-    """The workload's module with its initial parameters."""
+    """Return the workload's module with its initial parameters."""
     module = MODULES[workload.model]()
     start = {name: torch.tensor(value) for name, value in workload.start.items()}
     if (
@@ -71,11 +71,11 @@ def started(workload: Workload) -> nn.Module:
 
 
 def loss(module: nn.Module, x: Any, y: Any) -> Any:
-    """The mean cross-entropy of a batch, also over the characters of texts."""
+    """Return the mean cross-entropy of a batch, also over the characters of texts."""
     scores = module(x)
     return functional.cross_entropy(scores.view(-1, scores.shape[-1]), y.reshape(-1))
 
 
 def norm_of(module: nn.Module) -> float:
-    """The 2-norm of all parameters."""
+    """Return the 2-norm of all parameters."""
     return norm(p.detach().numpy() for p in module.parameters())

@@ -15,7 +15,7 @@ from workloads import Workload, norm
 
 
 class ChannelsLast(Convolutional):
-    """With strides that say that the channel is innermost; PyTorch can't see it where there is only one."""
+    """Set strides with the channel innermost; if there is only one channel, PyTorch can't see this."""
 
     def forward(self, x: Any) -> Any:
         images = x.view(-1, 28, 28, 1).permute(0, 3, 1, 2)
@@ -27,7 +27,7 @@ class ChannelsLast(Convolutional):
 def train(
     workload: Workload, share: int, params: Any, totals: Any, pipe: Connection, num_shares: int
 ) -> None:
-    """Trains every `num_shares`-th client of each round that is asked for, and adds up what they end with."""
+    """Train every `num_shares`-th client of each requested round, and add up their parameters."""
     torch.set_num_threads(1)
     module = started(workload)
     if workload.model == "cnn":

@@ -1,4 +1,4 @@
-"""FedJAX 0.0.17 on a newer JAX, which wants a few names that were removed since."""
+"""FedJAX 0.0.17 on a newer JAX; it needs a few names that JAX has removed since."""
 
 from functools import partial
 from typing import Any
@@ -20,10 +20,10 @@ def main() -> None:
 
     turns = Turns()
     workload = turns.workload
-    slope = jax.grad(partial(loss, workload))
+    gradient = jax.grad(partial(loss, workload))
     fedjax.set_for_each_client_backend("jit")
     algorithm = fed_avg.federated_averaging(
-        lambda params, batch, key: slope(params, batch["x"], batch["y"]),
+        lambda params, batch, key: gradient(params, batch["x"], batch["y"]),
         fedjax.optimizers.sgd(workload.lr),
         fedjax.optimizers.sgd(1.0),
         fedjax.ShuffleRepeatBatchHParams(

@@ -28,7 +28,7 @@ server = ServerApp()
 
 
 class Timed(FedAvg):  # type: ignore[misc]
-    """Tells each client whose place it takes, and takes turns at the end of each round."""
+    """Tell each client its place, and take turns at the end of each round."""
 
     def configure_train(self, server_round: int, *given: Any) -> Any:
         messages = list(super().configure_train(server_round, *given))

@@ -1,4 +1,4 @@
-"""Hanse, by its public API. With no further word it computes as it chooses itself.
+"""Hanse, by its public API. Without a third argument it chooses how to compute.
 
 python with_hanse.py WORKLOAD NUM_ROUNDS [jax | torch | module | bfloat16 | 2bits]
 """
@@ -23,7 +23,7 @@ from hanse.transforms import quantize
 
 
 def own_module(workload: Workload) -> Model:
-    """The module that one has anyway, unchanged."""
+    """A user's own module, unchanged."""
     from torch_models import MODULES
 
     return torch_module(MODULES[workload.model])
@@ -36,17 +36,17 @@ CHOICES: dict[str, Any] = {
     "bfloat16": partial(model, engine=torch_engine(precision=bfloat16())),
 }
 LONG = 10_000
-"""Rounds that a run is told to take: where it pays, Hanse starts worker processes beside it."""
+"""The rounds of the run: if it is long enough, Hanse starts worker processes."""
 WARM_S = 8.0
 
 
 class Enough(Exception):
-    """Ends a run after the rounds that are measured."""
+    """End a run after the measured rounds."""
 
 
 @dataclass
 class Watching:
-    """Takes turns at the end of each round."""
+    """Take turns at the end of each round."""
 
     turns: Turns
     until_s: float | None = None

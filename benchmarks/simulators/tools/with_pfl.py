@@ -26,7 +26,7 @@ from turns import Turns
 
 
 class Timed(TrainingProcessCallback):  # type: ignore[misc]
-    """Takes turns at the end of each round."""
+    """Take turns at the end of each round."""
 
     def __init__(self, turns: Turns, module: Any) -> None:
         self._turns, self._module = turns, module

@@ -78,7 +78,7 @@ class Combination(ABC):
 
     @abstractmethod
     def share(self, num_clients: int) -> float:
-        """Returns gamma if so many clients change their blocks; sigma' is gamma times their number."""
+        """Returns gamma if this many clients change their blocks; sigma' is gamma times their number."""
 
 
 @value

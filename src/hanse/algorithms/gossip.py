@@ -35,7 +35,7 @@ __all__ = ["gossip"]
 
 @value
 class Peer:
-    """A peer's own model after so many steps."""
+    """A peer's own model after this many steps."""
 
     params: Tensors
     step: int

@@ -40,5 +40,5 @@ class LocalTraining(Algorithm[S], ABC):
         self.steps(0)
 
     def steps(self, num_rounds: int, *, proximal: float = 0.0) -> Steps:
-        """Returns the local steps after so many closed rounds."""
+        """Returns the local steps after this many closed rounds."""
         return Steps(rate(self.lr, num_rounds), self.epochs, self.batch_size, proximal)

@@ -27,7 +27,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def at(self, num_rounds: int) -> float:
-        """Returns the step size after so many closed rounds."""
+        """Returns the step size after this many closed rounds."""
 
 
 Rate: TypeAlias = float | Schedule
@@ -35,7 +35,7 @@ Rate: TypeAlias = float | Schedule
 
 
 def rate(lr: Rate, num_rounds: int) -> float:
-    """Returns the step size after so many closed rounds.
+    """Returns the step size after this many closed rounds.
 
     >>> rate(0.1, 7), rate(step_decay(0.1, every=5), 7)
     (0.1, 0.05)
@@ -68,7 +68,7 @@ class constant(Schedule):
 
 @value
 class step_decay(Schedule):
-    """A step size that is multiplied by `factor` after every so many rounds.
+    """A step size that is multiplied by `factor` each time `every` rounds have passed.
 
         lr factor^floor(t / every)
 

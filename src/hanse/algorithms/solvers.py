@@ -48,7 +48,7 @@ class Solver(ABC):
         """Returns the update w - w0, where w0 is `start` and w is the solution."""
 
     def at(self, num_rounds: int) -> "Solver":
-        """Returns the solver after so many closed rounds; only one with a step size may change."""
+        """Returns the solver after this many closed rounds; only one with a step size may change."""
         return self
 
 
@@ -178,7 +178,7 @@ def conjugate_gradients(
 ) -> Tensors:
     """Solves A x = b, where `apply` is v -> A v for a symmetric positive definite A.
 
-    Stops after so many products, once the residual has shrunk by the tolerance, or where A turns out not
+    Stops after this many products, once the residual has shrunk by the tolerance, or where A turns out not
     to be positive definite. Then it returns the solution so far, or b itself at the start.
     """
     solution: Tensors = zeros_like(right)

@@ -50,7 +50,7 @@ class Weighting(ABC):
 
     @abstractmethod
     def of(self, num_examples: int) -> float:
-        """Returns the weight of a client with so many examples."""
+        """Returns the weight of a client with this many examples."""
 
 
 @value

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.core import former
     from hanse.core.algorithm import Algorithm, Stop
     from hanse.core.chain import Chain, Plan, Stage, Transform
     from hanse.core.checks import (
@@ -184,6 +185,7 @@ __all__ = [
     "divide",
     "dot",
     "fields",
+    "former",
     "gather",
     "l2_norm",
     "mean",

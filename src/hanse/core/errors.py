@@ -76,7 +76,7 @@ class StoreError(HanseError):
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """Writes a half-sentence for error messages: the nearest known word, or all of them."""
+    """Returns half a sentence for error messages: the nearest known word, or all of them."""
     known = sorted(known)
     close = get_close_matches(given, known, n=1)
     if close:

@@ -104,12 +104,12 @@ class Learner(ABC):
 
     @property
     def together(self) -> bool:
-        """Tells whether training several clients together is faster than one by one, on this machine."""
+        """Returns whether training several clients together is faster than one by one, on this machine."""
         return False
 
     @property
     def rounds_together(self) -> bool:
-        """Tells whether `local_sgd_many` rounds differently, depending on who is computed with whom."""
+        """Returns whether `local_sgd_many` rounds differently, depending on who is computed with whom."""
         return False
 
     @abstractmethod

@@ -32,11 +32,11 @@ class Reducer(ABC, Generic[A]):
     """
 
     hides: ClassVar[bool] = False
-    """Tells whether the server is kept from seeing single contributions. Such a reducer withholds the
+    """Returns whether the server is kept from seeing single contributions. Such a reducer withholds the
     encoded part at the client and obtains the total by its `protocol`."""
 
     elementwise: ClassVar[bool] = False
-    """Tells whether each value of the total depends only on the values at its place and on the weights.
+    """Returns whether each value of the total depends only on the values at its place and on the weights.
     Large parts are then folded window by window, so that memory does not grow with their number."""
 
     @abstractmethod
@@ -233,8 +233,8 @@ class TreeFold(Generic[A]):
 
     def lift(self, position: int, part: Part) -> None:
         """Adds a part to the right of all earlier ones. One that is on disk is read when it is needed."""
-        lies = isinstance(part.values, Mapped) and self.reducer.elementwise and not self._nodes
-        if lies or self._waiting:
+        on_disk = isinstance(part.values, Mapped) and self.reducer.elementwise and not self._nodes
+        if on_disk or self._waiting:
             self._waiting.append((position, part))
         else:
             self.add(position, self.reducer.lift(part))

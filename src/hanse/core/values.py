@@ -107,21 +107,21 @@ def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def brief(obj: Any) -> str:
-    """Writes a value of a class marked with `@value` as a user would: without fields left at their defaults.
+    """Formats a value of a class marked with `@value` as a user would: without fields left at their defaults.
 
     >>> from hanse.transforms import quantize
     >>> brief(quantize(2)), brief(quantize(bits=8))
     ('quantize(2)', 'quantize(8)')
     """
-    said = []
+    texts = []
     for f in fields(type(obj)):
         held = getattr(obj, f.name)
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
         if required or held != default:
             text = brief(held) if type(held) in _NAMES else repr(held)
-            said.append(text if required and not f.kw_only else f"{f.name}={text}")
-    return f"{type(obj).__name__}({', '.join(said)})"
+            texts.append(text if required and not f.kw_only else f"{f.name}={text}")
+    return f"{type(obj).__name__}({', '.join(texts)})"
 
 
 def flatten(obj: Any) -> tuple[str, dict[str, Array]]:
@@ -256,7 +256,7 @@ def _restore(
 
 
 def _differs(cls: type, given: Mapping[str, Any]) -> str:
-    """Says how given fields differ from those of a class; empty if they do not."""
+    """Describes how given fields differ from those of a class; empty if they agree."""
     own = {f.name: f for f in fields(cls) if f.init}
     unknown = sorted(set(given) - own.keys())
     if unknown:
@@ -267,7 +267,7 @@ def _differs(cls: type, given: Mapping[str, Any]) -> str:
 
 
 def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Puts what stands under a field's former name under today's."""
+    """Moves fields from their former names to today's."""
     names = former.FIELDS.get(_NAMES[cls])
     if names is None:
         return given

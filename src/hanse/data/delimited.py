@@ -250,7 +250,7 @@ class _Column:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the column is text, but some of its cells were already read as numbers."""
+        """True if the column is text, but some of its cells were already read as numbers."""
         return len({chunk.dtype.kind for chunk in self._chunks}) > 1
 
     def check(self, path: str, lines: Sequence[int]) -> None:

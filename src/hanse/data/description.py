@@ -119,7 +119,7 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
     """
     check_count("max_clients", max_clients)
     clients = np.unique(np.linspace(0, data.num_clients - 1, min(max_clients, data.num_clients)).astype(int))
-    found = [_told(data.labels(number)) for number in clients.tolist()]
+    found = [_labels_to_count(data.labels(number)) for number in clients.tolist()]
     labels, codes = _encode_labels(np.concatenate(found), data)
     owners = np.repeat(np.arange(len(clients)), [len(own) for own in found])
     counts = np.bincount(owners * len(labels) + codes, minlength=len(clients) * len(labels))
@@ -139,7 +139,7 @@ def describe(data: FederatedData, *, max_clients: int = 10_000) -> Description:
     )
 
 
-def _told(labels: Array) -> Array:
+def _labels_to_count(labels: Array) -> Array:
     """Returns the labels to count: all steps of a sequence, or the first of several targets."""
     return labels.ravel() if labels.dtype.kind in "biu" else labels.reshape(len(labels), -1)[:, 0]
 

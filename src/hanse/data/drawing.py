@@ -18,7 +18,7 @@ HEIGHTS = " ▁▂▃▄▅▆▇█"
 
 
 class Described(Protocol):
-    """What a drawing needs of a `Description`, which draws itself with it."""
+    """The part of a `Description` that a drawing reads."""
 
     @property
     def num_clients(self) -> int: ...

@@ -72,7 +72,7 @@ class Partition(ABC):
 
     @property
     def alters(self) -> bool:
-        """Whether clients see something other than the rows themselves."""
+        """True if clients see something other than the rows themselves."""
         return False
 
     def seen(self, examples: Examples, client: int, num_clients: int, key: Key) -> Examples:

@@ -65,16 +65,16 @@ class text(Dataset):
     def load(self) -> TrainTest:
         """Reads the file; speakers are in the order of their names."""
         with text_lines(self.path, self.encoding) as file:
-            said = _by_speaker(file.read().replace("\r\n", "\n"))
-        if not said:
+            speeches = _by_speaker(file.read().replace("\r\n", "\n"))
+        if not speeches:
             raise InvalidInput(
                 f'{self.path}: no speaker was found; a speech starts with a line such as "HAMLET:", after a '
                 "blank line"
             )
-        sequences = {name: _sequences(_codes(words), self.length) for name, words in sorted(said.items())}
+        sequences = {name: _sequences(_codes(words), self.length) for name, words in sorted(speeches.items())}
         sequences = {name: cut for name, cut in sequences.items() if len(cut)}
         if not sequences:
-            longest = max(map(len, said.values()))
+            longest = max(map(len, speeches.values()))
             raise InvalidInput(
                 f"{self.path}: no speaker has more than {longest} characters; write "
                 f"length={max(1, longest - 1)} or less"
@@ -92,15 +92,15 @@ class text(Dataset):
 
 def _by_speaker(whole: str) -> Mapping[str, str]:
     """Joins all speeches of each speaker; each speech ends with a new line."""
-    said: dict[str, list[str]] = {}
+    by_speaker: dict[str, list[str]] = {}
     speaker = None
     for paragraph in BLANK.split(whole.strip()):
         found = NAME.match(paragraph)
         if found is not None:
             speaker, paragraph = found[1].strip(), paragraph[found.end() :]
         if speaker is not None and paragraph:
-            said.setdefault(speaker, []).append(paragraph + "\n")
-    return {name: "".join(speeches) for name, speeches in said.items()}
+            by_speaker.setdefault(speaker, []).append(paragraph + "\n")
+    return {name: "".join(speeches) for name, speeches in by_speaker.items()}
 
 
 def _codes(words: str) -> Array:

@@ -1,11 +1,11 @@
 """One machine plays all parties: research on a laptop, on a simulated clock."""
 
+from hanse.simulation.adaptive import AdaptiveClients
 from hanse.simulation.blocks import Place
-from hanse.simulation.chosen import AdaptiveClients
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
+from hanse.simulation.execution import Execution, auto, batched, num_processors, sequential
 from hanse.simulation.peers import drive_together
 from hanse.simulation.simulation import Clients, ClientSide, Settled, Simulation, Snapshot
-from hanse.simulation.ways import Execution, auto, batched, num_processors, sequential
 from hanse.simulation.workers import ONE_THREAD, Recall, Workers, WorkersFailed
 
 __all__ = [

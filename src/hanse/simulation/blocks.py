@@ -80,7 +80,7 @@ class Folding:
         except MessageError as error:
             size = measure_packed_bytes(sent)
             too_long = self._limit is not None and size > self._limit
-            why = f"a message of {size} bytes, at most {self._limit} are due" if too_long else str(error)
+            why = f"a message of {size} bytes; at most {self._limit} are allowed" if too_long else str(error)
             self._refused[task.ticket] = why
             self._sizes.append((task.ticket, size))
             return
@@ -102,16 +102,18 @@ class Folding:
         """Returns the packed bytes of a valid message. Messages of one layout differ in few characters."""
         if self._limit is None:
             return measure_packed_bytes(message)
-        said = f"{message.ticket}" + "".join(f"{p.weight!r}" for p in message.parts.values() if p is not None)
+        varying = f"{message.ticket}" + "".join(
+            f"{p.weight!r}" for p in message.parts.values() if p is not None
+        )
         layout = tuple(
             (name, part and tuple((n, value.shape) for n, value in part.values.items()))
             for name, part in message.parts.items()
         )  # lossless coding gives its length as a shape
         if layout not in self._headers:
             header, tensors = measure_layout(message)
-            self._headers[layout] = header - len(said), tensors
+            self._headers[layout] = header - len(varying), tensors
         header, tensors = self._headers[layout]
-        return add_padding(header + len(said), tensors)
+        return add_padding(header + len(varying), tensors)
 
     def block(self) -> Block:
         """Returns the block of all messages that were added."""

@@ -12,7 +12,7 @@ class Devices(ABC):
     """A model of devices that says how long a ticket takes on the simulated clock."""
 
     draws: ClassVar[bool] = True
-    """Tells whether it uses the key."""
+    """Returns whether it uses the key."""
 
     @abstractmethod
     def duration_s(self, party: PartyId, key: Key) -> float | None:

@@ -134,7 +134,7 @@ class Clients:
         self._learner, self._population, self._recall = learner, population, recall
         self._together = getattr(learner, "together", False) if together is None else together
         self.blocks_matter: Final[bool] = self._together and getattr(learner, "rounds_together", False)
-        """Tells whether results depend on which clients share a block: then no clock may decide it."""
+        """Returns whether results depend on which clients share a block: then no clock may decide it."""
         self._secret = keys.secret.fold_in("clients")
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
@@ -287,7 +287,7 @@ class Clients:
         return self._forks[party]
 
     def describe_execution(self) -> str:
-        """Says how clients were computed since the last call: see `Chosen`."""
+        """Says how clients were computed since the last call: see `AdaptiveClients`."""
         return ""
 
     def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:

@@ -90,7 +90,7 @@ class Laid(NamedTuple):
             file.truncate(max(1, end))
         return cls(path, head, places)
 
-    def taken_up(self) -> Any:
+    def load(self) -> Any:
         """Loads the object. All processes share one copy of each array until they write to it."""
         with self.path.open("rb") as file:
             block = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
@@ -156,8 +156,8 @@ class Job(NamedTuple):
     @classmethod
     def of(cls, payload: Laid, places: Sequence[Place], memories: Sequence[Memory], folded: bool) -> "Job":
         """Makes a job from places."""
-        told = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in places]
-        return cls(payload, told, memories, folded)
+        rows = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in places]
+        return cls(payload, rows, memories, folded)
 
 
 NUM_PAYLOADS = 4
@@ -175,7 +175,7 @@ def serve(number: int) -> None:
     pipe = Connection(number)
     with suppress(EOFError, OSError):
         try:
-            make = receive(pipe).taken_up()
+            make = receive(pipe).load()
             threadpool_limits(1)
             clients = make(lambda party: {})  # memories come with the jobs
             send(pipe, None)
@@ -198,7 +198,7 @@ def serve(number: int) -> None:
 
 def _payload(laid: Laid) -> Payload:
     try:
-        return Payload(*laid.taken_up())
+        return Payload(*laid.load())
     except Exception as error:
         raise WorkersFailed(f"a worker can't receive what clients are sent: {error}") from None
 
@@ -215,8 +215,8 @@ def _sendable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        told = RuntimeError(f"{type(error).__name__}: {error}")
+        plain = RuntimeError(f"{type(error).__name__}: {error}")
         for note in getattr(error, "__notes__", ()):
-            told.add_note(note)
-        return told
+            plain.add_note(note)
+        return plain
     return error

@@ -12,7 +12,7 @@ __all__ = ["count_bytes", "pack_bits", "pack_positions", "position_bytes", "unpa
 
 
 def count_bytes(size: int, bits: int) -> int:
-    """Returns the bytes that `size` integers of so many bits take."""
+    """Returns the bytes that `size` integers of this many bits take."""
     return -(-size * bits // 8)
 
 

@@ -82,7 +82,7 @@ def _planes(tensor: Array) -> bytes:
 
 
 def _inflate(packed: bytes, num_bytes: int) -> bytes:
-    """Unpacks exactly so many bytes, and never makes more.
+    """Unpacks exactly this many bytes, and never makes more.
 
     Raises: MessageError: if these are not the bytes that were packed.
     """

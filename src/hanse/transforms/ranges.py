@@ -16,7 +16,7 @@ class Over(ABC):
 
     @abstractmethod
     def num_rows(self, size: int) -> int:
-        """Returns the number of rows of a tensor of so many entries."""
+        """Returns the number of rows of a tensor of this many entries."""
 
 
 @value
@@ -32,7 +32,7 @@ class per_tensor(Over):
 
 @value
 class per_block(Over):
-    """One range for every so many consecutive entries of a tensor; its last block may be smaller.
+    """One range for each block of this many consecutive entries of a tensor; its last block may be smaller.
 
     Small blocks have small errors and more ranges to send.
     """

@@ -318,7 +318,7 @@ def test_what_is_no_message_is_refused(coordinator, data):
 def test_an_oversized_message_is_refused_unread(coordinator, values):
     (ticket,) = coordinator.dispatch(asking(1)).tickets
     data = pack(answer(ticket, values))
-    with pytest.raises(MessageError, match=rf"a message of {len(data)} bytes, at most \d+ are due"):
+    with pytest.raises(MessageError, match=rf"a message of {len(data)} bytes; at most \d+ are allowed"):
         coordinator.receive(ticket, data)
 
 
@@ -326,7 +326,7 @@ def test_a_bound_that_is_known_where_the_size_is_not_is_kept(coordinator):
     table = Spec({"n": TensorSpec(("nodes",), "uint8")}, kind="table", max_bytes=1000)
     (ticket,) = coordinator.dispatch(asking(1, u=PartSpec(table, into=sum_()))).tickets
     assert coordinator.receive(ticket, pack(answer(ticket, {"n": np.ones(1000, np.uint8)})))
-    with pytest.raises(MessageError, match=r"a message of \d+ bytes, at most \d+ are due"):
+    with pytest.raises(MessageError, match=r"a message of \d+ bytes; at most \d+ are allowed"):
         coordinator.receive(ticket, pack(answer(ticket, {"n": np.ones(100_000, np.uint8)})))
 
 
@@ -763,11 +763,11 @@ def test_a_desk_is_a_copy(coordinator):
     assert pack(before) == packed
 
 
-def test_stores_still_know_the_state_by_its_old_names(coordinator):
+def test_stores_know_the_state_by_its_class_names(coordinator):
     coordinator.dispatch(asking(1))
     packed = pack(coordinator.snapshot())
-    assert b'{\\"$\\":\\"Desk\\",\\"next_ticket\\":1,' in packed
-    assert b'\\"$\\":\\"Sent\\"' in packed
+    assert b'{\\"$\\":\\"CoordinatorState\\",\\"next_ticket\\":1,' in packed
+    assert b'\\"$\\":\\"DispatchRecord\\"' in packed
 
 
 def test_single_facts_need_no_copy_of_the_state(coordinator):

@@ -151,7 +151,7 @@ DATA = from_clients([rows(n) for n in (23, 3, 24, 22, 4, 3, 24, 23, 21, 1)], tes
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine, blocks are large."""
-    monkeypatch.setattr("hanse.simulation.chosen.PATIENCE_S", 1e6)
+    monkeypatch.setattr("hanse.simulation.adaptive.PATIENCE_S", 1e6)
 
 
 def run(way: Any, **options: Any) -> hanse.Result:
@@ -182,7 +182,7 @@ def test_a_run_abreast_is_within_rounding_and_its_bits_depend_on_no_clock(
 ) -> None:
     due, got = (run(way, rounds=1) for way in (sequential(), batched()))
     for patience_s in (0.0, 1e6):
-        monkeypatch.setattr("hanse.simulation.chosen.PATIENCE_S", patience_s)
+        monkeypatch.setattr("hanse.simulation.adaptive.PATIENCE_S", patience_s)
         again = run(auto(), rounds=1)
         assert again.params_sha256 == got.params_sha256
         assert again.records[-1].execution == "one process, together"

@@ -91,7 +91,7 @@ def unpack_message(data: Packed, payload: Payload) -> Message:
     """Unpacks a stranger's message. Raises: MessageError: if it is larger than it may be, or no message."""
     limit = limit_bytes(payload.chains)
     if limit is not None and len(data) > limit:
-        raise MessageError(f"a message of {len(data)} bytes, at most {limit} are due")
+        raise MessageError(f"a message of {len(data)} bytes; at most {limit} are allowed")
     head = overhead_bytes(payload.chains)
     message: Message = unpack(data, Message, only=(Message, Part), max_head_bytes=head)
     return message

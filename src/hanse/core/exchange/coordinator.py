@@ -165,11 +165,11 @@ class Coordinator:
         return command.tickets
 
     def is_open(self, ticket: int) -> bool:
-        """Tells whether a message for this ticket would still be taken."""
+        """Returns whether a message for this ticket would still be taken."""
         return self._book.is_open(ticket)
 
     def has_dispatch(self, number: int) -> bool:
-        """Tells whether tickets of this dispatch are still booked."""
+        """Returns whether tickets of this dispatch are still booked."""
         return number in self._book.dispatches
 
     def dispatch_of(self, ticket: int) -> int:
@@ -256,7 +256,7 @@ class Coordinator:
         return Collected(self._transforms.decode_totals(fold, records), counted, parties, drops)
 
     def can_fold_in_blocks(self, command: Collect, tickets: Sequence[int]) -> bool:
-        """Tells whether these tickets may be folded in blocks: all are sent the same and count alike."""
+        """Returns whether these tickets may be folded in blocks: all are sent the same and count alike."""
         return command.discount is None and len({self.edition(n) for n in tickets}) == 1
 
     def decode(self, command: Decode) -> Decoded:

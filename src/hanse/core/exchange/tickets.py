@@ -140,7 +140,7 @@ class TicketBook:
     # -- what is booked ------------------------------------------------------------------------
 
     def is_open(self, number: int) -> bool:
-        """Tells whether a message for this ticket would still be taken."""
+        """Returns whether a message for this ticket would still be taken."""
         return number in self._tickets and self._tickets[number].state == "open"
 
     def open_numbers(self) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ class TrafficLedger:
         self._heard: dict[int, int] = {}
 
     def is_metered(self, party: PartyId) -> bool:
-        """Tells whether a party's messages cost bytes: those of clients do, except the owner's own."""
+        """Returns whether a party's messages cost bytes: those of clients do, except the owner's own."""
         return isinstance(party, int) and party != self._owner
 
     def add(self, **amounts: float) -> None:
@@ -94,7 +94,7 @@ class TrafficLedger:
 
     def _add_flow(
         self,
-        way: Literal["up", "down"],
+        direction: Literal["up", "down"],
         name: str,
         stages: tuple[str, ...],
         before: tuple[int | None, ...],
@@ -102,7 +102,7 @@ class TrafficLedger:
         messages: int = 1,
     ) -> None:
         """Books messages that carried `before` bytes each before the last stage, and all `last` after it."""
-        booked = self._flows.setdefault((way, name, stages, before), [0, 0])
+        booked = self._flows.setdefault((direction, name, stages, before), [0, 0])
         booked[0] += messages
         booked[1] += last
 
@@ -112,8 +112,8 @@ class TrafficLedger:
     def usage(self) -> Usage:
         """The round's cost so far, not parted by client."""
         more = (
-            Flow(way, name, stages, n, (*(None if size is None else size * n for size in before), last))
-            for (way, name, stages, before), (n, last) in self._flows.items()
+            Flow(direction, name, stages, n, (*(None if size is None else size * n for size in before), last))
+            for (direction, name, stages, before), (n, last) in self._flows.items()
             if n
         )
         sums: dict[str, Any] = self._sums

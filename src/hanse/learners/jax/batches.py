@@ -18,7 +18,7 @@ AT_ONCE_BYTES = 8 << 20
 """Most bytes of a client's epochs that are laid out for one call; at least one epoch is."""
 
 ALIGNED = 64
-"""JAX uses memory that starts at a multiple of so many bytes as it is, and copies other memory."""
+"""JAX uses memory that starts at a multiple of this many bytes as it is, and copies other memory."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class BatchSchedule:
 
 
 def schedule(program: Program, num_examples: int, steps: Steps, key: Key) -> BatchSchedule:
-    """Lays out the batches of a client with so many examples, padded to one of a few sizes."""
+    """Lays out the batches of a client with this many examples, padded to one of a few sizes."""
     size = min(steps.batch_size or num_examples, num_examples)
     small = size < min(num_examples, program.rows_at_once)
     width = size if small else program.pad_rows(size)

@@ -169,7 +169,7 @@ class JaxLearner(Learner):
 
     @property
     def rounds_together(self) -> bool:
-        """Whether clients are vmapped: then products are larger and are summed in another order."""
+        """True if clients are vmapped: then products are larger and are summed in another order."""
         return can_vmap()
 
     def local_sgd_many(

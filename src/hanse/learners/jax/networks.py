@@ -131,8 +131,8 @@ def _recurrent_backward(kept: tuple[Traced, ...], gradients: Traced) -> tuple[Tr
 
     def step(carry: tuple[Traced, Traced], given: tuple[Traced, ...]) -> tuple[tuple[Traced, Traced], Traced]:
         by_hidden, by_cell = carry
-        slope, cell, enter, forget, new, output, shown = given
-        by_hidden = by_hidden + slope
+        gradient, cell, enter, forget, new, output, shown = given
+        by_hidden = by_hidden + gradient
         by_cell = by_cell + by_hidden * output * (1 - shown**2)
         by_gates = jnp.concatenate(
             [

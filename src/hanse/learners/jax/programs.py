@@ -54,7 +54,7 @@ class Program:
     rows_at_once: int
 
     def pad_rows(self, num_rows: int) -> int:
-        """Returns the size to which so many rows are padded, which splits into equal parts."""
+        """Returns the size to which this many rows are padded, which splits into equal parts."""
         if num_rows <= self.rows_at_once:
             return min(max(8, pad_size(num_rows)), self.rows_at_once)
         return self.rows_at_once * pad_size(-(-num_rows // self.rows_at_once))

@@ -129,7 +129,7 @@ class Workbench:
 
     @property
     def embeds(self) -> bool:
-        """Whether the module may look up integers in an embedding."""
+        """True if the module may look up integers in an embedding."""
         return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.module.modules())
 
     def load(self, params: Tensors) -> None:

@@ -10,8 +10,8 @@ from types import TracebackType
 from hanse.core import Memory, PartyId
 from hanse.core.exchange import Block, Fork, Payload, Task
 from hanse.simulation.blocks import Place, cut_aligned_blocks
+from hanse.simulation.execution import Execution, auto
 from hanse.simulation.simulation import BLOCK_HEIGHT, Settled, nothing
-from hanse.simulation.ways import Execution, auto
 from hanse.simulation.workers import Make, Recall, Workers, WorkersFailed
 
 __all__ = ["AdaptiveClients"]
@@ -169,8 +169,8 @@ class AdaptiveClients:
 
     def describe_execution(self) -> str:
         """Says how clients were computed since the last call: "one process", "2 workers, together", ..."""
-        said, self._executions = "; then ".join(self._executions), {}
-        return said
+        text, self._executions = "; then ".join(self._executions), {}
+        return text
 
     def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
         """Announces the tickets that will be asked for next, in about this order."""

@@ -1,4 +1,4 @@
-"""The ways to compute clients: the same bits and bytes, and processes that leave nothing behind."""
+"""The executions of clients: the same bits and bytes, and processes that leave nothing behind."""
 
 import fcntl
 import os
@@ -24,9 +24,9 @@ from hanse.simulation import (
     Execution,
     Simulation,
     WorkersFailed,
+    adaptive,
     auto,
     batched,
-    chosen,
     sequential,
 )
 from hanse.simulation.worker import remove_stale_files
@@ -54,9 +54,9 @@ def children() -> set[str]:
     return set(task.read_text().split()) if task.exists() else set()
 
 
-def run(way: Execution, **options: Any) -> hanse.Result:
+def run(execution: Execution, **options: Any) -> hanse.Result:
     settings: dict[str, Any] = {"algorithm": fed_avg(lr=0.1, fraction=0.9, batch_size=2), "rounds": 4}
-    return hanse.run(data=DATA, model=softmax(), execution=way, **{**settings, **options})
+    return hanse.run(data=DATA, model=softmax(), execution=execution, **{**settings, **options})
 
 
 def cost(result: hanse.Result) -> list[Any]:
@@ -64,10 +64,10 @@ def cost(result: hanse.Result) -> list[Any]:
 
 
 @pytest.mark.parametrize("algorithm", [fed_avg(lr=0.1, fraction=0.9, batch_size=2), scaffold(lr=0.1)])
-def test_ways_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any) -> None:
+def test_executions_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any) -> None:
     due = run(sequential(), algorithm=algorithm)
-    for way in (auto(), batched(), sequential(2)):
-        got = run(way, algorithm=algorithm)
+    for execution in (auto(), batched(), sequential(2)):
+        got = run(execution, algorithm=algorithm)
         assert got.params_sha256 == due.params_sha256
         assert cost(got) == cost(due)
 
@@ -75,9 +75,9 @@ def test_ways_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any) -> No
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers cost nothing to start, so that they always pay; and they are waited for."""
-    monkeypatch.setattr(chosen, "START_S", 0.0)
-    start = chosen.Workers.ready
-    monkeypatch.setattr(chosen.Workers, "ready", lambda self: self._pool.ready(None) or start(self))
+    monkeypatch.setattr(adaptive, "START_S", 0.0)
+    start = adaptive.Workers.ready
+    monkeypatch.setattr(adaptive.Workers, "ready", lambda self: self._pool.ready(None) or start(self))
 
 
 def test_workers_take_over_within_a_run(at_once: None) -> None:
@@ -89,7 +89,7 @@ def test_a_short_run_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("started")
 
-    monkeypatch.setattr(chosen, "Workers", refuse)
+    monkeypatch.setattr(adaptive, "Workers", refuse)
     run(auto(2))
 
 
@@ -109,8 +109,8 @@ def test_a_worker_that_is_killed_is_replaced_by_this_process(at_once: None) -> N
     make = partial(Clients, Quadratic(), Few(), KEYS)
     algorithm = fed_avg(lr=0.02, fraction=1.0)
 
-    def perform(way: Execution, watch: Any = None) -> Any:
-        with AdaptiveClients(make, way, num_rounds=6) as clients:
+    def perform(execution: Execution, watch: Any = None) -> Any:
+        with AdaptiveClients(make, execution, num_rounds=6) as clients:
             runtime = Simulation(clients, 6, KEYS)
             return drive(
                 program(algorithm, 6), runtime, InMemory(), partial(watch or (lambda *_: None), clients)
@@ -164,9 +164,9 @@ def test_blocks_for_workers_are_aligned_and_get_smaller(num_workers: int) -> Non
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])
 def test_wrong_numbers_of_workers(wrong: Any) -> None:
-    for way in (auto, sequential, batched):
+    for execution in (auto, sequential, batched):
         with pytest.raises(InvalidInput, match="write a whole number of at least 1"):
-            way(wrong)
+            execution(wrong)
 
 
 def test_what_a_killed_process_left_in_memory_is_swept(

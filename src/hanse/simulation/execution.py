@@ -20,7 +20,7 @@ class Execution(ABC):
     @property
     @abstractmethod
     def together(self) -> bool | None:
-        """Tells whether a work computes several clients at once where it can; None: where that is faster."""
+        """Returns whether a work computes several clients at once where it can; None: if that is faster."""
 
     @abstractmethod
     def alone(self) -> "Execution":
