@@ -32,7 +32,7 @@ test: $(VENV)/.dev
 		echo "python $$example"; \
 		(cd $(VENV)/examples && ../bin/python -W error ../../$$example) || exit 1; \
 	done
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

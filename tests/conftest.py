@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Begun in the background, where shells have Ctrl-C ignored; tests of Ctrl-C need it heard.
@@ -20,10 +21,23 @@ MAY_BE_MISSING = ("needs the extra huggingface", "may mount no file system")
 """Reasons to skip a test that the continuous check accepts too."""
 
 
+# How long an example takes depends on what else the machine does: no test fails for it.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where CI is set, a test that skips for want of something fails: there all of it is to be had."""
-    report = yield
+    return refuse_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    return refuse_skip((yield))
+
+
+def refuse_skip(report):
+    """Turn a skip for want of something into a failure where CI is set: there all of it is to be had."""
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         _, _, reason = report.longrepr
         if not any(accepted in reason for accepted in MAY_BE_MISSING):

@@ -32,8 +32,6 @@ LOOK_INSIDE = (
 )
 """Benchmarks that time, feed or disturb what a face does not show."""
 
-MOST_FILES = 24
-
 
 def listed(package: str) -> list[str]:
     """What a package says in `__all__`."""
@@ -147,12 +145,6 @@ def shown_to_readers() -> Iterator[tuple[str, str]]:
 def test_docs_examples_and_benchmarks_import_faces(name: str, code: str) -> None:
     if name not in LOOK_INSIDE:
         assert not behind_faces(code)
-
-
-def test_no_folder_is_crowded() -> None:
-    folders = {path.parent for path in SOURCES.rglob("*.py")}
-    crowded = {f.name: n for f in folders if (n := len(list(f.glob("*.py")))) > MOST_FILES}
-    assert not crowded
 
 
 def test_modules_are_imported_in_no_circle() -> None:

@@ -119,7 +119,8 @@ def test_describe_notes_clients_of_one_class() -> None:
         "data", "describe", "--set", "partition={name='labels_per_client', num_clients=10, num_labels=1}"
     )
     assert done.exit_code == 0, done.stderr
-    assert "10 of 10 clients hold one class only, and so learn nothing alone: client 0, " in done.stderr.replace("\n", " ")
+    said = done.stderr.replace("\n", " ")
+    assert "10 of 10 clients hold one class only, and so learn nothing alone: client 0, " in said
 
 
 def test_the_doctor_says_what_is_missing() -> None:

@@ -209,7 +209,9 @@ class _Texts(str):
 
 
 @pytest.mark.parametrize(
-    "thing", [[1], {1}, object(), len, _Texts("a"), range(3), 1j, bytearray(b"a")], ids=str
+    "thing",
+    [[1], {1}, object(), len, _Texts("a"), range(3), 1j, bytearray(b"a")],
+    ids=lambda x: type(x).__name__,
 )
 def test_what_is_no_value_is_refused_and_located(thing):
     for use in (pack, digest):

@@ -1,4 +1,3 @@
-import time
 import tracemalloc
 from collections.abc import Callable
 
@@ -224,7 +223,7 @@ def test_a_fingerprint_tells_other_clients() -> None:
 # Large populations
 
 
-def test_a_million_clients_cost_nothing() -> None:
+def test_a_trillion_clients_cost_nothing() -> None:
     asked: list[int] = []
 
     def make(number: int) -> Examples:
@@ -232,15 +231,13 @@ def test_a_million_clients_cost_nothing() -> None:
         return made(number)
 
     tracemalloc.start()
-    began = time.perf_counter()
-    data = generate(1_000_000, make, test=DATA.test)
-    seconds, (_, peak_bytes) = time.perf_counter() - began, tracemalloc.get_traced_memory()
+    data = generate(10**12, make, test=DATA.test)  # so many that a loop over them would not end
+    _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert data.num_clients == 1_000_000
+    assert data.num_clients == 10**12
     assert asked == []
-    assert seconds < 0.1
     assert peak_bytes < 10_000
-    assert len(data.client(999_999)) == 4
+    assert len(data.client(10**12 - 1)) == 4
     assert len(data.fingerprint) == 64
     assert len(asked) == 17
 

@@ -143,7 +143,7 @@ class Federation:
         for number in numbers:
             self.server.hear(number)
 
-    def wait_for(self, event: str, otherwise: str, timeout_s: float = 30.0) -> bool:
+    def wait_for(self, event: str, otherwise: str, timeout_s: float = 90.0) -> bool:
         """Waits until the operator sees an event."""
         until_s = time.monotonic() + timeout_s
         while event not in self.events() and time.monotonic() < until_s:
@@ -151,7 +151,7 @@ class Federation:
         assert event in self.events(), f"{otherwise}\n{self.events()}"
         return True
 
-    def end(self, run: str, timeout_s: float = 30.0, status: str = "completed") -> dict[str, Any]:
+    def end(self, run: str, timeout_s: float = 90.0, status: str = "completed") -> dict[str, Any]:
         """Waits for a run to end, as it should; its result."""
         until_s = time.monotonic() + timeout_s
         led = self.server.run(run)

@@ -40,7 +40,7 @@ def command(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def done(process: subprocess.Popen[str], code: int = 0) -> str:
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=280)
     assert process.returncode == code, said
     return said
 

@@ -63,7 +63,7 @@ def test_a_servers_full_disk(tmp_path: Path) -> None:
         here.server.lead(given, run)
         assert here.end(run, 60.0)["params_sha256"] == simulated(SCAFFOLD, 5)
         assert [r.round for r in records] == [0, 1, 2, 3, 4, 5]
-        assert all(thread.join(20.0) is None and not thread.is_alive() for thread in here.threads)
+        assert all(thread.join(60.0) is None and not thread.is_alive() for thread in here.threads)
 
 
 def test_a_clients_full_disk(tmp_path: Path) -> None:
@@ -94,6 +94,6 @@ def test_a_clients_full_disk(tmp_path: Path) -> None:
         again = threading.Thread(target=joined, daemon=True)
         again.start()
         assert here.end(run, 60.0)["params_sha256"] == simulated(SCAFFOLD, 5)
-        again.join(20.0)
+        again.join(60.0)
         assert len(errors) == 1
         list(ClientHome(client_home.folder).audit.lines())  # whole

@@ -299,19 +299,19 @@ def certificate(folder: Path) -> str:
 def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "HEADERS_S", 0.5)
     with federation(tmp_path) as here, tls(int(here.url.rpartition(":")[2])) as line:
-        line.settimeout(5.0)
+        line.settimeout(60.0)
         began = time.monotonic()
         line.sendall(b"GET /v1/about HTTP/1.1\r\n")
         with pytest.raises((OSError, AssertionError)):  # noqa: PT012
-            while time.monotonic() - began < 5:
+            while time.monotonic() - began < 60:
                 line.sendall(b"X-A: b\r\n")
                 time.sleep(0.05)
                 assert not line.pending() or line.recv(1)
+        monkeypatch.undo()  # for whoever is honest may be slow
         assert here.client_home(0).membership
 
 
 def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "BODY_S", 0.3)
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 1))
         client_homes = [here.client_home(n) for n in range(NUM_CLIENTS)]
@@ -323,9 +323,11 @@ def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch:
         headers = client_homes[0].identity.sign("c0", "PUT", here.url + path, sha256(b"whole"))
         lines = [f"PUT {path} HTTP/1.1", "Host: a", "Content-Length: 5", *map(": ".join, headers.items())]
         with tls(int(here.url.rpartition(":")[2])) as line:
-            line.settimeout(10.0)
+            line.settimeout(60.0)
+            monkeypatch.setattr(api, "BODY_S", 0.3)
             line.sendall("\r\n".join([*lines, "", "wh"]).encode())
             answer = b"".join(iter(lambda: line.recv(4096), b""))
+        monkeypatch.undo()
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"slow"' in answer
         assert "client 0: refused: the body did not arrive" in here.events()

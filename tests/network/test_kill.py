@@ -1,6 +1,8 @@
 """kill -9 of any process loses nothing: the run ends with the bits of an undisturbed one."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -47,9 +49,11 @@ class Process:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        port: int = bound.getsockname()[1]
-        return port
+    """Return a port that stays free: outside the range from which the system serves other sockets."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def test_no_cell_leaves_with_a_plan_that_does_not_fit(
         (run,) = here.server.led()
         here.enter_one(0, client, Parties().bind)
         assert here.wait_for("failed: its data do not suit the run (data)", "client 0 left or the run ended")
-        here.threads[-1].join(20.0)
+        here.threads[-1].join(60.0)
         assert [type(error) for error in here.errors] == [Unsuited]
         run.mailbox.stop()
     assert leaked(overheard[0].heard) == []

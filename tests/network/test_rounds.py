@@ -50,7 +50,7 @@ def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> No
 
 def test_the_silent_are_given_up(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=3.0, min_clients=3)))
+        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=10.0, min_clients=3)))
         here.enter(range(3))
         here.enter([3, 4], kind=Silent)
         here.end(run, status="incomplete")
@@ -138,7 +138,7 @@ def test_a_run_that_stopped_after_its_round_goes_on_to_the_same_bits(tmp_path: P
         here.server.run(run).mailbox.drain()
         here.enter()
         led = here.server.run(run)
-        led.join(20.0)
+        led.join(60.0)
         assert led.status == "stopped"
         here.lead(job(FED_AVG, 4), run)
         assert here.end(run)["params_sha256"] == simulated(FED_AVG, 4)

@@ -201,7 +201,7 @@ def test_the_secure_mean_trains_as_the_plain_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "remedy"),
+    ("part_spec", "remedy"),
     [
         (PartSpec(SPEC, (quantize(2),), masked_sum()), "use transforms that commute with sums"),
         (PartSpec(SPEC, (random_mask(0.5),), masked_sum()), "use transforms that commute with sums"),

@@ -70,7 +70,7 @@ def process(*arguments: str) -> "subprocess.Popen[str]":
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=280)
     return process.returncode, json.loads(stdout), stderr
 
 

@@ -154,7 +154,7 @@ def test_a_server_that_goes_answers_who_waits(tmp_path: Path, caplog: pytest.Log
         while here.server._waiting:
             waiting.join(0.01)
         client.stop()
-    waiting.join(10.0)
+    waiting.join(60.0)
     assert not waiting.is_alive()
     assert "Cancel" not in caplog.text
 
@@ -165,5 +165,5 @@ def test_a_client_forgets_the_tickets_whose_verdict_it_knows(tmp_path: Path) -> 
         here.enter()
         here.end(run)
         for thread in here.threads:
-            thread.join(10.0)
+            thread.join(60.0)
         assert [client._have for client in here.clients] == [set()] * len(here.clients)

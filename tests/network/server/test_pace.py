@@ -11,7 +11,7 @@ from federation import NUM_CLIENTS, federation, job
 from hanse.algorithms import fed_avg
 from hanse.core.exchange import Record
 from hanse.network.client.client import Client
-from hanse.network.server import pace
+from hanse.network.server import pace, server
 from hanse.network.server.pace import MAX_AGAIN_S, MIN_POOL, again_s, pool
 from hanse.network.server.runtime import Patience
 
@@ -59,16 +59,17 @@ class Watched(Client):
 
 def test_cohorts_are_full_while_others_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "MIN_POOL", 2)
+    monkeypatch.setattr(server, "WAIT_S", 1.0)  # polls are held for so long
     Watched.told = []
     records: list[Record] = []
 
     def watch(record: Record) -> None:
         records.append(record)
         if record.round == 2:  # a round that takes long enough for the others to be let go
-            Watched.heard.wait(20.0)
+            Watched.heard.wait(60.0)
 
     with federation(tmp_path) as here:
-        patience = Patience(silent_s=2.0)  # polls are held for half of it
+        patience = Patience(silent_s=20.0)
         given = job(fed_avg(lr=0.5, fraction=0.2, batch_size=50), 4, patience=patience, watch=watch)
         run = here.server.lead(given)
         here.enter(kind=Watched)
@@ -76,7 +77,7 @@ def test_cohorts_are_full_while_others_rest(tmp_path: Path, monkeypatch: pytest.
         assert [r.usage.counted for r in records] == [0] + [1] * 4
         assert [r.usage.dropped for r in records] == [0] * 5
         for thread in here.threads:
-            thread.join(10.0)
+            thread.join(60.0)
         assert not any(thread.is_alive() for thread in here.threads)  # all were told that it is over
     assert Watched.told
     assert all(0 < told <= 1.5 * NUM_CLIENTS / 2 * 1.0 + 1e-9 for told in Watched.told)

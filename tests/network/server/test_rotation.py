@@ -17,7 +17,7 @@ from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import News, Poll, Rekey, Rotation
 
 
-def until(true: Callable[[], bool], timeout_s: float = 30.0) -> None:
+def until(true: Callable[[], bool], timeout_s: float = 90.0) -> None:
     ended = threading.Event()
     for _ in range(int(timeout_s / 0.02)):
         if true():
@@ -53,7 +53,7 @@ def test_all_clients_follow_the_server_to_another_certificate(tmp_path: Path) ->
         assert here.end(run)["params_sha256"] == simulated(FED_AVG, 4)
         assert here.server.fingerprint == rotated[0] == shown(here.url) != old
         for thread in here.threads:
-            thread.join(10.0)
+            thread.join(60.0)
         for number in range(NUM_CLIENTS):
             client_home = ClientHome(here.folder / f"client-{number}")
             said = [line["what"] for line in client_home.audit.lines() if "certificate" in line["what"]]
