@@ -31,9 +31,7 @@ FAMILIES = ("algorithms", "transforms")
 """Folders that hold one paper a file, and grow with their field."""
 
 LONG = {
-    "learners/torch/learner.py": "a learner, and the workbench on which alone its module is used",
     "network/server/runtime.py": "one class: each command of a program, performed with real clients",
-    "simulation/simulation.py": "two classes, each the half of a round: clients, and the clock above them",
 }
 """Files that are longer, and why they are not parted."""
 

@@ -10,8 +10,8 @@ from types import TracebackType
 from hanse.core import Memory, PartyId
 from hanse.core.exchange import Block, Fork, Payload, Task
 from hanse.simulation.blocks import Place, cut_aligned_blocks
+from hanse.simulation.clients import BLOCK_HEIGHT, Settled, nothing
 from hanse.simulation.execution import Execution, auto
-from hanse.simulation.simulation import BLOCK_HEIGHT, Settled, nothing
 from hanse.simulation.workers import Make, Recall, Workers, WorkersFailed
 
 __all__ = ["AdaptiveClients"]

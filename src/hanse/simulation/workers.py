@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from hanse.core import Memory, PartyId
 from hanse.core.exchange import Block, Fork, Payload, Task
 from hanse.simulation.blocks import Place, cut_aligned_blocks
-from hanse.simulation.simulation import BLOCK_HEIGHT, Clients, Settled, nothing
+from hanse.simulation.clients import BLOCK_HEIGHT, Clients, Settled, nothing
 from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, remove_stale_files, send
 
 __all__ = ["ONE_THREAD", "Make", "Recall", "WorkerPool", "Workers", "WorkersFailed"]

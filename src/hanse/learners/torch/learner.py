@@ -4,18 +4,16 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors
 from hanse.learners.engines import Precision, bfloat16, full, torch_engine
 from hanse.learners.examples import (
     Anything,
-    Characters,
     Classes,
     Features,
     Labels,
@@ -27,73 +25,14 @@ from hanse.learners.memory import keep_freed_memory
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import averaged_buffers, torch_module
+from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor
 from hanse.learners.torch.networks import network_module
 from hanse.learners.within import descend_within
 
 __all__ = ["TorchLearner", "bind_network", "bind_own"]
 
-Tensor: TypeAlias = Any
-
 ROWS_AT_ONCE = 500
 """Number of examples that are evaluated, or whose gradient is computed, together."""
-
-
-# Losses and metrics of a batch
-
-
-def _cross_entropy(scores: Tensor, classes: Tensor) -> Tensor:
-    return functional.cross_entropy(scores, classes)
-
-
-def _num_correct(scores: Tensor, classes: Tensor) -> Tensor:
-    if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
-        return ((scores.reshape(-1) > 0) == (classes > 0)).sum()
-    return (scores.argmax(-1) == classes).sum()
-
-
-def _text_cross_entropy(scores: Tensor, characters: Tensor) -> Tensor:
-    return functional.cross_entropy(scores.flatten(0, 1), characters.flatten())
-
-
-def _text_correct(scores: Tensor, characters: Tensor) -> Tensor:
-    return _num_correct(scores, characters).double() / characters.shape[1]
-
-
-def _half_square(scores: Tensor, targets: Tensor) -> Tensor:
-    return functional.mse_loss(scores, targets) / 2
-
-
-def _square_error(scores: Tensor, targets: Tensor) -> Tensor:
-    return functional.mse_loss(scores, targets, reduction="sum")
-
-
-Measure: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-
-LOSSES: Mapping[type[Labels], tuple[Measure, ...]] = {
-    Classes: (_cross_entropy, _num_correct),
-    Characters: (_text_cross_entropy, _text_correct),
-    Numbers: (_half_square, _square_error),
-    Anything: (_half_square,),
-}
-"""The mean loss, and then sums of the other metrics, in the order of `Labels.metrics`."""
-
-
-class Checked:
-    """A loss that checks the shape of the scores first, since a wrong one would be broadcast."""
-
-    def __init__(self, loss: Measure, outputs: tuple[int, ...]) -> None:
-        self._loss, self._outputs = loss, outputs
-
-    def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
-        due = (len(labels), *self._outputs)
-        if not self._outputs and scores.shape == (len(labels), 1):
-            scores = scores.squeeze(-1)
-        if scores.shape != due:
-            raise InvalidInput(
-                f"scores of shape {tuple(scores.shape)} for {len(labels)} examples; {due} is needed: "
-                "one score a class, or one number a row"
-            )
-        return self._loss(scores, labels)
 
 
 # Modules
