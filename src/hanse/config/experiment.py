@@ -10,7 +10,8 @@ import hanse.transforms  # noqa: F401  (registers what uplinks name)
 from hanse.algorithms import fed_avg
 from hanse.config.plain_data import format_plain, to_plain
 from hanse.config.settings import UnknownSetting, WrongSetting, build
-from hanse.core import Algorithm, InvalidInput, Plain, Stop, former
+from hanse.core import Algorithm, InvalidInput, Plain, Stop
+from hanse.core.exchange import find_renamed_settings
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
 from hanse.evaluation import Baseline
 from hanse.learners import Model, softmax
@@ -177,7 +178,7 @@ class Experiment:
                 said[key] = build(OTHERS[key], given, key)
             else:
                 known = [*NUMBERS, *KINDS, *OTHERS]
-                raise UnknownSetting(key, known, "the top level", former.SETTINGS)
+                raise UnknownSetting(key, known, "the top level", find_renamed_settings())
         try:
             return cls(**said)
         except InvalidInput as error:

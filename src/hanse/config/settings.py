@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from typing import Any, Literal, Union
 
 from hanse.config.plain_data import is_required, join_path, name_of
-from hanse.core import InvalidInput, Plain, fields, former, nearest
-from hanse.core.exchange import find_classes
+from hanse.core import InvalidInput, Plain, fields, nearest
+from hanse.core.exchange import find_classes, find_renamed_class, find_renamed_fields
 
 __all__ = ["UnknownSetting", "WrongSetting", "build"]
 
@@ -210,8 +210,9 @@ def _class(kind: type, name: Plain, path: str) -> type:
         raise WrongSetting(path, f" is missing; write one of {', '.join(known)}")
     if not isinstance(name, str):
         raise WrongSetting(path, f"{_is(name)}; write one of {', '.join(known)}")
-    if former.CLASSES.get(name) in known and name not in known:
-        raise WrongSetting(path, f' is "{name}", which is called "{former.CLASSES[name]}" now; write that')
+    renamed = find_renamed_class(name)
+    if renamed in known and name not in known:
+        raise WrongSetting(path, f' is "{name}", which is called "{renamed}" now; write that')
     if name not in known:
         raise WrongSetting(
             path, f' is "{name}", which names no {kind.__name__.lower()}; {nearest(name, known)}'
@@ -224,7 +225,7 @@ def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
     known = {f.name: f for f in fields(cls)}
     for key in given:
         if key not in known:
-            renamed = former.FIELDS.get(cls.__name__, {})
+            renamed = find_renamed_fields(cls.__name__)
             raise UnknownSetting(join_path(path, key), known, cls.__name__, renamed)
     hints = typing.get_type_hints(cls)
     arguments = {key: build(hints[key], item, join_path(path, key)) for key, item in given.items()}

@@ -1,8 +1,19 @@
 """Names of earlier versions, so that what these packed and kept can still be read."""
 
 from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["CLASSES", "FIELDS", "RESULTS", "SETTINGS"]
+__all__ = [
+    "CLASSES",
+    "FIELDS",
+    "RESULTS",
+    "SETTINGS",
+    "find_renamed_class",
+    "find_renamed_fields",
+    "find_renamed_settings",
+    "renew_result",
+    "renew_settings",
+]
 
 CLASSES: Mapping[str, str] = {
     "Channel": "PartSpec",
@@ -39,3 +50,35 @@ SETTINGS: Mapping[str, str] = {"way": "execution"}
 
 RESULTS: Mapping[str, str] = {"ways": "executions"}
 """Today's names of what a result says, by their former ones."""
+
+
+def find_renamed_class(name: str) -> str | None:
+    """Returns today's name of a class by its former one, or None if it had no other name."""
+    return CLASSES.get(name)
+
+
+def find_renamed_fields(cls: str) -> Mapping[str, str]:
+    """Returns today's names of the fields of a class by their former ones."""
+    return FIELDS.get(cls, {})
+
+
+def find_renamed_settings() -> Mapping[str, str]:
+    """Returns today's names of an experiment's settings by their former ones."""
+    return SETTINGS
+
+
+def renew_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the settings of an experiment that an earlier version kept under the names of today."""
+    return _rename(settings, SETTINGS)
+
+
+def renew_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts the result of a run that an earlier version kept under the names of today."""
+    renewed = _rename(result, RESULTS)
+    if "flows" in renewed:
+        renewed["flows"] = [_rename(flow, FIELDS["Flow"]) for flow in renewed["flows"]]
+    return renewed
+
+
+def _rename(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): said for key, said in tree.items()}

@@ -14,8 +14,8 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from hanse.core import InvalidInput, StoreError, former
-from hanse.core.exchange import Checkpoint, Record, renew
+from hanse.core import InvalidInput, StoreError
+from hanse.core.exchange import Checkpoint, Record, renew, renew_result, renew_settings
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
 from hanse.store.objects import to_json
@@ -193,7 +193,7 @@ class Runs:
             status,
             _read_settings(row.settings),
             json.loads(row.environment),
-            None if row.result is None else _read_result(row.result),
+            None if row.result is None else renew_result(json.loads(row.result)),
             row.rounds,
         )
 
@@ -206,21 +206,8 @@ def _read_settings(text: str) -> Any:
     """Reads a run's settings, those of an earlier version under the names of today."""
     settings = json.loads(text)
     if isinstance(settings.get("experiment"), dict):
-        told = renew(settings["experiment"])
-        settings["experiment"] = _rename(told, former.SETTINGS)
+        settings["experiment"] = renew_settings(renew(settings["experiment"]))
     return settings
-
-
-def _read_result(text: str) -> Any:
-    """Reads a run's result, that of an earlier version under the names of today."""
-    result = _rename(json.loads(text), former.RESULTS)
-    if "flows" in result:
-        result["flows"] = [_rename(flow, former.FIELDS["Flow"]) for flow in result["flows"]]
-    return result
-
-
-def _rename(tree: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {names.get(key, key): said for key, said in tree.items()}
 
 
 def _this_process() -> str:

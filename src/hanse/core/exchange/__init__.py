@@ -33,6 +33,13 @@ if TYPE_CHECKING:
         Watch,
         drive,
     )
+    from hanse.core.former import (
+        find_renamed_class,
+        find_renamed_fields,
+        find_renamed_settings,
+        renew_result,
+        renew_settings,
+    )
     from hanse.core.layout import MAPPED_BYTES, Packed, Stored
     from hanse.core.program import (
         Collect,
@@ -116,6 +123,13 @@ else:
             ),
             "hanse.core.reducers": ("TreeFold",),
             "hanse.core.tensors": ("all_finite", "frozen", "held_bytes"),
+            "hanse.core.former": (
+                "find_renamed_class",
+                "find_renamed_fields",
+                "find_renamed_settings",
+                "renew_result",
+                "renew_settings",
+            ),
             "hanse.core.values": (
                 "add_padding",
                 "digest",
@@ -186,6 +200,9 @@ __all__ = [
     "drive",
     "encode",
     "find_classes",
+    "find_renamed_class",
+    "find_renamed_fields",
+    "find_renamed_settings",
     "flatten",
     "frozen",
     "held_bytes",
@@ -195,6 +212,8 @@ __all__ = [
     "pack",
     "pieces",
     "renew",
+    "renew_result",
+    "renew_settings",
     "restore",
     "run_work",
     "to_sendable",
