@@ -24,11 +24,14 @@ NUM_CLIENTS, COHORT, ROUNDS = 20, 10, 50
 def rounds(failing: float) -> dict[str, Any]:
     dice = random.Random(1)
 
-    class Unlucky(Client):
-        def _payload(self, run: Any, work: Any) -> Any:
+    class UnluckyWorker(Client.worker):
+        def _fetch_payload(self, role: Any, work: Any) -> Any:
             if dice.random() < failing:
                 raise RuntimeError("dropped out")
-            return super()._payload(run, work)
+            return super()._fetch_payload(role, work)
+
+    class Unlucky(Client):
+        worker = UnluckyWorker
 
     records: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -44,12 +44,12 @@ def serve(folder: Path) -> None:
     from hanse.algorithms import fed_avg
     from hanse.core import Close
     from hanse.network.protocol import Identity
-    from hanse.network.server import Patience, api
+    from hanse.network.server import Patience, requests
 
-    api.BODY_S = 0.3
+    requests.BODY_S = 0.3
     with federation(folder, stay=True) as here:
         server = here.server
-        server._hold_s = 0.01
+        server.presence.hold_s = 0.01
         for name, role in (("operator", "operator"), ("o-1", "observer")):
             server.members.appoint(name, role, Identity.at(folder / name).public)  # type: ignore[arg-type]
         for number in range(2):
@@ -59,7 +59,7 @@ def serve(folder: Path) -> None:
         algorithm = fed_avg(lr=0.5, fraction=1.0, batch_size=50, close=Close(minimum_fraction=0.5))
         endless = job(algorithm, 10**9, num_clients=1, patience=Patience(silent_s=60.0, round_s=20.0))
         run = server.lead(endless)
-        server._hold_s = 0.01
+        server.presence.hold_s = 0.01
 
         def take_up() -> None:
             while True:

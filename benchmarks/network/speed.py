@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from crowd import QUICK, gather_crowd
 from machine import keep
 
 import hanse.network.server.pace
-import hanse.network.server.server
+import hanse.network.server.run_thread
 from hanse.core.algorithm import ModelState, Progress, training
 from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec, Program, gather, sample
@@ -38,15 +38,19 @@ from hanse.core.spec import Spec
 from hanse.core.tensors import tree_map
 from hanse.core.values import value
 from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
-from hanse.network.client.client import Client, ClientHome, join
+from hanse.network.client.client import Client
+from hanse.network.client.enrolment import join
+from hanse.network.client.home import ClientHome
+from hanse.network.client.worker import Worker
 from hanse.network.protocol import certificates
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
 from hanse.network.server.https import listen, serving
+from hanse.network.server.job import RunJob
 from hanse.network.server.mailbox import Mailbox, Offer
 from hanse.network.server.members import Members
-from hanse.network.server.server import RunJob, Server
+from hanse.network.server.server import Server
 
 KEYS = Keys.from_seed(1)
 
@@ -203,23 +207,27 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
     }
 
 
-class Timed(Client):
-    """Times each way of each large thing, as it happens in a run: bytes and seconds."""
+class TimedWorker(Worker):
+    """Times each download and upload as it happens in a run: bytes and seconds."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
-        self.down: list[tuple[int, float]] = []
-        self.up: list[tuple[int, float]] = []
+    down: ClassVar[list[tuple[int, float]]] = []
+    up: ClassVar[list[tuple[int, float]]] = []
 
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
         began = time.perf_counter()
         super()._fetch(url, sha256, size, to)
         self.down.append((size, time.perf_counter() - began))
 
-    def _upload(self, run: Any, work: Any, message: Any) -> None:
+    def _upload(self, run: Any, role: Any, work: Any, message: Any) -> None:
         began = time.perf_counter()
-        super()._upload(run, work, message)
+        super()._upload(run, role, work, message)
         self.up.append((message.size, time.perf_counter() - began))
+
+
+class Timed(Client):
+    """A client whose transfers are timed."""
+
+    worker = TimedWorker
 
 
 def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
@@ -237,9 +245,8 @@ def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
         def take_part() -> None:
             house = ClientHome(home / "client")
             join(house, url, token)
-            client = Timed(house, lambda plan: [0], lambda plan: None)
-            client.run()
-            (home / "timed.json").write_text(json.dumps([client.down, client.up, cpu_s(usage())]))
+            Timed(house, lambda plan: [0], lambda plan: None).run()
+            (home / "timed.json").write_text(json.dumps([TimedWorker.down, TimedWorker.up, cpu_s(usage())]))
 
         child = forked(take_part)
         server = Server(home / "server", token.fingerprint)
@@ -289,7 +296,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
             booked.update((order.ticket, time.monotonic()) for order in posted)
             super().post(posted)
 
-    hanse.network.server.server.Mailbox = TimedBoard  # type: ignore[misc]
+    hanse.network.server.run_thread.Mailbox = TimedBoard  # type: ignore[misc]
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with tempfile.TemporaryDirectory() as folder:

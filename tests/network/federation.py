@@ -14,13 +14,16 @@ from hanse.core import Algorithm, Keys
 from hanse.core.exchange import InMemory, Progress, Record, Watch, digest, drive, training
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
-from hanse.network.client.client import Client, ClientHome, join
+from hanse.network.client.client import Client
+from hanse.network.client.enrolment import join
+from hanse.network.client.home import ClientHome
 from hanse.network.protocol.certificates import fingerprint, make
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
 from hanse.network.server.https import listen, serving
+from hanse.network.server.job import RunJob
 from hanse.network.server.runtime import Patience
-from hanse.network.server.server import RunJob, Server
+from hanse.network.server.server import Server
 from hanse.simulation import Clients, Devices, Simulation, ideal
 from hanse.transforms import quantize, random_mask, rotate
 
@@ -90,7 +93,7 @@ def job(algorithm: Algorithm[Any], rounds: int, *, model: Any = SOFTMAX, **optio
 
 @dataclass
 class Federation:
-    """A server on loopback, and houses that have joined it."""
+    """A server on loopback, and clients that have joined it."""
 
     server: Server
     url: str
@@ -106,7 +109,7 @@ class Federation:
         return self.server.lead(replace(given, watch=self.records.append), run)
 
     def client_home(self, number: int) -> ClientHome:
-        """The house of a client; joined if it has not yet."""
+        """Return the client home of a number, which joins if it has not yet."""
         client_home = ClientHome(self.folder / f"client-{number}")
         if client_home.membership is None:
             secret, _ = self.server.members.invite(number=number)
@@ -141,7 +144,7 @@ class Federation:
     def show_up(self, numbers: Sequence[int] = range(NUM_CLIENTS)) -> None:
         """Lets the server hear of clients that have joined, though none of them works."""
         for number in numbers:
-            self.server.hear(number)
+            self.server.presence.hear(number)
 
     def wait_for(self, event: str, otherwise: str, timeout_s: float = 90.0) -> bool:
         """Waits until the operator sees an event."""
@@ -180,6 +183,6 @@ def federation(folder: Path, *, port: int = 0, stay: bool = False) -> Iterator[F
             for client in here.clients:
                 client.stop()
             server.over = True
-            server.wake(range(1000))
+            server.presence.wake_all()
             for thread in here.threads:
                 thread.join(10.0)

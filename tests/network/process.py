@@ -13,7 +13,8 @@ from dataclasses import replace
 
 from federation import CASES, federation, job, learner, population
 
-from hanse.network.client.client import Client, ClientHome
+from hanse.network.client.client import Client
+from hanse.network.client.home import ClientHome
 
 
 def serve(folder: str, port: str, case: str, rounds: str, run: str | None = None) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.cli import app
-from hanse.network.client import client as house
+from hanse.network.client import enrolment
 from hanse.network.client.audit import AuditLog
 from hanse.runs import load_population
 
@@ -23,7 +23,7 @@ NEWCOMER = DOCS.read_text(encoding="utf-8").partition("## One machine")[2].parti
 
 @pytest.fixture(autouse=True)
 def checks_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(house, "CHECK_S", 0.1)
+    monkeypatch.setattr(enrolment, "CHECK_S", 0.1)
 
 
 def blocks(language: str) -> list[str]:

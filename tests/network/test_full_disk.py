@@ -12,7 +12,8 @@ from federation import CASES, NUM_CLIENTS, federation, job, learner, population,
 
 from hanse.core import HanseError
 from hanse.core.exchange import Record
-from hanse.network.client.client import Client, ClientHome
+from hanse.network.client.client import Client
+from hanse.network.client.home import ClientHome
 
 SCAFFOLD = CASES["scaffold"]
 

@@ -20,12 +20,13 @@ from hanse.core.exchange import Message, pack, unpack
 from hanse.network.client import transport
 from hanse.network.client.client import Client
 from hanse.network.client.transport import ServerLink
+from hanse.network.client.worker import Worker
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, Verifier, content_digest, public_key, sha256
 from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.wire import WIRE, About, News, Poll, Received
-from hanse.network.server import api
+from hanse.network.server import client_routes, requests
 from hanse.network.server import https as serving
 from hanse.simulation import Devices
 from hanse.transforms import deflate
@@ -69,13 +70,19 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-class Liar(Client):
-    """A member that follows the protocol, but for what it sends."""
+class LyingWorker(Worker):
+    """Follows the protocol, except that its messages are not what it computed."""
 
     lies = iter(())
 
-    def _answer(self, seat: Any, task: Any, payload: Any) -> list[bytes | memoryview]:
-        return [next(self.lies)(b"".join(super()._answer(seat, task, payload)))]  # type: ignore[call-overload]
+    def _answer(self, role: Any, task: Any, payload: Any) -> list[bytes | memoryview]:
+        return [next(self.lies)(b"".join(super()._answer(role, task, payload)))]  # type: ignore[call-overload]
+
+
+class Liar(Client):
+    """A member that lies."""
+
+    worker = LyingWorker
 
 
 class Without(Devices):
@@ -88,7 +95,7 @@ class Without(Devices):
 def test_a_liar_is_named_each_time_and_the_model_is_that_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Liar, "lies", iter(LIES.values()))
+    monkeypatch.setattr(LyingWorker, "lies", iter(LIES.values()))
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, len(LIES)))
         here.enter(range(LIAR))
@@ -105,7 +112,7 @@ def test_a_liar_is_named_each_time_and_the_model_is_that_of_the_others(
 
 def test_a_weight_of_zero_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = changed(lambda values, part: replace(part, weight=0.0))
-    monkeypatch.setattr(Liar, "lies", iter([nothing, nothing]))
+    monkeypatch.setattr(LyingWorker, "lies", iter([nothing, nothing]))
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 2))
         here.enter(range(LIAR))
@@ -130,7 +137,7 @@ BOMBS: dict[str, Callable[[bytes], bytes]] = {
 def test_nothing_is_unpacked_that_is_larger_than_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Liar, "lies", iter(BOMBS.values()))
+    monkeypatch.setattr(LyingWorker, "lies", iter(BOMBS.values()))
     algorithm = replace(FED_AVG, uplink=(deflate(),))
     with federation(tmp_path) as here:
         run = here.lead(job(algorithm, len(BOMBS)))
@@ -216,7 +223,7 @@ def test_a_signature_fits_one_request_only() -> None:
 
 
 def test_nobody_answers_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (spool, api, transport):
+    for module in (spool, requests, client_routes, transport):
         monkeypatch.setattr(module, "CHUNK_BYTES", 1000)
     data = os.urandom(2500)
 
@@ -324,7 +331,7 @@ def test_a_member_who_dribbles_is_cut_off_and_named(tmp_path: Path, monkeypatch:
         lines = [f"PUT {path} HTTP/1.1", "Host: a", "Content-Length: 5", *map(": ".join, headers.items())]
         with tls(int(here.url.rpartition(":")[2])) as line:
             line.settimeout(60.0)
-            monkeypatch.setattr(api, "BODY_S", 0.3)
+            monkeypatch.setattr(requests, "BODY_S", 0.3)
             line.sendall("\r\n".join([*lines, "", "wh"]).encode())
             answer = b"".join(iter(lambda: line.recv(4096), b""))
         monkeypatch.undo()

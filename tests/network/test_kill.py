@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from federation import CASES, NUM_CLIENTS, federation, learner, population, simulated
 
-from hanse.network.client.client import Client, ClientHome
+from hanse.network.client.client import Client
+from hanse.network.client.home import ClientHome
 
 SCRIPT = Path(__file__).parent / "process.py"
 ROUNDS = 6

@@ -24,7 +24,7 @@ from hanse.network.protocol.errors import Unsuited
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
 from hanse.network.server import https as serving
-from hanse.network.server.server import RunJob
+from hanse.network.server.job import RunJob
 from hanse.preprocessing import Encoder, Schema
 from hanse.preprocessing.vocabularies import TABLE, category_counts, tally
 from hanse.runs import Parties

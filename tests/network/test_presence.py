@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from federation import FED_AVG, NUM_CLIENTS, federation, job
 from test_kill import free_port
+from test_rounds import Failing
 
-from hanse.network.client.client import Client
 from hanse.network.protocol.signing import Identity
 from hanse.network.server.members import Members
 from hanse.network.server.runtime import Attendance, Patience
@@ -138,13 +138,6 @@ def test_a_column_is_renamed_at_all_and_labels_do_not_fit_at_one(
         here.close()
 
 
-class Failing(Client):
-    """Fails in each round."""
-
-    def _payload(self, seat: object, work: object) -> object:  # type: ignore[override]
-        raise RuntimeError("no such luck")
-
-
 def test_a_client_that_is_never_counted_makes_the_run_incomplete(tmp_path: Path) -> None:
     seen: list[str] = []
     with federation(tmp_path) as here:
@@ -154,7 +147,7 @@ def test_a_client_that_is_never_counted_makes_the_run_incomplete(tmp_path: Path)
         here.enter([4], kind=Failing)
         here.end(run, status="incomplete")
         assert here.server.runs.info(run).status == "incomplete"
-    why = "client 4: failed: an error that stands in its own log (internal)"
+    why = "client 4: failed: an error, which its own log describes (internal)"
     assert [line for line in seen if "counted" in line] == [
         f"run {run}: round {number} counted 4 of 5 clients; {why}" for number in (1, 2)
     ]

@@ -12,14 +12,15 @@ import pytest
 from federation import CASES, NUM_CLIENTS, Federation, federation, job, simulated
 from test_kill import free_port
 
-from hanse.network.client import client, transport
-from hanse.network.client.client import ClientHome, check
+from hanse.network.client import enrolment, transport
+from hanse.network.client.enrolment import check
+from hanse.network.client.home import ClientHome
 from hanse.network.protocol import spool
 from hanse.network.protocol.certificates import fingerprint, make
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import News, Poll
-from hanse.network.server import api
+from hanse.network.server import client_routes, requests
 
 NGINX = shutil.which("nginx")
 
@@ -90,7 +91,7 @@ def test_the_bits_are_the_same_through_nginx(tmp_path: Path) -> None:
 def test_waiting_chunks_and_cached_downloads_pass_through_nginx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for room in (spool, transport, api):
+    for room in (spool, transport, requests, client_routes):
         monkeypatch.setattr(room, "CHUNK_BYTES", 1000)
     with federation(tmp_path / "f") as here, behind(here, tmp_path / "nginx"):
         links = [here.client_home(number).link() for number in range(NUM_CLIENTS)]
@@ -127,11 +128,11 @@ def test_waiting_chunks_and_cached_downloads_pass_through_nginx(
 def test_a_proxy_that_would_cut_uploads_or_waits_is_found_by_a_check(
     limits: dict[str, str], says: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "CHECK_S", 0.1 if says is None else 5.0)
+    monkeypatch.setattr(enrolment, "CHECK_S", 0.1 if says is None else 5.0)
     with federation(tmp_path / "f") as here, behind(here, tmp_path / "nginx", **limits):
         run = here.lead(job(CASES["fed_avg"], 1))
         secret, _ = here.server.members.invite()
-        given = ClientHome(tmp_path / "house"), here.url, Token(here.server.fingerprint, secret)
+        given = ClientHome(tmp_path / "client"), here.url, Token(here.server.fingerprint, secret)
         if says is None:
             assert [plan.run for plan in check(*given)[0]] == [run]
         else:

@@ -1,4 +1,4 @@
-"""What real parties computed can be done again in their own houses, and failures at the server."""
+"""What real parties computed can be replayed in their own client homes, and failures at the server."""
 
 import os
 from pathlib import Path
@@ -51,14 +51,14 @@ def test_what_failed_is_kept_at_the_server(tmp_path: Path) -> None:
 
 
 def test_few_payloads_are_kept(tmp_path: Path) -> None:
-    cases = FailedTickets(tmp_path / "cases")
+    failed_tickets = FailedTickets(tmp_path / "cases")
     for number in range(MAX_PAYLOADS + 3):
         payload = tmp_path / f"{number:064x}"
         payload.write_bytes(os.urandom(10))
         for client in (0, 1):
-            cases.keep(number, Task(2 * number + client, client, Key.from_seed(0), None), payload)
+            failed_tickets.keep(number, Task(2 * number + client, client, Key.from_seed(0), None), payload)
     rounds = range(3, MAX_PAYLOADS + 3)
-    assert cases.kept() == [(number, client) for number in rounds for client in (0, 1)]
+    assert failed_tickets.kept() == [(number, client) for number in rounds for client in (0, 1)]
     assert len(list((tmp_path / "cases").glob("*.payload"))) == MAX_PAYLOADS
 
 

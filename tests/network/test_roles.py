@@ -30,7 +30,8 @@ from hanse.core import sum as sum_
 from hanse.core.exchange import InMemory, digest, drive, training
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
-from hanse.network.client.client import TEST, Client
+from hanse.network.client.client import Client
+from hanse.network.client.roles import TEST
 from hanse.simulation import Clients, Simulation
 
 ROUNDS = 3
@@ -131,5 +132,5 @@ def test_a_client_plays_nobody_else(party: Any, tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         client = Client(here.client_home(0), lambda plan: [], learner)
         with pytest.raises(MessageError, match="does not play"):
-            client._take_role("a", None, party)  # type: ignore[arg-type]
+            client._roles.open_role("a", None, party)  # type: ignore[arg-type]
         client.stop()

@@ -8,28 +8,43 @@ from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
 
 from hanse.algorithms import fed_avg, fed_buff, giant
 from hanse.core import Close
-from hanse.network.client.client import Client, leave
+from hanse.network.client.client import Client
+from hanse.network.client.enrolment import leave
+from hanse.network.client.poller import Poller
+from hanse.network.client.worker import Worker
 from hanse.network.server.runtime import Patience
 
 MORTAL = fed_avg(lr=0.5, fraction=1.0, batch_size=50, close=Close(minimum_fraction=0.5))
 
 
-class Failing(Client):
-    """Fails while it trains."""
+class FailingWorker(Worker):
+    """Fails before it trains."""
 
-    def _payload(self, run: Any, work: Any) -> Any:
+    def _fetch_payload(self, role: Any, work: Any) -> Any:
         raise RuntimeError("no such luck")
+
+
+class Failing(Client):
+    """Fails in each round."""
+
+    worker = FailingWorker
+
+
+class SilentPoller(Poller):
+    """Takes work and is never heard again."""
+
+    def poll(self, wait_s: float = 25.0) -> Any:
+        news = super().poll(wait_s)
+        if news.work:
+            self._connection.stopping.set()
+            return type(news)()
+        return news
 
 
 class Silent(Client):
     """Takes work and is never heard again."""
 
-    def _poll(self, wait_s: float = 25.0) -> Any:
-        news = super()._poll(wait_s)
-        if news.work:
-            self._stopping.set()
-            return type(news)()
-        return news
+    poller = SilentPoller
 
 
 def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> None:
@@ -40,7 +55,7 @@ def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> No
         here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 4, 4]
         assert "ticket 5 of" in here.events()
-        assert "failed: an error that stands in its own log (internal)" in here.events()
+        assert "failed: an error, which its own log describes (internal)" in here.events()
         assert "no such luck" not in here.events()
     own = (here.folder / "client-4" / "client.log").read_text()
     assert "RuntimeError: no such luck" in own

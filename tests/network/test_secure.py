@@ -11,6 +11,7 @@ from secure import secure_avg
 from hanse.core import Key
 from hanse.core.exchange import Coordinator
 from hanse.network.client.client import Client
+from hanse.network.client.worker import Worker
 from hanse.simulation import Devices, ideal
 
 ALGORITHM = secure_avg(lr=0.5)
@@ -18,14 +19,20 @@ ROUNDS = 2
 SILENT = NUM_CLIENTS - 1
 
 
-class Vanishing(Client):
+class VanishingWorker(Worker):
     """Advertises its key, and can't be asked for its masked update."""
 
-    def _payload(self, run: Any, work: Any) -> Any:
-        payload = super()._payload(run, work)
+    def _fetch_payload(self, role: Any, work: Any) -> Any:
+        payload = super()._fetch_payload(role, work)
         if work.work == "send_masked":
             raise RuntimeError("gone")
         return payload
+
+
+class Vanishing(Client):
+    """Advertises its key, and can't be asked for its masked update."""
+
+    worker = VanishingWorker
 
 
 class Vanished(Devices):
@@ -54,7 +61,7 @@ def test_a_sum_that_hides_ends_in_the_bits_of_the_simulation(
         here.enter([SILENT], kind=Vanishing if silent else Client)
         result = here.end(run, status="incomplete" if silent else "completed")
         assert [r.abandoned for r in here.records] == [None] * (ROUNDS + 1)
-        assert ("error that stands in its own log (internal)" in here.events()) == silent
+        assert ("error, which its own log describes (internal)" in here.events()) == silent
     hidden = [message for message in seen if "update" in message.parts]
     assert len(hidden) == NUM_CLIENTS * ROUNDS
     assert {message.parts["update"] for message in hidden} == {None}

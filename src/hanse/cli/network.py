@@ -1,11 +1,11 @@
-"""The commands of real parties, to be hung into `hanse`.
+"""The commands of real parties, which `hanse` adds to its own.
 
-    serve, join, check           begin
-    status, clients, events      look        (operator, observer)
-    invite, revoke, stop, drain, rotate-certificate  steer  (operator)
-    leave, approve, audit-log    at a client
+    serve, join                                          begin
+    status, clients, events                              look   (operator, observer)
+    invite, revoke, stop, drain, rotate-certificate      steer  (operator)
+    leave, approve, audit-log                            at a client
 
-What turns settings into a run and files into data comes from above, as a `Bridge`.
+A `Bridge` turns settings into runs and files into data.
 """
 
 import json
@@ -24,27 +24,27 @@ __all__ = ["Bridge", "add_commands"]
 
 
 class Bridge(Protocol):
-    """What these commands ask of the rest of Hanse."""
+    """The functions that these commands need from the rest of Hanse."""
 
     def register(self) -> None:
-        """Makes known what plans are made of, so that they can be read."""
+        """Import the classes that plans are made of, so that plans can be read."""
 
     def job(self, file: Path | None, sets: Sequence[str]) -> Any:
-        """The `Job` that settings describe. Raises: InvalidInput."""
+        """Return the `RunJob` that settings describe. Raises: InvalidInput."""
 
     def data(self, what: str, number: int, test: str | None = None) -> Callable[[Any], Any]:
-        """Opens a client's own data; from a plan, the examples in its shape. Raises: InvalidInput."""
+        """Open a client's own data: return a function from a plan to the examples. Raises: InvalidInput."""
 
     def test(self, what: str, number: int, test: str | None = None) -> Callable[[Any], Any]:
-        """Likewise the examples that it measures models on: a file of them, or held out of its data."""
+        """Open the examples that a client measures models on: a file of them, or held out of its data."""
 
     def bind(self, plan: Any) -> Any:
-        """The learner of a plan. Raises: InvalidInput."""
+        """Make the learner of a plan. Raises: InvalidInput."""
 
 
 Guard = Callable[[], AbstractContextManager[None]]
 
-Home = Annotated[Path, typer.Option(metavar="FOLDER", help="Where all is kept.")]
+Home = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder where everything is kept.")]
 Operator = Annotated[Path, typer.Option("--home", metavar="FOLDER", help="The operator's folder.")]
 OPERATOR = Path(".hanse/server/operator")
 CLIENT = Path(".hanse/client")
@@ -62,10 +62,10 @@ def _plainly() -> Iterator[None]:
 
 
 def add_commands(app: typer.Typer, bridge: Bridge, guard: Guard = _plainly) -> None:
-    """Hangs the commands into an app.
+    """Add the commands to an app.
 
     Args:
-      guard: around each command; turns errors into exit codes.
+      guard: is entered around each command, and turns errors into exit codes.
     """
     _add_serve(app, bridge, guard)
     _add_join(app, bridge, guard)
@@ -81,38 +81,49 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
     def serve(
         file: Annotated[Path | None, typer.Argument(metavar="FILE.toml", show_default=False)] = None,
         sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
-        listen: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where to listen.")] = "127.0.0.1:8443",
+        listen: Annotated[
+            str, typer.Option(metavar="HOST:PORT", help="The address to listen on.")
+        ] = "127.0.0.1:8443",
         public: Annotated[
-            str | None, typer.Option(metavar="HOST:PORT", help="What clients connect to, if another.")
+            str | None,
+            typer.Option(metavar="HOST:PORT", help="The address that clients connect to, if it is another."),
         ] = None,
         home: Home = Path(".hanse/server"),
-        certificate: Annotated[Path | None, typer.Option(metavar="PEM", help="In place of its own.")] = None,
-        key: Annotated[Path | None, typer.Option(metavar="PEM", help="Of that certificate.")] = None,
+        certificate: Annotated[
+            Path | None, typer.Option(metavar="PEM", help="Used in place of its own certificate.")
+        ] = None,
+        key: Annotated[Path | None, typer.Option(metavar="PEM", help="The key of that certificate.")] = None,
         shown: Annotated[
             Path | None, typer.Option(metavar="PEM", help="The certificate that a proxy in front shows.")
         ] = None,
         clients: Annotated[
             int | None,
-            typer.Option(min=1, help="Begin once so many have joined; as many as in the settings."),
+            typer.Option(
+                min=1, help="Begin once so many clients have joined. Default: as many as the settings name."
+            ),
         ] = None,
-        silent_s: Annotated[float, typer.Option(help="Give up clients that are silent for so long.")] = 60.0,
+        silent_s: Annotated[
+            float, typer.Option(help="Give up clients of which nothing is heard for so long.")
+        ] = 60.0,
         round_s: Annotated[
             float, typer.Option(help="The longest that a round may take, or wait for clients.")
         ] = 3600.0,
         over_select: Annotated[
             float,
-            typer.Option(help="Ask so many times the cohort, count the first to answer; 1: no more."),
+            typer.Option(help="Ask so many times the cohort, and count the first to answer. 1: ask no more."),
         ] = 1.3,
         fresh: Annotated[
-            bool, typer.Option("--fresh", help="Begin a new run, whatever was interrupted.")
+            bool, typer.Option("--fresh", help="Begin a new run, even if one was interrupted.")
         ] = False,
         min_clients: Annotated[
             int | None,
-            typer.Option(min=1, help="Begin a round once so many are present; as many as it wants."),
+            typer.Option(
+                min=1, help="Begin a round once so many clients are present. Default: as many as it wants."
+            ),
         ] = None,
-        stay: Annotated[bool, typer.Option("--stay", help="Go on serving when the run has ended.")] = False,
+        stay: Annotated[bool, typer.Option("--stay", help="Go on serving after the run has ended.")] = False,
     ) -> None:
-        """Lead a run with real parties; prints what they are to type."""
+        """Lead a run with real parties, and print the commands for them to type."""
         with guard():
             from dataclasses import replace
 
@@ -144,7 +155,7 @@ def _add_serve(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise InvalidInput(f"{text!r} is no address; write HOST:PORT, such as 0.0.0.0:8443")
+        raise InvalidInput(f"{text!r} is not an address; write HOST:PORT, such as 0.0.0.0:8443")
     return host.strip("[]"), int(port)
 
 
@@ -161,67 +172,87 @@ def _add_join(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
             str | None, typer.Option(metavar="FILE", help="Its own test examples, to measure models on.")
         ] = None,
         home: Home = CLIENT,
-        name: Annotated[str, typer.Option(help="What the operator sees.")] = "",
+        name: Annotated[str, typer.Option(help="The name that the operator sees.")] = "",
         check: Annotated[bool, typer.Option("--check", help="Try everything, join nothing.")] = False,
         new_key: Annotated[
-            bool, typer.Option("--rotate-key", help="First put a new key in the place of this client's.")
+            bool, typer.Option("--rotate-key", help="Replace this client's key by a new one first.")
         ] = False,
     ) -> None:
-        """Take part with one's own data; without address, where one has joined before."""
+        """Take part with this client's own data. The address is only needed the first time."""
         with guard():
             from threadpoolctl import threadpool_limits
 
-            from hanse.network.client import (
-                NEXT_KEY,
-                Client,
-                ClientHome,
-                examine,
-                fetch_plans,
-                patiently,
-                rotate_key,
-            )
+            from hanse.network.client import ClientHome
             from hanse.network.client import join as enter
             from hanse.network.protocol import Token
 
-            client_home, kept = ClientHome(home), dict[str, Any]()
+            client_home = ClientHome(home)
             if check:
                 _check(client_home, bridge, url, token, data, test)
                 return
             if data is None:
-                raise InvalidInput("--data is due: a file of this client's own examples")
+                raise InvalidInput("--data is missing; name a file of this client's own examples")
             bridge.register()
-            given = None if token is None else Token.parse(token)
-            if client_home.membership is None:
-                if url is None or given is None:
-                    raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-                plans, number = fetch_plans(client_home, url, given)
-            else:
-                if url is not None and given is not None:
-                    enter(client_home, url, given, name)  # which names a new certificate, if anything
-                if new_key or (home / NEXT_KEY).exists():  # which may have been cut
-                    rotate_key(client_home)
-                    typer.echo(f"its key is {client_home.identity.public[:16]}... now")
-                plans, number = patiently(lambda: fetch_plans(client_home), _pause, typer.echo)
-            opened = _keep_last(bridge.data(data, number, test))
-            tested = _keep_last(bridge.test(data, number, test))
+            invitation = None if token is None else Token.parse(token)
+            plans, number = _find_plans(client_home, url, invitation, name, new_key)
+            examples = _keep_last(bridge.data(data, number, test))
+            tests = _keep_last(bridge.test(data, number, test))
             try:
-                with threadpool_limits(1):  # or a large product has other bits than in the simulation
-                    for plan in plans:
-                        found = examine(
-                            client_home, plan, opened, bridge.bind, None if test is None else tested
-                        )
-                        typer.echo(f"run {plan.run}: {_describe_counts(found)} suit it")
-                    if client_home.membership is None and url is not None and given is not None:
-                        enter(client_home, url, given, name)
-                    kept = client_home.membership or {}
-
-                    def say(what: str) -> None:
-                        typer.echo(f"{kept['name']}: {what}")
-
-                    ended = Client(client_home, opened, bridge.bind, say, tested).run()
+                with threadpool_limits(1):  # several threads would add up large products in another order
+                    _examine(client_home, bridge, plans, examples, None if test is None else tests)
+                    if client_home.membership is None and url is not None and invitation is not None:
+                        enter(client_home, url, invitation, name)
+                    ended = _work(client_home, bridge, examples, tests)
             except KeyboardInterrupt:
                 ended = "stopped; join again with the same --home"
-            typer.echo(f"{kept.get('name', 'this client')}: {ended}")
+            typer.echo(f"{_name_of(client_home)}: {ended}")
+
+
+def _find_plans(
+    client_home: Any, url: str | None, invitation: Any | None, name: str, new_key: bool
+) -> tuple[list[Any], int]:
+    """Return the plans of the server's runs, and this client's number; a member's key is replaced first."""
+    from hanse.network.client import NEXT_KEY, fetch_plans, join, patiently, rotate_key
+
+    if client_home.membership is None:
+        if url is None or invitation is None:
+            raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+        return fetch_plans(client_home, url, invitation)
+    if url is not None and invitation is not None:
+        join(client_home, url, invitation, name)  # the token may name a new certificate
+    if new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier replacement may have been cut off
+        rotate_key(client_home)
+        typer.echo(f"its key is {client_home.identity.public[:16]}... now")
+    return patiently(lambda: fetch_plans(client_home), _pause, typer.echo)
+
+
+def _examine(
+    client_home: Any,
+    bridge: Bridge,
+    plans: Sequence[Any],
+    examples: Callable[[Any], Any],
+    tests: Callable[[Any], Any] | None,
+) -> None:
+    """Check that the client's data suit each plan, and say how many examples it has."""
+    from hanse.network.client import examine
+
+    for plan in plans:
+        found = examine(client_home, plan, examples, bridge.bind, tests)
+        typer.echo(f"run {plan.run}: {_describe_counts(found)} suit it")
+
+
+def _work(
+    client_home: Any, bridge: Bridge, examples: Callable[[Any], Any], tests: Callable[[Any], Any]
+) -> str:
+    """Work as a member until the server is done; return how it ended."""
+    from hanse.network.client import Client
+
+    name = _name_of(client_home)
+    return Client(client_home, examples, bridge.bind, lambda what: typer.echo(f"{name}: {what}"), tests).run()
+
+
+def _name_of(client_home: Any) -> str:
+    return str((client_home.membership or {}).get("name", "this client"))
 
 
 def _pause(wait_s: float) -> bool:
@@ -252,6 +283,7 @@ def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _check(
     client_home: Any, bridge: Bridge, url: str | None, token: str | None, data: str | None, test: str | None
 ) -> None:
+    """Try everything short of joining, and say what was found."""
     from hanse.network.client import check, examine
     from hanse.network.protocol import CHUNK_BYTES, WAIT_S, Token
 
@@ -269,8 +301,8 @@ def _check(
             bridge.bind(plan)
             typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
         else:
-            tested = None if test is None else bridge.test(data, number, test)
-            found = examine(client_home, plan, bridge.data(data, number, test), bridge.bind, tested)
+            tests = None if test is None else bridge.test(data, number, test)
+            found = examine(client_home, plan, bridge.data(data, number, test), bridge.bind, tests)
             typer.echo(f"run {plan.run}: {_describe_counts(found)} suit {type(plan.model).__name__}")
     typer.echo("nothing was joined; the token is still good")
 
@@ -296,7 +328,7 @@ def _link(home: Path) -> Iterator[Any]:
 def _add_operator(app: typer.Typer, guard: Guard) -> None:
     @app.command()
     def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-        """Show how the runs of a server stand."""
+        """Show the state of the runs of a server."""
         with guard(), _link(home) as link:
             found = link.plain("GET", "/v1/status")
             if as_json:
@@ -311,7 +343,7 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 
     @app.command()
     def clients(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-        """List who has joined a server."""
+        """List the members of a server."""
         with guard(), _link(home) as link:
             found = link.plain("GET", "/v1/clients")
             if as_json:
@@ -323,7 +355,7 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 
     @app.command()
     def events(home: Operator = OPERATOR, limit: Annotated[int, typer.Option(min=1)] = 100) -> None:
-        """Show what happened at a server: who joined, failed, was refused, and why."""
+        """Show the events of a server: who joined, failed or was refused, and why."""
         with guard(), _link(home) as link:
             for e in link.plain("GET", "/v1/events", params={"limit": limit}):
                 when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"]))
@@ -333,9 +365,9 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
     def invite(
         home: Operator = OPERATOR,
         role: Annotated[str, typer.Option(help="client, observer or operator.")] = "client",
-        name: Annotated[str, typer.Option(help="What the new one is called.")] = "",
+        name: Annotated[str, typer.Option(help="The name of the new member.")] = "",
     ) -> None:
-        """Invite one more; prints what he is to type."""
+        """Invite one more member, and print the command for it to type."""
         with guard(), _link(home) as link:
             from hanse.network.protocol import Invitation, Invited
             from hanse.network.server import join_line
@@ -357,12 +389,14 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
     def rotate_certificate(
         home: Operator = OPERATOR,
         certificate: Annotated[
-            Path | None, typer.Option(metavar="PEM", help="What a proxy in front will show.")
+            Path | None, typer.Option(metavar="PEM", help="The certificate that a proxy in front will show.")
         ] = None,
-        switch: Annotated[bool, typer.Option("--switch", help="Show what was announced.")] = False,
-        anyway: Annotated[bool, typer.Option("--anyway", help="Though clients don't know of it.")] = False,
+        switch: Annotated[bool, typer.Option("--switch", help="Show the announced one.")] = False,
+        anyway: Annotated[
+            bool, typer.Option("--anyway", help="Even if some clients don't know of it.")
+        ] = False,
     ) -> None:
-        """Announce another certificate to all clients; once they know of it, show it."""
+        """Announce another certificate to all clients, or show it once they know of it."""
         with guard(), _link(home) as link:
             from hanse.network.protocol import Rotated, Rotation
 
@@ -381,13 +415,13 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 
     @app.command()
     def stop(run: str, home: Operator = OPERATOR) -> None:
-        """Stop a run where it is; serving it again goes on with it."""
+        """Stop a run where it is. Serving it again goes on with it."""
         with guard(), _link(home) as link:
             link.plain("POST", f"/v1/runs/{run}/stop")
 
     @app.command()
     def drain(run: str, home: Operator = OPERATOR) -> None:
-        """Stop a run after the round that it is in."""
+        """Stop a run after its current round."""
         with guard(), _link(home) as link:
             link.plain("POST", f"/v1/runs/{run}/drain")
 
@@ -398,12 +432,12 @@ def _add_operator(app: typer.Typer, guard: Guard) -> None:
 def _add_client_home(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
     @app.command()
     def leave(home: Home = CLIENT) -> None:
-        """Withdraw consent: the server is told, and this client is not asked again."""
+        """Withdraw consent: tell the server, and take no more work from it."""
         with guard():
             from hanse.network.client import ClientHome
-            from hanse.network.client import leave as part
+            from hanse.network.client import leave as withdraw
 
-            part(ClientHome(home))
+            withdraw(ClientHome(home))
             typer.echo("left; it is recorded on both sides")
 
     @app.command()
@@ -421,7 +455,7 @@ def _add_client_home(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
 
     @app.command("audit-log")
     def audit_log(home: Home = CLIENT) -> None:
-        """Read, and verify, what left this house."""
+        """Show and verify the record of what this client has sent."""
         with guard():
             from hanse.network.client import AuditLog
 
@@ -431,4 +465,4 @@ def _add_client_home(app: typer.Typer, bridge: Bridge, guard: Guard) -> None:
                 about = {k: v for k, v in line.items() if k not in ("n", "at", "what", "before", "hash")}
                 typer.echo(f"{line['n']:6} {when} {line['what']}: {json.dumps(about)}")
                 last = line["hash"]
-            typer.echo(f"whole; the last line's hash is {last or 'none'}")
+            typer.echo(f"complete; the last line's hash is {last or 'none'}")

@@ -1,4 +1,4 @@
-"""A client computes no longer than its own house allows, and says so."""
+"""A client computes no longer than its own policy allows, and says so."""
 
 import threading
 import time

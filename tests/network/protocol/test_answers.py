@@ -12,7 +12,8 @@ from http_message_signatures import HTTPMessageSigner
 from http_message_signatures.algorithms import ED25519
 
 from hanse.core import InvalidInput
-from hanse.network.client.client import ClientHome, join
+from hanse.network.client.enrolment import join
+from hanse.network.client.home import ClientHome
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import signing
 from hanse.network.protocol.errors import Refused

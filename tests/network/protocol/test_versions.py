@@ -14,7 +14,7 @@ from hanse.core.exchange import flatten
 from hanse.network.client.client import Client
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import WIRE
-from hanse.network.server import api, runtime, server
+from hanse.network.server import public_routes, requests, run_thread, runtime
 
 
 @pytest.mark.parametrize("wire", [WIRE - 1, WIRE + 1])
@@ -24,8 +24,9 @@ def test_a_server_of_another_version_is_neither_joined_nor_worked_for(
     with federation(tmp_path) as here:
         member = here.client_home(0)
         with monkeypatch.context() as other:
-            other.setattr(api, "WIRE", wire)
-            other.setattr(api, "__version__", "7.8.9")
+            for module in (public_routes, requests):
+                other.setattr(module, "WIRE", wire)
+                other.setattr(module, "__version__", "7.8.9")
             said = rf"\(hanse 7\.8\.9\).* {wire}.*; upgrade the older"
             with pytest.raises(Refused, match=said):
                 here.client_home(1)
@@ -34,7 +35,7 @@ def test_a_server_of_another_version_is_neither_joined_nor_worked_for(
         assert here.client_home(1).membership
 
 
-@pytest.mark.parametrize(("where", "what"), [(server, "Plan"), (runtime, "Payload")])
+@pytest.mark.parametrize(("where", "what"), [(run_thread, "Plan"), (runtime, "Payload")])
 @pytest.mark.parametrize("newer", [True, False])
 def test_what_another_version_packed_is_named_at_the_client(
     where: Any, what: str, newer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ from federation import federation
 from pydantic import BaseModel
 
 from hanse.core import InvalidInput
-from hanse.network.client import client
+from hanse.network.client import enrolment
 from hanse.network.protocol.certificates import pin
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, sha256
@@ -76,9 +76,9 @@ def test_nobody_parts_for_another_by_taking_his_name(tmp_path: Path) -> None:
     assert members.part("c2", "left").number == 2
     assert members.part("2", "revoked").number == 2
     assert members.part("client 0", "revoked").number == 2
-    with pytest.raises(InvalidInput, match=r"2 are called 'both'; say which by id: c3, c4"):
+    with pytest.raises(InvalidInput, match=r"2 members are called 'both'; give one of the ids: c3, c4"):
         members.part("both", "revoked")
-    with pytest.raises(InvalidInput, match="nobody is called 'c9'"):
+    with pytest.raises(InvalidInput, match="no member is called 'c9'"):
         members.part("c9", "revoked")
     assert [m.number for m in members.active("client")] == [0, 1, 3, 4]
     members.close()
@@ -110,7 +110,7 @@ def test_a_client_of_another_version_is_told_so_before_anything_else(
 def test_a_client_that_knows_no_version_of_the_servers_does_not_join(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "WIRE", 99)
+    monkeypatch.setattr(enrolment, "WIRE", 99)
     with (
         federation(tmp_path, stay=True) as here,
         pytest.raises(Refused, match="99; upgrade the older of the two"),

@@ -147,11 +147,11 @@ def test_a_server_that_goes_answers_who_waits(tmp_path: Path, caplog: pytest.Log
         client = Client(here.client_home(0), lambda plan: [], lambda plan: None)
         waiting = threading.Thread(target=client.run, daemon=True)
         waiting.start()
-        while not here.server._waiting:
+        while not here.server.presence.waiting:
             waiting.join(0.01)
         here.server.stop()
-        here.server.hang_up()
-        while here.server._waiting:
+        here.server.presence.hang_up()
+        while here.server.presence.waiting:
             waiting.join(0.01)
         client.stop()
     waiting.join(60.0)
@@ -166,4 +166,4 @@ def test_a_client_forgets_the_tickets_whose_verdict_it_knows(tmp_path: Path) -> 
         here.end(run)
         for thread in here.threads:
             thread.join(60.0)
-        assert [client._have for client in here.clients] == [set()] * len(here.clients)
+        assert [client._tickets.open for client in here.clients] == [set()] * len(here.clients)

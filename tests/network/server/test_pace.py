@@ -11,7 +11,8 @@ from federation import NUM_CLIENTS, federation, job
 from hanse.algorithms import fed_avg
 from hanse.core.exchange import Record
 from hanse.network.client.client import Client
-from hanse.network.server import pace, server
+from hanse.network.client.poller import Poller
+from hanse.network.server import pace, presence
 from hanse.network.server.pace import MAX_AGAIN_S, MIN_POOL, again_s, pool
 from hanse.network.server.runtime import Patience
 
@@ -41,14 +42,14 @@ def test_of_many_enough_come_back_for_each_round(num_clients: int, num_wanted: i
         assert seconds.max() - seconds.min() == pytest.approx(seconds.mean(), rel=0.01)
 
 
-class Watched(Client):
-    """Notes when it is told to come back."""
+class WatchedPoller(Poller):
+    """Notes when it is asked to come back."""
 
     told: list[float]
     heard = threading.Event()
 
-    def _poll(self, wait_s: float = 25.0) -> Any:
-        news = super()._poll(wait_s)
+    def poll(self, wait_s: float = 25.0) -> Any:
+        news = super().poll(wait_s)
         if news.again_s > 0:
             assert not news.work
             assert not news.decisions
@@ -57,16 +58,22 @@ class Watched(Client):
         return news
 
 
+class Watched(Client):
+    """A client that is asked to come back."""
+
+    poller = WatchedPoller
+
+
 def test_cohorts_are_full_while_others_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "MIN_POOL", 2)
-    monkeypatch.setattr(server, "WAIT_S", 1.0)  # polls are held for so long
-    Watched.told = []
+    monkeypatch.setattr(presence, "WAIT_S", 1.0)  # polls are held for so long
+    WatchedPoller.told = []
     records: list[Record] = []
 
     def watch(record: Record) -> None:
         records.append(record)
         if record.round == 2:  # a round that takes long enough for the others to be let go
-            Watched.heard.wait(60.0)
+            WatchedPoller.heard.wait(60.0)
 
     with federation(tmp_path) as here:
         patience = Patience(silent_s=20.0)
@@ -79,14 +86,14 @@ def test_cohorts_are_full_while_others_rest(tmp_path: Path, monkeypatch: pytest.
         for thread in here.threads:
             thread.join(60.0)
         assert not any(thread.is_alive() for thread in here.threads)  # all were told that it is over
-    assert Watched.told
-    assert all(0 < told <= 1.5 * NUM_CLIENTS / 2 * 1.0 + 1e-9 for told in Watched.told)
+    assert WatchedPoller.told
+    assert all(0 < told <= 1.5 * NUM_CLIENTS / 2 * 1.0 + 1e-9 for told in WatchedPoller.told)
 
 
 def test_five_clients_are_never_told_to_rest(tmp_path: Path) -> None:
-    Watched.told = []
+    WatchedPoller.told = []
     with federation(tmp_path) as here:
         run = here.lead(job(fed_avg(lr=0.5, fraction=0.2, batch_size=50), 4))
         here.enter(kind=Watched)
         here.end(run)
-    assert Watched.told == []
+    assert WatchedPoller.told == []

@@ -9,7 +9,8 @@ import pytest
 from federation import FED_AVG, NUM_CLIENTS, Federation, federation, job, simulated
 
 from hanse.core.exchange import Record
-from hanse.network.client.client import ClientHome, join, rotate_key
+from hanse.network.client.enrolment import join, rotate_key
+from hanse.network.client.home import ClientHome
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused, Unreachable
 from hanse.network.protocol.signing import Identity

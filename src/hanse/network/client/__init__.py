@@ -1,4 +1,4 @@
-"""A client of a federation: outbound requests, its own policy, limits and audit log."""
+"""A client of a federation: its requests to the server, its own policy, limits and audit log."""
 
 from typing import TYPE_CHECKING
 
@@ -6,10 +6,8 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.network.client.audit import AuditLog
-    from hanse.network.client.client import (
-        NEXT_KEY,
-        Client,
-        ClientHome,
+    from hanse.network.client.client import Client
+    from hanse.network.client.enrolment import (
         check,
         examine,
         fetch_plans,
@@ -18,6 +16,7 @@ if TYPE_CHECKING:
         rotate_key,
         waiting_plans,
     )
+    from hanse.network.client.home import NEXT_KEY, ClientHome
     from hanse.network.client.policy import plan_digest
     from hanse.network.client.transport import patiently
 else:
@@ -25,10 +24,8 @@ else:
         __name__,
         {
             "hanse.network.client.audit": ("AuditLog",),
-            "hanse.network.client.client": (
-                "Client",
-                "ClientHome",
-                "NEXT_KEY",
+            "hanse.network.client.client": ("Client",),
+            "hanse.network.client.enrolment": (
                 "check",
                 "examine",
                 "fetch_plans",
@@ -37,6 +34,7 @@ else:
                 "rotate_key",
                 "waiting_plans",
             ),
+            "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
             "hanse.network.client.policy": ("plan_digest",),
             "hanse.network.client.transport": ("patiently",),
         },

@@ -1,4 +1,4 @@
-"""What left the house: an append-only file of lines, each of which carries the hash of the one before."""
+"""The record of what a client has sent: a file of lines, each of which carries the hash of the one before."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ __all__ = ["AuditLog"]
 
 
 class AuditLog:
-    """Lines of JSON. Whoever changes, removes or inserts one breaks the chain from there on.
+    """An append-only file of JSON lines. Changing, removing or inserting one breaks the chain from there on.
 
     Cutting off the end can't be seen from the file alone: compare its last hash with one noted elsewhere.
     """
@@ -32,7 +32,7 @@ class AuditLog:
                 self._catch_up(file)
 
     def _cut_half_a_line(self) -> None:
-        """A line whose writing was cut is removed: what it announces had not left yet."""
+        """Remove a line whose writing was cut off: what it announces had not left yet."""
         if self.path.exists():
             with self._held("r+b") as file:
                 data = file.read()
@@ -41,7 +41,7 @@ class AuditLog:
 
     @contextmanager
     def _held(self, mode: str) -> Iterator[IO[bytes]]:
-        """The file, while no other thread or command of this house writes it."""
+        """Open the file, and keep other threads and commands of this client from writing it."""
         with self._lock, open(self.path, mode) as file:
             if sys.platform != "win32":
                 import fcntl
@@ -50,7 +50,7 @@ class AuditLog:
             yield file
 
     def _catch_up(self, file: IO[bytes]) -> None:
-        """Goes on from the last line of the file."""
+        """Read the file, to go on from its last line."""
         file.seek(0)
         self._number, self._last = 0, ""
         for line in _read_chain(self.path, file.read()):
@@ -58,7 +58,7 @@ class AuditLog:
         self._size = file.tell()
 
     def write(self, what: str, **about: Any) -> str:
-        """Adds a line; it is on the disk when this returns. Its hash."""
+        """Add a line, and return its hash. The line is on the disk when this returns."""
         with self._held("a+b") as file:
             if file.seek(0, os.SEEK_END) != self._size:  # another command wrote, such as `hanse leave`
                 self._catch_up(file)
@@ -77,7 +77,7 @@ class AuditLog:
             return self._last
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All lines, checked. Raises: InvalidInput: at the first that does not fit."""
+        """Yield all lines, checked. Raises: InvalidInput: at the first line that breaks the chain."""
         if self.path.exists():
             with self._held("rb") as file:
                 data = file.read()

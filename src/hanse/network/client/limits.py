@@ -1,4 +1,4 @@
-"""How long a client computes: a bound on each ticket, and a day's sum that is kept in its house."""
+"""Limits of a client's computing time: a bound on each ticket, and a sum of each day in a file."""
 
 import ctypes
 import json
@@ -14,18 +14,18 @@ T = TypeVar("T")
 
 
 class TimeLimitExceeded(Exception):
-    """A computation took longer than it may, and was told to stop."""
+    """A computation took longer than it may, and was stopped."""
 
 
 class _Stop(BaseException):
-    """Raised in the thread of a computation; no Exception, so that works don't take it for their own."""
+    """Stops the thread of a computation. It is no Exception, so that works don't catch it by accident."""
 
 
 class Computation(Generic[T]):
     """A function in a thread of its own, which is stopped if it takes too long.
 
-    It stops between two steps of Python. A call into a library that takes long (a compiled epoch) is
-    abandoned: `still_runs` until it returns, and nothing of it is used.
+    It stops between two steps of Python. A long call into a library (a compiled epoch) is abandoned:
+    `still_runs` is true until the call returns, and its result is not used.
     """
 
     def __init__(self, act: Callable[[], T]) -> None:
@@ -44,7 +44,7 @@ class Computation(Generic[T]):
             self._ended.set()
 
     def result(self, limit_s: float) -> T:
-        """Runs it. Raises: Overtime: if it takes longer; and what it raises itself."""
+        """Run the function. Raises: TimeLimitExceeded: if it takes longer; and what the function raises."""
         self._thread.start()
         if not self._ended.wait(limit_s):
             ident = ctypes.c_ulong(self._thread.ident or 0)
@@ -55,20 +55,20 @@ class Computation(Generic[T]):
         return self._result.pop()
 
     def still_runs(self, wait_s: float = 0.0) -> bool:
-        """Whether it was abandoned and has not returned; waits for that a little."""
+        """Return whether the function still runs after this wait."""
         self._thread.join(wait_s)
         return self._thread.is_alive()
 
 
 class Day:
-    """Seconds that were computed today, in a file."""
+    """The seconds of computation of the current day, in a file."""
 
     def __init__(self, path: Path, today: Callable[[], str] = lambda: time.strftime("%Y-%m-%d")) -> None:
         self._path, self._today = path, today
 
     @property
     def seconds(self) -> float:
-        """So far; 0 where the file tells of another day, or can't be read."""
+        """The seconds so far; 0 if the file is of another day, or can't be read."""
         try:
             said = json.loads(self._path.read_text())
             return float(said["seconds"]) if said["day"] == self._today() else 0.0
@@ -76,7 +76,7 @@ class Day:
             return 0.0
 
     def add(self, seconds: float) -> None:
-        """Counts more."""
+        """Add seconds to the sum."""
         whole = self._path.with_name(f"{self._path.name}.part")
         whole.write_text(json.dumps({"day": self._today(), "seconds": round(self.seconds + seconds, 3)}))
         whole.replace(self._path)

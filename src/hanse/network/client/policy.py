@@ -1,4 +1,4 @@
-"""What a client allows, said in a file of its own house."""
+"""A client's policy, which its owner writes in a file of the client home."""
 
 import json
 import math
@@ -19,7 +19,7 @@ __all__ = ["Approvals", "Policy"]
 
 @dataclass(frozen=True)
 class Policy:
-    """What a server may ask of this client. None: no bound.
+    """Bounds on what a server may ask of this client. None: no bound.
 
     Args:
       works: names of the works that may run; None: all that are installed.
@@ -27,10 +27,10 @@ class Policy:
       max_tickets: in one run.
       max_upload_bytes: in one run, all messages together.
       max_message_bytes: in one message.
-      min_examples: fewer are never trained on, because few are easily told apart.
+      min_examples: fewer are never trained on, because single ones could be told apart.
       max_ticket_s: seconds of computation for one ticket; then it is stopped.
       max_day_s: seconds of computation in a day, all runs together.
-      approve_plans: each new plan waits until somebody here approves it.
+      approve_plans: whether each new plan waits until the client's owner approves it.
     """
 
     works: tuple[str, ...] | None = None
@@ -45,7 +45,7 @@ class Policy:
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
-        """From a TOML file; without one, the defaults. Raises: InvalidInput."""
+        """Read a policy from a TOML file; without one, return the defaults. Raises: InvalidInput."""
         if not path.exists():
             return cls()
         try:
@@ -55,7 +55,7 @@ class Policy:
         return cls(**{key: _check_setting(path, key, given) for key, given in said.items()})
 
     def check_work(self, work: str, sends_bytes: int) -> None:
-        """Raises: Forbidden: if this work may not run."""
+        """Check a work and the size of its message. Raises: Forbidden: if it may not run."""
         if self.works is not None and work not in self.works:
             raise Forbidden(f"this client's policy allows the works {', '.join(self.works)}, not {work}")
         if self.max_message_bytes is not None and sends_bytes > self.max_message_bytes:
@@ -64,20 +64,20 @@ class Policy:
             )
 
     def check_plan(self, plan: Plan) -> None:
-        """Raises: Forbidden: if this model may not be trained."""
+        """Check the model of a plan. Raises: Forbidden: if it may not be trained."""
         model = type(plan.model).__name__
         if self.models is not None and model not in self.models:
             raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
 
     def check_data(self, num_examples: int) -> None:
-        """Raises: Forbidden: if there are too few."""
+        """Check the number of examples. Raises: Forbidden: if they are too few."""
         if num_examples < self.min_examples:
             raise Forbidden(
                 f"this client's policy wants {self.min_examples} examples for any training, and it has fewer"
             )
 
     def check_use(self, num_tickets: int, num_bytes: int) -> None:
-        """Raises: Forbidden: if a run has had its share. Both counts include what is asked for now."""
+        """Check a run's tickets and bytes, with the next one's. Raises: Forbidden: if they are too many."""
         if self.max_tickets is not None and num_tickets > self.max_tickets:
             raise Forbidden(
                 f"this client's policy allows {self.max_tickets} tickets a run, and they are used up",
@@ -89,7 +89,7 @@ class Policy:
             )
 
     def limit_s(self, used_today_s: float) -> float | None:
-        """How long the next ticket may take; None: any time. Raises: Forbidden: if no time is left."""
+        """Return the seconds that the next ticket may take; None: any. Raises: Forbidden: if none is left."""
         left = math.inf if self.max_day_s is None else self.max_day_s - used_today_s
         if left <= 0:
             raise Forbidden(
@@ -119,21 +119,21 @@ def _check_setting(path: Path, key: str, given: Any) -> Any:
     known = {f.name: _KINDS.get(f.name, int) for f in fields(Policy)}
     if key == "send_traces":
         raise InvalidInput(
-            f"{path}: send_traces is no setting any more; remove it. Why something failed is never sent: it "
-            "stands in client.log, beside this file"
+            f"{path}: send_traces is no setting any more; remove it. The texts of errors are never sent: "
+            "they are in client.log, beside this file"
         )
     if key not in known:
-        raise InvalidInput(f"{path}: {key} is no setting of a policy; {nearest(key, known)}")
-    due = known[key]
-    if due is float and type(given) is int:
+        raise InvalidInput(f"{path}: {key} is not a setting of a policy; {nearest(key, known)}")
+    kind = known[key]
+    if kind is float and type(given) is int:
         given = float(given)
-    if type(given) is not due or (isinstance(given, list) and not all(isinstance(w, str) for w in given)):
-        raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[due]}")
+    if type(given) is not kind or (isinstance(given, list) and not all(isinstance(w, str) for w in given)):
+        raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[kind]}")
     return tuple(given) if isinstance(given, list) else given
 
 
 class Approvals:
-    """The plans that somebody in this house has approved, in a file."""
+    """The plans that the client's owner has approved, in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -142,20 +142,23 @@ class Approvals:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
 
     def check(self, plan: Plan) -> None:
-        """Raises: Forbidden: if it is not approved, saying what is new in it and how to approve it."""
+        """Check that a plan is approved.
+
+        Raises: Forbidden: if it is not; the error shows what is new in it, and how to approve it.
+        """
         approved = self._read()
         if plan_digest(plan) in approved:
             return
         last = list(approved.values())[-1] if approved else None
         news = "\n".join(_difference(last, json.loads(plan.settings)))
         raise Forbidden(
-            f"the plan {plan_digest(plan)[:16]} waits for approval in this house: hanse approve "
+            f"the plan {plan_digest(plan)[:16]} waits for approval at this client: hanse approve "
             f"{plan_digest(plan)[:16]}\n{news}",
             "approval",
         )
 
     def approve(self, plan: Plan) -> str:
-        """Approves a plan; its digest."""
+        """Approve a plan, and return its digest."""
         approved = self._read()
         approved.pop(plan_digest(plan), None)
         approved[plan_digest(plan)] = json.loads(plan.settings)
@@ -164,11 +167,11 @@ class Approvals:
 
 
 def plan_digest(plan: Plan) -> str:
-    """What is approved: all of a plan but the run's name."""
+    """Return the digest by which a plan is approved: of all of it except the run's name."""
     return digest(replace(plan, run=""))
 
 
 def _difference(before: Any, after: Any) -> Iterable[str]:
     old = json.dumps(before, indent=1, sort_keys=True).splitlines() if before else []
     new = json.dumps(after, indent=1, sort_keys=True).splitlines()
-    return unified_diff(old, new, "approved last", "asked now", lineterm="", n=1)
+    return unified_diff(old, new, "approved last", "asked for now", lineterm="", n=1)

@@ -1,4 +1,4 @@
-"""The client's way to the server: signed requests over HTTPS to one pinned certificate."""
+"""A client's link to its server: signed requests over HTTPS to one pinned certificate."""
 
 import hashlib
 import random
@@ -29,22 +29,22 @@ MAX_ANSWER_BYTES = 16 << 20
 
 
 def split(url: str) -> tuple[str, int]:
-    """Host and port of https://host[:port]. Raises: InvalidInput."""
+    """Return host and port of https://host[:port]. Raises: InvalidInput."""
     parsed = httpx.URL(url)
     if parsed.scheme != "https" or not parsed.host or parsed.path not in ("", "/"):
-        raise InvalidInput(f"{url!r} is no address of a server; write https://host:port")
+        raise InvalidInput(f"{url!r} is not the address of a server; write https://host:port")
     return parsed.host, parsed.port or 443
 
 
 class ServerLink:
-    """Speaks to one server under one key. Threads may share it.
+    """Sends requests to one server, signed with one key. Threads may share it.
 
     Args:
       url: https://host:port.
       pem: the certificate that the server must show, unless it is one that `trust` names.
-      identity: signs.
-      key_id: by which the server knows the key.
-      server_key: with which the server signs its answers; empty: they are protected by TLS alone.
+      identity: signs the requests.
+      key_id: the name by which the server knows the key.
+      server_key: the public key of the server, which signs its answers; empty: TLS alone protects them.
     """
 
     def __init__(self, url: str, pem: str, identity: Identity, key_id: str, server_key: str = "") -> None:
@@ -62,15 +62,15 @@ class ServerLink:
 
     @property
     def is_signed(self) -> bool:
-        """Whether answers are the server's, whoever ends TLS before it."""
+        """Whether the server signs its answers, so that a proxy that ends TLS can't change them."""
         return self._answers is not None
 
     def trust(self, pem: str) -> None:
-        """Takes another certificate for the server's, too."""
+        """Accept another certificate of the server, too."""
         certificates.trust(self._context, pem)
 
     def close(self) -> None:
-        """Ends all connections."""
+        """End all connections."""
         self._http.close()
 
     def _sign(self, method: str, url: httpx.URL, body_sha256: bytes) -> dict[str, str]:
@@ -86,10 +86,10 @@ class ServerLink:
         stream: bool = False,
         digest: bytes | None = None,
     ) -> httpx.Response:
-        """One request; signed anew if the clocks turn out to be apart.
+        """Send a request; sign and send it again if the clocks turn out to differ.
 
         Args:
-          digest: the SHA-256 of the body, if it is known already.
+          digest: the SHA-256 of the body; None: it is computed here.
 
         Raises: Refused, Unreachable.
         """
@@ -99,7 +99,7 @@ class ServerLink:
             request.headers.update(self._sign(method, request.url, digest))
             try:
                 response = self._http.send(request, stream=stream)
-                if stream and response.status_code < 400:  # checked against its SHA-256
+                if stream and response.status_code < 400:  # the caller checks its SHA-256
                     return response
                 response.read()
             except httpx.TransportError as error:
@@ -108,7 +108,7 @@ class ServerLink:
             if response.status_code < 400 and forged is None:
                 return response
             refused = _read_refusal(response)
-            if forged is not None and refused.code not in ("unavailable", "proxy"):  # which a proxy says
+            if forged is not None and refused.code not in ("unavailable", "proxy"):  # a proxy's
                 raise Refused(response.status_code, "answer", forged)
             if not (again and refused.code == "skewed"):
                 raise refused
@@ -116,7 +116,7 @@ class ServerLink:
         raise AssertionError("unreachable")
 
     def _find_forgery(self, request: httpx.Request, response: httpx.Response) -> str | None:
-        """Why an answer is not taken for the server's; None: it is."""
+        """Return why an answer is not the server's; None: it is."""
         if self._answers is None:
             return None
         try:
@@ -132,13 +132,13 @@ class ServerLink:
         return None
 
     def _set_clock(self, response: httpx.Response) -> None:
-        """Goes by the server's clock."""
+        """Set the clock of the signatures by the server's."""
         try:
             there = parsedate_to_datetime(response.headers["date"]).timestamp()
         except (KeyError, ValueError):
             return
         self.identity.offset_s = there + 0.5 - time.time()
-        time.sleep(1.0)  # a server that has just begun takes no request of the second before
+        time.sleep(1.0)  # a server that has just begun refuses requests of the second before
 
     def ask(
         self,
@@ -149,12 +149,12 @@ class ServerLink:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> M:
-        """A small exchange. Raises: Refused, Unreachable."""
+        """Send a small request, and parse the answer. Raises: Refused, Unreachable."""
         response = self.plain(method, path, body, params, headers)
         try:
             return kind.model_validate(response)
         except ValidationError as error:
-            raise Refused(502, "answer", f"the answer to {path} makes no sense: {error}") from None
+            raise Refused(502, "answer", f"the answer to {path} can't be read: {error}") from None
 
     def plain(
         self,
@@ -164,7 +164,7 @@ class ServerLink:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """A small exchange: the answer as plain data."""
+        """Send a small request, and return the answer as plain data. Raises: Refused, Unreachable."""
         data = b"" if body is None else body.model_dump_json().encode()
         response = self._send(
             method, path, data, params, {"Content-Type": "application/json", **(headers or {})}
@@ -172,19 +172,19 @@ class ServerLink:
         try:
             return response.json()
         except ValueError as error:
-            raise Refused(502, "answer", f"the answer to {path} is no JSON: {error}") from None
+            raise Refused(502, "answer", f"the answer to {path} is not JSON: {error}") from None
 
     def probe(self, path: str, wait_s: float, headers: Mapping[str, str]) -> Any:
-        """An exchange as large as an upload and as long as a poll: the answer as plain data.
+        """Send a request as large as an upload that waits as long as a poll; return the answer as plain data.
 
         Raises: Refused: also if a proxy cuts it; Unreachable.
         """
         return self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, headers).json()
 
-    # -- large things --------------------------------------------------------------------------
+    # -- files ---------------------------------------------------------------------------------
 
     def download(self, path: str, sha256: str, size: int, to: Path) -> None:
-        """Fetches an object into a file; a part that is there already is continued.
+        """Fetch an object into a file, and go on from a part that is there already.
 
         Raises: Refused, Unreachable.
         """
@@ -216,11 +216,11 @@ class ServerLink:
             raise Unreachable(f"the download was cut after {here} of {size} bytes")
         if here != size or state.hexdigest() != sha256:
             part.unlink()
-            raise Unreachable(f"{path} is not what its SHA-256 says; it is fetched again")
+            raise Unreachable(f"{path} does not have its SHA-256; it is fetched again")
         part.replace(to)
 
     def upload(self, run: str, ticket: int, message: Outgoing) -> None:
-        """Sends a message in chunks, from where the server has it; returns once it is durable there.
+        """Send a message in chunks, from the first that the server lacks; return once it is durable there.
 
         Raises: Refused, Unreachable.
         """
@@ -252,12 +252,12 @@ def _read_refusal(response: httpx.Response) -> Refused:
         text = response.text[:200].strip()
         if response.status_code == 413:
             most = f"it must let {CHUNK_BYTES >> 20} MiB pass (nginx: client_max_body_size 16m)"
-            return Refused(413, "proxy", f"a proxy before the server takes no body of this size; {most}")
+            return Refused(413, "proxy", f"a proxy in front of the server refuses large bodies; {most}")
         if response.status_code == 504:
             least = f"it must wait for more than {WAIT_S:g} s (nginx: proxy_read_timeout 60s)"
-            return Refused(504, "proxy", f"a proxy before the server cut the request; {least}")
+            return Refused(504, "proxy", f"a proxy in front of the server cut the request off; {least}")
         if response.status_code in (502, 503):
-            return Refused(response.status_code, "unavailable", "the server is away behind its proxy")
+            return Refused(response.status_code, "unavailable", "no server answers behind the proxy")
         return Refused(response.status_code, "answer", f"answered with {response.status_code}: {text}")
     return Refused(response.status_code, problem.code, problem.why)
 
@@ -265,20 +265,20 @@ def _read_refusal(response: httpx.Response) -> Refused:
 PASSING = frozenset(
     {"unavailable", "proxy", "busy", "disk-full", "slow", "skewed", "replayed", "corrupted", "answer"}
 )
-"""Refusals that may pass."""
+"""Codes of refusals after which the same request may succeed."""
 
 
 def patiently(
     act: Callable[[], T], pause: Callable[[float], bool], say: Callable[[str], None] = lambda what: None
 ) -> T:
-    """Does something over and over until the server answers.
+    """Do something again and again until the server answers, and return the result.
 
     Args:
-      act: what to do.
-      pause: sleeps so many seconds; whether to give up.
-      say: told when something is wrong.
+      act: is called until it raises no such error.
+      pause: sleeps so many seconds, and returns whether to give up.
+      say: called with a line about each failed attempt.
 
-    Raises: Refused: what will not pass; Unreachable: if it was given up.
+    Raises: Refused: if a refusal is final; Unreachable: if it gave up.
     """
     wait_s = 0.1
     while True:

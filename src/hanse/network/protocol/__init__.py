@@ -1,4 +1,4 @@
-"""What clients and servers share: messages, signatures, certificates, tokens and uploads."""
+"""The parts that clients and servers share: messages, signatures, certificates, tokens and uploads."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The server's own certificate, and its fingerprint that join tokens carry."""
+"""The server's own certificate, and its fingerprint, which join tokens carry."""
 
 import hashlib
 import ipaddress
@@ -24,7 +24,7 @@ CERTIFICATE, KEY = "certificate.pem", "certificate.key"
 
 
 def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
-    """The paths of certificate and key in `folder`; both are made if there are none."""
+    """Return the paths of certificate and key in `folder`, and make both if they do not exist."""
     certificate, key = folder / CERTIFICATE, folder / KEY
     if certificate.exists() and key.exists():
         return certificate, key
@@ -58,7 +58,7 @@ def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
 
 
 def hosts_of(pem: str) -> tuple[str, ...]:
-    """The hosts that a certificate names."""
+    """Return the hosts that a certificate names."""
     named = x509.load_pem_x509_certificate(pem.encode()).extensions
     names = named.get_extension_for_class(x509.SubjectAlternativeName).value
     return tuple(str(name.value) for name in names)
@@ -72,11 +72,11 @@ def _general(host: str) -> x509.GeneralName:
 
 
 def fingerprint(pem: str) -> str:
-    """The SHA-256 of the certificate in a PEM, in hexadecimal."""
+    """Return the SHA-256 of the certificate in a PEM, in hexadecimal."""
     try:
         der = ssl.PEM_cert_to_DER_cert(_first(pem))
     except ValueError:
-        raise InvalidInput(f"{pem[:40]!r} ... is no certificate; a PEM file's text is due") from None
+        raise InvalidInput(f"{pem[:40]!r} ... is not a certificate; give the text of a PEM file") from None
     return hashlib.sha256(der).hexdigest()
 
 
@@ -85,14 +85,17 @@ def _first(pem: str) -> str:
     return pem[pem.index("-----BEGIN CERTIFICATE-----") : pem.index(end) + len(end)] + "\n"
 
 
-def fetch(url: str, due: str, timeout_s: float = 10.0) -> str:
-    """The certificate that a server shows, as PEM, if its fingerprint is the one that is due.
+def fetch(url: str, expected: str, timeout_s: float = 10.0) -> str:
+    """Return the certificate that a server shows, as PEM.
 
-    Raises: Refused: if it is another; Unreachable.
+    Args:
+      expected: the fingerprint that it must have.
+
+    Raises: Refused: if it has another; Unreachable.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # what it shows is compared with the fingerprint instead
+    context.verify_mode = ssl.CERT_NONE  # its certificate is compared with the fingerprint instead
     try:
         with (
             httpx.Client(verify=context, timeout=timeout_s) as http,
@@ -103,18 +106,18 @@ def fetch(url: str, due: str, timeout_s: float = 10.0) -> str:
     except httpx.TransportError as error:
         raise Unreachable(f"{url} can't be reached: {error}") from None
     shown = hashlib.sha256(der).hexdigest()
-    if shown != due:
+    if shown != expected:
         raise Refused(
             495,
             "fingerprint",
-            f"{url} shows the certificate {shown[:16]}..., the token says {due[:16]}...: "
-            "somebody stands between, or the server has a new certificate; ask the operator",
+            f"{url} shows the certificate {shown[:16]}..., the token says {expected[:16]}...: "
+            "somebody intercepts the connection, or the server has a new certificate; ask the operator",
         )
     return ssl.DER_cert_to_PEM_cert(der)
 
 
 def pin(pem: str) -> ssl.SSLContext:
-    """A context that trusts exactly this certificate, whatever name it carries."""
+    """Make a context that trusts exactly this certificate, whatever name it carries."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
@@ -124,5 +127,5 @@ def pin(pem: str) -> ssl.SSLContext:
 
 
 def trust(context: ssl.SSLContext, pem: str) -> None:
-    """Trusts this certificate, beside those that a context trusts already."""
+    """Make a context trust this certificate too."""
     context.load_verify_locations(cadata=_first(pem))

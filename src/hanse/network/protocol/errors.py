@@ -1,4 +1,4 @@
-"""What the two sides tell each other when something can't be done."""
+"""The errors of clients and servers, and the codes by which the two sides name them."""
 
 import errno
 import sqlite3
@@ -10,7 +10,7 @@ __all__ = ["Forbidden", "Refused", "Unreachable", "Unsuited", "is_disk_full"]
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether this error, or one that led to it, says that no space is left on a disk."""
+    """Return whether this error, or one that led to it, says that no space is left on a disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -25,9 +25,9 @@ class Refused(HanseError):
 
     Args:
       status: of HTTP.
-      code: a word that programs may look at; see `docs/deployment.md`.
-      why: for people.
-      who: the offender, where known.
+      code: a word for programs; see `docs/deployment.md`.
+      why: a text for people.
+      who: the member who sent the request, where known.
     """
 
     def __init__(self, status: int, code: str, why: str, *, who: str | None = None) -> None:
@@ -39,15 +39,15 @@ class Refused(HanseError):
 
 
 class Unreachable(HanseError):
-    """The server can't be reached; what was asked may or may not have been done."""
+    """The server can't be reached. It may or may not have done what the request asked for."""
 
 
 class Forbidden(HanseError):
     """The client's own policy does not allow what the server asks for.
 
     Args:
-      why: for its owner; it stays in the house.
-      code: all that the server hears of it.
+      why: a text for the client's owner, which never leaves the client.
+      code: is all that the server hears of it.
     """
 
     def __init__(self, why: str, code: "Forbids" = "policy") -> None:
@@ -56,7 +56,7 @@ class Forbidden(HanseError):
 
 
 Forbids: TypeAlias = Literal["policy", "approval", "budget", "time", "no-data"]
-"""What a client says of a refusal of its own."""
+"""The codes by which a client names a refusal of its own."""
 
 
 class Unsuited(InvalidInput):

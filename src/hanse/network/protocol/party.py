@@ -1,4 +1,4 @@
-"""One party's own half: its learner, its data, its secret and its forks of memory."""
+"""A party's own half of a run: its learner, its data, its secret and its forks of memory."""
 
 import threading
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ class Party:
     Args:
       learner: the model, on this party's engine.
       data: its own.
-      secret: nobody else's; each ticket folds its number in, so a ticket done twice gives the same bytes.
+      secret: its own. The number of each ticket is folded in, so a ticket done twice gives the same bytes.
       committed: its memory.
     """
 
@@ -24,10 +24,10 @@ class Party:
         self._learner, self._data, self._secret = learner, data, secret
         self.forks = Forks(committed)
         self.lock = threading.RLock()
-        """Held by whoever touches the forks."""
+        """Held by whoever reads or writes the forks."""
 
     def compute(self, task: Task, payload: Payload) -> Message:
-        """Performs a ticket and keeps the fork of memory that it leads to."""
+        """Compute a ticket, and keep the fork of memory that it leads to."""
         with self.lock:
             before = self.forks.at(task.after)
         message, memory = compute(
@@ -38,5 +38,5 @@ class Party:
         return message
 
     def forks_of(self, tickets: Mapping[int, Any]) -> dict[int, Fork]:
-        """The forks of these tickets, where they were computed and are not settled yet."""
+        """Return the forks of those of these tickets that were computed and are not settled yet."""
         return {ticket: fork for ticket, fork in self.forks.forks.items() if ticket in tickets}

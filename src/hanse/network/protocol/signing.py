@@ -1,4 +1,4 @@
-"""Who speaks: Ed25519 keys, signed requests (RFC 9421) and digests of bodies (RFC 9530).
+"""Signatures: Ed25519 keys, signed requests and answers (RFC 9421) and digests of bodies (RFC 9530).
 
 A signature covers method, path, query, time, a nonce and the digest of the body. All of these are
 headers, so a request is authenticated before any byte of its body is read.
@@ -48,7 +48,7 @@ __all__ = [
 COVERED = ("@method", "@path", "@query", "content-digest")
 TAG = "hanse"
 
-# A signed request as clients write it. All that may stand here means one thing only.
+# A signed request as clients write it. Whatever matches here has one meaning only.
 _COMPONENTS = tuple(f'"{name}"' for name in COVERED)
 _GIVEN = re.compile(
     rf"{TAG}=(?P<parameters>\({re.escape(' '.join(_COMPONENTS))}\);created=(?P<created>[1-9][0-9]{{9}})"
@@ -61,22 +61,22 @@ _URL = re.compile(r"https://[0-9a-z.:-]+(?P<path>(?:/[0-9A-Za-z_-]+)+)(?P<query>
 _METHOD = re.compile(r"[A-Z]+")
 
 ANSWERED = ("@status", "content-digest", '"signature";req')
-"""What the signature of an answer covers: through the request's own signature, what was asked, and when."""
+"""The parts that an answer's signature covers. The request's own signature says what was asked, and when."""
 
 ANSWER = "hanse-answer"
-"""Tag of answers."""
+"""The tag of signed answers."""
 
 SKEW_S = 60
-"""How far the two clocks may be apart."""
+"""The seconds by which the two clocks may differ."""
 
 
 def content_digest(sha256: bytes) -> str:
-    """The Content-Digest field of a body with this SHA-256."""
+    """Return the Content-Digest field of a body with this SHA-256."""
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def digest_in(headers: Mapping[str, str]) -> bytes:
-    """The SHA-256 that a Content-Digest field of ours announces. Raises: Refused."""
+    """Return the SHA-256 that a Content-Digest field announces. Raises: Refused."""
     field = headers.get("content-digest", "")
     try:
         if not (field.startswith("sha-256=:") and field.endswith(":")):
@@ -90,16 +90,16 @@ def digest_in(headers: Mapping[str, str]) -> bytes:
 
 
 def public_key(raw: str) -> Ed25519PublicKey:
-    """A public key from its 32 bytes in hexadecimal. Raises: InvalidInput."""
+    """Make a public key from its 32 bytes in hexadecimal. Raises: InvalidInput."""
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(raw))
     except ValueError:
-        raise InvalidInput(f"{raw[:70]!r} is no Ed25519 public key: 64 hexadecimal digits are") from None
+        raise InvalidInput(f"{raw[:70]!r} is not an Ed25519 key; give 64 hexadecimal digits") from None
 
 
 @dataclass
 class _Message:
-    """What the signature library looks at."""
+    """A request, with the attributes that the signature library reads."""
 
     method: str
     url: str
@@ -108,7 +108,7 @@ class _Message:
 
 @dataclass
 class _Answer:
-    """The same, of an answer."""
+    """An answer, with the attributes that the signature library reads."""
 
     status_code: int
     headers: MutableMapping[str, str]
@@ -129,29 +129,29 @@ class _Keys(HTTPSignatureKeyResolver):  # type: ignore[misc,unused-ignore]
 
 
 class Identity:
-    """A private key, which never leaves the house that made it."""
+    """A private key, which never leaves the machine that made it."""
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
         self.offset_s = 0.0
-        """How far the other side's clock is ahead of ours."""
+        """The seconds by which the other side's clock is ahead of ours."""
 
     @classmethod
     def generate(cls) -> "Identity":
-        """A new key."""
+        """Make a new key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> "Identity":
-        """From a PEM file."""
+        """Read a key from a PEM file."""
         key = serialization.load_pem_private_key(path.read_bytes(), None)
         if not isinstance(key, Ed25519PrivateKey):
-            raise InvalidInput(f"{path} holds no Ed25519 key")
+            raise InvalidInput(f"{path} does not hold an Ed25519 key")
         return cls(key)
 
     @classmethod
     def at(cls, path: Path) -> "Identity":
-        """The key kept at a path; made there if there is none, readable for its owner only."""
+        """Read the key at a path; make one there if there is none, readable for its owner only."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             pem = Ed25519PrivateKey.generate().private_bytes(
@@ -168,12 +168,12 @@ class Identity:
         return self._private.public_key().public_bytes_raw().hex()
 
     def sign(self, key_id: str, method: str, url: str, body_sha256: bytes) -> dict[str, str]:
-        """The headers that sign a request.
+        """Return the headers that sign a request.
 
         Args:
-          key_id: by which the other side knows the key.
-          url: absolute.
-          body_sha256: of the body, empty or not.
+          key_id: the name by which the other side knows the key.
+          url: an absolute one.
+          body_sha256: of the body, which may be empty.
         """
         parts = urlsplit(url)
         digest = content_digest(body_sha256)
@@ -186,21 +186,21 @@ class Identity:
         }
 
     def _sign_components(self, covered: Mapping[str, str], created_s: float, about: str) -> dict[str, str]:
-        """Signs these components. A tenth of what the library takes."""
+        """Sign these components, in a tenth of the time that the library takes."""
         given = f"({' '.join(covered)});created={int(created_s)}{about}"
         signature = base64.b64encode(self._private.sign(_base(covered, given))).decode()
         return {"Signature-Input": f"{TAG}={given}", "Signature": f"{TAG}=:{signature}:"}
 
     def prove(self, id: str) -> str:
-        """Shows that this key is held by whoever asks to put it in the place of another."""
+        """Prove that whoever asks to replace a member's key holds this key."""
         return self._private.sign(_claim(id, self.public)).hex()
 
     def sign_answer(self, status: int, body: bytes, signature: str) -> dict[str, str]:
-        """The headers that sign an answer.
+        """Return the headers that sign an answer.
 
         Args:
           status: of HTTP.
-          signature: the Signature field of the request that is answered.
+          signature: the Signature field of the request.
         """
         digest = content_digest(sha256(body))
         covered = {'"@status"': str(status), '"content-digest"': digest, '"signature";req': signature}
@@ -209,7 +209,7 @@ class Identity:
 
 
 def _base(covered: Mapping[str, str], given: str) -> bytes:
-    """What is signed, as RFC 9421, section 2.5, says: components, and the parameters of the signature."""
+    """Build the signature base of RFC 9421, section 2.5: components, and the parameters of the signature."""
     lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
     return "\n".join(lines).encode()
 
@@ -227,7 +227,7 @@ def check_proof(id: str, public: str, proof: str) -> None:
 
 
 class AnswerVerifier:
-    """Checks that answers come from the holder of a key, to the very request that was sent.
+    """Checks that answers come from the holder of a key, and answer the request that was sent.
 
     Args:
       public: the key, in hexadecimal.
@@ -259,7 +259,7 @@ class AnswerVerifier:
 
 @dataclass(frozen=True)
 class Speaker:
-    """Who signed a request, and what its body's SHA-256 must be."""
+    """The signer of a request, and the SHA-256 that its body must have."""
 
     key_id: str
     body_sha256: bytes
@@ -268,12 +268,12 @@ class Speaker:
 class Verifier:
     """Checks signatures, each once.
 
-    Nonces are remembered for as long as their time would be accepted. After a restart what was signed
-    before it is refused, so that nonces need not be kept on disk: a client signs afresh and goes on.
+    Nonces are remembered for as long as their time would be accepted. Requests that were signed before a
+    restart are refused, so that nonces need not be kept on disk: a client signs again and goes on.
 
     Args:
-      find: the public key of a key id; None: nobody's.
-      clock: seconds since the epoch.
+      find: returns the public key of a key id; None: it is nobody's.
+      clock: returns the seconds since the epoch.
     """
 
     def __init__(
@@ -281,7 +281,7 @@ class Verifier:
     ) -> None:
         self._find = find
         self._verifier = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=_Keys(None, find))
-        self._verifier.max_clock_skew = timedelta(days=36500)  # judged below, with a diagnosis
+        self._verifier.max_clock_skew = timedelta(days=36500)  # `_check_time` judges it, with a diagnosis
         self._clock = clock
         self._began = int(clock())
         self._lock = threading.Lock()
@@ -289,20 +289,23 @@ class Verifier:
         self._swept = clock()
 
     def verify(self, method: str, url: str, headers: Mapping[str, str]) -> Speaker:
-        """Who signed this. Raises: Refused: if nobody did, or not now, or it was seen before."""
+        """Return the signer of a request.
+
+        Raises: Refused: if nobody signed it, or at another time, or if it was received before.
+        """
         signed = self._plain(method, url, headers) or self._by_library(method, url, headers)
         created, key_id, nonce = signed
         self._check_time(created)
         if not isinstance(nonce, str) or not 0 < len(nonce) <= 64:
-            raise Refused(401, "unsigned", "a nonce of 1 to 64 characters is due", who=key_id)
+            raise Refused(401, "unsigned", "a nonce of 1 to 64 characters is missing", who=key_id)
         self._check_once(f"{key_id} {nonce}", created, key_id)
         return Speaker(key_id, digest_in(headers))
 
     def _plain(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
-        """Time, key id and nonce of a request that is signed well, just as `Identity.sign` writes it.
+        """Return time, key id and nonce of a request that is signed exactly as `Identity.sign` writes it.
 
-        None: for the library to judge, which takes three times as long to read what may be written in many
-        ways. What is taken here, it would take.
+        None: the library must judge it, which reads all notations and takes three times as long. It accepts
+        whatever is accepted here.
         """
         given = _GIVEN.fullmatch(headers.get("signature-input", ""))
         signature = _SIGNATURE.fullmatch(headers.get("signature", ""))
@@ -321,7 +324,7 @@ class Verifier:
         return int(given["created"]), given["keyid"], given["nonce"]
 
     def _by_library(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, Any]:
-        """The same of any that is signed. Raises: Refused."""
+        """Return time, key id and nonce of a request that is signed in any notation. Raises: Refused."""
         try:
             (result,) = self._verifier.verify(
                 _Message(method, url, dict(headers)), max_age=None, expect_tag=TAG, require_components=COVERED
@@ -355,12 +358,12 @@ class Verifier:
 
 
 def sha256(data: bytes) -> bytes:
-    """The SHA-256 of bytes."""
+    """Return the SHA-256 of bytes."""
     return hashlib.sha256(data).digest()
 
 
 def secret_at(path: Path) -> Key:
-    """A root of secrets, kept at a path; drawn there if there is none, readable for its owner only."""
+    """Read the root of secrets at a path; draw one if there is none, readable for its owner only."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_privately(path, secrets.token_bytes(32))

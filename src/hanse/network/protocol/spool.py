@@ -1,6 +1,6 @@
-"""Files of messages: at the client on their way out, at the server whole and durable once acknowledged.
+"""Files of messages: outgoing ones at the client, and whole, durable ones at the server.
 
-A message is hashed once on either side: chunk by chunk as it is written, and its name is the SHA-256 of the
+Each side hashes a message once, chunk by chunk as it is written. A message's name is the SHA-256 of the
 SHA-256s of its chunks.
 """
 
@@ -21,21 +21,21 @@ from hanse.network.protocol.wire import CHUNK_BYTES
 __all__ = ["Objects", "Outgoing", "Spool", "durably", "hash_chunks"]
 
 BLOCK_BYTES = 1 << 20
-"""So much is hashed and written at a time, while it is in the processor's cache."""
+"""The bytes that are hashed and written at a time, while they are in the processor's cache."""
 
 Pieces: TypeAlias = Iterable[bytes | memoryview]
-"""Bytes, one piece after the other."""
+"""Bytes in pieces."""
 
 
 def _blocks(pieces: Pieces, num_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
-    """Pieces cut to at most so many bytes."""
+    """Cut pieces to at most so many bytes each."""
     for piece in pieces:
         view = memoryview(piece)
         yield from (view[at : at + num_bytes] for at in range(0, len(view), num_bytes))
 
 
 def _write(file: io.FileIO, data: bytes | memoryview) -> None:
-    """All of it."""
+    """Write all of the data."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
@@ -48,7 +48,7 @@ def _read(path: Path) -> Iterator[bytes]:
 
 
 class _Chunks:
-    """The SHA-256 of each chunk of what is added."""
+    """Computes the SHA-256 of each chunk of the data that are added."""
 
     def __init__(self) -> None:
         self.digests: list[bytes] = []
@@ -68,14 +68,14 @@ class _Chunks:
                 self.end()
 
     def end(self) -> "_Chunks":
-        """No more is added to the chunk that has begun."""
+        """End the chunk that has begun, and return this."""
         if self._open is not None:
             self.digests.append(self._open.digest())
             self._open = None
         return self
 
     def take(self, sha256: bytes, size: int) -> None:
-        """Adds a chunk whose digest is known."""
+        """Add a chunk whose digest is known."""
         self.digests.append(sha256)
         self.size += size
 
@@ -85,7 +85,7 @@ class _Chunks:
 
 
 def hash_chunks(pieces: Pieces) -> str:
-    """The name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
+    """Return the name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
 
     >>> hash_chunks([b"a", b"b"]) == hashlib.sha256(hashlib.sha256(b"ab").digest()).hexdigest()
     True
@@ -99,8 +99,8 @@ def hash_chunks(pieces: Pieces) -> str:
 class Outgoing:
     """A client's message in a file, until the server has it.
 
-    The file carries the hash of what it holds, so it need not reach the disk before anything else happens:
-    one that was cut is noticed, and its work is done again.
+    The file's name carries the hash of its content, so it need not reach the disk before anything else
+    happens: a file that was cut off is noticed, and its ticket is computed again.
 
     Args:
       digests: the SHA-256 of each chunk.
@@ -112,7 +112,7 @@ class Outgoing:
 
     @classmethod
     def write(cls, folder: Path, ticket: int, pieces: Pieces) -> "Outgoing":
-        """Writes the message of a ticket."""
+        """Write the message of a ticket."""
         part, chunks = folder / f"{ticket}.part", _Chunks()
         with open(part, "wb", buffering=0) as file:
             for block in _blocks(pieces):
@@ -124,7 +124,7 @@ class Outgoing:
 
     @classmethod
     def find(cls, folder: Path, ticket: int) -> "Outgoing | None":
-        """The message of a ticket, if it was written and is what it was."""
+        """Return the message of a ticket, if it was written and its content is unchanged."""
         for path in folder.glob(f"{ticket}.*.message"):
             chunks = _Chunks()
             for block in _read(path):
@@ -137,12 +137,12 @@ class Outgoing:
 
     @staticmethod
     def forget(folder: Path, ticket: int) -> None:
-        """Removes the message of a ticket, if there is one."""
+        """Remove the message of a ticket, if there is one."""
         for path in folder.glob(f"{ticket}.*.message"):
             path.unlink(missing_ok=True)
 
     def chunk(self, offset: int) -> tuple[bytes, bytes]:
-        """The chunk that begins there, and its SHA-256."""
+        """Return the chunk at this offset, and its SHA-256."""
         with open(self.path, "rb", buffering=0) as file:
             file.seek(offset)
             return file.read(CHUNK_BYTES), self.digests[offset // CHUNK_BYTES]
@@ -158,7 +158,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def durably(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all; it has reached the disk when this returns."""
+    """Write a file, whole or not at all; it has reached the disk when this returns."""
     part = path.with_name(f"{path.name}.part")
     with open(part, "wb") as file:
         file.write(data)
@@ -179,9 +179,9 @@ def _refuse_full_disk() -> Iterator[None]:
 
 
 class Objects:
-    """What clients download: files under the SHA-256 of their bytes.
+    """The files that clients download, named by the SHA-256 of their bytes.
 
-    All are put again when a server is taken up again, so they need not be durable.
+    A server that resumes a run writes them again, so they need not be durable.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -189,7 +189,7 @@ class Objects:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, pieces: Pieces) -> tuple[str, int]:
-        """Keeps bytes: their SHA-256 in hexadecimal, and how many they are."""
+        """Write bytes to a file; return their SHA-256 in hexadecimal, and their number."""
         part, state, size = self._folder / "new", hashlib.sha256(), 0
         with open(part, "wb", buffering=0) as file:
             for block in _blocks(pieces):
@@ -200,24 +200,24 @@ class Objects:
         return state.hexdigest(), size
 
     def path(self, sha256: str) -> Path:
-        """Where they are, if they are there."""
+        """Return the path of the file with this SHA-256, whether it exists or not."""
         return self._folder / sha256
 
     def keep_only(self, needed: set[str]) -> None:
-        """Removes all others."""
+        """Remove all files but these."""
         for path in self._folder.iterdir():
             if path.name not in needed:
                 path.unlink(missing_ok=True)
 
 
 class _Upload:
-    """A message that is arriving: the chunks that are here."""
+    """A message of which some chunks have arrived."""
 
     def __init__(self, path: Path, sha256: str, size: int) -> None:
         self.path, self.sha256, self.size = path, sha256, size
         self.lock = threading.Lock()
         self.chunks = _Chunks()
-        if path.exists():  # of a server that was cut, perhaps in the middle of a chunk
+        if path.exists():  # the server was killed, perhaps in the middle of a chunk
             if path.stat().st_size < size:
                 os.truncate(path, path.stat().st_size // CHUNK_BYTES * CHUNK_BYTES)
             for block in _read(path):
@@ -232,7 +232,7 @@ class _Upload:
 class Spool:
     """The messages of one run, by ticket. A message arrives in chunks, each checked, in order.
 
-    A part that was cut goes on from where it ended, also after a restart of the server.
+    An upload that was cut off goes on from where it ended, also after a restart of the server.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -245,19 +245,19 @@ class Spool:
         self._here = {int(ticket): sha256 for ticket, sha256, _ in names}
 
     def tickets(self) -> dict[int, str]:
-        """The tickets whose message is here, and its name, in the order of arrival."""
+        """Return the tickets whose messages are here, with the messages' names, in the order of arrival."""
         return dict(self._here)
 
     def _path(self, ticket: int) -> Path:
         return self._folder / f"{ticket}.{self._here[ticket]}.message"
 
     def read(self, ticket: int) -> Packed:
-        """A message that is here; a large one stays where it is."""
+        """Return a message that is here. A large one stays on the disk."""
         path = self._path(ticket)
         return Stored(path) if path.stat().st_size >= MAPPED_BYTES else path.read_bytes()
 
     def offset(self, ticket: int, sha256: str, size: int) -> int:
-        """How much of a message is here; `size`: all of it, durably.
+        """Return the number of bytes of a message that are here; `size`: all of them are, durably.
 
         Raises: Refused: if the ticket was answered with another message.
         """
@@ -280,7 +280,7 @@ class Spool:
             return upload
 
     def writing(self, ticket: int, sha256: str, size: int, offset: int) -> "Chunk":
-        """Takes up a chunk. Raises: Refused: if it does not begin where the last one ended."""
+        """Begin to write a chunk. Raises: Refused: if it does not begin where the last one ended."""
         upload = self._upload(ticket, sha256, size)
         if not upload.lock.acquire(blocking=False):
             raise Refused(409, "busy", "another request is writing this message")
@@ -291,9 +291,9 @@ class Spool:
             return Chunk(upload)
 
     def finish(self, ticket: int, sha256: str, size: int) -> bool:
-        """Makes a message durable once all of it is here; whether it is.
+        """Make a message durable once all of it is here; return whether it is.
 
-        Raises: Refused: if it is not what was announced.
+        Raises: Refused: if its SHA-256 is not the announced one.
         """
         upload = self._upload(ticket, sha256, size)
         with upload.lock:
@@ -316,7 +316,12 @@ class Spool:
             return True
 
     def keep_only(self, needed: set[int], first_unknown: int) -> None:
-        """Removes the messages of tickets that are settled; those not booked yet may be wanted still."""
+        """Remove the messages of settled tickets.
+
+        Args:
+          needed: tickets that are open.
+          first_unknown: messages from this ticket on are kept, because a snapshot may not know them yet.
+        """
         with self._lock:
             for path in self._folder.iterdir():
                 ticket = int(path.name.split(".")[0])
@@ -336,20 +341,20 @@ class Chunk:
         self._file = open(upload.path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
 
     def write(self, data: bytes) -> None:
-        """Adds bytes. Raises: Refused: if the disk is full."""
+        """Write bytes. Raises: Refused: if the disk is full."""
         self._hash.update(data)
         with _refuse_full_disk():
             _write(self._file, data)
         self._written += len(data)
 
     def keep(self, sha256: bytes) -> None:
-        """Counts what was written, if its SHA-256 is this. Raises: Refused."""
+        """Count the written bytes as arrived, if this is their SHA-256. Raises: Refused."""
         if self._hash.digest() != sha256:
             raise Refused(422, "corrupted", "the body is not what its Content-Digest says; send it again")
         self._upload.chunks.take(sha256, self._written)
 
     def close(self) -> None:
-        """Ends it; what was not kept is cut off again."""
+        """Close the file, and cut off what was not kept."""
         try:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -1,4 +1,4 @@
-"""Join tokens: invitations as text."""
+"""Join tokens, which are invitations as text."""
 
 import base64
 from dataclasses import dataclass
@@ -17,7 +17,9 @@ class Token:
     True
 
     Args:
-      key: with which the server signs its answers; empty: it signs none.
+      fingerprint: of the certificate that the server shows.
+      secret: is good for one client to join.
+      key: the public key of the server, which signs its answers; empty: it signs none.
     """
 
     fingerprint: str
@@ -30,11 +32,11 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> "Token":
-        """From text. Raises: InvalidInput."""
+        """Read a token from text. Raises: InvalidInput."""
         try:
             raw = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
         except ValueError:
             raw = b""
         if len(raw) not in (48, 80):
-            raise InvalidInput(f"{text[:70]!r} is no join token; copy all of the line that the operator sent")
+            raise InvalidInput(f"{text[:70]!r} is not a join token; copy the whole line of the operator")
         return cls(raw[:32].hex(), raw[32:48], raw[48:].hex())

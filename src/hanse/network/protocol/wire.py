@@ -37,23 +37,23 @@ CHUNK_BYTES = 8 << 20
 """A message is uploaded in chunks of this size, the last of which may be shorter."""
 
 JSON_BYTES = 1 << 20
-"""The largest body of anything else."""
+"""The largest body of any other request."""
 
 WAIT_S = 25.0
-"""How long a poll is held open: less than what proxies cut, which is 60 s by default."""
+"""The seconds for which a poll is held open: fewer than 60, after which proxies cut it by default."""
 
 
 @value
 class Plan:
-    """What a run asks of its clients: all that one needs to bind the model, and to decide.
+    """A run as its clients need to know it, to bind the model and to decide whether they take part.
 
     Args:
-      run: its name.
+      run: the name of the run.
       settings: of the experiment, in JSON.
       model: the value that binds to examples.
       feature_shape, num_classes: of the examples.
-      classes: what the classes are called, if they have names.
-      encoder: what makes such examples of a table's columns; None: they are numbers already.
+      classes: the names of the classes, if they have names.
+      encoder: makes such examples of a table's columns; None: they are numbers already.
     """
 
     run: str
@@ -70,11 +70,11 @@ Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u20
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)  # a newer side may say more
+    model_config = ConfigDict(extra="ignore", frozen=True)  # a newer side may send more fields
 
 
 class Problem(_Model):
-    """Why a request was refused."""
+    """The reason why a request was refused."""
 
     code: str
     why: str
@@ -82,7 +82,7 @@ class Problem(_Model):
 
 
 class About(_Model):
-    """Who is speaking."""
+    """The server's versions and clock."""
 
     wire: list[int]
     hanse: str
@@ -90,13 +90,13 @@ class About(_Model):
 
 
 class Join(_Model):
-    """Asks to belong. Signed with the key that it announces, carrying the invitation's secret."""
+    """A request to join. It is signed with the key that it announces, and carries the invitation's secret."""
 
     name: Line = Field(default="", max_length=100)
 
 
 class Joined(_Model):
-    """Membership."""
+    """A membership."""
 
     id: str
     role: Literal["operator", "client", "observer"]
@@ -105,21 +105,21 @@ class Joined(_Model):
 
 
 class Plans(_Model):
-    """The plans of the runs that a server leads, packed, in hexadecimal; and the number of who asks."""
+    """The plans of the runs that a server leads, packed, in hexadecimal; and the number of the client."""
 
     plans: list[str]
     number: int | None
 
 
 Doing: TypeAlias = Literal["", "waiting", "checking", "downloading", "computing", "uploading", "resting"]
-"""What a client says of its progress. The list is closed, so that nothing of its data can be in it."""
+"""A client's progress in one word. The list is closed, so that nothing of its data can be in it."""
 
 
 class Poll(_Model):
-    """A client says what it knows, and waits for more.
+    """A poll, by which a client says what it knows and waits for news.
 
-    `have`: tickets that it works on, by run. `know`: tickets whose verdict is on its disk. `doing`: its
-    progress. `expects`: the fingerprint of the certificate that it was told the server will show.
+    `have`: tickets that it works on, by run. `know`: tickets whose outcome is on its disk. `doing`: its
+    progress. `expects`: the fingerprint of the certificate that the server has announced to it.
     """
 
     wire: int = WIRE
@@ -131,7 +131,7 @@ class Poll(_Model):
 
 
 class WorkOrder(_Model):
-    """One ticket: `task` is packed and in hexadecimal; payload and plan are SHA-256 of objects."""
+    """One ticket. `task` is packed, in hexadecimal; `payload` and `plan` are the SHA-256 of objects."""
 
     run: str
     ticket: int
@@ -145,7 +145,7 @@ class WorkOrder(_Model):
 
 
 class Decision(_Model):
-    """What became of a ticket."""
+    """The outcome of a ticket."""
 
     run: str
     ticket: int
@@ -154,10 +154,11 @@ class Decision(_Model):
 
 
 class News(_Model):
-    """What a client is told.
+    """The news for a client, in answer to its poll.
 
-    `over`: all runs have ended and the server goes. `again_s`: seconds after which to ask again.
-    `certificate`: which the server will show, or, to a client that expects it, which it shows now.
+    `over`: all runs have ended and the server goes. `again_s`: seconds after which to poll again.
+    `certificate`: the one that the server will show, or, for a client that expects it, the one that it
+    shows now.
     """
 
     work: list[WorkOrder] = []
@@ -168,7 +169,7 @@ class News(_Model):
 
 
 class Received(_Model):
-    """How much of a message is here, and whether all of it is, durably."""
+    """The number of bytes of a message that the server has, and whether it has all of them durably."""
 
     offset: int
     durable: bool
@@ -177,18 +178,18 @@ class Received(_Model):
 Code: TypeAlias = Literal[
     "data", "no-data", "approval", "policy", "budget", "time", "resources", "message", "internal"
 ]
-"""Why a client can't answer. The list is closed: an error's text may quote data, and stays at home."""
+"""The reason why a client can't answer. The list is closed, because an error's text may quote data."""
 
 
 class Failure(_Model):
-    """A client can't answer. `state` says how far it came: refused, downloaded or trained."""
+    """The message of a client that can't answer. `state` says how far it came."""
 
     state: Literal["refused", "downloaded", "trained"]
     code: Code
 
 
 class Invitation(_Model):
-    """Asks for an invitation."""
+    """A request for an invitation."""
 
     role: Literal["client", "observer", "operator"] = "client"
     name: Line = Field(default="", max_length=100)
@@ -197,17 +198,17 @@ class Invitation(_Model):
 
 
 class Rekey(_Model):
-    """Puts another public key in the place of a member's. `proof`: signed by that key."""
+    """A request to replace a member's public key. `proof`: signed by the new key."""
 
     public: str = Field(pattern="^[0-9a-f]{64}$")
     proof: str = Field(pattern="^[0-9a-f]{128}$")
 
 
 class Rotation(_Model):
-    """What the operator wants done with the server's certificate.
+    """The operator's request to announce another certificate of the server, or to switch to it.
 
-    `switch`: show the one that was announced; else announce one: `certificate`, or, if empty, one of its own.
-    `anyway`: switch though clients have not heard of it.
+    `switch`: show the announced one; else announce one: `certificate`, or, if empty, one of the server's own.
+    `anyway`: switch even if some clients have not heard of it.
     """
 
     certificate: str = Field(default="", max_length=20_000)
@@ -216,7 +217,7 @@ class Rotation(_Model):
 
 
 class Rotated(_Model):
-    """How a change of the certificate stands: who knows of it, and who does not."""
+    """The state of a certificate rotation: the clients that know of it, and those that do not."""
 
     fingerprint: str
     know: list[str]

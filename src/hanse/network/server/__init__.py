@@ -8,9 +8,10 @@ if TYPE_CHECKING:
     from hanse.network.server.api import application
     from hanse.network.server.failed_tickets import FailedTickets
     from hanse.network.server.https import join_line, lead, listen, serving
+    from hanse.network.server.job import RunJob
     from hanse.network.server.members import Members
     from hanse.network.server.runtime import NetworkSnapshot, Patience
-    from hanse.network.server.server import RunJob, Server
+    from hanse.network.server.server import Server
 else:
     __getattr__ = load_from(
         __name__,
@@ -18,9 +19,10 @@ else:
             "hanse.network.server.api": ("application",),
             "hanse.network.server.failed_tickets": ("FailedTickets",),
             "hanse.network.server.https": ("join_line", "lead", "listen", "serving"),
+            "hanse.network.server.job": ("RunJob",),
             "hanse.network.server.members": ("Members",),
             "hanse.network.server.runtime": ("NetworkSnapshot", "Patience"),
-            "hanse.network.server.server": ("RunJob", "Server"),
+            "hanse.network.server.server": ("Server",),
         },
     )
 

@@ -1,4 +1,4 @@
-"""What those were asked for who failed or were refused lately, so that somebody can look why."""
+"""The tickets that failed or were refused lately, kept so that somebody can find out why."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from hanse.core.exchange import Payload, Task, pack, unpack
 __all__ = ["FailedTickets"]
 
 MAX_PAYLOADS = 4
-"""Payloads are as large as a model: older ones go, and their tickets with them."""
+"""The number of payloads that are kept. Each is as large as a model, so older ones are removed."""
 
 
 class FailedTickets:
@@ -20,12 +20,12 @@ class FailedTickets:
         self._folder = folder
 
     def keep(self, round: int, task: Task, payload: Path) -> None:
-        """Keeps a ticket and what its cohort was sent, which is a file named by its SHA-256."""
+        """Keep a ticket and the payload of its cohort, which is a file named by its SHA-256."""
         self._folder.mkdir(parents=True, exist_ok=True)
         here = self._folder / f"{payload.name}.payload"
         if not here.exists():
             try:
-                os.link(payload, here)  # no second copy
+                os.link(payload, here)  # needs no second copy
             except OSError:
                 shutil.copyfile(payload, here)
         path = self._folder / f"{round}-{task.ticket}-{task.party}.case"
@@ -48,11 +48,11 @@ class FailedTickets:
         return list(self._folder.glob("*.case"))
 
     def kept(self) -> list[tuple[int, int]]:
-        """Rounds and clients."""
+        """Return the rounds and clients of which tickets are kept."""
         return sorted({(_numbers(path)[0], _numbers(path)[2]) for path in self._paths()})
 
     def find(self, round: int, client: PartyId) -> list[tuple[Task, Payload]]:
-        """What a client was asked for in a round, in order; empty: it is not kept."""
+        """Return a client's tickets of a round and their payloads, in order; empty: none is kept."""
         mine = [path for path in self._paths() if _numbers(path)[::2] == (round, client)]
         found = []
         for path in sorted(mine, key=lambda path: _numbers(path)[1]):
@@ -62,6 +62,6 @@ class FailedTickets:
 
 
 def _numbers(path: Path) -> tuple[int, int, int]:
-    """Round, ticket and client."""
+    """Return round, ticket and client of a file."""
     round, ticket, client = map(int, path.stem.split("-"))
     return round, ticket, client

@@ -1,4 +1,4 @@
-"""Puts a server on a port, and takes it down again."""
+"""Serves a server's HTTP interface on a port, and leads runs from beginning to end."""
 
 import asyncio
 import gc
@@ -15,34 +15,35 @@ from threadpoolctl import threadpool_limits
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.core import HanseError, InvalidInput
-from hanse.network.client.client import ClientHome
+from hanse.network.client.home import ClientHome
 from hanse.network.protocol import certificates
 from hanse.network.protocol.tokens import Token
 from hanse.network.server.api import application
-from hanse.network.server.server import RunJob, Server
+from hanse.network.server.job import RunJob
+from hanse.network.server.server import Server
 
 __all__ = ["join_line", "lead", "listen", "serving"]
 
 HEADERS_S = 20.0
-"""Headers that have not arrived by then are given up, however slowly they drip."""
+"""A connection ends if the headers of a request have not arrived within so many seconds."""
 
 LINGER_S = 0.5
-"""So long an answer may take to get through after which the connection ends."""
+"""The seconds that the last answer of a connection has to arrive."""
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Headers that are longer are given up."""
+"""A connection ends if the headers of a request are longer."""
 
 
 FULL_COLLECTION = 1000
-"""Python looks at all its objects for cycles after so many looks at the younger ones; by itself after 10."""
+"""Collections of younger objects between two full ones, while serving. Python's own default is 10."""
 
 
 @contextmanager
 def _seldom_collecting() -> Iterator[None]:
-    """Full collections are seldom while this is entered.
+    """Make full garbage collections rare while this is entered.
 
-    5,000 clients that wait are a million objects, all of them new every 25 s: Python would look through
-    them every few seconds, for a second each, and find nothing, since requests leave no cycles behind.
+    5,000 clients that wait are a million objects, all of them new every 25 s: Python would search them
+    every few seconds, for a second each, and find nothing, since requests leave no cycles behind.
     """
     youngest, younger, full = gc.get_threshold()
     gc.set_threshold(youngest, younger, FULL_COLLECTION)
@@ -53,7 +54,7 @@ def _seldom_collecting() -> Iterator[None]:
 
 
 class _Prompt(HttpToolsProtocol):
-    """Ends connections whose headers don't get on, or don't end."""
+    """Ends connections whose headers arrive too slowly or are too long."""
 
     _timer: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -97,17 +98,17 @@ class _Prompt(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():  # a polite end would read on until the other side ends too
+        if self.transport.is_closing():  # a graceful end would wait for the other side
             self.loop.call_later(LINGER_S, self.transport.abort)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises: InvalidInput: if the port is taken."""
+    """Make a listening socket. Raises: InvalidInput: if the port is taken."""
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:
         raise InvalidInput(
-            f"{host}:{port} can't be listened on ({error.strerror}); write another port"
+            f"the server can't listen on {host}:{port} ({error.strerror}); write another port"
         ) from None
 
 
@@ -133,11 +134,11 @@ def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
 def serving(
     server: Server, bound: socket.socket, host: str, certificate: tuple[Path, Path] | None = None
 ) -> Iterator[str]:
-    """Serves in a thread while this is entered: the URL.
+    """Serve in a thread while this is entered, and yield the URL.
 
     Args:
-      host: by which clients know it.
-      certificate: and its key; None: its own, made if need be.
+      host: the name by which clients know the server.
+      certificate: a certificate and its key; None: the server's own, which is made if it does not exist.
     """
     web = _uvicorn(server, *(certificate or certificates.make(server.home, (host,))))
     server.rotation.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
@@ -149,14 +150,14 @@ def serving(
     finally:
         server.stop()
         web.should_exit = True
-        server.hang_up()
+        server.presence.hang_up()
         thread.join(10.0)
         bound.close()
         server.members.close()
 
 
 def join_line(url: str, token: str, number: int | None) -> str:
-    """What somebody who is invited types."""
+    """Return the command that an invited client types."""
     home = "" if number is None else f" --home hanse-client-{number}"
     return f"hanse join {url} --token {token}{home} --data FILE"
 
@@ -173,19 +174,19 @@ def lead(
     stay: bool = False,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Leads runs with real parties until they have ended: how the last one did.
+    """Lead runs with real parties until they have ended, and return the status of the last one.
 
-    A run of the same settings that was interrupted is gone on with.
+    An interrupted run of the same settings is resumed.
 
     Args:
       jobs: the runs.
-      home: the folder where all is kept; the operator's own key is in its folder "operator".
-      address: where to listen; public: what clients connect to.
-      certificate: and its key, as PEM files; None: its own.
-      rotation: the certificate that clients see, where a proxy stands in front.
-      fresh: begin anew even so.
-      stay: go on serving when all have ended.
-      say: told what the operator should read.
+      home: the folder where everything is kept; the operator's own key is in its folder "operator".
+      address: to listen on; public: that clients connect to.
+      certificate: a certificate and its key, as PEM files; None: the server's own.
+      rotation: the certificate that clients see, if a proxy is in front of the server.
+      fresh: begin new runs even if there are interrupted ones.
+      stay: go on serving when all runs have ended.
+      say: called with lines for the operator.
 
     Raises: InvalidInput: if the address is taken. HanseError: if no space is left on the disk.
     """
@@ -216,13 +217,13 @@ def lead(
         if server.full:
             raise HanseError(
                 f"no space is left at {home}: free some, and serve the same settings again. Nothing that was "
-                "acknowledged is lost, and the clients wait meanwhile"
+                "acknowledged is lost, and the clients wait until then"
             )
         return server.run(names[-1]).status
 
 
 RESUMABLE = ("interrupted", "stopped", "failed")
-"""How runs ended that the same settings go on with."""
+"""The statuses of runs that are resumed by the same settings."""
 
 
 def _said(settings: Mapping[str, Any]) -> str:
@@ -230,11 +231,12 @@ def _said(settings: Mapping[str, Any]) -> str:
 
 
 def _find_resumable(server: Server) -> dict[str, str]:
-    """The runs that can be gone on with, by their settings."""
+    """Return the runs that can be resumed, by their settings."""
     return {_said(i.settings): i.run for i in server.runs.infos() if i.status in RESUMABLE}
 
 
 def _appoint(server: Server, url: str, pem: str) -> None:
+    """Make the operator a member, with a client home of its own."""
     client_home = ClientHome(server.home / "operator")
     server.members.appoint("operator", "operator", client_home.identity.public)
     about = {"id": "operator", "role": "operator", "number": None, "name": "operator"}
@@ -242,7 +244,7 @@ def _appoint(server: Server, url: str, pem: str) -> None:
 
 
 def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
-    """Prints a line for each client that is missing."""
+    """Say the join line of each client that is missing."""
     here, _ = server.members.clients()
     missing = [number for number in range(num_clients) if number not in here]
     if missing:

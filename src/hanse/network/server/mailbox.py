@@ -1,7 +1,7 @@
-"""Where a run and the server that speaks for it meet: orders out, arrivals in, word of what was counted.
+"""The mailbox between a run and its server: offers of work, arrivals of messages, and outcomes of tickets.
 
-The run lives in a thread of its own, so its arithmetic and its database keep nobody waiting. All that
-the two share is here, behind one lock, and each operation is short.
+The run has a thread of its own, so its arithmetic and its database keep nobody waiting. The two threads
+share only this mailbox, behind one lock, and each operation is short.
 """
 
 import threading
@@ -16,11 +16,11 @@ __all__ = ["Mailbox", "Offer", "Outcome", "Stopped"]
 
 
 class Stopped(Exception):
-    """The run was told to stop. What it has done is kept; it can be resumed.
+    """The run was asked to stop. Its rounds so far are kept, and it can be resumed.
 
     Args:
       reason: in words.
-      status: "stopped", by its operator; or "interrupted", by anything else.
+      status: "stopped" if its operator stopped it, else "interrupted".
     """
 
     def __init__(self, reason: str, status: str = "interrupted") -> None:
@@ -30,7 +30,7 @@ class Stopped(Exception):
 
 @value
 class Outcome:
-    """What became of a ticket: counted, or why not."""
+    """The outcome of a ticket: whether it was counted, and if not, why."""
 
     counted: bool
     why: str = ""
@@ -38,13 +38,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Offer:
-    """One ticket as its holder is told of it.
+    """One ticket as its holder sees it.
 
     Args:
       task: packed.
-      payload: SHA-256 of what all the cohort is sent; `payload_bytes` of it.
+      payload: the SHA-256 of the cohort's payload, which has `payload_bytes`.
       limit_bytes: the largest message that may answer.
-      work: in words.
+      work: the name of the work.
     """
 
     ticket: int
@@ -57,13 +57,13 @@ class Offer:
 
 
 class Mailbox:
-    """What a run asks of its clients and what they answered.
+    """A run's offers to its clients, and their answers.
 
     Args:
-      wake: called with the parties for whom there is news; from any thread.
-      present: seconds since a party was last heard, below 0 if it was told to come back later; None: never
-        since the server began.
-      members: the numbers of the clients that belong, and how many numbers there are.
+      wake: called with the parties for which there is news, from any thread.
+      present: returns the seconds since a party was last heard, below 0 if it was asked to come back later;
+        None: never since the server began.
+      members: returns the numbers of the active clients, and how many numbers there are.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Mailbox:
         self._stopping: Stopped | None = None
         self.began_s = time.monotonic()
         self.most = 0
-        """The most orders that were out at once, or were about to be."""
+        """The largest number of offers that were open at once, or were about to be."""
         self.doing = "starting"
-        """What the run is doing, in words."""
+        """The current activity of the run, in words."""
 
     # -- for the run ---------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Mailbox:
         arrived: Iterable[int],
         outcomes: Mapping[PartyId, Mapping[int, Outcome]],
     ) -> None:
-        """Begins anew from what the run has found on its disk."""
+        """Begin again with the offers, arrivals and outcomes that the run has found on its disk."""
         with self._changed:
             self._offers, self._holders = {}, {}
             self._arrived = dict.fromkeys(arrived)
@@ -103,12 +103,12 @@ class Mailbox:
         self.post(offers)
 
     def open(self) -> None:
-        """From now on what is not on the board is closed, rather than not known yet."""
+        """Note that all open offers are here. From now on a ticket that is not here is closed."""
         with self._changed:
             self._open = True
 
     def post(self, offers: Iterable[Offer]) -> None:
-        """Offers orders to their holders."""
+        """Make offers to their holders."""
         with self._changed:
             posted = list(offers)
             for offer in posted:
@@ -118,7 +118,7 @@ class Mailbox:
         self._wake({offer.party for offer in posted})
 
     def close(self, tickets: Iterable[int]) -> None:
-        """Withdraws orders: what arrives for them from now on is late."""
+        """Withdraw offers. Messages that arrive for them from now on are late."""
         with self._changed:
             for ticket in tickets:
                 offer = self._holders.pop(ticket, None)
@@ -128,34 +128,34 @@ class Mailbox:
                 self._failed.pop(ticket, None)
 
     def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
-        """Tells holders what became of their tickets; kept until they say that they know."""
+        """Tell holders the outcomes of their tickets, which are kept until acknowledged."""
         with self._changed:
             for party, own in outcomes.items():
                 self._outcomes.setdefault(party, {}).update(own)
         self._wake(outcomes)
 
     def outcomes(self) -> dict[PartyId, dict[int, Outcome]]:
-        """Those that their holders have not acknowledged yet."""
+        """Return the outcomes that their holders have not acknowledged yet."""
         with self._changed:
             return {party: dict(own) for party, own in self._outcomes.items() if own}
 
     def find_arrivals(self, tickets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
-        """Those of these tickets that are answered, first come first, and those that failed, and why."""
+        """Return which of these tickets are answered, in the order of arrival, and why others failed."""
         asked = set(tickets)
         with self._changed:
             here = [ticket for ticket in self._arrived if ticket in asked]
             return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
 
     def silent_s(self, party: PartyId) -> float:
-        """Seconds since a party was heard; a party unheard so far is given the time since the start.
+        """Return the seconds since a party was heard, or since the start if it never was.
 
-        Below 0: it is to come back after so many seconds.
+        Below 0: it should come back after so many seconds.
         """
         heard = self._present(party)
         return time.monotonic() - self.began_s if heard is None else heard
 
     def absent(self, parties: Iterable[int], silent_s: float) -> set[int]:
-        """The parties that were never heard since the server began, or not for so many seconds."""
+        """Return the parties that were never heard since the server began, or not for so many seconds."""
         heard = {party: self._present(party) for party in parties}
         return {party for party, since_s in heard.items() if since_s is None or since_s > silent_s}
 
@@ -168,15 +168,15 @@ class Mailbox:
         return is_young and any(self._present(party) is None for party in parties)
 
     def check(self) -> None:
-        """Raises: Stopped: if the run was told to stop."""
+        """Check that the run may go on. Raises: Stopped: if it was asked to stop."""
         if self._stopping is not None:
             raise self._stopping
 
     def wait(self, until_s: float, known: int) -> int:
-        """Sleeps until something arrives, or until a moment on the monotonic clock.
+        """Sleep until something arrives, or until a moment on the monotonic clock.
 
         Args:
-          known: what this returned last, at first 0.
+          known: the value that this returned last, at first 0.
 
         Raises: Stopped.
         """
@@ -196,51 +196,51 @@ class Mailbox:
     # -- for the server ------------------------------------------------------------------------
 
     def stop(self, reason: str = "Ctrl-C", status: str = "interrupted") -> None:
-        """Makes the run stop at once; it can be resumed. See `Stopped`."""
+        """Make the run stop at once. It can be resumed. See `Stopped`."""
         with self._changed:
             self._stopping = self._stopping or Stopped(reason, status)
             self._change()
 
     def drain(self) -> None:
-        """Makes the run stop after the round that it is in."""
+        """Make the run stop after its current round."""
         with self._changed:
             self._draining = True
 
     @property
     def draining(self) -> bool:
-        """Whether no new round should begin."""
+        """Whether the run should begin no new round."""
         return self._draining
 
     def notify(self) -> None:
-        """Says that members came or went."""
+        """Tell the run that members joined or left."""
         with self._changed:
             self._change()
 
     def offers(self, party: PartyId) -> list[Offer]:
-        """The unanswered orders of a party."""
+        """Return the unanswered offers of a party."""
         with self._changed:
             own = self._offers.get(party, {})
             return [own[t] for t in sorted(own) if t not in self._arrived and t not in self._failed]
 
     def news(self, party: PartyId) -> dict[int, Outcome]:
-        """What became of a party's tickets, as far as it does not know yet."""
+        """Return the outcomes that a party has not acknowledged yet."""
         with self._changed:
             return dict(self._outcomes.get(party, {}))
 
     def acknowledge(self, party: PartyId, tickets: Iterable[int]) -> None:
-        """A party knows these verdicts."""
+        """Note that a party knows the outcomes of these tickets."""
         with self._changed:
             for ticket in tickets:
                 self._outcomes.get(party, {}).pop(ticket, None)
 
     def offer(self, party: PartyId, ticket: int) -> Offer:
-        """The order that a party answers. Raises: Refused: if it is not its own, or it is too late."""
+        """Return the offer that a party answers. Raises: Refused: if it is not its own, or is closed."""
         with self._changed:
             offer = self._holders.get(ticket)
             outcome = self._outcomes.get(party, {}).get(ticket)
             ready = self._open
         if offer is None and not ready:
-            raise Refused(503, "unavailable", "the run is being taken up again; try again in a moment")
+            raise Refused(503, "unavailable", "the run is being resumed; try again in a moment")
         if offer is None:
             why = f": {outcome.why}" if outcome is not None and outcome.why else ""
             raise Refused(410, "late", f"ticket {ticket} is closed{why}; thank you, and go on")
@@ -249,25 +249,25 @@ class Mailbox:
         return offer
 
     def arrive(self, ticket: int) -> None:
-        """A message is durable."""
+        """Note that the message of a ticket is durable."""
         with self._changed:
             self._arrived.setdefault(ticket)
             self._failed.pop(ticket, None)
             self._change()
 
     def has(self, ticket: int) -> bool:
-        """Whether the message of a ticket is durable."""
+        """Return whether the message of a ticket is durable."""
         with self._changed:
             return ticket in self._arrived
 
     def fail(self, ticket: int, why: str) -> None:
-        """The holder of a ticket says that it can't answer."""
+        """Note that the holder of a ticket can't answer, and why."""
         with self._changed:
             self._failed.setdefault(ticket, why)
             self._change()
 
     def count_offers(self) -> dict[str, int]:
-        """How many orders are out, answered and failed."""
+        """Count the offers that are open, answered and failed."""
         with self._changed:
             return {
                 "orders": len(self._holders),

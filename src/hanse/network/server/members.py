@@ -1,4 +1,4 @@
-"""Who belongs: keys by role, invitations that are good once, and those who left or were revoked."""
+"""The register of members: their keys and roles, invitations, attendance, and events for the operator."""
 
 import contextlib
 import hashlib
@@ -42,7 +42,7 @@ PRAGMA user_version = 1;
 MAX_EVENTS = 100_000
 
 ENOUGH_ASKED = 5
-"""A client that is drawn now and then, and not counted so many times, is worth a word."""
+"""A client that is drawn now and then is reported if it was asked so many times and never counted."""
 
 _ATTEND = """
 INSERT INTO attendance (run, number, round, counted, asked, all_wanted, why) VALUES (?, ?, ?, ?, 1, ?, ?)
@@ -55,7 +55,7 @@ WHERE excluded.round > round
 
 @dataclass(frozen=True)
 class Member:
-    """One who belongs, or did. `state` is "active", "left" or "revoked"."""
+    """A member, present or past. `state` is "active", "left" or "revoked"."""
 
     id: str
     role: Role
@@ -67,7 +67,7 @@ class Member:
 
 
 class Members:
-    """The register, in an SQLite file. Answers come from memory, changes reach the disk first."""
+    """The register, in an SQLite file. It is read from memory, and changes reach the disk first."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ class Members:
         self._load()
 
     def close(self) -> None:
-        """Lets the file go."""
+        """Close the file."""
         self._connection.close()
 
     def _load(self) -> None:
@@ -110,44 +110,44 @@ class Members:
                 yield db
             self._load()
 
-    # -- asking --------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------
 
     def all(self) -> list[Member]:
-        """Everybody who ever joined."""
+        """Return everybody who ever joined."""
         return list(self._members.values())
 
     def active(self, role: Role) -> list[Member]:
-        """Those who belong now."""
+        """Return the active members of a role."""
         return [m for m in self._members.values() if m.role == role and m.state == "active"]
 
     def clients(self) -> tuple[frozenset[int], int]:
-        """The numbers of active clients, and how many numbers there are."""
+        """Return the numbers of active clients, and how many numbers there are."""
         return self._clients
 
     def key(self, id: str) -> Ed25519PublicKey | None:
-        """The key of somebody who ever joined."""
+        """Return the key of somebody who ever joined."""
         return self._keys.get(id)
 
     def find(self, id: str) -> Member | None:
-        """Whoever ever joined under this id."""
+        """Return the member who ever joined under this id."""
         return self._members.get(id)
 
     def admit(self, id: str, roles: tuple[Role, ...]) -> Member:
-        """A member in good standing, in one of these roles. Raises: Refused."""
+        """Return an active member in one of these roles. Raises: Refused: if there is none."""
         member = self._members.get(id)
         if member is None:
-            raise Refused(401, "unsigned", "nobody of this name belongs here")
+            raise Refused(401, "unsigned", "no member of this server has this key id")
         if member.state != "active":
             raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.name)
         if member.role not in roles:
-            due = " or ".join(roles)
-            raise Refused(403, "role", f"{member.name}: this is for {due}", who=member.name)
+            allowed = " or ".join(roles)
+            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.name)
         return member
 
     # -- changing ------------------------------------------------------------------------------
 
     def appoint(self, id: str, role: Role, public: str) -> None:
-        """Enters somebody without invitation, such as the operator who started the server."""
+        """Add a member without invitation, such as the operator who started the server."""
         if id in self._members and self._members[id].public == public:
             return
         with self._change() as db:
@@ -160,7 +160,7 @@ class Members:
     def invite(
         self, role: Role = "client", name: str = "", number: int | None = None, valid_s: float = 7 * 86400
     ) -> tuple[bytes, int | None]:
-        """An invitation that is good once: its secret, and the number reserved for a client."""
+        """Make an invitation that is good once; return its secret, and the number reserved for a client."""
         secret = secrets.token_bytes(16)
         with self._change() as db:
             if role == "client" and number is None:
@@ -179,13 +179,13 @@ class Members:
         return secret, number
 
     def open_invitations(self) -> int:
-        """How many are not used yet."""
+        """Count the invitations that are valid and not used yet."""
         query = "SELECT count(*) FROM invitations WHERE used_by IS NULL AND expires > ?"
         with self._lock:
             return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
 
     def invitation(self, secret: bytes) -> int | None:
-        """Return the number that is reserved by an invitation. Raises: Refused: if there is no such one."""
+        """Return the number that an invitation reserves. Raises: Refused: if the invitation is unknown."""
         with self._lock:
             query = "SELECT number FROM invitations WHERE secret_sha256 = ?"
             row = self._connection.execute(query, (_hash(secret),)).fetchone()
@@ -194,7 +194,7 @@ class Members:
         return None if row[0] is None else int(row[0])
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
-        """Enters whoever holds an invitation, under his key. The same key may ask again.
+        """Add the holder of an invitation, under its key. The same key may ask again.
 
         Raises: Refused: if the invitation is unknown, used by another key, or expired.
         """
@@ -222,34 +222,34 @@ class Members:
         return next(m for m in self._members.values() if m.public == public)
 
     def rekey(self, id: str, public: str) -> None:
-        """Puts another key in the place of a member's. Raises: Refused: if another member has it."""
+        """Replace a member's key by another. Raises: Refused: if another member has it."""
         if any(m.public == public and m.id != id for m in self._members.values()):
             raise Refused(409, "joined", "this key belongs to another member; make a new one")
         with self._change() as db:
             db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
-        """Ends a membership, at once. Raises: InvalidInput: if not just one is called so."""
+        """End a membership at once. Raises: InvalidInput: if not exactly one member is called so."""
         id = self._one(id).id
         with self._change() as db:
             db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
         return self._members[id]
 
     def _one(self, called: str) -> Member:
-        """By id, else by number, else by name: names are of the members' own choice."""
+        """Find a member by id, else by number, else by name, because members choose their own names."""
         for by in (lambda m: m.id, lambda m: str(m.number), lambda m: m.name):
             found = [m for m in self._members.values() if by(m) == called]
             if len(found) == 1:
                 return found[0]
             if found:
                 ids = ", ".join(m.id for m in found)
-                raise InvalidInput(f"{len(found)} are called {called!r}; say which by id: {ids}")
-        raise InvalidInput(f"nobody is called {called!r}; `hanse clients` lists all")
+                raise InvalidInput(f"{len(found)} members are called {called!r}; give one of the ids: {ids}")
+        raise InvalidInput(f"no member is called {called!r}; `hanse clients` lists all")
 
-    # -- who was counted -----------------------------------------------------------------------
+    # -- attendance ----------------------------------------------------------------------------
 
     def attend(self, run: str, attendance: "Attendance") -> None:
-        """Books who was counted in a round. A round that is performed once more is booked once."""
+        """Record which clients a round counted. A round that is performed again is recorded once."""
         counted = [(run, number, attendance.round, 1, "") for number in attendance.counted]
         missed = [(run, number, attendance.round, 0, why) for number, why in attendance.missed.items()]
         rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
@@ -257,11 +257,11 @@ class Members:
             db.executemany(_ATTEND, rows)
 
     def find_uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
-        """The clients that were not counted as they should have been: number, name, asked, counted, why.
+        """Return the clients that were not counted as they should be: number, name, asked, counted, why.
 
         In a run that wants all clients these are the members counted in fewer than half of its rounds. In
-        another, where each client is drawn now and then, they are those that were asked at least 5 times and
-        never counted.
+        other runs, where each client is drawn now and then, they are the members that were asked at least 5
+        times and never counted.
         """
         query = "SELECT number, asked, counted, all_wanted, why FROM attendance WHERE run = ?"
         with self._lock:
@@ -279,11 +279,11 @@ class Members:
                 found.append((number, member.name, asked, counted, why or "it was not always there"))
         return found
 
-    # -- what happened -------------------------------------------------------------------------
+    # -- events --------------------------------------------------------------------------------
 
     def note(self, who: str, what: str) -> None:
-        """Remembers something for the operator."""
-        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # a full disk: serving goes on
+        """Write an event for the operator."""
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # serving goes on with a full disk
             self._connection.execute(
                 "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
             )
@@ -292,14 +292,14 @@ class Members:
                 self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
 
     def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
-        """The last things that happened, oldest first."""
+        """Return the last events, oldest first."""
         query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
         with self._lock:
             return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
 
 
 def printable(text: str) -> str:
-    """Text of a stranger as it may stand on somebody's screen.
+    """Make a stranger's text safe to print on somebody's screen.
 
     >>> printable("no\\x1b[2J\\nmore")
     'no\\\\x1b[2J\\nmore'

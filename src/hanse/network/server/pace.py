@@ -1,8 +1,8 @@
-"""When clients that are not needed now should come back: pace steering.
+"""Pace steering: when clients that are not needed now should come back.
 
-Few clients all wait at the server, so the next round finds them at once. Of many, enough wait for the
-next cohort, and the others are told to come back at moments that are spread evenly: the server is asked
-by as many as it can use in a round, never by all of them together.
+If there are few clients, all wait at the server, so the next round finds them at once. If there are many,
+enough wait for the next cohort, and the server asks the others to come back at moments that are spread
+evenly: as many poll as it can use in a round, and never all of them together.
 
 References: Bonawitz et al., "Towards federated learning at scale: system design", MLSys 2019,
 arXiv 1902.01046, section 2.3.
@@ -11,16 +11,17 @@ arXiv 1902.01046, section 2.3.
 __all__ = ["MAX_AGAIN_S", "again_s", "pool"]
 
 MIN_POOL = 50
-"""So many may always wait."""
+"""The number of clients that may always wait."""
 
 COHORTS = 2
-"""The cohorts that those who wait could fill."""
+"""The number of cohorts that the waiting clients could fill."""
 
 MAX_AGAIN_S = 3600.0
+"""The longest time after which a client should come back."""
 
 
 def pool(num_wanted: int) -> int:
-    """How many clients should wait, if so many are asked in a round.
+    """Return how many clients should wait, if so many are asked in a round.
 
     >>> pool(3), pool(100)
     (50, 200)
@@ -29,9 +30,9 @@ def pool(num_wanted: int) -> int:
 
 
 def again_s(num_clients: int, num_wanted: int, pass_s: float, draw: float) -> float:
-    """Seconds after which a client should come back; 0: it should wait here.
+    """Return the seconds after which a client should come back; 0: it should wait here.
 
-    In `pass_s` the pool is used up, or is let go: then as many must have come back.
+    Within `pass_s` all clients of the pool are used or let go, and as many others must have come back.
 
     >>> again_s(50, 10, 20.0, 0.5)
     0.0
@@ -39,10 +40,10 @@ def again_s(num_clients: int, num_wanted: int, pass_s: float, draw: float) -> fl
     500.0
 
     Args:
-      num_clients: that are alive: heard lately, or told to come back.
+      num_clients: that are alive: heard lately, or asked to come back.
       num_wanted: asked in a round.
       pass_s: the shorter of a round and of the time that a poll is held.
-      draw: uniform in [0, 1), the client's own.
+      draw: uniform in [0, 1), another one for each client.
     """
     if num_clients <= pool(num_wanted):
         return 0.0

@@ -1,4 +1,4 @@
-"""The certificate that a server shows, and how another takes its place."""
+"""Certificate rotation: the certificate that a server shows, and the one that replaces it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +13,15 @@ class CertificateRotation:
     """The certificate that clients see, and the one that was announced to follow it.
 
     Args:
-      home: of the server; its own certificate is there, the announced one in "next".
+      home: of the server. Its own certificate is there, the announced one in the folder "next".
     """
 
     def __init__(self, home: Path) -> None:
         self._home = home
         self.reload: Callable[[Path, Path], None] = lambda certificate, key: None
-        """Lets the listening socket show another certificate."""
+        """Makes the listening socket show another certificate."""
         self.switched: Callable[[str], None] = lambda pem: None
-        """Told what is shown from now on."""
+        """Called with the certificate that is shown from now on."""
         path = self._next / certificates.CERTIFICATE
         self.announced = certificates.fingerprint(path.read_text()) if path.exists() else ""
         self._was = ""
@@ -34,7 +34,13 @@ class CertificateRotation:
         return (self._next / certificates.CERTIFICATE).read_text()
 
     def announce(self, pem: str) -> str:
-        """A certificate that a proxy will show, or, if empty, one of its own; its fingerprint."""
+        """Announce another certificate, and return its fingerprint.
+
+        Args:
+          pem: a certificate that a proxy will show; empty: one of the server's own, which is made.
+
+        Raises: Refused.
+        """
         path = self._next / certificates.CERTIFICATE
         if pem:
             certificates.fingerprint(pem)
@@ -50,20 +56,25 @@ class CertificateRotation:
         return self.announced
 
     def switch(self) -> str:
-        """Shows the announced one; its fingerprint."""
+        """Show the announced certificate, and return its fingerprint."""
         pem, key = self._pem(), self._next / certificates.KEY
         if key.exists():
             key.replace(self._home / certificates.KEY)
             (self._next / certificates.CERTIFICATE).replace(self._home / certificates.CERTIFICATE)
             self.reload(self._home / certificates.CERTIFICATE, self._home / certificates.KEY)
-        else:  # a proxy's: it is shown there
+        else:  # a proxy shows it
             (self._next / certificates.CERTIFICATE).replace(self._home / "shown.pem")
         self.announced, self._was = "", pem
         self.switched(pem)
         return certificates.fingerprint(pem)
 
     def news(self, fingerprint: str, expects: str) -> str:
-        """What a client is to be told that expects a certificate, while one of `fingerprint` is shown."""
+        """Return the certificate that a client should learn of now; empty: none.
+
+        Args:
+          fingerprint: of the certificate that is shown.
+          expects: the fingerprint of the certificate that the client expects to follow it.
+        """
         if self.announced and expects != self.announced:
             return self._pem()
         return self._current(fingerprint) if expects and expects == fingerprint else ""

@@ -1,7 +1,7 @@
 """The runtime of real parties: the coordinator of core, fed from a spool.
 
-It is synchronous and has a thread for itself. It never speaks to a client: it posts orders on a board,
-sleeps until something arrives there, and folds what lies in the spool in the order of the tree.
+It is synchronous and runs in a thread of its own. It never speaks to a client: it posts offers in a mailbox,
+sleeps until something arrives there, and folds the messages of the spool in the order of the tree.
 """
 
 import contextlib
@@ -45,15 +45,15 @@ __all__ = ["Attendance", "NetworkRuntime", "NetworkSnapshot", "Patience"]
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a run waits. Everything else follows from progress.
+    """The times that a run waits for its clients. Everything else follows from progress.
 
     Args:
       silent_s: a client of which nothing is heard for so long is given up for the round.
-      round_s: the longest that an exchange may take, where its algorithm sets no deadline.
-        Also how long a round waits for the clients that it can't begin without; then the run is interrupted.
-      over_select: so many times the wanted fraction is asked, as far as so many belong, and the first to
-        answer are counted.
-      min_clients: a round begins once so many are present; None: as many as it wants.
+      round_s: the longest that an exchange may take, if its algorithm sets no deadline. Also the time that a
+        round waits for the clients that it can't begin without; then the run is interrupted.
+      over_select: a round asks so many times the wanted fraction, if there are so many clients, and counts
+        the first to answer.
+      min_clients: a round begins once so many clients are present; None: as many as it wants.
     """
 
     silent_s: float = 60.0
@@ -70,17 +70,17 @@ class Patience:
             check_count("min_clients", self.min_clients)
 
     def count_needed(self, wanted: int) -> int:
-        """How many must be present for a round that wants so many."""
+        """Return how many clients must be present for a round that wants so many."""
         return wanted if self.min_clients is None else min(wanted, self.min_clients)
 
 
 @dataclass(frozen=True)
 class Attendance:
-    """Who was counted in a round, of the clients that were asked.
+    """The attendance of a round: which of the asked clients were counted.
 
     Args:
       counted: numbers of clients.
-      missed: why each of the others was not; but not those who only came after enough others.
+      missed: why each of the others was not, except clients that only answered after enough others.
       all_wanted: whether the round wanted all clients.
     """
 
@@ -95,8 +95,8 @@ class NetworkSnapshot:
     """The point from which a networked run goes on.
 
     Args:
-      coordinator: of the coordinator.
-      outcomes: what became of tickets whose holders have not acknowledged it yet.
+      coordinator: the state of the coordinator.
+      outcomes: of tickets, as far as their holders have not acknowledged them yet.
       forks: of the memory of the roles that the server plays.
       over_selection: the last cohort of which fewer are wanted than asked.
       wanted: how many contributions are counted of those asked, by the number of the dispatch.
@@ -118,36 +118,36 @@ class OverSelection:
     new: bool = True
 
     def is_sent(self, cohort: tuple[PartyId, ...]) -> bool:
-        """Whether a dispatch goes to this cohort, rather than to everybody of whom it consists."""
+        """Return whether a dispatch goes to this cohort, rather than to all clients, if they are the same."""
         return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
 
 
 LATE = "it was too late"
-"""Why those are not counted who come after enough others, or after the deadline."""
+"""The reason why clients are not counted that answer after enough others, or after the deadline."""
 
 NAMED = 10
-"""So many clients are named, where more are meant."""
+"""The number of clients that a line names at most."""
 
 
 class Waiting:
-    """Says for whom a run waits: on the board at once, and on the screen when that changed a while ago."""
+    """Says for which clients a run waits: in its status at once, on the screen once that lasts a while."""
 
     SETTLED_S = 3.0
 
-    def __init__(self, board: Mailbox, say: Callable[[str], None]) -> None:
-        self._board, self._say = board, say
+    def __init__(self, mailbox: Mailbox, say: Callable[[str], None]) -> None:
+        self._mailbox, self._say = mailbox, say
         self._line, self._since_s, self._said = "", 0.0, ""
 
-    def words(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> str:
-        """The waiting, in words."""
+    def describe(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> str:
+        """Describe the waiting in a line."""
         missing = sorted(absent)
         who = ", ".join(f"client {n}" for n in missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
         named = f"; not heard: {who}" if who else ""
         return f"waiting for clients: {present} of {needed} are present{named}{also}"
 
     def tell(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> None:
-        """Says it; call it again and again while it lasts."""
-        line = self._board.doing = self.words(present, needed, absent, also)
+        """Say it. Call this again and again while the waiting lasts."""
+        line = self._mailbox.doing = self.describe(present, needed, absent, also)
         if line != self._line:
             self._line, self._since_s = line, time.monotonic()
         elif line != self._said and time.monotonic() - self._since_s > self.SETTLED_S:
@@ -156,20 +156,20 @@ class Waiting:
 
 
 class NetworkRuntime(Runtime):
-    """Performs commands with the clients behind a board.
+    """Performs commands with the clients behind a mailbox.
 
     Args:
-      mailbox: where they are met.
-      spool: where their messages are.
-      objects: what they download.
+      mailbox: takes offers, and brings answers.
+      spool: holds the messages of clients.
+      objects: holds the files that they download.
       secret: of the server.
-      role: makes the party that plays a role here, such as "server"; with its recalled memory.
-      patience: how long to wait.
-      note: told who was not counted, and why.
-      failed_tickets: keeps what those were asked for who failed or were refused; None: nobody does.
-      max_message_bytes: of messages whose size is not known beforehand.
-      attend: told after each round who was counted.
-      say: told what the operator should see at once.
+      role: makes the party that plays a role here, such as "server", with its recalled memory.
+      patience: the times to wait.
+      note: called with the name of a client that was not counted, and why.
+      failed_tickets: keeps the tickets that failed or were refused; None: they are not kept.
+      max_message_bytes: bounds messages whose size is not known beforehand.
+      attend: called after each round with its attendance.
+      say: called with a line that the operator should see at once.
     """
 
     def __init__(
@@ -188,7 +188,7 @@ class NetworkRuntime(Runtime):
     ) -> None:
         self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
         self.round = 0
-        """The one that is under way."""
+        """The current round."""
         self._mailbox, self._spool, self._objects = mailbox, spool, objects
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
         self.coordinator = Coordinator(0, secret)
@@ -220,7 +220,7 @@ class NetworkRuntime(Runtime):
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
 
     def _clean(self) -> None:
-        """Removes from the disk what no ticket needs. The last event is in the journal by now."""
+        """Remove files that no ticket needs. The last event is in the journal by now."""
         booked = self.coordinator.tickets
         if booked != self._booked or not booked:
             self._spool.keep_only(set(self.coordinator.open_tickets()), self.coordinator.next_ticket)
@@ -257,9 +257,9 @@ class NetworkRuntime(Runtime):
                 raise HanseError(f"the network can't perform a {type(command).__name__}")
 
     def _sample(self, command: Sample) -> Sampled:
-        """A cohort among the clients that are present; waits until as many are as the round needs.
+        """Draw a cohort of the clients that are present, once they are as many as the round needs.
 
-        Raises: Stopped: if too few came within the patience of the operator.
+        Raises: Stopped: if there are too few when `Patience.round_s` has passed.
         """
         began_s, known = time.monotonic(), 0
         waiting = Waiting(self._mailbox, self._say)
@@ -272,15 +272,15 @@ class NetworkRuntime(Runtime):
             resting = {n for n in here - lost if self._mailbox.silent_s(n) < 0}
             away = set(range(self.coordinator.num_clients)) - here | lost | resting
             needed = min(self._patience.count_needed(wanted), len(here))
-            due, waited_s = needed, time.monotonic() - began_s
-            if resting and waited_s < self._patience.silent_s:  # they were told to come back in time
-                due = max(needed, min(count, len(here - lost)))
+            enough, waited_s = needed, time.monotonic() - began_s
+            if resting and waited_s < self._patience.silent_s:  # they were asked to come back in time
+                enough = max(needed, min(count, len(here - lost)))
             present = self.coordinator.num_clients - len(away)
             gathering = self._mailbox.is_gathering(here, self._patience.silent_s)
-            if command.count == 0 or (present >= due > 0 and not gathering):
+            if command.count == 0 or (present >= enough > 0 and not gathering):
                 break
             if waited_s > self._patience.round_s:
-                raise Stopped(f"{waiting.words(present, needed, lost)}, for {waited_s:.0f} s in vain")
+                raise Stopped(f"{waiting.describe(present, needed, lost)}, for {waited_s:.0f} s in vain")
             waiting.tell(present, needed, lost)
             known = self._mailbox.wait(began_s + self._patience.round_s, known)
         self._all_wanted = wanted >= len(here)
@@ -306,7 +306,7 @@ class NetworkRuntime(Runtime):
         return dispatched
 
     def _offers(self, tickets: Iterable[int]) -> list[Offer]:
-        """The orders of tickets, but for parties that the server itself plays."""
+        """Make the offers of tickets, except those of parties that the server itself plays."""
         return [self._offer(ticket) for ticket in tickets if self._player(ticket) is not None]
 
     def _offer(self, ticket: int) -> Offer:
@@ -356,7 +356,7 @@ class NetworkRuntime(Runtime):
             whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in dropped]
             if not self._all_wanted:
                 whys = [why for why in whys if why != LATE]
-            if whys:  # also where another exchange of the round counted it
+            if whys:  # even if another exchange of the round counted it
                 missed[name] = whys[0]
             elif good:
                 counted.add(name)
@@ -368,9 +368,9 @@ class NetworkRuntime(Runtime):
         asked = self.coordinator.open_tickets(command)
         still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
         own = [ticket for ticket in still if self._player(ticket) is None]
-        due = [ticket for ticket in still if self._player(ticket) is not None]
+        awaited = [ticket for ticket in still if self._player(ticket) is not None]
         here = {ticket: self._compute(ticket) for ticket in own}
-        valid, dropped = self._hear(command, due, len(own))
+        valid, dropped = self._hear(command, awaited, len(own))
         self._keep_failed_tickets(dropped)
         counted = {*own, *valid}
         if command.tickets is not None:
@@ -386,15 +386,15 @@ class NetworkRuntime(Runtime):
         return collected
 
     def _player(self, ticket: int) -> int | None:
-        """The client that answers a ticket; None: the server plays its party."""
+        """Return the client that answers a ticket; None: the server plays its party."""
         return player(self.coordinator.task(ticket).party)
 
     def _goal(self, asked: Sequence[int]) -> int | None:
-        """How many of these tickets are wanted; None: all."""
+        """Return how many of these tickets are wanted; None: all."""
         return self._wanted.get(self.coordinator.dispatch_of(asked[0])) if asked else None
 
     def _scale_minimum(self, command: Collect, asked: Sequence[int]) -> Collect:
-        """The command with its minimum as a share of those that are wanted, not of those asked."""
+        """Return the command with its minimum as a fraction of the wanted clients, not of the asked ones."""
         goal = None if command.tickets is None else self._goal(asked)
         if goal is None:
             return command
@@ -402,40 +402,40 @@ class NetworkRuntime(Runtime):
         return replace(command, close=replace(command.close, minimum_fraction=fewer))
 
     def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
-        """For `hanse replay`."""
+        """Keep failed tickets for `hanse replay`."""
         for ticket in dropped:
             sha256 = self._offer(ticket).payload
             if self._failed_tickets is not None and isinstance(self.coordinator.task(ticket).party, int):
-                with contextlib.suppress(OSError):  # a full disk: the round goes on
+                with contextlib.suppress(OSError):  # the round goes on with a full disk
                     self._failed_tickets.keep(
                         self.round, self.coordinator.task(ticket), self._objects.path(sha256)
                     )
 
     def _compute(self, ticket: int) -> Message:
-        """Plays a role."""
+        """Compute a ticket of a role that the server plays."""
         task = self.coordinator.task(ticket)
         message = self._party(task.party).compute(task, self.coordinator.payload(ticket))
         return self.coordinator.receive(ticket, pack(message))
 
     def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
-        """One at a time from the spool, so that memory stays flat."""
+        """Read messages one at a time from the spool, so that memory stays flat."""
         for ticket in tickets:
             yield ticket, here[ticket] if ticket in here else unpack(self._spool.read(ticket), Message)
 
-    def _hear(self, command: Collect, due: list[int], num_own: int) -> tuple[list[int], dict[int, str]]:
-        """Waits until the exchange can close: the tickets that are answered well, and why others are not."""
+    def _hear(self, command: Collect, awaited: list[int], num_own: int) -> tuple[list[int], dict[int, str]]:
+        """Wait until the exchange can close; return the validly answered tickets, and why others are not."""
         close, patience = command.close, self._patience
         goal = close.goal
         if goal is None and command.tickets is not None:
-            goal = self._goal(due)
+            goal = self._goal(awaited)
         wait_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
         deadline_s = time.monotonic() + wait_s
         valid: list[int] = []
         dropped: dict[int, str] = {}
         known = 0
         while True:
-            self._mailbox.doing = f"heard {len(valid)} of {len(due)}, {len(dropped)} failed"
-            answered, failed = self._mailbox.find_arrivals(due)
+            self._mailbox.doing = f"heard {len(valid)} of {len(awaited)}, {len(dropped)} failed"
+            answered, failed = self._mailbox.find_arrivals(awaited)
             for ticket in answered:
                 if ticket not in dropped and ticket not in valid:
                     if goal is not None and len(valid) + num_own >= goal:
@@ -447,7 +447,7 @@ class NetworkRuntime(Runtime):
                         dropped[ticket] = why
             for ticket, why in failed.items():
                 dropped.setdefault(ticket, why)
-            waiting = [ticket for ticket in due if ticket not in dropped and ticket not in valid]
+            waiting = [ticket for ticket in awaited if ticket not in dropped and ticket not in valid]
             next_s = self._give_up(waiting, dropped)
             waiting = [ticket for ticket in waiting if ticket not in dropped]
             enough = goal is not None and len(valid) + num_own >= goal
@@ -456,7 +456,7 @@ class NetworkRuntime(Runtime):
             known = self._mailbox.wait(min(deadline_s, next_s), known)
 
     def _give_up(self, waiting: list[int], dropped: dict[int, str]) -> float:
-        """Drops the tickets of those who left or fell silent; when to look again."""
+        """Drop the tickets of clients that left or fell silent; return when to look again."""
         members, _ = self._mailbox.members()
         next_s = math.inf
         for ticket in waiting:
@@ -472,9 +472,9 @@ class NetworkRuntime(Runtime):
         return next_s
 
     def _wrong(self, ticket: int) -> str | None:
-        """What is wrong with a message; None: nothing."""
+        """Return what is wrong with a message; None: nothing."""
         try:
             self.coordinator.receive(ticket, self._spool.read(ticket))
-        except Exception as error:  # whatever a stranger's bytes lead to, the round goes on
+        except Exception as error:  # the round goes on, whatever a client's bytes lead to
             return f"refused: {error}"[:500]
         return None

@@ -1,4 +1,4 @@
-"""The client is master in its house: policy, approvals, audit log; and what the server keeps on its disk."""
+"""A client decides for itself: policy, approvals and audit log; and a message's files are whole."""
 
 import hashlib
 import os
@@ -12,7 +12,8 @@ from hanse.algorithms import fed_avg
 from hanse.core import Close, InvalidInput
 from hanse.learners import softmax
 from hanse.network.client.audit import AuditLog
-from hanse.network.client.client import ClientHome, join, waiting_plans
+from hanse.network.client.enrolment import join, waiting_plans
+from hanse.network.client.home import ClientHome
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
@@ -75,7 +76,7 @@ def test_a_declined_plan_is_told_to_the_operator(tmp_path: Path) -> None:
         here.enter()
         here.end(run, status="incomplete")
         assert here.records[-1].usage.counted == 4
-        assert "declined: the plan waits for approval in its house (approval)" in here.events()
+        assert "declined: the plan waits for its owner's approval (approval)" in here.events()
         assert [plan.run for plan in waiting_plans(client_home)] == [run]
         assert "sends" not in [line["what"] for line in client_home.audit.lines()]
 
@@ -190,5 +191,5 @@ def test_an_invitation_is_good_once(tmp_path: Path) -> None:
 def test_another_certificate_than_the_tokens_is_refused(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         secret, _ = here.server.members.invite()
-        with pytest.raises(Refused, match="somebody stands between"):
-            join(ClientHome(tmp_path / "house"), here.url, Token("ab" * 32, secret))
+        with pytest.raises(Refused, match="somebody intercepts the connection"):
+            join(ClientHome(tmp_path / "client"), here.url, Token("ab" * 32, secret))

@@ -1,0 +1,49 @@
+"""A client's connection to its server, as both of its threads use it."""
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from hanse.network.client.home import ClientHome
+from hanse.network.client.transport import patiently
+from hanse.network.protocol.wire import Doing
+
+__all__ = ["Connection"]
+
+T = TypeVar("T")
+
+
+class Connection:
+    """The link to the server, what the client is doing, and whether it should stop.
+
+    Args:
+      home: the client home, which names the server.
+      say: called with a line about what the client is doing, for its owner.
+    """
+
+    def __init__(self, home: ClientHome, say: Callable[[str], None]) -> None:
+        self.home = home
+        self.link = home.link()
+        self.stopping = threading.Event()
+        self.doing: Doing = "waiting"
+        """What the client is doing, in a word of a closed list, for the server."""
+        self.say_line = say
+        self._last = ""
+
+    def say(self, what: str, doing: Doing | None = None) -> None:
+        """Say what the client is doing: to its owner in a line of text, to the server in one word."""
+        if doing is not None:
+            self.doing = doing
+        if what != self._last:
+            self._last = what
+            self.say_line(what)
+
+    def insist(self, act: Callable[[], T], *, quietly: bool = False) -> T:
+        """Do something again and again until the server answers, or until this client should stop.
+
+        Args:
+          quietly: say nothing of failed attempts.
+
+        Raises: Refused: if a refusal is final; Unreachable: if this client should stop.
+        """
+        return patiently(act, self.stopping.wait, (lambda what: None) if quietly else self.say)

@@ -1,0 +1,205 @@
+"""Enrolment: joining a federation, replacing a key, and leaving."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from hanse.core import HanseError, InvalidInput, Key
+from hanse.core.exchange import unpack
+from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
+from hanse.network.client.transport import ServerLink, split
+from hanse.network.protocol import certificates
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.signing import Identity
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import WAIT_S, WIRE, About, Join, Joined, Plan, Plans, Rekey
+from hanse.version import __version__
+
+__all__ = ["check", "examine", "fetch_plans", "join", "leave", "rotate_key", "waiting_plans"]
+
+logger = logging.getLogger(__name__)
+
+
+def _link_as_stranger(url: str, token: Token, client_home: ClientHome) -> ServerLink:
+    """Make a link to a server that this client has not joined.
+
+    Raises: Refused: if the server shows another certificate, or speaks another wire; Unreachable;
+      InvalidInput.
+    """
+    split(url)
+    pem = certificates.fetch(url.rstrip("/"), token.fingerprint)
+    link = ServerLink(url, pem, client_home.identity, client_home.identity.public, token.key)
+    try:
+        about = link.ask("GET", "/v1/about", About)
+        if WIRE not in about.wire:
+            theirs = ", ".join(map(str, about.wire))
+            raise Refused(
+                426,
+                "wire",
+                f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse "
+                f"{__version__}) speaks {WIRE}; upgrade the older of the two",
+            )
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joined:
+    """Join a federation. Joining again changes nothing, except that a token may name a new certificate.
+
+    Raises: Refused, Unreachable, InvalidInput.
+    """
+    kept = client_home.membership
+    if kept is not None:
+        if kept["url"] != url.rstrip("/"):
+            raise InvalidInput(f"{client_home.folder} has joined {kept['url']}; use another --home for {url}")
+        if token.fingerprint != certificates.fingerprint(kept["certificate"]):
+            client_home.expect(certificates.fetch(kept["url"], token.fingerprint))
+        client_home.link().close()
+        return Joined.model_validate(kept)
+    link = _link_as_stranger(url, token, client_home)
+    try:
+        joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=_bearer(token))
+    finally:
+        link.close()
+    client_home.audit.write("joined", server=link.url, id=joined.id, key=client_home.identity.public)
+    client_home.enter(
+        {"url": link.url, "certificate": link.pem, "server_key": token.key, **joined.model_dump()}
+    )
+    logger.info("event=joined server=%s member=%s role=%s", link.url, joined.id, joined.role)
+    return joined
+
+
+CHECK_S = WAIT_S
+"""The seconds for which `check` asks the server to hold its request, to find proxies that cut polls."""
+
+
+def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[Plan], int]:
+    """Try everything short of joining: network, certificate, versions, invitation; see `fetch_plans`.
+
+    The request is as large as an upload gets, and waits as long as a poll does, so that a proxy that would
+    cut them is found now.
+
+    Raises: Refused, Unreachable, InvalidInput.
+    """
+    link = _link_as_stranger(url, token, client_home)
+    try:
+        return _unpack_plans(Plans.model_validate(link.probe("/v1/check", CHECK_S, _bearer(token))))
+    finally:
+        link.close()
+
+
+def _bearer(token: Token) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token.secret.hex()}"}
+
+
+def _unpack_plans(found: Plans) -> tuple[list[Plan], int]:
+    return [unpack(bytes.fromhex(packed), Plan) for packed in found.plans], found.number or 0
+
+
+def fetch_plans(
+    client_home: ClientHome, url: str | None = None, token: Token | None = None
+) -> tuple[list[Plan], int]:
+    """Ask for the plans of the runs that a server leads now, and for the number of this client.
+
+    A member asks under its own key; others need an invitation.
+
+    Raises: Refused, Unreachable, InvalidInput.
+    """
+    if client_home.membership is not None:
+        link = client_home.link()
+        try:
+            return _unpack_plans(link.ask("GET", "/v1/plans", Plans))
+        finally:
+            link.close()
+    if url is None or token is None:
+        raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+    link = _link_as_stranger(url, token, client_home)
+    try:
+        return _unpack_plans(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
+    finally:
+        link.close()
+
+
+FEW = 100
+"""The number of examples on which a model is tried, which is enough to see whether it takes them."""
+
+
+def examine(
+    client_home: ClientHome,
+    plan: Plan,
+    data: Callable[[Plan], Any],
+    bind: Callable[[Plan], Any],
+    test: Callable[[Plan], Any] | None = None,
+) -> dict[str, int]:
+    """Check that this client may take part in a run, and that its data suit it; return how many they are.
+
+    The policy is checked first: if it does not allow the plan, no data are opened.
+
+    Raises: Forbidden: if the policy does not allow the plan, or if the plan waits for approval; then it is
+      written to the client home. InvalidInput: if the data can't be read, or don't suit the plan.
+    """
+    policy = client_home.policy
+    policy.check_plan(plan)
+    if policy.approve_plans:
+        client_home.keep(plan)
+        client_home.approvals.check(plan)
+    learner, found = bind(plan), dict[str, int]()
+    for what, source in {"examples": data, "test examples": test}.items():
+        if source is not None:
+            examples = source(plan)
+            policy.check_data(len(examples))
+            few = examples.take(slice(FEW)) if hasattr(examples, "take") else examples
+            learner.objective(learner.init(Key.from_seed(0)), few)
+            found[what] = len(examples)
+    return found
+
+
+def waiting_plans(client_home: ClientHome) -> list[Plan]:
+    """Return the plans that servers have sent to this client."""
+    found = [path for path in client_home.folder.glob("runs/*/*") if len(path.name) == 64]
+    return [unpack(path.read_bytes(), Plan) for path in found]
+
+
+def leave(client_home: ClientHome) -> None:
+    """Withdraw consent: tell the server, and take no more work from it. Raises: Unreachable."""
+    kept = client_home.membership
+    if kept is None:
+        raise InvalidInput(f"{client_home.folder} has not joined a federation")
+    client_home.audit.write("consent withdrawn", server=kept["url"])
+    link = client_home.link()
+    client_home.enter({**kept, "left": True})
+    try:
+        link.plain("POST", "/v1/leave")
+    except Refused as refused:
+        if refused.code not in ("left", "revoked"):
+            raise HanseError(f"the server does not confirm that this client has left: {refused}") from None
+    finally:
+        link.close()
+    logger.info("event=left server=%s member=%s", kept["url"], kept["id"])
+
+
+def rotate_key(client_home: ClientHome) -> None:
+    """Replace the key of a membership by a new one. A replacement that was cut off is completed.
+
+    Raises: Refused, Unreachable, InvalidInput: if this client has not joined.
+    """
+    path = client_home.folder / NEXT_KEY
+    new = Identity.at(path)
+    request = Rekey(public=new.public, proof=new.prove(f"{(client_home.membership or {}).get('id')}"))
+    for identity in (client_home.identity, new):
+        client_home.identity = identity  # the server may have taken the new key already
+        link = client_home.link()
+        try:
+            link.plain("POST", "/v1/key", request)
+            break
+        except Refused as refused:
+            if refused.code != "unsigned" or identity is new:
+                raise
+        finally:
+            link.close()
+    client_home.audit.write("key replaced", key=new.public)
+    path.replace(client_home.folder / KEY)
+    client_home.identity = new
+    logger.info("event=key-replaced key=%s", new.public[:16])

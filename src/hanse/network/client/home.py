@@ -1,0 +1,149 @@
+"""A client's folder: its key, secret, membership, memory, outgoing messages, audit log, policy and log."""
+
+import contextlib
+import hashlib
+import json
+import logging
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any
+
+from hanse.core import InvalidInput, Key, MessageError
+from hanse.core.exchange import pack
+from hanse.network.client.audit import AuditLog
+from hanse.network.client.limits import Day
+from hanse.network.client.policy import Approvals, Policy
+from hanse.network.client.transport import ServerLink
+from hanse.network.protocol import certificates
+from hanse.network.protocol.signing import Identity, secret_at
+from hanse.network.protocol.spool import durably
+from hanse.network.protocol.wire import Plan
+
+__all__ = ["KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
+
+KEY, NEXT_KEY = "key.pem", "key.next.pem"
+
+
+class ClientHome:
+    """The folder in which a client keeps everything of its own.
+
+    Args:
+      folder: is made if it does not exist, readable for its owner only.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.identity = Identity.at(folder / KEY)
+        self.audit = AuditLog(folder / "audit.jsonl")
+        self.approvals = Approvals(folder / "approved.json")
+        self.day = Day(folder / "seconds.json")
+
+    @property
+    def policy(self) -> Policy:
+        """The policy, as its file reads now."""
+        return Policy.read(self.folder / "policy.toml")
+
+    @property
+    def secret(self) -> Key:
+        """The root of the client's secrets, which nobody else may know."""
+        return secret_at(self.folder / "secret")
+
+    @property
+    def membership(self) -> dict[str, Any] | None:
+        """The federation that this client has joined; None: it has joined none."""
+        path = self.folder / "membership.json"
+        return dict(json.loads(path.read_text())) if path.exists() else None
+
+    def enter(self, membership: dict[str, Any]) -> None:
+        """Write a membership to the disk."""
+        durably(self.folder / "membership.json", json.dumps(membership, indent=1).encode())
+
+    def link(self) -> ServerLink:
+        """Make a link to the server that this client has joined.
+
+        Raises: InvalidInput: if it has joined none, or has left.
+        """
+        kept = self.membership
+        if kept is None:
+            raise InvalidInput(
+                f"{self.folder} has not joined a federation; type the line that its operator sent"
+            )
+        if kept.get("left"):
+            raise InvalidInput(
+                f"{self.folder} has left the federation at {kept['url']}, and takes no more work from it"
+            )
+        link = ServerLink(
+            kept["url"], kept["certificate"], self.identity, kept["id"], kept.get("server_key", "")
+        )
+        if kept.get("next_certificate"):
+            link.trust(kept["next_certificate"])
+        return link
+
+    @property
+    def next_fingerprint(self) -> str:
+        """The fingerprint of the certificate that the server has announced; empty: it announced none."""
+        pem = (self.membership or {}).get("next_certificate", "")
+        return certificates.fingerprint(pem) if pem else ""
+
+    def expect(self, pem: str) -> None:
+        """Keep a certificate that the server announces, or put the announced one in place once it is shown.
+
+        Args:
+          pem: if this certificate was announced before, the server shows it now.
+        """
+        kept = self.membership or {}
+        fingerprint = certificates.fingerprint(pem)
+        if fingerprint == self.next_fingerprint:
+            self.audit.write("certificate in place", fingerprint=fingerprint)
+            del kept["next_certificate"]
+            self.enter({**kept, "certificate": pem})
+        else:
+            self.audit.write("certificate announced", fingerprint=fingerprint)
+            self.enter({**kept, "next_certificate": pem})
+
+    def run(self, name: str) -> Path:
+        """Return the folder of a run, and make it if it does not exist."""
+        if not name.isalnum() or len(name) > 64:
+            raise MessageError(f"{name[:70]!r} can't be the name of a run")
+        folder = self.folder / "runs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def keep(self, plan: Plan) -> None:
+        """Write a plan to the disk, so that the client's owner can look at it and approve it."""
+        packed = pack(plan)
+        durably(self.run(plan.run) / hashlib.sha256(packed).hexdigest(), packed)
+
+    def log(self) -> "ClientLog":
+        """Return the client's own log of errors. Its texts may quote data, and never leave this folder."""
+        return ClientLog(self.folder / "client.log")
+
+
+LOG_BYTES = 10_000_000
+"""A log that has grown to this size is renamed to `client.log.1`, and replaces an older one."""
+
+
+class ClientLog:
+    """A log file that only its owner can read. It is open while this is entered."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._logger = logging.getLogger(f"{__name__}.{hashlib.sha256(str(path).encode()).hexdigest()[:12]}")
+        self._logger.propagate = False
+        self._handler: logging.Handler = logging.NullHandler()
+
+    def __enter__(self) -> logging.Logger:
+        with contextlib.suppress(OSError):  # if the disk is full, work goes on without a log
+            self._path.touch(0o600)
+            self._handler = RotatingFileHandler(
+                self._path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True
+            )
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        self._handler.handleError = lambda record: None  # type: ignore[method-assign]
+        self._logger.addHandler(self._handler)
+        return self._logger
+
+    def __exit__(self, *_: object) -> None:
+        self._logger.removeHandler(self._handler)
+        self._handler.close()

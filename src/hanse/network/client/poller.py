@@ -1,0 +1,105 @@
+"""The thread of a client that polls, so that the server knows that the client lives, and that decides."""
+
+import logging
+
+from hanse.network.client.connection import Connection
+from hanse.network.client.roles import Roles
+from hanse.network.client.tickets import Tickets
+from hanse.network.protocol.errors import Refused, Unreachable
+from hanse.network.protocol.wire import WAIT_S, Decision, News, Poll
+
+__all__ = ["Poller"]
+
+logger = logging.getLogger(__name__)
+
+
+class Poller:
+    """Polls the server, queues the work orders that it sends, and settles the tickets that it decided on.
+
+    Args:
+      connection, tickets, roles: of the client.
+    """
+
+    def __init__(self, connection: Connection, tickets: Tickets, roles: Roles) -> None:
+        self._connection, self._tickets, self._roles = connection, tickets, roles
+        self._home = connection.home
+
+    def run(self) -> str:
+        """Poll until the server is done or this client left, was revoked or stopped; return which.
+
+        Raises: Refused: if another refusal is final.
+        """
+        connection = self._connection
+        connection.say_line("joined; waiting for work")
+        while not connection.stopping.is_set():
+            try:
+                news = connection.insist(self.poll)
+            except Unreachable:
+                break
+            except Refused as refused:
+                if refused.code in ("revoked", "left"):
+                    self._home.audit.write(refused.code)
+                    return refused.code
+                raise
+            self._take(news)
+            if news.certificate and connection.link.is_signed:
+                self._home.expect(news.certificate)
+                connection.link.trust(news.certificate)
+            if news.over and not news.decisions and not news.work:
+                return "over"
+            if news.again_s > 0:
+                connection.say(f"not needed now; asking again in {news.again_s:.0f} s", "resting")
+                connection.stopping.wait(min(news.again_s, 3600.0))
+        return "stopped"
+
+    def poll(self, wait_s: float = WAIT_S) -> News:
+        """Tell the server what this client knows, and wait for news.
+
+        Raises: Refused, Unreachable.
+        """
+        have, know = self._tickets.report()
+        poll = Poll(
+            wait_s=wait_s,
+            have=have,
+            know=know,
+            doing=self._connection.doing,
+            expects=self._home.next_fingerprint,
+        )
+        try:
+            return self._connection.link.ask("POST", "/v1/work", News, poll)
+        except BaseException:
+            self._tickets.report_again(know)
+            raise
+
+    def poll_now(self) -> None:
+        """Poll without waiting, to correct what a poll that is under way says of this client's tickets.
+
+        Raises: Refused, Unreachable.
+        """
+        self._take(self.poll(0.0))
+
+    def _take(self, news: News) -> None:
+        logger.debug(
+            "event=polled orders=%d decisions=%d again_s=%.1f",
+            len(news.work),
+            len(news.decisions),
+            news.again_s,
+        )
+        with self._roles.settling:
+            self._decide(news.decisions)
+        for order in news.work:
+            self._tickets.take(order)
+
+    def _decide(self, decisions: list[Decision]) -> None:
+        """Commit the memory of counted tickets and drop the others; both are on the disk afterwards."""
+        by_run: dict[str, list[Decision]] = {}
+        for decision in decisions:
+            by_run.setdefault(decision.run, []).append(decision)
+        for run, own in by_run.items():
+            counted = [d.ticket for d in own if d.counted]
+            dropped = [d.ticket for d in own if not d.counted]
+            self._roles.settle(run, counted, dropped)
+            for decision in own:
+                if not decision.counted:
+                    self._connection.say(f"ticket {decision.ticket} was not counted: {decision.why}")
+            self._tickets.settle(run, counted + dropped)

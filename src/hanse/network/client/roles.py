@@ -1,0 +1,200 @@
+"""The runs that a client takes part in, the roles that it plays there, and their memory on the disk."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hanse.core import InvalidInput, Key, MessageError, PartyId, player
+from hanse.core.exchange import Fork, Task, pack, unpack
+from hanse.network.client.connection import Connection
+from hanse.network.protocol.errors import Forbidden, Unsuited
+from hanse.network.protocol.party import Party
+from hanse.network.protocol.spool import Outgoing, durably
+from hanse.network.protocol.wire import Plan, WorkOrder
+
+__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles"]
+
+OWN, TEST = "", "test"
+"""The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
+
+
+@dataclass
+class OpenRun:
+    """A run whose plan this client's policy allows.
+
+    Args:
+      num_tickets, num_bytes: that were sent so far.
+    """
+
+    plan: Plan
+    num_tickets: int = 0
+    num_bytes: int = 0
+
+
+@dataclass
+class OpenRole:
+    """A role that the client plays in a run, with its data allowed and its memory recalled.
+
+    Args:
+      decided: the tickets whose outcomes are known.
+    """
+
+    folder: Path
+    party: Party
+    decided: set[int] = field(default_factory=set)
+
+    def keep(self) -> None:
+        """Write committed memory and forks to the disk."""
+        _remember(self.folder, self.party)
+
+    def note(self, task: Task, payload: str) -> None:
+        """Keep a ticket's task and memory beside its payload, for `hanse replay`."""
+        with self.party.lock:
+            before = self.party.forks.at(task.after)
+        with contextlib.suppress(OSError):
+            (self.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
+
+    def settle(self, counted: list[int], dropped: list[int]) -> None:
+        """Commit the memory of counted tickets and drop that of the others, on the disk too."""
+        with self.party.lock:
+            self.decided.update(counted, dropped)
+            if self.party.forks.settle(counted, dropped):
+                self.keep()
+
+    def forget(self, ticket: int) -> None:
+        """Drop the fork and the message of a ticket, on the disk too."""
+        with self.party.lock:
+            if self.party.forks.forks.pop(ticket, None) is not None:
+                self.keep()
+        Outgoing.forget(self.folder, ticket)
+
+
+class Roles:
+    """Opens runs and roles, and settles the memory of their tickets.
+
+    Args:
+      connection: of the client.
+      data: gives the client's own examples for a plan, or raises InvalidInput.
+      bind: makes the learner of a plan, or raises InvalidInput.
+      test: gives the client's own test examples for a plan; None: it has none.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        data: Callable[[Plan], Any],
+        bind: Callable[[Plan], Any],
+        test: Callable[[Plan], Any] | None,
+    ) -> None:
+        self._connection, self._home = connection, connection.home
+        self._data, self._bind, self._test = data, bind, test
+        self._runs: dict[str, OpenRun] = {}
+        self._roles: dict[tuple[str, str], OpenRole] = {}
+        self.settling = threading.Lock()
+        """Held by whoever reads or writes the memory of a role that is not open yet."""
+
+    def open_run(self, work: WorkOrder, fetch: Callable[[str, str, int, Path], None]) -> OpenRun:
+        """Return the run of a ticket, once its plan is here and allowed.
+
+        Args:
+          fetch: downloads an object, given its path, SHA-256, size and file.
+
+        Raises: Forbidden.
+        """
+        run = self._runs.get(work.run)
+        if run is not None:
+            return run
+        path = self._home.run(work.run) / work.plan
+        if not path.exists():
+            fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
+        plan: Plan = unpack(path.read_bytes(), Plan)
+        policy = self._home.policy
+        policy.check_plan(plan)
+        if policy.approve_plans:
+            self._home.approvals.check(plan)
+        run = OpenRun(plan)
+        for line in self._home.audit.lines():
+            if line["what"] == "sent" and line["run"] == work.run:
+                run.num_tickets += 1
+                run.num_bytes += line["bytes"]
+        self._runs[work.run] = run
+        return run
+
+    def open_role(self, name: str, run: OpenRun, party: PartyId) -> OpenRole:
+        """Return the role of a party in a run, once its data are allowed and its memory is recalled.
+
+        Raises: Forbidden, Unsuited; MessageError: if this client does not play that party.
+        """
+        kind = OWN if isinstance(party, int) else TEST
+        if player(party) != (self._home.membership or {}).get("number"):
+            raise MessageError(f"a task for {party!r}, which this client does not play")
+        role = self._roles.get((name, kind))
+        if role is not None:
+            return role
+        self._connection.say("reading the data", "checking")
+        try:
+            data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
+            learner = self._bind(run.plan)
+        except InvalidInput as error:
+            raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
+        self._home.policy.check_data(len(data))
+        secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
+        role = OpenRole(self._home.run(name) / kind, Party(learner, data, secret))
+        role.folder.mkdir(exist_ok=True)
+        with self.settling:
+            _recall(role.folder, role.party)
+            self._roles[name, kind] = role
+        return role
+
+    def _test_examples(self, plan: Plan) -> Any:
+        if self._test is None:
+            raise Forbidden(
+                "this client has no test examples of its own: hanse join --test FILE names them", "no-data"
+            )
+        return self._test(plan)
+
+    def settle(self, run: str, counted: list[int], dropped: list[int]) -> None:
+        """Settle these tickets in each role that holds some of them, open or not."""
+        for kind in (OWN, TEST):
+            folder = self._home.run(run) / kind
+            role = self._roles.get((run, kind))
+            if role is not None:
+                role.settle(counted, dropped)
+            else:
+                closed = Party(None, None, Key(bytes(32)), None)
+                _recall(folder, closed)
+                if closed.forks.settle(counted, dropped):
+                    _remember(folder, closed)
+            for ticket in (*counted, *dropped):
+                Outgoing.forget(folder, ticket)
+
+    def forget(self, run: str, ticket: int, *, keep: bool = False) -> None:
+        """Drop a ticket that this client does not work on any more.
+
+        Args:
+          keep: keep its fork until its outcome is known. A ticket that is late now may have been counted, if
+            only the answer to an earlier upload got lost.
+        """
+        for kind in (OWN, TEST):
+            role = self._roles.get((run, kind))
+            if role is not None and (not keep or ticket in role.decided):
+                role.forget(ticket)
+
+
+def _remember(folder: Path, party: Party) -> None:
+    """Write committed memory and forks; while both are empty, no file is needed."""
+    forks = party.forks
+    path = folder / "memory"
+    if forks.committed or any(fork.changed or fork.removed for fork in forks.forks.values()) or path.exists():
+        durably(path, pack((forks.committed, forks.forks)))
+
+
+def _recall(folder: Path, party: Party) -> None:
+    path = folder / "memory"
+    if path.exists():
+        committed, forks = unpack(path.read_bytes())
+        party.forks.committed = committed
+        party.forks.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}

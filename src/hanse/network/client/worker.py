@@ -1,0 +1,188 @@
+"""The thread of a client that computes tickets and uploads their messages."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from hanse.core import MessageError
+from hanse.core.exchange import Message, Payload, Stored, Task, pieces, unpack
+from hanse.network.client.connection import Connection
+from hanse.network.client.limits import Computation, TimeLimitExceeded
+from hanse.network.client.roles import OpenRole, OpenRun, Roles
+from hanse.network.client.tickets import Tickets
+from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited, is_disk_full
+from hanse.network.protocol.party import Party
+from hanse.network.protocol.spool import Outgoing
+from hanse.network.protocol.wire import Code, Failure, WorkOrder
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Performs work orders one after the other.
+
+    Args:
+      connection, tickets, roles: of the client.
+      log: the client's own, for texts of errors.
+      poll_now: called after a ticket that was not answered.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        tickets: Tickets,
+        roles: Roles,
+        log: logging.Logger,
+        poll_now: Callable[[], None],
+    ) -> None:
+        self._connection, self._tickets, self._roles = connection, tickets, roles
+        self._home, self._log, self._poll_now = connection.home, log, poll_now
+        self._abandoned: Computation[Message] | None = None
+        self.error: BaseException | None = None
+        """The error that ended this thread, if one did."""
+
+    def run(self) -> None:
+        """Work until there are no more orders. An error ends the client."""
+        stopping = self._connection.stopping
+        try:
+            while (work := self._tickets.wait()) is not None and not stopping.is_set():
+                if not self._perform(work) and not stopping.is_set():
+                    # The poll that is under way says that this ticket is worked on; this one corrects it.
+                    with contextlib.suppress(Unreachable, Refused):
+                        self._poll_now()
+                self._connection.say("waiting for work", "waiting")
+        except BaseException as error:
+            self.error = error
+            stopping.set()
+
+    def _perform(self, work: WorkOrder) -> bool:
+        """Perform a work order, and return whether its ticket was answered."""
+        say, home = self._connection.say, self._home
+        state: Literal["refused", "downloaded", "trained"] = "refused"
+        try:
+            run = self._roles.open_run(work, self._fetch)
+            task = unpack(bytes.fromhex(work.task), Task)
+            if task.ticket != work.ticket:
+                raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
+            role = self._roles.open_role(work.run, run, task.party)
+            message = Outgoing.find(role.folder, work.ticket)
+            if message is None:
+                home.policy.check_work(work.work, work.limit_bytes)
+                home.policy.check_use(run.num_tickets + 1, run.num_bytes)
+                say(f"downloading for ticket {work.ticket}", "downloading")
+                payload = self._fetch_payload(role, work)
+                state = "downloaded"
+                home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
+                say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
+                role.note(task, work.payload)
+                answer = self._answer(role, task, payload)
+                state = "trained"
+                size = sum(map(len, answer))
+                home.policy.check_use(run.num_tickets + 1, run.num_bytes + size)
+                with role.party.lock:
+                    role.keep()
+                message = Outgoing.write(role.folder, work.ticket, answer)
+                del answer, payload  # both are on the disk now
+            state = "trained"
+            self._upload(run, role, work, message)
+            return True
+        except Refused as refused:
+            self._give_up(work, keep=refused.code == "late")
+            say(f"ticket {work.ticket}: {refused}")
+        except Unreachable:
+            self._give_up(work, keep=True)
+        except Forbidden as forbidden:
+            self._fail(work, Failure(state="refused", code=forbidden.code), forbidden)
+        except Unsuited as error:
+            self._fail(work, Failure(state="refused", code="data"), error)
+            raise
+        except Exception as error:
+            if is_disk_full(error):  # the ticket stays open, and is computed again once there is space
+                raise
+            self._fail(work, Failure(state=state, code=_code(error)), error)
+        return False
+
+    def _fetch_payload(self, role: OpenRole, work: WorkOrder) -> Payload:
+        path = role.folder / f"{work.payload}.payload"
+        if not path.exists():
+            for old in [*role.folder.glob("*.payload"), *role.folder.glob("*.task")]:
+                old.unlink()
+            self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
+        payload: Payload = unpack(Stored(path), Payload)
+        return payload
+
+    def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
+        self._connection.insist(lambda: self._connection.link.download(url, sha256, size, to))
+
+    def _answer(self, role: OpenRole, task: Task, payload: Payload) -> list[bytes | memoryview]:
+        """Compute a ticket, and return the packed message in pieces."""
+        return pieces(self._compute(role.party, task, payload))
+
+    def _compute(self, party: Party, task: Task, payload: Payload) -> Message:
+        """Compute a ticket in the time that the policy allows.
+
+        Raises: Forbidden: if that time is not enough.
+        """
+        limit_s = self._home.policy.limit_s(self._home.day.seconds)
+        began_s = time.monotonic()
+        try:
+            if limit_s is None:
+                return party.compute(task, payload)
+            if self._abandoned is not None and self._abandoned.still_runs(1.0):
+                raise Forbidden("a ticket that took too long still runs at this client", "time")
+            self._abandoned = Computation(lambda: party.compute(task, payload))
+            return self._abandoned.result(limit_s)
+        except TimeLimitExceeded:
+            why = f"this client's policy allows {limit_s:.4g} s of computation for it: it was stopped"
+            raise Forbidden(why, "time") from None
+        finally:
+            with contextlib.suppress(OSError):  # a full disk is reported where the message is written
+                self._home.day.add(time.monotonic() - began_s)
+
+    def _upload(self, run: OpenRun, role: OpenRole, work: WorkOrder, message: Outgoing) -> None:
+        connection = self._connection
+        connection.say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")
+        self._home.audit.write(
+            "sends",
+            run=work.run,
+            ticket=work.ticket,
+            work=work.work,
+            bytes=message.size,
+            sha256=message.sha256,
+        )
+        connection.insist(lambda: connection.link.upload(work.run, work.ticket, message))
+        self._home.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
+        run.num_tickets += 1
+        run.num_bytes += message.size
+        Outgoing.forget(role.folder, work.ticket)
+        logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
+
+    def _give_up(self, work: WorkOrder, *, keep: bool = False) -> None:
+        """Stop working on a ticket; for `keep`, see `Roles.forget`."""
+        self._tickets.give_up(work)
+        self._roles.forget(work.run, work.ticket, keep=keep)
+
+    def _fail(self, work: WorkOrder, failure: Failure, error: Exception) -> None:
+        """Tell the server by a code that a ticket will not be answered. The reason stays at the client."""
+        self._connection.say(
+            f"ticket {work.ticket} failed ({failure.code}): {(str(error).splitlines() or [''])[0]}"
+        )
+        self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
+        logger.info("event=failed run=%s ticket=%d code=%s", work.run, work.ticket, failure.code)
+        self._home.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)
+        path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
+        with contextlib.suppress(Refused, Unreachable):
+            self._connection.insist(lambda: self._connection.link.plain("POST", path, failure), quietly=True)
+        self._give_up(work)
+
+
+def _code(error: Exception) -> Code:
+    """Return the code of an error that neither the policy nor the data caused."""
+    if isinstance(error, MessageError):
+        return "message"
+    return "resources" if isinstance(error, MemoryError | OSError) else "internal"

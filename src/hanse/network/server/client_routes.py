@@ -1,0 +1,153 @@
+"""The routes for clients: polls, downloads, uploads, failures, a new key, and leaving."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.signing import check_proof
+from hanse.network.protocol.wire import CHUNK_BYTES, Code, Failure, News, Plans, Poll, Received, Rekey
+from hanse.network.server.answers import send_file
+from hanse.network.server.requests import (
+    FromClient,
+    announced_bytes,
+    check_wire,
+    describe_body,
+    parse_body,
+    read_chunks,
+    sha256_in,
+)
+
+__all__ = ["client_routes"]
+
+logger = logging.getLogger(__name__)
+
+FAILURES: Mapping[Code, str] = {
+    "data": "its data do not suit the run",
+    "no-data": "it has no test examples of its own",
+    "approval": "the plan waits for its owner's approval",
+    "policy": "its policy does not allow this",
+    "budget": "its policy's budget for this run is used up",
+    "time": "its policy's time for computing is used up",
+    "resources": "its memory, disk or another resource is used up",
+    "message": "it can't read what the server sent; do the versions differ?",
+    "internal": "an error, which its own log describes",
+}
+"""The meanings of the codes of failures."""
+
+DECLINED = frozenset({"no-data", "approval", "policy", "budget", "time"})
+"""Codes of failures that are decisions of a client's owner."""
+
+_BYTES = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+_OBJECT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "All of it", "content": {"application/octet-stream": {}}},
+    206: {"description": "From where the client wants it", "content": {"application/octet-stream": {}}},
+    304: {"description": "The client has it"},
+}
+
+client_routes = APIRouter()
+
+
+@client_routes.get("/v1/plans")
+async def plans(caller: FromClient) -> Plans:
+    return Plans(plans=caller.server.plans(), number=caller.number)
+
+
+@client_routes.post("/v1/work", openapi_extra=describe_body(Poll), response_model=News)
+async def work(request: Request, caller: FromClient) -> Response:
+    poll = await parse_body(request, caller.speaker, Poll)
+    check_wire(poll.wire)
+    news = await caller.server.poll(caller.number, poll)
+    return Response(news.model_dump_json(), media_type="application/json")  # not validated a second time
+
+
+@client_routes.get("/v1/runs/{run}/objects/{sha256}", response_class=Response, responses=_OBJECT)
+async def download(request: Request, caller: FromClient, run: str, sha256: str) -> Response:
+    led = caller.server.run(run)
+    path = (led.plans if sha256 == led.plan[0] else led.objects).path(sha256_in(sha256))
+    return send_file(path, sha256, request)
+
+
+@client_routes.get("/v1/runs/{run}/tickets/{ticket}/message")
+async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
+    led = caller.server.run(run)
+    led.mailbox.offer(caller.number, ticket)
+    offset = led.spool.offset(ticket, sha256_in(sha256), size)
+    return Received(offset=offset, durable=offset == size and led.mailbox.has(ticket))
+
+
+@client_routes.put("/v1/runs/{run}/tickets/{ticket}/message", openapi_extra=_BYTES)
+async def upload(
+    request: Request, caller: FromClient, run: str, ticket: int, sha256: str, size: int, offset: int
+) -> Received:
+    led = caller.server.run(run)
+    offer = led.mailbox.offer(caller.number, ticket)
+    length = announced_bytes(request, CHUNK_BYTES)
+    if offset < 0 or offset % CHUNK_BYTES or length != min(CHUNK_BYTES, size - offset):
+        raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size} are not a chunk")
+    if not 0 < size <= offer.limit_bytes:
+        why = f"a message of {size} bytes; at most {offer.limit_bytes} are allowed"
+        led.mailbox.fail(ticket, f"refused: {why}")
+        raise Refused(413, "too-large", why)
+    if led.spool.offset(ticket, sha256_in(sha256), size) == size and led.mailbox.has(ticket):
+        return Received(offset=size, durable=True)
+    chunk = led.spool.writing(ticket, sha256, size, offset)
+    try:
+        async for data in read_chunks(request, length):
+            chunk.write(data)
+        chunk.keep(caller.speaker.body_sha256)
+    finally:
+        chunk.close()
+    caller.server.presence.hear(caller.number)
+    durable = await asyncio.to_thread(led.spool.finish, ticket, sha256, size)
+    if durable:
+        led.mailbox.arrive(ticket)
+    logger.debug(
+        "event=received member=%s run=%s ticket=%d offset=%d durable=%s",
+        caller.member.id,
+        led.name,
+        ticket,
+        offset + length,
+        durable,
+    )
+    return Received(offset=offset + length, durable=durable)
+
+
+@client_routes.post("/v1/runs/{run}/tickets/{ticket}/failure", openapi_extra=describe_body(Failure))
+async def failure(request: Request, caller: FromClient, run: str, ticket: int) -> dict[str, str]:
+    led = caller.server.run(run)
+    led.mailbox.offer(caller.number, ticket)
+    said = await parse_body(request, caller.speaker, Failure)
+    what = "declined" if said.code in DECLINED else f"failed once {said.state}"
+    what = what.removesuffix(" once refused")
+    why = f"{what}: {FAILURES[said.code]} ({said.code})"
+    led.mailbox.fail(ticket, why)
+    caller.server.members.note(caller.member.name, f"ticket {ticket} of {run} {why}")
+    logger.info(
+        "event=failed member=%s run=%s ticket=%d state=%s code=%s",
+        caller.member.id,
+        led.name,
+        ticket,
+        said.state,
+        said.code,
+    )
+    return {}
+
+
+@client_routes.post("/v1/key", openapi_extra=describe_body(Rekey))
+async def rekey(request: Request, caller: FromClient) -> dict[str, str]:
+    asked = await parse_body(request, caller.speaker, Rekey)
+    members = caller.server.members
+    check_proof(caller.member.id, asked.public, asked.proof)
+    members.rekey(caller.member.id, asked.public)
+    members.note(caller.member.name, f"replaced its key by {asked.public[:16]}...")
+    return {}
+
+
+@client_routes.post("/v1/leave")
+async def leave(caller: FromClient) -> dict[str, str]:
+    caller.server.part(caller.member.id, "left")
+    return {}

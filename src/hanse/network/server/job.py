@@ -1,0 +1,80 @@
+"""A run as a server is asked to lead it."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from hanse.core import Key, Program
+from hanse.core.exchange import Progress, Record, Watch, digest
+from hanse.network.protocol.wire import Plan
+from hanse.network.server.runtime import Patience
+
+__all__ = ["Conclude", "RunJob", "Uncounted"]
+
+
+@dataclass(frozen=True)
+class Uncounted:
+    """A client that was not counted as it should have been: see `Members.find_uncounted`.
+
+    Args:
+      who: its name.
+      asked, counted: in how many rounds.
+      why: the reason, the last time.
+    """
+
+    number: int
+    who: str
+    asked: int
+    counted: int
+    why: str
+
+
+Conclude: TypeAlias = Callable[
+    [str, str, Progress[Any], tuple[Record, ...], str | None, tuple[Uncounted, ...]], Mapping[str, Any]
+]
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """A run as the server leads it.
+
+    Args:
+      plan: is sent to clients; its `run` is filled in.
+      begin: makes the state of the program before its first round.
+      program: leads on from a progress.
+      learner: the model, for the roles that the server plays.
+      role: gives the data of such a role, "server" above all. Raises: InvalidInput: if it holds none.
+      num_clients: the run begins once so many have joined, and `num_present` of them are present.
+      patience: the times that the run waits.
+      secret: the server's, which transforms must not tell anybody. None: its own, drawn when it was new.
+      settings, environment: kept with the run. None: the plan's settings.
+      conclude: makes the result that is kept, from run, status, progress, records, reason and the clients
+        that were not counted as they should have been; its "status" is the run's last one.
+      watch: called after each round.
+    """
+
+    plan: Plan
+    begin: Callable[[], Progress[Any]]
+    program: Callable[[Progress[Any]], Program[Progress[Any]]]
+    learner: Any
+    role: Callable[[str], Any]
+    num_clients: int
+    num_present: int = 1
+    patience: Patience = Patience()
+    secret: Key | None = None
+    settings: Mapping[str, Any] | None = None
+    environment: Mapping[str, str] | None = None
+    conclude: Conclude = lambda run, status, progress, records, reason, uncounted: {
+        "status": "incomplete" if status == "completed" and uncounted else status,
+        "rounds": progress.round,
+        "reason": reason,
+        "params_sha256": digest(progress.state.params),
+    }
+    watch: Watch = lambda record: None
+
+    @property
+    def said(self) -> Mapping[str, Any]:
+        """The settings that are kept."""
+        plain: Mapping[str, Any] = json.loads(self.plan.settings)
+        return plain if self.settings is None else self.settings

@@ -1,0 +1,62 @@
+"""The routes for the operator: looking at runs and clients, inviting, revoking, and ending runs."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import Invitation, Invited, Rotated, Rotation
+from hanse.network.server.requests import FromObserver, FromOperator, describe_body, parse_body
+
+__all__ = ["operator_routes"]
+
+operator_routes = APIRouter()
+
+
+@operator_routes.get("/v1/status")
+async def status(caller: FromObserver) -> dict[str, Any]:
+    return caller.server.status()
+
+
+@operator_routes.get("/v1/clients")
+async def clients(caller: FromObserver) -> list[dict[str, Any]]:
+    return caller.server.clients()
+
+
+@operator_routes.get("/v1/events")
+async def events(caller: FromObserver, limit: int = 100) -> list[dict[str, Any]]:
+    found = caller.server.members.events(max(1, min(limit, 10_000)))
+    return [{"at": at, "who": who, "what": what} for at, who, what in found]
+
+
+@operator_routes.post("/v1/certificate", openapi_extra=describe_body(Rotation))
+async def rotate(request: Request, caller: FromOperator) -> Rotated:
+    rotated = caller.server.rotate(await parse_body(request, caller.speaker, Rotation))
+    what = "in place" if rotated.switched else f"announced; {len(rotated.know)} clients know of it"
+    caller.server.members.note(caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}")
+    return rotated
+
+
+@operator_routes.post("/v1/invitations", openapi_extra=describe_body(Invitation))
+async def invite(request: Request, caller: FromOperator) -> Invited:
+    server = caller.server
+    asked = await parse_body(request, caller.speaker, Invitation)
+    secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s)
+    return Invited(token=str(Token(server.fingerprint, secret, server.identity.public)), number=number)
+
+
+@operator_routes.post("/v1/clients/{id}/revoke")
+async def revoke(caller: FromOperator, id: str) -> dict[str, str]:
+    return {"revoked": caller.server.part(id, "revoked").name}
+
+
+@operator_routes.post("/v1/runs/{run}/stop")
+async def stop(caller: FromOperator, run: str) -> dict[str, str]:
+    caller.server.run(run).mailbox.stop("its operator stopped it", "stopped")
+    return {}
+
+
+@operator_routes.post("/v1/runs/{run}/drain")
+async def drain(caller: FromOperator, run: str) -> dict[str, str]:
+    caller.server.run(run).mailbox.drain()
+    return {}

@@ -1,0 +1,202 @@
+"""Requests: their signatures, which are checked first, and their bodies, which are read afterwards.
+
+A request is refused by its headers alone unless a member signed it and its announced size is within
+bounds; only then is its body read, and parsed only after its digest was checked.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import BaseModel, ValidationError
+
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.signing import Speaker, Verifier
+from hanse.network.protocol.wire import CHUNK_BYTES, JSON_BYTES, WIRE
+from hanse.network.server.members import Member, Role
+from hanse.network.server.server import Server
+from hanse.version import __version__
+
+__all__ = [
+    "INVITED",
+    "SIGNED",
+    "Caller",
+    "FromClient",
+    "FromObserver",
+    "FromOperator",
+    "announced_bytes",
+    "check_wire",
+    "describe_body",
+    "discard_body",
+    "invitation_in",
+    "parse_body",
+    "read_chunks",
+    "server_of",
+    "sha256_in",
+    "verify",
+]
+
+M = TypeVar("M", bound=BaseModel)
+
+BODY_S = 60.0
+"""A body that has not arrived within so many seconds is given up."""
+
+# These describe the API only: `verify` and `invitation_in` judge the fields.
+SIGNED = Security(
+    APIKeyHeader(
+        name="Signature",
+        scheme_name="signature",
+        auto_error=False,
+        description="RFC 9421: Ed25519 over @method, @path, @query and Content-Digest; tag, time, nonce",
+    )
+)
+INVITED = Security(HTTPBearer(scheme_name="invitation", auto_error=False, description="of a join token"))
+
+
+def server_of(request: Request) -> Server:
+    """Return the server that a request reached."""
+    server: Server = request.app.state.server
+    return server
+
+
+# -- senders -----------------------------------------------------------------------------------
+
+
+def verify(request: Request, verifier: Verifier) -> Speaker:
+    """Return the signer of a request. Raises: Refused."""
+    scope = request.scope
+    path = scope.get("raw_path") or scope["path"].encode()
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    url = "https://server" + (path + query).decode("latin-1")
+    announced_bytes(request, CHUNK_BYTES)
+    return verifier.verify(request.method, url, {k.lower(): v for k, v in request.headers.items()})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A member who signed a request."""
+
+    server: Server
+    member: Member
+    speaker: Speaker
+
+    @property
+    def number(self) -> int:
+        """The number of a client."""
+        assert self.member.number is not None
+        return self.member.number
+
+
+def _by(*roles: Role) -> Any:
+    """Make a dependency that admits members of these roles."""
+
+    async def caller(request: Request, signature: Annotated[Any, SIGNED]) -> Caller:
+        server = server_of(request)
+        speaker = verify(request, server.verifier)
+        member = server.members.admit(speaker.key_id, roles)
+        request.state.who = member.name
+        if member.number is not None:
+            server.presence.hear(member.number)
+        return Caller(server, member, speaker)
+
+    return Depends(caller)
+
+
+FromClient = Annotated[Caller, _by("client")]
+FromOperator = Annotated[Caller, _by("operator")]
+FromObserver = Annotated[Caller, _by("operator", "observer")]
+
+
+def invitation_in(request: Request) -> bytes:
+    """Return the secret of the invitation that a request carries. Raises: Refused."""
+    secret = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if len(secret) != 32 or secret.strip("0123456789abcdef"):
+        raise Refused(403, "token", "write an invitation: Authorization: Bearer <32 hexadecimal digits>")
+    return bytes.fromhex(secret)
+
+
+def sha256_in(text: str) -> str:
+    """Return a SHA-256 of a path or query as it is. Raises: Refused: if it is none."""
+    if len(text) != 64 or text.strip("0123456789abcdef"):
+        raise Refused(422, "wrong", "write a SHA-256 in 64 hexadecimal digits")
+    return text
+
+
+# -- bodies ------------------------------------------------------------------------------------
+
+
+def announced_bytes(request: Request, limit: int) -> int:
+    """Return the announced size of a body. Raises: Refused: if it is missing or too large."""
+    given = request.headers.get("content-length")
+    if given is None and request.headers.get("transfer-encoding") is not None:
+        raise Refused(411, "length", "say how long the body is: Content-Length")
+    length = int(given) if given is not None and given.isascii() and given.isdigit() else 0
+    if length > limit:
+        raise Refused(413, "too-large", f"a body of {length} bytes; at most {limit} are allowed")
+    return length
+
+
+async def read_chunks(request: Request, length: int) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives. Raises: Refused: if it is too slow."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                if chunk:
+                    yield chunk
+    except TimeoutError:
+        raise Refused(408, "slow", f"the body did not arrive within {BODY_S:g} s") from None
+
+
+async def parse_body(request: Request, speaker: Speaker, kind: type[M]) -> M:
+    """Read, check and parse a small body. Raises: Refused."""
+    length = announced_bytes(request, JSON_BYTES)
+    data = b"".join([chunk async for chunk in read_chunks(request, length)])
+    if hashlib.sha256(data).digest() != speaker.body_sha256:
+        raise Refused(422, "corrupted", "the body is not what its Content-Digest says", who=speaker.key_id)
+    try:
+        return kind.model_validate_json(data or b"{}")
+    except ValidationError as error:
+        check_wire(_wire_in(data))  # the body of another version may look different
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise Refused(422, "wrong", f"{where or 'the body'}: {first['msg']}", who=speaker.key_id) from None
+
+
+async def discard_body(request: Request, speaker: Speaker) -> None:
+    """Read a body to its end, check it, and keep nothing of it. Raises: Refused."""
+    state = hashlib.sha256()
+    async for chunk in read_chunks(request, announced_bytes(request, CHUNK_BYTES)):
+        state.update(chunk)
+    if state.digest() != speaker.body_sha256:
+        raise Refused(422, "corrupted", "the body is not what its Content-Digest says", who=speaker.key_id)
+
+
+def _wire_in(data: bytes) -> Any:
+    """Return the version of the wire that a body names, or ours if it names none."""
+    try:
+        said = json.loads(data)
+    except (ValueError, RecursionError):
+        return WIRE
+    return said.get("wire", WIRE) if isinstance(said, dict) else WIRE
+
+
+def check_wire(version: Any) -> None:
+    """Raises: Refused: if a client speaks another version of the wire."""
+    if version != WIRE:
+        raise Refused(
+            426,
+            "wire",
+            f"this client speaks version {str(version)[:20]} of the wire, the server (hanse {__version__}) "
+            f"version {WIRE}; upgrade the older of the two",
+        )
+
+
+def describe_body(kind: type[BaseModel]) -> dict[str, Any]:
+    """Describe a body that `parse_body` reads, for the description of the API."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -1,0 +1,199 @@
+"""A run in a thread of its own, which its server answers requests about."""
+
+import logging
+import statistics
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hanse.core import Diverged, Key
+from hanse.core.exchange import Record, drive, pieces
+from hanse.network.protocol.errors import is_disk_full
+from hanse.network.protocol.party import Party
+from hanse.network.protocol.spool import Objects, Spool
+from hanse.network.server.failed_tickets import FailedTickets
+from hanse.network.server.job import RunJob, Uncounted
+from hanse.network.server.mailbox import Mailbox, Stopped
+from hanse.network.server.members import Members
+from hanse.network.server.presence import Presence
+from hanse.network.server.runtime import NAMED, Attendance, NetworkRuntime, Waiting
+from hanse.store import Runs
+
+__all__ = ["RunThread"]
+
+logger = logging.getLogger(__name__)
+
+
+class RunThread:
+    """Leads a run from its first round, or from where it was interrupted, to its end.
+
+    Args:
+      folder: of the run's files.
+      members, presence: of the server.
+      store: where results and snapshots are kept.
+      secret: of the server.
+      say: called with a line that the operator should see at once.
+      ended: called in the run's thread when the run has ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        job: RunJob,
+        folder: Path,
+        members: Members,
+        presence: Presence,
+        store: Runs,
+        secret: Key,
+        say: Callable[[str], None],
+        ended: "Callable[[RunThread], None]",
+    ) -> None:
+        self.name, self._job, self._members, self._store = name, job, members, store
+        self._secret, self._say, self._ended = secret, say, ended
+        self.objects = Objects(folder / "objects")
+        self.plans = Objects(folder / "plans")
+        self.spool = Spool(folder / "spool")
+        self.failed_tickets = FailedTickets(folder / "cases")
+        self.plan = self.plans.put(pieces(job.plan))
+        self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients)
+        self.status, self.reason, self.result = "running", "", dict[str, Any]()
+        self.disk_full = False
+        """Whether the run was stopped because no space was left on the disk."""
+        self._seconds: deque[float] = deque(maxlen=11)
+        self.round, self.metrics = 0, dict[str, float]()
+        self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
+
+    @property
+    def round_s(self) -> float | None:
+        """The median time of the last rounds; None: none has passed."""
+        return statistics.median(self._seconds) if self._seconds else None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread to end."""
+        self._thread.join(timeout_s)
+
+    def _lead(self) -> None:
+        logger.info("event=run-started run=%s", self.name)
+        try:
+            self._await_clients()
+            self.status = self._drive()
+        except Stopped as stop:  # before it had begun
+            self.status, self.reason = stop.status, stop.reason
+        except Exception as error:
+            self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
+            if is_disk_full(error):
+                self.status, self.disk_full = "interrupted", True
+            self._members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
+            logger.error("event=run-failed run=%s error=%s", self.name, type(error).__name__)
+        self.mailbox.doing = self.status
+        self.mailbox.open()
+        logger.info("event=run-ended run=%s status=%s round=%d", self.name, self.status, self.round)
+        self._ended(self)
+
+    def _await_clients(self) -> None:
+        """Wait until enough clients have joined, and enough of them are present."""
+        job, known = self._job, 0
+        needed = job.patience.count_needed(min(job.num_present, job.num_clients))
+        waiting = Waiting(self.mailbox, self.say)
+        while True:
+            here, _ = self._members.clients()
+            absent = self.mailbox.absent(here, job.patience.silent_s)
+            present = len(here) - len(absent)
+            if len(here) >= job.num_clients and present >= needed:
+                return
+            joined = f"; {len(here)} of {job.num_clients} have joined" if len(here) < job.num_clients else ""
+            waiting.tell(present, needed, absent, joined)
+            known = self.mailbox.wait(time.monotonic() + 3600.0, known)
+
+    def say(self, line: str) -> None:
+        """Tell the operator something about this run."""
+        self._say(f"run {self.name}: {line}")
+
+    def _attend(self, attendance: Attendance) -> None:
+        self._members.attend(self.name, attendance)
+        missed = sorted(attendance.missed.items())
+        if missed:
+            some = "; ".join(f"client {number}: {why}" for number, why in missed[:NAMED])
+            more = f"; and {len(missed) - NAMED} more" if len(missed) > NAMED else ""
+            total = len(attendance.counted) + len(missed)
+            self.say(
+                f"round {attendance.round} counted {len(attendance.counted)} of {total} clients; {some}{more}"
+            )
+
+    def _drive(self) -> str:
+        """Perform the program, keep the run's result, and return its status."""
+        job = self._job
+        secret = job.secret or self._secret.fold_in("run", self.name)
+        with self._store.open(self.name, flush_every_s=0) as store:
+
+            def role(name: str) -> Party:
+                return Party(job.learner, job.role(name), secret.fold_in("role", name), store.memory(name))
+
+            runtime = NetworkRuntime(
+                self.mailbox,
+                self.spool,
+                self.objects,
+                secret,
+                role,
+                job.patience,
+                self._note,
+                failed_tickets=self.failed_tickets,
+                attend=self._attend,
+                say=self.say,
+            )
+            saved = store.checkpoint()
+            runtime.round = 0 if saved is None else saved.round + 1
+            program = job.program(saved.state if saved else job.begin())
+            del saved  # or the first model would be held until the last round
+            status, reason = "completed", None
+            try:
+                progress = drive(program, runtime, store, self._watch)
+            except Diverged as error:
+                status, reason = "diverged", str(error)
+                saved = store.checkpoint()
+                progress = saved.state if saved else job.begin()
+            except Stopped as stop:
+                saved = store.checkpoint()
+                status, self.reason = stop.status, stop.reason
+                if saved is None:
+                    return status
+                reason, progress = stop.reason, saved.state
+            except Exception as error:
+                store.finish("failed", {"reason": str(error)[:2000]})
+                raise
+            uncounted = tuple(Uncounted(*one) for one in self._members.find_uncounted(self.name))
+            records = self._store.records(self.name)
+            self.result = dict(job.conclude(self.name, status, progress, records, reason, uncounted))
+            status = str(self.result.get("status", status))
+            self.reason = reason or ""
+            store.finish(status, self.result)
+            return status
+
+    def _note(self, who: str, what: str) -> None:
+        self._members.note(who, f"run {self.name}: {what}")
+
+    def _watch(self, record: Record) -> None:
+        self.round = record.round
+        if record.round > 0:
+            self._seconds.append(record.seconds)
+        self.metrics = dict(record.metrics) or self.metrics
+        if record.abandoned is not None:
+            self._members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
+        logger.info(
+            "event=round-ended run=%s round=%d seconds=%.3f abandoned=%s",
+            self.name,
+            record.round,
+            record.seconds,
+            record.abandoned is not None,
+        )
+        self._job.watch(record)
+        if self.mailbox.draining:
+            self.mailbox.stop("its operator let it end with this round", "stopped")
