@@ -5,17 +5,18 @@ setting can't be used; 130 interrupted. A command imports what it needs when it 
 once.
 """
 
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 from hanse.cli.data import describe_data, init
 from hanse.cli.exits import exit_truthfully, print_json
+from hanse.cli.member import approve, audit_log, leave_command
 from hanse.cli.models import predict, release_command
-from hanse.cli.network import Bridge, add_commands
+from hanse.cli.network import join_command, serve_command
+from hanse.cli.operator import clients, drain, events, invite, revoke, rotate_certificate, status, stop
 from hanse.cli.options import Json, Store, locate_store
 from hanse.cli.pages import compare, demo, report
-from hanse.cli.parties import LazyParties, guard_parties
 from hanse.cli.replay import replay
 from hanse.cli.runs import ls, plan, resume_command, run_command, show, sweep_command
 from hanse.version import __version__
@@ -85,5 +86,17 @@ app.command("release")(release_command)
 app.command()(predict)
 app.command()(init)
 app.command()(doctor)
-add_commands(app, cast(Bridge, LazyParties()), guard_parties)
+app.command("serve")(serve_command)
+app.command("join")(join_command)
+app.command()(status)
+app.command()(clients)
+app.command()(events)
+app.command()(invite)
+app.command()(revoke)
+app.command("rotate-certificate")(rotate_certificate)
+app.command()(stop)
+app.command()(drain)
+app.command("leave")(leave_command)
+app.command()(approve)
+app.command("audit-log")(audit_log)
 app.command()(demo)

@@ -2,20 +2,29 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from hanse.cli.exits import exit_truthfully
 
-__all__ = ["LazyParties", "guard_parties"]
+__all__ = ["CLIENT", "PARTIES", "Home", "guard_parties"]
+
+Home = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder where everything is kept.")]
+CLIENT = Path(".hanse/client")
 
 
-class LazyParties:
+class _LazyParties:
     """The `Parties` of `hanse.runs`, imported when an attribute is first used."""
 
     def __getattr__(self, name: str) -> Any:
         from hanse.runs import Parties
 
         return getattr(Parties(), name)
+
+
+PARTIES = _LazyParties()
 
 
 @contextmanager

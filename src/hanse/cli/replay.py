@@ -8,7 +8,7 @@ import typer
 
 from hanse.cli.exits import FAILED, exit_truthfully, print_json
 from hanse.cli.options import Json, RunId, Store, locate_store
-from hanse.cli.parties import LazyParties
+from hanse.cli.parties import PARTIES
 
 __all__ = ["replay"]
 
@@ -93,13 +93,12 @@ def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> A
     from hanse.runs import in_client_home, in_server_home
 
     def open_(plan: Any, number: int) -> Any:
-        return parties.data(_said(data or "", "write --data FILE, with the examples to compute on"), number)(
+        return PARTIES.data(_said(data or "", "write --data FILE, with the examples to compute on"), number)(
             plan
         )
 
-    parties = LazyParties()
-    parties.register()
-    bind = parties.bind
+    PARTIES.register()
+    bind = PARTIES.bind
     if (home / "runs.db").exists():
         if not client.isdecimal() or round < 0:
             raise InvalidInput("a server home needs --round R and --client C, a number")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError
-from hanse.core.exchange.party import Fork, Forks, Message, Payload, Task, pending, perform_ticket
+from hanse.core.exchange.party import Fork, Forks, Message, Payload, Task, compute, pending
 from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec
 from hanse.core.reducers import Reducer, mean
@@ -82,8 +82,8 @@ def payload(work, plans=None, **uplink):
 
 def performed(work, memory=None, task=None, **uplink):
     task = task or Task(7, 3, KEY, None)
-    data, kept = perform_ticket(task, payload(work, **uplink), "learner", "data", memory or {}, SECRET)
-    return unpack(data, Message), kept
+    message, kept = compute(task, payload(work, **uplink), "learner", "data", memory or {}, SECRET)
+    return unpack(pack(message), Message), kept
 
 
 # -- perform --------------------------------------------------------------------------------------
@@ -109,13 +109,11 @@ def test_what_is_broadcast_can_not_be_written():
 def test_the_same_task_gives_the_same_bytes():
     uplink = {"u": PartSpec(SPEC, (clip(1.0), quantize(2)))}
     work = emit({"u": Part(W, 2.0)})
-    ran = [
-        perform_ticket(Task(7, 3, KEY, None), payload(work, **uplink), None, None, {}, SECRET)
-        for _ in range(2)
-    ]
-    assert ran[0] == ran[1]
-    elsewhere = unpack(pack(payload(work, **uplink)))
-    assert perform_ticket(unpack(pack(Task(7, 3, KEY, None))), elsewhere, None, None, {}, SECRET) == ran[0]
+    task, given = Task(7, 3, KEY, None), payload(work, **uplink)
+    first, again = (pack(compute(task, given, None, None, {}, SECRET)) for _ in range(2))
+    assert first == again
+    elsewhere = compute(unpack(pack(task)), unpack(pack(given)), None, None, {}, SECRET)
+    assert pack(elsewhere) == first
 
 
 def test_each_part_passes_its_own_chain():

@@ -1,6 +1,7 @@
 """The client's half of every exchange: a task and private data in, encoded bytes and a new memory out.
 
-It is the same function in every runtime, so the same task gives the same bytes everywhere.
+Every runtime runs the work (`run_work`) and encodes its parts (`encode`) with these functions, so the same
+task gives the same bytes everywhere.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,7 +15,7 @@ from hanse.core.exchange.downlink import HELD, Broadcast, read_broadcasts
 from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec, Plans
 from hanse.core.tensors import Tensors, frozen
-from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, pack, value
+from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, value
 from hanse.core.work import VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "compute",
     "encode",
     "pending",
-    "perform_ticket",
     "run_work",
 ]
 
@@ -107,24 +107,16 @@ def pending(part: str) -> str:
     return f"{VOLATILE}pending/{part}"
 
 
-def perform_ticket(
+def compute(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
-) -> tuple[bytes, Memory]:
+) -> tuple["Message", Memory]:
     """Computes one ticket: runs the work, then encodes each part through its chain.
 
     Args:
       secret: the party's own secret key of this ticket.
 
-    Returns: the packed `Message`, and the fork of memory that is kept if the ticket is counted.
+    Returns: the message, and the fork of memory that is kept if the ticket is counted.
     """
-    message, memory = compute(task, payload, learner, data, memory, secret)
-    return pack(message), memory
-
-
-def compute(
-    task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
-) -> tuple["Message", Memory]:
-    """Computes one ticket as `perform_ticket` does, but does not pack the message."""
     return encode(task, payload, *run_work(task, payload, learner, data, memory, secret), memory, secret)
 
 

@@ -169,7 +169,7 @@ def lead(
     public: tuple[str, int],
     *,
     certificate: tuple[Path, Path] | None = None,
-    rotation: Path | None = None,
+    proxy_certificate: Path | None = None,
     fresh: bool = False,
     stay: bool = False,
     say: Callable[[str], None] = print,
@@ -183,7 +183,7 @@ def lead(
       home: the folder where everything is kept; the operator's own key is in its folder "operator".
       address: to listen on; public: that clients connect to.
       certificate: a certificate and its key, as PEM files; None: the server's own.
-      rotation: the certificate that clients see, if a proxy is in front of the server.
+      proxy_certificate: the certificate that clients see, if a proxy is in front of the server.
       fresh: begin new runs even if there are interrupted ones.
       stay: go on serving when all runs have ended.
       say: called with lines for the operator.
@@ -192,7 +192,7 @@ def lead(
     """
     bound = listen(*address)
     own = certificate or certificates.make(home, (public[0],))
-    pem = (rotation or own[0]).read_text()
+    pem = (proxy_certificate or own[0]).read_text()
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
     url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):

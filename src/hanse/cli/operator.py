@@ -1,0 +1,127 @@
+"""The commands of an operator, or an observer, of a server: to look, and to steer."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hanse.cli.parties import guard_parties
+
+__all__ = ["clients", "drain", "events", "invite", "revoke", "rotate_certificate", "status", "stop"]
+
+Operator = Annotated[Path, typer.Option("--home", metavar="FOLDER", help="The operator's folder.")]
+OPERATOR = Path(".hanse/server/operator")
+
+
+def _number(value: float | None) -> str:
+    return "is not finite" if value is None else f"{value:.4g}"  # JSON has no word for infinity
+
+
+@contextmanager
+def _link(home: Path) -> Iterator[Any]:
+    from hanse.network.client import ClientHome
+
+    link = ClientHome(home).link()
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """Show the state of the runs of a server."""
+    with guard_parties(), _link(home) as link:
+        found = link.plain("GET", "/v1/status")
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        typer.echo(f"{found['clients']} clients, {found['open_invitations']} open invitations")
+        for run in found["runs"]:
+            metrics = ", ".join(f"{name} {_number(value)}" for name, value in run["metrics"].items())
+            typer.echo(f"run {run['run']}: {run['status']}, round {run['round']}, {run['doing']}; {metrics}")
+
+
+def clients(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    """List the members of a server."""
+    with guard_parties(), _link(home) as link:
+        found = link.plain("GET", "/v1/clients")
+        if as_json:
+            typer.echo(json.dumps(found))
+            return
+        for m in found:
+            heard = "never heard" if m["silent_s"] is None else f"heard {m['silent_s']:.0f} s ago"
+            typer.echo(f"{m['id']:12} {m['role']:9} {m['state']:8} {m['name']:24} {heard}  {m['doing']}")
+
+
+def events(home: Operator = OPERATOR, limit: Annotated[int, typer.Option(min=1)] = 100) -> None:
+    """Show the events of a server: who joined, failed or was refused, and why."""
+    with guard_parties(), _link(home) as link:
+        for e in link.plain("GET", "/v1/events", params={"limit": limit}):
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"]))
+            typer.echo(f"{when} {e['who']}: {e['what']}".replace("\n", "\n    "))
+
+
+def invite(
+    home: Operator = OPERATOR,
+    role: Annotated[str, typer.Option(help="client, observer or operator.")] = "client",
+    name: Annotated[str, typer.Option(help="The name of the new member.")] = "",
+) -> None:
+    """Invite one more member, and print the command for it to type."""
+    with guard_parties(), _link(home) as link:
+        from hanse.network.protocol import Invitation, Invited
+        from hanse.network.server import join_line
+
+        asked = Invitation.model_validate({"role": role, "name": name})
+        invited = link.ask("POST", "/v1/invitations", Invited, asked)
+        typer.echo(join_line(link.url, invited.token, invited.number))
+
+
+def revoke(client: str, home: Operator = OPERATOR) -> None:
+    """End a membership at once, by id, number or name."""
+    with guard_parties(), _link(home) as link:
+        from urllib.parse import quote
+
+        said = link.plain("POST", f"/v1/clients/{quote(client, safe='')}/revoke")
+        typer.echo(f"{said['revoked']} is revoked")
+
+
+def rotate_certificate(
+    home: Operator = OPERATOR,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="The certificate that a proxy in front will show.")
+    ] = None,
+    switch: Annotated[bool, typer.Option("--switch", help="Show the announced one.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if some clients don't know of it.")] = False,
+) -> None:
+    """Announce another certificate to all clients, or show it once they know of it."""
+    with guard_parties(), _link(home) as link:
+        from hanse.network.protocol import Rotated, Rotation
+
+        pem = "" if certificate is None else certificate.read_text(encoding="ascii")
+        asked = Rotation(certificate=pem, switch=switch, anyway=anyway)
+        done = link.ask("POST", "/v1/certificate", Rotated, asked)
+        total = len(done.know) + len(done.missing)
+        typer.echo(
+            f"certificate {done.fingerprint[:16]}... is {'in place' if done.switched else 'announced'}; "
+            f"{len(done.know)} of {total} clients know of it"
+        )
+        if done.missing and not done.switched:
+            typer.echo(f"not yet: {', '.join(done.missing)}")
+        if not done.switched:
+            typer.echo("when all know: hanse rotate-certificate --switch")
+
+
+def stop(run: str, home: Operator = OPERATOR) -> None:
+    """Stop a run where it is. Serving it again goes on with it."""
+    with guard_parties(), _link(home) as link:
+        link.plain("POST", f"/v1/runs/{run}/stop")
+
+
+def drain(run: str, home: Operator = OPERATOR) -> None:
+    """Stop a run after its current round."""
+    with guard_parties(), _link(home) as link:
+        link.plain("POST", f"/v1/runs/{run}/drain")
