@@ -45,6 +45,19 @@ def test_settings_can_be_read(page: str, tmp_path: Path) -> None:
         assert hanse.read(path).rounds > 0
 
 
+def test_the_places_in_a_round_are_there() -> None:
+    """Each file that the page names exists, and defines the function that stands behind its name."""
+    text = (DOCS / "a-round.md").read_text(encoding="utf-8")
+    places = re.findall(r"`(\w[\w/]*\.py)(?:: (\w+))?`", text)
+    assert len(places) > 40
+    for path, name in places:
+        root = DOCS.parent if path.startswith("examples/") else DOCS.parent / "src" / "hanse"
+        code = (root / path).read_text(encoding="utf-8")
+        assert not name or re.search(rf"^ *(async def|def|class) {name}\b", code, re.MULTILINE), (
+            f"{path}: {name}"
+        )
+
+
 def test_commands_are_there() -> None:
     from hanse.cli import app
 

@@ -13,7 +13,7 @@ from hanse.core.exchange import find_classes, find_renamed_class, find_renamed_f
 
 __all__ = ["UnknownSetting", "WrongSetting", "build"]
 
-IN_PYTHON = "give it in Python, with hanse.run(...)"
+PYTHON_ONLY = "give it in Python, with hanse.run(...)"
 
 NOTHING = "none"
 """The word for None in files, since TOML has none of its own."""
@@ -97,7 +97,7 @@ def build(annotation: Any, given: Plain, path: str) -> Any:
         return _SCALARS[kind](given, path)
     if isinstance(kind, type) and find_classes(kind):
         return _value(kind, given, path)
-    raise WrongSetting(path, f" can't be written in settings; {IN_PYTHON}")
+    raise WrongSetting(path, f" can't be written in settings; {PYTHON_ONLY}")
 
 
 def _can_be_written(annotation: Any) -> bool:
@@ -231,7 +231,7 @@ def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
     arguments = {key: build(hints[key], item, join_path(path, key)) for key, item in given.items()}
     needed = [name for name, f in known.items() if is_required(f) and name not in given]
     if not all(_can_be_written(hints[name]) for name in needed):
-        raise WrongSetting(path, f": {cls.__name__} can't be written in settings; {IN_PYTHON}")
+        raise WrongSetting(path, f": {cls.__name__} can't be written in settings; {PYTHON_ONLY}")
     if needed:
         raise WrongSetting(
             join_path(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}"
