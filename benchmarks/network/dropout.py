@@ -11,14 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from speed import job
+from speed import echoed, job
 
-from hanse.core.exchange import Record
+from hanse.core import Key, Program, sample, value
+from hanse.core.exchange import ModelState, Record
 from hanse.network.client import Client, ClientHome, join
 from hanse.network.protocol import Token, certificates
 from hanse.network.server import Patience, Server, listen, serving
 
 NUM_CLIENTS, COHORT, ROUNDS = 20, 10, 50
+
+
+@value
+class part_of_them:
+    """An algorithm that takes means of echoes of a fraction of the clients."""
+
+    fraction: float
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        chosen = yield from sample(key, fraction=self.fraction)
+        return (yield from echoed(state, chosen.cohort, key))
 
 
 def rounds(failing: float) -> dict[str, Any]:
@@ -39,7 +51,7 @@ def rounds(failing: float) -> dict[str, Any]:
         pem, _ = certificates.make(home, ("127.0.0.1",))
         server = Server(home, certificates.fingerprint(pem.read_text()))
         with serving(server, listen("127.0.0.1", 0), "127.0.0.1") as url:
-            given = job(1000, NUM_CLIENTS, ROUNDS, COHORT)
+            given = job(1000, NUM_CLIENTS, ROUNDS, part_of_them(COHORT / NUM_CLIENTS))
             led = server.lead(replace(given, patience=Patience(20.0, 60.0, 1.3), watch=records.append))
             threads = []
             for number in range(NUM_CLIENTS):

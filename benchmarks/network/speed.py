@@ -105,7 +105,7 @@ def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -
         learner=None,
         role=lambda name: None,
         num_clients=num_clients,
-        conclude=lambda run, status, progress, records, reason: {
+        conclude=lambda run, status, progress, records, reason, uncounted: {
             "seconds": [round(record.seconds, 3) for record in records]
         },
     )

@@ -103,7 +103,7 @@ class Federation:
     threads: list[threading.Thread] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
-    """What ended a client that `enter_one` started."""
+    """The errors that ended clients of `enter_one`."""
 
     def lead(self, given: RunJob, run: str | None = None) -> str:
         return self.server.lead(replace(given, watch=self.records.append), run)

@@ -27,7 +27,7 @@ def checks_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def blocks(language: str) -> list[str]:
-    """What the guide tells a newcomer to type or to save."""
+    """Return the blocks that the guide tells a newcomer to type or to save."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", NEWCOMER, re.MULTILINE | re.DOTALL)
     return [block for kind, block in found if kind == language]
 
@@ -46,7 +46,7 @@ def done(process: subprocess.Popen[str], code: int = 0) -> str:
 
 
 def typed(*words: str, code: int = 0) -> str:
-    """A command that is over at once, in this process and folder."""
+    """Run a short command in this process and folder."""
     given = CliRunner().invoke(app, words, prog_name="hanse")
     assert given.exit_code == code, given.output
     return given.output
@@ -77,7 +77,7 @@ def same_bits(folder: Path, said: str) -> None:
 
 
 def test_a_newcomer_follows_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it is written, but for the port, and the token and run in its place."""
+    """The commands are those of the guide, except for the port, the token and the run."""
     monkeypatch.chdir(tmp_path)
     (settings,), (serve, meanwhile, after) = blocks("toml"), blocks("sh")
     server, asked = served(tmp_path, settings, 3, serve)
@@ -131,7 +131,7 @@ algorithm = { name = "fed_avg", lr = 0.5, fraction = 1.0 }
 def test_clients_measure_and_multiply_as_in_the_simulation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a test set at the server; products so large that several threads would add up otherwise."""
+    """The server has no test set, and several threads would add up such large products in another order."""
     monkeypatch.chdir(tmp_path)
     draws = np.random.default_rng(0)
     np.savez("wide.npz", x=draws.normal(size=(1500, 784)), y=draws.integers(10, size=1500))

@@ -1,4 +1,4 @@
-"""What hostile clients and strangers send is refused, they are named, and the round goes on."""
+"""Messages of hostile clients and strangers are refused and reported, and the round goes on."""
 
 import os
 import socket
@@ -314,7 +314,7 @@ def test_whoever_dribbles_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyP
                 line.sendall(b"X-A: b\r\n")
                 time.sleep(0.05)
                 assert not line.pending() or line.recv(1)
-        monkeypatch.undo()  # for whoever is honest may be slow
+        monkeypatch.undo()  # an honest client may be slow
         assert here.client_home(0).membership
 
 

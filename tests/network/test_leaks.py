@@ -118,7 +118,7 @@ Twist: TypeAlias = Callable[[Plan], Plan]
 
 
 def with_data(**said: Any) -> Twist:
-    """A plan whose data are described otherwise."""
+    """Change the description of a plan's data."""
 
     def twist(plan: Plan) -> Plan:
         settings = json.loads(plan.settings)
@@ -178,14 +178,14 @@ def hostile_job(folder: Path, twist: Twist = lambda plan: plan) -> RunJob:
 
 
 def joining(here: Federation, *words: str) -> list[str]:
-    """What a client types, with an invitation of its own."""
+    """Return the words that a client types, with an invitation of its own."""
     secret, _ = here.server.members.invite(number=0)
     token = str(Token(here.server.fingerprint, secret, here.server.identity.public))
     return ["join", here.url, "--token", token, "--home", "client", *words]
 
 
 def typed(*words: str) -> tuple[int, str]:
-    """A command in this process, where its modules are loaded already: its exit code, and what it says."""
+    """Run a command in this process, where its modules are loaded already; return exit code and output."""
     given = CliRunner().invoke(app, words, prog_name="hanse")
     return given.exit_code, given.output
 

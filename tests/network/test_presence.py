@@ -92,7 +92,7 @@ class Hospitals:
 
 
 def test_two_of_three_are_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not the run of the third: the server waits for the two by name, and is interrupted."""
+    """The third does not train alone: the server names the other two, waits, and is interrupted."""
     monkeypatch.chdir(tmp_path)
     here = Hospitals(tmp_path, "--silent-s", "4")
     try:
@@ -117,7 +117,7 @@ def test_two_of_three_are_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_column_is_renamed_at_all_and_labels_do_not_fit_at_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has no data for the run does not join, is told so by name, and does not end with 0."""
+    """A client whose data do not suit the run reads why, does not join, and does not exit with 0."""
     monkeypatch.chdir(tmp_path)
     table(tmp_path / "renamed.csv", 0, head="age,CRP,ill")
     table(tmp_path / "labels.csv", 1, words=("healthy", "sick"))
@@ -127,7 +127,7 @@ def test_a_column_is_renamed_at_all_and_labels_do_not_fit_at_one(
         ended = [here.join(number, data) for number, data in enumerate(files)]
         assert [command.ends() for command in ended] == [2, 2, 2]
         for command, due in zip(
-            ended, ("'crp'", "'crp'", "'(healthy|sick)', which is no class"), strict=True
+            ended, ("'crp'", "'crp'", "'(healthy|sick)', which is not a class"), strict=True
         ):
             assert re.search(due, command.said), command.said
             assert "joined" not in command.said

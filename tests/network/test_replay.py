@@ -1,4 +1,4 @@
-"""What real parties computed can be replayed in their own client homes, and failures at the server."""
+"""Tickets are replayed in the home of the client that computed them, and failed ones at the server."""
 
 import os
 from pathlib import Path

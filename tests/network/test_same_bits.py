@@ -1,4 +1,4 @@
-"""What is simulated is what is deployed: the same program ends in the same bits over HTTPS."""
+"""A program ends in the same bits in a simulation and over HTTPS."""
 
 from pathlib import Path
 from typing import Any

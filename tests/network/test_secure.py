@@ -36,7 +36,7 @@ class Vanishing(Client):
 
 
 class Vanished(Devices):
-    """The same in a simulation: each third ticket of that client is never answered."""
+    """Simulated devices of which one never answers each third of its tickets."""
 
     def __init__(self) -> None:
         self.num_asked = 0

@@ -1,4 +1,4 @@
-"""What servers of other versions say and pack is refused in words, whichever is the older."""
+"""Clients refuse servers of other versions, older or newer, and say why."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def test_a_server_of_another_version_is_neither_joined_nor_worked_for(
 def test_what_another_version_packed_is_named_at_the_client(
     where: Any, what: str, newer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Though the wire has the same number: as of two states of development."""
+    """The two versions have the same number of the wire, as two states of development may have."""
 
     def packed(obj: Any) -> list[bytes | memoryview]:
         skeleton, tensors = flatten(obj)

@@ -1,4 +1,4 @@
-"""What thousands of clients that wait rely on: requests are read quickly, not kindly, and leave nothing."""
+"""Thousands of waiting clients: their requests are read quickly and strictly, and leave nothing behind."""
 
 import asyncio
 import gc
@@ -38,7 +38,7 @@ def signed(url: str = URL) -> dict[str, str]:
 
 
 def judged(request: dict[str, str]) -> tuple[Any, Any]:
-    """What is made of a request without and with the library; None: nothing."""
+    """Read a request without and with the library; None: it is refused."""
     judge = verifier()
     headers = {name: text for name, text in request.items() if name not in ("method", "url")}
     plain = judge._plain(request["method"], request["url"], headers)

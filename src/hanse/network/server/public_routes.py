@@ -34,9 +34,9 @@ async def about() -> About:
 
 @public_routes.post("/v1/check", dependencies=[SIGNED, INVITED])
 async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 0.0) -> Plans:
-    """The plans, for whoever holds an invitation and has not joined yet.
+    """Return the plans to the holder of an invitation who has not joined yet.
 
-    A body may be as large as that of an upload, and is thrown away.
+    The body may be as large as that of an upload, and is thrown away.
     """
     server = server_of(request)
     speaker = verify(request, server.joining)
@@ -56,5 +56,5 @@ async def join(request: Request) -> Joined:
     member = server.members.join(given, speaker.key_id, asked.name)
     server.members.note(member.name, f"joined as {member.role} {member.id}")
     logger.info("event=joined member=%s role=%s", member.id, member.role)
-    server.came_or_went()
+    server.notify_runs()
     return Joined(id=member.id, role=member.role, number=member.number, name=member.name)

@@ -147,7 +147,7 @@ class Server:
 
     # -- members -------------------------------------------------------------------------------
 
-    def came_or_went(self) -> None:
+    def notify_runs(self) -> None:
         """Tell the runs that members joined or left."""
         for led in self._led.values():
             led.mailbox.notify()
@@ -168,7 +168,7 @@ class Server:
         member = self.members.part(id, state)
         self.members.note(member.name, state)
         logger.info("event=parted member=%s state=%s", member.id, state)
-        self.came_or_went()
+        self.notify_runs()
         if member.number is not None:
             self.presence.wake([member.number])
         return member
