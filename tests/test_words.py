@@ -1,4 +1,4 @@
-"""Names and sentences of the sources, counted, so that a relapse is noticed before it spreads."""
+"""Count names and sentences of the sources that break the rules of style, and allow few of them."""
 
 import ast
 import re
@@ -18,22 +18,22 @@ PARTICIPLE = re.compile(r"\w{2,}ed")
 NO_PARTICIPLES = frozenset(
     ("need", "feed", "seed", "speed", "embed", "shared", "bred", "red", "led", "exceed", "proceed", "succeed")
 )
-SAY_THAT_IT_IS_SO = ("is", "has", "was", "test")
-"""First words after which a participle is right: `is_signed`."""
+PREDICATES = ("is", "has", "was", "test")
+"""First words that may go before a participle: `is_signed`."""
 
 FRAGMENT = re.compile(r"(Those|What|Who|Whose|Whom|Of|The same|And|How|Where|Whether it|From where)\b")
-"""First words of a docstring that does not stand alone."""
+"""First words of docstrings that do not stand alone."""
 
 MOST_PARTICIPLES, MOST_FRAGMENTS = 0.01, 0.005
 MOST_FILES, MOST_LINES, MOST_SHARED_NAMES = 22, 450, 5
 
 FAMILIES = ("algorithms", "transforms")
-"""Folders that hold one paper a file, and grow with their field."""
+"""Folders with one paper a file, which grow as papers are added."""
 
 LONG = {
-    "network/server/runtime.py": "one class: each command of a program, performed with real clients",
+    "network/server/runtime.py": "one class that performs each command of a program with real clients",
 }
-"""Files that are longer, and why they are not parted."""
+"""Longer files, and why each is not divided."""
 
 
 def place(path: Path, node: ast.AST | None = None) -> str:
@@ -52,7 +52,7 @@ def is_participle(name: str) -> bool:
     """Return whether a function is named by what was done rather than by what it does."""
     words = name.strip("_").split("_")
     ends = {words[0], words[-1]} - NO_PARTICIPLES
-    return words[0] not in SAY_THAT_IT_IS_SO and any(map(PARTICIPLE.fullmatch, ends))
+    return words[0] not in PREDICATES and any(map(PARTICIPLE.fullmatch, ends))
 
 
 def is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
@@ -71,7 +71,7 @@ def is_property(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
         ("ed", False),
     ],
 )
-def test_participles_are_told_from_verbs(name: str, participle: bool) -> None:
+def test_participles_are_distinguished_from_verbs(name: str, participle: bool) -> None:
     assert is_participle(name) == participle
 
 
@@ -103,7 +103,7 @@ def test_no_folder_is_crowded() -> None:
         for folder, number in folders.items()
         if number > MOST_FILES and folder.name not in FAMILIES
     }
-    assert not crowded, "part it by concern"
+    assert not crowded, "divide it by concern"
 
 
 def test_a_public_name_is_that_of_one_thing() -> None:
@@ -119,5 +119,5 @@ def test_a_public_name_is_that_of_one_thing() -> None:
 def test_files_are_short_or_say_why_not() -> None:
     lines = {place(path): len(path.read_text(encoding="utf-8").splitlines()) for path in TREES}
     long = {where for where, number in lines.items() if number > MOST_LINES}
-    assert sorted(long - LONG.keys()) == [], f"over {MOST_LINES} lines: part them, or say in LONG why not"
-    assert sorted(LONG.keys() - long) == [], "short by now: take them out of LONG"
+    assert sorted(long - LONG.keys()) == [], f"over {MOST_LINES} lines: divide them, or say in LONG why not"
+    assert sorted(LONG.keys() - long) == [], "short by now: remove them from LONG"
