@@ -1,7 +1,7 @@
 """Seconds a round of this checkout beside another version of Hanse, on the same work and in turns.
 
-    git worktree add /tmp/before v0.1.0
-    python benchmarks/simulators/versions.py /tmp/before [--workload W1 ...] [--rounds N]
+    git worktree add ../hanse-before COMMIT
+    python benchmarks/simulators/versions.py ../hanse-before [--workload W1 ...] [--rounds N]
 
 Both run in this Python's environment, which needs Hanse with its extras; each imports its own `src`. Prints
 the median seconds of each and their ratio, and keeps them in versions.json.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from federation import FED_AVG, NUM_CLIENTS, federation, job
 from test_kill import free_port
 from test_rounds import Failing
 
+from hanse.core import InvalidInput
+from hanse.core.exchange import Record
+from hanse.network.client.client import Client
+from hanse.network.client.poller import Poller
+from hanse.network.client.worker import Worker
 from hanse.network.protocol.signing import Identity
+from hanse.network.server.https import _invite
 from hanse.network.server.members import Members
 from hanse.network.server.runtime import Attendance, Patience
 
@@ -187,4 +194,57 @@ def test_attendance_is_booked_once_a_round(tmp_path: Path) -> None:
         assert members.find_uncounted("drawn") == []
         members.attend("drawn", Attendance(round, frozenset({0}), {1: "late"}, all_wanted=False))
     assert members.find_uncounted("drawn") == [(1, "client 1", 5, 0, "late")]
+    for round in range(1, 4):  # a buffer that wants all in its first round, and some of them later
+        number = 0 if round == 1 else 1
+        members.attend("buffered", Attendance(round, frozenset({number}), {}, all_wanted=round == 1))
+    assert members.find_uncounted("buffered") == []
     members.close()
+
+
+def test_a_run_goes_on_without_a_client_that_was_revoked(tmp_path: Path) -> None:
+    """Serving again invites nobody under its number, and does not wait for it; and clients wait meanwhile."""
+    given = job(FED_AVG, 3, patience=Patience(20.0))
+    with federation(tmp_path) as here:
+
+        def stop(record: Record) -> None:
+            if record.round == 1:
+                here.server.led()[0].mailbox.stop()
+
+        run = here.server.lead(replace(given, watch=stop))
+        here.enter()
+        here.wait_for(f"{run}: interrupted", "the run did not stop")
+        assert here.server.done.wait(20.0)
+        assert not here.server.over  # so no client hears that it is over
+        here.server.part("client 4", "revoked")
+    with federation(tmp_path) as here:
+        lines: list[str] = []
+        _invite(here.server, here.url, NUM_CLIENTS, lines.append)
+        assert lines == []
+        here.server.lead(given, run)
+        here.enter(range(4))
+        result = here.end(run)
+        assert result["rounds"] == 3
+
+
+class OverPoller(Poller):
+    """Hears that the server is done before the worker has failed."""
+
+    def run(self) -> str:
+        return "over"
+
+
+class BrokenWorker(Worker):
+    """Fails a little later."""
+
+    def run(self) -> None:
+        time.sleep(0.2)
+        self.error = InvalidInput("the data do not suit")
+
+
+class Broken(Client):
+    poller, worker = OverPoller, BrokenWorker
+
+
+def test_a_client_that_failed_says_so_though_the_server_is_done(tmp_path: Path) -> None:
+    with federation(tmp_path) as here, pytest.raises(InvalidInput, match="do not suit"):
+        Broken(here.client_home(0), lambda plan: [], lambda plan: None).run()

@@ -79,12 +79,12 @@ def simulated() -> tuple[str, list[dict[str, float]]]:
     return digest(dict(ended.state.params)), seen
 
 
-def enter(here: Federation, without: Sequence[int] = ()) -> None:
+def enter(here: Federation, without: Sequence[int] = (), instead: Any = None) -> None:
     import threading
 
     data = people()
     for number in range(NUM_CLIENTS):
-        test = None if number in without else lambda plan, n=number: data.role(own_test(n))
+        test = instead if number in without else lambda plan, n=number: data.role(own_test(n))
         client = Client(
             here.client_home(number), lambda plan, n=number: data.client(n), learner, here.said.append, test
         )
@@ -111,13 +111,14 @@ def test_clients_measure_on_their_own_tests_in_the_bits_of_the_simulation(tmp_pa
         assert (kept / TEST / "memory").read_bytes() != (kept / "memory").read_bytes()
 
 
-def test_a_client_without_tests_says_so_and_the_others_measure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("instead", [None, lambda plan: ()], ids=["none", "none held out"])
+def test_a_client_without_tests_says_so_and_the_others_measure(instead: Any, tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         measured = lambda progress: training(  # noqa: E731
             FED_AVG, progress, KEYS.public, rounds=1, evaluate=evaluation(bound(softmax()), TESTED)
         )
         run = here.lead(replace(job(FED_AVG, 1), program=measured, role=no_data))
-        enter(here, without=[3])
+        enter(here, [3], instead)
         here.end(run)
         assert here.records[-1].metrics["accuracy"] > 0.3
         events = here.events()

@@ -1,6 +1,6 @@
 """Write the inputs of all tools: data, the start, and Hanse's draws for each round.
 
-    python benchmarks/simulators/prepare.py W1 NUM_ROUNDS
+    python benchmarks/simulators/tools/prepare.py W1 NUM_ROUNDS
 
 `hanse.run` trains a learner that computes nothing and only notes clients and the order of their rows.
 Cohorts and orders depend on the seed and on the clients' numbers of examples, not on the model.

@@ -78,7 +78,7 @@ class Parties:
             return lambda plan: read_examples(test, data_needs(plan))
         if what == SHARE:
             return lambda plan: _share(plan).role(own_test(number))
-        return lambda plan: _some(_file(plan, what, number)[1])
+        return lambda plan: _file(plan, what, number)[1]
 
     def bind(self, plan: Plan) -> Any:
         """Makes the learner of a plan."""
@@ -142,9 +142,3 @@ def _file(plan: Plan, path: str, number: int) -> tuple[Examples, Examples]:
         len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold_in(number)
     )
     return examples.take(kept), examples.take(tested)
-
-
-def _some(examples: Examples) -> Examples:
-    if len(examples) == 0:
-        raise InvalidInput("this client holds out no test examples: hanse join --test FILE names some")
-    return examples

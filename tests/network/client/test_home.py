@@ -11,6 +11,7 @@ from federation import federation, job
 from hanse.algorithms import fed_avg
 from hanse.core import Close, InvalidInput
 from hanse.learners import softmax
+from hanse.network.client import home
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.enrolment import join, waiting_plans
 from hanse.network.client.home import ClientHome
@@ -174,14 +175,15 @@ def test_an_invitation_is_good_once(tmp_path: Path) -> None:
     key, other = "11" * 32, "22" * 32
     assert members.join(secret, key).number == number == 0
     assert members.join(secret, key).id == "c0"
-    with pytest.raises(Refused, match="used before"):
-        members.join(secret, other)
-    with pytest.raises(Refused, match="unknown"):
-        members.join(bytes(16), other)
     expired, _ = members.invite(valid_s=-1)
-    with pytest.raises(Refused, match="expired"):
-        members.join(expired, other)
+    for given, why in ((secret, "used before"), (bytes(16), "unknown"), (expired, "expired")):
+        for attempt in (members.join, members.invitation):
+            with pytest.raises(Refused, match=why):
+                attempt(given, other)
+    assert members.invitation(secret, key) == 0
     members.part("c0", "revoked")
+    with pytest.raises(Refused, match="used before"):  # nor are plans for whoever belonged once
+        members.invitation(secret, key)
     members.close()
     members = Members(tmp_path / "members.db")
     assert members.clients() == (frozenset(), 1)
@@ -193,3 +195,17 @@ def test_another_certificate_than_the_tokens_is_refused(tmp_path: Path) -> None:
         secret, _ = here.server.members.invite()
         with pytest.raises(Refused, match="somebody intercepts the connection"):
             join(ClientHome(tmp_path / "client"), here.url, Token("ab" * 32, secret))
+
+
+def test_what_a_client_writes_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(home, "LOG_BYTES", 100)
+    folder = tmp_path / "client"
+    folder.mkdir(mode=0o755)
+    kept = ClientHome(folder)
+    assert folder.stat().st_mode & 0o077 == 0
+    with kept.log() as log:
+        for number in range(9):
+            log.error("line %d, which may quote a cell of a table", number)
+    logs = sorted(folder.glob("client.log*"))
+    assert [path.name for path in logs] == ["client.log", "client.log.1"]
+    assert all(path.stat().st_mode & 0o077 == 0 for path in logs)

@@ -65,7 +65,10 @@ class Client:
             thread.start()
             try:
                 ended = poller.run()
-                if ended == "stopped" and worker.error is not None:
+                connection.stopping.set()
+                self._tickets.end()
+                thread.join(30.0)
+                if worker.error is not None:  # also if the server was done before it was noticed
                     raise worker.error
                 return ended
             except Exception as error:

@@ -1,10 +1,11 @@
 """Enrolment: joining a federation, replacing a key, and leaving."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
 
-from hanse.core import HanseError, InvalidInput, Key
+from hanse.core import HanseError, InvalidInput, Key, MessageError
 from hanse.core.exchange import unpack
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
 from hanse.network.client.transport import ServerLink, split
@@ -85,7 +86,7 @@ def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[Plan], 
     """
     link = _link_as_stranger(url, token, client_home)
     try:
-        return _unpack_plans(Plans.model_validate(link.probe("/v1/check", CHECK_S, _bearer(token))))
+        return _unpack_plans(link.probe("/v1/check", Plans, CHECK_S, _bearer(token)))
     finally:
         link.close()
 
@@ -95,7 +96,14 @@ def _bearer(token: Token) -> dict[str, str]:
 
 
 def _unpack_plans(found: Plans) -> tuple[list[Plan], int]:
-    return [unpack(bytes.fromhex(packed), Plan) for packed in found.plans], found.number or 0
+    try:
+        plans = [unpack(bytes.fromhex(packed), Plan) for packed in found.plans]
+        for plan in plans:
+            if not plan.run.isalnum() or not isinstance(json.loads(plan.settings), dict):
+                raise ValueError
+    except (ValueError, TypeError, AttributeError):
+        raise MessageError("the server's plans can't be read") from None
+    return plans, found.number or 0
 
 
 def fetch_plans(

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class ClientHome:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)  # also if somebody made it before
         self.identity = Identity.at(folder / KEY)
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
@@ -124,6 +126,14 @@ LOG_BYTES = 10_000_000
 """A log that has grown to this size is renamed to `client.log.1`, and replaces an older one."""
 
 
+class _PrivateFile(RotatingFileHandler):
+    """A rotating file that only its owner can read."""
+
+    def _open(self) -> Any:
+        number = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return open(number, self.mode, encoding=self.encoding)
+
+
 class ClientLog:
     """A log file that only its owner can read. It is open while this is entered."""
 
@@ -135,10 +145,7 @@ class ClientLog:
 
     def __enter__(self) -> logging.Logger:
         with contextlib.suppress(OSError):  # if the disk is full, work goes on without a log
-            self._path.touch(0o600)
-            self._handler = RotatingFileHandler(
-                self._path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True
-            )
+            self._handler = _PrivateFile(self._path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._handler.handleError = lambda record: None  # type: ignore[method-assign]
         self._logger.addHandler(self._handler)

@@ -25,7 +25,6 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
-MAX_ANSWER_BYTES = 16 << 20
 
 
 def split(url: str) -> tuple[str, int]:
@@ -150,11 +149,7 @@ class ServerLink:
         headers: Mapping[str, str] | None = None,
     ) -> M:
         """Send a small request, and parse the answer. Raises: Refused, Unreachable."""
-        response = self.plain(method, path, body, params, headers)
-        try:
-            return kind.model_validate(response)
-        except ValidationError as error:
-            raise Refused(502, "answer", f"the answer to {path} can't be read: {error}") from None
+        return _validate(kind, path, self.plain(method, path, body, params, headers))
 
     def plain(
         self,
@@ -169,17 +164,15 @@ class ServerLink:
         response = self._send(
             method, path, data, params, {"Content-Type": "application/json", **(headers or {})}
         )
-        try:
-            return response.json()
-        except ValueError as error:
-            raise Refused(502, "answer", f"the answer to {path} is not JSON: {error}") from None
+        return _parse(path, response)
 
-    def probe(self, path: str, wait_s: float, headers: Mapping[str, str]) -> Any:
-        """Send a request as large as an upload that waits as long as a poll; return the answer as plain data.
+    def probe(self, path: str, kind: type[M], wait_s: float, headers: Mapping[str, str]) -> M:
+        """Sends a request as large as an upload that waits as long as a poll, and returns the answer.
 
         Raises: Refused: also if a proxy cuts it; Unreachable.
         """
-        return self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, headers).json()
+        response = self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, headers)
+        return _validate(kind, path, _parse(path, response))
 
     # -- files ---------------------------------------------------------------------------------
 
@@ -239,6 +232,20 @@ class ServerLink:
                 if refused.code != "offset":
                     raise
                 received = self.ask("GET", path, Received, params=whole)
+
+
+def _parse(path: str, response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise Refused(502, "answer", f"the answer to {path} is not JSON: {error}") from None
+
+
+def _validate(kind: type[M], path: str, answer: Any) -> M:
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        raise Refused(502, "answer", f"the answer to {path} can't be read: {error}") from None
 
 
 def _said(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from hanse.core import value
 
@@ -28,6 +28,7 @@ __all__ = [
     "Rotated",
     "Rotation",
     "WorkOrder",
+    "printable",
 ]
 
 WIRE = 4
@@ -65,6 +66,21 @@ class Plan:
     encoder: Any = None
 
 
+def printable(text: str) -> str:
+    """Make a stranger's text safe to print on somebody's screen.
+
+    >>> printable("no\\x1b[2J\\nmore")
+    'no\\\\x1b[2J\\nmore'
+    """
+    if text.isprintable():
+        return text
+    plain = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(plain)
+
+
+Words: TypeAlias = Annotated[str, AfterValidator(printable)]
+"""Text of the other side, made safe to print when it arrives."""
+
 Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 """Text of one line that can't steer a terminal."""
 
@@ -76,8 +92,8 @@ class _Model(BaseModel):
 class Problem(_Model):
     """The reason why a request was refused."""
 
-    code: str
-    why: str
+    code: Words
+    why: Words
     offset: int | None = None
 
 
@@ -85,7 +101,7 @@ class About(_Model):
     """The server's versions and clock."""
 
     wire: list[int]
-    hanse: str
+    hanse: Words
     time: float
 
 
@@ -141,7 +157,7 @@ class WorkOrder(_Model):
     plan: str = Field(pattern="^[0-9a-f]{64}$")
     plan_bytes: int = Field(ge=0)
     limit_bytes: int
-    work: str
+    work: Words
 
 
 class Decision(_Model):
@@ -150,7 +166,7 @@ class Decision(_Model):
     run: str
     ticket: int
     counted: bool
-    why: str = ""
+    why: Words = ""
 
 
 class News(_Model):

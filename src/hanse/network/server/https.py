@@ -246,7 +246,8 @@ def _appoint(server: Server, url: str, pem: str) -> None:
 def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
     """Say the join line of each client that is missing."""
     here, _ = server.members.clients()
-    missing = [number for number in range(num_clients) if number not in here]
+    taken = {member.number for member in server.members.all()}  # also by those who left
+    missing = [number for number in range(num_clients) if number not in taken]
     if missing:
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
     for number in missing:

@@ -16,11 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hanse.core import InvalidInput
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import public_key
+from hanse.network.protocol.wire import printable
 
 if TYPE_CHECKING:
     from hanse.network.server.runtime import Attendance
 
-__all__ = ["Member", "Members", "Role", "printable"]
+__all__ = ["Member", "Members", "Role"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
@@ -47,7 +48,8 @@ ENOUGH_ASKED = 5
 _ATTEND = """
 INSERT INTO attendance (run, number, round, counted, asked, all_wanted, why) VALUES (?, ?, ?, ?, 1, ?, ?)
 ON CONFLICT (run, number) DO UPDATE SET
-  asked = asked + 1, counted = counted + excluded.counted, all_wanted = excluded.all_wanted,
+  asked = asked + 1, counted = counted + excluded.counted,
+  all_wanted = min(all_wanted, excluded.all_wanted),
   round = excluded.round, why = iif(excluded.why = '', why, excluded.why)
 WHERE excluded.round > round
 """
@@ -184,14 +186,27 @@ class Members:
         with self._lock:
             return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
 
-    def invitation(self, secret: bytes) -> int | None:
-        """Return the number that an invitation reserves. Raises: Refused: if the invitation is unknown."""
+    def invitation(self, secret: bytes, public: str) -> int | None:
+        """Returns the number that an invitation reserves.
+
+        Raises: Refused: if it is unknown, has expired, or was used by anyone but the member who asks.
+        """
         with self._lock:
-            query = "SELECT number FROM invitations WHERE secret_sha256 = ?"
+            query = "SELECT number, expires, used_by FROM invitations WHERE secret_sha256 = ?"
             row = self._connection.execute(query, (_hash(secret),)).fetchone()
+        number, expires, used_by = row or (None, 0.0, None)
         if row is None:
-            raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
-        return None if row[0] is None else int(row[0])
+            why = "is unknown"
+        elif used_by is not None and not self._is_active(public):
+            why = "was used before"
+        elif used_by is None and expires < time.time():
+            why = "has expired"
+        else:
+            return None if number is None else int(number)
+        raise Refused(403, "token", f"this invitation {why}; ask the operator for another")
+
+    def _is_active(self, public: str) -> bool:
+        return any(m.public == public and m.state == "active" for m in self._members.values())
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
         """Add the holder of an invitation, under its key. The same key may ask again.
@@ -268,7 +283,7 @@ class Members:
             booked = {row[0]: row[1:] for row in self._connection.execute(query, (run,))}
             query = "SELECT max(asked) FROM attendance WHERE run = ?"
             num_rounds = self._connection.execute(query, (run,)).fetchone()[0] or 0
-        all_wanted = any(row[2] for row in booked.values())
+        all_wanted = bool(booked) and all(row[2] for row in booked.values())
         found = []
         for member in self.active("client"):
             number = member.number
@@ -296,18 +311,6 @@ class Members:
         query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
         with self._lock:
             return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
-
-
-def printable(text: str) -> str:
-    """Make a stranger's text safe to print on somebody's screen.
-
-    >>> printable("no\\x1b[2J\\nmore")
-    'no\\\\x1b[2J\\nmore'
-    """
-    if text.isprintable():
-        return text
-    plain = (c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
-    return "".join(plain)
 
 
 _STATES = {"left": "left", "revoked": "been revoked"}

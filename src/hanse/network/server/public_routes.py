@@ -40,7 +40,7 @@ async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S
     """
     server = server_of(request)
     speaker = verify(request, server.joining)
-    number = server.members.invitation(invitation_in(request))
+    number = server.members.invitation(invitation_in(request), speaker.key_id)
     await discard_body(request, speaker)
     await asyncio.sleep(wait_s)
     return Plans(plans=server.plans(), number=number)
@@ -51,7 +51,7 @@ async def join(request: Request) -> Joined:
     server = server_of(request)
     speaker = verify(request, server.joining)
     given = invitation_in(request)
-    server.members.invitation(given)
+    server.members.invitation(given, speaker.key_id)
     asked = await parse_body(request, speaker, Join)
     member = server.members.join(given, speaker.key_id, asked.name)
     server.members.note(member.name, f"joined as {member.role} {member.id}")

@@ -101,15 +101,18 @@ class RunThread:
     def _await_clients(self) -> None:
         """Wait until enough clients have joined, and enough of them are present."""
         job, known = self._job, 0
-        needed = job.patience.count_needed(min(job.num_present, job.num_clients))
+        has_begun = bool(self._store.records(self.name))  # then some may have left for good
+        num_clients = 0 if has_begun else job.num_clients
         waiting = Waiting(self.mailbox, self.say)
         while True:
             here, _ = self._members.clients()
+            all_here = len(here) if has_begun else num_clients
+            needed = job.patience.count_needed(min(job.num_present, all_here))
             absent = self.mailbox.absent(here, job.patience.silent_s)
             present = len(here) - len(absent)
-            if len(here) >= job.num_clients and present >= needed:
+            if len(here) >= num_clients and present >= needed:
                 return
-            joined = f"; {len(here)} of {job.num_clients} have joined" if len(here) < job.num_clients else ""
+            joined = f"; {len(here)} of {num_clients} have joined" if len(here) < num_clients else ""
             waiting.tell(present, needed, absent, joined)
             known = self.mailbox.wait(time.monotonic() + 3600.0, known)
 

@@ -198,7 +198,7 @@ class NetworkRuntime(Runtime):
         self._booked: frozenset[int] = frozenset()
         self._over_selection: OverSelection | None = None
         self._wanted: dict[int, int] = {}
-        self._all_wanted = False
+        self._all_wanted = True  # until a sample says otherwise; a restart in a round samples no more
         mailbox.restore((), spool.tickets(), {})
 
     # -- to and from the disk ------------------------------------------------------------------

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 BLAME_S = 60.0
 """The same offence of the same member is noted once in so many seconds."""
 
+WAITING = ("interrupted", "stopped")
+"""How a run ends that may be served again. Its clients wait for that: they do not hear that it is over."""
+
 FAREWELL_S = 5.0
 """A server that is done waits so long for its clients to hear of it."""
 
@@ -116,15 +119,21 @@ class Server:
 
     def plans(self) -> list[str]:
         """Return the plans of these runs, packed, in hexadecimal."""
+        if not self._led:
+            raise Refused(503, "unavailable", "the server has no runs yet; try again in a moment")
         return [led.plans.path(led.plan[0]).read_bytes().hex() for led in self.led()]
 
     def end_run(self, run: RunThread) -> None:
         """Note that a run has ended; if all have, tell the clients, and set `done`."""
         self.full = self.full or run.disk_full
         self.members.note(run.name, f"{run.status}: {json.dumps(run.result)}")
+        statuses = [led.status for led in self._led.values()]
         if self.full:  # clients wait until the run is served again, so they must not hear that it is over
             self.done.set()
-        elif not self.stay and all(led.status != "running" for led in self._led.values()):
+        elif not self.stay and "running" not in statuses:
+            if any(status in WAITING for status in statuses):
+                self.done.set()
+                return
             self.over = True
             self.presence.wake_all()
             here, _ = self.members.clients()
