@@ -8,11 +8,11 @@ __all__ = ["load_from"]
 
 
 def load_from(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package. It keeps nothing: a name is what its module says at that time.
+    """Returns the `__getattr__` of a package. It keeps nothing: a name is what its module says at that time.
 
     Args:
       package: its `__name__`.
-      homes: the names of its face by the module that defines them.
+      homes: its public names, by the module that defines them.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 

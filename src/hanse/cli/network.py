@@ -145,7 +145,7 @@ def join_command(
 def _find_plans(
     client_home: Any, url: str | None, invitation: Any | None, name: str, new_key: bool
 ) -> tuple[list[Any], int]:
-    """Return the plans of the server's runs, and this client's number; a member's key is replaced first."""
+    """Returns the plans of the server's runs, and this client's number; replaces a member's key first."""
     from hanse.network.client import NEXT_KEY, fetch_plans, join, patiently, rotate_key
 
     if client_home.membership is None:
@@ -166,7 +166,7 @@ def _examine(
     examples: Callable[[Any], Any],
     tests: Callable[[Any], Any] | None,
 ) -> None:
-    """Check that the client's data suit each plan, and say how many examples it has."""
+    """Checks that the client's data suit each plan, and says how many examples it has."""
     from hanse.network.client import examine
 
     for plan in plans:
@@ -175,7 +175,7 @@ def _examine(
 
 
 def _work(client_home: Any, examples: Callable[[Any], Any], tests: Callable[[Any], Any]) -> str:
-    """Work as a member until the server is done; return how it ended."""
+    """Works as a member until the server is done; returns how it ended."""
     from hanse.network.client import Client
 
     name = _name_of(client_home)
@@ -198,7 +198,7 @@ def _describe_counts(found: Mapping[str, int]) -> str:
 
 
 def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Keep what a source made of the last plan: it is asked for when joining, and with the first ticket."""
+    """Keeps the data that a source made for the last plan: joining and the first ticket both ask for them."""
     from hanse.network.client import plan_digest
 
     last: dict[str, Any] = {}
@@ -214,7 +214,7 @@ def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _check(client_home: Any, url: str | None, token: str | None, data: str | None, test: str | None) -> None:
-    """Try everything short of joining, and say what was found."""
+    """Tries everything short of joining, and says what it found."""
     from hanse.network.client import check, examine
     from hanse.network.protocol import CHUNK_BYTES, WAIT_S, Token
 

@@ -32,7 +32,7 @@ class AuditLog:
                 self._catch_up(file)
 
     def _cut_half_a_line(self) -> None:
-        """Remove a line whose writing was cut off: what it announces had not left yet."""
+        """Removes a line that was cut off while it was written: what it announces was not sent yet."""
         if self.path.exists():
             with self._held("r+b") as file:
                 data = file.read()
@@ -41,7 +41,7 @@ class AuditLog:
 
     @contextmanager
     def _held(self, mode: str) -> Iterator[IO[bytes]]:
-        """Open the file, and keep other threads and commands of this client from writing it."""
+        """Opens the file, and keeps other threads and commands of this client from writing it."""
         with self._lock, open(self.path, mode) as file:
             if sys.platform != "win32":
                 import fcntl
@@ -50,7 +50,7 @@ class AuditLog:
             yield file
 
     def _catch_up(self, file: IO[bytes]) -> None:
-        """Read the file, to go on from its last line."""
+        """Reads the file, to go on from its last line."""
         file.seek(0)
         self._number, self._last = 0, ""
         for line in _read_chain(self.path, file.read()):
@@ -58,7 +58,7 @@ class AuditLog:
         self._size = file.tell()
 
     def write(self, what: str, **about: Any) -> str:
-        """Add a line, and return its hash. The line is on the disk when this returns."""
+        """Adds a line, and returns its hash. The line is on the disk when this returns."""
         with self._held("a+b") as file:
             if file.seek(0, os.SEEK_END) != self._size:  # another command wrote, such as `hanse leave`
                 self._catch_up(file)
@@ -77,7 +77,7 @@ class AuditLog:
             return self._last
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield all lines, checked. Raises: InvalidInput: at the first line that breaks the chain."""
+        """Checks and yields all lines. Raises: InvalidInput: at the first line that breaks the chain."""
         if self.path.exists():
             with self._held("rb") as file:
                 data = file.read()

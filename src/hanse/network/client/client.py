@@ -48,11 +48,11 @@ class Client:
         self._roles = Roles(self._connection, data, bind, test)
 
     def stop(self) -> None:
-        """Make `run` return. Any thread may call this."""
+        """Makes `run` return. Any thread may call this."""
         self._connection.stopping.set()
 
     def run(self) -> str:
-        """Work until the server is done or this client left, was revoked or stopped; return which.
+        """Works until the server is done or this client left, was revoked or stopped; returns which.
 
         Raises: Unsuited: if its data don't suit a run that the server asks it to take part in. HanseError: if
           no space is left on its disk.

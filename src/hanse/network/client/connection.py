@@ -31,7 +31,7 @@ class Connection:
         self._last = ""
 
     def say(self, what: str, doing: Doing | None = None) -> None:
-        """Say what the client is doing: to its owner in a line of text, to the server in one word."""
+        """Says what the client is doing: to its owner in a line of text, to the server in one word."""
         if doing is not None:
             self.doing = doing
         if what != self._last:
@@ -39,10 +39,10 @@ class Connection:
             self.say_line(what)
 
     def insist(self, act: Callable[[], T], *, quietly: bool = False) -> T:
-        """Do something again and again until the server answers, or until this client should stop.
+        """Does something again and again until the server answers, or until this client should stop.
 
         Args:
-          quietly: say nothing of failed attempts.
+          quietly: whether to say nothing of failed attempts.
 
         Raises: Refused: if a refusal is final; Unreachable: if this client should stop.
         """

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def _link_as_stranger(url: str, token: Token, client_home: ClientHome) -> ServerLink:
-    """Make a link to a server that this client has not joined.
+    """Makes a link to a server that this client has not joined.
 
     Raises: Refused: if the server shows another certificate, or speaks another wire; Unreachable;
       InvalidInput.
@@ -47,7 +47,7 @@ def _link_as_stranger(url: str, token: Token, client_home: ClientHome) -> Server
 
 
 def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joined:
-    """Join a federation. Joining again changes nothing, except that a token may name a new certificate.
+    """Joins a federation. Joining again changes nothing, except that a token may name a new certificate.
 
     Raises: Refused, Unreachable, InvalidInput.
     """
@@ -77,7 +77,7 @@ CHECK_S = WAIT_S
 
 
 def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[Plan], int]:
-    """Try everything short of joining: network, certificate, versions, invitation; see `fetch_plans`.
+    """Tries everything short of joining: network, certificate, versions, invitation; see `fetch_plans`.
 
     The request is as large as an upload gets, and waits as long as a poll does, so that a proxy that would
     cut them is found now.
@@ -109,7 +109,7 @@ def _unpack_plans(found: Plans) -> tuple[list[Plan], int]:
 def fetch_plans(
     client_home: ClientHome, url: str | None = None, token: Token | None = None
 ) -> tuple[list[Plan], int]:
-    """Ask for the plans of the runs that a server leads now, and for the number of this client.
+    """Asks for the plans of the runs that a server leads now, and for the number of this client.
 
     A member asks under its own key; others need an invitation.
 
@@ -141,7 +141,7 @@ def examine(
     bind: Callable[[Plan], Any],
     test: Callable[[Plan], Any] | None = None,
 ) -> dict[str, int]:
-    """Check that this client may take part in a run, and that its data suit it; return how many they are.
+    """Checks that this client may take part in a run, and that its data suit it; returns example counts.
 
     The policy is checked first: if it does not allow the plan, no data are opened.
 
@@ -165,13 +165,13 @@ def examine(
 
 
 def waiting_plans(client_home: ClientHome) -> list[Plan]:
-    """Return the plans that servers have sent to this client."""
+    """Returns the plans that servers have sent to this client."""
     found = [path for path in client_home.folder.glob("runs/*/*") if len(path.name) == 64]
     return [unpack(path.read_bytes(), Plan) for path in found]
 
 
 def leave(client_home: ClientHome) -> None:
-    """Withdraw consent: tell the server, and take no more work from it. Raises: Unreachable."""
+    """Withdraws consent: tells the server, and takes no more work from it. Raises: Unreachable."""
     kept = client_home.membership
     if kept is None:
         raise InvalidInput(f"{client_home.folder} has not joined a federation")
@@ -189,7 +189,7 @@ def leave(client_home: ClientHome) -> None:
 
 
 def rotate_key(client_home: ClientHome) -> None:
-    """Replace the key of a membership by a new one. A replacement that was cut off is completed.
+    """Replaces the key of a membership with a new one. Completes a replacement that was cut off.
 
     Raises: Refused, Unreachable, InvalidInput: if this client has not joined.
     """

@@ -58,11 +58,11 @@ class ClientHome:
         return dict(json.loads(path.read_text())) if path.exists() else None
 
     def enter(self, membership: dict[str, Any]) -> None:
-        """Write a membership to the disk."""
+        """Writes a membership to the disk."""
         durably(self.folder / "membership.json", json.dumps(membership, indent=1).encode())
 
     def link(self) -> ServerLink:
-        """Make a link to the server that this client has joined.
+        """Makes a link to the server that this client has joined.
 
         Raises: InvalidInput: if it has joined none, or has left.
         """
@@ -89,10 +89,10 @@ class ClientHome:
         return certificates.fingerprint(pem) if pem else ""
 
     def expect(self, pem: str) -> None:
-        """Keep a certificate that the server announces, or put the announced one in place once it is shown.
+        """Keeps a certificate that the server announces, or puts the announced one in place once it is shown.
 
         Args:
-          pem: if this certificate was announced before, the server shows it now.
+          pem: the certificate; if it was announced before, the server shows it now.
         """
         kept = self.membership or {}
         fingerprint = certificates.fingerprint(pem)
@@ -105,7 +105,7 @@ class ClientHome:
             self.enter({**kept, "next_certificate": pem})
 
     def run(self, name: str) -> Path:
-        """Return the folder of a run, and make it if it does not exist."""
+        """Returns the folder of a run, and makes it if it does not exist."""
         if not name.isalnum() or len(name) > 64:
             raise MessageError(f"{name[:70]!r} can't be the name of a run")
         folder = self.folder / "runs" / name
@@ -113,12 +113,12 @@ class ClientHome:
         return folder
 
     def keep(self, plan: Plan) -> None:
-        """Write a plan to the disk, so that the client's owner can look at it and approve it."""
+        """Writes a plan to the disk, so that the client's owner can look at it and approve it."""
         packed = pack(plan)
         durably(self.run(plan.run) / hashlib.sha256(packed).hexdigest(), packed)
 
     def log(self) -> "ClientLog":
-        """Return the client's own log of errors. Its texts may quote data, and never leave this folder."""
+        """Returns the client's own log of errors. Its texts may quote data, and never leave this folder."""
         return ClientLog(self.folder / "client.log")
 
 

@@ -44,7 +44,7 @@ class Computation(Generic[T]):
             self._ended.set()
 
     def result(self, limit_s: float) -> T:
-        """Run the function. Raises: TimeLimitExceeded: if it takes longer; and what the function raises."""
+        """Runs the function. Raises: TimeLimitExceeded: if it takes longer; and what the function raises."""
         self._thread.start()
         if not self._ended.wait(limit_s):
             ident = ctypes.c_ulong(self._thread.ident or 0)
@@ -55,7 +55,7 @@ class Computation(Generic[T]):
         return self._result.pop()
 
     def still_runs(self, wait_s: float = 0.0) -> bool:
-        """Return whether the function still runs after this wait."""
+        """Returns whether the function still runs after this wait."""
         self._thread.join(wait_s)
         return self._thread.is_alive()
 
@@ -76,7 +76,7 @@ class Day:
             return 0.0
 
     def add(self, seconds: float) -> None:
-        """Add seconds to the sum."""
+        """Adds seconds to the sum."""
         whole = self._path.with_name(f"{self._path.name}.part")
         whole.write_text(json.dumps({"day": self._today(), "seconds": round(self.seconds + seconds, 3)}))
         whole.replace(self._path)

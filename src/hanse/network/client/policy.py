@@ -45,7 +45,7 @@ class Policy:
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
-        """Read a policy from a TOML file; without one, return the defaults. Raises: InvalidInput."""
+        """Reads a policy from a TOML file; without one, returns the defaults. Raises: InvalidInput."""
         if not path.exists():
             return cls()
         try:
@@ -55,7 +55,7 @@ class Policy:
         return cls(**{key: _check_setting(path, key, given) for key, given in said.items()})
 
     def check_work(self, work: str, sends_bytes: int) -> None:
-        """Check a work and the size of its message. Raises: Forbidden: if it may not run."""
+        """Checks a work and the size of its message. Raises: Forbidden: if it may not run."""
         if self.works is not None and work not in self.works:
             raise Forbidden(f"this client's policy allows the works {', '.join(self.works)}, not {work}")
         if self.max_message_bytes is not None and sends_bytes > self.max_message_bytes:
@@ -64,20 +64,20 @@ class Policy:
             )
 
     def check_plan(self, plan: Plan) -> None:
-        """Check the model of a plan. Raises: Forbidden: if it may not be trained."""
+        """Checks the model of a plan. Raises: Forbidden: if it may not be trained."""
         model = type(plan.model).__name__
         if self.models is not None and model not in self.models:
             raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
 
     def check_data(self, num_examples: int) -> None:
-        """Check the number of examples. Raises: Forbidden: if they are too few."""
+        """Checks the number of examples. Raises: Forbidden: if they are too few."""
         if num_examples < self.min_examples:
             raise Forbidden(
                 f"this client's policy wants {self.min_examples} examples for any training, and it has fewer"
             )
 
     def check_use(self, num_tickets: int, num_bytes: int) -> None:
-        """Check a run's tickets and bytes, with the next one's. Raises: Forbidden: if they are too many."""
+        """Checks a run's tickets and bytes, the next ticket included. Raises: Forbidden: if too many."""
         if self.max_tickets is not None and num_tickets > self.max_tickets:
             raise Forbidden(
                 f"this client's policy allows {self.max_tickets} tickets a run, and they are used up",
@@ -89,7 +89,7 @@ class Policy:
             )
 
     def limit_s(self, used_today_s: float) -> float | None:
-        """Return the seconds that the next ticket may take; None: any. Raises: Forbidden: if none is left."""
+        """Returns the seconds allowed for the next ticket; None: any. Raises: Forbidden: if none is left."""
         left = math.inf if self.max_day_s is None else self.max_day_s - used_today_s
         if left <= 0:
             raise Forbidden(
@@ -142,7 +142,7 @@ class Approvals:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
 
     def check(self, plan: Plan) -> None:
-        """Check that a plan is approved.
+        """Checks that a plan is approved.
 
         Raises: Forbidden: if it is not; the error shows what is new in it, and how to approve it.
         """
@@ -158,7 +158,7 @@ class Approvals:
         )
 
     def approve(self, plan: Plan) -> str:
-        """Approve a plan, and return its digest."""
+        """Approves a plan, and returns its digest."""
         approved = self._read()
         approved.pop(plan_digest(plan), None)
         approved[plan_digest(plan)] = json.loads(plan.settings)
@@ -167,7 +167,7 @@ class Approvals:
 
 
 def plan_digest(plan: Plan) -> str:
-    """Return the digest by which a plan is approved: of all of it except the run's name."""
+    """Returns the digest by which a plan is approved: of all of it except the run's name."""
     return digest(replace(plan, run=""))
 
 

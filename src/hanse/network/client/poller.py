@@ -25,7 +25,7 @@ class Poller:
         self._home = connection.home
 
     def run(self) -> str:
-        """Poll until the server is done or this client left, was revoked or stopped; return which.
+        """Polls until the server is done or this client left, was revoked or stopped; returns which.
 
         Raises: Refused: if another refusal is final.
         """
@@ -53,7 +53,7 @@ class Poller:
         return "stopped"
 
     def poll(self, wait_s: float = WAIT_S) -> News:
-        """Tell the server what this client knows, and wait for news.
+        """Tells the server what this client knows, and waits for news.
 
         Raises: Refused, Unreachable.
         """
@@ -72,7 +72,7 @@ class Poller:
             raise
 
     def poll_now(self) -> None:
-        """Poll without waiting, to correct what a poll that is under way says of this client's tickets.
+        """Polls without waiting, to correct what a poll that is under way says of this client's tickets.
 
         Raises: Refused, Unreachable.
         """
@@ -91,7 +91,7 @@ class Poller:
             self._tickets.take(order)
 
     def _decide(self, decisions: list[Decision]) -> None:
-        """Commit the memory of counted tickets and drop the others; both are on the disk afterwards."""
+        """Commits the memory of counted tickets and drops the others; both are on the disk afterwards."""
         by_run: dict[str, list[Decision]] = {}
         for decision in decisions:
             by_run.setdefault(decision.run, []).append(decision)

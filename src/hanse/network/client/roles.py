@@ -49,25 +49,25 @@ class OpenRole:
     decided: set[int] = field(default_factory=set)
 
     def keep(self) -> None:
-        """Write committed memory and forks to the disk."""
+        """Writes committed memory and forks to the disk."""
         _remember(self.folder, self.party)
 
     def note(self, task: Task, payload: str) -> None:
-        """Keep a ticket's task and memory beside its payload, for `hanse replay`."""
+        """Keeps a ticket's task and memory beside its payload, for `hanse replay`."""
         with self.party.lock:
             before = self.party.forks.at(task.after)
         with contextlib.suppress(OSError):
             (self.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
 
     def settle(self, counted: list[int], dropped: list[int]) -> None:
-        """Commit the memory of counted tickets and drop that of the others, on the disk too."""
+        """Commits the memory of counted tickets and drops that of the others, on the disk too."""
         with self.party.lock:
             self.decided.update(counted, dropped)
             if self.party.forks.settle(counted, dropped):
                 self.keep()
 
     def forget(self, ticket: int) -> None:
-        """Drop the fork and the message of a ticket, on the disk too."""
+        """Drops the fork and the message of a ticket, on the disk too."""
         with self.party.lock:
             if self.party.forks.forks.pop(ticket, None) is not None:
                 self.keep()
@@ -99,7 +99,7 @@ class Roles:
         """Held by whoever reads or writes the memory of a role that is not open yet."""
 
     def open_run(self, work: WorkOrder, fetch: Callable[[str, str, int, Path], None]) -> OpenRun:
-        """Return the run of a ticket, once its plan is here and allowed.
+        """Returns the run of a ticket, once its plan is here and allowed.
 
         Args:
           fetch: downloads an object, given its path, SHA-256, size and file.
@@ -126,7 +126,7 @@ class Roles:
         return run
 
     def open_role(self, name: str, run: OpenRun, party: PartyId) -> OpenRole:
-        """Return the role of a party in a run, once its data are allowed and its memory is recalled.
+        """Returns the role of a party in a run, once its data are allowed and its memory is recalled.
 
         Raises: Forbidden, Unsuited; MessageError: if this client does not play that party.
         """
@@ -159,7 +159,7 @@ class Roles:
         return self._test(plan)
 
     def settle(self, run: str, counted: list[int], dropped: list[int]) -> None:
-        """Settle these tickets in each role that holds some of them, open or not."""
+        """Settles these tickets in each role that holds some of them, open or not."""
         for kind in (OWN, TEST):
             folder = self._home.run(run) / kind
             role = self._roles.get((run, kind))
@@ -174,11 +174,11 @@ class Roles:
                 Outgoing.forget(folder, ticket)
 
     def forget(self, run: str, ticket: int, *, keep: bool = False) -> None:
-        """Drop a ticket that this client does not work on any more.
+        """Drops a ticket that this client does not work on any more.
 
         Args:
-          keep: keep its fork until its outcome is known. A ticket that is late now may have been counted, if
-            only the answer to an earlier upload got lost.
+          keep: whether to keep its fork until its outcome is known. A ticket that is late now may have been
+            counted, if only the answer to an earlier upload got lost.
         """
         for kind in (OWN, TEST):
             role = self._roles.get((run, kind))
@@ -187,7 +187,7 @@ class Roles:
 
 
 def _remember(folder: Path, party: Party) -> None:
-    """Write committed memory and forks; while both are empty, no file is needed."""
+    """Writes committed memory and forks; while both are empty, no file is needed."""
     forks = party.forks
     path = folder / "memory"
     if forks.committed or any(fork.changed or fork.removed for fork in forks.forks.values()) or path.exists():

@@ -28,7 +28,7 @@ class Tickets:
             return set(self._open)
 
     def take(self, order: WorkOrder) -> None:
-        """Queue a work order, unless this client works on its ticket already."""
+        """Queues a work order, unless this client works on its ticket already."""
         with self._lock:
             new = (order.run, order.ticket) not in self._open
             self._open.add((order.run, order.ticket))
@@ -36,28 +36,28 @@ class Tickets:
             self._orders.put(order)
 
     def wait(self) -> WorkOrder | None:
-        """Wait for the next work order; None: there will be no more."""
+        """Waits for the next work order; None: there will be no more."""
         return self._orders.get()
 
     def end(self) -> None:
-        """Say that there will be no more work orders."""
+        """Says that there will be no more work orders."""
         self._orders.put(None)
 
     def give_up(self, order: WorkOrder) -> None:
-        """Note that this client does not work on a ticket any more."""
+        """Notes that this client does not work on a ticket any more."""
         with self._lock:
             self._open.discard((order.run, order.ticket))
 
     def settle(self, run: str, tickets: Iterable[int]) -> None:
-        """Note that the outcomes of these tickets are on the disk."""
+        """Notes that the outcomes of these tickets are on the disk."""
         with self._lock:
             self._known.setdefault(run, []).extend(tickets)
             self._open.difference_update((run, ticket) for ticket in tickets)
 
     def report(self) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
-        """Return the open tickets and those whose outcomes are known, by run, for a poll.
+        """Returns the open tickets and those whose outcomes are known, by run, for a poll.
 
-        The outcomes are reported once; if the poll fails, `report_again` them.
+        The outcomes are reported once; if the poll fails, call `report_again`.
         """
         with self._lock:
             have: dict[str, list[int]] = {}
@@ -67,6 +67,6 @@ class Tickets:
         return have, know
 
     def report_again(self, know: dict[str, list[int]]) -> None:
-        """Take back outcomes whose report did not reach the server."""
+        """Takes back outcomes whose report did not reach the server."""
         with self._lock:
             self._known = {**know, **self._known}

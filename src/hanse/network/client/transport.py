@@ -28,7 +28,7 @@ TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
 def split(url: str) -> tuple[str, int]:
-    """Return host and port of https://host[:port]. Raises: InvalidInput."""
+    """Returns host and port of https://host[:port]. Raises: InvalidInput."""
     parsed = httpx.URL(url)
     if parsed.scheme != "https" or not parsed.host or parsed.path not in ("", "/"):
         raise InvalidInput(f"{url!r} is not the address of a server; write https://host:port")
@@ -65,11 +65,11 @@ class ServerLink:
         return self._answers is not None
 
     def trust(self, pem: str) -> None:
-        """Accept another certificate of the server, too."""
+        """Accepts another certificate of the server, too."""
         certificates.trust(self._context, pem)
 
     def close(self) -> None:
-        """End all connections."""
+        """Ends all connections."""
         self._http.close()
 
     def _sign(self, method: str, url: httpx.URL, body_sha256: bytes) -> dict[str, str]:
@@ -85,7 +85,7 @@ class ServerLink:
         stream: bool = False,
         digest: bytes | None = None,
     ) -> httpx.Response:
-        """Send a request; sign and send it again if the clocks turn out to differ.
+        """Sends a request; signs and sends it again if the clocks turn out to differ.
 
         Args:
           digest: the SHA-256 of the body; None: it is computed here.
@@ -115,7 +115,7 @@ class ServerLink:
         raise AssertionError("unreachable")
 
     def _find_forgery(self, request: httpx.Request, response: httpx.Response) -> str | None:
-        """Return why an answer is not the server's; None: it is."""
+        """Returns why an answer is not the server's; None: it is."""
         if self._answers is None:
             return None
         try:
@@ -131,7 +131,7 @@ class ServerLink:
         return None
 
     def _set_clock(self, response: httpx.Response) -> None:
-        """Set the clock of the signatures by the server's."""
+        """Sets the clock of the signatures by the server's clock."""
         try:
             there = parsedate_to_datetime(response.headers["date"]).timestamp()
         except (KeyError, ValueError):
@@ -148,7 +148,7 @@ class ServerLink:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> M:
-        """Send a small request, and parse the answer. Raises: Refused, Unreachable."""
+        """Sends a small request, and parses the answer. Raises: Refused, Unreachable."""
         return _validate(kind, path, self.plain(method, path, body, params, headers))
 
     def plain(
@@ -159,7 +159,7 @@ class ServerLink:
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send a small request, and return the answer as plain data. Raises: Refused, Unreachable."""
+        """Sends a small request, and returns the answer as plain data. Raises: Refused, Unreachable."""
         data = b"" if body is None else body.model_dump_json().encode()
         response = self._send(
             method, path, data, params, {"Content-Type": "application/json", **(headers or {})}
@@ -177,7 +177,7 @@ class ServerLink:
     # -- files ---------------------------------------------------------------------------------
 
     def download(self, path: str, sha256: str, size: int, to: Path) -> None:
-        """Fetch an object into a file, and go on from a part that is there already.
+        """Fetches an object into a file, and goes on from a part that is there already.
 
         Raises: Refused, Unreachable.
         """
@@ -213,7 +213,7 @@ class ServerLink:
         part.replace(to)
 
     def upload(self, run: str, ticket: int, message: Outgoing) -> None:
-        """Send a message in chunks, from the first that the server lacks; return once it is durable there.
+        """Sends a message in chunks, from the first that the server lacks; returns once it is durable there.
 
         Raises: Refused, Unreachable.
         """
@@ -278,7 +278,7 @@ PASSING = frozenset(
 def patiently(
     act: Callable[[], T], pause: Callable[[float], bool], say: Callable[[str], None] = lambda what: None
 ) -> T:
-    """Do something again and again until the server answers, and return the result.
+    """Does something again and again until the server answers, and returns the result.
 
     Args:
       act: is called until it raises no such error.

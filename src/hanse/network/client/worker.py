@@ -47,7 +47,7 @@ class Worker:
         """The error that ended this thread, if one did."""
 
     def run(self) -> None:
-        """Work until there are no more orders. An error ends the client."""
+        """Works until there are no more work orders. An error ends the client."""
         stopping = self._connection.stopping
         try:
             while (work := self._tickets.wait()) is not None and not stopping.is_set():
@@ -61,7 +61,7 @@ class Worker:
             stopping.set()
 
     def _perform(self, work: WorkOrder) -> bool:
-        """Perform a work order, and return whether its ticket was answered."""
+        """Performs a work order, and returns whether its ticket was answered."""
         say, home = self._connection.say, self._home
         state: Literal["refused", "downloaded", "trained"] = "refused"
         try:
@@ -120,11 +120,11 @@ class Worker:
         self._connection.insist(lambda: self._connection.link.download(url, sha256, size, to))
 
     def _answer(self, role: OpenRole, task: Task, payload: Payload) -> list[bytes | memoryview]:
-        """Compute a ticket, and return the packed message in pieces."""
+        """Computes a ticket, and returns the packed message in pieces."""
         return pieces(self._compute(role.party, task, payload))
 
     def _compute(self, party: Party, task: Task, payload: Payload) -> Message:
-        """Compute a ticket in the time that the policy allows.
+        """Computes a ticket in the time that the policy allows.
 
         Raises: Forbidden: if that time is not enough.
         """
@@ -163,12 +163,12 @@ class Worker:
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 
     def _give_up(self, work: WorkOrder, *, keep: bool = False) -> None:
-        """Stop working on a ticket; for `keep`, see `Roles.forget`."""
+        """Stops working on a ticket; for `keep`, see `Roles.forget`."""
         self._tickets.give_up(work)
         self._roles.forget(work.run, work.ticket, keep=keep)
 
     def _fail(self, work: WorkOrder, failure: Failure, error: Exception) -> None:
-        """Tell the server by a code that a ticket will not be answered. The reason stays at the client."""
+        """Tells the server by a code that a ticket will not be answered. The reason stays at the client."""
         self._connection.say(
             f"ticket {work.ticket} failed ({failure.code}): {(str(error).splitlines() or [''])[0]}"
         )
@@ -182,7 +182,7 @@ class Worker:
 
 
 def _code(error: Exception) -> Code:
-    """Return the code of an error that neither the policy nor the data caused."""
+    """Returns the code of an error that neither the policy nor the data caused."""
     if isinstance(error, MessageError):
         return "message"
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"

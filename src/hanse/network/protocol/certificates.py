@@ -24,7 +24,7 @@ CERTIFICATE, KEY = "certificate.pem", "certificate.key"
 
 
 def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
-    """Return the paths of certificate and key in `folder`, and make both if they do not exist."""
+    """Returns the paths of certificate and key in `folder`, and makes both if they do not exist."""
     certificate, key = folder / CERTIFICATE, folder / KEY
     if certificate.exists() and key.exists():
         return certificate, key
@@ -58,7 +58,7 @@ def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
 
 
 def hosts_of(pem: str) -> tuple[str, ...]:
-    """Return the hosts that a certificate names."""
+    """Returns the hosts that a certificate names."""
     named = x509.load_pem_x509_certificate(pem.encode()).extensions
     names = named.get_extension_for_class(x509.SubjectAlternativeName).value
     return tuple(str(name.value) for name in names)
@@ -72,7 +72,7 @@ def _general(host: str) -> x509.GeneralName:
 
 
 def fingerprint(pem: str) -> str:
-    """Return the SHA-256 of the certificate in a PEM, in hexadecimal."""
+    """Returns the SHA-256 of the certificate in a PEM, in hexadecimal."""
     try:
         der = ssl.PEM_cert_to_DER_cert(_first(pem))
     except ValueError:
@@ -86,7 +86,7 @@ def _first(pem: str) -> str:
 
 
 def fetch(url: str, expected: str, timeout_s: float = 10.0) -> str:
-    """Return the certificate that a server shows, as PEM.
+    """Returns the certificate that a server shows, as PEM.
 
     Args:
       expected: the fingerprint that it must have.
@@ -117,7 +117,7 @@ def fetch(url: str, expected: str, timeout_s: float = 10.0) -> str:
 
 
 def pin(pem: str) -> ssl.SSLContext:
-    """Make a context that trusts exactly this certificate, whatever name it carries."""
+    """Makes a context that trusts exactly this certificate, whatever name it carries."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
@@ -127,5 +127,5 @@ def pin(pem: str) -> ssl.SSLContext:
 
 
 def trust(context: ssl.SSLContext, pem: str) -> None:
-    """Make a context trust this certificate too."""
+    """Makes a context trust this certificate too."""
     context.load_verify_locations(cadata=_first(pem))

@@ -10,7 +10,7 @@ __all__ = ["Forbidden", "Refused", "Unreachable", "Unsuited", "is_disk_full"]
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Return whether this error, or one that led to it, says that no space is left on a disk."""
+    """Returns whether this error, or one that led to it, says that no space is left on a disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True

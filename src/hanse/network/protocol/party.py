@@ -27,7 +27,7 @@ class Party:
         """Held by whoever reads or writes the forks."""
 
     def compute(self, task: Task, payload: Payload) -> Message:
-        """Compute a ticket, and keep the fork of memory that it leads to."""
+        """Computes a ticket, and keeps the fork of memory that it leads to."""
         with self.lock:
             before = self.forks.at(task.after)
         message, memory = compute(
@@ -38,5 +38,5 @@ class Party:
         return message
 
     def forks_of(self, tickets: Mapping[int, Any]) -> dict[int, Fork]:
-        """Return the forks of those of these tickets that were computed and are not settled yet."""
+        """Returns the forks of the given tickets that were computed and are not settled yet."""
         return {ticket: fork for ticket, fork in self.forks.forks.items() if ticket in tickets}

@@ -71,12 +71,12 @@ SKEW_S = 60
 
 
 def content_digest(sha256: bytes) -> str:
-    """Return the Content-Digest field of a body with this SHA-256."""
+    """Returns the Content-Digest field of a body with this SHA-256."""
     return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def digest_in(headers: Mapping[str, str]) -> bytes:
-    """Return the SHA-256 that a Content-Digest field announces. Raises: Refused."""
+    """Returns the SHA-256 that a Content-Digest field announces. Raises: Refused."""
     field = headers.get("content-digest", "")
     try:
         if not (field.startswith("sha-256=:") and field.endswith(":")):
@@ -90,7 +90,7 @@ def digest_in(headers: Mapping[str, str]) -> bytes:
 
 
 def public_key(raw: str) -> Ed25519PublicKey:
-    """Make a public key from its 32 bytes in hexadecimal. Raises: InvalidInput."""
+    """Makes a public key from its 32 bytes in hexadecimal. Raises: InvalidInput."""
     try:
         return Ed25519PublicKey.from_public_bytes(bytes.fromhex(raw))
     except ValueError:
@@ -138,12 +138,12 @@ class Identity:
 
     @classmethod
     def generate(cls) -> "Identity":
-        """Make a new key."""
+        """Makes a new key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def load(cls, path: Path) -> "Identity":
-        """Read a key from a PEM file."""
+        """Reads a key from a PEM file."""
         key = serialization.load_pem_private_key(path.read_bytes(), None)
         if not isinstance(key, Ed25519PrivateKey):
             raise InvalidInput(f"{path} does not hold an Ed25519 key")
@@ -151,7 +151,7 @@ class Identity:
 
     @classmethod
     def at(cls, path: Path) -> "Identity":
-        """Read the key at a path; make one there if there is none, readable for its owner only."""
+        """Reads the key at a path; makes one there if there is none, readable by its owner only."""
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             pem = Ed25519PrivateKey.generate().private_bytes(
@@ -168,7 +168,7 @@ class Identity:
         return self._private.public_key().public_bytes_raw().hex()
 
     def sign(self, key_id: str, method: str, url: str, body_sha256: bytes) -> dict[str, str]:
-        """Return the headers that sign a request.
+        """Returns the headers that sign a request.
 
         Args:
           key_id: the name by which the other side knows the key.
@@ -186,17 +186,17 @@ class Identity:
         }
 
     def _sign_components(self, covered: Mapping[str, str], created_s: float, about: str) -> dict[str, str]:
-        """Sign these components, in a tenth of the time that the library takes."""
+        """Signs these components, in a tenth of the time that the library takes."""
         given = f"({' '.join(covered)});created={int(created_s)}{about}"
         signature = base64.b64encode(self._private.sign(_base(covered, given))).decode()
         return {"Signature-Input": f"{TAG}={given}", "Signature": f"{TAG}=:{signature}:"}
 
     def prove(self, id: str) -> str:
-        """Prove that whoever asks to replace a member's key holds this key."""
+        """Proves that whoever asks to replace a member's key holds this key."""
         return self._private.sign(_claim(id, self.public)).hex()
 
     def sign_answer(self, status: int, body: bytes, signature: str) -> dict[str, str]:
-        """Return the headers that sign an answer.
+        """Returns the headers that sign an answer.
 
         Args:
           status: of HTTP.
@@ -209,7 +209,7 @@ class Identity:
 
 
 def _base(covered: Mapping[str, str], given: str) -> bytes:
-    """Build the signature base of RFC 9421, section 2.5: components, and the parameters of the signature."""
+    """Builds the signature base of RFC 9421, section 2.5: components, and the parameters of the signature."""
     lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
     return "\n".join(lines).encode()
 
@@ -219,7 +219,7 @@ def _claim(id: str, public: str) -> bytes:
 
 
 def check_proof(id: str, public: str, proof: str) -> None:
-    """Raises: Refused: if `Identity.prove` did not make this proof."""
+    """Checks that `Identity.prove` made this proof. Raises: Refused: if it did not."""
     try:
         public_key(public).verify(bytes.fromhex(proof), _claim(id, public))
     except (InvalidKeySignature, ValueError, InvalidInput):
@@ -243,7 +243,7 @@ class AnswerVerifier:
     def check(
         self, status: int, headers: Mapping[str, str], body: bytes, method: str, signature: str
     ) -> None:
-        """Raises: InvalidInput: if the answer is not the key holder's, or not to this request."""
+        """Checks that the key holder gave this answer to this request. Raises: InvalidInput: if not."""
         asked = _Message(method, "https://server/", {"Signature": signature})
         try:
             self._verifier.verify(
@@ -289,9 +289,9 @@ class Verifier:
         self._swept = clock()
 
     def verify(self, method: str, url: str, headers: Mapping[str, str]) -> Speaker:
-        """Return the signer of a request.
+        """Returns the signer of a request.
 
-        Raises: Refused: if nobody signed it, or at another time, or if it was received before.
+        Raises: Refused: if nobody signed it, if it was signed at another time, or if it was received before.
         """
         signed = self._plain(method, url, headers) or self._by_library(method, url, headers)
         created, key_id, nonce = signed
@@ -302,7 +302,7 @@ class Verifier:
         return Speaker(key_id, digest_in(headers))
 
     def _plain(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
-        """Return time, key id and nonce of a request that is signed exactly as `Identity.sign` writes it.
+        """Returns time, key id and nonce of a request that is signed exactly as `Identity.sign` writes it.
 
         None: the library must judge it, which reads all notations and takes three times as long. It accepts
         whatever is accepted here.
@@ -324,7 +324,7 @@ class Verifier:
         return int(given["created"]), given["keyid"], given["nonce"]
 
     def _by_library(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, Any]:
-        """Return time, key id and nonce of a request that is signed in any notation. Raises: Refused."""
+        """Returns time, key id and nonce of a request that is signed in any notation. Raises: Refused."""
         try:
             (result,) = self._verifier.verify(
                 _Message(method, url, dict(headers)), max_age=None, expect_tag=TAG, require_components=COVERED
@@ -358,12 +358,12 @@ class Verifier:
 
 
 def sha256(data: bytes) -> bytes:
-    """Return the SHA-256 of bytes."""
+    """Returns the SHA-256 of bytes."""
     return hashlib.sha256(data).digest()
 
 
 def secret_at(path: Path) -> Key:
-    """Read the root of secrets at a path; draw one if there is none, readable for its owner only."""
+    """Reads the root of secrets at a path; draws one if there is none, readable by its owner only."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_privately(path, secrets.token_bytes(32))

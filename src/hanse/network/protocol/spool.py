@@ -28,14 +28,14 @@ Pieces: TypeAlias = Iterable[bytes | memoryview]
 
 
 def _blocks(pieces: Pieces, num_bytes: int = BLOCK_BYTES) -> Iterator[memoryview]:
-    """Cut pieces to at most so many bytes each."""
+    """Cuts pieces to at most so many bytes each."""
     for piece in pieces:
         view = memoryview(piece)
         yield from (view[at : at + num_bytes] for at in range(0, len(view), num_bytes))
 
 
 def _write(file: io.FileIO, data: bytes | memoryview) -> None:
-    """Write all of the data."""
+    """Writes all of the data."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
@@ -68,14 +68,14 @@ class _Chunks:
                 self.end()
 
     def end(self) -> "_Chunks":
-        """End the chunk that has begun, and return this."""
+        """Ends the chunk that has begun, and returns `self`."""
         if self._open is not None:
             self.digests.append(self._open.digest())
             self._open = None
         return self
 
     def take(self, sha256: bytes, size: int) -> None:
-        """Add a chunk whose digest is known."""
+        """Adds a chunk whose digest is known."""
         self.digests.append(sha256)
         self.size += size
 
@@ -85,7 +85,7 @@ class _Chunks:
 
 
 def hash_chunks(pieces: Pieces) -> str:
-    """Return the name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
+    """Returns the name of a message: the SHA-256 of the SHA-256s of its chunks, in hexadecimal.
 
     >>> hash_chunks([b"a", b"b"]) == hashlib.sha256(hashlib.sha256(b"ab").digest()).hexdigest()
     True
@@ -112,7 +112,7 @@ class Outgoing:
 
     @classmethod
     def write(cls, folder: Path, ticket: int, pieces: Pieces) -> "Outgoing":
-        """Write the message of a ticket."""
+        """Writes the message of a ticket."""
         part, chunks = folder / f"{ticket}.part", _Chunks()
         with open(part, "wb", buffering=0) as file:
             for block in _blocks(pieces):
@@ -124,7 +124,7 @@ class Outgoing:
 
     @classmethod
     def find(cls, folder: Path, ticket: int) -> "Outgoing | None":
-        """Return the message of a ticket, if it was written and its content is unchanged."""
+        """Returns the message of a ticket, if it was written and its content is unchanged."""
         for path in folder.glob(f"{ticket}.*.message"):
             chunks = _Chunks()
             for block in _read(path):
@@ -137,12 +137,12 @@ class Outgoing:
 
     @staticmethod
     def forget(folder: Path, ticket: int) -> None:
-        """Remove the message of a ticket, if there is one."""
+        """Removes the message of a ticket, if there is one."""
         for path in folder.glob(f"{ticket}.*.message"):
             path.unlink(missing_ok=True)
 
     def chunk(self, offset: int) -> tuple[bytes, bytes]:
-        """Return the chunk at this offset, and its SHA-256."""
+        """Returns the chunk at this offset, and its SHA-256."""
         with open(self.path, "rb", buffering=0) as file:
             file.seek(offset)
             return file.read(CHUNK_BYTES), self.digests[offset // CHUNK_BYTES]
@@ -158,7 +158,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def durably(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all; it has reached the disk when this returns."""
+    """Writes a file, whole or not at all; it has reached the disk when this returns."""
     part = path.with_name(f"{path.name}.part")
     with open(part, "wb") as file:
         file.write(data)
@@ -189,7 +189,7 @@ class Objects:
         folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, pieces: Pieces) -> tuple[str, int]:
-        """Write bytes to a file; return their SHA-256 in hexadecimal, and their number."""
+        """Writes bytes to a file; returns their SHA-256 in hexadecimal, and their number."""
         part, state, size = self._folder / "new", hashlib.sha256(), 0
         with open(part, "wb", buffering=0) as file:
             for block in _blocks(pieces):
@@ -200,11 +200,11 @@ class Objects:
         return state.hexdigest(), size
 
     def path(self, sha256: str) -> Path:
-        """Return the path of the file with this SHA-256, whether it exists or not."""
+        """Returns the path of the file with this SHA-256, whether it exists or not."""
         return self._folder / sha256
 
     def keep_only(self, needed: set[str]) -> None:
-        """Remove all files but these."""
+        """Removes all files but these."""
         for path in self._folder.iterdir():
             if path.name not in needed:
                 path.unlink(missing_ok=True)
@@ -245,19 +245,19 @@ class Spool:
         self._here = {int(ticket): sha256 for ticket, sha256, _ in names}
 
     def tickets(self) -> dict[int, str]:
-        """Return the tickets whose messages are here, with the messages' names, in the order of arrival."""
+        """Returns the tickets whose messages are here, with the messages' names, in the order of arrival."""
         return dict(self._here)
 
     def _path(self, ticket: int) -> Path:
         return self._folder / f"{ticket}.{self._here[ticket]}.message"
 
     def read(self, ticket: int) -> Packed:
-        """Return a message that is here. A large one stays on the disk."""
+        """Returns a message that is here. A large one stays on the disk."""
         path = self._path(ticket)
         return Stored(path) if path.stat().st_size >= MAPPED_BYTES else path.read_bytes()
 
     def offset(self, ticket: int, sha256: str, size: int) -> int:
-        """Return the number of bytes of a message that are here; `size`: all of them are, durably.
+        """Returns the number of bytes of a message that are here; `size`: all of them are, durably.
 
         Raises: Refused: if the ticket was answered with another message.
         """
@@ -280,7 +280,7 @@ class Spool:
             return upload
 
     def writing(self, ticket: int, sha256: str, size: int, offset: int) -> "Chunk":
-        """Begin to write a chunk. Raises: Refused: if it does not begin where the last one ended."""
+        """Begins to write a chunk. Raises: Refused: if it does not begin where the last one ended."""
         upload = self._upload(ticket, sha256, size)
         if not upload.lock.acquire(blocking=False):
             raise Refused(409, "busy", "another request is writing this message")
@@ -291,7 +291,7 @@ class Spool:
             return Chunk(upload)
 
     def finish(self, ticket: int, sha256: str, size: int) -> bool:
-        """Make a message durable once all of it is here; return whether it is.
+        """Makes a message durable once all of it is here; returns whether it is.
 
         Raises: Refused: if its SHA-256 is not the announced one.
         """
@@ -316,7 +316,7 @@ class Spool:
             return True
 
     def keep_only(self, needed: set[int], first_unknown: int) -> None:
-        """Remove the messages of settled tickets.
+        """Removes the messages of settled tickets.
 
         Args:
           needed: tickets that are open.
@@ -341,20 +341,20 @@ class Chunk:
         self._file = open(upload.path, "ab", buffering=0)  # noqa: SIM115 - closed by `close`
 
     def write(self, data: bytes) -> None:
-        """Write bytes. Raises: Refused: if the disk is full."""
+        """Writes bytes. Raises: Refused: if the disk is full."""
         self._hash.update(data)
         with _refuse_full_disk():
             _write(self._file, data)
         self._written += len(data)
 
     def keep(self, sha256: bytes) -> None:
-        """Count the written bytes as arrived, if this is their SHA-256. Raises: Refused."""
+        """Counts the written bytes as arrived, if this is their SHA-256. Raises: Refused."""
         if self._hash.digest() != sha256:
             raise Refused(422, "corrupted", "the body is not what its Content-Digest says; send it again")
         self._upload.chunks.take(sha256, self._written)
 
     def close(self) -> None:
-        """Close the file, and cut off what was not kept."""
+        """Closes the file, and cuts off what was not kept."""
         try:
             with contextlib.suppress(OSError):
                 self._file.close()

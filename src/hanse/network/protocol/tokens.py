@@ -32,7 +32,7 @@ class Token:
 
     @classmethod
     def parse(cls, text: str) -> "Token":
-        """Read a token from text. Raises: InvalidInput."""
+        """Reads a token from text. Raises: InvalidInput."""
         try:
             raw = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
         except ValueError:

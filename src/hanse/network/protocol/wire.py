@@ -67,7 +67,7 @@ class Plan:
 
 
 def printable(text: str) -> str:
-    """Make a stranger's text safe to print on somebody's screen.
+    """Makes a stranger's text safe to print on somebody's screen.
 
     >>> printable("no\\x1b[2J\\nmore")
     'no\\\\x1b[2J\\nmore'

@@ -66,7 +66,7 @@ class Signing:
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Make an application answer errors with a `Problem`."""
+    """Makes an application answer errors with a `Problem`."""
     app.add_exception_handler(Refused, _answer_refusal)
     app.add_exception_handler(HanseError, _answer_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
@@ -107,7 +107,7 @@ async def _answer_unknown(request: Request, error: Exception) -> JSONResponse:
 
 
 def _is_unread(request: Request) -> bool:
-    """Return whether a body may still be on its way: then the connection ends rather than swallow it."""
+    """Returns whether a body may still be on its way: then the connection ends, and the rest stays unread."""
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
@@ -115,7 +115,7 @@ def _is_unread(request: Request) -> bool:
 
 
 def send_file(path: Path, sha256: str, request: Request) -> Response:
-    """Answer with a file that never changes, from where the client wants it. Raises: Refused."""
+    """Answers with a file that never changes, from the byte that the client asks for. Raises: Refused."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -136,7 +136,7 @@ def send_file(path: Path, sha256: str, request: Request) -> Response:
 
 
 def _start_in(given: str, size: int) -> int:
-    """Return the beginning of an open range; 0 for any other range, which a server may ignore."""
+    """Returns the beginning of an open range; 0 for any other range, which a server may ignore."""
     begin = given.removeprefix("bytes=").removesuffix("-")
     if given.startswith("bytes=") and given.endswith("-") and begin.isascii() and begin.isdigit():
         return int(begin) if int(begin) < size else 0

@@ -20,7 +20,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def application(server: Server) -> FastAPI:
-    """Make the HTTP interface of a server."""
+    """Makes the HTTP interface of a server."""
     app = FastAPI(title="Hanse", version=__version__, responses=_PROBLEMS, docs_url=None, redoc_url=None)
     app.state.server = server
     app.add_middleware(Signing, identity=server.identity)

@@ -20,7 +20,7 @@ class FailedTickets:
         self._folder = folder
 
     def keep(self, round: int, task: Task, payload: Path) -> None:
-        """Keep a ticket and the payload of its cohort, which is a file named by its SHA-256."""
+        """Keeps a ticket and the payload of its cohort, which is a file named by its SHA-256."""
         self._folder.mkdir(parents=True, exist_ok=True)
         here = self._folder / f"{payload.name}.payload"
         if not here.exists():
@@ -48,11 +48,11 @@ class FailedTickets:
         return list(self._folder.glob("*.case"))
 
     def kept(self) -> list[tuple[int, int]]:
-        """Return the rounds and clients of which tickets are kept."""
+        """Returns the rounds and clients that have kept tickets."""
         return sorted({(_numbers(path)[0], _numbers(path)[2]) for path in self._paths()})
 
     def find(self, round: int, client: PartyId) -> list[tuple[Task, Payload]]:
-        """Return a client's tickets of a round and their payloads, in order; empty: none is kept."""
+        """Returns a client's tickets of a round and their payloads, in order; empty: none is kept."""
         mine = [path for path in self._paths() if _numbers(path)[::2] == (round, client)]
         found = []
         for path in sorted(mine, key=lambda path: _numbers(path)[1]):
@@ -62,6 +62,6 @@ class FailedTickets:
 
 
 def _numbers(path: Path) -> tuple[int, int, int]:
-    """Return round, ticket and client of a file."""
+    """Returns round, ticket and client of a file."""
     round, ticket, client = map(int, path.stem.split("-"))
     return round, ticket, client

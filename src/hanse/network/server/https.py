@@ -40,7 +40,7 @@ FULL_COLLECTION = 1000
 
 @contextmanager
 def _seldom_collecting() -> Iterator[None]:
-    """Make full garbage collections rare while this is entered.
+    """Makes full garbage collections rare while this is entered.
 
     5,000 clients that wait are a million objects, all of them new every 25 s: Python would search them
     every few seconds, for a second each, and find nothing, since requests leave no cycles behind.
@@ -103,7 +103,7 @@ class _Prompt(HttpToolsProtocol):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Make a listening socket. Raises: InvalidInput: if the port is taken."""
+    """Makes a listening socket. Raises: InvalidInput: if the port is taken."""
     try:
         return socket.create_server((host, port), backlog=2048)
     except OSError as error:
@@ -134,7 +134,7 @@ def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
 def serving(
     server: Server, bound: socket.socket, host: str, certificate: tuple[Path, Path] | None = None
 ) -> Iterator[str]:
-    """Serve in a thread while this is entered, and yield the URL.
+    """Serves in a thread while this is entered, and yields the URL.
 
     Args:
       host: the name by which clients know the server.
@@ -157,7 +157,7 @@ def serving(
 
 
 def join_line(url: str, token: str, number: int | None) -> str:
-    """Return the command that an invited client types."""
+    """Returns the command that an invited client types."""
     home = "" if number is None else f" --home hanse-client-{number}"
     return f"hanse join {url} --token {token}{home} --data FILE"
 
@@ -174,7 +174,7 @@ def lead(
     stay: bool = False,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Lead runs with real parties until they have ended, and return the status of the last one.
+    """Leads runs with real parties until they have ended, and returns the status of the last one.
 
     An interrupted run of the same settings is resumed.
 
@@ -184,8 +184,8 @@ def lead(
       address: to listen on; public: that clients connect to.
       certificate: a certificate and its key, as PEM files; None: the server's own.
       proxy_certificate: the certificate that clients see, if a proxy is in front of the server.
-      fresh: begin new runs even if there are interrupted ones.
-      stay: go on serving when all runs have ended.
+      fresh: whether to begin new runs even if there are interrupted ones.
+      stay: whether to go on serving when all runs have ended.
       say: called with lines for the operator.
 
     Raises: InvalidInput: if the address is taken. HanseError: if no space is left on the disk.
@@ -231,12 +231,12 @@ def _said(settings: Mapping[str, Any]) -> str:
 
 
 def _find_resumable(server: Server) -> dict[str, str]:
-    """Return the runs that can be resumed, by their settings."""
+    """Returns the runs that can be resumed, by their settings."""
     return {_said(i.settings): i.run for i in server.runs.infos() if i.status in RESUMABLE}
 
 
 def _appoint(server: Server, url: str, pem: str) -> None:
-    """Make the operator a member, with a client home of its own."""
+    """Makes the operator a member, with a client home of its own."""
     client_home = ClientHome(server.home / "operator")
     server.members.appoint("operator", "operator", client_home.identity.public)
     about = {"id": "operator", "role": "operator", "number": None, "name": "operator"}
@@ -244,7 +244,7 @@ def _appoint(server: Server, url: str, pem: str) -> None:
 
 
 def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
-    """Say the join line of each client that is missing."""
+    """Says the join line of each client that is missing."""
     here, _ = server.members.clients()
     taken = {member.number for member in server.members.all()}  # also by those who left
     missing = [number for number in range(num_clients) if number not in taken]

@@ -95,7 +95,7 @@ class Mailbox:
         arrived: Iterable[int],
         outcomes: Mapping[PartyId, Mapping[int, Outcome]],
     ) -> None:
-        """Begin again with the offers, arrivals and outcomes that the run has found on its disk."""
+        """Begins again with the offers, arrivals and outcomes that the run has found on its disk."""
         with self._changed:
             self._offers, self._holders = {}, {}
             self._arrived = dict.fromkeys(arrived)
@@ -103,12 +103,12 @@ class Mailbox:
         self.post(offers)
 
     def open(self) -> None:
-        """Note that all open offers are here. From now on a ticket that is not here is closed."""
+        """Notes that all open offers are here. From now on a ticket that is not here is closed."""
         with self._changed:
             self._open = True
 
     def post(self, offers: Iterable[Offer]) -> None:
-        """Make offers to their holders."""
+        """Makes offers to their holders."""
         with self._changed:
             posted = list(offers)
             for offer in posted:
@@ -118,7 +118,7 @@ class Mailbox:
         self._wake({offer.party for offer in posted})
 
     def close(self, tickets: Iterable[int]) -> None:
-        """Withdraw offers. Messages that arrive for them from now on are late."""
+        """Withdraws offers. Messages that arrive for them from now on are late."""
         with self._changed:
             for ticket in tickets:
                 offer = self._holders.pop(ticket, None)
@@ -128,26 +128,26 @@ class Mailbox:
                 self._failed.pop(ticket, None)
 
     def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
-        """Tell holders the outcomes of their tickets, which are kept until acknowledged."""
+        """Tells holders the outcomes of their tickets, which are kept until acknowledged."""
         with self._changed:
             for party, own in outcomes.items():
                 self._outcomes.setdefault(party, {}).update(own)
         self._wake(outcomes)
 
     def outcomes(self) -> dict[PartyId, dict[int, Outcome]]:
-        """Return the outcomes that their holders have not acknowledged yet."""
+        """Returns the outcomes that their holders have not acknowledged yet."""
         with self._changed:
             return {party: dict(own) for party, own in self._outcomes.items() if own}
 
     def find_arrivals(self, tickets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
-        """Return which of these tickets are answered, in the order of arrival, and why others failed."""
+        """Returns which of these tickets are answered, in the order of arrival, and why others failed."""
         asked = set(tickets)
         with self._changed:
             here = [ticket for ticket in self._arrived if ticket in asked]
             return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
 
     def silent_s(self, party: PartyId) -> float:
-        """Return the seconds since a party was heard, or since the start if it never was.
+        """Returns the seconds since a party was heard, or since the start if it never was.
 
         Below 0: it should come back after so many seconds.
         """
@@ -155,12 +155,12 @@ class Mailbox:
         return time.monotonic() - self.began_s if heard is None else heard
 
     def absent(self, parties: Iterable[int], silent_s: float) -> set[int]:
-        """Return the parties that were never heard since the server began, or not for so many seconds."""
+        """Returns the parties that were never heard since the server began, or not for so many seconds."""
         heard = {party: self._present(party) for party in parties}
         return {party for party, since_s in heard.items() if since_s is None or since_s > silent_s}
 
     def is_gathering(self, parties: Iterable[int], silent_s: float) -> bool:
-        """Return whether some of these parties may still come back, since the server began not long ago.
+        """Returns whether some of these parties may still come back, since the server began not long ago.
 
         A cohort that is drawn before they are here would differ from that of a server that was not restarted.
         """
@@ -168,12 +168,12 @@ class Mailbox:
         return is_young and any(self._present(party) is None for party in parties)
 
     def check(self) -> None:
-        """Check that the run may go on. Raises: Stopped: if it was asked to stop."""
+        """Checks that the run may go on. Raises: Stopped: if it was asked to stop."""
         if self._stopping is not None:
             raise self._stopping
 
     def wait(self, until_s: float, known: int) -> int:
-        """Sleep until something arrives, or until a moment on the monotonic clock.
+        """Sleeps until something arrives, or until a moment on the monotonic clock.
 
         Args:
           known: the value that this returned last, at first 0.
@@ -196,13 +196,13 @@ class Mailbox:
     # -- for the server ------------------------------------------------------------------------
 
     def stop(self, reason: str = "Ctrl-C", status: str = "interrupted") -> None:
-        """Make the run stop at once. It can be resumed. See `Stopped`."""
+        """Makes the run stop at once. It can be resumed. See `Stopped`."""
         with self._changed:
             self._stopping = self._stopping or Stopped(reason, status)
             self._change()
 
     def drain(self) -> None:
-        """Make the run stop after its current round."""
+        """Makes the run stop after its current round."""
         with self._changed:
             self._draining = True
 
@@ -212,29 +212,29 @@ class Mailbox:
         return self._draining
 
     def notify(self) -> None:
-        """Tell the run that members joined or left."""
+        """Tells the run that members joined or left."""
         with self._changed:
             self._change()
 
     def offers(self, party: PartyId) -> list[Offer]:
-        """Return the unanswered offers of a party."""
+        """Returns the unanswered offers of a party."""
         with self._changed:
             own = self._offers.get(party, {})
             return [own[t] for t in sorted(own) if t not in self._arrived and t not in self._failed]
 
     def news(self, party: PartyId) -> dict[int, Outcome]:
-        """Return the outcomes that a party has not acknowledged yet."""
+        """Returns the outcomes that a party has not acknowledged yet."""
         with self._changed:
             return dict(self._outcomes.get(party, {}))
 
     def acknowledge(self, party: PartyId, tickets: Iterable[int]) -> None:
-        """Note that a party knows the outcomes of these tickets."""
+        """Notes that a party knows the outcomes of these tickets."""
         with self._changed:
             for ticket in tickets:
                 self._outcomes.get(party, {}).pop(ticket, None)
 
     def offer(self, party: PartyId, ticket: int) -> Offer:
-        """Return the offer that a party answers. Raises: Refused: if it is not its own, or is closed."""
+        """Returns the offer that a party answers. Raises: Refused: if it is not its own, or is closed."""
         with self._changed:
             offer = self._holders.get(ticket)
             outcome = self._outcomes.get(party, {}).get(ticket)
@@ -249,25 +249,25 @@ class Mailbox:
         return offer
 
     def arrive(self, ticket: int) -> None:
-        """Note that the message of a ticket is durable."""
+        """Notes that the message of a ticket is durable."""
         with self._changed:
             self._arrived.setdefault(ticket)
             self._failed.pop(ticket, None)
             self._change()
 
     def has(self, ticket: int) -> bool:
-        """Return whether the message of a ticket is durable."""
+        """Returns whether the message of a ticket is durable."""
         with self._changed:
             return ticket in self._arrived
 
     def fail(self, ticket: int, why: str) -> None:
-        """Note that the holder of a ticket can't answer, and why."""
+        """Notes that the holder of a ticket can't answer, and why."""
         with self._changed:
             self._failed.setdefault(ticket, why)
             self._change()
 
     def count_offers(self) -> dict[str, int]:
-        """Count the offers that are open, answered and failed."""
+        """Counts the offers that are open, answered and failed."""
         with self._changed:
             return {
                 "orders": len(self._holders),

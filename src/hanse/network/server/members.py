@@ -81,7 +81,7 @@ class Members:
         self._load()
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._connection.close()
 
     def _load(self) -> None:
@@ -115,27 +115,27 @@ class Members:
     # -- reading -------------------------------------------------------------------------------
 
     def all(self) -> list[Member]:
-        """Return everybody who ever joined."""
+        """Returns everybody who ever joined."""
         return list(self._members.values())
 
     def active(self, role: Role) -> list[Member]:
-        """Return the active members of a role."""
+        """Returns the active members of a role."""
         return [m for m in self._members.values() if m.role == role and m.state == "active"]
 
     def clients(self) -> tuple[frozenset[int], int]:
-        """Return the numbers of active clients, and how many numbers there are."""
+        """Returns the numbers of active clients, and how many numbers there are."""
         return self._clients
 
     def key(self, id: str) -> Ed25519PublicKey | None:
-        """Return the key of somebody who ever joined."""
+        """Returns the key of a member, active or not."""
         return self._keys.get(id)
 
     def find(self, id: str) -> Member | None:
-        """Return the member who ever joined under this id."""
+        """Returns the member with this id, active or not."""
         return self._members.get(id)
 
     def admit(self, id: str, roles: tuple[Role, ...]) -> Member:
-        """Return an active member in one of these roles. Raises: Refused: if there is none."""
+        """Returns an active member in one of these roles. Raises: Refused: if there is none."""
         member = self._members.get(id)
         if member is None:
             raise Refused(401, "unsigned", "no member of this server has this key id")
@@ -149,7 +149,7 @@ class Members:
     # -- changing ------------------------------------------------------------------------------
 
     def appoint(self, id: str, role: Role, public: str) -> None:
-        """Add a member without invitation, such as the operator who started the server."""
+        """Adds a member without invitation, such as the operator who started the server."""
         if id in self._members and self._members[id].public == public:
             return
         with self._change() as db:
@@ -162,7 +162,7 @@ class Members:
     def invite(
         self, role: Role = "client", name: str = "", number: int | None = None, valid_s: float = 7 * 86400
     ) -> tuple[bytes, int | None]:
-        """Make an invitation that is good once; return its secret, and the number reserved for a client."""
+        """Makes an invitation that is good once; returns its secret, and the number reserved for a client."""
         secret = secrets.token_bytes(16)
         with self._change() as db:
             if role == "client" and number is None:
@@ -181,7 +181,7 @@ class Members:
         return secret, number
 
     def open_invitations(self) -> int:
-        """Count the invitations that are valid and not used yet."""
+        """Counts the invitations that are valid and not used yet."""
         query = "SELECT count(*) FROM invitations WHERE used_by IS NULL AND expires > ?"
         with self._lock:
             return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
@@ -209,7 +209,7 @@ class Members:
         return any(m.public == public and m.state == "active" for m in self._members.values())
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
-        """Add the holder of an invitation, under its key. The same key may ask again.
+        """Adds the holder of an invitation, under its key. The same key may ask again.
 
         Raises: Refused: if the invitation is unknown, used by another key, or expired.
         """
@@ -237,21 +237,21 @@ class Members:
         return next(m for m in self._members.values() if m.public == public)
 
     def rekey(self, id: str, public: str) -> None:
-        """Replace a member's key by another. Raises: Refused: if another member has it."""
+        """Replaces a member's key with another. Raises: Refused: if another member has it."""
         if any(m.public == public and m.id != id for m in self._members.values()):
             raise Refused(409, "joined", "this key belongs to another member; make a new one")
         with self._change() as db:
             db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
-        """End a membership at once. Raises: InvalidInput: if not exactly one member is called so."""
+        """Ends a membership at once. Raises: InvalidInput: if `id` does not name exactly one member."""
         id = self._one(id).id
         with self._change() as db:
             db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
         return self._members[id]
 
     def _one(self, called: str) -> Member:
-        """Find a member by id, else by number, else by name, because members choose their own names."""
+        """Finds a member by id, else by number, else by name, because members choose their own names."""
         for by in (lambda m: m.id, lambda m: str(m.number), lambda m: m.name):
             found = [m for m in self._members.values() if by(m) == called]
             if len(found) == 1:
@@ -264,7 +264,7 @@ class Members:
     # -- attendance ----------------------------------------------------------------------------
 
     def attend(self, run: str, attendance: "Attendance") -> None:
-        """Record which clients a round counted. A round that is performed again is recorded once."""
+        """Records which clients a round counted. A round that is performed again is recorded once."""
         counted = [(run, number, attendance.round, 1, "") for number in attendance.counted]
         missed = [(run, number, attendance.round, 0, why) for number, why in attendance.missed.items()]
         rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
@@ -272,7 +272,7 @@ class Members:
             db.executemany(_ATTEND, rows)
 
     def find_uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
-        """Return the clients that were not counted as they should be: number, name, asked, counted, why.
+        """Returns the clients that were not counted as they should be: number, name, asked, counted, why.
 
         In a run that wants all clients these are the members counted in fewer than half of its rounds. In
         other runs, where each client is drawn now and then, they are the members that were asked at least 5
@@ -297,7 +297,7 @@ class Members:
     # -- events --------------------------------------------------------------------------------
 
     def note(self, who: str, what: str) -> None:
-        """Write an event for the operator."""
+        """Writes an event for the operator."""
         with self._lock, contextlib.suppress(sqlite3.OperationalError):  # serving goes on with a full disk
             self._connection.execute(
                 "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
@@ -307,7 +307,7 @@ class Members:
                 self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
 
     def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
-        """Return the last events, oldest first."""
+        """Returns the last events, oldest first."""
         query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
         with self._lock:
             return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]

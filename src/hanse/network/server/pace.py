@@ -21,7 +21,7 @@ MAX_AGAIN_S = 3600.0
 
 
 def pool(num_wanted: int) -> int:
-    """Return how many clients should wait, if so many are asked in a round.
+    """Returns how many clients should wait, if so many are asked in a round.
 
     >>> pool(3), pool(100)
     (50, 200)
@@ -30,7 +30,7 @@ def pool(num_wanted: int) -> int:
 
 
 def again_s(num_clients: int, num_wanted: int, pass_s: float, draw: float) -> float:
-    """Return the seconds after which a client should come back; 0: it should wait here.
+    """Returns the seconds after which a client should come back; 0: it should wait here.
 
     Within `pass_s` all clients of the pool are used or let go, and as many others must have come back.
 

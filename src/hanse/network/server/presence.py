@@ -42,16 +42,16 @@ class Presence:
         """The number of polls that are held now."""
 
     def hear(self, party: PartyId, again_s: float = 0.0) -> None:
-        """Note that a party was heard, and that it will come back after so many seconds."""
+        """Notes that a party was heard, and that it will come back after so many seconds."""
         self._heard[party] = time.monotonic() + again_s
 
     def silent_s(self, party: PartyId) -> float | None:
-        """Return the seconds since a party was heard; below 0: until it should come back; None: never."""
+        """Returns the seconds since a party was heard; below 0: until it should come back; None: never."""
         heard = self._heard.get(party)
         return None if heard is None else time.monotonic() - heard
 
     def count_alive(self) -> int:
-        """Count the clients heard in the last minute, or asked to come back. Counts at most once a second."""
+        """Counts the clients heard in the last minute or asked to come back. Counts at most once a second."""
         now = time.monotonic()
         if now - self._alive[0] > 1.0:
             heard = list(self._heard.values())
@@ -59,21 +59,21 @@ class Presence:
         return self._alive[1]
 
     def all_told(self, parties: Iterable[PartyId]) -> bool:
-        """Return whether those of these parties that were heard lately know that all runs are over."""
+        """Returns whether all of these parties that were heard lately know that all runs are over."""
         here = {n for n in parties if (s := self.silent_s(n)) is not None and s < 30}
         return here <= self._told
 
     def wake(self, parties: Iterable[PartyId]) -> None:
-        """Answer the polls of these parties. Any thread may call this."""
+        """Answers the polls of these parties. Any thread may call this."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._ring, set(parties))
 
     def wake_all(self) -> None:
-        """Answer all polls. Any thread may call this."""
+        """Answers all polls. Any thread may call this."""
         self.wake(list(self._bells))
 
     def hang_up(self) -> None:
-        """Answer all polls, now and from now on, because the server goes away."""
+        """Answers all polls, now and from now on, because the server goes away."""
         self._gone = True
         self.wake_all()
 
@@ -84,7 +84,7 @@ class Presence:
                 bell.set()
 
     async def answer(self, party: PartyId, poll: Poll, find_news: Callable[[], News], rest: Rest) -> News:
-        """Answer a poll when there is news, or when its wait is over.
+        """Answers a poll when there is news, or when its wait is over.
 
         Args:
           find_news: collects what there is to say now.

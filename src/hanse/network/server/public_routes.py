@@ -34,7 +34,7 @@ async def about() -> About:
 
 @public_routes.post("/v1/check", dependencies=[SIGNED, INVITED])
 async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S)] = 0.0) -> Plans:
-    """Return the plans to the holder of an invitation who has not joined yet.
+    """Returns the plans to the holder of an invitation who has not joined yet.
 
     The body may be as large as that of an upload, and is thrown away.
     """

@@ -59,7 +59,7 @@ INVITED = Security(HTTPBearer(scheme_name="invitation", auto_error=False, descri
 
 
 def server_of(request: Request) -> Server:
-    """Return the server that a request reached."""
+    """Returns the server that a request reached."""
     server: Server = request.app.state.server
     return server
 
@@ -68,7 +68,7 @@ def server_of(request: Request) -> Server:
 
 
 def verify(request: Request, verifier: Verifier) -> Speaker:
-    """Return the signer of a request. Raises: Refused."""
+    """Returns the signer of a request. Raises: Refused."""
     scope = request.scope
     path = scope.get("raw_path") or scope["path"].encode()
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
@@ -93,7 +93,7 @@ class Caller:
 
 
 def _by(*roles: Role) -> Any:
-    """Make a dependency that admits members of these roles."""
+    """Makes a dependency that admits members of these roles."""
 
     async def caller(request: Request, signature: Annotated[Any, SIGNED]) -> Caller:
         server = server_of(request)
@@ -113,7 +113,7 @@ FromObserver = Annotated[Caller, _by("operator", "observer")]
 
 
 def invitation_in(request: Request) -> bytes:
-    """Return the secret of the invitation that a request carries. Raises: Refused."""
+    """Returns the secret of the invitation that a request carries. Raises: Refused."""
     secret = request.headers.get("authorization", "").removeprefix("Bearer ")
     if len(secret) != 32 or secret.strip("0123456789abcdef"):
         raise Refused(403, "token", "write an invitation: Authorization: Bearer <32 hexadecimal digits>")
@@ -121,7 +121,7 @@ def invitation_in(request: Request) -> bytes:
 
 
 def sha256_in(text: str) -> str:
-    """Return a SHA-256 of a path or query as it is. Raises: Refused: if it is none."""
+    """Checks a SHA-256 from a path or query, and returns it. Raises: Refused: if it is none."""
     if len(text) != 64 or text.strip("0123456789abcdef"):
         raise Refused(422, "wrong", "write a SHA-256 in 64 hexadecimal digits")
     return text
@@ -131,7 +131,7 @@ def sha256_in(text: str) -> str:
 
 
 def announced_bytes(request: Request, limit: int) -> int:
-    """Return the announced size of a body. Raises: Refused: if it is missing or too large."""
+    """Returns the announced size of a body. Raises: Refused: if it is missing or too large."""
     given = request.headers.get("content-length")
     if given is None and request.headers.get("transfer-encoding") is not None:
         raise Refused(411, "length", "say how long the body is: Content-Length")
@@ -142,7 +142,7 @@ def announced_bytes(request: Request, limit: int) -> int:
 
 
 async def read_chunks(request: Request, length: int) -> AsyncIterator[bytes]:
-    """Yield a body as it arrives. Raises: Refused: if it is too slow."""
+    """Yields a body as it arrives. Raises: Refused: if it is too slow."""
     try:
         async with asyncio.timeout(BODY_S):
             async for chunk in request.stream():
@@ -153,7 +153,7 @@ async def read_chunks(request: Request, length: int) -> AsyncIterator[bytes]:
 
 
 async def parse_body(request: Request, speaker: Speaker, kind: type[M]) -> M:
-    """Read, check and parse a small body. Raises: Refused."""
+    """Reads, checks and parses a small body. Raises: Refused."""
     length = announced_bytes(request, JSON_BYTES)
     data = b"".join([chunk async for chunk in read_chunks(request, length)])
     if hashlib.sha256(data).digest() != speaker.body_sha256:
@@ -168,7 +168,7 @@ async def parse_body(request: Request, speaker: Speaker, kind: type[M]) -> M:
 
 
 async def discard_body(request: Request, speaker: Speaker) -> None:
-    """Read a body to its end, check it, and keep nothing of it. Raises: Refused."""
+    """Reads a body to its end, checks it, and keeps nothing of it. Raises: Refused."""
     state = hashlib.sha256()
     async for chunk in read_chunks(request, announced_bytes(request, CHUNK_BYTES)):
         state.update(chunk)
@@ -177,7 +177,7 @@ async def discard_body(request: Request, speaker: Speaker) -> None:
 
 
 def _wire_in(data: bytes) -> Any:
-    """Return the version of the wire that a body names, or ours if it names none."""
+    """Returns the version of the wire that a body names, or ours if it names none."""
     try:
         said = json.loads(data)
     except (ValueError, RecursionError):
@@ -186,7 +186,7 @@ def _wire_in(data: bytes) -> Any:
 
 
 def check_wire(version: Any) -> None:
-    """Raises: Refused: if a client speaks another version of the wire."""
+    """Checks that a client speaks this version of the wire. Raises: Refused: if not."""
     if version != WIRE:
         raise Refused(
             426,
@@ -197,6 +197,6 @@ def check_wire(version: Any) -> None:
 
 
 def describe_body(kind: type[BaseModel]) -> dict[str, Any]:
-    """Describe a body that `parse_body` reads, for the description of the API."""
+    """Describes a body that `parse_body` reads, for the description of the API."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -34,7 +34,7 @@ class CertificateRotation:
         return (self._next / certificates.CERTIFICATE).read_text()
 
     def announce(self, pem: str) -> str:
-        """Announce another certificate, and return its fingerprint.
+        """Announces another certificate, and returns its fingerprint.
 
         Args:
           pem: a certificate that a proxy will show; empty: one of the server's own, which is made.
@@ -56,7 +56,7 @@ class CertificateRotation:
         return self.announced
 
     def switch(self) -> str:
-        """Show the announced certificate, and return its fingerprint."""
+        """Shows the announced certificate, and returns its fingerprint."""
         pem, key = self._pem(), self._next / certificates.KEY
         if key.exists():
             key.replace(self._home / certificates.KEY)
@@ -69,7 +69,7 @@ class CertificateRotation:
         return certificates.fingerprint(pem)
 
     def news(self, fingerprint: str, expects: str) -> str:
-        """Return the certificate that a client should learn of now; empty: none.
+        """Returns the certificate that a client should learn of now; empty: none.
 
         Args:
           fingerprint: of the certificate that is shown.

@@ -73,11 +73,11 @@ class RunThread:
         return statistics.median(self._seconds) if self._seconds else None
 
     def start(self) -> None:
-        """Start the thread."""
+        """Starts the thread."""
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread to end."""
+        """Waits for the thread to end."""
         self._thread.join(timeout_s)
 
     def _lead(self) -> None:
@@ -99,7 +99,7 @@ class RunThread:
         self._ended(self)
 
     def _await_clients(self) -> None:
-        """Wait until enough clients have joined, and enough of them are present."""
+        """Waits until enough clients have joined, and enough of them are present."""
         job, known = self._job, 0
         has_begun = bool(self._store.records(self.name))  # then some may have left for good
         num_clients = 0 if has_begun else job.num_clients
@@ -117,7 +117,7 @@ class RunThread:
             known = self.mailbox.wait(time.monotonic() + 3600.0, known)
 
     def say(self, line: str) -> None:
-        """Tell the operator something about this run."""
+        """Tells the operator something about this run."""
         self._say(f"run {self.name}: {line}")
 
     def _attend(self, attendance: Attendance) -> None:
@@ -132,7 +132,7 @@ class RunThread:
             )
 
     def _drive(self) -> str:
-        """Perform the program, keep the run's result, and return its status."""
+        """Performs the program, keeps the run's result, and returns its status."""
         job = self._job
         secret = job.secret or self._secret.fold_in("run", self.name)
         with self._store.open(self.name, flush_every_s=0) as store:

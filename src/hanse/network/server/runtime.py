@@ -70,7 +70,7 @@ class Patience:
             check_count("min_clients", self.min_clients)
 
     def count_needed(self, wanted: int) -> int:
-        """Return how many clients must be present for a round that wants so many."""
+        """Returns how many clients must be present for a round that wants so many."""
         return wanted if self.min_clients is None else min(wanted, self.min_clients)
 
 
@@ -118,7 +118,7 @@ class OverSelection:
     new: bool = True
 
     def is_sent(self, cohort: tuple[PartyId, ...]) -> bool:
-        """Return whether a dispatch goes to this cohort, rather than to all clients, if they are the same."""
+        """Returns whether a dispatch goes to this cohort, not to all clients, where both are the same."""
         return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
 
 
@@ -139,14 +139,14 @@ class Waiting:
         self._line, self._since_s, self._said = "", 0.0, ""
 
     def describe(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> str:
-        """Describe the waiting in a line."""
+        """Describes the waiting in a line."""
         missing = sorted(absent)
         who = ", ".join(f"client {n}" for n in missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
         named = f"; not heard: {who}" if who else ""
         return f"waiting for clients: {present} of {needed} are present{named}{also}"
 
     def tell(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> None:
-        """Say it. Call this again and again while the waiting lasts."""
+        """Says which clients the run waits for. Callers repeat this while the waiting lasts."""
         line = self._mailbox.doing = self.describe(present, needed, absent, also)
         if line != self._line:
             self._line, self._since_s = line, time.monotonic()
@@ -220,7 +220,7 @@ class NetworkRuntime(Runtime):
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
 
     def _clean(self) -> None:
-        """Remove files that no ticket needs. The last event is in the journal by now."""
+        """Removes files that no ticket needs. The last event is in the journal by now."""
         booked = self.coordinator.tickets
         if booked != self._booked or not booked:
             self._spool.keep_only(set(self.coordinator.open_tickets()), self.coordinator.next_ticket)
@@ -257,7 +257,7 @@ class NetworkRuntime(Runtime):
                 raise HanseError(f"the network can't perform a {type(command).__name__}")
 
     def _sample(self, command: Sample) -> Sampled:
-        """Draw a cohort of the clients that are present, once they are as many as the round needs.
+        """Draws a cohort of the clients that are present, once they are as many as the round needs.
 
         Raises: Stopped: if there are too few when `Patience.round_s` has passed.
         """
@@ -306,7 +306,7 @@ class NetworkRuntime(Runtime):
         return dispatched
 
     def _offers(self, tickets: Iterable[int]) -> list[Offer]:
-        """Make the offers of tickets, except those of parties that the server itself plays."""
+        """Makes the offers of tickets, except those of parties that the server itself plays."""
         return [self._offer(ticket) for ticket in tickets if self._player(ticket) is not None]
 
     def _offer(self, ticket: int) -> Offer:
@@ -386,15 +386,15 @@ class NetworkRuntime(Runtime):
         return collected
 
     def _player(self, ticket: int) -> int | None:
-        """Return the client that answers a ticket; None: the server plays its party."""
+        """Returns the client that answers a ticket; None: the server plays its party."""
         return player(self.coordinator.task(ticket).party)
 
     def _goal(self, asked: Sequence[int]) -> int | None:
-        """Return how many of these tickets are wanted; None: all."""
+        """Returns how many of these tickets are wanted; None: all."""
         return self._wanted.get(self.coordinator.dispatch_of(asked[0])) if asked else None
 
     def _scale_minimum(self, command: Collect, asked: Sequence[int]) -> Collect:
-        """Return the command with its minimum as a fraction of the wanted clients, not of the asked ones."""
+        """Returns the command with its minimum as a fraction of the wanted clients, not of the asked ones."""
         goal = None if command.tickets is None else self._goal(asked)
         if goal is None:
             return command
@@ -402,7 +402,7 @@ class NetworkRuntime(Runtime):
         return replace(command, close=replace(command.close, minimum_fraction=fewer))
 
     def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
-        """Keep failed tickets for `hanse replay`."""
+        """Keeps failed tickets for `hanse replay`."""
         for ticket in dropped:
             sha256 = self._offer(ticket).payload
             if self._failed_tickets is not None and isinstance(self.coordinator.task(ticket).party, int):
@@ -412,18 +412,18 @@ class NetworkRuntime(Runtime):
                     )
 
     def _compute(self, ticket: int) -> Message:
-        """Compute a ticket of a role that the server plays."""
+        """Computes a ticket of a role that the server plays."""
         task = self.coordinator.task(ticket)
         message = self._party(task.party).compute(task, self.coordinator.payload(ticket))
         return self.coordinator.receive(ticket, pack(message))
 
     def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
-        """Read messages one at a time from the spool, so that memory stays flat."""
+        """Reads messages one at a time from the spool, so that memory stays flat."""
         for ticket in tickets:
             yield ticket, here[ticket] if ticket in here else unpack(self._spool.read(ticket), Message)
 
     def _hear(self, command: Collect, awaited: list[int], num_own: int) -> tuple[list[int], dict[int, str]]:
-        """Wait until the exchange can close; return the validly answered tickets, and why others are not."""
+        """Waits until the exchange can close; returns the validly answered tickets, and why others failed."""
         close, patience = command.close, self._patience
         goal = close.goal
         if goal is None and command.tickets is not None:
@@ -456,7 +456,7 @@ class NetworkRuntime(Runtime):
             known = self._mailbox.wait(min(deadline_s, next_s), known)
 
     def _give_up(self, waiting: list[int], dropped: dict[int, str]) -> float:
-        """Drop the tickets of clients that left or fell silent; return when to look again."""
+        """Drops the tickets of clients that left or fell silent; returns when to look again."""
         members, _ = self._mailbox.members()
         next_s = math.inf
         for ticket in waiting:
@@ -472,7 +472,7 @@ class NetworkRuntime(Runtime):
         return next_s
 
     def _wrong(self, ticket: int) -> str | None:
-        """Return what is wrong with a message; None: nothing."""
+        """Returns what is wrong with a message; None: nothing."""
         try:
             self.coordinator.receive(ticket, self._spool.read(ticket))
         except Exception as error:  # the round goes on, whatever a client's bytes lead to

@@ -87,7 +87,7 @@ class Server:
     # -- runs ----------------------------------------------------------------------------------
 
     def lead(self, job: RunJob, run: str | None = None) -> str:
-        """Begin a run, or go on with the one of this name; return its name."""
+        """Begins a run, or goes on with the one of this name; returns its name."""
         if run is None:
             run = self.runs.begin(job.said, job.environment or {})
         job = replace(job, plan=replace(job.plan, run=run))
@@ -108,23 +108,23 @@ class Server:
         return run
 
     def run(self, name: str) -> RunThread:
-        """Return a run that this server leads. Raises: Refused."""
+        """Returns a run that this server leads. Raises: Refused."""
         if name not in self._led:
             raise Refused(404, "no-run", f"this server leads no run {name[:40]!r}")
         return self._led[name]
 
     def led(self) -> list[RunThread]:
-        """Return all runs of this server."""
+        """Returns all runs of this server."""
         return list(self._led.values())
 
     def plans(self) -> list[str]:
-        """Return the plans of these runs, packed, in hexadecimal."""
+        """Returns the plans of these runs, packed, in hexadecimal."""
         if not self._led:
             raise Refused(503, "unavailable", "the server has no runs yet; try again in a moment")
         return [led.plans.path(led.plan[0]).read_bytes().hex() for led in self.led()]
 
     def end_run(self, run: RunThread) -> None:
-        """Note that a run has ended; if all have, tell the clients, and set `done`."""
+        """Notes that a run has ended; if all have, tells the clients, and sets `done`."""
         self.full = self.full or run.disk_full
         self.members.note(run.name, f"{run.status}: {json.dumps(run.result)}")
         statuses = [led.status for led in self._led.values()]
@@ -147,7 +147,7 @@ class Server:
         return self.presence.all_told(self.members.clients()[0])
 
     def stop(self, timeout_s: float = 30.0) -> None:
-        """Stop all runs where they are. They can be resumed."""
+        """Stops all runs where they are. They can be resumed."""
         self._leaving = True
         for led in self._led.values():
             led.mailbox.stop()
@@ -157,12 +157,12 @@ class Server:
     # -- members -------------------------------------------------------------------------------
 
     def notify_runs(self) -> None:
-        """Tell the runs that members joined or left."""
+        """Tells the runs that members joined or left."""
         for led in self._led.values():
             led.mailbox.notify()
 
     def blame(self, who: str, what: str) -> None:
-        """Note that a member offended, but not how often, so that nobody can fill the disk."""
+        """Notes that a member offended, but not how often, so that nobody can fill the disk."""
         member = self.members.find(who)
         name = who if member is None else member.name
         now = time.monotonic()
@@ -173,7 +173,7 @@ class Server:
             self.members.note(name, what)
 
     def part(self, id: str, state: Any) -> Member:
-        """End a membership at once."""
+        """Ends a membership at once."""
         member = self.members.part(id, state)
         self.members.note(member.name, state)
         logger.info("event=parted member=%s state=%s", member.id, state)
@@ -185,14 +185,14 @@ class Server:
     # -- polls ---------------------------------------------------------------------------------
 
     async def poll(self, number: int, poll: Poll) -> News:
-        """Answer a client's poll when there is news, or when the wait is over."""
+        """Answers a client's poll when there is news, or when the wait is over."""
         for run, tickets in poll.know.items():
             if run in self._led:
                 self._led[run].mailbox.acknowledge(number, tickets)
         return await self.presence.answer(number, poll, lambda: self._find_news(number, poll), self._rest_s)
 
     def _rest_s(self, party: PartyId, num_polls: int, let_go: bool) -> float:
-        """Return the seconds after which a client that is not needed now should come back.
+        """Returns the seconds after which a client that is not needed now should come back.
 
         0: it should wait, or ask at once.
         """
@@ -220,7 +220,7 @@ class Server:
     # -- for the operator ----------------------------------------------------------------------
 
     def rotate(self, asked: Rotation) -> Rotated:
-        """Announce another certificate, or show the one that was announced. Raises: Refused."""
+        """Announces another certificate, or shows the one that was announced. Raises: Refused."""
         if not asked.switch:
             fingerprint = self.rotation.announce(asked.certificate)
             self.presence.wake_all()
@@ -246,7 +246,7 @@ class Server:
         return rotated.model_copy(update={"switched": True})
 
     def status(self) -> dict[str, Any]:
-        """Describe the runs, and count clients, open invitations and refused requests of strangers."""
+        """Describes the runs, and counts clients, open invitations and refused requests of strangers."""
         return {
             "hanse": __version__,
             "runs": [
@@ -267,7 +267,7 @@ class Server:
         }
 
     def clients(self) -> list[dict[str, Any]]:
-        """Describe everybody who ever joined."""
+        """Describes everybody who ever joined."""
         return [
             {
                 "id": m.id,
