@@ -203,8 +203,9 @@ def test_attendance_is_booked_once_a_round(tmp_path: Path) -> None:
 
 def test_a_run_goes_on_without_a_client_that_was_revoked(tmp_path: Path) -> None:
     """Serving again invites nobody under its number, and does not wait for it; and clients wait meanwhile."""
+    port = free_port()
     given = job(FED_AVG, 3, patience=Patience(20.0))
-    with federation(tmp_path) as here:
+    with federation(tmp_path, port=port) as here:
 
         def stop(record: Record) -> None:
             if record.round == 1:
@@ -216,7 +217,7 @@ def test_a_run_goes_on_without_a_client_that_was_revoked(tmp_path: Path) -> None
         assert here.server.done.wait(20.0)
         assert not here.server.over  # so no client hears that it is over
         here.server.part("client 4", "revoked")
-    with federation(tmp_path) as here:
+    with federation(tmp_path, port=port) as here:
         lines: list[str] = []
         _invite(here.server, here.url, NUM_CLIENTS, lines.append)
         assert lines == []

@@ -279,7 +279,9 @@ def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
     """Prints which packages are installed, and which are missing."""
     out = _stdout()
     out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
-    table = _table("extra", "for", "state")
+    table = _table("extra")
+    table.add_column("for")
+    table.add_column("state")
     for extra in extras:
         state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
         table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))
