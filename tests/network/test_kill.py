@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from federation import CASES, NUM_CLIENTS, federation, learner, population, simulated
+from federation import CASES, NUM_CLIENTS, federation, job, learner, population, simulated
 
 from hanse.network.client.client import Client
 from hanse.network.client.home import ClientHome
+from hanse.network.protocol.spool import Outgoing
+from hanse.network.protocol.wire import News, Poll
 
 SCRIPT = Path(__file__).parent / "process.py"
 ROUNDS = 6
@@ -93,3 +95,21 @@ def test_server_and_client_are_killed_and_the_bits_are_the_same(case: str, tmp_p
                 process.kill()
             for thread in threads:
                 thread.join(10.0)
+
+
+def test_a_server_killed_before_it_could_keep_a_whole_message_takes_it(tmp_path: Path) -> None:
+    """All bytes are on its disk, under the name of an upload: sending them again ends that."""
+    with federation(tmp_path) as here:
+        run = here.lead(job(CASES["fed_avg"], 1))
+        links = [here.client_home(number).link() for number in range(NUM_CLIENTS)]
+        here.show_up()
+        (work,) = links[0].ask("POST", "/v1/work", News, Poll(wait_s=20)).work
+        message = Outgoing.write(tmp_path, work.ticket, [b"whole"])
+        led = here.server.run(run)
+        name = f"{work.ticket}.{message.sha256}.{message.size}.upload"
+        (tmp_path / "server" / "runs" / run / "spool" / name).write_bytes(b"whole")
+        links[0].upload(run, work.ticket, message)
+        assert led.mailbox.has(work.ticket)
+        for link in links:
+            link.close()
+        led.mailbox.stop()

@@ -20,6 +20,7 @@ from hanse.network.server.requests import (
     read_chunks,
     sha256_in,
 )
+from hanse.network.server.run_thread import RunThread
 
 __all__ = ["client_routes"]
 
@@ -76,7 +77,20 @@ async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, s
     led = caller.server.run(run)
     led.mailbox.offer(caller.number, ticket)
     offset = led.spool.offset(ticket, sha256_in(sha256), size)
-    return Received(offset=offset, durable=offset == size and led.mailbox.has(ticket))
+    return Received(offset=offset, durable=offset == size and await _finish(led, ticket, sha256, size))
+
+
+async def _finish(led: RunThread, ticket: int, sha256: str, size: int) -> bool:
+    """Makes a message durable once all of it is here, and tells the run; returns whether it is.
+
+    All of it may be here and yet not durable, if the server was killed in between.
+    """
+    if led.mailbox.has(ticket):
+        return True
+    durable = await asyncio.to_thread(led.spool.finish, ticket, sha256, size)
+    if durable:
+        led.mailbox.arrive(ticket)
+    return durable
 
 
 @client_routes.put("/v1/runs/{run}/tickets/{ticket}/message", openapi_extra=_BYTES)
@@ -92,8 +106,8 @@ async def upload(
         why = f"a message of {size} bytes; at most {offer.limit_bytes} are allowed"
         led.mailbox.fail(ticket, f"refused: {why}")
         raise Refused(413, "too-large", why)
-    if led.spool.offset(ticket, sha256_in(sha256), size) == size and led.mailbox.has(ticket):
-        return Received(offset=size, durable=True)
+    if led.spool.offset(ticket, sha256_in(sha256), size) == size:
+        return Received(offset=size, durable=await _finish(led, ticket, sha256, size))
     chunk = led.spool.writing(ticket, sha256, size, offset)
     try:
         async for data in read_chunks(request, length):
@@ -102,9 +116,7 @@ async def upload(
     finally:
         chunk.close()
     caller.server.presence.hear(caller.number)
-    durable = await asyncio.to_thread(led.spool.finish, ticket, sha256, size)
-    if durable:
-        led.mailbox.arrive(ticket)
+    durable = await _finish(led, ticket, sha256, size)
     logger.debug(
         "event=received member=%s run=%s ticket=%d offset=%d durable=%s",
         caller.member.id,
