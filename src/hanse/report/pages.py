@@ -10,7 +10,7 @@ from hanse.config import as_toml, summary
 from hanse.evaluation import NAMES, as_bytes, as_number, as_percent, as_seconds, metric_of, spent_on, table
 from hanse.report.charts import Drawing, draw_comparison, draw_run, draw_spending, html_script, png
 from hanse.report.run_data import RunData
-from hanse.runs import flows_of, ledger_table, sentences
+from hanse.runs import ENDED, flows_of, ledger_table, sentences
 from hanse.version import __version__
 
 __all__ = ["compare_page", "report_page", "write"]
@@ -22,6 +22,7 @@ main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 48px; }
 h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8px; }
 h3 { font-size: 14px; margin: 0 0 6px; }
 p { margin: 4px 0 10px; } .quiet, .what { color: #5b6470; } .what { font-size: 14px; }
+.finding { border-left: 4px solid #c2410c; padding: 2px 0 2px 12px; }
 .answer { font-size: 18px; margin: 14px 0 18px; max-width: 62em; }
 .card { background: #fff; border: 1px solid #e3e7ec; border-radius: 8px; padding: 14px 16px;
   overflow-x: auto; }
@@ -45,8 +46,10 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
     drawings = (*others, *spent)
     result = run_data.result
     parts = [f'<p class="what">{_text(summary(run_data.settings))}</p>']
-    if result is None or run_data.status != "completed":
+    if result is None or run_data.status not in ENDED:
         parts.append(f"<p>This run is {_text(run_data.status)}: the page shows the rounds until then.</p>")
+    elif run_data.status != "completed":
+        parts.append(f"<p>This run is {_text(run_data.status)}. What it lacks:</p>")
     for line in sentences((result or {}).get("findings", ())):
         parts.append(f'<p class="finding">{_text(line)}.</p>')
     if result is not None and result["final"]:
