@@ -12,7 +12,7 @@ from hanse.core.program import Program, commit
 from hanse.core.tensors import Tensors, all_finite
 from hanse.core.values import value
 
-__all__ = ["Algorithm", "Evaluate", "ModelState", "Progress", "Stop", "training"]
+__all__ = ["NOT_EVALUATED", "Algorithm", "Evaluate", "ModelState", "Progress", "Stop", "training"]
 
 
 @value
@@ -99,6 +99,9 @@ class Progress(Generic[S]):
 Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
 """A program that measures parameters."""
 
+NOT_EVALUATED = "evaluation: "
+"""How the reason begins why a round counts as abandoned that has trained, but could not be measured."""
+
 BLOWN_UP = 1000.0
 """A loss that exceeds the initial one by this factor does not recover."""
 
@@ -142,7 +145,7 @@ def training(
             try:
                 metrics = yield from evaluate(progress.state.params, key.fold_in("evaluate", number))
             except RoundAbandoned as reason:
-                abandoned = abandoned or f"evaluation: {reason}"
+                abandoned = abandoned or f"{NOT_EVALUATED}{reason}"
         _check_finite(progress, metrics)
         progress = _judge(progress, metrics, stop)
         yield from commit(number, progress, metrics, abandoned)

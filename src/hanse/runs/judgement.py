@@ -1,10 +1,10 @@
 """Findings that a reader of a result has to know before trusting it, such as abandoned rounds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from hanse.core.exchange import Record
+from hanse.core.exchange import NOT_EVALUATED, Record
 
 __all__ = ["ENDED", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
 
@@ -31,8 +31,7 @@ class Finding:
 
     def to_json(self) -> dict[str, str]:
         """Returns the finding as plain data."""
-        about = asdict(self)
-        return {name: about[name] for name in ("code", "text", "cure")}
+        return {"code": self.code, "text": self.text, "cure": self.cure}
 
 
 def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:
@@ -58,7 +57,7 @@ def judge_status(status: str, found: Sequence[Finding]) -> str:
 
 
 def _is_trained(record: Record) -> bool:
-    is_closed = record.abandoned is None or record.abandoned.startswith("evaluation: ")
+    is_closed = record.abandoned is None or record.abandoned.startswith(NOT_EVALUATED)
     return record.round > 0 and is_closed and record.usage.counted > 0
 
 

@@ -108,9 +108,8 @@ def read_examples(path: str, wanted: Wanted, reader: Dataset | None = None) -> E
         examples = _rows(path, wanted, reader if isinstance(reader, Tabular) else None)
     else:
         raise InvalidInput(
-            f"{path}: the run's data are {_describe_data(wanted.kind)}, not a table of columns; "
-            "give an .npz file with "
-            f"an array x of rows of shape {wanted.feature_shape} and an array y"
+            f"{path}: the run's data are {_describe_data(wanted.kind)}, not a table of columns; give an "
+            f".npz file with an array x of rows of shape {wanted.feature_shape} and an array y"
         )
     return _check_suits(examples, wanted, path)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.core.algorithm import HIGHER_IS_BETTER, Evaluate, ModelState, Progress, training
+    from hanse.core.algorithm import HIGHER_IS_BETTER, NOT_EVALUATED, Evaluate, ModelState, Progress, training
     from hanse.core.errors import NotReady, ReplayError
     from hanse.core.exchange.admission import limit_bytes, validate
     from hanse.core.exchange.coordinator import Block, Coordinator, CoordinatorState
@@ -77,7 +77,14 @@ else:
     __getattr__ = load_from(
         __name__,
         {
-            "hanse.core.algorithm": ("Evaluate", "HIGHER_IS_BETTER", "ModelState", "Progress", "training"),
+            "hanse.core.algorithm": (
+                "Evaluate",
+                "HIGHER_IS_BETTER",
+                "ModelState",
+                "NOT_EVALUATED",
+                "Progress",
+                "training",
+            ),
             "hanse.core.errors": ("NotReady", "ReplayError"),
             "hanse.core.exchange.admission": ("limit_bytes", "validate"),
             "hanse.core.exchange.coordinator": ("Block", "Coordinator", "CoordinatorState"),
@@ -152,6 +159,7 @@ else:
 __all__ = [
     "HIGHER_IS_BETTER",
     "MAPPED_BYTES",
+    "NOT_EVALUATED",
     "Block",
     "Checkpoint",
     "Collect",

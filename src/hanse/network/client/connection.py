@@ -26,7 +26,7 @@ class Connection:
         self.link = home.link()
         self.stopping = threading.Event()
         self.doing: Doing = "waiting"
-        """What the client is doing, in a word of a closed list, for the server."""
+        """The client's progress as the server hears it, in a word of a closed list."""
         self.say_line = say
         self._last = ""
 

@@ -20,8 +20,6 @@ __all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles"]
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
 
-NO_TEST_EXAMPLES = "this client has no test examples of its own: hanse join --test FILE names them"
-
 
 @dataclass
 class OpenRun:
@@ -142,8 +140,6 @@ class Roles:
             learner = self._bind(run.plan)
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
-        if kind == TEST and len(data) == 0:
-            raise Forbidden(NO_TEST_EXAMPLES, "no-data")
         self._home.policy.check_data(len(data))
         secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
         role = OpenRole(self._home.run(name) / kind, Party(learner, data, secret))
@@ -154,9 +150,11 @@ class Roles:
         return role
 
     def _test_examples(self, plan: Plan) -> Any:
-        if self._test is None:
-            raise Forbidden(NO_TEST_EXAMPLES, "no-data")
-        return self._test(plan)
+        examples = () if self._test is None else self._test(plan)
+        if len(examples) == 0:
+            why = "this client has no test examples of its own: hanse join --test FILE names them"
+            raise Forbidden(why, "no-data")
+        return examples
 
     def settle(self, run: str, counted: list[int], dropped: list[int]) -> None:
         """Settles these tickets in each role that holds some of them, open or not."""

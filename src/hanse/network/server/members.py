@@ -192,18 +192,24 @@ class Members:
         Raises: Refused: if it is unknown, has expired, or was used by anyone but the member who asks.
         """
         with self._lock:
-            query = "SELECT number, expires, used_by FROM invitations WHERE secret_sha256 = ?"
-            row = self._connection.execute(query, (_hash(secret),)).fetchone()
-        number, expires, used_by = row or (None, 0.0, None)
+            _, number, _, used_by = self._read_invitation(secret)
+        if used_by is not None and not self._is_active(public):
+            raise _refuse_invitation("was used before")
+        return number
+
+    def _read_invitation(self, secret: bytes) -> tuple[str, int | None, str, str | None]:
+        """Returns the role, number and name of an invitation, and the key that used it; None: no key has.
+
+        Raises: Refused: if it is unknown, or has expired unused.
+        """
+        query = "SELECT role, number, name, expires, used_by FROM invitations WHERE secret_sha256 = ?"
+        row = self._connection.execute(query, (_hash(secret),)).fetchone()
         if row is None:
-            why = "is unknown"
-        elif used_by is not None and not self._is_active(public):
-            why = "was used before"
-        elif used_by is None and expires < time.time():
-            why = "has expired"
-        else:
-            return None if number is None else int(number)
-        raise Refused(403, "token", f"this invitation {why}; ask the operator for another")
+            raise _refuse_invitation("is unknown")
+        role, number, name, expires, used_by = row
+        if used_by is None and expires < time.time():
+            raise _refuse_invitation("has expired")
+        return role, number, name, used_by
 
     def _is_active(self, public: str) -> bool:
         return any(m.public == public and m.state == "active" for m in self._members.values())
@@ -215,15 +221,9 @@ class Members:
         """
         public_key(public)
         with self._change() as db:
-            query = "SELECT role, number, name, expires, used_by FROM invitations WHERE secret_sha256 = ?"
-            row = db.execute(query, (_hash(secret),)).fetchone()
-            if row is None:
-                raise Refused(403, "token", "this invitation is unknown; ask the operator for another")
-            role, number, given, expires, used_by = row
+            role, number, given, used_by = self._read_invitation(secret)
             if used_by is not None and used_by != public:
-                raise Refused(403, "token", "this invitation was used before; ask the operator for another")
-            if used_by is None and expires < time.time():
-                raise Refused(403, "token", "this invitation has expired; ask the operator for another")
+                raise _refuse_invitation("was used before")
             if used_by is None:
                 id = f"c{number}" if role == "client" else f"{role[0]}-{secrets.token_hex(4)}"
                 if any(m.public == public for m in self._members.values()):
@@ -311,6 +311,10 @@ class Members:
         query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
         with self._lock:
             return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
+
+
+def _refuse_invitation(why: str) -> Refused:
+    return Refused(403, "token", f"this invitation {why}; ask the operator for another")
 
 
 _STATES = {"left": "left", "revoked": "been revoked"}

@@ -30,10 +30,10 @@ __all__ = ["Server"]
 logger = logging.getLogger(__name__)
 
 BLAME_S = 60.0
-"""The same offence of the same member is noted once in so many seconds."""
+"""The seconds within which an offence that a member repeats is noted once."""
 
-WAITING = ("interrupted", "stopped")
-"""How a run ends that may be served again. Its clients wait for that: they do not hear that it is over."""
+UNFINISHED = ("interrupted", "stopped")
+"""Statuses of runs that may be served again. Their clients wait for that, so they do not hear "over"."""
 
 FAREWELL_S = 5.0
 """A server that is done waits so long for its clients to hear of it."""
@@ -131,7 +131,7 @@ class Server:
         if self.full:  # clients wait until the run is served again, so they must not hear that it is over
             self.done.set()
         elif not self.stay and "running" not in statuses:
-            if any(status in WAITING for status in statuses):
+            if any(status in UNFINISHED for status in statuses):
                 self.done.set()
                 return
             self.over = True
