@@ -12,12 +12,13 @@ import asyncio
 
 from hanse.algorithms import evaluation
 from hanse.core import (
+    DifferentiableLearner,
     Algorithm,
     Contribution,
     Examples,
     Key,
     Keys,
-    Learner,
+    LocalProblem,
     Memory,
     Part,
     PartSpec,
@@ -44,15 +45,15 @@ from hanse.transforms import clip, quantize
 
 
 @value
-class train_and_count(Work[Learner, Examples]):
+class train_and_count(Work[DifferentiableLearner, Examples]):
     """Local SGD; the client counts, in its own memory, how often it was asked."""
 
     steps: Steps
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        update = learner.local_sgd(shared["params"], data, self.steps, keys.public)
+        update = learner.local_sgd(shared["params"], LocalProblem(data, self.steps, keys.public))
         return {"update": Part(update, weight=float(len(data)))}, {"asked": memory.get("asked", 0) + 1}
 
 

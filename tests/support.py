@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from hanse.core import (
+    Array,
+    DifferentiableLearner,
     Examples,
     InvalidInput,
     Key,
     Keys,
-    Learner,
+    LocalProblem,
     Memory,
     PartyId,
     Population,
-    Space,
-    Steps,
     Tensors,
 )
 from hanse.core.exchange import (
@@ -42,7 +42,7 @@ from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 KEYS = Keys.from_seed(11)
 
 
-class Quadratic(Learner):
+class Quadratic(DifferentiableLearner):
     """F(w) = |x w + b - y|^2 / 2n in float64: the optimum is known in closed form."""
 
     metrics = ("loss",)
@@ -70,17 +70,14 @@ class Quadratic(Learner):
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         return {"loss": self.objective(params, data) * len(data), "count": float(len(data))}
 
-    def local_sgd(
-        self,
-        params: Tensors,
-        data: Examples,
-        steps: Steps,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        space: Space | None = None,
-    ) -> Tensors:
-        space = space or Everything(params)
+    def predict(self, params: Tensors, x: Array) -> Array:
+        return np.asarray(x @ params["w"] + params["b"])
+
+    def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
+        data, steps, key, offset = problem.data, problem.steps, problem.key, problem.offset
+        assert steps.is_plain
+        assert steps.num_steps is None
+        space = problem.space or Everything(params)
         z = dict(space.zero())
         for epoch in range(steps.epochs):
             order = np.arange(len(data))

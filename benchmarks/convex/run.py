@@ -26,6 +26,7 @@ from threadpoolctl import threadpool_limits
 
 from hanse.algorithms import (
     Solver,
+    Subproblem,
     adding,
     averaging,
     cocoa,
@@ -43,15 +44,14 @@ from hanse.algorithms import (
 from hanse.core import (
     Algorithm,
     Array,
+    DifferentiableLearner,
     Diverged,
     Examples,
     Key,
     Keys,
-    Learner,
+    LocalProblem,
     Population,
     Program,
-    Space,
-    Steps,
     Stop,
     Tensors,
     add,
@@ -111,7 +111,7 @@ class Shared(Population):
         return self.pooled
 
 
-class Counted(Learner):
+class Counted(DifferentiableLearner):
     """A count of the clients' computation, in passes. A gradient, two products with the features, is one."""
 
     def __init__(self, inner: Any, num_examples: int) -> None:
@@ -152,18 +152,12 @@ class Counted(Learner):
         sums: dict[str, float] = self.inner.evaluate(params, data)
         return sums
 
-    def local_sgd(
-        self,
-        params: Tensors,
-        data: Examples,
-        steps: Steps,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        space: Space | None = None,
-    ) -> Tensors:
-        self._count(2 * steps.epochs, data)
-        update: Tensors = self.inner.local_sgd(params, data, steps, key, offset=offset, space=space)
+    def predict(self, params: Tensors, x: Array) -> Array:
+        return np.asarray(self.inner.predict(params, x))
+
+    def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
+        self._count(2 * problem.steps.epochs, problem.data)
+        update: Tensors = self.inner.local_sgd(params, problem)
         return update
 
     def dual_ascent(
@@ -204,7 +198,9 @@ class Problem:
     def of(cls, data: Examples) -> "Problem":
         """Solve the problem by Newton's method on the pooled data."""
         learner = dual(logistic(L2, intercept=False, dtype="float64")).bind((NUM_FEATURES,), 2)
-        best = newton(100, tolerance=1e-12).minimise(learner, learner.init(KEYS.public), data, KEYS.public)
+        best = newton(100, tolerance=1e-12).minimise(
+            learner, learner.init(KEYS.public), Subproblem(data, KEYS.public)
+        )
         curvature = float(np.linalg.eigvalsh(data.x.T @ data.x / len(data))[-1] / 4 + L2)
         return cls(learner, data, learner.objective(best, data), curvature)
 
@@ -218,16 +214,8 @@ class undamped(Solver):
 
     num_iterations: int = 20
 
-    def minimise(
-        self,
-        learner: Learner,
-        start: Tensors,
-        data: Examples,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        proximal: float = 0.0,
-    ) -> Tensors:
+    def minimise(self, learner: DifferentiableLearner, start: Tensors, problem: Subproblem) -> Tensors:
+        data, offset, proximal = problem.data, problem.offset, problem.proximal
         update: Tensors = zeros_like(start)
         for _ in range(self.num_iterations):
             here = add(start, update)

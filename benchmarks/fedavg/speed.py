@@ -34,7 +34,7 @@ from machine import save
 from torch_models import Convolutional, Perceptron, Recurrent
 from workloads import VOCABULARY
 
-from hanse.core import Examples, Key, Learner, Steps, Tensors
+from hanse.core import Examples, Key, Learner, LocalProblem, Steps, Tensors
 from hanse.learners import Network, batches, char_lstm, cnn, jax_engine, mlp, torch_engine, torch_module
 
 KEY = Key.from_seed(0)
@@ -95,7 +95,7 @@ def by_hand(params: Tensors, data: Examples, steps: Steps) -> Tensors:
 
 
 def by_learner(learner: Learner) -> Callable[[Tensors, Examples, Steps], Tensors]:
-    return lambda params, data, steps: learner.local_sgd(params, data, steps, KEY)
+    return lambda params, data, steps: learner.local_sgd(params, LocalProblem(data, steps, KEY))
 
 
 def compare(

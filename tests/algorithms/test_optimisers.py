@@ -52,7 +52,7 @@ def by_algorithm_2(name: str, deltas: np.ndarray, beta1: float, beta2: float, ta
 
 @pytest.mark.parametrize(
     "optimiser",
-    [adagrad(0.3, 0.01), adam(0.8, 0.9, 0.01), yogi(0.8, 0.9, 0.01)],
+    [adagrad(0.3, 0.01), adam(beta1=0.8, beta2=0.9, eps=0.01), yogi(0.8, 0.9, 0.01)],
     ids=lambda o: type(o).__name__,
 )
 def test_the_papers_algorithm(optimiser: adam) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from support import KEYS, Few, Quadratic
 
-from hanse.algorithms import local_steps, newton, step_decay
+from hanse.algorithms import Subproblem, local_steps, newton, step_decay
 from hanse.algorithms.solvers import conjugate_gradients
-from hanse.core import Examples, Steps, Tensors
+from hanse.core import Examples, LocalProblem, Steps, Tensors
 from hanse.learners import logistic
 
 KEY = KEYS.public
@@ -63,7 +63,7 @@ def test_both_solve_the_tilted_problem(solver: newton, mu: float) -> None:
     data, w0, offset = Few().client(4), np.array([1.0, 2, 3, 4]), np.array([0.5, 0, -1, 2])
     start = {"w": w0[:3], "b": np.asarray(w0[3])}
     tilt = {"w": offset[:3], "b": np.asarray(offset[3])}
-    update = solver.minimise(Quadratic(), start, data, KEY, offset=tilt, proximal=mu)
+    update = solver.minimise(Quadratic(), start, Subproblem(data, KEY, tilt, mu))
     there = np.append(start["w"] + update["w"], start["b"] + update["b"])
     np.testing.assert_allclose(there, tilted_optimum(data, w0, offset, mu), atol=1e-7)
 
@@ -76,14 +76,14 @@ def separable() -> Examples:
 def test_the_line_search_tames_newton_where_a_full_step_diverges() -> None:
     learner = logistic(1e-3, dtype="float64").bind((3,), 2)
     start = {"weights": np.array([-30.0, 5, 0]), "bias": np.asarray(3.0)}
-    update = newton(100).minimise(learner, start, separable(), KEY)
+    update = newton(100).minimise(learner, start, Subproblem(separable(), KEY))
     there = {name: start[name] + update[name] for name in start}
     assert max(np.abs(v).max() for v in learner.gradient(there, separable()).values()) < 1e-8
 
 
 def test_single_precision_ends_at_its_own_accuracy() -> None:
     learner = logistic(1e-2).bind((3,), 2)
-    update = newton(100, tolerance=1e-30).minimise(learner, learner.init(KEY), separable(), KEY)
+    update = newton(100, tolerance=1e-30).minimise(learner, learner.init(KEY), Subproblem(separable(), KEY))
     assert update["weights"].dtype == np.float32
     assert max(np.abs(v).max() for v in learner.gradient(update, separable()).values()) < 1e-4
 
@@ -92,7 +92,7 @@ def test_at_the_optimum_it_stays() -> None:
     data = Few().pooled
     best = Few().optimum()
     start = {"w": best[:3], "b": np.asarray(best[3])}
-    update = newton().minimise(Quadratic(), start, data, KEY)
+    update = newton().minimise(Quadratic(), start, Subproblem(data, KEY))
     assert max(np.abs(v).max() for v in update.values()) < 1e-9
 
 
@@ -101,6 +101,6 @@ def test_local_steps_follow_a_schedule_by_rounds() -> None:
     assert solver.at(2) == local_steps(0.05, epochs=3)
     assert newton().at(2) == newton()
     data, start = Few().client(0), Quadratic().init(KEY)
-    update = solver.at(1).minimise(Quadratic(), start, data, KEY)
-    expected = Quadratic().local_sgd(start, data, Steps(0.1, epochs=3), KEY)
+    update = solver.at(1).minimise(Quadratic(), start, Subproblem(data, KEY))
+    expected = Quadratic().local_sgd(start, LocalProblem(data, Steps(0.1, epochs=3), KEY))
     np.testing.assert_array_equal(update["w"], expected["w"])

@@ -14,6 +14,7 @@ from hanse.core import (
     InvalidInput,
     Key,
     Learner,
+    LocalProblem,
     Space,
     Steps,
     Tensors,
@@ -188,7 +189,7 @@ def test_everything_has_the_shapes_of_the_parameters(case: Case) -> None:
     assert_tensors_like(params, learner.init(KEY))
     assert_tensors_like(learner.gradient(params, data), params)
     assert_tensors_like(learner.hessian_vector(params, data, params), params)
-    assert_tensors_like(learner.local_sgd(params, data, Steps(0.1, batch_size=4), KEY), params)
+    assert_tensors_like(learner.local_sgd(params, LocalProblem(data, Steps(0.1, batch_size=4), KEY)), params)
 
 
 @each_case
@@ -278,7 +279,7 @@ by_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
 def test_local_sgd_follows_its_definition(case: Case, steps: Steps) -> None:
     learner, data, params = case.learner, case.examples(), case.random("params")
     expected = reference_sgd(learner, params, data, steps, KEY)
-    assert_same(learner.local_sgd(params, data, steps, KEY), expected, case.same)
+    assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY)), expected, case.same)
 
 
 @each_case
@@ -291,22 +292,24 @@ def test_an_offset_is_added_to_each_gradient(case: Case, steps: Steps) -> None:
         case.random("offset"),
     )
     expected = reference_sgd(learner, params, data, steps, KEY, offset)
-    assert_same(learner.local_sgd(params, data, steps, KEY, offset=offset), expected, case.same)
+    assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset)), expected, case.same)
 
 
 @each_case
 def test_one_full_batch_is_one_gradient_step(case: Case) -> None:
     learner, data, params = case.learner, case.examples(), case.random("params")
     step = tree_map(lambda g: np.asarray(-0.25 * g), learner.gradient(params, data))
-    assert_same(learner.local_sgd(params, data, Steps(0.25), KEY), step, case.same)
+    assert_same(learner.local_sgd(params, LocalProblem(data, Steps(0.25), KEY)), step, case.same)
 
 
 @each_case
 @pytest.mark.parametrize("batch_size", [NUM_EXAMPLES, NUM_EXAMPLES + 1, 10_000])
 def test_a_batch_that_holds_all_examples_is_a_full_batch(case: Case, batch_size: int) -> None:
     learner, data, params = case.learner, case.examples(), case.random("params")
-    full = learner.local_sgd(params, data, Steps(0.1, epochs=2), KEY)
-    big = learner.local_sgd(params, data, Steps(0.1, epochs=2, batch_size=batch_size), KEY.fold_in("other"))
+    full = learner.local_sgd(params, LocalProblem(data, Steps(0.1, epochs=2), KEY))
+    big = learner.local_sgd(
+        params, LocalProblem(data, Steps(0.1, epochs=2, batch_size=batch_size), KEY.fold_in("other"))
+    )
     assert_identical(full, big)
 
 
@@ -318,9 +321,9 @@ def test_local_sgd_is_reproducible_by_key(case: Case) -> None:
         case.random("params"),
         Steps(0.1, batch_size=3),
     )
-    update = learner.local_sgd(params, data, steps, KEY)
-    assert_identical(update, learner.local_sgd(params, data, steps, KEY))
-    other = learner.local_sgd(params, data, steps, KEY.fold_in("other"))
+    update = learner.local_sgd(params, LocalProblem(data, steps, KEY))
+    assert_identical(update, learner.local_sgd(params, LocalProblem(data, steps, KEY)))
+    other = learner.local_sgd(params, LocalProblem(data, steps, KEY.fold_in("other")))
     assert l2_norm(tree_map(np.subtract, update, other)) > 0
 
 
@@ -330,8 +333,8 @@ def test_nothing_received_is_written_to(case: Case) -> None:
     data = case.examples()
     data = Examples(*frozen({"x": data.x, "y": data.y}).values())
     steps, offset = Steps(0.1, batch_size=4, proximal=0.1), frozen(case.random("offset"))
-    learner.local_sgd(params, data, steps, KEY, offset=offset)
-    learner.local_sgd(params, data, steps, KEY, offset=offset, space=Everything(params))
+    learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset))
+    learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset, space=Everything(params)))
     learner.gradient(params, data)
     learner.hessian_vector(params, data, offset)
     learner.evaluate(params, data)
@@ -341,7 +344,7 @@ def test_nothing_received_is_written_to(case: Case) -> None:
 def test_the_update_is_the_callers_own(case: Case) -> None:
     learner, data, params = case.learner, case.examples(), case.random("params")
     kept = {name: value.copy() for name, value in params.items()}
-    for tensor in learner.local_sgd(params, data, Steps(0.1), KEY).values():
+    for tensor in learner.local_sgd(params, LocalProblem(data, Steps(0.1), KEY)).values():
         tensor += 1
     assert_identical(params, kept)
 
@@ -383,8 +386,10 @@ def test_the_space_of_everything_restricts_nothing(case: Case, steps: Steps) -> 
         case.random("params"),
         case.random("offset"),
     )
-    free = learner.local_sgd(params, data, steps, KEY, offset=offset)
-    within = learner.local_sgd(params, data, steps, KEY, offset=offset, space=Everything(params))
+    free = learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset))
+    within = learner.local_sgd(
+        params, LocalProblem(data, steps, KEY, offset=offset, space=Everything(params))
+    )
     assert_tensors_like(within, params)
     assert_same(free, within, case.same)
 
@@ -399,7 +404,9 @@ def test_descent_in_a_space_moves_its_coordinates(case: Case) -> None:
         update = space.expand(z)
         gradient = moved(learner.gradient(moved(params, update, 1.0), data), offset, 1.0)
         z = moved(z, space.pullback(moved(gradient, update, 0.5)), -steps.lr)
-    assert_same(learner.local_sgd(params, data, steps, KEY, offset=offset, space=space), z, case.same)
+    assert_same(
+        learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset, space=space)), z, case.same
+    )
 
 
 # Data that can't be used
@@ -431,7 +438,7 @@ UNUSABLE: dict[str, tuple[Spoil, str]] = {
 def test_unusable_examples_are_refused(case: Case, spoil: Spoil, message: str) -> None:
     learner, params, data = case.learner, case.random("params"), spoil(case.examples())
     for refuse in (
-        lambda: learner.local_sgd(params, data, Steps(0.1), KEY),
+        lambda: learner.local_sgd(params, LocalProblem(data, Steps(0.1), KEY)),
         lambda: learner.gradient(params, data),
         lambda: learner.objective(params, data),
         lambda: learner.hessian_vector(params, data, params),
@@ -448,7 +455,7 @@ def test_labels_out_of_range_are_named(case: Case, label: int) -> None:
     y = data.y.copy()
     y[5] = label
     with pytest.raises(InvalidInput, match=rf"row 5 is {label}; {case.num_classes} classes are"):
-        case.learner.local_sgd(case.random("params"), Examples(data.x, y), Steps(0.1), KEY)
+        case.learner.local_sgd(case.random("params"), LocalProblem(Examples(data.x, y), Steps(0.1), KEY))
 
 
 @each_classifier

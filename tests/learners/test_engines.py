@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core import Examples, InvalidInput, Key, Learner, Steps, Tensors, tree_map
+from hanse.core import Examples, InvalidInput, Key, Learner, LocalProblem, Steps, Tensors, tree_map
 from hanse.learners import least_squares, softmax
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.networks import Network, char_lstm, cnn, mlp
@@ -76,9 +76,11 @@ def test_a_network_without_hidden_layers_is_a_linear_model(
         exact.hessian_vector(theirs, data, as_linear(offset)),
         close,
     )
-    update = ours.local_sgd(params, data, steps, KEY, offset=offset)
+    update = ours.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset))
     assert_close(
-        as_linear(update), exact.local_sgd(theirs, data, steps, KEY, offset=as_linear(offset)), close
+        as_linear(update),
+        exact.local_sgd(theirs, LocalProblem(data, steps, KEY, offset=as_linear(offset))),
+        close,
     )
 
 
@@ -133,8 +135,8 @@ def test_engines_agree(
         one.hessian_vector(params, data, vector), other.hessian_vector(params, data, vector), 10 * close
     )
     assert_close(
-        one.local_sgd(params, data, steps, KEY, offset=vector),
-        other.local_sgd(params, data, steps, KEY, offset=vector),
+        one.local_sgd(params, LocalProblem(data, steps, KEY, offset=vector)),
+        other.local_sgd(params, LocalProblem(data, steps, KEY, offset=vector)),
         10 * close,
     )
 
@@ -161,7 +163,11 @@ def test_own_models_of_both_engines_agree() -> None:
         theirs.gradient(params, data),
         1e-5,
     )
-    assert_close(ours.local_sgd(params, data, steps, KEY), theirs.local_sgd(params, data, steps, KEY), 1e-5)
+    assert_close(
+        ours.local_sgd(params, LocalProblem(data, steps, KEY)),
+        theirs.local_sgd(params, LocalProblem(data, steps, KEY)),
+        1e-5,
+    )
 
 
 # Characters
@@ -188,7 +194,7 @@ def test_text_that_can_not_be_used_is_refused(engine: str, x: Any, y: Any, messa
 def test_a_character_model_learns_what_follows(engine: str) -> None:
     learner = on(engine, char_lstm(7, embedding=4, hidden=12, layers=1), (6,), None)
     start, data = learner.init(KEY), text(40, None)
-    update = learner.local_sgd(start, data, Steps(2.0, epochs=15, batch_size=10), KEY)
+    update = learner.local_sgd(start, LocalProblem(data, Steps(2.0, epochs=15, batch_size=10), KEY))
     end = tree_map(np.add, start, update)
     assert learner.evaluate(end, data)["correct"] > 0.95 * len(data)
     assert learner.evaluate(end, data)["loss"] < 0.5 * learner.evaluate(start, data)["loss"]
@@ -207,8 +213,8 @@ def test_large_batches_are_taken_in_parts(engine: str, batch_size: int | None) -
     assert_close(as_linear(learner.gradient(params, data)), exact.gradient(theirs, data), 1e-11)
     assert learner.evaluate(params, data) == pytest.approx(exact.evaluate(theirs, data))
     assert_close(
-        as_linear(learner.local_sgd(params, data, steps, KEY)),
-        exact.local_sgd(theirs, data, steps, KEY),
+        as_linear(learner.local_sgd(params, LocalProblem(data, steps, KEY))),
+        exact.local_sgd(theirs, LocalProblem(data, steps, KEY)),
         1e-11,
     )
 
@@ -221,8 +227,8 @@ def test_clients_of_any_size(engine: str, num_examples: int) -> None:
     data, params = problem(num_examples, 3), some(learner, "params")
     steps = Steps(0.1, epochs=3, batch_size=10)
     assert_close(
-        as_linear(learner.local_sgd(params, data, steps, KEY)),
-        exact.local_sgd(as_linear(params), data, steps, KEY),
+        as_linear(learner.local_sgd(params, LocalProblem(data, steps, KEY))),
+        exact.local_sgd(as_linear(params), LocalProblem(data, steps, KEY)),
         1e-11,
     )
 
@@ -234,8 +240,8 @@ def test_images_may_be_bytes(engine: str) -> None:
     images, labels = rng.integers(256, size=(9, 4, 4), dtype=np.uint8), rng.integers(3, size=9)
     params, steps = learner.init(KEY), Steps(1e-3, batch_size=3)
     assert_close(
-        learner.local_sgd(params, Examples(images, labels), steps, KEY),
-        learner.local_sgd(params, Examples(images.astype(np.float32), labels), steps, KEY),
+        learner.local_sgd(params, LocalProblem(Examples(images, labels), steps, KEY)),
+        learner.local_sgd(params, LocalProblem(Examples(images.astype(np.float32), labels), steps, KEY)),
         0.0,
     )
 
@@ -244,7 +250,7 @@ def test_images_may_be_bytes(engine: str) -> None:
 def test_a_run_that_diverges_does_so_quietly(engine: str) -> None:
     learner = on(engine, mlp((8,)), (5,), None)
     data = problem(20, None)
-    params = learner.local_sgd(learner.init(KEY), data, Steps(100.0, epochs=100), KEY)
+    params = learner.local_sgd(learner.init(KEY), LocalProblem(data, Steps(100.0, epochs=100), KEY))
     assert not np.isfinite(params["output.weight"]).all()
     assert not np.isfinite(learner.objective(params, data))
 
@@ -255,7 +261,7 @@ def test_the_same_bits_from_call_to_call(engine: str) -> None:
     updates = []
     for _ in range(3):
         learner = on(engine, network, (5,), 4)
-        updates.append(learner.local_sgd(learner.init(KEY), data, Steps(0.1, 2, 7), KEY))
+        updates.append(learner.local_sgd(learner.init(KEY), LocalProblem(data, Steps(0.1, 2, 7), KEY)))
     for name in updates[0]:
         np.testing.assert_array_equal(updates[0][name], updates[1][name])
         np.testing.assert_array_equal(updates[0][name], updates[2][name])

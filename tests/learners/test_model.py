@@ -13,7 +13,7 @@ KEY = Key.from_seed(5)
 def test_each_epoch_visits_every_example_once(n: int, size: int, epochs: int) -> None:
     steps = Steps(0.1, epochs=epochs, batch_size=size)
     got = [np.arange(n)[rows] for rows in batches(n, steps, KEY)]
-    assert len(got) == steps.num_steps(n)
+    assert len(got) == steps.count_steps(n)
     assert all(len(rows) <= size for rows in got)
     per_epoch = len(got) // epochs
     for epoch in range(epochs):

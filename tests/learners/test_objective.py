@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core import Array, Examples, InvalidInput, Key, Steps, Tensors
+from hanse.core import Array, Examples, InvalidInput, Key, LocalProblem, Steps, Tensors
 from hanse.learners import logistic, objective
 
 KEY = Key.from_seed(7)
@@ -41,8 +41,8 @@ def test_a_known_model_given_as_functions_is_that_model() -> None:
     )
     steps = Steps(0.3, epochs=3, batch_size=7, proximal=0.2)
     np.testing.assert_allclose(
-        OURS.local_sgd(w, data, steps, KEY)["w"],
-        THEIRS.local_sgd(weights, data, steps, KEY)["weights"],
+        OURS.local_sgd(w, LocalProblem(data, steps, KEY))["w"],
+        THEIRS.local_sgd(weights, LocalProblem(data, steps, KEY))["weights"],
         rtol=1e-10,
     )
 

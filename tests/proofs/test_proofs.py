@@ -13,6 +13,7 @@ from hanse.algorithms.works import local_sgd
 from hanse.core import (
     Close,
     CompositionError,
+    LocalProblem,
     PartSpec,
     RoundAbandoned,
     Spec,
@@ -175,7 +176,10 @@ def test_a_secure_sum_survives_a_client_that_falls_silent_between_its_phases() -
             if isinstance(command, Dispatch) and command.work == work:
                 for k in masked:
                     plain = (
-                        plain + Quadratic().local_sgd(PARAMS, Few().client(k), work.steps, KEYS.public)["w"]
+                        plain
+                        + Quadratic().local_sgd(
+                            PARAMS, LocalProblem(Few().client(k), work.steps, KEYS.public)
+                        )["w"]
                     )
         np.testing.assert_allclose(got["update"].values["w"], plain, atol=1e-5)
         assert got["update"].count == len(masked)

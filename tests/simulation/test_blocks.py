@@ -9,7 +9,19 @@ from support import KEYS
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd, scaffold, uniform
-from hanse.core import Close, Examples, InvalidInput, Part, Parts, Steps, mean, reduce, stack, sum
+from hanse.core import (
+    Close,
+    Examples,
+    InvalidInput,
+    LocalProblem,
+    Part,
+    Parts,
+    Steps,
+    mean,
+    reduce,
+    stack,
+    sum,
+)
 from hanse.data import FederatedData, from_clients, generate
 from hanse.learners import least_squares, logistic, softmax
 from hanse.simulation import batched, sequential, unstable
@@ -135,9 +147,11 @@ def test_many_is_each(model: Any, features: int, batch_size: int | None, sizes: 
     keys = [KEYS.public.fold_in(k) for k in range(len(sizes))]
     data = [Examples(RNG.normal(size=(n, features)).astype(np.float32), RNG.integers(0, 2, n)) for n in sizes]
     steps = Steps(0.03, epochs=2, batch_size=batch_size)
-    together = learner.local_sgd_many(params, data, steps, keys)
+    together = learner.local_sgd_many(
+        params, [LocalProblem(d, steps, key) for d, key in zip(data, keys, strict=True)]
+    )
     assert together is not None
     for k, key in enumerate(keys):
-        alone = learner.local_sgd(params, data[k], steps, key)
+        alone = learner.local_sgd(params, LocalProblem(data[k], steps, key))
         for name, value in alone.items():
             assert together[name][k].tobytes() == value.tobytes()

@@ -18,13 +18,13 @@ from workloads import WORKLOADS, Workload
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.core import Examples, Key, Keys, Learner, Steps
+from hanse.core import DifferentiableLearner, Examples, Key, Keys, Learner, LocalProblem
 from hanse.data import from_clients
 from hanse.learners import Model, batches
 
 
 @dataclass
-class Noted(Learner):
+class Noted(DifferentiableLearner):
     """A learner that notes the client and the rows of each local training."""
 
     metrics = ("loss",)
@@ -33,11 +33,14 @@ class Noted(Learner):
     def init(self, key: Key) -> Mapping[str, Any]:
         return {"w": np.zeros(1, np.float32)}
 
-    def local_sgd(
-        self, params: Any, data: Examples, steps: Steps, key: Key, *, offset: Any = None, space: Any = None
-    ) -> Mapping[str, Any]:
+    def predict(self, params: Any, x: Any) -> Any:
+        raise NotImplementedError
+
+    def local_sgd(self, params: Any, problem: LocalProblem) -> Mapping[str, Any]:
+        data = problem.data
         everything = np.arange(len(data))
-        rows = np.concatenate([everything[chosen] for chosen in batches(len(data), steps, key)])
+        order = batches(len(data), problem.steps, problem.key)
+        rows = np.concatenate([everything[chosen] for chosen in order])
         self.seen.append((int(data.x[0, 0]), rows))
         return {"w": np.zeros(1, np.float32)}
 

@@ -1,5 +1,6 @@
 """Algorithms: one paper a file, each a program that every runtime performs."""
 
+from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, adam, adamw, sgd
 from hanse.algorithms.cocoa import DualLearner, adding, averaging, cocoa
 from hanse.algorithms.dane import dane
 from hanse.algorithms.fed_avg import fed_avg
@@ -13,21 +14,25 @@ from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
 from hanse.algorithms.nesterov import nesterov
 from hanse.algorithms.one_shot import one_shot
-from hanse.algorithms.optimisers import ServerOptimiser, adagrad, adam, momentum, sgd, yogi
+from hanse.algorithms.optimisers import ServerOptimiser, adagrad, momentum, yogi
 from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
-from hanse.algorithms.solvers import Solver, conjugate_gradients, local_steps, newton
+from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
 from hanse.algorithms.works import MEANS, Weighting, by_examples, evaluation, uniform
 
 __all__ = [
     "MEANS",
+    "ClientOptimiser",
+    "ClientTraining",
     "DualLearner",
     "Schedule",
     "ServerOptimiser",
     "Solver",
+    "Subproblem",
     "Weighting",
     "adagrad",
     "adam",
+    "adamw",
     "adding",
     "averaging",
     "by_examples",

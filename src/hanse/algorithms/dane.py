@@ -4,17 +4,18 @@ Shamir, Srebro, Zhang, "Communication-efficient distributed optimization using a
 method", ICML 2014, arXiv 1312.7853, Figure 1.
 """
 
-from hanse.algorithms.optimisers import OptimiserState, sgd
-from hanse.algorithms.solvers import Solver, newton
+from hanse.algorithms.client_optimisers import sgd
+from hanse.algorithms.optimisers import OptimiserState
+from hanse.algorithms.solvers import Solver, Subproblem, newton
 from hanse.algorithms.works import gradient
 from hanse.core import (
     Algorithm,
     Close,
     Contribution,
+    DifferentiableLearner,
     Examples,
     Key,
     Keys,
-    Learner,
     Memory,
     Part,
     PartSpec,
@@ -37,7 +38,7 @@ __all__ = ["dane"]
 
 
 @value
-class tilted_minimum(Work[Learner, Examples]):
+class tilted_minimum(Work[DifferentiableLearner, Examples]):
     """Minimises F_k(v) - <grad F_k(w) - eta g, v> + (mu/2) |v - w|²; emits "update", v - w."""
 
     solver: Solver
@@ -45,11 +46,11 @@ class tilted_minimum(Work[Learner, Examples]):
     eta: float
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params = shared["params"]
         offset = negate(add_scaled(learner.gradient(params, data), -self.eta, shared["gradient"]))
-        update = self.solver.minimise(learner, params, data, keys.public, offset=offset, proximal=self.mu)
+        update = self.solver.minimise(learner, params, Subproblem(data, keys.public, offset, self.mu))
         return {"update": Part(update, float(len(data)))}, memory
 
 

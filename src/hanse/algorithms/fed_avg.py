@@ -6,10 +6,11 @@ from decentralized data", AISTATS 2017, arXiv 1602.05629, Algorithm 1.
 
 from typing import Any
 
+from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, sgd
-from hanse.algorithms.schedules import Rate, check_rate
-from hanse.algorithms.works import exchange, local_sgd
+from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, check_server
+from hanse.algorithms.schedules import Rate
+from hanse.algorithms.works import exchange
 from hanse.core import Key, PartSpec, Program, Reducer, Spec, Tensors, Transform, mean, value
 
 __all__ = ["fed_avg"]
@@ -35,9 +36,11 @@ class fed_avg(LocalTraining[OptimiserState]):
       batch_size: local batch, B; None: all of a client's examples.
       weighting: `by_examples()` (the paper's) or `uniform()`.
       close: when a round closes.
+      client: the clients' training, in place of lr, epochs and batch_size: `sgd()` with momentum and weight
+        decay, `adam()`, `adamw()`, ...
       server_lr: step size on the mean update: a number or a schedule; 1 is the paper's.
       server: how the server uses the mean update: `sgd()` (the paper's: it steps along it),
-        `momentum()`, `adam()`, ...
+        `momentum()`, `adam()`, ...; one with a step size of its own, `adam(0.01)`, replaces server_lr.
       uplink: transforms of the updates, first to last.
       into: the reducer.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
@@ -51,14 +54,14 @@ class fed_avg(LocalTraining[OptimiserState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rate("server_lr", self.server_lr)
+        check_server(self.server, self.server_lr)
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
         return OptimiserState(params, moments=self.server.init(params))
 
     def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
         got = yield from exchange(
-            local_sgd(self.steps(state.num_rounds), self.weighting),
+            self.work(state.num_rounds),
             {"params": state.params},
             key,
             fraction=self.fraction,

@@ -6,8 +6,10 @@ aggregation", AISTATS 2022, arXiv 2106.06639, Algorithm 1.
 
 from typing import Any
 
+from hanse.algorithms.client_optimisers import ClientTraining
+from hanse.algorithms.local import choose_training
 from hanse.algorithms.schedules import Rate, check_rate, rate
-from hanse.algorithms.works import local_sgd, uniform
+from hanse.algorithms.works import uniform
 from hanse.core import (
     Algorithm,
     Close,
@@ -18,7 +20,6 @@ from hanse.core import (
     Program,
     Reducer,
     Spec,
-    Steps,
     Tensors,
     Transform,
     add_scaled,
@@ -61,6 +62,8 @@ class fed_buff(Algorithm[Buffered]):
       uplink: transforms of the updates, first to last.
       into: the reducer.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
+      client: the clients' training, in place of lr, epochs and batch_size: `sgd()` with momentum and weight
+        decay, `adam()`, `adamw()`, ...
     """
 
     lr: Rate = 0.1
@@ -73,11 +76,12 @@ class fed_buff(Algorithm[Buffered]):
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
     downlink: tuple[Transform, ...] = ()
+    client: ClientTraining | None = None
 
     def __post_init__(self) -> None:
         check_rate("lr", self.lr)
         check_rate("server_lr", self.server_lr)
-        self._steps(0)
+        choose_training(self).work(0, uniform())
         if not 1 <= self.buffer_size <= self.concurrency:
             raise InvalidInput(
                 f"buffer_size is {self.buffer_size} with concurrency {self.concurrency}; "
@@ -89,7 +93,7 @@ class fed_buff(Algorithm[Buffered]):
 
     def round(self, state: Buffered, key: Key) -> Program[Buffered]:
         params, version = state.params, state.version
-        work = local_sgd(self._steps(version), uniform())
+        work = choose_training(self).work(version, uniform())
         update = PartSpec(Spec.of(params), self.uplink, self.into)
         free = yield from sample(key, count=self.concurrency - state.in_flight)
         dispatched = yield from dispatch(
@@ -108,6 +112,3 @@ class fed_buff(Algorithm[Buffered]):
         total = got["update"]
         step = rate(self.server_lr, version) * total.weight / total.count
         return Buffered(add_scaled(params, step, total.values), version + 1, in_flight)
-
-    def _steps(self, version: int) -> Steps:
-        return Steps(rate(self.lr, version), self.epochs, self.batch_size)

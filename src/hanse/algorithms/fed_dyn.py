@@ -4,16 +4,22 @@ Acar, Zhao, Matas Navarro, Mattina, Whatmough, Saligrama, "Federated learning ba
 regularization", ICLR 2021, arXiv 2111.04263, Algorithm 1.
 """
 
+from dataclasses import field
+
 import numpy as np
 
+from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.local import LocalTraining
+from hanse.algorithms.optimisers import Moments, OptimiserState, ServerOptimiser, check_server
+from hanse.algorithms.schedules import Rate
 from hanse.algorithms.works import Weighting, uniform
 from hanse.core import (
     Contribution,
+    DifferentiableLearner,
     Examples,
     Key,
     Keys,
-    Learner,
+    LocalProblem,
     Memory,
     Part,
     PartSpec,
@@ -30,6 +36,7 @@ from hanse.core import (
     gather,
     negate,
     sample,
+    subtract,
     value,
     zeros_like,
 )
@@ -47,6 +54,7 @@ class Regularised:
       gradients: sum over clients of p_k g_k, unnormalised; g_k is 0 for clients never seen.
       seen: the weight of the clients seen so far, and `num_seen` their number.
       num_rounds: the rounds that closed.
+      moments: what the server's optimiser remembers.
     """
 
     params: Tensors
@@ -54,10 +62,11 @@ class Regularised:
     seen: float = 0.0
     num_seen: float = 0.0
     num_rounds: int = 0
+    moments: Moments = field(default_factory=dict)
 
 
 @value
-class dynamic_sgd(Work[Learner, Examples]):
+class dynamic_sgd(Work[DifferentiableLearner, Examples]):
     """Takes local steps on F_k(v) - <g_k, v> + (alpha/2) |v - w|²; remembers g_k.
 
     Emits "update", and "seen": the client's weight and 1 if it is new.
@@ -67,12 +76,13 @@ class dynamic_sgd(Work[Learner, Examples]):
     weighting: Weighting
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params = shared["params"]
         gradient, new = memory.get("slope"), "slope" not in memory
         gradient = gradient or zeros_like(params)
-        update = learner.local_sgd(params, data, self.steps, keys.public, offset=negate(gradient))
+        problem = LocalProblem(data, self.steps, keys.public, negate(gradient))
+        update = learner.local_sgd(params, problem)
         weight = self.weighting.of(len(data))
         seen = {"weight": np.array(weight * new), "count": np.array(1.0 * new)}
         kept = {**memory, "slope": add_scaled(gradient, -self.steps.proximal, update)}
@@ -101,17 +111,24 @@ class fed_dyn(LocalTraining[Regularised]):
       weighting: `uniform()` or `by_examples()`.
       close: when a round closes.
       alpha: strength of the regulariser; small is fast, too small diverges.
+      client: the clients' training, in place of lr, epochs and batch_size: `sgd()`, `adam()`, `adamw()`.
+      server_lr: step size on the server's move: a number or a schedule; 1 is the paper's.
+      server: how the server uses its move, as in `fed_avg`.
     """
 
     weighting: Weighting = uniform()
     alpha: float = 0.1
+    server_lr: Rate = 1.0
+    server: ServerOptimiser = sgd()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("alpha", self.alpha)
+        check_server(self.server, self.server_lr)
+        self.steps(0, proximal=self.alpha)
 
     def init(self, params: Tensors, key: Key) -> Regularised:
-        return Regularised(params, zeros_like(params))
+        return Regularised(params, zeros_like(params), moments=self.server.init(params))
 
     def round(self, state: Regularised, key: Key) -> Program[Regularised]:
         chosen = yield from sample(key, fraction=self.fraction)
@@ -130,5 +147,9 @@ class fed_dyn(LocalTraining[Regularised]):
         seen, num_seen = state.seen + float(new["weight"]), state.num_seen + float(new["count"])
         gradients = add_scaled(state.gradients, -self.alpha * update.weight, update.values)
         everybody = seen / num_seen * chosen.num_clients
-        params = add_scaled(add(state.params, update.values), -1 / (self.alpha * everybody), gradients)
-        return Regularised(params, gradients, seen, num_seen, state.num_rounds + 1)
+        minimum = add_scaled(add(state.params, update.values), -1 / (self.alpha * everybody), gradients)
+        if self.server == sgd() and self.server_lr == 1.0:  # the paper's step, without a rounding more
+            return Regularised(minimum, gradients, seen, num_seen, state.num_rounds + 1)
+        trained = OptimiserState(state.params, state.num_rounds, state.moments)
+        trained = trained.advance(self.server, self.server_lr, subtract(minimum, state.params))
+        return Regularised(trained.params, gradients, seen, num_seen, trained.num_rounds, trained.moments)

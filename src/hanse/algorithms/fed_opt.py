@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+from hanse.algorithms.client_optimisers import adam
 from hanse.algorithms.fed_avg import fed_avg
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, adagrad, adam, yogi
+from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, adagrad, yogi
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.core import Key, Program, Reducer, Tensors, Transform, mean, value
 
@@ -52,6 +53,7 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
             batch_size=self.batch_size,
             weighting=self.weighting,
             close=self.close,
+            client=self.client,
             server_lr=self.server_lr,
             server=self.server(),
             uplink=self.uplink,
@@ -77,7 +79,7 @@ class fed_adagrad(FedOpt):
     optimiser stops where the mean update is 0.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       tau: added to the root of the second moment; the smaller, the more adaptive.
@@ -101,7 +103,7 @@ class fed_adam(FedOpt):
     `fed_avg` does; with a constant one it keeps moving around that point.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: how much of the last second moment is kept.
@@ -111,7 +113,7 @@ class fed_adam(FedOpt):
     beta2: float = 0.99
 
     def server(self) -> ServerOptimiser:
-        return adam(self.beta1, self.beta2, self.tau)
+        return adam(beta1=self.beta1, beta2=self.beta2, eps=self.tau)
 
 
 @value
@@ -125,7 +127,7 @@ class fed_yogi(FedOpt):
     `fed_avg` does; with a constant one it keeps moving around that point.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, uplink, into, downlink: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: 1 - beta2 scales the change of the second moment.

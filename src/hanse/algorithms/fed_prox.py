@@ -6,34 +6,22 @@ arXiv 1812.06127, Algorithm 2.
 
 from typing import Any
 
-from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.optimisers import OptimiserState, sgd
-from hanse.algorithms.works import exchange, local_sgd
-from hanse.core import (
-    Key,
-    PartSpec,
-    Program,
-    Reducer,
-    Spec,
-    Tensors,
-    Transform,
-    check_not_negative,
-    mean,
-    value,
-)
+from hanse.algorithms.fed_avg import fed_avg
+from hanse.core import Examples, Work, check_not_negative, value
 
 __all__ = ["fed_prox"]
 
 
 @value
-class fed_prox(LocalTraining[OptimiserState]):
+class fed_prox(fed_avg):
     """Each client approximately minimises its objective plus a term that holds it near the server's model.
 
         w_k ~ argmin F_k(v) + (mu/2) |v - w|²;   w <- sum_k n_k w_k / sum_k n_k
 
     Converges to a point near the optimum of the weighted objective, nearer for a larger mu, which also
-    makes it slower. With exact local solutions it stops where sum_k n_k (prox_k(w) - w) = 0. With mu = 0
-    it is `fed_avg`; with one epoch and full batches the term has no effect.
+    makes it slower. With exact local solutions it stops where sum_k n_k (prox_k(w) - w) = 0. It is
+    `fed_avg(client=sgd(lr, proximal=mu))`; with mu = 0 it is plain `fed_avg`. With one epoch and full batches
+    the term has no effect.
 
     Args:
       lr: the clients' step size: a number or a schedule.
@@ -42,6 +30,10 @@ class fed_prox(LocalTraining[OptimiserState]):
       batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.
       close: when a round closes.
+      client: the clients' training, in place of lr, epochs and batch_size: `sgd()` with momentum and weight
+        decay, `adam()`, `adamw()`, ...
+      server_lr: step size on the mean update: a number or a schedule; 1 is the paper's.
+      server: how the server uses the mean update, as in `fed_avg`.
       mu: strength of the term.
       uplink: transforms of the updates, first to last.
       into: the reducer.
@@ -49,25 +41,10 @@ class fed_prox(LocalTraining[OptimiserState]):
     """
 
     mu: float = 0.01
-    uplink: tuple[Transform, ...] = ()
-    into: Reducer[Any] = mean()
-    downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_not_negative("mu", self.mu)
+        super().__post_init__()
 
-    def init(self, params: Tensors, key: Key) -> OptimiserState:
-        return OptimiserState(params)
-
-    def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
-        got = yield from exchange(
-            local_sgd(self.steps(state.num_rounds, proximal=self.mu), self.weighting),
-            {"params": state.params},
-            key,
-            fraction=self.fraction,
-            close=self.close,
-            downlink=self.downlink,
-            update=PartSpec(Spec.of(state.params), self.uplink, self.into),
-        )
-        return state.advance(sgd(), 1.0, got["update"].values)
+    def work(self, num_rounds: int) -> Work[Any, Examples]:
+        return self.training.work(num_rounds, self.weighting, proximal=self.mu)

@@ -6,12 +6,14 @@ al., arXiv 1602.05629, section 2.
 
 from typing import Any
 
-from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, sgd
+from hanse.algorithms.client_optimisers import sgd
+from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, by_examples, exchange, gradient
 from hanse.core import (
     Algorithm,
     Close,
+    InvalidInput,
     Key,
     PartSpec,
     Program,
@@ -60,6 +62,12 @@ class fed_sgd(Algorithm[OptimiserState]):
     def __post_init__(self) -> None:
         check_fraction(self.fraction)
         check_rate("lr", self.lr)
+        self.server.check_server()
+        if self.server.lr is not None:
+            raise InvalidInput(
+                f"fed_sgd() has lr={self.lr} and server = {type(self.server).__name__}({self.server.lr}); "
+                "the step size is lr: leave the server's out"
+            )
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
         return OptimiserState(params, moments=self.server.init(params))

@@ -12,11 +12,11 @@ from hanse.core import (
     Algorithm,
     Close,
     Contribution,
+    DifferentiableLearner,
     Examples,
     InvalidInput,
     Key,
     Keys,
-    Learner,
     Memory,
     Part,
     PartSpec,
@@ -42,14 +42,14 @@ __all__ = ["giant"]
 
 
 @value
-class newton_direction(Work[Learner, Examples]):
+class newton_direction(Work[DifferentiableLearner, Examples]):
     """Solves H_k p = g by conjugate gradients, where g is the global gradient; emits "direction"."""
 
     num_iterations: int
     tolerance: float
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params, gradient = shared["params"], shared["gradient"]
         solution = conjugate_gradients(
@@ -59,13 +59,13 @@ class newton_direction(Work[Learner, Examples]):
 
 
 @value
-class objectives_along(Work[Learner, Examples]):
+class objectives_along(Work[DifferentiableLearner, Examples]):
     """Evaluates the client's objective at params - step * direction for several steps; emits "objectives"."""
 
     steps: tuple[float, ...]
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params, direction = shared["params"], shared["direction"]
         losses = [

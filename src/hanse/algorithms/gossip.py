@@ -10,11 +10,11 @@ from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core import (
     Algorithm,
     Contribution,
+    DifferentiableLearner,
     Examples,
     InvalidInput,
     Key,
     Keys,
-    Learner,
     Memory,
     Part,
     PartSpec,
@@ -46,14 +46,14 @@ def _shown(step: int) -> str:
 
 
 @value
-class step_and_show(Work[Learner, Examples]):
+class step_and_show(Work[DifferentiableLearner, Examples]):
     """Computes w = mixed - lr grad F(params) at the peer, and shows it to neighbours as the given step's."""
 
     step: int
     lr: float
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         gradient = learner.gradient(shared["params"], data)
         params = add_scaled(shared["mixed"], -self.lr, gradient)
@@ -62,13 +62,13 @@ class step_and_show(Work[Learner, Examples]):
 
 
 @value
-class look(Work[Learner, Examples]):
+class look(Work[DifferentiableLearner, Examples]):
     """Reads what a neighbour shows as the given step's; a neighbour that is not there yet answers later."""
 
     step: int
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         if _shown(self.step) not in memory:
             raise NotReady(f"step {self.step} is not done here yet")

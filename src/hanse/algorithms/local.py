@@ -4,11 +4,12 @@ from abc import ABC
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar
 
-from hanse.algorithms.schedules import Rate, check_rate, rate
+from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, sgd
+from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, by_examples
-from hanse.core import Algorithm, Close, Steps, check_fraction
+from hanse.core import Algorithm, Close, Examples, InvalidInput, Steps, Work, check_fraction, fields
 
-__all__ = ["LocalTraining"]
+__all__ = ["LocalTraining", "choose_training"]
 
 S = TypeVar("S", bound=Any)
 
@@ -24,6 +25,8 @@ class LocalTraining(Algorithm[S], ABC):
       batch_size: examples a local step; None: all of a client's.
       weighting: how much a client counts: `by_examples()` or `uniform()`.
       close: when a round closes.
+      client: the clients' training, in place of lr, epochs and batch_size, which stand for
+        `sgd(lr, epochs=epochs, batch_size=batch_size)`.
     """
 
     lr: Rate = 0.1
@@ -33,12 +36,50 @@ class LocalTraining(Algorithm[S], ABC):
     batch_size: int | None = 10
     weighting: Weighting = by_examples()
     close: Close = Close()
+    client: ClientTraining | None = None
 
     def __post_init__(self) -> None:
         check_rate("lr", self.lr)
         check_fraction(self.fraction)
-        self.steps(0)
+        self.work(0)
+
+    @property
+    def training(self) -> ClientTraining:
+        """The clients' training."""
+        return choose_training(self)
+
+    def work(self, num_rounds: int) -> Work[Any, Examples]:
+        """Returns the clients' work after this many closed rounds, which emits an "update"."""
+        return self.training.work(num_rounds, self.weighting)
 
     def steps(self, num_rounds: int, *, proximal: float = 0.0) -> Steps:
-        """Returns the local steps after this many closed rounds."""
-        return Steps(rate(self.lr, num_rounds), self.epochs, self.batch_size, proximal)
+        """Returns the local steps after this many closed rounds.
+
+        Raises: InvalidInput: if the clients train in a way that has no such steps.
+        """
+        training = self.training
+        if not isinstance(training, ClientOptimiser):
+            raise InvalidInput(
+                f"{type(self).__name__}() counts its clients' gradient steps, which "
+                f"{type(training).__name__}() does not show; use sgd(), or fed_avg()"
+            )
+        return training.steps(num_rounds, proximal=proximal)
+
+
+def choose_training(algorithm: Any) -> ClientTraining:
+    """Returns an algorithm's `client`, or the one that its lr, epochs and batch_size stand for.
+
+    Raises: InvalidInput: if both are given.
+    """
+    if algorithm.client is None:
+        return sgd(algorithm.lr, epochs=algorithm.epochs, batch_size=algorithm.batch_size)
+    name = type(algorithm).__name__
+    for f in fields(type(algorithm)):
+        given = getattr(algorithm, f.name)
+        if f.name in ("lr", "epochs", "batch_size") and given != f.default:
+            raise InvalidInput(
+                f"{name}() has {f.name}={given!r} and client={type(algorithm.client).__name__}(...), which "
+                f"has settings of its own; leave {f.name} out of {name}"
+            )
+    training: ClientTraining = algorithm.client
+    return training

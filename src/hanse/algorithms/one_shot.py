@@ -6,17 +6,18 @@ arXiv 1209.4129, section 2.1 (AVGM).
 
 from typing import Any
 
-from hanse.algorithms.optimisers import OptimiserState, sgd
-from hanse.algorithms.solvers import Solver, newton
+from hanse.algorithms.client_optimisers import sgd
+from hanse.algorithms.optimisers import OptimiserState
+from hanse.algorithms.solvers import Solver, Subproblem, newton
 from hanse.algorithms.works import Weighting, by_examples, exchange
 from hanse.core import (
     Algorithm,
     Close,
     Contribution,
+    DifferentiableLearner,
     Examples,
     Key,
     Keys,
-    Learner,
     Memory,
     Part,
     PartSpec,
@@ -36,16 +37,16 @@ __all__ = ["one_shot"]
 
 
 @value
-class local_minimum(Work[Learner, Examples]):
+class local_minimum(Work[DifferentiableLearner, Examples]):
     """Minimises the client's own objective; emits "update", the minimum less the broadcast "params"."""
 
     solver: Solver
     weighting: Weighting
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        update = self.solver.minimise(learner, shared["params"], data, keys.public)
+        update = self.solver.minimise(learner, shared["params"], Subproblem(data, keys.public))
         return {"update": Part(update, self.weighting.of(len(data)))}, memory
 
 

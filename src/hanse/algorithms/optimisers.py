@@ -9,15 +9,16 @@ place of a gradient. A true gradient (`fed_sgd`) is used as it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.algorithms.schedules import Rate, rate
+from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core import (
     Array,
+    InvalidInput,
     Tensors,
     add,
     add_scaled,
@@ -30,13 +31,29 @@ from hanse.core import (
     zeros_like,
 )
 
-__all__ = ["OptimiserState", "ServerOptimiser", "adagrad", "adam", "momentum", "sgd", "yogi"]
+__all__ = [
+    "Moments",
+    "OptimiserState",
+    "ServerOptimiser",
+    "adagrad",
+    "check_server",
+    "momentum",
+    "scale_by_moments",
+    "start_moments",
+    "yogi",
+]
 
 Moments: TypeAlias = Mapping[str, Tensors]
 
 
 class ServerOptimiser(ABC):
     """Turns the (pseudo-)gradients of rounds into directions to descend along."""
+
+    lr: Rate | None = None
+    """Step size; None: the algorithm's `server_lr`."""
+
+    def check_server(self) -> None:  # noqa: B027  (most are for servers only)
+        """Raises InvalidInput if it has settings that a server can't use."""
 
     @abstractmethod
     def init(self, params: Tensors) -> Moments:
@@ -45,6 +62,20 @@ class ServerOptimiser(ABC):
     @abstractmethod
     def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
         """Returns the direction, which the server subtracts, and what to remember."""
+
+
+def check_server(server: ServerOptimiser, server_lr: Rate) -> None:
+    """Raises InvalidInput if a server can't use this optimiser and this step size together."""
+    check_rate("server_lr", server_lr)
+    server.check_server()
+    if server.lr is None:
+        return
+    check_rate("lr", server.lr)
+    if server_lr != 1.0:
+        raise InvalidInput(
+            f"server_lr is {server_lr} and server = {type(server).__name__}({server.lr}) has a step size "
+            "too; write one of them"
+        )
 
 
 @value
@@ -62,23 +93,9 @@ class OptimiserState:
     def descend(self, optimiser: ServerOptimiser, lr: Rate, gradient: Tensors) -> "OptimiserState":
         """Returns the state after one more round, whose gradient, or pseudo-gradient, was `gradient`."""
         direction, moments = optimiser.direction(gradient, self.moments)
-        params = add_scaled(self.params, -rate(lr, self.num_rounds), direction)
+        step = rate(lr if optimiser.lr is None else optimiser.lr, self.num_rounds)
+        params = add_scaled(self.params, -step, direction)
         return OptimiserState(params, self.num_rounds + 1, moments)
-
-
-@value
-class sgd(ServerOptimiser):
-    """The gradient itself as the direction.
-
-    >>> sgd().direction({"w": np.array([2.0])}, {})
-    ({'w': array([2.])}, {})
-    """
-
-    def init(self, params: Tensors) -> Moments:
-        return {}
-
-    def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-        return gradient, moments
 
 
 @value
@@ -111,11 +128,26 @@ class momentum(ServerOptimiser):
         return velocity, {"velocity": velocity}
 
 
-class _Adaptive(ServerOptimiser):
-    """A mean of past gradients, divided entry by entry by the root of a second moment.
+def start_moments(params: Tensors, tau: float) -> Moments:
+    """Returns the first moment, zero, and the second, tau²."""
+    return {"first": zeros_like(params), "second": tree_map(lambda w: np.full_like(w, tau**2), params)}
 
-    m <- beta1 m + (1 - beta1) g;   v <- second(v, g²);   w <- w - server_lr m / (√v + tau)
+
+def scale_by_moments(
+    beta1: float, tau: float, second: Callable[[Array, Array], Any], gradient: Tensors, moments: Moments
+) -> tuple[Tensors, Moments]:
+    """Divides a mean of past gradients, entry by entry, by the root of a second moment.
+
+    m <- beta1 m + (1 - beta1) g;   v <- second(v, g²);   m / (√v + tau)
     """
+    first = add_scaled(scale(moments["first"], beta1), 1 - beta1, gradient)
+    squares = tree_map(lambda v, g: second(v, g * g), moments["second"], gradient)
+    scaled = tree_map(lambda m, v: m / (np.sqrt(v) + v.dtype.type(tau)), first, squares)
+    return scaled, {"first": first, "second": squares}
+
+
+class _Adaptive(ServerOptimiser):
+    """An optimiser at the server whose steps shrink with a second moment."""
 
     beta1: float
     tau: float
@@ -129,14 +161,10 @@ class _Adaptive(ServerOptimiser):
         """Returns the second moment after one more squared gradient."""
 
     def init(self, params: Tensors) -> Moments:
-        floor = tree_map(lambda w: np.full_like(w, self.tau**2), params)
-        return {"first": zeros_like(params), "second": floor}
+        return start_moments(params, self.tau)
 
     def direction(self, gradient: Tensors, moments: Moments) -> tuple[Tensors, Moments]:
-        first = add_scaled(scale(moments["first"], self.beta1), 1 - self.beta1, gradient)
-        second = tree_map(lambda v, g: self.second(v, g * g), moments["second"], gradient)
-        scaled = tree_map(lambda m, v: m / (np.sqrt(v) + v.dtype.type(self.tau)), first, second)
-        return scaled, {"first": first, "second": second}
+        return scale_by_moments(self.beta1, self.tau, self.second, gradient, moments)
 
 
 @value
@@ -148,25 +176,6 @@ class adagrad(_Adaptive):
 
     def second(self, v: Array, square: Array) -> Any:
         return v + square
-
-
-@value
-class adam(_Adaptive):
-    """Steps shrink, entry by entry, with a moving mean of squares. See `fed_adam`.
-
-    v <- beta2 v + (1 - beta2) g²
-    """
-
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_below_one("beta2", self.beta2)
-
-    def second(self, v: Array, square: Array) -> Any:
-        return v.dtype.type(self.beta2) * v + v.dtype.type(1 - self.beta2) * square
 
 
 @value

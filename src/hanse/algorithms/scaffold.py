@@ -4,17 +4,23 @@ Karimireddy, Kale, Mohri, Reddi, Stich, Suresh, "SCAFFOLD: Stochastic controlled
 learning", ICML 2020, arXiv 1910.06378, Algorithm 1, option II.
 """
 
+from dataclasses import field
+
 import numpy as np
 
+from hanse.algorithms.client_optimisers import sgd
+from hanse.algorithms.lengths import check_linear, measure_length
 from hanse.algorithms.local import LocalTraining
-from hanse.algorithms.schedules import Rate, check_rate, rate
+from hanse.algorithms.optimisers import Moments, OptimiserState, ServerOptimiser, check_server
+from hanse.algorithms.schedules import Rate
 from hanse.algorithms.works import Weighting, exchange
 from hanse.core import (
     Contribution,
+    DifferentiableLearner,
     Examples,
     Key,
     Keys,
-    Learner,
+    LocalProblem,
     Memory,
     Part,
     PartSpec,
@@ -41,16 +47,17 @@ __all__ = ["scaffold"]
 
 @value
 class Controlled:
-    """The model, the server's control variate c, the weight of the clients in c, and the closed rounds."""
+    """The model, the server's control variate c, the weight of the clients in c, and the server's memory."""
 
     params: Tensors
     control: Tensors
     seen: float = 0.0
     num_rounds: int = 0
+    moments: Moments = field(default_factory=dict)
 
 
 @value
-class controlled_sgd(Work[Learner, Examples]):
+class controlled_sgd(Work[DifferentiableLearner, Examples]):
     """Takes local steps along g - c_k + c; remembers c_k.
 
     Emits "update", the change of the "control" variate, and "seen", the client's weight if it is new.
@@ -60,15 +67,15 @@ class controlled_sgd(Work[Learner, Examples]):
     weighting: Weighting
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         params, control = shared["params"], shared["control"]
         own = memory.get("control")
         seen = np.array(0.0 if own else self.weighting.of(len(data)))
         own = own or zeros_like(params)
         offset = subtract(control, own)
-        update = learner.local_sgd(params, data, self.steps, keys.public, offset=offset)
-        per_step = 1.0 / (self.steps.num_steps(len(data)) * self.steps.lr)
+        update = learner.local_sgd(params, LocalProblem(data, self.steps, keys.public, offset))
+        per_step = 1.0 / (measure_length(self.steps, len(data)) * self.steps.lr)
         change = add_scaled(negate(control), -per_step, update)
         weight = self.weighting.of(len(data))
         kept = {**memory, "control": add(own, change)}
@@ -95,22 +102,27 @@ class scaffold(LocalTraining[Controlled]):
       batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.
       close: when a round closes.
+      client: the clients' training, in place of lr, epochs and batch_size: `sgd()`, also with momentum;
+        then c_k is the mean gradient as the momentum weighs it.
       server_lr: step size on the mean update: a number or a schedule.
+      server: how the server uses the mean update, as in `fed_avg`.
       uplink: transforms of updates and of control variates, first to last.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
     fraction: float = 1.0
     server_lr: Rate = 1.0
+    server: ServerOptimiser = sgd()
     uplink: tuple[Transform, ...] = ()
     downlink: tuple[Transform, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_rate("server_lr", self.server_lr)
+        check_server(self.server, self.server_lr)
+        check_linear(self, self.steps(0))
 
     def init(self, params: Tensors, key: Key) -> Controlled:
-        return Controlled(params, zeros_like(params))
+        return Controlled(params, zeros_like(params), moments=self.server.init(params))
 
     def round(self, state: Controlled, key: Key) -> Program[Controlled]:
         like_params = Spec.of(state.params)
@@ -127,9 +139,12 @@ class scaffold(LocalTraining[Controlled]):
         )
         seen = state.seen + float(got["seen"].values["weight"])
         old, new = state.seen / seen, 1.0 / seen
+        trained = OptimiserState(state.params, state.num_rounds, state.moments)
+        trained = trained.advance(self.server, self.server_lr, got["update"].values)
         return Controlled(
-            add_scaled(state.params, rate(self.server_lr, state.num_rounds), got["update"].values),
+            trained.params,
             add_scaled(scale(state.control, old), new, got["control"].values),
             seen,
-            state.num_rounds + 1,
+            trained.num_rounds,
+            trained.moments,
         )

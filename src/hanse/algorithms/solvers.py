@@ -7,15 +7,16 @@ From w0 on they minimise the client's objective with a linear term and a proxima
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core import (
+    DifferentiableLearner,
     Examples,
     Key,
-    Learner,
+    LocalProblem,
     Steps,
     Tensors,
     add,
@@ -28,23 +29,31 @@ from hanse.core import (
     zeros_like,
 )
 
-__all__ = ["Solver", "conjugate_gradients", "local_steps", "newton"]
+__all__ = ["Solver", "Subproblem", "conjugate_gradients", "local_steps", "newton"]
+
+
+@dataclass(frozen=True)
+class Subproblem:
+    """A client's local problem.
+
+    Args:
+      data: its examples.
+      key: its draws come from here.
+      offset: the linear term; None: none.
+      proximal: strength of the proximal term.
+    """
+
+    data: Examples
+    key: Key
+    offset: Tensors | None = None
+    proximal: float = 0.0
 
 
 class Solver(ABC):
     """Minimises F_k(w) + <offset, w> + (proximal/2) |w - w0|²."""
 
     @abstractmethod
-    def minimise(
-        self,
-        learner: Learner,
-        start: Tensors,
-        data: Examples,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        proximal: float = 0.0,
-    ) -> Tensors:
+    def minimise(self, learner: DifferentiableLearner, start: Tensors, problem: Subproblem) -> Tensors:
         """Returns the update w - w0, where w0 is `start` and w is the solution."""
 
     def at(self, num_rounds: int) -> "Solver":
@@ -70,18 +79,9 @@ class local_steps(Solver):
         check_rate("lr", self.lr)
         Steps(rate(self.lr, 0), self.epochs, self.batch_size)
 
-    def minimise(
-        self,
-        learner: Learner,
-        start: Tensors,
-        data: Examples,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        proximal: float = 0.0,
-    ) -> Tensors:
-        steps = Steps(rate(self.lr, 0), self.epochs, self.batch_size, proximal)
-        return learner.local_sgd(start, data, steps, key, offset=offset)
+    def minimise(self, learner: DifferentiableLearner, start: Tensors, problem: Subproblem) -> Tensors:
+        steps = Steps(rate(self.lr, 0), self.epochs, self.batch_size, problem.proximal)
+        return learner.local_sgd(start, LocalProblem(problem.data, steps, problem.key, problem.offset))
 
     def at(self, num_rounds: int) -> Solver:
         return replace(self, lr=rate(self.lr, num_rounds))
@@ -111,17 +111,9 @@ class newton(Solver):
         check_count("num_products", self.num_products)
         check_positive("tolerance", self.tolerance)
 
-    def minimise(
-        self,
-        learner: Learner,
-        start: Tensors,
-        data: Examples,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        proximal: float = 0.0,
-    ) -> Tensors:
-        tilt = zeros_like(start) if offset is None else offset
+    def minimise(self, learner: DifferentiableLearner, start: Tensors, problem: Subproblem) -> Tensors:
+        data, proximal = problem.data, problem.proximal
+        tilt = zeros_like(start) if problem.offset is None else problem.offset
 
         def objective(update: Tensors) -> float:
             held = dot(tilt, update) + proximal / 2 * dot(update, update)

@@ -9,10 +9,12 @@ import numpy as np
 from hanse.core import (
     Close,
     Contribution,
+    DifferentiableLearner,
     Examples,
     Key,
     Keys,
     Learner,
+    LocalProblem,
     Memory,
     Part,
     Parts,
@@ -70,7 +72,7 @@ class uniform(Weighting):
 
 
 @value
-class local_sgd(Work[Learner, Examples]):
+class local_sgd(Work[DifferentiableLearner, Examples]):
     """Runs stochastic gradient descent from the broadcast "params"; emits "update", own less broadcast."""
 
     trains_within = frozenset({"update"})
@@ -79,16 +81,18 @@ class local_sgd(Work[Learner, Examples]):
     weighting: Weighting = by_examples()
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         space = shared.spaces.get("update")
-        update = learner.local_sgd(shared["params"], data, self.steps, keys.public, space=space)
+        problem = LocalProblem(data, self.steps, keys.public, space=space)
+        update = learner.local_sgd(shared["params"], problem)
         return {"update": Part(update, self.weighting.of(len(data)))}, memory
 
     def many(
-        self, learner: Learner, shared: Shared, data: Sequence[Examples], keys: Sequence[Key]
+        self, learner: DifferentiableLearner, shared: Shared, data: Sequence[Examples], keys: Sequence[Key]
     ) -> Mapping[str, Parts] | None:
-        updates = learner.local_sgd_many(shared["params"], data, self.steps, keys)
+        problems = [LocalProblem(examples, self.steps, key) for examples, key in zip(data, keys, strict=True)]
+        updates = learner.local_sgd_many(shared["params"], problems)
         if updates is None:
             return None
         weights = np.array([self.weighting.of(len(examples)) for examples in data], np.float64)
@@ -96,13 +100,13 @@ class local_sgd(Work[Learner, Examples]):
 
 
 @value
-class gradient(Work[Learner, Examples]):
+class gradient(Work[DifferentiableLearner, Examples]):
     """Computes the gradient of the client's objective at the broadcast "params"; emits "gradient"."""
 
     weighting: Weighting = by_examples()
 
     def run(
-        self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         gradient = learner.gradient(shared["params"], data)
         return {"gradient": Part(gradient, self.weighting.of(len(data)))}, memory

@@ -30,7 +30,17 @@ if TYPE_CHECKING:
         nearest,
     )
     from hanse.core.keys import Key, Keys
-    from hanse.core.learner import Examples, Learner, Population, Steps
+    from hanse.core.learner import DifferentiableLearner, Learner, Population
+    from hanse.core.local import (
+        Examples,
+        LocalProblem,
+        StepRule,
+        Steps,
+        adam_rule,
+        adamw_rule,
+        nesterov_rule,
+        sgd_rule,
+    )
     from hanse.core.program import Close, Discount, PartSpec, Program, collect, dispatch, gather, sample
     from hanse.core.reducers import Reducer, mean, reduce, stack, sum
     from hanse.core.spec import Kind, Spec, TensorSpec
@@ -87,7 +97,17 @@ else:
                 "nearest",
             ),
             "hanse.core.keys": ("Key", "Keys"),
-            "hanse.core.learner": ("Examples", "Learner", "Population", "Steps"),
+            "hanse.core.learner": ("DifferentiableLearner", "Learner", "Population"),
+            "hanse.core.local": (
+                "Examples",
+                "LocalProblem",
+                "StepRule",
+                "Steps",
+                "adam_rule",
+                "adamw_rule",
+                "nesterov_rule",
+                "sgd_rule",
+            ),
             "hanse.core.program": (
                 "Close",
                 "Discount",
@@ -140,6 +160,7 @@ __all__ = [
     "Close",
     "CompositionError",
     "Contribution",
+    "DifferentiableLearner",
     "Discount",
     "Diverged",
     "Examples",
@@ -149,6 +170,7 @@ __all__ = [
     "Keys",
     "Kind",
     "Learner",
+    "LocalProblem",
     "Memory",
     "MessageError",
     "Part",
@@ -165,6 +187,7 @@ __all__ = [
     "Space",
     "Spec",
     "Stage",
+    "StepRule",
     "Steps",
     "Stop",
     "StoreError",
@@ -173,6 +196,8 @@ __all__ = [
     "Total",
     "Transform",
     "Work",
+    "adam_rule",
+    "adamw_rule",
     "add",
     "add_scaled",
     "check_below_one",
@@ -191,12 +216,14 @@ __all__ = [
     "mean",
     "nearest",
     "negate",
+    "nesterov_rule",
     "num_bytes",
     "own_test",
     "player",
     "reduce",
     "sample",
     "scale",
+    "sgd_rule",
     "stack",
     "subtract",
     "sum",

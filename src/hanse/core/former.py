@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 __all__ = [
+    "ADDED",
     "CLASSES",
     "FIELDS",
     "RESULTS",
@@ -41,9 +42,17 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "Schema": {"texts": "categories"},
     "Snapshot": {"desk": "coordinator"},
     "Vocabulary": {"words": "categories"},
+    "adam": {"tau": "eps"},
     "category_counts": {"max_words": "max_categories"},
 }
 """Today's names of their fields, by today's name of the class and the field's former one."""
+
+ADDED: Mapping[str, tuple[str, ...]] = {
+    "Controlled": ("moments",),
+    "Regularised": ("moments",),
+    "Steps": ("num_steps", "rule", "lr_scales"),
+}
+"""Fields that these classes did not have. Where they have their defaults, a former digest leaves them out."""
 
 SETTINGS: Mapping[str, str] = {"way": "execution"}
 """Today's names of an experiment's settings, by their former ones."""

@@ -153,6 +153,8 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bo
         tag, names = _former_names(_NAMES[kind]) if old else (_NAMES[kind], {})
         body = {}
         for f in fields(kind):
+            if old and _is_added(kind, f, getattr(obj, f.name)):
+                continue
             name = names.get(f.name, f.name)
             body[name] = _flatten(getattr(obj, f.name), _join(path, name), tensors, depth + 1, old)
         return {"$": tag, **body}
@@ -273,6 +275,14 @@ def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
         return given
     known = {f.name for f in fields(cls)}
     return {key if key in known else names.get(key, key): item for key, item in given.items()}
+
+
+def _is_added(cls: type, field: dataclasses.Field[Any], held: Any) -> bool:
+    """Returns whether a field is new since an earlier version, and has its default."""
+    if field.name not in former.ADDED.get(_NAMES[cls], ()):
+        return False
+    factory = field.default_factory
+    return bool(held == (field.default if factory is dataclasses.MISSING else factory()))
 
 
 def _former_names(name: str) -> tuple[str, Mapping[str, str]]:

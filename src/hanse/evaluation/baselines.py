@@ -6,19 +6,20 @@ over each example as often as the run did on average: rounds x clients a round /
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from hanse.algorithms import rate
+from hanse.algorithms import ClientOptimiser, rate
 from hanse.core import (
     Algorithm,
+    DifferentiableLearner,
     Examples,
     InvalidInput,
     Key,
-    Learner,
+    LocalProblem,
     Plain,
     Steps,
     Stop,
@@ -52,7 +53,7 @@ class Budget:
       key: the key of the draws.
     """
 
-    learner: Learner
+    learner: DifferentiableLearner
     population: FederatedData
     algorithm: Algorithm[Any]
     params: Tensors
@@ -68,16 +69,17 @@ class Budget:
 
 def _lend_steps(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_size: int | None) -> Steps:
     """Makes the steps of one pass of stochastic gradient descent, by default with the algorithm's sizes."""
-    size = batch_size if batch_size is not None else getattr(algorithm, "batch_size", None)
-    if lr is not None:
-        return Steps(lr, 1, size)
-    given = getattr(algorithm, "lr", None)
+    client = getattr(algorithm, "client", None)
+    own = client if isinstance(client, ClientOptimiser) else algorithm
+    size = batch_size if batch_size is not None else getattr(own, "batch_size", None)
+    given = lr if lr is not None else getattr(own, "lr", None)
     if given is None:
         raise InvalidInput(
-            f"baselines: {type(algorithm).__name__} has no step size to use; write one, such as "
+            f"baselines: {type(own).__name__} has no step size to use; write one, such as "
             '{name = "centralised", lr = 0.1}, or centralised(lr=0.1) in Python'
         )
-    return Steps(rate(given, epoch), 1, size)
+    steps = Steps(rate(given, epoch), 1, size)
+    return replace(steps, rule=own.rule()) if isinstance(own, ClientOptimiser) and lr is None else steps
 
 
 class Baseline(ABC):
@@ -216,8 +218,10 @@ class on_site(Baseline):
         }
 
 
-def _after(learner: Learner, params: Tensors, examples: Examples, steps: Steps, key: Key) -> Tensors:
-    update = learner.local_sgd(params, examples, steps, key)
+def _after(
+    learner: DifferentiableLearner, params: Tensors, examples: Examples, steps: Steps, key: Key
+) -> Tensors:
+    update = learner.local_sgd(params, LocalProblem(examples, steps, key))
     return {name: params[name] + update[name] for name in params}
 
 

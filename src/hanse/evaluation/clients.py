@@ -87,18 +87,29 @@ def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def passes(settings: Mapping[str, Plain], counted: int, num_clients: int) -> float:
+def passes(
+    settings: Mapping[str, Plain], counted: int, num_clients: int, num_examples: int | None = None
+) -> float:
     """Computes the mean number of passes over an example, given the number of tickets that were counted.
 
     A ticket is as many passes over a client's examples as the algorithm has local epochs, or 1 if it has
-    none, as for a gradient.
+    none, as for a gradient. Where clients take a number of steps instead, it is that part of a mean
+    client's examples.
 
     >>> passes({"name": "fed_avg", "epochs": 5}, counted=20, num_clients=100)
     1.0
+    >>> client = {"name": "sgd", "num_steps": 30, "batch_size": 10}
+    >>> passes({"name": "fed_avg", "epochs": 1, "client": client}, 20, num_clients=100, num_examples=60_000)
+    0.1
+
+    Args:
+      num_examples: of all clients.
     """
-    nested = (part["epochs"] for part in settings.values() if isinstance(part, Mapping) and "epochs" in part)
-    epochs = settings.get("epochs") or next(nested, None) or 1
-    return float(epochs * counted / num_clients)
+    parts = [part for name in ("client", "solver") if isinstance(part := settings.get(name), Mapping)]
+    steps = next(iter(parts), settings)
+    if steps.get("num_steps") and steps.get("batch_size") and num_examples:
+        return float(steps["num_steps"] * steps["batch_size"] * counted / num_examples)
+    return float((steps.get("epochs") or 1) * counted / num_clients)
 
 
 def description(population: FederatedData) -> dict[str, Plain]:

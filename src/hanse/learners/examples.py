@@ -19,7 +19,9 @@ __all__ = [
     "Numbers",
     "Reals",
     "Text",
+    "check_some",
     "convert_examples",
+    "convert_flat",
 ]
 
 
@@ -155,9 +157,27 @@ class Anything(Labels):
 
 def convert_examples(data: Examples, features: Features, labels: Labels, dtype: str) -> tuple[Array, Array]:
     """Returns features and labels as an engine takes them. Raises: InvalidInput: if they can't be used."""
+    check_some(data)
+    return features.convert(np.asarray(data.x)), labels.convert(np.asarray(data.y), dtype)
+
+
+def check_some(data: Examples) -> None:
+    """Checks that there are examples. Raises: InvalidInput: if there are none."""
     if len(data) == 0:
         raise InvalidInput("no examples; give at least 1")
-    return features.convert(np.asarray(data.x)), labels.convert(np.asarray(data.y), dtype)
+
+
+def convert_flat(x: Array, num_features: int, dtype: str) -> Array:
+    """Returns features as (n, d) numbers in `dtype`. Raises: InvalidInput: if they can't be used."""
+    width = math.prod(x.shape[1:])
+    if width != num_features:
+        raise InvalidInput(
+            f"examples of {width} features (shape {x.shape[1:]}); the model was bound to {num_features}: "
+            f"bind it with feature_shape={x.shape[1:]}"
+        )
+    x = np.asarray(x, dtype).reshape(len(x), width)
+    check_finite(x, "feature")
+    return x
 
 
 def check_finite(values: Array, noun: str) -> None:

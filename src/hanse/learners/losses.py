@@ -44,6 +44,10 @@ class Loss(ABC):
         """Returns the losses' Hessians by the scores times a direction, in the shape of the scores."""
 
     @abstractmethod
+    def predict(self, scores: Array) -> Array:
+        """Returns what the scores predict: probabilities of classes, (n, k), or numbers, (n,)."""
+
+    @abstractmethod
     def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
         """Returns the sums of `metrics` over all examples."""
 
@@ -88,6 +92,10 @@ class half_square(Loss):
         """Returns the direction, (n,), since the Hessian is 1."""
         return direction
 
+    def predict(self, scores: Array) -> Array:
+        """Returns the scores, (n,)."""
+        return scores
+
     def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
         """Sums half squared errors, and squared errors."""
         squares = float(np.square(scores - targets, dtype=np.float64).sum())
@@ -127,6 +135,10 @@ class log_loss(Loss):
         """Returns e / (1 + e)² times the direction, (n,), with e = exp(-|s|)."""
         shrunk = np.exp(-np.abs(scores))
         return np.asarray(shrunk / np.square(1 + shrunk) * direction)
+
+    def predict(self, scores: Array) -> Array:
+        """Returns the probabilities of both classes, (n, 2)."""
+        return _to_probabilities(np.stack([np.zeros_like(scores), scores], axis=1))
 
     def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
         """Sums the loss and the examples on the right side; a score of 0 counts as class 0."""
@@ -171,6 +183,10 @@ class cross_entropy(Loss):
         probabilities = _to_probabilities(scores.copy())
         mean = (probabilities * direction).sum(axis=1, keepdims=True)
         return np.asarray(probabilities * (direction - mean))
+
+    def predict(self, scores: Array) -> Array:
+        """Returns probabilities, (n, k)."""
+        return _to_probabilities(scores)
 
     def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
         """Sums the loss and the examples whose true class scores highest; of equal scores the first wins."""

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 
 from hanse.core import Array, Key, Learner, Steps
 
@@ -39,16 +40,19 @@ def batches(num_examples: int, steps: Steps, key: Key) -> Iterator[Array | slice
     """
     size = steps.batch_size
     if size is None or size >= num_examples:
-        yield from [slice(None)] * steps.epochs
+        yield from [slice(None)] * steps.count_epochs(num_examples)
         return
-    for order in orders(num_examples, steps, key):
-        for start in range(0, num_examples, size):
-            yield order[start : start + size]
+    every = (
+        order[start : start + size]
+        for order in orders(num_examples, steps, key)
+        for start in range(0, num_examples, size)
+    )
+    yield from islice(every, steps.num_steps)
 
 
 def orders(num_examples: int, steps: Steps, key: Key) -> Iterator[Array]:
     """Yields the order of the examples in each epoch; nothing where a batch holds all of them."""
     if steps.batch_size is None or steps.batch_size >= num_examples:
         return
-    for epoch in range(steps.epochs):
+    for epoch in range(steps.count_epochs(num_examples)):
         yield key.fold_in("epoch", epoch).rng().permutation(num_examples)

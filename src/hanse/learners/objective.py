@@ -9,11 +9,13 @@ import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, Key, Tensors, add_scaled, divide, l2_norm, subtract
 from hanse.learners.descent import ByGradient
+from hanse.learners.examples import check_some
 from hanse.learners.model import Model
 
 __all__ = ["Objective", "objective"]
 
 Value: TypeAlias = Callable[[Tensors, Array, Array], float]
+Predict: TypeAlias = Callable[[Tensors, Array], Array]
 Gradient: TypeAlias = Callable[[Tensors, Array, Array], Tensors]
 HessianVector: TypeAlias = Callable[[Tensors, Array, Array, Tensors], Tensors]
 
@@ -39,12 +41,15 @@ class objective(Model):
       gradient: (params, x, y) -> its gradient, in the names and shapes of the parameters.
       hessian_vector: (params, x, y, vector) -> its Hessian times a vector; None: from the difference of
         two gradients, to about half the digits.
+      predict: (params, x) -> predictions, as `hanse.core.Learner.predict` returns them; None: the model
+        can't predict.
     """
 
     start: Tensors
     value: Value
     gradient: Gradient
     hessian_vector: HessianVector | None = None
+    predict: Predict | None = None
 
     def __post_init__(self) -> None:
         for name, tensor in self.start.items():
@@ -71,7 +76,7 @@ class Objective(ByGradient):
 
     def objective(self, params: Tensors, data: Examples) -> float:
         """Returns the user's value. Raises: InvalidInput: if it is not a number."""
-        _check_some(data)
+        check_some(data)
         found = self.given.value(params, data.x, data.y)
         if np.ndim(found) != 0:
             raise InvalidInput(f"value() gave shape {np.shape(found)}; return one number, the mean")
@@ -79,13 +84,13 @@ class Objective(ByGradient):
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the user's gradient. Raises: InvalidInput: if it does not fit the parameters."""
-        _check_some(data)
+        check_some(data)
         return _fitting("gradient", self.given.gradient(params, data.x, data.y), params)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the user's product, or a central difference of gradients along the vector."""
         if self.given.hessian_vector is not None:
-            _check_some(data)
+            check_some(data)
             product = self.given.hessian_vector(params, data.x, data.y, vector)
             return _fitting("hessian_vector", product, params)
         size = l2_norm(vector)
@@ -101,10 +106,14 @@ class Objective(ByGradient):
         """Returns the value times the number of examples (its regulariser included), and that number."""
         return {"loss": self.objective(params, data) * len(data), "count": float(len(data))}
 
-
-def _check_some(data: Examples) -> None:
-    if len(data) == 0:
-        raise InvalidInput("no examples; give at least 1")
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Returns the user's predictions. Raises: InvalidInput: if there is no function for them."""
+        if self.given.predict is None:
+            raise InvalidInput(
+                "objective() was given no predict; write objective(start, value, gradient, predict=...), "
+                "a function (params, x) -> predictions"
+            )
+        return np.asarray(self.given.predict(params, x))
 
 
 def _fitting(name: str, found: Tensors, params: Tensors) -> Tensors:

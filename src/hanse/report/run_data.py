@@ -64,6 +64,12 @@ class RunData:
         """The baselines by name."""
         return {str(row["name"]): row for row in (self.result or {}).get("baselines") or ()}
 
+    @property
+    def num_examples(self) -> int | None:
+        """The number of all clients' examples, if the run said it."""
+        sizes = ((self.result or {}).get("data") or {}).get("sizes")
+        return sum(sizes) if sizes else None
+
     def points(self) -> Iterator[dict[str, Any]]:
         """Yields a row for each measured round: rounds, epochs and bytes until then, and metrics."""
         clients, epochs, up, down = self.num_clients, 0.0, 0, 0
@@ -75,7 +81,7 @@ class RunData:
             if clients:
                 evaluated = clients if asks_clients and record.metrics else 0
                 trained = 0 if record.abandoned else max(0, record.usage.counted - evaluated)
-                epochs += passes(self.settings["algorithm"], trained, clients)
+                epochs += passes(self.settings["algorithm"], trained, clients, self.num_examples)
             if record.round in kept and record.metrics:
                 spent = {"round": record.round, "epochs": epochs if clients else None}
                 sent = {"bytes": up + down, "bytes up": up, "bytes down": down}

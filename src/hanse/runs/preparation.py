@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from hanse.algorithms import MEANS, evaluation
 from hanse.config import Experiment, to_plain
-from hanse.core import InvalidInput, Key, Keys, Learner, PartyId, Program, RoundAbandoned, Stop, Tensors
+from hanse.core import DifferentiableLearner, InvalidInput, Key, Keys, Learner, PartyId, Program, RoundAbandoned, Stop, Tensors
 from hanse.core.exchange import Dispatch, Evaluate, Progress, Record, Sample, Store, drive, training
 from hanse.data import FederatedData, own_test, partition_data
 from hanse.evaluation import Budget, passes
@@ -67,8 +67,12 @@ class Prepared:
             measurements = [record for record in records if record.metrics]
             counted -= len(measurements) * sum(isinstance(party, int) for party in self.measured_at)
         settings = to_plain(self.experiment.algorithm)
-        spent = passes(settings, max(0, counted), self.population.num_clients)
+        people = self.population
+        spent = passes(settings, max(0, counted), people.num_clients, people.num_examples)
         key = self.keys.public.fold_in("baselines")
+        if not isinstance(self.learner, DifferentiableLearner):
+            name = type(self.experiment.model).__name__
+            raise InvalidInput(f"baselines train by gradients, which {name}() has none of; leave them out")
         return Budget(
             self.learner, self.population, self.experiment.algorithm, self.start(), spent, self.stop, key
         )

@@ -7,7 +7,7 @@ import pytest
 
 import hanse
 from hanse.algorithms import fed_avg, fed_prox
-from hanse.core import Examples, InvalidInput, Key, Learner, Steps
+from hanse.core import Examples, InvalidInput, Key, Learner, LocalProblem, Steps
 from hanse.data import from_clients
 from hanse.learners.engines import jax_engine
 from hanse.learners.networks import char_lstm, cnn, mlp
@@ -70,8 +70,9 @@ def both(learner: Any, make: Any, steps: Steps) -> tuple[Any, list[Any]]:
     """Together, and one by one."""
     data, keys = [make(n) for n in SIZES], [KEY.fold_in(n) for n in SIZES]
     params = learner.init(KEY)
-    alone = [learner.local_sgd(params, d, steps, key) for d, key in zip(data, keys, strict=True)]
-    return learner.local_sgd_many(params, data, steps, keys), alone
+    problems = [LocalProblem(d, steps, key) for d, key in zip(data, keys, strict=True)]
+    alone = [learner.local_sgd(params, problem) for problem in problems]
+    return learner.local_sgd_many(params, problems), alone
 
 
 @by_steps
@@ -106,9 +107,9 @@ def test_abreast_within_rounding(as_on_a_gpu: None, name: str, steps: str) -> No
 def test_many_epochs_are_laid_out_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     learner, make = MODELS["dropout"]
     data, steps, params = make(23), Steps(0.1, epochs=5, batch_size=4), learner.init(KEY)
-    due = learner.local_sgd(params, data, steps, KEY)
+    due = learner.local_sgd(params, LocalProblem(data, steps, KEY))
     monkeypatch.setattr(layout, "AT_ONCE_BYTES", 2 * (data.x.nbytes + data.y.nbytes))
-    got = learner.local_sgd(params, data, steps, KEY)
+    got = learner.local_sgd(params, LocalProblem(data, steps, KEY))
     for name, value in due.items():
         assert got[name].tobytes() == value.tobytes()
 
@@ -137,7 +138,7 @@ def test_clients_of_like_size_stand_abreast(batch_size: int | None) -> None:
         own = sizes[group.members]
         assert own.max() <= 1.25 * own.min() + 8
         assert len(group.x) <= 1.25 * len(group.members)
-        assert group.num_steps[: len(own)].tolist() == [steps.num_steps(n) for n in own.tolist()]
+        assert group.num_steps[: len(own)].tolist() == [steps.count_steps(n) for n in own.tolist()]
         assert not group.num_steps[len(own) :].any()
         assert group.rows.max() < own.max()
         np.testing.assert_allclose(group.weights.sum(2)[0, : len(group.weights[0]) // 2], 1, rtol=1e-6)
@@ -195,8 +196,8 @@ def test_updates_that_would_take_much_memory_are_computed_one_by_one(
 ) -> None:
     monkeypatch.setattr("hanse.learners.jax.learner.MOST_BYTES", 100)
     learner, make = MODELS["mlp"]
-    keys = [KEY, KEY]
-    assert learner.local_sgd_many(learner.init(KEY), [make(3), make(4)], Steps(0.1), keys) is None
+    problems = [LocalProblem(make(n), Steps(0.1), KEY) for n in (3, 4)]
+    assert learner.local_sgd_many(learner.init(KEY), problems) is None
     assert "together" not in run(batched()).records[1].execution
 
 
@@ -204,4 +205,6 @@ def test_examples_that_can_not_be_used_are_refused_together_too() -> None:
     learner, make = MODELS["mlp"]
     wrong = Examples(np.full((2, 5), np.nan, np.float32), np.zeros(2, int))
     with pytest.raises(InvalidInput, match="is nan"):
-        learner.local_sgd_many(learner.init(KEY), [make(3), wrong], Steps(0.1), [KEY, KEY])
+        learner.local_sgd_many(
+            learner.init(KEY), [LocalProblem(d, Steps(0.1), KEY) for d in (make(3), wrong)]
+        )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hanse.algorithms import evaluation, fed_avg
-from hanse.core import Examples, InvalidInput, Key, Keys, Steps, Tensors, tree_map
+from hanse.core import Examples, InvalidInput, Key, Keys, LocalProblem, Steps, Tensors, tree_map
 from hanse.core.exchange import Progress, drive, training
 from hanse.data import from_clients
 from hanse.learners import softmax
@@ -61,8 +61,8 @@ def test_parameters_may_be_a_single_array() -> None:
     model = jax_model(lambda key: jnp.zeros((5, 3)), lambda w, x: x @ w)
     exact = softmax(intercept=False).bind((5,), 3)
     learner, steps = model.bind((5,), 3), Steps(0.1, 2, 7)
-    update = learner.local_sgd(learner.init(KEY), problem(30), steps, KEY)
-    expected = exact.local_sgd(exact.init(KEY), problem(30), steps, KEY)
+    update = learner.local_sgd(learner.init(KEY), LocalProblem(problem(30), steps, KEY))
+    expected = exact.local_sgd(exact.init(KEY), LocalProblem(problem(30), steps, KEY))
     np.testing.assert_allclose(update["params"], expected["weights"], rtol=1e-5, atol=1e-6)
 
 
@@ -77,7 +77,9 @@ def test_a_loss_of_ones_own() -> None:
     learner = jax_model(lambda key: {"w": jnp.zeros((5, 1))}, linear, loss=huber).bind((5,), None)
     data = problem(50, num_classes=None)
     assert learner.metrics == ("loss",)
-    update = learner.local_sgd(learner.init(KEY), data, Steps(0.2, epochs=60, batch_size=10), KEY)
+    update = learner.local_sgd(
+        learner.init(KEY), LocalProblem(data, Steps(0.2, epochs=60, batch_size=10), KEY)
+    )
     np.testing.assert_allclose(update["w"], np.ones((5, 1)), atol=1e-3)
     assert learner.evaluate(update, data)["loss"] == pytest.approx(0, abs=1e-3)
 
@@ -124,7 +126,7 @@ def test_dropout_draws_from_the_clients_key() -> None:
     start, data = plain.init(KEY), problem(40)
 
     def update(learner: Any, steps: Steps, key: Key) -> Any:
-        return learner.local_sgd(start, data, steps, key)["layers.1.w"]
+        return learner.local_sgd(start, LocalProblem(data, steps, key))["layers.1.w"]
 
     full = Steps(0.1, epochs=2)
     np.testing.assert_array_equal(update(dropping, full, KEY), update(dropping, full, KEY))
@@ -157,11 +159,11 @@ def test_clients_of_unequal_size_share_what_is_compiled() -> None:
     learner = jax_model(init, counted).bind((5,), 3)
     start = learner.init(KEY)
     for n in range(1, 301):
-        learner.local_sgd(start, problem(n), Steps(0.1, batch_size=10), KEY)
+        learner.local_sgd(start, LocalProblem(problem(n), Steps(0.1, batch_size=10), KEY))
     assert len(traced) <= 20
     seen = len(traced)
     for epochs in (1, 2, 3):
-        learner.local_sgd(start, problem(300), Steps(0.3, epochs=epochs, batch_size=10), KEY)
+        learner.local_sgd(start, LocalProblem(problem(300), Steps(0.3, epochs=epochs, batch_size=10), KEY))
     assert len(traced) - seen <= 2  # the number of steps is not compiled in
     seen = len(traced)
     for n in range(257, 513):
@@ -182,7 +184,7 @@ def test_binding_again_compiles_nothing() -> None:
 
     for _ in range(3):
         learner = jax_model(init, counted).bind((5,), 3)
-        learner.local_sgd(learner.init(KEY), problem(12), Steps(0.1), KEY)
+        learner.local_sgd(learner.init(KEY), LocalProblem(problem(12), Steps(0.1), KEY))
     assert len(traced) == 1
 
 
@@ -196,12 +198,14 @@ def run(program: str, **environment: str) -> str:
 TRAIN = """
 import numpy as np, hashlib
 from hanse.core import Key
-from hanse.core import Examples, Steps
+from hanse.core import Examples, LocalProblem, Steps
 from hanse.learners import mlp
 rng = np.random.default_rng(0)
 data = Examples(rng.random((60, 30), dtype=np.float32), rng.integers(10, size=60))
 learner = mlp((200, 200)).bind((30,), 10)
-update = learner.local_sgd(learner.init(Key.from_seed(0)), data, Steps(0.1, batch_size=10), Key.from_seed(1))
+update = learner.local_sgd(
+    learner.init(Key.from_seed(0)), LocalProblem(data, Steps(0.1, batch_size=10), Key.from_seed(1))
+)
 print(hashlib.sha256(b"".join(v.tobytes() for v in update.values())).hexdigest())
 """
 

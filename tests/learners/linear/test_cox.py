@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from hanse.algorithms import newton
-from hanse.core import Array, Examples, InvalidInput, Key, Steps
+from hanse.algorithms import Subproblem, newton
+from hanse.core import Array, Examples, InvalidInput, Key, LocalProblem, Steps
 from hanse.learners import cox
 
 KEY = Key.from_seed(9)
@@ -33,7 +33,7 @@ def test_the_textbooks_likelihood(b: float) -> None:
 
 def test_the_textbooks_estimate() -> None:
     learner = cox().bind((1,), None)
-    update = newton().minimise(learner, learner.init(KEY), TEXTBOOK, KEY)
+    update = newton().minimise(learner, learner.init(KEY), Subproblem(TEXTBOOK, KEY))
     assert update["weights"][0] == pytest.approx(np.log((3 + np.sqrt(33)) / 2), abs=1e-9)
     assert learner.evaluate(update, TEXTBOOK)["loss"] == pytest.approx(3.824750, abs=1e-6)
 
@@ -131,7 +131,7 @@ def test_local_steps_follow_their_definition() -> None:
         for start in range(0, 60, 25):
             gradient = learner.gradient({"weights": now}, data.take(order[start : start + 25]))["weights"]
             now = now - 0.1 * (gradient + 0.3 * (now - params["weights"]) + offset["weights"])
-    update = learner.local_sgd(params, data, steps, KEY, offset=offset)
+    update = learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset))
     np.testing.assert_allclose(update["weights"], now - params["weights"], rtol=1e-12)
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import ElasticNet as Theirs
 
-from hanse.algorithms import newton
+from hanse.algorithms import Subproblem, newton
 from hanse.core import Examples, InvalidInput, Key, Tensors
 from hanse.core.exchange import pack, unpack
 from hanse.learners import elastic_net, least_squares, logistic
@@ -21,7 +21,7 @@ def examples() -> Examples:
 def solved(model: elastic_net) -> tuple[ElasticNet, Tensors]:
     learner = model.bind((D,), None)
     start = learner.init(KEY)
-    update = newton(200, tolerance=1e-10).minimise(learner, start, examples(), KEY)
+    update = newton(200, tolerance=1e-10).minimise(learner, start, Subproblem(examples(), KEY))
     return learner, {name: start[name] + update[name] for name in start}
 
 

@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from hanse.core import Examples, InvalidInput, Key, Learner, Steps, Tensors, dot, l2_norm, tree_map
+from hanse.core import (
+    Examples,
+    InvalidInput,
+    Key,
+    Learner,
+    LocalProblem,
+    Steps,
+    Tensors,
+    dot,
+    l2_norm,
+    tree_map,
+)
 from hanse.core.exchange import Everything, find_classes, pack, unpack
 from hanse.learners import Model, least_squares, logistic, softmax
 from hanse.learners.linear.models import LinearModel
@@ -75,7 +86,7 @@ def test_least_squares_ends_where_the_normal_equations_do() -> None:
 def test_gradient_descent_ends_at_the_optimum() -> None:
     data, _ = problem(least_squares, 60, 4)
     learner = least_squares(0.1, dtype="float64").bind((4,), None)
-    step = learner.local_sgd(learner.init(KEY), data, Steps(0.2, epochs=2000), KEY)
+    step = learner.local_sgd(learner.init(KEY), LocalProblem(data, Steps(0.2, epochs=2000), KEY))
     assert learner.objective(step, data) == pytest.approx(
         learner.objective(newton(learner, data), data), abs=1e-8
     )
@@ -167,8 +178,8 @@ def test_fused_descent_is_plain_descent(
     rng = np.random.default_rng(seed)
     params = tree_map(lambda v: np.asarray(rng.normal(size=v.shape)), learner.init(KEY))
     added = params if offset else None
-    fused = learner.local_sgd(params, data, steps, KEY, offset=added)
-    plain = learner.local_sgd(params, data, steps, KEY, offset=added, space=Everything(params))
+    fused = learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=added))
+    plain = learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=added, space=Everything(params)))
     for name in fused:
         np.testing.assert_allclose(fused[name], plain[name], rtol=1e-9, atol=1e-9)
 
@@ -179,7 +190,7 @@ def test_single_precision_follows_double(model: type[LinearModel]) -> None:
     single, double = (model(0.1, dtype=dtype).bind((6,), num_classes) for dtype in ("float32", "float64"))
     steps = Steps(0.05, epochs=3, batch_size=7)
     start = single.init(KEY)
-    ours, exact = (learner.local_sgd(start, data, steps, KEY) for learner in (single, double))
+    ours, exact = (learner.local_sgd(start, LocalProblem(data, steps, KEY)) for learner in (single, double))
     for name in ours:
         assert [str(tensors[name].dtype) for tensors in (ours, exact)] == ["float32", "float64"]
         np.testing.assert_allclose(ours[name], exact[name], rtol=1e-4, atol=1e-5)
@@ -193,7 +204,7 @@ def test_features_may_be_bytes_and_of_any_shape() -> None:
     learner = softmax().bind((4, 4), 3)
     flat = Examples(images.reshape(10, 16).astype(np.float32), labels)
     a, b = (
-        learner.local_sgd(learner.init(KEY), d, Steps(1e-4, batch_size=3), KEY)
+        learner.local_sgd(learner.init(KEY), LocalProblem(d, Steps(1e-4, batch_size=3), KEY))
         for d in (Examples(images, labels), flat)
     )
     np.testing.assert_array_equal(a["weights"], b["weights"])
@@ -211,7 +222,7 @@ def test_large_but_finite_features_are_no_error() -> None:
 def test_a_run_that_diverges_does_so_quietly(model: type[LinearModel]) -> None:
     data, num_classes = problem(model, 20, 3)
     learner = model(10.0).bind((3,), num_classes)
-    params = learner.local_sgd(learner.init(KEY), data, Steps(100.0, epochs=100), KEY)
+    params = learner.local_sgd(learner.init(KEY), LocalProblem(data, Steps(100.0, epochs=100), KEY))
     assert not np.isfinite(params["weights"]).all()
     assert not np.isfinite(learner.evaluate(params, data)["loss"])
     assert not np.isfinite(learner.objective(params, data))

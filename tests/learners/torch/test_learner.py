@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hanse.algorithms import evaluation, fed_avg
-from hanse.core import Examples, InvalidInput, Key, Keys, Steps, Tensors, tree_map
+from hanse.core import Examples, InvalidInput, Key, Keys, LocalProblem, Steps, Tensors, tree_map
 from hanse.core.exchange import Progress, drive, training
 from hanse.data import from_clients
 from hanse.learners import batches, bfloat16, full, mlp, torch_engine
@@ -58,7 +58,7 @@ def plain_loop(factory: Callable[[], Any], params: Tensors, data: Examples, step
 def test_local_training_is_what_a_plain_loop_does(factory: Callable[[], Any]) -> None:
     learner = torch_module(factory).bind((5,), 3)
     start, data, steps = learner.init(KEY), problem(23), Steps(0.1, epochs=3, batch_size=5)
-    update = learner.local_sgd(start, data, steps, KEY)
+    update = learner.local_sgd(start, LocalProblem(data, steps, KEY))
     trained = plain_loop(factory, start, data, steps, KEY).state_dict()
     for name, value in update.items():
         np.testing.assert_allclose(start[name] + value, trained[name], rtol=1e-4, atol=1e-5, err_msg=name)
@@ -78,10 +78,10 @@ def test_no_global_generator_is_touched_or_asked() -> None:
     start, data, steps = learner.init(KEY), problem(23), Steps(0.1, batch_size=5)
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = learner.local_sgd(start, data, steps, KEY)
+    first = learner.local_sgd(start, LocalProblem(data, steps, KEY))
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(2)
-    for name, value in learner.local_sgd(start, data, steps, KEY).items():
+    for name, value in learner.local_sgd(start, LocalProblem(data, steps, KEY)).items():
         np.testing.assert_array_equal(value, first[name])
     np.testing.assert_array_equal(learner.init(KEY)["0.weight"], start["0.weight"])
 
@@ -90,7 +90,9 @@ def test_dropout_draws_from_the_clients_key_and_only_in_training() -> None:
     drops, keeps = torch_module(dropping).bind((5,), 3), torch_module(dense).bind((5,), 3)
     start, data = drops.init(KEY), problem(40)
     kept = {name.replace("3.", "2."): value for name, value in start.items()}
-    one, other = (drops.local_sgd(start, data, Steps(0.1), key) for key in (KEY, KEY.fold_in("other")))
+    one, other = (
+        drops.local_sgd(start, LocalProblem(data, Steps(0.1), key)) for key in (KEY, KEY.fold_in("other"))
+    )
     assert (one["0.weight"] != other["0.weight"]).any()
     assert drops.evaluate(start, data) == keeps.evaluate(kept, data)
     assert drops.objective(start, data) == keeps.objective(kept, data)
@@ -110,7 +112,7 @@ def test_threads_are_as_they_were() -> None:
     learner = torch_module(lambda: Seeing(5, 3)).bind((5,), 3)
     torch.set_num_threads(2)
     try:
-        learner.local_sgd(learner.init(KEY), problem(10), Steps(0.1), KEY)
+        learner.local_sgd(learner.init(KEY), LocalProblem(problem(10), Steps(0.1), KEY))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -144,7 +146,7 @@ def test_labels_of_any_shape_with_a_loss_of_ones_own() -> None:
     learner = torch_module(lambda: nn.Linear(5, 2), loss=nn.MSELoss()).bind((5,), None)
     data = problem(30)
     data = Examples(data.x, data.x[:, :2])
-    update = learner.local_sgd(learner.init(KEY), data, Steps(0.01, epochs=3), KEY)
+    update = learner.local_sgd(learner.init(KEY), LocalProblem(data, Steps(0.01, epochs=3), KEY))
     assert learner.metrics == ("loss",)
     assert np.isfinite(update["weight"]).all()
 
@@ -173,7 +175,7 @@ def test_frozen_and_shared_parameters() -> None:
         "unused.weight",
         "unused.bias",
     ]
-    update = learner.local_sgd(start, problem(20), Steps(0.1), KEY)
+    update = learner.local_sgd(start, LocalProblem(problem(20), Steps(0.1), KEY))
     assert update["first.weight"].any()
     assert not update["unused.weight"].any()
     assert not learner.hessian_vector(start, problem(20), start)["unused.bias"].any()
@@ -238,7 +240,7 @@ def test_averaged_buffers_are_sent_but_counts_are_not() -> None:
     learner = torch_module(normed, buffers=averaged_buffers()).bind((5,), 3)
     start = learner.init(KEY)
     assert set(start) == set(normed().state_dict()) - {"1.num_batches_tracked"}
-    update = learner.local_sgd(start, problem(23), Steps(0.1, batch_size=5), KEY)
+    update = learner.local_sgd(start, LocalProblem(problem(23), Steps(0.1, batch_size=5), KEY))
     assert all(update[name].any() for name in STATISTICS)
     gradient = learner.gradient(start, problem(23))
     assert not any(gradient[name].any() for name in STATISTICS)
@@ -249,8 +251,8 @@ def test_offsets_and_the_proximal_term_leave_buffers_alone() -> None:
     learner = torch_module(normed, l2=0.1).bind((5,), 3)
     start, data = learner.init(KEY), problem(23)
     offset = tree_map(np.ones_like, start)
-    plain = learner.local_sgd(start, data, Steps(0.1), KEY)
-    pulled = learner.local_sgd(start, data, Steps(0.1, proximal=0.5), KEY, offset=offset)
+    plain = learner.local_sgd(start, LocalProblem(data, Steps(0.1), KEY))
+    pulled = learner.local_sgd(start, LocalProblem(data, Steps(0.1, proximal=0.5), KEY, offset=offset))
     np.testing.assert_allclose(pulled["3.bias"], plain["3.bias"] - np.float32(0.1), rtol=1e-5, atol=1e-6)
     for name in STATISTICS:
         np.testing.assert_array_equal(plain[name], pulled[name])
@@ -261,7 +263,7 @@ def test_local_buffers_are_not_sent_and_measured_anew() -> None:
     start, data = learner.init(KEY), problem(60)
     assert set(start) == {name for name, _ in normed().named_parameters()}
     fresh = learner.evaluate(start, data)
-    learner.local_sgd(start, problem(60, 1), Steps(0.5, epochs=5), KEY)
+    learner.local_sgd(start, LocalProblem(problem(60, 1), Steps(0.5, epochs=5), KEY))
     learner.evaluate(start, problem(60, 2))
     assert learner.evaluate(start, data) == fresh
     module = normed()
@@ -290,7 +292,7 @@ def test_gradients_are_those_of_evaluation(buffers: Any) -> None:
 def test_a_batch_of_one_example_is_normalised_by_running_statistics(buffers: Any) -> None:
     learner = torch_module(normed, buffers=buffers).bind((5,), 3)
     for n in (1, 6):
-        update = learner.local_sgd(learner.init(KEY), problem(n), Steps(0.1, batch_size=5), KEY)
+        update = learner.local_sgd(learner.init(KEY), LocalProblem(problem(n), Steps(0.1, batch_size=5), KEY))
         assert all(np.isfinite(value).all() for value in update.values())
 
 
@@ -308,7 +310,9 @@ def test_buffers_begin_alike_for_each_client() -> None:
     learner = torch_module(Counting).bind((5,), 3)
     start = learner.init(KEY)
     assert set(start) == {"dense.weight", "dense.bias"}
-    first, again = (learner.local_sgd(start, problem(20), Steps(0.01, 1, 5), KEY) for _ in range(2))
+    first, again = (
+        learner.local_sgd(start, LocalProblem(problem(20), Steps(0.01, 1, 5), KEY)) for _ in range(2)
+    )
     np.testing.assert_array_equal(first["dense.weight"], again["dense.weight"])
 
 
@@ -355,7 +359,9 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bfloat16_trains_about_alike_and_repeats_its_bits() -> None:
     exact, rough = (torch_module(dull, precision=p).bind((5,), 3) for p in (full(), bfloat16()))
     start, data, steps = exact.init(KEY), problem(40), Steps(0.01, epochs=2, batch_size=5)
-    due, update, again = (learner.local_sgd(start, data, steps, KEY) for learner in (exact, rough, rough))
+    due, update, again = (
+        learner.local_sgd(start, LocalProblem(data, steps, KEY)) for learner in (exact, rough, rough)
+    )
     for name, value in update.items():
         assert value.dtype == np.float32
         assert value.tobytes() == again[name].tobytes()

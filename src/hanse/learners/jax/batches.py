@@ -51,7 +51,7 @@ def schedule(program: Program, num_examples: int, steps: Steps, key: Key) -> Bat
     places = np.where(within < counts, begins + within, 0)
     weights = np.where(within < counts, 1 / counts, 0)
     epochs = [order[places] for order in orders(num_examples, steps, key)] or [places]
-    return BatchSchedule(epochs, weights, steps.num_steps(num_examples))
+    return BatchSchedule(epochs, weights, steps.count_steps(num_examples))
 
 
 # One client
@@ -72,8 +72,8 @@ def in_order(
     at_once = max(1, AT_ONCE_BYTES // max(1, epoch_bytes))
     for first in range(0, len(batches.epochs), at_once):
         some = batches.epochs[first : first + at_once]
-        num_steps = len(some) * len(weights)
-        size = power_of_two(num_steps)
+        size = power_of_two(len(some) * len(weights))
+        num_steps = min(len(some) * len(weights), batches.num_steps - first * len(weights))
         weighing = np.resize(weights, (size, weights.shape[1]))
         yield (_taken(x, some, size), _taken(y, some, size), weighing), num_steps
 

@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors, num_bytes
+from hanse.core import (
+    Array,
+    DifferentiableLearner,
+    Examples,
+    InvalidInput,
+    Key,
+    LocalProblem,
+    Tensors,
+    num_bytes,
+)
 from hanse.learners.examples import (
     Anything,
     Characters,
@@ -27,9 +36,8 @@ from hanse.learners.examples import (
 from hanse.learners.jax import programs as compiled
 from hanse.learners.jax.batches import group_for_vmap, in_order, schedule
 from hanse.learners.jax.networks import network_scores
-from hanse.learners.jax.programs import Params, Program, Traced, jax_key, power_of_two
+from hanse.learners.jax.programs import Params, Program, StepSettings, Traced, jax_key, power_of_two
 from hanse.learners.jax.setup import precision, prepare
-from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import jax_model
 from hanse.learners.within import descend_within
@@ -77,11 +85,31 @@ LOSSES: Mapping[type[Labels], tuple[Callable[[Traced, Traced], Traced], ...]] = 
 """The loss and then the other metrics, in the order of `Labels.metrics`."""
 
 
+def _probabilities(scores: Traced) -> Traced:
+    if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
+        ones = jax.nn.sigmoid(scores.reshape(-1))
+        return jnp.stack([1 - ones, ones], 1)
+    return jax.nn.softmax(scores, -1)
+
+
+def _outputs(scores: Traced) -> Traced:
+    return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
+
+
+PREDICTIONS: Mapping[type[Labels], Callable[[Traced], Traced]] = {
+    Classes: _probabilities,
+    Characters: _probabilities,
+    Numbers: _outputs,
+    Anything: _outputs,
+}
+"""Probabilities, or numbers, from scores."""
+
+
 # Learners
 
 
 @dataclass(frozen=True)
-class JaxLearner(Learner):
+class JaxLearner(DifferentiableLearner):
     """A model on JAX. Made by `bind_network` and `bind_own`.
 
     Args:
@@ -142,24 +170,29 @@ class JaxLearner(Learner):
                 totals += [float(total) for total in compiled.measure(self.program, ours, *rows)]
         return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
 
-    def local_sgd(
-        self,
-        params: Tensors,
-        data: Examples,
-        steps: Steps,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        space: Space | None = None,
-    ) -> Tensors:
-        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
-        x, y = self._check(data)
-        start = self._own(params)
-        if space is not None:
-            return self._sgd_within(space, start, x, y, steps, key, offset)
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Returns probabilities of classes, numbers, or the model's own outputs. See `Learner.predict`."""
+        x = _narrow(self.features.convert(np.asarray(x)))
+        if len(x) == 0:
+            raise InvalidInput("no rows; give at least 1")
+        size, found = self.program.rows_at_once, []
         with precision(self.dtype):
-            given = None if offset is None else self._own(offset)
-            end = self._descend(start, x, y, steps, key, given)
+            ours = self._own(params)
+            for i in range(0, len(x), size):
+                part = x[i : i + size]
+                padded = _pad(part, min(power_of_two(len(part)), size))
+                found.append(np.asarray(compiled.predict(self.program, ours, padded))[: len(part)])
+        return np.concatenate(found)
+
+    def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
+        """Trains locally. See `DifferentiableLearner.local_sgd`."""
+        x, y = self._check(problem.data)
+        start = self._own(params)
+        if problem.space is not None:
+            return self._sgd_within(start, x, y, problem)
+        with precision(self.dtype):
+            given = None if problem.offset is None else self._own(problem.offset)
+            end = self._descend(start, x, y, problem, given)
             return {name: np.asarray(np.subtract(end[name], value)) for name, value in start.items()}
 
     @property
@@ -172,35 +205,34 @@ class JaxLearner(Learner):
         """True if clients are vmapped: then products are larger and are summed in another order."""
         return can_vmap()
 
-    def local_sgd_many(
-        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
-    ) -> Tensors | None:
+    def local_sgd_many(self, params: Tensors, problems: Sequence[LocalProblem]) -> Tensors | None:
         """Runs `local_sgd` for several clients: vmapped on a GPU, else one by one with equal bits."""
         start = self._own(params)
-        if len(data) * num_bytes(start) > MOST_BYTES:
+        if len(problems) * num_bytes(start) > MOST_BYTES:
             return None
-        checked = [self._check(examples) for examples in data]
-        many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
+        checked = [self._check(problem.data) for problem in problems]
+        many = {name: np.empty((len(problems), *value.shape), self.dtype) for name, value in start.items()}
         with precision(self.dtype):
             begin = compiled.to_device(start)
             if can_vmap():
-                self._descend_vmapped(many, begin, checked, steps, keys)
+                self._descend_vmapped(many, begin, checked, problems)
                 return many
-            for i, ((x, y), key) in enumerate(zip(checked, keys, strict=True)):
-                end = self._descend(begin, x, y, steps, key, None)
+            for i, ((x, y), problem) in enumerate(zip(checked, problems, strict=True)):
+                end = self._descend(begin, x, y, problem, None)
                 for name, value in start.items():
                     np.subtract(end[name], value, out=many[name][i, ...])
         return many
 
     def _descend(
-        self, start: Params, x: Array, y: Array, steps: Steps, key: Key, offset: Params | None
+        self, start: Params, x: Array, y: Array, problem: LocalProblem, offset: Params | None
     ) -> Params:
         """Descends locally in one compiled call, or in several where many epochs take much memory."""
-        now, number, proximal = start, 0, steps.proximal or None
+        settings = StepSettings.of(problem.steps, start)
+        now, slots, number, key = start, None if settings.rule else (), 0, problem.key
         own = None if self.program.train is None else _seed_of(key)
-        for some, num_steps in in_order(x, y, schedule(self.program, len(y), steps, key), self.dtype):
-            now = compiled.descend(
-                self.program, now, start, some, number, num_steps, steps.lr, proximal, offset, own
+        for some, num_steps in in_order(x, y, schedule(self.program, len(y), problem.steps, key), self.dtype):
+            now, slots = compiled.descend(
+                self.program, now, slots, start, some, number, num_steps, settings, offset, own
             )
             number += num_steps
         return now
@@ -210,13 +242,13 @@ class JaxLearner(Learner):
         many: Tensors,
         start: Params,
         checked: Sequence[tuple[Array, Array]],
-        steps: Steps,
-        keys: Sequence[Key],
+        problems: Sequence[LocalProblem],
     ) -> None:
         """Writes the updates of clients that compute each step together."""
+        steps, seeds = problems[0].steps, [_seed_of(problem.key) for problem in problems]
         clients = [
-            (x, y, schedule(self.program, len(y), steps, key))
-            for (x, y), key in zip(checked, keys, strict=True)
+            (x, y, schedule(self.program, len(y), steps, problem.key))
+            for (x, y), problem in zip(checked, problems, strict=True)
         ]
         groups = list(group_for_vmap(clients, self.dtype))
         updates = [
@@ -228,9 +260,8 @@ class JaxLearner(Learner):
                 group.rows,
                 group.weights,
                 group.num_steps,
-                steps.lr,
-                steps.proximal or None,
-                group.of(list(map(_seed_of, keys))) if self.program.train is not None else None,
+                StepSettings.of(steps, start),
+                group.of(seeds) if self.program.train is not None else None,
             )
             for group in groups
         ]
@@ -238,15 +269,12 @@ class JaxLearner(Learner):
             for name, of_all in many.items():
                 of_all[group.members] = update[name][: len(group.members)]
 
-    def _sgd_within(
-        self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
-    ) -> Tensors:
+    def _sgd_within(self, start: Tensors, x: Array, y: Array, problem: LocalProblem) -> Tensors:
         def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
-            own = None if self.program.train is None else _seed_of(key.fold_in("step", number))
+            own = None if self.program.train is None else _seed_of(problem.key.fold_in("step", number))
             return self._gradient(self._own(here), x[rows], y[rows], own)
 
-        order = batches(len(y), steps, key)
-        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
+        return descend_within(start, problem, gradient)
 
     def _gradient(self, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
         with precision(self.dtype):
@@ -274,7 +302,8 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     bound = network.bound(feature_shape, num_classes)
     losses, *measures = LOSSES[type(bound.labels)]
     scores = network_scores(bound)
-    program = Program(scores, None, losses, tuple(measures), network.l2, network.rows_at_once)
+    predicts = PREDICTIONS[type(bound.labels)]
+    program = Program(scores, None, losses, tuple(measures), predicts, network.l2, network.rows_at_once)
     return JaxLearner(program, bound.init, bound.features, bound.labels, network.dtype)
 
 
@@ -297,7 +326,8 @@ def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int 
     outputs = None if model.loss is not None else () if num_classes is None else (num_classes,)
     scores = Own(model.apply, structure, names, outputs)
     train = None if model.train is None else Own(model.train, structure, names, outputs)
-    program = Program(scores, train, losses, tuple(measures), model.l2, OWN_ROWS_AT_ONCE)
+    predicts = PREDICTIONS[type(labels)]
+    program = Program(scores, train, losses, tuple(measures), predicts, model.l2, OWN_ROWS_AT_ONCE)
     features = Reals(feature_shape, model.dtype, keep_integers=True)
     return JaxLearner(program, OwnStart(model), features, labels, model.dtype)
 

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from hanse.core import InvalidInput
+from hanse.core import InvalidInput, StepRule, Steps
 
 __all__ = [
     "Params",
     "Program",
+    "StepSettings",
     "Traced",
     "descend",
     "descend_vmapped",
@@ -23,6 +24,7 @@ __all__ = [
     "measure",
     "pad_size",
     "power_of_two",
+    "predict",
     "to_device",
 ]
 
@@ -31,6 +33,9 @@ Traced: TypeAlias = Any
 
 Params: TypeAlias = Any
 """Arrays inside a compiled program, by name."""
+
+Slots: TypeAlias = Any
+"""What a rule remembers from step to step: a tuple of `Params`."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Program:
       train: the same with a key, where training differs.
       losses: (n,) from scores and labels.
       measures: (n,) further metrics from scores and labels.
+      predicts: probabilities, or numbers, from scores.
       l2: strength of the regulariser.
       rows_at_once: examples whose gradient is computed together.
     """
@@ -50,6 +56,7 @@ class Program:
     train: Callable[[Params, Traced, Traced], Traced] | None
     losses: Callable[[Traced, Traced], Traced]
     measures: tuple[Callable[[Traced, Traced], Traced], ...]
+    predicts: Callable[[Traced], Traced]
     l2: float
     rows_at_once: int
 
@@ -100,22 +107,74 @@ def to_device(params: Params) -> Params:
     return params
 
 
+@dataclass(frozen=True)
+class StepSettings:
+    """The settings of local steps as a compiled program takes them: numbers, but for the kind of the rule.
+
+    Args:
+      rule: turns gradients into steps; None: the gradient is the direction.
+      numbers: its settings.
+      lr: step size of all parameters, or of each by name.
+      proximal: pull to the start; None: none.
+    """
+
+    rule: type[StepRule] | None
+    numbers: tuple[Traced, ...]
+    lr: Traced
+    proximal: Traced
+
+    @classmethod
+    def of(cls, steps: Steps, params: Params) -> "StepSettings":
+        """Makes the settings of these steps for these parameters."""
+        plain = steps.rule.is_plain
+        return cls(
+            None if plain else type(steps.rule),
+            () if plain else steps.rule.numbers,
+            steps.lr_of(params) if steps.lr_scales else steps.lr,
+            steps.proximal or None,
+        )
+
+    def start(self, params: Params) -> Slots:
+        """Returns what the rule remembers before the first step."""
+        num_slots = 0 if self.rule is None else self.rule.num_slots
+        return tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(num_slots))
+
+    def move(self, number: Traced, params: Params, gradient: Params, slots: Slots) -> tuple[Params, Slots]:
+        """Returns the parameters and slots after the step of this number, from 0."""
+        rates = self.lr if isinstance(self.lr, dict) else dict.fromkeys(params, self.lr)
+        if self.rule is None:
+            return {name: w - rates[name] * gradient[name] for name, w in params.items()}, slots
+        turn = self.rule.turn
+        turned = {
+            name: turn(
+                self.numbers, number + 1, w, gradient[name], tuple(slot[name] for slot in slots), jnp.expm1
+            )
+            for name, w in params.items()
+        }
+        kept = tuple({name: own[i] for name, (_, own) in turned.items()} for i in range(len(slots)))
+        return {name: w - rates[name] * turned[name][0] for name, w in params.items()}, kept
+
+
+jax.tree_util.register_dataclass(StepSettings, ["numbers", "lr", "proximal"], ["rule"])
+
+
 @compiled
 def descend(
     program: Program,
     now: Params,
+    slots: Slots,
     start: Params,
     batches: tuple[Traced, Traced, Traced],
     first: Traced,
     num_steps: Traced,
-    lr: Traced,
-    proximal: Traced,
+    settings: StepSettings,
     offset: Params | None,
     key: Traced,
-) -> Params:
-    """Runs local descent from `now`, and returns the parameters where it ends.
+) -> tuple[Params, Slots]:
+    """Runs local descent from `now`, and returns the parameters and slots where it ends.
 
     Args:
+      slots: what the rule remembers; None: it begins here.
       start: where the whole descent started, to which the proximal term pulls.
       batches: features, labels and weights, (S, B, ...); padding weighs nothing. Step s takes s modulo S.
       first: the number of the first step; the steps draw by their numbers.
@@ -125,7 +184,8 @@ def descend(
         x, y, weights = (lax.dynamic_index_in_dim(v, number % len(v), keepdims=False) for v in batches)
         return x, y, weights
 
-    return _descend(program, now, start, batch, first, num_steps, lr, proximal, offset, key)
+    slots = settings.start(start) if slots is None else slots
+    return _descend(program, now, slots, start, batch, first, num_steps, settings, offset, key)
 
 
 @compiled
@@ -137,8 +197,7 @@ def descend_vmapped(
     rows: Traced,
     weights: Traced,
     num_steps: Traced,
-    lr: Traced,
-    proximal: Traced,
+    settings: StepSettings,
     keys: Traced,
 ) -> Params:
     """Computes the updates of several clients in common steps, with a leading client axis.
@@ -154,7 +213,8 @@ def descend_vmapped(
             chosen = rows[number % len(rows)]
             return x[chosen], y[chosen], weights[number % len(rows)]
 
-        end = _descend(program, start, start, batch, 0, num_steps, lr, proximal, None, key)
+        slots = settings.start(start)
+        end, _ = _descend(program, start, slots, start, batch, 0, num_steps, settings, None, key)
         return jax.tree.map(jnp.subtract, end, start)
 
     axes = (0, 0, 0, 0, 0, None if keys is None else 0)
@@ -164,25 +224,35 @@ def descend_vmapped(
 def _descend(
     program: Program,
     now: Params,
+    slots: Slots,
     start: Params,
     batch: Callable[[Traced], tuple[Traced, Traced, Traced]],
     first: Traced,
     num_steps: Traced,
-    lr: Traced,
-    proximal: Traced,
+    settings: StepSettings,
     offset: Params | None,
     key: Traced,
-) -> Params:
-    def step(number: Traced, params: Params) -> Params:
+) -> tuple[Params, Slots]:
+    def step(number: Traced, carried: tuple[Params, Slots]) -> tuple[Params, Slots]:
+        params, slots = carried
         own = None if key is None else jax.random.fold_in(jax_key(key), first + number)
         gradient = program.gradient(params, *batch(number), own)
-        if proximal is not None:
-            gradient = jax.tree.map(lambda g, w, w0: g + proximal * (w - w0), gradient, params, start)
+        if settings.proximal is not None:
+            gradient = jax.tree.map(
+                lambda g, w, w0: g + settings.proximal * (w - w0), gradient, params, start
+            )
         if offset is not None:
             gradient = jax.tree.map(jnp.add, gradient, offset)
-        return jax.tree.map(lambda w, g: w - lr * g, params, gradient)
+        return settings.move(first + number, params, gradient, slots)
 
-    return lax.fori_loop(0, num_steps, step, now)
+    ended: tuple[Params, Slots] = lax.fori_loop(0, num_steps, step, (now, slots))
+    return ended
+
+
+@compiled
+def predict(program: Program, params: Params, x: Traced) -> Traced:
+    """Returns probabilities of classes, or numbers."""
+    return program.predicts(program.scores(params, x))
 
 
 @compiled

@@ -8,6 +8,7 @@ import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, Key, Tensors, check_not_negative, value
 from hanse.learners.descent import ByGradient
+from hanse.learners.examples import check_some, convert_flat
 from hanse.learners.model import Model
 from hanse.learners.settings import check_dtype
 
@@ -173,22 +174,14 @@ class Cox(ByGradient):
             "count": float(len(x)),
         }
 
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Returns risk scores, (n,): x w, the logarithm of the hazard relative to a row of zeros."""
+        return np.asarray(convert_flat(np.asarray(x), self.num_features, self.dtype) @ params["weights"])
+
     def _check(self, data: Examples) -> tuple[Array, Iterator[_Stratum]]:
         """Returns (n, d) features in the dtype of the arithmetic, and the strata."""
-        if len(data) == 0:
-            raise InvalidInput("no examples; give at least 1")
-        x = np.asarray(data.x, self.dtype).reshape(len(data), -1)
-        if x.shape[1] != self.num_features:
-            raise InvalidInput(
-                f"examples of {x.shape[1]} features (shape {data.x.shape[1:]}); the model was bound to "
-                f"{self.num_features}: bind it with feature_shape={data.x.shape[1:]}"
-            )
-        if not np.isfinite(x).all():
-            row, column = (int(i) for i in np.argwhere(~np.isfinite(x))[0])
-            raise InvalidInput(
-                f"the feature in row {row}, column {column} (flattened) is {x[row, column]}; give a finite "
-                f"number there, or drop row {row}"
-            )
+        check_some(data)
+        x = convert_flat(np.asarray(data.x), self.num_features, self.dtype)
         return x, _strata(_labels(data.y), self.dtype)
 
 

@@ -15,7 +15,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors, value
+from hanse.core import (
+    Array,
+    DifferentiableLearner,
+    Examples,
+    InvalidInput,
+    Key,
+    LocalProblem,
+    Tensors,
+    value,
+)
 from hanse.learners.linear.models import Linear, LinearModel
 from hanse.learners.linear.svm import hinge, squared_hinge
 from hanse.learners.losses import Loss, half_square, log_loss
@@ -128,7 +137,7 @@ def _logistic_of_minus(m: float) -> float:
 
 
 @dataclass(frozen=True)
-class Dual(Learner):
+class Dual(DifferentiableLearner):
     """A linear model and its dual. Made by `dual(...).bind`.
 
     Args:
@@ -204,15 +213,10 @@ class Dual(Learner):
         """Evaluates the primal."""
         return self.primal.evaluate(params, data)
 
-    def local_sgd(
-        self,
-        params: Tensors,
-        data: Examples,
-        steps: Steps,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        space: Space | None = None,
-    ) -> Tensors:
-        """Runs local stochastic gradient descent on the primal."""
-        return self.primal.local_sgd(params, data, steps, key, offset=offset, space=space)
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Predicts with the primal."""
+        return self.primal.predict(params, x)
+
+    def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
+        """Trains locally on the primal."""
+        return self.primal.local_sgd(params, problem)

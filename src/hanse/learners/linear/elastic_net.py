@@ -93,6 +93,10 @@ class ElasticNet(ByGradient):
         """Sums `metrics` over examples, and adds their "count". No regulariser."""
         return self.linear.evaluate(params, data)
 
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Predicts with the linear model."""
+        return self.linear.predict(params, x)
+
     def sparse(self, params: Tensors) -> Tensors:
         """Moves every weight towards 0 by s, and sets those within s of 0 to 0.
 

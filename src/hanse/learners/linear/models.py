@@ -15,16 +15,18 @@ import numpy as np
 
 from hanse.core import (
     Array,
+    DifferentiableLearner,
     Examples,
     InvalidInput,
     Key,
-    Learner,
-    Space,
+    LocalProblem,
     Steps,
     Tensors,
     check_not_negative,
+    sgd_rule,
     value,
 )
+from hanse.learners.examples import check_some, convert_flat
 from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
 from hanse.learners.model import Model, batches, orders
 from hanse.learners.settings import check_dtype
@@ -130,7 +132,7 @@ _NO_CLASSES = (
 
 
 @dataclass(frozen=True)
-class Linear(Learner):
+class Linear(DifferentiableLearner):
     """A linear model bound to its data. Made by `LinearModel.bind`.
 
     Args:
@@ -187,49 +189,63 @@ class Linear(Learner):
         return {**dict(zip(self.metrics, sums, strict=True)), "count": float(len(y))}
 
     @_quietly
-    def local_sgd(
-        self,
-        params: Tensors,
-        data: Examples,
-        steps: Steps,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        space: Space | None = None,
-    ) -> Tensors:
-        """Runs local stochastic gradient descent. See `Learner.local_sgd`."""
-        x, y = self._check(data)
-        start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
-        if space is None:
-            return self._run_fused_sgd(start, x, y, steps, key, offset)
-        return self._sgd_within(space, start, x, y, steps, key, offset)
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Returns probabilities of classes, (n, k), or numbers, (n,). See `Learner.predict`."""
+        return self.loss.predict(
+            self._scores(params, convert_flat(np.asarray(x), self.num_features, self.dtype))
+        )
 
-    def _run_fused_sgd(
-        self, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
-    ) -> Tensors:
+    @_quietly
+    def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
+        """Trains locally. See `DifferentiableLearner.local_sgd`."""
+        x, y = self._check(problem.data)
+        start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
+        if problem.space is None and _is_fused(problem.steps):
+            return self._run_fused_sgd(start, x, y, problem)
+
+        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
+            return self._gradient(here, x[rows], y[rows])
+
+        return descend_within(start, problem, gradient)
+
+    def _run_fused_sgd(self, start: Tensors, x: Array, y: Array, problem: LocalProblem) -> Tensors:
         """Descends in place. The part that does not depend on the batch is one affine map a step:
 
-        w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
+        w <- (1 - lr (l2 + mu + weight_decay)) w + lr (mu w0 - offset)
+
+        With momentum it changes the last step: s <- momentum s + change, w <- w + s.
         """
-        lr, mu = steps.lr, steps.proximal
+        steps, offset = problem.steps, problem.offset
+        lr, mu, momentum = steps.lr, steps.proximal, _momentum_of(steps)
+        decay = mu + steps.rule.weight_decay
         now = {name: value.copy() for name, value in start.items()}
-        drifts: list[tuple[Array, float, Any]] = []
-        if self.l2 or mu or offset is not None:
+        moved = {name: np.zeros_like(value) for name, value in now.items()} if momentum else now
+        drifts: list[tuple[Array, Array, float, Any]] = []
+        if self.l2 or decay or offset is not None:
             for name, value in start.items():
-                decay = mu + self.l2 if name == "weights" else mu
+                own_decay = decay + self.l2 if name == "weights" else decay
                 pull = mu * value if offset is None else mu * value - offset[name]
-                drifts.append((now[name], 1 - lr * decay, lr * pull))
-        weights, bias = now["weights"], now.get("bias")
-        for rows in batches(len(y), steps, key):
+                drifts.append((now[name], moved[name], lr * own_decay, lr * pull))
+        weights, bias = moved["weights"], moved.get("bias")
+        for rows in batches(len(y), steps, problem.key):
             x_batch = x[rows]
             gradients = self.loss.gradient(self._scores(now, x_batch), y[rows])
             gradients *= lr / len(x_batch)
-            for tensor, shrink, shift in drifts:
-                tensor *= shrink
-                tensor += shift
+            if momentum:
+                for step in moved.values():
+                    step *= momentum
+            for tensor, step, shrink, shift in drifts:
+                if momentum:
+                    step -= shrink * tensor
+                else:
+                    step *= 1 - shrink
+                step += shift
             weights -= x_batch.T @ gradients
             if bias is not None:
                 bias -= np.add.reduce(gradients, axis=0)
+            if momentum:
+                for name, step in moved.items():
+                    now[name] += step
         for name, tensor in now.items():
             tensor -= start[name]
         return now
@@ -240,12 +256,12 @@ class Linear(Learner):
         return True
 
     @_quietly
-    def local_sgd_many(
-        self, params: Tensors, data: Sequence[Examples], steps: Steps, keys: Sequence[Key]
-    ) -> Tensors | None:
+    def local_sgd_many(self, params: Tensors, problems: Sequence[LocalProblem]) -> Tensors | None:
         """Runs each client's descent in its place in the stack, with the same bits as `local_sgd`."""
-        if steps.proximal or self.l2:
+        steps = problems[0].steps
+        if steps.proximal or self.l2 or steps.rule.weight_decay or not _is_fused(steps):
             return None
+        data = [problem.data for problem in problems]
         start = {name: np.asarray(value, self.dtype) for name, value in params.items()}
         many = {name: np.empty((len(data), *value.shape), self.dtype) for name, value in start.items()}
         if len({examples.y.dtype for examples in data}) > 1:
@@ -263,40 +279,46 @@ class Linear(Learner):
                 own["weights"],
                 own.get("bias"),
                 [
-                    self._epochs(examples.x, y, steps, key)
-                    for examples, y, key in zip(data[some], own_targets[some], keys[some], strict=True)
+                    self._epochs(problem, y)
+                    for problem, y in zip(problems[some], own_targets[some], strict=True)
                 ],
-                steps.lr,
+                steps,
             )
             for name, w0 in start.items():
                 own[name] -= w0
         return many
 
-    def _epochs(self, x: Array, y: Array, steps: Steps, key: Key) -> Iterator[tuple[Array, Array]]:
+    def _epochs(self, problem: LocalProblem, y: Array) -> Iterator[tuple[Array, Array]]:
         """Yields a client's batches. Each epoch's rows are put in order at once."""
-        num = len(y)
-        x, size = np.asarray(x, self.dtype).reshape(num, -1), min(steps.batch_size or num, num)
+        num, steps = len(y), problem.steps
+        x = np.asarray(problem.data.x, self.dtype).reshape(num, -1)
+        size = min(steps.batch_size or num, num)
         if size == num:
-            yield from repeat((x, y), steps.epochs)
-        for order in orders(num, steps, key):
+            yield from repeat((x, y), steps.count_epochs(num))
+        rest = steps.count_steps(num)
+        for order in orders(num, steps, problem.key):
             x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
-            for start in range(0, num, size):
+            for start in range(0, min(num, rest * size), size):
                 yield x_epoch[start : start + size], y_epoch[start : start + size]
+            rest -= -(-num // size)
 
     def _descend(
         self,
         weights: Array,
         biases: Array | None,
         clients: Sequence[Iterator[tuple[Array, Array]]],
-        lr: float,
+        steps: Steps,
     ) -> None:
         """Runs several clients' descent in place, side by side; the loss is one call for all clients.
 
         Args:
           weights, biases: with a leading client axis.
           clients: the batches of each.
+          steps: plain, or with momentum.
         """
-        own, outputs = list(weights), self.loss.outputs
+        own, outputs, lr, momentum = list(weights), self.loss.outputs, steps.lr, _momentum_of(steps)
+        moved = list(np.zeros_like(weights)) if momentum else own
+        moved_biases = biases if biases is None or not momentum else np.zeros_like(biases)
         while now := [
             (i, *batch) for i, rest in enumerate(clients) if (batch := next(rest, None)) is not None
         ]:
@@ -315,23 +337,23 @@ class Linear(Learner):
                 scales = np.repeat(np.array([lr / size for size in sizes], self.dtype), sizes)
                 gradients *= scales.reshape(-1, *[1] * len(outputs))
             for (i, x, _), place in zip(now, places, strict=True):
-                own[i] -= x.T @ gradients[place]
-            if biases is None:
+                if momentum:
+                    moved[i] *= momentum
+                    moved[i] -= x.T @ gradients[place]
+                    own[i] += moved[i]
+                else:
+                    own[i] -= x.T @ gradients[place]
+            if biases is None or moved_biases is None:
                 continue
+            if momentum:
+                moved_biases[who] *= momentum
             if alike:
-                biases[who] -= np.add.reduce(gradients.reshape(len(who), sizes[0], *outputs), axis=1)
+                moved_biases[who] -= np.add.reduce(gradients.reshape(len(who), sizes[0], *outputs), axis=1)
             else:
                 for i, place in zip(who, places, strict=True):
-                    biases[i] -= np.add.reduce(gradients[place], axis=0)
-
-    def _sgd_within(
-        self, space: Space, start: Tensors, x: Array, y: Array, steps: Steps, key: Key, offset: Tensors | None
-    ) -> Tensors:
-        def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
-            return self._gradient(here, x[rows], y[rows])
-
-        order = batches(len(y), steps, key)
-        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
+                    moved_biases[i] -= np.add.reduce(gradients[place], axis=0)
+            if momentum:
+                biases[who] += moved_biases[who]
 
     def _scores(self, params: Tensors, x: Array) -> Array:
         """Returns fresh scores, (n,) or (n, k)."""
@@ -355,24 +377,16 @@ class Linear(Learner):
 
     def _check(self, data: Examples) -> tuple[Array, Array]:
         """Returns (n, d) features in the dtype of the arithmetic, and targets."""
-        if len(data) == 0:
-            raise InvalidInput("no examples; give at least 1")
-        x = np.asarray(data.x, self.dtype).reshape(len(data), -1)
-        if x.shape[1] != self.num_features:
-            raise InvalidInput(
-                f"examples of {x.shape[1]} features (shape {data.x.shape[1:]}); the model was bound to "
-                f"{self.num_features}: bind it with feature_shape={data.x.shape[1:]}"
-            )
-        if not math.isfinite(np.vdot(x, x)):  # much cheaper than isfinite(x), and usually enough
-            _refuse_not_finite(x)
+        check_some(data)
+        x = convert_flat(np.asarray(data.x), self.num_features, self.dtype)
         return x, self.loss.targets(data.y, self.dtype)
 
 
-def _refuse_not_finite(x: Array) -> None:
-    wrong = np.argwhere(~np.isfinite(x))
-    if len(wrong):
-        row, column = (int(i) for i in wrong[0])
-        raise InvalidInput(
-            f"the feature in row {row}, column {column} (flattened) is {x[row, column]}; give a finite "
-            f"number there, or drop row {row}"
-        )
+def _is_fused(steps: Steps) -> bool:
+    """Returns whether fused descent takes these steps: plain ones, or with momentum and weight decay."""
+    return type(steps.rule) is sgd_rule and not steps.lr_scales
+
+
+def _momentum_of(steps: Steps) -> float:
+    assert isinstance(steps.rule, sgd_rule)
+    return steps.rule.momentum

@@ -35,6 +35,10 @@ class _Margin(Loss, ABC):
         """Returns the losses, (n,)."""
         return self.of_shortfall(np.maximum(0, 1 - targets * scores))
 
+    def predict(self, scores: Array) -> Array:
+        """Returns the scores of both classes, (n, 2): minus and plus the margin for class 1."""
+        return np.stack([-scores, scores], axis=1)
+
     def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
         """Sums the loss and the examples on the right side; a score of 0 counts as class 0."""
         right = (scores > 0) == (targets > 0)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hanse.core import Array, Examples, InvalidInput, Key, Learner, Space, Steps, Tensors
+from hanse.core import Array, DifferentiableLearner, Examples, InvalidInput, Key, LocalProblem, Tensors
 from hanse.learners.engines import Precision, bfloat16, full, torch_engine
 from hanse.learners.examples import (
     Anything,
@@ -25,8 +25,9 @@ from hanse.learners.memory import keep_freed_memory
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import averaged_buffers, torch_module
-from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor
+from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor, to_prediction
 from hanse.learners.torch.networks import network_module
+from hanse.learners.torch.optimisers import make_optimiser
 from hanse.learners.within import descend_within
 
 __all__ = ["TorchLearner", "bind_network", "bind_own"]
@@ -184,7 +185,7 @@ def units_for_bfloat16() -> bool:
 # Learners
 
 
-class TorchLearner(Learner):
+class TorchLearner(DifferentiableLearner):
     """A module on PyTorch. Made by `bind_network` and `bind_own`.
 
     Args:
@@ -276,73 +277,80 @@ class TorchLearner(Learner):
                     totals[1:] += [float(measure(scores, labels)) for measure in self._measures]
         return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
 
-    def local_sgd(
-        self,
-        params: Tensors,
-        data: Examples,
-        steps: Steps,
-        key: Key,
-        *,
-        offset: Tensors | None = None,
-        space: Space | None = None,
-    ) -> Tensors:
-        """Runs local stochastic gradient descent in training mode. See `Learner.local_sgd`."""
-        x, y = self._check(data)
-        order = batches(len(y), steps, key)
+    def predict(self, params: Tensors, x: Array) -> Array:
+        """Returns probabilities of classes, numbers, or the module's own outputs. See `Learner.predict`."""
+        x = self._features.convert(np.asarray(x))
+        if len(x) == 0:
+            raise InvalidInput("no rows; give at least 1")
+        with self._at(params):
+            self._bench.evaluate(x)
+            with torch.inference_mode():
+                found = [_to_array(to_prediction(self._scores(x[r]), self._labels)) for r in _parts(len(x))]
+        return np.concatenate(found)
+
+    def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
+        """Trains locally in training mode. See `DifferentiableLearner.local_sgd`."""
+        x, y = self._check(problem.data)
+        steps, key = problem.steps, problem.key
         start = {name: np.asarray(value, self._bench.dtype) for name, value in params.items()}
         with self._at(start), _drawing_from(key.fold_in("torch")):
-            if space is not None:
-                return self._sgd_within(space, start, x, y, order, steps, offset)
-            weights, drifts = tuple(self._bench.trained.values()), self._drifts(start, steps, offset)
-            for rows in order:
-                gradients = self._training_gradients(x[rows], y[rows])
+            if problem.space is not None:
+                return self._sgd_within(start, x, y, problem)
+            weights, drifts = tuple(self._bench.trained.values()), self._drifts(start, problem)
+            optimiser = None if steps.is_plain else make_optimiser(self._bench.trained, steps, start)
+            for rows in batches(len(y), steps, key):
+                gradients = list(self._training_gradients(x[rows], y[rows]))
                 with torch.no_grad():
-                    for weight, shrink, shift in drifts:
-                        if shrink != 1:
-                            weight.mul_(shrink)
-                        if shift is not None:
-                            weight.add_(shift)
-                    torch._foreach_add_(weights, gradients, alpha=-steps.lr)
+                    if optimiser is None:
+                        for weight, _, decay, pull in drifts:
+                            if decay:
+                                weight.mul_(1 - steps.lr * decay)
+                            if pull is not None:
+                                weight.add_(pull)
+                        torch._foreach_add_(weights, gradients, alpha=-steps.lr)
+                    else:
+                        for weight, i, decay, pull in drifts:
+                            gradients[i] = gradients[i].add(weight, alpha=decay)
+                            if pull is not None:
+                                gradients[i].sub_(pull, alpha=1 / steps.lr)
+                        for weight, gradient in zip(weights, gradients, strict=True):
+                            weight.grad = gradient
+                        optimiser.step()
                 del gradients  # otherwise memory would hold two sets of them at a time
+            for weight in weights:
+                weight.grad = None
             update = self._bench.read(tuple(start))
         for name, tensor in update.items():
             tensor -= start[name]
         return update
 
     def _drifts(
-        self, start: Tensors, steps: Steps, offset: Tensors | None
-    ) -> list[tuple[Tensor, float, Tensor | None]]:
+        self, start: Tensors, problem: LocalProblem
+    ) -> list[tuple[Tensor, int, float, Tensor | None]]:
         """Returns the part of a step that does not depend on the batch, one affine map a parameter it moves:
 
-        w <- (1 - lr (l2 + mu)) w + lr (mu w0 - offset)
+        w <- (1 - lr decay) w + pull,   decay = l2 + mu,   pull = lr (mu w0 - offset)
+
+        Returns: parameters with their numbers, decay and pull.
         """
-        lr, mu = steps.lr, steps.proximal
+        lr, mu, offset = problem.steps.lr, problem.steps.proximal, problem.offset
         drifts = []
-        for name, weight in self._bench.trained.items():
+        for i, (name, weight) in enumerate(self._bench.trained.items()):
             decay = mu + self._l2 if weight.ndim >= 2 else mu
             pull = None
             if mu or offset is not None:
                 pull = lr * (mu * start[name] - (0 if offset is None else offset[name]))
                 pull = self._bench.tensor(np.asarray(pull, self._bench.dtype))
             if decay or pull is not None:
-                drifts.append((weight, 1 - lr * decay, pull))
+                drifts.append((weight, i, decay, pull))
         return drifts
 
-    def _sgd_within(
-        self,
-        space: Space,
-        start: Tensors,
-        x: Array,
-        y: Array,
-        order: Iterator[Array | slice],
-        steps: Steps,
-        offset: Tensors | None,
-    ) -> Tensors:
+    def _sgd_within(self, start: Tensors, x: Array, y: Array, problem: LocalProblem) -> Tensors:
         def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
             self._bench.load(here)
             return self._with_regulariser(self._training_gradients(x[rows], y[rows]), here, start)
 
-        return descend_within(space, start, gradient, order, steps.lr, proximal=steps.proximal, offset=offset)
+        return descend_within(start, problem, gradient)
 
     def _training_gradients(self, x: Array, y: Array) -> Sequence[Tensor]:
         self._bench.train(len(y))

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import torch
 from torch.nn import functional
 
 from hanse.core import InvalidInput
 from hanse.learners.examples import Anything, Characters, Classes, Labels, Numbers
 
-__all__ = ["LOSSES", "Checked", "Measure", "Tensor"]
+__all__ = ["LOSSES", "Checked", "Measure", "Tensor", "to_prediction"]
 
 Tensor: TypeAlias = Any
 
@@ -48,6 +49,18 @@ LOSSES: Mapping[type[Labels], tuple[Measure, ...]] = {
     Anything: (_half_square,),
 }
 """The mean loss, and then sums of the other metrics, in the order of `Labels.metrics`."""
+
+
+def to_prediction(scores: Tensor, labels: Labels) -> Tensor:
+    """Returns probabilities of classes (the last axis), or numbers, or outputs as the module gives them."""
+    if isinstance(labels, Classes):
+        if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
+            ones = scores.reshape(-1).sigmoid()
+            return torch.stack([1 - ones, ones], 1)
+        return scores.softmax(-1)
+    if isinstance(labels, Characters):
+        return scores.softmax(-1)
+    return scores.squeeze(-1) if scores.ndim == 2 and scores.shape[-1] == 1 else scores
 
 
 class Checked:
