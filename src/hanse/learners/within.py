@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from hanse.core import Array, InvalidInput, LocalProblem, Tensors, add, add_scaled
 from hanse.core.exchange import Everything
 from hanse.learners.model import batches
@@ -43,6 +45,7 @@ def descend_within(
         held = here if problem.space is None else coordinates  # weight decay is of parameters
         direction, slots = steps.rule.direction(number + 1, held, space.pullback(gradient), slots)
         coordinates = {
-            name: w - w.dtype.type(rates[name]) * direction[name] for name, w in coordinates.items()
+            name: np.asarray(w - w.dtype.type(rates[name]) * direction[name])
+            for name, w in coordinates.items()
         }
     return coordinates
