@@ -57,11 +57,11 @@ def by_algorithm_2(name: str, deltas: np.ndarray, beta1: float, beta2: float, ta
 )
 def test_the_papers_algorithm(optimiser: adam) -> None:
     deltas = np.random.default_rng(0).normal(size=(6, 4)) * np.array([1e-3, 0.1, 1.0, 10.0])
-    beta2 = getattr(optimiser, "beta2", 0.0)
+    beta2, tau = getattr(optimiser, "beta2", 0.0), getattr(optimiser, "tau", 0.01)
     state = OptimiserState({"w": np.zeros(4)}, 0, optimiser.init({"w": np.zeros(4)}))
     for delta in deltas:
         state = state.advance(optimiser, 0.1, {"w": delta})
-    expected = by_algorithm_2(type(optimiser).__name__, deltas, optimiser.beta1, beta2, optimiser.tau)
+    expected = by_algorithm_2(type(optimiser).__name__, deltas, optimiser.beta1, beta2, tau)
     np.testing.assert_allclose(state.params["w"], expected, rtol=1e-12)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hanse.core import (
     Array,
@@ -16,10 +17,15 @@ from hanse.core import (
     Learner,
     LocalProblem,
     Space,
+    StepRule,
     Steps,
     Tensors,
+    adam_rule,
+    adamw_rule,
     dot,
     l2_norm,
+    nesterov_rule,
+    sgd_rule,
     tree_map,
 )
 from hanse.core.exchange import Everything, frozen
@@ -147,6 +153,8 @@ def each(cases: dict[str, Case]) -> pytest.MarkDecorator:
 
 each_case = each(CASES)
 each_case_of_reals = each({name: case for name, case in CASES.items() if type(case) is Case})
+quick_cases = each({name: case for name, case in CASES.items() if name not in ("jax cnn", "jax char_lstm")})
+"""Without those that take long to compile: rules are the same code for all models."""
 each_classifier = each({name: case for name, case in CASES.items() if case.num_classes})
 
 
@@ -248,20 +256,43 @@ def test_evaluate_sums_over_examples(case: Case) -> None:
 
 
 def reference_sgd(
-    learner: Learner, params: Tensors, data: Examples, steps: Steps, key: Key, offset: Tensors | None = None
+    learner: Any, params: Tensors, data: Examples, steps: Steps, key: Key, offset: Tensors | None = None
 ) -> Tensors:
-    """The definition, in as many words."""
-    now = params
-    for epoch in range(steps.epochs):
+    """The definition, in as many words; PyTorch's own optimisers make its steps."""
+    now = {name: torch.tensor(np.array(w, np.float64)) for name, w in params.items()}
+    optimiser, taken = torch_optimiser(now, steps), 0
+    size = steps.batch_size or len(data)
+    most = steps.num_steps or steps.epochs * -(-len(data) // size)
+    for epoch in range(most):
         order = key.fold_in("epoch", epoch).rng().permutation(len(data))
-        size = steps.batch_size or len(data)
         for start in range(0, len(data), size):
-            gradient = learner.gradient(now, data.take(order[start : start + size]))
-            gradient = moved(gradient, tree_map(np.subtract, now, params), steps.proximal)
+            if taken == most:
+                return {name: w.numpy() - params[name] for name, w in now.items()}
+            here = {name: w.numpy() for name, w in now.items()}
+            gradient = learner.gradient(here, data.take(order[start : start + size]))
+            gradient = moved(gradient, tree_map(np.subtract, here, params), steps.proximal)
             if offset is not None:
                 gradient = moved(gradient, offset, 1.0)
-            now = moved(now, gradient, -steps.lr)
-    return moved(now, params, -1.0)
+            for name, w in now.items():
+                w.grad = torch.tensor(gradient[name])
+            optimiser.step()
+            taken += 1
+    return {name: w.numpy() - params[name] for name, w in now.items()}
+
+
+def torch_optimiser(params: dict[str, Any], steps: Steps) -> torch.optim.Optimizer:
+    scales = {
+        name: steps.lr_scales.get(name, steps.lr_scales.get(name.split(".")[0], 1.0)) for name in params
+    }
+    groups = [{"params": [w], "lr": steps.lr * scales[name]} for name, w in params.items()]
+    rule = steps.rule
+    if isinstance(rule, sgd_rule):
+        ahead = isinstance(rule, nesterov_rule)
+        more = {"momentum": rule.momentum, "weight_decay": rule.weight_decay, "nesterov": ahead}
+        return torch.optim.SGD(groups, **more)
+    assert isinstance(rule, adam_rule)
+    kind = torch.optim.AdamW if isinstance(rule, adamw_rule) else torch.optim.Adam
+    return kind(groups, betas=(rule.beta1, rule.beta2), eps=rule.eps, weight_decay=rule.weight_decay)
 
 
 STEPS = {
@@ -270,8 +301,21 @@ STEPS = {
     "small batches": Steps(0.1, epochs=2, batch_size=4),
     "single examples": Steps(0.01, batch_size=1),
     "proximal": Steps(0.1, epochs=3, batch_size=5, proximal=0.7),
+    "fewer steps than an epoch": Steps(0.1, batch_size=4, num_steps=3),
+    "more steps than two epochs": Steps(0.1, batch_size=7, num_steps=9),
+    "full batches, counted": Steps(0.1, num_steps=4),
+}
+RULES = {
+    "weight decay": Steps(0.1, epochs=2, batch_size=5, rule=sgd_rule(weight_decay=0.3)),
+    "momentum": Steps(0.05, epochs=2, batch_size=5, rule=sgd_rule(0.7)),
+    "all of sgd": Steps(0.05, 2, 5, proximal=0.4, rule=sgd_rule(0.7, 0.3)),
+    "nesterov": Steps(0.05, epochs=2, batch_size=5, rule=nesterov_rule(0.7, 0.1)),
+    "adam": Steps(0.05, epochs=2, batch_size=5, rule=adam_rule(0.8, 0.95, 1e-3, 0.2)),
+    "adam without memory": Steps(0.05, num_steps=3, rule=adam_rule(0.0, 0.0, 0.1)),
+    "adamw": Steps(0.05, epochs=2, batch_size=5, proximal=0.4, rule=adamw_rule(0.8, 0.95, 1e-3, 0.2)),
 }
 by_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
+by_rule = pytest.mark.parametrize("steps", RULES.values(), ids=RULES.keys())
 
 
 @each_case
@@ -293,6 +337,52 @@ def test_an_offset_is_added_to_each_gradient(case: Case, steps: Steps) -> None:
     )
     expected = reference_sgd(learner, params, data, steps, KEY, offset)
     assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset)), expected, case.same)
+
+
+@quick_cases
+@by_rule
+def test_each_rule_is_that_of_pytorch(case: Case, steps: Steps) -> None:
+    learner, data, params, offset = (
+        case.learner,
+        case.examples(),
+        case.random("params"),
+        case.random("offset"),
+    )
+    expected = reference_sgd(learner, params, data, steps, KEY, offset)
+    assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset)), expected, case.same)
+
+
+@quick_cases
+@pytest.mark.parametrize("rule", [sgd_rule(), sgd_rule(0.7), adam_rule(eps=1e-3)], ids=str)
+def test_scales_are_for_single_parameters(case: Case, rule: StepRule) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    first, *rest = params
+    scales = {first.split(".")[0]: 0.0} | dict.fromkeys(rest[-1:], 0.5)
+    steps = Steps(0.05, 2, 5, rule=rule, lr_scales=scales)
+    update = learner.local_sgd(params, LocalProblem(data, steps, KEY))
+    assert_same(update, reference_sgd(learner, params, data, steps, KEY), case.same)
+    assert not update[first].any()
+    wrong = Steps(0.05, lr_scales={"nowhere": 1.0})
+    with pytest.raises(InvalidInput, match=f"lr_scales names 'nowhere', .* they are {first}"):
+        learner.local_sgd(params, LocalProblem(data, wrong, KEY))
+
+
+@each_case
+def test_many_is_each(case: Case) -> None:
+    """In the bits of one by one, whatever the rule."""
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    if case.engine != "numpy" or not learner.together:  # JAX's own tests have those of its clients
+        return
+    rules = (sgd_rule(0.7), nesterov_rule(0.7), adamw_rule())
+    for steps in (*(Steps(0.05, 2, 5, rule=rule) for rule in rules), Steps(0.1, batch_size=4, num_steps=7)):
+        some = [data.take(np.arange(n)) for n in (9, 3, NUM_EXAMPLES)]
+        problems = [LocalProblem(own, steps, KEY.fold_in(i)) for i, own in enumerate(some)]
+        together = learner.local_sgd_many(params, problems)
+        if together is None:
+            continue
+        for i, problem in enumerate(problems):
+            alone = learner.local_sgd(params, problem)
+            assert_identical({name: many[i] for name, many in together.items()}, alone)
 
 
 @each_case

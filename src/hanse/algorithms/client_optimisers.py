@@ -211,7 +211,8 @@ class adam(ClientOptimiser, ServerOptimiser):
 
     def rule(self) -> StepRule:
         beta2 = 0.999 if self.beta2 is None else self.beta2
-        return adam_rule(self.beta1, beta2, self.eps or 1e-8, self.weight_decay)
+        eps = 1e-8 if self.eps is None else self.eps
+        return adam_rule(self.beta1, beta2, eps, self.weight_decay)
 
     def check_server(self) -> None:
         self.refuse_at_server("weight_decay")

@@ -13,7 +13,7 @@ from hanse.algorithms.fed_avg import fed_avg
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, adagrad, yogi
 from hanse.algorithms.schedules import Rate, check_rate
-from hanse.core import Key, Program, Reducer, Tensors, Transform, mean, value
+from hanse.core import Key, Program, Reducer, Tensors, Transform, check_positive, mean, value
 
 __all__ = ["fed_adagrad", "fed_adam", "fed_yogi"]
 
@@ -38,6 +38,7 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_rate("server_lr", self.server_lr)
+        check_positive("tau", self.tau)
         self.server()
 
     @abstractmethod

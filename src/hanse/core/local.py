@@ -195,14 +195,14 @@ class adam_rule(StepRule):
     def __post_init__(self) -> None:
         for name in ("beta1", "beta2"):
             check_below_one(name, getattr(self, name))
-            check_positive(name, getattr(self, name))
         check_positive("eps", self.eps)
         check_not_negative("weight_decay", self.weight_decay)
 
     @property
     def numbers(self) -> tuple[float, ...]:
         betas = (self.beta1, self.beta2)
-        return (*betas, *(1 - beta for beta in betas), *map(math.log, betas), self.eps, self.weight_decay)
+        logs = (math.log(beta) if beta else -math.inf for beta in betas)
+        return (*betas, *(1 - beta for beta in betas), *logs, self.eps, self.weight_decay)
 
     @staticmethod
     def turn(

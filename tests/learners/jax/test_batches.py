@@ -7,7 +7,17 @@ import pytest
 
 import hanse
 from hanse.algorithms import fed_avg, fed_prox
-from hanse.core import Examples, InvalidInput, Key, Learner, LocalProblem, Steps
+from hanse.core import (
+    Examples,
+    InvalidInput,
+    Key,
+    Learner,
+    LocalProblem,
+    StepRule,
+    Steps,
+    adamw_rule,
+    sgd_rule,
+)
 from hanse.data import from_clients
 from hanse.learners.engines import jax_engine
 from hanse.learners.networks import char_lstm, cnn, mlp
@@ -62,6 +72,10 @@ STEPS = {
     "full batches": Steps(0.1, epochs=3),
     "proximal": Steps(0.1, epochs=2, batch_size=10, proximal=0.7),
 }
+RULES = {
+    "momentum": Steps(0.1, epochs=2, batch_size=4, rule=sgd_rule(0.9, 0.1)),
+    "adamw": Steps(0.1, batch_size=4, num_steps=7, rule=adamw_rule(), lr_scales={"hidden1": 0.5}),
+}
 by_steps = pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS.keys())
 by_model = pytest.mark.parametrize(("learner", "make"), MODELS.values(), ids=MODELS.keys())
 
@@ -85,6 +99,26 @@ def test_together_in_the_bits_of_one_by_one(learner: Any, make: Any, steps: Step
             assert together[name][i].tobytes() == value.tobytes(), (SIZES[i], name)
 
 
+@pytest.mark.parametrize("steps", RULES.values(), ids=RULES.keys())
+def test_a_rule_keeps_its_bits_together(steps: Steps) -> None:
+    together, alone = both(*MODELS["mlp"], steps)
+    for i, update in enumerate(alone):
+        for name, value in update.items():
+            assert together[name][i].tobytes() == value.tobytes(), (SIZES[i], name)
+
+
+@pytest.mark.parametrize("rule", [adamw_rule(), sgd_rule(0.9)], ids=str)
+def test_what_a_rule_remembers_passes_from_call_to_call(
+    monkeypatch: pytest.MonkeyPatch, rule: StepRule
+) -> None:
+    learner, make = MODELS["mlp"]
+    params, problem = learner.init(KEY), LocalProblem(make(23), Steps(0.1, 5, 4, rule=rule), KEY)
+    expected = learner.local_sgd(params, problem)
+    monkeypatch.setattr("hanse.learners.jax.batches.AT_ONCE_BYTES", 1)
+    for name, value in learner.local_sgd(params, problem).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6, atol=1e-6)
+
+
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hanse.learners.jax.learner.can_vmap", lambda: True)
@@ -92,11 +126,17 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [*((name, "small batches") for name in MODELS), ("mlp", "full batches"), ("float64", "proximal")],
+    [
+        *((name, "small batches") for name in MODELS),
+        ("mlp", "full batches"),
+        ("float64", "proximal"),
+        ("float64", "momentum"),
+        ("mlp", "adamw"),
+    ],
 )
 def test_abreast_within_rounding(as_on_a_gpu: None, name: str, steps: str) -> None:
     learner, make = MODELS[name]
-    together, alone = both(learner, make, STEPS[steps])
+    together, alone = both(learner, make, (STEPS | RULES)[steps])
     close = 1e-12 if learner.dtype == "float64" else 1e-6
     for i, update in enumerate(alone):
         for name, value in update.items():
