@@ -8,6 +8,7 @@ import hanse.algorithms
 from hanse.algorithms import (
     adagrad,
     adam,
+    adamw,
     cocoa,
     dane,
     fed_adagrad,
@@ -27,6 +28,7 @@ from hanse.algorithms import (
     newton,
     one_shot,
     scaffold,
+    sgd,
     yogi,
 )
 from hanse.core import Algorithm, InvalidInput, fields
@@ -62,6 +64,19 @@ MU: list[Wrong] = [
     ({"mu": -1.0}, r"^mu is -1\.0; write a number of at least 0"),
     ({"mu": INF}, "^mu is inf; write a number of at least 0"),
 ]
+EPS: list[Wrong] = [({"eps": 0.0}, r"^eps is 0\.0; write a number above 0")]
+DECAY: list[Wrong] = [({"weight_decay": -1.0}, r"^weight_decay is -1\.0; write a number of at least 0")]
+MOMENTUM: list[Wrong] = [
+    ({"momentum": 1.0}, r"^momentum is 1\.0; write a number of at least 0 and below 1"),
+]
+CLIENT: list[Wrong] = [
+    *LR,
+    *(({"lr": 0.1, **settings}, message) for settings, message in STEPS),
+    ({"lr": 0.1, "num_steps": 0}, "^num_steps is 0; write at least 1"),
+    ({"lr": 0.1, "num_steps": 3, "epochs": 2}, "^epochs is 2 and num_steps is 3; write one of them"),
+    ({"lr": 0.1, "proximal": -1.0}, r"^proximal is -1\.0; write a number of at least 0"),
+    ({"lr": 0.1, "lr_scales": {"hidden1": -1.0}}, r"^lr_scales\['hidden1'\] is -1\.0"),
+]
 TOLERANCE: list[Wrong] = [({"tolerance": 0.0}, r"^tolerance is 0\.0; write a number above 0")]
 
 TABLE: dict[type, list[Wrong]] = {
@@ -81,9 +96,10 @@ TABLE: dict[type, list[Wrong]] = {
         *LOCAL,
         ({"alpha": 0.0}, r"^alpha is 0\.0; write a number above 0"),
         ({"alpha": NAN}, "^alpha is nan"),
+        *SERVER_LR,
     ],
     fed_nova: [*LOCAL, *SERVER_LR, *MU],
-    fed_prox: [*LOCAL, *MU],
+    fed_prox: [*LOCAL, *SERVER_LR, *MU],
     fed_sgd: [*LR, *FRACTION],
     fed_yogi: [*LOCAL, *SERVER_LR, *BETA1, *BETA2, *TAU],
     giant: [
@@ -97,14 +113,21 @@ TABLE: dict[type, list[Wrong]] = {
     nesterov: [
         *LR,
         *FRACTION,
-        ({"momentum": 1.0}, r"^momentum is 1\.0; write a number of at least 0 and below 1"),
+        *MOMENTUM,
     ],
     one_shot: FRACTION,
     scaffold: [*LOCAL, *SERVER_LR],
 }
 PARTS: dict[type, list[Wrong]] = {
     adagrad: [*BETA1, *TAU],
-    adam: [*BETA1, *BETA2, *TAU],
+    adam: [*CLIENT, *BETA1, *BETA2, *EPS, *DECAY],
+    adamw: [*CLIENT, *BETA1, *BETA2, *EPS, *DECAY],
+    sgd: [
+        *CLIENT,
+        *MOMENTUM,
+        *DECAY,
+        ({"nesterov": True}, r"^momentum is 0\.0; write a number above 0"),
+    ],
     local_steps: [*LR, *STEPS],
     momentum: [({"beta": 1.0}, r"^beta is 1\.0; write a number of at least 0 and below 1")],
     newton: [
@@ -145,6 +168,7 @@ def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
             "into",
             "close",
             "downlink",
+            "client",
             "server",
             "solver",
             "combine",
