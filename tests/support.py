@@ -36,6 +36,7 @@ from hanse.core.exchange import (
 )
 from hanse.learners import least_squares
 from hanse.learners.linear import duals
+from hanse.learners.within import descend_within
 from hanse.simulation import Clients, Devices, Simulation, ideal
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
@@ -75,8 +76,8 @@ class Quadratic(DifferentiableLearner):
 
     def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
         data, steps, key, offset = problem.data, problem.steps, problem.key, problem.offset
-        assert steps.is_plain
-        assert steps.num_steps is None
+        if not steps.is_plain or steps.num_steps is not None:
+            return descend_within(params, problem, lambda at, rows, _: self.gradient(at, data.take(rows)))
         space = problem.space or Everything(params)
         z = dict(space.zero())
         for epoch in range(steps.epochs):

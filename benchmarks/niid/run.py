@@ -136,7 +136,12 @@ def ending(name: str, found: dict[str, Any]) -> str:
     """Summarise a long run in a line: single rounds jump by a point or two."""
     tail = found["accuracies"][-10:]
     mean, best = sum(tail) / len(tail), max(found["accuracies"])
-    return f"- {name}: last round {tail[-1]:.2%}, mean of the last {len(tail)} {mean:.2%}, best {best:.2%}"
+    rounds, on = len(found["accuracies"]) - 1, found.get("machine")
+    where = f" ({on['date']}, {on['processor']})" if on else ""
+    return (
+        f"- {name}: {rounds} rounds, the last {tail[-1]:.2%}, mean of the last {len(tail)} {mean:.2%}, "
+        f"best {best:.2%}{where}"
+    )
 
 
 def table() -> str:

@@ -9,6 +9,8 @@ from support import KEYS, Few, Quadratic
 
 from hanse.algorithms import (
     adagrad,
+    adam,
+    adamw,
     adding,
     averaging,
     cocoa,
@@ -30,6 +32,7 @@ from hanse.algorithms import (
     nesterov,
     one_shot,
     scaffold,
+    sgd,
     step_decay,
 )
 from hanse.core import Close
@@ -130,6 +133,16 @@ CASES = {
     ),
     "fed_sgd_adagrad": _case(fed_sgd(lr=exponential_decay(0.1), server=adagrad()), rounds=2),
     "nesterov": _case(nesterov(lr=0.02, fraction=0.7)),
+    "fed_avg_adamw": _case(
+        fed_avg(fraction=0.7, client=adamw(0.02, epochs=2, batch_size=4), server=adam(0.1)),
+        devices=unstable(0.2),
+    ),
+    "scaffold_momentum": _case(
+        scaffold(
+            fraction=0.7, client=sgd(0.01, momentum=0.5, num_steps=3, batch_size=4), server=momentum(0.5)
+        ),
+        devices=unstable(0.2),
+    ),
     "fed_prox": _case(fed_prox(lr=0.02, fraction=0.7, epochs=2, batch_size=4, mu=1.0), rounds=2),
     "fed_nova": _case(fed_nova(lr=0.02, fraction=0.7, epochs=2, batch_size=4, mu=0.5), rounds=2),
     "fed_dyn": _case(

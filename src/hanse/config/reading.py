@@ -3,7 +3,7 @@
 import functools
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,20 @@ def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment
     """
     defaults = Experiment().settings()
     from_file, from_sets = parse(file), parse_assignments(sets)
+    if _gives_client(merge(from_file, from_sets)):  # it takes the place of the default's lr and epochs
+        defaults["algorithm"] = {"name": defaults["algorithm"]["name"]}
     settings = functools.reduce(merge, (from_file, from_sets), defaults)
     try:
         return Experiment.from_settings(settings)
     except WrongSetting as wrong:
         where = written_where(wrong, file, from_file, from_sets)
         raise InvalidInput(where + wrong.among(leaves(settings))) from wrong
+
+
+def _gives_client(settings: Plain) -> bool:
+    """Returns whether settings choose the algorithm's clients' training as a value."""
+    algorithm = settings.get("algorithm") if isinstance(settings, Mapping) else None
+    return isinstance(algorithm, Mapping) and "client" in algorithm
 
 
 def parse(file: str | Path | None) -> dict[str, Any]:
