@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from own_code import forget_imports
 
 import hanse
 
@@ -43,6 +44,16 @@ def test_settings_can_be_read(page: str, tmp_path: Path) -> None:
         path = tmp_path / f"{i}.toml"
         path.write_text(code, encoding="utf-8")
         assert hanse.read(path).rounds > 0
+
+
+def test_a_value_of_ones_own_runs_as_written(tmp_path: Path) -> None:
+    """The first file and the first settings of the page on extending."""
+    (tmp_path / "mine.py").write_text(blocks("extending.md", "python")[0], encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(blocks("extending.md", "toml")[0], encoding="utf-8")
+    with forget_imports(tmp_path):
+        experiment = hanse.read(tmp_path / "mine.toml", ["rounds=2"])
+        assert str(experiment).startswith("fed_avg(lr=0.5, epochs=5, uplink=[halve(factor=0.25)])")
+        assert hanse.perform(experiment).status == "completed"
 
 
 def test_the_places_in_a_round_are_there() -> None:

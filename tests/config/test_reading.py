@@ -1,17 +1,19 @@
 """Settings files and --set: the values that they give, and the messages about mistakes."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hanse.algorithms import fed_avg, fed_sgd, scaffold, uniform
 from hanse.config.experiment import Experiment
 from hanse.config.reading import read
-from hanse.core import InvalidInput, Stop
+from hanse.core import InvalidInput, Key, PartyId, Stop, value
 from hanse.core import sum as sum_
 from hanse.data import iid
 from hanse.learners import softmax
-from hanse.simulation import unstable
+from hanse.simulation import Devices, unstable
 from hanse.transforms import clip
 
 FULL = """
@@ -91,6 +93,72 @@ def test_set_goes_over_the_file(file: Path) -> None:
 )
 def test_another_name_drops_the_first_ones_fields(sets: list[str]) -> None:
     assert read(None, sets).algorithm == fed_sgd(into=sum_())
+
+
+@value
+class with_rates(Devices):
+    """A value with a mapping."""
+
+    rates: Mapping[str, float]
+    others: "Mapping[str, Any] | None" = None
+
+    def __post_init__(self) -> None:
+        if self.rates.get("a") == 0:
+            raise ValueError("a is 0; write another")
+
+    def duration_s(self, party: PartyId, key: Key) -> float | None:
+        return 1.0
+
+
+@value
+class without_duration(Devices):
+    """A value that its author has not finished."""
+
+
+@value
+class with_unknown_type(Devices):
+    """A value whose types only the type checker knows."""
+
+    rates: "Mapping[str, NotImported]"  # type: ignore[name-defined]  # noqa: F821
+
+    def duration_s(self, party: PartyId, key: Key) -> float | None:
+        return 1.0
+
+
+def test_entries_of_a_mapping_can_be_written_and_set(file: Path) -> None:
+    file.write_text('[devices]\nname = "with_rates"\n[devices.rates]\na = 1\n"b.c" = 2.0\n')
+    assert read(file).devices == with_rates({"a": 1.0, "b.c": 2.0})
+    sets = ["devices.rates.'b.c'=3", "devices.rates.d=4", "devices.others={x = [1]}"]
+    assert read(file, sets).devices == with_rates({"a": 1.0, "b.c": 3.0, "d": 4.0}, {"x": (1,)})
+    whole = read(file, ["devices={name='with_rates', rates={a=1}}", "devices.rates.e=5"]).devices
+    assert whole == with_rates({"a": 1.0, "b.c": 2.0, "e": 5.0})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("{name='with_rates', rates={a=0}}", "--set devices: a is 0; write another"),
+        (
+            "{name='with_rates', rates={'x.y'='z'}}",
+            '--set devices.rates."x.y" is the string "z"; write a number',
+        ),
+        ("without_duration", "--set devices: without_duration can't be used yet, because it does not define"),
+        (
+            "{name='with_unknown_type', rates={}}",
+            "--set devices: the types of with_unknown_type's fields can't be read: name 'NotImported' is not",
+        ),
+        (
+            "zzz",
+            '--set devices.name is "zzz", which names no devices; known: ',
+        ),
+    ],
+)
+def test_faults_of_own_values_are_explained(said: str, message: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read(None, [f"devices={said}"])
+    assert str(caught.value).startswith(message)
+    cure = 'if it is your own, name its module: imports = ["FILE.py"], or --import FILE.py'
+    assert (cure in str(caught.value)) == (said == "zzz")
 
 
 @pytest.mark.parametrize(

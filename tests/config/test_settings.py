@@ -1,5 +1,7 @@
 """Plain data are checked against the fields of classes."""
 
+from collections.abc import Mapping
+from datetime import date
 from typing import Any, Literal
 
 import pytest
@@ -26,6 +28,15 @@ from hanse.transforms import clip
         (bool, True, True),
         (int | str, "server", "server"),
         (Stop, {"patience": 3}, Stop(patience=3)),
+        (Mapping[str, float], {"a": 1, "b.c": 0.5}, {"a": 1.0, "b.c": 0.5}),
+        (dict[str, int], {"a": 1}, {"a": 1}),
+        (dict[str, int], {}, {}),
+        (Mapping[str, Transform], {"a": {"name": "clip", "max_norm": 1}}, {"a": clip(1.0)}),
+        (Mapping[str, Mapping[str, int]], {"a": {"b": 1}}, {"a": {"b": 1}}),
+        (Mapping[str, float] | None, "none", None),
+        (Mapping[str, int | None], {"a": "none"}, {"a": None}),
+        (dict, {"a": [1, [True]]}, {"a": (1, (True,))}),
+        (Mapping[str, Any], {"a": {"b": "none"}, "c": 0.5}, {"a": {"b": "none"}, "c": 0.5}),
         (tuple[Transform, ...], [{"name": "clip", "max_norm": 1}], (clip(1.0),)),
     ],
 )
@@ -53,6 +64,14 @@ def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
         (Literal["mean", "sum"], "som", "x is the string \"som\"; did you mean 'sum'?"),
         (Devices, {"median_s": 1}, "x.name is missing; write one of heavy_tailed, "),
         (Devices, "idael", "x.name is \"idael\", which names no devices; did you mean 'ideal'?"),
+        (Mapping[str, float], {"a": "b"}, 'x.a is the string "b"; write a number, such as 0.1'),
+        (Mapping[str, float], {"a.b": True}, 'x."a.b" is true; write a number, such as 0.1'),
+        (dict[str, int], 3, "x is 3; write a table: {key = ...}"),
+        (dict[str, int], {"name": 3}, 'x has a key "name", which is kept for the name of a value'),
+        (Mapping[str, Any], {"a": {"name": 3}}, 'x.a has a key "name"'),
+        (Mapping[str, Any], {"a": [float("inf")]}, "x.a[0] is inf; write a finite number"),
+        (Mapping[str, Any], {"a": date(2026, 1, 1)}, "x.a is 2026-01-01; write a bool, a number, a string"),
+        (dict[int, int], {"1": 3}, "x can't be written in settings"),
         (Stop, 3, 'x is 3; write a name, such as "Stop", or {name = "Stop"}'),
         (Stop, {"patience": 0}, "x: patience is 0; write at least 1 evaluation"),
         (Transform, {"name": "clip"}, "x.max_norm is missing; clip needs max_norm"),

@@ -309,7 +309,8 @@ def test_a_class_that_is_gone_is_named(store: Path) -> None:
     settings = {**info.settings["experiment"], "algorithm": {"name": "mine", "lr": 1.0}}
     theirs = Runs(store).begin({"experiment": settings, "data_sha256": ""}, info.environment)
     with pytest.raises(
-        hanse.InvalidInput, match=r'"mine", which names no algorithm.* import its module in Python'
+        hanse.InvalidInput,
+        match=r'"mine", which names no algorithm.* --import FILE\.py, or import it in Python',
     ):
         hanse.resume(theirs, store=store)
 

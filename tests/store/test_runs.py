@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,19 @@ from hanse.store import RunInfo, Runs
 
 def save(store: Any, number: int, **metrics: float) -> None:
     store.save(Checkpoint(number, None, None), Record(number, metrics, Usage(), 0.0), {})
+
+
+def test_settings_of_a_run_are_amended_while_another_process_performs_it(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs.db")
+    run, other = runs.begin({"a": 1, "b": [1]}, {}), runs.begin({"a": 1}, {})
+    with runs.open(run) as store:
+        Runs(tmp_path / "runs.db").amend(run, lambda settings: {**settings, "b": [*settings["b"], 2]})
+        store.finish("completed")
+    assert runs.info(run).settings == {"a": 1, "b": [1, 2]}
+    assert runs.info(run).status == "completed"
+    assert runs.info(other).settings == {"a": 1}
+    with pytest.raises(StoreError, match="there is no run 'x'"):
+        runs.amend("x", lambda settings: settings)
 
 
 def test_a_run_from_beginning_to_end(runs: Runs) -> None:

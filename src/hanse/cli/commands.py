@@ -15,7 +15,7 @@ from hanse.cli.member import approve, audit_log, leave_command
 from hanse.cli.models import predict, release_command
 from hanse.cli.network import join_command, serve_command
 from hanse.cli.operator import clients, drain, events, invite, revoke, rotate_certificate, status, stop
-from hanse.cli.options import Json, Store, locate_store
+from hanse.cli.options import Imports, Json, Store, locate_store
 from hanse.cli.pages import compare, demo, report
 from hanse.cli.replay import replay
 from hanse.cli.runs import ls, plan, resume_command, run_command, show, sweep_command
@@ -54,19 +54,21 @@ def _hanse(version: Version = False) -> None:
     pass
 
 
-def doctor(json: Json = False, store: Store = None) -> None:
-    """Show which packages are installed, which are missing, and how to install them."""
+def doctor(imports: Imports = None, json: Json = False, store: Store = None) -> None:
+    """Show which packages are installed, which are missing, and what modules of your own register."""
     with exit_truthfully(json):
         from dataclasses import asdict
 
-        from hanse.cli.doctor import extras, facts
+        from hanse.cli.doctor import describe_imports, extras, facts
         from hanse.cli.views import doctor_page
 
         found, about = extras(), dict(facts(locate_store(store)))
+        own = describe_imports(imports or ())
         if json:
-            print_json({**about, "extras": [{**asdict(extra), "remedy": extra.remedy} for extra in found]})
+            listed = [{**asdict(extra), "remedy": extra.remedy} for extra in found]
+            print_json({**about, "extras": listed, **({"imports": own} if own else {})})
         else:
-            doctor_page(about, found)
+            doctor_page(about, found, own)
 
 
 data = typer.Typer(help="Look at data before training.", no_args_is_help=True, rich_markup_mode=None)

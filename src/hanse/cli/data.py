@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hanse.cli.exits import exit_truthfully, print_json
-from hanse.cli.options import File, Json, Sets
+from hanse.cli.options import File, Imports, Json, Sets
 
 __all__ = ["describe_data", "init"]
 
@@ -40,7 +40,7 @@ def init(
         say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
 
 
-def describe_data(file: File = None, sets: Sets = None, json: Json = False) -> None:
+def describe_data(file: File = None, sets: Sets = None, imports: Imports = None, json: Json = False) -> None:
     """Show the data of each client: sizes and labels."""
     with exit_truthfully(json):
         from hanse.cli.views import draw, note
@@ -49,7 +49,7 @@ def describe_data(file: File = None, sets: Sets = None, json: Json = False) -> N
         from hanse.evaluation import of_one_class
         from hanse.runs import load_population
 
-        people = load_population(read(file, sets or ()))
+        people = load_population(read(file, sets or (), imports=imports or (), warn=note))
         found = describe(people)
         if json:
             print_json({**found.summary(), "clients": list(found.rows())})

@@ -3,15 +3,17 @@
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Any
 
+from hanse.imports import find_registered, load_imports
 from hanse.simulation import num_processors
 from hanse.version import __version__
 
-__all__ = ["Extra", "extras", "facts"]
+__all__ = ["Extra", "describe_imports", "extras", "facts"]
 
 PURPOSES = {
     "jax": "networks, compiled: MLP, CNN, LSTM, and your own functions",
@@ -66,6 +68,14 @@ def _extra(name: str, packages: list[str]) -> Extra:
         except PackageNotFoundError:
             missing.append(package)
     return Extra(name, PURPOSES.get(name, ""), tuple(installed), tuple(missing))
+
+
+def describe_imports(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Imports modules of the user, and describes what they are and what they register."""
+    import hanse.config  # noqa: F401  (our own values come first, so that theirs can't take a name of ours)
+
+    found = load_imports(names, Path.cwd())
+    return [{**one.to_json(), "registers": list(find_registered(one))} for one in found]
 
 
 def facts(store: str | Path) -> Iterator[tuple[str, str]]:

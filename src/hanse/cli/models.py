@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from hanse.cli.exits import exit_truthfully
-from hanse.cli.options import RunId, Store, locate_store
+from hanse.cli.options import Accept, Imports, RunId, Store, locate_store
 
 __all__ = ["predict", "release_command"]
 
@@ -14,6 +14,8 @@ __all__ = ["predict", "release_command"]
 def release_command(
     run: RunId,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The folder to write the model to.")],
+    imports: Imports = None,
+    accept: Accept = False,
     store: Store = None,
 ) -> None:
     """Write a run's model as safetensors, with a card that describes it."""
@@ -21,19 +23,29 @@ def release_command(
         from hanse.release import release as release_
         from hanse.runs import existing
 
-        print(release_(existing(locate_store(store)), run, to))
+        runs = existing(locate_store(store))
+        print(release_(runs, run, to, imports=imports or (), accept_changed_imports=accept))
 
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `hanse release` wrote.")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="A file like the training data.")],
+    imports: Imports = None,
+    accept: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changed-imports",
+            help="Use your own modules although they differ from those that the model was made with.",
+        ),
+    ] = False,
 ) -> None:
     """Predict a file's rows with a released model, as CSV, and measure it if the file has labels."""
     with exit_truthfully(False):
         from hanse.cli.views import say
         from hanse.release import open_release, predictions
 
-        found = predictions(open_release(model), data)
+        opened = open_release(model, imports=imports or (), accept_changed_imports=accept)
+        found = predictions(opened, data)
         print(found.as_csv(), end="")
         if found.metrics is not None:
             say(str(found))

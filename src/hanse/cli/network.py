@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hanse.cli.exits import FAILED, INTERRUPTED
+from hanse.cli.options import Imports
 from hanse.cli.parties import CLIENT, PARTIES, Home, guard_parties
 from hanse.core import InvalidInput
 
@@ -17,6 +18,7 @@ __all__ = ["join_command", "serve_command"]
 def serve_command(
     file: Annotated[Path | None, typer.Argument(metavar="FILE.toml", show_default=False)] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    imports: Imports = None,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="The address to listen on.")
     ] = "127.0.0.1:8443",
@@ -63,11 +65,12 @@ def serve_command(
     with guard_parties():
         from dataclasses import replace
 
+        from hanse.cli.views import note
         from hanse.network.server import Patience, lead
 
         if (certificate is None) != (key is None):
             raise InvalidInput("give --certificate and --key together, or neither")
-        job = PARTIES.job(file, sets or ())
+        job = PARTIES.job(file, sets or (), imports or (), note)
         job = replace(
             job,
             patience=Patience(silent_s, round_s, over_select, min_clients),

@@ -8,7 +8,19 @@ import typer
 if TYPE_CHECKING:
     from hanse.store import RunInfo
 
-__all__ = ["File", "Images", "Json", "RunId", "Sets", "Store", "To", "list_infos", "locate_store"]
+__all__ = [
+    "Accept",
+    "File",
+    "Images",
+    "Imports",
+    "Json",
+    "RunId",
+    "Sets",
+    "Store",
+    "To",
+    "list_infos",
+    "locate_store",
+]
 
 File = Annotated[
     Path | None,
@@ -24,6 +36,21 @@ Sets = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="One setting, such as algorithm.lr=0.3. The option may be repeated.",
+    ),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="FILE.py|MODULE",
+        help="Import a module of your own first, by its name or path. The option may be repeated.",
+    ),
+]
+Accept = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changed-imports",
+        help="Go on although your own modules have changed since the run began; the run records it.",
     ),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or the beginning of it.")]

@@ -6,33 +6,43 @@ from typing import Annotated
 import typer
 
 from hanse.cli.exits import exit_truthfully
-from hanse.cli.options import Images, RunId, Store, To, list_infos, locate_store
+from hanse.cli.options import Images, Imports, RunId, Store, To, list_infos, locate_store
 
 __all__ = ["compare", "demo", "report"]
 
 
-def report(run: RunId, to: To = None, images: Images = True, store: Store = None) -> None:
+def report(
+    run: RunId, to: To = None, imports: Imports = None, images: Images = True, store: Store = None
+) -> None:
     """Write a page about a run to show to others: one HTML file, and its charts as images."""
     with exit_truthfully(False):
+        from hanse.cli.views import note
         from hanse.report import load_run, report_page, write
-        from hanse.runs import existing
+        from hanse.runs import existing, import_unchanged
 
-        run_data = load_run(existing(locate_store(store)), run)
+        runs = existing(locate_store(store))
+        import_unchanged(runs.info(run), imports or (), note)
+        run_data = load_run(runs, run)
         print(write(to or Path(f"report-{run_data.run}"), *report_page(run_data), images=images))
 
 
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more runs.")],
     to: To = None,
+    imports: Imports = None,
     images: Images = True,
     store: Store = None,
 ) -> None:
     """Write a page that shows several runs in the same charts."""
     with exit_truthfully(False):
+        from hanse.cli.views import note
         from hanse.report import compare_page, load_runs, write
-        from hanse.runs import existing
+        from hanse.runs import existing, import_unchanged
 
-        found = load_runs(existing(locate_store(store)), runs)
+        kept = existing(locate_store(store))
+        for run in runs:
+            import_unchanged(kept.info(run), imports or (), note)
+        found = load_runs(kept, runs)
         folder = to or Path("compare-" + "-".join(run_data.run[:6] for run_data in found[:4]))
         print(write(folder, *compare_page(found), images=images))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hanse.cli.exits import FAILED, exit_truthfully, print_json
-from hanse.cli.options import Json, RunId, Store, locate_store
+from hanse.cli.options import Accept, Imports, Json, RunId, Store, locate_store
 from hanse.cli.parties import PARTIES
 
 __all__ = ["replay"]
@@ -32,6 +32,8 @@ def replay(
     debug: Annotated[
         bool, typer.Option("--pdb", help="Stop in the debugger where the work begins, and at an exception.")
     ] = False,
+    imports: Imports = None,
+    accept: Accept = False,
     json: Json = False,
     store: Store = None,
 ) -> None:
@@ -40,6 +42,7 @@ def replay(
         from bdb import BdbQuit
 
         from hanse.cli.views import case_page, note, replay_page
+        from hanse.imports import load_imports
         from hanse.runs import Case, Replayed, debug_errors, existing, in_simulation
         from hanse.runs import replay_ticket as again
 
@@ -63,6 +66,7 @@ def replay(
             return done[-1]
 
         if home is not None:
+            load_imports(imports or (), Path.cwd())  # of code that others named, only what the user names too
             for case in _cases(home, run, round, client, data):
                 act(case)
             remark = ""
@@ -72,7 +76,16 @@ def replay(
                 if client.isdecimal()
                 else _said(client, "write --client C, to say whose work is done again")
             )
-            _, remark = in_simulation(existing(locate_store(store)), run, round, who, act, file=data)
+            _, remark = in_simulation(
+                existing(locate_store(store)),
+                run,
+                round,
+                who,
+                act,
+                file=data,
+                imports=imports or (),
+                accept_changed_imports=accept,
+            )
         if json:
             print_json({"replayed": [one.to_json() for one in done], "remark": remark})
         elif remark:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hanse.cli.exits import FAILED, exit_truthfully, print_json
-from hanse.cli.options import File, Json, RunId, Sets, Store, list_infos, locate_store
+from hanse.cli.options import Accept, File, Imports, Json, RunId, Sets, Store, list_infos, locate_store
 
 if TYPE_CHECKING:
     from hanse.runs import Session
@@ -36,15 +36,22 @@ Picture = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Also draw the comparison, to a .png, .svg or .html file.")
 ]
 
+OWN_CODE = ("imports", "accepted_imports")
+"""What is known of a run's own code, if it has any."""
 
-def run_command(file: File = None, sets: Sets = None, json: Json = False, store: Store = None) -> None:
+
+def run_command(
+    file: File = None, sets: Sets = None, imports: Imports = None, json: Json = False, store: Store = None
+) -> None:
     """Train a model; without a file, on handwritten digits over 100 unequal clients."""
 
     def begin() -> "AbstractContextManager[Session]":
+        from hanse.cli.views import note
         from hanse.config import read
         from hanse.runs import start_session
 
-        return start_session(read(file, sets or ()), store=locate_store(store))
+        experiment = read(file, sets or (), imports=imports or (), warn=note)
+        return start_session(experiment, store=locate_store(store))
 
     with exit_truthfully(json):
         _conclude(begin, json)
@@ -53,6 +60,7 @@ def run_command(file: File = None, sets: Sets = None, json: Json = False, store:
 def plan(
     file: File = None,
     sets: Sets = None,
+    imports: Imports = None,
     up: Rate = None,
     down: Rate = None,
     latency: Latency = None,
@@ -60,12 +68,12 @@ def plan(
 ) -> None:
     """Show what a run will send before it begins: bytes by stage, and seconds on a link."""
     with exit_truthfully(json):
-        from hanse.cli.views import plan_page
+        from hanse.cli.views import note, plan_page
         from hanse.config import read
         from hanse.runs import LinkModel, plan_messages, prepare_run
 
         link = LinkModel.read(up, down, latency)
-        experiment = read(file, sets or ())
+        experiment = read(file, sets or (), imports=imports or (), warn=note)
         found = plan_messages(prepare_run(experiment), link)
         if json:
             print_json(found.to_json())
@@ -76,6 +84,7 @@ def plan(
 def sweep_command(
     file: File = None,
     sets: Sets = None,
+    imports: Imports = None,
     json: Json = False,
     store: Store = None,
     workers: Workers = None,
@@ -84,10 +93,12 @@ def sweep_command(
     """Try many settings with several seeds, and compare them. Asked again, perform only the missing runs."""
     with exit_truthfully(json):
         from hanse.cli.sweep_views import sweep_page, sweep_progress
+        from hanse.cli.views import note
         from hanse.sweeps import drawing, plan_sweep, read_sweep
 
         draw = drawing(picture)  # raises now if it can't be drawn
-        plan = plan_sweep(read_sweep(file, sets or ()), locate_store(store))
+        asked = read_sweep(file, sets or (), imports=imports or (), warn=note)
+        plan = plan_sweep(asked, locate_store(store))
         with sweep_progress(plan) as seen:
             result = plan.perform(workers, seen)
         if json:
@@ -99,7 +110,13 @@ def sweep_command(
         raise typer.Exit(FAILED)
 
 
-def resume_command(run: RunId, json: Json = False, store: Store = None) -> None:
+def resume_command(
+    run: RunId,
+    imports: Imports = None,
+    accept: Accept = False,
+    json: Json = False,
+    store: Store = None,
+) -> None:
     """Go on where a run stopped."""
     with exit_truthfully(json):
         from hanse.cli.views import note
@@ -112,7 +129,16 @@ def resume_command(run: RunId, json: Json = False, store: Store = None) -> None:
             if info.status != "completed":
                 raise typer.Exit(FAILED)
         else:
-            _conclude(lambda: resume_session(info.run, store=locate_store(store), warn=note), json)
+            _conclude(
+                lambda: resume_session(
+                    info.run,
+                    store=locate_store(store),
+                    imports=imports or (),
+                    accept_changed_imports=accept,
+                    warn=note,
+                ),
+                json,
+            )
 
 
 def ls(json: Json = False, store: Store = None) -> None:
@@ -129,19 +155,21 @@ def ls(json: Json = False, store: Store = None) -> None:
             overview(infos)
 
 
-def show(run: RunId, json: Json = False, store: Store = None) -> None:
+def show(run: RunId, imports: Imports = None, json: Json = False, store: Store = None) -> None:
     """Show one run: its settings, rounds and costs, and the machine that performed it."""
     with exit_truthfully(json):
-        from hanse.cli.views import run_page
-        from hanse.runs import existing, traffic
+        from hanse.cli.views import note, run_page
+        from hanse.runs import existing, import_unchanged, traffic
 
         runs = existing(locate_store(store))
         info, records, sent = runs.info(run), runs.records(run), traffic(runs, run)
+        import_unchanged(info, imports or (), note)
         if json:
             from hanse.runs import record_as_json
 
             rounds = [record_as_json(record) for record in records]
-            print_json({**_info_as_json(info), "records": rounds, "traffic": sent})
+            own = {name: info.settings[name] for name in OWN_CODE if name in info.settings}
+            print_json({**_info_as_json(info), **own, "records": rounds, "traffic": sent})
         else:
             run_page(info, records, sent)
 

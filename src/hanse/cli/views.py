@@ -164,6 +164,7 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
     out.print(Text(summary(settings), style="bold"))
     began = info.created.astimezone().strftime("%Y-%m-%d %H:%M")
     head = [("run", f"{info.run}, begun {began}")]
+    head += list(_own_code(info.settings))
     standing = [("status", info.status), ("rounds", f"{info.rounds} of {settings['rounds']}")]
     result = standing if info.result is None else list(_costs(info.result, settings))
     back = (
@@ -180,6 +181,15 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
     if sent is not None:
         out.print(_pairs([("bytes by client", describe_traffic(sent))]))
     out.print(_pairs(info.environment.items()))
+
+
+def _own_code(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields the modules of users that a run has imported, and the changes of them that were accepted."""
+    for found in settings.get("imports", ()):
+        yield "imports", f"{found['name']}, {found['kind']}, {found['digest']}"
+    for entry in settings.get("accepted_imports", ()):
+        said = "; ".join(f"{change['what']} ({change['now'][:14]}...)" for change in entry["changes"])
+        yield "accepted", f"{said}, by {entry['command']} after round {entry['round']}, {entry['at']}"
 
 
 def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
@@ -275,8 +285,10 @@ def replay_page(done: "Replayed") -> None:
     out.print(_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
 
 
-def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
-    """Prints which packages are installed, and which are missing."""
+def doctor_page(
+    about: Mapping[str, str], extras: "Sequence[Extra]", own: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Prints which packages are installed, and which are missing. `own`: the modules of the user."""
     out = _stdout()
     out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
     table = _table("extra")
@@ -286,6 +298,11 @@ def doctor_page(about: Mapping[str, str], extras: "Sequence[Extra]") -> None:
         state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
         table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))
     out.print(table)
+    for found in own:
+        rows = [("import", f"{found['name']}, {found['kind']}"), ("digest", found["digest"])]
+        rows += [("files", ", ".join(found["files"]))] if found["files"] else []
+        rows += [("registers", ", ".join(found["registers"]) or "nothing: mark a class with @value")]
+        out.print(Padding(_pairs(rows), (1, 0, 0, 0)))
 
 
 def draw(what: Any) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.config.experiment import IN_PYTHON, Experiment, summary
-    from hanse.config.plain_data import format_plain, join_path, leaves, merge, to_plain
+    from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
+    from hanse.config.own_modules import Warn, import_modules, warn_user
+    from hanse.config.plain_data import format_plain, join_path, leaves, merge, split_path, to_plain
     from hanse.config.reading import parse, parse_assignments, read, written_where
     from hanse.config.scaffold import guess, starting_file
     from hanse.config.settings import UnknownSetting, WrongSetting, build
@@ -15,8 +16,16 @@ else:
     __getattr__ = load_from(
         __name__,
         {
-            "hanse.config.experiment": ("Experiment", "IN_PYTHON", "summary"),
-            "hanse.config.plain_data": ("format_plain", "join_path", "leaves", "merge", "to_plain"),
+            "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
+            "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),
+            "hanse.config.plain_data": (
+                "format_plain",
+                "join_path",
+                "leaves",
+                "merge",
+                "split_path",
+                "to_plain",
+            ),
             "hanse.config.reading": ("parse", "parse_assignments", "read", "written_where"),
             "hanse.config.scaffold": ("guess", "starting_file"),
             "hanse.config.settings": ("UnknownSetting", "WrongSetting", "build"),
@@ -26,22 +35,27 @@ else:
 
 
 __all__ = [
+    "IMPORTS",
     "IN_PYTHON",
     "Experiment",
     "UnknownSetting",
+    "Warn",
     "WrongSetting",
     "as_toml",
     "build",
     "format_plain",
     "guess",
+    "import_modules",
     "join_path",
     "leaves",
     "merge",
     "parse",
     "parse_assignments",
     "read",
+    "split_path",
     "starting_file",
     "summary",
     "to_plain",
+    "warn_user",
     "written_where",
 ]

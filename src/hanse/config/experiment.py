@@ -1,7 +1,7 @@
 """An experiment as a value, with the same contents as a settings file."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Any
@@ -14,11 +14,12 @@ from hanse.core import Algorithm, InvalidInput, Plain, Stop
 from hanse.core.exchange import find_renamed_settings
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
 from hanse.evaluation import Baseline
+from hanse.imports import Import
 from hanse.learners import Model, softmax
 from hanse.preprocessing import Preprocessing
 from hanse.simulation import Devices, Execution, auto, ideal
 
-__all__ = ["IN_PYTHON", "Experiment", "summary"]
+__all__ = ["IMPORTS", "IN_PYTHON", "Experiment", "summary"]
 
 IN_PYTHON = "in_python"
 """The key that marks, in saved settings, data that only a program can supply again."""
@@ -43,6 +44,9 @@ OTHERS: Mapping[str, Any] = {
     "baselines": tuple[Baseline, ...],
 }
 """The remaining settings, with their types."""
+
+IMPORTS = "imports"
+"""The setting that names modules. It is left out of settings where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,8 @@ class Experiment:
       initial: a safetensors file to start from, such as a released model; None: the model's own
         initial parameters.
       baselines: what the run is compared with, trained on the same budget: `centralised()`, `on_site()`.
+      imports: modules and files of your own, whose values the other settings may then name; paths are
+        relative to the settings file. In Python, import them yourself.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
     """
 
@@ -88,6 +94,7 @@ class Experiment:
     client_test_fraction: float = 0.0
     initial: str | None = None
     baselines: tuple[Baseline, ...] = ()
+    imports: tuple[Import, ...] = ()
 
     def __post_init__(self) -> None:
         shared_out = isinstance(self.data, FederatedData)
@@ -134,6 +141,10 @@ class Experiment:
                     "baselines=(centralised(), on_site())"
                 )
         object.__setattr__(self, "baselines", tuple(given))
+        if not all(isinstance(found, Import) for found in self.imports):
+            raise InvalidInput(
+                f"imports is {self.imports!r}; in Python, import your modules yourself and leave it out"
+            )
 
     # -- to and from plain data ----------------------------------------------------------------
 
@@ -145,30 +156,36 @@ class Experiment:
         Raises: InvalidInput: if something else can't be written down.
         """
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        data = said.pop("data")
+        data, imports = said.pop("data"), said.pop(IMPORTS)
         try:
             described = to_plain(data)
         except InvalidInput:
             described = {"name": type(data).__name__, IN_PYTHON: True}
-        return {"data": described, **{name: to_plain(value) for name, value in said.items()}}
+        named = {IMPORTS: [found.name for found in imports]} if imports else {}
+        return {"data": described, **{name: to_plain(value) for name, value in said.items()}, **named}
 
     @classmethod
     def from_settings(
-        cls, settings: Mapping[str, Plain], *, data: Dataset | FederatedData | None = None
+        cls,
+        settings: Mapping[str, Plain],
+        *,
+        data: Dataset | FederatedData | None = None,
+        imports: Sequence[Import] = (),
     ) -> "Experiment":
-        """Makes an experiment of plain data.
+        """Makes an experiment of plain data. It imports nothing: settings may come from anywhere.
 
         Args:
           settings: as `settings()` returns them; a setting that is left out has its default.
           data: replaces the data in the settings.
+          imports: what the caller has imported of the modules that the settings name.
 
         Raises: WrongSetting: at the first that can't be used.
         """
-        said: dict[str, Any] = {}
+        said: dict[str, Any] = {IMPORTS: tuple(imports)}
         for key, given in settings.items():
             if key == "data" and data is not None:
                 said[key] = data
-            elif given is None and key == "partition":
+            elif key == IMPORTS or (given is None and key == "partition"):
                 continue
             elif key in KINDS:
                 said[key] = build(KINDS[key], given, key)
@@ -177,7 +194,7 @@ class Experiment:
             elif key in OTHERS:
                 said[key] = build(OTHERS[key], given, key)
             else:
-                known = [*NUMBERS, *KINDS, *OTHERS]
+                known = [*NUMBERS, *KINDS, *OTHERS, IMPORTS]
                 raise UnknownSetting(key, known, "the top level", find_renamed_settings())
         try:
             return cls(**said)

@@ -8,17 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from hanse.config.experiment import Experiment
-from hanse.config.plain_data import leaves, merge
+from hanse.config.own_modules import Warn, import_modules, warn_user
+from hanse.config.plain_data import leaves, merge, split_path
 from hanse.config.settings import WrongSetting
 from hanse.core import InvalidInput, Plain, nearest
 
 __all__ = ["parse", "parse_assignments", "read", "written_where"]
 
 
-def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment:
+def read(
+    file: str | Path | None = None,
+    sets: Sequence[str] = (),
+    *,
+    imports: Sequence[str] = (),
+    warn: Warn = warn_user,
+) -> Experiment:
     """Reads the experiment that a TOML file and assignments describe.
 
-    Settings that they leave out have their defaults.
+    Settings that they leave out have their defaults. The modules that they name in `imports` are imported.
 
     >>> read(None, ["rounds=5", "algorithm.name=fed_sgd", "algorithm.into=sum"]).algorithm
     fed_sgd(lr=0.1, fraction=1.0, weighting=by_examples(), uplink=(), into=sum(), close=Close(goal=None, ...))
@@ -26,16 +33,19 @@ def read(file: str | Path | None = None, sets: Sequence[str] = ()) -> Experiment
     Args:
       file: TOML, or None.
       sets: "key.sub=value", with the value as in TOML; text that is not TOML is a string.
+      imports: further modules to import, by name or path.
+      warn: is called with a warning, such as that a module registers nothing.
 
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
-    defaults = Experiment().settings()
     from_file, from_sets = parse(file), parse_assignments(sets)
+    imported = import_modules(file, from_file, from_sets, imports, warn)
+    defaults = Experiment().settings()
     if _gives_client(merge(from_file, from_sets)):  # it takes the place of the default's lr and epochs
         defaults["algorithm"] = {"name": defaults["algorithm"]["name"]}
     settings = functools.reduce(merge, (from_file, from_sets), defaults)
     try:
-        return Experiment.from_settings(settings)
+        return Experiment.from_settings(settings, imports=imported)
     except WrongSetting as wrong:
         where = written_where(wrong, file, from_file, from_sets)
         raise InvalidInput(where + wrong.among(leaves(settings))) from wrong
@@ -68,7 +78,7 @@ def written_where(wrong: WrongSetting, file: str | Path | None, from_file: Plain
 def _is_written(path: str, tree: Plain) -> bool:
     """Returns whether a tree has a setting at a path, or names the table around it."""
     node = tree
-    for step in re.sub(r"\[\d+\]", "", path).split("."):
+    for step in split_path(re.sub(r"\[\d+\]", "", path)):
         if not isinstance(node, dict):
             return True
         if step not in node:
@@ -111,7 +121,7 @@ def _locate(file: Path, message: str) -> str:
 
 def _assignment(text: str) -> Plain:
     key, equals, value = text.partition("=")
-    path = [step.strip() for step in key.split(".")]
+    path = split_path(key.strip())
     if not equals or not all(path):
         raise InvalidInput(f"--set {text!r} is not an assignment; write key=value, such as algorithm.lr=0.3")
     tree = _value(value.strip(), key.strip())

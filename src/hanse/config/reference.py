@@ -45,7 +45,7 @@ def _top() -> Iterator[str]:
     yield from ("## The top level", "", "| setting | default | what |", "|---|---|---|")
     settings = Experiment().settings()
     for f in dataclasses.fields(Experiment):
-        said = settings[f.name]
+        said = settings.get(f.name, [])
         default = said["name"] if isinstance(said, dict) else inline(said)
         yield f"| `{f.name}` | `{default}` | {_cell(about.get(f.name, ''))} |"
     yield ""

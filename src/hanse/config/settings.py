@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union
 
-from hanse.config.plain_data import is_required, join_path, name_of
-from hanse.core import InvalidInput, Plain, fields, nearest
+from hanse.config.plain_data import is_required, join_path, name_of, value_type
+from hanse.core import Plain, fields, nearest
 from hanse.core.exchange import find_classes, find_renamed_class, find_renamed_fields
 
-__all__ = ["UnknownSetting", "WrongSetting", "build"]
+__all__ = ["UnknownName", "UnknownSetting", "WrongSetting", "build"]
 
 PYTHON_ONLY = "give it in Python, with hanse.run(...)"
 
@@ -69,6 +69,15 @@ class UnknownSetting(WrongSetting):
         return str(self)
 
 
+class UnknownName(WrongSetting):
+    """A name that no value has, perhaps because its module was not imported."""
+
+    def among(self, everything: Iterable[str]) -> str:
+        """Returns the sentence, with the cure for a user's own value."""
+        cure = 'f it is your own, name its module: imports = ["FILE.py"], or --import FILE.py'
+        return f"{self} I{cure}" if str(self).endswith("?") else f"{self}; i{cure}"
+
+
 def _leaf(path: str) -> str:
     return path.rpartition(".")[2]
 
@@ -92,6 +101,8 @@ def build(annotation: Any, given: Plain, path: str) -> Any:
         return _one_of(typing.get_args(annotation), given, path)
     if origin is tuple:
         return _tuple(typing.get_args(annotation), given, path)
+    if value_type(annotation) is not None:
+        return _mapping(value_type(annotation), given, path)
     kind = origin or annotation
     if kind in _SCALARS:
         return _SCALARS[kind](given, path)
@@ -102,7 +113,9 @@ def build(annotation: Any, given: Plain, path: str) -> Any:
 
 def _can_be_written(annotation: Any) -> bool:
     kind = typing.get_origin(annotation) or annotation
-    return kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple) or bool(find_classes(kind))
+    if kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple):
+        return True
+    return value_type(annotation) is not None or (isinstance(kind, type) and bool(find_classes(kind)))
 
 
 def _is(given: Plain) -> str:
@@ -192,6 +205,32 @@ def _tuple(annotations: tuple[Any, ...], given: Plain, path: str) -> tuple[Any, 
     return tuple(build(annotation, item, join_path(path, i)) for i, (annotation, item) in enumerate(pairs))
 
 
+def _mapping(annotation: Any, given: Plain, path: str) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise WrongSetting(path, f"{_is(given)}; write a table: {{key = ...}}")
+    if "name" in given:
+        raise WrongSetting(
+            path, ' has a key "name", which is kept for the name of a value; call it otherwise'
+        )
+    steps = {key: join_path(path, key) for key in given}
+    if annotation is Any:
+        return {key: _anything(item, steps[key]) for key, item in given.items()}
+    return {key: build(annotation, item, steps[key]) for key, item in given.items()}
+
+
+def _anything(given: Plain, path: str) -> Any:
+    """Builds an entry of a mapping to Any: plain data, with tuples for lists."""
+    if isinstance(given, Mapping):
+        return _mapping(Any, given, path)
+    if isinstance(given, list | tuple):
+        return tuple(_anything(item, join_path(path, i)) for i, item in enumerate(given))
+    if isinstance(given, float):
+        return _float(given, path)
+    if isinstance(given, bool | int | str):
+        return given
+    raise WrongSetting(path, f"{_is(given)}; write a bool, a number, a string, a list or a table")
+
+
 def _value(kind: type, given: Plain, path: str) -> Any:
     if isinstance(given, str):
         given = {"name": given}
@@ -214,7 +253,7 @@ def _class(kind: type, name: Plain, path: str) -> type:
     if renamed in known and name not in known:
         raise WrongSetting(path, f' is "{name}", which is called "{renamed}" now; write that')
     if name not in known:
-        raise WrongSetting(
+        raise UnknownName(
             path, f' is "{name}", which names no {kind.__name__.lower()}; {nearest(name, known)}'
         )
     return known[name]
@@ -227,7 +266,7 @@ def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
         if key not in known:
             renamed = find_renamed_fields(cls.__name__)
             raise UnknownSetting(join_path(path, key), known, cls.__name__, renamed)
-    hints = typing.get_type_hints(cls)
+    hints = _annotations(cls, path)
     arguments = {key: build(hints[key], item, join_path(path, key)) for key, item in given.items()}
     needed = [name for name, f in known.items() if is_required(f) and name not in given]
     if not all(_can_be_written(hints[name]) for name in needed):
@@ -236,7 +275,21 @@ def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
         raise WrongSetting(
             join_path(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}"
         )
+    lacks = " and ".join(sorted(getattr(cls, "__abstractmethods__", ())))
+    if lacks:
+        raise WrongSetting(path, f": {cls.__name__} can't be used yet, because it does not define {lacks}")
     try:
         return cls(**arguments)
-    except InvalidInput as error:
+    except ValueError as error:  # InvalidInput is one; users' own classes may raise others
         raise WrongSetting(path, f": {error}") from error
+
+
+def _annotations(cls: type, path: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError as error:
+        raise WrongSetting(
+            path,
+            f": the types of {cls.__name__}'s fields can't be read: {error}; import it where it is not only "
+            "for the type checker",
+        ) from error

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
+from hanse.config.plain_data import as_key
 from hanse.config.settings import NOTHING
 from hanse.core import Plain
 
@@ -27,11 +28,11 @@ def _lines(settings: Mapping[str, Plain]) -> Iterator[str]:
     tables = {key: said for key, said in settings.items() if isinstance(said, Mapping)}
     for key, said in settings.items():
         if key not in tables and said is not None:
-            yield f"{key} = {inline(said)}"
+            yield f"{as_key(key)} = {inline(said)}"
     for key, table in tables.items():
         yield from ("", f"[{key}]")
         for name, said in table.items():
-            yield f"{name} = {inline(said)}"
+            yield f"{as_key(name)} = {inline(said)}"
 
 
 def inline(said: Plain) -> str:
@@ -41,7 +42,7 @@ def inline(said: Plain) -> str:
     ('{name = "clip", max_norm = 1.0}', '["none", true]')
     """
     if isinstance(said, Mapping):
-        return "{" + ", ".join(f"{key} = {inline(item)}" for key, item in said.items()) + "}"
+        return "{" + ", ".join(f"{as_key(key)} = {inline(item)}" for key, item in said.items()) + "}"
     if isinstance(said, list | tuple):
         return "[" + ", ".join(map(inline, said)) + "]"
     return json.dumps(NOTHING if said is None else said, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -24,12 +24,16 @@ from hanse.core import Array, Examples, InvalidInput, Key, Learner, StoreError, 
 from hanse.core.exchange import digest, pack, unpack
 from hanse.data import Dataset, Tabular, as_table, npz
 from hanse.evaluation import as_number, measure_means, table
+from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Linear, Model
 from hanse.preprocessing import Encoder
 from hanse.runs import (
+    ACCEPTED,
     experiment_of,
+    find_needed,
     find_problems,
     has_trained,
+    import_code,
     initial,
     prepare_run,
     read_tensors,
@@ -45,14 +49,25 @@ __all__ = ["Predictions", "Released", "open_release", "predictions", "release"]
 MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model.json", "README.md"
 
 
-def release(runs: "Runs", run: str, folder: Path) -> Path:
-    """Writes the model of a run, and everything that others need to use it.
+def release(
+    runs: "Runs",
+    run: str,
+    folder: Path,
+    *,
+    imports: Sequence[str] = (),
+    accept_changed_imports: bool = False,
+) -> Path:
+    """Writes the model of a run, and everything that others need to use it, but no code of users.
+
+    Args:
+      imports, accept_changed_imports: see `hanse.runs.import_code`. The run records accepted changes.
 
     Raises:
       StoreError: if there is no such run, or it has no model yet.
       InvalidInput: if the run's data, which describe the features, can't be read again.
     """
     info = runs.info(run)
+    code = import_code(info, imports, accept_changes=accept_changed_imports)
     checkpoint = runs.checkpoint(info.run)
     if checkpoint is None:
         raise StoreError(f"run {info.run} has no model yet; go on with: hanse resume {info.run}")
@@ -63,7 +78,10 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
             f"the one that it began with; see why with: hanse show {info.run}"
         )
     params: Tensors = checkpoint.state.state.params
-    ready = prepare_run(experiment_of(info, None))
+    ready = prepare_run(experiment_of(info, None, code.named_by(info)))
+    code.record(runs, info, "release")
+    info = runs.info(info.run)
+    needed = find_needed(code.imports, ready.experiment.model, ready.experiment.data, ready.encoder)
     people = ready.population
     about = {
         "hanse": __version__,
@@ -74,6 +92,7 @@ def release(runs: "Runs", run: str, folder: Path) -> Path:
         "num_classes": people.num_classes,
         "classes": list(people.classes),
         "params_sha256": digest(params),
+        "imports": [_describe_import(found) for found in needed],
     }
     folder.mkdir(parents=True, exist_ok=True)
     tensors = save({name: np.asarray(array, order="C") for name, array in params.items()}, {"format": "np"})
@@ -110,6 +129,12 @@ def _card(
         *(f"- **Note:** {line}." for line in sentences(found)),
         f"- **`{MODEL}`:** SHA-256 `{sha256}`; of the parameters, as `hanse show` gives it: "
         f"`{about['params_sha256']}`",
+        *(
+            f"- **Note:** with other code than it began with, accepted by `hanse {entry['command']}` after "
+            f"round {entry['round']}: {'; '.join(change['what'] for change in entry['changes'])}."
+            for entry in info.settings.get(ACCEPTED, ())
+        ),
+        *(f"- **Needs your own copy of:** `{need['name']}`, {need['digest']}" for need in about["imports"]),
         f"- **Made with:** Hanse {about['hanse']}, run `{info.run}` of "
         f"{info.created.astimezone().strftime('%Y-%m-%d')}",
         "",
@@ -129,7 +154,7 @@ def _card(
         "## Use it",
         "",
         "```sh",
-        "hanse predict . DATA.csv",
+        f"hanse predict . DATA.csv{_import_options(about['imports'])}",
         "```",
         "",
         f'To train on from it: `initial = "{MODEL}"` in a settings file.',
@@ -145,6 +170,16 @@ def _card(
         "",
     ]
     return "\n".join(lines + use)
+
+
+def _describe_import(found: Import) -> dict[str, Any]:
+    """Describes an import to others, without the folders of this machine."""
+    name = f"{found.module}.py" if found.kind == "file" else found.module
+    return {**found.to_json(), "name": name, "folder": ""}
+
+
+def _import_options(needs: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(f" --import {need['name']}" for need in needs)
 
 
 def _row(cells: list[str]) -> str:
@@ -174,8 +209,19 @@ class Released:
     num_classes: int | None
 
 
-def open_release(where: Path) -> Released:
-    """Opens a folder that `release` wrote, or its model file. Raises: InvalidInput: if it is neither."""
+def open_release(
+    where: Path, *, imports: Sequence[str] = (), accept_changed_imports: bool = False
+) -> Released:
+    """Opens a folder that `release` wrote, or its model file.
+
+    Code is executed only where the caller names it, because the folder may come from anybody.
+
+    Args:
+      imports: modules and files to import, among them all that the model needs.
+      accept_changed_imports: whether these may differ from what the model was made with.
+
+    Raises: InvalidInput: if it is neither, or needs other imports.
+    """
     folder = where if where.is_dir() else where.parent
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -186,12 +232,13 @@ def open_release(where: Path) -> Released:
         ) from None
     except ValueError as error:
         raise InvalidInput(f"{folder / ABOUT} can't be read: {error}; release the run again") from None
+    _import_needed(folder, about.get("imports", ()), imports, accept_changed_imports)
     try:
         model: Model = build(Model, about["model"], "model")
         data = None if about["data"].get("in_python") else build(Dataset, about["data"], "data")
     except WrongSetting as wrong:
         raise InvalidInput(
-            f"{folder / ABOUT}: {wrong}; if the class is your own, import its module"
+            f"{folder / ABOUT}: {wrong}; if the class is your own, name its module: --import FILE.py"
         ) from wrong
     learner = model.bind(tuple(about["feature_shape"]), about["num_classes"])
     path = folder / MODEL
@@ -199,6 +246,29 @@ def open_release(where: Path) -> Released:
     params = initial(str(path), learner.init(Key.from_seed(0)))
     encoder = unpack((folder / ENCODER).read_bytes(), Encoder) if (folder / ENCODER).exists() else None
     return Released(learner, params, encoder, data, tuple(about["classes"]), about["num_classes"])
+
+
+def _import_needed(
+    folder: Path, needs: Sequence[Mapping[str, Any]], given: Sequence[str], accept_changes: bool
+) -> None:
+    """Imports what a caller names, if that is what a model needs."""
+    found = {module_of(name): name for name in given}
+    missing = [need for need in needs if module_of(need["name"]) not in found]
+    if missing:
+        said = " and ".join(f"{need['name']} ({need['digest']})" for need in missing)
+        raise InvalidInput(
+            f"the model in {folder} needs {said}, which a release does not contain. Using the model executes "
+            f"that code: if you have it and trust it, write{_import_options(missing)}"
+        )
+    for need in map(Import.from_json, needs):
+        now = inspect_import(found[need.module], Path.cwd())
+        if not now.is_same_code(need) and not accept_changes:
+            raise InvalidInput(
+                f"the model in {folder} was made with other code than {found[need.module]}: "
+                f"{describe_changes(need, now)}. Name the code that it was made with ({need.digest}), or "
+                "write --accept-changed-imports"
+            )
+    load_imports(given, Path.cwd())
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hanse.config import format_plain, leaves
+from hanse.config import format_plain, leaves, split_path
 from hanse.core.exchange import Record
 from hanse.evaluation import passes
 
@@ -136,7 +136,7 @@ def _labels(settings: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _at(tree: Any, path: str) -> Any:
-    for step in path.split("."):
+    for step in split_path(path):
         if not isinstance(tree, Mapping) or step not in tree:
             return None
         tree = tree[step]

@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
     from hanse.runs.ledger import describe_traffic, flows_of, ledger_table, traffic
     from hanse.runs.machine import changes, environment
+    from hanse.runs.own_code import (
+        ACCEPTED,
+        find_imports,
+        find_needed,
+        import_code,
+        import_unchanged,
+        list_kept,
+        record_imports,
+    )
     from hanse.runs.preparation import load_population, prepare_run
     from hanse.runs.replay import (
         Case,
@@ -43,6 +52,15 @@ else:
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
             "hanse.runs.ledger": ("describe_traffic", "flows_of", "ledger_table", "traffic"),
             "hanse.runs.machine": ("changes", "environment"),
+            "hanse.runs.own_code": (
+                "ACCEPTED",
+                "find_imports",
+                "find_needed",
+                "import_code",
+                "import_unchanged",
+                "list_kept",
+                "record_imports",
+            ),
             "hanse.runs.preparation": ("load_population", "prepare_run"),
             "hanse.runs.replay": (
                 "Case",
@@ -72,6 +90,7 @@ else:
 
 
 __all__ = [
+    "ACCEPTED",
     "ENDED",
     "Case",
     "Exchange",
@@ -90,21 +109,27 @@ __all__ = [
     "environment",
     "existing",
     "experiment_of",
+    "find_imports",
+    "find_needed",
     "find_problems",
     "flows_of",
     "has_trained",
+    "import_code",
+    "import_unchanged",
     "in_client_home",
     "in_server_home",
     "in_simulation",
     "initial",
     "is_kept",
     "ledger_table",
+    "list_kept",
     "load_population",
     "perform",
     "plan_messages",
     "prepare_run",
     "read_tensors",
     "record_as_json",
+    "record_imports",
     "replay_ticket",
     "resume",
     "resume_session",

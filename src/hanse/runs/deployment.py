@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hanse.config import Experiment, read
+from hanse.config import Experiment, Warn, read, warn_user
 from hanse.core import Examples, InvalidInput
 from hanse.data import FederatedData, held_out, own_test
 from hanse.network.protocol import Plan
 from hanse.network.server import RunJob
 from hanse.runs.machine import environment
+from hanse.runs.own_code import record_imports
 from hanse.runs.own_file import Wanted, read_examples
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
 from hanse.runs.result import Result
@@ -30,12 +31,14 @@ class Parties:
     def register(self) -> None:
         """Registers the values in plans, which importing this module has done already."""
 
-    def job(self, file: Path | None, sets: Sequence[str]) -> RunJob:
-        """Makes the run that settings describe.
+    def job(
+        self, file: Path | None, sets: Sequence[str], imports: Sequence[str] = (), warn: Warn = warn_user
+    ) -> RunJob:
+        """Makes the run that settings describe. For `imports` and `warn` see `hanse.read`.
 
         The model is evaluated on the server's test set, or else on the clients' own examples.
         """
-        experiment = read(file, sets)
+        experiment = read(file, sets, imports=imports, warn=warn)
         ready = prepare_run(experiment)
         people, settings = ready.population, experiment.settings()
         if experiment.evaluate_every and people.test is None and not people.find_test_clients():
@@ -50,7 +53,11 @@ class Parties:
             learner=ready.learner,
             role=people.role,
             num_clients=people.num_clients,
-            settings={"experiment": settings, "data_sha256": people.fingerprint},
+            settings={
+                "experiment": settings,
+                "data_sha256": people.fingerprint,
+                **record_imports(ready.imports),
+            },
             environment=environment(),
             num_present=_num_present(experiment, ready),
             conclude=lambda run, status, progress, records, reason, uncounted: Result.of(

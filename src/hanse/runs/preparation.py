@@ -13,8 +13,10 @@ from hanse.core import DifferentiableLearner, InvalidInput, Key, Keys, Learner, 
 from hanse.core.exchange import Dispatch, Evaluate, Progress, Record, Sample, Store, drive, training
 from hanse.data import FederatedData, own_test, partition_data
 from hanse.evaluation import Budget, passes
+from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
+from hanse.runs.own_code import find_imports
 from hanse.runs.start import initial
 from hanse.simulation import AdaptiveClients, Clients, ClientSide, Recall, Simulation
 
@@ -41,6 +43,11 @@ class Prepared:
     learner: Learner
     stop: Stop
     encoder: Encoder | None = None
+
+    @cached_property
+    def imports(self) -> tuple[Import, ...]:
+        """The modules of users that the experiment depends on."""
+        return find_imports(self.experiment)
 
     @property
     def keys(self) -> Keys:
@@ -118,6 +125,7 @@ class Prepared:
         """
         make = partial(
             _make_clients,
+            self.imports,
             self.experiment.model,
             self.population,
             self.keys,
@@ -129,9 +137,15 @@ class Prepared:
 
 
 def _make_clients(
-    model: Model, population: FederatedData, keys: Keys, together: bool | None, recall: Recall
+    imports: Sequence[Import],
+    model: Model,
+    population: FederatedData,
+    keys: Keys,
+    together: bool | None,
+    recall: Recall,
 ) -> Clients:
-    """Makes the clients, also in worker processes."""
+    """Makes the clients, also in worker processes, which must have the code that this process has."""
+    load_same(imports)
     learner = model.bind(population.feature_shape, population.num_classes)
     return Clients(learner, population, keys, recall, together=together)
 

@@ -37,6 +37,7 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.data import Dataset, FederatedData
+from hanse.runs.own_code import import_code
 from hanse.runs.own_file import Wanted, read_examples
 from hanse.runs.preparation import Prepared, prepare_run
 from hanse.runs.session import experiment_of, is_simulated
@@ -239,6 +240,8 @@ def in_simulation(
     *,
     file: str | None = None,
     data: FederatedData | None = None,
+    imports: Sequence[str] = (),
+    accept_changed_imports: bool = False,
 ) -> tuple[list[Replayed], str]:
     """Does the work of a party in a round again, and compares the round with its record.
 
@@ -246,6 +249,8 @@ def in_simulation(
       act: does a case, such as `replay_ticket`.
       file: is read in place of the party's own data. The round goes on with its own message.
       data: the data of the run, if they were given in Python.
+      imports, accept_changed_imports: see `hanse.runs.own_code.import_code`; it is recorded with the run if
+        changes are accepted.
 
     Returns: the outcomes of its tickets, and a sentence that says whether the round came out as recorded.
 
@@ -253,13 +258,15 @@ def in_simulation(
     """
     info = runs.info(run)
     check_count("--round", round)
+    code = import_code(info, imports, accept_changes=accept_changed_imports)
     saved = runs.checkpoint(info.run)
     earlier = saved is not None and saved.round < round and info.status != "running" and is_simulated(saved)
     with threadpool_limits(1):
-        ready = prepare_run(experiment_of(info, data))
+        ready = prepare_run(experiment_of(info, data, code.named_by(info)))
         if ready.population.fingerprint != info.settings["data_sha256"]:
             raise InvalidInput(f"run {info.run} began on other data than these settings name now")
         _check_party(party, ready)
+        code.record(runs, info, "replay")
         own = None if file is None else read_examples(file, _data_needs(ready), _reader(ready))
         with runs.open(info.run) if earlier else nullcontext() as kept:
             done, record, asked = _lead(ready, _Kept(kept), round, party, act, own)

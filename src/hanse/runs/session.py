@@ -17,10 +17,12 @@ from hanse.core import Algorithm, Diverged, InvalidInput, Stop, StoreError
 from hanse.core.exchange import Checkpoint, Commit, Led, Progress, Record, Watch
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.evaluation import MAX_CLIENTS, Baseline, description, measure_spread
+from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.runs.interrupts import Interrupts
 from hanse.runs.machine import changes, environment
+from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, prepare_run
 from hanse.runs.result import Interrupted, Result, RunDiverged
 from hanse.simulation import Devices, Execution
@@ -117,6 +119,7 @@ def resume(
     *,
     store: str | Path | None = None,
     data: Dataset | FederatedData | None = None,
+    accept_changed_imports: bool = False,
     watch: Watch | None = None,
 ) -> Result:
     """Goes on where a run stopped, and comes to the same bits as an undisturbed run.
@@ -126,11 +129,17 @@ def resume(
       store: the file that keeps it; None: where the command line keeps runs.
       data: must be given again if they were given as arrays or as own clients. They must be the same, which
         is checked.
+      accept_changed_imports: whether the run may go on with other code than it began with. It is recorded.
       watch: called with the `Record` of each further round.
 
     Raises: StoreError: if there is no such run, or another process performs it; also the errors of `run`.
     """
-    with resume_session(run, store=default_store() if store is None else store, data=data) as session:
+    with resume_session(
+        run,
+        store=default_store() if store is None else store,
+        data=data,
+        accept_changed_imports=accept_changed_imports,
+    ) as session:
         return session.perform(watch)
 
 
@@ -233,7 +242,11 @@ def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterat
         with ThreadPoolExecutor(1) as beside:
             beside.submit(getattr, ready.population, "fingerprint")  # which caches it
             runs = _runs(store)
-        settings = {"experiment": experiment.settings(), "data_sha256": ready.population.fingerprint}
+        settings = {
+            "experiment": experiment.settings(),
+            "data_sha256": ready.population.fingerprint,
+            **record_imports(ready.imports),
+        }
         kept = stack.enter_context(runs.open(runs.begin(settings, environment())))
         yield Session(ready, kept)
 
@@ -244,11 +257,14 @@ def resume_session(
     *,
     store: str | Path,
     data: Dataset | FederatedData | None = None,
+    imports: Sequence[str] = (),
+    accept_changed_imports: bool = False,
     warn: Callable[[str], None] = lambda message: warnings.warn(message, stacklevel=5),
 ) -> Iterator[Session]:
-    """Opens a run that was begun before."""
+    """Opens a run that was begun before. For `imports` see `hanse.runs.own_code.import_code`."""
     runs = existing(store)
     info = runs.info(run)
+    code = import_code(info, imports, accept_changes=accept_changed_imports)
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
         kept = stack.enter_context(runs.open(info.run))
@@ -257,8 +273,9 @@ def resume_session(
                 f"run {info.run} is a run of real parties; go on with it at its server: hanse serve, with "
                 "the same settings and --home"
             )
-        ready = prepare_run(experiment_of(info, data))
+        ready = prepare_run(experiment_of(info, data, code.named_by(info)))
         _check_same_data(info, ready)
+        code.record(runs, info, "resume", replaces=True)
         differ = changes(info.environment, environment())
         if differ:
             warn(f"the last bits may differ from an undisturbed run's: {'; '.join(differ)}")
@@ -295,8 +312,10 @@ def _runs(store: str | Path) -> "Runs":
     return Runs(store)
 
 
-def experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Experiment:
-    """Makes the experiment of a run from its settings.
+def experiment_of(
+    info: "RunInfo", data: Dataset | FederatedData | None, imports: Sequence[Import] = ()
+) -> Experiment:
+    """Makes the experiment of a run from its settings. `imports`: what was imported of those that they name.
 
     Raises: InvalidInput: if the settings can't be used, or the data must be given again.
     """
@@ -307,11 +326,11 @@ def experiment_of(info: "RunInfo", data: Dataset | FederatedData | None) -> Expe
             f"resume it in Python, and give the data again: hanse.resume({info.run!r}, data=...)"
         )
     try:
-        return Experiment.from_settings(settings, data=data)
+        return Experiment.from_settings(settings, data=data, imports=imports)
     except WrongSetting as wrong:
         raise InvalidInput(
-            f"the settings of run {info.run} can't be used: {wrong}; if the class is your own, import its "
-            f"module in Python and write hanse.resume({info.run!r})"
+            f"the settings of run {info.run} can't be used: {wrong}; if the class is your own, name its "
+            f"module: --import FILE.py, or import it in Python and write hanse.resume({info.run!r})"
         ) from wrong
 
 

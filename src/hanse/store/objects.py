@@ -184,7 +184,8 @@ def read_value(connection: Connection, run: int, kept: Kept) -> Any:
 
 def _unreadable(error: MessageError) -> StoreError:
     return StoreError(
-        f"a saved value can't be read ({error}); import what defines its class, in the version that saved it"
+        f"a saved value can't be read ({error}); import what defines its class (--import FILE.py), in the "
+        "version that saved it"
     )
 
 

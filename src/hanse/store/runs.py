@@ -5,7 +5,7 @@ import os
 import platform
 import secrets
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -154,6 +154,22 @@ class Runs:
         else:
             with self.open(name) as store:
                 store.finish(status, result)
+
+    def amend(self, run: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Changes the settings that are kept of a run, in one transaction.
+
+        Args:
+          run: its whole id.
+          change: makes the new settings of the present ones, as they were kept.
+
+        Raises: StoreError: if there is no such run.
+        """
+        with self._database.begin() as connection:
+            this = runs.c.run == run
+            connection.execute(update(runs).where(this).values(revision=runs.c.revision))  # locks the file
+            row = _find(connection, run)
+            settings = to_json(dict(change(json.loads(row.settings))), "the settings")
+            connection.execute(update(runs).where(this).values(settings=settings))
 
     # -- reading -------------------------------------------------------------------------------
 

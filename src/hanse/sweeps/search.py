@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from hanse.config import WrongSetting, build, join_path
+from hanse.config import IMPORTS, WrongSetting, build, join_path, split_path
 from hanse.core import InvalidInput, Key, Plain, check_count, value
 
 __all__ = ["OVER", "Axis", "Search", "Trial", "axes", "between", "grid", "random", "settings_of"]
@@ -86,7 +86,7 @@ class grid(Search):
         for path, axis in over.items():
             if isinstance(axis, between):
                 raise WrongSetting(
-                    join_path(OVER, path),
+                    f"{OVER}.{path}",
                     " is a range, and a grid can't try all its values; write a list of values, or "
                     'search = {name = "random", num_trials = 20}',
                 )
@@ -138,12 +138,14 @@ def axes(given: Plain, path: str = "") -> dict[str, Axis]:
 
     Raises: WrongSetting: at the first that is neither a list nor a range.
     """
-    where = join_path(OVER, path) if path else OVER
+    where = f"{OVER}.{path}" if path else OVER
     if isinstance(given, Mapping) and not (path and given.keys() & {"low", "high", "log"}):
         found: dict[str, Axis] = {}
         for key, node in given.items():
-            found.update(axes(node, join_path(path, key)))
+            found.update(axes(node, f"{path}.{key}" if path else key))  # a key may itself be a dotted path
         return found
+    if path == IMPORTS:
+        raise WrongSetting(where, ": all runs have the same code; write imports at the top level")
     if path in ("", "seed"):
         raise WrongSetting(
             where,
@@ -177,9 +179,9 @@ def _same(a: Plain, b: Plain) -> bool:
 def settings_of(trial: Trial) -> list[Plain]:
     """Converts a trial to trees, to be merged in this order: a choice of algorithm comes before its lr."""
     trees = []
-    for path in sorted(trial, key=lambda path: path.count(".")):
+    for path in sorted(trial, key=lambda path: len(split_path(path))):
         tree = trial[path]
-        for step in reversed(path.split(".")):
+        for step in reversed(split_path(path)):
             tree = {step: tree}
         trees.append(tree)
     return trees

@@ -18,18 +18,22 @@ from hanse.config import (
     IN_PYTHON,
     Experiment,
     UnknownSetting,
+    Warn,
     WrongSetting,
     build,
+    import_modules,
     leaves,
     merge,
     parse,
     parse_assignments,
     to_plain,
+    warn_user,
     written_where,
 )
 from hanse.core import HanseError, InvalidInput, Plain, check_count
 from hanse.data import Dataset, FederatedData
-from hanse.runs import ENDED, changes, default_store, environment, prepare_run
+from hanse.imports import Import, describe_changes
+from hanse.runs import ENDED, changes, default_store, environment, find_imports, list_kept, prepare_run
 from hanse.simulation import num_processors
 from hanse.sweeps.result import SweepResult, SweepRun
 from hanse.sweeps.search import OVER, Axis, Search, Trial, axes, between, grid, settings_of
@@ -56,6 +60,7 @@ class Sweep:
       seeds: each trial is run once with each seed.
       search: chooses the combinations that are tried.
       data: replaces the data in the settings.
+      imports: what was imported of the modules that the settings name.
     """
 
     settings: Mapping[str, Plain]
@@ -63,6 +68,7 @@ class Sweep:
     seeds: tuple[int, ...] = (0,)
     search: Search = grid()
     data: Dataset | FederatedData | None = None
+    imports: tuple[Import, ...] = ()
 
     def trials(self) -> list[Trial]:
         """Lists the combinations, each once. Raises: WrongSetting: if the search can't use an axis."""
@@ -76,7 +82,8 @@ class Sweep:
     def experiments(self) -> "Iterator[tuple[Trial, Experiment]]":
         """Yields the runs, trial by trial. Raises: WrongSetting: at the first that can't be made."""
         for trial in self.trials():
-            first = Experiment.from_settings({**self.tree(trial), "seed": self.seeds[0]}, data=self.data)
+            tree = {**self.tree(trial), "seed": self.seeds[0]}
+            first = Experiment.from_settings(tree, data=self.data, imports=self.imports)
             for seed in self.seeds:
                 yield trial, replace(first, seed=seed)
 
@@ -118,6 +125,7 @@ def sweep(
             _seeds([experiment.seed] if seeds is None else list(seeds)),
             search,
             experiment.data if experiment.settings()["data"].get(IN_PYTHON) else None,
+            experiment.imports,
         )
         plan = plan_sweep(asked, default_store() if store is None else store)
     except WrongSetting as wrong:
@@ -134,7 +142,13 @@ def _plain_axis(axis: Any) -> Plain:
 # -- from files --------------------------------------------------------------------------------
 
 
-def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Sweep:
+def read_sweep(
+    file: str | Path | None = None,
+    sets: Sequence[str] = (),
+    *,
+    imports: Sequence[str] = (),
+    warn: Warn = warn_user,
+) -> Sweep:
     """Reads the sweep that a TOML file and assignments describe.
 
     >>> asked = read_sweep(None, ["sweep.over.algorithm.lr=[0.1, 0.3]", "sweep.seeds=[0, 1]"])
@@ -144,6 +158,7 @@ def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Swee
     Args:
       file: TOML as for `hanse run`, with a table `sweep`; or None.
       sets: "key.sub=value"; a key that begins with "sweep." changes that table.
+      imports, warn: see `hanse.read`.
 
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
@@ -152,6 +167,7 @@ def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Swee
     if not any(trees.values()):
         what = "the sweep has no axes" if file is None else f"{file} has no table [sweep]"
         raise InvalidInput(f'{what}; write [sweep.over] and below it "algorithm.lr" = [0.1, 0.3]')
+    imported = import_modules(file, from_file, from_sets, imports, warn)
     table: dict[str, Plain] = {}
     over: dict[str, Axis] = {}
     for where, tree in trees.items():
@@ -164,7 +180,7 @@ def read_sweep(file: str | Path | None = None, sets: Sequence[str] = ()) -> Swee
         search = build(Search, table.get("search", "grid"), "sweep.search")
         seeds = _seeds(table.get("seeds", [shared["seed"]]))
     _check_not_swept(leaves(from_sets), over)
-    asked = Sweep(shared, over, seeds, search)
+    asked = Sweep(shared, over, seeds, search, imports=imported)
     _check_trials(asked, where, file, from_file, from_sets)
     return asked
 
@@ -269,7 +285,13 @@ class SweepPlan:
             check_count("num_workers", num_workers)
         due = self.due
         tasks = [
-            SweepTask(self.experiments[i], dict(self.members[i].over), self.store, self.members[i].run)
+            SweepTask(
+                self.experiments[i],
+                dict(self.members[i].over),
+                self.store,
+                self.members[i].run,
+                find_imports(self.experiments[i]),
+            )
             for i in due
         ]
         outcomes = dict(zip(due, run_all(tasks, num_workers or num_processors(), seen), strict=True))
@@ -335,6 +357,12 @@ class _Kept:
         if not same:
             self._note("were made on other data, and are performed again")
             return None
+        now = find_imports(experiment)
+        other = {info.run: _describe_difference(list_kept(info), now) for info in same}
+        same = [info for info in same if not other[info.run]]
+        if not same:
+            self._note(f"were made with other code, and are performed again: {next(iter(other.values()))}")
+            return None
         info = max(same, key=lambda info: _BEST_LAST.index(info.status))
         differ = changes(info.environment, self._environment)
         if differ and info.status in (*ENDED, "diverged"):
@@ -357,6 +385,20 @@ class _Kept:
     @property
     def notes(self) -> list[str]:
         return [f"{count} of the runs that are kept {note}" for note, count in self._notes.items()]
+
+
+def _describe_difference(kept: Sequence[Import], now: Sequence[Import]) -> str:
+    """Describes how the code of a run differs from the code of now; empty: it does not."""
+    before, after = ({found.module: found for found in imports} for imports in (kept, now))
+    digests = [{module: found.digest for module, found in side.items()} for side in (before, after)]
+    said = [
+        describe_changes(before[module], after[module])
+        if module in before and module in after
+        else f"{module} {'is not used any more' if module in before else 'was not recorded'}"
+        for module in sorted({**before, **after})
+        if digests[0].get(module) != digests[1].get(module)
+    ]
+    return ", ".join(said)
 
 
 def _said(settings: Plain) -> str:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -19,7 +20,16 @@ from threadpoolctl import threadpool_limits
 from hanse.config import IN_PYTHON, Experiment
 from hanse.core import HanseError, Plain
 from hanse.core.exchange import Record
-from hanse.runs import RunDiverged, Session, environment, existing, prepare_run, resume_session
+from hanse.imports import Import, load_same
+from hanse.runs import (
+    RunDiverged,
+    Session,
+    environment,
+    existing,
+    prepare_run,
+    record_imports,
+    resume_session,
+)
 from hanse.simulation import ONE_THREAD
 
 __all__ = ["RunOutcome", "Seen", "SweepTask", "run_all"]
@@ -40,12 +50,14 @@ class SweepTask:
       tried: the settings that a sweep changed, which are kept with the run.
       store: the place where runs are kept, which exists.
       run: its id, if it was begun before.
+      imports: the modules of users that the experiment depends on.
     """
 
     experiment: Experiment
     tried: Plain
     store: str
     run: str | None = None
+    imports: tuple[Import, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +116,7 @@ class _PoolWorker:
 
     def begin(self, task: SweepTask) -> Future[RunOutcome]:
         self._run = task.run
-        return self._pool.submit(_perform, task)
+        return self._pool.submit(_perform_packed, task.imports, pickle.dumps(task))
 
     def rounds(self) -> Iterator[int]:
         """Yields the rounds that its run has finished since the last call."""
@@ -159,6 +171,15 @@ def _end_with(pipe: Connection) -> None:
         os._exit(1)
 
 
+def _perform_packed(imports: Sequence[Import], packed: bytes) -> RunOutcome:
+    """Performs a pickled task, once the modules are imported that it names classes of."""
+    try:
+        load_same(imports)
+    except HanseError as error:
+        return RunOutcome(None, "failed", str(error))
+    return _perform(pickle.loads(packed))
+
+
 def _perform(task: SweepTask) -> RunOutcome:
     run, notes = task.run, list[str]()
     try:
@@ -192,6 +213,7 @@ def _start(task: SweepTask) -> Iterator[Session]:
         "experiment": task.experiment.settings(),
         "data_sha256": ready.population.fingerprint,
         "sweep": task.tried,
+        **record_imports(task.imports),
     }
     with runs.open(runs.begin(settings, environment())) as kept:
         yield Session(ready, kept)
