@@ -12,9 +12,9 @@ import asyncio
 
 from hanse.algorithms import evaluation
 from hanse.core import (
-    DifferentiableLearner,
     Algorithm,
     Contribution,
+    DifferentiableLearner,
     Examples,
     Key,
     Keys,

@@ -12,8 +12,10 @@ from hanse.imports import loading
 @contextmanager
 def forget_imports(folder: Path) -> Iterator[None]:
     """Undo, at the end, all imports of files below a folder."""
-    yield
-    forget(folder)
+    try:
+        yield
+    finally:
+        forget(folder)
 
 
 def forget(folder: Path) -> None:

@@ -18,6 +18,7 @@ from hanse.core import (
     Key,
     Keys,
     Memory,
+    ModelState,
     Part,
     PartSpec,
     Program,
@@ -36,7 +37,6 @@ from hanse.core import (
     sample,
     value,
 )
-from hanse.core.exchange import ModelState
 
 __all__ = ["giant"]
 

@@ -10,7 +10,7 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.core import former
-    from hanse.core.algorithm import Algorithm, Stop
+    from hanse.core.algorithm import Algorithm, ModelState, Stop
     from hanse.core.chain import Chain, Plan, Stage, Transform
     from hanse.core.checks import (
         check_below_one,
@@ -77,7 +77,7 @@ else:
     __getattr__ = load_from(
         __name__,
         {
-            "hanse.core.algorithm": ("Algorithm", "Stop"),
+            "hanse.core.algorithm": ("Algorithm", "ModelState", "Stop"),
             "hanse.core.chain": ("Chain", "Plan", "Stage", "Transform"),
             "hanse.core.checks": (
                 "check_below_one",
@@ -173,6 +173,7 @@ __all__ = [
     "LocalProblem",
     "Memory",
     "MessageError",
+    "ModelState",
     "Part",
     "PartSpec",
     "Parts",

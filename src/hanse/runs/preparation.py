@@ -9,7 +9,18 @@ from typing import Any, cast
 
 from hanse.algorithms import MEANS, evaluation
 from hanse.config import Experiment, to_plain
-from hanse.core import DifferentiableLearner, InvalidInput, Key, Keys, Learner, PartyId, Program, RoundAbandoned, Stop, Tensors
+from hanse.core import (
+    DifferentiableLearner,
+    InvalidInput,
+    Key,
+    Keys,
+    Learner,
+    PartyId,
+    Program,
+    RoundAbandoned,
+    Stop,
+    Tensors,
+)
 from hanse.core.exchange import Dispatch, Evaluate, Progress, Record, Sample, Store, drive, training
 from hanse.data import FederatedData, own_test, partition_data
 from hanse.evaluation import Budget, passes
