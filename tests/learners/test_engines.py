@@ -92,6 +92,13 @@ def text(n: int, num_classes: int | None) -> Examples:
 
 NETWORKS: dict[str, tuple[Network, tuple[int, ...], int | None]] = {
     "mlp": (mlp((6, 4), l2=0.1), (5,), 4),
+    "mlp of weighted classes": (mlp((6, 4), l2=0.1, class_weights=(0.1, 3.0, 1.0, 0.0)), (5,), 4),
+    "cnn of weighted classes": (cnn((3, 4), hidden=6, class_weights=(0.1, 3.0, 1.0)), (9, 7, 2), 3),
+    "char_lstm of weighted classes": (
+        char_lstm(7, embedding=3, hidden=5, layers=1, class_weights=(0.1, 3.0, 1.0, 0.7)),
+        (6,),
+        4,
+    ),
     "mlp of numbers": (mlp((6,)), (5,), None),
     "cnn": (cnn((3, 4), hidden=6, l2=0.1), (9, 7, 2), 3),
     "char_lstm": (char_lstm(7, embedding=3, hidden=5, l2=0.1), (6,), None),

@@ -4,9 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.core import Array, InvalidInput
-from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
+from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss, weighted_loss
 
-LOSSES = [half_square(), log_loss(), cross_entropy(2), cross_entropy(5)]
+LOSSES = [
+    half_square(),
+    log_loss(),
+    cross_entropy(2),
+    cross_entropy(5),
+    weighted_loss(log_loss(), (0.3, 4.0)),
+    weighted_loss(cross_entropy(3), (2.0, 0.0, 0.7)),
+]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -40,7 +47,7 @@ def test_curvatures_are_the_slopes_derivatives(loss: Loss, seed: int) -> None:
         scores - step * direction, targets
     )
     np.testing.assert_allclose(
-        loss.hessian_vector(scores, direction), difference / (2 * step), rtol=1e-6, atol=1e-7
+        loss.hessian_vector(scores, targets, direction), difference / (2 * step), rtol=1e-6, atol=1e-7
     )
 
 
@@ -62,7 +69,7 @@ def test_huge_scores_overflow_nowhere(loss: Loss, dtype: str) -> None:
     with np.errstate(over="ignore"):
         for result in (
             loss.losses(scores, targets),
-            loss.hessian_vector(scores, direction),
+            loss.hessian_vector(scores, targets, direction),
             loss.gradient(scores.copy(), targets),
         ):
             assert np.isfinite(result).all()

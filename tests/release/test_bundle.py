@@ -1,6 +1,7 @@
 """Released models: their files, the card, and their predictions for new rows."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,27 @@ from typer.testing import CliRunner
 import hanse
 from hanse.algorithms import fed_sgd
 from hanse.cli import app
-from hanse.core import InvalidInput
-from hanse.data import by_key, csv, digits, iid, npz
-from hanse.learners import least_squares
-from hanse.release.bundle import open_release, predictions, release
+from hanse.core import Examples, InvalidInput, Key, Learner, value
+from hanse.data import as_table, by_key, csv, digits, from_clients, iid, npz
+from hanse.learners import Model, char_lstm, cox, least_squares, linear_svm, softmax, torch_module
+from hanse.release.bundle import Released, open_release, predictions, release
 from hanse.store import Runs
+
+
+@value
+class absolute_errors(Model):
+    """A user's own module, with a loss of its own, under a name."""
+
+    num_outputs: int = 1
+
+    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
+        from torch import nn
+
+        def loss(scores: Any, labels: Any) -> Any:
+            return nn.functional.l1_loss(scores.reshape(labels.shape), labels)
+
+        model = torch_module(lambda: nn.Linear(*feature_shape, self.num_outputs), loss=loss)
+        return model.bind(feature_shape, num_classes)
 
 
 @pytest.fixture
@@ -108,6 +125,180 @@ def test_numbers_are_predicted(tmp_path: Path) -> None:
     found = predictions(model, str(tmp_path / "a.npz"))
     assert found.values == pytest.approx(x @ [2.0, -1.0], abs=1e-3)
     assert next(found.rows()) == ["prediction"]
+
+
+# From a run to predictions, by the commands
+
+
+def predicted(run: str, file: str) -> tuple[list[str], list[list[str]], str]:
+    """Releases a run and predicts a file: the head, the rows, and what is said of them."""
+    done = cli("release", run, "--to", "out", "--store", "runs.db")
+    assert done.exit_code == 0, done.stderr
+    done = cli("predict", "out", file)
+    assert done.exit_code == 0, done.stderr
+    head, *rows = (line.split(",") for line in done.stdout.splitlines())
+    return head, rows, done.stderr
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_digits_by_the_commands(here: Path) -> None:
+    run = hanse.run(rounds=10, store="runs.db")
+    test = digits().load().test
+    assert test is not None
+    np.savez("new.npz", x=test.x, y=test.y)
+    head, rows, said = predicted(str(run.run), "new.npz")
+    assert head == ["prediction", "probability"]
+    due = softmax().bind((64,), 10).predict(run.params, test.x)
+    assert [int(row[0]) for row in rows] == due.argmax(axis=1).tolist()
+    assert [row[1] for row in rows] == [f"{share:.4f}" for share in due.max(axis=1)]
+    assert run.final is not None
+    assert f"accuracy {run.final.metrics['accuracy']:.4f}" in said
+
+
+def test_a_regression_of_a_table_by_the_commands(here: Path) -> None:
+    lines = [f"{i % 7},{('day', 'night')[i % 2]},{3 * (i % 7) + 10 * (i % 2) + 1}" for i in range(60)]
+    Path("costs.csv").write_text("\n".join(["hours,shift,cost", *lines]) + "\n")
+    run = hanse.run(
+        data=csv("costs.csv", target="cost"), partition=iid(3), model=least_squares(),
+        algorithm=fed_sgd(lr=0.7), rounds=80, store="runs.db",
+    )  # fmt: skip
+    Path("new.csv").write_text("shift,hours\nday,2\nnight,2\nnight,6\n")
+    head, rows, said = predicted(str(run.run), "new.csv")
+    assert head == ["prediction"]
+    assert [float(row[0]) for row in rows] == pytest.approx([7, 17, 29], abs=0.01)
+    assert said == ""
+    Path("known.csv").write_text("shift,hours,cost\nday,2,8\nnight,2,17\n")
+    _, _, said = predicted(str(run.run), "known.csv")
+    assert re.search(r"loss 0\.2[45]\d\d  squared_error 0\.(49|50)\d\d", said)
+    Path("partly.csv").write_text("shift,hours,cost\nday,2,8\nnight,2,\n")
+    _, rows, said = predicted(str(run.run), "partly.csv")
+    assert (len(rows), said) == (2, "")
+
+
+def test_risks_by_the_commands(here: Path) -> None:
+    rng = np.random.default_rng(0)
+    ages = rng.integers(20, 90, size=80)
+    lines = [f"{age},{rng.exponential(1000 / age):.3f},{int(rng.random() < 0.8)}" for age in ages]
+    Path("stays.csv").write_text("\n".join(["age,time,died", *lines]) + "\n")
+    run = hanse.run(
+        data=csv("stays.csv", target=("time", "died")), partition=iid(2), model=cox(),
+        algorithm=fed_sgd(lr=0.5), rounds=20, store="runs.db",
+    )  # fmt: skip
+    Path("new.csv").write_text("age,time,died\n30,5,1\n80,2,1\n30,9,0\n")
+    head, rows, said = predicted(str(run.run), "new.csv")
+    assert head == ["risk"]
+    young, old, same = (float(row[0]) for row in rows)
+    assert young == same < old
+    model = open_release(Path("out"))
+    assert model.encoder is not None
+    encoded = model.encoder(Examples(as_table({"age": np.array([30.0, 80])}), np.zeros(2))).x
+    assert [young, old] == pytest.approx(encoded @ run.params["weights"], rel=1e-5)
+    assert "concordance 0.8333" in said  # old before both; the young ones' equal risks count 1/2: 2.5 of 3
+
+
+def test_a_module_with_its_own_loss_by_the_commands(here: Path) -> None:
+    pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    np.savez("a.npz", x=x, y=x @ np.array([2.0, -1], np.float32) + 1)
+    run = hanse.run(
+        data=npz("a.npz"), partition=iid(2), model=absolute_errors(), algorithm=fed_sgd(lr=0.1), rounds=40,
+        store="runs.db",
+    )  # fmt: skip
+    head, rows, said = predicted(str(run.run), "a.npz")
+    assert head == ["prediction"]
+    due = x @ run.params["weight"][0] + run.params["bias"]
+    assert [float(row[0]) for row in rows] == pytest.approx(due, rel=1e-5, abs=1e-6)
+    assert due == pytest.approx(x @ [2.0, -1] + 1, abs=0.3)
+    assert said.startswith("loss 0.")
+
+
+def test_several_numbers_have_a_column_each(here: Path) -> None:
+    pytest.importorskip("torch")
+    Path("two.csv").write_text("a,b,c,d\n" + "".join(f"{i},{i * i % 7},{i % 3},{i % 5}\n" for i in range(40)))
+    run = hanse.run(
+        data=csv("two.csv", target=("d", "c")), partition=iid(2), model=absolute_errors(2),
+        algorithm=fed_sgd(lr=0.1), rounds=2, store="runs.db",
+    )  # fmt: skip
+    head, rows, said = predicted(str(run.run), "two.csv")
+    assert head == ["prediction_d", "prediction_c"]
+    assert {len(row) for row in rows} == {2}
+    assert len(rows) == 40
+    model = open_release(Path("out"))
+    found = predictions(model, "two.csv")
+    assert found.values.shape == (40, 2)
+    assert [[f"{number:.6g}" for number in row] for row in found.values.tolist()] == rows
+    assert said.startswith("loss ")
+    x = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    np.savez("b.npz", x=x, y=np.stack([x[:, 0], x[:, 1]], axis=1))
+    run = hanse.run(
+        data=npz("b.npz"), partition=iid(2), model=absolute_errors(2), algorithm=fed_sgd(lr=0.1), rounds=2,
+        store="runs.db",
+    )  # fmt: skip
+    assert predicted(str(run.run), "b.npz")[0] == ["prediction_0", "prediction_1"]
+
+
+def test_scores_are_called_scores(table: str) -> None:
+    run = trained(table, model=linear_svm(0.01))
+    Path("new.csv").write_text("job,age\ncook,22\nclerk,75\n")
+    head, rows, _ = predicted(run, "new.csv")
+    assert head == ["prediction", "score"]
+    assert [row[0] for row in rows] == ["no", "yes"]
+    assert all(float(row[1]) > 0 for row in rows)
+    assert max(float(row[1]) for row in rows) > 1  # no probability
+
+
+def test_next_characters_have_a_column_for_each_place(here: Path) -> None:
+    pytest.importorskip("torch")
+    x = np.random.default_rng(0).integers(6, size=(20, 4))
+    data = from_clients([Examples(x[:10], (x[:10] + 1) % 6), Examples(x[10:], (x[10:] + 1) % 6)])
+    model = char_lstm(6, embedding=3, hidden=4, layers=1)
+    learner = model.bind((4,), None)
+    params = learner.init(Key.from_seed(0))
+    released = Released(learner, params, None, None, (), data.num_classes)
+    np.savez("new.npz", x=x)
+    head, *rows = predictions(released, "new.npz").rows()
+    assert head == ["prediction_0", "prediction_1", "prediction_2", "prediction_3"]
+    assert np.array(rows, int).tolist() == learner.predict(params, x).argmax(-1).tolist()
+
+
+def test_labels_in_words_are_those_of_the_model(here: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(90, 3))
+    words = np.array(["cat", "dog", "owl"])[x.argmax(axis=1)]
+    np.savez("a.npz", x=x, y=words)
+    run = hanse.run(
+        data=npz("a.npz"), partition=iid(2), algorithm=fed_sgd(lr=1.0), rounds=20, store="runs.db"
+    )
+    rows = np.flatnonzero(words == "owl")
+    np.savez("owls.npz", x=x[rows], y=words[rows])
+    _, found, said = predicted(str(run.run), "owls.npz")
+    share = np.mean([row[0] == "owl" for row in found])
+    assert share > 0.8
+    assert f"accuracy {share:.4f}" in said
+    np.savez("more.npz", x=x[:2], y=np.array(["owl", "emu"]))
+    assert predicted(str(run.run), "more.npz")[2] == ""
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"features": np.ones((2, 64))}, "new.npz has no array 'x'; write numpy.savez(path, x=features)"),
+        ({"x": np.ones((2, 3))}, "examples of 3 features"),
+        ({"x": np.ones((0, 64))}, "hold no rows to predict"),
+        ({"x": np.array([{}, {}])}, "new.npz can't be read: "),
+    ],
+)
+def test_arrays_that_can_not_be_predicted(here: Path, arrays: Any, message: str) -> None:
+    run = hanse.run(rounds=1, store="runs.db")
+    release(Runs("runs.db"), str(run.run), Path("out"))
+    np.savez("new.npz", **arrays)
+    done = cli("predict", "out", "new.npz")
+    assert done.exit_code == 2
+    assert message in done.stderr.replace("\n", " ")
 
 
 def test_what_can_not_be_used_is_explained(table: str) -> None:

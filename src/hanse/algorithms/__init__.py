@@ -18,10 +18,9 @@ from hanse.algorithms.optimisers import ServerOptimiser, adagrad, momentum, yogi
 from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
-from hanse.algorithms.works import MEANS, Weighting, by_examples, evaluation, uniform
+from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
 
 __all__ = [
-    "MEANS",
     "ClientOptimiser",
     "ClientTraining",
     "DualLearner",

@@ -138,18 +138,13 @@ class evaluate(Work[Learner, Examples]):
         return {"metrics": Part({name: np.asarray(v, np.float64) for name, v in sums.items()})}, memory
 
 
-MEANS = {"correct": "accuracy"}
-"""Names of metrics whose mean over examples is not called like their sum."""
-
-
 def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> Evaluate:
-    """A program that measures parameters over the examples of some parties: means of metrics."""
+    """A program that measures parameters over the examples of some parties."""
     names = (*learner.metrics, "count")
     part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=sum_())
 
     def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:
         got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=part_spec)
-        sums = got["metrics"].values
-        return {MEANS.get(name, name): float(sums[name] / sums["count"]) for name in learner.metrics}
+        return learner.summarise({name: float(total) for name, total in got["metrics"].values.items()})
 
     return measure

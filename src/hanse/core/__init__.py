@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         nearest,
     )
     from hanse.core.keys import Key, Keys
-    from hanse.core.learner import DifferentiableLearner, Learner, Population
+    from hanse.core.learner import DifferentiableLearner, Learner, Population, Prediction
     from hanse.core.local import (
         Examples,
         LocalProblem,
@@ -97,7 +97,7 @@ else:
                 "nearest",
             ),
             "hanse.core.keys": ("Key", "Keys"),
-            "hanse.core.learner": ("DifferentiableLearner", "Learner", "Population"),
+            "hanse.core.learner": ("DifferentiableLearner", "Learner", "Population", "Prediction"),
             "hanse.core.local": (
                 "Examples",
                 "LocalProblem",
@@ -181,6 +181,7 @@ __all__ = [
     "Plain",
     "Plan",
     "Population",
+    "Prediction",
     "Program",
     "Reducer",
     "RoundAbandoned",

@@ -44,7 +44,7 @@ class Algorithm(ABC, Generic[S]):
         """
 
 
-HIGHER_IS_BETTER = frozenset({"accuracy"})
+HIGHER_IS_BETTER = frozenset({"accuracy", "concordance"})
 
 
 @value
@@ -52,7 +52,8 @@ class Stop:
     """The conditions under which a run ends before its last round.
 
     Args:
-      metric: the watched metric; "accuracy" is better when higher, all others when lower.
+      metric: the watched metric; "accuracy" and "concordance" are better when higher, all others when
+        lower.
       target: stop once it is this good.
       patience: stop after this many evaluations in a row without a new best.
     """

@@ -1,13 +1,20 @@
 """The interface of models to data: the operations that works are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 from hanse.core.keys import Key
 from hanse.core.local import Examples, LocalProblem
 from hanse.core.tensors import Array, Tensors
 
-__all__ = ["DifferentiableLearner", "Learner", "Population"]
+__all__ = ["DifferentiableLearner", "Learner", "Population", "Prediction"]
+
+Prediction: TypeAlias = Literal["probabilities", "scores", "numbers", "risks"]
+"""The meaning of predicted numbers: those of classes are probabilities or scores."""
+
+_MEANS = {"correct": "accuracy"}
+"""Names of metrics whose mean over examples is not called like their sum."""
 
 
 class Population(ABC):
@@ -43,15 +50,34 @@ class Learner(ABC):
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums each of `metrics`, and "count", over examples, without the regulariser."""
 
+    def summarise(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Turns the sums of `evaluate`, over any number of parties, into the metrics that people read.
+
+        By default they are means over examples, and that of "correct" is called "accuracy". A metric that
+        these examples do not define is left out.
+        """
+        return {_MEANS.get(name, name): float(sums[name] / sums["count"]) for name in self.metrics}
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The names of the metrics that `summarise` returns."""
+        return tuple(self.summarise(dict.fromkeys((*self.metrics, "count"), 1.0)))
+
     @abstractmethod
     def predict(self, params: Tensors, x: Array) -> Array:
-        """Predicts the labels of rows of features.
+        """Predicts the labels of rows of features. Each row is predicted by itself.
 
         Returns: for classes, (n, k) probabilities, or scores where the model has no probabilities: the
-          class of the largest entry is the predicted one. For numbers, (n,) or (n, ...) numbers. For
-          survival, (n,) risk scores.
-        Raises: InvalidInput: if the rows do not suit the model.
+          class of the largest entry is the predicted one. Where a row has several labels, one for each
+          place of a text, (n, ..., k). For numbers, (n,) or (n, ...) numbers. For survival, (n,) risk
+          scores.
+        Raises: InvalidInput: if the rows do not suit the model, or there are none.
         """
+
+    @property
+    def prediction(self) -> Prediction:
+        """The meaning of the numbers that `predict` returns; "scores" claims least."""
+        return "scores"
 
 
 class DifferentiableLearner(Learner):

@@ -4,7 +4,7 @@ from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
 from hanse.evaluation.clients import (
     MAX_CLIENTS,
     description,
-    measure_means,
+    measure_metrics,
     measure_spread,
     of_one_class,
     passes,
@@ -23,7 +23,7 @@ __all__ = [
     "as_seconds",
     "centralised",
     "description",
-    "measure_means",
+    "measure_metrics",
     "measure_spread",
     "metric_of",
     "of_one_class",

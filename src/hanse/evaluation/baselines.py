@@ -32,7 +32,8 @@ from hanse.evaluation.clients import (
     OWN_TEST,
     OWN_TRAINING,
     TEST_SET,
-    measure_means,
+    average,
+    measure_metrics,
     measure_spread,
     spread_of,
 )
@@ -131,13 +132,13 @@ class centralised(Baseline):
         )
         test = pooled if population.test is None else population.test
         began_s, params = perf_counter(), budget.params
-        curve: list[dict[str, Plain]] = [{"epoch": 0, **measure_means(learner, params, test)}]
+        curve: list[dict[str, Plain]] = [{"epoch": 0, **measure_metrics(learner, params, test)}]
         reached = None
         for epoch in range(1, budget.epochs + 1):
             between()
             steps = _lend_steps(budget.algorithm, epoch - 1, self.lr, self.batch_size)
             params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
-            now = measure_means(learner, params, test)
+            now = measure_metrics(learner, params, test)
             curve.append({"epoch": epoch, **now})
             watched = now.get(budget.stop.metric)
             if reached is None and watched is not None and budget.stop.is_reached(watched):
@@ -194,11 +195,11 @@ class on_site(Baseline):
                 steps = _lend_steps(budget.algorithm, epoch, self.lr, self.batch_size)
                 params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
             if population.test is not None:
-                everywhere.append(measure_means(learner, params, population.test))
+                everywhere.append(measure_metrics(learner, params, population.test))
             if number in tested:
-                at_home.append(measure_means(learner, params, population.role(own_test(number))))
+                at_home.append(measure_metrics(learner, params, population.role(own_test(number))))
             if population.test is None and not tested:
-                at_home.append(measure_means(learner, params, own))
+                at_home.append(measure_metrics(learner, params, own))
         seconds = perf_counter() - began_s
         each, on = (at_home, OWN_TEST) if tested else (everywhere or at_home, TEST_SET)
         if population.test is None and not tested:
@@ -206,7 +207,7 @@ class on_site(Baseline):
         final = everywhere or at_home
         return {
             "name": "on_site",
-            "final": {name: float(np.mean([row[name] for row in final])) for name in final[0]},
+            "final": average(final),
             "parties": count,
             "epochs": budget.epochs,
             "epochs_to_target": None,

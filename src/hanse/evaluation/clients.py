@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from hanse.algorithms import MEANS
 from hanse.core import Array, Examples, Learner, Plain, Tensors
 from hanse.core.exchange import HIGHER_IS_BETTER
 from hanse.data import FederatedData, describe, own_test
@@ -15,8 +14,9 @@ __all__ = [
     "OWN_TEST",
     "OWN_TRAINING",
     "TEST_SET",
+    "average",
     "description",
-    "measure_means",
+    "measure_metrics",
     "measure_spread",
     "of_one_class",
     "passes",
@@ -31,10 +31,9 @@ OWN_TRAINING = "their own training examples"
 TEST_SET = "the common test set"
 
 
-def measure_means(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
-    """Computes the means of the learner's metrics over examples."""
-    sums = learner.evaluate(params, examples)
-    return {MEANS.get(name, name): float(sums[name] / sums["count"]) for name in learner.metrics}
+def measure_metrics(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
+    """Computes the learner's metrics over examples."""
+    return learner.summarise(learner.evaluate(params, examples))
 
 
 def measure_spread(learner: Learner, population: FederatedData, params: Tensors) -> dict[str, Plain] | None:
@@ -45,7 +44,7 @@ def measure_spread(learner: Learner, population: FederatedData, params: Tensors)
     if population.num_clients > MAX_CLIENTS:
         return None
     on, whose = _own_examples(population)
-    return spread_of(on, [measure_means(learner, params, examples) for _, examples in whose])
+    return spread_of(on, [measure_metrics(learner, params, examples) for _, examples in whose])
 
 
 def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:
@@ -59,22 +58,32 @@ def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, E
 def spread_of(on: str, each: Sequence[Mapping[str, float]]) -> dict[str, Plain]:
     """Computes the mean over clients, and the mean over the tenth of them with the worst metric.
 
+    Clients that can't measure a metric don't count for it; where one is not a finite number, its mean is
+    unknown.
+
     >>> spread_of(OWN_TEST, [{"accuracy": 0.5}, {"accuracy": 1.0}])["worst_tenth"]
     {'accuracy': 0.5}
+    >>> spread_of(OWN_TEST, [{"loss": 1.0}, {"loss": 2.0, "concordance": 0.75}])["each"]
+    {'loss': [1.0, 2.0], 'concordance': [None, 0.75]}
     """
-    names = list(each[0]) if each else []
-    by_metric = {name: [_finite(row[name]) for row in each] for name in names}
+    measured = _by_metric(each)
     return {
         "on": on,
         "num_clients": len(each),
-        "mean": {name: _finite(float(np.mean(_numbers(by_metric[name])))) for name in names},
-        "worst_tenth": {name: _worst(name, _numbers(by_metric[name])) for name in names},
-        "each": by_metric,
+        "mean": {name: _finite(mean) for name, mean in average(each).items()},
+        "worst_tenth": {name: _worst(name, np.array(values)) for name, values in measured.items()},
+        "each": {name: [_finite(row.get(name, math.nan)) for row in each] for name in measured},
     }
 
 
-def _numbers(values: Sequence[float | None]) -> Array:
-    return np.array([math.nan if value is None else value for value in values])
+def average(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Computes the mean of each metric over those who measured it."""
+    return {name: float(np.mean(values)) for name, values in _by_metric(each).items()}
+
+
+def _by_metric(each: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    names = dict.fromkeys(name for row in each for name in row)
+    return {name: [row[name] for row in each if name in row] for name in names}
 
 
 def _worst(name: str, values: Array) -> float | None:

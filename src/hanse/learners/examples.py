@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput
+from hanse.core import Array, Examples, InvalidInput, Prediction
 from hanse.learners.losses import cross_entropy
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "Numbers",
     "Reals",
     "Text",
+    "check_predictions",
+    "check_rows",
     "check_some",
     "convert_examples",
     "convert_flat",
@@ -84,6 +86,7 @@ class Labels(ABC):
     """A requirement on labels, and the metrics that are summed over examples."""
 
     metrics: ClassVar[tuple[str, ...]]
+    prediction: ClassVar[Prediction]
 
     @abstractmethod
     def convert(self, y: Array, dtype: str) -> Array:
@@ -92,10 +95,17 @@ class Labels(ABC):
 
 @dataclass(frozen=True)
 class Classes(Labels):
-    """Labels that are one of several classes; the loss is cross-entropy."""
+    """Labels that are one of several classes; the loss is cross-entropy.
+
+    Args:
+      num_classes: they are numbered from 0 to this, exclusive.
+      weights: of the classes, which multiply the loss; None: all 1.
+    """
 
     metrics = ("loss", "correct")
+    prediction = "probabilities"
     num_classes: int
+    weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
@@ -114,6 +124,7 @@ class Numbers(Labels):
     """Labels that are one real number; the loss is half of the squared error."""
 
     metrics = ("loss", "squared_error")
+    prediction = "numbers"
 
     def convert(self, y: Array, dtype: str) -> Array:
         """Returns (n,) numbers."""
@@ -132,6 +143,7 @@ class Characters(Labels):
     """Labels that are a character for each position; the loss is the mean cross-entropy over positions."""
 
     metrics = ("loss", "correct")
+    prediction = "probabilities"
     length: int
     num_characters: int
 
@@ -145,6 +157,7 @@ class Anything(Labels):
     """Labels that are numbers of any shape, for a user's own loss."""
 
     metrics = ("loss",)
+    prediction = "numbers"
 
     def convert(self, y: Array, dtype: str) -> Array:
         """Converts real numbers and keeps integers as they are."""
@@ -165,6 +178,25 @@ def check_some(data: Examples) -> None:
     """Checks that there are examples. Raises: InvalidInput: if there are none."""
     if len(data) == 0:
         raise InvalidInput("no examples; give at least 1")
+
+
+def check_rows(x: Array) -> Array:
+    """Returns rows of features as an array. Raises: InvalidInput: if there are none."""
+    x = np.asarray(x)
+    if x.ndim == 0 or len(x) == 0:
+        raise InvalidInput(f"features of shape {x.shape} hold no rows to predict; give at least 1")
+    return x
+
+
+def check_predictions(found: Array, num_rows: int, labels: Labels | None = None) -> Array:
+    """Returns predictions. Raises: InvalidInput: if they are not one a row, with one number a class."""
+    due = (num_rows, labels.num_classes) if isinstance(labels, Classes) else (num_rows, *found.shape[1:])
+    if found.shape != due:
+        raise InvalidInput(
+            f"the model's predictions for {num_rows} rows have shape {found.shape}; {due} is needed: give "
+            "each row a score a class (or, for two classes, one score), or numbers"
+        )
+    return found
 
 
 def convert_flat(x: Array, num_features: int, dtype: str) -> Array:

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from hanse.core import Array, InvalidInput
+from hanse.core import Array, InvalidInput, Prediction
 
-__all__ = ["Loss", "cross_entropy", "half_square", "log_loss"]
+__all__ = ["Loss", "cross_entropy", "half_square", "log_loss", "weighted_loss"]
 
 
 class Loss(ABC):
@@ -21,6 +21,9 @@ class Loss(ABC):
 
     metrics: ClassVar[tuple[str, ...]]
     """The names of the sums that `measure` returns, "loss" first."""
+
+    prediction: ClassVar[Prediction]
+    """The meaning of the numbers that `predict` returns."""
 
     @property
     @abstractmethod
@@ -40,7 +43,7 @@ class Loss(ABC):
         """Returns the derivatives of the losses by the scores, in their shape. Overwrites the scores."""
 
     @abstractmethod
-    def hessian_vector(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
         """Returns the losses' Hessians by the scores times a direction, in the shape of the scores."""
 
     @abstractmethod
@@ -57,6 +60,7 @@ class half_square(Loss):
     """The squared loss: loss = (s - y)² / 2"""
 
     metrics = ("loss", "squared_error")
+    prediction = "numbers"
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -88,7 +92,7 @@ class half_square(Loss):
         scores -= targets
         return scores
 
-    def hessian_vector(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
         """Returns the direction, (n,), since the Hessian is 1."""
         return direction
 
@@ -107,6 +111,7 @@ class log_loss(Loss):
     """The logistic loss: log(1 + exp(-m)), with the margin m = ±s, + for class 1; targets are the signs."""
 
     metrics = ("loss", "correct")
+    prediction = "probabilities"
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -131,7 +136,7 @@ class log_loss(Loss):
         scores += 1
         return np.divide(-targets, scores, out=scores)
 
-    def hessian_vector(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
         """Returns e / (1 + e)² times the direction, (n,), with e = exp(-|s|)."""
         shrunk = np.exp(-np.abs(scores))
         return np.asarray(shrunk / np.square(1 + shrunk) * direction)
@@ -155,6 +160,7 @@ class cross_entropy(Loss):
     """
 
     metrics = ("loss", "correct")
+    prediction = "probabilities"
     num_classes: int
 
     @property
@@ -178,7 +184,7 @@ class cross_entropy(Loss):
         scores.reshape(-1)[_starts(scores.size, self.num_classes) + targets] -= 1
         return scores
 
-    def hessian_vector(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
         """Returns p (d - sum p d), (n, k)."""
         probabilities = _to_probabilities(scores.copy())
         mean = (probabilities * direction).sum(axis=1, keepdims=True)
@@ -192,6 +198,61 @@ class cross_entropy(Loss):
         """Sums the loss and the examples whose true class scores highest; of equal scores the first wins."""
         right = scores.argmax(axis=1) == targets
         return float(self.losses(scores, targets).sum(dtype=np.float64)), float(right.sum())
+
+
+@dataclass(frozen=True)
+class weighted_loss(Loss):
+    """A loss of classes, times the weight of the true class: loss = c_y loss(s, y)
+
+    Args:
+      loss: of the classes.
+      weights: c, one a class.
+    """
+
+    metrics = ("loss", "correct")
+    prediction = "probabilities"
+    loss: "log_loss | cross_entropy"
+    weights: tuple[float, ...]
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """The shape of one example's scores."""
+        return self.loss.outputs
+
+    def targets(self, labels: Array, dtype: str) -> Array:
+        """Returns the targets of the loss."""
+        return self.loss.targets(labels, dtype)
+
+    def losses(self, scores: Array, targets: Array) -> Array:
+        """Returns weighted losses in nats, (n,)."""
+        losses = self.loss.losses(scores, targets)
+        return losses * self._weights_of(targets, losses)
+
+    def gradient(self, scores: Array, targets: Array) -> Array:
+        """Returns weighted derivatives, in the shape of the scores."""
+        gradient = self.loss.gradient(scores, targets)
+        gradient *= self._weights_of(targets, gradient)
+        return gradient
+
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
+        """Returns weighted products, in the shape of the scores."""
+        product = self.loss.hessian_vector(scores, targets, direction)
+        return product * self._weights_of(targets, product)
+
+    def predict(self, scores: Array) -> Array:
+        """Returns the probabilities of the loss, which the weights have shifted in training, (n, k)."""
+        return self.loss.predict(scores)
+
+    def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
+        """Sums the weighted loss, and the examples on the right side, which are not weighted."""
+        _, right = self.loss.measure(scores, targets)
+        return float(self.losses(scores, targets).sum(dtype=np.float64)), right
+
+    def _weights_of(self, targets: Array, like: Array) -> Array:
+        """Returns each example's weight, to multiply an array with."""
+        classes = targets if self.outputs else (targets > 0).astype(np.intp)  # signs are targets, too
+        weights: Array = np.array(self.weights, like.dtype)[classes]
+        return weights if like.ndim == 1 else weights[:, None]
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ from hanse.core import Array, InvalidInput, Key, Learner, Tensors, check_not_neg
 from hanse.learners.engines import Engine, jax_engine, torch_engine
 from hanse.learners.examples import Characters, Classes, Features, Labels, Numbers, Reals, Text
 from hanse.learners.model import Model
-from hanse.learners.settings import check_dtype, check_sizes
+from hanse.learners.settings import check_class_weights, check_dtype, check_num_weights, check_sizes
 
 __all__ = ["Bound", "Network", "char_lstm", "cnn", "mlp"]
 
@@ -73,16 +73,21 @@ class Network(Model):
         minimise  (1/n) Σ loss(network(x_i), y_i) + (l2/2) |W|²
 
     W are the parameters of two dimensions or more: biases are not regularised. The loss is cross-entropy
-    for classes, and half of the squared error for numbers.
+    for classes, times the weight of the true class, and half of the squared error for numbers. The objective
+    stays a mean over examples, so clients' objectives add up to that of the pooled data; torch's
+    `CrossEntropyLoss(weight=...)` divides each batch by the weights of its examples instead. The metric
+    "loss" is weighted, too; the accuracy is not.
     """
 
     engine: Engine
     l2: float
     dtype: str
+    class_weights: tuple[float, ...] | None
 
     def __post_init__(self) -> None:
         check_not_negative("l2", self.l2)
         check_dtype(self.dtype)
+        object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
         """Binds the model to examples, on its engine."""
@@ -96,7 +101,8 @@ class Network(Model):
         """Binds the network to examples, without an engine. Raises: InvalidInput: if they don't suit."""
         if math.prod(feature_shape) < 1:
             raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
-        labels = Numbers() if num_classes is None else Classes(num_classes)
+        weights = check_num_weights(self.class_weights, num_classes)
+        labels = Numbers() if num_classes is None else Classes(num_classes, weights)
         return Bound(self, Reals(feature_shape, self.dtype), labels)
 
     @abstractmethod
@@ -124,13 +130,14 @@ class mlp(Network):
     `mlp(())` is softmax regression, or least squares.
 
     >>> mlp((100,), l2=1e-4)
-    mlp(hidden=(100,), engine=jax_engine(), l2=0.0001, dtype='float32')
+    mlp(hidden=(100,), engine=jax_engine(), l2=0.0001, dtype='float32', class_weights=None)
 
     Args:
       hidden: the width of each hidden layer.
       engine: `jax_engine()` or `torch_engine()`.
       l2: strength of the regulariser.
       dtype: "float32" or "float64".
+      class_weights: one number for each class, which multiplies the losses of its examples; None: all 1.
     Raises: InvalidInput: if a setting is out of range.
     References: McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-efficient learning of
       deep networks from decentralized data", AISTATS 2017, arXiv 1602.05629, section 3.
@@ -141,6 +148,7 @@ class mlp(Network):
     engine: Engine = jax_engine()
     l2: float = 0.0
     dtype: str = "float32"
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,6 +185,7 @@ class cnn(Network):
       engine: `torch_engine()` or `jax_engine()`.
       l2: strength of the regulariser.
       dtype: "float32" or "float64".
+      class_weights: one number for each class, which multiplies the losses of its examples; None: all 1.
     Raises: InvalidInput: if a setting is out of range.
     References: as `mlp`.
     """
@@ -188,6 +197,7 @@ class cnn(Network):
     engine: Engine = torch_engine()
     l2: float = 0.0
     dtype: str = "float32"
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -259,6 +269,7 @@ class char_lstm(Network):
       engine: `torch_engine()` or `jax_engine()`.
       l2: strength of the regulariser.
       dtype: "float32" or "float64".
+      class_weights: one number for each class, which multiplies the losses of its examples; None: all 1.
     Raises: InvalidInput: if a setting is out of range.
     References: as `mlp`. Kim, Jernite, Sontag, Rush, "Character-aware neural language models", AAAI 2016.
     """
@@ -271,6 +282,7 @@ class char_lstm(Network):
     engine: Engine = torch_engine()
     l2: float = 0.0
     dtype: str = "float32"
+    class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -284,9 +296,10 @@ class char_lstm(Network):
                 f"char_lstm: features of shape {feature_shape}; give rows of characters, (n, length) integers"
             )
         text = Text(feature_shape, self.num_characters)
+        weights = check_num_weights(self.class_weights, num_classes)
         if num_classes is None:
             return Bound(self, text, Characters(feature_shape[0], self.num_characters))
-        return Bound(self, text, Classes(num_classes))
+        return Bound(self, text, Classes(num_classes, weights))
 
     def drawn(self, feature_shape: tuple[int, ...], num_outputs: int) -> Iterator[tuple[str, ParamInit]]:
         """Yields embedding, the layers of lstm, output."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, Key, Tensors, add_scaled, divide, l2_norm, subtract
 from hanse.learners.descent import ByGradient
-from hanse.learners.examples import check_some
+from hanse.learners.examples import check_predictions, check_rows, check_some
 from hanse.learners.model import Model
 
 __all__ = ["Objective", "objective"]
@@ -113,7 +113,8 @@ class Objective(ByGradient):
                 "objective() was given no predict; write objective(start, value, gradient, predict=...), "
                 "a function (params, x) -> predictions"
             )
-        return np.asarray(self.given.predict(params, x))
+        x = check_rows(x)
+        return check_predictions(np.asarray(self.given.predict(params, x)), len(x))
 
 
 def _fitting(name: str, found: Tensors, params: Tensors) -> Tensors:

@@ -36,7 +36,8 @@ class jax_model(Model):
       init: from a key of JAX to parameters: arrays in dictionaries, lists and the like.
       apply: from parameters and features (n, ...) to scores: (n, k) for k classes, (n,) for numbers.
       loss: from scores and labels to (n,) losses. By default cross-entropy for classes, and half of the
-        squared error for numbers.
+        squared error for numbers. With classes, `predict` takes the scores for logits, as cross-entropy
+        does, or one score for the logit of class 1. To weigh classes, multiply the losses by weights[labels].
       train: as `apply`, with a key of JAX as third argument, where training differs (dropout).
       l2: strength of a regulariser of the parameters of two dimensions or more.
       dtype: of the parameters and the arithmetic, "float32" or "float64".
@@ -81,7 +82,8 @@ class averaged_buffers(Buffers):
 class local_buffers(Buffers):
     """Buffers that are never sent. Running statistics come from the examples of the party that measures.
 
-    This suits clients whose features differ in scale; their statistics stay private.
+    This suits clients whose features differ in scale; their statistics stay private. Predictions of a row
+    then depend on the rows that are predicted together with it.
 
     References: Andreux, du Terrail, Beguier, Tramel, "Siloed federated learning for multi-centric
       histopathology datasets", DART 2020, arXiv 2008.07424.
@@ -111,7 +113,11 @@ class torch_module(Model):
     Args:
       factory: makes the module; its initial values are drawn from the run's key.
       loss: from scores and labels to their mean loss over the batch. By default cross-entropy for classes,
-        and half of the squared error for numbers.
+        and half of the squared error for numbers. With classes, `predict` takes the scores for logits, as
+        `nn.CrossEntropyLoss` does, or one score for the logit of class 1, as `nn.BCEWithLogitsLoss` does.
+        To weigh classes, return the mean of weights[labels] times the losses.
+        `nn.CrossEntropyLoss(weight=weights)` divides each batch by its weights instead, so that clients'
+        objectives do not add up to that of the pooled data.
       buffers: `averaged_buffers()` or `local_buffers()`.
       l2: strength of a regulariser of the parameters of two dimensions or more.
       precision: of local training, `full()` or `bfloat16()`.

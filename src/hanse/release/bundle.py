@@ -10,22 +10,22 @@ import csv
 import hashlib
 import io
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from safetensors.numpy import save
 
 from hanse.config import WrongSetting, as_toml, build, summary, to_plain
-from hanse.core import Array, Examples, InvalidInput, Key, Learner, StoreError, Tensors
+from hanse.core import Array, Examples, InvalidInput, Key, Learner, Prediction, StoreError, Tensors
 from hanse.core.exchange import digest, pack, unpack
 from hanse.data import Dataset, Tabular, as_table, npz
-from hanse.evaluation import as_number, measure_means, table
+from hanse.evaluation import as_number, measure_metrics, table
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
-from hanse.learners import Linear, Model
+from hanse.learners import Model
 from hanse.preprocessing import Encoder
 from hanse.runs import (
     ACCEPTED,
@@ -99,6 +99,8 @@ def release(
     (folder / MODEL).write_bytes(tensors)
     if ready.encoder is not None:
         (folder / ENCODER).write_bytes(pack(ready.encoder))
+    else:
+        (folder / ENCODER).unlink(missing_ok=True)  # that of an earlier release
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sha256 = hashlib.sha256(tensors).hexdigest()
     found = [finding.to_json() for finding in find_problems(records)]
@@ -276,25 +278,47 @@ class Predictions:
     """The predictions of a model for rows.
 
     Args:
-      values: (n,) classes, or numbers.
-      probabilities: (n,) the probability of the predicted class; None: the model predicts numbers.
-      classes: the names of the classes, if they have names.
+      found: the numbers that the learner predicts, see `hanse.core.Learner.predict`.
+      kind: what they mean.
+      is_classes: whether the last axis has a number for each class.
+      names: of the classes, or of the columns of numbers; may be empty.
       metrics: the metrics on these rows, if they have labels.
     """
 
-    values: Array
-    probabilities: Array | None
-    classes: tuple[str, ...]
+    found: Array
+    kind: Prediction
+    is_classes: bool
+    names: tuple[str, ...]
     metrics: Mapping[str, float] | None
+
+    @property
+    def values(self) -> Array:
+        """The predicted classes, (n,) or one for each place of a text; or the numbers."""
+        return np.asarray(self.found.argmax(axis=-1)) if self.is_classes else self.found
+
+    def columns(self) -> dict[str, list[str]]:
+        """Returns the cells of a table by their heads, which say what the numbers are."""
+        flat = self.values.reshape(len(self.found), -1)
+        if not self.is_classes:
+            names = (
+                self.names if len(self.names) == flat.shape[1] > 1 else tuple(map(str, range(flat.shape[1])))
+            )
+            head = "risk" if self.kind == "risks" else "prediction"
+            heads = [f"{head}_{name}" for name in names] if flat.shape[1] > 1 else [head]
+            return {head: [f"{number:.6g}" for number in flat[:, i]] for i, head in enumerate(heads)}
+        classes = [[self.names[c] if self.names else str(c) for c in column] for column in flat.T.tolist()]
+        if self.found.ndim > 2:
+            return {f"prediction_{i}": column for i, column in enumerate(classes)}
+        own = self.found.max(axis=1).tolist()
+        if self.kind == "probabilities":
+            return {"prediction": classes[0], "probability": [f"{number:.4f}" for number in own]}
+        return {"prediction": classes[0], "score": [f"{number:.6g}" for number in own]}
 
     def rows(self) -> Iterator[list[str]]:
         """Yields rows of cells: a head, then one row for each prediction."""
-        yield ["prediction"] if self.probabilities is None else ["prediction", "probability"]
-        for i, said in enumerate(self.values.tolist()):
-            if self.probabilities is None:
-                yield [f"{said:.6g}"]
-            else:
-                yield [self.classes[said] if self.classes else str(said), f"{self.probabilities[i]:.4f}"]
+        columns = self.columns()
+        yield list(columns)
+        yield from map(list, zip(*columns.values(), strict=True))
 
     def as_csv(self) -> str:
         """Returns the predictions as a CSV file."""
@@ -310,29 +334,23 @@ class Predictions:
 def predictions(model: Released, path: str) -> Predictions:
     """Predicts the rows of a file. Raises: InvalidInput: if the file does not suit the model."""
     x, y = _read(model, path)
-    examples = Examples(x, np.zeros(len(x), np.int64))
     if model.encoder is not None:
-        examples = model.encoder(examples)
-    x = examples.x
-    metrics = None if y is None else measure_means(model.learner, model.params, Examples(x, y))
-    if model.num_classes is None:
-        return Predictions(_numbers(model, x), None, (), metrics)
-    shares = _probabilities(model, x)
-    values = shares.argmax(axis=1)
-    return Predictions(values, shares[np.arange(len(x)), values], model.classes, metrics)
+        x = model.encoder(Examples(x, np.zeros(len(x), np.int64))).x
+    learner, params = model.learner, model.params
+    metrics = None if y is None else measure_metrics(learner, params, Examples(x, y))
+    found, kind = learner.predict(params, x), learner.prediction
+    is_classes = kind == "probabilities" or (found.ndim > 1 and found.shape[-1] == model.num_classes)
+    names = model.classes
+    if not is_classes and isinstance(model.data, Tabular):
+        names = model.data.targets
+    return Predictions(found, kind, is_classes, names, metrics)
 
 
 def _read(model: Released, path: str) -> tuple[Array, Array | None]:
     """Reads features, and labels if the file has them."""
     data = model.data
     if Path(path).suffix == ".npz":
-        own = data if isinstance(data, npz) else npz(path)
-        found = replace(own, path=path, test_fraction=0.0)
-        stored = dict(np.load(path, allow_pickle=False)) if Path(path).exists() else {}
-        if found.x in stored and found.y not in stored:
-            return np.asarray(stored[found.x]), None
-        examples = found.load().train
-        return examples.x, examples.y
+        return _read_arrays(model, path)
     if not isinstance(data, Tabular) or model.encoder is None:
         raise InvalidInput(
             f"the model was trained on {type(data).__name__}; give an .npz file with an array x"
@@ -343,49 +361,37 @@ def _read(model: Released, path: str) -> tuple[Array, Array | None]:
     if not names:
         raise InvalidInput(f"{path} has none of the columns that the model needs: {', '.join(due)}")
     x = as_table({name: rows.columns[name] for name in names})
-    if data.label is None or data.label not in rows.columns:
+    if data.label is not None:
+        return x, _find_classes(model, rows.columns.get(data.label))
+    targets = [rows.columns[name] for name in data.targets if name in rows.columns]
+    if len(targets) < len(data.targets) or not all(_is_numbers(column) for column in targets):
         return x, None
-    known = {name: i for i, name in enumerate(model.classes)}
-    said = [known.get(str(word), -1) for word in rows.columns[data.label]]
-    return x, np.array(said) if min(said, default=-1) >= 0 else None
+    return x, targets[0] if isinstance(data.target, str) else np.column_stack(targets)
 
 
-def _probabilities(model: Released, x: Array) -> Array:
-    """Computes probabilities, (n, classes), with any learner.
-
-    A row's loss with a class is minus the logarithm of the probability of that class.
-    """
-    assert model.num_classes is not None
-    if isinstance(model.learner, Linear):
-        scores = _scores(model, x)
-        if scores.ndim == 1:
-            scores = np.stack([np.zeros_like(scores), scores], axis=1)
-    else:
-        scores = np.array(
-            [[-_loss(model, x[i : i + 1], c) for c in range(model.num_classes)] for i in range(len(x))]
-        )
-    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
-
-
-def _numbers(model: Released, x: Array) -> Array:
-    if isinstance(model.learner, Linear):
-        return _scores(model, x)
-    # s²/2 is the loss at the target 0, and (s - 1)²/2 at 1: their difference is s - 1/2
-    rows = (x[i : i + 1] for i in range(len(x)))
-    return np.array([_loss(model, row, 0.0) - _loss(model, row, 1.0) + 0.5 for row in rows])
-
-
-def _loss(model: Released, row: Array, label: float) -> float:
-    loss = model.learner.evaluate(model.params, Examples(row, np.array([label])))["loss"]
-    return loss if math.isfinite(loss) else 1e30
-
-
-def _scores(model: Released, x: Array) -> Array:
-    flat = np.asarray(x, np.float64).reshape(len(x), -1)
-    if flat.shape[1] != len(model.params["weights"]):
+def _read_arrays(model: Released, path: str) -> tuple[Array, Array | None]:
+    like = model.data if isinstance(model.data, npz) else npz(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            stored = {name: file[name] for name in (like.x, like.y) if name in file.files}
+    except FileNotFoundError:
+        raise InvalidInput(f"no file {path!r}; give one that exists") from None
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise InvalidInput(
-            f"rows have {flat.shape[1]} features, but the model takes {len(model.params['weights'])}; "
-            "give the same columns"
-        )
-    return np.asarray(flat @ model.params["weights"] + model.params.get("bias", 0.0))
+            f"{path} can't be read: {error}; write it with numpy.savez, without objects"
+        ) from error
+    if like.x not in stored:
+        raise InvalidInput(f"{path} has no array {like.x!r}; write numpy.savez(path, {like.x}=features)")
+    y = stored.get(like.y)
+    return stored[like.x], y if y is None or y.dtype.kind != "U" else _find_classes(model, y)
+
+
+def _find_classes(model: Released, labels: Array | None) -> Array | None:
+    """Returns the classes that the model gives to labels in words; None if it does not know all of them."""
+    known = {name: i for i, name in enumerate(model.classes)}
+    found = [known.get(str(word), -1) for word in labels] if labels is not None else []
+    return np.array(found) if min(found, default=-1) >= 0 else None
+
+
+def _is_numbers(column: Array) -> bool:
+    return column.dtype.kind == "f" and bool(np.isfinite(column).all())

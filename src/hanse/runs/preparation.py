@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
 
-from hanse.algorithms import MEANS, evaluation
+from hanse.algorithms import evaluation
 from hanse.config import Experiment, to_plain
 from hanse.core import (
     DifferentiableLearner,
@@ -225,7 +225,7 @@ def _encode_features(
 
 
 def _watching(experiment: Experiment, learner: Learner) -> Stop:
-    stop, measured = experiment.stop, [MEANS.get(name, name) for name in learner.metrics]
+    stop, measured = experiment.stop, learner.measured
     if stop.metric in measured:
         return stop
     if stop == Stop():

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from hanse.algorithms import Subproblem, newton
-from hanse.core import Array, Examples, InvalidInput, Key, LocalProblem, Steps
+import hanse
+from hanse.algorithms import Subproblem, fed_sgd, newton
+from hanse.core import Array, Examples, InvalidInput, Key, LocalProblem, Steps, Stop
+from hanse.data import from_clients
+from hanse.evaluation import centralised
 from hanse.learners import cox
+from hanse.learners.linear.concordance import count_concordant
 
 KEY = Key.from_seed(9)
 
@@ -27,6 +31,8 @@ def test_the_textbooks_likelihood(b: float) -> None:
     learner = cox().bind((1,), None)
     assert learner.evaluate({"weights": np.array([b])}, TEXTBOOK) == {
         "loss": pytest.approx(-textbook(b)),
+        "concordant": {-2.0: 2.0, 0.0: 4.5, 1.5: 7.0}[b],
+        "comparable": 9.0,
         "count": 6.0,
     }
 
@@ -85,6 +91,100 @@ def test_strata_add_up() -> None:
     )
     pooled = sum(len(part) * learner.gradient(w, part)["weights"] for part in parts) / len(data)
     np.testing.assert_allclose(pooled, learner.gradient(w, data)["weights"], rtol=1e-10)
+
+
+# Concordance
+
+
+def concordance_by_definition(risks: Array, labels: Array) -> tuple[float, float]:
+    """Looks at every pair."""
+    concordant, comparable = 0.0, 0.0
+    for i, (time, event, stratum) in enumerate(labels):
+        for j, (other_time, other_event, other_stratum) in enumerate(labels):
+            outlives = other_time > time or (other_time == time and not other_event)
+            if i != j and event and outlives and stratum == other_stratum:
+                comparable += 1
+                concordant += 1.0 if risks[i] > risks[j] else 0.5 if risks[i] == risks[j] else 0.0
+    return concordant, comparable
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(("n", "strata"), [(1, 1), (2, 1), (7, 2), (60, 1), (60, 3), (61, 20)])
+@pytest.mark.parametrize("num_risks", [1, 2, 5, 1000])
+def test_concordance_is_that_of_every_pair(n: int, strata: int, num_risks: int, seed: int) -> None:
+    y = survival(n, strata, seed).y
+    risks = np.random.default_rng(seed).integers(num_risks, size=n).astype(float) - num_risks / 2
+    assert count_concordant(risks, *y.T) == concordance_by_definition(risks, y)
+
+
+def test_concordance_by_hand() -> None:
+    """Time 2: an event. Time 3: an event and a censored row. Time 5: two events. Time 6: a censored row.
+
+    The first is compared with the other 5, and its risk, 3, is above 3 of theirs and equal to one: 3.5.
+    The event at 3 is compared with the row censored at 3 and the three after: risk 1 is above 0 once: 1. The
+    events at 5 are not compared with each other, but each with the last row: 5 and 0 with 2: 1. Of 11: 5.5.
+    """
+    times, events = np.array([2.0, 3, 3, 5, 5, 6]), np.array([1.0, 1, 0, 1, 1, 0])
+    risks = np.array([3.0, 1, 3, 5, 0, 2])
+    assert count_concordant(risks, times, events, np.zeros(6)) == (5.5, 11.0)
+    apart = np.array([0.0, 0, 0, 1, 1, 1])  # pairs 1-2, 1-3, 2-3 (2 right or half), 4-6, 5-6
+    assert count_concordant(risks, times, events, apart) == (1 + 0.5 + 0 + 1 + 0, 5.0)
+
+
+def test_concordance_of_many_rows_is_fast() -> None:
+    n = 20_000  # to look at every pair would take minutes
+    rng = np.random.default_rng(0)
+    risks, times = rng.permutation(n).astype(float), rng.permutation(n)
+    concordant, comparable = count_concordant(risks, times, np.ones(n), np.zeros(n))
+    assert comparable == n * (n - 1) / 2
+    assert concordant / comparable == pytest.approx(0.5, abs=0.01)
+    assert count_concordant(-times.astype(float), times, np.ones(n), np.zeros(n))[0] == comparable
+
+
+def test_sums_become_a_concordance() -> None:
+    learner, data, params = cox().bind((4,), None), survival(), {"weights": np.ones(4)}
+    concordant, comparable = concordance_by_definition(data.x @ np.ones(4), data.y)
+    parts = [learner.evaluate(params, data.take(np.flatnonzero(data.y[:, 2] == s))) for s in range(3)]
+    sums = {name: sum(part[name] for part in parts) for name in parts[0]}
+    assert learner.measured == ("loss", "concordance")
+    assert learner.summarise(sums) == {
+        "loss": pytest.approx(learner.objective(params, data)),
+        "concordance": concordant / comparable,
+    }
+    mean = np.mean([learner.summarise(part)["concordance"] for part in parts])
+    assert learner.summarise(sums)["concordance"] != pytest.approx(mean)  # parties count by their pairs
+
+
+def test_without_comparable_pairs_there_is_no_concordance() -> None:
+    learner, data, params = cox().bind((4,), None), survival(), {"weights": np.ones(4)}
+    censored = Examples(data.x, data.y * np.array([1.0, 0, 1]))
+    assert learner.summarise(learner.evaluate(params, censored)) == {"loss": 0.0}
+    assert learner.summarise(learner.evaluate(params, data.take(np.arange(1)))).keys() == {"loss"}
+
+
+def test_a_run_stops_at_a_concordance() -> None:
+    data = survival(strata=1)
+    parts = [data.take(np.arange(k, 60, 3)) for k in range(3)]
+    result = hanse.run(
+        data=from_clients(parts), model=cox(), algorithm=fed_sgd(lr=0.5), rounds=50,
+        stop=Stop(metric="concordance", target=0.697), baselines=[centralised()],
+    )  # fmt: skip
+    measured = [record.metrics["concordance"] for record in result.records]
+    assert result.target_round == len(measured) - 1 > 0
+    assert measured[0] == 0.5  # all risks are equal
+    assert max(measured[:-1]) < 0.697 <= measured[-1]
+    assert result.reason == "concordance reached 0.697"
+    sums = [concordance_by_definition(part.x @ result.params["weights"], part_of(part)) for part in parts]
+    assert measured[-1] == sum(pair[0] for pair in sums) / sum(pair[1] for pair in sums)
+    clients = [pair[0] / pair[1] for pair in sums]
+    assert result.clients is not None
+    assert result.clients["mean"]["concordance"] == pytest.approx(np.mean(clients))
+    assert result.clients["worst_tenth"]["concordance"] == min(clients)
+    assert result.baselines[0]["curve"][-1]["concordance"] > 0.65
+
+
+def part_of(examples: Examples) -> Array:
+    return np.column_stack([examples.y[:, :2], np.zeros(len(examples))])
 
 
 def test_one_stratum_needs_no_number() -> None:

@@ -63,9 +63,9 @@ def test_metrics_count_the_right_side() -> None:
     assert sums == {"loss": 0.0 + 3.0 + 0.0, "correct": 2.0, "count": 3.0}
 
 
-def test_the_squared_hinge_needs_its_learner() -> None:
-    with pytest.raises(NotImplementedError, match=r"use Svm\.hessian_vector"):
-        squared_hinge().hessian_vector(np.zeros(1), np.zeros(1))
+def test_the_squared_hinge_curves_where_margins_fall_short() -> None:
+    scores, signs, direction = np.array([0.5, 2.0, -3.0, -0.5]), np.array([1.0, 1, -1, -1]), np.arange(1.0, 5)
+    assert squared_hinge().hessian_vector(scores, signs, direction).tolist() == [1, 0, 0, 4]
 
 
 @pytest.mark.parametrize("model", [linear_svm(), hinge_svm()])

@@ -352,7 +352,7 @@ def dull() -> Any:
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor with units for bfloat16, whichever it is."""
-    monkeypatch.setattr("hanse.learners.torch.learner.units_for_bfloat16", lambda: True)
+    monkeypatch.setattr("hanse.learners.torch.precision.units_for_bfloat16", lambda: True)
 
 
 @pytest.mark.usefixtures("able")

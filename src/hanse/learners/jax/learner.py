@@ -20,6 +20,7 @@ from hanse.core import (
     InvalidInput,
     Key,
     LocalProblem,
+    Prediction,
     Tensors,
     num_bytes,
 )
@@ -31,6 +32,8 @@ from hanse.learners.examples import (
     Labels,
     Numbers,
     Reals,
+    check_predictions,
+    check_rows,
     convert_examples,
 )
 from hanse.learners.jax import programs as compiled
@@ -50,6 +53,16 @@ __all__ = ["JaxLearner", "bind_network", "bind_own"]
 def _cross_entropy(scores: Traced, classes: Traced) -> Traced:
     chosen = jnp.take_along_axis(scores, classes[..., None], -1)[..., 0]
     return jax.nn.logsumexp(scores, -1) - chosen
+
+
+@dataclass(frozen=True)
+class _WeightedCrossEntropy:
+    """Cross-entropy times the weight of the true class. Equal ones share their compiled programs."""
+
+    weights: tuple[float, ...]
+
+    def __call__(self, scores: Traced, classes: Traced) -> Traced:
+        return _cross_entropy(scores, classes) * jnp.array(self.weights, scores.dtype)[classes]
 
 
 def _correct(scores: Traced, classes: Traced) -> Traced:
@@ -172,9 +185,7 @@ class JaxLearner(DifferentiableLearner):
 
     def predict(self, params: Tensors, x: Array) -> Array:
         """Returns probabilities of classes, numbers, or the model's own outputs. See `Learner.predict`."""
-        x = _narrow(self.features.convert(np.asarray(x)))
-        if len(x) == 0:
-            raise InvalidInput("no rows; give at least 1")
+        x = _narrow(self.features.convert(check_rows(x)))
         size, found = self.program.rows_at_once, []
         with precision(self.dtype):
             ours = self._own(params)
@@ -182,7 +193,12 @@ class JaxLearner(DifferentiableLearner):
                 part = x[i : i + size]
                 padded = _pad(part, min(power_of_two(len(part)), size))
                 found.append(np.asarray(compiled.predict(self.program, ours, padded))[: len(part)])
-        return np.concatenate(found)
+        return check_predictions(np.concatenate(found), len(x), self.labels)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction of the labels."""
+        return self.labels.prediction
 
     def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
         """Trains locally. See `DifferentiableLearner.local_sgd`."""
@@ -301,6 +317,8 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     prepare()
     bound = network.bound(feature_shape, num_classes)
     losses, *measures = LOSSES[type(bound.labels)]
+    if isinstance(bound.labels, Classes) and bound.labels.weights is not None:
+        losses = _WeightedCrossEntropy(bound.labels.weights)
     scores = network_scores(bound)
     predicts = PREDICTIONS[type(bound.labels)]
     program = Program(scores, None, losses, tuple(measures), predicts, network.l2, network.rows_at_once)

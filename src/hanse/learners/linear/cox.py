@@ -1,14 +1,16 @@
 """Cox regression for survival times, stratified, in NumPy."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Tensors, check_not_negative, value
+from hanse.core import Array, Examples, InvalidInput, Key, Prediction, Tensors, check_not_negative, value
 from hanse.learners.descent import ByGradient
-from hanse.learners.examples import check_some, convert_flat
+from hanse.learners.examples import check_rows, check_some, convert_flat
+from hanse.learners.linear.concordance import count_concordant
 from hanse.learners.model import Model
 from hanse.learners.settings import check_dtype
 
@@ -30,6 +32,10 @@ class cox(Model):
     nobody sees two clients' times. So the optimum is that of the pooled data stratified by client and
     stratum; for a comparison, pool the data with strata that differ from client to client. A mini-batch
     compares only within itself: for the optimum use full batches (`batch_size=None`), or Newton's method.
+
+    It is measured by its loss and by Harrell's "concordance": of the pairs of examples that can be compared,
+    in one stratum of one party, the share whose risks are in the right order (equal risks count 1/2). Where
+    no pair can be compared, there is no concordance.
 
     >>> times = np.array([[1.0, 1], [6, 1], [6, 1], [1, 0], [8, 0], [9, 1]])
     >>> data = Examples(np.array([[1.0], [1], [0], [1], [0], [0]]), times)
@@ -133,7 +139,8 @@ class Cox(ByGradient):
       dtype: of the parameters and the arithmetic.
     """
 
-    metrics = ("loss",)
+    metrics = ("loss", "concordant", "comparable")
+    prediction: ClassVar[Prediction] = "risks"
     num_features: int
     l2: float
     dtype: str
@@ -145,7 +152,8 @@ class Cox(ByGradient):
     def objective(self, params: Tensors, data: Examples) -> float:
         """Returns the negative log partial likelihood over the number of examples, plus the regulariser."""
         penalty = self.l2 / 2 * float(np.square(params["weights"], dtype=np.float64).sum())
-        return self.evaluate(params, data)["loss"] / len(data) + penalty
+        x, strata = self._check(data)
+        return _sum_losses(x @ params["weights"], strata) / len(data) + penalty
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters."""
@@ -166,23 +174,37 @@ class Cox(ByGradient):
         return {"weights": x.T @ products / len(x) + self.l2 * vector["weights"]}
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
-        """Returns the negative log partial likelihood and the number of examples."""
+        """Returns the negative log partial likelihood, and the sums of `count_concordant`."""
         x, strata = self._check(data)
-        scores = x @ params["weights"]
+        scores, (times, events, numbers) = x @ params["weights"], _labels(data.y).T
+        concordant, comparable = count_concordant(scores, times, events, numbers)
         return {
-            "loss": float(sum(stratum.loss(scores[stratum.rows]) for stratum in strata)),
+            "loss": _sum_losses(scores, strata),
+            "concordant": concordant,
+            "comparable": comparable,
             "count": float(len(x)),
         }
 
+    def summarise(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Returns the mean loss, and Harrell's concordance if any two examples can be compared."""
+        found = {"loss": float(sums["loss"] / sums["count"])}
+        if sums["comparable"]:
+            found["concordance"] = float(sums["concordant"] / sums["comparable"])
+        return found
+
     def predict(self, params: Tensors, x: Array) -> Array:
         """Returns risk scores, (n,): x w, the logarithm of the hazard relative to a row of zeros."""
-        return np.asarray(convert_flat(np.asarray(x), self.num_features, self.dtype) @ params["weights"])
+        return np.asarray(convert_flat(check_rows(x), self.num_features, self.dtype) @ params["weights"])
 
     def _check(self, data: Examples) -> tuple[Array, Iterator[_Stratum]]:
         """Returns (n, d) features in the dtype of the arithmetic, and the strata."""
         check_some(data)
         x = convert_flat(np.asarray(data.x), self.num_features, self.dtype)
         return x, _strata(_labels(data.y), self.dtype)
+
+
+def _sum_losses(scores: Array, strata: Iterator[_Stratum]) -> float:
+    return float(sum(stratum.loss(scores[stratum.rows]) for stratum in strata))
 
 
 def _labels(y: Array) -> Array:

@@ -22,6 +22,7 @@ from hanse.core import (
     InvalidInput,
     Key,
     LocalProblem,
+    Prediction,
     Tensors,
     value,
 )
@@ -78,8 +79,8 @@ That is alpha = -loss'(z) at the resulting score z = score + q (alpha - old alph
 def best_dual(loss: Loss) -> BestDual:
     """Returns what maximises a loss's dual along one coordinate. Raises: InvalidInput: if that is unknown."""
     raise InvalidInput(
-        f"no dual is known here for the loss {type(loss).__name__}; use least_squares, logistic, linear_svm "
-        "or hinge_svm"
+        f"no dual is known here for the loss {type(loss).__name__}; use least_squares, logistic (without "
+        "class_weights), linear_svm or hinge_svm"
     )
 
 
@@ -216,6 +217,11 @@ class Dual(DifferentiableLearner):
     def predict(self, params: Tensors, x: Array) -> Array:
         """Predicts with the primal."""
         return self.primal.predict(params, x)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction of the primal."""
+        return self.primal.prediction
 
     def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
         """Trains locally on the primal."""

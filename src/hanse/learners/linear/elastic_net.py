@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Tensors, check_not_negative, value
+from hanse.core import Array, Examples, InvalidInput, Key, Prediction, Tensors, check_not_negative, value
 from hanse.learners.descent import ByGradient
 from hanse.learners.linear.models import Linear, LinearModel, least_squares
 from hanse.learners.model import Model
@@ -96,6 +96,11 @@ class ElasticNet(ByGradient):
     def predict(self, params: Tensors, x: Array) -> Array:
         """Predicts with the linear model."""
         return self.linear.predict(params, x)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction of the linear model."""
+        return self.linear.prediction
 
     def sparse(self, params: Tensors) -> Tensors:
         """Moves every weight towards 0 by s, and sets those within s of 0 to 0.

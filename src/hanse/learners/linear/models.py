@@ -20,16 +20,17 @@ from hanse.core import (
     InvalidInput,
     Key,
     LocalProblem,
+    Prediction,
     Steps,
     Tensors,
     check_not_negative,
     sgd_rule,
     value,
 )
-from hanse.learners.examples import check_some, convert_flat
-from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss
+from hanse.learners.examples import check_rows, check_some, convert_flat
+from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss, weighted_loss
 from hanse.learners.model import Model, batches, orders
-from hanse.learners.settings import check_dtype
+from hanse.learners.settings import check_class_weights, check_dtype, check_num_weights
 from hanse.learners.within import descend_within
 
 __all__ = ["Linear", "LinearModel", "least_squares", "logistic", "softmax"]
@@ -90,15 +91,46 @@ class least_squares(LinearModel):
         return half_square()
 
 
+@dataclass(frozen=True)
+class WeightedModel(LinearModel):
+    """A linear model of classes, whose losses may be weighted by the true class: c_y loss(x_i W + b, y_i).
+
+    The objective stays a mean over examples, so clients' objectives add up to that of the pooled data.
+    torch's `CrossEntropyLoss(weight=c)` divides each batch by the weights of its examples instead. The metric
+    "loss" is weighted, too; the accuracy is not.
+
+    Args:
+      class_weights: c, one number for each class, which multiplies the losses of its examples; None: all 1.
+    Raises: InvalidInput: if they are negative, or when bound, if there are more or fewer than classes.
+    """
+
+    _: KW_ONLY
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
+
+    @abstractmethod
+    def plain_loss(self, num_classes: int | None) -> log_loss | cross_entropy:
+        """Returns the loss without weights. Raises: InvalidInput: if there is none for such labels."""
+
+    def loss(self, num_classes: int | None) -> Loss:
+        """Returns the loss for such labels."""
+        loss = self.plain_loss(num_classes)
+        weights = check_num_weights(self.class_weights, num_classes)
+        return loss if weights is None else weighted_loss(loss, weights)
+
+
 @value
-class logistic(LinearModel):
+class logistic(WeightedModel):
     """Logistic regression for the classes 0 and 1: loss = log(1 + exp(-m)), m = ±(x w + b).
 
     >>> logistic(1e-3).bind((3,), 2).metrics
     ('loss', 'correct')
     """
 
-    def loss(self, num_classes: int | None) -> Loss:
+    def plain_loss(self, num_classes: int | None) -> log_loss | cross_entropy:
         """Returns the loss for two classes."""
         if num_classes is None:
             raise InvalidInput(f"logistic() separates 2 classes, {_NO_CLASSES}")
@@ -110,14 +142,14 @@ class logistic(LinearModel):
 
 
 @value
-class softmax(LinearModel):
+class softmax(WeightedModel):
     """Multinomial logistic regression for k classes: loss = log(Σ exp s) - s_y, s = x W + b.
 
     >>> softmax(intercept=False).bind((8, 8), 10).init(Key.from_seed(0))["weights"].shape
     (64, 10)
     """
 
-    def loss(self, num_classes: int | None) -> Loss:
+    def plain_loss(self, num_classes: int | None) -> log_loss | cross_entropy:
         """Returns the loss for two classes or more."""
         if num_classes is None:
             raise InvalidInput(f"softmax() separates classes, {_NO_CLASSES}")
@@ -177,8 +209,8 @@ class Linear(DifferentiableLearner):
     @_quietly
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
-        x, _ = self._check(data)
-        products = self.loss.hessian_vector(self._scores(params, x), self._scores(vector, x))
+        x, y = self._check(data)
+        products = self.loss.hessian_vector(self._scores(params, x), y, self._scores(vector, x))
         return self._pull_back(x, products, vector)
 
     @_quietly
@@ -190,10 +222,14 @@ class Linear(DifferentiableLearner):
 
     @_quietly
     def predict(self, params: Tensors, x: Array) -> Array:
-        """Returns probabilities of classes, (n, k), or numbers, (n,). See `Learner.predict`."""
-        return self.loss.predict(
-            self._scores(params, convert_flat(np.asarray(x), self.num_features, self.dtype))
-        )
+        """Returns probabilities or scores of classes, (n, k), or numbers, (n,). See `Learner.predict`."""
+        rows = convert_flat(check_rows(x), self.num_features, self.dtype)
+        return self.loss.predict(self._scores(params, rows))
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction of the loss."""
+        return self.loss.prediction
 
     @_quietly
     def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:

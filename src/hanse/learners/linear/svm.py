@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Tensors, value
-from hanse.learners.linear.models import Linear, LinearModel
+from hanse.core import Array, InvalidInput, value
+from hanse.learners.linear.models import LinearModel
 from hanse.learners.losses import Loss, log_loss
 
-__all__ = ["Svm", "hinge", "hinge_svm", "linear_svm", "squared_hinge"]
+__all__ = ["hinge", "hinge_svm", "linear_svm", "squared_hinge"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class _Margin(Loss, ABC):
     """A loss of the amount by which the margin m = ±s falls short of 1; targets are the classes' signs."""
 
     metrics = ("loss", "correct")
+    prediction = "scores"
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -57,7 +58,7 @@ class hinge(_Margin):
         """Returns -y where the margin falls short, else 0, (n,): a subgradient at the kink."""
         return np.asarray(np.where(targets * scores < 1, -targets, 0), scores.dtype)
 
-    def hessian_vector(self, scores: Array, direction: Array) -> Array:
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
         """Returns zeros, (n,): the second derivative wherever there is one."""
         return np.zeros_like(direction)
 
@@ -74,19 +75,9 @@ class squared_hinge(_Margin):
         """Returns -y max(0, 1 - m), (n,)."""
         return np.asarray(-targets * np.maximum(0, 1 - targets * scores))
 
-    def hessian_vector(self, scores: Array, direction: Array) -> Array:
-        """Raises NotImplementedError: the Hessian depends on the targets, see `Svm`."""
-        raise NotImplementedError("the squared hinge curves where margins fall short: use Svm.hessian_vector")
-
-
-class Svm(Linear):
-    """A linear model under the squared hinge, whose Hessian depends on the labels too."""
-
-    def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
-        """Returns the product of the (generalised) Hessian with a vector in the shapes of the parameters."""
-        x, signs = self._check(data)
-        short = signs * self._scores(params, x) < 1
-        return self._pull_back(x, short * self._scores(vector, x), vector)
+    def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
+        """Returns the direction where the margin falls short, else 0, (n,)."""
+        return np.asarray((targets * scores < 1) * direction)
 
 
 @value
@@ -104,11 +95,6 @@ class linear_svm(LinearModel):
         """Returns the loss for two classes."""
         _check_two_classes("linear_svm", num_classes)
         return squared_hinge()
-
-    def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Linear:
-        """Binds the model to examples of this shape and these classes."""
-        linear = super().bind(feature_shape, num_classes)
-        return Svm(linear.num_features, linear.loss, linear.l2, linear.intercept, linear.dtype)
 
 
 @value

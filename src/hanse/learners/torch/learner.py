@@ -1,7 +1,6 @@
 """Models on PyTorch: users' own modules, unchanged, and the ready networks."""
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -10,8 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from hanse.core import Array, DifferentiableLearner, Examples, InvalidInput, Key, LocalProblem, Tensors
-from hanse.learners.engines import Precision, bfloat16, full, torch_engine
+from hanse.core import (
+    Array,
+    DifferentiableLearner,
+    Examples,
+    InvalidInput,
+    Key,
+    LocalProblem,
+    Prediction,
+    Tensors,
+)
+from hanse.learners.engines import Precision, full, torch_engine
 from hanse.learners.examples import (
     Anything,
     Classes,
@@ -19,15 +27,18 @@ from hanse.learners.examples import (
     Labels,
     Numbers,
     Reals,
+    check_predictions,
+    check_rows,
     convert_examples,
 )
 from hanse.learners.memory import keep_freed_memory
 from hanse.learners.model import batches
 from hanse.learners.networks import Network
 from hanse.learners.own import averaged_buffers, torch_module
-from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor, to_prediction
+from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor, make_loss, to_prediction
 from hanse.learners.torch.networks import network_module
 from hanse.learners.torch.optimisers import make_optimiser
+from hanse.learners.torch.precision import PRECISIONS, check_bfloat16
 from hanse.learners.within import descend_within
 
 __all__ = ["TorchLearner", "bind_network", "bind_own"]
@@ -156,32 +167,6 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-PRECISIONS: Mapping[type[Precision], Callable[[], AbstractContextManager[Any]]] = {
-    full: nullcontext,
-    bfloat16: lambda: torch.autocast("cpu", torch.bfloat16),
-}
-"""The context in which a loss is computed, by precision; its gradient follows."""
-
-
-def _check_bfloat16(dtype: str) -> None:
-    if dtype != "float32":
-        raise InvalidInput(f'precision is bfloat16() with parameters of {dtype}; write dtype="float32"')
-    if not units_for_bfloat16():
-        warnings.warn(
-            "this processor has no units for bfloat16 (avx512_bf16 or amx_bf16), so that it is slower than "
-            "float32: write precision=full()",
-            stacklevel=2,
-        )
-
-
-def units_for_bfloat16() -> bool:
-    """Returns whether this processor multiplies bfloat16 faster than float32, as far as PyTorch knows."""
-    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.12: unknown
-        return True
-    can: Mapping[str, Any] = torch.cpu.get_capabilities()
-    return any(can.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 # Learners
 
 
@@ -211,7 +196,7 @@ class TorchLearner(DifferentiableLearner):
         self._bench, self._start = bench, start
         self._precision = PRECISIONS[type(precision)]
         if not isinstance(precision, full):
-            _check_bfloat16(bench.dtype)
+            check_bfloat16(bench.dtype)
         self._features, self._labels, self._loss, self._l2 = features, labels, loss, l2
         self._measures = LOSSES[type(labels)][1:]
         self._lock = threading.Lock()
@@ -279,14 +264,17 @@ class TorchLearner(DifferentiableLearner):
 
     def predict(self, params: Tensors, x: Array) -> Array:
         """Returns probabilities of classes, numbers, or the module's own outputs. See `Learner.predict`."""
-        x = self._features.convert(np.asarray(x))
-        if len(x) == 0:
-            raise InvalidInput("no rows; give at least 1")
+        x = self._features.convert(check_rows(x))
         with self._at(params):
             self._bench.evaluate(x)
             with torch.inference_mode():
                 found = [_to_array(to_prediction(self._scores(x[r]), self._labels)) for r in _parts(len(x))]
-        return np.concatenate(found)
+        return check_predictions(np.concatenate(found), len(x), self._labels)
+
+    @property
+    def prediction(self) -> Prediction:
+        """The prediction of the labels."""
+        return self._labels.prediction
 
     def local_sgd(self, params: Tensors, problem: LocalProblem) -> Tensors:
         """Trains locally in training mode. See `DifferentiableLearner.local_sgd`."""
@@ -418,7 +406,7 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     bound = network.bound(feature_shape, num_classes)
     with _drawing_from(Key.from_seed(0)):
         bench = Workbench(network_module(bound), sends_buffers=False)
-    loss = LOSSES[type(bound.labels)][0]
+    loss = make_loss(bound.labels)
     precision = network.engine.precision if isinstance(network.engine, torch_engine) else full()
     return TorchLearner(bench, bound.init, bound.features, bound.labels, loss, network.l2, precision)
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 from hanse.core import InvalidInput
 from hanse.learners.examples import Anything, Characters, Classes, Labels, Numbers
 
-__all__ = ["LOSSES", "Checked", "Measure", "Tensor", "to_prediction"]
+__all__ = ["LOSSES", "Checked", "Measure", "Tensor", "make_loss", "to_prediction"]
 
 Tensor: TypeAlias = Any
 
@@ -49,6 +49,20 @@ LOSSES: Mapping[type[Labels], tuple[Measure, ...]] = {
     Anything: (_half_square,),
 }
 """The mean loss, and then sums of the other metrics, in the order of `Labels.metrics`."""
+
+
+def make_loss(labels: Labels) -> Measure:
+    """Returns the mean loss of a batch for such labels."""
+    weights = labels.weights if isinstance(labels, Classes) else None
+    if weights is None:
+        return LOSSES[type(labels)][0]
+    by_class = torch.tensor(weights, dtype=torch.float64)
+
+    def loss(scores: Tensor, classes: Tensor) -> Tensor:
+        losses = functional.cross_entropy(scores, classes, reduction="none")
+        return (losses * by_class.to(losses)[classes]).mean()
+
+    return loss
 
 
 def to_prediction(scores: Tensor, labels: Labels) -> Tensor:
