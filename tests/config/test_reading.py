@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hanse.algorithms import fed_avg, fed_sgd, scaffold, uniform
+from hanse.algorithms import adamw, fed_avg, fed_sgd, scaffold, sgd, uniform
 from hanse.config.experiment import Experiment
 from hanse.config.reading import read
 from hanse.core import InvalidInput, Key, PartyId, Stop, value
@@ -243,3 +243,17 @@ def test_a_file_that_is_no_text(file: Path) -> None:
     file.write_bytes(b"rounds = 3 \xff")
     with pytest.raises(InvalidInput, match="is not UTF-8 text, at byte 11"):
         read(file)
+
+
+def test_a_client_takes_the_place_of_the_default_steps(tmp_path: Path) -> None:
+    path = tmp_path / "client.toml"
+    path.write_text('algorithm = {client = {name = "sgd", lr = 0.2, momentum = 0.9}}')
+    assert read(path).algorithm == fed_avg(client=sgd(0.2, momentum=0.9))
+    assert read(path, ["algorithm.client.lr=0.3"]).algorithm == fed_avg(client=sgd(0.3, momentum=0.9))
+    sets = [
+        "algorithm.client.name=adamw",
+        "algorithm.client.lr=0.01",
+        "algorithm.client.lr_scales={bias=0.5}",
+    ]
+    named = read(path, sets).algorithm
+    assert named == fed_avg(client=adamw(0.01, lr_scales={"bias": 0.5}))

@@ -20,7 +20,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import hanse
-from hanse.algorithms import fed_avg, fed_sgd
+from hanse.algorithms import adam, fed_avg, fed_sgd, sgd
 from hanse.cli import app, sweep_views
 from hanse.cli.sweep_views import sweep_page
 from hanse.config import WrongSetting
@@ -472,3 +472,19 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "altair", None)
     with pytest.raises(InvalidInput, match=r"pip install 'hanse\[report\]'"):
         picture.drawing(Path("p.png"))
+
+
+def test_a_sweep_over_clients_and_their_settings(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        """
+        rounds = 1
+        [sweep.over]
+        "algorithm.client" = [{name = "sgd", lr = 0.1}, {name = "adam", lr = 0.01}]
+        "algorithm.client.epochs" = [1, 2]
+        """
+    )
+    found = {run.algorithm for _, run in read_sweep(path).experiments()}
+    assert found == {
+        fed_avg(client=make) for e in (1, 2) for make in (sgd(0.1, epochs=e), adam(0.01, epochs=e))
+    }

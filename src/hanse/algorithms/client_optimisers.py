@@ -71,7 +71,7 @@ class ClientOptimiser(ClientTraining, Solver):
     batch_size: int | None = 10
     num_steps: int | None = None
     proximal: float = 0.0
-    lr_scales: Mapping[str, float] = field(default_factory=dict)
+    lr_scales: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.lr is not None:

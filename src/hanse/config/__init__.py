@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
     from hanse.config.own_modules import Warn, import_modules, warn_user
     from hanse.config.plain_data import format_plain, join_path, leaves, merge, split_path, to_plain
-    from hanse.config.reading import parse, parse_assignments, read, written_where
+    from hanse.config.reading import override, parse, parse_assignments, read, written_where
     from hanse.config.scaffold import guess, starting_file
     from hanse.config.settings import UnknownSetting, WrongSetting, build
     from hanse.config.writing import as_toml
@@ -21,12 +21,13 @@ else:
             "hanse.config.plain_data": (
                 "format_plain",
                 "join_path",
+                "override",
                 "leaves",
                 "merge",
                 "split_path",
                 "to_plain",
             ),
-            "hanse.config.reading": ("parse", "parse_assignments", "read", "written_where"),
+            "hanse.config.reading": ("override", "parse", "parse_assignments", "read", "written_where"),
             "hanse.config.scaffold": ("guess", "starting_file"),
             "hanse.config.settings": ("UnknownSetting", "WrongSetting", "build"),
             "hanse.config.writing": ("as_toml",),
@@ -49,6 +50,7 @@ __all__ = [
     "join_path",
     "leaves",
     "merge",
+    "override",
     "parse",
     "parse_assignments",
     "read",

@@ -13,7 +13,7 @@ from hanse.config.plain_data import leaves, merge, split_path
 from hanse.config.settings import WrongSetting
 from hanse.core import InvalidInput, Plain, nearest
 
-__all__ = ["parse", "parse_assignments", "read", "written_where"]
+__all__ = ["override", "parse", "parse_assignments", "read", "written_where"]
 
 
 def read(
@@ -40,10 +40,7 @@ def read(
     """
     from_file, from_sets = parse(file), parse_assignments(sets)
     imported = import_modules(file, from_file, from_sets, imports, warn)
-    defaults = Experiment().settings()
-    if _gives_client(merge(from_file, from_sets)):  # it takes the place of the default's lr and epochs
-        defaults["algorithm"] = {"name": defaults["algorithm"]["name"]}
-    settings = functools.reduce(merge, (from_file, from_sets), defaults)
+    settings = override(Experiment().settings(), from_file, from_sets)
     try:
         return Experiment.from_settings(settings, imports=imported)
     except WrongSetting as wrong:
@@ -51,10 +48,20 @@ def read(
         raise InvalidInput(where + wrong.among(leaves(settings))) from wrong
 
 
-def _gives_client(settings: Plain) -> bool:
-    """Returns whether settings choose the algorithm's clients' training as a value."""
-    algorithm = settings.get("algorithm") if isinstance(settings, Mapping) else None
-    return isinstance(algorithm, Mapping) and "client" in algorithm
+def override(settings: Mapping[str, Plain], *layers: Mapping[str, Plain]) -> dict[str, Any]:
+    """Lays layers of settings over settings, one after the other.
+
+    Where a layer chooses the clients' training as a value, the default step size and epochs make room for it.
+    """
+    tree = dict(settings)
+    if any(isinstance(table := layer.get("algorithm"), Mapping) and "client" in table for layer in layers):
+        default = Experiment().settings()["algorithm"]
+        tree["algorithm"] = {
+            name: said
+            for name, said in tree["algorithm"].items()
+            if name not in ("lr", "epochs", "batch_size") or said != default.get(name)
+        }
+    return functools.reduce(merge, layers, tree)
 
 
 def parse(file: str | Path | None) -> dict[str, Any]:

@@ -261,7 +261,7 @@ class Steps:
     proximal: float = 0.0
     num_steps: int | None = None
     rule: StepRule = sgd_rule()
-    lr_scales: Mapping[str, float] = field(default_factory=dict)
+    lr_scales: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if not self.lr > 0:

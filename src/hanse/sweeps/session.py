@@ -5,7 +5,6 @@ sweep again finds them there and performs only the missing ones. A larger sweep 
 smaller one.
 """
 
-import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from hanse.config import (
     import_modules,
     leaves,
     merge,
+    override,
     parse,
     parse_assignments,
     to_plain,
@@ -76,8 +76,7 @@ class Sweep:
 
     def tree(self, trial: Trial) -> dict[str, Plain]:
         """Returns all settings of a trial, unchecked."""
-        settings: dict[str, Plain] = functools.reduce(merge, settings_of(trial), dict(self.settings))
-        return settings
+        return override(self.settings, *settings_of(trial))
 
     def experiments(self) -> "Iterator[tuple[Trial, Experiment]]":
         """Yields the runs, trial by trial. Raises: WrongSetting: at the first that can't be made."""
@@ -175,7 +174,7 @@ def read_sweep(
             table = merge(table, _check_table(tree))
             over.update(axes(tree.get("over", {})))
     where = next(where for where, tree in reversed(trees.items()) if tree)
-    shared: dict[str, Plain] = functools.reduce(merge, (from_file, from_sets), Experiment().settings())
+    shared: dict[str, Plain] = override(Experiment().settings(), from_file, from_sets)
     with _written(where):
         search = build(Search, table.get("search", "grid"), "sweep.search")
         seeds = _seeds(table.get("seeds", [shared["seed"]]))
@@ -341,7 +340,7 @@ class _Kept:
         self._runs: dict[str, list[RunInfo]] = {}
         for info in reversed(infos):
             if "sweep" in info.settings:
-                self._runs.setdefault(_said(info.settings["experiment"]), []).append(info)
+                self._runs.setdefault(_said(_complete(info.settings["experiment"])), []).append(info)
         self._fingerprints: dict[str, str | None] = {}
         self._notes: dict[str, int] = {}
         with threadpool_limits(1):
@@ -399,6 +398,15 @@ def _describe_difference(kept: Sequence[Import], now: Sequence[Import]) -> str:
         if digests[0].get(module) != digests[1].get(module)
     ]
     return ", ".join(said)
+
+
+def _complete(settings: Mapping[str, Plain]) -> Mapping[str, Plain]:
+    """Adds the settings that an earlier version did not have, with their defaults."""
+    rest = {name: said for name, said in settings.items() if name != "data"}
+    try:
+        return {**Experiment.from_settings(rest).settings(), "data": settings["data"]}
+    except (HanseError, WrongSetting):  # a class of the user's own that is not imported: such settings are found as they are
+        return settings
 
 
 def _said(settings: Plain) -> str:
