@@ -56,6 +56,37 @@ def test_a_value_of_ones_own_runs_as_written(tmp_path: Path) -> None:
         assert hanse.perform(experiment).status == "completed"
 
 
+LOOP = "own-training-loop.md"
+
+
+def test_a_training_loop_of_ones_own_runs_as_written(tmp_path: Path) -> None:
+    """The files of the page, under the names in their first lines."""
+    codes = {code.split()[1]: code for code in blocks(LOOP, "python")}
+    assert list(codes) == ["my_training.py", "simulate.py", "plain.py", "keeps.py"]
+    if find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+    for name, code in codes.items():
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    (tmp_path / "again.py").write_text(
+        codes["simulate.py"].replace("my_training", "keeps").replace(', metrics=("loss",)', ""),
+        encoding="utf-8",
+    )
+    for name in ("simulate.py", "plain.py", "again.py"):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", name], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        assert name != "simulate.py" or "train_loss" in done.stdout
+    (settings,) = blocks(LOOP, "toml")
+    (tmp_path / "own.toml").write_text(settings, encoding="utf-8")
+    code = "import hanse, simulate; print(hanse.perform(hanse.read('own.toml')).params_sha256)"
+    code += "; print(simulate.result.params_sha256)"
+    both = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert both.stdout.split()[-1] == both.stdout.split()[-2]
+
+
 def test_the_places_in_a_round_are_there() -> None:
     """Each file that the page names exists, and defines the function that stands behind its name."""
     text = (DOCS / "a-round.md").read_text(encoding="utf-8")
@@ -76,7 +107,7 @@ def test_commands_are_there() -> None:
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }
     known |= {group.name for group in app.registered_groups if group.name}
-    for page in OURS:
+    for page in (*OURS, LOOP):
         for said in re.findall(r"^hanse (\w+)", "\n".join(blocks(page, "sh")), re.MULTILINE):
             assert said in known, page
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from hanse.core.exchange import NotReady, ReplayError
-    from hanse.runs import Interrupted, Result, RunDiverged, perform, resume, run
+    from hanse.runs import Interrupted, Result, Round, Rounds, RunDiverged, perform, resume, rounds, run
     from hanse.sweeps import sweep
 
 __all__ = [
@@ -61,7 +61,9 @@ __all__ = [
     "NotReady",
     "ReplayError",
     "Result",
+    "Round",
     "RoundAbandoned",
+    "Rounds",
     "RunDiverged",
     "Stop",
     "StoreError",
@@ -79,6 +81,7 @@ __all__ = [
     "release",
     "report",
     "resume",
+    "rounds",
     "run",
     "runs",
     "simulation",
@@ -122,7 +125,17 @@ _load = load_from(
             "StoreError",
         ),
         "hanse.core.exchange": ("NotReady", "ReplayError"),
-        "hanse.runs": ("Interrupted", "Result", "RunDiverged", "perform", "resume", "run"),
+        "hanse.runs": (
+            "Interrupted",
+            "Result",
+            "Round",
+            "Rounds",
+            "RunDiverged",
+            "perform",
+            "resume",
+            "rounds",
+            "run",
+        ),
         "hanse.sweeps": ("sweep",),
     },
 )

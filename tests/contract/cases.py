@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from secure import secure_avg
 from support import KEYS, Few, Quadratic
 
@@ -34,8 +35,9 @@ from hanse.algorithms import (
     scaffold,
     sgd,
     step_decay,
+    trained_by,
 )
-from hanse.core import Close
+from hanse.core import Close, Examples, Key
 from hanse.core import sum as sum_
 from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
 from hanse.transforms import (
@@ -76,6 +78,20 @@ def make(recall: Callable[[Any], Any]) -> Clients:
     """The clients of `support`, as worker processes build them."""
     return Clients(Quadratic(), Few(), KEYS, recall)
 
+
+def descend(params: Any, data: Examples, config: Any, key: Key, memory: Any) -> Any:
+    """A user's own training: two batches in a fresh order, with a velocity that lasts from round to round."""
+    velocity = memory.setdefault("velocity", {name: np.zeros_like(w) for name, w in params.items()})
+    for rows in np.array_split(key.rng().permutation(len(data)), 2):
+        residual = (data.x[rows] @ params["w"] + params["b"] - data.y[rows]) / len(rows)
+        for name, slope in (("w", data.x[rows].T @ residual), ("b", residual.sum())):
+            velocity[name] = config["momentum"] * velocity[name] + slope
+            params[name] = params[name] - config["lr"] * velocity[name]
+    memory["steps"] = memory.get("steps", 0) + 2
+    return params, None, {"loss": float(np.square(residual).sum()), "steps": memory["steps"]}
+
+
+OWN = trained_by(descend, {"lr": 0.02, "momentum": 0.5}, metrics=("loss", "steps"))
 
 CASES = {
     "fed_avg": _case(fed_avg(lr=0.02, fraction=0.7, epochs=2, batch_size=4)),
@@ -158,6 +174,15 @@ CASES = {
     "cocoa_adding": _case(cocoa(adding(), fraction=0.7, epochs=2), rounds=4),
     "fed_buff": Case(
         fed_buff(lr=0.02, concurrency=4, buffer_size=2), rounds=5, devices=unstable(0.2, heavy_tailed())
+    ),
+    "trained_by": _case(fed_avg(fraction=0.7, client=OWN), devices=unstable(0.2), rounds=4),
+    "trained_by_compressed": _case(
+        fed_adam(fraction=0.7, client=OWN, uplink=(top_k(0.5), quantize(4)), downlink=(cast("float16"),))
+    ),
+    "fed_buff_trained_by": Case(
+        fed_buff(concurrency=4, buffer_size=2, client=OWN),
+        rounds=5,
+        devices=unstable(0.2, heavy_tailed()),
     ),
     "secure_avg": Case(secure_avg(), devices=unstable(0.06)),
 }

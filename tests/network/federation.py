@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hanse.algorithms import evaluation, fed_avg, scaffold
+import numpy as np
+
+from hanse.algorithms import evaluation, fed_avg, scaffold, trained_by
 from hanse.core import Algorithm, Keys
 from hanse.core.exchange import InMemory, Progress, Record, Watch, digest, drive, training
 from hanse.data import digits, iid, partition_data
@@ -31,11 +33,29 @@ KEYS = Keys.from_seed(7)
 NUM_CLIENTS = 5
 SOFTMAX = softmax()
 SHAPE = (64,)
+
+
+def step_along(params: Any, data: Any, config: Any, key: Any, memory: Any) -> Any:
+    """A user's own training, which remembers its last direction."""
+    rows = key.rng().permutation(len(data))[:50]
+    slopes = params["weights"].T @ data.x[rows].T + params["bias"][:, None]
+    slopes = np.exp(slopes - slopes.max(axis=0))
+    slopes /= slopes.sum(axis=0)
+    slopes[data.y[rows], np.arange(len(rows))] -= 1
+    last = memory.get("last", np.zeros_like(params["weights"]))
+    memory["last"] = 0.5 * last + data.x[rows].T @ slopes.T / len(rows)
+    params["weights"] -= config["lr"] * memory["last"]
+    return None, None, {"moved": np.abs(memory["last"]).sum()}
+
+
 FED_AVG = fed_avg(lr=0.5, fraction=1.0, batch_size=50)
 CASES: dict[str, Algorithm[Any]] = {
     "fed_avg": FED_AVG,
     "scaffold": scaffold(lr=0.3, fraction=0.6, batch_size=50),
     "masked_quantized": fed_avg(lr=0.5, fraction=0.7, batch_size=50, uplink=(random_mask(0.5), quantize(4))),
+    "trained_by": fed_avg(
+        fraction=0.7, client=trained_by(step_along, {"lr": 1.0}, metrics=("moved",)), uplink=(quantize(8),)
+    ),
     "downlink": fed_avg(lr=0.5, fraction=0.7, batch_size=50, downlink=(rotate(), quantize(4))),
 }
 

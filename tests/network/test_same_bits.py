@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 from federation import CASES, federation, job, simulated
 
+from hanse.algorithms import fed_avg, trained_by, uniform
+from hanse.algorithms.own_training import own_loop
+from hanse.core import value
+
 
 @pytest.mark.parametrize("algorithm", CASES.values(), ids=CASES.keys())
 def test_the_network_ends_in_the_bits_of_the_simulation(algorithm: Any, tmp_path: Path) -> None:
@@ -24,3 +28,21 @@ def test_one_server_leads_several_runs(tmp_path: Path) -> None:
         here.enter()
         for name, run in runs.items():
             assert here.end(run)["params_sha256"] == simulated(CASES[name], 3)
+
+
+@value
+class trained_elsewhere(fed_avg):
+    """Names a training function that clients have not imported."""
+
+    def work(self, num_rounds: int) -> Any:
+        return own_loop(trained_by("elsewhere:train"), uniform())
+
+
+def test_a_client_without_the_training_function_says_what_it_lacks(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(trained_elsewhere(fraction=1.0), 1))
+        here.enter()
+        here.end(run, status="incomplete")
+        said = [words for words in here.said if "'elsewhere:train' is in no module" in words]
+        assert said
+        assert all("--import elsewhere.py" in words for words in said)

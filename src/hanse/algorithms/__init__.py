@@ -13,14 +13,17 @@ from hanse.algorithms.fed_sgd import fed_sgd
 from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
 from hanse.algorithms.nesterov import nesterov
+from hanse.algorithms.objectives import OBJECTIVE, objective_evaluation
 from hanse.algorithms.one_shot import one_shot
 from hanse.algorithms.optimisers import ServerOptimiser, adagrad, momentum, yogi
+from hanse.algorithms.own_training import trained_by
 from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
 from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
 
 __all__ = [
+    "OBJECTIVE",
     "ClientOptimiser",
     "ClientTraining",
     "DualLearner",
@@ -57,11 +60,13 @@ __all__ = [
     "momentum",
     "nesterov",
     "newton",
+    "objective_evaluation",
     "one_shot",
     "rate",
     "scaffold",
     "sgd",
     "step_decay",
+    "trained_by",
     "uniform",
     "yogi",
 ]

@@ -6,7 +6,7 @@ method", ICML 2014, arXiv 1312.7853, Figure 1.
 
 from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.algorithms.solvers import Solver, Subproblem, newton
+from hanse.algorithms.solvers import Solver, Subproblem, check_solver, newton
 from hanse.algorithms.works import gradient
 from hanse.core import (
     Algorithm,
@@ -83,6 +83,7 @@ class dane(Algorithm[OptimiserState]):
         check_not_negative("mu", self.mu)
         check_positive("eta", self.eta)
         check_fraction(self.fraction)
+        check_solver("dane", self.solver)
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
         return OptimiserState(params)

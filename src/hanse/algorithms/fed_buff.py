@@ -8,6 +8,7 @@ from typing import Any
 
 from hanse.algorithms.client_optimisers import ClientTraining
 from hanse.algorithms.local import choose_training
+from hanse.algorithms.own_training import measured_parts
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import uniform
 from hanse.core import (
@@ -93,7 +94,8 @@ class fed_buff(Algorithm[Buffered]):
 
     def round(self, state: Buffered, key: Key) -> Program[Buffered]:
         params, version = state.params, state.version
-        work = choose_training(self).work(version, uniform())
+        training = choose_training(self)
+        work = training.work(version, uniform())
         update = PartSpec(Spec.of(params), self.uplink, self.into)
         free = yield from sample(key, count=self.concurrency - state.in_flight)
         dispatched = yield from dispatch(
@@ -104,6 +106,7 @@ class fed_buff(Algorithm[Buffered]):
             version=version,
             downlink=self.downlink,
             update=update,
+            **measured_parts(training),
         )
         got = yield from collect(close=Close(goal=self.buffer_size), version=version, discount=self.discount)
         in_flight = state.in_flight + len(dispatched.tickets) - len(got.counted) - len(got.dropped)

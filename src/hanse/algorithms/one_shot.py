@@ -8,7 +8,7 @@ from typing import Any
 
 from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.algorithms.solvers import Solver, Subproblem, newton
+from hanse.algorithms.solvers import Solver, Subproblem, check_solver, newton
 from hanse.algorithms.works import Weighting, by_examples, exchange
 from hanse.core import (
     Algorithm,
@@ -78,6 +78,7 @@ class one_shot(Algorithm[OptimiserState]):
 
     def __post_init__(self) -> None:
         check_fraction(self.fraction)
+        check_solver("one_shot", self.solver)
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
         return OptimiserState(params)

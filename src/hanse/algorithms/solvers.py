@@ -8,6 +8,7 @@ From w0 on they minimise the client's objective with a linear term and a proxima
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core import (
     DifferentiableLearner,
     Examples,
+    InvalidInput,
     Key,
     LocalProblem,
     Steps,
@@ -29,7 +31,7 @@ from hanse.core import (
     zeros_like,
 )
 
-__all__ = ["Solver", "Subproblem", "conjugate_gradients", "local_steps", "newton"]
+__all__ = ["Solver", "Subproblem", "check_solver", "conjugate_gradients", "local_steps", "newton"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ class Solver(ABC):
     def at(self, num_rounds: int) -> "Solver":
         """Returns the solver after this many closed rounds; only one with a step size may change."""
         return self
+
+
+def check_solver(algorithm: str, solver: Any) -> None:
+    """Raises InvalidInput if something is given as a solver that is none."""
+    if not isinstance(solver, Solver):
+        raise InvalidInput(
+            f"solver is of type {type(solver).__name__}, and {algorithm}() needs one that minimises the "
+            "objective that it states; write newton(), or sgd(0.1)"
+        )
 
 
 @value

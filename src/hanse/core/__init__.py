@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         nearest,
     )
     from hanse.core.keys import Key, Keys
-    from hanse.core.learner import DifferentiableLearner, Learner, Population, Prediction
+    from hanse.core.learner import DifferentiableLearner, Learner, Lent, Population, Prediction, copy_examples
     from hanse.core.local import (
         Examples,
         LocalProblem,
@@ -97,7 +97,14 @@ else:
                 "nearest",
             ),
             "hanse.core.keys": ("Key", "Keys"),
-            "hanse.core.learner": ("DifferentiableLearner", "Learner", "Population", "Prediction"),
+            "hanse.core.learner": (
+                "DifferentiableLearner",
+                "Learner",
+                "Lent",
+                "Population",
+                "Prediction",
+                "copy_examples",
+            ),
             "hanse.core.local": (
                 "Examples",
                 "LocalProblem",
@@ -170,6 +177,7 @@ __all__ = [
     "Keys",
     "Kind",
     "Learner",
+    "Lent",
     "LocalProblem",
     "Memory",
     "MessageError",
@@ -208,6 +216,7 @@ __all__ = [
     "check_not_negative",
     "check_positive",
     "collect",
+    "copy_examples",
     "dispatch",
     "divide",
     "dot",

@@ -8,11 +8,21 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
 from hanse.core.keys import Key
-from hanse.core.program import Program, commit
+from hanse.core.program import Collected, Program, commit
 from hanse.core.tensors import Tensors, all_finite
 from hanse.core.values import value
 
-__all__ = ["NOT_EVALUATED", "Algorithm", "Evaluate", "ModelState", "Progress", "Stop", "training"]
+__all__ = [
+    "NOT_EVALUATED",
+    "TRAINING",
+    "Algorithm",
+    "Evaluate",
+    "ModelState",
+    "Progress",
+    "Stop",
+    "is_of_training",
+    "training",
+]
 
 
 @value
@@ -53,7 +63,8 @@ class Stop:
 
     Args:
       metric: the watched metric; "accuracy" and "concordance" are better when higher, all others when
-        lower.
+        lower. "objective" is the clients' mean loss over their training examples, plus the regulariser. It
+        is measured only if it is named here, and then all clients have to answer.
       target: stop once it is this good.
       patience: stop after this many evaluations in a row without a new best.
     """
@@ -103,6 +114,18 @@ Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
 NOT_EVALUATED = "evaluation: "
 """How the reason begins why a round counts as abandoned that has trained, but could not be measured."""
 
+TRAINING = "training"
+"""The part in which clients send what they measured while they trained."""
+
+OF_TRAINING = "train_"
+"""How the names of metrics begin that clients measured while they trained."""
+
+
+def is_of_training(metric: str) -> bool:
+    """Returns whether clients measured a metric while they trained, and not on the round's model."""
+    return metric.startswith(OF_TRAINING)
+
+
 BLOWN_UP = 1000.0
 """A loss that exceeds the initial one by this factor does not recover."""
 
@@ -133,12 +156,13 @@ def training(
         yield from commit(0, progress, metrics)
     while progress.round < rounds and progress.stopped is None:
         number = progress.round + 1
-        metrics, abandoned = {}, None
+        metrics, measured, abandoned = {}, dict[str, float](), None
         try:
-            state = yield from algorithm.round(progress.state, key.fold_in("round", number))
+            state = yield from _watch(algorithm.round(progress.state, key.fold_in("round", number)), measured)
             progress = replace(progress, round=number, state=state)
         except RoundAbandoned as reason:
             abandoned = str(reason)
+            measured.clear()
             progress = replace(progress, round=number)
             if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
                 raise _explain_divergence(progress, abandoned) from reason
@@ -149,8 +173,25 @@ def training(
                 abandoned = abandoned or f"{NOT_EVALUATED}{reason}"
         _check_finite(progress, metrics)
         progress = _judge(progress, metrics, stop)
-        yield from commit(number, progress, metrics, abandoned)
+        yield from commit(number, progress, {**metrics, **measured}, abandoned)
     return progress
+
+
+def _watch(program: Program[S], measured: dict[str, float]) -> Program[S]:
+    """Performs a round, and adds to `measured` what clients measured while they trained, as means."""
+    try:
+        command = next(program)
+        while True:
+            event = yield command
+            if isinstance(event, Collected) and event.counted and TRAINING in event.totals:
+                means = event.totals[TRAINING].values
+                measured.update({f"{OF_TRAINING}{name}": float(mean) for name, mean in means.items()})
+            command = program.send(event)
+    except StopIteration as end:
+        state: S = end.value
+        return state
+    finally:
+        program.close()
 
 
 def _explain_divergence(progress: Progress[Any], why: str) -> Diverged:

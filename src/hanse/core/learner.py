@@ -1,14 +1,18 @@
 """The interface of models to data: the operations that works are made of."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from hanse.core.keys import Key
 from hanse.core.local import Examples, LocalProblem
 from hanse.core.tensors import Array, Tensors
 
-__all__ = ["DifferentiableLearner", "Learner", "Population", "Prediction"]
+__all__ = ["DifferentiableLearner", "Learner", "Lent", "Population", "Prediction", "copy_examples"]
 
 Prediction: TypeAlias = Literal["probabilities", "scores", "numbers", "risks"]
 """The meaning of predicted numbers: those of classes are probabilities or scores."""
@@ -32,6 +36,25 @@ class Population(ABC):
     @abstractmethod
     def role(self, name: str) -> Examples:
         """Returns a role's examples: "server" holds the global test set. Raises: InvalidInput: if none."""
+
+
+@dataclass(frozen=True)
+class Lent:
+    """A model on loan to a training loop of a user's own.
+
+    Args:
+      model: what the loop trains: parameters by name, which it may change, or the engine's own object.
+      data: the client's examples as the learner computes with them, copied.
+      read: reads the trained parameters from what the loop returned; None stands for the model itself.
+      to_array: converts a tensor of the engine to an array; None: it is none of them.
+      to_tensor: converts such an array back.
+    """
+
+    model: Any
+    data: Examples
+    read: Callable[[Any], Any]
+    to_array: Callable[[Any], Array | None] = lambda tensor: None
+    to_tensor: Callable[[Array], Any] = lambda array: array
 
 
 class Learner(ABC):
@@ -78,6 +101,26 @@ class Learner(ABC):
     def prediction(self) -> Prediction:
         """The meaning of the numbers that `predict` returns; "scores" claims least."""
         return "scores"
+
+    def convert(self, data: Examples) -> Examples:
+        """Returns examples as the learner computes with them. Raises: InvalidInput: if they can't be used."""
+        return data
+
+    @contextmanager
+    def lend(self, params: Tensors, data: Examples, key: Key) -> Iterator[Lent]:
+        """Lends the model to a training loop of a user's own, for as long as the context lasts.
+
+        Args:
+          params: that the loop starts from.
+          key: seeds the engine's generator meanwhile, if it has one.
+        """
+        model = {name: np.array(tensor) for name, tensor in params.items()}
+        yield Lent(model, copy_examples(self.convert(data)), lambda found: model if found is None else found)
+
+
+def copy_examples(data: Examples) -> Examples:
+    """Copies examples, so that changes to them stay where they are made."""
+    return Examples(np.array(data.x, order="C"), np.array(data.y, order="C"))
 
 
 class DifferentiableLearner(Learner):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hanse.algorithms import ClientOptimiser, rate
+from hanse.algorithms import ClientOptimiser, ClientTraining, rate
 from hanse.core import (
     Algorithm,
     DifferentiableLearner,
@@ -72,6 +72,11 @@ def _lend_steps(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_s
     """Makes the steps of one pass of stochastic gradient descent, by default with the algorithm's sizes."""
     client = getattr(algorithm, "client", None)
     own = client if isinstance(client, ClientOptimiser) else algorithm
+    if lr is None and isinstance(client, ClientTraining) and own is not client:
+        raise InvalidInput(
+            f"baselines: {type(client).__name__}() does not show the steps that clients take; write a step "
+            'size, {name = "centralised", lr = 0.1}, or centralised(lr=0.1) in Python'
+        )
     size = batch_size if batch_size is not None else getattr(own, "batch_size", None)
     given = lr if lr is not None else getattr(own, "lr", None)
     if given is None:

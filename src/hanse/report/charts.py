@@ -122,7 +122,7 @@ def _rows(runs_data: Sequence[RunData], metric: str, axis: str, beside: bool) ->
                 rows.append({"x": point[axis], "y": point[metric], "who": name})
         if beside and axis == "epochs" and rows:
             curve = run_data.baselines.get("centralised", {}).get("curve", ())
-            rows += [{"x": p["epoch"], "y": p[metric], "who": CENTRALISED} for p in curve]
+            rows += [{"x": p["epoch"], "y": p[metric], "who": CENTRALISED} for p in curve if metric in p]
     return [row for row in rows if _is_finite(row["y"])]
 
 

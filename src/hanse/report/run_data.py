@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hanse.algorithms import OBJECTIVE
 from hanse.config import format_plain, leaves, split_path
 from hanse.core.exchange import Record
 from hanse.evaluation import passes
@@ -73,16 +74,18 @@ class RunData:
     def points(self) -> Iterator[dict[str, Any]]:
         """Yields a row for each measured round: rounds, epochs and bytes until then, and metrics."""
         clients, epochs, up, down = self.num_clients, 0.0, 0, 0
-        measured = [record.round for record in self.records if record.metrics]
+        measured = [record.round for record in self.records if record.is_measured]
         kept = set(measured[:: 1 + len(measured) // MAX_POINTS]) | set(measured[-1:])
-        asks_clients = not ((self.result or {}).get("data") or {"test": 1})["test"]
+        asks_clients = (not ((self.result or {}).get("data") or {"test": 1})["test"]) + (
+            self.settings["stop"]["metric"] == OBJECTIVE
+        )
         for record in self.records:
             up, down = up + record.usage.bytes_up, down + record.usage.bytes_down
             if clients:
-                evaluated = clients if asks_clients and record.metrics else 0
+                evaluated = clients * asks_clients if record.is_measured else 0
                 trained = 0 if record.abandoned else max(0, record.usage.counted - evaluated)
                 epochs += passes(self.settings["algorithm"], trained, clients, self.num_examples)
-            if record.round in kept and record.metrics:
+            if record.round in kept and record.is_measured:
                 spent = {"round": record.round, "epochs": epochs if clients else None}
                 sent = {"bytes": up + down, "bytes up": up, "bytes down": down}
                 yield {"run": self.label, **spent, **sent, **record.metrics}

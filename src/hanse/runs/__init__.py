@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
     from hanse.runs.ledger import describe_traffic, flows_of, ledger_table, traffic
+    from hanse.runs.loop import Round, Rounds, rounds
     from hanse.runs.machine import changes, environment
     from hanse.runs.own_code import (
         ACCEPTED,
@@ -51,6 +52,7 @@ else:
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
             "hanse.runs.ledger": ("describe_traffic", "flows_of", "ledger_table", "traffic"),
+            "hanse.runs.loop": ("Round", "Rounds", "rounds"),
             "hanse.runs.machine": ("changes", "environment"),
             "hanse.runs.own_code": (
                 "ACCEPTED",
@@ -100,6 +102,8 @@ __all__ = [
     "Parties",
     "Replayed",
     "Result",
+    "Round",
+    "Rounds",
     "RunDiverged",
     "Session",
     "changes",
@@ -133,6 +137,7 @@ __all__ = [
     "replay_ticket",
     "resume",
     "resume_session",
+    "rounds",
     "run",
     "sentences",
     "start_session",

@@ -96,7 +96,7 @@ def _num_present(experiment: Experiment, ready: Prepared) -> int:
     """Counts the clients that must be there when the run begins: as many as its first exchanges need."""
     num_clients = ready.population.num_clients
     fraction = getattr(experiment.algorithm, "fraction", None)
-    at_clients = experiment.evaluate_every and "server" not in ready.measured_at
+    at_clients = (experiment.evaluate_every and "server" not in ready.measured_at) or ready.measures_objective
     if at_clients or not isinstance(fraction, float):
         return num_clients if at_clients else 1
     return max(1, round(fraction * num_clients))

@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.core.exchange import NOT_EVALUATED, Record
 
-__all__ = ["ENDED", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
+__all__ = ["ENDED", "NOT_REPEATABLE", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
 
 ENDED = ("completed", "incomplete")
 """The statuses of runs that came to their end, so that resuming them does nothing more."""
@@ -17,7 +17,7 @@ class Finding:
     """Something that is wrong with a run, or seems to be.
 
     Args:
-      code: "untrained", "rounds_abandoned", "client_uncounted" or "worse_than_start".
+      code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start" or "not_repeatable".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
@@ -32,6 +32,16 @@ class Finding:
     def to_json(self) -> dict[str, str]:
         """Returns the finding as plain data."""
         return {"code": self.code, "text": self.text, "cure": self.cure}
+
+
+NOT_REPEATABLE = Finding(
+    "not_repeatable",
+    "the training function does not repeat itself: called twice with the same arguments, it gave other bits, "
+    "so that two runs with one seed may differ",
+    "draw from its key, or from PyTorch's own generator, and from nothing else",
+    is_presence=False,
+)
+"""The finding that a user's own training function draws from something else than its key."""
 
 
 def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:

@@ -1,13 +1,13 @@
 """Preparing an experiment: data are loaded, the model is bound, and all is checked as far as possible."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
 
-from hanse.algorithms import evaluation
+from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, trained_by
 from hanse.config import Experiment, to_plain
 from hanse.core import (
     DifferentiableLearner,
@@ -81,9 +81,11 @@ class Prepared:
     def budget(self, records: Sequence[Record]) -> Budget:
         """Computes the cost of these rounds, as the budget of the baselines."""
         counted = sum(record.usage.counted for record in records if not record.abandoned)
+        num_measured = sum(record.is_measured for record in records)
         if self.population.test is None:  # then clients have measured the model, too
-            measurements = [record for record in records if record.metrics]
-            counted -= len(measurements) * sum(isinstance(party, int) for party in self.measured_at)
+            counted -= num_measured * sum(isinstance(party, int) for party in self.measured_at)
+        if self.measures_objective:
+            counted -= num_measured * self.population.num_clients
         settings = to_plain(self.experiment.algorithm)
         people = self.population
         spent = passes(settings, max(0, counted), people.num_clients, people.num_examples)
@@ -111,7 +113,22 @@ class Prepared:
         """Returns the program that measures the model, or None if it is never measured."""
         if not self.experiment.evaluate_every:
             return None
-        return evaluation(self.learner, self.measured_at)
+        measure = evaluation(self.learner, self.measured_at)
+        if not self.measures_objective:
+            return measure
+        measure_objective = objective_evaluation(tuple(range(self.population.num_clients)))
+
+        def measure_both(params: Tensors, key: Key) -> Program[Mapping[str, float]]:
+            metrics = yield from measure(params, key)
+            objective = yield from measure_objective(params, key.fold_in(OBJECTIVE))
+            return {**metrics, **objective}
+
+        return measure_both
+
+    @property
+    def measures_objective(self) -> bool:
+        """Returns whether all clients measure the training objective, too."""
+        return bool(self.experiment.evaluate_every) and self.stop.metric == OBJECTIVE
 
     @cached_property
     def measured_at(self) -> tuple[PartyId, ...]:
@@ -120,6 +137,19 @@ class Prepared:
         if people.test is not None:
             return ("server",)
         return tuple(map(own_test, people.find_test_clients())) or tuple(range(people.num_clients))
+
+    @property
+    def own_training(self) -> trained_by | None:
+        """The clients' training, if it is a function of the user's own."""
+        client = getattr(self.experiment.algorithm, "client", None)
+        return client if isinstance(client, trained_by) else None
+
+    def has_repeatable_training(self) -> bool:
+        """Returns whether the first client's training, tried twice, gives the same bits."""
+        if self.own_training is None:
+            return True
+        data, key = self.population.client(0), self.keys.public.fold_in("repetition")
+        return self.own_training.is_repeatable(self.learner, self.start(), data, key)
 
     def runtime(self, clients: ClientSide | None = None) -> Simulation:
         """Makes the runtime; if no clients are given, it computes them in this process."""
@@ -141,6 +171,7 @@ class Prepared:
             self.population,
             self.keys,
             self.experiment.execution.together,
+            self.own_training,
         )
         recall = {} if store is None else {"recall": store.memory}
         execution = self.experiment.execution if alone else self.experiment.execution.alone()
@@ -153,6 +184,7 @@ def _make_clients(
     population: FederatedData,
     keys: Keys,
     together: bool | None,
+    own_training: trained_by | None,
     recall: Recall,
 ) -> Clients:
     """Makes the clients, also in worker processes, which must have the code that this process has."""
@@ -225,7 +257,9 @@ def _encode_features(
 
 
 def _watching(experiment: Experiment, learner: Learner) -> Stop:
-    stop, measured = experiment.stop, learner.measured
+    stop, measured = experiment.stop, list(learner.measured)
+    if isinstance(learner, DifferentiableLearner):
+        measured.append(OBJECTIVE)
     if stop.metric in measured:
         return stop
     if stop == Stop():

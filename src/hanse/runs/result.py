@@ -61,7 +61,7 @@ class Result:
         """Makes the result of a run at its present progress. For `uncounted` see `find_problems`."""
         records = tuple(records)
         found = find_problems(records, uncounted)
-        measured = {record.round: record for record in records if record.metrics}
+        measured = {record.round: record for record in records if record.is_measured}
         return cls(
             run,
             judge_status(status, found),

@@ -1,10 +1,12 @@
 """Runs from Python, in this process and on this thread, with values in place of a settings file."""
 
+import inspect
 import os
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +15,15 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hanse.config import IN_PYTHON, Experiment, WrongSetting
-from hanse.core import Algorithm, Diverged, InvalidInput, Stop, StoreError
-from hanse.core.exchange import Checkpoint, Commit, Led, Progress, Record, Watch
+from hanse.core import Algorithm, Diverged, InvalidInput, Stop, StoreError, Tensors
+from hanse.core.exchange import Checkpoint, Commit, Led, Progress, Record, Watch, frozen
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.evaluation import MAX_CLIENTS, Baseline, description, measure_spread
 from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.runs.interrupts import Interrupts
+from hanse.runs.judgement import NOT_REPEATABLE, Finding
 from hanse.runs.machine import changes, environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, prepare_run
@@ -82,7 +85,7 @@ def run(
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
         preprocessing, client_test_fraction, initial, baselines: see `Experiment`.
       store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
-      watch: called with the `Record` of each round.
+      watch: called with the `Record` of each round; and with the parameters, if it has an argument `params`.
 
     Raises:
       InvalidInput, CompositionError: if an argument can't be used.
@@ -130,7 +133,7 @@ def resume(
       data: must be given again if they were given as arrays or as own clients. They must be the same, which
         is checked.
       accept_changed_imports: whether the run may go on with other code than it began with. It is recorded.
-      watch: called with the `Record` of each further round.
+      watch: called with the `Record` of each further round, as in `run`.
 
     Raises: StoreError: if there is no such run, or another process performs it; also the errors of `run`.
     """
@@ -150,6 +153,7 @@ class Session:
         self.experiment = ready.experiment
         self.run = None if kept is None else kept.run
         self._ready, self._kept, self._records = ready, kept, list(records)
+        self._findings: tuple[Finding, ...] = ()
         saved = None if kept is None else kept.checkpoint()
         self._progress: Progress[Any] = ready.begin() if saved is None else saved.state
 
@@ -158,31 +162,55 @@ class Session:
         """The rounds done so far."""
         return tuple(self._records)
 
+    @property
+    def params(self) -> Tensors:
+        """The model after the last round that is done. It can't be written to."""
+        return frozen(self._progress.state.params)
+
     def perform(self, watch: Watch | None = None, *, alone: bool = True) -> Result:
         """Leads the run to its end, and writes down how it ended. See `hanse.run`.
 
         Args:
           alone: whether no other run is performed beside it; otherwise it starts no worker processes.
         """
-        overflow = np.errstate(
-            over="ignore", invalid="ignore"
-        )  # a run that diverges is stopped, with an error
-        with Interrupts() as interrupts, overflow:
+        interrupts = Interrupts()
+        with interrupts, self.conclude():
+            with closing(self.lead(interrupts, alone=alone)) as rounds:
+                for record in rounds:
+                    self._tell(watch, record)
+            return self.complete(interrupts)
+
+    def _tell(self, watch: Watch | None, record: Record) -> None:
+        if watch is not None and _takes_params(watch):
+            watch(record, params=self.params)
+        elif watch is not None:
+            watch(record)
+
+    @contextmanager
+    def conclude(self) -> Iterator[None]:
+        """Writes down how the run ended if an error ends it, and raises that with the result."""
+        # a run that diverges is stopped, with an error
+        with np.errstate(over="ignore", invalid="ignore"):
             try:
-                self._lead(interrupts, watch, alone)
-                found = self._compare(interrupts)
+                yield
             except Diverged as error:
-                raise RunDiverged(str(error), self._end("diverged", str(error))) from None
+                raise RunDiverged(str(error), self.end("diverged", str(error))) from None
             except KeyboardInterrupt:
-                raise Interrupted(self._end("interrupted", "Ctrl-C")) from None
+                raise Interrupted(self.end("interrupted", "Ctrl-C")) from None
             except Exception as error:
                 with suppress(StoreError):  # the store may be the cause
-                    self._end("failed", str(error))
+                    self.end("failed", str(error))
                 raise
-            return self._end("completed", **found)
 
-    def _lead(self, interrupts: Interrupts, watch: Watch | None, alone: bool) -> None:
-        """Leads the program as `drive` does, but allows Ctrl-C only while nothing is written."""
+    def _try_training(self, interrupts: Interrupts) -> None:
+        """Tries whether a training function of the user's own repeats itself, which the result then says."""
+        if self._progress.round < self.experiment.rounds and self._progress.stopped is None:
+            with interrupts.allow():
+                if not self._ready.has_repeatable_training():
+                    self._findings = (NOT_REPEATABLE,)
+
+    def lead(self, interrupts: Interrupts, *, alone: bool = True) -> Generator[Record, None, None]:
+        """Leads the program round by round, as `drive` does. Ctrl-C waits while something is written."""
 
         def remember(record: Record) -> None:
             assert isinstance(led.command, Commit)
@@ -191,18 +219,26 @@ class Session:
             if self._records and usage.flows == self._records[-1].usage.flows:
                 usage = replace(usage, flows=self._records[-1].usage.flows)  # one object for many rounds
             self._records.append(replace(record, usage=usage))
-            if watch is not None:
-                watch(self._records[-1])
 
+        self._try_training(interrupts)
         left = self.experiment.rounds - self._progress.round
         with self._ready.clients(self._kept, left, alone=alone) as clients:
             runtime = self._ready.runtime(clients)
             led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
             while not led.done:
+                num_done = len(self._records)
                 if not led.replay():
                     with interrupts.allow():
                         event = runtime.perform(led.command)
                     led.answer(event)
+                if len(self._records) > num_done:
+                    left_s = time.perf_counter()
+                    yield self._records[-1]
+                    led.skip(time.perf_counter() - left_s)
+
+    def complete(self, interrupts: Interrupts) -> Result:
+        """Ends a run that was led to its last round."""
+        return self.end("completed", **self._compare(interrupts))
 
     def _compare(self, interrupts: Interrupts) -> dict[str, Any]:
         """Describes the data, measures the model at each client and trains baselines, after training."""
@@ -222,12 +258,24 @@ class Session:
             found["baselines"] = tuple(baseline.train(budget, between) for baseline in baselines)
         return found
 
-    def _end(self, status: str, reason: str | None = None, **found: Any) -> Result:
+    def outcome(self, status: str, reason: str | None = None, **found: Any) -> Result:
+        """Makes the result of the run at its present progress."""
         result = Result.of(self.run, status, self._progress, self._records, reason)
-        result = replace(result, **found)
+        return replace(result, findings=(*result.findings, *self._findings), **found)
+
+    def end(self, status: str, reason: str | None = None, **found: Any) -> Result:
+        """Writes down how the run ended, and returns its result."""
+        result = self.outcome(status, reason, **found)
         if self._kept is not None:
             self._kept.finish(result.status, result.to_json())
         return result
+
+
+def _takes_params(watch: Watch) -> bool:
+    try:
+        return "params" in inspect.signature(watch).parameters
+    except ValueError:  # it is built in
+        return False
 
 
 @contextmanager
@@ -242,6 +290,8 @@ def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterat
         with ThreadPoolExecutor(1) as beside:
             beside.submit(getattr, ready.population, "fingerprint")  # which caches it
             runs = _runs(store)
+        if ready.own_training is not None:
+            ready.own_training.check_named()
         settings = {
             "experiment": experiment.settings(),
             "data_sha256": ready.population.fingerprint,

@@ -405,7 +405,10 @@ def _complete(settings: Mapping[str, Plain]) -> Mapping[str, Plain]:
     rest = {name: said for name, said in settings.items() if name != "data"}
     try:
         return {**Experiment.from_settings(rest).settings(), "data": settings["data"]}
-    except (HanseError, WrongSetting):  # a class of the user's own that is not imported: such settings are found as they are
+    except (
+        HanseError,
+        WrongSetting,
+    ):  # a class of the user's own that is not imported: such settings are found as they are
         return settings
 
 

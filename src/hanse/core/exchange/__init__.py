@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.core.algorithm import HIGHER_IS_BETTER, NOT_EVALUATED, Evaluate, ModelState, Progress, training
+    from hanse.core.algorithm import (
+        HIGHER_IS_BETTER,
+        NOT_EVALUATED,
+        TRAINING,
+        Evaluate,
+        ModelState,
+        Progress,
+        is_of_training,
+        training,
+    )
     from hanse.core.errors import NotReady, ReplayError
     from hanse.core.exchange.admission import limit_bytes, validate
     from hanse.core.exchange.coordinator import Block, Coordinator, CoordinatorState
@@ -82,7 +91,9 @@ else:
                 "HIGHER_IS_BETTER",
                 "ModelState",
                 "NOT_EVALUATED",
+                "TRAINING",
                 "Progress",
+                "is_of_training",
                 "training",
             ),
             "hanse.core.errors": ("NotReady", "ReplayError"),
@@ -160,6 +171,7 @@ __all__ = [
     "HIGHER_IS_BETTER",
     "MAPPED_BYTES",
     "NOT_EVALUATED",
+    "TRAINING",
     "Block",
     "Checkpoint",
     "Collect",
@@ -214,6 +226,7 @@ __all__ = [
     "flatten",
     "frozen",
     "held_bytes",
+    "is_of_training",
     "limit_bytes",
     "measure_layout",
     "measure_packed_bytes",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from hanse.core.algorithm import is_of_training
 from hanse.core.errors import ReplayError
 from hanse.core.program import Command, Commit, Committed, Event, Program, Usage
 from hanse.core.values import digest, former_digest, pack, unpack, value
@@ -73,6 +74,11 @@ class Record:
     abandoned: str | None = None
     execution: str = field(default="", compare=False)
     spent: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def is_measured(self) -> bool:
+        """Returns whether the model was measured after the round, and not only while clients trained."""
+        return not all(map(is_of_training, self.metrics))
 
 
 @value
@@ -148,8 +154,8 @@ class InMemory(Store):
         self.records.append(record)
 
 
-Watch: TypeAlias = Callable[[Record], None]
-"""Called after each round."""
+Watch: TypeAlias = Callable[..., None]
+"""Called after each round with its record; by `hanse.runs` also with `params`, if it has such an argument."""
 
 
 class Driver(Generic[T]):
@@ -197,6 +203,10 @@ class Driver(Generic[T]):
     def result(self) -> T:
         """The value that the program returned."""
         return self._result[0]
+
+    def skip(self, seconds: float) -> None:
+        """Leaves out, of the present round's time, what the caller has spent on something else."""
+        self._began += seconds
 
     def replay(self) -> bool:
         """Answers the next command from the journal, if it was performed before the cut."""

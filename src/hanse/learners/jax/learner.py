@@ -6,7 +6,8 @@ programs are kept between runs, in the user's cache folder.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from hanse.core import (
     Examples,
     InvalidInput,
     Key,
+    Lent,
     LocalProblem,
     Prediction,
     Tensors,
@@ -210,6 +212,16 @@ class JaxLearner(DifferentiableLearner):
             given = None if problem.offset is None else self._own(problem.offset)
             end = self._descend(start, x, y, problem, given)
             return {name: np.asarray(np.subtract(end[name], value)) for name, value in start.items()}
+
+    def convert(self, data: Examples) -> Examples:
+        """Returns examples in the dtypes that JAX computes with."""
+        return Examples(*self._check(data))
+
+    @contextmanager
+    def lend(self, params: Tensors, data: Examples, key: Key) -> Iterator[Lent]:
+        """Lends the parameters, as arrays by name, in the precision of the model. See `Learner.lend`."""
+        with precision(self.dtype), super().lend(self._own(params), data, key) as lent:
+            yield replace(lent, to_array=_to_array, to_tensor=jnp.asarray)
 
     @property
     def together(self) -> bool:
@@ -423,6 +435,10 @@ def _narrow(values: Array) -> Array:
 
 MOST_BYTES = 512 << 20
 """Most bytes of updates that are computed together."""
+
+
+def _to_array(tensor: Any) -> Array | None:
+    return np.array(tensor) if isinstance(tensor, jax.Array) else None
 
 
 def _copy_to_host(tensors: Params, like: Tensors) -> dict[str, Array]:

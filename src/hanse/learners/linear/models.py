@@ -193,6 +193,10 @@ class Linear(DifferentiableLearner):
             return {"weights": weights}
         return {"weights": weights, "bias": np.zeros(self.loss.outputs, self.dtype)}
 
+    def convert(self, data: Examples) -> Examples:
+        """Returns (n, d) features in the dtype of the parameters, and the labels as they are."""
+        return Examples(self._check(data)[0], np.asarray(data.y))
+
     @_quietly
     def objective(self, params: Tensors, data: Examples) -> float:
         """Returns the mean loss plus the regulariser, summed in float64."""

@@ -1,7 +1,7 @@
 """Models on PyTorch: users' own modules, unchanged, and the ready networks."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -15,9 +15,11 @@ from hanse.core import (
     Examples,
     InvalidInput,
     Key,
+    Lent,
     LocalProblem,
     Prediction,
     Tensors,
+    copy_examples,
 )
 from hanse.learners.engines import Precision, full, torch_engine
 from hanse.learners.examples import (
@@ -39,113 +41,10 @@ from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor, make_l
 from hanse.learners.torch.networks import network_module
 from hanse.learners.torch.optimisers import make_optimiser
 from hanse.learners.torch.precision import PRECISIONS, check_bfloat16
+from hanse.learners.torch.workbench import ROWS_AT_ONCE, Workbench, to_array
 from hanse.learners.within import descend_within
 
 __all__ = ["TorchLearner", "bind_network", "bind_own"]
-
-ROWS_AT_ONCE = 500
-"""Number of examples that are evaluated, or whose gradient is computed, together."""
-
-
-# Modules
-
-
-class Workbench:
-    """A module and its tensors that are sent: trained parameters, and buffers on request.
-
-    Args:
-      module: overwritten by each use.
-      sends_buffers: whether buffers are sent.
-    """
-
-    def __init__(self, module: nn.Module, sends_buffers: bool) -> None:
-        self.module = module
-        self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        if not self.trained:
-            raise InvalidInput("the module has no parameter that requires a gradient; nothing can be trained")
-        names = set(module.state_dict())
-        buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point() and name in names}
-        self.buffers = buffers if sends_buffers else {}
-        self.norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
-        self._own_norms = [] if sends_buffers else [m for m in self.norms if m.track_running_stats]
-        self._untouched = {name: b.clone() for name, b in module.named_buffers()}
-        self.dtype = _dtype(self.trained)
-        self.device = next(iter(self.trained.values())).device
-        self._trains = False  # whether the whole module is in training mode: asking it visits every part
-
-    @property
-    def to_device(self) -> dict[str, Tensor]:
-        """All tensors that are sent, by name."""
-        return {**self.trained, **self.buffers}
-
-    @property
-    def embeds(self) -> bool:
-        """True if the module may look up integers in an embedding."""
-        return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.module.modules())
-
-    def load(self, params: Tensors) -> None:
-        """Loads parameters; buffers that are not sent start as they were made."""
-        loaded = self.to_device
-        if params.keys() != loaded.keys():
-            missing, extra = sorted(loaded.keys() - params.keys()), sorted(params.keys() - loaded.keys())
-            raise InvalidInput(f"parameters of another model: missing {missing}, unknown {extra}")
-        with torch.no_grad():
-            for name, tensor in self.module.named_buffers():
-                if name not in self.buffers:
-                    tensor.copy_(self._untouched[name])
-            for name, tensor in loaded.items():
-                tensor.copy_(self.tensor(np.asarray(params[name], self.dtype)))
-
-    def tensor(self, array: Array) -> Tensor:
-        """Puts an array on the module's device; the tensor may share its memory."""
-        shared = torch.from_numpy(array if array.flags.writeable else array.copy())
-        return shared if self.device.type == "cpu" else shared.to(self.device)
-
-    def read(self, order: Sequence[str]) -> dict[str, Array]:
-        """Returns copies of the tensors that are sent."""
-        taken = self.to_device
-        return {name: _to_array(taken[name]) for name in order}
-
-    def train(self, num_rows: int) -> None:
-        """Prepares for a batch. One row has no statistics, so the running ones normalise it."""
-        if not self._trains:
-            self.module.train()
-        self._trains = num_rows > 1 or not self.norms
-        if not self._trains:
-            for norm in self.norms:
-                norm.eval()
-
-    def evaluate(self, x: Array) -> None:
-        """Prepares to measure examples. Statistics that are not sent are taken from these examples."""
-        self.module.eval()
-        self._trains = False
-        if not self._own_norms:
-            return
-        momenta = [norm.momentum for norm in self._own_norms]
-        for norm in self._own_norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over all batches
-            norm.train()
-        with torch.no_grad():
-            for rows in np.array_split(x, -(-len(x) // ROWS_AT_ONCE)):
-                self.module(self.tensor(rows))
-        for norm, momentum in zip(self._own_norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-
-
-def _dtype(trained: Mapping[str, Tensor]) -> str:
-    dtypes = {str(p.dtype).removeprefix("torch.") for p in trained.values()}
-    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
-        raise InvalidInput(
-            f"parameters of dtype {' and '.join(sorted(dtypes))}; return module.float() or module.double() "
-            "from the factory"
-        )
-    return dtypes.pop()
-
-
-def _to_array(tensor: Tensor) -> Array:
-    return np.array(tensor.detach().cpu().numpy(), order="C")
 
 
 @contextmanager
@@ -175,6 +74,7 @@ class TorchLearner(DifferentiableLearner):
 
     Args:
       bench: the module to compute with.
+      make: makes another one like it.
       start: initial parameters from a key.
       features: the requirement on rows of features.
       labels: the requirement on labels.
@@ -186,6 +86,7 @@ class TorchLearner(DifferentiableLearner):
     def __init__(
         self,
         bench: Workbench,
+        make: Callable[[], Workbench],
         start: Callable[[Key], Tensors],
         features: Features,
         labels: Labels,
@@ -193,7 +94,7 @@ class TorchLearner(DifferentiableLearner):
         l2: float,
         precision: Precision,
     ) -> None:
-        self._bench, self._start = bench, start
+        self._bench, self._make, self._start = bench, make, start
         self._precision = PRECISIONS[type(precision)]
         if not isinstance(precision, full):
             check_bfloat16(bench.dtype)
@@ -268,7 +169,7 @@ class TorchLearner(DifferentiableLearner):
         with self._at(params):
             self._bench.evaluate(x)
             with torch.inference_mode():
-                found = [_to_array(to_prediction(self._scores(x[r]), self._labels)) for r in _parts(len(x))]
+                found = [to_array(to_prediction(self._scores(x[r]), self._labels)) for r in _parts(len(x))]
         return check_predictions(np.concatenate(found), len(x), self._labels)
 
     @property
@@ -311,6 +212,26 @@ class TorchLearner(DifferentiableLearner):
         for name, tensor in update.items():
             tensor -= start[name]
         return update
+
+    def convert(self, data: Examples) -> Examples:
+        """Returns examples in the dtypes that the module takes."""
+        return Examples(*self._check(data))
+
+    @contextmanager
+    def lend(self, params: Tensors, data: Examples, key: Key) -> Iterator[Lent]:
+        """Lends the module itself, in training mode, with PyTorch's generator seeded. See `Learner.lend`.
+
+        Where a loop leaves more changed than values, and after an error, the module is made anew.
+        """
+        given = copy_examples(self.convert(data))
+        with self._at(params), _drawing_from(key.fold_in("torch")):
+            bench, before, is_whole = self._bench, self._bench.describe(), False
+            try:
+                yield Lent(bench.lend(), given, bench.read_lent, _from_tensor, bench.tensor)
+                is_whole = bench.take_back(before)
+            finally:
+                if not is_whole:
+                    self._bench = self._make()
 
     def _drifts(
         self, start: Tensors, problem: LocalProblem
@@ -375,7 +296,7 @@ class TorchLearner(DifferentiableLearner):
     def _with_regulariser(self, gradients: Sequence[Tensor], at: Tensors, order: Tensors) -> Tensors:
         """Returns gradients as arrays, in the order of the parameters; 0 for buffers."""
         arrays = {
-            name: _to_array(gradient) for name, gradient in zip(self._bench.trained, gradients, strict=True)
+            name: to_array(gradient) for name, gradient in zip(self._bench.trained, gradients, strict=True)
         }
         for name, gradient in arrays.items():
             if self._l2 and gradient.ndim >= 2:
@@ -396,6 +317,10 @@ class TorchLearner(DifferentiableLearner):
         return convert_examples(data, self._features, self._labels, self._bench.dtype)
 
 
+def _from_tensor(obj: Any) -> Array | None:
+    return to_array(obj) if isinstance(obj, torch.Tensor) else None
+
+
 def _parts(num_rows: int) -> Iterator[slice]:
     return (slice(i, i + ROWS_AT_ONCE) for i in range(0, num_rows, ROWS_AT_ONCE))
 
@@ -404,11 +329,14 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     """Binds a ready network to examples."""
     keep_freed_memory()
     bound = network.bound(feature_shape, num_classes)
-    with _drawing_from(Key.from_seed(0)):
-        bench = Workbench(network_module(bound), sends_buffers=False)
+
+    def make() -> Workbench:
+        with _drawing_from(Key.from_seed(0)):
+            return Workbench(network_module(bound), sends_buffers=False)
+
     loss = make_loss(bound.labels)
     precision = network.engine.precision if isinstance(network.engine, torch_engine) else full()
-    return TorchLearner(bench, bound.init, bound.features, bound.labels, loss, network.l2, precision)
+    return TorchLearner(make(), make, bound.init, bound.features, bound.labels, loss, network.l2, precision)
 
 
 def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
@@ -437,4 +365,13 @@ def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: i
     else:
         loss = Checked(LOSSES[type(labels)][0], () if num_classes is None else (num_classes,))
     features = Reals(feature_shape, bench.dtype, keep_integers=bench.embeds)
-    return TorchLearner(bench, start, features, labels, loss, model.l2, model.precision)
+    return TorchLearner(
+        bench,
+        lambda: made(Key.from_seed(0)),
+        start,
+        features,
+        labels,
+        loss,
+        model.l2,
+        model.precision,
+    )

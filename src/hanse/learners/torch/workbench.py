@@ -1,0 +1,166 @@
+"""A PyTorch module as the learner computes with it: loaded with parameters, read, lent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hanse.core import Array, InvalidInput, Tensors
+from hanse.learners.torch.losses import Tensor
+
+__all__ = ["ROWS_AT_ONCE", "Workbench", "to_array"]
+
+ROWS_AT_ONCE = 500
+"""Number of examples that are evaluated, or whose gradient is computed, together."""
+
+
+class Workbench:
+    """A module and its tensors that are sent: trained parameters, and buffers on request.
+
+    Args:
+      module: overwritten by each use.
+      sends_buffers: whether buffers are sent.
+    """
+
+    def __init__(self, module: nn.Module, sends_buffers: bool) -> None:
+        self.module = module
+        self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise InvalidInput("the module has no parameter that requires a gradient; nothing can be trained")
+        names = set(module.state_dict())
+        buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point() and name in names}
+        self.buffers = buffers if sends_buffers else {}
+        self.norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self._own_norms = [] if sends_buffers else [m for m in self.norms if m.track_running_stats]
+        self._untouched = {name: b.clone() for name, b in module.named_buffers()}
+        self.dtype = _dtype(self.trained)
+        self.device = next(iter(self.trained.values())).device
+        self._trains = False  # whether the whole module is in training mode: asking it visits every part
+
+    @property
+    def to_device(self) -> dict[str, Tensor]:
+        """All tensors that are sent, by name."""
+        return {**self.trained, **self.buffers}
+
+    @property
+    def embeds(self) -> bool:
+        """True if the module may look up integers in an embedding."""
+        return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in self.module.modules())
+
+    def load(self, params: Tensors) -> None:
+        """Loads parameters; buffers that are not sent start as they were made."""
+        loaded = self.to_device
+        if params.keys() != loaded.keys():
+            missing, extra = sorted(loaded.keys() - params.keys()), sorted(params.keys() - loaded.keys())
+            raise InvalidInput(f"parameters of another model: missing {missing}, unknown {extra}")
+        with torch.no_grad():
+            for name, tensor in self.module.named_buffers():
+                if name not in self.buffers:
+                    tensor.copy_(self._untouched[name])
+            for name, tensor in loaded.items():
+                tensor.copy_(self.tensor(np.asarray(params[name], self.dtype)))
+
+    def tensor(self, array: Array) -> Tensor:
+        """Puts an array on the module's device; the tensor may share its memory."""
+        shared = torch.from_numpy(array if array.flags.writeable else array.copy())
+        return shared if self.device.type == "cpu" else shared.to(self.device)
+
+    def read(self, order: Sequence[str]) -> dict[str, Array]:
+        """Returns copies of the tensors that are sent."""
+        taken = self.to_device
+        return {name: to_array(taken[name]) for name in order}
+
+    def lend(self) -> nn.Module:
+        """Returns the module in training mode, for a loop of the user's own."""
+        self._trains = False
+        return self.module.train()
+
+    def read_lent(self, found: Any) -> Any:
+        """Returns the tensors that are sent, by name, of what a user's own loop has trained."""
+        module = self.module if found is None else found
+        if not isinstance(module, nn.Module):
+            return found
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        missing = next((name for name in self.to_device if name not in tensors), None)
+        if missing is not None:
+            raise InvalidInput(
+                f"the training function returned a module without {missing!r}; return one like the module "
+                "that it was given (of an AveragedModel, its .module)"
+            )
+        return {name: tensors[name] for name in self.to_device}
+
+    def describe(self) -> Mapping[str, Any]:
+        """Describes the module's parameters, by name, but for the values of those that are trained."""
+        return {
+            name: (
+                p.requires_grad,
+                p.dtype,
+                p.shape,
+                p.device,
+                id(p),
+                0 if name in self.trained else p._version,
+            )
+            for name, p in self.module.named_parameters()
+        }
+
+    def take_back(self, before: Mapping[str, Any]) -> bool:
+        """Ends a loan; returns whether the module is as `describe` described it before.
+
+        Raises: InvalidInput: if a frozen parameter has changed.
+        """
+        for weight in self.trained.values():
+            weight.requires_grad_(True)
+            weight.grad = None
+        now = self.describe()
+        for name, (*_, which, version) in now.items():
+            *_, which_before, version_before = before.get(name, (0, 0))
+            if which == which_before and version != version_before:
+                raise InvalidInput(
+                    f"the training function changed {name!r}, which is frozen and so is not sent: let it "
+                    "require gradients where the module is made, or leave it as it is"
+                )
+        return now == before
+
+    def train(self, num_rows: int) -> None:
+        """Prepares for a batch. One row has no statistics, so the running ones normalise it."""
+        if not self._trains:
+            self.module.train()
+        self._trains = num_rows > 1 or not self.norms
+        if not self._trains:
+            for norm in self.norms:
+                norm.eval()
+
+    def evaluate(self, x: Array) -> None:
+        """Prepares to measure examples. Statistics that are not sent are taken from these examples."""
+        self.module.eval()
+        self._trains = False
+        if not self._own_norms:
+            return
+        momenta = [norm.momentum for norm in self._own_norms]
+        for norm in self._own_norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over all batches
+            norm.train()
+        with torch.no_grad():
+            for rows in np.array_split(x, -(-len(x) // ROWS_AT_ONCE)):
+                self.module(self.tensor(rows))
+        for norm, momentum in zip(self._own_norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
+
+
+def _dtype(trained: Mapping[str, Tensor]) -> str:
+    dtypes = {str(p.dtype).removeprefix("torch.") for p in trained.values()}
+    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        raise InvalidInput(
+            f"parameters of dtype {' and '.join(sorted(dtypes))}; return module.float() or module.double() "
+            "from the factory"
+        )
+    return dtypes.pop()
+
+
+def to_array(tensor: Tensor) -> Array:
+    """Copies a tensor to an array."""
+    return np.array(tensor.detach().cpu().numpy(), order="C")
