@@ -5,7 +5,7 @@ clients of unequal size share a few compiled programs, and the number of steps i
 programs are kept between runs, in the user's cache folder.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +28,6 @@ from hanse.core import (
 )
 from hanse.learners.examples import (
     Anything,
-    Characters,
     Classes,
     Features,
     Labels,
@@ -40,6 +39,7 @@ from hanse.learners.examples import (
 )
 from hanse.learners.jax import programs as compiled
 from hanse.learners.jax.batches import group_for_vmap, in_order, schedule
+from hanse.learners.jax.losses import LOSSES, PREDICTIONS, WeightedCrossEntropy
 from hanse.learners.jax.networks import network_scores
 from hanse.learners.jax.programs import Params, Program, StepSettings, Traced, jax_key, power_of_two
 from hanse.learners.jax.setup import precision, prepare
@@ -48,79 +48,6 @@ from hanse.learners.own import jax_model
 from hanse.learners.within import descend_within
 
 __all__ = ["JaxLearner", "bind_network", "bind_own"]
-
-# Losses and metrics, by example
-
-
-def _cross_entropy(scores: Traced, classes: Traced) -> Traced:
-    chosen = jnp.take_along_axis(scores, classes[..., None], -1)[..., 0]
-    return jax.nn.logsumexp(scores, -1) - chosen
-
-
-@dataclass(frozen=True)
-class _WeightedCrossEntropy:
-    """Cross-entropy times the weight of the true class. Equal ones share their compiled programs."""
-
-    weights: tuple[float, ...]
-
-    def __call__(self, scores: Traced, classes: Traced) -> Traced:
-        return _cross_entropy(scores, classes) * jnp.array(self.weights, scores.dtype)[classes]
-
-
-def _correct(scores: Traced, classes: Traced) -> Traced:
-    if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
-        right = (scores.reshape(classes.shape) > 0) == (classes > 0)
-    else:
-        right = scores.argmax(-1) == classes
-    return right.astype(scores.dtype)
-
-
-def _text_cross_entropy(scores: Traced, characters: Traced) -> Traced:
-    return _cross_entropy(scores, characters).mean(-1)
-
-
-def _text_correct(scores: Traced, characters: Traced) -> Traced:
-    return _correct(scores, characters).mean(-1)
-
-
-def _square_error(scores: Traced, targets: Traced) -> Traced:
-    return jnp.square(scores - targets)
-
-
-def _half_square(scores: Traced, targets: Traced) -> Traced:
-    return _square_error(scores, targets) / 2
-
-
-LOSSES: Mapping[type[Labels], tuple[Callable[[Traced, Traced], Traced], ...]] = {
-    Classes: (_cross_entropy, _correct),
-    Characters: (_text_cross_entropy, _text_correct),
-    Numbers: (_half_square, _square_error),
-    Anything: (_half_square,),
-}
-"""The loss and then the other metrics, in the order of `Labels.metrics`."""
-
-
-def _probabilities(scores: Traced) -> Traced:
-    if scores.ndim == 1 or scores.shape[-1] == 1:  # one score for two classes, as binary losses want
-        ones = jax.nn.sigmoid(scores.reshape(-1))
-        return jnp.stack([1 - ones, ones], 1)
-    return jax.nn.softmax(scores, -1)
-
-
-def _outputs(scores: Traced) -> Traced:
-    return scores[:, 0] if scores.ndim == 2 and scores.shape[1] == 1 else scores
-
-
-PREDICTIONS: Mapping[type[Labels], Callable[[Traced], Traced]] = {
-    Classes: _probabilities,
-    Characters: _probabilities,
-    Numbers: _outputs,
-    Anything: _outputs,
-}
-"""Probabilities, or numbers, from scores."""
-
-
-# Learners
 
 
 @dataclass(frozen=True)
@@ -330,7 +257,7 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     bound = network.bound(feature_shape, num_classes)
     losses, *measures = LOSSES[type(bound.labels)]
     if isinstance(bound.labels, Classes) and bound.labels.weights is not None:
-        losses = _WeightedCrossEntropy(bound.labels.weights)
+        losses = WeightedCrossEntropy(bound.labels.weights)
     scores = network_scores(bound)
     predicts = PREDICTIONS[type(bound.labels)]
     program = Program(scores, None, losses, tuple(measures), predicts, network.l2, network.rows_at_once)
