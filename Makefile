@@ -1,8 +1,9 @@
 # make demo    trains first models on this machine, and draws what federation buys: demo/*/index.html
 # make test    the one check: format, lint, types, borders, examples, doctests, tests
 # make format  lets ruff rewrite what it can
+# make mutants ROOM=transforms   how many faults in a room its tests notice; SAMPLE=20 SEED=0
 #
-# Both use .venv, made with $(PYTHON) and renewed when pyproject.toml or constraints.txt change.
+# All use .venv, made with $(PYTHON) and renewed when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +15,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: demo test format
+.PHONY: demo test format mutants
 .NOTPARALLEL:
 
 demo: $(VENV)/.installed
@@ -38,6 +39,9 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+mutants: $(VENV)/.mutants
+	$(BIN)/python benchmarks/mutants.py $(ROOM) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) --editable '.[report]'
 	@touch $@
@@ -45,6 +49,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) --editable '.[dev,report]'
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.mutants: $(VENV)/.dev
+	$(PIP) --editable '.[mutants]'
+	@touch $@
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

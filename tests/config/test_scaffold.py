@@ -131,7 +131,9 @@ def test_the_doctor_says_what_is_missing() -> None:
         assert extra.name in done.stdout
         assert bool(extra.missing) == bool(extra.remedy)
     told = json.loads(cli("doctor", "--json").stdout)
-    assert {"report", "jax", "torch", "server"} <= {extra["name"] for extra in told["extras"]}
+    names = {extra["name"] for extra in told["extras"]}
+    assert {"report", "jax", "torch", "server"} <= names
+    assert not {"dev", "mutants", "all"} & names
 
 
 # -- a newcomer's walk -------------------------------------------------------------------------

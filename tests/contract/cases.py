@@ -37,8 +37,9 @@ from hanse.algorithms import (
     step_decay,
     trained_by,
 )
-from hanse.core import Close, Examples, Key
+from hanse.core import Algorithm, Close, Examples, Key
 from hanse.core import sum as sum_
+from hanse.core.exchange import find_classes
 from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
 from hanse.transforms import (
     cast,
@@ -54,6 +55,9 @@ from hanse.transforms import (
 )
 
 PATIENT = Close(minimum_fraction=1.0)
+
+ALGORITHMS = {c for c in find_classes(Algorithm).values() if c.__module__.startswith("hanse.")}
+"""All algorithms of Hanse: each needs a case below, or a contract of its own, and a reference round."""
 
 
 @dataclass(frozen=True)

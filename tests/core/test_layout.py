@@ -51,6 +51,7 @@ def written(about: str, values: bytes = b"") -> bytes:
 
 
 TWO_BYTES = '{"dtype":"U8","shape":[2],"data_offsets":[%d,%d]}'
+NO_BYTES = '{"dtype":"U8","shape":[0],"data_offsets":[%d,%d]}'
 
 
 @pytest.mark.parametrize(
@@ -80,9 +81,20 @@ TWO_BYTES = '{"dtype":"U8","shape":[2],"data_offsets":[%d,%d]}'
     ],
 )
 def test_places_that_do_not_tile_the_bytes_are_refused(about, num_bytes):
+    with pytest.raises((MessageError, ValueError, KeyError, TypeError)):
+        layout.read_layout(written(about, bytes(num_bytes)), None)
     with pytest.raises(MessageError):
         unpack(written(about, bytes(num_bytes)))
-    assert unpack(written("")) is None
+
+
+def test_places_that_tile_the_bytes_are_read_in_any_order():
+    data = written(f'"b":{TWO_BYTES % (2, 4)},"none":{NO_BYTES % (4, 4)},"a":{TWO_BYTES % (0, 2)}', b"1234")
+    _, tensors = layout.read_layout(data, None)
+    assert {name: array.tobytes() for name, array in tensors.items()} == {
+        "a": b"12",
+        "b": b"34",
+        "none": b"",
+    }
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from hanse.preprocessing.moments import Moments, merged_moments, moments, standa
 from hanse.preprocessing.program import Encoder, Preprocessing, tabular
 from hanse.preprocessing.schema import Schema
 from hanse.preprocessing.vocabularies import Vocabulary, most_frequent, own_category, tally
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import Clients, Devices, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 COLUMNS = [("age", np.float64), ("year", np.float64), ("flat", np.float64), ("job", "U9"), ("ward", "U3")]
@@ -140,6 +140,26 @@ def test_merging_is_pooling(values: list[float], cut: int) -> None:
     scale = 1e-12 * (1 + np.abs(column).max())
     np.testing.assert_allclose(merged["mean"], whole.mean, rtol=1e-12, atol=scale)
     np.testing.assert_allclose(merged["m2"], whole.m2, rtol=1e-11, atol=scale**2 * len(values))
+
+
+def test_the_second_exchange_of_sums_asks_those_who_answered_the_first() -> None:
+    """A client that comes too late for the mean must not count in the deviations from it."""
+    asked: list[Any] = []
+
+    class Absent(Devices):
+        def duration_s(self, party: Any, key: Key) -> float | None:
+            asked.append(party)
+            return None if party == 4 and asked.count(4) == 1 else 1.0
+
+    clients = Clients(Quadratic(), DATA, KEYS)
+    runtime = Simulation(clients, DATA.num_clients, KEYS, Absent())
+    numbers = Schema(SCHEMA.numbers)
+    encoder = drive(tabular(statistics=two_sums()).program(numbers, KEYS.public), runtime)
+    assert sorted(asked[len(SIZES) :]) == [0, 1, 2, 3, 5]
+    others = np.concatenate([CLIENTS[k].x for k in (0, 1, 2, 3, 5)])
+    scaler = StandardScaler().fit(np.column_stack([others[name] for name in ("age", "year", "flat")]))
+    close_to(encoder.shift, scaler.mean_)
+    close_to(encoder.scale, scaler.scale_)
 
 
 def test_a_column_without_any_value_becomes_zero() -> None:

@@ -4,18 +4,32 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from mortal import ends_its_process
 from support import KEYS, Few, Quadratic, program
 
 import hanse
 from hanse.algorithms import fed_avg, scaffold
-from hanse.core import Examples, InvalidInput
-from hanse.core.exchange import InMemory, Record, digest, drive
+from hanse.core import (
+    Algorithm,
+    Close,
+    Examples,
+    InvalidInput,
+    Key,
+    PartSpec,
+    Program,
+    Spec,
+    Tensors,
+    gather,
+    value,
+)
+from hanse.core.exchange import InMemory, ModelState, Progress, Record, digest, drive, training
 from hanse.data import from_clients, generate
 from hanse.learners import softmax
 from hanse.simulation import (
@@ -27,11 +41,13 @@ from hanse.simulation import (
     adaptive,
     auto,
     batched,
+    num_processors,
     sequential,
 )
 from hanse.simulation.worker import remove_stale_files
 from hanse.simulation.workers import cut_fair_blocks
 
+KEY = KEYS.public
 DATA = from_clients(
     [
         Examples(
@@ -63,7 +79,10 @@ def cost(result: hanse.Result) -> list[Any]:
     return [(record.usage, record.metrics) for record in result.records]
 
 
-@pytest.mark.parametrize("algorithm", [fed_avg(lr=0.1, fraction=0.9, batch_size=2), scaffold(lr=0.1)])
+AVG = fed_avg(lr=0.1, fraction=0.9, batch_size=2)
+
+
+@pytest.mark.parametrize("algorithm", [AVG, scaffold(lr=0.1), replace(AVG, close=Close(goal=7))])
 def test_executions_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any) -> None:
     due = run(sequential(), algorithm=algorithm)
     for execution in (auto(), batched(), sequential(2)):
@@ -127,6 +146,71 @@ def test_a_worker_that_is_killed_is_replaced_by_this_process(at_once: None) -> N
         perform(sequential(2), kill)
 
 
+MANY = 40
+VICTIM = 20
+"""A position in the second block of 40 for two workers, which both begin at once."""
+
+
+@value(name="mean_of_features")
+class mean_of_features(Algorithm[ModelState]):
+    """In the second round a client ends its worker."""
+
+    fifo: str
+
+    def init(self, params: Tensors, key: Key) -> ModelState:
+        return ModelState({"w": np.zeros(3)})
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        second = state.params["w"].any()
+        work = ends_its_process(os.getpid(), self.fifo, 5 + 3 * VICTIM if second else 0)
+        u = PartSpec(Spec.of(state.params))
+        got = yield from gather(work, tuple(range(MANY)), {}, key, u=u)
+        return ModelState({"w": state.params["w"] + got["u"].values["w"]})
+
+
+class Announcing:
+    """Clients that open a pipe when the first block of the second round has been folded."""
+
+    def __init__(self, clients: AdaptiveClients, fifo: str) -> None:
+        self._clients, self._fifo, self.round, self.blocks = clients, fifo, 1, list[tuple[int, ...]]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clients, name)
+
+    def fold(self, places: Any, payload: Any) -> Iterator[Any]:
+        for block in self._clients.fold(places, payload):
+            yield block
+            if self.round == 2:
+                self.blocks.append(block.counted)
+                if len(self.blocks) == 1:
+                    with open(self._fifo, "w"):
+                        pass
+
+
+def test_blocks_that_were_folded_before_a_worker_died_are_not_folded_again(
+    at_once: None, tmp_path: Path
+) -> None:
+    make = partial(Clients, Quadratic(), Few(MANY), KEYS)
+    fifo, records = str(tmp_path / "fifo"), InMemory()
+    os.mkfifo(fifo)
+    program = training(mean_of_features(fifo), Progress(0, ModelState({"w": np.zeros(3)})), KEY, rounds=2)
+    with AdaptiveClients(make, auto(2), num_rounds=2) as clients:
+        announcing = Announcing(clients, fifo)
+
+        def watch(record: Record) -> None:
+            announcing.round = record.round + 1
+
+        ended = drive(program, Simulation(announcing, MANY, KEYS), records, watch)
+        assert "a worker process ended (exit status 1)" in (clients.why_not or "")
+    second = range(MANY, 2 * MANY)
+    assert [ticket for block in announcing.blocks for ticket in block] == list(second)
+    assert VICTIM + MANY not in announcing.blocks[0]
+    parts = Few(MANY).parts
+    mean = sum(part.x.sum(axis=0) for part in parts) / sum(map(len, parts))
+    np.testing.assert_allclose(ended.state.params["w"], 2 * mean, rtol=1e-12)
+    assert [record.usage.counted for record in records.records] == [MANY, MANY]
+
+
 def test_ctrl_c_ends_workers_and_the_run_goes_on_later(tmp_path: Path) -> None:
     def interrupt(record: Record) -> None:
         if record.round == 2:
@@ -160,6 +244,15 @@ def test_blocks_for_workers_are_aligned_and_get_smaller(num_workers: int) -> Non
         assert all(len(block) <= max(1, 1.1 * fair) for block in blocks)
         assert len(blocks[-1]) <= max(1, fair / 4)
         assert len(blocks) <= 16 * num_workers + len(places) / 48
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3} if pid == 0 else set(), raising=False)
+    assert num_processors() == auto().most == 1
+    assert auto(5).most == 5
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert num_processors() == 7
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True])

@@ -216,6 +216,17 @@ def test_who_arrived_while_the_server_was_busy_counts_at_once():
     assert clock(runtime) == 10.0
 
 
+def test_a_ticket_begins_when_it_is_given_out_however_long_ago_the_one_before_it_was_done():
+    runtime = simulation(devices=timetable((1.0, 10.0)))
+    slow, done = dispatched(runtime, 1), dispatched(runtime, 0)
+    collected(runtime, slow)
+    assert clock(runtime) == 10.0
+    next_one = dispatched(runtime, 0)  # goes on from a ticket that was done at 1 s and is still open
+    assert runtime.coordinator.task(next_one[0]).after == done[0]
+    assert collected(runtime, done + next_one).parties == (0, 0)
+    assert clock(runtime) == 11.0
+
+
 def test_a_deadline_counts_from_when_it_is_set():
     runtime = simulation(devices=STAGGERED)
     dispatched(runtime, *EVERYBODY)
@@ -269,6 +280,25 @@ def test_who_sends_nonsense_is_refused_by_name_and_the_round_goes_on():
     assert got.parties == (1, 2, 4)
     assert got.dropped[0] == Drop(0, 0, "part 'n': 'n' is not finite: 1 of its 2 values are NaN or infinite")
     assert [drop.party for drop in got.dropped] == [0, 3, 5]
+
+
+@pytest.mark.parametrize("goal", [None, 2, 3])
+def test_of_three_tickets_of_one_client_of_which_the_first_sends_nonsense_none_counts(goal):
+    """Nor do they fill a goal, although they arrive before all others."""
+    runtime = simulation(devices=timetable((7.0, 1.0, 8.0, 9.0)))
+    chain = dispatched(runtime, 1, work=visit(bad=(size(1),)))
+    chain += dispatched(runtime, 1) + dispatched(runtime, 1)
+    others = dispatched(runtime, 0, 2, 3, key=KEY.fold_in("others"))
+    got = collected(runtime, chain + others, goal=goal)
+    counted = (0, 2, 3)[:goal]
+    assert got.parties == counted
+    assert got["n"].values["n"][:, 0].tolist() == [size(k) for k in counted]
+    assert [(drop.ticket, drop.reason[:29]) for drop in got.dropped[:3]] == [
+        (chain[0], "part 'n': 'n' is not finite: "),
+        (chain[1], "it was built on ticket 0, whi"),
+        (chain[2], "it was built on ticket 1, whi"),
+    ]
+    assert committed(runtime).memories == {k: {"n": 1} for k in counted}
 
 
 def test_a_goal_counts_only_what_can_be_taken():
@@ -383,6 +413,40 @@ def test_committed_memory_is_recalled_when_it_is_first_needed():
     assert got["n"].values["n"][:, 1].tolist() == [2, 12, 22]
     assert len(asked) == len(set(asked))
     assert {0, 1, 2} <= set(asked)
+
+
+@value
+class hoard(Work):
+    """Remembers more than is kept in this process."""
+
+    def run(self, learner, shared, data, memory, keys):
+        n = memory.get("n", 0) + 1
+        hoard = np.broadcast_to(np.float64(0), (10_000_000,))  # 80 MB by its shape, 8 bytes in truth
+        return {"n": Part({"n": np.array([len(data), n], float)})}, {"n": n, "hoard": hoard}
+
+
+def test_memory_that_is_evicted_takes_no_unsettled_fork_along():
+    """Of two coordinators that share clients, one ends a round while the other's tickets are not settled."""
+    kept, asked = {}, []
+
+    def recall(party):
+        asked.append(party)
+        return kept.get(party, {})
+
+    clients = Clients(Quadratic(), Few(), KEYS, recall)
+    one, other = (Simulation(clients, 6, KEYS, first_ticket=first) for first in (0, 1000))
+    for _ in range(3):
+        collected(one, dispatched(one, 1, 2, work=hoard()))
+        kept.update(committed(one).memories)
+    for _ in range(2):
+        collected(one, dispatched(one, 1, 2))
+        collected(other, dispatched(other, 3, work=hoard()))
+        kept.update(committed(other).memories)
+        got = collected(one, dispatched(one, 1, 2))
+        kept.update(committed(one).memories)
+    assert got["n"].values["n"][:, 1].tolist() == [7, 7]
+    assert [kept[k]["n"] for k in (1, 2, 3)] == [7, 7, 2]
+    assert min(asked.count(k) for k in (1, 2, 3)) > 1, "their memory was evicted in between"
 
 
 # -- errors ---------------------------------------------------------------------------------------

@@ -128,6 +128,22 @@ def test_drawn_per_round_factors_can_be_summed(factors):
     np.testing.assert_array_equal(space.expand(z)["w"], other.expand(z)["w"])
 
 
+@pytest.mark.parametrize("shape", [(900, 40), (40, 900)], ids=str)
+def test_the_columns_of_a_and_the_rows_of_b_have_unit_length_on_average(shape):
+    """In a space whose trained factor picks them out one by one."""
+    model, (outputs, inputs), rank = {"w": np.zeros(shape)}, shape, 3
+    _, _, space = bound(model, low_rank(rank))
+    columns = space.expand({"w.B": np.eye(rank, outputs)})["w"].T[:, :rank]
+    _, _, space = bound(model, low_rank(rank, factors=train_a()))
+    rows = space.expand({"w.A": np.eye(inputs, rank)})["w"].T[:rank]
+    _, _, space = bound(model, low_rank(rank, factors=train_both()))
+    for columns_of_a in (columns, space.zero()["w.A"]):
+        assert columns_of_a.shape == (inputs, rank)
+        spread = math.sqrt(2 / (inputs * rank))
+        assert np.square(columns_of_a).sum(axis=0).mean() == pytest.approx(1, abs=5 * spread)
+    assert np.square(rows).sum(axis=1).mean() == pytest.approx(1, abs=5 * math.sqrt(2 / (outputs * rank)))
+
+
 def test_two_trained_factors_are_never_summed():
     chain, _, _ = bound({"w": np.zeros((8, 9))}, low_rank(2, factors=train_both(), drawn=per_round()))
     assert chain.opens is not None

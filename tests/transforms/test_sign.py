@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hanse.core import Keys, MessageError, Part, Spec
+from hanse.core import InvalidInput, Keys, MessageError, Part, Spec
 from hanse.transforms import none, per_block, sign
 
 KEYS = Keys.from_seed(1)
@@ -30,6 +30,25 @@ def test_the_error_is_that_of_the_paper():
     back, _ = exchange({"w": x})
     left = 1 - np.abs(x).sum() ** 2 / (x.size * np.square(x).sum())
     assert np.square(back["w"] - x).sum() == pytest.approx(left * np.square(x).sum())
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "of_scales"), [(["float16"], "float32"), (["float32", "float64"], "float64")]
+)
+def test_magnitudes_are_means_in_the_dtype_that_holds_all_tensors(dtypes, of_scales):
+    rng = np.random.default_rng(2)
+    x = {dtype: rng.normal(size=999).astype(dtype) for dtype in dtypes}
+    stage = sign(residual=none())(Spec.of(x))
+    sent, _ = stage.encode(None, Part(x), {}, KEYS)
+    assert sent.values["scales"].dtype == of_scales
+    assert sent.values["scales"].tolist() == [np.abs(v).mean(dtype=of_scales) for v in x.values()]
+
+
+def test_blocks_of_one_entry_lose_nothing():
+    x = {"w": np.random.default_rng(3).normal(size=7)}
+    np.testing.assert_array_equal(exchange(x, sign(per_block(1)))[0]["w"], x["w"])
+    with pytest.raises(InvalidInput, match=r"per_block\(0\): write at least 1 entry"):
+        per_block(0)
 
 
 def test_blocks_have_magnitudes_of_their_own():

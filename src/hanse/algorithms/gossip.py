@@ -84,6 +84,8 @@ class gossip(Algorithm[Peer]):
     The mean over peers moves as in gradient descent if W is doubly stochastic; the peers' distance to it
     shrinks by W's second largest eigenvalue a step. At a fixed step size the peers end near, not at, the
     optimum of the uniformly weighted objective. The first step mixes nothing, because all begin alike.
+    Neighbours are mutual: a peer shows its last two steps, so one that waits for nobody may run ahead of
+    those that wait for it.
 
     Args:
       me: the peer that performs this program.

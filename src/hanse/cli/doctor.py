@@ -55,7 +55,7 @@ def extras() -> tuple[Extra, ...]:
     needs: dict[str, list[str]] = {}
     for requirement in requires("hanse") or ():
         found = re.match(r"([A-Za-z0-9._-]+).*extra\s*==\s*['\"]([^'\"]+)", requirement)
-        if found and found[1].lower() != "hanse" and found[2] not in ("dev", "all"):
+        if found and found[1].lower() != "hanse" and found[2] not in ("dev", "mutants", "all"):
             needs.setdefault(found[2], []).append(found[1])
     return tuple(_extra(name, packages) for name, packages in needs.items())
 

@@ -32,6 +32,7 @@ from hanse.core.exchange import (
     Runtime,
     Sample,
     Task,
+    explain_orphan,
 )
 from hanse.simulation.clients import ClientSide
 from hanse.simulation.devices import Devices, ideal
@@ -198,6 +199,10 @@ class Simulation(Runtime):
                 message = self.coordinator.receive(ticket, data)
             except MessageError as error:
                 dropped[ticket] = str(error)
+                continue
+            after = self.coordinator.task(ticket).after
+            if after in dropped:  # it fills no goal
+                dropped[ticket] = explain_orphan(after)
             else:
                 yield ticket, message
 

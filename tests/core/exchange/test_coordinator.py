@@ -601,6 +601,19 @@ def test_what_was_built_on_a_drop_is_not_counted(coordinator):
     assert [drop.ticket for drop in got.dropped] == [a, b]
 
 
+def test_of_a_chain_of_three_whose_first_was_dropped_none_is_counted(coordinator):
+    a, b, c = (coordinator.dispatch(asking(1)).tickets[0] for _ in range(3))
+    other = coordinator.dispatch(asking(2)).tickets[0]
+    messages = [(n, answer(n, {"w": np.full(2, n, np.float32)})) for n in (b, c, other)]
+    got = folded(coordinator, (a, b, c, other), messages, {a: "late"}, minimum_fraction=0.1)
+    assert (got.counted, got["u"].values["w"].tolist()) == ((other,), [other, other])
+    assert [(drop.ticket, drop.reason) for drop in got.dropped] == [
+        (a, "late"),
+        (b, f"it was built on ticket {a}, which was dropped"),
+        (c, f"it was built on ticket {b}, which was dropped"),
+    ]
+
+
 def test_an_abandoned_round_takes_along_what_was_built_on_it(coordinator):
     a = coordinator.dispatch(asking(1)).tickets[0]
     folded(coordinator, (a,), [(a, answer(a))])

@@ -10,7 +10,7 @@ from hanse.core.errors import CompositionError, MessageError
 from hanse.core.exchange import downlink
 from hanse.core.exchange.coordinator import Coordinator
 from hanse.core.exchange.downlink import HELD, Held, Reference, advance, bind_chain, read_broadcasts
-from hanse.core.exchange.party import Message
+from hanse.core.exchange.party import Message, encode, run_work
 from hanse.core.keys import Key
 from hanse.core.program import Close, Collect, Dispatch, PartSpec
 from hanse.core.spec import Spec
@@ -153,8 +153,10 @@ def test_what_can_not_be_sent_as_a_difference_is_refused() -> None:
 
 @value
 class asked_to_read(Work):  # type: ignore[type-arg]
+    """Emits a zero, and remembers nothing of its own."""
+
     def run(self, learner: Any, shared: Any, data: Any, memory: Any, keys: Any) -> Any:
-        raise AssertionError("a coordinator computes nothing")
+        return {"u": Part({"n": np.zeros(1)})}, {}
 
 
 def ask(coordinator: Coordinator, model: Any, number: int, *cohort: int) -> tuple[int, ...]:
@@ -216,6 +218,43 @@ def test_an_abandoned_round_gives_nobody_a_version() -> None:
     close(coordinator, ask(coordinator, models[1], 1, 0, 1), abandoned=True)
     tickets = ask(coordinator, models[1], 2, 0, 1)  # the same model, the same version
     assert [len(coordinator.payload(t).broadcasts["params"].changes) for t in tickets] == [1, 1]
+
+
+def ask_whole(coordinator: Coordinator, *cohort: int) -> tuple[int, ...]:
+    uplink = {"u": PartSpec(Spec.of({"n": np.zeros(1)}))}
+    return coordinator.dispatch(Dispatch(asked_to_read(), cohort, {}, uplink, KEY)).tickets
+
+
+@pytest.mark.parametrize("settles", [False, True], ids=["within a round", "in rounds of their own"])
+def test_a_dispatch_without_downlink_leaves_the_held_versions_as_they_are(settles: bool) -> None:
+    """At the server, whether it is counted or not; and in the memory of a reader whose work keeps nothing."""
+    coordinator, models = Coordinator(4, KEY), walk(4)
+    memories: dict[int, Any] = {0: {}, 1: {}}
+
+    def perform(tickets: tuple[int, ...]) -> None:
+        for ticket in tickets:
+            task, payload = coordinator.task(ticket), coordinator.payload(ticket)
+            _, memories[task.party] = encode(
+                task,
+                payload,
+                *run_work(task, payload, None, None, memories[task.party], KEY),
+                memories[task.party],
+                KEY,
+            )
+
+    first = ask(coordinator, models[0], 0, 0, 1)
+    perform(first)
+    if settles:
+        close(coordinator, first)
+    between = ask_whole(coordinator, 0, 1)
+    perform(between)
+    if settles:
+        close(coordinator, between, between[1])
+    last = ask(coordinator, models[1], 1, 0, 1)
+    assert [len(coordinator.payload(ticket).broadcasts["params"].changes) for ticket in last] == [1, 1]
+    perform(last)
+    latest = coordinator.payload(last[0]).broadcasts["params"].sha256
+    assert [memory[HELD + "params"].sha256 for memory in memories.values()] == [latest] * 2
 
 
 def test_a_second_exchange_of_a_round_goes_on_from_the_first() -> None:

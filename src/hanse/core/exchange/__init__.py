@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         Watch,
         drive,
     )
+    from hanse.core.exchange.tickets import explain_orphan
     from hanse.core.former import (
         find_renamed_class,
         find_renamed_fields,
@@ -123,6 +124,7 @@ else:
                 "Watch",
                 "drive",
             ),
+            "hanse.core.exchange.tickets": ("explain_orphan",),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
             "hanse.core.program": (
                 "Collect",
@@ -219,6 +221,7 @@ __all__ = [
     "digest",
     "drive",
     "encode",
+    "explain_orphan",
     "find_classes",
     "find_renamed_class",
     "find_renamed_fields",

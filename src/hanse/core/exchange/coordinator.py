@@ -13,7 +13,7 @@ from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_mess
 from hanse.core.exchange.downlink import Editions, Reference, VersionTable
 from hanse.core.exchange.fold import Block, MessageFold, TransformStates
 from hanse.core.exchange.party import Message, Payload, Task
-from hanse.core.exchange.tickets import DispatchRecord, Ticket, TicketBook
+from hanse.core.exchange.tickets import DispatchRecord, Ticket, TicketBook, explain_orphan
 from hanse.core.exchange.traffic import TrafficLedger
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
@@ -233,7 +233,7 @@ class Coordinator:
             ticket, message = item
             after = self.task(ticket).after
             if after in dropped or after in orphans:
-                orphans[ticket] = f"it was built on ticket {after}, which was dropped"
+                orphans[ticket] = explain_orphan(after)
                 continue
             if not isinstance(message, ValidMessage):
                 message = decode_each(message, self.task(ticket), self.payload(ticket))

@@ -10,7 +10,12 @@ from hanse.core.program import Drop
 from hanse.core.values import pack, value
 from hanse.core.work import PartyId
 
-__all__ = ["DispatchRecord", "Ticket", "TicketBook"]
+__all__ = ["DispatchRecord", "Ticket", "TicketBook", "explain_orphan"]
+
+
+def explain_orphan(after: int | None) -> str:
+    """Says why a ticket is dropped that goes on from the memory of a dropped one."""
+    return f"it was built on ticket {after}, which was dropped"
 
 
 @value
@@ -196,7 +201,7 @@ class TicketBook:
                 self.close(number, "dropped", take_heard(number))
                 drops.append(Drop(number, self._tickets[number].task.party, reason))
             reasons = {
-                n: f"it was built on ticket {t.task.after}, which was dropped"
+                n: explain_orphan(t.task.after)
                 for n, t in self._tickets.items()
                 if t.state == "open" and t.task.after in reasons
             }

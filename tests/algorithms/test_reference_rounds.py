@@ -1,0 +1,413 @@
+"""Each algorithm's first rounds, recomputed from its paper's formulas in plain NumPy.
+
+Clients are unequal, some of them miss rounds, and no setting has its default. `reference.py` has the
+gradients, local steps and means; each test has the rest.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import ALGORITHMS
+from reference import (
+    L2,
+    REFERENCES,
+    Logistic,
+    Ridge,
+    Round,
+    assert_close,
+    average,
+    batches,
+    descend,
+    flatten,
+    note,
+    one_by_one,
+    perform,
+    reference_of,
+)
+from support import KEYS
+
+from hanse.algorithms import (
+    adagrad,
+    adding,
+    averaging,
+    by_examples,
+    cocoa,
+    dane,
+    exponential_decay,
+    fed_adagrad,
+    fed_adam,
+    fed_avg,
+    fed_buff,
+    fed_dyn,
+    fed_nova,
+    fed_prox,
+    fed_sgd,
+    fed_yogi,
+    giant,
+    gossip,
+    local_steps,
+    momentum,
+    nesterov,
+    newton,
+    one_shot,
+    scaffold,
+    step_decay,
+    uniform,
+)
+from hanse.core import Close, Discount, value
+from hanse.core import sum as sum_
+from hanse.core.exchange import Progress, training
+from hanse.learners import dual, least_squares
+from hanse.simulation import Clients, Devices, Simulation, drive_together
+
+RIDGE, LOGISTIC = Ridge(), Logistic()
+WEIGHTINGS = pytest.mark.parametrize(
+    ("weighting", "weigh"), [(by_examples(), RIDGE.size), (uniform(), lambda k: 1)], ids=["examples", "alike"]
+)
+LR, SERVER_LR = exponential_decay(0.1, 0.5), step_decay(0.8, every=1, factor=0.25)
+
+
+def lr(t: int) -> float:
+    """LR after t rounds."""
+    return 0.1 * 0.5**t
+
+
+def server_lr(t: int) -> float:
+    """SERVER_LR after t rounds."""
+    return 0.8 * 0.25**t
+
+
+def test_every_algorithm_has_a_reference_round() -> None:
+    assert REFERENCES == ALGORITHMS
+
+
+# -- local training and averaging -----------------------------------------------------------------
+
+
+@reference_of(fed_avg)
+@pytest.mark.parametrize("model", [RIDGE, LOGISTIC], ids=["ridge", "logistic"])
+@WEIGHTINGS
+def test_fed_avg(model: Ridge, weighting: Any, weigh: Any) -> None:
+    """McMahan et al. 2017, Algorithm 1; the server's momentum is that of Hsu et al. 2019, FedAvgM."""
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "weighting": weighting}
+    algorithm = fed_avg(LR, 0.8, **settings, server_lr=SERVER_LR, server=momentum(0.6))
+    w, v = np.zeros(4), np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 3, model), size=5):
+        updates = [
+            descend(model, w, k, batches(round.key, k, model.size(k), 2, 4), lr(t)) for k in round.parties
+        ]
+        v = 0.6 * v - average(updates, [weigh(k) for k in round.parties])
+        w = w - server_lr(t) * v
+        assert_close(round.params, w)
+
+
+@reference_of(fed_prox)
+@WEIGHTINGS
+def test_fed_prox(weighting: Any, weigh: Any) -> None:
+    """Li et al. 2020, Algorithm 2, with local steps of gradient descent as the inexact solver."""
+    algorithm = fed_prox(LR, 0.8, epochs=3, batch_size=6, mu=0.7, weighting=weighting)
+    w = np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 3, RIDGE), size=5):
+        updates = [
+            descend(RIDGE, w, k, batches(round.key, k, RIDGE.size(k), 3, 6), lr(t), mu=0.7)
+            for k in round.parties
+        ]
+        w = w + average(updates, [weigh(k) for k in round.parties])
+        assert_close(round.params, w)
+
+
+@reference_of(fed_nova)
+@pytest.mark.parametrize("mu", [0.0, 2.5])
+@WEIGHTINGS
+def test_fed_nova(weighting: Any, weigh: Any, mu: float) -> None:
+    """Wang et al. 2020, equations 5 to 7; with a proximal term a_k = [(1 - lr mu)^(tau_k - 1), ..., 1]."""
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "weighting": weighting}
+    algorithm = fed_nova(LR, 0.8, **settings, server_lr=SERVER_LR, mu=mu)
+    w = np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 3, RIDGE), size=5):
+        directions, lengths = [], []
+        for k in round.parties:
+            steps = batches(round.key, k, RIDGE.size(k), 2, 4)
+            a = [(1 - lr(t) * mu) ** later for later in range(len(steps))]
+            directions.append(descend(RIDGE, w, k, steps, lr(t), mu=mu) / sum(a))
+            lengths.append(sum(a))
+        assert len(set(lengths)) > 2, "clients take different numbers of steps"
+        weights = [weigh(k) for k in round.parties]
+        w = w + server_lr(t) * average(lengths, weights) * average(directions, weights)
+        assert_close(round.params, w)
+
+
+@reference_of(scaffold)
+@WEIGHTINGS
+def test_scaffold(weighting: Any, weigh: Any) -> None:
+    """Karimireddy et al. 2020, Algorithm 1 with option II; c is the mean of the variates seen so far."""
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "weighting": weighting}
+    algorithm = scaffold(LR, 0.8, **settings, server_lr=SERVER_LR)
+    w, c, variates = np.zeros(4), np.zeros(4), dict[int, Any]()
+    for t, round in one_by_one(perform(algorithm, 4, RIDGE), size=5):
+        updates, new = [], {}
+        for k in round.parties:
+            own, steps = variates.get(k, np.zeros(4)), batches(round.key, k, RIDGE.size(k), 2, 4)
+            updates.append(descend(RIDGE, w, k, steps, lr(t), tilt=c - own))
+            new[k] = own - c - updates[-1] / (len(steps) * lr(t))
+        variates.update(new)
+        w = w + server_lr(t) * average(updates, [weigh(k) for k in round.parties])
+        c = average(list(variates.values()), [weigh(k) for k in variates])
+        assert_close(round.params, w)
+
+
+@reference_of(fed_dyn)
+@WEIGHTINGS
+def test_fed_dyn(weighting: Any, weigh: Any) -> None:
+    """Acar et al. 2021, Algorithm 1, whose h has the other sign here; it counts all six clients alike.
+
+    By examples, clients that were never seen are taken to have the mean weight of those that were.
+    """
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "weighting": weighting}
+    w, slopes = np.zeros(4), dict[int, Any]()
+    rounds = perform(fed_dyn(LR, 0.5, **settings, alpha=0.6), 4, RIDGE)
+    for t, round in one_by_one(rounds, size=3):
+        updates = []
+        for k in round.parties:
+            own, steps = slopes.get(k, np.zeros(4)), batches(round.key, k, RIDGE.size(k), 2, 4)
+            updates.append(descend(RIDGE, w, k, steps, lr(t), mu=0.6, tilt=-own))
+            slopes[k] = own - 0.6 * updates[-1]
+        everybody = 6 * np.mean([weigh(k) for k in slopes])
+        h = sum(weigh(k) * own for k, own in slopes.items()) / everybody
+        w = w + average(updates, [weigh(k) for k in round.parties]) - h / 0.6
+        assert_close(round.params, w)
+    assert any(len(round.parties) < 3 for round in rounds[:1]), "some are not seen in the first round"
+
+
+SECOND_MOMENTS = {
+    fed_adagrad: lambda v, g: v + g**2,
+    fed_adam: lambda v, g: 0.7 * v + 0.3 * g**2,
+    fed_yogi: lambda v, g: v - 0.3 * g**2 * np.sign(v - g**2),
+}
+
+
+@reference_of(fed_adagrad, fed_adam, fed_yogi)
+@pytest.mark.parametrize("named", SECOND_MOMENTS)
+def test_adaptive_servers(named: Any) -> None:
+    """Reddi et al. 2021, Algorithm 2."""
+    beta2 = {} if named is fed_adagrad else {"beta2": 0.7}
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": None, "weighting": uniform()}
+    algorithm = named(LR, 0.8, **settings, server_lr=SERVER_LR, beta1=0.4, tau=0.05, **beta2)
+    w, m, v = np.zeros(4), np.zeros(4), np.full(4, 0.05**2)
+    for t, round in one_by_one(perform(algorithm, 3, RIDGE), size=5):
+        g = -np.mean([descend(RIDGE, w, k, [slice(None)] * 2, lr(t)) for k in round.parties], axis=0)
+        m = 0.4 * m + 0.6 * g
+        v = SECOND_MOMENTS[named](v, g)
+        w = w - server_lr(t) * m / (np.sqrt(v) + 0.05)
+        assert_close(round.params, w)
+
+
+# -- no round is awaited --------------------------------------------------------------------------
+
+
+@value(name="steady")
+class steady(Devices):
+    """Each client takes its own time, and the third drops out."""
+
+    draws = False
+
+    def duration_s(self, party: Any, key: Any) -> float | None:
+        return None if party == 3 else (1.0, 2.6, 5.7, 0.0, 9.1, 1.3)[party]
+
+
+@reference_of(fed_buff)
+def test_fed_buff() -> None:
+    """Nguyen et al. 2022, Algorithm 1: a sum over K buffered updates, each less for its staleness."""
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "server_lr": SERVER_LR}
+    algorithm = fed_buff(LR, 5, 2, **settings, discount=Discount(0.8))
+    w, started, stale = np.zeros(4), dict[int, Any](), set()
+    for version, round in enumerate(perform(algorithm, 6, RIDGE, steady())):
+        ((command, tickets),), (got,) = round.sent, round.heard
+        for ticket, k in zip(tickets, command.cohort, strict=True):
+            steps = batches(command.key, k, RIDGE.size(k), 2, 4)
+            started[ticket] = version, descend(RIDGE, w, k, steps, lr(version))
+        total = np.zeros(4)
+        for ticket in got.counted:
+            begun, update = started.pop(ticket)
+            stale.add(version - begun)
+            total += (1 + version - begun) ** -0.8 * update
+        for drop in got.dropped:
+            del started[drop.ticket]
+        assert len(got.counted) == 2
+        w = w + server_lr(version) / 2 * total
+        assert_close(round.params, w)
+        assert len(started) == 5 - 2 - len(got.dropped), "five are kept busy"
+    assert {0, 2, 5} <= stale
+
+
+# -- gradients ------------------------------------------------------------------------------------
+
+
+@reference_of(fed_sgd)
+@pytest.mark.parametrize("model", [RIDGE, LOGISTIC], ids=["ridge", "logistic"])
+@WEIGHTINGS
+def test_fed_sgd(model: Ridge, weighting: Any, weigh: Any) -> None:
+    """McMahan et al. 2017, section 2; here with a sum, and Adagrad at the server (tau inside v, too)."""
+    algorithm = fed_sgd(LR, 0.8, weighting=weighting, into=sum_(), server=adagrad(0.4, 0.05))
+    w, m, v = np.zeros(4), np.zeros(4), np.full(4, 0.05**2)
+    for t, round in one_by_one(perform(algorithm, 3, model), size=5):
+        g = sum(weigh(k) * model.gradient(w, k) for k in round.parties)
+        m, v = 0.4 * m + 0.6 * g, v + g**2
+        w = w - lr(t) * m / (np.sqrt(v) + 0.05)
+        assert_close(round.params, w)
+
+
+@reference_of(nesterov)
+@WEIGHTINGS
+def test_nesterov(weighting: Any, weigh: Any) -> None:
+    """Nesterov's gradient is taken at the point ahead, y = w + momentum (w - w before)."""
+    algorithm = nesterov(LR, 0.7, 0.8, weighting=weighting)
+    w = before = np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 4, LOGISTIC), size=5):
+        ahead = w + 0.7 * (w - before)
+        slopes = [LOGISTIC.gradient(ahead, k) for k in round.parties]
+        w, before = ahead - lr(t) * average(slopes, [weigh(k) for k in round.parties]), w
+        assert_close(round.params, w)
+
+
+# -- approximate Newton methods -------------------------------------------------------------------
+
+
+def by_size(values: list[Any], parties: Any) -> Any:
+    """The mean of values, weighted by the parties' examples."""
+    return average(values, [RIDGE.size(k) for k in parties])
+
+
+@reference_of(giant)
+@pytest.mark.parametrize("model", [RIDGE, LOGISTIC], ids=["ridge", "logistic"])
+def test_giant(model: Ridge) -> None:
+    """Wang et al. 2018, Algorithms 1 and 2: p = mean(H_k^-1 g), and Armijo's condition along it."""
+    steps = (4.0, 1.0, 0.6, 0.2)
+    algorithm = giant(0.8, tolerance=1e-13, steps=steps, armijo=0.55, close=Close(minimum_fraction=0.3))
+    w, taken = np.zeros(4), list[float]()
+    for _, round in one_by_one(perform(algorithm, 4, model), size=5):
+        first, second, third = (got.parties for got in round.heard)
+        g = by_size([model.gradient(w, k) for k in first], first)
+        p = by_size([np.linalg.solve(model.hessian(w, k), g) for k in second], second)
+
+        def objective(at: Any, parties: Any = third) -> Any:
+            return by_size([model.objective(at, k) for k in parties], parties)
+
+        enough = [a for a in steps if objective(w - a * p) <= objective(w) - 0.55 * a * (p @ g)]
+        taken.append((*enough, steps[-1])[0])
+        w = w - taken[-1] * p
+        np.testing.assert_allclose(round.params, w, rtol=1e-7, atol=1e-9)
+    assert taken[0] < 4.0
+    assert len(set(taken)) > 1
+
+
+@reference_of(dane)
+def test_dane() -> None:
+    """Shamir et al. 2014, Figure 1: for quadratics, w_k = w - eta (H_k + mu)^-1 g."""
+    algorithm = dane(1.5, 0.7, newton(tolerance=1e-13), 0.8, close=Close(minimum_fraction=0.3))
+    w = np.zeros(4)
+    for _, round in one_by_one(perform(algorithm, 3, RIDGE), size=5):
+        first, second = (got.parties for got in round.heard)
+        g = by_size([RIDGE.gradient(w, k) for k in first], first)
+        moves = [np.linalg.solve(RIDGE.hessian(w, k) + 1.5 * np.eye(4), -0.7 * g) for k in second]
+        w = w + by_size(moves, second)
+        np.testing.assert_allclose(round.params, w, rtol=1e-7, atol=1e-9)
+
+
+@reference_of(dane)
+def test_dane_by_local_steps() -> None:
+    """The same problem, solved inexactly: steps along grad F_k(v) - grad F_k(w) + eta g + mu (v - w)."""
+    algorithm = dane(1.5, 0.7, local_steps(LR, epochs=3), close=Close(minimum_fraction=0.3))
+    w = np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 3, LOGISTIC), size=6):
+        first, second = (got.parties for got in round.heard)
+        g = by_size([LOGISTIC.gradient(w, k) for k in first], first)
+        tilts = [0.7 * g - LOGISTIC.gradient(w, k) for k in second]
+        pairs = zip(second, tilts, strict=True)
+        moves = [descend(LOGISTIC, w, k, [slice(None)] * 3, lr(t), mu=1.5, tilt=a) for k, a in pairs]
+        w = w + by_size(moves, second)
+        assert_close(round.params, w)
+
+
+@reference_of(one_shot)
+@WEIGHTINGS
+def test_one_shot(weighting: Any, weigh: Any) -> None:
+    """Zhang et al. 2013, section 2.1: the mean of the local optima; for quadratics w - H_k^-1 grad F_k(w)."""
+    algorithm = one_shot(newton(tolerance=1e-13), 0.8, weighting)
+    for _, round in one_by_one(perform(algorithm, 3, RIDGE), size=5):
+        zero = np.zeros(4)
+        optima = [-np.linalg.solve(RIDGE.hessian(zero, k), RIDGE.gradient(zero, k)) for k in round.parties]
+        due = average(optima, [weigh(k) for k in round.parties])
+        np.testing.assert_allclose(round.params, due, rtol=1e-7, atol=1e-9)
+
+
+@reference_of(one_shot)
+def test_one_shot_by_local_steps() -> None:
+    algorithm = one_shot(local_steps(LR, epochs=4, batch_size=6), 0.8)
+    w = np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 3, LOGISTIC), size=5):
+        orders = [batches(round.key, k, LOGISTIC.size(k), 4, 6) for k in round.parties]
+        pairs = zip(round.parties, orders, strict=True)
+        w = w + by_size([descend(LOGISTIC, w, k, steps, lr(t)) for k, steps in pairs], round.parties)
+        assert_close(round.params, w)
+
+
+# -- duals ----------------------------------------------------------------------------------------
+
+
+@reference_of(cocoa)
+@pytest.mark.parametrize("combine", [averaging(), adding()], ids=["averaging", "adding"])
+def test_cocoa(combine: Any) -> None:
+    """Ma et al. 2015, Algorithms 1 and 2, with SDCA on the ridge's dual; gamma is 1/K or 1, sigma' gamma K.
+
+    K counts the cohort, and n the examples of all clients, whoever is missing later.
+    """
+    model = least_squares(L2, intercept=False, dtype="float64")
+    rounds = perform(cocoa(combine, 2, 0.8), 6, RIDGE, learner=dual(model).bind((3,), None))
+    assert any(round.abandoned for round in rounds), "the examples of all are counted before the first round"
+    w, alpha = np.zeros(3), {k: np.zeros(RIDGE.size(k)) for k in range(6)}
+    n = sum(len(a) for a in alpha.values())
+    for _, round in one_by_one(rounds, size=5):
+        gamma = 1 / 5 if combine == averaging() else 1.0
+        key, changes = round.sent[-1][0].key, {}
+        for k in round.heard[-1].parties:
+            (x, y), own, v = RIDGE.rows(k), alpha[k].copy(), w.copy()
+            for order in (
+                key.fold_in("party", k, "work", "epoch", e).rng().permutation(len(y)) for e in (0, 1)
+            ):
+                for i in order:
+                    q = gamma * 5 / (L2 * n)  # a change of alpha_i moves v by q x_i
+                    best = (y[i] - x[i, :3] @ v + q * x[i, :3] @ x[i, :3] * own[i]) / (
+                        1 + q * x[i, :3] @ x[i, :3]
+                    )
+                    v, own[i] = v + q * (best - own[i]) * x[i, :3], best
+            changes[k] = own - alpha[k]
+        for k, change in changes.items():
+            alpha[k] += gamma * change
+            w = w + gamma * RIDGE.rows(k)[0][:, :3].T @ change / (L2 * n)
+        assert_close(round.params, w)
+
+
+# -- peers ----------------------------------------------------------------------------------------
+
+
+@reference_of(gossip)
+def test_gossip() -> None:
+    """Lian et al. 2017, Algorithm 1: mix by row i of W, and step along the gradient before mixing."""
+    mixing = np.array([[0.5, 0.2, 0, 0.3], [0.1, 0.6, 0.3, 0], [0, 0.7, 0.2, 0.1], [0.4, 0, 0.2, 0.4]])
+    learner, seen = RIDGE.model.bind((3,), None), {me: list[Round]() for me in range(4)}
+    clients, programs, runtimes = Clients(learner, RIDGE.population, KEYS), {}, {}
+    for me in range(4):
+        row = tuple((peer, float(mixing[me, peer])) for peer in range(4) if mixing[me, peer])
+        algorithm = gossip(me, row, LR)
+        begin = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
+        programs[me] = note(training(algorithm, begin, KEYS.public, rounds=4), seen[me])
+        runtimes[me] = Simulation(clients, 4, KEYS, owner=me, first_ticket=me * 2**32)
+    ended = drive_together(programs, runtimes)
+    w = np.zeros((4, 4))
+    for t in range(4):
+        w = mixing @ w - lr(t) * np.array([RIDGE.gradient(w[i], i) for i in range(4)])
+        for me in range(4):
+            assert_close(seen[me][t].params, w[me])
+    assert_close(flatten(ended[2].state.params), w[2])
