@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,32 @@ def undisturbed() -> str:
     return hanse.run(rounds=ROUNDS).params_sha256
 
 
-def process(store: Path, *arguments: str) -> "subprocess.Popen[str]":
+CTRL_C = """
+import signal
+from hanse.cli import main
+from hanse.core.exchange import Commit
+from hanse.simulation import Simulation
+
+perform = Simulation.perform
+
+def interrupt(runtime, command):
+    event = perform(runtime, command)
+    if isinstance(command, Commit) and command.round == {round}:
+        signal.raise_signal(signal.SIGINT)
+    return event
+
+Simulation.perform = interrupt
+main()
+"""
+"""The command, which is interrupted at the end of a round, just before that round is kept."""
+
+
+def process(
+    store: Path, *arguments: str, program: Sequence[str] = ("-m", "hanse")
+) -> "subprocess.Popen[str]":
     environment = {**os.environ, "PYTHONPATH": SOURCES, "HANSE_STORE": str(store), "PYTHONWARNINGS": "error"}
     return subprocess.Popen(
-        [sys.executable, "-m", "hanse", *arguments],
+        [sys.executable, *program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -79,12 +101,13 @@ def test_killed_twice_a_run_ends_in_the_same_bits(store: Path, undisturbed: str,
 
 
 def test_ctrl_c_then_resume_ends_in_the_same_bits(store: Path, undisturbed: str) -> None:
-    first = process(store, "run", "--set", f"rounds={ROUNDS}")
-    run = cut(first, signal.SIGINT, 0.1)
-    code, stdout, stderr = finish(first)
-    done = Runs(store).info(run).rounds
+    program = ("-c", CTRL_C.format(round=ROUNDS // 2))
+    code, stdout, stderr = finish(process(store, "run", "--set", f"rounds={ROUNDS}", program=program))
+    run = stderr.removeprefix("run ").partition(":")[0]
+    done = ROUNDS // 2 - 1
     assert (code, stdout) == (130, "")
     assert stderr.splitlines()[-1] == f"interrupted after round {done}; go on with: hanse resume {run}"
+    assert Runs(store).info(run).rounds == done
     assert completed(process(store, "resume", run, "--json"))["params_sha256"] == undisturbed
 
 

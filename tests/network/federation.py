@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from hanse.algorithms import evaluation, fed_avg, scaffold, trained_by
-from hanse.core import Algorithm, Keys
-from hanse.core.exchange import InMemory, Progress, Record, Watch, digest, drive, training
+from hanse.core import Algorithm, Keys, Memory
+from hanse.core.exchange import Fork, InMemory, Progress, Record, Watch, digest, drive, training, unpack
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
 from hanse.network.client.client import Client
@@ -89,11 +89,40 @@ def simulated(
     watch: Watch | None = None,
 ) -> str:
     """The digest of the parameters that the simulation ends with."""
+    return simulate(algorithm, rounds, devices, model=model, watch=watch).params_sha256
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The end of a run: digests of the parameters and of the memory that each client has committed."""
+
+    params_sha256: str
+    memories: tuple[str, ...]
+
+
+def simulate(
+    algorithm: Algorithm[Any],
+    rounds: int,
+    devices: Devices = ideal(),
+    *,
+    model: Any = SOFTMAX,
+    watch: Watch | None = None,
+) -> Ended:
+    """Performs a run in this process."""
     store = InMemory()
     clients = Clients(bound(model), population(), KEYS, store.memory)
     runtime = Simulation(clients, NUM_CLIENTS, KEYS, devices)
     led = program(algorithm, rounds, begin(algorithm, model), model)
-    return digest(dict(drive(led, runtime, store, watch).state.params))
+    params = drive(led, runtime, store, watch).state.params
+    memories = tuple(digest(dict(store.memory(number))) for number in range(NUM_CLIENTS))
+    return Ended(digest(dict(params)), memories)
+
+
+def read_memory(home: Path, run: str) -> tuple[Memory, dict[int, Fork]]:
+    """Reads what a client remembers of a run: what it has committed, and the forks of open tickets."""
+    path = home / "runs" / run / "memory"
+    committed, forks = unpack(path.read_bytes()) if path.exists() else ({}, {})
+    return committed, dict(forks)
 
 
 def job(algorithm: Algorithm[Any], rounds: int, *, model: Any = SOFTMAX, **options: Any) -> RunJob:
@@ -179,12 +208,34 @@ class Federation:
         until_s = time.monotonic() + timeout_s
         led = self.server.run(run)
         while led.status == "running" and time.monotonic() < until_s:
+            if led.mailbox.doing.startswith("waiting for clients"):
+                led.mailbox.notify()  # it looks only once a second who is there
             time.sleep(0.01)
         events = "\n".join(f"{who}: {what}" for _, who, what in self.server.members.events(20))
         assert led.status == status, f"{led.status}, {led.mailbox.doing}\n{events}\n" + "\n".join(
             self.said[-20:]
         )
         return led.result
+
+    def ended(self, run: str, status: str = "completed") -> Ended:
+        """Waits for a run to end and for its clients to have committed or dropped their memory."""
+        sha256 = self.end(run, status=status)["params_sha256"]
+        mailbox = self.server.run(run).mailbox
+        self.wait_until(lambda: not mailbox.outcomes(), "a client does not know how its tickets ended")
+
+        def kept() -> list[tuple[Memory, dict[int, Fork]]]:
+            return [read_memory(self.folder / f"client-{number}", run) for number in range(NUM_CLIENTS)]
+
+        self.wait_until(lambda: not any(forks for _, forks in kept()), "a fork outlives its ticket", 20.0)
+        return Ended(sha256, tuple(digest(committed) for committed, _ in kept()))
+
+    def wait_until(self, true: Callable[[], bool], otherwise: str, timeout_s: float = 90.0) -> None:
+        """Waits until something is true."""
+        until_s = time.monotonic() + timeout_s
+        while not true() and time.monotonic() < until_s:
+            self.server.notify_runs()  # they look only once a second who is there
+            time.sleep(0.005)
+        assert true(), f"{otherwise}\n{self.events()}\n" + "\n".join(self.said[-20:])
 
     def events(self) -> str:
         return "\n".join(f"{who}: {what}" for _, who, what in self.server.members.events(1000))

@@ -86,6 +86,7 @@ def test_a_clients_full_disk(tmp_path: Path) -> None:
                 fill(disk)
 
         run = here.server.lead(job(SCAFFOLD, 5, watch=watch))
+        here.server.presence.hold_s = 0.1  # a client ends when its poll does
         here.enter(range(1, NUM_CLIENTS))
         first = threading.Thread(target=joined, daemon=True)
         first.start()

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from test_rounds import Failing
 from hanse.core import InvalidInput
 from hanse.core.exchange import Record
 from hanse.network.client.client import Client
+from hanse.network.client.connection import Connection
 from hanse.network.client.poller import Poller
 from hanse.network.client.worker import Worker
 from hanse.network.protocol.signing import Identity
@@ -164,15 +166,17 @@ def test_a_run_begins_without_those_that_the_operator_can_spare(tmp_path: Path) 
     with federation(tmp_path) as here:
         for number in range(NUM_CLIENTS):
             here.client_home(number)  # all have joined
-        run = here.lead(job(FED_AVG, 2, patience=Patience(8.0, min_clients=4), num_present=NUM_CLIENTS))
+        run = here.lead(job(FED_AVG, 2, patience=Patience(60.0, min_clients=4), num_present=NUM_CLIENTS))
         here.enter(range(3))
         due = "waiting for clients: 3 of 4 are present; not heard: client 3, client 4"
-        until_s = time.monotonic() + 90.0
-        while here.server.run(run).mailbox.doing != due and time.monotonic() < until_s:
-            time.sleep(0.02)
-        assert here.server.run(run).mailbox.doing == due
+        mailbox = here.server.run(run).mailbox
+        here.wait_until(lambda: mailbox.doing == due, mailbox.doing)
         assert len(here.records) == 0
         here.enter([3])
+        due = "waiting for clients: 4 of 4 are present; not heard: client 4"  # for the first minute
+        here.wait_until(lambda: mailbox.doing == due, mailbox.doing)
+        assert [record.round for record in here.records] == [0]  # which only measures
+        mailbox.began_s -= 60.0
         here.end(run, status="incomplete")  # for client 4 was never counted
         assert [record.usage.counted for record in here.records] == [0, 4, 4]
 
@@ -189,6 +193,8 @@ def test_attendance_is_booked_once_a_round(tmp_path: Path) -> None:
         (2, "client 2", 1, 0, "silent"),
         (3, "client 3", 0, 0, "it was not there when a round began"),
     ]
+    members.attend("run", Attendance(3, frozenset({0}), {1: "declined"}, all_wanted=True))
+    assert members.find_uncounted("run")[0] == (1, "client 1", 3, 1, "declined")  # fewer than half
     assert members.find_uncounted("another") == []
     for round in range(1, 6):
         assert members.find_uncounted("drawn") == []
@@ -237,8 +243,12 @@ class OverPoller(Poller):
 class BrokenWorker(Worker):
     """Fails a little later."""
 
+    def __init__(self, connection: Connection, *given: Any) -> None:
+        super().__init__(connection, *given)
+        self._stopping = connection.stopping
+
     def run(self) -> None:
-        time.sleep(0.2)
+        assert self._stopping.wait(60.0)  # which is set once the poller has heard that it is over
         self.error = InvalidInput("the data do not suit")
 
 

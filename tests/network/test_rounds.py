@@ -1,17 +1,24 @@
 """Rounds close: by all, by the first enough, without the silent; and a run that can't go on ends."""
 
+import re
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
+from federation import FED_AVG, NUM_CLIENTS, federation, job, learner, population, simulated
 
 from hanse.algorithms import fed_avg, fed_buff, giant
 from hanse.core import Close
+from hanse.core.exchange import Record
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import leave
+from hanse.network.client.home import ClientHome
 from hanse.network.client.poller import Poller
+from hanse.network.client.transport import ServerLink
 from hanse.network.client.worker import Worker
+from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.wire import Poll
 from hanse.network.server.runtime import Patience
 
 MORTAL = fed_avg(lr=0.5, fraction=1.0, batch_size=50, close=Close(minimum_fraction=0.5))
@@ -65,13 +72,23 @@ def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> No
 
 def test_the_silent_are_given_up(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=10.0, min_clients=3)))
-        here.enter(range(3))
+        run = here.lead(job(MORTAL, 2, patience=Patience(silent_s=60.0, min_clients=3)))
         here.enter([3, 4], kind=Silent)
+        here.enter(range(3))
+        led = here.server.run(run)
+        here.wait_until(lambda: led.mailbox.count_offers()["answered"] == 3, "the others did not answer")
+        for thread in here.threads[:2]:
+            thread.join(60.0)
+            assert not thread.is_alive()
+        assert [r.round for r in here.records] == [0]  # the round waits for the silent
+        for number in (3, 4):
+            here.server.presence.hear(number, -60.0)  # as if they had been silent for so long
+        led.mailbox.notify()
         here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 3, 3]
-        assert "client 4: run" in here.events()
-        assert "nothing was heard of it for" in here.events()
+        for number in (3, 4):
+            why = rf"client {number}: run {run}: ticket \d is not counted: nothing was heard of it for 6\d s"
+            assert re.search(why, here.events())
 
 
 def test_more_are_asked_than_counted(tmp_path: Path) -> None:
@@ -133,18 +150,67 @@ def test_asynchrony_runs_too(tmp_path: Path) -> None:
 
 
 def test_whoever_leaves_is_not_asked_again(tmp_path: Path) -> None:
-    with federation(tmp_path) as here:
-        run = here.lead(job(MORTAL, 2))
+    with federation(tmp_path, stay=True) as here:
+
+        def revoke(record: Record) -> None:
+            here.records.append(record)
+            if record.round == 1:
+                here.server.part("client 3", "revoked")
+
         client_homes = [here.client_home(n) for n in range(NUM_CLIENTS)]
         leave(client_homes[2])
-        here.enter([0, 1, 3, 4])
         with pytest.raises(Exception, match="has left the federation"):
             client_homes[2].link()
-        here.server.part("client 3", "revoked")
-        here.server.run(run).mailbox.notify()
-        assert [line["what"] for line in client_homes[2].audit.lines()] == ["joined", "consent withdrawn"]
-        assert here.server.status()["clients"] == 3
-        here.server.run(run).mailbox.stop()
+        assert here.server.status()["clients"] == 4
+        run = here.server.lead(job(MORTAL, 2, num_clients=4, watch=revoke))
+        here.enter([0, 1, 3, 4])
+        here.end(run)
+        assert [(r.usage.counted, r.usage.dropped) for r in here.records] == [(0, 0), (4, 0), (3, 0)]
+        here.threads[2].join(60.0)
+        assert not here.threads[2].is_alive()
+        ends = {number: [line["what"] for line in client_homes[number].audit.lines()] for number in (2, 3)}
+        assert ends == {2: ["joined", "consent withdrawn"], 3: ["joined", "sends", "sent", "revoked"]}
+
+
+class Unlucky(ClientHome):
+    """The client home of a client whose first payload is gone when it asks for it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.polls: list[Poll] = []
+        self._lost: list[int] = []
+
+    def link(self) -> ServerLink:
+        link = super().link()
+        ask, download = link.ask, link.download
+
+        def noted_ask(method: str, path: str, kind: Any, body: Any = None, **more: Any) -> Any:
+            self.polls.append(body)
+            return ask(method, path, kind, body, **more)
+
+        def lose_one(path: str, sha256: str, size: int, to: Path) -> None:
+            if to.suffix == ".payload" and not self._lost:
+                self._lost.append(size)
+                raise Refused(404, "no-object", "this object is no longer needed; ask for work again")
+            download(path, sha256, size, to)
+
+        link.ask, link.download = noted_ask, lose_one  # type: ignore[method-assign]
+        return link
+
+
+def test_a_ticket_that_a_client_gave_up_is_offered_to_it_again_at_once(tmp_path: Path) -> None:
+    """The poll that waits says that the client works on it, so another one corrects that."""
+    with federation(tmp_path) as here:
+        run = here.lead(job(FED_AVG, 2))
+        here.client_home(0)
+        home, mine = Unlucky(tmp_path / "client-0"), population().client(0)
+        client = Client(home, lambda plan: mine, learner, here.said.append)
+        here.clients.append(client)
+        here.threads.append(threading.Thread(target=client.run, daemon=True))
+        here.threads[-1].start()
+        here.enter(range(1, NUM_CLIENTS))
+        assert here.end(run)["params_sha256"] == simulated(FED_AVG, 2)
+        assert [poll.have for poll in home.polls if poll.wait_s == 0.0] == [{}]
 
 
 def test_a_run_that_stopped_after_its_round_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A program ends in the same bits in a simulation and over HTTPS."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ from federation import CASES, federation, job, simulated
 
 from hanse.algorithms import fed_avg, trained_by, uniform
 from hanse.algorithms.own_training import own_loop
-from hanse.core import value
+from hanse.core import Key, Spec, Stage, Total, Transform, value
 
 
 @pytest.mark.parametrize("algorithm", CASES.values(), ids=CASES.keys())
@@ -20,6 +21,31 @@ def test_the_network_ends_in_the_bits_of_the_simulation(algorithm: Any, tmp_path
         assert result["params_sha256"] == simulated(algorithm, 4)
         assert [r.abandoned for r in here.records] == [None] * 5
         assert here.records[-1].metrics["accuracy"] > 0.5
+
+
+@value
+class server_noise(Transform):
+    """Adds noise to the total that only the server can draw."""
+
+    def __call__(self, spec: Spec) -> Stage:
+        def decode(state: Any, plan: Any, total: Total, key: Key) -> tuple[Total, Any]:
+            noisy = {
+                name: v + key.rng().normal(size=v.shape).astype(v.dtype) for name, v in total.values.items()
+            }
+            return replace(total, values=noisy), state
+
+        return Stage(spec, decode=decode)
+
+
+def test_the_server_draws_from_its_own_secret(tmp_path: Path) -> None:
+    algorithm = fed_avg(lr=0.5, fraction=1.0, batch_size=50, uplink=(server_noise(),))
+    with federation(tmp_path, stay=True) as here:
+        given = job(algorithm, 1)
+        here.enter()
+        assert here.end(here.lead(given))["params_sha256"] == simulated(algorithm, 1)
+        drawn = {here.end(here.lead(replace(given, secret=None)))["params_sha256"] for _ in range(2)}
+        assert len(drawn) == 2  # one of each run's own
+        assert simulated(algorithm, 1) not in drawn
 
 
 def test_one_server_leads_several_runs(tmp_path: Path) -> None:

@@ -153,6 +153,18 @@ def test_a_chunk_counts_only_if_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
+def test_an_upload_whose_ticket_is_settled_is_forgotten(tmp_path: Path) -> None:
+    given = Spool(tmp_path)
+    add(given, DATA[:4000], 0)
+    for needed, first_unknown in (({7}, 8), (set[int](), 7)):
+        given.keep_only(needed, first_unknown)
+        assert given.offset(7, NAME, len(DATA)) == 4000
+    given.keep_only(set(), 8)
+    assert list(tmp_path.iterdir()) == []
+    assert given.offset(7, NAME, len(DATA)) == 0
+
+
+@pytest.mark.usefixtures("small_chunks")
 def test_a_message_on_its_way_out_is_what_it_was_or_it_is_made_again(tmp_path: Path) -> None:
     out = Outgoing.write(tmp_path, 7, [DATA[:3], b"", memoryview(DATA)[3:]])
     assert (out.sha256, out.size, out.path.read_bytes()) == (NAME, len(DATA), DATA)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from federation import FED_AVG, federation, job
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanse.network.client.client import Client
@@ -70,6 +70,7 @@ def test_what_is_signed_is_read_alike_without_the_library(path: str, query: str)
         ),
     ),
 )
+@example(place="url", at=8, cut=0, put=":")  # a host that is none
 def test_what_is_taken_without_the_library_the_library_takes(place: str, at: int, cut: int, put: str) -> None:
     request = signed()
     text = request[place]

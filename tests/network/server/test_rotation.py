@@ -4,13 +4,16 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from federation import FED_AVG, NUM_CLIENTS, Federation, federation, job, simulated
 
 from hanse.core.exchange import Record
+from hanse.network.client.client import Client
 from hanse.network.client.enrolment import join, rotate_key
 from hanse.network.client.home import ClientHome
+from hanse.network.client.poller import UNHEEDED_S, Poller
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused, Unreachable
 from hanse.network.protocol.signing import Identity
@@ -104,6 +107,62 @@ def test_who_was_away_is_named_and_comes_back_by_a_token(tmp_path: Path) -> None
         link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
         link.close()
         assert here.server.members.open_invitations() == 1  # which was not used
+
+
+class Impatient(threading.Event):
+    """An event that is set by whoever waits for it, so that a client ends where it would pause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waits.append(timeout)
+        self.set()
+        return True
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_announcement_is_heeded_only_if_the_server_signs_it(signed: bool, tmp_path: Path) -> None:
+    with federation(tmp_path, stay=True) as here:
+        home = ClientHome(tmp_path / "client")
+        secret, _ = here.server.members.invite(number=0)
+        key = here.server.identity.public if signed else ""
+        join(home, here.url, Token(here.server.fingerprint, secret, key))
+        before = home.membership
+        new = here.server.rotate(Rotation()).fingerprint
+        here.server.presence.hold_s = 0.0
+        said: list[str] = []
+        client = Client(home, lambda plan: [], lambda plan: None, said.append)
+        connection = client._connection
+        connection.stopping = stopping = Impatient()
+        trusted: list[str] = []
+        ask, connection.link.trust = connection.link.ask, trusted.append  # type: ignore[method-assign]
+
+        def ask_twice(*given: Any, **more: Any) -> Any:
+            if stopping.waits == [] and len(polls) == 1:
+                stopping.set()
+            polls.append(None)
+            return ask(*given, **more)
+
+        polls: list[None] = []
+        connection.link.ask = ask_twice  # type: ignore[method-assign]
+        assert Poller(connection, client._tickets, client._roles).run() == "stopped"
+        connection.link.close()
+        audit = [line["what"] for line in home.audit.lines()]
+        if signed:
+            assert home.next_fingerprint == new
+            assert here.server.rotate(Rotation()).know == ["client 0"]
+            assert list(map(certificates.fingerprint, trusted)) == [new]
+            assert audit == ["joined", "certificate announced"]
+            assert (len(polls), stopping.waits) == (2, [])
+        else:
+            assert home.membership == before
+            assert here.server.rotate(Rotation()).know == []
+            assert trusted == []
+            assert audit == ["joined"]
+            assert (len(polls), stopping.waits) == (1, [UNHEEDED_S])  # it does not ask again and again
+            assert "ask the operator for a new token" in said[-1]
 
 
 def test_a_proxys_certificate_is_announced_too(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ __all__ = ["Poller"]
 
 logger = logging.getLogger(__name__)
 
+UNHEEDED_S = 1.0
+"""The pause of a client that does not heed an announcement, which the server repeats at once."""
+
 
 class Poller:
     """Polls the server, queues the work orders that it sends, and settles the tickets that it decided on.
@@ -45,6 +48,12 @@ class Poller:
             if news.certificate and connection.link.is_signed:
                 self._home.expect(news.certificate)
                 connection.link.trust(news.certificate)
+            elif news.certificate:
+                connection.say(
+                    "another certificate is announced, but the server's answers are not signed; ask the "
+                    "operator for a new token"
+                )
+                connection.stopping.wait(UNHEEDED_S)
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:

@@ -61,8 +61,7 @@ class OpenRole:
         """Commits the memory of counted tickets and drops that of the others, on the disk too."""
         with self.party.lock:
             self.decided.update(counted, dropped)
-            if self.party.forks.settle(counted, dropped):
-                self.keep()
+            _settle(self.folder, self.party, counted, dropped)
 
     def forget(self, ticket: int) -> None:
         """Drops the fork and the message of a ticket, on the disk too."""
@@ -166,8 +165,7 @@ class Roles:
             else:
                 closed = Party(None, None, Key(bytes(32)), None)
                 _recall(folder, closed)
-                if closed.forks.settle(counted, dropped):
-                    _remember(folder, closed)
+                _settle(folder, closed, counted, dropped)
             for ticket in (*counted, *dropped):
                 Outgoing.forget(folder, ticket)
 
@@ -182,6 +180,13 @@ class Roles:
             role = self._roles.get((run, kind))
             if role is not None and (not keep or ticket in role.decided):
                 role.forget(ticket)
+
+
+def _settle(folder: Path, party: Party, counted: list[int], dropped: list[int]) -> None:
+    """Commits the forks of counted tickets and drops those of the others, on the disk too."""
+    stale = [party.forks.forks[ticket] for ticket in dropped if ticket in party.forks.forks]
+    if party.forks.settle(counted, dropped) or any(fork.changed or fork.removed for fork in stale):
+        _remember(folder, party)
 
 
 def _remember(folder: Path, party: Party) -> None:

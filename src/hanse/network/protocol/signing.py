@@ -57,7 +57,9 @@ _GIVEN = re.compile(
 )
 _SIGNATURE = re.compile(rf"{TAG}=:(?P<bytes>[0-9A-Za-z+/]{{86}}==):")
 _DIGEST = re.compile(r"sha-256=:[0-9A-Za-z+/]{43}=:")
-_URL = re.compile(r"https://[0-9a-z.:-]+(?P<path>(?:/[0-9A-Za-z_-]+)+)(?P<query>\?[0-9A-Za-z_=&.-]+)?")
+_URL = re.compile(
+    r"https://[0-9a-z.-]+(?::[0-9]{1,4})?(?P<path>(?:/[0-9A-Za-z_-]+)+)(?P<query>\?[0-9A-Za-z_=&.-]+)?"
+)
 _METHOD = re.compile(r"[A-Z]+")
 
 ANSWERED = ("@status", "content-digest", '"signature";req')

@@ -49,7 +49,7 @@ class Server:
     and shows and steers everything for the operator.
 
     Args:
-      home: the folder where everything is kept.
+      home: the folder where everything is kept; is made if it does not exist, readable for its owner only.
       fingerprint: of the certificate that clients see.
       stay: whether to go on serving when all runs have ended.
       say: called with a line that the operator should see at once.
@@ -65,7 +65,8 @@ class Server:
     ) -> None:
         self.say = say
         self.home, self.fingerprint, self.stay = home, fingerprint, stay
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        home.chmod(0o700)  # also if somebody made it before: it holds clients' updates
         self.members = Members(home / "members.db")
         self.runs = Runs(home / "runs.db")
         self.verifier = Verifier(self.members.key)

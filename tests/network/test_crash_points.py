@@ -1,0 +1,193 @@
+"""A party that dies just before or just after any lasting step ends, once restarted, in the same bits."""
+
+import gc
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from federation import (
+    NUM_CLIENTS,
+    Ended,
+    Federation,
+    federation,
+    job,
+    learner,
+    population,
+    read_memory,
+    simulate,
+)
+from fragile import Crash, Fate, FragileHome, name_client_file, watch_files
+from test_kill import free_port
+
+from hanse.algorithms import scaffold
+from hanse.core.exchange import digest
+from hanse.network.client.client import Client
+from hanse.network.client.enrolment import join
+from hanse.network.client.home import ClientHome
+from hanse.network.protocol.certificates import fingerprint, make
+from hanse.network.protocol.tokens import Token
+from hanse.network.server.https import listen, serving
+from hanse.network.server.job import RunJob
+from hanse.network.server.server import Server
+from hanse.store import Runs, RunStore
+
+SCAFFOLD = scaffold(lr=0.3, fraction=1.0, batch_size=50)
+ROUNDS = 3
+VICTIM = 0
+SENDS = ("keep", "write", "sends", "upload", "sent")
+"""The steps of a client that has computed a ticket, in order: it keeps the fork of its memory first."""
+
+ENDS = ("forget", "commit")
+"""The steps once the message is at the server, and once the client knows that it was counted."""
+
+CLIENT_POINTS = [(step, when) for step in (*SENDS, *ENDS) for when in ("before", "after")]
+CLIENT_POINTS += [("verdict", "before"), ("acknowledge", "before")]
+SERVER_STEPS = ("append Dispatched", "receive", "append Collected", "save")
+
+
+@pytest.fixture(scope="module")
+def due() -> Ended:
+    return simulate(SCAFFOLD, ROUNDS)
+
+
+class Victims:
+    """A federation of which one client is started again whenever it dies."""
+
+    def __init__(self, here: Federation, fate: Fate) -> None:
+        self.here, self.fate = here, fate
+        self.num_crashes = 0
+        here.client_home(VICTIM)
+        here.enter([number for number in range(NUM_CLIENTS) if number != VICTIM])
+        here.threads.append(threading.Thread(target=self._live, daemon=True))
+        here.threads[-1].start()
+
+    def _live(self) -> None:
+        people = population()
+        while True:
+            home = FragileHome(self.here.folder / f"client-{VICTIM}", self.fate)
+            client = Client(home, lambda plan: people.client(VICTIM), learner, self.here.said.append)
+            self.here.clients.append(client)
+            try:
+                client.run()
+                return
+            except Crash:
+                self.num_crashes += 1
+                self.fate.revive()
+
+
+@pytest.fixture(scope="module")
+def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
+    """One federation performs all runs, so that each of them takes a moment."""
+    folder, fate = tmp_path_factory.mktemp("federation"), Fate()
+    with pytest.MonkeyPatch.context() as patch, federation(folder, stay=True) as here:
+        watch_files(patch, folder / f"client-{VICTIM}", fate, name_client_file)
+        here.server.presence.hold_s = 0.1  # a dead client must not wait for the end of its poll
+        yield Victims(here, fate)
+
+
+@pytest.mark.parametrize(("step", "when"), CLIENT_POINTS)
+def test_a_client_that_dies_at_a_step_ends_in_the_same_bits(
+    step: str, when: str, victims: Victims, due: Ended
+) -> None:
+    crashes = victims.num_crashes
+    victims.fate.die(step, 2, when)
+    run = victims.here.lead(job(SCAFFOLD, ROUNDS))
+    assert victims.here.ended(run) == due
+    assert victims.num_crashes == crashes + 1
+
+
+def test_a_fork_is_on_the_disk_before_its_message_exists(victims: Victims, due: Ended) -> None:
+    """A client that finds its message sends it, and does not compute its memory again."""
+    victims.fate.revive()
+    assert victims.here.ended(victims.here.lead(job(SCAFFOLD, ROUNDS))) == due
+    seen = victims.fate.history
+    assert [step for step in seen if step in SENDS] == [*SENDS] * ROUNDS
+    assert [step for step in seen if step in ("upload", "commit")] == ["upload", "commit"] * ROUNDS
+
+
+class MortalServer:
+    """A server that is started again whenever it dies, as it does at each of these points in turn."""
+
+    def __init__(self, folder: Path, fate: Fate, points: list[tuple[str, int, str]]) -> None:
+        self.folder, self.fate, self.points, self.num_crashes = folder, fate, points, 0
+        self.port = free_port()
+        with self._serving() as server:
+            self.url = f"https://127.0.0.1:{self.port}"
+            for number in range(NUM_CLIENTS):
+                secret, _ = server.members.invite(number=number)
+                token = Token(server.fingerprint, secret, server.identity.public)
+                join(ClientHome(folder / f"client-{number}"), self.url, token)
+
+    @contextmanager
+    def _serving(self) -> Iterator[Server]:
+        certificate, _ = make(self.folder / "server", ("127.0.0.1",))
+        server = Server(self.folder / "server", fingerprint(certificate.read_text()))
+        with serving(server, listen("127.0.0.1", self.port), "127.0.0.1"):
+            yield server
+
+    def perform(self, given: RunJob, run: str | None = None) -> str:
+        """Performs a run to its end, however often the server dies; returns its name."""
+        while True:
+            self.fate.revive()
+            if self.num_crashes < len(self.points):
+                self.fate.die(*self.points[self.num_crashes])
+            with self._serving() as server:
+                run = server.lead(given, run)
+                while not server.done.wait(0.005) and not self.fate.dead.is_set():
+                    server.run(run).mailbox.notify()  # a run looks only once a second who is back
+                if not self.fate.dead.is_set():
+                    assert server.run(run).status == "completed", server.members.events(20)
+                    return run
+            self.num_crashes += 1
+
+
+def name_server_file(path: Path, target: Path) -> str:
+    return "receive" if target.suffix == ".message" and path != target else "else"
+
+
+@pytest.fixture
+def remains() -> Iterator[None]:
+    """Clears away what dead servers leave, connections of clients that go on, before a later test does."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::ResourceWarning",
+)
+@pytest.mark.usefixtures("remains")
+@pytest.mark.parametrize("step", SERVER_STEPS)
+def test_a_server_that_dies_at_a_step_ends_in_the_same_bits(
+    step: str, due: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies just before the second such step, and once it is started again just after the second."""
+    fate = Fate()
+    watch_files(monkeypatch, tmp_path / "server" / "runs", fate, name_server_file)
+    append, save = RunStore.append, RunStore.save
+    monkeypatch.setattr(
+        RunStore,
+        "append",
+        lambda store, entry: fate.meet(f"append {type(entry.event).__name__}", lambda: append(store, entry)),
+    )
+    monkeypatch.setattr(RunStore, "save", lambda *given: fate.meet("save", lambda: save(*given)))
+    here = MortalServer(tmp_path, fate, [(step, 2, "before"), (step, 2, "after")])
+    people, ends, threads = population(), list[str](), list[threading.Thread]()
+    for number in range(NUM_CLIENTS):
+        mine = people.client(number)
+        client = Client(ClientHome(tmp_path / f"client-{number}"), lambda plan, mine=mine: mine, learner)
+        threads.append(threading.Thread(target=lambda client=client: ends.append(client.run()), daemon=True))
+        threads[-1].start()
+    run = here.perform(job(SCAFFOLD, ROUNDS))
+    for thread in threads:
+        thread.join(60.0)
+    assert ends == ["over"] * NUM_CLIENTS
+    assert here.num_crashes == 2
+    (info,) = Runs(tmp_path / "server" / "runs.db").infos()
+    kept = [read_memory(tmp_path / f"client-{number}", run) for number in range(NUM_CLIENTS)]
+    assert [forks for _, forks in kept] == [{}] * NUM_CLIENTS
+    assert info.result is not None
+    assert Ended(info.result["params_sha256"], tuple(digest(committed) for committed, _ in kept)) == due
