@@ -37,7 +37,7 @@ from hanse.core import (
 from hanse.core.exchange import Progress, Record, digest, drive, training
 from hanse.data import digits, dirichlet, partition_data
 from hanse.learners import softmax
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 from hanse.transforms import clip, quantize
 
@@ -109,7 +109,7 @@ def show(record: Record) -> None:
 
 
 def simulated() -> str:
-    clients = Clients(LEARNER, DATA, KEYS)
+    clients = InProcess(LEARNER, DATA, KEYS)
     return digest(drive(program(), Simulation(clients, DATA.num_clients, KEYS), watch=show).state)
 
 

@@ -15,7 +15,7 @@ from support import KEYS, Few
 from hanse.core import Close, Examples, Key, Program, Tensors
 from hanse.core.exchange import Collect, Collected, Commit, Dispatch, Progress, Sampled, drive, training
 from hanse.learners import least_squares, logistic
-from hanse.simulation import Clients, Devices, Simulation, unstable
+from hanse.simulation import Devices, InProcess, Simulation, unstable
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = Any
@@ -186,11 +186,11 @@ def perform(
     """Runs rounds from zeros and returns what was done in each."""
     population = model.population
     learner = learner or model.model.bind((3,), model.num_classes)
-    clients = Clients(learner, population, KEYS)
+    backend = InProcess(learner, population, KEYS)
     begin = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
     rounds: list[Round] = []
     led = note(training(algorithm, begin, KEYS.public, rounds=num_rounds), rounds)
-    drive(led, Simulation(clients, population.num_clients, KEYS, devices))
+    drive(led, Simulation(backend, population.num_clients, KEYS, devices))
     return rounds
 
 

@@ -25,6 +25,7 @@ from hanse.core.exchange import (
     Entry,
     Everything,
     InMemory,
+    PartyMemory,
     Progress,
     Record,
     Store,
@@ -37,7 +38,7 @@ from hanse.core.exchange import (
 from hanse.learners import least_squares
 from hanse.learners.linear import duals
 from hanse.learners.within import descend_within
-from hanse.simulation import Clients, Devices, Simulation, ideal
+from hanse.simulation import Devices, InProcess, Simulation, ideal
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 KEYS = Keys.from_seed(11)
@@ -144,9 +145,9 @@ class Few(Population):
 
 def simulation(store: Store | None = None, devices: Devices = ideal(), population: Any = None) -> Simulation:
     population = population or Few()
-    recall = store.memory if store else lambda party: {}
-    clients = Clients(Quadratic(), population, KEYS, recall)
-    return Simulation(clients, population.num_clients, KEYS, devices)
+    backend = InProcess(Quadratic(), population, KEYS)
+    memory = PartyMemory(store.memory if store else None)
+    return Simulation(backend, population.num_clients, KEYS, devices, memory)
 
 
 def program(algorithm: Any, rounds: int, store: Store | None = None, **options: Any) -> Any:

@@ -104,7 +104,7 @@ def behind_faces(code: str, room: str = "") -> list[str]:
             continue
         if module == "hanse" and all(f"hanse.{name}" in PACKAGES or name in SHOWN["hanse"] for name in names):
             continue
-        if module in ("hanse.version", "hanse.lazy") and room:
+        if module in ("hanse.version", "hanse.lazy", "hanse.processes") and room:
             continue
         unseen = [name for name in names if name not in SHOWN.get(module, ())]
         if module not in SHOWN or unseen:

@@ -24,7 +24,7 @@ from hanse.core import Keys, Learner
 from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import FederatedData, iid, mnist, partition_data, shards
 from hanse.learners import mlp
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 from hanse.transforms import (
     deflate,
     low_rank,
@@ -90,7 +90,7 @@ def run(
         evaluate_every=evaluate_every,
     )
     records: list[Record] = []
-    runtime = Simulation(Clients(learner, population, keys), population.num_clients, keys)
+    runtime = Simulation(InProcess(learner, population, keys), population.num_clients, keys)
     with threadpool_limits(1):  # a busy machine makes several many times slower
         drive(program, runtime, watch=records.append)
     return records

@@ -22,7 +22,7 @@ from hanse.core import Keys
 from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import TrainTest, arrays, iid, partition_data
 from hanse.learners import softmax
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 from hanse.transforms import quantize, rotate
 
 NUM_WORDS, NUM_CLASSES, NUM_CLIENTS = 10_000, 5, 50
@@ -56,7 +56,7 @@ def run(data: TrainTest, uplink: tuple[Any, ...], seed: int) -> Record:
         algorithm, start, keys.public, rounds=60, evaluate=evaluation(learner), evaluate_every=60
     )
     records: list[Record] = []
-    drive(program, Simulation(Clients(learner, population, keys), NUM_CLIENTS, keys), watch=records.append)
+    drive(program, Simulation(InProcess(learner, population, keys), NUM_CLIENTS, keys), watch=records.append)
     return records[-1]
 
 

@@ -63,7 +63,7 @@ from hanse.core import (
 from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import Partition, TrainTest, iid, partition_data, shards
 from hanse.learners import dual, logistic
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 HERE = Path(__file__).parent
 NUM_FEATURES = 123
@@ -349,7 +349,7 @@ def run(row: Row, split: str, problem: Problem, population: Shared) -> Ran:
         gaps.append(record.metrics["gap"])
         passes.append(learner.passes)
 
-    runtime = Simulation(Clients(learner, population, KEYS), population.num_clients, KEYS)
+    runtime = Simulation(InProcess(learner, population, KEYS), population.num_clients, KEYS)
     start = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
     program = training(
         algorithm, start, KEYS.public, rounds=row.rounds, evaluate=measure, stop=Stop("gap", target=row.until)

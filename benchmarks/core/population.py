@@ -14,7 +14,7 @@ from hanse.core import Examples, Keys, sample
 from hanse.core.exchange import Progress, drive, training
 from hanse.data import generate
 from hanse.learners import softmax
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 NUM_CLIENTS = 1_000_000
 
@@ -31,7 +31,7 @@ def main() -> None:
     began = time.perf_counter()
     population = generate(NUM_CLIENTS, make, num_classes=10)
     learner = softmax().bind((784,), 10)
-    runtime = Simulation(Clients(learner, population, keys), population.num_clients, keys)
+    runtime = Simulation(InProcess(learner, population, keys), population.num_clients, keys)
     cohort = drive(sample(keys.public, count=100), runtime).cohort
     sampled_s = time.perf_counter() - began
     assert len(set(cohort)) == 100

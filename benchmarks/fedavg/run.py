@@ -29,7 +29,7 @@ from hanse.core import Keys, Stop
 from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import Partition, TrainTest, iid, mnist, partition_data, shards
 from hanse.learners import Network, cnn, mlp
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 HERE = Path(__file__).parent
 
@@ -97,7 +97,9 @@ def run(experiment: Experiment, data: TrainTest, seed: int) -> dict[str, Any]:
         print(f"seed {seed} round {record.round}: {record.metrics}", file=sys.stderr, flush=True)
 
     began = time.perf_counter()
-    drive(program, Simulation(Clients(learner, population, keys), population.num_clients, keys), watch=watch)
+    drive(
+        program, Simulation(InProcess(learner, population, keys), population.num_clients, keys), watch=watch
+    )
     seconds = time.perf_counter() - began
     accuracies = [record.metrics["accuracy"] for record in records]
     reached = accuracies[-1] >= experiment.target

@@ -37,11 +37,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "network"))
 import httpx
 from federation import CASES, KEYS, NUM_CLIENTS, begin, federation, job, learner, population, program
 
-from hanse.core.exchange import InMemory, digest, drive, unpack
+from hanse.core.exchange import InMemory, PartyMemory, digest, drive, unpack
 from hanse.network.client import AuditLog, Client, ClientHome, join, transport
 from hanse.network.protocol import Refused, Token, Unreachable, fingerprint, make
 from hanse.network.server import Members, Patience
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 from hanse.store import Runs
 
 PATIENCE = Patience(silent_s=120.0, over_select=1.0)
@@ -186,7 +186,8 @@ def other_memory(folder: Path, run: str, due: Undisturbed, ended: Iterable[int])
 def undisturbed(case: str, rounds: int) -> Undisturbed:
     """Simulate the same run, in which nothing goes wrong."""
     store = InMemory()
-    runtime = Simulation(Clients(learner(), population(), KEYS, store.memory), NUM_CLIENTS, KEYS)
+    backend = InProcess(learner(), population(), KEYS)
+    runtime = Simulation(backend, NUM_CLIENTS, KEYS, memory=PartyMemory(store.memory))
     ended = drive(program(CASES[case], rounds, begin(CASES[case])), runtime, store)
     memories = tuple(digest(dict(store.memory(number))) for number in range(NUM_CLIENTS))
     return Undisturbed(digest(dict(ended.state.params)), memories)

@@ -156,7 +156,7 @@ class Crowd:
             if hashlib.sha256(data).hexdigest() != work["payload"]:
                 raise RuntimeError("a payload that is not what its SHA-256 says")
             task = unpack(bytes.fromhex(work["task"]), Task)
-            message = b"".join(pieces(party.compute(task, unpack(data, Payload))))
+            message = b"".join(pieces(party.compute(task, unpack(data, Payload), {})[0]))
             query = f"sha256={hash_chunks([message])}&size={len(message)}&offset=0"
             said = await voice.ask("PUT", f"{run}/tickets/{work['ticket']}/message?{query}", message)
             if not json.loads(said)["durable"]:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from speed import echoed, job
+from echoes import bind_nothing, part_of_them
+from speed import job
 
-from hanse.core import Key, Program, sample, value
-from hanse.core.exchange import ModelState, Record
+from hanse.core.exchange import Record
 from hanse.network.client import Client, ClientHome, join
 from hanse.network.protocol import Token, certificates
 from hanse.network.server import Patience, Server, listen, serving
@@ -22,28 +22,23 @@ from hanse.network.server import Patience, Server, listen, serving
 NUM_CLIENTS, COHORT, ROUNDS = 20, 10, 50
 
 
-@value
-class part_of_them:
-    """An algorithm that takes means of echoes of a fraction of the clients."""
-
-    fraction: float
-
-    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
-        chosen = yield from sample(key, fraction=self.fraction)
-        return (yield from echoed(state, chosen.cohort, key))
-
-
 def rounds(failing: float) -> dict[str, Any]:
     dice = random.Random(1)
 
-    class UnluckyWorker(Client.worker):
-        def _fetch_payload(self, role: Any, work: Any) -> Any:
+    class UnluckyBackend:
+        """Wraps the backend of a client, and fails now and then."""
+
+        def __init__(self, load: Any) -> None:
+            self._inner = Client.backend(load)
+            self.close = self._inner.close
+
+        def compute(self, *ticket: Any) -> Any:
             if dice.random() < failing:
                 raise RuntimeError("dropped out")
-            return super()._fetch_payload(role, work)
+            return self._inner.compute(*ticket)
 
     class Unlucky(Client):
-        worker = UnluckyWorker
+        backend = UnluckyBackend
 
     records: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +52,7 @@ def rounds(failing: float) -> dict[str, Any]:
             for number in range(NUM_CLIENTS):
                 house = ClientHome(Path(folder) / f"client-{number}")
                 join(house, url, Token(server.fingerprint, server.members.invite(number=number)[0]))
-                client = Unlucky(house, lambda plan: [0], lambda plan: None)
+                client = Unlucky(house, lambda plan: [0], bind_nothing)
                 threads.append(threading.Thread(target=client.run, daemon=True))
                 threads[-1].start()
             server.done.wait(300)

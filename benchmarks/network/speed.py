@@ -20,28 +20,24 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from crowd import QUICK, gather_crowd
+from crowd import gather_crowd
+from echoes import bind_nothing, some_of_them, trivial
 from machine import keep
 
 import hanse.network.server.pace
 import hanse.network.server.run_thread
 from hanse.core.algorithm import ModelState, Progress, training
-from hanse.core.keys import Key, Keys
-from hanse.core.program import PartSpec, Program, gather, sample
-from hanse.core.spec import Spec
-from hanse.core.tensors import tree_map
-from hanse.core.values import value
-from hanse.core.work import Contribution, Memory, Part, PartyId, Shared, Work
+from hanse.core.keys import Keys
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
-from hanse.network.client.worker import Worker
+from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import certificates
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
@@ -53,46 +49,6 @@ from hanse.network.server.members import Members
 from hanse.network.server.server import Server
 
 KEYS = Keys.from_seed(1)
-
-
-@value
-class echo(Work[Any, Any]):
-    """A work that sends an update of the model's size, and computes next to nothing."""
-
-    def run(
-        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
-    ) -> tuple[Contribution, Memory]:
-        return {"update": Part(tree_map(lambda w: w * w.dtype.type(0.5), shared["params"]))}, memory
-
-
-@value
-class trivial:
-    """An algorithm that takes means of echoes."""
-
-    count: int
-
-    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
-        chosen = yield from sample(key, count=self.count)
-        return (yield from echoed(state, chosen.cohort, key))
-
-
-@value
-class some_of_them:
-    """Means of echoes of clients that wait for work: clients that check in quickly would be late."""
-
-    count: int
-
-    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
-        chosen = yield from sample(key, count=self.count * 13 // 10)
-        waiting = [number for number in chosen.cohort if number % QUICK]  # type: ignore[operator]
-        return (yield from echoed(state, tuple(waiting[: self.count]), key))
-
-
-def echoed(state: ModelState, cohort: tuple[PartyId, ...], key: Key) -> Program[ModelState]:
-    """Perform one exchange."""
-    channel = PartSpec(Spec.of(state.params))
-    got = yield from gather(echo(), cohort, {"params": state.params}, key, update=channel)
-    return ModelState(dict(got["update"].values))
 
 
 def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -> RunJob:
@@ -184,7 +140,7 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
         def take_part(token: Token, number: int) -> None:
             house = ClientHome(home / f"client-{number}")
             join(house, url, token)
-            Client(house, lambda plan: [0], lambda plan: None).run()
+            Client(house, lambda plan: [0], bind_nothing).run()
 
         clients = [forked(lambda t=t, n=n: take_part(t, n)) for n, t in enumerate(made)]  # type: ignore[misc]
         server = Server(home / "server", made[0].fingerprint)
@@ -207,27 +163,18 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
     }
 
 
-class TimedWorker(Worker):
-    """Times each download and upload as it happens in a run: bytes and seconds."""
+def time_calls(method: str, size_of: Callable[..., int]) -> list[tuple[int, float]]:
+    """Times a method of all links to servers from now on: bytes and seconds."""
+    act, timed = getattr(ServerLink, method), list[tuple[int, float]]()
 
-    down: ClassVar[list[tuple[int, float]]] = []
-    up: ClassVar[list[tuple[int, float]]] = []
-
-    def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
+    def perform(link: ServerLink, *given: Any) -> Any:
         began = time.perf_counter()
-        super()._fetch(url, sha256, size, to)
-        self.down.append((size, time.perf_counter() - began))
+        done = act(link, *given)
+        timed.append((size_of(*given), time.perf_counter() - began))
+        return done
 
-    def _upload(self, run: Any, role: Any, work: Any, message: Any) -> None:
-        began = time.perf_counter()
-        super()._upload(run, role, work, message)
-        self.up.append((message.size, time.perf_counter() - began))
-
-
-class Timed(Client):
-    """A client whose transfers are timed."""
-
-    worker = TimedWorker
+    setattr(ServerLink, method, perform)
+    return timed
 
 
 def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
@@ -245,8 +192,10 @@ def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
         def take_part() -> None:
             house = ClientHome(home / "client")
             join(house, url, token)
-            Timed(house, lambda plan: [0], lambda plan: None).run()
-            (home / "timed.json").write_text(json.dumps([TimedWorker.down, TimedWorker.up, cpu_s(usage())]))
+            down = time_calls("download", lambda url, sha256, size, to: size)
+            up = time_calls("upload", lambda run, ticket, message: message.size)
+            Client(house, lambda plan: [0], bind_nothing).run()
+            (home / "timed.json").write_text(json.dumps([down, up, cpu_s(usage())]))
 
         child = forked(take_part)
         server = Server(home / "server", token.fingerprint)

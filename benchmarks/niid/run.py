@@ -35,7 +35,7 @@ from hanse.core import Keys
 from hanse.core.exchange import Progress, Record, drive, training
 from hanse.data import dirichlet, iid, labels_per_client, mnist, partition_data
 from hanse.learners import torch_module
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -110,7 +110,7 @@ def run(folder: str, partition: str, algorithm: str, rounds: int, seed: int = 0)
         print(f"{partition} {algorithm} round {record.round}: {record.metrics}", file=sys.stderr, flush=True)
 
     began = time.perf_counter()
-    drive(program, Simulation(Clients(learner, population, keys), NUM_CLIENTS, keys), watch=watch)
+    drive(program, Simulation(InProcess(learner, population, keys), NUM_CLIENTS, keys), watch=watch)
     return {
         "seed": seed,
         "settings": repr(chosen),

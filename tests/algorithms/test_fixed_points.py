@@ -32,7 +32,7 @@ from hanse.algorithms import (
 from hanse.core import Algorithm, Diverged, Examples, InvalidInput, Key, Program, RoundAbandoned, Tensors
 from hanse.core.exchange import Progress, drive, training
 from hanse.learners import dual, least_squares, linear_svm, logistic
-from hanse.simulation import Clients, Simulation, unstable
+from hanse.simulation import InProcess, Simulation, unstable
 
 FEW = Few()
 SIZES = [float(len(part)) for part in FEW.parts]
@@ -152,7 +152,7 @@ def test_cocoa_reaches_the_pooled_optimum(
     model: Any, num_classes: int | None, algorithm: Any, rounds: int
 ) -> None:
     learner, population = dual(model).bind((3,), num_classes), Labelled(num_classes is not None)
-    clients = Clients(learner, population, KEYS)
+    clients = InProcess(learner, population, KEYS)
     begin = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
     led = training(algorithm, begin, KEYS.public, rounds=rounds)
     ended = drive(led, Simulation(clients, population.num_clients, KEYS)).state.params
@@ -170,7 +170,7 @@ def test_cocoa_waits_for_everybody_to_be_counted() -> None:
 
 def test_cocoa_needs_a_dual_and_a_start_at_zero() -> None:
     learner = logistic(0.1).bind((3,), 2)
-    clients = Clients(learner, Labelled(True), KEYS)
+    clients = InProcess(learner, Labelled(True), KEYS)
     begin = Progress(0, cocoa().init(learner.init(KEYS.public), KEYS.public))
     with pytest.raises(InvalidInput, match=r"Linear offers none; write hanse\.learners\.dual\(model\)"):
         drive(training(cocoa(), begin, KEYS.public, rounds=1), Simulation(clients, 6, KEYS))

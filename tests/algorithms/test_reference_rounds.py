@@ -57,9 +57,9 @@ from hanse.algorithms import (
 )
 from hanse.core import Close, Discount, value
 from hanse.core import sum as sum_
-from hanse.core.exchange import Progress, training
+from hanse.core.exchange import PartyMemory, Progress, training
 from hanse.learners import dual, least_squares
-from hanse.simulation import Clients, Devices, Simulation, drive_together
+from hanse.simulation import Devices, InProcess, Simulation, drive_together
 
 RIDGE, LOGISTIC = Ridge(), Logistic()
 WEIGHTINGS = pytest.mark.parametrize(
@@ -397,13 +397,14 @@ def test_gossip() -> None:
     """Lian et al. 2017, Algorithm 1: mix by row i of W, and step along the gradient before mixing."""
     mixing = np.array([[0.5, 0.2, 0, 0.3], [0.1, 0.6, 0.3, 0], [0, 0.7, 0.2, 0.1], [0.4, 0, 0.2, 0.4]])
     learner, seen = RIDGE.model.bind((3,), None), {me: list[Round]() for me in range(4)}
-    clients, programs, runtimes = Clients(learner, RIDGE.population, KEYS), {}, {}
+    backend, memory = InProcess(learner, RIDGE.population, KEYS), PartyMemory()
+    programs, runtimes = {}, {}
     for me in range(4):
         row = tuple((peer, float(mixing[me, peer])) for peer in range(4) if mixing[me, peer])
         algorithm = gossip(me, row, LR)
         begin = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
         programs[me] = note(training(algorithm, begin, KEYS.public, rounds=4), seen[me])
-        runtimes[me] = Simulation(clients, 4, KEYS, owner=me, first_ticket=me * 2**32)
+        runtimes[me] = Simulation(backend, 4, KEYS, memory=memory, owner=me, first_ticket=me * 2**32)
     ended = drive_together(programs, runtimes)
     w = np.zeros((4, 4))
     for t in range(4):

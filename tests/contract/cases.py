@@ -1,6 +1,5 @@
 """The algorithms under contract, each in a setting that shows its teeth."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,7 +39,7 @@ from hanse.algorithms import (
 from hanse.core import Algorithm, Close, Examples, Key
 from hanse.core import sum as sum_
 from hanse.core.exchange import find_classes
-from hanse.simulation import Clients, Devices, heavy_tailed, ideal, unstable
+from hanse.simulation import Devices, InProcess, heavy_tailed, ideal, unstable
 from hanse.transforms import (
     cast,
     clip,
@@ -78,9 +77,9 @@ def _case(algorithm: Any, **options: Any) -> Case:
     return Case(algorithm, impatient=replace(algorithm, close=PATIENT), **options)
 
 
-def make(recall: Callable[[Any], Any]) -> Clients:
-    """The clients of `support`, as worker processes build them."""
-    return Clients(Quadratic(), Few(), KEYS, recall)
+def make() -> InProcess:
+    """The backend of `support`, as worker processes build it."""
+    return InProcess(Quadratic(), Few(), KEYS)
 
 
 def descend(params: Any, data: Examples, config: Any, key: Key, memory: Any) -> Any:

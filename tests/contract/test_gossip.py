@@ -10,8 +10,8 @@ from support import KEYS, Crash, Few, Fragile, Quadratic
 
 from hanse.algorithms import gossip
 from hanse.core import Examples, HanseError, Population
-from hanse.core.exchange import NotReady, Progress, digest, training
-from hanse.simulation import Clients, Simulation, drive_together
+from hanse.core.exchange import NotReady, PartyMemory, Progress, digest, training
+from hanse.simulation import InProcess, Simulation, drive_together
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 NUM_PEERS = 6
@@ -38,9 +38,9 @@ def runtimes(clients: Any, kind: Any, n: int = NUM_PEERS, **options: Any) -> dic
 
 def together(rounds: int, stores: Any = None) -> dict[int, str]:
     recall = (lambda party: stores[party].memory(party)) if stores else (lambda party: {})
-    clients = Clients(Quadratic(), Few(), KEYS, recall)
+    backend = InProcess(Quadratic(), Few(), KEYS)
     programs = {me: program(me, rounds, stores[me] if stores else None) for me in range(NUM_PEERS)}
-    ended = drive_together(programs, runtimes(clients, Simulation), stores)
+    ended = drive_together(programs, runtimes(backend, Simulation, memory=PartyMemory(recall)), stores)
     return {me: digest(progress.state) for me, progress in ended.items()}
 
 
@@ -93,9 +93,9 @@ def test_consensus_error_shrinks_as_the_rings_second_eigenvalue_says() -> None:
     start = {me: {"w": rng.normal(size=3), "b": np.zeros(())} for me in range(n)}
     norms = []
     for rounds in (60, 61):
-        clients = Clients(Quadratic(), Still(), KEYS)
+        backend = InProcess(Quadratic(), Still(), KEYS)
         programs = {me: program(me, rounds, start=start, n=n, lr=1e-9) for me in range(n)}
-        ended = drive_together(programs, runtimes(clients, Simulation, n))
+        ended = drive_together(programs, runtimes(backend, Simulation, n, memory=PartyMemory()))
         models = np.stack([ended[me].state.params["w"] for me in range(n)])
         norms.append(np.linalg.norm(models - models.mean(0)))
         before = np.stack([start[me]["w"] for me in range(n)])
@@ -104,10 +104,10 @@ def test_consensus_error_shrinks_as_the_rings_second_eigenvalue_says() -> None:
 
 
 def test_a_peer_that_waits_for_one_that_never_comes_is_told_so() -> None:
-    clients = Clients(Quadratic(), Few(), KEYS)
+    backend = InProcess(Quadratic(), Few(), KEYS)
     alone = {0: program(0, 3)}
     with pytest.raises(HanseError, match="wait for each other"):
-        drive_together(alone, runtimes(clients, Simulation))
+        drive_together(alone, runtimes(backend, Simulation, memory=PartyMemory()))
 
 
 def test_the_wait_for_a_peer_is_bounded() -> None:

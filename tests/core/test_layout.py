@@ -1,4 +1,5 @@
 import os
+import pickle
 import struct
 from pathlib import Path
 
@@ -37,6 +38,14 @@ def test_the_bytes_are_those_of_the_safetensors_library(skeleton):
     assert {name: array.tobytes() for name, array in back.items()} == {
         name: array.tobytes() for name, array in TENSORS.items()
     }
+
+
+def test_mapped_tensors_are_pickled_by_the_path_of_their_file(tmp_path, mapped_always):
+    mapped = unpack(stored(tmp_path / "t", {"w": np.arange(10_000.0)}))
+    _ = mapped["w"]  # mapped now, which can't be pickled
+    sent = pickle.dumps(mapped)
+    assert len(sent) < 1000
+    np.testing.assert_array_equal(pickle.loads(sent)["w"], np.arange(10_000.0))
 
 
 def test_pieces_are_not_copied():

@@ -10,15 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from learning import SHAPE, SOFTMAX, bound, learner
 
 from hanse.algorithms import evaluation, fed_avg, scaffold, trained_by
-from hanse.core import Algorithm, Keys, Memory
-from hanse.core.exchange import Fork, InMemory, Progress, Record, Watch, digest, drive, training, unpack
+from hanse.core import Algorithm, Key, Keys, Memory
+from hanse.core.exchange import (
+    Fork,
+    InMemory,
+    PartyMemory,
+    Payload,
+    Progress,
+    Record,
+    Task,
+    Watch,
+    compute,
+    digest,
+    drive,
+    pack,
+    training,
+    unpack,
+)
 from hanse.data import digits, iid, partition_data
-from hanse.learners import softmax
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
+from hanse.network.client.ticket_process import Loaded
 from hanse.network.protocol.certificates import fingerprint, make
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
@@ -26,13 +42,11 @@ from hanse.network.server.https import listen, serving
 from hanse.network.server.job import RunJob
 from hanse.network.server.runtime import Patience
 from hanse.network.server.server import Server
-from hanse.simulation import Clients, Devices, Simulation, ideal
+from hanse.simulation import Devices, InProcess, Simulation, ideal
 from hanse.transforms import quantize, random_mask, rotate
 
 KEYS = Keys.from_seed(7)
 NUM_CLIENTS = 5
-SOFTMAX = softmax()
-SHAPE = (64,)
 
 
 def step_along(params: Any, data: Any, config: Any, key: Any, memory: Any) -> Any:
@@ -62,14 +76,6 @@ CASES: dict[str, Algorithm[Any]] = {
 
 def population() -> Any:
     return partition_data(digits().load(), iid(NUM_CLIENTS), KEYS.public.fold_in("partition"))
-
-
-def bound(model: Any) -> Any:
-    return model.bind(SHAPE, 10)
-
-
-def learner(plan: Plan | None = None) -> Any:
-    return bound(SOFTMAX) if plan is None else plan.model.bind(plan.feature_shape, plan.num_classes)
 
 
 def begin(algorithm: Algorithm[Any], model: Any = SOFTMAX) -> Progress[Any]:
@@ -110,8 +116,8 @@ def simulate(
 ) -> Ended:
     """Performs a run in this process."""
     store = InMemory()
-    clients = Clients(bound(model), population(), KEYS, store.memory)
-    runtime = Simulation(clients, NUM_CLIENTS, KEYS, devices)
+    backend = InProcess(bound(model), population(), KEYS)
+    runtime = Simulation(backend, NUM_CLIENTS, KEYS, devices, PartyMemory(store.memory))
     led = program(algorithm, rounds, begin(algorithm, model), model)
     params = drive(led, runtime, store, watch).state.params
     memories = tuple(digest(dict(store.memory(number))) for number in range(NUM_CLIENTS))
@@ -140,6 +146,31 @@ def job(algorithm: Algorithm[Any], rounds: int, *, model: Any = SOFTMAX, **optio
     )
 
 
+class InThread:
+    """Computes in the client's own thread, for tests that need no process."""
+
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        self._load, self._held = load, list[tuple[Any, Any]]()
+
+    def compute(
+        self, task: Task, payload: Payload, memory: Memory, secret: Key, limit_s: float | None
+    ) -> tuple[bytes, Fork]:
+        if not self._held:
+            bind, plan, data = self._load()
+            self._held.append((bind(plan), data))
+        message, fork = compute(task, payload, *self._held[0], memory, secret)
+        return pack(message), fork
+
+    def close(self) -> None:
+        self._held.clear()
+
+
+class Threaded(Client):
+    """A client that computes in its own thread."""
+
+    backend = InThread
+
+
 @dataclass
 class Federation:
     """A server on loopback, and clients that have joined it."""
@@ -165,7 +196,7 @@ class Federation:
             join(client_home, self.url, Token(self.server.fingerprint, secret, self.server.identity.public))
         return client_home
 
-    def enter(self, numbers: Sequence[int] = range(NUM_CLIENTS), kind: type[Client] = Client) -> None:
+    def enter(self, numbers: Sequence[int] = range(NUM_CLIENTS), kind: type[Client] = Threaded) -> None:
         """Starts clients in threads."""
         people = population()
         for number in numbers:
@@ -178,7 +209,7 @@ class Federation:
 
     def enter_one(self, number: int, data: Any, bind: Any) -> None:
         """Starts one client in a thread, with data and learner of a plan's own."""
-        client = Client(self.client_home(number), data, bind, self.said.append)
+        client = Threaded(self.client_home(number), data, bind, self.said.append)
 
         def work() -> None:
             try:

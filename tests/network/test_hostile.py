@@ -5,22 +5,21 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from federation import FED_AVG, NUM_CLIENTS, federation, job, simulated
+from federation import FED_AVG, NUM_CLIENTS, InThread, federation, job, simulated
 from test_kill import Process, free_port
 
 from hanse.core.exchange import Message, pack, unpack
 from hanse.network.client import transport
 from hanse.network.client.client import Client
 from hanse.network.client.transport import ServerLink
-from hanse.network.client.worker import Worker
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, Verifier, content_digest, public_key, sha256
@@ -70,19 +69,20 @@ LIES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-class LyingWorker(Worker):
+class LyingBackend(InThread):
     """Follows the protocol, except that its messages are not what it computed."""
 
-    lies = iter(())
+    lies: ClassVar[Iterator[Callable[[bytes], bytes]]] = iter(())
 
-    def _answer(self, role: Any, task: Any, payload: Any) -> list[bytes | memoryview]:
-        return [next(self.lies)(b"".join(super()._answer(role, task, payload)))]  # type: ignore[call-overload]
+    def compute(self, *ticket: Any) -> Any:
+        message, fork = super().compute(*ticket)
+        return next(self.lies)(message), fork
 
 
 class Liar(Client):
     """A member that lies."""
 
-    worker = LyingWorker
+    backend = LyingBackend
 
 
 class Without(Devices):
@@ -95,7 +95,7 @@ class Without(Devices):
 def test_a_liar_is_named_each_time_and_the_model_is_that_of_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LyingWorker, "lies", iter(LIES.values()))
+    monkeypatch.setattr(LyingBackend, "lies", iter(LIES.values()))
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, len(LIES)))
         here.enter(range(LIAR))
@@ -112,7 +112,7 @@ def test_a_liar_is_named_each_time_and_the_model_is_that_of_the_others(
 
 def test_a_weight_of_zero_counts_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = changed(lambda values, part: replace(part, weight=0.0))
-    monkeypatch.setattr(LyingWorker, "lies", iter([nothing, nothing]))
+    monkeypatch.setattr(LyingBackend, "lies", iter([nothing, nothing]))
     with federation(tmp_path) as here:
         run = here.lead(job(FED_AVG, 2))
         here.enter(range(LIAR))
@@ -137,7 +137,7 @@ BOMBS: dict[str, Callable[[bytes], bytes]] = {
 def test_nothing_is_unpacked_that_is_larger_than_the_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(LyingWorker, "lies", iter(BOMBS.values()))
+    monkeypatch.setattr(LyingBackend, "lies", iter(BOMBS.values()))
     algorithm = replace(FED_AVG, uplink=(deflate(),))
     with federation(tmp_path) as here:
         run = here.lead(job(algorithm, len(BOMBS)))

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from federation import CASES, NUM_CLIENTS, federation, job, learner, population, simulated
+from federation import CASES, NUM_CLIENTS, Threaded, federation, job, learner, population, simulated
 
-from hanse.network.client.client import Client
 from hanse.network.client.home import ClientHome
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import News, Poll
@@ -73,7 +72,7 @@ def test_server_and_client_are_killed_and_the_bits_are_the_same(case: str, tmp_p
     with client_homes(tmp_path, port) as joined:
         people = population()
         others = [
-            Client(joined[n], lambda plan, n=n: people.client(n), learner) for n in range(1, NUM_CLIENTS)
+            Threaded(joined[n], lambda plan, n=n: people.client(n), learner) for n in range(1, NUM_CLIENTS)
         ]
         threads = [threading.Thread(target=client.run, daemon=True) for client in others]
         for thread in threads:

@@ -156,7 +156,7 @@ def test_a_client_that_is_never_counted_makes_the_run_incomplete(tmp_path: Path)
         here.enter([4], kind=Failing)
         here.end(run, status="incomplete")
         assert here.server.runs.info(run).status == "incomplete"
-    why = "client 4: failed: an error, which its own log describes (internal)"
+    why = "client 4: failed once downloaded: an error, which its own log describes (internal)"
     assert [line for line in seen if "counted" in line] == [
         f"run {run}: round {number} counted 4 of 5 clients; {why}" for number in (1, 2)
     ]

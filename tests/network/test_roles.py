@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import FED_AVG, KEYS, NUM_CLIENTS, Federation, begin, bound, federation, job, learner
+from federation import (
+    FED_AVG,
+    KEYS,
+    NUM_CLIENTS,
+    Federation,
+    Threaded,
+    begin,
+    bound,
+    federation,
+    job,
+    learner,
+)
 
 from hanse.algorithms import evaluation
 from hanse.core import (
@@ -27,12 +38,12 @@ from hanse.core import (
     value,
 )
 from hanse.core import sum as sum_
-from hanse.core.exchange import InMemory, digest, drive, training
+from hanse.core.exchange import InMemory, PartyMemory, digest, drive, training
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
 from hanse.network.client.client import Client
 from hanse.network.client.roles import TEST
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 ROUNDS = 3
 TESTED = tuple(map(own_test, range(NUM_CLIENTS)))
@@ -74,7 +85,8 @@ def program(progress: Any) -> Any:
 
 def simulated() -> tuple[str, list[dict[str, float]]]:
     store, seen = InMemory(), list[Any]()
-    runtime = Simulation(Clients(bound(softmax()), people(), KEYS, store.memory), NUM_CLIENTS, KEYS)
+    backend = InProcess(bound(softmax()), people(), KEYS)
+    runtime = Simulation(backend, NUM_CLIENTS, KEYS, memory=PartyMemory(store.memory))
     ended = drive(program(begin(FED_AVG)), runtime, store, lambda record: seen.append(dict(record.metrics)))
     return digest(dict(ended.state.params)), seen
 
@@ -85,7 +97,7 @@ def enter(here: Federation, without: Sequence[int] = (), instead: Any = None) ->
     data = people()
     for number in range(NUM_CLIENTS):
         test = instead if number in without else lambda plan, n=number: data.role(own_test(n))
-        client = Client(
+        client = Threaded(
             here.client_home(number), lambda plan, n=number: data.client(n), learner, here.said.append, test
         )
         here.clients.append(client)

@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import FED_AVG, NUM_CLIENTS, federation, job, learner, population, simulated
+from federation import (
+    FED_AVG,
+    NUM_CLIENTS,
+    InThread,
+    Threaded,
+    federation,
+    job,
+    learner,
+    population,
+    simulated,
+)
 
 from hanse.algorithms import fed_avg, fed_buff, giant
 from hanse.core import Close
@@ -16,7 +26,6 @@ from hanse.network.client.enrolment import leave
 from hanse.network.client.home import ClientHome
 from hanse.network.client.poller import Poller
 from hanse.network.client.transport import ServerLink
-from hanse.network.client.worker import Worker
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import Poll
 from hanse.network.server.runtime import Patience
@@ -24,17 +33,17 @@ from hanse.network.server.runtime import Patience
 MORTAL = fed_avg(lr=0.5, fraction=1.0, batch_size=50, close=Close(minimum_fraction=0.5))
 
 
-class FailingWorker(Worker):
+class FailingBackend(InThread):
     """Fails before it trains."""
 
-    def _fetch_payload(self, role: Any, work: Any) -> Any:
+    def compute(self, *ticket: Any) -> Any:
         raise RuntimeError("no such luck")
 
 
 class Failing(Client):
     """Fails in each round."""
 
-    worker = FailingWorker
+    backend = FailingBackend
 
 
 class SilentPoller(Poller):
@@ -48,7 +57,7 @@ class SilentPoller(Poller):
         return news
 
 
-class Silent(Client):
+class Silent(Threaded):
     """Takes work and is never heard again."""
 
     poller = SilentPoller
@@ -62,7 +71,7 @@ def test_failures_reach_the_operator_and_the_round_goes_on(tmp_path: Path) -> No
         here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 4, 4]
         assert "ticket 5 of" in here.events()
-        assert "failed: an error, which its own log describes (internal)" in here.events()
+        assert "failed once downloaded: an error, which its own log describes (internal)" in here.events()
         assert "no such luck" not in here.events()
     own = (here.folder / "client-4" / "client.log").read_text()
     assert "RuntimeError: no such luck" in own

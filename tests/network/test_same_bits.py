@@ -10,13 +10,14 @@ from federation import CASES, federation, job, simulated
 from hanse.algorithms import fed_avg, trained_by, uniform
 from hanse.algorithms.own_training import own_loop
 from hanse.core import Key, Spec, Stage, Total, Transform, value
+from hanse.network.client.client import Client
 
 
 @pytest.mark.parametrize("algorithm", CASES.values(), ids=CASES.keys())
 def test_the_network_ends_in_the_bits_of_the_simulation(algorithm: Any, tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(algorithm, 4))
-        here.enter()
+        here.enter(kind=Client)  # each computes in a child process
         result = here.end(run)
         assert result["params_sha256"] == simulated(algorithm, 4)
         assert [r.abandoned for r in here.records] == [None] * 5

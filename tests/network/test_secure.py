@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import NUM_CLIENTS, federation, job, simulated
+from federation import NUM_CLIENTS, InThread, Threaded, federation, job, simulated
 from secure import secure_avg
 
 from hanse.core import Key
 from hanse.core.exchange import Coordinator
 from hanse.network.client.client import Client
-from hanse.network.client.worker import Worker
 from hanse.simulation import Devices, ideal
 
 ALGORITHM = secure_avg(lr=0.5)
@@ -19,20 +18,19 @@ ROUNDS = 2
 SILENT = NUM_CLIENTS - 1
 
 
-class VanishingWorker(Worker):
+class VanishingBackend(InThread):
     """Advertises its key, and can't be asked for its masked update."""
 
-    def _fetch_payload(self, role: Any, work: Any) -> Any:
-        payload = super()._fetch_payload(role, work)
-        if work.work == "send_masked":
+    def compute(self, task: Any, payload: Any, *more: Any) -> Any:
+        if type(payload.work).__name__ == "send_masked":
             raise RuntimeError("gone")
-        return payload
+        return super().compute(task, payload, *more)
 
 
 class Vanishing(Client):
     """Advertises its key, and can't be asked for its masked update."""
 
-    worker = VanishingWorker
+    backend = VanishingBackend
 
 
 class Vanished(Devices):
@@ -58,7 +56,7 @@ def test_a_sum_that_hides_ends_in_the_bits_of_the_simulation(
     with federation(tmp_path) as here:
         run = here.lead(job(ALGORITHM, ROUNDS))
         here.enter(range(SILENT))
-        here.enter([SILENT], kind=Vanishing if silent else Client)
+        here.enter([SILENT], kind=Vanishing if silent else Threaded)
         result = here.end(run, status="incomplete" if silent else "completed")
         assert [r.abandoned for r in here.records] == [None] * (ROUNDS + 1)
         assert ("error, which its own log describes (internal)" in here.events()) == silent

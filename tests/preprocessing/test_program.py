@@ -37,7 +37,7 @@ from hanse.preprocessing.moments import Moments, merged_moments, moments, standa
 from hanse.preprocessing.program import Encoder, Preprocessing, tabular
 from hanse.preprocessing.schema import Schema
 from hanse.preprocessing.vocabularies import Vocabulary, most_frequent, own_category, tally
-from hanse.simulation import Clients, Devices, Simulation
+from hanse.simulation import Devices, InProcess, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 
 COLUMNS = [("age", np.float64), ("year", np.float64), ("flat", np.float64), ("job", "U9"), ("ward", "U3")]
@@ -71,7 +71,7 @@ SCHEMA = Schema.of(POOLED)
 
 
 def learned(recipe: Preprocessing, data: FederatedData = DATA, learner: Any = None) -> Encoder:
-    clients = Clients(learner or Quadratic(), data, KEYS)
+    clients = InProcess(learner or Quadratic(), data, KEYS)
     program = recipe.program(Schema.of(data.client(0).x), KEYS.public)
     return drive(program, Simulation(clients, data.num_clients, KEYS))
 
@@ -151,8 +151,8 @@ def test_the_second_exchange_of_sums_asks_those_who_answered_the_first() -> None
             asked.append(party)
             return None if party == 4 and asked.count(4) == 1 else 1.0
 
-    clients = Clients(Quadratic(), DATA, KEYS)
-    runtime = Simulation(clients, DATA.num_clients, KEYS, Absent())
+    backend = InProcess(Quadratic(), DATA, KEYS)
+    runtime = Simulation(backend, DATA.num_clients, KEYS, Absent())
     numbers = Schema(SCHEMA.numbers)
     encoder = drive(tabular(statistics=two_sums()).program(numbers, KEYS.public), runtime)
     assert sorted(asked[len(SIZES) :]) == [0, 1, 2, 3, 5]
@@ -284,7 +284,7 @@ def test_server_and_clients_see_the_same_features() -> None:
 
 
 def test_nobody_sends_more_than_statistics() -> None:
-    clients = Clients(Quadratic(), DATA, KEYS)
+    clients = InProcess(Quadratic(), DATA, KEYS)
     runtime = Simulation(clients, DATA.num_clients, KEYS)
     drive(tabular().program(SCHEMA, KEYS.public), runtime)
     assert runtime.coordinator.usage.counted == 2 * len(SIZES)
@@ -349,7 +349,9 @@ def per_client(learner: Learner, data: FederatedData, params: Any) -> Array:
     part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=stack())
     parties = tuple(own_test(number) for number in data.find_test_clients())
     program = gather(evaluate(), parties, {"params": params}, KEYS.public, metrics=part_spec)
-    total = drive(program, Simulation(Clients(learner, data, KEYS), data.num_clients, KEYS))["metrics"].values
+    total = drive(program, Simulation(InProcess(learner, data, KEYS), data.num_clients, KEYS))[
+        "metrics"
+    ].values
     return np.asarray(total["correct"] / total["count"])
 
 
@@ -373,7 +375,7 @@ def test_adult_by_occupation_from_csv_to_a_model() -> None:
     learner = logistic().bind(shared.feature_shape, shared.num_classes)
     algorithm = fed_avg(lr=0.05, fraction=1.0, batch_size=50)
     begin = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
-    runtime = Simulation(Clients(learner, shared, KEYS), shared.num_clients, KEYS)
+    runtime = Simulation(InProcess(learner, shared, KEYS), shared.num_clients, KEYS)
     params = drive(training(algorithm, begin, KEYS.public, rounds=5), runtime).state.params
 
     test = shared.role("server")

@@ -25,7 +25,7 @@ from hanse.core import (
     stack,
 )
 from hanse.core.exchange import Collect, Dispatch, Message, drive, unpack
-from hanse.simulation import Clients, unstable
+from hanse.simulation import InProcess, Simulation, WrappedBackend, unstable
 from hanse.transforms import clip, quantize, random_mask
 
 PARAMS = Quadratic().init(KEYS.public)
@@ -120,26 +120,24 @@ def test_giant_with_one_client_is_newtons_method() -> None:
 # A secure sum in several exchanges.
 
 
-class Watched(Clients):
+class Watched(WrappedBackend):
     """Keeps whatever the clients send."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
         self.sent: list[tuple[Any, Message]] = []
 
-    def fold(self, places: Any, payload: Any) -> None:  # type: ignore[override]
-        """They send messages."""
-
-    def compute(self, task: Any, payload: Any) -> bytes:
-        data = super().compute(task, payload)
-        self.sent.append((task, unpack(data)))
-        return data
+    def compute(self, jobs: Any, memory_at: Any) -> Any:
+        for answer in super().compute(jobs, memory_at):
+            ((_, task),) = answer.job.places
+            self.sent.append((task, unpack(answer.result)))
+            yield answer
 
 
 def secure_round(seed: int) -> tuple[Any, Any, list[Any]]:
     """One secure exchange on unreliable devices: its result, the commands and events, and what was sent."""
-    runtime = simulation(devices=unstable(0.08))
-    runtime._clients = Watched(Quadratic(), Few(), KEYS)
+    watched = Watched(InProcess(Quadratic(), Few(), KEYS))
+    runtime = Simulation(watched, Few().num_clients, KEYS, unstable(0.08), in_blocks=False)
     log: list[Any] = []
     perform = runtime.perform
 
@@ -157,7 +155,7 @@ def secure_round(seed: int) -> tuple[Any, Any, list[Any]]:
         work = local_sgd(Steps(0.02), uniform())
         return (yield from gather(work, cohort, {"params": PARAMS}, key, update=part_spec))
 
-    return drive(asks(), runtime), log, runtime._clients.sent
+    return drive(asks(), runtime), log, watched.sent
 
 
 def test_a_secure_sum_survives_a_client_that_falls_silent_between_its_phases() -> None:

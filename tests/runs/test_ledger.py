@@ -12,7 +12,7 @@ from hanse.core.exchange import Flow, Message, pack, unpack
 from hanse.core.values import brief
 from hanse.runs.ledger import as_json, describe_traffic, flows_of, ledger_table, traffic
 from hanse.runs.session import perform
-from hanse.simulation import Clients, heavy_tailed, unstable
+from hanse.simulation import InProcess, heavy_tailed, unstable
 from hanse.simulation.blocks import Folding
 from hanse.store import Runs
 from hanse.transforms import deflate, low_rank, per_block, quantize, rotate
@@ -33,19 +33,19 @@ def test_stages_and_clients_add_up_to_what_was_sent(
 ) -> None:
     sent: list[bytes] = []
 
-    def listen(clients: Clients, task: Any, payload: Any) -> bytes:
-        message = compute(clients, task, payload)
-        if isinstance(task.party, int):
-            sent.append(message)
-        return message
+    def listen(backend: InProcess, jobs: Any, memory_at: Any) -> Any:
+        for answer in compute(backend, jobs, memory_at):
+            if not answer.job.folded and isinstance(answer.job.places[0][1].party, int):
+                sent.append(answer.result)
+            yield answer
 
     def listen_in_blocks(folding: Folding, position: int, task: Any, message: Message) -> None:
         if isinstance(task.party, int):
             sent.append(pack(message))
         add(folding, position, task, message)
 
-    compute, add = Clients.compute, Folding.add
-    monkeypatch.setattr(Clients, "compute", listen)
+    compute, add = InProcess.compute, Folding.add
+    monkeypatch.setattr(InProcess, "compute", listen)
     monkeypatch.setattr(Folding, "add", listen_in_blocks)
     devices = unstable(0.2, heavy_tailed())
     experiment = hanse.Experiment(algorithm=algorithm, rounds=4, devices=devices)

@@ -17,7 +17,7 @@ from hanse.data import iid
 from hanse.learners import softmax
 from hanse.network.protocol import hash_chunks
 from hanse.runs.replay import Case, Replayed, in_simulation, replay_ticket
-from hanse.simulation import Clients, Simulation, sequential
+from hanse.simulation import InProcess, Simulation, sequential
 from hanse.store import Runs
 from hanse.transforms import quantize, random_mask
 
@@ -40,10 +40,12 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
     """Return the digests of all messages of a run, by round and party."""
     found: Sent = {}
     now = [0]
-    compute, perform = Clients._compute_ticket, Simulation.perform
+    compute, perform = InProcess.compute_ticket, Simulation.perform
 
-    def computing(self: Clients, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
-        message, fork = compute(self, before, task, payload)
+    def computing(
+        self: InProcess, before: Memory, task: Task, payload: Payload, timer: Any = None
+    ) -> tuple[Message, Fork]:
+        message, fork = compute(self, before, task, payload, timer)
         found.setdefault((now[0], task.party), []).append(hash_chunks([pack(message)]))
         return message, fork
 
@@ -52,7 +54,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
             now[0] = command.round + 1
         return perform(self, command)
 
-    monkeypatch.setattr(Clients, "_compute_ticket", computing)
+    monkeypatch.setattr(InProcess, "compute_ticket", computing)
     monkeypatch.setattr(Simulation, "perform", performing)
     return found
 

@@ -3,10 +3,12 @@
 import fcntl
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,19 +35,24 @@ from hanse.core.exchange import InMemory, ModelState, Progress, Record, digest, 
 from hanse.data import from_clients, generate
 from hanse.learners import softmax
 from hanse.simulation import (
-    AdaptiveClients,
-    Clients,
+    Answer,
+    Automatic,
+    ClientBackend,
     Execution,
+    InProcess,
+    Job,
+    MemoryAt,
     Simulation,
+    WorkerPool,
     WorkersFailed,
-    adaptive,
+    WrappedBackend,
     auto,
     batched,
     num_processors,
     sequential,
 )
+from hanse.simulation.backend import divide
 from hanse.simulation.worker import remove_stale_files
-from hanse.simulation.workers import cut_fair_blocks
 
 KEY = KEYS.public
 DATA = from_clients(
@@ -94,21 +101,23 @@ def test_executions_end_in_the_same_bits_and_cost_the_same_bytes(algorithm: Any)
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Workers cost nothing to start, so that they always pay; and they are waited for."""
-    monkeypatch.setattr(adaptive, "START_S", 0.0)
-    start = adaptive.Workers.ready
-    monkeypatch.setattr(adaptive.Workers, "ready", lambda self: self._pool.ready(None) or start(self))
+    ready = WorkerPool.ready
+    monkeypatch.setattr(WorkerPool, "start_s", 0.0)
+    monkeypatch.setattr(WorkerPool, "ready", lambda self, wait_s=None: ready(self, None))
 
 
-def test_workers_take_over_within_a_run(at_once: None) -> None:
+def test_workers_take_over_within_a_round(at_once: None) -> None:
     got = run(auto(2))
     assert got.params_sha256 == run(sequential()).params_sha256
+    assert "2 workers" in str(got.records[1].execution)
 
 
 def test_a_short_run_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("started")
 
-    monkeypatch.setattr(adaptive, "Workers", refuse)
+    monkeypatch.setattr(WorkerPool, "start_s", 1000.0)
+    monkeypatch.setattr(WorkerPool, "__init__", refuse)
     run(auto(2))
 
 
@@ -124,26 +133,95 @@ def test_data_that_can_not_be_sent_are_computed_here(at_once: None) -> None:
         hanse.run(**settings, execution=sequential(2))
 
 
-def test_a_worker_that_is_killed_is_replaced_by_this_process(at_once: None) -> None:
-    make = partial(Clients, Quadratic(), Few(), KEYS)
-    algorithm = fed_avg(lr=0.02, fraction=1.0)
+MAKE = partial(InProcess, Quadratic(), Few(), KEYS)
 
-    def perform(execution: Execution, watch: Any = None) -> Any:
-        with AdaptiveClients(make, execution, num_rounds=6) as clients:
-            runtime = Simulation(clients, 6, KEYS)
-            return drive(
-                program(algorithm, 6), runtime, InMemory(), partial(watch or (lambda *_: None), clients)
-            )
 
-    def kill(clients: AdaptiveClients, record: Record) -> None:
+def perform(backend: ClientBackend, watch: Any = None, rounds: int = 6) -> Any:
+    """Performs rounds of six clients; the digest of the state, and by whom each round was computed."""
+    store = InMemory()
+    runtime = Simulation(backend, 6, KEYS)
+    state = drive(program(fed_avg(lr=0.02, fraction=1.0), rounds), runtime, store, watch).state
+    return digest(state), [record.execution for record in store.records if record.round > 0]
+
+
+def test_a_worker_that_is_killed_is_replaced_by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "hanse.simulation.automatic.time", SimpleNamespace(perf_counter=float)
+    )  # no time passes
+    pools: list[WorkerPool] = []
+
+    def start() -> WorkerPool:
+        pools.append(WorkerPool(MAKE, 2))
+        pools[-1].ready(None)
+        return pools[-1]
+
+    def kill(record: Record) -> None:
         if record.round == 3:
-            assert clients._workers is not None
-            clients._workers._pool._workers[0]._process.kill()
+            os.kill(pools[-1].pids[0], signal.SIGKILL)
 
-    due = digest(perform(sequential()).state)
-    assert digest(perform(auto(2), kill).state) == due
-    with pytest.raises(WorkersFailed, match="a worker process ended"):
-        perform(sequential(2), kill)
+    due, _ = perform(MAKE())
+    with closing(Automatic(MAKE(), start, 2, 1000, start_s=-1.0)) as backend:
+        assert perform(backend, kill)[0] == due
+        assert backend.why_not is not None
+        assert backend.why_not.startswith("a worker process ended")
+    with closing(start()), pytest.raises(WorkersFailed, match="a worker process ended"):
+        perform(pools[-1], kill)
+
+
+class Clocked(WrappedBackend):
+    """Takes some seconds for each client, by a clock that nothing else moves."""
+
+    def __init__(self, clock: list[float], seconds: list[float], by: str) -> None:
+        super().__init__(MAKE())
+        self.clock, self.seconds, self.by = clock, seconds, by
+
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        for answer in self.inner.compute(jobs, memory_at):
+            self.clock[0] += self.seconds[0] * len(answer.job.places)
+            yield replace(answer, by=self.by)
+
+
+def timed(
+    monkeypatch: pytest.MonkeyPatch, there: list[float], start_s: float, num_rounds: int = 12
+) -> list[str]:
+    """By whom each round was computed, if a client takes a second here, and in workers so many.
+
+    Args:
+      there: seconds per client in workers, of each round; the last for all that follow.
+    """
+    clock, seconds = [0.0], there[:1]
+    monkeypatch.setattr("hanse.simulation.automatic.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    workers = Clocked(clock, seconds, "workers")
+    backend = Automatic(Clocked(clock, [1.0], "here"), lambda: workers, 2, num_rounds, start_s)
+
+    def watch(record: Record) -> None:
+        seconds[0] = there[min(record.round, len(there) - 1)]
+
+    due, _ = perform(MAKE(), rounds=num_rounds)
+    got, executions = perform(backend, watch, num_rounds)
+    assert got == due
+    return list(executions)
+
+
+def test_workers_start_once_they_save_more_than_their_start_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 72 clients, 70 are left when two were measured; two workers would save half of their seconds."""
+    assert timed(monkeypatch, [0.5], 34.9) == ["here; then workers", *["workers"] * 11]
+    assert timed(monkeypatch, [0.5], 35.0) == ["here"] * 12
+
+
+def test_workers_that_prove_slower_rest_longer_and_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = timed(monkeypatch, [2.0], 0.0)
+    assert slow == ["here; then workers", "here", "workers", *["here"] * 3, "workers", *["here"] * 5]
+
+
+def test_workers_that_were_slow_at_first_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    warm = timed(monkeypatch, [2.0, 0.5], 0.0)
+    assert warm == ["here; then workers", "here", *["workers"] * 10]
+
+
+def test_a_disturbance_sends_no_workers_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = timed(monkeypatch, [0.5, 3.0], 0.0)
+    assert busy == ["here; then workers", *["workers"] * 11]
 
 
 MANY = 40
@@ -168,40 +246,46 @@ class mean_of_features(Algorithm[ModelState]):
         return ModelState({"w": state.params["w"] + got["u"].values["w"]})
 
 
-class Announcing:
+class Announcing(WrappedBackend):
     """Clients that open a pipe when the first block of the second round has been folded."""
 
-    def __init__(self, clients: AdaptiveClients, fifo: str) -> None:
-        self._clients, self._fifo, self.round, self.blocks = clients, fifo, 1, list[tuple[int, ...]]()
+    def __init__(self, inner: ClientBackend, fifo: str) -> None:
+        super().__init__(inner)
+        self._fifo, self.round, self.blocks = fifo, 1, list[tuple[int, ...]]()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._clients, name)
-
-    def fold(self, places: Any, payload: Any) -> Iterator[Any]:
-        for block in self._clients.fold(places, payload):
-            yield block
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        for answer in self.inner.compute(jobs, memory_at):
+            yield answer
             if self.round == 2:
-                self.blocks.append(block.counted)
+                self.blocks.append(answer.result.counted)  # type: ignore[union-attr]
                 if len(self.blocks) == 1:
                     with open(self._fifo, "w"):
                         pass
 
 
 def test_blocks_that_were_folded_before_a_worker_died_are_not_folded_again(
-    at_once: None, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    make = partial(Clients, Quadratic(), Few(MANY), KEYS)
+    clock = SimpleNamespace(perf_counter=float)  # no time passes
+    monkeypatch.setattr("hanse.simulation.automatic.time", clock)
+    make = partial(InProcess, Quadratic(), Few(MANY), KEYS)
     fifo, records = str(tmp_path / "fifo"), InMemory()
     os.mkfifo(fifo)
     program = training(mean_of_features(fifo), Progress(0, ModelState({"w": np.zeros(3)})), KEY, rounds=2)
-    with AdaptiveClients(make, auto(2), num_rounds=2) as clients:
-        announcing = Announcing(clients, fifo)
+
+    def start() -> WorkerPool:
+        pool = WorkerPool(make, 2)
+        pool.ready(None)
+        return pool
+
+    with closing(Automatic(make(), start, 2, 1000, start_s=-1.0)) as backend:
+        announcing = Announcing(backend, fifo)
 
         def watch(record: Record) -> None:
             announcing.round = record.round + 1
 
         ended = drive(program, Simulation(announcing, MANY, KEYS), records, watch)
-        assert "a worker process ended (exit status 1)" in (clients.why_not or "")
+        assert "a worker process ended (exit status 1)" in (backend.why_not or "")
     second = range(MANY, 2 * MANY)
     assert [ticket for block in announcing.blocks for ticket in block] == list(second)
     assert VICTIM + MANY not in announcing.blocks[0]
@@ -231,19 +315,72 @@ def test_a_run_that_diverges_ends_its_workers() -> None:
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 5])
-def test_blocks_for_workers_are_aligned_and_get_smaller(num_workers: int) -> None:
-    for positions in (range(1), range(10), range(1000), [0, 2, 3, 5, 6, 7, 9, 10, 14, 15, 40]):
-        places: Any = [(position, None) for position in positions]
-        blocks = list(cut_fair_blocks(places, num_workers))
-        assert [place for block in blocks for place in block] == places
+@pytest.mark.parametrize(
+    "positions",
+    [range(1), range(10), range(1000), [0, 2, 3, 5, 6, 7, 9, 10, 14, 15, 40], range(65, 200)],
+    ids=str,
+)
+def test_blocks_are_whole_subtrees_also_of_what_is_left(num_workers: int, positions: Any) -> None:
+    places: Any = [(position, None) for position in positions]
+    whole: Any = Job(places, None)  # type: ignore[arg-type]
+    for done in sorted({0, 1, 2, 3, 7, len(places) // 2, len(places) - 1} & set(range(len(places)))):
+        blocks = [list(part.places) for part in divide(whole.skip(done), num_workers)]
+        assert [place for block in blocks for place in block] == places[done:]
         for block in blocks:
-            first, last = block[0][0], block[-1][0]
-            height = (first ^ last).bit_length()
-            assert last - first < 1 << height <= 64
-        fair = len(places) / num_workers
-        assert all(len(block) <= max(1, 1.1 * fair) for block in blocks)
+            height = (block[0][0] ^ block[-1][0]).bit_length()
+            assert height <= 6
+            assert [p for p in places if p[0] >> height == block[0][0] >> height] == block
+
+
+@pytest.mark.parametrize("num_workers", [2, 5])
+def test_blocks_for_workers_get_smaller(num_workers: int) -> None:
+    for num_places in (1, 10, 1000):
+        blocks = [
+            part.places for part in divide(Job([(n, None) for n in range(num_places)], None), num_workers)
+        ]  # type: ignore[arg-type,misc]
+        fair = num_places / num_workers
+        assert all(len(block) <= max(1, fair) for block in blocks)
         assert len(blocks[-1]) <= max(1, fair / 4)
-        assert len(blocks) <= 16 * num_workers + len(places) / 48
+        assert len(blocks) <= 16 * num_workers + num_places / 48
+
+
+class LateWorkers(WrappedBackend):
+    """Workers that are ready when they were asked a number of times; they may end after some blocks."""
+
+    def __init__(self, inner: ClientBackend, asked: int, ends_after: int | None = None) -> None:
+        super().__init__(inner)
+        self.asked, self.ends_after = asked, ends_after
+
+    def ready(self, wait_s: float | None = 0.0) -> bool:
+        self.asked -= 1
+        return self.asked < 0
+
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        parts = [part for job in jobs for part in divide(job, 2)]
+        for number, answer in enumerate(self.inner.compute(parts, memory_at)):
+            if number == self.ends_after:
+                raise WorkersFailed("ended")
+            yield answer
+
+
+@pytest.mark.parametrize("num_clients", [6, 20])
+@pytest.mark.parametrize("asked", range(5))
+@pytest.mark.parametrize("ends_after", [None, 0, 1, 3])
+def test_it_makes_no_difference_when_workers_take_over_or_end(
+    num_clients: int, asked: int, ends_after: int | None
+) -> None:
+    data = from_clients([DATA.client(n) for n in range(num_clients)], test=DATA.client(0))
+    learner = softmax().bind((5,), 3)
+    make = partial(InProcess, learner, data, KEYS)
+
+    def trained(backend: ClientBackend) -> str:
+        algorithm = fed_avg(lr=0.1, fraction=1.0, batch_size=2)
+        begin = Progress(0, algorithm.init(learner.init(KEYS.public), KEYS.public))
+        led = training(algorithm, begin, KEYS.public, rounds=2)
+        return digest(drive(led, Simulation(backend, num_clients, KEYS)).state)
+
+    late = LateWorkers(make(), asked, ends_after)
+    assert trained(Automatic(make(), lambda: late, 2, 1000, start_s=-1.0)) == trained(make())
 
 
 def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:

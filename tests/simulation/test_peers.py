@@ -3,9 +3,9 @@ import pytest
 from support import KEYS, Crash, Few, Fragile, Quadratic
 
 from hanse.core import HanseError, Key, Part, PartSpec, Spec, Work, gather, stack, value
-from hanse.core.exchange import NotReady
+from hanse.core.exchange import NotReady, PartyMemory
 from hanse.core.program import commit
-from hanse.simulation import Clients, Simulation, drive_together
+from hanse.simulation import InProcess, Simulation, drive_together
 
 KEY = Key.from_seed(1)
 NUMBER = PartSpec(Spec.of({"n": np.zeros(())}), into=stack())
@@ -49,8 +49,11 @@ def adding(me, neighbours, steps, start=1, store=None):
     return number
 
 
-def runtimes(clients, peers):
-    return {me: Simulation(clients, 6, KEYS, owner=me, first_ticket=me * 10**6) for me in peers}
+def runtimes(peers, recall=None):
+    backend, memory = InProcess(Quadratic(), Few(), KEYS), PartyMemory(recall)
+    return {
+        me: Simulation(backend, 6, KEYS, memory=memory, owner=me, first_ticket=me * 10**6) for me in peers
+    }
 
 
 RING = {me: ((me - 1) % 4, (me + 1) % 4) for me in range(4)}
@@ -65,9 +68,8 @@ def expected(graph, steps):
 
 def together(graph, steps, stores=None, **options):
     recall = (lambda party: stores[party].memory(party)) if stores else (lambda party: {})
-    clients = Clients(Quadratic(), Few(), KEYS, recall)
     programs = {me: adding(me, graph[me], steps, store=stores[me] if stores else None) for me in graph}
-    return drive_together(programs, runtimes(clients, graph), stores, **options)
+    return drive_together(programs, runtimes(graph, recall), stores, **options)
 
 
 @pytest.mark.parametrize("graph", [RING, {0: (1,), 1: (0, 2), 2: (1,)}, {0: (1,), 1: (0,)}], ids=str)
@@ -81,23 +83,20 @@ def test_the_order_in_which_they_are_named_does_not_matter():
 
 def test_peers_that_wait_for_each_other_are_found_out():
     """Nobody shows a first step before having seen the others'."""
-    clients = Clients(Quadratic(), Few(), KEYS)
     programs = {me: adding(me, RING[me], 3, start=0) for me in RING}
     with pytest.raises(HanseError, match=r"the peers \['0', '1', '2', '3'\] wait for each other"):
-        drive_together(programs, runtimes(clients, RING))
+        drive_together(programs, runtimes(RING))
 
 
 def test_only_those_that_still_wait_are_named():
-    clients = Clients(Quadratic(), Few(), KEYS)
     programs = {0: adding(0, (1,), 5), 1: adding(1, (0,), 2), 2: adding(2, (2,), 2)}
     with pytest.raises(HanseError, match=r"the peers \['0'\] wait"):
-        drive_together(programs, runtimes(clients, programs))
+        drive_together(programs, runtimes(programs))
 
 
 def test_nobody_waits_for_nothing():
     assert drive_together({}, {}) == {}
-    clients = Clients(Quadratic(), Few(), KEYS)
-    assert drive_together({1: adding(1, (), 0)}, runtimes(clients, [1])) == {1: 1.0}
+    assert drive_together({1: adding(1, (), 0)}, runtimes([1])) == {1: 1.0}
 
 
 def test_an_error_at_one_peer_ends_them_all():
@@ -105,9 +104,8 @@ def test_an_error_at_one_peer_ends_them_all():
         yield from gather(announce(1, 1.0), (2,), {}, KEY, n=NUMBER)
         raise HanseError("peer 2 lost its disk")
 
-    clients = Clients(Quadratic(), Few(), KEYS)
     with pytest.raises(HanseError, match="lost its disk"):
-        drive_together({1: adding(1, (2,), 3), 2: failing()}, runtimes(clients, (1, 2)))
+        drive_together({1: adding(1, (2,), 3), 2: failing()}, runtimes((1, 2)))
 
 
 def test_turns_can_be_watched():

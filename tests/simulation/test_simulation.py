@@ -29,6 +29,7 @@ from hanse.core.exchange import (
     InMemory,
     ModelState,
     NotReady,
+    PartyMemory,
     Progress,
     Sample,
     Usage,
@@ -39,7 +40,7 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.core.program import Drop
-from hanse.simulation import Clients, Devices, Simulation, heavy_tailed, unstable
+from hanse.simulation import Devices, InProcess, Simulation, heavy_tailed, unstable
 
 KEY = Key.from_seed(1)
 VISITS = PartSpec(Spec({"n": TensorSpec((2,), "float64")}), into=stack())
@@ -406,7 +407,7 @@ def test_committed_memory_is_recalled_when_it_is_first_needed():
         asked.append(party)
         return {"n": 10 * party}
 
-    runtime = Simulation(Clients(Quadratic(), Few(), KEYS, recall), 6, KEYS, STAGGERED)
+    runtime = Simulation(InProcess(Quadratic(), Few(), KEYS), 6, KEYS, STAGGERED, PartyMemory(recall))
     for _ in range(2):
         got = collected(runtime, dispatched(runtime, *EVERYBODY), goal=3)
         committed(runtime)
@@ -433,8 +434,8 @@ def test_memory_that_is_evicted_takes_no_unsettled_fork_along():
         asked.append(party)
         return kept.get(party, {})
 
-    clients = Clients(Quadratic(), Few(), KEYS, recall)
-    one, other = (Simulation(clients, 6, KEYS, first_ticket=first) for first in (0, 1000))
+    backend, memory = InProcess(Quadratic(), Few(), KEYS), PartyMemory(recall)
+    one, other = (Simulation(backend, 6, KEYS, memory=memory, first_ticket=first) for first in (0, 1000))
     for _ in range(3):
         collected(one, dispatched(one, 1, 2, work=hoard()))
         kept.update(committed(one).memories)
@@ -532,8 +533,9 @@ def _story(reopen):
 
 def test_a_simulation_that_is_restored_at_any_moment_goes_on_identically():
     def reopened(runtime, memories):
-        clients = Clients(Quadratic(), Few(), KEYS, lambda party: memories.get(party, {}))
-        again = Simulation(clients, 6, KEYS, unstable(0.2, heavy_tailed()))
+        memory = PartyMemory(lambda party: memories.get(party, {}))
+        backend = InProcess(Quadratic(), Few(), KEYS)
+        again = Simulation(backend, 6, KEYS, unstable(0.2, heavy_tailed()), memory)
         again.restore(unpack(pack(runtime.snapshot())))
         return again
 

@@ -140,7 +140,7 @@ def test_clients_compute_while_the_program_goes_on():
         tasks = [
             runtime._sync.coordinator.task(ticket) for ticket in runtime._sync.coordinator.open_tickets()
         ]
-        return clients.forks(tasks)
+        return clients.memory.forks(tasks)
 
     assert conversing(steps).keys() == {0, 1}
 

@@ -25,7 +25,7 @@ from hanse.core import (
 )
 from hanse.core import sum as sum_
 from hanse.core.exchange import drive
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 from hanse.transforms import (
     clip,
     low_rank,
@@ -150,7 +150,7 @@ def test_a_secure_sum_carries_compressed_values(uplink: Any) -> None:
         return got["update"]
 
     def performed(part_spec: PartSpec) -> Any:
-        runtime = Simulation(Clients(learner, Wide(), KEYS), Wide().num_clients, KEYS)
+        runtime = Simulation(InProcess(learner, Wide(), KEYS), Wide().num_clients, KEYS)
         return drive(asks(part_spec), runtime)
 
     hidden = performed(PartSpec(spec, (*uplink, fixed_point()), masked_sum()))

@@ -12,7 +12,7 @@ from hanse.algorithms import evaluation, fed_avg
 from hanse.core.exchange import Progress, digest, drive, training
 from hanse.data import digits, dirichlet, partition_data
 from hanse.learners import softmax
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 from hanse.testing import ClientTasks, ConcurrentSimulation, adrive
 from hanse.transforms import (
     cast,
@@ -68,14 +68,14 @@ def conversed(uplink: tuple[Any, ...], rounds: int) -> Any:
 
 @pytest.mark.parametrize("uplink", UPLINKS, ids=lambda u: "-".join(type(t).__name__ for t in u))
 def test_both_runtimes_end_in_the_same_bits(uplink: tuple[Any, ...]) -> None:
-    simulated = drive(program(uplink, 3), Simulation(Clients(LEARNER, POPULATION, KEYS), NUM_CLIENTS, KEYS))
+    simulated = drive(program(uplink, 3), Simulation(InProcess(LEARNER, POPULATION, KEYS), NUM_CLIENTS, KEYS))
     assert digest(simulated.state) == digest(conversed(uplink, 3).state)
 
 
 @pytest.mark.parametrize("uplink", UPLINKS, ids=lambda u: "-".join(type(t).__name__ for t in u))
 def test_the_digits_are_learned_through_it(uplink: tuple[Any, ...]) -> None:
     records: list[Any] = []
-    runtime = Simulation(Clients(LEARNER, POPULATION, KEYS), NUM_CLIENTS, KEYS)
+    runtime = Simulation(InProcess(LEARNER, POPULATION, KEYS), NUM_CLIENTS, KEYS)
     drive(program(uplink, 40, measured=True), runtime, watch=records.append)
     assert records[-1].metrics["accuracy"] > (0.65 if isinstance(uplink[0], low_rank) else 0.85)
     plain = 6 * sum(v.nbytes for v in LEARNER.init(KEYS.public).values())

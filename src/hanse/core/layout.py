@@ -47,6 +47,10 @@ class Stored:
     def __len__(self) -> int:
         return self._size
 
+    def __reduce__(self) -> tuple[type["Stored"], tuple[Any]]:
+        """Pickles the path alone: another process maps the file itself."""
+        return Stored, (self._path,)
+
     def view(self) -> "bytes | mmap.mmap":
         """Returns all bytes. Of a large file, only what is read takes memory, for as long as this is held."""
         held = self._held()

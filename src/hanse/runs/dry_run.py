@@ -23,7 +23,7 @@ from hanse.core.exchange import (
 )
 from hanse.runs.ledger import as_json
 from hanse.runs.preparation import Prepared
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 __all__ = ["Exchange", "LinkModel", "MessagePlan", "plan_messages"]
 
@@ -117,7 +117,7 @@ class _Rehearsal(Runtime):
 
     def __init__(self, ready: Prepared) -> None:
         self._inner = Simulation(
-            Clients(ready.learner, ready.population, ready.keys), ready.population.num_clients, ready.keys
+            InProcess(ready.learner, ready.population, ready.keys), ready.population.num_clients, ready.keys
         )
         self.client: PartyId | None = None
         self._num_sampled = 1

@@ -21,7 +21,17 @@ from hanse.core import (
     Stop,
     Tensors,
 )
-from hanse.core.exchange import Dispatch, Evaluate, Progress, Record, Sample, Store, drive, training
+from hanse.core.exchange import (
+    Dispatch,
+    Evaluate,
+    PartyMemory,
+    Progress,
+    Record,
+    Sample,
+    Store,
+    drive,
+    training,
+)
 from hanse.data import FederatedData, own_test, partition_data
 from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
@@ -29,7 +39,7 @@ from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
 from hanse.runs.own_code import find_imports
 from hanse.runs.start import initial
-from hanse.simulation import AdaptiveClients, Clients, ClientSide, Recall, Simulation
+from hanse.simulation import ClientBackend, InProcess, Simulation
 
 __all__ = ["Prepared", "client_tests", "load_population", "prepare_run"]
 
@@ -151,46 +161,52 @@ class Prepared:
         data, key = self.population.client(0), self.keys.public.fold_in("repetition")
         return self.own_training.is_repeatable(self.learner, self.start(), data, key)
 
-    def runtime(self, clients: ClientSide | None = None) -> Simulation:
-        """Makes the runtime; if no clients are given, it computes them in this process."""
-        clients = clients or Clients(self.learner, self.population, self.keys)
-        return Simulation(clients, self.population.num_clients, self.keys, self.experiment.devices)
-
-    def clients(self, store: Store | None, num_rounds: int, *, alone: bool = True) -> AdaptiveClients:
-        """Makes the clients, which are computed by the experiment's execution: a context manager.
+    def runtime(self, backend: ClientBackend | None = None, store: Store | None = None) -> Simulation:
+        """Makes the runtime.
 
         Args:
+          backend: computes the clients' tickets; None: they are computed in this process.
           store: holds the memory of clients; None: they begin with none.
+        """
+        if backend is None:
+            backend = InProcess(self.learner, self.population, self.keys)
+        memory = PartyMemory(None if store is None else store.memory)
+        num_clients, devices = self.population.num_clients, self.experiment.devices
+        return Simulation(backend, num_clients, self.keys, devices, memory)
+
+    def backend(self, num_rounds: int, *, alone: bool = True) -> ClientBackend:
+        """Makes the backend of the experiment's execution, which has to be closed.
+
+        Args:
           num_rounds: the number of rounds that are still to come.
           alone: whether no other run is performed beside this one; otherwise one process computes it.
         """
+        experiment = self.experiment
         make = partial(
-            _make_clients,
+            _make_backend,
             self.imports,
-            self.experiment.model,
+            experiment.model,
             self.population,
             self.keys,
-            self.experiment.execution.together,
+            experiment.execution.together,
             self.own_training,
         )
-        recall = {} if store is None else {"recall": store.memory}
-        execution = self.experiment.execution if alone else self.experiment.execution.alone()
-        return AdaptiveClients(make, execution, num_rounds=num_rounds, **recall)
+        execution = experiment.execution if alone else experiment.execution.alone()
+        return execution.backend(make, num_rounds)
 
 
-def _make_clients(
+def _make_backend(
     imports: Sequence[Import],
     model: Model,
     population: FederatedData,
     keys: Keys,
     together: bool | None,
     own_training: trained_by | None,
-    recall: Recall,
-) -> Clients:
-    """Makes the clients, also in worker processes, which must have the code that this process has."""
+) -> InProcess:
+    """Makes the backend of one process, also in worker processes, which must have this process's code."""
     load_same(imports)
     learner = model.bind(population.feature_shape, population.num_classes)
-    return Clients(learner, population, keys, recall, together=together)
+    return InProcess(learner, population, keys, together=together)
 
 
 def prepare_run(experiment: Experiment) -> Prepared:
@@ -250,8 +266,8 @@ def _encode_features(
     if preprocessing is None:
         return population, None
     key = keys.public.fold_in("preprocessing")
-    clients = Clients(cast(Learner, None), population, keys)
-    runtime = Simulation(clients, population.num_clients, keys, experiment.devices)
+    backend = InProcess(cast(Learner, None), population, keys)
+    runtime = Simulation(backend, population.num_clients, keys, experiment.devices)
     encoder = drive(preprocessing.program(Schema.of(population.client(0).x), key), runtime)
     return population.map(encoder), encoder
 

@@ -23,7 +23,6 @@ from threadpoolctl import threadpool_limits
 
 from hanse.core import Contribution, Examples, InvalidInput, Key, Keys, Memory, PartyId, Shared, check_count
 from hanse.core.exchange import (
-    Block,
     Fork,
     InMemory,
     Led,
@@ -41,7 +40,7 @@ from hanse.runs.own_code import import_code
 from hanse.runs.own_file import Wanted, read_examples
 from hanse.runs.preparation import Prepared, prepare_run
 from hanse.runs.session import experiment_of, is_simulated
-from hanse.simulation import Clients, Place, Simulation
+from hanse.simulation import Answer, InProcess, Job, MemoryAt, WrappedBackend
 
 if TYPE_CHECKING:
     from hanse.store import Runs, RunStore
@@ -85,13 +84,18 @@ class Replayed:
       case: the ticket.
       parts: the parts that the work emitted, before transforms.
       sent: the message.
-      memory: the memory that the client keeps if the message is counted.
+      fork: the changes to the memory that the client keeps if the message is counted.
     """
 
     case: Case
     parts: Contribution
     sent: Message
-    memory: Memory
+    fork: Fork
+
+    @property
+    def memory(self) -> Memory:
+        """The memory that the client keeps if the message is counted."""
+        return self.fork.on(self.case.memory)
 
     @cached_property
     def message(self) -> bytes:
@@ -172,47 +176,48 @@ def replay_ticket(case: Case, *, debug: bool = False) -> Replayed:
     """
     seen = _Seen(case.payload.work, debug)
     payload = replace(case.payload, work=cast(Any, seen))
-    message, memory = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
-    return Replayed(case, seen.parts, message, memory)
+    message, fork = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
+    return Replayed(case, seen.parts, message, fork)
 
 
 # -- a simulated run ---------------------------------------------------------------------------
 
 
-class _Watched(Clients):
-    """Clients, one of which is watched."""
+class _Watched(WrappedBackend):
+    """A backend that does the work of one party by `act`, on its own data or on others.
 
-    watches: PartyId | None = None
+    Args:
+      inner: computes all other tickets.
+      act: does a case.
+      data: are read in place of the party's own; None: its own.
+    """
 
-    def looking(self, act: Callable[[Case], Replayed], data: Examples | None) -> None:
-        """Sets how the watched party's work is done: by `act`, on its own data or on these."""
-        self._act, self._own = act, data
+    def __init__(self, inner: InProcess, act: Callable[[Case], Replayed], data: Examples | None) -> None:
+        super().__init__(inner)
+        self._process, self._act, self._data = inner, act, data
+        self.watches: PartyId | None = None
         self.acted: list[Replayed] = []
         self.asked: list[PartyId] = []
-        """The parties that have computed anything since then."""
+        """The parties that have computed anything while one was watched."""
 
-    def _fold_together(
-        self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
-    ) -> tuple[Block, Sequence[Fork]] | None:
-        """Folds nothing together while a party is watched, so that clients are computed one by one."""
-        return None if self.watches is not None else super()._fold_together(before, places, payload)
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        for job in jobs:
+            if self.watches is None:
+                yield from self.inner.compute([job], memory_at)
+                continue
+            ((_, task),) = job.places  # in messages, so that clients are computed one by one
+            self.asked.append(task.party)
+            done = self._do(task, job.payload, memory_at(task)) if task.party == self.watches else None
+            if done is None or self._data is not None:  # the round goes on with its own message
+                yield from self.inner.compute([job], memory_at)
+            else:
+                yield Answer(job, done.message, (done.fork,), "")
 
-    def _compute_ticket(self, before: Memory, task: Task, payload: Payload) -> tuple[Message, Fork]:
-        if self.watches is None:
-            return super()._compute_ticket(before, task, payload)
-        party = task.party
-        self.asked.append(party)
-        if party != self.watches:
-            return super()._compute_ticket(before, task, payload)
-        people = self._population
-        data = people.client(party) if isinstance(party, int) else people.role(party)
-        secret = self._secret.fold_in(party, task.ticket)
-        data = data if self._own is None else self._own
-        done = self._act(Case(task, payload, self._learner, data, before, secret))
-        self.acted.append(done)
-        if self._own is not None:  # the round goes on with its own message
-            return super()._compute_ticket(before, task, payload)
-        return done.sent, Fork.between(task.after, before, done.memory)
+    def _do(self, task: Task, payload: Payload, before: Memory) -> Replayed:
+        data = self._process.data(task.party) if self._data is None else self._data
+        case = Case(task, payload, self._process.learner, data, before, self._process.secret(task))
+        self.acted.append(self._act(case))
+        return self.acted[-1]
 
 
 class _Kept(InMemory):
@@ -305,26 +310,28 @@ def _lead(
 ) -> tuple[list[Replayed], Record | None, list[PartyId]]:
     """Leads the run up to the end of a round in which a party is watched."""
     together = ready.experiment.execution.together
-    clients = _Watched(ready.learner, ready.population, ready.keys, store.memory, together=together)
-    clients.looking(act, own)
-    runtime = Simulation(clients, ready.population.num_clients, ready.keys, ready.experiment.devices)
+    backend = _Watched(InProcess(ready.learner, ready.population, ready.keys, together=together), act, own)
+    runtime = ready.runtime(backend, store)
     seen: list[Record] = []
+
+    def begin() -> None:
+        backend.watches, runtime.in_blocks = party, False
 
     def watch(record: Record) -> None:
         seen.append(record)
         if record.round == round - 1:
-            clients.watches = party
+            begin()
 
     saved = store.checkpoint()
     progress: Progress[Any] = ready.begin() if saved is None else saved.state
     if saved is not None and saved.round == round - 1:
-        clients.watches = party
+        begin()
     with np.errstate(over="ignore", invalid="ignore"):
         led = Led(ready.program(progress), runtime, store, watch)
         while not led.done and not (seen and seen[-1].round >= round):
             led.step()
     last = seen[-1] if seen and seen[-1].round == round else None
-    return clients.acted, last, clients.asked
+    return backend.acted, last, backend.asked
 
 
 def _compare(now: Record | None, then: Record | None, run: str) -> str:

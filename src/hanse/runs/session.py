@@ -222,8 +222,8 @@ class Session:
 
         self._try_training(interrupts)
         left = self.experiment.rounds - self._progress.round
-        with self._ready.clients(self._kept, left, alone=alone) as clients:
-            runtime = self._ready.runtime(clients)
+        with closing(self._ready.backend(left, alone=alone)) as backend:
+            runtime = self._ready.runtime(backend, self._kept)
             led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
             while not led.done:
                 num_done = len(self._records)

@@ -1,28 +1,31 @@
 """One machine plays all parties: research on a laptop, on a simulated clock."""
 
-from hanse.simulation.adaptive import AdaptiveClients
+from hanse.simulation.automatic import Automatic
+from hanse.simulation.backend import Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend
 from hanse.simulation.blocks import Place
-from hanse.simulation.clients import Clients, ClientSide, Settled
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
 from hanse.simulation.execution import Execution, auto, batched, num_processors, sequential
+from hanse.simulation.in_process import InProcess
 from hanse.simulation.peers import drive_together
 from hanse.simulation.simulation import Simulation, Snapshot
-from hanse.simulation.workers import ONE_THREAD, Recall, Workers, WorkersFailed
+from hanse.simulation.workers import WorkerPool, WorkersFailed
 
 __all__ = [
-    "ONE_THREAD",
-    "AdaptiveClients",
-    "ClientSide",
-    "Clients",
+    "Answer",
+    "Automatic",
+    "ClientBackend",
     "Devices",
     "Execution",
+    "InProcess",
+    "Job",
+    "Make",
+    "MemoryAt",
     "Place",
-    "Recall",
-    "Settled",
     "Simulation",
     "Snapshot",
-    "Workers",
+    "WorkerPool",
     "WorkersFailed",
+    "WrappedBackend",
     "auto",
     "batched",
     "drive_together",

@@ -6,9 +6,8 @@ difference which blocks there are, or where each of them is computed.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,16 +28,29 @@ from hanse.core.exchange import (
     validate,
 )
 
-__all__ = ["Folding", "Place", "Timer", "Together", "cut_aligned_blocks"]
+__all__ = ["Folding", "Place", "Timer", "Together", "cut_blocks"]
 
 Place: TypeAlias = tuple[int, Task]
 """A position in the fold, and the task at it."""
 
 
-def cut_aligned_blocks(places: Sequence[Place], height: int) -> Iterator[list[Place]]:
-    """Splits places, in order of position, into blocks of 2^height positions."""
-    for _, block in groupby(places, lambda place: place[0] >> height):
-        yield list(block)
+def cut_blocks(places: Sequence[Place], begins: int, heights: Callable[[int], int]) -> Iterator[list[Place]]:
+    """Splits places, in order of position, into blocks: all places of a subtree of the fold's tree each.
+
+    Args:
+      begins: the position before which all places are computed elsewhere: no subtree reaches back there.
+      heights: gives the greatest height of the block that begins with the place at an index.
+    """
+    at = 0
+    while at < len(places):
+        position, height = places[at][0], heights(at)
+        while position >> height << height < begins:
+            height -= 1
+        begins = (position >> height) + 1 << height
+        first = at
+        while at < len(places) and places[at][0] < begins:
+            at += 1
+        yield list(places[first:at])
 
 
 class Timer:

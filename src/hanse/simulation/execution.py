@@ -3,8 +3,12 @@
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from functools import partial
 
 from hanse.core import InvalidInput, value
+from hanse.simulation.automatic import Automatic
+from hanse.simulation.backend import ClientBackend, Make
+from hanse.simulation.workers import SinglesHere, WorkerPool
 
 __all__ = ["Execution", "auto", "batched", "num_processors", "sequential"]
 
@@ -12,10 +16,16 @@ __all__ = ["Execution", "auto", "batched", "num_processors", "sequential"]
 class Execution(ABC):
     """The execution of clients. It changes seconds, and bits only where a learner batches clients."""
 
-    @property
     @abstractmethod
-    def most(self) -> int:
-        """The largest number of worker processes; 1: clients are computed in this process."""
+    def backend(self, make: Make, num_rounds: int) -> ClientBackend:
+        """Builds the backend, which its user closes.
+
+        Args:
+          make: builds the backend of one process, and is pickled for worker processes.
+          num_rounds: the number of rounds still to come.
+
+        Raises: WorkersFailed: if worker processes were asked for and can't be started.
+        """
 
     @property
     @abstractmethod
@@ -31,7 +41,7 @@ class Execution(ABC):
 class auto(Execution):
     """The execution that a short measurement finds fastest.
 
-    A run begins in this process. If it is going to take much longer than worker processes need to start,
+    A run begins in this process. Once worker processes would save more seconds than their start takes,
     they are started beside it and continue the run, as long as they prove faster. The bits are the same.
     Clients are computed together where that was measured to be faster: linear models in NumPy and models
     in JAX. This keeps the bits, except for JAX on a GPU, which differs by rounding.
@@ -45,9 +55,11 @@ class auto(Execution):
     def __post_init__(self) -> None:
         _check(1 if self.num_workers is None else self.num_workers)
 
-    @property
-    def most(self) -> int:
-        return num_processors() if self.num_workers is None else self.num_workers
+    def backend(self, make: Make, num_rounds: int) -> ClientBackend:
+        most = num_processors() if self.num_workers is None else self.num_workers
+        if most == 1:
+            return make()
+        return Automatic(make(), partial(WorkerPool, make, most), most, num_rounds, WorkerPool.start_s)
 
     def alone(self) -> Execution:
         return replace(self, num_workers=1)
@@ -66,9 +78,10 @@ class Numbered(Execution):
     def __post_init__(self) -> None:
         _check(self.num_workers)
 
-    @property
-    def most(self) -> int:
-        return self.num_workers
+    def backend(self, make: Make, num_rounds: int) -> ClientBackend:
+        if self.num_workers == 1:
+            return make()
+        return SinglesHere(make(), WorkerPool(make, self.num_workers))
 
     def alone(self) -> Execution:
         return replace(self, num_workers=1)

@@ -29,13 +29,15 @@ from hanse.core.exchange import (
     Fork,
     Message,
     NotReady,
+    PartyMemory,
     Runtime,
     Sample,
     Task,
     explain_orphan,
 )
-from hanse.simulation.clients import ClientSide
+from hanse.simulation.backend import Answer, ClientBackend, Job
 from hanse.simulation.devices import Devices, ideal
+from hanse.simulation.in_process import ONE_PROCESS
 
 __all__ = ["Simulation", "Snapshot"]
 
@@ -51,43 +53,49 @@ class Snapshot:
 
 
 class Simulation(Runtime):
-    """Performs a program in this process, client by client; a ticket is computed when it is collected.
+    """Performs a program; a ticket is computed when it is collected.
 
     Args:
-      clients: the side that computes tickets.
+      backend: computes tickets.
       num_clients: the number of registered clients.
       keys: the server's keys.
       devices: how long tickets take on the simulated clock.
+      memory: the clients' memory, which the simulations of several peers share; None: all begin with none.
       owner, first_ticket: see `Coordinator`; for programs that peers perform.
+      in_blocks: whether contributions may be folded where they are computed; otherwise clients send messages.
     """
 
     def __init__(
         self,
-        clients: ClientSide,
+        backend: ClientBackend,
         num_clients: int,
         keys: Keys,
         devices: Devices = ideal(),
+        memory: PartyMemory | None = None,
         *,
         owner: PartyId = "server",
         first_ticket: int = 0,
+        in_blocks: bool = True,
     ) -> None:
-        self._clients, self._devices = clients, devices
+        self._backend, self._devices, self.in_blocks = backend, devices, in_blocks
+        self.memory: Final = PartyMemory() if memory is None else memory
         self.coordinator: Final = Coordinator(
             num_clients, keys.secret.fold_in("server"), owner=owner, first_ticket=first_ticket
         )
         self._clock_s = 0.0
         self._due_s: dict[int, float | None] = {}
         self._spent: dict[str, float] = {}
+        self._executions: dict[str, None] = {}
 
     def snapshot(self) -> Snapshot:
         state = self.coordinator.snapshot()
-        forks = self._clients.forks(ticket.task for ticket in state.tickets.values())
+        forks = self.memory.forks(ticket.task for ticket in state.tickets.values())
         return Snapshot(state, self._clock_s, dict(self._due_s), forks)
 
     def restore(self, snapshot: Snapshot) -> None:
         self.coordinator.restore(snapshot.coordinator)
         self._clock_s, self._due_s = snapshot.clock_s, dict(snapshot.due_s)
-        self._clients.restore(snapshot.forks)
+        self.memory.restore(snapshot.forks)
 
     def perform(self, command: Command[Any]) -> Event:
         match command:
@@ -101,9 +109,9 @@ class Simulation(Runtime):
                 return self.coordinator.decode(command)
             case Commit():
                 usage, settled = self.coordinator.settle(command.abandoned is not None)
-                execution, spent = self._clients.describe_execution(), self._spent
-                self._spent = {}
-                return Committed(usage, self._clients.settle(settled), execution, spent)
+                execution, spent = "; then ".join(self._executions), self._spent
+                self._executions, self._spent = {}, {}
+                return Committed(usage, self.memory.settle(settled), execution, spent)
             case _:
                 raise HanseError(f"the simulation can't perform a {type(command).__name__}")
 
@@ -167,19 +175,20 @@ class Simulation(Runtime):
         self, command: Collect, asked: Sequence[int], tickets: list[int], dropped: dict[int, str]
     ) -> Iterator[tuple[int, Message] | Block]:
         """Computes tickets that are all folded, in blocks if possible."""
-        blocks = None
-        if tickets and self.coordinator.can_fold_in_blocks(command, tickets):
-            payload, due = self.coordinator.payload(tickets[0]), set(tickets)
-            places = [(i, self.coordinator.task(n)) for i, n in enumerate(asked) if n in due]
-            blocks = self._clients.fold(places, payload)
-        if blocks is None:
+        if not (tickets and self.in_blocks and self.coordinator.can_fold_in_blocks(command, tickets)):
             yield from self._arrivals(tickets, dropped)
             return
+        payload, due = self.coordinator.payload(tickets[0]), set(tickets)
+        places = [(i, self.coordinator.task(n)) for i, n in enumerate(asked) if n in due]
         began, worked_s, spent = time.perf_counter(), 0.0, dict[str, float]()
-        for block in blocks:
+        for answer in self._compute([Job(places, payload)]):
+            block = answer.result
+            assert isinstance(block, Block)
             worked_s += time.perf_counter() - began
             for what, seconds in block.spent.items():
                 spent[what] = spent.get(what, 0.0) + seconds
+            if len(answer.job.places) > 1 or answer.by != ONE_PROCESS:  # not if it is a role's, or measured
+                self._executions[f"{answer.by}, together" if block.together else answer.by] = None
             dropped.update(block.refused)
             yield block
             began = time.perf_counter()
@@ -189,22 +198,29 @@ class Simulation(Runtime):
 
     def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
         """Computes tickets one by one; tickets whose messages are refused are added to `dropped`."""
-        tickets = list(tickets)
-        self._clients.expect(
-            (self.coordinator.task(ticket), self.coordinator.payload(ticket)) for ticket in tickets
-        )
-        for ticket in tickets:
-            data = self._clients.compute(self.coordinator.task(ticket), self.coordinator.payload(ticket))
+        jobs = [
+            Job([(0, self.coordinator.task(ticket))], self.coordinator.payload(ticket), folded=False)
+            for ticket in tickets
+        ]
+        for answer in self._compute(jobs):
+            ((_, task),) = answer.job.places
+            assert isinstance(answer.result, bytes)
             try:
-                message = self.coordinator.receive(ticket, data)
+                message = self.coordinator.receive(task.ticket, answer.result)
             except MessageError as error:
-                dropped[ticket] = str(error)
+                dropped[task.ticket] = str(error)
                 continue
-            after = self.coordinator.task(ticket).after
-            if after in dropped:  # it fills no goal
-                dropped[ticket] = explain_orphan(after)
+            if task.after in dropped:  # it fills no goal
+                dropped[task.ticket] = explain_orphan(task.after)
             else:
-                yield ticket, message
+                yield task.ticket, message
+
+    def _compute(self, jobs: Sequence[Job]) -> Iterator[Answer]:
+        """Computes jobs, and keeps the forks of memory that they lead to."""
+        for answer in self._backend.compute(jobs, self.memory.at):
+            for (_, task), fork in zip(answer.job.places, answer.forks, strict=bool(answer.forks)):
+                self.memory.keep(task, fork)
+            yield answer
 
     def _pass_time(self, until_s: float) -> None:
         if until_s > self._clock_s:

@@ -1,62 +1,32 @@
-"""A worker process: computes and folds blocks of clients until its pipe is closed.
-
-It is started directly, not by `multiprocessing`, which would import the user's script once more.
-"""
+"""A worker process: computes and folds blocks of clients until its pipe is closed."""
 
 import mmap
 import os
 import pickle
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from hanse.core import HanseError, Key, Memory, PartyId
 from hanse.core.exchange import Payload, Task
-from hanse.simulation.blocks import Place
+from hanse.processes import receive, send
+from hanse.simulation.backend import Job, Make
 
 if sys.platform != "win32":  # workers inherit a pipe, so Windows can't start them
     import fcntl
 
-__all__ = ["Job", "Laid", "WorkersFailed", "receive", "remove_stale_files", "send", "serve"]
+__all__ = ["Laid", "Request", "WorkersFailed", "remove_stale_files", "serve"]
 
 
 class WorkersFailed(HanseError):
     """Workers can't be started, can't be sent something, or one of them died."""
-
-
-def send(pipe: Connection, obj: Any) -> None:
-    """Sends an object without copying its arrays."""
-    buffers: list[pickle.PickleBuffer] = []
-    head = pickle.dumps(obj, 5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    pipe.send_bytes(pickle.dumps(([view.nbytes for view in views], head)))
-    for view in views:
-        sent = 0
-        while sent < view.nbytes:
-            sent += os.write(pipe.fileno(), view[sent:])
-
-
-def receive(pipe: Connection) -> Any:
-    """Receives an object; its arrays can be written to. Raises: EOFError: if the pipe was closed."""
-    sizes, head = pickle.loads(pipe.recv_bytes())
-    buffers = [np.empty(size, np.uint8).data for size in sizes]
-    for buffer in buffers:
-        done = 0
-        while done < len(buffer):
-            read = os.readv(pipe.fileno(), [buffer[done:]])
-            if not read:
-                raise EOFError
-            done += read
-    return pickle.loads(head, buffers=buffers)
 
 
 class Laid(NamedTuple):
@@ -138,14 +108,14 @@ def remove_stale_files() -> None:
                     path.unlink()
 
 
-class Job(NamedTuple):
-    """A request to a worker.
+class Request(NamedTuple):
+    """A job as it is sent to a worker.
 
     Args:
       payload: the fields of a `Payload`.
       places: as plain values, which are quick to send: position, ticket, party, key, after.
       memories: the memories that they continue.
-      folded: whether they are folded; if not, there is one ticket, and its message is the answer.
+      folded: see `Job`.
     """
 
     payload: Laid
@@ -154,10 +124,15 @@ class Job(NamedTuple):
     folded: bool
 
     @classmethod
-    def of(cls, payload: Laid, places: Sequence[Place], memories: Sequence[Memory], folded: bool) -> "Job":
-        """Makes a job from places."""
-        rows = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in places]
-        return cls(payload, rows, memories, folded)
+    def of(cls, payload: Laid, job: Job, memories: Sequence[Memory]) -> "Request":
+        """Makes a request from a job."""
+        rows = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in job.places]
+        return cls(payload, rows, memories, job.folded)
+
+    def job(self, payload: Payload) -> Job:
+        """Makes the job again."""
+        places = [(at, Task(ticket, party, Key(key), after)) for at, ticket, party, key, after in self.places]
+        return Job(places, payload, self.folded)
 
 
 NUM_PAYLOADS = 4
@@ -167,33 +142,42 @@ ALIGNED = 64
 """Arrays begin at multiples of this many bytes."""
 
 
-def serve(number: int) -> None:
-    """Answers jobs from the pipe of this file number until it is closed."""
+def serve(pipe: Connection) -> None:
+    """Answers requests from a pipe until it is closed.
+
+    The first message says whether blocks matter to the backend, and when it was built.
+    """
     from threadpoolctl import threadpool_limits
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that began the run decides
-    pipe = Connection(number)
     with suppress(EOFError, OSError):
         try:
-            make = receive(pipe).load()
+            make: Make = receive(pipe).load()
             threadpool_limits(1)
-            clients = make(lambda party: {})  # memories come with the jobs
-            send(pipe, None)
+            backend = make()
+            send(pipe, (backend.blocks_matter, time.monotonic()))
         except Exception as error:
             send(pipe, _sendable(error))
             return
         payloads: dict[Path, Payload] = {}
         while True:
-            job: Job = receive(pipe)
+            request: Request = receive(pipe)
             try:
-                if job.payload.path not in payloads:
+                if request.payload.path not in payloads:
                     if len(payloads) >= NUM_PAYLOADS:
                         del payloads[next(iter(payloads))]
-                    payloads[job.payload.path] = _payload(job.payload)
-                answer = _answer(clients, job, payloads[job.payload.path])
+                    payloads[request.payload.path] = _payload(request.payload)
+                job = request.job(payloads[request.payload.path])
+                tickets = [task.ticket for _, task in job.places]
+                memories = dict(zip(tickets, request.memories, strict=True))
+                (found,) = backend.compute([job], partial(_find_memory, memories))
+                answer: Any = found.result, found.forks
             except Exception as error:
                 answer = _sendable(error)
             send(pipe, answer)
+
+
+def _find_memory(memories: Mapping[int, Memory], task: Task) -> Memory:
+    return memories[task.ticket]
 
 
 def _payload(laid: Laid) -> Payload:
@@ -201,14 +185,6 @@ def _payload(laid: Laid) -> Payload:
         return Payload(*laid.load())
     except Exception as error:
         raise WorkersFailed(f"a worker can't receive what clients are sent: {error}") from None
-
-
-def _answer(clients: Any, job: Job, payload: Payload) -> Any:
-    places = [(at, Task(ticket, party, Key(key), after)) for at, ticket, party, key, after in job.places]
-    if job.folded:
-        return clients.fold_from(job.memories, places, payload)
-    (memory,), ((_, task),) = job.memories, places
-    return clients.compute_from(memory, task, payload)
 
 
 def _sendable(error: Exception) -> Exception:

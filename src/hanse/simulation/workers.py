@@ -1,110 +1,96 @@
-"""Clients computed by worker processes of one thread each, to the same bits as in one process.
+"""The backend of several worker processes of one thread each, to the same bits as in one process.
 
 A worker computes a block of clients from what it is given and keeps nothing, so it does not matter which one
 computes it, or when. Shared memory holds data once, and also what all members of a cohort receive.
 """
 
-import math
-import os
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from multiprocessing import Pipe
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import wait
-from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any, ClassVar
 
-from hanse.core import Memory, PartyId
-from hanse.core.exchange import Block, Fork, Payload, Task
-from hanse.simulation.blocks import Place, cut_aligned_blocks
-from hanse.simulation.clients import BLOCK_HEIGHT, Clients, Settled, nothing
-from hanse.simulation.worker import NUM_PAYLOADS, Job, Laid, WorkersFailed, receive, remove_stale_files, send
+from hanse.core.exchange import Payload
+from hanse.processes import ChildEnded, ChildProcess
+from hanse.simulation.backend import Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend, divide
+from hanse.simulation.worker import (
+    NUM_PAYLOADS,
+    Laid,
+    Request,
+    WorkersFailed,
+    remove_stale_files,
+)
 
-__all__ = ["ONE_THREAD", "Make", "Recall", "WorkerPool", "Workers", "WorkersFailed"]
-
-Recall: TypeAlias = Callable[[PartyId], Memory]
-Make: TypeAlias = Callable[[Recall], Clients]
+__all__ = ["SinglesHere", "WorkerPool", "WorkersFailed"]
 
 AHEAD = 3
-"""Blocks per worker that are computed before they are asked for; it bounds the memory."""
-
-SHARE = 0.75
-"""The fraction of its fair share of the remaining clients that a worker is given at once."""
-
-LEAST_SHARE = 1 / 8
-"""The least fraction of its fair share of all clients that a worker is given."""
-
-ONE_THREAD = dict.fromkeys(
-    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
+"""Jobs per worker that are computed before their answers are asked for; it bounds the memory."""
 
 
 class _Worker:
-    """One process, and the pipe to it."""
+    """A child process that has at most one request at a time."""
 
     def __init__(self) -> None:
-        self.pipe, theirs = Pipe()
-        self.ready, self.wanted = False, True
-        code = f"from hanse.simulation.worker import serve; serve({theirs.fileno()})"
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the process that began the run
-        )
-        theirs.close()
+        self._child = ChildProcess("hanse.simulation.worker")
+        self.pipe, self.pid = self._child.pipe, self._child.pid
+        self.wanted = True
+        self.built_s: float | None = None
+        """The time at which its backend was built, on the clock that all processes share."""
 
     def hear(self) -> Any:
-        try:
-            answer = receive(self.pipe)
-        except (EOFError, OSError):
-            code = self._process.wait()
-            raise WorkersFailed(
-                f"a worker process ended (exit status {code}): killed from outside, or out of memory"
-            ) from None
-        return answer
+        with _explain():
+            return self._child.receive()
 
     def say(self, obj: object) -> None:
         if not self.wanted:
             self.hear()
             self.wanted = True
-        try:
-            send(self.pipe, obj)
-        except OSError:
-            self.hear()
+        with _explain():
+            self._child.send(obj)
 
     def end(self) -> None:
         """Ends the process at once: it holds nothing that is worth keeping."""
-        self.pipe.close()
-        self._process.kill()
-        self._process.wait()
+        self._child.close()
+
+
+@contextmanager
+def _explain() -> Iterator[None]:
+    try:
+        yield
+    except ChildEnded as ended:
+        raise WorkersFailed(
+            f"a worker process ended (exit status {ended.status}): killed from outside, or out of memory"
+        ) from None
 
 
 class WorkerPool:
     """A pool of worker processes. They start while the caller does something else.
 
     Args:
-      make: builds the clients in each worker; it is pickled, so what it names must be in a module.
+      make: builds the backend of each worker; it is pickled, so what it names must be in a module.
       num_workers: the number of processes.
 
     Raises: WorkersFailed: if `make` can't be pickled, or processes can't be started.
     """
 
+    start_s: ClassVar[float] = 3.0
+    """The seconds in which a pool starts: those of the last one that started in this process. Until one has,
+    those of two workers that import an engine on a busy machine of two cores."""
+
     def __init__(self, make: Make, num_workers: int) -> None:
         self._workers: list[_Worker] = []
-        self._data: Laid | None = None
+        self._make: Laid | None = None
         self._payloads: list[tuple[Payload, Laid]] = []
-        self._computing: Generator[tuple[list[Place], Any], None, None] | None = None
+        self._computing: Generator[Answer, None, None] | None = None
+        self._blocks_matter = False
+        self._began_s = time.monotonic()
         remove_stale_files()
         try:
-            self._data = Laid.down(make)
+            self._make = Laid.down(make)
             self._workers = [_Worker() for _ in range(num_workers)]
             for worker in self._workers:
-                worker.say(self._data)
+                worker.say(self._make)
         except BaseException as error:
             self.close()
             if isinstance(error, Exception):
@@ -114,75 +100,87 @@ class WorkerPool:
     def __len__(self) -> int:
         return len(self._workers)
 
+    @property
+    def pids(self) -> list[int]:
+        """The ids of the processes."""
+        return [worker.pid for worker in self._workers]
+
+    @property
+    def blocks_matter(self) -> bool:
+        """Returns whether results depend on which clients share a block, which only workers know."""
+        self.ready(None)
+        return self._blocks_matter
+
     def ready(self, wait_s: float | None = 0.0) -> bool:
         """Waits `wait_s` at most, or without end if None, and returns whether all workers have started.
 
-        Raises: WorkersFailed: if one could not build its clients.
+        Raises: WorkersFailed: if one could not build its backend.
         """
+        if self._make is None:
+            return True
         until_s = None if wait_s is None else time.monotonic() + wait_s
         while waiting := dict[Any, _Worker](
-            (worker.pipe, worker) for worker in self._workers if not worker.ready
+            (worker.pipe, worker) for worker in self._workers if worker.built_s is None
         ):
             left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
             heard = wait(list(waiting), left_s)
             if not heard:
                 return False
             for pipe in heard:
-                worker = waiting[pipe]
-                answer = worker.hear()
+                answer = waiting[pipe].hear()
                 if isinstance(answer, BaseException):
                     raise WorkersFailed(f"a worker could not build its clients: {answer}") from answer
-                worker.ready = True
-        if self._data is not None:  # all have opened it
-            self._data.remove()
-            self._data = None
+                self._blocks_matter, waiting[pipe].built_s = answer
+        WorkerPool.start_s = max(worker.built_s or 0.0 for worker in self._workers) - self._began_s
+        self._make.remove()  # all have opened it
+        self._make = None
         return True
 
-    def compute(
-        self, jobs: Iterable[tuple[list[Place], Payload]], recall: Callable[[Task], Memory], *, folded: bool
-    ) -> Iterator[tuple[list[Place], Any]]:
-        """Computes jobs, and yields the answers in their order.
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        """Computes jobs and yields their answers in order. Those of an earlier call are dropped.
 
-        A ticket that continues another one waits until the caller has asked for the next answer. Jobs of an
-        earlier call that were not answered are dropped.
+        A ticket that continues another one waits until the caller has asked for the next answer.
+
+        Raises: WorkersFailed: if a worker died.
         """
         self.ready(None)
         if self._computing is not None:
             self._computing.close()
-        self._computing = self._compute_jobs(jobs, recall, folded)
+        num_workers = 1 if self._blocks_matter else len(self)
+        parts = [part for job in jobs for part in divide(job, num_workers)]
+        self._computing = self._compute_parts(parts, memory_at)
         return self._computing
 
-    def _compute_jobs(
-        self, jobs: Iterable[tuple[list[Place], Payload]], recall: Callable[[Task], Memory], folded: bool
-    ) -> Generator[tuple[list[Place], Any], None, None]:
+    def _compute_parts(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Generator[Answer, None, None]:
         waiting, idle = deque(enumerate(jobs)), deque(self._workers)
-        busy: dict[Any, tuple[_Worker, int, list[Place], Payload]] = {}
-        done: dict[int, tuple[list[Place], Any]] = {}
+        busy: dict[Any, tuple[_Worker, int, Job]] = {}
+        done: dict[int, Any] = {}
         begun: set[int] = set()
-        due = 0
+        due, by = 0, f"{len(self)} workers"
         try:
             while waiting or busy or done:
                 while waiting and idle and len(busy) + len(done) < AHEAD * len(self._workers):
-                    number, (places, payload) = waiting[0]
-                    if any(task.after in begun for _, task in places):
+                    number, job = waiting[0]
+                    if any(task.after in begun for _, task in job.places):
                         break
                     waiting.popleft()
                     worker = idle.popleft()
-                    laid = self._shared(payload, [job_payload for *_, job_payload in busy.values()])
-                    begun.update(task.ticket for _, task in places)
-                    worker.say(Job.of(laid, places, [recall(task) for _, task in places], folded))
-                    busy[worker.pipe] = worker, number, places, payload
+                    laid = self._shared(job.payload, [other.payload for *_, other in busy.values()])
+                    begun.update(task.ticket for _, task in job.places)
+                    worker.say(Request.of(laid, job, [memory_at(task) for _, task in job.places]))
+                    busy[worker.pipe] = worker, number, job
                 if due in done:
-                    places, answer = done.pop(due)
+                    answer = done.pop(due)
                     if isinstance(answer, BaseException):
                         raise answer
+                    result, forks = answer
+                    yield Answer(jobs[due], result, forks, by)
+                    begun.difference_update(task.ticket for _, task in jobs[due].places)
                     due += 1
-                    yield places, answer
-                    begun.difference_update(task.ticket for _, task in places)
                     continue
                 for pipe in wait(list(busy)):
-                    worker, number, places, _ = busy.pop(pipe)
-                    done[number] = places, worker.hear()
+                    worker, number, _ = busy.pop(pipe)
+                    done[number] = worker.hear()
                     idle.append(worker)
         finally:
             for worker, *_ in busy.values():
@@ -209,101 +207,28 @@ class WorkerPool:
         for _, laid in self._payloads:
             laid.remove()
         self._payloads = []
-        if self._data is not None:
-            self._data.remove()
-            self._data = None
+        if self._make is not None:
+            self._make.remove()
+            self._make = None
 
 
-def cut_fair_blocks(places: Sequence[Place], num_workers: int) -> Iterator[list[Place]]:
-    """Splits places, in order, into aligned blocks. An idle worker takes the next one.
-
-    Blocks are large at first, so that there are few, and small at the end, so that all workers finish at
-    about the same time although clients are unequal.
-    """
-    at, least = 0, LEAST_SHARE * len(places) / num_workers
-    while at < len(places):
-        size = max(1, least, SHARE * (len(places) - at) / num_workers)
-        height = min(BLOCK_HEIGHT, round(math.log2(size)))
-        block = next(cut_aligned_blocks(places[at : at + (1 << height)], height))
-        yield block
-        at += len(block)
-
-
-class Workers:
-    """Plays the clients of a `Simulation` in several processes. Use as a context manager.
+class SinglesHere(WrappedBackend):
+    """Computes what is one client's or role's alone in this process, and leaves the rest to a pool.
 
     Args:
-      make: builds the clients, in this process and in each worker; it is pickled.
-      num_workers: processes, at least 1.
-      recall: gives a client's committed memory when it is first needed; called in this process only.
-      clients: those of this process, which keep the memory; None: `make` builds them.
-
-    Raises: WorkersFailed: if they can't be started.
+      here: the backend of this process.
+      inner: the pool.
     """
 
-    def __init__(
-        self,
-        make: Make,
-        num_workers: int,
-        recall: Recall = nothing,
-        *,
-        clients: Clients | None = None,
-    ) -> None:
-        self._clients = make(recall) if clients is None else clients
-        self._pool = WorkerPool(make, num_workers)
-        self._expected: list[tuple[list[Place], Payload]] = []
-        self._messages: Iterator[tuple[list[Place], Any]] = iter(())
+    def __init__(self, here: ClientBackend, inner: ClientBackend) -> None:
+        super().__init__(inner)
+        self._here = here
 
-    def __enter__(self) -> "Workers":
-        return self
+    @property
+    def blocks_matter(self) -> bool:
+        """Returns whether results depend on which clients share a block."""
+        return self._here.blocks_matter
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Ends the processes at once."""
-        self._pool.close()
-
-    def ready(self) -> bool:
-        """Returns whether all have started. Raises: WorkersFailed: if one could not build its clients."""
-        return self._pool.ready()
-
-    def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """Begins to compute these tickets, in this order, when the first is asked for."""
-        jobs = [([(0, task)], payload) for task, payload in tasks]
-        self._messages = self._pool.compute(jobs, self._clients.memory, folded=False)
-
-    def compute(self, task: Task, payload: Payload) -> bytes:
-        """Waits for a ticket that was expected, and keeps the fork of memory that it leads to."""
-        _, (message, fork) = next(self._messages)
-        self._clients.keep(task, fork)
-        return bytes(message)
-
-    def fold(self, places: Sequence[Place], payload: Payload) -> Iterator[Block]:
-        """Performs tickets of one dispatch and folds their contributions."""
-        if self._clients.blocks_matter:
-            blocks = cut_aligned_blocks(places, BLOCK_HEIGHT)
-        else:
-            blocks = cut_fair_blocks(places, len(self._pool))
-        jobs = ((some, payload) for some in blocks)
-        for some, (block, forks) in self._pool.compute(jobs, self._clients.memory, folded=True):
-            self._clients.keep_all(some, forks)
-            yield block
-
-    def describe_execution(self) -> str:
-        """Says how clients were computed."""
-        return f"{len(self._pool)} workers"
-
-    def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        """Commits and drops forks, and returns the memories that changed."""
-        return self._clients.settle(settled)
-
-    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """Returns the forks of those tickets that were computed and are not settled yet."""
-        return self._clients.forks(tasks)
-
-    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Restores saved forks."""
-        self._clients.restore(forks)
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        alone = sum(len(job.places) for job in jobs) < 2
+        return (self._here if alone else self.inner).compute(jobs, memory_at)

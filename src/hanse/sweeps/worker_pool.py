@@ -21,6 +21,7 @@ from hanse.config import IN_PYTHON, Experiment
 from hanse.core import HanseError, Plain
 from hanse.core.exchange import Record
 from hanse.imports import Import, load_same
+from hanse.processes import ONE_THREAD
 from hanse.runs import (
     RunDiverged,
     Session,
@@ -30,7 +31,6 @@ from hanse.runs import (
     record_imports,
     resume_session,
 )
-from hanse.simulation import ONE_THREAD
 
 __all__ = ["RunOutcome", "Seen", "SweepTask", "run_all"]
 

@@ -2,9 +2,9 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from hanse.core import Keys, Learner, Memory, PartyId, Population, Program
 from hanse.core.exchange import (
@@ -15,17 +15,19 @@ from hanse.core.exchange import (
     Dispatched,
     Driver,
     Event,
-    Fork,
     NotReady,
+    PartyMemory,
     Payload,
+    Recall,
     Resumable,
+    Settled,
     Store,
     Task,
     Watch,
     pack,
     unpack,
 )
-from hanse.simulation import Clients, Devices, Place, Settled, Simulation, Snapshot, ideal
+from hanse.simulation import Answer, Devices, InProcess, Job, MemoryAt, Simulation, Snapshot, ideal
 
 __all__ = ["AsyncRuntime", "ClientTasks", "ConcurrentSimulation", "adrive"]
 
@@ -75,7 +77,8 @@ class ClientTasks:
     """Runs clients as asyncio tasks, each started at its first message. An async context manager.
 
     Args:
-      learner, population, keys, recall: as for `Clients`.
+      learner, population, keys: as for `InProcess`.
+      recall: as for `PartyMemory`.
       pause: awaited before each computation; a random one shuffles the order of arrival.
     """
 
@@ -84,12 +87,11 @@ class ClientTasks:
         learner: Learner,
         population: Population,
         keys: Keys,
-        recall: Callable[[PartyId], Memory] = lambda party: {},
+        recall: Recall | None = None,
         pause: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
-        self._parts = (learner, population, keys, recall)
-        self._pause = pause
-        self._own: dict[PartyId, Clients] = {}
+        self.memory: Final = PartyMemory(recall)
+        self._backend, self._pause = InProcess(learner, population, keys), pause
         self._inboxes: dict[PartyId, asyncio.Queue[_Job | _Settle]] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -119,24 +121,21 @@ class ClientTasks:
     def _inbox(self, party: PartyId) -> "asyncio.Queue[_Job | _Settle]":
         if party not in self._inboxes:
             self._inboxes[party] = asyncio.Queue()
-            self._tasks.append(asyncio.create_task(self._live(self._alone(party), self._inboxes[party])))
+            self._tasks.append(asyncio.create_task(self._live(self._inboxes[party])))
         return self._inboxes[party]
 
-    def _alone(self, party: PartyId) -> Clients:
-        return self._own.setdefault(party, Clients(*self._parts))
-
-    async def _live(self, own: Clients, inbox: "asyncio.Queue[_Job | _Settle]") -> None:
+    async def _live(self, inbox: "asyncio.Queue[_Job | _Settle]") -> None:
         too_early: list[_Job] = []
         while True:
             item = await inbox.get()
             jobs = [item] if isinstance(item, _Job) else too_early
             if isinstance(item, _Settle):
-                item.reply.set_result(own.settle(item.settled))
+                item.reply.set_result(self.memory.settle(item.settled))
                 too_early = []
             for job in jobs:
                 await self._pause()
                 try:
-                    message = own.compute(unpack(job.task, Task), unpack(job.payload, Payload))
+                    message = self._compute(unpack(job.task, Task), unpack(job.payload, Payload))
                 except NotReady:
                     too_early.append(job)
                 except Exception as error:
@@ -146,41 +145,33 @@ class ClientTasks:
                     if not job.reply.done():
                         job.reply.set_result(message)
 
-    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """Returns the forks of memory of these tickets."""
-        kept: dict[PartyId, dict[int, Fork]] = {}
-        for task in tasks:
-            for party, own in self._alone(task.party).forks([task]).items():
-                kept.setdefault(party, {}).update(own)
-        return kept
-
-    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Passes saved forks to their clients."""
-        for party, own in forks.items():
-            self._alone(party).restore({party: own})
+    def _compute(self, task: Task, payload: Payload) -> bytes:
+        message, fork = self._backend.compute_ticket(self.memory.at(task), task, payload)
+        self.memory.keep(task, fork)
+        return pack(message)
 
 
-class _Answered:
-    """Plays the clients of a `Simulation` with the messages that have arrived."""
+class _Arrived:
+    """A backend that answers with the messages that have arrived. The tasks keep their own forks."""
 
-    def __init__(self, clients: ClientTasks) -> None:
+    blocks_matter = False
+
+    def __init__(self) -> None:
         self.messages: dict[int, bytes] = {}
-        self.forks, self.restore = clients.forks, clients.restore
 
-    def expect(self, tasks: Iterable[tuple[Task, Payload]]) -> None:
-        """Does nothing: the messages have arrived."""
+    def __len__(self) -> int:
+        return 1
 
-    def compute(self, task: Task, payload: Payload) -> bytes:
-        return self.messages.pop(task.ticket)
+    def ready(self, wait_s: float | None = 0.0) -> bool:
+        return True
 
-    def fold(self, places: Sequence[Place], payload: Payload) -> None:
-        """Folds nothing: the clients' tasks send messages."""
+    def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
+        for job in jobs:
+            ((_, task),) = job.places
+            yield Answer(job, self.messages.pop(task.ticket), (), "")
 
-    def describe_execution(self) -> str:
-        return ""
-
-    def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
-        raise AssertionError("the clients' own tasks settle")
+    def close(self) -> None:
+        """Does nothing: the tasks end by themselves."""
 
 
 class ConcurrentSimulation(AsyncRuntime):
@@ -204,10 +195,17 @@ class ConcurrentSimulation(AsyncRuntime):
         wait_s: float = 60.0,
     ) -> None:
         self._clients, self._wait_s = clients, wait_s
-        self._arrived = _Answered(clients)
+        self._arrived = _Arrived()
         self._replies: dict[int, asyncio.Future[bytes]] = {}
         self._sync = Simulation(
-            self._arrived, num_clients, keys, devices, owner=owner, first_ticket=first_ticket
+            self._arrived,
+            num_clients,
+            keys,
+            devices,
+            clients.memory,
+            owner=owner,
+            first_ticket=first_ticket,
+            in_blocks=False,
         )
 
     def snapshot(self) -> Snapshot:

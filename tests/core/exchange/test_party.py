@@ -82,8 +82,9 @@ def payload(work, plans=None, **uplink):
 
 def performed(work, memory=None, task=None, **uplink):
     task = task or Task(7, 3, KEY, None)
-    message, kept = compute(task, payload(work, **uplink), "learner", "data", memory or {}, SECRET)
-    return unpack(pack(message), Message), kept
+    message, fork = compute(task, payload(work, **uplink), "learner", "data", memory or {}, SECRET)
+    assert fork.after == task.after
+    return unpack(pack(message), Message), fork.on(memory or {})
 
 
 # -- perform --------------------------------------------------------------------------------------

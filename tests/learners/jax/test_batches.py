@@ -22,7 +22,7 @@ from hanse.data import from_clients
 from hanse.learners.engines import jax_engine
 from hanse.learners.networks import char_lstm, cnn, mlp
 from hanse.learners.own import jax_model
-from hanse.simulation import auto, batched, sequential
+from hanse.simulation import WorkerPool, auto, batched, sequential
 from hanse.transforms import quantize
 
 jax = pytest.importorskip("jax")
@@ -189,12 +189,6 @@ def test_clients_of_like_size_stand_abreast(batch_size: int | None) -> None:
 DATA = from_clients([rows(n) for n in (23, 3, 24, 22, 4, 3, 24, 23, 21, 1)], test=rows(50))
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However slow the machine, blocks are large."""
-    monkeypatch.setattr("hanse.simulation.adaptive.PATIENCE_S", 1e6)
-
-
 def run(way: Any, **options: Any) -> hanse.Result:
     settings: dict[str, Any] = {
         "algorithm": fed_avg(lr=0.1, fraction=1.0, epochs=2, batch_size=4),
@@ -211,7 +205,7 @@ def run(way: Any, **options: Any) -> hanse.Result:
         fed_prox(lr=0.1, mu=0.1, fraction=1.0, batch_size=4),
     ],
 )
-def test_a_run_together_ends_in_the_bits_of_one_by_one(patient: None, algorithm: Any) -> None:
+def test_a_run_together_ends_in_the_bits_of_one_by_one(algorithm: Any) -> None:
     due, got = (run(way, algorithm=algorithm) for way in (sequential(), batched()))
     assert got.params_sha256 == due.params_sha256
     assert [record.usage for record in got.records] == [record.usage for record in due.records]
@@ -222,9 +216,9 @@ def test_a_run_abreast_is_within_rounding_and_its_bits_depend_on_no_clock(
     as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     due, got = (run(way, rounds=1) for way in (sequential(), batched()))
-    for patience_s in (0.0, 1e6):
-        monkeypatch.setattr("hanse.simulation.adaptive.PATIENCE_S", patience_s)
-        again = run(auto(), rounds=1)
+    for start_s in (0.0, 1e6):
+        monkeypatch.setattr(WorkerPool, "start_s", start_s)
+        again = run(auto(2), rounds=1)
         assert again.params_sha256 == got.params_sha256
         assert again.records[-1].execution == "one process, together"
     for name, value in due.params.items():
@@ -232,7 +226,7 @@ def test_a_run_abreast_is_within_rounding_and_its_bits_depend_on_no_clock(
 
 
 def test_updates_that_would_take_much_memory_are_computed_one_by_one(
-    patient: None, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("hanse.learners.jax.learner.MOST_BYTES", 100)
     learner, make = MODELS["mlp"]

@@ -13,7 +13,7 @@ from hanse.core.exchange import Progress, drive, training
 from hanse.data import from_clients
 from hanse.learners import softmax
 from hanse.learners.own import jax_model
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
@@ -279,7 +279,7 @@ def test_federated_averaging_with_functions_of_ones_own() -> None:
         algorithm = fed_avg(lr=0.5, fraction=1.0, epochs=3, batch_size=8)
         begin = Progress(0, algorithm.init(learner.init(keys.public), keys.public))
         led = training(algorithm, begin, keys.public, rounds=15, evaluate=evaluation(learner))
-        end = drive(led, Simulation(Clients(learner, data, keys), 4, keys))
+        end = drive(led, Simulation(InProcess(learner, data, keys), 4, keys))
         assert end.best is not None
         return end.state.params  # type: ignore[no-any-return]
 

@@ -10,7 +10,7 @@ from hanse.core.exchange import Progress, drive, training
 from hanse.data import from_clients
 from hanse.learners import batches, bfloat16, full, mlp, torch_engine
 from hanse.learners.own import averaged_buffers, local_buffers, torch_module
-from hanse.simulation import Clients, Simulation
+from hanse.simulation import InProcess, Simulation
 
 torch = pytest.importorskip("torch")
 nn = pytest.importorskip("torch.nn")
@@ -326,7 +326,12 @@ def federated(buffers: Any, rounds: int, **settings: Any) -> tuple[Any, Tensors,
     begin = Progress(0, algorithm.init(start, keys.public))
     data = from_clients(clients, test=problem(200, 10))
     led = training(algorithm, begin, keys.public, rounds=rounds, evaluate=evaluation(learner))
-    return learner, start, drive(led, Simulation(Clients(learner, data, keys), 4, keys)).state.params, clients
+    return (
+        learner,
+        start,
+        drive(led, Simulation(InProcess(learner, data, keys), 4, keys)).state.params,
+        clients,
+    )
 
 
 @pytest.mark.parametrize("buffers", [averaged_buffers(), local_buffers()])

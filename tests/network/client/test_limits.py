@@ -5,57 +5,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+import learning
 import pytest
-from federation import federation, job, learner, population
+from federation import federation, job, population
 from test_rounds import MORTAL
 
 from hanse.core import InvalidInput
 from hanse.network.client.client import Client
-from hanse.network.client.limits import Computation, Day, TimeLimitExceeded
+from hanse.network.client.limits import Day
 from hanse.network.client.policy import Policy
 from hanse.network.protocol.errors import Forbidden
-
-
-def for_ever() -> None:
-    while True:
-        try:
-            sum(range(1000))
-        except Exception:
-            raise AssertionError("a work must not take the stop for an error of its own") from None
-
-
-def test_an_endless_computation_is_stopped() -> None:
-    computation = Computation(for_ever)
-    with pytest.raises(TimeLimitExceeded, match=r"stopped after 0\.05 s"):
-        computation.result(0.05)
-    assert not computation.still_runs(20.0)
-
-
-def test_a_call_into_a_library_is_abandoned_until_it_returns() -> None:
-    returned = threading.Event()
-    used: list[int] = []
-
-    def act() -> None:
-        returned.wait()
-        used.append(1)
-
-    computation = Computation(act)
-    with pytest.raises(TimeLimitExceeded):
-        computation.result(0.01)
-    assert computation.still_runs(0.01)
-    returned.set()
-    assert not computation.still_runs(20.0)
-    assert used == []
-
-
-def test_what_is_in_time_is_as_it_would_be() -> None:
-    assert Computation(lambda: 3).result(20.0) == 3
-
-    def fails() -> None:
-        raise InvalidInput("no such luck")
-
-    with pytest.raises(InvalidInput, match="no such luck"):
-        Computation(fails).result(20.0)
 
 
 def test_a_day_is_summed_and_ends(tmp_path: Path) -> None:
@@ -86,30 +45,32 @@ def test_a_policy_says_how_long(tmp_path: Path) -> None:
         Policy.read(path)
 
 
-class Endless:
-    """A learner that does not get on."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(learner(), name)
-
-    def local_sgd(self, *given: Any, **more: Any) -> Any:
-        for_ever()
-
-
-def test_the_operator_hears_that_a_ticket_was_declined_and_the_round_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bind", "limit_s", "said", "code"),
+    [
+        (learning.spins, 0.1, "declined: its policy's time for computing is used up (time)", "time"),
+        (learning.is_killed, 900, "its memory, disk or another resource is used up (resources)", "resources"),
+    ],
+    ids=["spins in a call into a library", "is killed"],
+)
+def test_the_operator_hears_of_a_ticket_that_was_stopped_and_the_client_goes_on(
+    bind: Any, limit_s: float, said: str, code: str, tmp_path: Path
+) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(MORTAL, 2))
         client_home = here.client_home(4)
-        (client_home.folder / "policy.toml").write_text("max_ticket_s = 0.1\nmax_day_s = 1000")
+        (client_home.folder / "policy.toml").write_text(f"max_ticket_s = {limit_s}\nmax_day_s = 1000")
         mine = population().client(4)
-        client = Client(client_home, lambda plan: mine, lambda plan: Endless(), here.said.append)
+        client = Client(client_home, lambda plan: mine, bind, here.said.append)
         here.clients.append(client)
         here.threads.append(threading.Thread(target=client.run, daemon=True))
         here.threads[-1].start()
         here.enter(range(4))
         here.end(run, status="incomplete")
         assert [r.usage.counted for r in here.records] == [0, 4, 4]
-        assert "declined: its policy's time for computing is used up (time)" in here.events()
-        assert client_home.day.seconds > 0.1
+        assert said in here.events()
+        failed = [line for line in client_home.audit.lines() if line["what"] == "fails"]
+        assert [line["code"] for line in failed] == [code, code]
+        assert client_home.day.seconds > 0
         assert not list(client_home.folder.glob("runs/*/*.message"))
     assert time.strftime("%Y") in (client_home.folder / "seconds.json").read_text()

@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import NUM_CLIENTS, federation, job
+from federation import NUM_CLIENTS, Threaded, federation, job
 
 from hanse.algorithms import fed_avg
 from hanse.core.exchange import Record
-from hanse.network.client.client import Client
 from hanse.network.client.poller import Poller
 from hanse.network.server import pace, presence
 from hanse.network.server.pace import MAX_AGAIN_S, MIN_POOL, again_s, pool
@@ -58,7 +57,7 @@ class WatchedPoller(Poller):
         return news
 
 
-class Watched(Client):
+class Watched(Threaded):
     """A client that is asked to come back."""
 
     poller = WatchedPoller

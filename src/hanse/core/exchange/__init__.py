@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hanse.core.errors import NotReady, ReplayError
     from hanse.core.exchange.admission import limit_bytes, validate
     from hanse.core.exchange.coordinator import Block, Coordinator, CoordinatorState
+    from hanse.core.exchange.memory import PartyMemory, Recall, Settled
     from hanse.core.exchange.party import (
         Fork,
         Forks,
@@ -100,6 +101,7 @@ else:
             "hanse.core.errors": ("NotReady", "ReplayError"),
             "hanse.core.exchange.admission": ("limit_bytes", "validate"),
             "hanse.core.exchange.coordinator": ("Block", "Coordinator", "CoordinatorState"),
+            "hanse.core.exchange.memory": ("PartyMemory", "Recall", "Settled"),
             "hanse.core.exchange.party": (
                 "Fork",
                 "Forks",
@@ -200,14 +202,17 @@ __all__ = [
     "ModelState",
     "NotReady",
     "Packed",
+    "PartyMemory",
     "Payload",
     "Progress",
+    "Recall",
     "Record",
     "ReplayError",
     "Resumable",
     "Runtime",
     "Sample",
     "Sampled",
+    "Settled",
     "Store",
     "Stored",
     "Task",

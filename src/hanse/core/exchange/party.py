@@ -109,15 +109,18 @@ def pending(part: str) -> str:
 
 def compute(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
-) -> tuple["Message", Memory]:
+) -> tuple["Message", "Fork"]:
     """Computes one ticket: runs the work, then encodes each part through its chain.
 
     Args:
+      memory: the memory that the ticket continues.
       secret: the party's own secret key of this ticket.
 
     Returns: the message, and the fork of memory that is kept if the ticket is counted.
     """
-    return encode(task, payload, *run_work(task, payload, learner, data, memory, secret), memory, secret)
+    done = run_work(task, payload, learner, data, memory, secret)
+    message, after = encode(task, payload, *done, memory, secret)
+    return message, Fork.between(task.after, memory, after)
 
 
 def run_work(

@@ -12,6 +12,7 @@ from hanse.network.client.connection import Connection
 from hanse.network.client.home import ClientHome
 from hanse.network.client.poller import Poller
 from hanse.network.client.roles import Roles
+from hanse.network.client.ticket_process import Loaded, TicketBackend, TicketProcess
 from hanse.network.client.tickets import Tickets
 from hanse.network.client.worker import Worker
 from hanse.network.protocol.errors import is_disk_full
@@ -26,13 +27,16 @@ class Client:
     Args:
       client_home: its folder.
       data: gives its own examples, as a plan wants them, or raises InvalidInput; `len` of them counts them.
-      bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it.
+      bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it; a function of a
+        module, since it is called in a child process.
       say: called with a line about what the client is doing.
       test: gives its own test examples, as `data` does; None: it has none, and declines to measure on them.
     """
 
     poller: ClassVar[type[Poller]] = Poller
     worker: ClassVar[type[Worker]] = Worker
+    backend: ClassVar[Callable[[Callable[[], Loaded]], TicketBackend]] = TicketProcess
+    """Makes what computes the tickets of a role; another one may be wrapped around it."""
 
     def __init__(
         self,
@@ -45,7 +49,7 @@ class Client:
         self._home = client_home
         self._connection = Connection(client_home, say)
         self._tickets = Tickets()
-        self._roles = Roles(self._connection, data, bind, test)
+        self._roles = Roles(self._connection, data, bind, test, type(self).backend)
 
     def stop(self) -> None:
         """Makes `run` return. Any thread may call this."""
@@ -82,4 +86,5 @@ class Client:
                 connection.stopping.set()
                 self._tickets.end()
                 thread.join(30.0)
+                self._roles.close()
                 connection.link.close()

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core import InvalidInput, Key, MessageError, PartyId, player
-from hanse.core.exchange import Fork, Task, pack, unpack
+from hanse.core.exchange import Fork, Forks, Payload, Task, pack, unpack
 from hanse.network.client.connection import Connection
+from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.protocol.errors import Forbidden, Unsuited
-from hanse.network.protocol.party import Party
 from hanse.network.protocol.spool import Outgoing, durably
 from hanse.network.protocol.wire import Plan, WorkOrder
 
@@ -19,6 +19,9 @@ __all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles"]
 
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
+
+MOST_PROCESSES = 4
+"""The most roles whose processes run at the same time: those of the latest tickets."""
 
 
 @dataclass
@@ -39,34 +42,56 @@ class OpenRole:
     """A role that the client plays in a run, with its data allowed and its memory recalled.
 
     Args:
+      folder: its own in the client home.
+      backend: computes its tickets.
+      secret: its own; the number of each ticket is folded in.
+      forks: its memory.
       decided: the tickets whose outcomes are known.
+      lock: held by whoever reads or writes the forks.
     """
 
     folder: Path
-    party: Party
+    backend: TicketBackend
+    secret: Key
+    forks: Forks
     decided: set[int] = field(default_factory=set)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def compute(self, task: Task, payload: Payload, limit_s: float | None) -> bytes:
+        """Computes a ticket, keeps the fork of memory that it leads to, and returns the packed message.
+
+        Raises: TimeLimitExceeded, InvalidInput, ComputationFailed.
+        """
+        with self.lock:
+            before = self.forks.at(task.after)
+        secret = self.secret.fold_in(task.ticket)  # a ticket done twice gives the same bytes
+        message, fork = self.backend.compute(task, payload, before, secret, limit_s)
+        with self.lock:
+            self.forks.keep(task.ticket, fork)
+        return message
 
     def keep(self) -> None:
         """Writes committed memory and forks to the disk."""
-        _remember(self.folder, self.party)
+        with self.lock:
+            _remember(self.folder, self.forks)
 
     def note(self, task: Task, payload: str) -> None:
         """Keeps a ticket's task and memory beside its payload, for `hanse replay`."""
-        with self.party.lock:
-            before = self.party.forks.at(task.after)
+        with self.lock:
+            before = self.forks.at(task.after)
         with contextlib.suppress(OSError):
             (self.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
 
     def settle(self, counted: list[int], dropped: list[int]) -> None:
         """Commits the memory of counted tickets and drops that of the others, on the disk too."""
-        with self.party.lock:
+        with self.lock:
             self.decided.update(counted, dropped)
-            _settle(self.folder, self.party, counted, dropped)
+            _settle(self.folder, self.forks, counted, dropped)
 
     def forget(self, ticket: int) -> None:
         """Drops the fork and the message of a ticket, on the disk too."""
-        with self.party.lock:
-            if self.party.forks.forks.pop(ticket, None) is not None:
+        with self.lock:
+            if self.forks.forks.pop(ticket, None) is not None:
                 self.keep()
         Outgoing.forget(self.folder, ticket)
 
@@ -79,6 +104,7 @@ class Roles:
       data: gives the client's own examples for a plan, or raises InvalidInput.
       bind: makes the learner of a plan, or raises InvalidInput.
       test: gives the client's own test examples for a plan; None: it has none.
+      backend: makes what computes a role's tickets, from a function that loads what it needs.
     """
 
     def __init__(
@@ -87,11 +113,13 @@ class Roles:
         data: Callable[[Plan], Any],
         bind: Callable[[Plan], Any],
         test: Callable[[Plan], Any] | None,
+        backend: Callable[[Callable[[], Loaded]], TicketBackend],
     ) -> None:
         self._connection, self._home = connection, connection.home
-        self._data, self._bind, self._test = data, bind, test
+        self._data, self._bind, self._test, self._backend = data, bind, test, backend
         self._runs: dict[str, OpenRun] = {}
         self._roles: dict[tuple[str, str], OpenRole] = {}
+        self._recent: list[OpenRole] = []
         self.settling = threading.Lock()
         """Held by whoever reads or writes the memory of a role that is not open yet."""
 
@@ -130,23 +158,37 @@ class Roles:
         kind = OWN if isinstance(party, int) else TEST
         if player(party) != (self._home.membership or {}).get("number"):
             raise MessageError(f"a task for {party!r}, which this client does not play")
-        role = self._roles.get((name, kind))
-        if role is not None:
-            return role
+        role = self._roles.get((name, kind)) or self._open(name, run, kind)
+        self._recent = [role, *(other for other in self._recent if other is not role)]
+        for other in self._recent[MOST_PROCESSES:]:
+            other.backend.close()  # its run may be over; if not, its next ticket starts it again
+        del self._recent[MOST_PROCESSES:]
+        return role
+
+    def _open(self, name: str, run: OpenRun, kind: str) -> OpenRole:
+        first = [self._load(name, run, kind)]  # the data are checked now, and loaded again after a kill
+        secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
+        backend = self._backend(lambda: first.pop() if first else self._load(name, run, kind))
+        folder = self._home.run(name) / kind
+        folder.mkdir(exist_ok=True)
+        with self.settling:
+            role = self._roles[name, kind] = OpenRole(folder, backend, secret, _recall(folder))
+        return role
+
+    def _load(self, name: str, run: OpenRun, kind: str) -> Loaded:
+        """Reads the data of a role, if they are allowed."""
         self._connection.say("reading the data", "checking")
         try:
             data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
-            learner = self._bind(run.plan)
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
         self._home.policy.check_data(len(data))
-        secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
-        role = OpenRole(self._home.run(name) / kind, Party(learner, data, secret))
-        role.folder.mkdir(exist_ok=True)
-        with self.settling:
-            _recall(role.folder, role.party)
-            self._roles[name, kind] = role
-        return role
+        return Loaded(self._bind, run.plan, data)
+
+    def close(self) -> None:
+        """Ends the processes of all roles. Any thread may call this."""
+        for role in list(self._roles.values()):
+            role.backend.close()
 
     def _test_examples(self, plan: Plan) -> Any:
         examples = () if self._test is None else self._test(plan)
@@ -163,9 +205,7 @@ class Roles:
             if role is not None:
                 role.settle(counted, dropped)
             else:
-                closed = Party(None, None, Key(bytes(32)), None)
-                _recall(folder, closed)
-                _settle(folder, closed, counted, dropped)
+                _settle(folder, _recall(folder), counted, dropped)
             for ticket in (*counted, *dropped):
                 Outgoing.forget(folder, ticket)
 
@@ -182,24 +222,23 @@ class Roles:
                 role.forget(ticket)
 
 
-def _settle(folder: Path, party: Party, counted: list[int], dropped: list[int]) -> None:
+def _settle(folder: Path, forks: Forks, counted: list[int], dropped: list[int]) -> None:
     """Commits the forks of counted tickets and drops those of the others, on the disk too."""
-    stale = [party.forks.forks[ticket] for ticket in dropped if ticket in party.forks.forks]
-    if party.forks.settle(counted, dropped) or any(fork.changed or fork.removed for fork in stale):
-        _remember(folder, party)
+    stale = [forks.forks[ticket] for ticket in dropped if ticket in forks.forks]
+    if forks.settle(counted, dropped) or any(fork.changed or fork.removed for fork in stale):
+        _remember(folder, forks)
 
 
-def _remember(folder: Path, party: Party) -> None:
+def _remember(folder: Path, forks: Forks) -> None:
     """Writes committed memory and forks; while both are empty, no file is needed."""
-    forks = party.forks
     path = folder / "memory"
     if forks.committed or any(fork.changed or fork.removed for fork in forks.forks.values()) or path.exists():
         durably(path, pack((forks.committed, forks.forks)))
 
 
-def _recall(folder: Path, party: Party) -> None:
-    path = folder / "memory"
+def _recall(folder: Path) -> Forks:
+    path, found = folder / "memory", Forks()
     if path.exists():
-        committed, forks = unpack(path.read_bytes())
-        party.forks.committed = committed
-        party.forks.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
+        found.committed, forks = unpack(path.read_bytes())
+        found.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
+    return found

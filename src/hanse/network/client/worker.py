@@ -7,14 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from hanse.core import MessageError
-from hanse.core.exchange import Message, Payload, Stored, Task, pieces, unpack
+from hanse.core import InvalidInput, MessageError
+from hanse.core.exchange import Payload, Stored, Task, unpack
 from hanse.network.client.connection import Connection
-from hanse.network.client.limits import Computation, TimeLimitExceeded
 from hanse.network.client.roles import OpenRole, OpenRun, Roles
+from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
 from hanse.network.client.tickets import Tickets
 from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited, is_disk_full
-from hanse.network.protocol.party import Party
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import Code, Failure, WorkOrder
 
@@ -42,7 +41,6 @@ class Worker:
     ) -> None:
         self._connection, self._tickets, self._roles = connection, tickets, roles
         self._home, self._log, self._poll_now = connection.home, log, poll_now
-        self._abandoned: Computation[Message] | None = None
         self.error: BaseException | None = None
         """The error that ended this thread, if one did."""
 
@@ -80,13 +78,11 @@ class Worker:
                 home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 role.note(task, work.payload)
-                answer = self._answer(role, task, payload)
+                answer = self._compute(work, role, task, payload)
                 state = "trained"
-                size = sum(map(len, answer))
-                home.policy.check_use(run.num_tickets + 1, run.num_bytes + size)
-                with role.party.lock:
-                    role.keep()
-                message = Outgoing.write(role.folder, work.ticket, answer)
+                home.policy.check_use(run.num_tickets + 1, run.num_bytes + len(answer))
+                role.keep()
+                message = Outgoing.write(role.folder, work.ticket, [answer])
                 del answer, payload  # both are on the disk now
             state = "trained"
             self._upload(run, role, work, message)
@@ -102,6 +98,9 @@ class Worker:
             self._fail(work, Failure(state="refused", code="data"), error)
             raise
         except Exception as error:
+            if isinstance(error, ComputationFailed) and self._connection.stopping.is_set():
+                self._give_up(work, keep=True)  # its process was ended with the client
+                return False
             if is_disk_full(error):  # the ticket stays open, and is computed again once there is space
                 raise
             self._fail(work, Failure(state=state, code=_code(error)), error)
@@ -119,27 +118,22 @@ class Worker:
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
         self._connection.insist(lambda: self._connection.link.download(url, sha256, size, to))
 
-    def _answer(self, role: OpenRole, task: Task, payload: Payload) -> list[bytes | memoryview]:
-        """Computes a ticket, and returns the packed message in pieces."""
-        return pieces(self._compute(role.party, task, payload))
+    def _compute(self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload) -> bytes:
+        """Computes a ticket in the time that the policy allows, and returns the packed message.
 
-    def _compute(self, party: Party, task: Task, payload: Payload) -> Message:
-        """Computes a ticket in the time that the policy allows.
-
-        Raises: Forbidden: if that time is not enough.
+        Raises: Forbidden: if that time is not enough. Unsuited: if the data don't suit the run.
         """
         limit_s = self._home.policy.limit_s(self._home.day.seconds)
         began_s = time.monotonic()
         try:
-            if limit_s is None:
-                return party.compute(task, payload)
-            if self._abandoned is not None and self._abandoned.still_runs(1.0):
-                raise Forbidden("a ticket that took too long still runs at this client", "time")
-            self._abandoned = Computation(lambda: party.compute(task, payload))
-            return self._abandoned.result(limit_s)
+            return role.compute(task, payload, limit_s)
         except TimeLimitExceeded:
             why = f"this client's policy allows {limit_s:.4g} s of computation for it: it was stopped"
             raise Forbidden(why, "time") from None
+        except Unsuited:
+            raise
+        except InvalidInput as error:
+            raise Unsuited(f"this client's data do not suit run {work.run}: {error}") from error
         finally:
             with contextlib.suppress(OSError):  # a full disk is reported where the message is written
                 self._home.day.add(time.monotonic() - began_s)
@@ -183,6 +177,8 @@ class Worker:
 
 def _code(error: Exception) -> Code:
     """Returns the code of an error that neither the policy nor the data caused."""
+    if isinstance(error, ComputationFailed):
+        return error.code
     if isinstance(error, MessageError):
         return "message"
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"

@@ -1,42 +1,28 @@
-"""A party's own half of a run: its learner, its data, its secret and its forks of memory."""
+"""A role that the server plays: its learner, its data and its secret. `PartyMemory` keeps its memory."""
 
-import threading
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hanse.core import Key, Memory
-from hanse.core.exchange import Fork, Forks, Message, Payload, Task, compute
+from hanse.core.exchange import Fork, Message, Payload, Task, compute
 
 __all__ = ["Party"]
 
 
+@dataclass(frozen=True)
 class Party:
-    """Computes the tickets of one party and keeps its memory.
+    """Computes the tickets of one party.
 
     Args:
       learner: the model, on this party's engine.
       data: its own.
       secret: its own. The number of each ticket is folded in, so a ticket done twice gives the same bytes.
-      committed: its memory.
     """
 
-    def __init__(self, learner: Any, data: Any, secret: Key, committed: Memory | None = None) -> None:
-        self._learner, self._data, self._secret = learner, data, secret
-        self.forks = Forks(committed)
-        self.lock = threading.RLock()
-        """Held by whoever reads or writes the forks."""
+    learner: Any
+    data: Any
+    secret: Key
 
-    def compute(self, task: Task, payload: Payload) -> Message:
-        """Computes a ticket, and keeps the fork of memory that it leads to."""
-        with self.lock:
-            before = self.forks.at(task.after)
-        message, memory = compute(
-            task, payload, self._learner, self._data, before, self._secret.fold_in(task.ticket)
-        )
-        with self.lock:
-            self.forks.keep(task.ticket, Fork.between(task.after, before, memory))
-        return message
-
-    def forks_of(self, tickets: Mapping[int, Any]) -> dict[int, Fork]:
-        """Returns the forks of the given tickets that were computed and are not settled yet."""
-        return {ticket: fork for ticket, fork in self.forks.forks.items() if ticket in tickets}
+    def compute(self, task: Task, payload: Payload, memory: Memory) -> tuple[Message, Fork]:
+        """Computes a ticket; returns the message, and the fork of memory that it leads to."""
+        return compute(task, payload, self.learner, self.data, memory, self.secret.fold_in(task.ticket))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core import Diverged, Key
-from hanse.core.exchange import Record, drive, pieces
+from hanse.core.exchange import PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
 from hanse.network.protocol.spool import Objects, Spool
@@ -138,7 +138,7 @@ class RunThread:
         with self._store.open(self.name, flush_every_s=0) as store:
 
             def role(name: str) -> Party:
-                return Party(job.learner, job.role(name), secret.fold_in("role", name), store.memory(name))
+                return Party(job.learner, job.role(name), secret.fold_in("role", name))
 
             runtime = NetworkRuntime(
                 self.mailbox,
@@ -146,6 +146,7 @@ class RunThread:
                 self.objects,
                 secret,
                 role,
+                PartyMemory(store.memory),
                 job.patience,
                 self._note,
                 failed_tickets=self.failed_tickets,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core import HanseError, InvalidInput, Key, Memory, PartyId, check_count, player, value
+from hanse.core import HanseError, InvalidInput, Key, PartyId, check_count, player, value
 from hanse.core.exchange import (
     Collect,
     Collected,
@@ -26,6 +26,7 @@ from hanse.core.exchange import (
     Event,
     Fork,
     Message,
+    PartyMemory,
     Payload,
     Runtime,
     Sample,
@@ -163,7 +164,8 @@ class NetworkRuntime(Runtime):
       spool: holds the messages of clients.
       objects: holds the files that they download.
       secret: of the server.
-      role: makes the party that plays a role here, such as "server", with its recalled memory.
+      role: makes the party that plays a role here, such as "server".
+      memory: of these roles.
       patience: the times to wait.
       note: called with the name of a client that was not counted, and why.
       failed_tickets: keeps the tickets that failed or were refused; None: they are not kept.
@@ -179,6 +181,7 @@ class NetworkRuntime(Runtime):
         objects: Objects,
         secret: Key,
         role: Callable[[str], Party],
+        memory: PartyMemory,
         patience: Patience = Patience(),
         note: Callable[[str, str], None] = lambda who, what: None,
         max_message_bytes: int = 1 << 30,
@@ -192,6 +195,7 @@ class NetworkRuntime(Runtime):
         self._mailbox, self._spool, self._objects = mailbox, spool, objects
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
         self.coordinator = Coordinator(0, secret)
+        self._memory = memory
         self._parties: dict[PartyId, Party] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
@@ -205,16 +209,14 @@ class NetworkRuntime(Runtime):
 
     def snapshot(self) -> NetworkSnapshot:
         state = self.coordinator.snapshot()
-        forks = {name: party.forks_of(state.tickets) for name, party in self._parties.items()}
-        forks = {name: own for name, own in forks.items() if own}
+        forks = self._memory.forks(ticket.task for ticket in state.tickets.values())
         wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
         return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted)
 
     def restore(self, snapshot: NetworkSnapshot) -> None:
         self.coordinator.restore(snapshot.coordinator)
         self._over_selection, self._wanted = snapshot.over_selection, dict(snapshot.wanted)
-        for name, forks in snapshot.forks.items():
-            self._party(name).forks.forks.update(forks)
+        self._memory.restore(snapshot.forks)
         offers = self._offers(self.coordinator.open_tickets())
         self._clean()
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
@@ -332,15 +334,14 @@ class NetworkRuntime(Runtime):
         if command.round > 0:
             self._attend(self._attendance(command.round, settled))
         outcomes: dict[PartyId, dict[int, Outcome]] = {}
-        memories: dict[PartyId, Memory] = {}
+        own_roles = {name: tickets for name, tickets in settled.items() if player(name) is None}
         for name, (counted, dropped) in settled.items():
             number = player(name)
             if number is not None:
                 own = outcomes.setdefault(number, {})
                 own |= {t: Outcome(True) for t in counted}
                 own |= {t: self._outcomes.get(t, Outcome(False, "not counted")) for t in dropped}
-            elif self._party(name).forks.settle(counted, dropped):
-                memories[name] = self._party(name).forks.committed
+        memories = self._memory.settle(own_roles)
         self._outcomes = {t: v for t, v in self._outcomes.items() if self.coordinator.is_open(t)}
         self.round = command.round + 1
         self._mailbox.announce(outcomes)
@@ -414,7 +415,9 @@ class NetworkRuntime(Runtime):
     def _compute(self, ticket: int) -> Message:
         """Computes a ticket of a role that the server plays."""
         task = self.coordinator.task(ticket)
-        message = self._party(task.party).compute(task, self.coordinator.payload(ticket))
+        payload, before = self.coordinator.payload(ticket), self._memory.at(task)
+        message, fork = self._party(task.party).compute(task, payload, before)
+        self._memory.keep(task, fork)
         return self.coordinator.receive(ticket, pack(message))
 
     def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:

@@ -1,0 +1,79 @@
+"""Algorithms that take means of echoes, in a module of their own: child processes of clients import it."""
+
+from typing import Any
+
+from crowd import QUICK
+
+from hanse.core import (
+    Contribution,
+    Key,
+    Keys,
+    Memory,
+    Part,
+    PartSpec,
+    PartyId,
+    Program,
+    Shared,
+    Spec,
+    Work,
+    gather,
+    sample,
+    tree_map,
+    value,
+)
+from hanse.core.exchange import ModelState
+
+
+def bind_nothing(plan: Any) -> None:
+    """Bind no learner: an echo needs none."""
+
+
+@value
+class echo(Work[Any, Any]):
+    """A work that sends an update of the model's size, and computes next to nothing."""
+
+    def run(
+        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        return {"update": Part(tree_map(lambda w: w * w.dtype.type(0.5), shared["params"]))}, memory
+
+
+@value
+class trivial:
+    """An algorithm that takes means of echoes."""
+
+    count: int
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        chosen = yield from sample(key, count=self.count)
+        return (yield from echoed(state, chosen.cohort, key))
+
+
+@value
+class some_of_them:
+    """Means of echoes of clients that wait for work: clients that check in quickly would be late."""
+
+    count: int
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        chosen = yield from sample(key, count=self.count * 13 // 10)
+        waiting = [number for number in chosen.cohort if number % QUICK]  # type: ignore[operator]
+        return (yield from echoed(state, tuple(waiting[: self.count]), key))
+
+
+def echoed(state: ModelState, cohort: tuple[PartyId, ...], key: Key) -> Program[ModelState]:
+    """Perform one exchange."""
+    channel = PartSpec(Spec.of(state.params))
+    got = yield from gather(echo(), cohort, {"params": state.params}, key, update=channel)
+    return ModelState(dict(got["update"].values))
+
+
+@value
+class part_of_them:
+    """An algorithm that takes means of echoes of a fraction of the clients."""
+
+    fraction: float
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        chosen = yield from sample(key, fraction=self.fraction)
+        return (yield from echoed(state, chosen.cohort, key))

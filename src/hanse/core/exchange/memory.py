@@ -1,0 +1,100 @@
+"""The memory of many parties: what each keeps between its tickets, and the forks of tickets in flight."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from hanse.core.exchange.party import Fork, Forks, Task
+from hanse.core.tensors import held_bytes
+from hanse.core.work import Memory, PartyId
+
+__all__ = ["PartyMemory", "Recall", "Settled"]
+
+Recall: TypeAlias = Callable[[PartyId], Memory]
+"""A function that returns a party's committed memory when it is needed and not here."""
+
+Settled: TypeAlias = Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]
+"""For each party, its tickets of a round: the counted ones, and the dropped ones."""
+
+KEPT_BYTES = 64 * 2**20
+"""The most bytes of committed memory that are kept here, if they can be recalled."""
+
+
+class PartyMemory:
+    """The memory of parties, apart from the computing of their tickets.
+
+    A ticket is computed from `at(task)`, and its fork is given to `keep`; `settle` ends a round.
+
+    Args:
+      recall: gives a party's committed memory; None: nothing is kept elsewhere, so all of it is kept here.
+    """
+
+    def __init__(self, recall: Recall | None = None) -> None:
+        self._recall = recall
+        self._forks: dict[PartyId, Forks] = {}
+        self._held: dict[PartyId, int] = {}
+
+    def at(self, task: Task) -> Memory:
+        """Returns the memory that a ticket continues."""
+        known = self._forks.get(task.party)
+        if known is None:
+            memory = {} if self._recall is None else self._recall(task.party)
+            if not memory:
+                return memory
+            known = self._forks[task.party] = Forks(memory)
+        return known.at(task.after)
+
+    def keep(self, task: Task, fork: Fork) -> None:
+        """Keeps the fork that a ticket led to until it is settled."""
+        if fork.changed or fork.removed or fork.after is not None:
+            self._forks_of(task.party).keep(task.ticket, fork)
+
+    def _forks_of(self, party: PartyId) -> Forks:
+        if party not in self._forks:
+            self._forks[party] = Forks(None if self._recall is None else self._recall(party))
+        return self._forks[party]
+
+    def settle(self, settled: Settled) -> Mapping[PartyId, Memory]:
+        """Commits and drops forks, and returns the memories that changed."""
+        changed: dict[PartyId, Memory] = {}
+        for party, (counted, dropped) in settled.items():
+            forks = self._forks.get(party)
+            if forks is None:
+                continue  # nothing was kept for it
+            if forks.settle(counted, dropped):
+                changed[party] = forks.committed
+            elif not forks.committed and not forks.forks:
+                del self._forks[party]
+        if self._recall is not None:
+            self._let_go(settled)
+        return changed
+
+    def _let_go(self, settled: Iterable[PartyId]) -> None:
+        """Bounds the memory kept here: that of parties heard longest ago is recalled when it is needed."""
+        for party in settled:
+            forks = self._forks.pop(party, None)
+            if forks is None:
+                self._held.pop(party, None)
+            else:
+                self._forks[party] = forks  # now the last
+                self._held[party] = held_bytes(forks.committed)
+        excess = sum(self._held.values()) - KEPT_BYTES
+        for party in list(self._forks):
+            if excess <= 0:
+                break
+            if not self._forks[party].forks:
+                del self._forks[party]
+                excess -= self._held.pop(party, 0)
+
+    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
+        """Returns the forks of those tickets that were computed and are not settled yet."""
+        kept: dict[PartyId, dict[int, Fork]] = {}
+        for task in tasks:
+            own = self._forks.get(task.party)
+            if own is not None and task.ticket in own.forks:
+                kept.setdefault(task.party, {})[task.ticket] = own.forks[task.ticket]
+        return kept
+
+    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
+        """Restores saved forks; committed memory is recalled when needed."""
+        for party, own in forks.items():
+            self._forks_of(party).forks.update(own)

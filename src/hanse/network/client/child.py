@@ -1,0 +1,60 @@
+"""The child process in which a client computes: it holds the learner and the data of one role.
+
+It has neither the client's key nor a link to the server. Its answers are packed values, which run no code
+when they are read.
+"""
+
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from hanse.core import InvalidInput, MessageError
+from hanse.core.exchange import Payload, compute, pack
+from hanse.processes import receive
+
+__all__ = ["serve"]
+
+
+def serve(pipe: Connection) -> None:
+    """Makes the learner, then computes tickets from a pipe until it is closed."""
+    with suppress(EOFError, OSError):
+        try:
+            bind, plan, data = receive(pipe)
+            learner = bind(plan)
+            threadpool_limits(1)
+        except Exception as error:
+            suits = not isinstance(error, InvalidInput)
+            pipe.send_bytes(_describe(error, _code(error) if suits else "data"))
+            return
+        pipe.send_bytes(pack({"fork": None}))
+        while True:
+            request = receive(pipe)
+            try:
+                answers = _compute(request, learner, data)
+            except Exception as error:
+                answers = [_describe(error, _code(error))]
+            del request
+            for answer in answers:
+                pipe.send_bytes(answer)
+
+
+def _compute(request: Any, learner: Any, data: Any) -> list[bytes]:
+    task, fields, memory, secret = request
+    message, fork = compute(task, Payload(*fields), learner, data, memory, secret)
+    return [pack({"fork": fork}), pack(message)]
+
+
+def _describe(error: Exception, code: str) -> bytes:
+    """Describes an error by a code and by texts, which are for the client's own log."""
+    text = str(error) or type(error).__name__
+    trace = "".join(traceback.format_exception(error))
+    return pack({"code": code, "text": text, "trace": trace})
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, MessageError):
+        return "message"
+    return "resources" if isinstance(error, MemoryError | OSError) else "internal"

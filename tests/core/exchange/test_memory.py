@@ -1,0 +1,60 @@
+"""The memory of many parties: recalled when needed, forked for each ticket, bounded if kept elsewhere."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hanse.core import Key
+from hanse.core.exchange import Fork, PartyMemory, Task, memory
+
+KEY = Key.from_seed(0)
+
+
+def task(ticket: int, party: Any = 0, after: int | None = None) -> Task:
+    return Task(ticket, party, KEY, after)
+
+
+def fork(after: int | None = None, **changed: Any) -> Fork:
+    return Fork(after, changed, ())
+
+
+def test_tickets_continue_each_other_and_only_counted_ones_last() -> None:
+    kept = PartyMemory()
+    kept.keep(task(1), fork(n=1))
+    kept.keep(task(2, after=1), fork(1, m=2))
+    assert kept.at(task(2, after=1)) == {"n": 1}
+    assert kept.at(task(3, after=2)) == {"n": 1, "m": 2}
+    assert kept.at(task(4)) == kept.at(task(1, party="server")) == {}
+    assert kept.settle({0: ((1,), (2,)), 1: ((), (7,))}) == {0: {"n": 1}}
+    assert kept.at(task(4)) == {"n": 1}
+    assert kept.settle({0: ((), ())}) == {}
+
+
+def test_forks_of_open_tickets_are_saved_and_restored() -> None:
+    kept, again = PartyMemory(), PartyMemory(lambda party: {"n": party})
+    kept.keep(task(1, 5), fork(n=1))
+    kept.keep(task(2, 6), fork())  # changes nothing
+    saved = kept.forks([task(1, 5), task(2, 6), task(3, 7)])
+    assert saved == {5: {1: fork(n=1)}}
+    again.restore(saved)
+    assert again.at(task(9, 5, after=1)) == {"n": 1}
+    assert again.at(task(9, 5)) == {"n": 5}
+
+
+def test_a_party_is_recalled_once_until_others_need_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    disk: dict[Any, Any] = {party: {"w": np.zeros(100)} for party in range(3)}
+    monkeypatch.setattr(memory, "KEPT_BYTES", 2000)
+
+    def recall(party: Any) -> Any:
+        asked.append(party)
+        return disk[party]
+
+    kept = PartyMemory(recall)
+    for ticket, party in enumerate((0, 1, 0, 2, 0, 1)):
+        kept.at(task(ticket, party))
+        kept.keep(task(ticket, party), fork(w=np.full(100, ticket)))
+        disk |= kept.settle({party: ((ticket,), ())})
+    assert asked == [0, 1, 2, 1]  # the one heard longest ago had to go
+    assert [disk[party]["w"][0] for party in range(3)] == [4, 5, 3]

@@ -1,0 +1,181 @@
+"""A ticket is computed in a child process, to the same bits, and is really stopped; errors stay readable."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import learning
+import pytest
+from federation import KEYS, SHAPE, SOFTMAX, InThread, population
+
+from hanse.algorithms import fed_avg
+from hanse.core import HanseError, InvalidInput, Key, layout
+from hanse.core.exchange import Coordinator, Dispatch, Payload, Sample, Stored, Task, pack, unpack
+from hanse.network.client.ticket_process import (
+    ComputationFailed,
+    Loaded,
+    TicketBackend,
+    TicketProcess,
+    TimeLimitExceeded,
+)
+from hanse.network.protocol.wire import Plan
+
+PLAN = Plan("run", "{}", SOFTMAX, SHAPE, 10)
+
+
+def ticket() -> tuple[Task, Payload]:
+    """The first ticket of a run."""
+    algorithm = fed_avg(lr=0.5, fraction=1.0, batch_size=50)
+    start = algorithm.init(learning.bound(SOFTMAX).init(KEYS.public), KEYS.public)
+    program, coordinator = algorithm.round(start, KEYS.public), Coordinator(5, KEYS.secret)
+    command: Any = next(program)
+    while not isinstance(command, Dispatch):
+        assert isinstance(command, Sample)
+        command = program.send(coordinator.sample(command))
+    (number, *_) = coordinator.dispatch(command).tickets
+    return coordinator.task(number), coordinator.payload(number)
+
+
+@contextmanager
+def process(bind: Callable[[Plan], Any]) -> Iterator[TicketProcess]:
+    backend = TicketProcess(lambda: Loaded(bind, PLAN, population().client(0)))
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def computed(backend: TicketBackend, limit_s: float | None = None) -> tuple[bytes, Any]:
+    return backend.compute(*ticket(), {"own": 1}, Key.from_seed(3), limit_s)
+
+
+def test_a_child_process_gives_the_bits_of_this_one_and_is_kept() -> None:
+    with process(learning.learner) as backend:
+        first = computed(backend, 60.0)
+        pid = backend.pid
+        assert computed(backend) == first
+        assert backend.pid == pid
+        backend.close()
+        assert backend.pid is None
+        assert computed(backend) == first
+        assert backend.pid != pid
+    assert computed(InThread(lambda: Loaded(learning.learner, PLAN, population().client(0)))) == first
+
+
+def test_a_payload_on_the_disk_is_mapped_by_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, payload = ticket()
+    (tmp_path / "payload").write_bytes(pack(payload))
+    monkeypatch.setattr(layout, "MAPPED_BYTES", 0)
+    mapped = unpack(Stored(tmp_path / "payload"), Payload)
+    assert isinstance(mapped.shared["params"], layout.Mapped)
+    with process(learning.learner) as backend:
+        found = backend.compute(task, mapped, {}, Key.from_seed(3), None)
+        assert found == backend.compute(task, payload, {}, Key.from_seed(3), None)
+
+
+def ended(pid: int) -> bool:
+    """Waits until a process is no more."""
+    try:
+        number = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    with os.fdopen(number):
+        return bool(select.select([number], [], [], 30.0)[0])
+
+
+@pytest.mark.parametrize("bind", [learning.spins, learning.loops])
+def test_a_call_that_takes_too_long_is_stopped(bind: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    with process(bind) as backend:
+        with pytest.raises(TimeLimitExceeded, match=r"stopped after 0\.5 s"):
+            computed(backend, 0.5)
+        assert backend.pid is None
+    said = capfd.readouterr().out.split()
+    assert all(ended(int(pid)) for pid in said[1:])
+    assert bind is learning.loops or said[0] == "spinning"
+
+
+@pytest.mark.parametrize(
+    ("bind", "code", "why"),
+    [
+        (
+            learning.is_killed,
+            "resources",
+            "was killed from outside, or because the machine ran out of memory",
+        ),
+        (learning.crashes, "internal", "was ended by SIGSEGV"),
+        (learning.exits, "internal", "ended with status 3"),
+        (learning.lacks_memory, "resources", "a table of 7 patients does not fit"),
+        (learning.raises, "internal", "patient 7 is too tall"),
+    ],
+)
+def test_what_goes_wrong_has_a_code_and_another_ticket_is_tried(bind: Any, code: str, why: str) -> None:
+    with process(bind) as backend:
+        for _ in range(2):
+            with pytest.raises(ComputationFailed, match=why) as caught:
+                computed(backend, 60.0)
+            assert caught.value.code == code
+        if bind is learning.raises:
+            assert "in local_sgd" in str(caught.value.__cause__)  # the traceback from there
+            assert backend.pid is not None
+
+
+def test_data_that_do_not_suit_the_plan_are_said_so() -> None:
+    with (
+        process(learning.refuses) as backend,
+        pytest.raises(InvalidInput, match="64 features do not suit it"),
+    ):
+        computed(backend)
+
+
+def test_a_function_that_can_not_be_sent_is_named() -> None:
+    with (
+        process(lambda plan: None) as backend,
+        pytest.raises(HanseError, match="Write a function of a module"),
+    ):
+        computed(backend)
+
+
+def test_the_child_has_one_thread_and_no_file_of_the_client(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "key.pem").open("w"),
+        process(learning.shows_itself) as backend,
+        pytest.raises(ComputationFailed) as caught,
+    ):
+        computed(backend)
+    said = json.loads(str(caught.value))
+    assert sorted(name.split(":")[0] for name in said["files"]) == ["pipe", "socket"]  # both to its parent
+    assert set(said["threads"]) == {1}
+
+
+SCRIPT = """
+import learning
+from test_ticket_process import computed, process
+with process(learning.spins) as backend:
+    computed(backend)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_child_ends_with_its_parent_in_whatever_call_it_is(end: signal.Signals) -> None:
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(here.parent), *filter(None, sys.path)])
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": paths},
+    ) as parent:
+        assert parent.stdout is not None
+        word, pid = parent.stdout.readline().split()
+        assert word == b"spinning"
+        parent.send_signal(end)
+    assert ended(int(pid))
