@@ -73,7 +73,7 @@ def same_bits(folder: Path, said: str) -> None:
     """The server's last words name the parameters of a simulation."""
     found = re.search(r'"params_sha256": "([0-9a-f]{64})"', said)
     assert found, said
-    assert found[1] == hanse.run(**vars(hanse.read(folder / "app.toml"))).params_sha256
+    assert found[1] == hanse.perform(hanse.read(folder / "app.toml")).params_sha256
 
 
 def test_a_newcomer_follows_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +153,7 @@ algorithm = { name = "fed_avg", lr = 0.1, fraction = 1.0, batch_size = 600 }
         assert "evaluate for ticket" in done(client)
     said = done(server)
     same_bits(tmp_path, said)
-    simulated = hanse.run(**vars(hanse.read(tmp_path / "app.toml")))
+    simulated = hanse.perform(hanse.read(tmp_path / "app.toml"))
     result = json.loads(said[said.index("{") :].splitlines()[0])
     assert result["final"] == simulated.to_json()["final"]
 

@@ -5,6 +5,7 @@ setting can't be used; 130 interrupted. A command imports what it needs when it 
 once.
 """
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -54,21 +55,33 @@ def _hanse(version: Version = False) -> None:
     pass
 
 
-def doctor(imports: Imports = None, json: Json = False, store: Store = None) -> None:
+def doctor(
+    imports: Imports = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Check the code of users in the folder of a client or server."),
+    ] = None,
+    json: Json = False,
+    store: Store = None,
+) -> None:
     """Show which packages are installed, which are missing, and what modules of your own register."""
     with exit_truthfully(json):
         from dataclasses import asdict
 
-        from hanse.cli.doctor import describe_imports, extras, facts
+        from hanse.cli.doctor import check_home, describe_checks, describe_imports, extras, facts
         from hanse.cli.views import doctor_page
 
         found, about = extras(), dict(facts(locate_store(store)))
         own = describe_imports(imports or ())
+        checked = None if home is None else check_home(home)
         if json:
             listed = [{**asdict(extra), "remedy": extra.remedy} for extra in found]
-            print_json({**about, "extras": listed, **({"imports": own} if own else {})})
+            more = {} if checked is None else {"home": checked}
+            print_json({**about, "extras": listed, **({"imports": own} if own else {}), **more})
         else:
             doctor_page(about, found, own)
+            for line in () if checked is None else describe_checks(checked):
+                typer.echo(line)
 
 
 data = typer.Typer(help="Look at data before training.", no_args_is_help=True, rich_markup_mode=None)

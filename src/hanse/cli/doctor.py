@@ -3,17 +3,18 @@
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
-from hanse.imports import find_registered, load_imports
+from hanse.core import HanseError, InvalidInput
+from hanse.imports import describe_changes, find_registered, inspect_again, load_imports
 from hanse.simulation import num_processors
 from hanse.version import __version__
 
-__all__ = ["Extra", "describe_imports", "extras", "facts"]
+__all__ = ["Extra", "check_home", "describe_checks", "describe_imports", "extras", "facts"]
 
 PURPOSES = {
     "jax": "networks, compiled: MLP, CNN, LSTM, and your own functions",
@@ -26,6 +27,10 @@ PURPOSES = {
     "huggingface": "data sets of Hugging Face",
     "sklearn": "data sets of scikit-learn",
 }
+
+
+ENDED = ("completed", "incomplete", "diverged")
+"""Statuses of runs that are not served again."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,56 @@ def describe_imports(names: Sequence[str]) -> list[dict[str, Any]]:
 
     found = load_imports(names, Path.cwd())
     return [{**one.to_json(), "registers": list(find_registered(one))} for one in found]
+
+
+def check_home(home: Path) -> list[dict[str, str]]:
+    """Checks the code of users in the folder of a server or a client, without executing any of it.
+
+    Returns: for each run of a server that can go on, or each run whose plan a client has: the state of each
+      module that it imports.
+
+    Raises: InvalidInput: if it is neither.
+    """
+    if (home / "runs.db").exists():
+        return list(_check_server_home(home))
+    if (home / "key.pem").exists():
+        return list(_check_client_home(home))
+    raise InvalidInput(f"{home} is the folder of neither a client nor a server; see --home of join and serve")
+
+
+def _check_server_home(home: Path) -> Iterator[dict[str, str]]:
+    from hanse.runs import list_kept
+    from hanse.store import Runs
+
+    for info in Runs(home / "runs.db").infos():
+        for kept in list_kept(info) if info.status not in ENDED else ():
+            try:
+                now = inspect_again(kept)
+                state = "fine" if now.is_same_code(kept) else describe_changes(kept, now)
+            except InvalidInput as error:
+                state = str(error)
+            yield {"run": info.run, "import": kept.name, "state": state}
+
+
+def _check_client_home(home: Path) -> Iterator[dict[str, str]]:
+    from hanse.network.client import ClientHome, waiting_plans
+
+    client_home = ClientHome(home)
+    for plan in {plan.run: plan for plan in waiting_plans(client_home) if plan.imports}.values():
+        try:
+            client_home.own_imports.check(plan)
+            state = "fine"
+        except HanseError as error:
+            state = str(error)
+        yield {"run": plan.run, "import": ", ".join(one.name for one in plan.imports), "state": state}
+
+
+def describe_checks(checked: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yields a line about each import that `check_home` found."""
+    for found in checked:
+        yield f"\nrun {found['run']}, {found['import']}: {found['state']}"
+    if not checked:
+        yield "\nno run here that can go on imports code of users"
 
 
 def facts(store: str | Path) -> Iterator[tuple[str, str]]:

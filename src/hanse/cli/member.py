@@ -2,10 +2,12 @@
 
 import json
 import time
+from typing import Annotated, Any
 
 import typer
 
-from hanse.cli.parties import CLIENT, PARTIES, Home, guard_parties
+from hanse.cli.exits import FAILED
+from hanse.cli.parties import CLIENT, Copies, Home, guard_parties
 from hanse.core import InvalidInput
 
 __all__ = ["approve", "audit_log", "leave_command"]
@@ -21,17 +23,45 @@ def leave_command(home: Home = CLIENT) -> None:
         typer.echo("left; it is recorded on both sides")
 
 
-def approve(plan: str, home: Home = CLIENT) -> None:
-    """Approve a plan, by the beginning of its digest."""
+def approve(
+    plan: str,
+    home: Home = CLIENT,
+    imports: Copies = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask no question: the code was read.")] = False,
+) -> None:
+    """Approve a plan, by the beginning of its digest, and show the code that it imports."""
     with guard_parties():
         from hanse.network.client import ClientHome, plan_digest, waiting_plans
 
-        PARTIES.register()
         client_home = ClientHome(home)
         found = [p for p in waiting_plans(client_home) if plan_digest(p).startswith(plan)]
         if len({plan_digest(p) for p in found}) != 1:
             raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
+        client_home.own_imports.given = imports or ()
+        _approve_code(client_home, found[0], yes)
         typer.echo(f"approved {client_home.approvals.approve(found[0])}")
+
+
+def _approve_code(client_home: Any, plan: Any, yes: bool) -> None:
+    """Shows the owner's copies of the modules that a plan names, and approves them if the owner agrees."""
+    from hanse.network.client import describe_code, read_contents
+
+    own = client_home.own_imports
+    found = [read_contents(own.find_same(needed)) for needed in plan.imports]
+    for contents in found:
+        before = own.approved.read_copy(contents.found.module)
+        copy = None if before is None else own.approved.locate_copy(before.found)
+        for line in describe_code(contents, before, copy):
+            typer.echo(line)
+        typer.echo()
+    if found and not yes:
+        try:
+            typer.confirm("Taking part executes this code here. Approve it and the plan?", abort=True)
+        except typer.Abort:
+            typer.echo("\nnothing was approved; --yes approves without this question")
+            raise typer.Exit(FAILED) from None
+    for contents in found:
+        own.approved.approve(contents)
 
 
 def audit_log(home: Home = CLIENT) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from hanse.cli.exits import FAILED, INTERRUPTED
 from hanse.cli.options import Imports
-from hanse.cli.parties import CLIENT, PARTIES, Home, guard_parties
+from hanse.cli.parties import CLIENT, PARTIES, Copies, Home, guard_parties
 from hanse.core import InvalidInput
 
 __all__ = ["join_command", "serve_command"]
@@ -105,6 +105,7 @@ def join_command(
     test: Annotated[
         str | None, typer.Option(metavar="FILE", help="Its own test examples, to measure models on.")
     ] = None,
+    imports: Copies = None,
     home: Home = CLIENT,
     name: Annotated[str, typer.Option(help="The name that the operator sees.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Try everything, join nothing.")] = False,
@@ -121,6 +122,7 @@ def join_command(
         from hanse.network.protocol import Token
 
         client_home = ClientHome(home)
+        client_home.own_imports.given = imports or ()
         if check:
             _check(client_home, url, token, data, test)
             return
@@ -203,11 +205,12 @@ def _describe_counts(found: Mapping[str, int]) -> str:
 def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Keeps the data that a source made for the last plan: joining and the first ticket both ask for them."""
     from hanse.network.client import plan_digest
+    from hanse.network.protocol import seal_plan
 
     last: dict[str, Any] = {}
 
     def open_data(plan: Any) -> Any:
-        digest = plan_digest(plan)
+        digest = plan_digest(seal_plan(plan))
         if digest not in last:
             last.clear()
             last[digest] = source(plan)
@@ -218,7 +221,7 @@ def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _check(client_home: Any, url: str | None, token: str | None, data: str | None, test: str | None) -> None:
     """Tries everything short of joining, and says what it found."""
-    from hanse.network.client import check, examine
+    from hanse.network.client import allow_plan, check, examine
     from hanse.network.protocol import CHUNK_BYTES, WAIT_S, Token
 
     if url is None or token is None:
@@ -231,11 +234,10 @@ def _check(client_home: Any, url: str | None, token: str | None, data: str | Non
     typer.echo("network, certificate, versions, invitation: fine")
     for plan in plans:
         if data is None:
-            client_home.policy.check_plan(plan)
-            PARTIES.bind(plan)
-            typer.echo(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
+            PARTIES.bind(allow_plan(client_home, plan).plan)
+            typer.echo(f"run {plan.run}: {plan.model} can be trained here")
         else:
             tests = None if test is None else PARTIES.test(data, number, test)
             found = examine(client_home, plan, PARTIES.data(data, number, test), PARTIES.bind, tests)
-            typer.echo(f"run {plan.run}: {_describe_counts(found)} suit {type(plan.model).__name__}")
+            typer.echo(f"run {plan.run}: {_describe_counts(found)} suit {plan.model}")
     typer.echo("nothing was joined; the token is still good")

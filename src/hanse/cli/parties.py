@@ -9,9 +9,17 @@ import typer
 
 from hanse.cli.exits import exit_truthfully
 
-__all__ = ["CLIENT", "PARTIES", "Home", "guard_parties"]
+__all__ = ["CLIENT", "PARTIES", "Copies", "Home", "guard_parties"]
 
 Home = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder where everything is kept.")]
+Copies = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="FILE.py|MODULE",
+        help="This client's own copy of a module that the plan names. The option may be repeated.",
+    ),
+]
 CLIENT = Path(".hanse/client")
 
 

@@ -5,16 +5,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hanse.config import Experiment, Warn, read, warn_user
+from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
 from hanse.core import Examples, InvalidInput
-from hanse.data import FederatedData, held_out, own_test
-from hanse.network.protocol import Plan
+from hanse.core.exchange import find_classes
+from hanse.data import Dataset, FederatedData, Partition, held_out, own_test
+from hanse.imports import Import, find_registered
+from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
 from hanse.runs.machine import environment
 from hanse.runs.own_code import record_imports
 from hanse.runs.own_file import Wanted, read_examples
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
 from hanse.runs.result import Result
+from hanse.simulation import Devices
 
 __all__ = ["SHARE", "Parties"]
 
@@ -104,15 +107,41 @@ def _num_present(experiment: Experiment, ready: Prepared) -> int:
 
 def plan_of(ready: Prepared) -> Plan:
     """Makes the plan that clients receive of a run, without the run's name."""
-    people = ready.population
+    people, needed = ready.population, list_needed(ready.imports)
+    settings = {name: said for name, said in ready.experiment.settings().items() if name != IMPORTS}
+    if needed:
+        settings[IMPORTS] = [one.name for one in needed]
     return Plan(
         "",
-        json.dumps(ready.experiment.settings(), sort_keys=True),
+        json.dumps(settings, sort_keys=True),
         ready.experiment.model,
         tuple(people.feature_shape),
         people.num_classes,
         tuple(people.classes),
         ready.encoder,
+        needed,
+    )
+
+
+SERVERS_OWN = (Dataset, Partition, Devices)
+"""The kinds of values that only the server uses: nothing of them is sent, and no client calls them."""
+
+
+def list_needed(imports: Sequence[Import]) -> tuple[PlanImport, ...]:
+    """Lists the imports that the clients of a run need too, without their places on this machine.
+
+    Modules of data sets, partitions and devices are the server's own.
+    """
+    classes = find_classes(object)
+    return tuple(
+        PlanImport(
+            f"{found.module}.py" if found.kind == "file" else found.module,
+            found.kind,
+            found.digest,
+            found.files,
+        )
+        for found in imports
+        if not all(issubclass(classes[name], SERVERS_OWN) for name in find_registered(found))
     )
 
 

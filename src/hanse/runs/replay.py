@@ -433,12 +433,13 @@ def _one(folder: Path, run: str) -> Path:
 
 
 def _plan(folder: Path) -> Any:
-    from hanse.network.protocol import Plan
+    from hanse.network.protocol import SealedPlan
 
     plans = [path for path in folder.glob("*") if len(path.name) == 64]
     if not plans:
         raise InvalidInput(f"{folder} holds no plan: the run never began here")
-    return unpack(max(plans, key=lambda path: path.stat().st_mtime).read_bytes(), Plan)
+    plan = unpack(max(plans, key=lambda path: path.stat().st_mtime).read_bytes())
+    return plan.open() if isinstance(plan, SealedPlan) else plan
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,12 +19,13 @@ from hanse.network.client.home import ClientHome
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
+from hanse.network.protocol.sealed_plan import seal_plan
 from hanse.network.protocol.spool import Outgoing, Spool, hash_chunks
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
 from hanse.network.server.members import Members
 
-PLAN = Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10)
+PLAN = seal_plan(Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10))
 
 
 def test_a_policy_bounds_what_is_asked() -> None:
@@ -50,6 +52,8 @@ def test_a_policy_bounds_what_is_asked() -> None:
         ("max_tickets = true", "write a whole number"),
         ("approve_plans = 1", "write true or false"),
         ("works = [", "is not TOML"),
+        ("imports = ['own.py']", r"write a table of digests, such as \{\"my_module.py\""),
+        ("imports = {'own.py' = 'sha256:12'}", "write a table of digests"),
     ],
 )
 def test_a_policy_that_can_not_be_read_says_why(tmp_path: Path, text: str, why: str) -> None:
@@ -64,9 +68,9 @@ def test_a_new_plan_waits_and_shows_what_is_new(tmp_path: Path) -> None:
         approvals.check(PLAN)
     approvals.approve(PLAN)
     approvals.check(PLAN)
-    approvals.check(Plan("another run", PLAN.settings, PLAN.model, PLAN.feature_shape, PLAN.num_classes))
+    approvals.check(replace(PLAN, run="another run"))
     with pytest.raises(Forbidden, match=r'(?s)-  ?"rounds": 3.*\+ ?"rounds": 9|- "rounds": 3'):
-        approvals.check(Plan("run", '{"rounds": 9}', softmax(), (8, 8), 10))
+        approvals.check(replace(PLAN, settings='{"rounds": 9}'))
 
 
 def test_a_declined_plan_is_told_to_the_operator(tmp_path: Path) -> None:

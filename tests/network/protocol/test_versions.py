@@ -35,7 +35,7 @@ def test_a_server_of_another_version_is_neither_joined_nor_worked_for(
         assert here.client_home(1).membership
 
 
-@pytest.mark.parametrize(("where", "what"), [(run_thread, "Plan"), (runtime, "Payload")])
+@pytest.mark.parametrize(("where", "what"), [(run_thread, "SealedPlan"), (runtime, "Payload")])
 @pytest.mark.parametrize("newer", [True, False])
 def test_what_another_version_packed_is_named_at_the_client(
     where: Any, what: str, newer: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -48,7 +48,7 @@ def test_what_another_version_packed_is_named_at_the_client(
         if newer:
             tree["invented"] = 1
         else:
-            del tree[{"Plan": "model", "Payload": "work"}[what]]
+            del tree[{"SealedPlan": "model", "Payload": "work"}[what]]
         return layout.lay_out(json.dumps(tree), tensors)
 
     monkeypatch.setattr(where, "pieces", packed)

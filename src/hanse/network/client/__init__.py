@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.network.client.allowed_plan import allow_plan
+    from hanse.network.client.approved_imports import read_contents
     from hanse.network.client.audit import AuditLog
     from hanse.network.client.client import Client
+    from hanse.network.client.code_review import describe_code
     from hanse.network.client.enrolment import (
         check,
         examine,
@@ -17,14 +20,18 @@ if TYPE_CHECKING:
         waiting_plans,
     )
     from hanse.network.client.home import NEXT_KEY, ClientHome
+    from hanse.network.client.own_imports import write_option
     from hanse.network.client.policy import plan_digest
     from hanse.network.client.transport import patiently
 else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.network.client.allowed_plan": ("allow_plan",),
+            "hanse.network.client.approved_imports": ("read_contents",),
             "hanse.network.client.audit": ("AuditLog",),
             "hanse.network.client.client": ("Client",),
+            "hanse.network.client.code_review": ("describe_code",),
             "hanse.network.client.enrolment": (
                 "check",
                 "examine",
@@ -35,6 +42,7 @@ else:
                 "waiting_plans",
             ),
             "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
+            "hanse.network.client.own_imports": ("write_option",),
             "hanse.network.client.policy": ("plan_digest",),
             "hanse.network.client.transport": ("patiently",),
         },
@@ -46,13 +54,17 @@ __all__ = [
     "AuditLog",
     "Client",
     "ClientHome",
+    "allow_plan",
     "check",
+    "describe_code",
     "examine",
     "fetch_plans",
     "join",
     "leave",
     "patiently",
     "plan_digest",
+    "read_contents",
     "rotate_key",
     "waiting_plans",
+    "write_option",
 ]

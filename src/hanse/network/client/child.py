@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from hanse.core import InvalidInput, MessageError
 from hanse.core.exchange import Payload, compute, pack
+from hanse.imports import load_same
 from hanse.processes import receive
 
 __all__ = ["serve"]
@@ -22,6 +23,7 @@ def serve(pipe: Connection) -> None:
     """Makes the learner, then computes tickets from a pipe until it is closed."""
     with suppress(EOFError, OSError):
         try:
+            load_same(receive(pipe))
             bind, plan, data = receive(pipe)
             learner = bind(plan)
             threadpool_limits(1)

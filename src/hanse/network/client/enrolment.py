@@ -1,16 +1,17 @@
 """Enrolment: joining a federation, replacing a key, and leaving."""
 
-import json
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from hanse.core import HanseError, InvalidInput, Key, MessageError
-from hanse.core.exchange import unpack
+from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
 from hanse.network.client.transport import ServerLink, split
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import WAIT_S, WIRE, About, Join, Joined, Plan, Plans, Rekey
@@ -76,7 +77,7 @@ CHECK_S = WAIT_S
 """The seconds for which `check` asks the server to hold its request, to find proxies that cut polls."""
 
 
-def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[Plan], int]:
+def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[SealedPlan], int]:
     """Tries everything short of joining: network, certificate, versions, invitation; see `fetch_plans`.
 
     The request is as large as an upload gets, and waits as long as a poll does, so that a proxy that would
@@ -86,7 +87,7 @@ def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[Plan], 
     """
     link = _link_as_stranger(url, token, client_home)
     try:
-        return _unpack_plans(link.probe("/v1/check", Plans, CHECK_S, _bearer(token)))
+        return _read_plans(link.probe("/v1/check", Plans, CHECK_S, _bearer(token)))
     finally:
         link.close()
 
@@ -95,20 +96,17 @@ def _bearer(token: Token) -> dict[str, str]:
     return {"Authorization": f"Bearer {token.secret.hex()}"}
 
 
-def _unpack_plans(found: Plans) -> tuple[list[Plan], int]:
+def _read_plans(found: Plans) -> tuple[list[SealedPlan], int]:
     try:
-        plans = [unpack(bytes.fromhex(packed), Plan) for packed in found.plans]
-        for plan in plans:
-            if not plan.run.isalnum() or not isinstance(json.loads(plan.settings), dict):
-                raise ValueError
-    except (ValueError, TypeError, AttributeError):
+        packed = [bytes.fromhex(text) for text in found.plans]
+    except ValueError:
         raise MessageError("the server's plans can't be read") from None
-    return plans, found.number or 0
+    return [read_plan(data) for data in packed], found.number or 0
 
 
 def fetch_plans(
     client_home: ClientHome, url: str | None = None, token: Token | None = None
-) -> tuple[list[Plan], int]:
+) -> tuple[list[SealedPlan], int]:
     """Asks for the plans of the runs that a server leads now, and for the number of this client.
 
     A member asks under its own key; others need an invitation.
@@ -118,14 +116,14 @@ def fetch_plans(
     if client_home.membership is not None:
         link = client_home.link()
         try:
-            return _unpack_plans(link.ask("GET", "/v1/plans", Plans))
+            return _read_plans(link.ask("GET", "/v1/plans", Plans))
         finally:
             link.close()
     if url is None or token is None:
         raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
     link = _link_as_stranger(url, token, client_home)
     try:
-        return _unpack_plans(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
+        return _read_plans(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
     finally:
         link.close()
 
@@ -136,23 +134,20 @@ FEW = 100
 
 def examine(
     client_home: ClientHome,
-    plan: Plan,
+    sealed: SealedPlan,
     data: Callable[[Plan], Any],
     bind: Callable[[Plan], Any],
     test: Callable[[Plan], Any] | None = None,
 ) -> dict[str, int]:
     """Checks that this client may take part in a run, and that its data suit it; returns example counts.
 
-    The policy is checked first: if it does not allow the plan, no data are opened.
+    The policy is checked first: if it does not allow the plan, nothing is imported and no data are opened.
 
-    Raises: Forbidden: if the policy does not allow the plan, or if the plan waits for approval; then it is
-      written to the client home. InvalidInput: if the data can't be read, or don't suit the plan.
+    Raises: Forbidden: if the client's owner does not allow the plan, or its imports; see `allow_plan`.
+      InvalidInput: if the data can't be read, or don't suit the plan.
     """
     policy = client_home.policy
-    policy.check_plan(plan)
-    if policy.approve_plans:
-        client_home.keep(plan)
-        client_home.approvals.check(plan)
+    plan, _ = allow_plan(client_home, sealed)
     learner, found = bind(plan), dict[str, int]()
     for what, source in {"examples": data, "test examples": test}.items():
         if source is not None:
@@ -164,10 +159,14 @@ def examine(
     return found
 
 
-def waiting_plans(client_home: ClientHome) -> list[Plan]:
-    """Returns the plans that servers have sent to this client."""
+def waiting_plans(client_home: ClientHome) -> list[SealedPlan]:
+    """Returns the plans that servers have sent to this client, the oldest first."""
     found = [path for path in client_home.folder.glob("runs/*/*") if len(path.name) == 64]
-    return [unpack(path.read_bytes(), Plan) for path in found]
+    plans = []
+    for path in sorted(found, key=lambda path: path.stat().st_mtime):
+        with contextlib.suppress(MessageError):  # an earlier version wrote it; its server sends it again
+            plans.append(read_plan(path.read_bytes()))
+    return plans
 
 
 def leave(client_home: ClientHome) -> None:

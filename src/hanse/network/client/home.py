@@ -13,12 +13,13 @@ from hanse.core import InvalidInput, Key, MessageError
 from hanse.core.exchange import pack
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import Day
+from hanse.network.client.own_imports import OwnImports
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import certificates
+from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
 from hanse.network.protocol.spool import durably
-from hanse.network.protocol.wire import Plan
 
 __all__ = ["KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
 
@@ -39,6 +40,7 @@ class ClientHome:
         self.identity = Identity.at(folder / KEY)
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
+        self.own_imports = OwnImports(folder, lambda: self.policy, self.audit)
         self.day = Day(folder / "seconds.json")
 
     @property
@@ -112,10 +114,12 @@ class ClientHome:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def keep(self, plan: Plan) -> None:
+    def keep(self, plan: SealedPlan) -> None:
         """Writes a plan to the disk, so that the client's owner can look at it and approve it."""
         packed = pack(plan)
-        durably(self.run(plan.run) / hashlib.sha256(packed).hexdigest(), packed)
+        path = self.run(plan.run) / hashlib.sha256(packed).hexdigest()
+        if not path.exists():
+            durably(path, packed)
 
     def log(self) -> "ClientLog":
         """Returns the client's own log of errors. Its texts may quote data, and never leave this folder."""

@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from difflib import unified_diff
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 from hanse.core import InvalidInput, nearest
 from hanse.core.exchange import digest
 from hanse.network.protocol.errors import Forbidden
-from hanse.network.protocol.wire import Plan
+from hanse.network.protocol.sealed_plan import SealedPlan
+from hanse.network.protocol.wire import printable
 
 __all__ = ["Approvals", "Policy"]
 
@@ -31,6 +33,8 @@ class Policy:
       max_ticket_s: seconds of computation for one ticket; then it is stopped.
       max_day_s: seconds of computation in a day, all runs together.
       approve_plans: whether each new plan waits until the client's owner approves it.
+      imports: the digests of the owner's own copies of modules that plans may name, by the name of the
+        module, or by the path of its file below the client home.
     """
 
     works: tuple[str, ...] | None = None
@@ -42,6 +46,7 @@ class Policy:
     max_ticket_s: float | None = None
     max_day_s: float | None = None
     approve_plans: bool = False
+    imports: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
@@ -63,10 +68,10 @@ class Policy:
                 f"this client's policy allows messages of {self.max_message_bytes} bytes, not {sends_bytes}"
             )
 
-    def check_plan(self, plan: Plan) -> None:
+    def check_plan(self, plan: SealedPlan) -> None:
         """Checks the model of a plan. Raises: Forbidden: if it may not be trained."""
-        model = type(plan.model).__name__
-        if self.models is not None and model not in self.models:
+        if self.models is not None and plan.model not in self.models:
+            model = printable(plan.model[:100])
             raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
 
     def check_data(self, num_examples: int) -> None:
@@ -100,11 +105,14 @@ class Policy:
         return limit if math.isfinite(limit) else None
 
 
+DIGEST = re.compile("sha256:[0-9a-f]{64}")
+
 _WORDS = {
     int: "a whole number",
     float: "seconds, such as 60",
     bool: "true or false",
     list: 'a list of names, such as ["local_sgd"]',
+    dict: 'a table of digests, such as {"my_module.py" = "sha256:..."}, as hanse approve shows them',
 }
 _KINDS: dict[str, type] = {
     "works": list,
@@ -112,6 +120,7 @@ _KINDS: dict[str, type] = {
     "max_ticket_s": float,
     "max_day_s": float,
     "approve_plans": bool,
+    "imports": dict,
 }
 
 
@@ -127,7 +136,12 @@ def _check_setting(path: Path, key: str, given: Any) -> Any:
     kind = known[key]
     if kind is float and type(given) is int:
         given = float(given)
-    if type(given) is not kind or (isinstance(given, list) and not all(isinstance(w, str) for w in given)):
+    wrong = type(given) is not kind
+    if isinstance(given, list):
+        wrong = wrong or not all(isinstance(word, str) for word in given)
+    if isinstance(given, dict):
+        wrong = wrong or not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in given.values())
+    if wrong:
         raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[kind]}")
     return tuple(given) if isinstance(given, list) else given
 
@@ -141,7 +155,7 @@ class Approvals:
     def _read(self) -> dict[str, Any]:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: SealedPlan) -> None:
         """Checks that a plan is approved.
 
         Raises: Forbidden: if it is not; the error shows what is new in it, and how to approve it.
@@ -150,25 +164,31 @@ class Approvals:
         if plan_digest(plan) in approved:
             return
         last = list(approved.values())[-1] if approved else None
-        news = "\n".join(_difference(last, json.loads(plan.settings)))
+        news = "\n".join(_difference(last, _describe(plan)))
         raise Forbidden(
             f"the plan {plan_digest(plan)[:16]} waits for approval at this client: hanse approve "
             f"{plan_digest(plan)[:16]}\n{news}",
             "approval",
         )
 
-    def approve(self, plan: Plan) -> str:
+    def approve(self, plan: SealedPlan) -> str:
         """Approves a plan, and returns its digest."""
         approved = self._read()
         approved.pop(plan_digest(plan), None)
-        approved[plan_digest(plan)] = json.loads(plan.settings)
+        approved[plan_digest(plan)] = _describe(plan)
         self._path.write_text(json.dumps(approved, indent=1))
         return plan_digest(plan)
 
 
-def plan_digest(plan: Plan) -> str:
+def plan_digest(plan: SealedPlan) -> str:
     """Returns the digest by which a plan is approved: of all of it except the run's name."""
     return digest(replace(plan, run=""))
+
+
+def _describe(plan: SealedPlan) -> dict[str, Any]:
+    """Describes a plan to the client's owner: its settings, with the digests of its imports."""
+    said: dict[str, Any] = json.loads(plan.settings)
+    return {**said, "imports": {i.name: i.digest for i in plan.imports}} if plan.imports else said
 
 
 def _difference(before: Any, after: Any) -> Iterable[str]:

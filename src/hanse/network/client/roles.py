@@ -9,9 +9,12 @@ from typing import Any
 
 from hanse.core import InvalidInput, Key, MessageError, PartyId, player
 from hanse.core.exchange import Fork, Forks, Payload, Task, pack, unpack
+from hanse.imports import Import
+from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.connection import Connection
 from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.protocol.errors import Forbidden, Unsuited
+from hanse.network.protocol.sealed_plan import read_plan
 from hanse.network.protocol.spool import Outgoing, durably
 from hanse.network.protocol.wire import Plan, WorkOrder
 
@@ -29,10 +32,12 @@ class OpenRun:
     """A run whose plan this client's policy allows.
 
     Args:
+      imports: see `AllowedPlan`.
       num_tickets, num_bytes: that were sent so far.
     """
 
     plan: Plan
+    imports: tuple[Import, ...] = ()
     num_tickets: int = 0
     num_bytes: int = 0
 
@@ -124,7 +129,7 @@ class Roles:
         """Held by whoever reads or writes the memory of a role that is not open yet."""
 
     def open_run(self, work: WorkOrder, fetch: Callable[[str, str, int, Path], None]) -> OpenRun:
-        """Returns the run of a ticket, once its plan is here and allowed.
+        """Returns the run of a ticket, once its plan is here and allowed, and its imports are loaded.
 
         Args:
           fetch: downloads an object, given its path, SHA-256, size and file.
@@ -137,12 +142,7 @@ class Roles:
         path = self._home.run(work.run) / work.plan
         if not path.exists():
             fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
-        plan: Plan = unpack(path.read_bytes(), Plan)
-        policy = self._home.policy
-        policy.check_plan(plan)
-        if policy.approve_plans:
-            self._home.approvals.check(plan)
-        run = OpenRun(plan)
+        run = OpenRun(*allow_plan(self._home, read_plan(path.read_bytes())))
         for line in self._home.audit.lines():
             if line["what"] == "sent" and line["run"] == work.run:
                 run.num_tickets += 1
@@ -183,7 +183,7 @@ class Roles:
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
         self._home.policy.check_data(len(data))
-        return Loaded(self._bind, run.plan, data)
+        return Loaded(self._bind, run.plan, data, run.imports)
 
     def close(self) -> None:
         """Ends the processes of all roles. Any thread may call this."""

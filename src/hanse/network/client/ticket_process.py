@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from hanse.core import HanseError, InvalidInput, Key, Memory
 from hanse.core.exchange import Fork, Payload, Task, unpack
+from hanse.imports import Import
 from hanse.network.protocol.wire import Code, Plan
 from hanse.processes import ChildEnded, ChildProcess
 
@@ -43,11 +44,13 @@ class Loaded(NamedTuple):
       bind: makes the learner of a plan; a function of a module, since it is pickled.
       plan: the plan of the run.
       data: the role's own.
+      imports: the owner's own modules, which are imported before anything else is read.
     """
 
     bind: Callable[[Plan], Any]
     plan: Plan
     data: Any
+    imports: tuple[Import, ...] = ()
 
 
 class TicketBackend(Protocol):
@@ -109,7 +112,8 @@ class TicketProcess:
         loaded = self._load()
         child = self._child = ChildProcess("hanse.network.client.child")
         try:
-            child.send(loaded)
+            child.send(loaded.imports)
+            child.send((loaded.bind, loaded.plan, loaded.data))
             _read(child.receive_bytes())
         except ChildEnded:
             raise

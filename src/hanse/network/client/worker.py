@@ -14,6 +14,7 @@ from hanse.network.client.roles import OpenRole, OpenRun, Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
 from hanse.network.client.tickets import Tickets
 from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited, is_disk_full
+from hanse.network.protocol.sealed_plan import explain_unreadable
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import Code, Failure, WorkOrder
 
@@ -112,7 +113,10 @@ class Worker:
             for old in [*role.folder.glob("*.payload"), *role.folder.glob("*.task")]:
                 old.unlink()
             self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
-        payload: Payload = unpack(Stored(path), Payload)
+        try:
+            payload: Payload = unpack(Stored(path), Payload)
+        except MessageError as error:
+            raise explain_unreadable(f"ticket {work.ticket}", error) from None
         return payload
 
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:

@@ -8,16 +8,28 @@ if TYPE_CHECKING:
     from hanse.network.protocol import certificates
     from hanse.network.protocol.certificates import fingerprint, make
     from hanse.network.protocol.errors import Refused, Unreachable
+    from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
     from hanse.network.protocol.signing import Identity, sha256
     from hanse.network.protocol.spool import hash_chunks
     from hanse.network.protocol.tokens import Token
-    from hanse.network.protocol.wire import CHUNK_BYTES, WAIT_S, Invitation, Invited, Plan, Rotated, Rotation
+    from hanse.network.protocol.wire import (
+        CHUNK_BYTES,
+        WAIT_S,
+        Invitation,
+        Invited,
+        Plan,
+        PlanImport,
+        Rotated,
+        Rotation,
+        printable,
+    )
 else:
     __getattr__ = load_from(
         __name__,
         {
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
             "hanse.network.protocol.errors": ("Refused", "Unreachable"),
+            "hanse.network.protocol.sealed_plan": ("SealedPlan", "read_plan", "seal_plan"),
             "hanse.network.protocol.signing": ("Identity", "sha256"),
             "hanse.network.protocol.spool": ("hash_chunks",),
             "hanse.network.protocol.tokens": ("Token",),
@@ -26,9 +38,11 @@ else:
                 "Invitation",
                 "Invited",
                 "Plan",
+                "PlanImport",
                 "Rotated",
                 "Rotation",
                 "WAIT_S",
+                "printable",
             ),
         },
     )
@@ -41,14 +55,19 @@ __all__ = [
     "Invitation",
     "Invited",
     "Plan",
+    "PlanImport",
     "Refused",
     "Rotated",
     "Rotation",
+    "SealedPlan",
     "Token",
     "Unreachable",
     "certificates",
     "fingerprint",
     "hash_chunks",
     "make",
+    "printable",
+    "read_plan",
+    "seal_plan",
     "sha256",
 ]

@@ -55,7 +55,7 @@ class Forbidden(HanseError):
         self.code: Forbids = code
 
 
-Forbids: TypeAlias = Literal["policy", "approval", "budget", "time", "no-data"]
+Forbids: TypeAlias = Literal["policy", "approval", "imports", "budget", "time", "no-data"]
 """The codes by which a client names a refusal of its own."""
 
 

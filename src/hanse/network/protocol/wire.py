@@ -1,5 +1,6 @@
-"""The messages between client and server, version 4. Each message of this file is JSON under 1 MiB."""
+"""The messages between client and server, version 5. Each message of this file is JSON under 1 MiB."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -20,6 +21,7 @@ __all__ = [
     "Joined",
     "News",
     "Plan",
+    "PlanImport",
     "Plans",
     "Poll",
     "Problem",
@@ -31,8 +33,11 @@ __all__ = [
     "printable",
 ]
 
-WIRE = 4
-"""The version of the wire. A server lists those that it speaks; a client takes the newest common one."""
+WIRE = 5
+"""The version of the wire. A server lists those that it speaks; a client takes the newest common one.
+
+5: plans are sealed, and name the modules that a run imports. A client of version 4 can't read them.
+"""
 
 CHUNK_BYTES = 8 << 20
 """A message is uploaded in chunks of this size, the last of which may be shorter."""
@@ -42,6 +47,21 @@ JSON_BYTES = 1 << 20
 
 WAIT_S = 25.0
 """The seconds for which a poll is held open: fewer than 60, after which proxies cut it by default."""
+
+
+@value
+class PlanImport:
+    """A module of users' own code that a run imports, as its clients hear of it: no code, and no path.
+
+    Args:
+      name: "my_module.py" or "my_package".
+      kind, digest, files: see `hanse.imports.Import`.
+    """
+
+    name: str
+    kind: str
+    digest: str
+    files: Mapping[str, str]
 
 
 @value
@@ -55,6 +75,7 @@ class Plan:
       feature_shape, num_classes: of the examples.
       classes: the names of the classes, if they have names.
       encoder: makes such examples of a table's columns; None: they are numbers already.
+      imports: the modules whose values the run may send.
     """
 
     run: str
@@ -64,6 +85,7 @@ class Plan:
     num_classes: int | None
     classes: tuple[str, ...] = ()
     encoder: Any = None
+    imports: tuple[PlanImport, ...] = ()
 
 
 def printable(text: str) -> str:
@@ -192,7 +214,7 @@ class Received(_Model):
 
 
 Code: TypeAlias = Literal[
-    "data", "no-data", "approval", "policy", "budget", "time", "resources", "message", "internal"
+    "data", "no-data", "approval", "policy", "imports", "budget", "time", "resources", "message", "internal"
 ]
 """The reason why a client can't answer. The list is closed, because an error's text may quote data."""
 

@@ -31,6 +31,7 @@ FAILURES: Mapping[Code, str] = {
     "no-data": "it has no test examples of its own",
     "approval": "the plan waits for its owner's approval",
     "policy": "its policy does not allow this",
+    "imports": "its owner's own copy of an import is missing, differs, is not allowed, or can't be imported",
     "budget": "its policy's budget for this run is used up",
     "time": "its policy's time for computing is used up",
     "resources": "its memory, disk or another resource is used up",
@@ -39,7 +40,7 @@ FAILURES: Mapping[Code, str] = {
 }
 """The meanings of the codes of failures."""
 
-DECLINED = frozenset({"no-data", "approval", "policy", "budget", "time"})
+DECLINED = frozenset({"no-data", "approval", "policy", "imports", "budget", "time"})
 """Codes of failures that are decisions of a client's owner."""
 
 _BYTES = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}

@@ -16,8 +16,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.core import HanseError, InvalidInput
 from hanse.network.client.home import ClientHome
+from hanse.network.client.own_imports import write_option
 from hanse.network.protocol import certificates
 from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import PlanImport
 from hanse.network.server.api import application
 from hanse.network.server.job import RunJob
 from hanse.network.server.server import Server
@@ -156,10 +158,10 @@ def serving(
         server.members.close()
 
 
-def join_line(url: str, token: str, number: int | None) -> str:
-    """Returns the command that an invited client types."""
+def join_line(url: str, token: str, number: int | None, imports: Sequence[PlanImport] = ()) -> str:
+    """Returns the command that an invited client types. `imports`: the modules that it needs."""
     home = "" if number is None else f" --home hanse-client-{number}"
-    return f"hanse join {url} --token {token}{home} --data FILE"
+    return f"hanse join {url} --token {token}{home} --data FILE{''.join(map(write_option, imports))}"
 
 
 def lead(
@@ -202,7 +204,12 @@ def lead(
         names = [server.lead(job, interrupted.pop(_said(job.said), None)) for job in jobs]
         for name in names:
             say(f"run {name} is served at {url}")
-        _invite(server, url, max(job.num_clients for job in jobs), say)
+        needed = {one.name: one for job in jobs for one in job.plan.imports}
+        for one in needed.values():
+            say(
+                f"each client needs a copy of its own of {_name_files(one)}; its owner is asked to approve it"
+            )
+        _invite(server, url, max(job.num_clients for job in jobs), say, tuple(needed.values()))
         try:
             while not server.done.wait(1.0):
                 pass
@@ -243,7 +250,19 @@ def _appoint(server: Server, url: str, pem: str) -> None:
     client_home.enter({"url": url, "certificate": pem, "server_key": server.identity.public, **about})
 
 
-def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], None]) -> None:
+def _name_files(needed: PlanImport) -> str:
+    others = [path for path in needed.files if path != needed.name]
+    also = f" with {', '.join(others)}" if needed.kind == "file" and others else ""
+    return f"{needed.name}{also}"
+
+
+def _invite(
+    server: Server,
+    url: str,
+    num_clients: int,
+    say: Callable[[str], None],
+    imports: Sequence[PlanImport] = (),
+) -> None:
     """Says the join line of each client that is missing."""
     here, _ = server.members.clients()
     taken = {member.number for member in server.members.all()}  # also by those who left
@@ -252,4 +271,5 @@ def _invite(server: Server, url: str, num_clients: int, say: Callable[[str], Non
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
     for number in missing:
         secret, _ = server.members.invite(number=number)
-        say(f"  {join_line(url, str(Token(server.fingerprint, secret, server.identity.public)), number)}")
+        token = str(Token(server.fingerprint, secret, server.identity.public))
+        say(f"  {join_line(url, token, number, imports)}")

@@ -14,6 +14,7 @@ from hanse.core import Diverged, Key
 from hanse.core.exchange import PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
+from hanse.network.protocol.sealed_plan import seal_plan
 from hanse.network.protocol.spool import Objects, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.job import RunJob, Uncounted
@@ -58,7 +59,7 @@ class RunThread:
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
         self.failed_tickets = FailedTickets(folder / "cases")
-        self.plan = self.plans.put(pieces(job.plan))
+        self.plan = self.plans.put(pieces(seal_plan(job.plan)))
         self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients)
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
         self.disk_full = False

@@ -1,0 +1,90 @@
+"""A plan as it is sent: what a client decides on can be read before a class of the run is built.
+
+The model may be a value of users' own code, which can be built only once its module is imported, and that is
+imported only if the client's owner allows it.
+"""
+
+import json
+import re
+from dataclasses import replace
+from typing import Any
+
+from hanse.core import MessageError, value
+from hanse.core.exchange import Packed, pack, unpack
+from hanse.network.protocol.wire import Plan, PlanImport, printable
+
+__all__ = ["SealedPlan", "explain_unreadable", "read_plan", "seal_plan"]
+
+
+@value
+class SealedPlan:
+    """A plan whose model and encoder are packed.
+
+    Args:
+      run, settings, imports: see `Plan`.
+      model: the name of the model's class.
+      packed: the rest of the plan.
+    """
+
+    run: str
+    settings: str
+    imports: tuple[PlanImport, ...]
+    model: str
+    packed: bytes
+
+    def open(self) -> Plan:
+        """Builds the plan. Raises: MessageError: if it can't be read, or its model is of another class."""
+        try:
+            plan: Plan = unpack(self.packed, Plan)
+        except MessageError as error:
+            raise explain_unreadable("the plan", error) from None
+        if type(plan.model).__name__ != self.model:
+            raise MessageError(
+                f"the plan has the model {type(plan.model).__name__}, not {self.model:.100}, as it says"
+            )
+        return replace(plan, run=self.run, settings=self.settings, imports=self.imports)
+
+
+def seal_plan(plan: Plan) -> SealedPlan:
+    """Packs the model and the encoder of a plan."""
+    packed = pack(replace(plan, run="", settings="", imports=()))
+    return SealedPlan(plan.run, plan.settings, plan.imports, type(plan.model).__name__, packed)
+
+
+def read_plan(data: Packed) -> SealedPlan:
+    """Reads a plan that a server sent. No class of the run is built.
+
+    Raises: MessageError: if it is none, or names what can't be a module.
+    """
+    plan: SealedPlan = unpack(data, SealedPlan, only=(SealedPlan, PlanImport))
+    kinds: dict[type, tuple[Any, ...]] = {str: (plan.run, plan.settings, plan.model), bytes: (plan.packed,)}
+    try:
+        fine = all(isinstance(one, kind) for kind, held in kinds.items() for one in held)
+        fine = fine and plan.run.isalnum() and isinstance(json.loads(plan.settings), dict)
+        fine = fine and all(map(_is_readable, plan.imports))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        fine = False
+    if not fine:
+        raise MessageError("the server's plans can't be read")
+    return plan
+
+
+def _is_readable(needed: PlanImport) -> bool:
+    """Returns whether an import can be compared with a client's own, and shown to its owner."""
+    steps = needed.name.removesuffix(".py").split(".")
+    texts = [needed.kind, *needed.files, *needed.files.values()]
+    return (
+        all(step.isidentifier() for step in steps)
+        and re.fullmatch("sha256:[0-9a-f]{64}", needed.digest) is not None
+        and all(printable(text) == text for text in texts)
+    )
+
+
+def explain_unreadable(what: str, error: MessageError) -> MessageError:
+    """Makes an error of what can't be unpacked, with the cure where a class is not known here."""
+    if not str(error).startswith("unknown kind of value"):
+        return error
+    return MessageError(
+        f"{what} uses a class that is not known here ({error}); import its module: the operator names it in "
+        "the settings' imports, and this client's owner writes --import FILE.py"
+    )
