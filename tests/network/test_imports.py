@@ -18,12 +18,12 @@ from test_commands import command, done, same_bits, served
 from test_leaks import Asks, joining, typed
 
 from hanse.cli import app
-from hanse.core import Learner, MessageError, value
+from hanse.core import InvalidInput, Learner, MessageError, value
 from hanse.core.exchange import pack
 from hanse.imports import Import, inspect_import
 from hanse.learners import Model
 from hanse.network.client import enrolment
-from hanse.network.client.approved_imports import Contents
+from hanse.network.client.approved_imports import Contents, read_contents
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.code_review import MOST_LINES, describe_code
 from hanse.network.client.home import ClientHome
@@ -432,6 +432,36 @@ def test_a_diff_shows_files_that_are_new_or_gone_or_no_text(folder: Path) -> Non
     ]
 
 
+def test_the_last_approval_of_each_module_is_kept(folder: Path) -> None:
+    kept = ClientHome(folder / "client").own_imports.approved
+    write(folder / "mine", own_other="X = 1\n")
+    for place, name in (("own", "own_marked.py"), ("mine", "own_other.py")):
+        kept.approve(read_contents(inspect_import(name, folder / place)))
+    copy(folder / "own", "ANSWER = 42\n")
+    now = inspect_import("own_marked.py", folder / "own")
+    kept.approve(read_contents(now))
+    assert {found.name for found in kept.list_all()} == {"own_marked.py", "own_other.py"}
+    assert kept.find("own_marked") == now
+    copied = kept.read_copy("own_marked")
+    assert copied is not None
+    assert copied.files["own_helper.py"] == b"ANSWER = 42\n"
+    (kept.locate_copy(now) / "own_helper.py").write_text("ANSWER = 43\n")
+    assert kept.read_copy("own_marked") is None  # no difference from what nobody approved is shown
+
+
+def test_files_that_change_while_they_are_shown_are_not_approved(folder: Path) -> None:
+    found = inspect_import("own_marked.py", folder / "own")
+    copy(folder / "own", "ANSWER = 42\n")
+    with pytest.raises(InvalidInput, match=r"own_helper\.py has changed in the meantime"):
+        read_contents(found)
+
+
+def test_a_place_that_is_typed_is_not_replaced_by_another(folder: Path, here: Federation) -> None:
+    join(here)
+    approve(here, "--import", "own/own_marked.py")
+    assert "there is no 'gone/own_marked.py'" in join(here, "--import", "gone/own_marked.py")
+
+
 def test_a_package_is_named_by_its_folder(folder: Path) -> None:
     write(folder / "mine", own_package____init__="", own_package__parts="X = 1\n")
     home = ClientHome(folder / "client")
@@ -452,7 +482,7 @@ def test_a_package_is_named_by_its_folder(folder: Path) -> None:
 
 
 @value
-class own_model(Model):
+class strange_model(Model):
     """A model that no client knows."""
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
@@ -467,10 +497,10 @@ def strangers(here: Federation, *words: str) -> subprocess.Popen[str]:
 def test_a_model_whose_module_the_plan_does_not_name_is_a_clear_error(folder: Path) -> None:
     with federation(folder / "f", stay=True) as here:
         job = served_job()
-        here.lead(replace(job, plan=replace(job.plan, model=own_model())))
+        here.lead(replace(job, plan=replace(job.plan, model=strange_model())))
         said = " ".join(done(strangers(here), 1).split())
         here.server.led()[0].mailbox.stop()
-    assert "the plan uses a class that is not known here (unknown kind of value 'own_model'" in said
+    assert "the plan uses a class that is not known here (unknown kind of value 'strange_model'" in said
     assert "import its module" in said
     assert "Traceback" not in said
     assert not here.server.members.active("client")
@@ -479,7 +509,7 @@ def test_a_model_whose_module_the_plan_does_not_name_is_a_clear_error(folder: Pa
 def test_a_work_whose_module_the_plan_does_not_name_is_a_clear_error(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("test_leaks.category_counts", lambda schema: own_work())
+    monkeypatch.setattr("test_leaks.category_counts", lambda schema: strange_work())
     with federation(folder / "f", stay=True) as here:
         here.lead(replace(served_job(), program=Asks(())))
         process = strangers(here)
@@ -489,14 +519,14 @@ def test_a_work_whose_module_the_plan_does_not_name_is_a_clear_error(
             here.server.led()[0].mailbox.stop()
             process.kill()
         said, _ = process.communicate()
-    assert "uses a class that is not known here (unknown kind of value 'own_work'" in said
+    assert "uses a class that is not known here (unknown kind of value 'strange_work'" in said
     assert "Traceback" not in said
 
 
-def own_work() -> Any:
+def strange_work() -> Any:
     from test_roles import seen_so_far
 
-    @value(name="own_work")
+    @value(name="strange_work")
     class work(seen_so_far):
         """A work that no client knows."""
 
@@ -532,8 +562,8 @@ def test_a_plan_names_modules_and_nothing_else(twist: Callable[[PlanImport], Any
 
 def test_a_plan_builds_no_class_before_it_is_allowed(folder: Path) -> None:
     plan = replace(seal_plan(served_job().plan), run="a")
-    with pytest.raises(MessageError, match="own_model, which is not allowed here"):
-        read_plan(pack(replace(plan, settings=own_model())))
+    with pytest.raises(MessageError, match="strange_model, which is not allowed here"):
+        read_plan(pack(replace(plan, settings=strange_model())))
 
 
 def test_modules_that_only_the_server_needs_are_not_asked_of_clients(folder: Path) -> None:
