@@ -156,7 +156,7 @@ class InThread:
         self, task: Task, payload: Payload, memory: Memory, secret: Key, limit_s: float | None
     ) -> tuple[bytes, Fork]:
         if not self._held:
-            bind, plan, data = self._load()
+            bind, plan, data, _ = self._load()
             self._held.append((bind(plan), data))
         message, fork = compute(task, payload, *self._held[0], memory, secret)
         return pack(message), fork

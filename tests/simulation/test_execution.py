@@ -51,7 +51,7 @@ from hanse.simulation import (
     num_processors,
     sequential,
 )
-from hanse.simulation.backend import divide
+from hanse.simulation.backend import divide_job
 from hanse.simulation.worker import remove_stale_files
 
 KEY = KEYS.public
@@ -324,7 +324,7 @@ def test_blocks_are_whole_subtrees_also_of_what_is_left(num_workers: int, positi
     places: Any = [(position, None) for position in positions]
     whole: Any = Job(places, None)  # type: ignore[arg-type]
     for done in sorted({0, 1, 2, 3, 7, len(places) // 2, len(places) - 1} & set(range(len(places)))):
-        blocks = [list(part.places) for part in divide(whole.skip(done), num_workers)]
+        blocks = [list(part.places) for part in divide_job(whole.skip(done), num_workers)]
         assert [place for block in blocks for place in block] == places[done:]
         for block in blocks:
             height = (block[0][0] ^ block[-1][0]).bit_length()
@@ -336,7 +336,7 @@ def test_blocks_are_whole_subtrees_also_of_what_is_left(num_workers: int, positi
 def test_blocks_for_workers_get_smaller(num_workers: int) -> None:
     for num_places in (1, 10, 1000):
         blocks = [
-            part.places for part in divide(Job([(n, None) for n in range(num_places)], None), num_workers)
+            part.places for part in divide_job(Job([(n, None) for n in range(num_places)], None), num_workers)
         ]  # type: ignore[arg-type,misc]
         fair = num_places / num_workers
         assert all(len(block) <= max(1, fair) for block in blocks)
@@ -356,7 +356,7 @@ class LateWorkers(WrappedBackend):
         return self.asked < 0
 
     def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
-        parts = [part for job in jobs for part in divide(job, 2)]
+        parts = [part for job in jobs for part in divide_job(job, 2)]
         for number, answer in enumerate(self.inner.compute(parts, memory_at)):
             if number == self.ends_after:
                 raise WorkersFailed("ended")
@@ -385,8 +385,10 @@ def test_it_makes_no_difference_when_workers_take_over_or_end(
 
 def test_processors_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3} if pid == 0 else set(), raising=False)
-    assert num_processors() == auto().most == 1
-    assert auto(5).most == 5
+    assert num_processors() == 1
+    assert isinstance(auto().backend(MAKE, 5), InProcess)
+    with closing(auto(5).backend(MAKE, 5)) as backend:
+        assert isinstance(backend, Automatic)
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     assert num_processors() == 7

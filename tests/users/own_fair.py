@@ -18,6 +18,7 @@ from hanse.core import (
     Key,
     Keys,
     Learner,
+    LocalProblem,
     Memory,
     Part,
     PartSpec,
@@ -49,7 +50,7 @@ class fair_step(Work[Learner, Examples]):
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         loss = learner.objective(shared["params"], data)
-        update = learner.local_sgd(shared["params"], data, self.steps, keys.public)
+        update = learner.local_sgd(shared["params"], LocalProblem(data, self.steps, keys.public))
         step = tree_map(lambda u: self.lipschitz * u, update)
         curvature = self.q * loss ** (self.q - 1) * squared_norm(step) + self.lipschitz * loss**self.q
         scaled = tree_map(lambda u: (loss**self.q * u).astype(u.dtype), step)

@@ -21,7 +21,6 @@ else:
             "hanse.config.plain_data": (
                 "format_plain",
                 "join_path",
-                "override",
                 "leaves",
                 "merge",
                 "split_path",

@@ -36,6 +36,7 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.data import Dataset, FederatedData
+from hanse.runs.kept_plans import find_run_folder, read_plan
 from hanse.runs.own_code import import_code
 from hanse.runs.own_file import Wanted, read_examples
 from hanse.runs.preparation import Prepared, prepare_run
@@ -374,9 +375,9 @@ def in_client_home(
     """
     from hanse.network.client import ClientHome
 
-    folder = _one(home / "runs", run)
+    folder = find_run_folder(home, run)
     client_home = ClientHome(home)
-    plan = _plan(folder)
+    plan = read_plan(folder)
     sums = {
         line["ticket"]: line["sha256"]
         for line in client_home.audit.lines()
@@ -408,9 +409,9 @@ def in_server_home(
     """
     from hanse.network.server import FailedTickets
 
-    folder = _one(home / "runs", run)
+    folder = find_run_folder(home, run)
     failed_tickets = FailedTickets(folder / "cases")
-    plan = _plan(folder / "plans")
+    plan = read_plan(folder / "plans")
     found = failed_tickets.find(round, client)
     if not found:
         kept = ", ".join(f"round {r} client {c}" for r, c in failed_tickets.kept()) or "none now"
@@ -422,24 +423,6 @@ def in_server_home(
     data, lacks = open_(plan, client), "the client's memory and secret, which are with the client"
     for task, payload in found:
         yield Case(task, payload, bind(plan), data, {}, Key(bytes(32)), lacks=lacks)
-
-
-def _one(folder: Path, run: str) -> Path:
-    found = [path for path in sorted(folder.glob("*")) if path.name.startswith(run)] if run else []
-    if len(found) != 1:
-        known = ", ".join(path.name for path in sorted(folder.glob("*"))) or "none"
-        raise InvalidInput(f"{len(found)} runs in {folder} begin with {run!r}; there are: {known}")
-    return found[0]
-
-
-def _plan(folder: Path) -> Any:
-    from hanse.network.protocol import SealedPlan
-
-    plans = [path for path in folder.glob("*") if len(path.name) == 64]
-    if not plans:
-        raise InvalidInput(f"{folder} holds no plan: the run never began here")
-    plan = unpack(max(plans, key=lambda path: path.stat().st_mtime).read_bytes())
-    return plan.open() if isinstance(plan, SealedPlan) else plan
 
 
 @contextmanager

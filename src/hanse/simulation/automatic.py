@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hanse.simulation.backend import BLOCK_HEIGHT, Answer, ClientBackend, Job, MemoryAt, divide
+from hanse.simulation.backend import BLOCK_HEIGHT, Answer, ClientBackend, Job, MemoryAt, divide_job
 from hanse.simulation.blocks import cut_blocks
 from hanse.simulation.workers import WorkersFailed
 
@@ -109,7 +109,7 @@ class Automatic:
     def _fold(self, job: Job, memory_at: MemoryAt) -> Iterator[Answer]:
         pace, num_clients = self._paces[type(job.payload.work).__name__], len(job.places)
         is_first = math.isinf(pace.block_s) and not self.blocks_matter
-        left = deque(_divide_finely(job) if is_first else divide(job))
+        left = deque(_divide_finely(job) if is_first else divide_job(job))
         num_left, spent_s, pace.block_s = num_clients, 0.0, math.inf
         wants = pace.wants_workers()
         while left and not (wants and self._is_there()):

@@ -21,7 +21,7 @@ __all__ = [
     "Make",
     "MemoryAt",
     "WrappedBackend",
-    "divide",
+    "divide_job",
 ]
 
 BLOCK_HEIGHT = 6
@@ -127,7 +127,7 @@ class WrappedBackend:
         self.inner.close()
 
 
-def divide(job: Job, num_workers: int = 1) -> list[Job]:
+def divide_job(job: Job, num_workers: int = 1) -> list[Job]:
     """Divides a job into blocks, for one process or for workers that take them in turn; a message is one.
 
     For workers, a block is at most a fair share of the places that are left. So blocks are large at first,

@@ -27,7 +27,7 @@ from hanse.core.exchange import (
     pack,
     run_work,
 )
-from hanse.simulation.backend import Answer, Job, MemoryAt, divide
+from hanse.simulation.backend import Answer, Job, MemoryAt, divide_job
 from hanse.simulation.blocks import Folding, Place, Timer, Together
 
 __all__ = ["ONE_PROCESS", "InProcess"]
@@ -71,7 +71,7 @@ class InProcess:
 
     def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
         """Computes each block or message when it is asked for."""
-        for job in (part for whole in jobs for part in divide(whole)):
+        for job in (part for whole in jobs for part in divide_job(whole)):
             before = [memory_at(task) for _, task in job.places]
             if job.folded:
                 block, forks = self.fold_block(before, job.places, job.payload)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from hanse.core.exchange import Payload
 from hanse.processes import ChildEnded, ChildProcess
-from hanse.simulation.backend import Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend, divide
+from hanse.simulation.backend import Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend, divide_job
 from hanse.simulation.worker import (
     NUM_PAYLOADS,
     Laid,
@@ -147,7 +147,7 @@ class WorkerPool:
         if self._computing is not None:
             self._computing.close()
         num_workers = 1 if self._blocks_matter else len(self)
-        parts = [part for job in jobs for part in divide(job, num_workers)]
+        parts = [part for job in jobs for part in divide_job(job, num_workers)]
         self._computing = self._compute_parts(parts, memory_at)
         return self._computing
 

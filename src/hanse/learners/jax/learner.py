@@ -121,7 +121,7 @@ class JaxLearner(DifferentiableLearner):
             for i in range(0, len(x), size):
                 part = x[i : i + size]
                 padded = _pad(part, min(power_of_two(len(part)), size))
-                found.append(np.asarray(compiled.predict(self.program, ours, padded))[: len(part)])
+                found.append(np.asarray(compiled.apply_prediction(self.program, ours, padded))[: len(part)])
         return check_predictions(np.concatenate(found), len(x), self.labels)
 
     @property

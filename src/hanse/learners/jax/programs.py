@@ -16,6 +16,7 @@ __all__ = [
     "Program",
     "StepSettings",
     "Traced",
+    "apply_prediction",
     "descend",
     "descend_vmapped",
     "hessian_vector",
@@ -24,7 +25,6 @@ __all__ = [
     "measure",
     "pad_size",
     "power_of_two",
-    "predict",
     "to_device",
 ]
 
@@ -250,7 +250,7 @@ def _descend(
 
 
 @compiled
-def predict(program: Program, params: Params, x: Traced) -> Traced:
+def apply_prediction(program: Program, params: Params, x: Traced) -> Traced:
     """Returns probabilities of classes, or numbers."""
     return program.predicts(program.scores(params, x))
 
