@@ -6,11 +6,11 @@ from typing import Any
 from hanse.core import InvalidInput
 from hanse.core.exchange import unpack
 
-__all__ = ["find_run_folder", "read_plan"]
+__all__ = ["find_run_folder", "read_latest_plan"]
 
 
 def find_run_folder(home: Path, run: str) -> Path:
-    """Finds the folder of a run by the beginning of its id. Raises: InvalidInput: unless it is the only one."""
+    """Finds a run's folder by the beginning of its id. Raises: InvalidInput: unless it is the only one."""
     folders = sorted((home / "runs").glob("*"))
     found = [path for path in folders if path.name.startswith(run)] if run else []
     if len(found) != 1:
@@ -19,7 +19,7 @@ def find_run_folder(home: Path, run: str) -> Path:
     return found[0]
 
 
-def read_plan(folder: Path) -> Any:
+def read_latest_plan(folder: Path) -> Any:
     """Reads the latest plan in a folder. Raises: InvalidInput: if there is none."""
     from hanse.network.protocol import SealedPlan
 

@@ -36,7 +36,7 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.data import Dataset, FederatedData
-from hanse.runs.kept_plans import find_run_folder, read_plan
+from hanse.runs.kept_plans import find_run_folder, read_latest_plan
 from hanse.runs.own_code import import_code
 from hanse.runs.own_file import Wanted, read_examples
 from hanse.runs.preparation import Prepared, prepare_run
@@ -377,7 +377,7 @@ def in_client_home(
 
     folder = find_run_folder(home, run)
     client_home = ClientHome(home)
-    plan = read_plan(folder)
+    plan = read_latest_plan(folder)
     sums = {
         line["ticket"]: line["sha256"]
         for line in client_home.audit.lines()
@@ -411,7 +411,7 @@ def in_server_home(
 
     folder = find_run_folder(home, run)
     failed_tickets = FailedTickets(folder / "cases")
-    plan = read_plan(folder / "plans")
+    plan = read_latest_plan(folder / "plans")
     found = failed_tickets.find(round, client)
     if not found:
         kept = ", ".join(f"round {r} client {c}" for r, c in failed_tickets.kept()) or "none now"

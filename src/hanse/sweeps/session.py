@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from threadpoolctl import threadpool_limits
 
 from hanse.config import (
+    IMPORTS,
     IN_PYTHON,
     Experiment,
     UnknownSetting,
@@ -402,13 +403,11 @@ def _describe_difference(kept: Sequence[Import], now: Sequence[Import]) -> str:
 
 def _complete(settings: Mapping[str, Plain]) -> Mapping[str, Plain]:
     """Adds the settings that an earlier version did not have, with their defaults."""
-    rest = {name: said for name, said in settings.items() if name != "data"}
+    kept = {name: settings[name] for name in ("data", IMPORTS) if name in settings}
+    rest = {name: said for name, said in settings.items() if name not in kept}
     try:
-        return {**Experiment.from_settings(rest).settings(), "data": settings["data"]}
-    except (
-        HanseError,
-        WrongSetting,
-    ):  # a class of the user's own that is not imported: such settings are found as they are
+        return {**Experiment.from_settings(rest).settings(), **kept}
+    except (HanseError, WrongSetting):  # it names a class that is not imported: it is found as it is
         return settings
 
 
