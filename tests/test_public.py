@@ -13,7 +13,20 @@ ROOT = Path(hanse.__file__).parents[2]
 
 PUBLIC = {
     # runs
-    *("run", "resume", "perform", "read", "sweep", "Experiment", "Result", "Stop", "Examples"),
+    *(
+        "run",
+        "rounds",
+        "Round",
+        "Rounds",
+        "resume",
+        "perform",
+        "read",
+        "sweep",
+        "Experiment",
+        "Result",
+        "Stop",
+        "Examples",
+    ),
     # errors
     *("HanseError", "InvalidInput", "CompositionError", "MessageError", "RoundAbandoned", "Diverged"),
     *("NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted"),

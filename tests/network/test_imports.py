@@ -71,6 +71,24 @@ class own_marked:
 """
 
 
+TRAINING = """
+def train(params, data, key, config):
+    params["bias"] += config["step"] * key.rng().normal(size=params["bias"].shape)
+    return None, None, {"size": len(data)}
+"""
+
+TRAINED = """
+imports = ["lib/my_training.py"]
+rounds = 2
+partition = {name = "iid", num_clients = 2}
+
+[algorithm]
+name = "fed_avg"
+fraction = 1.0
+client = {name = "trained_by", function = "my_training:train", config = {step = 0.1}, metrics = ["size"]}
+"""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
@@ -151,6 +169,26 @@ def approve(here: Federation, *words: str, answer: str = "y\n", code: int = 0) -
 
 
 # -- a whole run -------------------------------------------------------------------------------
+
+
+def test_a_training_function_is_served_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client has a copy of the function, whose digest its owner has written into the policy."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("lib", "hanse-client-0", "hanse-client-1"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "my_training.py").write_text(TRAINING)
+    digest = inspect_import("my_training.py", tmp_path / "lib").digest
+    server, asked = served(tmp_path, TRAINED, 2)
+    lines = [[word.replace("FILE", "share") for word in line] for line in asked]
+    clients = []
+    for number, line in enumerate(lines):
+        policy = f'imports = {{"my_training.py" = "{digest}"}}\n'
+        (tmp_path / f"hanse-client-{number}" / "policy.toml").write_text(policy)
+        clients.append(command(tmp_path, *line[: line.index("--import")]))
+    for client in clients:
+        assert "over" in done(client)
+    with forget_imports(tmp_path):
+        same_bits(tmp_path, done(server))
 
 
 def test_own_code_is_served_to_two_clients_in_the_bits_of_the_simulation(

@@ -46,7 +46,7 @@ from hanse.core import (
 )
 from hanse.core.exchange import TRAINING, digest
 
-__all__ = ["measured_parts", "trained_by"]
+__all__ = ["can_train", "measured_parts", "trained_by"]
 
 NAMELESS = "<nameless>"
 """The module, as it were, of functions that no other process finds."""
@@ -253,6 +253,14 @@ def _check_signature(function: Any) -> tuple[str, ...]:
             "and memory if it keeps something"
         )
     return takes
+
+
+def can_train(function: Any) -> bool:
+    """Returns whether a function takes the arguments that `trained_by` gives."""
+    try:
+        return bool(_check_signature(function))
+    except InvalidInput:
+        return False
 
 
 def _divide(function: Any, found: Any) -> tuple[Any, Any, Any]:

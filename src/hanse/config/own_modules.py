@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hanse.algorithms import can_train
 from hanse.config.experiment import IMPORTS
 from hanse.config.settings import WrongSetting, build
 from hanse.core import InvalidInput
-from hanse.imports import Import, find_registered, load_imports, module_of
+from hanse.imports import Import, find_registered, list_functions, load_imports, module_of
 
 __all__ = ["Warn", "import_modules", "warn_user"]
 
@@ -48,6 +49,9 @@ def import_modules(
         raise InvalidInput(f"{where or '--set '}{error}") from error
     found += load_imports(given, Path.cwd())
     for imported in found:
-        if not find_registered(imported):
-            warn(f"{imported.name} marks no class with @hanse.core.value, so settings can name nothing of it")
+        if not find_registered(imported) and not any(map(can_train, list_functions(imported))):
+            warn(
+                f"{imported.name} marks no class with @hanse.core.value and defines no training "
+                "function, so settings can name nothing of it"
+            )
     return found

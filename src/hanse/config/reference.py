@@ -52,6 +52,7 @@ def _top() -> Iterator[str]:
 
 
 def _kinds() -> Iterator[str]:
+    from hanse.algorithms import ClientTraining
     from hanse.data import Dataset, Partition
     from hanse.learners import Model
     from hanse.preprocessing import Preprocessing
@@ -63,6 +64,10 @@ def _kinds() -> Iterator[str]:
         "preprocessing": (Preprocessing, "How features are encoded before training."),
         "model": (Model, "The model that is trained."),
         "algorithm": (Algorithm, "The algorithm that trains it."),
+        "algorithm.client": (
+            ClientTraining,
+            "How clients train, in place of the algorithm's `lr`, `epochs` and `batch_size`.",
+        ),
         "algorithm.uplink": (
             Transform,
             "Transforms of each message before it is sent: a list, first to last.",
@@ -106,7 +111,7 @@ def _default(f: "dataclasses.Field[Any]") -> str:
     except InvalidInput:
         return "*in Python*"
     if isinstance(said, dict) and list(said) != ["name"]:
-        return f"`{said['name']}`"
+        return f"`{said['name']}`" if "name" in said else f"`{inline(said)}`"
     return f"`{inline(said['name'] if isinstance(said, dict) else said)}`"
 
 

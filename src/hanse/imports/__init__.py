@@ -11,7 +11,14 @@ Byte-compiled and hidden files do not count.
 
 from hanse.imports.finding import find_import, inspect_again, inspect_import
 from hanse.imports.found import Import, Kind, describe_changes, module_of
-from hanse.imports.loading import find_registered, is_from, load_import, load_imports, load_same
+from hanse.imports.loading import (
+    find_registered,
+    is_from,
+    list_functions,
+    load_import,
+    load_imports,
+    load_same,
+)
 
 __all__ = [
     "Import",
@@ -22,6 +29,7 @@ __all__ = [
     "inspect_again",
     "inspect_import",
     "is_from",
+    "list_functions",
     "load_import",
     "load_imports",
     "load_same",

@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from traceback import walk_tb
+from types import FunctionType
+from typing import Any
 
 from hanse.core import HanseError, InvalidInput, former
 from hanse.core.exchange import find_classes
 from hanse.imports.finding import inspect_again, inspect_import, is_same
 from hanse.imports.found import MAIN, Import, describe_changes
 
-__all__ = ["find_registered", "is_from", "load_import", "load_imports", "load_same"]
+__all__ = ["find_registered", "is_from", "list_functions", "load_import", "load_imports", "load_same"]
 
 _LOADED: dict[str, tuple[Import, frozenset[str]]] = {}
 """What this process has imported, by module: as it was then, and the values that it registered."""
@@ -167,12 +169,20 @@ def find_registered(found: Import) -> tuple[str, ...]:
     return tuple(name for name, cls in find_classes(object).items() if is_from(cls, found))
 
 
-def is_from(cls: type, found: Import) -> bool:
-    """Returns whether an import gives a registered class: its files define it, or it came with them."""
+def list_functions(found: Import) -> tuple[FunctionType, ...]:
+    """Lists the functions that an import defines at its top level."""
+    module = sys.modules.get("__main__" if _is_main(found) else found.module)
+    held = [] if module is None else vars(module).values()
+    name = getattr(module, "__name__", "")
+    return tuple(obj for obj in held if isinstance(obj, FunctionType) and obj.__module__ == name)
+
+
+def is_from(cls: Any, found: Import) -> bool:
+    """Returns whether an import gives a function, or a registered class: its files define it, or bring it."""
     own = {path.partition("/")[0].removesuffix(".py") for path in found.files}
     own.add(found.module.partition(".")[0])
     own.update(MAIN if _is_main(found) else ())
     _, registered = _LOADED.get(found.module, (None, frozenset[str]()))
-    return cls.__module__.partition(".")[0] in own or any(
-        find_classes(cls).get(name) is cls for name in registered
+    return cls.__module__.partition(".")[0] in own or (
+        isinstance(cls, type) and any(find_classes(cls).get(name) is cls for name in registered)
     )

@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hanse.algorithms import can_train
 from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
 from hanse.core import Examples, InvalidInput
 from hanse.core.exchange import find_classes
 from hanse.data import Dataset, FederatedData, Partition, held_out, own_test
-from hanse.imports import Import, find_registered
+from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
 from hanse.runs.machine import environment
@@ -130,7 +131,7 @@ SERVERS_OWN = (Dataset, Partition, Devices)
 def list_needed(imports: Sequence[Import]) -> tuple[PlanImport, ...]:
     """Lists the imports that the clients of a run need too, without their places on this machine.
 
-    Modules of data sets, partitions and devices are the server's own.
+    Modules of data sets, partitions and devices alone are the server's own.
     """
     classes = find_classes(object)
     return tuple(
@@ -142,6 +143,7 @@ def list_needed(imports: Sequence[Import]) -> tuple[PlanImport, ...]:
         )
         for found in imports
         if not all(issubclass(classes[name], SERVERS_OWN) for name in find_registered(found))
+        or any(map(can_train, list_functions(found)))
     )
 
 

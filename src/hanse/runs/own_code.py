@@ -3,11 +3,13 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hanse.algorithms import trained_by
 from hanse.config import IMPORTS, Experiment
 from hanse.core import InvalidInput
 from hanse.core.exchange import find_classes
@@ -51,7 +53,7 @@ def find_imports(experiment: Experiment) -> tuple[Import, ...]:
     could be imported elsewhere: a class that was typed into a notebook can't.
     """
     found = {imported.module: imported for imported in experiment.imports}
-    for cls in _list_own_classes(experiment):
+    for cls in _list_own_code(experiment):
         if not any(is_from(cls, imported) for imported in found.values()):
             other = find_import(cls.__module__)
             if other is not None:
@@ -61,24 +63,27 @@ def find_imports(experiment: Experiment) -> tuple[Import, ...]:
 
 def find_needed(imports: Sequence[Import], *values: Any) -> tuple[Import, ...]:
     """Chooses the imports that define a class of one of these values."""
-    classes = [cls for held in values for cls in _list_own_classes(held)]
+    classes = [cls for held in values for cls in _list_own_code(held)]
     return tuple(i for i in imports if any(is_from(cls, i) for cls in classes))
 
 
-def _list_own_classes(obj: Any) -> Iterator[type]:
-    """Yields the registered classes of a value, and of those in it, that are not Hanse's own."""
+def _list_own_code(obj: Any) -> Iterator[Any]:
+    """Yields the classes and functions of users that a value needs."""
     kind = type(obj)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(obj, trained_by):
+        with suppress(InvalidInput):
+            yield obj.find()
+    elif dataclasses.is_dataclass(kind):
         if not kind.__module__.startswith("hanse.") and kind in find_classes(kind).values():
             yield kind
         for f in dataclasses.fields(kind):
-            yield from _list_own_classes(getattr(obj, f.name, None))
+            yield from _list_own_code(getattr(obj, f.name, None))
     elif isinstance(obj, tuple | list):
         for item in obj:
-            yield from _list_own_classes(item)
+            yield from _list_own_code(item)
     elif isinstance(obj, Mapping):
         for item in obj.values():
-            yield from _list_own_classes(item)
+            yield from _list_own_code(item)
 
 
 def record_imports(imports: Sequence[Import]) -> dict[str, Any]:
