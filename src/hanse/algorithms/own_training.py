@@ -35,6 +35,7 @@ from hanse.core import (
     Learner,
     Lent,
     Memory,
+    MessageError,
     Part,
     PartSpec,
     Shared,
@@ -199,6 +200,10 @@ class own_loop(Work[Learner, Examples]):
     def run(
         self, learner: Learner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
+        try:
+            self.training.find()
+        except InvalidInput as error:  # like a class that is unknown here
+            raise MessageError(str(error)) from error
         before = memory.get(MEMORY, {})
         update, weight, metrics, kept = self.training.train(
             learner, shared["params"], data, before, keys.public
