@@ -36,6 +36,8 @@ from hanse.network.server.job import RunJob
 from hanse.runs import Parties
 
 USERS = Path(__file__).parents[1] / "users"
+DOCS = Path(__file__).parents[2] / "docs"
+TWO = 'rounds = 2\npartition = {name = "iid", num_clients = 2}\n'
 
 SERVED = """
 imports = ["lib/own_fair.py", "lib/own_ternary.py"]
@@ -171,24 +173,47 @@ def approve(here: Federation, *words: str, answer: str = "y\n", code: int = 0) -
 # -- a whole run -------------------------------------------------------------------------------
 
 
-def test_a_training_function_is_served_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each client has a copy of the function, whose digest its owner has written into the policy."""
-    monkeypatch.chdir(tmp_path)
+def serve_to_two(folder: Path, settings: str, **files: str) -> None:
+    """Serves settings that import files in "lib". Each owner has copies, and names them in the policy."""
     for place in ("lib", "hanse-client-0", "hanse-client-1"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "my_training.py").write_text(TRAINING)
-    digest = inspect_import("my_training.py", tmp_path / "lib").digest
-    server, asked = served(tmp_path, TRAINED, 2)
-    lines = [[word.replace("FILE", "share") for word in line] for line in asked]
+        write(folder / place, **files)
+    named = [f'"{name}.py" = "{inspect_import(f"{name}.py", folder / "lib").digest}"' for name in files]
+    server, asked = served(folder, settings, 2)
     clients = []
-    for number, line in enumerate(lines):
-        policy = f'imports = {{"my_training.py" = "{digest}"}}\n'
-        (tmp_path / f"hanse-client-{number}" / "policy.toml").write_text(policy)
-        clients.append(command(tmp_path, *line[: line.index("--import")]))
+    for number, line in enumerate(asked):
+        (folder / f"hanse-client-{number}" / "policy.toml").write_text(f"imports = {{{', '.join(named)}}}\n")
+        words = [word.replace("FILE", "share") for word in line[: line.index("--import")]]
+        clients.append(command(folder, *words))
     for client in clients:
         assert "over" in done(client)
-    with forget_imports(tmp_path):
-        same_bits(tmp_path, done(server))
+    with forget_imports(folder):
+        same_bits(folder, done(server))
+
+
+def test_a_training_function_is_served_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    serve_to_two(tmp_path, TRAINED, my_training=TRAINING)
+
+
+def test_the_algorithm_and_the_transform_of_the_pages_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are those that the pages tell a reader to save."""
+    monkeypatch.chdir(tmp_path)
+    files = {}
+    for page in ("own-algorithm.md", "own-transform.md"):
+        text = (DOCS / page).read_text(encoding="utf-8")
+        for name, code in re.findall(r"^```python\n# file: (\w+)\.py\n(.*?)^```", text, re.M | re.S):
+            files[name] = code
+    assert files.keys() == {"q_fed_avg", "terngrad"}
+    (tmp_path / "fair").mkdir()
+    fair = 'imports = ["lib/q_fed_avg.py"]\nalgorithm = {name = "q_fed_avg", q = 0.5, fraction = 1.0}\n'
+    serve_to_two(tmp_path / "fair", TWO + fair, q_fed_avg=files["q_fed_avg"])
+    (tmp_path / "tern").mkdir()
+    tern = 'imports = ["lib/terngrad.py"]\nalgorithm = {name = "fed_avg", lr = 0.3, fraction = 1.0, '
+    serve_to_two(
+        tmp_path / "tern", TWO + tern + 'uplink = ["terngrad", "deflate"]}\n', terngrad=files["terngrad"]
+    )
 
 
 def test_own_code_is_served_to_two_clients_in_the_bits_of_the_simulation(
