@@ -17,6 +17,7 @@ RATES = {
     for name, case in CASES.items()
     for f in fields(type(case.algorithm))
     if f.name in ("lr", "server_lr") and name != "secure_avg"
+    if not getattr(case.algorithm, "client", None)  # it has the step size
 }
 
 

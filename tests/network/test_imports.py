@@ -18,7 +18,7 @@ from test_commands import command, done, same_bits, served
 from test_leaks import Asks, joining, typed
 
 from hanse.cli import app
-from hanse.core import InvalidInput, Learner, MessageError, value
+from hanse.core import InvalidInput, Learner, MessageError, Work, value
 from hanse.core.exchange import pack
 from hanse.imports import Import, inspect_import
 from hanse.learners import Model
@@ -587,11 +587,12 @@ def test_a_work_whose_module_the_plan_does_not_name_is_a_clear_error(
 
 
 def strange_work() -> Any:
-    from test_roles import seen_so_far
-
     @value(name="strange_work")
-    class work(seen_so_far):
+    class work(Work[Any, Any]):
         """A work that no client knows."""
+
+        def run(self, learner: Any, shared: Any, data: Any, memory: Any, keys: Any) -> Any:
+            return {}, memory
 
     return work()
 

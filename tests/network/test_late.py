@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import NUM_CLIENTS, federation, job, learner, population, read_memory, simulate
+from federation import NUM_CLIENTS, Threaded, federation, job, learner, population, read_memory, simulate
 
 from hanse.algorithms import scaffold
 from hanse.core import Close, PartyId
 from hanse.core.exchange import Record
-from hanse.network.client.client import Client
 from hanse.network.client.home import ClientHome
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol.errors import Unreachable
@@ -128,7 +127,7 @@ def test_memory_is_committed_or_dropped_as_the_verdict_says(
         here.client_home(LATE)
         mine = population().client(LATE)
         home = SteeredHome(tmp_path / f"client-{LATE}", steering)
-        client = Client(home, lambda plan: mine, lambda plan: SteeredLearner(steering), steering.say)
+        client = Threaded(home, lambda plan: mine, lambda plan: SteeredLearner(steering), steering.say)
         here.clients.append(client)
         here.threads.append(threading.Thread(target=client.run, daemon=True))
         here.threads[-1].start()

@@ -145,6 +145,7 @@ class sgd(ClientOptimiser, ServerOptimiser):
       nesterov: whether the step is Nesterov's: w <- w - lr (g + momentum v).
     """
 
+    _: KW_ONLY
     momentum: float = 0.0
     weight_decay: float = 0.0
     nesterov: bool = False
@@ -200,6 +201,7 @@ class adam(ClientOptimiser, ServerOptimiser):
     References: Kingma, Ba, "Adam: A method for stochastic optimization", ICLR 2015, arXiv 1412.6980.
     """
 
+    _: KW_ONLY
     beta1: float = 0.9
     beta2: float | None = None
     eps: float | None = None
@@ -251,6 +253,7 @@ class adamw(ClientOptimiser):
     References: Loshchilov, Hutter, "Decoupled weight decay regularization", ICLR 2019, arXiv 1711.05101.
     """
 
+    _: KW_ONLY
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8

@@ -12,6 +12,7 @@ from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import Moments, OptimiserState, ServerOptimiser, check_server
 from hanse.algorithms.schedules import Rate
+from hanse.algorithms.solvers import check_solver
 from hanse.algorithms.works import Weighting, uniform
 from hanse.core import (
     Contribution,
@@ -111,7 +112,8 @@ class fed_dyn(LocalTraining[Regularised]):
       weighting: `uniform()` or `by_examples()`.
       close: when a round closes.
       alpha: strength of the regulariser; small is fast, too small diverges.
-      client: the clients' training, in place of lr, epochs and batch_size: `sgd()`, `adam()`, `adamw()`.
+      client: the clients' training, in place of lr, epochs and batch_size: `sgd()` or `adam()`,
+        without weight decay, which would change the objective.
       server_lr: step size on the server's move: a number or a schedule; 1 is the paper's.
       server: how the server uses its move, as in `fed_avg`.
     """
@@ -125,6 +127,7 @@ class fed_dyn(LocalTraining[Regularised]):
         super().__post_init__()
         check_positive("alpha", self.alpha)
         check_server(self.server, self.server_lr)
+        check_solver("fed_dyn", self.training)
         self.steps(0, proximal=self.alpha)
 
     def init(self, params: Tensors, key: Key) -> Regularised:

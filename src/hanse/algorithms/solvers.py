@@ -64,12 +64,18 @@ class Solver(ABC):
 
 
 def check_solver(algorithm: str, solver: Any) -> None:
-    """Raises InvalidInput if something is given as a solver that is none."""
+    """Raises InvalidInput if a solver does not minimise what the algorithm states."""
     if not isinstance(solver, Solver):
         raise InvalidInput(
             f"solver is of type {type(solver).__name__}, and {algorithm}() needs one that minimises the "
             "objective that it states; write newton(), or sgd(0.1)"
         )
+    for name in ("weight_decay", "proximal"):
+        if getattr(solver, name, 0):
+            raise InvalidInput(
+                f"{type(solver).__name__}({name}={getattr(solver, name)}) adds a term to the objective that "
+                f"{algorithm}() states; leave {name} out, and regularise by the model's l2"
+            )
 
 
 @value

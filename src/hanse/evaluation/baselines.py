@@ -69,7 +69,10 @@ class Budget:
 
 
 def _lend_steps(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_size: int | None) -> Steps:
-    """Makes the steps of one pass of stochastic gradient descent, by default with the algorithm's sizes."""
+    """Makes the steps of one pass, by default those of the algorithm's clients.
+
+    A rule with momenta starts anew in each pass. A proximal term is left out: there is nothing to hold to.
+    """
     client = getattr(algorithm, "client", None)
     own = client if isinstance(client, ClientOptimiser) else algorithm
     if lr is None and isinstance(client, ClientTraining) and own is not client:
@@ -85,7 +88,9 @@ def _lend_steps(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_s
             '{name = "centralised", lr = 0.1}, or centralised(lr=0.1) in Python'
         )
     steps = Steps(rate(given, epoch), 1, size)
-    return replace(steps, rule=own.rule()) if isinstance(own, ClientOptimiser) and lr is None else steps
+    if isinstance(own, ClientOptimiser) and lr is None:
+        return replace(steps, rule=own.rule(), lr_scales=own.lr_scales)
+    return steps
 
 
 class Baseline(ABC):

@@ -102,8 +102,8 @@ def passes(
     """Computes the mean number of passes over an example, given the number of tickets that were counted.
 
     A ticket is as many passes over a client's examples as the algorithm has local epochs, or 1 if it has
-    none, as for a gradient. Where clients take a number of steps instead, it is that part of a mean
-    client's examples.
+    none, as for a gradient. Where clients take a number of steps instead, a mean client's examples decide how
+    many passes they are.
 
     >>> passes({"name": "fed_avg", "epochs": 5}, counted=20, num_clients=100)
     1.0
@@ -116,9 +116,16 @@ def passes(
     """
     parts = [part for name in ("client", "solver") if isinstance(part := settings.get(name), Mapping)]
     steps = next(iter(parts), settings)
-    if steps.get("num_steps") and steps.get("batch_size") and num_examples:
-        return float(steps["num_steps"] * steps["batch_size"] * counted / num_examples)
+    if steps.get("num_steps"):
+        return _passes_of(steps, num_clients, num_examples) * counted / num_clients
     return float((steps.get("epochs") or 1) * counted / num_clients)
+
+
+def _passes_of(steps: Mapping[str, Plain], num_clients: int, num_examples: int | None) -> float:
+    """Computes the passes of a mean client that takes a number of steps."""
+    size = max(1.0, (num_examples or 0) / num_clients)
+    batch = min(steps.get("batch_size") or size, size)
+    return float(steps["num_steps"] * batch / size)
 
 
 def description(population: FederatedData) -> dict[str, Plain]:

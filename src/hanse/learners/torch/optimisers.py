@@ -16,7 +16,7 @@ def make_optimiser(trained: Mapping[str, Tensor], steps: Steps, params: Tensors)
     rates = steps.lr_of(params)
     groups: list[dict[str, Any]] = [{"params": [w], "lr": rates[name]} for name, w in trained.items()]
     if len(set(rates.values())) == 1:
-        groups = [{"params": list(trained.values()), "lr": steps.lr}]
+        groups = [{"params": list(trained.values()), "lr": groups[0]["lr"]}]
     match steps.rule:
         case adam_rule(beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay) as rule:
             kind = torch.optim.AdamW if isinstance(rule, adamw_rule) else torch.optim.Adam

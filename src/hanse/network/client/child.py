@@ -24,6 +24,11 @@ def serve(pipe: Connection) -> None:
     with suppress(EOFError, OSError):
         try:
             load_same(receive(pipe))
+        except Exception as error:
+            pipe.send_bytes(_describe(error, "imports"))
+            return
+        pipe.send_bytes(pack({"fork": None}))
+        try:
             bind, plan, data = receive(pipe)
             learner = bind(plan)
             threadpool_limits(1)

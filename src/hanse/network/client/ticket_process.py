@@ -76,8 +76,8 @@ class TicketBackend(Protocol):
 class TicketProcess:
     """Computes in a child process of one thread, which is started for the first ticket.
 
-    If it takes too long it is killed, and a new one is started for the next ticket. The start does not count
-    as computing.
+    If it takes too long it is killed, and a new one is started for the next ticket. The limit of a ticket
+    does not count the start, in which modules of the owner's are imported and the learner is made.
 
     Args:
       load: gives what the child holds.
@@ -113,6 +113,7 @@ class TicketProcess:
         child = self._child = ChildProcess("hanse.network.client.child")
         try:
             child.send(loaded.imports)
+            _read(child.receive_bytes())
             child.send((loaded.bind, loaded.plan, loaded.data))
             _read(child.receive_bytes())
         except ChildEnded:
