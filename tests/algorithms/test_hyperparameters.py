@@ -126,7 +126,7 @@ PARTS: dict[type, list[Wrong]] = {
         *CLIENT,
         *MOMENTUM,
         *DECAY,
-        ({"nesterov": True}, r"^momentum is 0\.0; write a number above 0"),
+        ({"nesterov": True}, "^nesterov is true and momentum is 0; write a momentum"),
     ],
     local_steps: [*LR, *STEPS],
     momentum: [({"beta": 1.0}, r"^beta is 1\.0; write a number of at least 0 and below 1")],

@@ -155,6 +155,8 @@ class sgd(ClientOptimiser, ServerOptimiser):
         super().__post_init__()
 
     def rule(self) -> StepRule:
+        if self.nesterov and not self.momentum:
+            raise InvalidInput("nesterov is true and momentum is 0; write a momentum, such as 0.9")
         if self.nesterov:
             return nesterov_rule(self.momentum, self.weight_decay)
         return sgd_rule(self.momentum, self.weight_decay)
