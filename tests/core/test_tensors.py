@@ -11,6 +11,7 @@ from hanse.core.tensors import (
     divide,
     dot,
     frozen,
+    held_bytes,
     l2_norm,
     negate,
     num_bytes,
@@ -92,6 +93,12 @@ def test_zeros_are_of_the_same_shapes_and_dtypes(tensors):
 @given(named)
 def test_bytes_are_those_of_the_values_alone(tensors):
     assert num_bytes(tensors) == len(b"".join(v.tobytes() for v in tensors.values()))
+
+
+def test_bytes_that_are_held_are_those_of_all_arrays_however_deep():
+    kept = {"a": {"w": np.ones(3)}, "pair": (np.ones(2, np.float32), None), "n": 3, "none": {}, "name": "w"}
+    assert held_bytes(kept) == 3 * 8 + 2 * 4
+    assert held_bytes(np.float64(1)) == 8
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])

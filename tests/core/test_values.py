@@ -155,7 +155,7 @@ def test_every_dtype_and_shape_survives(dtype, shape):
         ((), {}, ((),), {"": {}}, b"", ""),
         leaf_pair(leaf_pair(np.ones(1)), {"left": np.zeros(1)}),
     ],
-    ids=str,
+    ids=["names", "like a tensor", "like a head", "keys", "nested keys", "numbers", "empty", "classes"],
 )
 def test_awkward_values_survive(obj):
     assert same(obj, unpack(pack(obj)))
@@ -299,14 +299,14 @@ def test_the_digest_of_an_earlier_version_is_that_of_the_former_names(monkeypatc
     pair = leaf_pair(np.arange(3), {"deep": leaf_pair(1, 2)})
     assert former_digest(pair) == digest(pair)
 
-    @value(name="leaf_couple")
-    class leaf_couple:
+    @value(name="leaf_duo")
+    class leaf_duo:
         first: Any
         right: Any
 
-    monkeypatch.setattr(former, "CLASSES", {"leaf_couple": "leaf_pair"})
+    monkeypatch.setattr(former, "CLASSES", {"leaf_duo": "leaf_pair"})
     monkeypatch.setattr(former, "FIELDS", {"leaf_pair": {"first": "left"}})
-    assert former_digest(pair) == digest(leaf_couple(np.arange(3), {"deep": leaf_couple(1, 2)}))
+    assert former_digest(pair) == digest(leaf_duo(np.arange(3), {"deep": leaf_duo(1, 2)}))
     assert former_digest(pair) != digest(pair)
 
 
@@ -429,7 +429,6 @@ A = np.arange(6, dtype=np.float32)
         (float("nan"), "nan"),
         (((A, A[:0]), A[:0]), ((A[:0], A), A[:0])),
     ],
-    ids=str,
 )
 def test_digests_tell_apart(one, other):
     assert digest(one) != digest(other)
