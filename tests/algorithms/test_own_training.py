@@ -1,9 +1,12 @@
 """Training by a user's own function: what it is given, what it may give back, and where it is found."""
 
+import importlib
 import pickle
 import sys
+from contextlib import suppress
 from functools import partial
-from types import ModuleType
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,8 +30,10 @@ from hanse.algorithms import (
     trained_by,
     uniform,
 )
+from hanse.algorithms.own_functions import find_function
 from hanse.core import Close, CompositionError, Examples, InvalidInput, Key, MessageError, Shared
 from hanse.core.exchange import Record, pack, unpack
+from hanse.imports import Import, loading
 from hanse.simulation import unstable
 from hanse.transforms import low_rank, quantize, random_mask, top_k
 
@@ -88,12 +93,8 @@ def test_arguments_are_given_by_name_and_may_be_left_out() -> None:
 
 def test_lists_in_the_settings_arrive_as_tuples() -> None:
     seen = []
-    run(
-        work_of(
-            lambda model, data, config: seen.append(config), {"milestones": [1, [2.5, "x"]], "none": None}
-        )
-    )
-    assert seen == [{"milestones": (1, (2.5, "x")), "none": None}]
+    run(work_of(lambda model, data, config: seen.append(config), {"milestones": [1, [2.5, "x"]]}))
+    assert seen == [{"milestones": (1, (2.5, "x"))}]
 
 
 # -- what it gives back ----------------------------------------------------------------------------
@@ -357,7 +358,9 @@ def test_a_lazy_module_is_not_asked_for_more(monkeypatch: pytest.MonkeyPatch) ->
     def load(name: str) -> Any:
         raise AssertionError("it would be imported")
 
-    monkeypatch.setitem(sys.modules, "lazy_one", module("lazy_one", __getattr__=load))
+    monkeypatch.setitem(
+        sys.modules, "lazy_one", module("lazy_one", __getattr__=load, __file__="/mine/lazy_one.py")
+    )
     with pytest.raises(InvalidInput, match="'lazy_one' defines no function 'train'"):
         trained_by("lazy_one:train").find()
 
@@ -404,6 +407,70 @@ def test_config_is_plain_data() -> None:
     with pytest.raises(InvalidInput, match=r"config\.a\[1\] is .*write numbers"):
         trained_by(shrink, {"a": [1, object()]})
     assert trained_by(shrink, {"a": [1]}) == trained_by(f"{__name__}:shrink", {"a": (1,)})
+
+
+@pytest.mark.parametrize("config", [{"clip": None}, {"a": [{"b": None}]}])
+def test_a_config_has_no_none(config: Any) -> None:
+    with pytest.raises(InvalidInput, match=r"^config\..* is None.*leave it out"):
+        trained_by(shrink, config)
+
+
+@pytest.mark.parametrize("config", [{"name": "x"}, {"a": [{"name": 1}]}])
+def test_a_config_has_no_key_of_settings(config: Any) -> None:
+    with pytest.raises(InvalidInput, match=r'^config.* has the key "name".*another name'):
+        trained_by(shrink, config)
+
+
+def test_it_is_hashed() -> None:
+    assert hash(fed_avg(client=SHRINK)) == hash(fed_avg(client=trained_by(shrink, {"factor": 0.5})))
+
+
+def test_fed_buff_refuses_a_weight() -> None:
+    """It divides by the number of clients, so a weight would multiply the step."""
+
+    def weighs(params: Any, data: Any) -> Any:
+        return None, len(data)
+
+    few = {"concurrency": 4, "buffer_size": 2}
+    with pytest.raises(InvalidInput, match=r"weighs\(\) returned the weight \d+.*return None as the weight"):
+        lead(fed_buff(client=trained_by(weighs), **few), 2)
+    lead(fed_avg(client=trained_by(weighs)), 1)
+
+
+def test_a_function_of_an_installed_module_is_refused_unless_it_was_imported_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    (folder / "installed_one.py").write_text("def train(model, data):\n    pass\n")
+    (tmp_path / "own_one.py").write_text(
+        "from installed_one import train as other\n\n\ndef train(model, data):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = importlib.import_module("own_one")
+    try:
+        assert trained_by("own_one:train").find() is own.train
+        with pytest.raises(InvalidInput, match="no module that was imported here"):
+            trained_by("installed_one:train").find()
+        with pytest.raises(InvalidInput, match="defines no function 'other'"):
+            trained_by("own_one:other").find()
+        assert trained_by(own.other).find() is own.other
+        named = Import("installed_one", "distribution", "sha256:1", {})
+        monkeypatch.setitem(loading._LOADED, "installed_one", (named, frozenset()))
+        assert trained_by("installed_one:train").find() is own.other
+    finally:
+        del sys.modules["installed_one"], sys.modules["own_one"]
+
+
+def test_no_function_of_numpy_is_found() -> None:
+    found = []
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in ("numpy", "scipy", "torch", "pytest", "_pytest"):
+            for function in [f for f, obj in vars(module).items() if isinstance(obj, FunctionType)]:
+                with suppress(InvalidInput):
+                    found.append(find_function(f"{name}:{function}"))
+    assert found == []
 
 
 def test_repetition_is_noticed() -> None:

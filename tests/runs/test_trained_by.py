@@ -268,20 +268,21 @@ def test_pytorch_repeats_itself_in_workers_and_beside_other_draws() -> None:
 @pytest.mark.parametrize("precise", [False, True])
 def test_the_module_is_lent_as_it_is_trained(precise: bool) -> None:
     torch = pytest.importorskip("torch")
-    made: list[Any] = []
+    lent: list[Any] = []
 
     class Net(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.norm, self.layer = torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 3)
             self.drop = torch.nn.Dropout(0.5)
-            made.append(self)
 
         def forward(self, x: Any) -> Any:
             return self.layer(self.drop(self.norm(x)))
 
     def train(module: Any, data: Any) -> Any:
-        assert module in made
+        assert type(module) is Net
+        assert module not in lent
+        lent.append(module)
         assert module.training
         assert module.norm.training
         assert torch.get_num_threads() == 1
@@ -401,6 +402,49 @@ def test_a_module_that_was_spoilt_is_made_anew(spoil: str) -> None:
     update, *_ = trained_by(lambda module, data: None).train(*given)
     assert set(update) == {"1.weight", "1.bias"}
     assert not any(tensor.any() for tensor in update.values())
+
+
+@pytest.mark.parametrize("spoil", ["data", "attribute", "hook", "buffer"])
+@pytest.mark.parametrize("copied", [False, True])
+def test_nothing_but_the_update_leaves_a_loan(spoil: str, copied: bool) -> None:
+    torch = pytest.importorskip("torch")
+
+    def make() -> Any:
+        net = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 3))
+        torch.nn.init.constant_(net[0].weight, 0.25).requires_grad_(False)
+        if not copied:
+            net.gate = lambda x: net[1](x)  # a copy would share it
+        return net
+
+    def train(module: Any, data: Any) -> None:
+        assert not hasattr(module, "gain")
+        assert not module[1]._forward_hooks
+        assert "more" not in dict(module.named_buffers())
+        if not copied:
+            x = torch.ones(2, 4)
+            with torch.no_grad():
+                module[1].bias += 1.0
+                assert torch.equal(module.gate(x), module[1](x))
+        if spoil == "data":
+            module[0].weight.data.add_(1)
+        if spoil == "attribute":
+            module.gain = 3
+        if spoil == "hook":
+            module[1].register_forward_hook(lambda *given: given[-1] * 2)
+        if spoil == "buffer":
+            module.register_buffer("more", torch.ones(1))
+
+    learner = torch_module(make).bind((6,), 3)
+    params = learner.init(Key.from_seed(0))
+    before = learner.predict(params, CLIENTS[0].x)
+    given = learner, params, CLIENTS[0], {}, Key.from_seed(1)
+    for _ in range(2):
+        if spoil == "data":
+            with pytest.raises(InvalidInput, match=r"changed '0.weight', which is frozen"):
+                trained_by(train).train(*given)
+        else:
+            trained_by(train).train(*given)
+        np.testing.assert_array_equal(learner.predict(params, CLIENTS[0].x), before)
 
 
 # -- scripts and settings --------------------------------------------------------------------------

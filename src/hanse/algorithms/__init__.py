@@ -16,7 +16,8 @@ from hanse.algorithms.nesterov import nesterov
 from hanse.algorithms.objectives import OBJECTIVE, objective_evaluation
 from hanse.algorithms.one_shot import one_shot
 from hanse.algorithms.optimisers import ServerOptimiser, adagrad, momentum, yogi
-from hanse.algorithms.own_training import can_train, trained_by
+from hanse.algorithms.own_functions import can_train
+from hanse.algorithms.own_training import trained_by
 from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton

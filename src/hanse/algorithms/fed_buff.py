@@ -8,7 +8,7 @@ from typing import Any
 
 from hanse.algorithms.client_optimisers import ClientTraining
 from hanse.algorithms.local import choose_training
-from hanse.algorithms.own_training import measured_parts
+from hanse.algorithms.own_training import measured_parts, refuse_weights
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import uniform
 from hanse.core import (
@@ -64,7 +64,7 @@ class fed_buff(Algorithm[Buffered]):
       into: the reducer.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
       client: the clients' training, in place of lr, epochs and batch_size: `sgd()` with momentum and weight
-        decay, `adam()`, `adamw()`, ...
+        decay, `adam()`, `adamw()`, ... A function of `trained_by()` may not return a weight here.
     """
 
     lr: Rate = 0.1
@@ -95,7 +95,7 @@ class fed_buff(Algorithm[Buffered]):
     def round(self, state: Buffered, key: Key) -> Program[Buffered]:
         params, version = state.params, state.version
         training = choose_training(self)
-        work = training.work(version, uniform())
+        work = refuse_weights(training.work(version, uniform()))  # weights are the discounts
         update = PartSpec(Spec.of(params), self.uplink, self.into)
         free = yield from sample(key, count=self.concurrency - state.in_flight)
         dispatched = yield from dispatch(

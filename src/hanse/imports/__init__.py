@@ -14,6 +14,7 @@ from hanse.imports.found import Import, Kind, describe_changes, module_of
 from hanse.imports.loading import (
     find_registered,
     is_from,
+    is_loaded,
     list_functions,
     load_import,
     load_imports,
@@ -29,6 +30,7 @@ __all__ = [
     "inspect_again",
     "inspect_import",
     "is_from",
+    "is_loaded",
     "list_functions",
     "load_import",
     "load_imports",

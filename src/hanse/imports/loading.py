@@ -17,7 +17,15 @@ from hanse.core.exchange import find_classes
 from hanse.imports.finding import inspect_again, inspect_import, is_same
 from hanse.imports.found import MAIN, Import, describe_changes
 
-__all__ = ["find_registered", "is_from", "list_functions", "load_import", "load_imports", "load_same"]
+__all__ = [
+    "find_registered",
+    "is_from",
+    "is_loaded",
+    "list_functions",
+    "load_import",
+    "load_imports",
+    "load_same",
+]
 
 _LOADED: dict[str, tuple[Import, frozenset[str]]] = {}
 """What this process has imported, by module: as it was then, and the values that it registered."""
@@ -175,6 +183,16 @@ def list_functions(found: Import) -> tuple[FunctionType, ...]:
     held = [] if module is None else vars(module).values()
     name = getattr(module, "__name__", "")
     return tuple(obj for obj in held if isinstance(obj, FunctionType) and obj.__module__ == name)
+
+
+def is_loaded(module: str) -> bool:
+    """Returns whether a module is one that settings had this process import, or a part or a file of one."""
+    top = module.partition(".")[0]
+    return any(
+        top == name.partition(".")[0]
+        or any(top == path.partition("/")[0].removesuffix(".py") for path in found.files)
+        for name, (found, _) in _LOADED.items()
+    )
 
 
 def is_from(cls: Any, found: Import) -> bool:

@@ -101,6 +101,7 @@ class TorchLearner(DifferentiableLearner):
         self._features, self._labels, self._loss, self._l2 = features, labels, loss, l2
         self._measures = LOSSES[type(labels)][1:]
         self._lock = threading.Lock()
+        self._unused: Workbench | None = None
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -219,19 +220,26 @@ class TorchLearner(DifferentiableLearner):
 
     @contextmanager
     def lend(self, params: Tensors, data: Examples, key: Key) -> Iterator[Lent]:
-        """Lends the module itself, in training mode, with PyTorch's generator seeded. See `Learner.lend`.
+        """Lends a module in training mode, with PyTorch's generator seeded. See `Learner.lend`.
 
-        Where a loop leaves more changed than values, and after an error, the module is made anew.
+        Each loan is of another module, as new, so nothing that a loop does to it reaches another client.
         """
         given = copy_examples(self.convert(data))
-        with self._at(params), _drawing_from(key.fold_in("torch")):
-            bench, before, is_whole = self._bench, self._bench.describe(), False
-            try:
+        with self._lock:
+            bench = self._make_lent()
+        with self._lock, _one_thread():
+            frozen = self._bench.frozen
+            bench.load(params)
+            bench.load_frozen(frozen)
+            with _drawing_from(key.fold_in("torch")):
                 yield Lent(bench.lend(), given, bench.read_lent, _from_tensor, bench.tensor)
-                is_whole = bench.take_back(before)
-            finally:
-                if not is_whole:
-                    self._bench = self._make()
+            bench.check_frozen(frozen)
+
+    def _make_lent(self) -> Workbench:
+        """Makes a bench for one loan: a copy of one that is never used, if that is as good as a new one."""
+        if self._unused is None:
+            self._unused = self._make()
+        return self._unused.copy() if self._unused.can_copy else self._make()
 
     def _drifts(
         self, start: Tensors, problem: LocalProblem

@@ -1,6 +1,10 @@
 """A PyTorch module as the learner computes with it: loaded with parameters, read, lent."""
 
+import io
+import pickle
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,7 +29,7 @@ class Workbench:
     """
 
     def __init__(self, module: nn.Module, sends_buffers: bool) -> None:
-        self.module = module
+        self.module, self._sends_buffers = module, sends_buffers
         self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if not self.trained:
             raise InvalidInput("the module has no parameter that requires a gradient; nothing can be trained")
@@ -74,8 +78,21 @@ class Workbench:
 
     def lend(self) -> nn.Module:
         """Returns the module in training mode, for a loop of the user's own."""
-        self._trains = False
         return self.module.train()
+
+    @cached_property
+    def can_copy(self) -> bool:
+        """True if a copy shares nothing with the module. A lambda in it, for one, might still refer to it."""
+        try:
+            _Whole(io.BytesIO()).dump(self.module)
+            deepcopy(self.module)
+        except Exception:  # whatever the user's own classes raise
+            return False
+        return True
+
+    def copy(self) -> "Workbench":
+        """Copies the module, if `can_copy`."""
+        return Workbench(deepcopy(self.module), self._sends_buffers)
 
     def read_lent(self, found: Any) -> Any:
         """Returns the tensors that are sent, by name, of what a user's own loop has trained."""
@@ -91,37 +108,28 @@ class Workbench:
             )
         return {name: tensors[name] for name in self.to_device}
 
-    def describe(self) -> Mapping[str, Any]:
-        """Describes the module's parameters, by name, but for the values of those that are trained."""
-        return {
-            name: (
-                p.requires_grad,
-                p.dtype,
-                p.shape,
-                p.device,
-                id(p),
-                0 if name in self.trained else p._version,
-            )
-            for name, p in self.module.named_parameters()
-        }
+    def load_frozen(self, frozen: Mapping[str, Tensor]) -> None:
+        """Loads parameters that are not trained from another bench, in case a factory draws them itself."""
+        with torch.no_grad():
+            for name, weight in self.frozen.items():
+                weight.copy_(frozen[name])
 
-    def take_back(self, before: Mapping[str, Any]) -> bool:
-        """Ends a loan; returns whether the module is as `describe` described it before.
-
-        Raises: InvalidInput: if a frozen parameter has changed.
-        """
-        for weight in self.trained.values():
-            weight.requires_grad_(True)
-            weight.grad = None
-        now = self.describe()
-        for name, (*_, which, version) in now.items():
-            *_, which_before, version_before = before.get(name, (0, 0))
-            if which == which_before and version != version_before:
+    def check_frozen(self, before: Mapping[str, Tensor]) -> None:
+        """Checks that a loan left frozen parameters as they were. Raises: InvalidInput: if one changed."""
+        for name, weight in self.module.named_parameters():
+            was = before.get(name)
+            if was is None or (was.dtype, was.shape) != (weight.dtype, weight.shape):
+                continue
+            if not torch.equal(was, weight.detach()):
                 raise InvalidInput(
                     f"the training function changed {name!r}, which is frozen and so is not sent: let it "
                     "require gradients where the module is made, or leave it as it is"
                 )
-        return now == before
+
+    @property
+    def frozen(self) -> dict[str, Tensor]:
+        """The parameters that are not trained, by name."""
+        return {name: p.detach() for name, p in self.module.named_parameters() if name not in self.trained}
 
     def train(self, num_rows: int) -> None:
         """Prepares for a batch. One row has no statistics, so the running ones normalise it."""
@@ -149,6 +157,17 @@ class Workbench:
         for norm, momentum in zip(self._own_norms, momenta, strict=True):
             norm.momentum = momentum
             norm.eval()
+
+
+class _Whole(pickle.Pickler):
+    """Goes through all that a module holds but the values of its tensors.
+
+    It fails at functions that have no name, which a copy of the module would share.
+    """
+
+    def persistent_id(self, obj: Any) -> str | None:
+        """Skips tensors."""
+        return "tensor" if isinstance(obj, torch.Tensor) else None
 
 
 def _dtype(trained: Mapping[str, Tensor]) -> str:
