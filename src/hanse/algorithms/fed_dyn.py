@@ -127,8 +127,8 @@ class fed_dyn(LocalTraining[Regularised]):
         super().__post_init__()
         check_positive("alpha", self.alpha)
         check_server(self.server, self.server_lr)
-        check_solver("fed_dyn", self.training)
         self.steps(0, proximal=self.alpha)
+        check_solver("fed_dyn", self.training)
 
     def init(self, params: Tensors, key: Key) -> Regularised:
         return Regularised(params, zeros_like(params), moments=self.server.init(params))
