@@ -81,7 +81,7 @@ class ChildProcess:
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-P", "-c", code],  # no folder comes before those of this process
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
                 pass_fds=[theirs.fileno(), lifeline],
                 stdin=subprocess.DEVNULL,

@@ -103,7 +103,7 @@ def test_a_package_is_digested_whole(folder: Path) -> None:
     assert set(before.files) == {
         f"own_p/{n}" for n in ("__init__.py", "part.py", "inner/more.py", "weights.bin")
     }
-    for noise in (".hidden", "__pycache__/part.cpython-311.pyc", "old.pyc", ".git/config"):
+    for noise in (".hidden", "__pycache__/part.cpython-311.pyc", ".git/config"):
         (folder / "own_p" / noise).parent.mkdir(exist_ok=True)
         (folder / "own_p" / noise).write_text("noise")
     assert inspect_import("own_p", folder) == before

@@ -469,12 +469,24 @@ def test_code_is_not_imported_again_while_a_client_runs(folder: Path) -> None:
     (folder / "own" / "own_marked.ran").unlink()
     home.own_imports.load(replace(plan, run="another"))
     assert not has_run(folder / "own")
-    assert [line["what"] for line in home.audit.lines()] == ["imports"]
+    assert [line["what"] for line in home.audit.lines()] == ["imports", "imports"]
+    assert [line["run"] for line in home.audit.lines()] == [plan.run, "another"]
     copy(folder / "own", "ANSWER = 42\n")
     policy(allow(folder / "own"))
     other = replace(plan, imports=(needed(folder / "own"),))
     with pytest.raises(Forbidden, match=r"is not what this process imported.*begin a new process"):
         home.own_imports.load(other)
+
+
+def test_the_copy_that_a_plan_asks_for_is_found_among_others(folder: Path) -> None:
+    home = ClientHome(folder / "client")
+    asked = needed(folder / "own")
+    copy(folder / "server", "ANSWER = 42\n")
+    home.own_imports.given = ["server/own_marked.py", "own/own_marked.py"]
+    assert home.own_imports.find_same(asked).folder == str(folder / "own")
+    home.own_imports.given = ["server/own_marked.py"]
+    with pytest.raises(Forbidden, match=r"own_helper\.py differs"):
+        home.own_imports.find_same(asked)
 
 
 def test_a_diff_shows_files_that_are_new_or_gone_or_no_text(folder: Path) -> None:

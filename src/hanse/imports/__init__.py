@@ -3,10 +3,10 @@
 A name is that of a module, "my_module", or the path of a file or package, "path/file.py". Its digest covers
 
   a file            the file, and the modules of its folder that it imports, and that these import
-  a package         all its files
+  a package         all its files, and the modules beside it that these import
   a distribution    its version, and its RECORD without the entries that installers write
 
-Byte-compiled and hidden files do not count.
+Hidden files and `__pycache__` do not count, and what is imported are the bytes that were digested.
 """
 
 from hanse.imports.finding import find_import, inspect_again, inspect_import

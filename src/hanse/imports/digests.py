@@ -6,13 +6,22 @@ import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import BYTECODE_SUFFIXES, EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
 from hanse.core import InvalidInput
 
-__all__ = ["digest", "find_beside", "find_distribution", "follow", "hash_file", "list_files"]
+__all__ = [
+    "check_source",
+    "digest",
+    "find_beside",
+    "find_distribution",
+    "follow",
+    "hash_file",
+    "list_files",
+]
 
 SITES = ("site-packages", "dist-packages")
 """The names of folders that installers write to."""
@@ -55,7 +64,10 @@ def _is_of_wheel(path: str) -> bool:
 
 
 def list_files(folder: Path) -> Iterator[Path]:
-    """Yields all files of a package, except byte-compiled and hidden ones."""
+    """Yields all files of a package, except hidden ones and those in `__pycache__`.
+
+    Raises: InvalidInput: if there is a byte-compiled file elsewhere, because Python might import it.
+    """
     seen = set[str]()
     for where, folders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(where) in seen:  # a link to a folder above it
@@ -65,46 +77,76 @@ def list_files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if name != "__pycache__" and name[0] != ".")
         for name in sorted(names):
             path = Path(where, name)
+            if name[0] != "." and path.suffix in BYTECODE_SUFFIXES:
+                raise _refuse(path)
             if name[0] != "." and path.suffix not in BYTE_CODE and path.is_file():
                 yield path
 
 
-def follow(file: Path, root: Path, check: Callable[[str, Path], None]) -> Iterator[Path]:
-    """Yields a file, and the files of its folder that it imports, and that these import.
+def check_source(folder: Path, step: str) -> None:
+    """Refuses compiled files that Python might import for a name: no digest covers them."""
+    for suffix in (*EXTENSION_SUFFIXES, *BYTECODE_SUFFIXES):
+        for path in (folder / f"{step}{suffix}", folder / step / f"__init__{suffix}"):
+            if path.is_file():
+                raise _refuse(path)
+
+
+def _refuse(path: Path) -> InvalidInput:
+    cure = "delete it" if path.suffix in BYTECODE_SUFFIXES else "move it away, or put it into a package"
+    return InvalidInput(f"imports: {path} is compiled, and Python might import it instead of source; {cure}")
+
+
+def follow(starts: Sequence[Path], root: Path, check: Callable[[str, Path], None]) -> Iterator[Path]:
+    """Yields files, and the files of a folder that they import, and that these import.
 
     Args:
       root: the folder.
       check: is called with the name and the path of each module of the folder.
+
+    Raises: InvalidInput: see `check_source`.
     """
     if root.name in SITES:
-        yield file
+        yield from starts
         return
-    seen, waiting = {file}, [file]
+    seen, waiting = set(starts), list(starts)
     while waiting:
         path = waiting.pop()
         yield path
-        for found in _find_imported(path, root, check):
-            if found not in seen:
-                seen.add(found)
-                waiting.append(found)
+        for module in _find_imported(path, root):
+            if module in seen:
+                continue
+            seen.add(module)
+            if module.parent == root:
+                check(module.name.removesuffix(".py"), module)
+            for file in list_files(module) if module.is_dir() else [module]:
+                if file == module or file not in seen:
+                    seen.add(file)
+                    waiting.append(file)
 
 
-def _find_imported(path: Path, root: Path, check: Callable[[str, Path], None]) -> Iterator[Path]:
-    """Yields the files below the root that a file imports; a package is taken with all its files."""
+def _find_imported(path: Path, root: Path) -> Iterator[Path]:
+    """Yields the files and packages below the root that a file imports."""
     for base, steps in _read_imports(path):
         folder = root if base is None else base
+        if not folder.is_relative_to(root):  # Python refuses it
+            continue
         for step in steps:
-            if folder == root and step == "hanse":
+            if step == "*" or (folder == root and step == "hanse"):
                 break
+            if not _is_in_package(folder, root):
+                check_source(folder, step)
             found = find_beside(folder, step)
-            if found is not None and folder == root:
-                check(step, found)
-            if found is not None and found.is_dir():
-                yield from list_files(found)
-            elif found is not None:
+            if found is not None:
                 yield found
-                break
+                if not found.is_dir():
+                    break
             folder = folder / step
+
+
+def _is_in_package(folder: Path, root: Path) -> bool:
+    """Returns whether a folder belongs to a package below the root, all of whose files count."""
+    inner = [place for place in (folder, *folder.parents) if place != root and place.is_relative_to(root)]
+    return any((place / "__init__.py").is_file() for place in inner)
 
 
 def find_beside(folder: Path, step: str) -> Path | None:

@@ -8,7 +8,16 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from hanse.core import InvalidInput
-from hanse.imports.digests import digest, find_beside, find_distribution, follow, hash_file, list_files
+from hanse.imports.checked import CheckedFinder
+from hanse.imports.digests import (
+    check_source,
+    digest,
+    find_beside,
+    find_distribution,
+    follow,
+    hash_file,
+    list_files,
+)
 from hanse.imports.found import MAIN, Import, is_path, module_of
 
 __all__ = ["find_import", "inspect_again", "inspect_import", "is_same"]
@@ -47,11 +56,15 @@ def _inspect(place: _Place) -> Import:
         return Import(name, "distribution", digest(recorded), {})
     _check_alone(place.top, place.path, place.root, name)
     is_file = place.path.is_file()
-    paths = (
-        follow(place.path, place.root, lambda top, path: _check_alone(top, path, place.root, name))
-        if is_file
-        else list_files(place.path)
-    )
+    if is_file and place.path.suffix != ".py":
+        raise InvalidInput(
+            f"imports: {name!r}: {place.path} is compiled, and only source can be read; put it into a "
+            "package with __init__.py"
+        )
+    if is_file:
+        check_source(place.root, place.top)
+    starts = [place.path] if is_file else list(list_files(place.path))
+    paths = follow(starts, place.root, lambda top, path: _check_alone(top, path, place.root, name))
     files = {path.relative_to(place.root).as_posix(): hash_file(path) for path in paths}
     files = dict(sorted(files.items()))
     return Import(name, "file" if is_file else "package", digest(files), files, str(place.root))
@@ -128,6 +141,8 @@ def _installed_file(top: str, without: Path | None) -> Path | None:
     skipped = None if without is None else os.path.realpath(without)
     path = [entry for entry in sys.path if os.path.realpath(entry or os.getcwd()) != skipped]
     for finder in sys.meta_path:
+        if isinstance(finder, CheckedFinder):  # it would not leave out the folder
+            continue
         find = getattr(finder, "find_spec", None)
         spec = PathFinder.find_spec(top, path) if finder is PathFinder else find and find(top, None)
         if spec is not None and spec.origin is not None:

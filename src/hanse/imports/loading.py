@@ -14,6 +14,7 @@ from typing import Any
 
 from hanse.core import HanseError, InvalidInput, former
 from hanse.core.exchange import find_classes
+from hanse.imports.checked import check_shared, expect
 from hanse.imports.finding import inspect_again, inspect_import, is_same
 from hanse.imports.found import MAIN, Import, describe_changes
 
@@ -93,12 +94,15 @@ def load_import(found: Import) -> None:
 
 
 def _import_new(found: Import) -> None:
+    check_shared(found)
+    undo = expect(found)
     added = bool(found.folder) and found.folder not in sys.path
     if added:
         sys.path.append(found.folder)  # last, so that nothing there hides what is installed
     try:
         _execute(found)
     except BaseException:
+        undo()
         if added:
             sys.path.remove(found.folder)
         raise
@@ -167,9 +171,13 @@ def _locate(found: Import, error: BaseException) -> str:
     places = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     own = {os.path.realpath(Path(found.folder, path)) for path in found.files}
     inner = [place for place in places if os.path.realpath(place[0]) in own]
-    outer = [place for place in places[1:] if "importlib" not in place[0] and place[0] != __file__]
+    outer = [place for place in places[1:] if "importlib" not in place[0] and not _is_ours(place[0])]
     file, line = next(iter(reversed(inner or outer)), ("", 0))
     return f"{file}, line {line}: " if file else ""
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).parent == Path(__file__).parent
 
 
 def find_registered(found: Import) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class OwnImports:
         self.approved = ApprovedImports(folder)
         self.given: Sequence[str] = ()
         """The modules and paths that the owner has typed, relative to the current folder."""
-        self._noted = set[str]()
+        self._noted = set[tuple[str, str]]()
 
     def load(self, plan: SealedPlan) -> tuple[Import, ...]:
         """Imports the modules that a plan names, after all of them were checked. Doing it again does nothing.
@@ -44,9 +44,9 @@ class OwnImports:
         """
         found = self.check(plan)
         for needed, imported in zip(plan.imports, found, strict=True):
-            if needed.name not in self._noted:
+            if (plan.run, needed.name) not in self._noted:
                 self._audit.write("imports", run=plan.run, name=needed.name, digest=imported.digest)
-                self._noted.add(needed.name)
+                self._noted.add((plan.run, needed.name))
             try:
                 load_import(imported)
             except InvalidInput as error:
@@ -74,16 +74,24 @@ class OwnImports:
         return in_policy if approved is None else in_policy | {approved.digest}
 
     def find(self, needed: PlanImport) -> Import:
-        """Finds the owner's copy of a module that a plan names, at the place that the owner has named.
+        """Finds the owner's copy of a module that a plan names, at the places that the owner has named.
+
+        It is the one that the plan asks for, or else the first.
 
         Raises: Forbidden: if it is nowhere, or can't be read.
         """
-        errors = []
+        others, errors = list[Import](), list[str]()
         for look in self._list_places(module_of(needed.name)):
             try:
-                return look()
+                own = look()
             except InvalidInput as error:
                 errors.append(str(error))
+                continue
+            if (own.kind, own.digest) == (needed.kind, needed.digest):
+                return own
+            others.append(own)
+        if others:
+            return others[0]
         why = f"this client's owner has not said where the copy of {needed.name} is; name its place"
         if errors:
             why = f"{errors[0]}. Put this client's copy of {needed.name} there, or name its place"
