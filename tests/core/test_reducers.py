@@ -15,7 +15,7 @@ from hanse.core.reducers import Reducer, TreeFold, mean, reduce, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import pack, unpack
-from hanse.core.work import Part
+from hanse.core.work import Part, Parts
 
 RNG = np.random.default_rng(1)
 NUM = 64
@@ -32,6 +32,17 @@ REDUCERS = [mean(), sum_(), stack()]
 
 def bits(total):
     return {n: (v.dtype, v.shape, v.tobytes()) for n, v in total.values.items()}, total.weight, total.count
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, NUM])
+@pytest.mark.parametrize("reducer", [mean(), sum_()])
+def test_parts_are_lifted_together_to_the_bits_of_the_tree(reducer, count):
+    parts = PARTS[:count]
+    together = Parts(
+        {name: np.stack([part.values[name] for part in parts]) for name in ("w", "b")},
+        np.array([part.weight for part in parts]),
+    )
+    assert bits(reducer.result(reducer.lift_many(together))) == bits(reduce(reducer, parts))
 
 
 # -- what the folds amount to ---------------------------------------------------------------------

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +132,25 @@ def test_a_round_is_saved_whole_and_empties_the_journal():
     assert store.checkpoint() == Checkpoint(1, tallied(21), 2)
     assert store.memory(2) == {"n": np.array(2)}
     assert store.memory(1) == {}
+
+
+class Spends(Answers, Runtime):
+    def perform(self, command):
+        event = self._perform(command)
+        if isinstance(command, Commit):
+            return replace(event, execution="2 workers", spent={"compute": 0.123456789, "data": 2e-9})
+        return event
+
+
+@pytest.mark.parametrize("store", [None, InMemory()], ids=["nothing is kept", "kept"])
+def test_a_record_says_how_clients_were_computed_and_where_time_went(store):
+    records = []
+    drive(tallying(store, rounds=2), Spends(), store, records.append)
+    for record in records:
+        assert record.execution == "2 workers"
+        assert record.spent.keys() == {"compute", "data"} | ({"store"} if store else set())
+        assert (record.spent["compute"], record.spent["data"]) == (0.1234568, 0.0)
+        assert record.spent.get("store", 0.0) >= 0
 
 
 def test_a_commit_is_never_journaled():

@@ -68,11 +68,13 @@ def test_cohorts_are_full_while_others_rest(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(presence, "WAIT_S", 1.0)  # polls are held for so long
     WatchedPoller.told = []
     records: list[Record] = []
+    in_time: list[bool] = []
 
     def watch(record: Record) -> None:
         records.append(record)
         if record.round == 2:  # a round that takes long enough for the others to be let go
-            WatchedPoller.heard.wait(60.0)
+            WatchedPoller.heard.clear()
+            in_time.append(WatchedPoller.heard.wait(60.0))
 
     with federation(tmp_path) as here:
         patience = Patience(silent_s=20.0)
@@ -80,6 +82,7 @@ def test_cohorts_are_full_while_others_rest(tmp_path: Path, monkeypatch: pytest.
         run = here.server.lead(given)
         here.enter(kind=Watched)
         here.end(run)
+        assert in_time == [True], "somebody was let go while the run went on"
         assert [r.usage.counted for r in records] == [0] + [1] * 4
         assert [r.usage.dropped for r in records] == [0] * 5
         for thread in here.threads:
