@@ -463,6 +463,7 @@ def test_a_function_of_an_installed_module_is_refused_unless_it_was_imported_by_
         del sys.modules["installed_one"], sys.modules["own_one"]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # some objects warn
 def test_no_function_of_numpy_is_found() -> None:
     found = []
     for name, module in list(sys.modules.items()):
