@@ -204,9 +204,8 @@ def test_local_sgd_follows_its_definition(case: Case, steps: Steps) -> None:
     assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY)), expected, case.same)
 
 
-@each_case
-@by_steps
-def test_an_offset_is_added_to_each_gradient(case: Case, steps: Steps) -> None:
+def compare_with_offset(case: Case, steps: Steps) -> None:
+    """Asserts that local training with an offset equals its definition."""
     learner, data, params, offset = (
         case.learner,
         case.examples(),
@@ -215,19 +214,18 @@ def test_an_offset_is_added_to_each_gradient(case: Case, steps: Steps) -> None:
     )
     expected = reference_sgd(learner, params, data, steps, KEY, offset)
     assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset)), expected, case.same)
+
+
+@each_case
+@by_steps
+def test_an_offset_is_added_to_each_gradient(case: Case, steps: Steps) -> None:
+    compare_with_offset(case, steps)
 
 
 @quick_cases
 @by_rule
 def test_each_rule_is_that_of_pytorch(case: Case, steps: Steps) -> None:
-    learner, data, params, offset = (
-        case.learner,
-        case.examples(),
-        case.random("params"),
-        case.random("offset"),
-    )
-    expected = reference_sgd(learner, params, data, steps, KEY, offset)
-    assert_same(learner.local_sgd(params, LocalProblem(data, steps, KEY, offset=offset)), expected, case.same)
+    compare_with_offset(case, steps)
 
 
 @quick_cases

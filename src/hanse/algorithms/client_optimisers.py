@@ -39,7 +39,7 @@ __all__ = ["ClientOptimiser", "ClientTraining", "adam", "adamw", "sgd"]
 
 
 class ClientTraining(ABC):
-    """What a client does in a round of local training."""
+    """The training of a client in a round."""
 
     @abstractmethod
     def work(self, num_rounds: int, weighting: Weighting, *, proximal: float = 0.0) -> Work[Any, Examples]:
@@ -74,6 +74,7 @@ class ClientOptimiser(ClientTraining, Solver):
     lr_scales: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        self.rule()
         if self.lr is not None:
             check_rate("lr", self.lr)
             self.steps(0)
@@ -112,9 +113,9 @@ class ClientOptimiser(ClientTraining, Solver):
     def at(self, num_rounds: int) -> "ClientOptimiser":
         return self if self.lr is None else replace(self, lr=rate(self.lr, num_rounds))
 
-    def refuse_at_server(self, *more: str) -> None:
+    def check_server(self) -> None:
         """Raises InvalidInput if a setting is used that only clients have."""
-        client_only = {"epochs", "batch_size", "num_steps", "proximal", "lr_scales", *more}
+        client_only = {"epochs", "batch_size", "num_steps", "proximal", "lr_scales", "weight_decay"}
         for f in fields(type(self)):
             default = f.default if f.default is not MISSING else {}
             if f.name in client_only and getattr(self, f.name) != default:
@@ -150,19 +151,12 @@ class sgd(ClientOptimiser, ServerOptimiser):
     weight_decay: float = 0.0
     nesterov: bool = False
 
-    def __post_init__(self) -> None:
-        self.rule()
-        super().__post_init__()
-
     def rule(self) -> StepRule:
         if self.nesterov and not self.momentum:
             raise InvalidInput("nesterov is true and momentum is 0; write a momentum, such as 0.9")
         if self.nesterov:
             return nesterov_rule(self.momentum, self.weight_decay)
         return sgd_rule(self.momentum, self.weight_decay)
-
-    def check_server(self) -> None:
-        self.refuse_at_server("weight_decay")
 
     def init(self, params: Tensors) -> Moments:
         return {"velocity": zeros_like(params)} if self.momentum else {}
@@ -209,17 +203,10 @@ class adam(ClientOptimiser, ServerOptimiser):
     eps: float | None = None
     weight_decay: float = 0.0
 
-    def __post_init__(self) -> None:
-        self.rule()
-        super().__post_init__()
-
     def rule(self) -> StepRule:
         beta2 = 0.999 if self.beta2 is None else self.beta2
         eps = 1e-8 if self.eps is None else self.eps
         return adam_rule(self.beta1, beta2, eps, self.weight_decay)
-
-    def check_server(self) -> None:
-        self.refuse_at_server("weight_decay")
 
     @property
     def _tau(self) -> float:
@@ -260,10 +247,6 @@ class adamw(ClientOptimiser):
     beta2: float = 0.999
     eps: float = 1e-8
     weight_decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        self.rule()
-        super().__post_init__()
 
     def rule(self) -> StepRule:
         return adamw_rule(self.beta1, self.beta2, self.eps, self.weight_decay)

@@ -9,7 +9,7 @@ from typing import Any
 from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.local import LocalTraining
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, check_server
-from hanse.algorithms.own_training import measured_parts
+from hanse.algorithms.own_training import make_training_parts
 from hanse.algorithms.schedules import Rate
 from hanse.algorithms.works import exchange
 from hanse.core import Key, PartSpec, Program, Reducer, Spec, Tensors, Transform, mean, value
@@ -69,6 +69,6 @@ class fed_avg(LocalTraining[OptimiserState]):
             close=self.close,
             downlink=self.downlink,
             update=PartSpec(Spec.of(state.params), self.uplink, self.into),
-            **measured_parts(self.training),
+            **make_training_parts(self.training),
         )
         return state.advance(self.server, self.server_lr, got["update"].values)

@@ -8,7 +8,7 @@ from typing import Any
 
 from hanse.algorithms.client_optimisers import ClientTraining
 from hanse.algorithms.local import choose_training
-from hanse.algorithms.own_training import measured_parts, refuse_weights
+from hanse.algorithms.own_training import make_training_parts, refuse_weights
 from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.algorithms.works import uniform
 from hanse.core import (
@@ -106,7 +106,7 @@ class fed_buff(Algorithm[Buffered]):
             version=version,
             downlink=self.downlink,
             update=update,
-            **measured_parts(training),
+            **make_training_parts(training),
         )
         got = yield from collect(close=Close(goal=self.buffer_size), version=version, discount=self.discount)
         in_flight = state.in_flight + len(dispatched.tickets) - len(got.counted) - len(got.dropped)

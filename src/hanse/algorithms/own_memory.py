@@ -1,4 +1,4 @@
-"""What a client keeps between rounds for a training function of the user's own."""
+"""The memory of a client between rounds, for a training function of the user's own."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -51,7 +51,7 @@ from hanse.core import (
 )
 from hanse.core.exchange import TRAINING, digest
 
-__all__ = ["measured_parts", "refuse_weights", "trained_by"]
+__all__ = ["make_training_parts", "refuse_weights", "trained_by"]
 
 NAMELESS = "<nameless>"
 """The module, as it were, of functions that no other process finds."""
@@ -235,7 +235,7 @@ def refuse_weights(work: Work[Any, Any]) -> Work[Any, Any]:
     return replace(work, can_weigh=False) if isinstance(work, own_loop) else work
 
 
-def measured_parts(training: ClientTraining) -> dict[str, PartSpec]:
+def make_training_parts(training: ClientTraining) -> dict[str, PartSpec]:
     """Returns the part in which clients send what they measured while they trained, if they do."""
     names: tuple[str, ...] = getattr(training, "metrics", ())
     if not names:

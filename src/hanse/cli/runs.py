@@ -37,7 +37,7 @@ Picture = Annotated[
 ]
 
 OWN_CODE = ("imports", "accepted_imports")
-"""What is known of a run's own code, if it has any."""
+"""The facts about a run's own code, if it has any."""
 
 
 def run_command(

@@ -112,13 +112,13 @@ Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
 """A program that measures parameters."""
 
 NOT_EVALUATED = "evaluation: "
-"""How the reason begins why a round counts as abandoned that has trained, but could not be measured."""
+"""The beginning of the reason why a round counts as abandoned that trained, but could not be measured."""
 
 TRAINING = "training"
 """The part in which clients send what they measured while they trained."""
 
 OF_TRAINING = "train_"
-"""How the names of metrics begin that clients measured while they trained."""
+"""The beginning of the names of metrics that clients measured while they trained."""
 
 
 def is_of_training(metric: str) -> bool:

@@ -53,7 +53,7 @@ class Examples:
 
 
 Slots: TypeAlias = tuple[Tensors, ...]
-"""What a rule remembers from step to step: so many tensors for each parameter, zero at the start."""
+"""The memory of a rule from step to step: so many tensors for each parameter, zero at the start."""
 
 
 class StepRule(ABC):
@@ -67,7 +67,7 @@ class StepRule(ABC):
     """The number of tensors that it remembers for each parameter."""
 
     weight_decay: float
-    """How strongly every parameter is pulled to 0."""
+    """The strength with which every parameter is pulled to 0."""
 
     @property
     def is_plain(self) -> bool:
@@ -101,12 +101,18 @@ class StepRule(ABC):
         """Returns the directions for all parameters, and what to remember."""
         if self.is_plain:
             return gradient, slots
-        numbers = self.numbers
+        return self.turn_all(self.numbers, step, params, gradient, slots, math.expm1)
+
+    @classmethod
+    def turn_all(
+        cls, numbers: Any, step: Any, params: Any, gradient: Any, slots: Any, expm1: Callable[[Any], Any]
+    ) -> tuple[dict[str, Any], tuple[dict[str, Any], ...]]:
+        """Applies `turn` to all parameters, by name; returns the directions, and what to remember."""
         turned = {
-            name: self.turn(numbers, step, w, gradient[name], tuple(slot[name] for slot in slots), math.expm1)
+            name: cls.turn(numbers, step, w, gradient[name], tuple(slot[name] for slot in slots), expm1)
             for name, w in params.items()
         }
-        kept = tuple({name: own[i] for name, (_, own) in turned.items()} for i in range(self.num_slots))
+        kept = tuple({name: own[i] for name, (_, own) in turned.items()} for i in range(cls.num_slots))
         return {name: direction for name, (direction, _) in turned.items()}, kept
 
 

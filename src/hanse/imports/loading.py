@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _LOADED: dict[str, tuple[Import, frozenset[str]]] = {}
-"""What this process has imported, by module: as it was then, and the values that it registered."""
+"""The imports of this process, by module: as each was then, and the values that it registered."""
 
 
 def load_imports(names: Sequence[str], folder: Path) -> tuple[Import, ...]:

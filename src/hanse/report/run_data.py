@@ -74,6 +74,7 @@ class RunData:
     def points(self) -> Iterator[dict[str, Any]]:
         """Yields a row for each measured round: rounds, epochs and bytes until then, and metrics."""
         clients, epochs, up, down = self.num_clients, 0.0, 0, 0
+        num_examples = self.num_examples
         measured = [record.round for record in self.records if record.is_measured]
         kept = set(measured[:: 1 + len(measured) // MAX_POINTS]) | set(measured[-1:])
         asks_clients = (not ((self.result or {}).get("data") or {"test": 1})["test"]) + (
@@ -84,7 +85,7 @@ class RunData:
             if clients:
                 evaluated = clients * asks_clients if record.is_measured else 0
                 trained = 0 if record.abandoned else max(0, record.usage.counted - evaluated)
-                epochs += passes(self.settings["algorithm"], trained, clients, self.num_examples)
+                epochs += passes(self.settings["algorithm"], trained, clients, num_examples)
             if record.round in kept and record.is_measured:
                 spent = {"round": record.round, "epochs": epochs if clients else None}
                 sent = {"bytes": up + down, "bytes up": up, "bytes down": down}

@@ -15,7 +15,7 @@ __all__ = ["Automatic"]
 
 @dataclass
 class _Pace:
-    """How fast one work was: the least seconds per client, since only disturbances add to them.
+    """The speed of one work: the least seconds per client, since only disturbances add to them.
 
     Args:
       num_folds: folds so far.

@@ -35,7 +35,7 @@ Params: TypeAlias = Any
 """Arrays inside a compiled program, by name."""
 
 Slots: TypeAlias = Any
-"""What a rule remembers from step to step: a tuple of `Params`."""
+"""The memory of a rule from step to step: a tuple of `Params`."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +142,12 @@ class StepSettings:
     def move(self, number: Traced, params: Params, gradient: Params, slots: Slots) -> tuple[Params, Slots]:
         """Returns the parameters and slots after the step of this number, from 0."""
         rates = self.lr if isinstance(self.lr, dict) else dict.fromkeys(params, self.lr)
-        if self.rule is None:
-            return {name: w - rates[name] * gradient[name] for name, w in params.items()}, slots
-        turn = self.rule.turn
-        turned = {
-            name: turn(
-                self.numbers, number + 1, w, gradient[name], tuple(slot[name] for slot in slots), jnp.expm1
+        direction = gradient
+        if self.rule is not None:
+            direction, slots = self.rule.turn_all(
+                self.numbers, number + 1, params, gradient, slots, jnp.expm1
             )
-            for name, w in params.items()
-        }
-        kept = tuple({name: own[i] for name, (_, own) in turned.items()} for i in range(len(slots)))
-        return {name: w - rates[name] * turned[name][0] for name, w in params.items()}, kept
+        return {name: w - rates[name] * direction[name] for name, w in params.items()}, slots
 
 
 jax.tree_util.register_dataclass(StepSettings, ["numbers", "lr", "proximal"], ["rule"])

@@ -38,7 +38,7 @@ class _There(Exception):
 
 
 class Loaded(NamedTuple):
-    """What a child process holds.
+    """The contents of a child process.
 
     Args:
       bind: makes the learner of a plan; a function of a module, since it is pickled.
