@@ -173,18 +173,13 @@ class Session:
         Args:
           alone: whether no other run is performed beside it; otherwise it starts no worker processes.
         """
-        interrupts = Interrupts()
+        interrupts, takes_params = Interrupts(), watch is not None and _takes_params(watch)
         with interrupts, self.conclude():
             with closing(self.lead(interrupts, alone=alone)) as rounds:
                 for record in rounds:
-                    self._tell(watch, record)
+                    if watch is not None:
+                        watch(record, **({"params": self.params} if takes_params else {}))
             return self.complete(interrupts)
-
-    def _tell(self, watch: Watch | None, record: Record) -> None:
-        if watch is not None and _takes_params(watch):
-            watch(record, params=self.params)
-        elif watch is not None:
-            watch(record)
 
     @contextmanager
     def conclude(self) -> Iterator[None]:
