@@ -41,7 +41,7 @@ class Counting(Runtime):
     def snapshot(self):
         return self.num
 
-    def restore(self, snapshot):
+    def restore(self, snapshot, changes=()):
         self.num = snapshot
 
     def perform(self, command):

@@ -137,10 +137,7 @@ def test_clients_compute_while_the_program_goes_on():
         await runtime.perform(asking(0, 1))
         for _ in range(20):
             await asyncio.sleep(0)
-        tasks = [
-            runtime._sync.coordinator.task(ticket) for ticket in runtime._sync.coordinator.open_tickets()
-        ]
-        return clients.memory.forks(tasks)
+        return clients.memory.forks(runtime.snapshot().coordinator.holders)
 
     assert conversing(steps).keys() == {0, 1}
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,7 +128,7 @@ class _Rehearsal(Runtime):
     def snapshot(self) -> Any:
         raise NotImplementedError("a rehearsal is not resumed")
 
-    def restore(self, snapshot: Any) -> None:
+    def restore(self, snapshot: Any, changes: Sequence[Any] = ()) -> None:
         raise NotImplementedError("a rehearsal is not resumed")
 
     def perform(self, command: Command[Any]) -> Event:

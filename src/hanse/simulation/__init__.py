@@ -7,7 +7,7 @@ from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
 from hanse.simulation.execution import Execution, auto, batched, num_processors, sequential
 from hanse.simulation.in_process import InProcess
 from hanse.simulation.peers import drive_together
-from hanse.simulation.simulation import Simulation, Snapshot
+from hanse.simulation.simulation import Simulation, SimulationChanges, Snapshot
 from hanse.simulation.workers import WorkerPool, WorkersFailed
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MemoryAt",
     "Place",
     "Simulation",
+    "SimulationChanges",
     "Snapshot",
     "WorkerPool",
     "WorkersFailed",

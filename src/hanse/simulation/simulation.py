@@ -15,31 +15,34 @@ from hanse.core import (
 )
 from hanse.core.exchange import (
     Block,
+    Changes,
     Collect,
     Collected,
     Command,
     Commit,
     Committed,
     Coordinator,
+    CoordinatorChanges,
     CoordinatorState,
     Decode,
     Dispatch,
     Dispatched,
+    Edits,
     Event,
     Fork,
     Message,
-    NotReady,
     PartyMemory,
     Runtime,
     Sample,
     Task,
+    Tracked,
     explain_orphan,
 )
 from hanse.simulation.backend import Answer, ClientBackend, Job
 from hanse.simulation.devices import Devices, ideal
 from hanse.simulation.in_process import ONE_PROCESS
 
-__all__ = ["Simulation", "Snapshot"]
+__all__ = ["Simulation", "SimulationChanges", "Snapshot"]
 
 
 @value
@@ -49,6 +52,16 @@ class Snapshot:
     coordinator: CoordinatorState
     clock_s: float
     due_s: Mapping[int, float | None]
+    forks: Mapping[PartyId, Mapping[int, Fork]]
+
+
+@value
+class SimulationChanges(Changes):
+    """What has changed in a `Snapshot`; `forks` are those of the tickets that were closed."""
+
+    coordinator: CoordinatorChanges
+    clock_s: float
+    due_s: Edits
     forks: Mapping[PartyId, Mapping[int, Fork]]
 
 
@@ -83,19 +96,29 @@ class Simulation(Runtime):
             num_clients, keys.secret.fold_in("server"), owner=owner, first_ticket=first_ticket
         )
         self._clock_s = 0.0
-        self._due_s: dict[int, float | None] = {}
+        self._due_s: Tracked[int, float | None] = Tracked()
         self._spent: dict[str, float] = {}
         self._executions: dict[str, None] = {}
 
     def snapshot(self) -> Snapshot:
         state = self.coordinator.snapshot()
-        forks = self.memory.forks(ticket.task for ticket in state.tickets.values())
-        return Snapshot(state, self._clock_s, dict(self._due_s), forks)
+        return Snapshot(state, self._clock_s, dict(self._due_s), self.memory.forks(state.holders))
 
-    def restore(self, snapshot: Snapshot) -> None:
-        self.coordinator.restore(snapshot.coordinator)
-        self._clock_s, self._due_s = snapshot.clock_s, dict(snapshot.due_s)
+    def changes(self) -> SimulationChanges:
+        changes = self.coordinator.changes()
+        forks = self.memory.forks(changes.holders)
+        return SimulationChanges(changes, self._clock_s, self._due_s.take_edits(), forks)
+
+    def restore(self, snapshot: Snapshot | None, changes: Sequence[SimulationChanges] = ()) -> None:
+        snapshot = self.snapshot() if snapshot is None else snapshot
+        self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
+        self._clock_s, due_s = snapshot.clock_s, dict(snapshot.due_s)
         self.memory.restore(snapshot.forks)
+        for each in changes:
+            self._clock_s = each.clock_s
+            each.due_s.apply(due_s)
+            self.memory.restore(each.forks)
+        self._due_s = Tracked(due_s)
 
     def perform(self, command: Command[Any]) -> Event:
         match command:
@@ -109,6 +132,7 @@ class Simulation(Runtime):
                 return self.coordinator.decode(command)
             case Commit():
                 usage, settled = self.coordinator.settle(command.abandoned is not None)
+                self._due_s.take_edits()
                 execution, spent = "; then ".join(self._executions), self._spent
                 self._executions, self._spent = {}, {}
                 return Committed(usage, self.memory.settle(settled), execution, spent)
@@ -144,8 +168,7 @@ class Simulation(Runtime):
         everyone = len(due_s) == len(asked) or math.isinf(deadline_s)
         closed_s = max(due_s.values(), default=self._clock_s) if everyone else deadline_s
         arrived: Iterable[tuple[int, Message] | Block]
-        before = self.coordinator.snapshot()
-        try:
+        with self.coordinator.hearing():
             if goal is not None and goal <= len(due_s):
                 fastest = sorted(due_s, key=lambda n: (due_s[n], n))
                 first = dict(islice(self._arrivals(fastest, dropped), goal))
@@ -159,9 +182,6 @@ class Simulation(Runtime):
             if command.tickets is not None:
                 dropped.update({n: "it was too late" for n in asked if n not in taken})
             collected = self.coordinator.fold(command, arrived, dropped)
-        except NotReady:
-            self.coordinator.restore(before)
-            raise
         self._pass_time(closed_s)
         return collected
 
@@ -226,4 +246,5 @@ class Simulation(Runtime):
         if until_s > self._clock_s:
             self.coordinator.add_virtual_seconds(until_s - self._clock_s)
             self._clock_s = until_s
-        self._due_s = {n: due for n, due in self._due_s.items() if self.coordinator.is_open(n)}
+        for ticket in [n for n in self._due_s if not self.coordinator.is_open(n)]:
+            del self._due_s[ticket]

@@ -27,7 +27,17 @@ from hanse.core.exchange import (
     pack,
     unpack,
 )
-from hanse.simulation import Answer, Devices, InProcess, Job, MemoryAt, Simulation, Snapshot, ideal
+from hanse.simulation import (
+    Answer,
+    Devices,
+    InProcess,
+    Job,
+    MemoryAt,
+    Simulation,
+    SimulationChanges,
+    Snapshot,
+    ideal,
+)
 
 __all__ = ["AsyncRuntime", "ClientTasks", "ConcurrentSimulation", "adrive"]
 
@@ -211,8 +221,11 @@ class ConcurrentSimulation(AsyncRuntime):
     def snapshot(self) -> Snapshot:
         return self._sync.snapshot()
 
-    def restore(self, snapshot: Snapshot) -> None:
-        self._sync.restore(snapshot)
+    def changes(self) -> SimulationChanges:
+        return self._sync.changes()
+
+    def restore(self, snapshot: Snapshot | None, changes: Sequence[SimulationChanges] = ()) -> None:
+        self._sync.restore(snapshot, changes)
         self._send(self._sync.coordinator.open_tickets())
 
     def _send(self, tickets: Iterable[int]) -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError, HanseError, InvalidInput, MessageError
-from hanse.core.exchange.coordinator import Coordinator
+from hanse.core.exchange.changes import Edits
+from hanse.core.exchange.coordinator import Coordinator, CoordinatorChanges, CoordinatorState
 from hanse.core.exchange.party import Message
 from hanse.core.keys import Key
 from hanse.core.program import Close, Collect, Decode, Discount, Dispatch, Drop, Flow, PartSpec, Sample, Usage
@@ -15,7 +16,7 @@ from hanse.core.reducers import Reducer, mean, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import tree_map
-from hanse.core.values import pack, unpack, value
+from hanse.core.values import digest, pack, unpack, value
 from hanse.core.work import Part, Total, Work
 from hanse.transforms import random_mask
 
@@ -499,12 +500,36 @@ def test_parts_are_folded_each_by_its_own_reducer(coordinator):
 def test_hidden_parts_are_missing_from_the_totals_until_they_are_decoded(coordinator):
     channels = {"u": PartSpec(SPEC, (counted_sum(),), blindfold()), "open": PartSpec(SPEC)}
     tickets = coordinator.dispatch(asking(1, 2, **channels)).tickets
+    added = coordinator.payload(tickets[0]).plans["u"][0][1]
     got = folded(coordinator, tickets, [(t, Message(t, {"u": None, "open": Part(W)})) for t in tickets])
     assert got.totals.keys() == {"open"}
-    added = coordinator.payload(tickets[0]).plans["u"][0][1]
     total = Total({"w": W["w"] + 2 * np.float32(added)}, 2.0, 2)
     decoded = coordinator.decode(Decode(tickets[0], "u", total)).total
     np.testing.assert_array_equal(decoded.values["w"], W["w"])
+
+
+def test_a_dispatch_stays_until_its_hidden_parts_are_decoded(coordinator):
+    hidden = PartSpec(SPEC, (counted_sum(),), blindfold())
+    a, b = coordinator.dispatch(asking(1, 2, u=hidden, v=hidden)).tickets
+    folded(coordinator, (a, b), [(a, Message(a, {"u": None, "v": None}))], {b: "late"})
+    total = Total(W, 1.0, 1)
+    coordinator.decode(Decode(a, "u", total))
+    assert coordinator.has_dispatch(a)
+    coordinator = _reopened(coordinator)
+    coordinator.decode(Decode(a, "v", total))
+    assert not coordinator.has_dispatch(a)
+    with pytest.raises(HanseError, match="part 'v' of ticket 0 is not hidden by its reducer, or was decoded"):
+        coordinator.decode(Decode(a, "v", total))
+
+
+def test_a_hidden_part_that_is_never_decoded_stays_until_the_round_is_over(coordinator):
+    hidden = PartSpec(SPEC, into=blindfold())
+    counted, dropped = (coordinator.dispatch(asking(1, u=hidden)).tickets[0] for _ in range(2))
+    folded(coordinator, (counted,), [(counted, Message(counted, {"u": None}))])
+    folded(coordinator, (dropped,), [], {dropped: "late"})
+    assert (coordinator.has_dispatch(counted), coordinator.has_dispatch(dropped)) == (True, False)
+    coordinator.settle(abandoned=True)
+    assert not coordinator.has_dispatch(counted)
 
 
 def test_the_servers_states_go_on_from_round_to_round(coordinator):
@@ -690,16 +715,16 @@ def test_each_round_begins_at_nothing(coordinator):
 def test_what_an_owner_sends_itself_costs_nothing():
     peer = Coordinator(3, SECRET, owner=1)
     own, neighbour = peer.dispatch(asking(1, 2)).tickets
+    down = len(peer.pack_payload(neighbour)) + len(pack(peer.task(neighbour)))
     peer.receive(own, pack(answer(own)))
     folded(peer, (own, neighbour), [(own, answer(own))], {neighbour: "late"}, minimum_fraction=0.1)
-    down = len(peer.pack_payload(neighbour)) + len(pack(peer.task(neighbour)))
     assert peer.settle(abandoned=False)[0] == Usage(bytes_down=down, dropped=1, clients={2: (0, down)})
 
 
 # -- crashes --------------------------------------------------------------------------------------
 
 
-def _reopened(coordinator):
+def _reopened(coordinator, begun=False):
     again = Coordinator(10, SECRET)
     again.restore(unpack(pack(coordinator.snapshot())))
     return again
@@ -741,11 +766,94 @@ def _story(reopen):
             coordinator = reopen(coordinator)
         told.append([coordinator.task(t) for t in coordinator.open_tickets()])
         told.append(coordinator.settle(abandoned=number == 1))
+        coordinator = reopen(coordinator, begun=True)
     return told
 
 
+class _Journal:
+    """Reopens a coordinator from a snapshot at the start of the round and the changes since then."""
+
+    def __init__(self):
+        self.state, self.changes, self.num_restored = CoordinatorState(), [], 0
+
+    def __call__(self, coordinator, begun=False):
+        if begun:
+            self.state, self.changes = unpack(pack(coordinator.snapshot())), []
+        else:
+            self.changes.append(unpack(pack(coordinator.changes())))
+        again, self.num_restored = Coordinator(10, SECRET), self.num_restored + 1
+        again.restore(self.state.apply(self.changes))
+        assert digest(again.snapshot()) == digest(coordinator.snapshot())
+        return again
+
+
 def test_a_coordinator_that_is_restored_at_any_moment_goes_on_identically():
-    assert _story(_reopened) == _story(lambda coordinator: coordinator)
+    assert _story(_reopened) == _story(lambda coordinator, begun=False: coordinator)
+
+
+def test_changes_lead_from_the_beginning_of_a_round_to_any_moment_of_it():
+    journal = _Journal()
+    assert _story(journal) == _story(_reopened)
+    assert journal.num_restored == 33
+
+
+def test_asking_for_changes_changes_nothing_and_a_snapshot_takes_none_away(coordinator):
+    tickets = coordinator.dispatch(asking(1, 2, shared={"params": W})).tickets
+    before = coordinator.snapshot()
+    first = coordinator.changes()
+    assert list(first.tickets.changed) == [*tickets]
+    assert list(first.dispatches.changed) == [tickets[0]]
+    assert digest(coordinator.snapshot()) == digest(before) == digest(CoordinatorState().apply([first]))
+    nothing = coordinator.changes()
+    assert replace(nothing, usage=first.usage) == CoordinatorChanges(2, first.usage, *[Edits()] * 6)
+    assert nothing.usage == replace(coordinator.usage, flows=())
+
+
+def test_a_long_round_needs_no_more_than_a_short_one():
+    coordinator, sizes, spaces = Coordinator(10, SECRET), [], []
+    for step in range(60):
+        (ticket,) = coordinator.dispatch(asking(step % 3, shared={"params": {"w": np.zeros(500)}})).tickets
+        asked = len(pack(coordinator.changes()))
+        message = coordinator.receive(ticket, pack(answer(ticket)))
+        folded(coordinator, (ticket,), [(ticket, message)])
+        sizes.append((asked, len(pack(coordinator.changes()))))
+        state = coordinator.snapshot()
+        assert (state.tickets, state.dispatches) == ({}, {})
+        spaces.append(len(pack(state)))
+    assert all(last - first < 50 for first, last in zip(sizes[9], sizes[-1], strict=True))
+    assert max(closing for _, closing in sizes) < 1000  # no tensors, and nothing of earlier tickets
+    assert (spaces[-1] - spaces[9]) / 50 < 200
+    assert coordinator.settle(abandoned=False)[0].counted == 60
+
+
+def test_a_dispatch_to_nobody_is_not_kept(coordinator):
+    coordinator.dispatch(asking(shared={"params": W}))
+    assert coordinator.snapshot().dispatches == {}
+    assert coordinator.next_ticket == 1
+
+
+def test_states_of_version_0_1_0_held_closed_tickets_and_their_dispatches(coordinator):
+    """A round that such a state cuts ends as if it had not been cut."""
+    hidden = {"u": PartSpec(SPEC, (counted_sum(),), blindfold()), "open": PartSpec(SPEC)}
+    a, b, c = coordinator.dispatch(asking(1, 2, 3, **hidden)).tickets
+    tickets, dispatches = coordinator.snapshot().tickets, coordinator.snapshot().dispatches
+    coordinator.fold(Collect(None), [(a, Message(a, {"u": None, "open": Part(W)}))], {b: "late"})
+    state = coordinator.snapshot()
+    states = {a: "counted", b: "dropped", c: "open"}
+    former = {n: replace(tickets[n], state=states[n]) for n in (a, b, c)}
+    old = replace(state, tickets=former, dispatches=dispatches, closed={}, undecoded={})
+    again = Coordinator(10, SECRET)
+    again.restore(unpack(pack(old)))
+    assert again.open_tickets() == (c,)
+    changes = [again.changes()]
+    for each in (coordinator, again):
+        folded(each, (c,), [], {c: "late"})
+    changes.append(again.changes())
+    again.restore(unpack(pack(old)).apply(unpack(pack(tuple(changes)))))
+    for each in (coordinator, again):
+        assert each.decode(Decode(a, "u", Total(W, 1.0, 1))).total.count == 1
+        assert not each.has_dispatch(a)
+    assert again.settle(abandoned=False) == coordinator.settle(abandoned=False)
 
 
 def test_a_restored_coordinator_lets_nobody_go_on_from_a_dropped_ticket(coordinator):
@@ -791,10 +899,9 @@ def test_single_facts_need_no_copy_of_the_state(coordinator):
     assert coordinator.usage == state.usage
     assert coordinator.usage.bytes_down > 0
     assert coordinator.next_ticket == state.next_ticket == 3
-    assert coordinator.tickets == frozenset(state.tickets) == {*first, *second}
+    assert coordinator.open_tickets() == tuple(state.tickets) == second
+    assert list(state.closed) == [*first]
     assert [coordinator.dispatch_of(t) for t in (*first, *second)] == [first[0], first[0], second[0]]
-    coordinator.settle(abandoned=False)
-    assert coordinator.tickets == set(second)
     assert (coordinator.has_dispatch(first[0]), coordinator.has_dispatch(second[0])) == (False, True)
 
 

@@ -31,11 +31,11 @@ def test_tickets_continue_each_other_and_only_counted_ones_last() -> None:
     assert kept.settle({0: ((), ())}) == {}
 
 
-def test_forks_of_open_tickets_are_saved_and_restored() -> None:
+def test_forks_of_unsettled_tickets_are_saved_and_restored() -> None:
     kept, again = PartyMemory(), PartyMemory(lambda party: {"n": party})
     kept.keep(task(1, 5), fork(n=1))
     kept.keep(task(2, 6), fork())  # changes nothing
-    saved = kept.forks([task(1, 5), task(2, 6), task(3, 7)])
+    saved = kept.forks({1: 5, 2: 6, 3: 7})
     assert saved == {5: {1: fork(n=1)}}
     again.restore(saved)
     assert again.at(task(9, 5, after=1)) == {"n": 1}

@@ -47,7 +47,7 @@ def test_tickets_and_dispatches_share_one_sequence_of_numbers(book: TicketBook) 
     assert booked(book, 1, 2) == [10, 11]
     assert booked(book) == []
     assert booked(book, 3) == [13]  # 12 is the number of the dispatch to nobody
-    assert list(book.dispatches) == [10, 12, 13]
+    assert list(book.dispatches) == [10, 13]  # and nobody needs it
     assert book.next_number == 14
 
 
@@ -64,8 +64,7 @@ def test_a_chain_leads_on_from_the_last_ticket_that_was_not_dropped(book: Ticket
     book.drop(dict.fromkeys(second, "late"), nothing_heard)
     (third,) = booked(book, 1)
     assert book[third].task.after == first[0]
-    for number in (*first, third):
-        book.close(number, "counted", 0)
+    book.count((*first, third), nothing_heard)
     book.begin_round()
     assert book[booked(book, 1)[0]].task.after is None
 
@@ -85,7 +84,7 @@ def test_a_drop_takes_along_the_open_tickets_that_were_built_on_it(book: TicketB
         Drop(b, 1, f"it was built on ticket {a}, which was dropped"),
         Drop(c, 1, f"it was built on ticket {b}, which was dropped"),
     )
-    assert [book[n].bytes_up for n in (a, b, c)] == [5, 7, 0]
+    assert [book.closed[n].bytes_up for n in (a, b, c)] == [5, 7, 0]
     assert book.open_numbers() == (other,)
     assert [book.is_open(n) for n in (a, other, 99)] == [False, True, False]
     assert book.drop({}, nothing_heard) == ()
@@ -118,19 +117,16 @@ def test_a_payload_is_built_and_packed_once_for_each_edition(book: TicketBook) -
 def test_a_new_round_forgets_what_is_closed_and_what_the_rest_has_cost(book: TicketBook) -> None:
     a, b, c = booked(book, 1, 2, 3, bytes_down=100)
     (d,) = booked(book, 1, bytes_down=50)
-    book.close(a, "counted", 9)
     book.drop({c: "late"}, nothing_heard)
-    assert [(number, ticket.state) for number, ticket in book.list_settled_tickets()] == [
-        (a, "counted"),
-        (c, "dropped"),
-    ]
+    book.count([a], {a: 9}.__getitem__)
+    assert [(number, ticket.counted) for number, ticket in book.list_closed()] == [(a, True), (c, False)]
     assert book.group_by_party() == {1: ((a,), ()), 3: ((), (c,))}
-    assert (book[a].bytes_up, book[a].bytes_down) == (9, 100)
+    assert (book.closed[a].bytes_up, book.closed[a].bytes_down) == (9, 100)
     book.begin_round()
     assert list(book.tickets) == [b, d]
     assert [ticket.bytes_down for ticket in book.tickets.values()] == [0, 0]
     assert list(book.dispatches) == [a, d]
-    book.close(b, "counted", 0)
-    book.begin_round()
+    book.count([b], nothing_heard)
     assert list(book.dispatches) == [d]
+    book.begin_round()
     assert book.group_by_party() == {}

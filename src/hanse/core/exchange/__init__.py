@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     )
     from hanse.core.errors import NotReady, ReplayError
     from hanse.core.exchange.admission import limit_bytes, validate
-    from hanse.core.exchange.coordinator import Block, Coordinator, CoordinatorState
+    from hanse.core.exchange.changes import Changes, Edits, Tracked
+    from hanse.core.exchange.coordinator import (
+        Block,
+        Coordinator,
+        CoordinatorChanges,
+        CoordinatorState,
+    )
     from hanse.core.exchange.memory import PartyMemory, Recall, Settled
     from hanse.core.exchange.party import (
         Fork,
@@ -100,7 +106,13 @@ else:
             ),
             "hanse.core.errors": ("NotReady", "ReplayError"),
             "hanse.core.exchange.admission": ("limit_bytes", "validate"),
-            "hanse.core.exchange.coordinator": ("Block", "Coordinator", "CoordinatorState"),
+            "hanse.core.exchange.changes": ("Changes", "Edits", "Tracked"),
+            "hanse.core.exchange.coordinator": (
+                "Block",
+                "Coordinator",
+                "CoordinatorChanges",
+                "CoordinatorState",
+            ),
             "hanse.core.exchange.memory": ("PartyMemory", "Recall", "Settled"),
             "hanse.core.exchange.party": (
                 "Fork",
@@ -177,6 +189,7 @@ __all__ = [
     "NOT_EVALUATED",
     "TRAINING",
     "Block",
+    "Changes",
     "Checkpoint",
     "Collect",
     "Collected",
@@ -184,11 +197,13 @@ __all__ = [
     "Commit",
     "Committed",
     "Coordinator",
+    "CoordinatorChanges",
     "CoordinatorState",
     "Decode",
     "Dispatch",
     "Dispatched",
     "Driver",
+    "Edits",
     "Entry",
     "Evaluate",
     "Event",
@@ -216,6 +231,7 @@ __all__ = [
     "Store",
     "Stored",
     "Task",
+    "Tracked",
     "TreeFold",
     "Usage",
     "Watch",

@@ -5,16 +5,18 @@ decides what it means, so it means the same in all of them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import field, replace
 from typing import Any
 
 from hanse.core.errors import HanseError
 from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_message, validate
+from hanse.core.exchange.changes import Edits
 from hanse.core.exchange.downlink import Editions, Reference, VersionTable
 from hanse.core.exchange.fold import Block, MessageFold, TransformStates
 from hanse.core.exchange.party import Message, Payload, Task
-from hanse.core.exchange.tickets import DispatchRecord, Ticket, TicketBook, explain_orphan
-from hanse.core.exchange.traffic import TrafficLedger
+from hanse.core.exchange.tickets import ClosedTicket, DispatchRecord, Ticket, TicketBook, explain_orphan
+from hanse.core.exchange.traffic import TrafficLedger, merge_usage
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
 from hanse.core.program import (
@@ -32,7 +34,7 @@ from hanse.core.program import (
 from hanse.core.values import measure_packed_bytes, value
 from hanse.core.work import PartyId
 
-__all__ = ["Block", "Coordinator", "CoordinatorState"]
+__all__ = ["Block", "Coordinator", "CoordinatorChanges", "CoordinatorState"]
 
 
 @value
@@ -41,10 +43,12 @@ class CoordinatorState:
 
     Args:
       next_ticket: the first free number.
-      tickets, dispatches: the booked tickets and the records of their dispatches, by number.
+      tickets, dispatches: the open tickets and the records of their dispatches, by number.
       states, begun: the transforms' states at the server, and what they were when the round began.
       usage: the round's cost so far.
       references: the versions of what is broadcast as differences.
+      closed: the tickets that were closed in this round, by number.
+      undecoded: the hidden parts that are not decoded yet, by the number of the dispatch.
     """
 
     next_ticket: int = 0
@@ -54,6 +58,53 @@ class CoordinatorState:
     begun: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     usage: Usage = Usage()
     references: Mapping[str, Reference] = field(default_factory=dict)
+    closed: Mapping[int, ClosedTicket] = field(default_factory=dict)
+    undecoded: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def holders(self) -> dict[int, PartyId]:
+        """The holders of the open tickets, and of those that were closed in this round."""
+        tickets: dict[int, Ticket | ClosedTicket] = {**self.closed, **self.tickets}
+        return {number: ticket.party for number, ticket in tickets.items()}
+
+    def apply(self, changes: "Iterable[CoordinatorChanges]") -> "CoordinatorState":
+        """Returns the state that changes lead to, first to last."""
+        mappings: dict[str, dict[Any, Any]] = {name: dict(getattr(self, name)) for name in _MAPPINGS}
+        next_ticket, usage = self.next_ticket, self.usage
+        for each in changes:
+            next_ticket, usage = each.next_ticket, merge_usage(usage, each.usage)
+            for name, held in mappings.items():
+                getattr(each, name).apply(held)
+        return replace(self, next_ticket=next_ticket, usage=usage, **mappings)
+
+
+_MAPPINGS = ("tickets", "dispatches", "states", "references", "closed", "undecoded")
+"""The fields that change within a round, item by item. Only the end of a round changes `begun`."""
+
+
+@value
+class CoordinatorChanges:
+    """What has changed in a `CoordinatorState` since a moment of the same round.
+
+    Args:
+      next_ticket: the first free number.
+      usage: the round's cost so far, with those flows alone that have changed.
+      tickets, dispatches, states, references, closed, undecoded: the items that have changed.
+    """
+
+    next_ticket: int
+    usage: Usage
+    tickets: Edits
+    dispatches: Edits
+    states: Edits
+    references: Edits
+    closed: Edits
+    undecoded: Edits
+
+    @property
+    def holders(self) -> dict[int, PartyId]:
+        """The holders of the tickets that were closed."""
+        return {number: ticket.party for number, ticket in self.closed.changed.items()}
 
 
 class Coordinator:
@@ -79,7 +130,9 @@ class Coordinator:
 
     def restore(self, state: CoordinatorState) -> None:
         """Goes on from a snapshot."""
-        self._book = TicketBook(state.next_ticket, state.tickets, state.dispatches)
+        self._book = TicketBook(
+            state.next_ticket, state.tickets, state.dispatches, state.closed, state.undecoded
+        )
         self._ledger = TrafficLedger(self._owner, state.usage)
         self._transforms = TransformStates(self._secret, state.states, state.begun)
         self._versions = VersionTable(state.references)
@@ -94,6 +147,21 @@ class Coordinator:
             dict(self._transforms.begun),
             self._ledger.usage,
             dict(self._versions.references),
+            dict(self._book.closed),
+            dict(self._book.undecoded),
+        )
+
+    def changes(self) -> CoordinatorChanges:
+        """Returns what has changed since this was last asked, the round began or a snapshot was restored."""
+        return CoordinatorChanges(
+            self._book.next_number,
+            self._ledger.take_changes(),
+            self._book.tickets.take_edits(),
+            self._book.dispatches.take_edits(),
+            self._transforms.states.take_edits(),
+            self._versions.references.take_edits(),
+            self._book.closed.take_edits(),
+            self._book.undecoded.take_edits(),
         )
 
     # -- tickets out ---------------------------------------------------------------------------
@@ -153,11 +221,6 @@ class Coordinator:
         """The first number that no ticket has."""
         return self._book.next_number
 
-    @property
-    def tickets(self) -> frozenset[int]:
-        """The tickets that are open, or were closed in this round."""
-        return frozenset(self._book.tickets)
-
     def open_tickets(self, command: Collect | None = None) -> tuple[int, ...]:
         """Lists the tickets that a Collect waits for, in the order of their positions in the fold."""
         if command is None or command.tickets is None:
@@ -169,12 +232,12 @@ class Coordinator:
         return self._book.is_open(ticket)
 
     def has_dispatch(self, number: int) -> bool:
-        """Returns whether tickets of this dispatch are still booked."""
+        """Returns whether somebody may still need this dispatch."""
         return number in self._book.dispatches
 
     def dispatch_of(self, ticket: int) -> int:
-        """Returns the number of a ticket's dispatch."""
-        return self._book[ticket].dispatch
+        """Returns the number of a ticket's dispatch. The ticket is open, or was closed in this round."""
+        return self._book.dispatch_of(ticket)
 
     def task(self, ticket: int) -> Task:
         """Returns what the holder of a ticket is sent for itself alone."""
@@ -191,6 +254,13 @@ class Coordinator:
     def pack_payload(self, ticket: int) -> bytes:
         """Returns the payload as the bytes that are sent, packed once for all who are sent the same."""
         return self._book.pack_payload(self._book.edition(ticket))
+
+    def hearing(self) -> AbstractContextManager[None]:
+        """Forgets the messages that are heard within it if a party turns out not to be ready yet.
+
+        Nothing else may have changed until then: `fold` closes tickets once it has read all that arrived.
+        """
+        return self._ledger.hearing()
 
     # -- messages in ---------------------------------------------------------------------------
 
@@ -248,11 +318,10 @@ class Coordinator:
             drops += self._drop(dict.fromkeys(counted, "the round was abandoned"))
             return Collected({}, (), (), drops, abandoned)
         parties = tuple(self.task(ticket).party for ticket in counted)
-        for ticket in counted:
-            self._book.close(ticket, "counted", self._ledger.take_heard(ticket))
-        self._ledger.add(counted=sum(map(self._ledger.is_metered, parties)))
         dispatches = sorted({self._book[ticket].dispatch for ticket in counted})
         records = [self._book.dispatches[number] for number in dispatches]
+        self._book.count(counted, self._ledger.take_heard)
+        self._ledger.add(counted=sum(map(self._ledger.is_metered, parties)))
         return Collected(self._transforms.decode_totals(fold, records), counted, parties, drops)
 
     def can_fold_in_blocks(self, command: Collect, tickets: Sequence[int]) -> bool:
@@ -260,9 +329,20 @@ class Coordinator:
         return command.discount is None and len({self.edition(n) for n in tickets}) == 1
 
     def decode(self, command: Decode) -> Decoded:
-        """Undoes the transforms on a total that a protocol obtained."""
-        payload = self._book.record_of(command.ticket).payload
-        return Decoded(self._transforms.decode(command.part, payload, command.total, command.ticket))
+        """Undoes the transforms on a total that a protocol obtained.
+
+        Raises: HanseError: if that part of the ticket's dispatch waits for no total.
+        """
+        number = self._book.dispatch_of(command.ticket)
+        if number not in self._book.dispatches:
+            raise HanseError(
+                f"part {command.part!r} of ticket {command.ticket} is not hidden by its reducer, or was "
+                "decoded before: decode each hidden part once, after its exchange"
+            )
+        payload = self._book.dispatches[number].payload
+        total = self._transforms.decode(command.part, payload, command.total, command.ticket)
+        self._book.note_decoded(number, command.part)
+        return Decoded(total)
 
     def _drop(self, reasons: Mapping[int, str]) -> tuple[Drop, ...]:
         """Closes tickets as dropped, and with them those that were built on them."""
@@ -277,14 +357,14 @@ class Coordinator:
     ) -> tuple[Usage, Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]]:
         """Ends a round, and returns its cost and the (counted, dropped) tickets of each party."""
         if abandoned:
-            counted = [n for n, ticket in self._book.list_settled_tickets() if ticket.state == "counted"]
+            counted = [n for n, ticket in self._book.closed.items() if ticket.counted]
             self._drop(dict.fromkeys(counted, "the round was abandoned"))
         self._transforms.begin_round(abandoned=abandoned)
         self._versions.settle(
-            (ticket.task.party, self._book.record_of(n).holds, ticket.state == "counted")
-            for n, ticket in self._book.list_settled_tickets()
+            (ticket.party, ticket.holds, ticket.counted) for _, ticket in self._book.list_closed()
         )
-        usage = replace(self._ledger.usage, clients=self._ledger.sum_by_party(self._book.tickets))
+        clients = self._ledger.sum_by_party({**self._book.closed, **self._book.tickets})
+        usage = replace(self._ledger.usage, clients=clients)
         settled = self._book.group_by_party()
         self._book.begin_round()
         self._ledger.begin_round()

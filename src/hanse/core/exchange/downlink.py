@@ -13,6 +13,7 @@ from weakref import WeakValueDictionary
 
 from hanse.core.chain import Chain, Plan, Transform
 from hanse.core.errors import CompositionError, MessageError
+from hanse.core.exchange.changes import Tracked
 from hanse.core.keys import Key, Keys
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors, add_scaled, dot, frozen, num_bytes, subtract
@@ -216,10 +217,10 @@ class VersionTable:
     """
 
     def __init__(self, references: Mapping[str, Reference]) -> None:
-        self._references = dict(references)
+        self._references = Tracked(references)
 
     @property
-    def references(self) -> Mapping[str, Reference]:
+    def references(self) -> Tracked[str, Reference]:
         """The versions of each slot. This is the table's own mapping: copy it to keep it."""
         return self._references
 
@@ -242,9 +243,10 @@ class VersionTable:
         """
         slots = {name: f"{name} {transforms}" for name in tensors}
         for name, slot in slots.items():
-            self._references[slot] = advance(
-                self._references.get(slot), tensors[name], transforms, key.fold_in("downlink", name)
-            )
+            known = self._references.get(slot)
+            latest = advance(known, tensors[name], transforms, key.fold_in("downlink", name))
+            if latest is not known:
+                self._references[slot] = latest
         index: dict[tuple[int | None, ...], int] = {}
         broadcasts: list[Mapping[str, Broadcast]] = []
         by_party: dict[PartyId, int] = {}
@@ -286,6 +288,7 @@ class VersionTable:
         for slot in held.keys() | missed.keys():
             reference = self._references[slot]
             self._references[slot] = reference.settle(held.get(slot, {}), missed.get(slot, ()))
+        self._references.take_edits()  # what changes from now on is the new round's
 
 
 # -- at the reader -----------------------------------------------------------------------------

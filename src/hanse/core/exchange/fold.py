@@ -6,6 +6,7 @@ from typing import Any
 
 from hanse.core.chain import Chain, Plan
 from hanse.core.errors import CompositionError
+from hanse.core.exchange.changes import Tracked
 from hanse.core.exchange.party import Payload
 from hanse.core.exchange.tickets import DispatchRecord
 from hanse.core.keys import Key
@@ -112,10 +113,10 @@ class TransformStates:
         self, secret: Key, states: Mapping[str, tuple[Any, ...]], begun: Mapping[str, tuple[Any, ...]]
     ) -> None:
         self._secret = secret
-        self._states, self._begun = dict(states), dict(begun)
+        self._states, self._begun = Tracked(states), dict(begun)
 
     @property
-    def states(self) -> Mapping[str, tuple[Any, ...]]:
+    def states(self) -> Tracked[str, tuple[Any, ...]]:
         """The current states. This is the object's own mapping: copy it to keep it."""
         return self._states
 
@@ -168,12 +169,14 @@ class TransformStates:
         return totals
 
     def _state(self, name: str, chain: Chain) -> tuple[Any, ...]:
-        return self._states.setdefault(_slot(name, chain), chain.init())
+        slot = _slot(name, chain)
+        if slot not in self._states:
+            self._states[slot] = chain.init()
+        return self._states[slot]
 
     def begin_round(self, *, abandoned: bool) -> None:
         """Ends a round: what it changed is kept, or taken back if it was abandoned."""
-        if abandoned:
-            self._states = dict(self._begun)
+        self._states = Tracked(self._begun if abandoned else self._states)
         self._begun = dict(self._states)
 
 

@@ -85,16 +85,21 @@ class PartyMemory:
                 del self._forks[party]
                 excess -= self._held.pop(party, 0)
 
-    def forks(self, tasks: Iterable[Task]) -> Mapping[PartyId, Mapping[int, Fork]]:
-        """Returns the forks of those tickets that were computed and are not settled yet."""
+    def forks(self, holders: Mapping[int, PartyId]) -> Mapping[PartyId, Mapping[int, Fork]]:
+        """Returns the forks of those tickets that were computed and are not settled yet.
+
+        Args:
+          holders: the party of each ticket.
+        """
         kept: dict[PartyId, dict[int, Fork]] = {}
-        for task in tasks:
-            own = self._forks.get(task.party)
-            if own is not None and task.ticket in own.forks:
-                kept.setdefault(task.party, {})[task.ticket] = own.forks[task.ticket]
+        for ticket, party in holders.items():
+            own = self._forks.get(party)
+            if own is not None and ticket in own.forks:
+                kept.setdefault(party, {})[ticket] = own.forks[ticket]
         return kept
 
     def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
         """Restores saved forks; committed memory is recalled when needed."""
         for party, own in forks.items():
-            self._forks_of(party).forks.update(own)
+            for ticket, fork in own.items():
+                self._forks_of(party).keep(ticket, fork)

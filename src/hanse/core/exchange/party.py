@@ -197,20 +197,35 @@ class Forks:
     def __init__(self, committed: Memory | None = None) -> None:
         self.committed: Memory = committed or {}
         self.forks: dict[int, Fork] = {}
+        self._latest: tuple[int, Memory] | None = None
 
     def at(self, after: int | None) -> Memory:
         """Returns the memory that a task continues."""
-        if after is None or after not in self.forks:
-            return self.committed
-        fork = self.forks[after]
-        return fork.on(self.at(fork.after))
+        chain, number, known = list[Fork](), after, self._latest
+        while number is not None and number in self.forks and (known is None or number != known[0]):
+            chain.append(self.forks[number])
+            number = chain[-1].after
+        memory = known[1] if known is not None and number == known[0] else self.committed
+        for fork in reversed(chain):
+            memory = fork.on(memory)
+        if chain and after is not None:  # a chain of tickets is asked for one after the other
+            self._latest = after, memory
+        return memory
 
     def keep(self, ticket: int, fork: Fork) -> None:
         """Keeps the fork of a ticket until it is settled."""
         self.forks[ticket] = fork
+        if self._latest is not None and ticket <= self._latest[0]:
+            self._latest = None
+
+    def drop(self, ticket: int) -> bool:
+        """Drops the fork of a ticket; returns whether there was one."""
+        self._latest = None
+        return self.forks.pop(ticket, None) is not None
 
     def settle(self, counted: Iterable[int], dropped: Iterable[int]) -> bool:
         """Commits the forks of counted tickets and drops the others; returns whether the memory changed."""
+        self._latest = None
         for ticket in dropped:
             self.forks.pop(ticket, None)
         changed = False

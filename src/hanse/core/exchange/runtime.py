@@ -8,12 +8,13 @@ already, and the driver stops loudly at the first that differs.
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from hanse.core.algorithm import is_of_training
 from hanse.core.errors import ReplayError
+from hanse.core.exchange.changes import Changes
 from hanse.core.program import Command, Commit, Committed, Event, Program, Usage
 from hanse.core.values import digest, former_digest, pack, unpack, value
 from hanse.core.work import Memory, PartyId
@@ -42,9 +43,21 @@ class Resumable(ABC):
     def snapshot(self) -> Any:
         """Returns a value from which `restore` goes on: tickets in flight, forks of memory, the clock."""
 
+    def changes(self) -> Any:
+        """Returns what has changed since this was last asked, the last Commit, or `restore`.
+
+        A runtime whose state does not grow in a round may return a snapshot instead.
+        """
+        return self.snapshot()
+
     @abstractmethod
-    def restore(self, snapshot: Any) -> None:
-        """Goes on from a snapshot."""
+    def restore(self, snapshot: Any, changes: Sequence[Any] = ()) -> None:
+        """Goes on from a snapshot and the changes after it, first to last.
+
+        Args:
+          snapshot: as `snapshot` returned it; None: the beginning.
+          changes: the values of a class of `Changes` that `changes` returned since then.
+        """
 
 
 class Runtime(Resumable):
@@ -92,7 +105,14 @@ class Checkpoint:
 
 @value
 class Entry:
-    """One command of the unfinished round: its digest, the event, and the runtime's snapshot after it."""
+    """One command of the unfinished round.
+
+    Args:
+      digest: of the command.
+      event: that answered it.
+      runtime: what it has changed in the runtime, of a class of `Changes`; or a snapshot of the runtime after
+        it, as version 0.1.0 kept one.
+    """
 
     digest: str
     event: Event
@@ -178,18 +198,12 @@ class Driver(Generic[T]):
         store: Store | None = None,
         watch: Watch | None = None,
     ) -> None:
-        self._program, self._snapshot, self._store, self._watch = (
-            program,
-            runtime.snapshot,
-            store,
-            watch,
-        )
+        self._program, self._store, self._watch = program, store, watch
+        self._snapshot, self._changes = runtime.snapshot, runtime.changes
         self._left: deque[Entry] = deque(store.journal() if store else ())
         checkpoint = store.checkpoint() if store else None
-        if self._left:
-            runtime.restore(self._left[-1].runtime)
-        elif checkpoint is not None:
-            runtime.restore(checkpoint.runtime)
+        if self._left or checkpoint is not None:
+            runtime.restore(*_find_state(checkpoint, self._left))
         self._result: list[T] = []
         self._began, self._stored_s = time.perf_counter(), 0.0
         self._advance(None)
@@ -228,7 +242,7 @@ class Driver(Generic[T]):
             self._save(self.command, event)
         elif self._store is not None:
             began = time.perf_counter()
-            self._store.append(Entry(digest(self.command), event, self._snapshot()))
+            self._store.append(Entry(digest(self.command), event, self._changes()))
             self._stored_s += time.perf_counter() - began
         self._advance(event)
 
@@ -295,6 +309,17 @@ def drive(program: Program[T], runtime: Runtime, store: Store | None = None, wat
     while not led.done:
         led.step()
     return led.result
+
+
+def _find_state(checkpoint: Checkpoint | None, entries: Iterable[Entry]) -> tuple[Any, list[Changes]]:
+    """Returns the last snapshot of a runtime, and the changes after it."""
+    snapshot, changes = None if checkpoint is None else checkpoint.runtime, list[Changes]()
+    for entry in entries:
+        if isinstance(entry.runtime, Changes):
+            changes.append(entry.runtime)
+        else:
+            snapshot, changes = entry.runtime, []
+    return snapshot, changes
 
 
 def _is_same(command: Command[Any], entry: Entry) -> bool:

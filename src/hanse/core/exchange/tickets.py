@@ -1,8 +1,10 @@
 """The ticket book: who was asked for what, which memory each ticket goes on from, what became of it."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import field, replace
 
+from hanse.core.exchange.changes import Tracked
 from hanse.core.exchange.downlink import Broadcast
 from hanse.core.exchange.party import Payload, Task
 from hanse.core.keys import Key
@@ -10,7 +12,7 @@ from hanse.core.program import Drop
 from hanse.core.values import pack, value
 from hanse.core.work import PartyId
 
-__all__ = ["DispatchRecord", "Ticket", "TicketBook", "explain_orphan"]
+__all__ = ["ClosedTicket", "DispatchRecord", "Ticket", "TicketBook", "explain_orphan"]
 
 
 def explain_orphan(after: int | None) -> str:
@@ -20,12 +22,12 @@ def explain_orphan(after: int | None) -> str:
 
 @value
 class Ticket:
-    """Work in flight, or counted in a round that is not over.
+    """Work in flight.
 
     Args:
       task: what its holder is asked for.
       dispatch: the number of its dispatch.
-      state: "open", "counted" or "dropped".
+      state: "open". Version 0.1.0 kept closed tickets, too, as "counted" or "dropped".
       bytes_up, bytes_down: its cost in this round so far.
       edition: the index of its broadcasts among the editions of its dispatch; None if nothing is sent to
         it as differences.
@@ -37,6 +39,33 @@ class Ticket:
     bytes_up: int = 0
     bytes_down: int = 0
     edition: int | None = None
+
+    @property
+    def party(self) -> PartyId:
+        """Its holder."""
+        return self.task.party
+
+
+@value
+class ClosedTicket:
+    """What the end of a round needs of a ticket that was counted or dropped in it.
+
+    Args:
+      party: its holder.
+      dispatch: the number of its dispatch.
+      after: the ticket whose memory it went on from.
+      counted: whether it was counted.
+      bytes_up, bytes_down: its cost in this round.
+      holds: the versions that it led to, by slot: see `VersionTable`.
+    """
+
+    party: PartyId
+    dispatch: int
+    after: int | None
+    counted: bool
+    bytes_up: int = 0
+    bytes_down: int = 0
+    holds: Mapping[str, int] = field(default_factory=dict)
 
 
 @value
@@ -58,51 +87,66 @@ class DispatchRecord:
 
 
 class TicketBook:
-    """Numbers tickets and keeps them, with the records of their dispatches, until their round is over.
+    """Numbers tickets and keeps them, with the records of their dispatches, for as long as they are open.
 
-    A party's tickets form a chain: each goes on from the memory of the last one that was not dropped.
+    A party's tickets form a chain: each goes on from the memory of the last one that was not dropped. Of a
+    closed ticket little is kept, until its round is over. A dispatch goes with its last open ticket, unless a
+    part of it is hidden by its reducer: then it stays until that part is decoded, or the round is over.
 
     Args:
       next_number: the first free number; tickets and dispatches share one sequence.
-      tickets: the booked ones, by number.
+      tickets: the open ones, by number; also closed ones that version 0.1.0 kept.
       dispatches: the records of their dispatches, by number.
+      closed: the tickets that were closed in this round, by number.
+      undecoded: the hidden parts of counted tickets that are not decoded yet, by the number of the dispatch.
     """
 
     def __init__(
-        self, next_number: int, tickets: Mapping[int, Ticket], dispatches: Mapping[int, DispatchRecord]
+        self,
+        next_number: int,
+        tickets: Mapping[int, Ticket],
+        dispatches: Mapping[int, DispatchRecord],
+        closed: Mapping[int, ClosedTicket] | None = None,
+        undecoded: Mapping[int, tuple[str, ...]] | None = None,
     ) -> None:
         self.next_number = next_number
-        self._tickets = dict(tickets)
-        self._dispatches = dict(dispatches)
-        self._last: dict[PartyId, int] | None = None
+        former = {n: t for n, t in tickets.items() if t.state != "open"}
+        self.tickets = Tracked({n: t for n, t in tickets.items() if n not in former})
+        self.dispatches = Tracked(dispatches)
+        self.closed = Tracked(closed)
+        self.undecoded = Tracked(undecoded)
+        for number, ticket in former.items():
+            if number not in self.closed:
+                self.closed[number] = _close(ticket, dispatches[ticket.dispatch], ticket.state == "counted")
+                self._note_hidden(ticket.dispatch)
         self._payloads: dict[tuple[int, int | None], Payload] = {}
         self._packed: dict[tuple[int, int | None], bytes] = {}
+        self._index()
+
+    def _index(self) -> None:
+        """Finds each party's tickets that were not dropped, and counts the open tickets of each dispatch."""
+        held: list[tuple[int, Ticket | ClosedTicket]] = [*self.tickets.items()]
+        held += [(number, ticket) for number, ticket in self.closed.items() if ticket.counted]
+        self._chains: dict[PartyId, dict[int, None]] = {}
+        for number, ticket in sorted(held, key=lambda item: item[0]):
+            self._chains.setdefault(ticket.party, {})[number] = None
+        self._num_open = Counter(ticket.dispatch for ticket in self.tickets.values())
 
     def __getitem__(self, number: int) -> Ticket:
-        return self._tickets[number]
-
-    @property
-    def tickets(self) -> Mapping[int, Ticket]:
-        """The booked tickets, by number. This is the book's own mapping: copy it to keep it."""
-        return self._tickets
-
-    @property
-    def dispatches(self) -> Mapping[int, DispatchRecord]:
-        """The records of their dispatches, by number. This is the book's own mapping, too."""
-        return self._dispatches
+        return self.tickets[number]
 
     # -- tickets out ---------------------------------------------------------------------------
 
     def draw(self, key: Key, size: int, num_clients: int, away: Set[PartyId]) -> tuple[int, ...]:
         """Draws a cohort, uniform among the clients that hold no open ticket and are not away."""
-        busy = away | {t.task.party for t in self._tickets.values() if t.state == "open"}
+        busy = away | {ticket.task.party for ticket in self.tickets.values()}
         drawn = key.rng().choice(num_clients, size=min(num_clients, size + len(busy)), replace=False)
         free = [client for client in drawn.tolist() if client not in busy]
         return tuple(free[:size])
 
     def record(self, dispatch: DispatchRecord) -> int:
         """Keeps the record of a dispatch under the next number, which `issue` gives to its first ticket."""
-        self._dispatches[self.next_number] = dispatch
+        self.dispatches[self.next_number] = dispatch
         return self.next_number
 
     def issue(self, cohort: Sequence[PartyId], key: Key) -> list[Task]:
@@ -112,59 +156,68 @@ class TicketBook:
           cohort: the parties, in the order of their positions in the fold.
           key: from which each party's key is derived.
         """
-        last = self._last_by_party()
         tasks = [
-            Task(number, party, key.fold_in(party), last.get(party))
+            Task(number, party, key.fold_in(party), self._last(party))
             for number, party in enumerate(cohort, self.next_number)
         ]
-        self.next_number += max(1, len(tasks))  # a dispatch to nobody has a number, too
+        if not tasks:  # a dispatch to nobody has a number, too, but nobody needs it
+            self._release(self.next_number)
+        self.next_number += max(1, len(tasks))
         return tasks
 
     def book(self, task: Task, dispatch: int, bytes_down: int, edition: int | None) -> None:
         """Enters an issued ticket as open."""
-        self._last_by_party()[task.party] = task.ticket
-        self._tickets[task.ticket] = Ticket(task, dispatch, "open", 0, bytes_down, edition)
+        self._chains.setdefault(task.party, {})[task.ticket] = None
+        self._num_open[dispatch] += 1
+        self.tickets[task.ticket] = Ticket(task, dispatch, "open", 0, bytes_down, edition)
 
-    def _last_by_party(self) -> dict[PartyId, int]:
-        if self._last is None:
-            kept = [n for n, t in sorted(self._tickets.items()) if t.state != "dropped"]
-            self._last = {self._tickets[n].task.party: n for n in kept}
-        return self._last
+    def _last(self, party: PartyId) -> int | None:
+        """Returns a party's last ticket that was not dropped."""
+        chain = self._chains.get(party)
+        return next(reversed(chain)) if chain else None
 
     def pending_version(self, party: PartyId, slot: str) -> int | None:
         """Returns the version in a slot that a party's booked tickets lead to; None if they change none."""
-        number = self._last_by_party().get(party)
-        while number is not None and number in self._tickets:
-            ticket = self._tickets[number]
-            holds = self._dispatches[ticket.dispatch].holds
+        number = self._last(party)
+        while number is not None:
+            if number in self.tickets:
+                ticket = self.tickets[number]
+                holds, number = self.dispatches[ticket.dispatch].holds, ticket.task.after
+            elif number in self.closed:
+                holds, number = self.closed[number].holds, self.closed[number].after
+            else:
+                return None
             if slot in holds:
                 return holds[slot]
-            number = ticket.task.after
         return None
 
     # -- what is booked ------------------------------------------------------------------------
 
     def is_open(self, number: int) -> bool:
         """Returns whether a message for this ticket would still be taken."""
-        return number in self._tickets and self._tickets[number].state == "open"
+        return number in self.tickets
 
     def open_numbers(self) -> tuple[int, ...]:
         """Lists the open tickets in ascending order."""
-        return tuple(sorted(n for n, t in self._tickets.items() if t.state == "open"))
+        return tuple(sorted(self.tickets))
+
+    def dispatch_of(self, number: int) -> int:
+        """Returns the dispatch of a ticket that is open, or was closed in this round."""
+        return (self.tickets.get(number) or self.closed[number]).dispatch
 
     def record_of(self, number: int) -> DispatchRecord:
-        """Returns the record of a ticket's dispatch."""
-        return self._dispatches[self._tickets[number].dispatch]
+        """Returns the record of an open ticket's dispatch."""
+        return self.dispatches[self.tickets[number].dispatch]
 
     def edition(self, number: int) -> tuple[int, int | None]:
         """Returns a ticket's dispatch and edition. Tickets that agree in both are sent the same payload."""
-        ticket = self._tickets[number]
+        ticket = self.tickets[number]
         return ticket.dispatch, ticket.edition
 
     def payload(self, edition: tuple[int, int | None]) -> Payload:
         """Builds the payload of an edition, once."""
         dispatch, index = edition
-        record = self._dispatches[dispatch]
+        record = self.dispatches[dispatch]
         if index is None:
             return record.payload
         if edition not in self._payloads:
@@ -179,59 +232,107 @@ class TicketBook:
 
     # -- what becomes of tickets ---------------------------------------------------------------
 
-    def close(self, number: int, state: str, bytes_up: int) -> None:
-        """Closes a ticket as "counted" or "dropped", and adds what its holder sent to its cost."""
-        held = self._tickets[number]
-        self._tickets[number] = Ticket(
-            held.task, held.dispatch, state, held.bytes_up + bytes_up, held.bytes_down, held.edition
-        )
-        if state == "dropped":
-            self._last = None
+    def count(self, numbers: Iterable[int], take_heard: Callable[[int], int]) -> None:
+        """Closes tickets as counted.
+
+        Args:
+          numbers: of the tickets.
+          take_heard: gives the bytes that a ticket's holder sent.
+        """
+        for dispatch in sorted({self.tickets[number].dispatch for number in numbers}):
+            self._note_hidden(dispatch)
+        for number in numbers:
+            self._close(number, True, take_heard(number))
 
     def drop(self, reasons: Mapping[int, str], take_heard: Callable[[int], int]) -> tuple[Drop, ...]:
         """Closes tickets as dropped, and with them the open ones that were built on them.
 
         Args:
-          reasons: by ticket.
+          reasons: by ticket; counted ones may be dropped again.
           take_heard: gives the bytes that a ticket's holder sent.
         """
         drops: list[Drop] = []
         while reasons:
             for number, reason in sorted(reasons.items()):
-                self.close(number, "dropped", take_heard(number))
-                drops.append(Drop(number, self._tickets[number].task.party, reason))
+                if number in self.tickets:
+                    self._close(number, False, take_heard(number))
+                else:
+                    self.closed[number] = replace(self.closed[number], counted=False)
+                party = self.closed[number].party
+                self._chains.get(party, {}).pop(number, None)
+                drops.append(Drop(number, party, reason))
             reasons = {
-                n: explain_orphan(t.task.after)
-                for n, t in self._tickets.items()
-                if t.state == "open" and t.task.after in reasons
+                n: explain_orphan(t.task.after) for n, t in self.tickets.items() if t.task.after in reasons
             }
         return tuple(drops)
 
-    def list_settled_tickets(self) -> list[tuple[int, Ticket]]:
-        """Lists the tickets that are counted or dropped, in ascending order."""
-        return [(n, t) for n, t in sorted(self._tickets.items()) if t.state != "open"]
+    def _close(self, number: int, counted: bool, bytes_up: int) -> None:
+        ticket = self.tickets.pop(number)
+        self.closed[number] = _close(ticket, self.dispatches[ticket.dispatch], counted, bytes_up)
+        self._num_open[ticket.dispatch] -= 1
+        self._release(ticket.dispatch)
+
+    def _note_hidden(self, dispatch: int) -> None:
+        """Notes the parts of a dispatch that its reducers hide, and that may be decoded now."""
+        uplink = self.dispatches[dispatch].payload.uplink
+        hidden = tuple(name for name, part_spec in uplink.items() if part_spec.into.hides)
+        if hidden:
+            self.undecoded[dispatch] = hidden
+
+    def note_decoded(self, dispatch: int, part: str) -> None:
+        """Notes that a hidden part of a dispatch was decoded."""
+        left = tuple(name for name in self.undecoded.get(dispatch, ()) if name != part)
+        if left:
+            self.undecoded[dispatch] = left
+        elif dispatch in self.undecoded:
+            del self.undecoded[dispatch]
+            self._release(dispatch)
+
+    def _release(self, dispatch: int) -> None:
+        """Forgets a dispatch if no open ticket needs it, and no part of it may still be decoded."""
+        if self._num_open[dispatch] or dispatch in self.undecoded:
+            return
+        del self._num_open[dispatch]
+        for index in (None, *range(len(self.dispatches.pop(dispatch).editions))):
+            self._payloads.pop((dispatch, index), None)
+            self._packed.pop((dispatch, index), None)
+
+    def list_closed(self) -> list[tuple[int, ClosedTicket]]:
+        """Lists the tickets that were closed in this round, in ascending order."""
+        return sorted(self.closed.items(), key=lambda item: item[0])
 
     def group_by_party(self) -> dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Lists the (counted, dropped) tickets of each party."""
-        groups: dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        for number, ticket in self.list_settled_tickets():
-            counted, dropped = groups.get(ticket.task.party, ((), ()))
-            if ticket.state == "counted":
-                counted += (number,)
-            else:
-                dropped += (number,)
-            groups[ticket.task.party] = counted, dropped
-        return groups
+        groups: dict[PartyId, tuple[list[int], list[int]]] = {}
+        for number, ticket in self.list_closed():
+            groups.setdefault(ticket.party, ([], []))[0 if ticket.counted else 1].append(number)
+        return {party: (tuple(counted), tuple(dropped)) for party, (counted, dropped) in groups.items()}
 
     def begin_round(self) -> None:
-        """Forgets closed tickets, the cost of the open ones so far, and dispatches that no ticket needs."""
-        self._tickets = {
-            n: replace(t, bytes_up=0, bytes_down=0) if t.bytes_up or t.bytes_down else t
-            for n, t in self._tickets.items()
-            if t.state == "open"
-        }
-        self._last = None
-        needed = {ticket.dispatch for ticket in self._tickets.values()}
-        self._dispatches = {n: record for n, record in self._dispatches.items() if n in needed}
-        self._payloads = {at: payload for at, payload in self._payloads.items() if at[0] in needed}
-        self._packed = {at: packed for at, packed in self._packed.items() if at[0] in needed}
+        """Forgets closed tickets, the cost of the open ones so far, and dispatches that no ticket needs.
+
+        What changes from now on is the new round's.
+        """
+        self.tickets = Tracked(
+            {
+                n: replace(t, bytes_up=0, bytes_down=0) if t.bytes_up or t.bytes_down else t
+                for n, t in self.tickets.items()
+            }
+        )
+        self.closed, self.undecoded = Tracked(), Tracked()
+        self._index()
+        self.dispatches = Tracked({n: record for n, record in self.dispatches.items() if n in self._num_open})
+        self._payloads = {at: payload for at, payload in self._payloads.items() if at[0] in self._num_open}
+        self._packed = {at: packed for at, packed in self._packed.items() if at[0] in self._num_open}
+
+
+def _close(ticket: Ticket, dispatch: DispatchRecord, counted: bool, bytes_up: int = 0) -> ClosedTicket:
+    return ClosedTicket(
+        ticket.task.party,
+        ticket.dispatch,
+        ticket.task.after,
+        counted,
+        ticket.bytes_up + bytes_up,
+        ticket.bytes_down,
+        dispatch.holds,
+    )

@@ -1,18 +1,22 @@
 """The traffic ledger: the cost of a round in all, by client, and by what its tensors went through."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from hanse.core.chain import Chain
+from hanse.core.errors import NotReady
+from hanse.core.exchange.changes import Tracked
 from hanse.core.exchange.downlink import Editions
 from hanse.core.exchange.fold import Block
-from hanse.core.exchange.tickets import Ticket
+from hanse.core.exchange.tickets import ClosedTicket, Ticket
 from hanse.core.program import Dispatch, Flow, Usage
 from hanse.core.tensors import num_bytes
 from hanse.core.values import brief
 from hanse.core.work import Part, PartyId
 
-__all__ = ["TrafficLedger"]
+__all__ = ["TrafficLedger", "merge_usage"]
 
 _SUMS = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
 """The fields of `Usage` that are added up."""
@@ -29,8 +33,8 @@ class TrafficLedger:
     def __init__(self, owner: PartyId, usage: Usage) -> None:
         self._owner = owner
         self._sums: dict[str, float] = {name: getattr(usage, name) for name in _SUMS}
-        self._earlier_flows = usage.flows
-        self._flows: dict[tuple[Any, ...], list[int]] = {}
+        self._flows: Tracked[tuple[Any, ...], Flow] = Tracked(_by_name(usage.flows))
+        self._recent: dict[tuple[Any, ...], list[int]] = {}
         self._heard: dict[int, int] = {}
 
     def is_metered(self, party: PartyId) -> bool:
@@ -50,6 +54,18 @@ class TrafficLedger:
     def take_heard(self, ticket: int) -> int:
         """Returns the bytes heard for a ticket since it was last asked, and starts again at 0."""
         return self._heard.pop(ticket, 0)
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Forgets what is heard within it if a party turns out not to be ready yet."""
+        self._merge_flows()
+        sums, heard = dict(self._sums), dict(self._heard)
+        try:
+            yield
+        except NotReady:
+            self._sums, self._heard = sums, heard
+            self._recent.clear()
+            raise
 
     # -- flows: the tensors within the messages, by name ---------------------------------------
 
@@ -102,36 +118,57 @@ class TrafficLedger:
         messages: int = 1,
     ) -> None:
         """Books messages that carried `before` bytes each before the last stage, and all `last` after it."""
-        booked = self._flows.setdefault((direction, name, stages, before), [0, 0])
-        booked[0] += messages
-        booked[1] += last
+        if messages:
+            booked = self._recent.setdefault((direction, name, stages, before), [0, 0])
+            booked[0] += messages
+            booked[1] += last
+
+    def _merge_flows(self) -> None:
+        """Adds what was booked lately to the flows of the round."""
+        for (direction, name, stages, before), (n, last) in self._recent.items():
+            sizes = (*(None if size is None else size * n for size in before), last)
+            flow, at = Flow(direction, name, stages, n, sizes), (direction, name, stages)
+            self._flows[at] = self._flows[at] + flow if at in self._flows else flow
+        self._recent.clear()
 
     # -- the sums ------------------------------------------------------------------------------
 
     @property
     def usage(self) -> Usage:
         """The round's cost so far, not parted by client."""
-        more = (
-            Flow(direction, name, stages, n, (*(None if size is None else size * n for size in before), last))
-            for (direction, name, stages, before), (n, last) in self._flows.items()
-            if n
-        )
+        self._merge_flows()
         sums: dict[str, Any] = self._sums
-        return Usage(**sums, flows=Flow.merge((*self._earlier_flows, *more)))
+        return Usage(**sums, flows=tuple(self._flows.values()))
 
-    def sum_by_party(self, tickets: Mapping[int, Ticket]) -> dict[PartyId, tuple[int, int]]:
+    def take_changes(self) -> Usage:
+        """Returns the round's cost so far, with the flows alone that changed since this was last asked."""
+        self._merge_flows()
+        sums: dict[str, Any] = self._sums
+        return Usage(**sums, flows=tuple(self._flows.take_edits().changed.values()))
+
+    def sum_by_party(self, tickets: Mapping[int, Ticket | ClosedTicket]) -> dict[PartyId, tuple[int, int]]:
         """Adds up the bytes (up, down) of each party's tickets, where there are any."""
         sums: dict[PartyId, tuple[int, int]] = {}
         for number, ticket in tickets.items():
             up, down = ticket.bytes_up + self._heard.get(number, 0), ticket.bytes_down
             if up or down:
-                so_far = sums.get(ticket.task.party, (0, 0))
-                sums[ticket.task.party] = so_far[0] + up, so_far[1] + down
+                so_far = sums.get(ticket.party, (0, 0))
+                sums[ticket.party] = so_far[0] + up, so_far[1] + down
         return sums
 
     def begin_round(self) -> None:
         """Starts again at nothing."""
         self._sums = dict.fromkeys(_SUMS, 0)
-        self._earlier_flows = ()
-        self._flows.clear()
+        self._flows = Tracked()
+        self._recent.clear()
         self._heard.clear()
+
+
+def merge_usage(usage: Usage, later: Usage) -> Usage:
+    """Returns the later cost of a round, with the flows that it does not mention as they were."""
+    flows = {**_by_name(usage.flows), **_by_name(later.flows)}
+    return replace(later, flows=tuple(flows.values()))
+
+
+def _by_name(flows: Iterable[Flow]) -> dict[tuple[Any, ...], Flow]:
+    return {(flow.direction, flow.name, flow.stages): flow for flow in flows}

@@ -96,7 +96,7 @@ class OpenRole:
     def forget(self, ticket: int) -> None:
         """Drops the fork and the message of a ticket, on the disk too."""
         with self.lock:
-            if self.forks.forks.pop(ticket, None) is not None:
+            if self.forks.drop(ticket):
                 self.keep()
         Outgoing.forget(self.folder, ticket)
 

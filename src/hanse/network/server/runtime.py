@@ -13,16 +13,19 @@ from typing import Any
 
 from hanse.core import HanseError, InvalidInput, Key, PartyId, check_count, player, value
 from hanse.core.exchange import (
+    Changes,
     Collect,
     Collected,
     Command,
     Commit,
     Committed,
     Coordinator,
+    CoordinatorChanges,
     CoordinatorState,
     Decode,
     Dispatch,
     Dispatched,
+    Edits,
     Event,
     Fork,
     Message,
@@ -31,6 +34,7 @@ from hanse.core.exchange import (
     Runtime,
     Sample,
     Sampled,
+    Tracked,
     limit_bytes,
     pack,
     pieces,
@@ -41,7 +45,7 @@ from hanse.network.protocol.spool import Objects, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Outcome, Stopped
 
-__all__ = ["Attendance", "NetworkRuntime", "NetworkSnapshot", "Patience"]
+__all__ = ["Attendance", "NetworkChanges", "NetworkRuntime", "NetworkSnapshot", "Patience"]
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,25 @@ class OverSelection:
         return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
 
 
+@value
+class NetworkChanges(Changes):
+    """What has changed in a `NetworkSnapshot`.
+
+    Outcomes are missing: they come with the end of a round, and a holder may be told one again.
+
+    Args:
+      coordinator: what has changed in its state.
+      forks: those of the tickets that were closed.
+      over_selection: the last cohort of which fewer are wanted than asked; () if it is the same as before.
+      wanted: what has changed there.
+    """
+
+    coordinator: CoordinatorChanges
+    forks: Mapping[PartyId, Mapping[int, Fork]]
+    over_selection: "tuple[OverSelection | None, ...]"
+    wanted: Edits
+
+
 LATE = "it was too late"
 """The reason why clients are not counted that answer after enough others, or after the deadline."""
 
@@ -199,9 +222,10 @@ class NetworkRuntime(Runtime):
         self._parties: dict[PartyId, Party] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
-        self._booked: frozenset[int] = frozenset()
+        self._kept: tuple[int, ...] = ()
         self._over_selection: OverSelection | None = None
-        self._wanted: dict[int, int] = {}
+        self._journaled: OverSelection | None = None
+        self._wanted: Tracked[int, int] = Tracked()
         self._all_wanted = True  # until a sample says otherwise; a restart in a round samples no more
         mailbox.restore((), spool.tickets(), {})
 
@@ -209,28 +233,44 @@ class NetworkRuntime(Runtime):
 
     def snapshot(self) -> NetworkSnapshot:
         state = self.coordinator.snapshot()
-        forks = self._memory.forks(ticket.task for ticket in state.tickets.values())
+        forks = self._memory.forks(state.holders)
         wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
         return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted)
 
-    def restore(self, snapshot: NetworkSnapshot) -> None:
-        self.coordinator.restore(snapshot.coordinator)
-        self._over_selection, self._wanted = snapshot.over_selection, dict(snapshot.wanted)
+    def changes(self) -> NetworkChanges:
+        changes = self.coordinator.changes()
+        selection = () if self._over_selection is self._journaled else (self._over_selection,)
+        self._journaled = self._over_selection
+        forks = self._memory.forks(changes.holders)
+        return NetworkChanges(changes, forks, selection, self._wanted.take_edits())
+
+    def restore(self, snapshot: NetworkSnapshot | None, changes: Sequence[NetworkChanges] = ()) -> None:
+        snapshot = self.snapshot() if snapshot is None else snapshot
+        self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
+        self._over_selection, wanted = snapshot.over_selection, dict(snapshot.wanted)
         self._memory.restore(snapshot.forks)
+        for each in changes:
+            self._memory.restore(each.forks)
+            each.wanted.apply(wanted)
+            if each.over_selection:
+                (self._over_selection,) = each.over_selection
+        self._journaled, self._wanted = self._over_selection, Tracked(wanted)
         offers = self._offers(self.coordinator.open_tickets())
         self._clean()
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
 
     def _clean(self) -> None:
         """Removes files that no ticket needs. The last event is in the journal by now."""
-        booked = self.coordinator.tickets
-        if booked != self._booked or not booked:
-            self._spool.keep_only(set(self.coordinator.open_tickets()), self.coordinator.next_ticket)
+        needed = self.coordinator.open_tickets()
+        if needed != self._kept or not needed:
+            self._spool.keep_only(set(needed), self.coordinator.next_ticket)
             self._packed = {
                 at: kept for at, kept in self._packed.items() if self.coordinator.has_dispatch(at[0])
             }
             self._objects.keep_only({kept[0] for kept in self._packed.values()})
-            self._booked = booked
+            for number in [n for n in self._wanted if not self.coordinator.has_dispatch(n)]:
+                del self._wanted[number]
+            self._kept = needed
 
     def _party(self, name: PartyId) -> Party:
         if name not in self._parties:
