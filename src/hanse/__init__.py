@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hanse.config import Experiment, read
     from hanse.core import (
         CompositionError,
+        Declined,
         Diverged,
         Examples,
         HanseError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CompositionError",
+    "Declined",
     "Diverged",
     "Examples",
     "Experiment",
@@ -115,6 +117,7 @@ _load = load_from(
         "hanse.config": ("Experiment", "read"),
         "hanse.core": (
             "CompositionError",
+            "Declined",
             "Diverged",
             "Examples",
             "HanseError",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from secure import secure_avg
+from secure import asks_twice, secure_avg, shared_sum
 from support import KEYS, Few, Quadratic
 
 from hanse.algorithms import (
@@ -188,4 +188,6 @@ CASES = {
         devices=unstable(0.2, heavy_tailed()),
     ),
     "secure_avg": Case(secure_avg(), devices=unstable(0.06)),
+    "shared_avg": Case(secure_avg(into=shared_sum()), devices=unstable(0.03), rounds=2),
+    "asks_twice": Case(asks_twice(), rounds=1),
 }

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError, InvalidInput, RoundAbandoned
+from hanse.core.gathering import gather
 from hanse.core.keys import Key
 from hanse.core.program import (
     Close,
@@ -28,10 +29,9 @@ from hanse.core.program import (
     collect,
     commit,
     dispatch,
-    gather,
     sample,
 )
-from hanse.core.reducers import Reducer, mean, stack
+from hanse.core.reducers import Reducer, Unveiled, mean, stack
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import pack, unpack, value
 from hanse.core.work import Total, Work
@@ -67,9 +67,10 @@ class hidden_sum(Reducer):
 
     merge = result = lift
 
-    def protocol(self, part, parties, spec, key):
-        yield Sample(key, count=len(parties))
-        return Total({"w": np.ones(2)}, float(len(parties)), len(parties))
+    def protocol(self, parts, parties, key):
+        sampled = yield Sample(key, count=len(parties))
+        total = Total({"w": np.ones(2)}, float(len(parties)), len(parties))
+        return Unveiled(dict.fromkeys(parts, total), sampled.cohort)
 
 
 def led(program, *events):

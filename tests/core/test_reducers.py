@@ -319,4 +319,4 @@ def test_a_tensor_called_weight_is_not_lost():
 def test_a_reducer_without_a_protocol_says_so():
     assert not mean.hides
     with pytest.raises(CompositionError, match=r"mean\(\) has no protocol"):
-        mean().protocol("update", (1, 2), REAL, Key.from_seed(0))
+        mean().protocol({"update": REAL}, (1, 2), Key.from_seed(0))

@@ -19,6 +19,7 @@ from federation import (
     simulate,
 )
 from fragile import Crash, Fate, FragileHome, name_client_file, watch_files
+from secure import asks_twice, secure_avg, shared_sum
 from test_kill import free_port
 
 from hanse.algorithms import scaffold
@@ -107,6 +108,19 @@ def test_a_fork_is_on_the_disk_before_its_message_exists(victims: Victims, due: 
     assert [step for step in seen if step in ("upload", "commit")] == ["upload", "commit"] * ROUNDS
 
 
+@pytest.mark.parametrize(("step", "when"), [("keep", "after"), ("upload", "after")])
+def test_a_client_that_dies_keeps_its_promise(step: str, when: str, victims: Victims) -> None:
+    """It answered the first question, whose ticket was dropped, and declines the second one."""
+    crashes = victims.num_crashes
+    victims.fate.revive()
+    victims.fate.die(step, 2, when)
+    run = victims.here.lead(job(asks_twice(), 1))
+    assert (
+        victims.here.ended(run, status="incomplete").params_sha256 == simulate(asks_twice(), 1).params_sha256
+    )
+    assert victims.num_crashes == crashes + 1
+
+
 class MortalServer:
     """A server that is started again whenever it dies, as it does at each of these points in turn."""
 
@@ -165,6 +179,16 @@ def test_a_server_that_dies_at_a_step_ends_in_the_same_bits(
     step: str, due: Ended, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It dies just before the second such step, and once it is started again just after the second."""
+    ended = perform_mortally(
+        job(SCAFFOLD, ROUNDS), [(step, 2, "before"), (step, 2, "after")], tmp_path, monkeypatch
+    )
+    assert ended == due
+
+
+def perform_mortally(
+    given: RunJob, points: list[tuple[str, int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Ended:
+    """Performs a run whose server dies at each of these points."""
     fate = Fate()
     watch_files(monkeypatch, tmp_path / "server" / "runs", fate, name_server_file)
     append, save = RunStore.append, RunStore.save
@@ -174,20 +198,38 @@ def test_a_server_that_dies_at_a_step_ends_in_the_same_bits(
         lambda store, entry: fate.meet(f"append {type(entry.event).__name__}", lambda: append(store, entry)),
     )
     monkeypatch.setattr(RunStore, "save", lambda *given: fate.meet("save", lambda: save(*given)))
-    here = MortalServer(tmp_path, fate, [(step, 2, "before"), (step, 2, "after")])
+    here = MortalServer(tmp_path, fate, points)
     people, ends, threads = population(), list[str](), list[threading.Thread]()
     for number in range(NUM_CLIENTS):
         mine = people.client(number)
         client = Client(ClientHome(tmp_path / f"client-{number}"), lambda plan, mine=mine: mine, learner)
         threads.append(threading.Thread(target=lambda client=client: ends.append(client.run()), daemon=True))
         threads[-1].start()
-    run = here.perform(job(SCAFFOLD, ROUNDS))
+    run = here.perform(given)
     for thread in threads:
         thread.join(60.0)
     assert ends == ["over"] * NUM_CLIENTS
-    assert here.num_crashes == 2
+    assert here.num_crashes == len(points)
     (info,) = Runs(tmp_path / "server" / "runs.db").infos()
     kept = [read_memory(tmp_path / f"client-{number}", run) for number in range(NUM_CLIENTS)]
     assert [forks for _, forks in kept] == [{}] * NUM_CLIENTS
     assert info.result is not None
-    assert Ended(info.result["params_sha256"], tuple(digest(committed) for committed, _ in kept)) == due
+    return Ended(info.result["params_sha256"], tuple(digest(committed) for committed, _ in kept))
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::ResourceWarning",
+)
+@pytest.mark.usefixtures("remains")
+def test_a_server_that_dies_with_private_messages_in_flight_ends_in_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third dispatch of a round writes to each client alone."""
+    algorithm = secure_avg(lr=0.5, into=shared_sum())
+    step = "append Dispatched"
+    ended = perform_mortally(
+        job(algorithm, 1), [(step, 3, "before"), (step, 1, "after")], tmp_path, monkeypatch
+    )
+    assert ended == simulate(algorithm, 1)

@@ -60,10 +60,15 @@ def test_a_sum_that_hides_ends_in_the_bits_of_the_simulation(
         result = here.end(run, status="incomplete" if silent else "completed")
         assert [r.abandoned for r in here.records] == [None] * (ROUNDS + 1)
         assert ("error, which its own log describes (internal)" in here.events()) == silent
+        counted = [(r.usage.counted, r.usage.dropped) for r in here.records[1:]]
+        assert counted == [(NUM_CLIENTS - silent, int(silent))] * ROUNDS, "clients, not phases"
+        assert ("is not counted: it was not in the protocol's last phase" in here.events()) == silent
     hidden = [message for message in seen if "update" in message.parts]
     assert len(hidden) == NUM_CLIENTS * ROUNDS
     assert {message.parts["update"] for message in hidden} == {None}
-    masked = [message.parts["masked"].values["weights"] for message in seen if "masked" in message.parts]
+    masked = [
+        message.parts["masked"].values["update/weights"] for message in seen if "masked" in message.parts
+    ]
     assert len(masked) == (NUM_CLIENTS - silent) * ROUNDS
     assert all(values.dtype == np.uint64 and values.max() > 2**62 for values in masked)
     monkeypatch.undo()

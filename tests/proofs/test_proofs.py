@@ -187,7 +187,7 @@ def test_a_secure_sum_survives_a_client_that_falls_silent_between_its_phases() -
 def test_the_server_sees_only_masked_values() -> None:
     _, _, sent = secure_round(0)
     assert all(message.parts == {"update": None} for task, message in sent if "update" in message.parts)
-    masked = [m.parts["masked"].values["w"] for _, m in sent if "masked" in m.parts]
+    masked = [m.parts["masked"].values["update/w"] for _, m in sent if "masked" in m.parts]
     assert len(masked) >= 4
     for words in masked:
         assert np.abs(words.astype(np.int64) / 2.0**63).max() > 1e-3, "a mask is as wide as the ring"

@@ -105,6 +105,7 @@ class fed_buff(Algorithm[Buffered]):
             key,
             version=version,
             downlink=self.downlink,
+            own=None,
             update=update,
             **make_training_parts(training),
         )

@@ -124,7 +124,11 @@ def exchange(
 ) -> Program[Collected]:
     """Broadcasts to a random fraction of the clients and gathers their answers."""
     chosen = yield from sample(key, fraction=fraction)
-    return (yield from gather(work, chosen.cohort, shared, key, close=close, downlink=downlink, **uplink))
+    return (
+        yield from gather(
+            work, chosen.cohort, shared, key, close=close, downlink=downlink, own=None, **uplink
+        )
+    )
 
 
 @value

@@ -85,7 +85,8 @@ def _kinds() -> Iterator[str]:
     for setting, (kind, about) in kinds.items():
         yield from (f"## {setting}", "", about, "")
         for name, cls in find_classes(kind).items():
-            if cls.__module__.startswith("hanse.") and not inspect.isabstract(cls):
+            is_setting = getattr(cls, "is_setting", True)
+            if cls.__module__.startswith("hanse.") and is_setting and not inspect.isabstract(cls):
                 yield from _class(name, cls)
 
 

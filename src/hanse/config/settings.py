@@ -252,6 +252,10 @@ def _class(kind: type, name: Plain, path: str) -> type:
     renamed = find_renamed_class(name)
     if renamed in known and name not in known:
         raise WrongSetting(path, f' is "{name}", which is called "{renamed}" now; write that')
+    if name in known and not getattr(known[name], "is_setting", True):
+        raise WrongSetting(
+            path, f' is "{name}", which is no setting: only the program of an algorithm names it'
+        )
     if name not in known:
         raise UnknownName(
             path, f' is "{name}", which names no {kind.__name__.lower()}; {nearest(name, known)}'

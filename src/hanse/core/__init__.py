@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from hanse.core.errors import (
         CompositionError,
+        Declined,
         Diverged,
         HanseError,
         InvalidInput,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         StoreError,
         nearest,
     )
+    from hanse.core.gathering import ask_each, gather
     from hanse.core.keys import Key, Keys
     from hanse.core.learner import DifferentiableLearner, Learner, Lent, Population, Prediction, copy_examples
     from hanse.core.local import (
@@ -41,8 +43,8 @@ if TYPE_CHECKING:
         nesterov_rule,
         sgd_rule,
     )
-    from hanse.core.program import Close, Discount, PartSpec, Program, collect, dispatch, gather, sample
-    from hanse.core.reducers import Reducer, mean, reduce, stack, sum
+    from hanse.core.program import Close, Discount, PartSpec, Program, collect, dispatch, sample
+    from hanse.core.reducers import Reducer, Unveiled, each, mean, reduce, stack, sum
     from hanse.core.spec import Kind, Spec, TensorSpec
     from hanse.core.tensors import (
         Array,
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     )
     from hanse.core.values import Plain, fields, value
     from hanse.core.work import (
+        PROMISED,
+        VOLATILE,
         Contribution,
         Memory,
         Part,
@@ -88,6 +92,7 @@ else:
             ),
             "hanse.core.errors": (
                 "CompositionError",
+                "Declined",
                 "Diverged",
                 "HanseError",
                 "InvalidInput",
@@ -96,6 +101,7 @@ else:
                 "StoreError",
                 "nearest",
             ),
+            "hanse.core.gathering": ("ask_each", "gather"),
             "hanse.core.keys": ("Key", "Keys"),
             "hanse.core.learner": (
                 "DifferentiableLearner",
@@ -122,10 +128,9 @@ else:
                 "Program",
                 "collect",
                 "dispatch",
-                "gather",
                 "sample",
             ),
-            "hanse.core.reducers": ("Reducer", "mean", "reduce", "stack", "sum"),
+            "hanse.core.reducers": ("Reducer", "Unveiled", "each", "mean", "reduce", "stack", "sum"),
             "hanse.core.spec": ("Kind", "Spec", "TensorSpec"),
             "hanse.core.tensors": (
                 "Array",
@@ -144,6 +149,8 @@ else:
             ),
             "hanse.core.values": ("Plain", "fields", "value"),
             "hanse.core.work": (
+                "PROMISED",
+                "VOLATILE",
                 "Contribution",
                 "Memory",
                 "Part",
@@ -161,12 +168,15 @@ else:
 
 
 __all__ = [
+    "PROMISED",
+    "VOLATILE",
     "Algorithm",
     "Array",
     "Chain",
     "Close",
     "CompositionError",
     "Contribution",
+    "Declined",
     "DifferentiableLearner",
     "Discount",
     "Diverged",
@@ -205,11 +215,13 @@ __all__ = [
     "Tensors",
     "Total",
     "Transform",
+    "Unveiled",
     "Work",
     "adam_rule",
     "adamw_rule",
     "add",
     "add_scaled",
+    "ask_each",
     "check_below_one",
     "check_count",
     "check_fraction",
@@ -220,6 +232,7 @@ __all__ = [
     "dispatch",
     "divide",
     "dot",
+    "each",
     "fields",
     "former",
     "gather",

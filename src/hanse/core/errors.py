@@ -6,6 +6,7 @@
     |-- MessageError            bytes or tensors that are not what was announced
     |-- RoundAbandoned          a round that couldn't close; the run goes on without it
     |-- Diverged                training reached numbers that are not finite, or nearly
+    |-- Declined                a party will not answer: it has promised not to, for example
     |-- NotReady                a peer asked too early; ask again within a bounded wait
     |-- ReplayError             a journal that doesn't fit the program that is replayed
     `-- StoreError              an unknown run, a run that another process performs, a broken store
@@ -18,6 +19,7 @@ from difflib import get_close_matches
 
 __all__ = [
     "CompositionError",
+    "Declined",
     "Diverged",
     "HanseError",
     "InvalidInput",
@@ -61,6 +63,10 @@ class RoundAbandoned(HanseError):
 
 class Diverged(HanseError):
     """Training reached numbers that are not finite, or is about to."""
+
+
+class Declined(HanseError):
+    """A work will not answer, for example because of a promise. Its ticket is dropped; the round goes on."""
 
 
 class NotReady(HanseError):

@@ -49,6 +49,8 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 
 ADDED: Mapping[str, tuple[str, ...]] = {
     "Controlled": ("moments",),
+    "Decode": ("dropped",),
+    "Dispatch": ("own", "is_phase"),
     "Regularised": ("moments",),
     "Steps": ("num_steps", "rule", "lr_scales"),
 }

@@ -18,11 +18,11 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 from hanse.core.chain import Chain, Plan, Transform
 from hanse.core.errors import CompositionError, InvalidInput, RoundAbandoned
 from hanse.core.keys import Key
-from hanse.core.reducers import Reducer, mean
+from hanse.core.reducers import Reducer, each, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
 from hanse.core.values import value
-from hanse.core.work import Memory, PartyId, Total, Work
+from hanse.core.work import Memory, Part, PartyId, Total, Work
 
 __all__ = [
     "Close",
@@ -44,10 +44,10 @@ __all__ = [
     "Sample",
     "Sampled",
     "Usage",
+    "ask",
     "collect",
     "commit",
     "dispatch",
-    "gather",
     "sample",
 ]
 
@@ -96,6 +96,11 @@ class PartSpec:
                 "use transforms that commute with sums (clip, a mask or rotation shared by the round), "
                 "or drop one"
             )
+        if isinstance(self.into, each) and chain.decodes is not None:
+            raise CompositionError(
+                f"{chain.decodes} is undone on a sum, and {self.into} adds nothing up: let it be drawn per "
+                "client, or drop it"
+            )
         self.into.accepts(chain.folded)
         return chain
 
@@ -140,6 +145,10 @@ class Dispatch(Command["Dispatched"]):
 
     With a `downlink` each member receives the difference to what it holds, through these transforms, if that
     is smaller; it then reads, for all names in `shared`, the version that these differences add up to.
+
+    Args:
+      own: tensors for single members, each of which alone receives its own and reads them beside `shared`.
+      is_phase: whether this is a phase of a reducer's protocol, in which no client is counted again.
     """
 
     work: Work[Any, Any]
@@ -149,10 +158,21 @@ class Dispatch(Command["Dispatched"]):
     key: Key
     version: int = 0
     downlink: tuple[Transform, ...] = ()
+    own: Mapping[PartyId, Mapping[str, Tensors]] = field(default_factory=dict)
+    is_phase: bool = False
 
     def __post_init__(self) -> None:
         if len(set(self.cohort)) != len(self.cohort):
             raise InvalidInput(f"a party is twice in the cohort {self.cohort}; name each once")
+        others = self.own.keys() - set(self.cohort)
+        if others:
+            raise InvalidInput(f"own tensors for {min(map(str, others))}, who is not in the cohort")
+        for party, tensors in self.own.items():
+            both = sorted(tensors.keys() & self.shared.keys())
+            if both:
+                raise InvalidInput(
+                    f"{both[0]!r} is sent to everybody and to {party} alone; give its own another name"
+                )
 
 
 @value
@@ -249,21 +269,35 @@ class Collected(Event):
     def __getitem__(self, part: str) -> Total:
         return self.totals[part]
 
+    def by_party(self, part: str) -> dict[PartyId, Part]:
+        """Returns the answer of each counted party, for a part that went into `each()`."""
+        return dict(zip(self.parties, each.split(self.totals[part]), strict=True))
+
 
 @value
 class Decode(Command["Decoded"]):
-    """Undo the transforms of a part on a total that a protocol obtained."""
+    """Undo the transforms of a part on a total that a protocol obtained.
+
+    Args:
+      ticket: the first that is in the total.
+      part: its name.
+      total: of the encoded parts.
+      dropped: tickets that were counted when all were ready, but whose parties are not in the total. They
+        are dropped now, and so are tickets that continue from them.
+    """
 
     ticket: int
     part: str
     total: Total
+    dropped: tuple[int, ...] = ()
 
 
 @value
 class Decoded(Event):
-    """The decoded total."""
+    """The decoded total, and the tickets that were dropped because they are not in it."""
 
     total: Total
+    dropped: tuple[Drop, ...] = ()
 
 
 @value
@@ -324,7 +358,8 @@ class Usage:
 
     Args:
       bytes_up, bytes_down: of the encoded messages of clients (not of roles such as "server").
-      counted, dropped: tickets of clients.
+      counted, dropped: tickets of clients, except in the phases of a protocol: a client whose part is
+        hidden counts once, by the ticket that produced the part, if it is in the total at the end.
       virtual_s: seconds on the simulated clock, 0 without a model of devices.
       flows: the bytes of the tensors in these messages, by name and stage.
       clients: the bytes up and down of each client that took part. Runtimes pass them on to the
@@ -354,7 +389,8 @@ class Committed(Event):
     spent: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
-def _ask(command: Command[Any], kind: type[E]) -> Program[E]:
+def ask(command: Command[Any], kind: type[E]) -> Program[E]:
+    """Yields a command, and returns the event of this kind that answers it."""
     event = yield command
     if not isinstance(event, kind):
         raise TypeError(f"{type(command).__name__} was answered by {type(event).__name__}")
@@ -363,7 +399,7 @@ def _ask(command: Command[Any], kind: type[E]) -> Program[E]:
 
 def sample(key: Key, *, count: int | None = None, fraction: float | None = None) -> Program[Sampled]:
     """Chooses a cohort. Raises: RoundAbandoned: if every client is busy or away."""
-    sampled = yield from _ask(Sample(key, count, fraction), Sampled)
+    sampled = yield from ask(Sample(key, count, fraction), Sampled)
     if not sampled.cohort and count != 0:
         raise RoundAbandoned(f"none of {sampled.num_clients} clients is free")
     return sampled
@@ -377,10 +413,12 @@ def dispatch(
     *,
     version: int = 0,
     downlink: tuple[Transform, ...] = (),
+    own: Mapping[PartyId, Mapping[str, Tensors]] | None = None,
     **uplink: PartSpec,
 ) -> Program[Dispatched]:
     """Broadcasts and starts work; the tickets stay in flight."""
-    return (yield from _ask(Dispatch(work, cohort, shared, uplink, key, version, downlink), Dispatched))
+    command = Dispatch(work, cohort, shared, uplink, key, version, downlink, own or {})
+    return (yield from ask(command, Dispatched))
 
 
 def collect(
@@ -391,39 +429,11 @@ def collect(
     discount: Discount | None = None,
 ) -> Program[Collected]:
     """Folds the contributions that arrive."""
-    return (yield from _ask(Collect(tickets, close, version, discount), Collected))
-
-
-def gather(
-    work: Work[Any, Any],
-    cohort: tuple[PartyId, ...],
-    shared: Mapping[str, Tensors],
-    key: Key,
-    *,
-    close: Close = Close(),
-    downlink: tuple[Transform, ...] = (),
-    **uplink: PartSpec,
-) -> Program[Collected]:
-    """Dispatches and collects: one exchange with a cohort. Runs the protocols of reducers that hide.
-
-    Raises: RoundAbandoned: if too few contributions arrive.
-    """
-    dispatched = yield from _ask(Dispatch(work, cohort, shared, uplink, key, 0, downlink), Dispatched)
-    got = yield from collect(dispatched.tickets, close=close)
-    if got.abandoned is not None:
-        raise RoundAbandoned(got.abandoned, tuple(drop.reason for drop in got.dropped))
-    totals = dict(got.totals)
-    for part, part_spec in uplink.items():
-        if part_spec.into.hides:
-            spec = part_spec.chain().out
-            total = yield from part_spec.into.protocol(part, got.parties, spec, key.fold_in("protocol", part))
-            decoded = yield from _ask(Decode(got.counted[0], part, total), Decoded)
-            totals[part] = decoded.total
-    return Collected(totals, got.counted, got.parties, got.dropped)
+    return (yield from ask(Collect(tickets, close, version, discount), Collected))
 
 
 def commit(
     round: int, state: Any, metrics: Mapping[str, float], abandoned: str | None = None
 ) -> Program[Committed]:
     """Ends a round."""
-    return (yield from _ask(Commit(round, state, metrics, abandoned), Committed))
+    return (yield from ask(Commit(round, state, metrics, abandoned), Committed))

@@ -6,7 +6,7 @@ neither on the order of arrival nor on who folded which part.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
@@ -20,9 +20,17 @@ from hanse.core.tensors import WINDOW, Array, scale, tree_map
 from hanse.core.values import value
 from hanse.core.work import Part, Parts, PartyId, Total
 
-__all__ = ["Reducer", "TreeFold", "mean", "stack", "sum"]
+__all__ = ["Reducer", "TreeFold", "Unveiled", "each", "mean", "stack", "sum"]
 
 A = TypeVar("A")
+
+
+@value
+class Unveiled:
+    """The outcome of a protocol: the total of each hidden part, and the parties that are in these totals."""
+
+    totals: Mapping[str, Total]
+    parties: tuple[PartyId, ...]
 
 
 class Reducer(ABC, Generic[A]):
@@ -38,6 +46,9 @@ class Reducer(ABC, Generic[A]):
     elementwise: ClassVar[bool] = False
     """Returns whether each value of the total depends only on the values at its place and on the weights.
     Large parts are then folded window by window, so that memory does not grow with their number."""
+
+    is_setting: ClassVar[bool] = True
+    """Returns whether an algorithm may take it as a setting; if not, only a PartSpec can name it."""
 
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
@@ -63,14 +74,16 @@ class Reducer(ABC, Generic[A]):
         """Computes the total of the fold."""
 
     def protocol(
-        self, part: str, parties: tuple[PartyId, ...], spec: Spec, key: Key
-    ) -> Generator[Any, Any, Total]:
-        """Performs the further exchanges that yield the total, for reducers that hide.
+        self, parts: Mapping[str, Spec], parties: tuple[PartyId, ...], key: Key
+    ) -> Generator[Any, Any, Unveiled]:
+        """Performs the further exchanges that yield the totals, for reducers that hide.
+
+        All parts of a dispatch that go into equal reducers share one protocol, so the same parties are in
+        all of their totals. Tickets of other parties are dropped.
 
         Args:
-          part: its name; each client keeps it in memory as "~pending/" + part.
+          parts: the specs of the encoded parts; each client keeps a part in memory as "~pending/" + name.
           parties: the parties that are ready.
-          spec: of the encoded part.
           key: of this round.
         """
         raise CompositionError(f"{self} has no protocol")
@@ -214,6 +227,42 @@ class stack(Reducer[tuple[Part, ...]]):
         stacked = {name: np.stack([part.values[name] for part in accumulator]) for name in names}
         weights = np.array([part.weight for part in accumulator])
         return Total({**stacked, "weight": weights}, float(weights.sum()), len(accumulator))
+
+
+@value
+class each(Reducer[tuple[Part, ...]]):
+    """Every answer by itself, of whatever shape: `Collected.by_party` and `ask_each` return them by party.
+
+    Reveals every contribution to the server. So it is no setting of an algorithm: only who writes a program
+    can put it into a PartSpec.
+    """
+
+    is_setting: ClassVar[bool] = False
+
+    def accepts(self, spec: Spec) -> None:
+        """Accepts any spec."""
+
+    def lift(self, part: Part) -> tuple[Part, ...]:
+        return (part,)
+
+    def merge(self, left: tuple[Part, ...], right: tuple[Part, ...]) -> tuple[Part, ...]:
+        return left + right
+
+    def result(self, accumulator: tuple[Part, ...]) -> Total:
+        values = {f"{i}/{name}": v for i, part in enumerate(accumulator) for name, v in part.values.items()}
+        weights = np.array([part.weight for part in accumulator])
+        return Total({**values, "weight": weights}, float(weights.sum()), len(accumulator))
+
+    @staticmethod
+    def split(total: Total) -> list[Part]:
+        """Splits a total of `each()` into the answers, in order of their positions."""
+        answers: list[dict[str, Array]] = [{} for _ in range(total.count)]
+        for path, values in total.values.items():
+            number, _, name = path.partition("/")
+            if name:
+                answers[int(number)][name] = values
+        weights = total.values["weight"].tolist()
+        return [Part(values, weight) for values, weight in zip(answers, weights, strict=True)]
 
 
 class TreeFold(Generic[A]):

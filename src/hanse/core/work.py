@@ -10,6 +10,7 @@ from hanse.core.tensors import Array, Tensors, zeros_like
 from hanse.core.values import value
 
 __all__ = [
+    "PROMISED",
     "VOLATILE",
     "Contribution",
     "Everything",
@@ -58,6 +59,16 @@ Memory: TypeAlias = Mapping[str, Any]
 
 VOLATILE = "~"
 """Prefix of names in memory that are never committed: they last until the round ends."""
+
+PROMISED = "!"
+"""Prefix of names in memory that no drop undoes: what a client keeps here before it answers, it still knows
+if the ticket is dropped, if the round is abandoned, and in a ticket that continues from before the promise.
+
+A work may replace a promise, but not take it back. All promises of a client are cleared once one of its
+tickets is counted and none is in flight any more. So write the round into the name: a promise of an abandoned
+round is still there in the next one. A ticket may be computed twice, also after a crash: compare what is
+asked with the promise, answer the same question again, and raise `Declined` for another one.
+"""
 
 L = TypeVar("L", contravariant=True)
 D = TypeVar("D", contravariant=True)

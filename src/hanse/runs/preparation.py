@@ -17,11 +17,14 @@ from hanse.core import (
     Learner,
     PartyId,
     Program,
+    Reducer,
     RoundAbandoned,
     Stop,
     Tensors,
+    fields,
 )
 from hanse.core.exchange import (
+    Collect,
     Dispatch,
     Evaluate,
     PartyMemory,
@@ -298,6 +301,13 @@ def _check_evaluation(ready: Prepared) -> None:
 
 def _check_composition(ready: Prepared) -> None:
     """Performs a first round as a trial, up to where clients would compute, so that all chains are bound."""
+    for field in fields(type(ready.experiment.algorithm)):
+        held = getattr(ready.experiment.algorithm, field.name)
+        if isinstance(held, Reducer) and not held.is_setting:
+            raise InvalidInput(
+                f"algorithm.{field.name} is {held}, which is no setting: only the program of an algorithm "
+                "names it"
+            )
     key = ready.keys.public.fold_in("rehearsal")
     program = ready.experiment.algorithm.round(ready.begin().state, key)
     runtime = ready.runtime()
@@ -305,4 +315,6 @@ def _check_composition(ready: Prepared) -> None:
         command = next(program)
         while isinstance(command, Sample | Dispatch):
             command = program.send(runtime.perform(command))
+        if isinstance(command, Collect):
+            runtime.coordinator.check(command)
     program.close()

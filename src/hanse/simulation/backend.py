@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
-from hanse.core import Memory
+from hanse.core import Declined, Memory
 from hanse.core.exchange import Block, Fork, Payload, Task
 from hanse.simulation.blocks import Place, cut_blocks
 
@@ -60,13 +60,13 @@ class Answer:
 
     Args:
       job: the part of a job that led to it.
-      result: the block, or the packed message.
+      result: the block, the packed message, or why there is none.
       forks: the forks of memory, one for each ticket; none: no memory changed.
       by: where it was computed: "one process", "2 workers".
     """
 
     job: Job
-    result: Block | bytes
+    result: Block | bytes | Declined
     forks: Sequence[Fork]
     by: str
 

@@ -105,6 +105,10 @@ class Folding:
             if part is not None:
                 self._fold(name).add(position, self._fold(name).reducer.lift(part))
 
+    def refuse(self, task: Task, why: str) -> None:
+        """Adds the ticket of a client that sends no message."""
+        self._refused[task.ticket] = why
+
     def _fold(self, name: str) -> TreeFold[Any]:
         if name not in self._folds:
             self._folds[name] = TreeFold(self._payload.uplink[name].into)

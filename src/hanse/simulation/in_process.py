@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from hanse.core import (
+    Declined,
     Examples,
     Key,
     Keys,
@@ -24,6 +25,7 @@ from hanse.core.exchange import (
     Task,
     check_parts,
     encode,
+    explain_declined,
     pack,
     run_work,
 )
@@ -78,8 +80,12 @@ class InProcess:
                 yield Answer(job, block, forks, ONE_PROCESS)
             else:
                 (memory,), ((_, task),) = before, job.places
-                message, fork = self.compute_ticket(memory, task, job.payload)
-                yield Answer(job, pack(message), (fork,), ONE_PROCESS)
+                try:
+                    message, fork = self.compute_ticket(memory, task, job.payload)
+                except Declined as declined:
+                    yield Answer(job, declined, (), ONE_PROCESS)
+                else:
+                    yield Answer(job, pack(message), (fork,), ONE_PROCESS)
 
     def data(self, party: PartyId) -> Examples:
         """Returns the examples of a client or role."""
@@ -138,7 +144,12 @@ class InProcess:
         """Performs and folds tickets one by one."""
         folding, forks, timer = Folding(payload), list[Fork](), Timer()
         for memory, (position, task) in zip(before, places, strict=True):
-            message, fork = self.compute_ticket(memory, task, payload, timer)
+            try:
+                message, fork = self.compute_ticket(memory, task, payload, timer)
+            except Declined as declined:
+                folding.refuse(task, explain_declined(declined))
+                forks.append(Fork(task.after, {}, ()))
+                continue
             folding.add(position, task, message)
             timer.book("fold")
             forks.append(fork)
@@ -148,8 +159,8 @@ class InProcess:
         self, before: Sequence[Memory], places: Sequence[Place], payload: Payload
     ) -> tuple[Block, Sequence[Fork]] | None:
         """Performs and folds tickets at once; None: that is not possible."""
-        if payload.broadcasts:
-            return None  # each client reads the version that it holds
+        if payload.broadcasts or any(task.own for _, task in places):
+            return None  # each client reads the version that it holds, or tensors of its own
         if type(payload.work).many is Work.many:
             return None
         if any(chain.stages and chain.stages[0].within is not None for chain in payload.chains.values()):

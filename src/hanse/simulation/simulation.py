@@ -3,12 +3,15 @@
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import field
 from itertools import islice
 from typing import Any, Final
 
 from hanse.core import (
+    Declined,
     HanseError,
     Keys,
+    Memory,
     MessageError,
     PartyId,
     value,
@@ -36,6 +39,7 @@ from hanse.core.exchange import (
     Sample,
     Task,
     Tracked,
+    explain_declined,
     explain_orphan,
 )
 from hanse.simulation.backend import Answer, ClientBackend, Job
@@ -47,22 +51,24 @@ __all__ = ["Simulation", "SimulationChanges", "Snapshot"]
 
 @value
 class Snapshot:
-    """The point from which a simulation goes on: coordinator, clock, times of arrival, forks of memory."""
+    """The point from which a simulation goes on: coordinator, clock, times of arrival, forks and promises."""
 
     coordinator: CoordinatorState
     clock_s: float
     due_s: Mapping[int, float | None]
     forks: Mapping[PartyId, Mapping[int, Fork]]
+    promises: Mapping[PartyId, Memory] = field(default_factory=dict)
 
 
 @value
 class SimulationChanges(Changes):
-    """What has changed in a `Snapshot`; `forks` are those of the tickets that were closed."""
+    """What has changed in a `Snapshot`; forks and promises are those of the tickets that were closed."""
 
     coordinator: CoordinatorChanges
     clock_s: float
     due_s: Edits
     forks: Mapping[PartyId, Mapping[int, Fork]]
+    promises: Mapping[PartyId, Memory] = field(default_factory=dict)
 
 
 class Simulation(Runtime):
@@ -102,22 +108,24 @@ class Simulation(Runtime):
 
     def snapshot(self) -> Snapshot:
         state = self.coordinator.snapshot()
-        return Snapshot(state, self._clock_s, dict(self._due_s), self.memory.forks(state.holders))
+        forks, promises = self.memory.forks(state.holders), self.memory.promises()
+        return Snapshot(state, self._clock_s, dict(self._due_s), forks, promises)
 
     def changes(self) -> SimulationChanges:
         changes = self.coordinator.changes()
         forks = self.memory.forks(changes.holders)
-        return SimulationChanges(changes, self._clock_s, self._due_s.take_edits(), forks)
+        promises = self.memory.promises(changes.holders.values())
+        return SimulationChanges(changes, self._clock_s, self._due_s.take_edits(), forks, promises)
 
     def restore(self, snapshot: Snapshot | None, changes: Sequence[SimulationChanges] = ()) -> None:
         snapshot = self.snapshot() if snapshot is None else snapshot
         self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
         self._clock_s, due_s = snapshot.clock_s, dict(snapshot.due_s)
-        self.memory.restore(snapshot.forks)
+        self.memory.restore(snapshot.forks, snapshot.promises)
         for each in changes:
             self._clock_s = each.clock_s
             each.due_s.apply(due_s)
-            self.memory.restore(each.forks)
+            self.memory.restore(each.forks, each.promises)
         self._due_s = Tracked(due_s)
 
     def perform(self, command: Command[Any]) -> Event:
@@ -159,6 +167,7 @@ class Simulation(Runtime):
         return None if begins_s is None else max(begins_s, self._clock_s) + takes_s
 
     def _collect(self, command: Collect) -> Collected:
+        self.coordinator.check(command)
         asked = self.waits_for(command)
         wait_s = command.close.deadline_s
         deadline_s = math.inf if wait_s is None else self._clock_s + wait_s
@@ -210,7 +219,8 @@ class Simulation(Runtime):
             if len(answer.job.places) > 1 or answer.by != ONE_PROCESS:  # not if it is a role's, or measured
                 self._executions[f"{answer.by}, together" if block.together else answer.by] = None
             dropped.update(block.refused)
-            yield block
+            if block.sizes:  # or all of its clients declined
+                yield block
             began = time.perf_counter()
         share = min(1.0, worked_s / max(sum(spent.values()), 1e-9))  # workers spend seconds side by side
         for what, seconds in spent.items():
@@ -224,6 +234,9 @@ class Simulation(Runtime):
         ]
         for answer in self._compute(jobs):
             ((_, task),) = answer.job.places
+            if isinstance(answer.result, Declined):
+                dropped[task.ticket] = explain_declined(answer.result)
+                continue
             assert isinstance(answer.result, bytes)
             try:
                 message = self.coordinator.receive(task.ticket, answer.result)

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hanse.core import HanseError, Key, Memory, PartyId
+from hanse.core import HanseError, Key, Memory, PartyId, Tensors
 from hanse.core.exchange import Payload, Task
 from hanse.processes import receive, send
 from hanse.simulation.backend import Job, Make
@@ -113,25 +113,30 @@ class Request(NamedTuple):
 
     Args:
       payload: the fields of a `Payload`.
-      places: as plain values, which are quick to send: position, ticket, party, key, after.
+      places: as plain values, which are quick to send: position, ticket, party, key, after, own.
       memories: the memories that they continue.
       folded: see `Job`.
     """
 
     payload: Laid
-    places: Sequence[tuple[int, int, PartyId, bytes, int | None]]
+    places: Sequence[tuple[int, int, PartyId, bytes, int | None, Mapping[str, Tensors]]]
     memories: Sequence[Memory]
     folded: bool
 
     @classmethod
     def of(cls, payload: Laid, job: Job, memories: Sequence[Memory]) -> "Request":
         """Makes a request from a job."""
-        rows = [(at, task.ticket, task.party, task.key.digest, task.after) for at, task in job.places]
+        rows = [
+            (at, task.ticket, task.party, task.key.digest, task.after, task.own) for at, task in job.places
+        ]
         return cls(payload, rows, memories, job.folded)
 
     def job(self, payload: Payload) -> Job:
         """Makes the job again."""
-        places = [(at, Task(ticket, party, Key(key), after)) for at, ticket, party, key, after in self.places]
+        places = [
+            (at, Task(ticket, party, Key(key), after, own))
+            for at, ticket, party, key, after, own in self.places
+        ]
         return Job(places, payload, self.folded)
 
 

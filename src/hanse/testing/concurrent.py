@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from hanse.core import Keys, Learner, Memory, PartyId, Population, Program
+from hanse.core import Declined, Keys, Learner, Memory, PartyId, Population, Program
 from hanse.core.exchange import (
     Collect,
     Command,
@@ -70,7 +70,7 @@ async def adrive(
 class _Job:
     task: bytes
     payload: bytes
-    reply: "asyncio.Future[bytes]"
+    reply: "asyncio.Future[bytes | Declined]"
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ class ClientTasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def send(self, task: Task, payload: bytes) -> "asyncio.Future[bytes]":
-        """Sends a task to its client; returns a future of the packed message that answers it."""
-        reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    def send(self, task: Task, payload: bytes) -> "asyncio.Future[bytes | Declined]":
+        """Sends a task to its client; returns a future of the packed message, or of why there is none."""
+        reply: asyncio.Future[bytes | Declined] = asyncio.get_running_loop().create_future()
         self._inbox(task.party).put_nowait(_Job(pack(task), payload, reply))
         return reply
 
@@ -148,6 +148,9 @@ class ClientTasks:
                     message = self._compute(unpack(job.task, Task), unpack(job.payload, Payload))
                 except NotReady:
                     too_early.append(job)
+                except Declined as declined:
+                    if not job.reply.done():
+                        job.reply.set_result(declined)
                 except Exception as error:
                     if not job.reply.done():
                         job.reply.set_exception(error)
@@ -167,7 +170,7 @@ class _Arrived:
     blocks_matter = False
 
     def __init__(self) -> None:
-        self.messages: dict[int, bytes] = {}
+        self.messages: dict[int, bytes | Declined] = {}
 
     def __len__(self) -> int:
         return 1
@@ -206,7 +209,7 @@ class ConcurrentSimulation(AsyncRuntime):
     ) -> None:
         self._clients, self._wait_s = clients, wait_s
         self._arrived = _Arrived()
-        self._replies: dict[int, asyncio.Future[bytes]] = {}
+        self._replies: dict[int, asyncio.Future[bytes | Declined]] = {}
         self._sync = Simulation(
             self._arrived,
             num_clients,

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import field, replace
 from typing import Any
 
-from hanse.core.errors import HanseError
+from hanse.core.errors import CompositionError, HanseError
 from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_message, validate
 from hanse.core.exchange.changes import Edits
 from hanse.core.exchange.downlink import Editions, Reference, VersionTable
@@ -27,10 +27,12 @@ from hanse.core.program import (
     Dispatch,
     Dispatched,
     Drop,
+    PartSpec,
     Sample,
     Sampled,
     Usage,
 )
+from hanse.core.reducers import each
 from hanse.core.values import measure_packed_bytes, value
 from hanse.core.work import PartyId
 
@@ -71,10 +73,10 @@ class CoordinatorState:
         """Returns the state that changes lead to, first to last."""
         mappings: dict[str, dict[Any, Any]] = {name: dict(getattr(self, name)) for name in _MAPPINGS}
         next_ticket, usage = self.next_ticket, self.usage
-        for each in changes:
-            next_ticket, usage = each.next_ticket, merge_usage(usage, each.usage)
+        for change in changes:
+            next_ticket, usage = change.next_ticket, merge_usage(usage, change.usage)
             for name, held in mappings.items():
-                getattr(each, name).apply(held)
+                getattr(change, name).apply(held)
         return replace(self, next_ticket=next_ticket, usage=usage, **mappings)
 
 
@@ -190,7 +192,14 @@ class Coordinator:
                 command.shared, command.downlink, command.key, command.cohort, self._book.pending_version
             )
         number = self._book.record(
-            DispatchRecord(payload, command.key, command.version, editions.broadcasts, editions.holds)
+            DispatchRecord(
+                payload,
+                command.key,
+                command.version,
+                editions.broadcasts,
+                editions.holds,
+                command.own,
+            )
         )
         metered = {party for party in command.cohort if self._ledger.is_metered(party)}
         read = {editions.by_party.get(party) for party in metered}
@@ -198,9 +207,10 @@ class Coordinator:
         tasks, cost = self._book.issue(command.cohort, command.key.fold_in("party")), 0
         for task in tasks:
             edition = editions.by_party.get(task.party)
-            own = sizes[edition] + task.num_bytes if task.party in metered else 0
-            self._book.book(task, number, own, edition)
-            cost += own
+            sent = replace(task, own=command.own.get(task.party, {}))
+            size = sizes[edition] + sent.num_bytes if task.party in metered else 0
+            self._book.book(task, number, size, edition, command.is_phase)
+            cost += size
         self._ledger.add(bytes_down=cost)
         self._ledger.add_broadcasts(command, editions)
         return Dispatched(tuple(task.ticket for task in tasks))
@@ -227,6 +237,25 @@ class Coordinator:
             return self._book.open_numbers()
         return command.tickets
 
+    def check(self, command: Collect) -> None:
+        """Checks, before anything is waited for, that a Collect can fold what its tickets ask for.
+
+        Raises: CompositionError: if one of its parts is hidden and can't be, or has two specs or reducers.
+        """
+        asked = [ticket for ticket in self.open_tickets(command) if self.is_open(ticket)]
+        first: dict[str, PartSpec] = {}
+        for number in sorted({self._book[ticket].dispatch for ticket in asked}):
+            for name, part_spec in self._book.dispatches[number].payload.uplink.items():
+                if part_spec.into.hides and (command.tickets is None or command.discount is not None):
+                    how = "names no tickets" if command.tickets is None else "discounts stale contributions"
+                    raise CompositionError(
+                        f"{part_spec.into} hides part {name!r}, and its protocol can't follow a collect that "
+                        f"{how}: use an algorithm whose rounds close, or a reducer that sees contributions"
+                    )
+                known = first.setdefault(name, part_spec)
+                if known != part_spec:
+                    _check_alike(name, known, part_spec)
+
     def is_open(self, ticket: int) -> bool:
         """Returns whether a message for this ticket would still be taken."""
         return self._book.is_open(ticket)
@@ -237,11 +266,16 @@ class Coordinator:
 
     def dispatch_of(self, ticket: int) -> int:
         """Returns the number of a ticket's dispatch. The ticket is open, or was closed in this round."""
-        return self._book.dispatch_of(ticket)
+        return self._book.find(ticket).dispatch
 
     def task(self, ticket: int) -> Task:
         """Returns what the holder of a ticket is sent for itself alone."""
-        return self._book[ticket].task
+        return self._book.task(ticket)
+
+    @property
+    def phases(self) -> frozenset[int]:
+        """The tickets of this round that were closed in phases of protocols, which count no client."""
+        return frozenset(number for number, ticket in self._book.closed.items() if ticket.is_phase)
 
     def edition(self, ticket: int) -> tuple[int, int | None]:
         """Returns a ticket's dispatch and edition. Tickets that agree in both are sent the same payload."""
@@ -321,7 +355,7 @@ class Coordinator:
         dispatches = sorted({self._book[ticket].dispatch for ticket in counted})
         records = [self._book.dispatches[number] for number in dispatches]
         self._book.count(counted, self._ledger.take_heard)
-        self._ledger.add(counted=sum(map(self._ledger.is_metered, parties)))
+        self._ledger.add(counted=sum(map(self._is_counted, counted)))
         return Collected(self._transforms.decode_totals(fold, records), counted, parties, drops)
 
     def can_fold_in_blocks(self, command: Collect, tickets: Sequence[int]) -> bool:
@@ -329,11 +363,11 @@ class Coordinator:
         return command.discount is None and len({self.edition(n) for n in tickets}) == 1
 
     def decode(self, command: Decode) -> Decoded:
-        """Undoes the transforms on a total that a protocol obtained.
+        """Undoes the transforms on a total that a protocol obtained, and drops who is not in it.
 
         Raises: HanseError: if that part of the ticket's dispatch waits for no total.
         """
-        number = self._book.dispatch_of(command.ticket)
+        number = self._book.find(command.ticket).dispatch
         if number not in self._book.dispatches:
             raise HanseError(
                 f"part {command.part!r} of ticket {command.ticket} is not hidden by its reducer, or was "
@@ -342,12 +376,29 @@ class Coordinator:
         payload = self._book.dispatches[number].payload
         total = self._transforms.decode(command.part, payload, command.total, command.ticket)
         self._book.note_decoded(number, command.part)
-        return Decoded(total)
+        return Decoded(total, self._drop_counted(command.dropped))
+
+    def _drop_counted(self, tickets: Sequence[int]) -> tuple[Drop, ...]:
+        """Drops counted tickets whose parties fell silent in a protocol, and what was built on them."""
+        if not tickets:
+            return ()
+        counted = {number: ticket for number, ticket in self._book.list_closed() if ticket.counted}
+        reasons = {n: "it was not in the protocol's last phase" for n in tickets if n in counted}
+        for number, ticket in counted.items():
+            if ticket.after in reasons:
+                reasons.setdefault(number, explain_orphan(ticket.after))
+        self._ledger.add(counted=-sum(map(self._is_counted, reasons)))
+        return self._drop(reasons)
+
+    def _is_counted(self, ticket: int) -> bool:
+        """Returns whether the ledger counts a ticket: those of clients, except in phases of protocols."""
+        found = self._book.find(ticket)
+        return self._ledger.is_metered(found.party) and not found.is_phase
 
     def _drop(self, reasons: Mapping[int, str]) -> tuple[Drop, ...]:
         """Closes tickets as dropped, and with them those that were built on them."""
         drops = self._book.drop(reasons, self._ledger.take_heard)
-        self._ledger.add(dropped=sum(self._ledger.is_metered(drop.party) for drop in drops))
+        self._ledger.add(dropped=sum(self._is_counted(drop.ticket) for drop in drops))
         return drops
 
     # -- the end of a round --------------------------------------------------------------------
@@ -369,3 +420,18 @@ class Coordinator:
         self._book.begin_round()
         self._ledger.begin_round()
         return usage, settled
+
+
+def _check_alike(name: str, first: PartSpec, second: PartSpec) -> None:
+    """Checks that parts of two dispatches can be folded together. Raises: CompositionError."""
+    if first.into != second.into:
+        raise CompositionError(
+            f"part {name!r} goes into {first.into} and into {second.into} in one collect: collect the "
+            "dispatches one by one"
+        )
+    one, other = first.chain().folded, second.chain().folded
+    if not isinstance(first.into, each) and (one.tensors, one.kind) != (other.tensors, other.kind):
+        raise CompositionError(
+            f"part {name!r} has two specs in one collect, {one} and {other}, and {first.into} folds "
+            "messages of one: collect the dispatches one by one, or write into=each()"
+        )

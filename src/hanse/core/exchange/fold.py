@@ -157,9 +157,9 @@ class TransformStates:
         """
         totals: dict[str, Total] = {}
         for name, total in fold.totals():
-            payload = dispatches[0].payload
+            payload, *others = (d.payload for d in dispatches if name in d.payload.chains)
             transform = payload.chains[name].decodes
-            if transform is not None and len(dispatches) > 1:
+            if transform is not None and others:
                 raise CompositionError(
                     f"{transform} draws its plan for each dispatch and undoes it on the sum, "
                     "but this sum spans several dispatches: let it be drawn per client, or use a "

@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from hanse.core.exchange.party import Fork, Forks, Task
 from hanse.core.tensors import held_bytes
-from hanse.core.work import Memory, PartyId
+from hanse.core.work import PROMISED, Memory, PartyId
 
 __all__ = ["PartyMemory", "Recall", "Settled"]
 
@@ -17,6 +17,9 @@ Settled: TypeAlias = Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]
 
 KEPT_BYTES = 64 * 2**20
 """The most bytes of committed memory that are kept here, if they can be recalled."""
+
+
+_NONE: Mapping[PartyId, Memory] = {}
 
 
 class PartyMemory:
@@ -32,6 +35,7 @@ class PartyMemory:
         self._recall = recall
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
+        self._promising: dict[PartyId, None] = {}
 
     def at(self, task: Task) -> Memory:
         """Returns the memory that a ticket continues."""
@@ -47,6 +51,8 @@ class PartyMemory:
         """Keeps the fork that a ticket led to until it is settled."""
         if fork.changed or fork.removed or fork.after is not None:
             self._forks_of(task.party).keep(task.ticket, fork)
+            if any(name.startswith(PROMISED) for name in fork.changed):
+                self._promising[task.party] = None
 
     def _forks_of(self, party: PartyId) -> Forks:
         if party not in self._forks:
@@ -57,6 +63,7 @@ class PartyMemory:
         """Commits and drops forks, and returns the memories that changed."""
         changed: dict[PartyId, Memory] = {}
         for party, (counted, dropped) in settled.items():
+            self._promising.pop(party, None)
             forks = self._forks.get(party)
             if forks is None:
                 continue  # nothing was kept for it
@@ -98,8 +105,18 @@ class PartyMemory:
                 kept.setdefault(party, {})[ticket] = own.forks[ticket]
         return kept
 
-    def restore(self, forks: Mapping[PartyId, Mapping[int, Fork]]) -> None:
-        """Restores saved forks; committed memory is recalled when needed."""
+    def promises(self, parties: Iterable[PartyId] | None = None) -> Mapping[PartyId, Memory]:
+        """Returns the promises of parties that have made some since they were settled last; None: of all."""
+        asked = dict.fromkeys(self._promising if parties is None else parties)
+        return {party: self._forks[party].promises() for party in asked if party in self._promising}
+
+    def restore(
+        self, forks: Mapping[PartyId, Mapping[int, Fork]], promises: Mapping[PartyId, Memory] = _NONE
+    ) -> None:
+        """Restores saved forks and promises; committed memory is recalled when needed."""
+        for party, own_promises in promises.items():
+            self._forks_of(party).promise(own_promises)
+            self._promising[party] = None
         for party, own in forks.items():
             for ticket, fork in own.items():
                 self._forks_of(party).keep(ticket, fork)

@@ -16,7 +16,7 @@ from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec, Plans
 from hanse.core.tensors import Tensors, frozen
 from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, value
-from hanse.core.work import VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
+from hanse.core.work import PROMISED, VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
 
 __all__ = [
     "Fork",
@@ -66,17 +66,25 @@ class Payload:
 
 @value
 class Task:
-    """One ticket as its holder sees it. `after` is the ticket whose memory it continues."""
+    """One ticket as its holder sees it.
+
+    Args:
+      ticket, party: its number, and who holds it.
+      key: of the holder's public draws.
+      after: the ticket whose memory it continues.
+      own: tensors for its holder alone.
+    """
 
     ticket: int
     party: PartyId
     key: Key
     after: int | None
+    own: Mapping[str, Tensors] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
         """The bytes of the packed task. Keys are equally long, so only the numbers' digits vary."""
-        if type(self.party) is not int:
+        if type(self.party) is not int or self.own:
             return measure_packed_bytes(self)
         header, tensors = _task_header()
         digits = len(f"{self.ticket}{self.party}{'null' if self.after is None else self.after}")
@@ -135,7 +143,9 @@ def run_work(
         if (space := chain.space(payload.plans[name], task.key.fold_in(name))) is not None
     }
     held = read_broadcasts(payload.broadcasts, memory)
-    shared = Shared({**payload.frozen, **{name: h.tensors for name, h in held.items()}}, spaces)
+    whole = {name: h.tensors for name, h in held.items()}
+    private = {name: frozen(tensors) for name, tensors in task.own.items()}
+    shared = Shared({**payload.frozen, **whole, **private}, spaces)
     parts, own = payload.work.run(learner, shared, data, memory, keys.fold_in("work"))
     return parts, {**own, **{HELD + name: version for name, version in held.items()}}
 
@@ -192,12 +202,14 @@ class Forks:
     """One client's memory: the committed state, and a fork for each ticket that is not settled yet.
 
     Forks hold changes, not copies: a ticket that only reads, for another coordinator, undoes nothing.
+    Promises are kept with the committed state as soon as they are made, so every ticket sees them.
     """
 
     def __init__(self, committed: Memory | None = None) -> None:
         self.committed: Memory = committed or {}
         self.forks: dict[int, Fork] = {}
         self._latest: tuple[int, Memory] | None = None
+        self._settled_promises = self.promises()
 
     def at(self, after: int | None) -> Memory:
         """Returns the memory that a task continues."""
@@ -213,8 +225,11 @@ class Forks:
         return memory
 
     def keep(self, ticket: int, fork: Fork) -> None:
-        """Keeps the fork of a ticket until it is settled."""
-        self.forks[ticket] = fork
+        """Keeps the fork of a ticket until it is settled. Its promises are kept whatever becomes of it."""
+        promised, changed = _part(fork.changed)
+        removed = tuple(name for name in fork.removed if not name.startswith(PROMISED))
+        self.promise(promised)
+        self.forks[ticket] = replace(fork, changed=changed, removed=removed)
         if self._latest is not None and ticket <= self._latest[0]:
             self._latest = None
 
@@ -223,8 +238,21 @@ class Forks:
         self._latest = None
         return self.forks.pop(ticket, None) is not None
 
-    def settle(self, counted: Iterable[int], dropped: Iterable[int]) -> bool:
-        """Commits the forks of counted tickets and drops the others; returns whether the memory changed."""
+    def promise(self, promises: Memory) -> None:
+        """Keeps promises."""
+        if promises:
+            self.committed = {**self.committed, **promises}
+            self._latest = None
+
+    def promises(self) -> Memory:
+        """Returns the promises that hold."""
+        return _part(self.committed)[0]
+
+    def settle(self, counted: Collection[int], dropped: Iterable[int]) -> bool:
+        """Commits the forks of counted tickets and drops the others; returns whether the memory changed.
+
+        Promises end once a ticket is counted and no fork is left from which they could be broken.
+        """
         self._latest = None
         for ticket in dropped:
             self.forks.pop(ticket, None)
@@ -235,4 +263,14 @@ class Forks:
                 lasting = {n: v for n, v in fork.changed.items() if not n.startswith(VOLATILE)}
                 changed = changed or bool(lasting or fork.removed)
                 self.committed = replace(fork, changed=lasting).on(self.committed)
-        return changed
+        if counted and not self.forks:
+            self.committed = _part(self.committed)[1]
+        before, after = self._settled_promises, self.promises()
+        self._settled_promises = after
+        return changed or before.keys() != after.keys() or any(after[n] is not before[n] for n in after)
+
+
+def _part(memory: Memory) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts a memory into promises and the rest."""
+    promises = {name: kept for name, kept in memory.items() if name.startswith(PROMISED)}
+    return promises, {name: kept for name, kept in memory.items() if name not in promises}

@@ -4,15 +4,22 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import field, replace
 
+from hanse.core.errors import Declined
 from hanse.core.exchange.changes import Tracked
 from hanse.core.exchange.downlink import Broadcast
 from hanse.core.exchange.party import Payload, Task
 from hanse.core.keys import Key
 from hanse.core.program import Drop
+from hanse.core.tensors import Tensors
 from hanse.core.values import pack, value
 from hanse.core.work import PartyId
 
-__all__ = ["ClosedTicket", "DispatchRecord", "Ticket", "TicketBook", "explain_orphan"]
+__all__ = ["ClosedTicket", "DispatchRecord", "Ticket", "TicketBook", "explain_declined", "explain_orphan"]
+
+
+def explain_declined(declined: Declined) -> str:
+    """Says why a ticket is dropped whose work declined to answer."""
+    return f"declined: {declined}"
 
 
 def explain_orphan(after: int | None) -> str:
@@ -25,12 +32,13 @@ class Ticket:
     """Work in flight.
 
     Args:
-      task: what its holder is asked for.
+      task: what its holder is asked for. The record of the dispatch has the tensors for it alone.
       dispatch: the number of its dispatch.
       state: "open". Version 0.1.0 kept closed tickets, too, as "counted" or "dropped".
       bytes_up, bytes_down: its cost in this round so far.
       edition: the index of its broadcasts among the editions of its dispatch; None if nothing is sent to
         it as differences.
+      is_phase: whether it belongs to a phase of a protocol, in which no client is counted.
     """
 
     task: Task
@@ -39,6 +47,7 @@ class Ticket:
     bytes_up: int = 0
     bytes_down: int = 0
     edition: int | None = None
+    is_phase: bool = False
 
     @property
     def party(self) -> PartyId:
@@ -57,6 +66,7 @@ class ClosedTicket:
       counted: whether it was counted.
       bytes_up, bytes_down: its cost in this round.
       holds: the versions that it led to, by slot: see `VersionTable`.
+      is_phase: as in `Ticket`.
     """
 
     party: PartyId
@@ -66,6 +76,7 @@ class ClosedTicket:
     bytes_up: int = 0
     bytes_down: int = 0
     holds: Mapping[str, int] = field(default_factory=dict)
+    is_phase: bool = False
 
 
 @value
@@ -77,6 +88,7 @@ class DispatchRecord:
       key, version: those of the command.
       editions: what is broadcast as differences, once for each set of versions that readers held.
       holds: the versions that its readers hold after it, by slot: see `VersionTable`.
+      own: tensors for single parties, until no ticket is open.
     """
 
     payload: Payload
@@ -84,6 +96,7 @@ class DispatchRecord:
     version: int
     editions: tuple[Mapping[str, Broadcast], ...] = ()
     holds: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[PartyId, Mapping[str, Tensors]] = field(default_factory=dict)
 
 
 class TicketBook:
@@ -165,11 +178,13 @@ class TicketBook:
         self.next_number += max(1, len(tasks))
         return tasks
 
-    def book(self, task: Task, dispatch: int, bytes_down: int, edition: int | None) -> None:
+    def book(
+        self, task: Task, dispatch: int, bytes_down: int, edition: int | None, is_phase: bool = False
+    ) -> None:
         """Enters an issued ticket as open."""
         self._chains.setdefault(task.party, {})[task.ticket] = None
         self._num_open[dispatch] += 1
-        self.tickets[task.ticket] = Ticket(task, dispatch, "open", 0, bytes_down, edition)
+        self.tickets[task.ticket] = Ticket(task, dispatch, "open", 0, bytes_down, edition, is_phase)
 
     def _last(self, party: PartyId) -> int | None:
         """Returns a party's last ticket that was not dropped."""
@@ -201,13 +216,18 @@ class TicketBook:
         """Lists the open tickets in ascending order."""
         return tuple(sorted(self.tickets))
 
-    def dispatch_of(self, number: int) -> int:
-        """Returns the dispatch of a ticket that is open, or was closed in this round."""
-        return (self.tickets.get(number) or self.closed[number]).dispatch
+    def find(self, number: int) -> Ticket | ClosedTicket:
+        """Returns a ticket that is open, or was closed in this round."""
+        return self.tickets.get(number) or self.closed[number]
 
     def record_of(self, number: int) -> DispatchRecord:
         """Returns the record of an open ticket's dispatch."""
         return self.dispatches[self.tickets[number].dispatch]
+
+    def task(self, number: int) -> Task:
+        """Returns what the holder of a ticket is sent for itself alone."""
+        task, own = self.tickets[number].task, self.record_of(number).own
+        return replace(task, own=own[task.party]) if task.party in own else task
 
     def edition(self, number: int) -> tuple[int, int | None]:
         """Returns a ticket's dispatch and edition. Tickets that agree in both are sent the same payload."""
@@ -290,7 +310,11 @@ class TicketBook:
 
     def _release(self, dispatch: int) -> None:
         """Forgets a dispatch if no open ticket needs it, and no part of it may still be decoded."""
-        if self._num_open[dispatch] or dispatch in self.undecoded:
+        if self._num_open[dispatch]:
+            return
+        if dispatch in self.undecoded:
+            if self.dispatches[dispatch].own:  # nobody will be sent it any more
+                self.dispatches[dispatch] = replace(self.dispatches[dispatch], own={})
             return
         del self._num_open[dispatch]
         for index in (None, *range(len(self.dispatches.pop(dispatch).editions))):
@@ -335,4 +359,5 @@ def _close(ticket: Ticket, dispatch: DispatchRecord, counted: bool, bytes_up: in
         ticket.bytes_up + bytes_up,
         ticket.bytes_down,
         dispatch.holds,
+        ticket.is_phase,
     )

@@ -72,6 +72,9 @@ class TrafficLedger:
     def add_broadcasts(self, command: Dispatch, editions: Editions) -> None:
         """Books the tensors that a dispatch sends, whole or as differences."""
         readers = [party for party in command.cohort if self.is_metered(party)]
+        for party in readers:
+            for name, tensors in command.own.get(party, {}).items():
+                self._add_flow("down", name, (), (), num_bytes(tensors))
         if not command.downlink:
             for name, tensors in command.shared.items():
                 self._add_flow("down", name, (), (), num_bytes(tensors) * len(readers), len(readers))

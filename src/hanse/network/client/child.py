@@ -11,7 +11,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from hanse.core import InvalidInput, MessageError
+from hanse.core import Declined, InvalidInput, MessageError
 from hanse.core.exchange import Payload, compute, pack
 from hanse.imports import load_same
 from hanse.processes import receive
@@ -62,6 +62,6 @@ def _describe(error: Exception, code: str) -> bytes:
 
 
 def _code(error: Exception) -> str:
-    if isinstance(error, MessageError):
-        return "message"
+    if isinstance(error, MessageError | Declined):
+        return "message" if isinstance(error, MessageError) else "promise"
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"

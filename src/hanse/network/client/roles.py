@@ -224,7 +224,7 @@ class Roles:
 
 def _settle(folder: Path, forks: Forks, counted: list[int], dropped: list[int]) -> None:
     """Commits the forks of counted tickets and drops those of the others, on the disk too."""
-    stale = [forks.forks[ticket] for ticket in dropped if ticket in forks.forks]
+    stale = [forks.forks[ticket] for ticket in (*counted, *dropped) if ticket in forks.forks]
     if forks.settle(counted, dropped) or any(fork.changed or fork.removed for fork in stale):
         _remember(folder, forks)
 
@@ -237,8 +237,10 @@ def _remember(folder: Path, forks: Forks) -> None:
 
 
 def _recall(folder: Path) -> Forks:
-    path, found = folder / "memory", Forks()
-    if path.exists():
-        found.committed, forks = unpack(path.read_bytes())
-        found.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
+    path = folder / "memory"
+    if not path.exists():
+        return Forks()
+    committed, forks = unpack(path.read_bytes())
+    found = Forks(committed)
+    found.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
     return found

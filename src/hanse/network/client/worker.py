@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from hanse.core import InvalidInput, MessageError
+from hanse.core import Declined, InvalidInput, MessageError
 from hanse.core.exchange import Payload, Stored, Task, unpack
 from hanse.network.client.connection import Connection
 from hanse.network.client.roles import OpenRole, OpenRun, Roles
@@ -65,7 +65,7 @@ class Worker:
         state: Literal["refused", "downloaded", "trained"] = "refused"
         try:
             run = self._roles.open_run(work, self._fetch)
-            task = unpack(bytes.fromhex(work.task), Task)
+            task = self._read_task(work)
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
             role = self._roles.open_role(work.run, run, task.party)
@@ -106,6 +106,20 @@ class Worker:
                 raise
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
+
+    def _read_task(self, work: WorkOrder) -> Task:
+        """Reads the task of a work order, and first fetches one that holds tensors for this client alone."""
+        if not work.own:
+            return unpack(bytes.fromhex(work.task), Task)  # type: ignore[no-any-return]
+        folder = self._home.run(work.run)
+        path = folder / f"{work.own}.own"
+        if not path.exists():
+            for old in folder.glob("*.own*"):
+                if old.name != f"{path.name}.part":
+                    old.unlink()
+            url = f"/v1/runs/{work.run}/tickets/{work.ticket}/task"
+            self._fetch(url, work.own, work.own_bytes, path)
+        return unpack(Stored(path), Task)  # type: ignore[no-any-return]
 
     def _fetch_payload(self, role: OpenRole, work: WorkOrder) -> Payload:
         path = role.folder / f"{work.payload}.payload"
@@ -183,6 +197,6 @@ def _code(error: Exception) -> Code:
     """Returns the code of an error that neither the policy nor the data caused."""
     if isinstance(error, ComputationFailed):
         return error.code
-    if isinstance(error, MessageError):
-        return "message"
+    if isinstance(error, MessageError | Declined):
+        return "message" if isinstance(error, MessageError) else "promise"
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"

@@ -1,4 +1,4 @@
-"""The messages between client and server, version 5. Each message of this file is JSON under 1 MiB."""
+"""The messages between client and server, version 6. Each message of this file is JSON under 1 MiB."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
@@ -33,9 +33,10 @@ __all__ = [
     "printable",
 ]
 
-WIRE = 5
+WIRE = 6
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one.
 
+6: a task may hold tensors for one client alone, which then downloads it. A client of version 5 can't.
 5: plans are sealed, and name the modules that a run imports. A client of version 4 can't read them.
 """
 
@@ -169,11 +170,17 @@ class Poll(_Model):
 
 
 class WorkOrder(_Model):
-    """One ticket. `task` is packed, in hexadecimal; `payload` and `plan` are the SHA-256 of objects."""
+    """One ticket. `task` is packed, in hexadecimal; `payload` and `plan` are the SHA-256 of objects.
+
+    `own`: the SHA-256 of the packed task, if it holds tensors for this client alone. Then `task` is empty,
+    and the client, and nobody else, downloads it.
+    """
 
     run: str
     ticket: int
     task: str = Field(max_length=65536)
+    own: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    own_bytes: int = Field(default=0, ge=0)
     payload: str = Field(pattern="^[0-9a-f]{64}$")
     payload_bytes: int = Field(ge=0)
     plan: str = Field(pattern="^[0-9a-f]{64}$")
@@ -214,7 +221,17 @@ class Received(_Model):
 
 
 Code: TypeAlias = Literal[
-    "data", "no-data", "approval", "policy", "imports", "budget", "time", "resources", "message", "internal"
+    "data",
+    "no-data",
+    "approval",
+    "policy",
+    "imports",
+    "budget",
+    "time",
+    "promise",
+    "resources",
+    "message",
+    "internal",
 ]
 """The reason why a client can't answer. The list is closed, because an error's text may quote data."""
 

@@ -34,13 +34,14 @@ FAILURES: Mapping[Code, str] = {
     "imports": "its owner's own copy of an import is missing, differs, is not allowed, or can't be imported",
     "budget": "its policy's budget for this run is used up",
     "time": "its policy's time for computing is used up",
+    "promise": "its work declines, for example because of a promise",
     "resources": "its memory, disk or another resource is used up",
     "message": "it can't read what the server sent; do the versions differ?",
     "internal": "an error, which its own log describes",
 }
 """The meanings of the codes of failures."""
 
-DECLINED = frozenset({"no-data", "approval", "policy", "imports", "budget", "time"})
+DECLINED = frozenset({"no-data", "approval", "policy", "imports", "budget", "time", "promise"})
 """Codes of failures that are decisions of a client's owner."""
 
 _BYTES = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
@@ -71,6 +72,13 @@ async def download(request: Request, caller: FromClient, run: str, sha256: str) 
     led = caller.server.run(run)
     path = (led.plans if sha256 == led.plan[0] else led.objects).path(sha256_in(sha256))
     return send_file(path, sha256, request)
+
+
+@client_routes.get("/v1/runs/{run}/tickets/{ticket}/task", response_class=Response, responses=_OBJECT)
+async def download_task(request: Request, caller: FromClient, run: str, ticket: int) -> Response:
+    led = caller.server.run(run)
+    offer = led.mailbox.offer(caller.number, ticket)  # or it is refused: nobody else may read it
+    return send_file(led.own.path(offer.own or "none"), offer.own, request)
 
 
 @client_routes.get("/v1/runs/{run}/tickets/{ticket}/message")

@@ -41,10 +41,11 @@ class Offer:
     """One ticket as its holder sees it.
 
     Args:
-      task: packed.
+      task: packed; empty if it is an object for its holder alone.
       payload: the SHA-256 of the cohort's payload, which has `payload_bytes`.
       limit_bytes: the largest message that may answer.
       work: the name of the work.
+      own: the SHA-256 of that object, which has `own_bytes`; empty: there is none.
     """
 
     ticket: int
@@ -54,6 +55,8 @@ class Offer:
     payload_bytes: int
     limit_bytes: int
     work: str
+    own: str = ""
+    own_bytes: int = 0
 
 
 class Mailbox:

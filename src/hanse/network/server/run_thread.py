@@ -56,6 +56,7 @@ class RunThread:
         self.name, self._job, self._members, self._store = name, job, members, store
         self._secret, self._say, self._ended = secret, say, ended
         self.objects = Objects(folder / "objects")
+        self.own = Objects(folder / "own")
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
         self.failed_tickets = FailedTickets(folder / "cases")
@@ -145,6 +146,7 @@ class RunThread:
                 self.mailbox,
                 self.spool,
                 self.objects,
+                self.own,
                 secret,
                 role,
                 PartyMemory(store.memory),

@@ -7,11 +7,11 @@ sleeps until something arrives there, and folds the messages of the spool in the
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core import HanseError, InvalidInput, Key, PartyId, check_count, player, value
+from hanse.core import Declined, HanseError, InvalidInput, Key, Memory, PartyId, check_count, player, value
 from hanse.core.exchange import (
     Changes,
     Collect,
@@ -23,8 +23,10 @@ from hanse.core.exchange import (
     CoordinatorChanges,
     CoordinatorState,
     Decode,
+    Decoded,
     Dispatch,
     Dispatched,
+    Drop,
     Edits,
     Event,
     Fork,
@@ -35,6 +37,7 @@ from hanse.core.exchange import (
     Sample,
     Sampled,
     Tracked,
+    explain_declined,
     limit_bytes,
     pack,
     pieces,
@@ -105,6 +108,7 @@ class NetworkSnapshot:
       forks: of the memory of the roles that the server plays.
       over_selection: the last cohort of which fewer are wanted than asked.
       wanted: how many contributions are counted of those asked, by the number of the dispatch.
+      promises: of these roles.
     """
 
     coordinator: CoordinatorState
@@ -112,6 +116,7 @@ class NetworkSnapshot:
     forks: Mapping[PartyId, Mapping[int, Fork]] = field(default_factory=dict)
     over_selection: "OverSelection | None" = None
     wanted: Mapping[int, int] = field(default_factory=dict)
+    promises: Mapping[PartyId, Memory] = field(default_factory=dict)
 
 
 @value
@@ -138,12 +143,14 @@ class NetworkChanges(Changes):
       forks: those of the tickets that were closed.
       over_selection: the last cohort of which fewer are wanted than asked; () if it is the same as before.
       wanted: what has changed there.
+      promises: of the holders of these tickets.
     """
 
     coordinator: CoordinatorChanges
     forks: Mapping[PartyId, Mapping[int, Fork]]
     over_selection: "tuple[OverSelection | None, ...]"
     wanted: Edits
+    promises: Mapping[PartyId, Memory] = field(default_factory=dict)
 
 
 LATE = "it was too late"
@@ -186,6 +193,7 @@ class NetworkRuntime(Runtime):
       mailbox: takes offers, and brings answers.
       spool: holds the messages of clients.
       objects: holds the files that they download.
+      own: holds the files that one client alone downloads.
       secret: of the server.
       role: makes the party that plays a role here, such as "server".
       memory: of these roles.
@@ -202,6 +210,7 @@ class NetworkRuntime(Runtime):
         mailbox: Mailbox,
         spool: Spool,
         objects: Objects,
+        own: Objects,
         secret: Key,
         role: Callable[[str], Party],
         memory: PartyMemory,
@@ -215,7 +224,7 @@ class NetworkRuntime(Runtime):
         self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
         self.round = 0
         """The current round."""
-        self._mailbox, self._spool, self._objects = mailbox, spool, objects
+        self._mailbox, self._spool, self._objects, self._own = mailbox, spool, objects, own
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
         self.coordinator = Coordinator(0, secret)
         self._memory = memory
@@ -223,6 +232,7 @@ class NetworkRuntime(Runtime):
         self._outcomes: dict[int, Outcome] = {}
         self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
         self._kept: tuple[int, ...] = ()
+        self._tasks: dict[int, tuple[str, int]] = {}
         self._over_selection: OverSelection | None = None
         self._journaled: OverSelection | None = None
         self._wanted: Tracked[int, int] = Tracked()
@@ -235,22 +245,24 @@ class NetworkRuntime(Runtime):
         state = self.coordinator.snapshot()
         forks = self._memory.forks(state.holders)
         wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
-        return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted)
+        promises = self._memory.promises()
+        return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted, promises)
 
     def changes(self) -> NetworkChanges:
         changes = self.coordinator.changes()
         selection = () if self._over_selection is self._journaled else (self._over_selection,)
         self._journaled = self._over_selection
         forks = self._memory.forks(changes.holders)
-        return NetworkChanges(changes, forks, selection, self._wanted.take_edits())
+        promises = self._memory.promises(changes.holders.values())
+        return NetworkChanges(changes, forks, selection, self._wanted.take_edits(), promises)
 
     def restore(self, snapshot: NetworkSnapshot | None, changes: Sequence[NetworkChanges] = ()) -> None:
         snapshot = self.snapshot() if snapshot is None else snapshot
         self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
         self._over_selection, wanted = snapshot.over_selection, dict(snapshot.wanted)
-        self._memory.restore(snapshot.forks)
+        self._memory.restore(snapshot.forks, snapshot.promises)
         for each in changes:
-            self._memory.restore(each.forks)
+            self._memory.restore(each.forks, each.promises)
             each.wanted.apply(wanted)
             if each.over_selection:
                 (self._over_selection,) = each.over_selection
@@ -268,6 +280,8 @@ class NetworkRuntime(Runtime):
                 at: kept for at, kept in self._packed.items() if self.coordinator.has_dispatch(at[0])
             }
             self._objects.keep_only({kept[0] for kept in self._packed.values()})
+            self._tasks = {n: kept for n, kept in self._tasks.items() if self.coordinator.is_open(n)}
+            self._own.keep_only({sha256 for sha256, _ in self._tasks.values()})
             for number in [n for n in self._wanted if not self.coordinator.has_dispatch(n)]:
                 del self._wanted[number]
             self._kept = needed
@@ -292,7 +306,7 @@ class NetworkRuntime(Runtime):
             case Collect():
                 return self._collect(command)
             case Decode():
-                return self.coordinator.decode(command)
+                return self._decode(command)
             case Commit():
                 return self._commit(command)
             case _:
@@ -352,7 +366,18 @@ class NetworkRuntime(Runtime):
         return [self._offer(ticket) for ticket in tickets if self._player(ticket) is not None]
 
     def _offer(self, ticket: int) -> Offer:
-        task, at = self.coordinator.task(ticket), self.coordinator.edition(ticket)
+        task, shared = self.coordinator.task(ticket), self._put_payload(ticket)
+        number = player(task.party)
+        assert number is not None
+        if not task.own:
+            return Offer(ticket, number, pack(task), *shared)
+        if ticket not in self._tasks:
+            self._tasks[ticket] = self._own.put(pieces(task))
+        return Offer(ticket, number, b"", *shared, *self._tasks[ticket])
+
+    def _put_payload(self, ticket: int) -> tuple[str, int, int, str]:
+        """Writes the payload of a ticket to an object; returns its SHA-256, and more that its offer says."""
+        at = self.coordinator.edition(ticket)
         if at not in self._packed:
             payload = self.coordinator.payload(ticket)
             self._packed[at] = (
@@ -360,19 +385,17 @@ class NetworkRuntime(Runtime):
                 self._limit_bytes(payload),
                 type(payload.work).__name__,
             )
-        sha256, size, limit, work = self._packed[at]
-        number = player(task.party)
-        assert number is not None
-        return Offer(ticket, number, pack(task), sha256, size, limit, work)
+        return self._packed[at]
 
     def _limit_bytes(self, payload: Payload) -> int:
         limit = limit_bytes(payload.chains)
         return self._max_message_bytes if limit is None else limit
 
     def _commit(self, command: Commit) -> Committed:
+        phases = self.coordinator.phases
         usage, settled = self.coordinator.settle(command.abandoned is not None)
         if command.round > 0:
-            self._attend(self._attendance(command.round, settled))
+            self._attend(self._attendance(command.round, settled, phases))
         outcomes: dict[PartyId, dict[int, Outcome]] = {}
         own_roles = {name: tickets for name, tickets in settled.items() if player(name) is None}
         for name, (counted, dropped) in settled.items():
@@ -388,13 +411,17 @@ class NetworkRuntime(Runtime):
         return Committed(usage, memories)
 
     def _attendance(
-        self, round: int, settled: Mapping[PartyId, tuple[Sequence[int], Sequence[int]]]
+        self,
+        round: int,
+        settled: Mapping[PartyId, tuple[Sequence[int], Sequence[int]]],
+        phases: Set[int],
     ) -> Attendance:
         counted, missed = set[int](), dict[int, str]()
         for name, (good, dropped) in settled.items():
             if not isinstance(name, int):
                 continue
-            whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in dropped]
+            asked = [t for t in dropped if t not in phases]
+            whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in asked]
             if not self._all_wanted:
                 whys = [why for why in whys if why != LATE]
             if whys:  # even if another exchange of the round counted it
@@ -406,25 +433,46 @@ class NetworkRuntime(Runtime):
     # -- collecting ----------------------------------------------------------------------------
 
     def _collect(self, command: Collect) -> Collected:
+        self.coordinator.check(command)
         asked = self.coordinator.open_tickets(command)
         still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
         own = [ticket for ticket in still if self._player(ticket) is None]
         awaited = [ticket for ticket in still if self._player(ticket) is not None]
-        here = {ticket: self._compute(ticket) for ticket in own}
-        valid, dropped = self._hear(command, awaited, len(own))
+        here, declined = self._compute_own(own)
+        valid, dropped = self._hear(command, awaited, len(here))
         self._keep_failed_tickets(dropped)
-        counted = {*own, *valid}
+        dropped |= declined
+        counted = {*here, *valid}
         if command.tickets is not None:
             dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
         arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
         collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
-        for drop in collected.dropped:
+        self._note_drops(collected.dropped)
+        self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
+        return collected
+
+    def _decode(self, command: Decode) -> Decoded:
+        decoded = self.coordinator.decode(command)
+        self._note_drops(decoded.dropped)
+        return decoded
+
+    def _note_drops(self, drops: Iterable[Drop]) -> None:
+        """Notes who was not counted, and why, for the operator and for the clients."""
+        for drop in drops:
             self._outcomes[drop.ticket] = Outcome(False, drop.reason)
             number = player(drop.party)
             who = str(drop.party) if number is None else f"client {number}"
             self._note(who, f"ticket {drop.ticket} is not counted: {drop.reason}")
-        self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
-        return collected
+
+    def _compute_own(self, tickets: Iterable[int]) -> tuple[dict[int, Message], dict[int, str]]:
+        """Computes the tickets of roles that the server plays; returns messages, and why others have none."""
+        messages, declined = dict[int, Message](), dict[int, str]()
+        for ticket in tickets:
+            try:
+                messages[ticket] = self._compute(ticket)
+            except Declined as error:
+                declined[ticket] = explain_declined(error)
+        return messages, declined
 
     def _player(self, ticket: int) -> int | None:
         """Returns the client that answers a ticket; None: the server plays its party."""
@@ -445,7 +493,7 @@ class NetworkRuntime(Runtime):
     def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
         """Keeps failed tickets for `hanse replay`."""
         for ticket in dropped:
-            sha256 = self._offer(ticket).payload
+            sha256, *_ = self._put_payload(ticket)
             if self._failed_tickets is not None and isinstance(self.coordinator.task(ticket).party, int):
                 with contextlib.suppress(OSError):  # the round goes on with a full disk
                     self._failed_tickets.keep(

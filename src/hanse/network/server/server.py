@@ -300,6 +300,8 @@ def _work(run: str, plan: tuple[str, int], offer: Offer) -> WorkOrder:
         run=run,
         ticket=offer.ticket,
         task=offer.task.hex(),
+        own=offer.own,
+        own_bytes=offer.own_bytes,
         payload=offer.payload,
         payload_bytes=offer.payload_bytes,
         plan=plan[0],
