@@ -51,8 +51,10 @@ T = TypeVar("T")
 _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
 _MAX_DEPTH = 64
+_PLAIN = frozenset((type(None), bool, int, str))
 _MAX_EQUAL_HASHES = 8
 _SENDABLE = frozenset(DTYPES.values())
+_ARRAYS = (np.ndarray, np.generic)
 _DTYPES = frozenset(map(np.dtype, _SENDABLE))  # to look one up by itself: its name takes microseconds to make
 
 
@@ -101,6 +103,7 @@ def find_classes(kind: type) -> dict[str, type[Any]]:
     return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
 
 
+@functools.cache
 def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
     """Returns the fields of a class marked with `@value`."""
     return dataclasses.fields(cls)
@@ -139,14 +142,10 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bo
     kind = type(obj)
     if depth > _MAX_DEPTH:
         raise InvalidInput(f"{path[:50]}... is nested deeper than {_MAX_DEPTH}, which can't be saved or sent")
-    if obj is None or kind in (bool, int, str):
+    if kind in _PLAIN:
         return obj
     if kind is float:
         return obj if math.isfinite(obj) else {"$": "float", "is": repr(obj)}
-    if isinstance(obj, np.ndarray | np.generic):
-        name = _free(path or "value", tensors)
-        tensors[name] = to_sendable(obj, path)
-        return {"$": "tensor", "at": name}
     if kind is tuple:
         return [_flatten(item, _join(path, str(i)), tensors, depth + 1, old) for i, item in enumerate(obj)]
     if kind in _NAMES:
@@ -155,11 +154,17 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bo
         for f in fields(kind):
             if old and _is_added(kind, f, getattr(obj, f.name)):
                 continue
-            name = names.get(f.name, f.name)
-            body[name] = _flatten(getattr(obj, f.name), _join(path, name), tensors, depth + 1, old)
+            name, item = names.get(f.name, f.name), getattr(obj, f.name)
+            if type(item) not in _PLAIN or depth == _MAX_DEPTH:  # most are plain, and calls cost
+                item = _flatten(item, _join(path, name), tensors, depth + 1, old)
+            body[name] = item
         return {"$": tag, **body}
     if kind is bytes:
         return {"$": "bytes", "hex": obj.hex()}
+    if isinstance(obj, _ARRAYS):
+        name = _free(path or "value", tensors)
+        tensors[name] = to_sendable(obj, path)
+        return {"$": "tensor", "at": name}
     if isinstance(obj, Mapping):
         if all(type(key) is str for key in obj) and "$" not in obj:
             return {

@@ -73,8 +73,13 @@ class Tracked(dict[K, V]):
     setdefault = MutableMapping.setdefault
     update = MutableMapping.update
 
+    @property
+    def is_touched(self) -> bool:
+        """Returns whether an item was set or removed since `take_edits` was last asked."""
+        return bool(self._touched)
+
     def take_edits(self) -> Edits:
-        """Returns what was set and removed since this was last asked."""
+        """Returns what was set and removed since `take_edits` was last asked."""
         touched, self._touched = self._touched, {}
         changed = {key: self[key] for key in touched if key in self}
         return Edits(changed, tuple(key for key in touched if key not in self))

@@ -11,7 +11,7 @@ from typing import Any
 
 from hanse.core.errors import CompositionError, HanseError
 from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_message, validate
-from hanse.core.exchange.changes import Edits
+from hanse.core.exchange.changes import Edits, Tracked
 from hanse.core.exchange.downlink import Editions, Reference, VersionTable
 from hanse.core.exchange.fold import Block, MessageFold, TransformStates
 from hanse.core.exchange.party import Message, Payload, Task
@@ -75,8 +75,8 @@ class CoordinatorState:
         next_ticket, usage = self.next_ticket, self.usage
         for change in changes:
             next_ticket, usage = change.next_ticket, merge_usage(usage, change.usage)
-            for name, held in mappings.items():
-                getattr(change, name).apply(held)
+            for name, edits in change.edits.items():
+                edits.apply(mappings[name])
         return replace(self, next_ticket=next_ticket, usage=usage, **mappings)
 
 
@@ -91,22 +91,18 @@ class CoordinatorChanges:
     Args:
       next_ticket: the first free number.
       usage: the round's cost so far, with those flows alone that have changed.
-      tickets, dispatches, states, references, closed, undecoded: the items that have changed.
+      edits: the items that have changed in its mappings, by field.
     """
 
     next_ticket: int
     usage: Usage
-    tickets: Edits
-    dispatches: Edits
-    states: Edits
-    references: Edits
-    closed: Edits
-    undecoded: Edits
+    edits: Mapping[str, Edits]
 
     @property
     def holders(self) -> dict[int, PartyId]:
         """The holders of the tickets that were closed."""
-        return {number: ticket.party for number, ticket in self.closed.changed.items()}
+        closed = self.edits.get("closed", Edits()).changed
+        return {number: ticket.party for number, ticket in closed.items()}
 
 
 class Coordinator:
@@ -155,16 +151,15 @@ class Coordinator:
 
     def changes(self) -> CoordinatorChanges:
         """Returns what has changed since this was last asked, the round began or a snapshot was restored."""
-        return CoordinatorChanges(
-            self._book.next_number,
-            self._ledger.take_changes(),
-            self._book.tickets.take_edits(),
-            self._book.dispatches.take_edits(),
-            self._transforms.states.take_edits(),
-            self._versions.references.take_edits(),
-            self._book.closed.take_edits(),
-            self._book.undecoded.take_edits(),
+        book = self._book
+        mappings: tuple[Tracked[Any, Any], ...] = (
+            *(book.tickets, book.dispatches, self._transforms.states, self._versions.references),
+            *(book.closed, book.undecoded),
         )
+        edits = {
+            name: held.take_edits() for name, held in zip(_MAPPINGS, mappings, strict=True) if held.is_touched
+        }
+        return CoordinatorChanges(book.next_number, self._ledger.take_changes(), edits)
 
     # -- tickets out ---------------------------------------------------------------------------
 

@@ -142,8 +142,10 @@ class TransformStates:
           ticket: the first that was counted. No two folds share it, so they share no secret.
         """
         chain, secret = payload.chains[name], self._secret.fold_in("decode", ticket, name)
-        total, state = chain.decode(self._state(name, chain), payload.plans[name], total, secret)
-        self._states[_slot(name, chain)] = state
+        before = self._state(name, chain)
+        total, state = chain.decode(before, payload.plans[name], total, secret)
+        if any(new is not old for new, old in zip(state, before, strict=True)):
+            self._states[_slot(name, chain)] = state
         return total
 
     def decode_totals(self, fold: MessageFold, dispatches: Sequence[DispatchRecord]) -> dict[str, Total]:
