@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from noise import private_avg
 from secure import asks_twice, secure_avg, shared_sum
 from support import KEYS, Few, Quadratic
 
@@ -187,6 +188,7 @@ CASES = {
         rounds=5,
         devices=unstable(0.2, heavy_tailed()),
     ),
+    "private_avg": _case(private_avg(), rounds=5),
     "secure_avg": Case(secure_avg(), devices=unstable(0.06)),
     "shared_avg": Case(secure_avg(into=shared_sum()), devices=unstable(0.03), rounds=2),
     "asks_twice": Case(asks_twice(), rounds=1),

@@ -98,5 +98,5 @@ def test_cases_cover_all_algorithms() -> None:
     ours = {algorithm.__name__ for algorithm in ALGORITHMS}
     tested = {type(case.algorithm).__name__ for case in CASES.values()}
     assert ours - tested <= {"gossip"}  # peers have their own contract: test_gossip.py
-    assert tested - {"secure_avg", "asks_twice"} <= set(hanse.algorithms.__all__)
+    assert tested - {"private_avg", "secure_avg", "asks_twice"} <= set(hanse.algorithms.__all__)
     assert Few().num_clients > 4

@@ -90,8 +90,12 @@ def led(program, *events):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Sample(KEY), "a count or a fraction, not None and None"),
-        (lambda: Sample(KEY, count=3, fraction=0.5), "not 3 and 0.5"),
+        (lambda: Sample(KEY), "one of count, fraction and each, not None, None and None"),
+        (lambda: Sample(KEY, count=3, fraction=0.5), "not 3, 0.5 and None"),
+        (lambda: Sample(KEY, count=3, each=0.5), "not 3, None and 0.5"),
+        (lambda: Sample(KEY, each=0.0), "each is 0.0"),
+        (lambda: Sample(KEY, each=1.5), "each is 1.5"),
+        (lambda: Sample(KEY, each=float("nan")), "each is nan"),
         (lambda: Sample(KEY, fraction=0.0), "fraction is 0.0"),
         (lambda: Sample(KEY, fraction=1.1), "fraction is 1.1"),
         (lambda: Sample(KEY, fraction=float("nan")), "fraction is nan"),

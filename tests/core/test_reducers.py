@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hanse.core import layout, reducers
-from hanse.core.errors import CompositionError
+from hanse.core.errors import CompositionError, InvalidInput
 from hanse.core.keys import Key
 from hanse.core.layout import Stored
-from hanse.core.reducers import Reducer, TreeFold, mean, reduce, stack
+from hanse.core.reducers import Reducer, TreeFold, fixed_mean, mean, reduce, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.values import pack, unpack
@@ -27,7 +27,7 @@ PARTS = [
     for _ in range(NUM)
 ]
 positions = st.sets(st.integers(0, NUM - 1), min_size=1).map(sorted)
-REDUCERS = [mean(), sum_(), stack()]
+REDUCERS = [mean(), sum_(), fixed_mean(3.5), stack()]
 
 
 def bits(total):
@@ -35,7 +35,7 @@ def bits(total):
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13, NUM])
-@pytest.mark.parametrize("reducer", [mean(), sum_()])
+@pytest.mark.parametrize("reducer", [mean(), sum_(), fixed_mean(3.5)])
 def test_parts_are_lifted_together_to_the_bits_of_the_tree(reducer, count):
     parts = PARTS[:count]
     together = Parts(
@@ -43,6 +43,33 @@ def test_parts_are_lifted_together_to_the_bits_of_the_tree(reducer, count):
         np.array([part.weight for part in parts]),
     )
     assert bits(reducer.result(reducer.lift_many(together))) == bits(reduce(reducer, parts))
+
+
+def test_a_fixed_mean_divides_by_its_own_number_alone():
+    parts = [
+        Part({"w": np.array([1.0, 2.0], np.float32)}, 3.0),
+        Part({"w": np.array([5.0, 0.0], np.float32)}),
+    ]
+    total = reduce(fixed_mean(4.0), parts)
+    assert (total.values["w"].tolist(), total.values["w"].dtype) == ([2.0, 1.5], np.float32)
+    assert (total.weight, total.count) == (4.0, 2)
+    assert reduce(fixed_mean(4.0), parts[:1]).values["w"].tolist() == [0.75, 1.5]
+    for denominator in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InvalidInput, match="write a number above 0"):
+            fixed_mean(denominator)
+    with pytest.raises(CompositionError, match=r"divides.*use sum\(\)"):
+        fixed_mean(4.0).accepts(Spec({"w": TensorSpec((2,), "uint64")}, kind="ring"))
+
+
+def test_a_total_of_none_needs_known_shapes():
+    spec = Spec({"w": TensorSpec((2, 3), "float32"), "n": TensorSpec((), "int64")})
+    zero = sum_().zero(spec)
+    assert {n: (v.shape, v.dtype.name, v.any()) for n, v in zero.values.items()} == {
+        "w": ((2, 3), "float32", False),
+        "n": ((), "int64", False),
+    }
+    assert sum_().zero(Spec({"w": TensorSpec(("rows", 3), "float32")})) is None
+    assert mean().zero(spec) is stack().zero(spec) is None
 
 
 # -- what the folds amount to ---------------------------------------------------------------------
@@ -72,7 +99,7 @@ def test_stack_collects_in_the_order_of_the_cohort():
     assert total.values["b"].shape == (5,)
 
 
-@pytest.mark.parametrize("reducer", REDUCERS, ids=str)
+@pytest.mark.parametrize("reducer", [mean(), sum_(), fixed_mean(1.0), stack()], ids=str)
 def test_one_part_is_its_own_reduction(reducer):
     total = reduce(reducer, [Part({"w": np.array([2.0, -3.0])}, 1.0)])
     np.testing.assert_array_equal(total.values["w"].reshape(-1), [2, -3])

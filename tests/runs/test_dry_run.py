@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from noise import private_avg
 from typer.testing import CliRunner
 
 import hanse
@@ -46,6 +47,12 @@ def test_measuring_by_clients_is_planned_too() -> None:
     assert [e.asked for e in plan.evaluation] == [20]
     assert plan.total("up") == pytest.approx(result.bytes_up, rel=0.02)
     assert plan.total("down") == pytest.approx(result.bytes_down, rel=0.02)
+
+
+@pytest.mark.parametrize(("each", "asked"), [(0.2, 20), (1e-6, 1)])
+def test_a_poisson_sample_is_planned_as_large_as_expected(each: float, asked: int) -> None:
+    plan = plan_messages(prepare_run(hanse.Experiment(algorithm=private_avg(each=each), rounds=2)))
+    assert [exchange.asked for exchange in plan.later] == [asked]
 
 
 def test_seconds_are_those_of_the_link() -> None:

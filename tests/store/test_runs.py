@@ -10,8 +10,8 @@ import pytest
 from support import simulate
 
 from hanse.algorithms import fed_buff, scaffold
-from hanse.core import InvalidInput, StoreError, former
-from hanse.core.exchange import Checkpoint, Entry, Flow, Record, Usage, digest
+from hanse.core import InvalidInput, Release, StoreError, former
+from hanse.core.exchange import Checkpoint, Entry, Flow, Record, ReleaseRecord, Usage, digest
 from hanse.simulation import heavy_tailed, ideal
 from hanse.store import RunInfo, Runs
 
@@ -71,12 +71,19 @@ def test_a_result_of_an_earlier_version_has_the_names_of_today(runs: Runs) -> No
     assert runs.info(run).result == result
 
 
+RELEASES = (
+    ReleaseRecord("update", Release("gaussian", 1.1), 0.05, 17),
+    ReleaseRecord("norms", Release("tree", 7.0, {"height": 11.0}), 1.0, 2**40),
+)
+
+
 def test_records_come_back(runs: Runs) -> None:
     records = (
         Record(0, {"loss": 1.5, "accuracy": 0.1}, Usage(), 0.25),
         Record(1, {}, Usage(10**12, 7, 3, 1, 2.5), 1e-9, "1 of 3 contributions were counted, 2 are needed"),
         Record(1, {"loss": float("inf")}, Usage(), 0.0),
         Record(2, {}, Usage(flows=(Flow("up", "w", ("cast('float16')",), 3, (None, 6)),)), 0.0),
+        Record(3, {}, Usage(releases=RELEASES), 0.0, "the second exchange was abandoned"),
     )
     run = runs.begin({}, {})
     with runs.open(run) as store:
@@ -84,7 +91,7 @@ def test_records_come_back(runs: Runs) -> None:
             store.save(Checkpoint(record.round, None, None), record, {})
         assert runs.records(run) == ()
     assert runs.records(run) == records
-    assert runs.info(run).rounds == 2
+    assert runs.info(run).rounds == 3
 
 
 def test_what_clients_sent_is_summed_over_rounds(runs: Runs) -> None:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         sgd_rule,
     )
     from hanse.core.program import Close, Discount, PartSpec, Program, collect, dispatch, sample
-    from hanse.core.reducers import Reducer, Unveiled, each, mean, reduce, stack, sum
+    from hanse.core.reducers import Reducer, Unveiled, each, fixed_mean, mean, reduce, stack, sum
     from hanse.core.spec import Kind, Spec, TensorSpec
     from hanse.core.tensors import (
         Array,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         tree_map,
         zeros_like,
     )
+    from hanse.core.usage import Release
     from hanse.core.values import Plain, fields, value
     from hanse.core.work import (
         PROMISED,
@@ -130,7 +131,16 @@ else:
                 "dispatch",
                 "sample",
             ),
-            "hanse.core.reducers": ("Reducer", "Unveiled", "each", "mean", "reduce", "stack", "sum"),
+            "hanse.core.reducers": (
+                "Reducer",
+                "Unveiled",
+                "each",
+                "fixed_mean",
+                "mean",
+                "reduce",
+                "stack",
+                "sum",
+            ),
             "hanse.core.spec": ("Kind", "Spec", "TensorSpec"),
             "hanse.core.tensors": (
                 "Array",
@@ -147,6 +157,7 @@ else:
                 "tree_map",
                 "zeros_like",
             ),
+            "hanse.core.usage": ("Release",),
             "hanse.core.values": ("Plain", "fields", "value"),
             "hanse.core.work": (
                 "PROMISED",
@@ -202,6 +213,7 @@ __all__ = [
     "Prediction",
     "Program",
     "Reducer",
+    "Release",
     "RoundAbandoned",
     "Shared",
     "Space",
@@ -234,6 +246,7 @@ __all__ = [
     "dot",
     "each",
     "fields",
+    "fixed_mean",
     "former",
     "gather",
     "l2_norm",

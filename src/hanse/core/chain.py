@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key, Keys
 from hanse.core.spec import Spec
+from hanse.core.usage import Release
 from hanse.core.values import brief
 from hanse.core.work import Memory, Part, Space, Total
 
@@ -37,6 +38,7 @@ class Stage:
         None for stages that commute with sums: then the fold works on the encoded values.
       decode: (state, plan, total, secret_key) -> (total, state). At the server, after the fold.
       lossless: whether `encode` can be undone exactly, so that it may follow calibrated noise.
+      release: what the total reveals after this stage, if that is noised. Runtimes book it for each total.
     """
 
     out: Spec
@@ -47,6 +49,7 @@ class Stage:
     open: Callable[[Plan, Part, Key], Part] | None = None
     decode: Callable[[Any, Plan, Total, Key], tuple[Total, Any]] | None = None
     lossless: bool = False
+    release: Release | None = None
 
 
 class Transform(ABC):
@@ -95,8 +98,9 @@ class Chain:
                     f"{transform} is undone on the sum, but it follows {opener}, which is undone on each "
                     f"contribution before: move it in front of {opener}, or let it be drawn per client"
                 )
-            if spec.sealed and not stage.out.sealed:  # once calibrated, whatever the stage says
-                stage = replace(stage, out=stage.out.like(sealed=True))
+            sealed = spec.sealed or stage.out.sealed  # once calibrated, whatever the stage says
+            if (stage.out.sealed, stage.out.moves) != (sealed, spec.moves):
+                stage = replace(stage, out=stage.out.like(sealed=sealed, moves=spec.moves))
             stages.append(stage)
             spec = stage.out
         return cls(source, tuple(transforms), tuple(stages))
@@ -141,6 +145,23 @@ class Chain:
         """The first transform that undoes its plan on the total, if any."""
         return next(
             (t for t, s in zip(self.transforms, self.stages, strict=True) if s.decode is not None),
+            None,
+        )
+
+    @property
+    def releases(self) -> tuple[Release, ...]:
+        """What its stages reveal to the reader of a total, first to last."""
+        return tuple(stage.release for stage in self.stages if stage.release is not None)
+
+    @property
+    def calibrated(self) -> Transform | None:
+        """The first transform that adds noise to the total, for what one client can move it, if any."""
+        return next(
+            (
+                transform
+                for transform, stage in zip(self.transforms, self.stages, strict=True)
+                if stage.release is not None and stage.decode is not None
+            ),
             None,
         )
 

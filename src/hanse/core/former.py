@@ -48,10 +48,14 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 """Today's names of their fields, by today's name of the class and the field's former one."""
 
 ADDED: Mapping[str, tuple[str, ...]] = {
+    "Collect": ("dispatch",),
     "Controlled": ("moments",),
     "Decode": ("dropped",),
     "Dispatch": ("own", "is_phase"),
+    "Redrawn": ("moves",),
     "Regularised": ("moments",),
+    "Sample": ("each",),
+    "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
 }
 """Fields that these classes did not have. Where they have their defaults, a former digest leaves them out."""

@@ -46,14 +46,16 @@ def gather(
     """
     command = Dispatch(work, cohort, shared, uplink, key, 0, downlink, own or {})
     dispatched = yield from ask(command, Dispatched)
-    got = yield from _collect_enough(dispatched.tickets, close)
-    if not any(part_spec.into.hides for part_spec in uplink.values()):
+    got = yield from _collect_enough(dispatched.tickets, close, dispatched.dispatch)
+    if not got.counted or not any(part_spec.into.hides for part_spec in uplink.values()):
         return got
     return (yield from _unveil(got, uplink, key, close.minimum(len(cohort))))
 
 
-def _collect_enough(tickets: tuple[int, ...], close: Close) -> Program[Collected]:
-    got = yield from collect(tickets, close=close)
+def _collect_enough(
+    tickets: tuple[int, ...], close: Close, dispatch: int | None = None
+) -> Program[Collected]:
+    got = yield from collect(tickets, close=close, dispatch=dispatch)
     if got.abandoned is not None:
         raise RoundAbandoned(got.abandoned, tuple(drop.reason for drop in got.dropped))
     return got

@@ -16,6 +16,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
+from hanse.core.secret_rng import SecretRng
+
 __all__ = ["Key", "Keys"]
 
 
@@ -64,8 +66,15 @@ class Key:
         return Key(digest)
 
     def rng(self) -> np.random.Generator:
-        """Returns a fresh generator; the same key gives the same draws."""
+        """Returns a fresh generator; the same key gives the same draws.
+
+        Its draws can be predicted from earlier ones: what protects people comes from `secret_rng`.
+        """
         return np.random.Generator(np.random.PCG64(cast(Any, _Seed(self.digest))))
+
+    def secret_rng(self) -> SecretRng:
+        """Returns a fresh cryptographic generator, for noise, masks and secret choices."""
+        return SecretRng(self.digest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ of events brings a program back to where it stopped. Commands and events are val
 """
 
 import math
-from collections.abc import Generator, Iterable, Mapping
-from dataclasses import field, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from collections.abc import Generator, Mapping
+from dataclasses import field
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from hanse.core.chain import Chain, Plan, Transform
 from hanse.core.errors import CompositionError, InvalidInput, RoundAbandoned
@@ -21,6 +21,7 @@ from hanse.core.keys import Key
 from hanse.core.reducers import Reducer, each, mean
 from hanse.core.spec import Spec
 from hanse.core.tensors import Tensors
+from hanse.core.usage import Usage
 from hanse.core.values import value
 from hanse.core.work import Memory, Part, PartyId, Total, Work
 
@@ -38,7 +39,6 @@ __all__ = [
     "Dispatched",
     "Drop",
     "Event",
-    "Flow",
     "PartSpec",
     "Program",
     "Sample",
@@ -89,7 +89,7 @@ class PartSpec:
 
     def chain(self) -> Chain:
         """Binds the chain and checks it against the reducer."""
-        chain = Chain.bind(self.spec, self.uplink)
+        chain = Chain.bind(self.spec.like(moves=self.into.moves(self.max_weight)), self.uplink)
         if self.into.hides and chain.opens is not None:
             raise CompositionError(
                 f"{chain.opens} must see single contributions; {self.into} hides them: "
@@ -107,28 +107,43 @@ class PartSpec:
 
 @value
 class Sample(Command["Sampled"]):
-    """Choose a cohort uniformly, without replacement, among the clients that are not busy.
+    """Choose a cohort among the clients that are not busy.
 
-    Exactly one of `count` (at most this many) and `fraction` (of all clients, at least one) is given.
+    Exactly one of `count`, `fraction` and `each` is given. A count or a fraction is drawn from `key`,
+    uniformly and without replacement. With `each` every client is in the cohort independently, as accounting
+    by Poisson sampling assumes. The cohort may be empty, and nobody replaces clients that are busy or absent.
+    It is drawn from the runtime's secret and this key, and no two Samples draw alike.
+
+    Such sampling lessens what is lost of privacy only towards those who do not know the cohort. So lists of
+    participants (log, status, page) must then stay with the server.
+
+    Args:
+      count: of clients, at most.
+      fraction: of all clients, at least one.
+      each: the probability of each client.
     """
 
     key: Key
     count: int | None = None
     fraction: float | None = None
+    each: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.count is None) == (self.fraction is None):
-            raise InvalidInput(f"sample takes a count or a fraction, not {self.count} and {self.fraction}")
+        if [self.count, self.fraction, self.each].count(None) != 2:
+            given = f"{self.count}, {self.fraction} and {self.each}"
+            raise InvalidInput(f"sample takes one of count, fraction and each, not {given}")
+        if self.each is not None and not 0 < self.each <= 1:
+            raise InvalidInput(f"each is {self.each}; write a probability above 0 and at most 1")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise InvalidInput(f"fraction is {self.fraction}; write a number above 0 and at most 1")
         if self.count is not None and self.count < 0:
             raise InvalidInput(f"count is {self.count}; write a number of clients, at least 0")
 
     def size(self, num_clients: int) -> int:
-        """Returns the size of a cohort among this many clients."""
+        """Returns the size of a cohort among this many clients; with `each`, about the expected one."""
         if self.count is not None:
             return min(self.count, num_clients)
-        return max(1, round((self.fraction or 0.0) * num_clients))
+        return max(1, round((self.fraction or self.each or 0.0) * num_clients))
 
 
 @value
@@ -177,9 +192,10 @@ class Dispatch(Command["Dispatched"]):
 
 @value
 class Dispatched(Event):
-    """The tickets, one for each member of the cohort, in its order."""
+    """The tickets, one for each member of the cohort, in its order, and the number of the dispatch."""
 
     tickets: tuple[int, ...]
+    dispatch: int | None = None
 
 
 @value
@@ -190,7 +206,8 @@ class Close:
       goal: close as soon as this many contributions are counted. None: wait for all.
       deadline_s: close after this many seconds. None: only when nobody is left to wait for.
       minimum_fraction: a round with fewer counted contributions than this share of those asked
-        (at least one) is abandoned.
+        (at least one) is abandoned. With 0, a round of none closes too if all its reducers have a zero: a sum
+        that is noised must not tell by its absence that nobody took part.
     """
 
     goal: int | None = None
@@ -231,13 +248,15 @@ class Collect(Command["Collected"]):
     """Fold the contributions that arrive.
 
     A Collect that names tickets closes all of them: those not answered by then are too late. One that
-    names none takes the first `close.goal` of all tickets in flight and leaves the rest there.
+    names none takes the first `close.goal` of all tickets in flight and leaves the rest there. `dispatch` is
+    the dispatch of the tickets; it says what the total of none looks like.
     """
 
     tickets: tuple[int, ...] | None = None
     close: Close = Close()
     version: int = 0
     discount: Discount | None = None
+    dispatch: int | None = None
 
 
 @value
@@ -318,64 +337,6 @@ class Commit(Command["Committed"]):
 
 
 @value
-class Flow:
-    """The bytes of one name in all messages of a round: raw, and after each stage.
-
-    Args:
-      direction: "up", a part of what clients sent; "down", tensors that they were sent.
-      name: of the part, or of the tensors.
-      stages: the stages that it went through, first to last, as text.
-      messages: the number of accepted messages that carried it.
-      num_bytes: of its tensors in all of these, raw and after each stage. The last number is what was
-        sent, without names and headers. None: a stage in between whose size only the sender knows.
-    """
-
-    direction: Literal["up", "down"]
-    name: str
-    stages: tuple[str, ...]
-    messages: int
-    num_bytes: tuple[int | None, ...]
-
-    def __add__(self, more: "Flow") -> "Flow":
-        """Adds up two flows of the same name and stages."""
-        pairs = zip(self.num_bytes, more.num_bytes, strict=True)
-        added = tuple(None if a is None or b is None else a + b for a, b in pairs)
-        return replace(self, messages=self.messages + more.messages, num_bytes=added)
-
-    @staticmethod
-    def merge(flows: "Iterable[Flow]") -> "tuple[Flow, ...]":
-        """Merges flows of the same direction, name and stages, in order of first appearance."""
-        found: dict[Any, Flow] = {}
-        for flow in flows:
-            key = (flow.direction, flow.name, flow.stages)
-            found[key] = found[key] + flow if key in found else flow
-        return tuple(found.values())
-
-
-@value
-class Usage:
-    """The cost of a round.
-
-    Args:
-      bytes_up, bytes_down: of the encoded messages of clients (not of roles such as "server").
-      counted, dropped: tickets of clients, except in the phases of a protocol: a client whose part is
-        hidden counts once, by the ticket that produced the part, if it is in the total at the end.
-      virtual_s: seconds on the simulated clock, 0 without a model of devices.
-      flows: the bytes of the tensors in these messages, by name and stage.
-      clients: the bytes up and down of each client that took part. Runtimes pass them on to the
-        store of the run; they are not kept by round.
-    """
-
-    bytes_up: int = 0
-    bytes_down: int = 0
-    counted: int = 0
-    dropped: int = 0
-    virtual_s: float = 0.0
-    flows: tuple[Flow, ...] = ()
-    clients: Mapping[PartyId, tuple[int, int]] = field(default_factory=dict, repr=False)
-
-
-@value
 class Committed(Event):
     """The cost of a round, and the clients' memory that it changed if the runtime holds it.
 
@@ -397,10 +358,12 @@ def ask(command: Command[Any], kind: type[E]) -> Program[E]:
     return event
 
 
-def sample(key: Key, *, count: int | None = None, fraction: float | None = None) -> Program[Sampled]:
-    """Chooses a cohort. Raises: RoundAbandoned: if every client is busy or away."""
-    sampled = yield from ask(Sample(key, count, fraction), Sampled)
-    if not sampled.cohort and count != 0:
+def sample(
+    key: Key, *, count: int | None = None, fraction: float | None = None, each: float | None = None
+) -> Program[Sampled]:
+    """Chooses a cohort. Raises: RoundAbandoned: if every client is busy or away, except with `each`."""
+    sampled = yield from ask(Sample(key, count, fraction, each), Sampled)
+    if not sampled.cohort and count != 0 and each is None:
         raise RoundAbandoned(f"none of {sampled.num_clients} clients is free")
     return sampled
 
@@ -427,9 +390,10 @@ def collect(
     close: Close = Close(),
     version: int = 0,
     discount: Discount | None = None,
+    dispatch: int | None = None,
 ) -> Program[Collected]:
     """Folds the contributions that arrive."""
-    return (yield from ask(Collect(tickets, close, version, discount), Collected))
+    return (yield from ask(Collect(tickets, close, version, discount, dispatch), Collected))
 
 
 def commit(

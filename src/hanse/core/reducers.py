@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar
 
 import numpy as np
 
+from hanse.core.checks import check_positive
 from hanse.core.errors import CompositionError
 from hanse.core.keys import Key
 from hanse.core.layout import Mapped
@@ -20,7 +21,7 @@ from hanse.core.tensors import WINDOW, Array, scale, tree_map
 from hanse.core.values import value
 from hanse.core.work import Part, Parts, PartyId, Total
 
-__all__ = ["Reducer", "TreeFold", "Unveiled", "each", "mean", "stack", "sum"]
+__all__ = ["Reducer", "TreeFold", "Unveiled", "each", "fixed_mean", "mean", "stack", "sum"]
 
 A = TypeVar("A")
 
@@ -72,6 +73,22 @@ class Reducer(ABC, Generic[A]):
     @abstractmethod
     def result(self, accumulator: A) -> Total:
         """Computes the total of the fold."""
+
+    def zero(self, spec: Spec) -> Total | None:
+        """Returns the total of no parts of a spec. None: there is none, so a round of none is abandoned."""
+        return None
+
+    def moves(self, max_weight: float) -> float | None:
+        """Returns how far the total moves at most, for each unit of a part's norm, if a client comes or goes.
+
+        A reducer that hides can't rely on `max_weight`, because the server does not see the weights.
+
+        Args:
+          max_weight: no part weighs more.
+
+        Returns: the bound on the Euclidean norm; None: there is none, or it depends on the other clients.
+        """
+        return None
 
     def protocol(
         self, parts: Mapping[str, Spec], parties: tuple[PartyId, ...], key: Key
@@ -150,8 +167,35 @@ def _divisor(dtype: np.dtype[Any], weight: float) -> Any:
     return exact or type(exact)(1)
 
 
+class _Summing(Reducer[_Sum]):
+    """A reducer that adds weighted messages up; how it scales their sum is left to `result`."""
+
+    elementwise: ClassVar[bool] = True
+
+    def accepts(self, spec: Spec) -> None:
+        _needs_summable(self, spec)
+
+    def lift(self, part: Part) -> _Sum:
+        return _lift_sum(part)
+
+    def lift_many(self, parts: Parts) -> _Sum | None:
+        return _lift_sums(parts)
+
+    def merge(self, left: _Sum, right: _Sum) -> _Sum:
+        return _merge_sum(left, right)
+
+    def zero(self, spec: Spec) -> Total | None:
+        if any(tensor.num_values is None for tensor in spec.tensors.values()):
+            return None  # the messages would say how large they are
+        return self.result(
+            _Sum(
+                {n: np.zeros([int(dim) for dim in t.shape], t.dtype) for n, t in spec.tensors.items()}, 0.0, 0
+            )
+        )
+
+
 @value
-class mean(Reducer[_Sum]):
+class mean(_Summing):
     """The weighted mean, sum(w x) / sum(w).
 
     >>> parts = [Part({"w": np.array([1.0])}, 1.0), Part({"w": np.array([4.0])}, 2.0)]
@@ -159,46 +203,58 @@ class mean(Reducer[_Sum]):
     {'w': array([3.])}
     """
 
-    elementwise: ClassVar[bool] = True
-
-    def accepts(self, spec: Spec) -> None:
-        _needs_summable(self, spec)
-
-    def lift(self, part: Part) -> _Sum:
-        return _lift_sum(part)
-
-    def lift_many(self, parts: Parts) -> _Sum | None:
-        return _lift_sums(parts)
-
-    def merge(self, left: _Sum, right: _Sum) -> _Sum:
-        return _merge_sum(left, right)
-
     def result(self, accumulator: _Sum) -> Total:
         weight = accumulator.weight
         scaled = tree_map(lambda v: v / _divisor(v.dtype, weight), accumulator.values)
         return Total(scaled, weight, accumulator.count)
 
+    def zero(self, spec: Spec) -> Total | None:
+        return None  # 0 / 0
+
 
 @value
-class sum(Reducer[_Sum]):
+class sum(_Summing):
     """The weighted sum, sum(w x)."""
-
-    elementwise: ClassVar[bool] = True
-
-    def accepts(self, spec: Spec) -> None:
-        _needs_summable(self, spec)
-
-    def lift(self, part: Part) -> _Sum:
-        return _lift_sum(part)
-
-    def lift_many(self, parts: Parts) -> _Sum | None:
-        return _lift_sums(parts)
-
-    def merge(self, left: _Sum, right: _Sum) -> _Sum:
-        return _merge_sum(left, right)
 
     def result(self, accumulator: _Sum) -> Total:
         return Total(accumulator.values, accumulator.weight, accumulator.count)
+
+    def moves(self, max_weight: float) -> float | None:
+        return max_weight
+
+
+@value
+class fixed_mean(_Summing):
+    """The weighted sum divided by a fixed number, sum(w x) / denominator.
+
+    One client moves it by at most w |x| / denominator, whoever else takes part. This is not true of `mean`,
+    which divides by the weights that arrived. So noise is calibrated to this one.
+
+    Args:
+      denominator: the expected sum of the weights, such as the sampling rate times the number of clients.
+    References: McMahan et al., "Learning differentially private recurrent language models", ICLR 2018,
+      arXiv 1710.06963, the estimator f_f.
+
+    >>> reduce(fixed_mean(4.0), [Part({"w": np.array([1.0])}), Part({"w": np.array([5.0])})]).values
+    {'w': array([1.5])}
+    """
+
+    denominator: float
+
+    def __post_init__(self) -> None:
+        check_positive("denominator", self.denominator)
+
+    def accepts(self, spec: Spec) -> None:
+        super().accepts(spec)
+        if spec.kind == "ring":
+            raise CompositionError(f"{self} divides, which integers modulo 2^bits do not allow: use sum()")
+
+    def result(self, accumulator: _Sum) -> Total:
+        scaled = tree_map(lambda v: v / _divisor(v.dtype, self.denominator), accumulator.values)
+        return Total(scaled, accumulator.weight, accumulator.count)
+
+    def moves(self, max_weight: float) -> float | None:
+        return max_weight / self.denominator
 
 
 @value

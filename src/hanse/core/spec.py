@@ -51,6 +51,8 @@ class Spec:
       l2_bound: an upper bound of the Euclidean norm over all tensors together, if one holds.
       sealed: noise was calibrated to these values: nothing after it may change them.
       max_bytes: of the values, if dimensions are words and a bound is known all the same.
+      moves: how far a total moves at most, in Euclidean norm, for each unit of a part's norm, if one client
+        is added or removed. Chains set it from the reducer; None: nothing bounds it.
 
     >>> Spec.of({"w": np.zeros((2, 3), np.float32)}).tensors["w"]
     TensorSpec(shape=(2, 3), dtype='float32')
@@ -62,6 +64,7 @@ class Spec:
     l2_bound: float | None = None
     sealed: bool = False
     max_bytes: int | None = None
+    moves: float | None = None
 
     @classmethod
     def of(cls, tensors: Tensors, **changes: Any) -> "Spec":

@@ -50,6 +50,7 @@ T = TypeVar("T")
 
 _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
+_FIELDS: dict[type, tuple[dataclasses.Field[Any], ...]] = {}  # to find them takes microseconds, too
 _MAX_DEPTH = 64
 _PLAIN = frozenset((type(None), bool, int, str))
 _MAX_EQUAL_HASHES = 8
@@ -103,10 +104,12 @@ def find_classes(kind: type) -> dict[str, type[Any]]:
     return {name: cls for name, cls in sorted(_CLASSES.items()) if issubclass(cls, kind)}
 
 
-@functools.cache
 def fields(cls: type) -> tuple[dataclasses.Field[Any], ...]:
     """Returns the fields of a class marked with `@value`."""
-    return dataclasses.fields(cls)
+    found = _FIELDS.get(cls)
+    if found is None:
+        found = _FIELDS[cls] = dataclasses.fields(cls)
+    return found
 
 
 def brief(obj: Any) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 
-from hanse.core import InvalidInput, Memory, PartyId, StoreError, fields
-from hanse.core.exchange import Checkpoint, Entry, Flow, Record, Usage, held_bytes, pieces
+from hanse.core import InvalidInput, Memory, PartyId, Release, StoreError, fields
+from hanse.core.exchange import Checkpoint, Entry, Flow, Record, ReleaseRecord, Usage, held_bytes, pieces
 from hanse.store.database import Database
 from hanse.store.objects import Address, Hashed, Kept, Writing, cut_batches, read_objects, read_value, to_json
 from hanse.store.tables import checkpoints, journal, memories, rounds, runs, traffic
@@ -231,6 +231,7 @@ class RunRows:
                 "flows": to_json([_as_row(flow) for flow in record.usage.flows]),
                 "way": record.execution,
                 "spent": to_json({what: float(seconds) for what, seconds in record.spent.items()}),
+                "releases": to_json([_release_as_row(release) for release in record.usage.releases]),
             }
             for at, record in enumerate(records, start=self._num_records)
         ]
@@ -293,9 +294,23 @@ def _flow(direction: Any, name: str, stages: list[str], messages: int, num_bytes
     return Flow(direction, name, tuple(stages), messages, tuple(num_bytes))
 
 
+def _release_as_row(record: ReleaseRecord) -> tuple[Any, ...]:
+    release = record.release
+    parameters = {name: float(number) for name, number in release.parameters.items()}
+    noise = float(release.noise_multiplier)
+    return record.part, release.mechanism, noise, parameters, float(record.sampling), record.sample
+
+
+def _release(
+    part: str, mechanism: str, noise: float, parameters: Any, sampling: float, sample: int
+) -> ReleaseRecord:
+    return ReleaseRecord(part, Release(mechanism, noise, parameters), sampling, sample)
+
+
 def _record(row: Any) -> Record:
     flows = tuple(_flow(*flow) for flow in json.loads(row.flows))
-    usage = Usage(**{name: getattr(row, name) for name in _USAGE}, flows=flows)
+    releases = tuple(_release(*release) for release in json.loads(row.releases))
+    usage = Usage(**{name: getattr(row, name) for name in _USAGE}, flows=flows, releases=releases)
     spent = json.loads(row.spent)
     return Record(
         row.number, json.loads(row.metrics), usage, row.seconds, row.abandoned, row.way or "", spent

@@ -69,6 +69,7 @@ rounds = Table(
     Column("flows", Text, nullable=False, server_default="[]"),
     Column("way", Text),
     Column("spent", Text, nullable=False, server_default="{}"),
+    Column("releases", Text, nullable=False, server_default="[]"),
 )
 
 traffic = Table(

@@ -10,11 +10,12 @@ from hanse.core.errors import CompositionError, HanseError, InvalidInput, Messag
 from hanse.core.exchange.coordinator import Coordinator, CoordinatorChanges, CoordinatorState
 from hanse.core.exchange.party import Message
 from hanse.core.keys import Key
-from hanse.core.program import Close, Collect, Decode, Discount, Dispatch, Drop, Flow, PartSpec, Sample, Usage
+from hanse.core.program import Close, Collect, Decode, Discount, Dispatch, Drop, PartSpec, Sample
 from hanse.core.reducers import Reducer, mean, stack
 from hanse.core.reducers import sum as sum_
 from hanse.core.spec import Spec, TensorSpec
 from hanse.core.tensors import tree_map
+from hanse.core.usage import Flow, Release, ReleaseRecord, Usage
 from hanse.core.values import digest, pack, unpack, value
 from hanse.core.work import Part, Total, Work
 from hanse.transforms import random_mask
@@ -570,6 +571,49 @@ def test_no_two_folds_draw_from_the_same_secret(coordinator):
     assert len(set(SECRETS)) == 2
 
 
+@value
+class revealing(counted_sum):
+    """Releases something on each total."""
+
+    def __call__(self, spec):
+        return replace(super().__call__(spec), release=Release("laplace", 2.0, {"scale": 3.0}))
+
+
+def test_what_a_protocol_obtained_is_booked_and_never_decoded_twice_from_one_secret(coordinator):
+    SECRETS.clear()
+    hidden = PartSpec(SPEC, (revealing(),), blindfold())
+    booked = []
+    for survivors in (2, 1):
+        tickets = coordinator.dispatch(asking(1, 2, u=hidden)).tickets
+        folded(coordinator, tickets, [(t, Message(t, {"u": None})) for t in tickets])
+        assert list(coordinator.usage.releases) == booked
+        decode = Decode(tickets[0], "u", Total(W, float(survivors), survivors))
+        coordinator.decode(decode)
+        with pytest.raises(HanseError, match="decode each hidden part once"):
+            coordinator.decode(decode)
+        booked.append(ReleaseRecord("u", Release("laplace", 2.0, {"scale": 3.0}), 1.0, tickets[0]))
+    assert len(set(SECRETS)) == 2
+    assert list(coordinator.usage.releases) == booked
+    usage, _ = coordinator.settle(abandoned=True)
+    assert list(usage.releases) == booked
+    assert coordinator.usage.releases == ()
+
+
+def test_a_snapshot_keeps_the_sample_and_what_was_booked(coordinator):
+    cohort = coordinator.sample(Sample(KEY, each=0.6)).cohort
+    part_spec = PartSpec(SPEC, (revealing(),), sum_())
+    for _ in range(2):
+        again = Coordinator(10, SECRET)
+        again.restore(unpack(pack(coordinator.snapshot())))
+        coordinator = again
+        sent = coordinator.dispatch(asking(*cohort, u=part_spec))
+        again = Coordinator(10, SECRET)
+        again.restore(unpack(pack(coordinator.snapshot())))
+        coordinator = again
+        folded(coordinator, sent.tickets, [(t, answer(t)) for t in sent.tickets])
+    assert [(at.sampling, at.sample) for at in coordinator.usage.releases] == [(0.6, 0)] * 2
+
+
 def test_what_protects_people_follows_from_the_servers_secret():
     SECRETS.clear()
     for secret in (SECRET, Key.from_seed(3)):
@@ -824,10 +868,12 @@ def test_a_long_round_needs_no_more_than_a_short_one():
     assert coordinator.settle(abandoned=False)[0].counted == 60
 
 
-def test_a_dispatch_to_nobody_is_not_kept(coordinator):
-    coordinator.dispatch(asking(shared={"params": W}))
-    assert coordinator.snapshot().dispatches == {}
+def test_a_dispatch_to_nobody_is_kept_until_it_is_collected(coordinator):
+    number = coordinator.dispatch(asking(shared={"params": W})).dispatch
+    assert list(coordinator.snapshot().dispatches) == [number] == [0]
     assert coordinator.next_ticket == 1
+    coordinator.fold(Collect((), dispatch=number), [], {})
+    assert coordinator.snapshot().dispatches == {}
 
 
 def test_states_of_version_0_1_0_held_closed_tickets_and_their_dispatches(coordinator):

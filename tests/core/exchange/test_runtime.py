@@ -8,7 +8,8 @@ from support import Crash, Fragile
 from hanse.core.errors import HanseError, ReplayError
 from hanse.core.exchange.runtime import Checkpoint, Entry, InMemory, Led, Record, Runtime, drive
 from hanse.core.keys import Key
-from hanse.core.program import Collected, Commit, Committed, Sampled, Usage, commit, sample
+from hanse.core.program import Collected, Commit, Committed, Sampled, commit, sample
+from hanse.core.usage import Usage
 from hanse.core.values import digest, value
 from hanse.testing import AsyncRuntime, adrive
 

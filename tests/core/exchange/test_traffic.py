@@ -10,8 +10,9 @@ from hanse.core.exchange.party import Task
 from hanse.core.exchange.tickets import Ticket
 from hanse.core.exchange.traffic import TrafficLedger
 from hanse.core.keys import Key
-from hanse.core.program import Dispatch, Flow, PartSpec, Usage
+from hanse.core.program import Dispatch, PartSpec
 from hanse.core.spec import Spec
+from hanse.core.usage import Flow, Usage
 from hanse.core.values import value
 from hanse.core.work import Part, Work
 from hanse.transforms import cast

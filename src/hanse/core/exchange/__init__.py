@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     from hanse.core.errors import NotReady, ReplayError
     from hanse.core.exchange.admission import limit_bytes, validate
     from hanse.core.exchange.changes import Changes, Edits, Tracked
-    from hanse.core.exchange.coordinator import (
-        Block,
-        Coordinator,
-        CoordinatorChanges,
-        CoordinatorState,
-    )
+    from hanse.core.exchange.coordinator import Block, Coordinator
     from hanse.core.exchange.memory import PartyMemory, Recall, Settled
     from hanse.core.exchange.party import (
         Fork,
@@ -49,6 +44,7 @@ if TYPE_CHECKING:
         Watch,
         drive,
     )
+    from hanse.core.exchange.state import CoordinatorChanges, CoordinatorState
     from hanse.core.exchange.tickets import explain_declined, explain_orphan
     from hanse.core.former import (
         find_renamed_class,
@@ -70,13 +66,12 @@ if TYPE_CHECKING:
         Dispatched,
         Drop,
         Event,
-        Flow,
         Sample,
         Sampled,
-        Usage,
     )
     from hanse.core.reducers import TreeFold
     from hanse.core.tensors import all_finite, frozen, held_bytes
+    from hanse.core.usage import Flow, ReleaseRecord, Usage
     from hanse.core.values import (
         add_padding,
         digest,
@@ -109,12 +104,7 @@ else:
             "hanse.core.errors": ("NotReady", "ReplayError"),
             "hanse.core.exchange.admission": ("limit_bytes", "validate"),
             "hanse.core.exchange.changes": ("Changes", "Edits", "Tracked"),
-            "hanse.core.exchange.coordinator": (
-                "Block",
-                "Coordinator",
-                "CoordinatorChanges",
-                "CoordinatorState",
-            ),
+            "hanse.core.exchange.coordinator": ("Block", "Coordinator"),
             "hanse.core.exchange.memory": ("PartyMemory", "Recall", "Settled"),
             "hanse.core.exchange.party": (
                 "Fork",
@@ -140,6 +130,7 @@ else:
                 "Watch",
                 "drive",
             ),
+            "hanse.core.exchange.state": ("CoordinatorChanges", "CoordinatorState"),
             "hanse.core.exchange.tickets": ("explain_declined", "explain_orphan"),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
             "hanse.core.program": (
@@ -154,13 +145,12 @@ else:
                 "Dispatched",
                 "Drop",
                 "Event",
-                "Flow",
                 "Sample",
                 "Sampled",
-                "Usage",
             ),
             "hanse.core.reducers": ("TreeFold",),
             "hanse.core.tensors": ("all_finite", "frozen", "held_bytes"),
+            "hanse.core.usage": ("Flow", "ReleaseRecord", "Usage"),
             "hanse.core.former": (
                 "find_renamed_class",
                 "find_renamed_fields",
@@ -228,6 +218,7 @@ __all__ = [
     "Progress",
     "Recall",
     "Record",
+    "ReleaseRecord",
     "ReplayError",
     "Resumable",
     "Runtime",

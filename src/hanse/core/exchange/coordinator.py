@@ -6,17 +6,18 @@ decides what it means, so it means the same in all of them.
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import field, replace
+from dataclasses import replace
 from typing import Any
 
 from hanse.core.errors import CompositionError, HanseError
 from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_message, validate
-from hanse.core.exchange.changes import Edits, Tracked
-from hanse.core.exchange.downlink import Editions, Reference, VersionTable
+from hanse.core.exchange.changes import Tracked
+from hanse.core.exchange.downlink import Editions, VersionTable
 from hanse.core.exchange.fold import Block, MessageFold, TransformStates
 from hanse.core.exchange.party import Message, Payload, Task
-from hanse.core.exchange.tickets import ClosedTicket, DispatchRecord, Ticket, TicketBook, explain_orphan
-from hanse.core.exchange.traffic import TrafficLedger, merge_usage
+from hanse.core.exchange.state import MAPPINGS, CoordinatorChanges, CoordinatorState
+from hanse.core.exchange.tickets import DispatchRecord, PoissonSample, TicketBook, explain_orphan
+from hanse.core.exchange.traffic import TrafficLedger
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
 from hanse.core.program import (
@@ -30,79 +31,13 @@ from hanse.core.program import (
     PartSpec,
     Sample,
     Sampled,
-    Usage,
 )
 from hanse.core.reducers import each
-from hanse.core.values import measure_packed_bytes, value
-from hanse.core.work import PartyId
+from hanse.core.usage import ReleaseRecord, Usage
+from hanse.core.values import digest, measure_packed_bytes
+from hanse.core.work import PartyId, Total
 
-__all__ = ["Block", "Coordinator", "CoordinatorChanges", "CoordinatorState"]
-
-
-@value
-class CoordinatorState:
-    """Everything that a coordinator must remember to go on after a crash.
-
-    Args:
-      next_ticket: the first free number.
-      tickets, dispatches: the open tickets and the records of their dispatches, by number.
-      states, begun: the transforms' states at the server, and what they were when the round began.
-      usage: the round's cost so far.
-      references: the versions of what is broadcast as differences.
-      closed: the tickets that were closed in this round, by number.
-      undecoded: the hidden parts that are not decoded yet, by the number of the dispatch.
-    """
-
-    next_ticket: int = 0
-    tickets: Mapping[int, Ticket] = field(default_factory=dict)
-    dispatches: Mapping[int, DispatchRecord] = field(default_factory=dict)
-    states: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    begun: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    usage: Usage = Usage()
-    references: Mapping[str, Reference] = field(default_factory=dict)
-    closed: Mapping[int, ClosedTicket] = field(default_factory=dict)
-    undecoded: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
-
-    @property
-    def holders(self) -> dict[int, PartyId]:
-        """The holders of the open tickets, and of those that were closed in this round."""
-        tickets: dict[int, Ticket | ClosedTicket] = {**self.closed, **self.tickets}
-        return {number: ticket.party for number, ticket in tickets.items()}
-
-    def apply(self, changes: "Iterable[CoordinatorChanges]") -> "CoordinatorState":
-        """Returns the state that changes lead to, first to last."""
-        mappings: dict[str, dict[Any, Any]] = {name: dict(getattr(self, name)) for name in _MAPPINGS}
-        next_ticket, usage = self.next_ticket, self.usage
-        for change in changes:
-            next_ticket, usage = change.next_ticket, merge_usage(usage, change.usage)
-            for name, edits in change.edits.items():
-                edits.apply(mappings[name])
-        return replace(self, next_ticket=next_ticket, usage=usage, **mappings)
-
-
-_MAPPINGS = ("tickets", "dispatches", "states", "references", "closed", "undecoded")
-"""The fields that change within a round, item by item. Only the end of a round changes `begun`."""
-
-
-@value
-class CoordinatorChanges:
-    """What has changed in a `CoordinatorState` since a moment of the same round.
-
-    Args:
-      next_ticket: the first free number.
-      usage: the round's cost so far, with those flows alone that have changed.
-      edits: the items that have changed in its mappings, by field.
-    """
-
-    next_ticket: int
-    usage: Usage
-    edits: Mapping[str, Edits]
-
-    @property
-    def holders(self) -> dict[int, PartyId]:
-        """The holders of the tickets that were closed."""
-        closed = self.edits.get("closed", Edits()).changed
-        return {number: ticket.party for number, ticket in closed.items()}
+__all__ = ["Block", "Coordinator"]
 
 
 class Coordinator:
@@ -113,7 +48,7 @@ class Coordinator:
 
     Args:
       num_clients: how many are registered; they are numbered from 0.
-      secret: draws what the transforms must not tell anybody.
+      secret: draws Poisson samples, and what the transforms must not tell anybody.
       owner: the party that coordinates, "server" or a peer; what it sends itself costs no bytes.
       first_ticket: peers that share clients number their tickets apart.
     """
@@ -134,6 +69,7 @@ class Coordinator:
         self._ledger = TrafficLedger(self._owner, state.usage)
         self._transforms = TransformStates(self._secret, state.states, state.begun)
         self._versions = VersionTable(state.references)
+        self._sample = state.sample
 
     def snapshot(self) -> CoordinatorState:
         """Copies everything from which `restore` goes on."""
@@ -145,6 +81,7 @@ class Coordinator:
             dict(self._transforms.begun),
             self._ledger.usage,
             dict(self._versions.references),
+            self._sample,
             dict(self._book.closed),
             dict(self._book.undecoded),
         )
@@ -157,16 +94,38 @@ class Coordinator:
             *(book.closed, book.undecoded),
         )
         edits = {
-            name: held.take_edits() for name, held in zip(_MAPPINGS, mappings, strict=True) if held.is_touched
+            name: held.take_edits() for name, held in zip(MAPPINGS, mappings, strict=True) if held.is_touched
         }
-        return CoordinatorChanges(book.next_number, self._ledger.take_changes(), edits)
+        return CoordinatorChanges(book.next_number, self._ledger.take_changes(), edits, self._sample)
 
     # -- tickets out ---------------------------------------------------------------------------
 
     def sample(self, command: Sample, away: Set[PartyId] = frozenset()) -> Sampled:
-        """Draws a cohort, uniform among the clients that hold no open ticket and are not away."""
+        """Draws a cohort among the clients that hold no open ticket and are not away."""
+        if command.each is not None:
+            return Sampled(self._sample_each(command.key, command.each, away), self.num_clients)
         cohort = self._book.draw(command.key, command.size(self.num_clients), self.num_clients, away)
         return Sampled(cohort, self.num_clients)
+
+    def _sample_each(self, key: Key, rate: float, away: Set[PartyId]) -> tuple[int, ...]:
+        """Draws each client independently, from the secret: nobody else can tell who is in the cohort."""
+        number = self._book.take_number()
+        secret = self._secret.fold_in("sample", number, key.digest.hex())
+        drawn = secret.secret_rng().poisson_sample(self.num_clients, rate)
+        cohort = self._book.leave_out_busy(drawn, away)
+        is_alone = self._sample is None or self._sample.is_used
+        self._sample = PoissonSample(number, rate if is_alone else 1.0, digest(cohort))
+        return cohort
+
+    def _find_sample(self, cohort: tuple[PartyId, ...]) -> tuple[float, int | None]:
+        """Returns the rate and number of the Poisson sample that a cohort is; 1 and None: it is none."""
+        sample = self._sample
+        if sample is None or sample.cohort != digest(cohort):
+            return 1.0, None
+        if sample.is_used and cohort == tuple(range(self.num_clients)):
+            return 1.0, None  # all may be asked whoever was drawn
+        self._sample = replace(sample, is_used=True)
+        return sample.rate, sample.number
 
     def dispatch(self, command: Dispatch) -> Dispatched:
         """Books a ticket for each member of the cohort.
@@ -194,6 +153,7 @@ class Coordinator:
                 editions.broadcasts,
                 editions.holds,
                 command.own,
+                *self._find_sample(command.cohort),
             )
         )
         metered = {party for party in command.cohort if self._ledger.is_metered(party)}
@@ -208,7 +168,7 @@ class Coordinator:
             cost += size
         self._ledger.add(bytes_down=cost)
         self._ledger.add_broadcasts(command, editions)
-        return Dispatched(tuple(task.ticket for task in tasks))
+        return Dispatched(tuple(task.ticket for task in tasks), number)
 
     def add_virtual_seconds(self, seconds: float) -> None:
         """Books time on the simulated clock."""
@@ -338,8 +298,13 @@ class Coordinator:
                 message = decode_each(message, self.task(ticket), self.payload(ticket))
             fold.add(ticket, message.parts, self._book.record_of(ticket))
             del item, message  # otherwise the next message would be read beside it
+        dispatch = -1 if command.dispatch is None else command.dispatch
+        asked_for = self._book.dispatches.get(dispatch)
         drops, counted = self._drop({**dropped, **orphans}), fold.counted
+        self._book.release(dispatch)  # one to nobody has no last ticket that closes
         needed = command.close.minimum(len(asked))
+        if not counted and asked_for is not None and (zeros := self._find_zeros(command, asked_for)):
+            return Collected(self._decode_each(zeros, asked_for, dispatch, dispatch), (), (), drops)
         if command.tickets is not None and len(counted) < needed:
             abandoned = f"{len(counted)} of {len(asked)} contributions were counted, {needed} are needed"
             if drops:
@@ -348,10 +313,47 @@ class Coordinator:
             return Collected({}, (), (), drops, abandoned)
         parties = tuple(self.task(ticket).party for ticket in counted)
         dispatches = sorted({self._book[ticket].dispatch for ticket in counted})
-        records = [self._book.dispatches[number] for number in dispatches]
+        records = {number: self._book.dispatches[number] for number in dispatches}
+        for record in records.values():
+            _check_calibration(command, record.payload)
         self._book.count(counted, self._ledger.take_heard)
         self._ledger.add(counted=sum(map(self._is_counted, counted)))
-        return Collected(self._transforms.decode_totals(fold, records), counted, parties, drops)
+        totals = self._transforms.decode_totals(fold, list(records.values()))
+        for number, record in records.items():
+            self._book_releases(totals, record, number)
+        return Collected(totals, counted, parties, drops)
+
+    def _find_zeros(self, command: Collect, record: DispatchRecord) -> Mapping[str, Total]:
+        """Returns the totals of none, by part, if it may close with them and all reducers have them."""
+        if command.close.minimum_fraction > 0 or command.tickets is None or command.dispatch is None:
+            return {}
+        if not self._book.is_empty(command.dispatch):  # it may be in another total with the same secret
+            return {}
+        zeros = {
+            name: record.payload.uplink[name].into.zero(chain.folded)
+            for name, chain in record.payload.chains.items()
+        }
+        found = {name: zero for name, zero in zeros.items() if zero is not None}
+        return found if found.keys() == zeros.keys() else {}
+
+    def _decode_each(
+        self, totals: Mapping[str, Total], record: DispatchRecord, dispatch: int, number: int
+    ) -> dict[str, Total]:
+        """Undoes the transforms on the totals of a dispatch, and books what they reveal."""
+        decoded = {
+            name: self._transforms.decode(name, record.payload, total, number)
+            for name, total in totals.items()
+        }
+        self._book_releases(decoded, record, dispatch)
+        return decoded
+
+    def _book_releases(self, parts: Iterable[str], record: DispatchRecord, dispatch: int) -> None:
+        """Books what decoded parts of a dispatch reveal."""
+        sample = dispatch if record.sample is None else record.sample
+        chains = record.payload.chains
+        for name in (name for name in parts if name in chains):  # dispatches may differ in their parts
+            for release in chains[name].releases:
+                self._ledger.add_release(ReleaseRecord(name, release, record.sampling, sample))
 
     def can_fold_in_blocks(self, command: Collect, tickets: Sequence[int]) -> bool:
         """Returns whether these tickets may be folded in blocks: all are sent the same and count alike."""
@@ -368,10 +370,12 @@ class Coordinator:
                 f"part {command.part!r} of ticket {command.ticket} is not hidden by its reducer, or was "
                 "decoded before: decode each hidden part once, after its exchange"
             )
-        payload = self._book.dispatches[number].payload
-        total = self._transforms.decode(command.part, payload, command.total, command.ticket)
+        record, secret = self._book.dispatches[number], command.ticket
+        if record.payload.chains[command.part].releases:
+            secret = self._book.take_number()  # two totals with the same noise would differ by none
+        totals = self._decode_each({command.part: command.total}, record, number, secret)
         self._book.note_decoded(number, command.part)
-        return Decoded(total, self._drop_counted(command.dropped))
+        return Decoded(totals[command.part], self._drop_counted(command.dropped))
 
     def _drop_counted(self, tickets: Sequence[int]) -> tuple[Drop, ...]:
         """Drops counted tickets whose parties fell silent in a protocol, and what was built on them."""
@@ -430,3 +434,16 @@ def _check_alike(name: str, first: PartSpec, second: PartSpec) -> None:
             f"part {name!r} has two specs in one collect, {one} and {other}, and {first.into} folds "
             "messages of one: collect the dispatches one by one, or write into=each()"
         )
+
+
+def _check_calibration(command: Collect, payload: Payload) -> None:
+    """Raises CompositionError if one client can move a total further than its noise was calibrated for."""
+    if command.close.goal is None and command.discount is None:
+        return
+    for chain in payload.chains.values():
+        if chain.calibrated is not None:
+            raise CompositionError(
+                f"{chain.calibrated} adds noise for what one client can move, but a goal or over-selection "
+                "lets one answer keep another out, and a discount changes weights: close by a deadline, "
+                "Close(deadline_s=...), without any of these"
+            )

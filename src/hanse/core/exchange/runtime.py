@@ -15,7 +15,8 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from hanse.core.algorithm import is_of_training
 from hanse.core.errors import ReplayError
 from hanse.core.exchange.changes import Changes
-from hanse.core.program import Command, Commit, Committed, Event, Program, Usage
+from hanse.core.program import Command, Commit, Committed, Event, Program
+from hanse.core.usage import Usage
 from hanse.core.values import digest, former_digest, pack, unpack, value
 from hanse.core.work import Memory, PartyId
 

@@ -14,7 +14,15 @@ from hanse.core.tensors import Tensors
 from hanse.core.values import pack, value
 from hanse.core.work import PartyId
 
-__all__ = ["ClosedTicket", "DispatchRecord", "Ticket", "TicketBook", "explain_declined", "explain_orphan"]
+__all__ = [
+    "ClosedTicket",
+    "DispatchRecord",
+    "PoissonSample",
+    "Ticket",
+    "TicketBook",
+    "explain_declined",
+    "explain_orphan",
+]
 
 
 def explain_declined(declined: Declined) -> str:
@@ -89,6 +97,8 @@ class DispatchRecord:
       editions: what is broadcast as differences, once for each set of versions that readers held.
       holds: the versions that its readers hold after it, by slot: see `VersionTable`.
       own: tensors for single parties, until no ticket is open.
+      sampling, sample: the probability with which its readers were drawn, and the number of their Sample;
+        1 and None unless one Poisson Sample alone decided who they are.
     """
 
     payload: Payload
@@ -97,6 +107,25 @@ class DispatchRecord:
     editions: tuple[Mapping[str, Broadcast], ...] = ()
     holds: Mapping[str, int] = field(default_factory=dict)
     own: Mapping[PartyId, Mapping[str, Tensors]] = field(default_factory=dict)
+    sampling: float = 1.0
+    sample: int | None = None
+
+
+@value
+class PoissonSample:
+    """The last cohort in which each client was independently.
+
+    Args:
+      number: of the Sample, in the sequence of tickets and dispatches.
+      rate: the probability of each client; 1 if the program may have chosen between this cohort and another.
+      cohort: its digest, because it may be long.
+      is_used: whether work was dispatched to it.
+    """
+
+    number: int
+    rate: float
+    cohort: str
+    is_used: bool = False
 
 
 class TicketBook:
@@ -157,6 +186,16 @@ class TicketBook:
         free = [client for client in drawn.tolist() if client not in busy]
         return tuple(free[:size])
 
+    def leave_out_busy(self, drawn: Sequence[int], away: Set[PartyId]) -> tuple[int, ...]:
+        """Returns the drawn clients that hold no open ticket and are not away."""
+        busy = away | {ticket.party for ticket in self.tickets.values()}
+        return tuple(client for client in drawn if client not in busy)
+
+    def take_number(self) -> int:
+        """Takes the next number, which no ticket or dispatch will have."""
+        self.next_number += 1
+        return self.next_number - 1
+
     def record(self, dispatch: DispatchRecord) -> int:
         """Keeps the record of a dispatch under the next number, which `issue` gives to its first ticket."""
         self.dispatches[self.next_number] = dispatch
@@ -173,9 +212,7 @@ class TicketBook:
             Task(number, party, key.fold_in(party), self._last(party))
             for number, party in enumerate(cohort, self.next_number)
         ]
-        if not tasks:  # a dispatch to nobody has a number, too, but nobody needs it
-            self._release(self.next_number)
-        self.next_number += max(1, len(tasks))
+        self.next_number += max(1, len(tasks))  # a dispatch to nobody has a number, too
         return tasks
 
     def book(
@@ -290,7 +327,7 @@ class TicketBook:
         ticket = self.tickets.pop(number)
         self.closed[number] = _close(ticket, self.dispatches[ticket.dispatch], counted, bytes_up)
         self._num_open[ticket.dispatch] -= 1
-        self._release(ticket.dispatch)
+        self.release(ticket.dispatch)
 
     def _note_hidden(self, dispatch: int) -> None:
         """Notes the parts of a dispatch that its reducers hide, and that may be decoded now."""
@@ -306,11 +343,16 @@ class TicketBook:
             self.undecoded[dispatch] = left
         elif dispatch in self.undecoded:
             del self.undecoded[dispatch]
-            self._release(dispatch)
+            self.release(dispatch)
 
-    def _release(self, dispatch: int) -> None:
+    def is_empty(self, dispatch: int) -> bool:
+        """Returns whether no ticket of a dispatch is open or counted."""
+        counted = (ticket for ticket in self.closed.values() if ticket.counted)
+        return not self._num_open[dispatch] and all(ticket.dispatch != dispatch for ticket in counted)
+
+    def release(self, dispatch: int) -> None:
         """Forgets a dispatch if no open ticket needs it, and no part of it may still be decoded."""
-        if self._num_open[dispatch]:
+        if self._num_open[dispatch] or dispatch not in self.dispatches:
             return
         if dispatch in self.undecoded:
             if self.dispatches[dispatch].own:  # nobody will be sent it any more

@@ -1,4 +1,4 @@
-"""The traffic ledger: the cost of a round in all, by client, and by what its tensors went through."""
+"""The ledger: the cost of a round in all, by client, and by what its tensors went through."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ from hanse.core.exchange.changes import Tracked
 from hanse.core.exchange.downlink import Editions
 from hanse.core.exchange.fold import Block
 from hanse.core.exchange.tickets import ClosedTicket, Ticket
-from hanse.core.program import Dispatch, Flow, Usage
+from hanse.core.program import Dispatch
 from hanse.core.tensors import num_bytes
+from hanse.core.usage import Flow, ReleaseRecord, Usage
 from hanse.core.values import brief
 from hanse.core.work import Part, PartyId
 
@@ -35,6 +36,7 @@ class TrafficLedger:
         self._sums: dict[str, float] = {name: getattr(usage, name) for name in _SUMS}
         self._flows: Tracked[tuple[Any, ...], Flow] = Tracked(_by_name(usage.flows))
         self._recent: dict[tuple[Any, ...], list[int]] = {}
+        self._releases, self._num_told = list(usage.releases), len(usage.releases)
         self._heard: dict[int, int] = {}
 
     def is_metered(self, party: PartyId) -> bool:
@@ -45,6 +47,10 @@ class TrafficLedger:
         """Adds to sums of the round, by the names of the fields of `Usage`."""
         for name, amount in amounts.items():
             self._sums[name] += amount
+
+    def add_release(self, release: ReleaseRecord) -> None:
+        """Books a noised total that was decoded. Nothing takes it back: it was seen."""
+        self._releases.append(release)
 
     def hear(self, ticket: int, num_bytes: int) -> None:
         """Books bytes that a ticket's holder sent."""
@@ -141,13 +147,14 @@ class TrafficLedger:
         """The round's cost so far, not parted by client."""
         self._merge_flows()
         sums: dict[str, Any] = self._sums
-        return Usage(**sums, flows=tuple(self._flows.values()))
+        return Usage(**sums, flows=tuple(self._flows.values()), releases=tuple(self._releases))
 
     def take_changes(self) -> Usage:
-        """Returns the round's cost so far, with the flows alone that changed since this was last asked."""
+        """Returns the round's cost so far, with those flows and releases alone that are new."""
         self._merge_flows()
         sums: dict[str, Any] = self._sums
-        return Usage(**sums, flows=tuple(self._flows.take_edits().changed.values()))
+        releases, self._num_told = tuple(self._releases[self._num_told :]), len(self._releases)
+        return Usage(**sums, flows=tuple(self._flows.take_edits().changed.values()), releases=releases)
 
     def sum_by_party(self, tickets: Mapping[int, Ticket | ClosedTicket]) -> dict[PartyId, tuple[int, int]]:
         """Adds up the bytes (up, down) of each party's tickets, where there are any."""
@@ -164,13 +171,14 @@ class TrafficLedger:
         self._sums = dict.fromkeys(_SUMS, 0)
         self._flows = Tracked()
         self._recent.clear()
+        self._releases, self._num_told = [], 0
         self._heard.clear()
 
 
 def merge_usage(usage: Usage, later: Usage) -> Usage:
-    """Returns the later cost of a round, with the flows that it does not mention as they were."""
+    """Returns the later cost of a round, with what it does not mention of flows and releases."""
     flows = {**_by_name(usage.flows), **_by_name(later.flows)}
-    return replace(later, flows=tuple(flows.values()))
+    return replace(later, flows=tuple(flows.values()), releases=usage.releases + later.releases)
 
 
 def _by_name(flows: Iterable[Flow]) -> dict[tuple[Any, ...], Flow]:

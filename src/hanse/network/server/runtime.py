@@ -60,8 +60,9 @@ class Patience:
       round_s: the longest that an exchange may take, if its algorithm sets no deadline. Also the time that a
         round waits for the clients that it can't begin without; then the run is interrupted.
       over_select: a round asks so many times the wanted fraction, if there are so many clients, and counts
-        the first to answer.
-      min_clients: a round begins once so many clients are present; None: as many as it wants.
+        the first to answer. It leaves Poisson samples as they are: see `hanse.core.exchange.Sample`.
+      min_clients: a round begins once so many clients are present; None: as many as it wants, or, for a
+        Poisson sample, anybody.
     """
 
     silent_s: float = 60.0
@@ -317,6 +318,8 @@ class NetworkRuntime(Runtime):
 
         Raises: Stopped: if there are too few when `Patience.round_s` has passed.
         """
+        if command.each is not None:
+            return self._sample_each(command, command.each)
         began_s, known = time.monotonic(), 0
         waiting = Waiting(self._mailbox, self._say)
         while True:
@@ -346,6 +349,33 @@ class NetworkRuntime(Runtime):
         more = len(sampled.cohort) > wanted
         self._over_selection = OverSelection(sampled.cohort, wanted) if more else None
         return sampled
+
+    def _sample_each(self, command: Sample, each: float) -> Sampled:
+        """Draws each member with the same probability, whether it is present or not.
+
+        It waits until somebody is present, since a round of nobody would only add noise, but never for those
+        who are drawn: then the drawing would depend on who is there.
+
+        Raises: Stopped: if nobody is present when `Patience.round_s` has passed.
+        """
+        began_s, known = time.monotonic(), 0
+        waiting, needed = Waiting(self._mailbox, self._say), self._patience.min_clients or 1
+        while True:
+            here, self.coordinator.num_clients = self._mailbox.members()
+            lost = self._mailbox.absent(here, self._patience.silent_s)
+            present = len(here) - len(lost)
+            if present >= min(needed, max(1, len(here))):
+                break
+            if time.monotonic() - began_s > self._patience.round_s:
+                raise Stopped(
+                    f"{waiting.describe(present, needed, lost)}, for {self._patience.round_s:.0f} s"
+                )
+            waiting.tell(present, needed, lost)
+            known = self._mailbox.wait(began_s + self._patience.round_s, known)
+        self._mailbox.most = max(self._mailbox.most, command.size(self.coordinator.num_clients))
+        self._all_wanted, self._over_selection = each == 1, None
+        left = frozenset(range(self.coordinator.num_clients)) - here
+        return self.coordinator.sample(command, left)
 
     def _size_cohort(self, command: Sample, wanted: int) -> int:
         if command.fraction is None:  # a count is the most that may be asked
@@ -488,7 +518,7 @@ class NetworkRuntime(Runtime):
         if goal is None:
             return command
         fewer = command.close.minimum_fraction * goal / len(asked)
-        return replace(command, close=replace(command.close, minimum_fraction=fewer))
+        return replace(command, close=replace(command.close, goal=goal, minimum_fraction=fewer))
 
     def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
         """Keeps failed tickets for `hanse replay`."""

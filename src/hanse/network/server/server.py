@@ -201,7 +201,7 @@ class Server:
         if num_wanted == 0 or (not let_go and self.presence.waiting < pool(num_wanted)):
             return 0.0
         rounds = [led.round_s for led in self._led.values() if led.round_s is not None]
-        draw = self.secret.fold_in("pace", party, num_polls).rng().random()
+        draw = float(self.secret.fold_in("pace", party, num_polls).secret_rng().random())
         pass_s = min([self.presence.hold_s, *rounds])
         return again_s(self.presence.count_alive(), num_wanted, pass_s, float(draw))
 
