@@ -4,7 +4,7 @@ Nothing here calls an algorithm, a work, a solver or a learner of Hanse to find 
 Parameters are one vector, the bias last.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -139,6 +139,7 @@ class Round:
     heard: list[Collected] = field(default_factory=list)
     abandoned: bool = False
     params: Array = None
+    reported: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> Key:
@@ -172,6 +173,7 @@ def note(program: Program[Any], rounds: list[Round]) -> Program[Any]:
         elif isinstance(command, Commit):
             now.abandoned = command.abandoned is not None
             now.params = flatten(command.state.state.params)
+            now.reported = command.reported
             rounds.append(now)
             now = Round()
 

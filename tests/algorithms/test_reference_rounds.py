@@ -30,6 +30,7 @@ from support import KEYS
 from hanse.algorithms import (
     adagrad,
     adding,
+    apply_rest,
     averaging,
     by_examples,
     cocoa,
@@ -241,6 +242,35 @@ def test_fed_buff() -> None:
     assert {0, 2, 5} <= stale
 
 
+def test_fed_buff_applies_the_rest() -> None:
+    """What is in flight at the end fills buffers of K as before; in the last each counts 1/K all the same."""
+    settings: dict[str, Any] = {"batch_size": None, "server_lr": 0.7, "discount": Discount(0.8)}
+    algorithm = fed_buff(0.05, 5, 3, **settings, rest=apply_rest())
+    *rounds, finish = perform(algorithm, 2, RIDGE, steady())
+    w, started = np.zeros(4), dict[int, Any]()
+    for version, round in enumerate(rounds):
+        ((command, tickets),), (got,) = round.sent, round.heard
+        for ticket, k in zip(tickets, command.cohort, strict=True):
+            started[ticket] = version, descend(RIDGE, w, k, [slice(None)], 0.05)
+        late = [version - started[ticket][0] for ticket in got.counted]
+        assert round.reported == {"staleness": np.mean(late)}
+        w = round.params
+    assert finish.sent == []
+    counted = []
+    for version, got in enumerate(finish.heard, start=2):
+        counted.append(len(got.counted))
+        buffered = [started[ticket] for ticket in got.counted]
+        w = w + 0.7 / 3 * sum((1 + version - begun) ** -0.8 * update for begun, update in buffered)
+        late = [version - begun for begun, _ in buffered]
+    assert_close(finish.params, w)
+    assert finish.reported == {"staleness": np.mean(late)}
+    closed = {n for round in (*rounds, finish) for got in round.heard for n in got.counted}
+    dropped = {d.ticket for round in (*rounds, finish) for got in round.heard for d in got.dropped}
+    assert closed | dropped == started.keys(), "nothing is left in flight"
+    assert counted[-1] < 3, "the last buffer is not full"
+    assert len(counted) == -(-sum(counted) // 3)
+
+
 # -- gradients ------------------------------------------------------------------------------------
 
 
@@ -411,4 +441,10 @@ def test_gossip() -> None:
         w = mixing @ w - lr(t) * np.array([RIDGE.gradient(w[i], i) for i in range(4)])
         for me in range(4):
             assert_close(seen[me][t].params, w[me])
+    for t in range(1, 4):
+        before = np.array([seen[me][t - 1].params for me in range(4)])
+        apart = np.linalg.norm(before - mixing @ before, axis=1)
+        for me in range(4):
+            assert seen[me][t].reported == {"consensus_distance": pytest.approx(apart[me])}
+    assert seen[0][0].reported == {}, "nothing was mixed yet"
     assert_close(flatten(ended[2].state.params), w[2])

@@ -13,6 +13,7 @@ from hanse.algorithms import (
     adam,
     adamw,
     adding,
+    apply_rest,
     averaging,
     cocoa,
     dane,
@@ -182,6 +183,10 @@ CASES = {
     "trained_by": _case(fed_avg(fraction=0.7, client=OWN), devices=unstable(0.2), rounds=4),
     "trained_by_compressed": _case(
         fed_adam(fraction=0.7, client=OWN, uplink=(top_k(0.5), quantize(4)), downlink=(cast("float16"),))
+    ),
+    "fed_buff_apply_rest": Case(
+        fed_buff(lr=0.02, concurrency=4, buffer_size=3, rest=apply_rest()),
+        devices=unstable(0.2, heavy_tailed()),
     ),
     "fed_buff_trained_by": Case(
         fed_buff(concurrency=4, buffer_size=2, client=OWN),

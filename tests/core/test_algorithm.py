@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support import Crash, Fragile
 
-from hanse.core.algorithm import Algorithm, ModelState, Progress, Stop, training
+from hanse.core.algorithm import Algorithm, ModelState, Progress, Stop, is_higher_better, training
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
 from hanse.core.exchange.runtime import InMemory, Runtime, drive
 from hanse.core.keys import Key
@@ -297,3 +297,158 @@ def test_a_loss_that_is_not_finite_at_the_beginning_is_found_out():
 @pytest.mark.parametrize("losses", [[-5.0, -4.0, 0.5], [0.0, 1e-6]])
 def test_a_loss_that_begins_at_or_below_zero_is_no_divergence(losses):
     assert trained(evaluate=Script(loss=losses))[0].round == 5
+
+
+# -- what algorithms tell of themselves -----------------------------------------------------------
+
+
+@value
+class tell(count_up):
+    """Counts up, measures the sum by itself, reports its half, and finishes by a draw of its own."""
+
+    measured = ("total",)
+
+    how: str = "finishes"
+
+    def measure(self, state, key):
+        return self._measure(state, key)
+
+    def _measure(self, state, key):
+        yield from sample(key, count=1)
+        return {"total": float(state.params["w"].sum())}
+
+    def metrics(self, state):
+        return {"half": float(state.params["w"].sum()) / 2}
+
+    def finish(self, state, key):
+        return None if self.how == "ends" else self._finish(state, key)
+
+    def _finish(self, state, key):
+        yield from sample(key, count=1)
+        if self.how == "fails":
+            raise RoundAbandoned("nobody is left")
+        return ModelState({"w": state.params["w"] - key.rng().random()})
+
+
+def totals(records):
+    return [record.metrics.get("total") for record in records]
+
+
+def test_an_algorithm_that_measures_itself_is_not_evaluated_and_reports_each_round():
+    script = Script(loss=[1.0])
+    ended, records = trained(tell(how="ends"), rounds=5, evaluate=script, evaluate_every=2)
+    assert script.asked == []
+    assert [total is None for total in totals(records)] == [False, True, False, True, False, False]
+    assert all(r.metrics["half"] == r.metrics["total"] / 2 for r in records if r.is_measured)
+    assert [record.reported for record in records] == [("half",)] * 6
+    assert [record.is_measured for record in records] == [True, False, True, False, True, True]
+    assert totals(records)[-1] == ended.state.params["w"].sum()
+
+
+def test_without_an_evaluation_nothing_is_measured():
+    _, records = trained(tell(how="ends"), rounds=2)
+    assert [list(record.metrics) for record in records] == [["half"]] * 2
+    assert not any(record.is_measured for record in records)
+
+
+def test_a_finish_is_a_measured_round_of_its_own_after_the_last():
+    plain, before = trained(tell(how="ends"), rounds=3, evaluate=Script())
+    ended, records = trained(tell(), rounds=3, evaluate=Script(), evaluate_every=3)
+    drawn = KEY.fold_in("finish", 3).rng().random()
+    np.testing.assert_array_equal(ended.state.params["w"], plain.state.params["w"] - drawn)
+    assert [record.round for record in records] == [0, 1, 2, 3, 4]
+    assert totals(records)[3:] == [totals(before)[-1], ended.state.params["w"].sum()]
+    assert (ended.round, ended.finished, plain.finished) == (4, True, False)
+
+
+def test_no_rounds_are_not_finished():
+    ended, records = trained(tell(), rounds=0, evaluate=Script())
+    assert (ended.round, ended.finished, len(records)) == (0, False, 1)
+
+
+def test_a_finished_run_stays_finished_and_goes_on_from_its_last_state():
+    ended, _ = trained(tell(), rounds=3)
+    again, records = trained(tell(), rounds=3, progress=ended)
+    assert (digest(again), records) == (digest(ended), [])
+    longer, records = trained(tell(), rounds=6, progress=ended)
+    assert [record.round for record in records] == [5, 6, 7]
+    drawn = KEY.fold_in("round", 5).rng().random() + KEY.fold_in("round", 6).rng().random()
+    drawn -= KEY.fold_in("finish", 6).rng().random()
+    np.testing.assert_allclose(longer.state.params["w"], ended.state.params["w"] + drawn)
+    assert longer.finished
+
+
+@pytest.mark.parametrize(
+    "stop", [Stop("total", target=0.2, higher_is_better=True), Stop("total", patience=1)]
+)
+def test_a_run_that_stops_early_is_finished(stop):
+    plain, before = trained(tell(how="ends"), rounds=9, evaluate=Script(), stop=stop)
+    ended, records = trained(tell(), rounds=9, evaluate=Script(), stop=stop)
+    assert plain.round < 9
+    assert len(records) == len(before) + 1
+    assert (ended.round, ended.finished) == (plain.round + 1, True)
+    assert (ended.stopped, ended.target_round) == (plain.stopped, plain.target_round)
+    assert ended.stopped is not None
+
+
+def test_a_finish_may_reach_the_target_be_the_best_or_be_worse_and_stops_nothing():
+    rounds = {"rounds": 1, "evaluate": Script()}
+    start, first, last = totals(trained(tell(), **rounds)[1])
+    assert last < start < first
+    ended, _ = trained(tell(), **rounds, stop=Stop("total", target=last, patience=2))
+    assert (ended.stopped, ended.target_round, ended.best) == (None, 2, (last, 2))
+    high = Stop("total", target=first + 1.0, higher_is_better=True, patience=1)
+    ended, _ = trained(tell(), **rounds, stop=high)
+    assert (ended.stopped, ended.target_round, ended.best) == (None, None, (first, 1))
+
+
+def test_a_finish_that_fails_is_recorded_and_not_tried_again():
+    plain, _ = trained(tell(how="ends"), rounds=2)
+    ended, records = trained(tell(how="fails"), rounds=2)
+    assert [record.abandoned for record in records] == [None, None, "nobody is left"]
+    np.testing.assert_array_equal(ended.state.params["w"], plain.state.params["w"])
+    assert ended.finished
+    assert trained(tell(how="fails"), rounds=2, progress=ended)[1] == []
+
+
+@pytest.mark.parametrize("how", ["finishes", "fails"])
+def test_a_finish_that_was_cut_anywhere_ends_as_an_undisturbed_one(how):
+    options = {
+        "algorithm": tell(how=how),
+        "rounds": 4,
+        "evaluate": Script(),
+        "stop": Stop("total", target=0.5, higher_is_better=True),
+    }
+    store = Fragile()
+    undisturbed, records = trained(store=store, **options)
+    assert (undisturbed.stopped is not None, undisturbed.finished) == (True, True)
+    for write in range(1, store.num_writes + 1):
+        for before in (True, False):
+            cut = Fragile(write, before=before)
+            with pytest.raises(Crash):
+                trained(store=cut, **options)
+            ended, rest = trained(store=Fragile.load(cut.dump()), **options)
+            assert digest(ended) == digest(undisturbed)
+            assert [(r.round, r.metrics) for r in rest] == [
+                (r.round, r.metrics) for r in records[len(records) - len(rest) :]
+            ]
+
+
+# -- which way is better --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auc", "concordance", "f1", "precision", "r2", "recall"])
+def test_well_known_metrics_are_better_when_higher(metric):
+    assert is_higher_better(metric)
+    assert is_higher_better(f"train_{metric}")
+    assert Stop(metric).better(0.9, 0.1)
+    assert not Stop(metric).better(0.1, 0.9)
+
+
+def test_other_metrics_are_better_when_lower_unless_they_say_so():
+    assert not is_higher_better("loss")
+    assert not is_higher_better("agreement")
+    assert is_higher_better("agreement", {"agreement"})
+    assert Stop("agreement").better(0.1, 0.9)
+    assert Stop("agreement", higher_is_better=True).better(0.9, 0.1)
+    assert Stop("accuracy", higher_is_better=False).better(0.1, 0.9)

@@ -28,7 +28,7 @@ from hanse.network.protocol.wire import WIRE, About, News, Poll, Received
 from hanse.network.server import client_routes, requests
 from hanse.network.server import https as serving
 from hanse.simulation import Devices
-from hanse.transforms import deflate
+from hanse.transforms import clip, deflate
 
 LIAR = NUM_CLIENTS - 1
 
@@ -120,6 +120,28 @@ def test_a_weight_of_zero_counts_for_nothing(tmp_path: Path, monkeypatch: pytest
         result = here.end(run)
         assert result["params_sha256"] == simulated(FED_AVG, 2, Without())
         assert [r.usage.counted for r in here.records] == [0, NUM_CLIENTS, NUM_CLIENTS]
+
+
+def test_a_client_that_skips_clipping_is_named_and_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unclip(values: dict[str, Any], part: Any) -> Any:
+        return replace(part, values={name: 100 * value for name, value in part.values.items()})
+
+    monkeypatch.setattr(LyingBackend, "lies", iter([changed(unclip)] * 2))
+    algorithm = replace(FED_AVG, uplink=(clip(0.01),))
+    with federation(tmp_path) as here:
+        run = here.lead(job(algorithm, 2))
+        here.enter(range(LIAR))
+        here.enter([LIAR], kind=Liar)
+        result = here.end(run, 60, "incomplete")
+        assert result["params_sha256"] == simulated(algorithm, 2, Without())
+        blamed = [line for line in here.events().splitlines() if line.startswith(f"client {LIAR}: run")]
+        assert len(blamed) == 2
+        assert all(
+            "'update': its norm is 1" in line or "'update': its norm is 0.9" in line for line in blamed
+        )
+        assert all("; at most 0.01 is allowed" in line for line in blamed)
 
 
 def coded(packed: bytes) -> Callable[[bytes], bytes]:

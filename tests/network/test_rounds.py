@@ -15,10 +15,12 @@ from federation import (
     job,
     learner,
     population,
+    simulate,
     simulated,
 )
+from heads import own_heads
 
-from hanse.algorithms import fed_avg, fed_buff, giant
+from hanse.algorithms import apply_rest, fed_avg, fed_buff, giant
 from hanse.core import Close
 from hanse.core.exchange import Record
 from hanse.network.client.client import Client
@@ -156,6 +158,34 @@ def test_asynchrony_runs_too(tmp_path: Path) -> None:
         here.end(run)
         assert [r.usage.counted for r in here.records] == [0] + [2] * 5
         assert here.records[-1].metrics["accuracy"] > 0.3
+
+
+def test_what_is_in_flight_at_the_end_is_waited_for_and_applied(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        algorithm = fed_buff(lr=0.3, concurrency=4, buffer_size=3, rest=apply_rest())
+        run = here.lead(job(algorithm, 3))
+        here.enter()
+        result = here.end(run)
+        assert [r.usage.counted for r in here.records] == [0, 3, 3, 3, 1]
+        assert all(r.metrics["staleness"] >= 0 for r in here.records[1:])
+        assert here.records[-1].is_measured
+        again = here.lead(job(algorithm, 3), run)
+        assert here.end(again)["params_sha256"] == result["params_sha256"]
+        assert len(here.records) == 5
+
+
+def test_private_heads_are_measured_and_finished_in_the_bits_of_the_simulation(tmp_path: Path) -> None:
+    seen = list[Record]()
+    algorithm = own_heads(finishes=True)
+    due = simulate(algorithm, 2, watch=seen.append)
+    with federation(tmp_path) as here:
+        run = here.lead(job(algorithm, 2))
+        here.enter()
+        ended = here.ended(run)
+        assert ended.memories == due.memories
+        assert [dict(r.metrics) for r in here.records] == [dict(r.metrics) for r in seen]
+        assert [r.reported for r in here.records] == [(), *[("moved",)] * 3]
+        assert here.records[-1].metrics["error"] < 1e-12 < here.records[-2].metrics["error"]
 
 
 def test_whoever_leaves_is_not_asked_again(tmp_path: Path) -> None:

@@ -25,7 +25,19 @@ from hanse.core import (
 from hanse.data import FederatedData, from_clients, generate
 from hanse.learners import least_squares, logistic, softmax
 from hanse.simulation import batched, sequential, unstable
-from hanse.transforms import clip, deflate, quantize, random_mask, rotate
+from hanse.simulation.blocks import Folding
+from hanse.transforms import (
+    cast,
+    clip,
+    deflate,
+    none,
+    per_round,
+    quantize,
+    random_mask,
+    rotate,
+    sign,
+    subsample,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -58,6 +70,16 @@ CASES: dict[str, dict[str, Any]] = {
     "masked": {"algorithm": replace(AVG, uplink=(random_mask(0.5), quantize(2)))},
     "with memory": {"algorithm": scaffold(lr=0.1, batch_size=2)},
     "gradients": {"algorithm": fed_sgd(lr=0.1)},
+    "clipped": {"algorithm": replace(AVG, uplink=(clip(0.05),))},
+    "clipped, in float64": {
+        "algorithm": replace(AVG, uplink=(clip(0.05),)),
+        "model": softmax(dtype="float64"),
+    },
+    "opened one by one": {"algorithm": replace(AVG, uplink=(clip(0.05), cast("bfloat16")))},
+    "signs": {"algorithm": replace(AVG, uplink=(sign(residual=none()),))},
+    "decoded": {"algorithm": replace(AVG, uplink=(subsample(0.5, drawn=per_round()), clip(0.05)))},
+    "clipped, summed": {"algorithm": replace(AVG, uplink=(clip(0.05),), into=sum(), server_lr=0.01)},
+    "clipped, with drop-out": {"algorithm": replace(AVG, uplink=(clip(0.05),)), "devices": unstable(0.3)},
 }
 
 
@@ -68,6 +90,31 @@ def test_together_as_one_by_one(case: dict[str, Any]) -> None:
     assert got.params_sha256 == due.params_sha256
     assert [record.usage for record in got.records] == [record.usage for record in due.records]
     assert [record.metrics for record in got.records] == [record.metrics for record in due.records]
+
+
+@pytest.mark.parametrize(
+    "uplink",
+    [
+        (),
+        (clip(0.05),),
+        (clip(0.05), cast("bfloat16")),
+        (sign(residual=none()),),
+        (subsample(0.5, drawn=per_round()), clip(0.05)),
+    ],
+    ids=str,
+)
+def test_transforms_without_memory_are_encoded_and_folded_at_once(
+    uplink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any) -> None:
+        raise AssertionError("a message was folded alone")
+
+    monkeypatch.setattr(Folding, "add", fail)
+    settings: dict[str, Any] = {"data": DATA, "model": softmax(), "rounds": 2, "evaluate_every": 0}
+    hanse.run(**settings, algorithm=replace(AVG, uplink=uplink), execution=batched())
+    alone = replace(AVG, uplink=(quantize(2),))
+    with pytest.raises(AssertionError, match="folded alone"):
+        hanse.run(**settings, algorithm=alone, execution=batched())
 
 
 def test_examples_that_can_not_be_used_are_named_as_one_by_one() -> None:

@@ -266,9 +266,10 @@ def test_an_unfinished_run_goes_on_or_is_refused(cli: Cli, name: str) -> None:
     assert done.exit_code == 0, (done.stdout, done.stderr, done.exception)
     old, new = read_expected(f"undisturbed/{name}.json"), json.loads(done.stdout)
     assert (new["run"], new["status"], new["rounds"]) == (RUNS[name], "completed", old["rounds"])
-    assert new["final"] == pytest.approx(old["final"], rel=1e-3)
+    known = {metric: new["final"][metric] for metric in old["final"]}  # today algorithms may report more
+    assert known == pytest.approx(old["final"], rel=1e-3)
     if is_same_machine(cli):
-        assert new["final"] == old["final"]
+        assert known == old["final"]
         assert new["params_sha256"] == old["params_sha256"]
 
 

@@ -261,6 +261,33 @@ def member(lr: float, seed: int, best: float | None, reached: int | None = None)
     return SweepRun({"lr": lr}, seed, "1", status, None, {"best": measured, "final": measured, **costs})
 
 
+def measure_by(lr: float, metric: str, best: float, **said: Any) -> SweepRun:
+    result = dict(member(lr, 0, best).result or {})
+    found = {"round": 3, metric: best}
+    return SweepRun({"lr": lr}, 0, "1", "completed", None, {**result, "best": found, "final": found, **said})
+
+
+@pytest.mark.parametrize(
+    ("metric", "said", "stop", "higher"),
+    [
+        ("auc", {}, Stop("auc"), True),
+        ("own", {}, Stop("own"), False),
+        ("own", {"higher_is_better": ["own"]}, Stop("own"), True),
+        ("own", {"higher_is_better": ["own"]}, Stop("loss"), True),
+        ("own", {}, Stop("own", higher_is_better=True), True),
+        ("auc", {}, Stop("auc", higher_is_better=False), False),
+        ("auc", {}, Stop("loss", higher_is_better=False), True),
+    ],
+)
+def test_the_best_setting_is_that_of_the_better_metric(
+    metric: str, said: dict[str, Any], stop: Stop, higher: bool
+) -> None:
+    """As the settings say, or else the results; those of earlier versions go by well-known names."""
+    found = SweepResult.of([measure_by(1, metric, 0.2, **said), measure_by(2, metric, 0.7, **said)], stop, "")
+    assert (found.metric, found.higher_is_better) == (metric, higher)
+    assert found.settings[0].over == {"lr": 2 if higher else 1}
+
+
 def order(*members: SweepRun) -> list[float]:
     return [setting.over["lr"] for setting in SweepResult.of(members, Stop(), "").settings]
 

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hanse.transforms
-from hanse.core import Chain, Keys, MessageError, Part, Spec, Tensors, Total, Transform
+from hanse.core import Chain, ClientKeys, Keys, MessageError, Part, Parts, Spec, Tensors, Total, Transform
 from hanse.core.exchange import Message, find_classes, pack, unpack
 from hanse.transforms import (
     cast,
@@ -139,6 +139,55 @@ def test_the_same_keys_give_the_same_bytes_and_change_nothing(uplink: tuple[Tran
     late = pack(kept)
     chain.encode(plans, part, kept, KEYS)
     assert pack(kept) == late
+
+
+TOGETHER: list[tuple[Transform, ...]] = [
+    (clip(1.0),),
+    (clip(1.0), cast("bfloat16")),
+    (cast("float16"),),
+    (subsample(0.3, drawn=per_round()), clip(0.5)),
+    (sign(residual=none()),),
+    (clip(1.0), sign(residual=none())),
+]
+"""Chains that encode several clients at once."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("uplink", TOGETHER, ids=str)
+def test_several_clients_are_encoded_in_the_bits_of_one(uplink: tuple[Transform, ...], dtype: str) -> None:
+    model = {"w": np.zeros((9, 1201), dtype), "b": np.zeros((), dtype), "none": np.zeros((0, 3), dtype)}
+    chain = Chain.bind(Spec.of(model), uplink)
+    plans, rng = chain.plan(chain.init(), KEYS.public), np.random.default_rng(0)
+    sizes = [0.0, 1e-3, 0.5, 1.0, 70.0]
+    rows = [{n: np.asarray(s * rng.normal(size=v.shape), dtype) for n, v in model.items()} for s in sizes]
+    given = {n: np.stack([row[n] for row in rows]) for n in model}
+    before = {n: v.tobytes() for n, v in given.items()}
+    keys = ClientKeys(len(sizes), lambda i: KEYS.fold_in("client", i))
+    weights = np.arange(1.0, 1 + len(sizes))
+    got = chain.encode_many(plans, Parts(given, weights), keys)
+    assert got is not None
+    assert {n: v.tobytes() for n, v in given.items()} == before
+    for i, row in enumerate(rows):
+        due, memory = chain.encode(plans, Part(row, weights[i]), {}, keys[i])
+        assert memory == {}
+        assert got.weights[i] == due.weight
+        assert {n: (v[i].dtype, v[i].tobytes()) for n, v in got.values.items()} == {
+            n: (np.asarray(v).dtype, np.asarray(v).tobytes()) for n, v in due.values.items()
+        }
+
+
+def test_what_remembers_or_draws_for_each_client_is_encoded_one_by_one() -> None:
+    alone = (sign(), top_k(0.5), quantize(2), subsample(0.5), rotate(), deflate())
+    assert not any(Chain.bind(Spec.of(MODEL), (one,)).can_encode_many for one in alone)
+    assert all(Chain.bind(Spec.of(MODEL), uplink).can_encode_many for uplink in TOGETHER)
+
+
+def test_a_factor_that_is_too_small_for_its_dtype_is_left_to_one_by_one() -> None:
+    chain = Chain.bind(Spec.of({"w": np.zeros(3, np.float16)}), (clip(1e-3),))
+    far = Parts({"w": np.full((2, 3), 3e4, np.float16)}, np.ones(2))
+    assert chain.encode_many((None,), far, ClientKeys(2, lambda i: KEYS)) is None
+    sent, _ = chain.encode((None,), Part({"w": far.values["w"][0]}), {}, KEYS)
+    np.testing.assert_allclose(sent.values["w"], 1e-3 / np.sqrt(3), rtol=1e-3)
 
 
 @every_chain

@@ -4,7 +4,7 @@ from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, 
 from hanse.algorithms.cocoa import DualLearner, adding, averaging, cocoa
 from hanse.algorithms.dane import dane
 from hanse.algorithms.fed_avg import fed_avg
-from hanse.algorithms.fed_buff import fed_buff
+from hanse.algorithms.fed_buff import Rest, apply_rest, drop_rest, fed_buff
 from hanse.algorithms.fed_dyn import fed_dyn
 from hanse.algorithms.fed_nova import fed_nova
 from hanse.algorithms.fed_opt import fed_adagrad, fed_adam, fed_yogi
@@ -28,6 +28,7 @@ __all__ = [
     "ClientOptimiser",
     "ClientTraining",
     "DualLearner",
+    "Rest",
     "Schedule",
     "ServerOptimiser",
     "Solver",
@@ -37,6 +38,7 @@ __all__ = [
     "adam",
     "adamw",
     "adding",
+    "apply_rest",
     "averaging",
     "by_examples",
     "can_train",
@@ -44,6 +46,7 @@ __all__ = [
     "conjugate_gradients",
     "constant",
     "dane",
+    "drop_rest",
     "evaluation",
     "exponential_decay",
     "fed_adagrad",

@@ -4,6 +4,8 @@ Lian, Zhang, Zhang, Hsieh, Zhang, Liu, "Can decentralized algorithms outperform 
 NeurIPS 2017, arXiv 1705.09056, Algorithm 1.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from hanse.algorithms.schedules import Rate, check_rate, rate
@@ -25,7 +27,9 @@ from hanse.core import (
     Work,
     add_scaled,
     gather,
+    l2_norm,
     stack,
+    subtract,
     value,
 )
 from hanse.core.exchange import NotReady
@@ -35,10 +39,14 @@ __all__ = ["gossip"]
 
 @value
 class Peer:
-    """A peer's own model after this many steps."""
+    """A peer's own model after this many steps.
+
+    `distance` is that of its last model to what it mixed with its neighbours; None: nothing was mixed yet.
+    """
 
     params: Tensors
     step: int
+    distance: float | None = None
 
 
 def _shown(step: int) -> str:
@@ -85,7 +93,7 @@ class gossip(Algorithm[Peer]):
     shrinks by W's second largest eigenvalue a step. At a fixed step size the peers end near, not at, the
     optimum of the uniformly weighted objective. The first step mixes nothing, because all begin alike.
     Neighbours are mutual: a peer shows its last two steps, so one that waits for nobody may run ahead of
-    those that wait for it.
+    those that wait for it. Records "consensus_distance": how far this peer's model was from the mixed one.
 
     Args:
       me: the peer that performs this program.
@@ -113,6 +121,7 @@ class gossip(Algorithm[Peer]):
     def round(self, state: Peer, key: Key) -> Program[Peer]:
         like_params = Spec.of(state.params)
         mixed: Tensors = state.params
+        distance = None
         if state.step > 0:
             weights = dict(self.weights)
             own = weights.pop(self.me)
@@ -124,7 +133,11 @@ class gossip(Algorithm[Peer]):
                 name: w.dtype.type(own) * w + np.tensordot(shares.astype(w.dtype), theirs[name], 1)
                 for name, w in state.params.items()
             }
+            distance = l2_norm(subtract(state.params, mixed))
         shared = {"params": state.params, "mixed": mixed}
         work = step_and_show(state.step + 1, rate(self.lr, state.step))
         got = yield from gather(work, (self.me,), shared, key.fold_in(2), params=PartSpec(like_params))
-        return Peer(got["params"].values, state.step + 1)
+        return Peer(got["params"].values, state.step + 1, distance)
+
+    def metrics(self, state: Peer) -> Mapping[str, float]:
+        return {} if state.distance is None else {"consensus_distance": state.distance}

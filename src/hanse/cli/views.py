@@ -111,7 +111,7 @@ def _bar(console: Console, session: "Session") -> Iterator[Watch]:
         task = bar.add_task(f"run {session.run}", total=session.experiment.rounds, metrics="")
 
         def watch(record: Record) -> None:
-            bar.update(task, completed=record.round)
+            bar.update(task, completed=min(record.round, session.experiment.rounds))
             if record.metrics:
                 bar.update(task, metrics=_metrics(record.metrics))
 
@@ -128,7 +128,9 @@ def _lines(session: "Session") -> Iterator[Watch]:
         nonlocal due_s, unsaid
         now_s = time.monotonic()
         measured = f"  {_metrics(record.metrics)}" if record.metrics else ""
-        unsaid = f"round {record.round}/{session.experiment.rounds}{measured}  {now_s - began_s:.1f} s"
+        rounds = session.experiment.rounds
+        at = f"round {record.round}/{rounds}" if record.round <= rounds else "finish"
+        unsaid = f"{at}{measured}  {now_s - began_s:.1f} s"
         if now_s >= due_s:
             print(unsaid, file=sys.stderr, flush=True)
             due_s, unsaid = now_s + LINES_EVERY_S, ""
@@ -165,7 +167,7 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
     began = info.created.astimezone().strftime("%Y-%m-%d %H:%M")
     head = [("run", f"{info.run}, begun {began}")]
     head += list(_own_code(info.settings))
-    standing = [("status", info.status), ("rounds", f"{info.rounds} of {settings['rounds']}")]
+    standing = [("status", info.status), ("rounds", _of_rounds(info.rounds, settings))]
     result = standing if info.result is None else list(_costs(info.result, settings))
     back = (
         [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "stopped", "failed") else []
@@ -323,7 +325,7 @@ def overview(infos: Sequence["RunInfo"]) -> None:
             info.run,
             info.created.astimezone().strftime("%m-%d %H:%M"),
             Text(info.status, style=_STYLES.get(info.status, "")),
-            f"{info.rounds}/{settings['rounds']}",
+            f"{min(info.rounds, settings['rounds'])}/{settings['rounds']}",
             _format_metric(settings["stop"]["metric"], (info.result or {}).get("final")),
             Text(what, no_wrap=True, overflow="ellipsis"),
         )
@@ -339,11 +341,17 @@ def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:
 
 def _outcome(result: Mapping[str, Any]) -> Table:
     rows = {word: dict(result[word]) for word in ("final", "best") if result[word]}
-    metrics = [name for name in next(iter(rows.values()), {}) if name != "round"]
+    metrics = list(dict.fromkeys(name for row in rows.values() for name in row if name != "round"))
     table = _table("", "round", *metrics, numbers=("round", *metrics))
     for word, row in rows.items():
-        table.add_row(word, str(row["round"]), *(as_number(row[name], "") for name in metrics))
+        table.add_row(word, str(row["round"]), *(as_number(row.get(name), "") for name in metrics))
     return table
+
+
+def _of_rounds(done: int, settings: Mapping[str, Any]) -> str:
+    """Formats the rounds that are done; one more than the settings ask for is the algorithm's finish."""
+    asked = settings["rounds"]
+    return f"{asked} of {asked}, and the finish" if done > asked else f"{done} of {asked}"
 
 
 def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -352,7 +360,7 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
     for line in sentences(result.get("findings", ())):
         yield "note", line
     abandoned = f", {result['rounds_abandoned']} abandoned" if result["rounds_abandoned"] else ""
-    yield "rounds", f"{rounds} of {settings['rounds']}{abandoned}"
+    yield "rounds", f"{_of_rounds(rounds, settings)}{abandoned}"
     stop = settings["stop"]
     if stop["target"] is not None:
         reached = "not reached" if target is None else f"reached in round {target}"

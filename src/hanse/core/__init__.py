@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         nearest,
     )
     from hanse.core.gathering import ask_each, gather
-    from hanse.core.keys import Key, Keys
+    from hanse.core.keys import ClientKeys, Key, Keys
     from hanse.core.learner import DifferentiableLearner, Learner, Lent, Population, Prediction, copy_examples
     from hanse.core.local import (
         Examples,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         divide,
         dot,
         l2_norm,
+        l2_norms,
         negate,
         num_bytes,
         scale,
@@ -103,7 +104,7 @@ else:
                 "nearest",
             ),
             "hanse.core.gathering": ("ask_each", "gather"),
-            "hanse.core.keys": ("Key", "Keys"),
+            "hanse.core.keys": ("ClientKeys", "Key", "Keys"),
             "hanse.core.learner": (
                 "DifferentiableLearner",
                 "Learner",
@@ -150,6 +151,7 @@ else:
                 "divide",
                 "dot",
                 "l2_norm",
+                "l2_norms",
                 "negate",
                 "num_bytes",
                 "scale",
@@ -184,6 +186,7 @@ __all__ = [
     "Algorithm",
     "Array",
     "Chain",
+    "ClientKeys",
     "Close",
     "CompositionError",
     "Contribution",
@@ -250,6 +253,7 @@ __all__ = [
     "former",
     "gather",
     "l2_norm",
+    "l2_norms",
     "mean",
     "nearest",
     "negate",

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import field, replace
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
@@ -13,6 +13,7 @@ from hanse.core.tensors import Tensors, all_finite
 from hanse.core.values import value
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "NOT_EVALUATED",
     "TRAINING",
     "Algorithm",
@@ -20,6 +21,8 @@ __all__ = [
     "ModelState",
     "Progress",
     "Stop",
+    "choose_measure",
+    "is_higher_better",
     "is_of_training",
     "training",
 ]
@@ -41,6 +44,13 @@ class Algorithm(ABC, Generic[S]):
     performed_by: ClassVar[Literal["server", "peer"]] = "server"
     """The party that performs it: one server for all, or each peer for itself."""
 
+    measured: ClassVar[tuple[str, ...]] = ()
+    """The names of what `measure` returns, the one to watch by default first. Empty: the model's metrics
+    are measured, on the parameters."""
+
+    higher_is_better: ClassVar[frozenset[str]] = frozenset()
+    """The names of its metrics that are better when higher, beside those of `HIGHER_IS_BETTER`."""
+
     @abstractmethod
     def init(self, params: Tensors, key: Key) -> S:
         """Returns the state before the first round. It has an attribute `params`."""
@@ -53,8 +63,39 @@ class Algorithm(ABC, Generic[S]):
         RoundAbandoned passes through it, and the next round starts from the same state.
         """
 
+    def measure(self, state: S, key: Key) -> Program[Mapping[str, float]] | None:
+        """Measures the state, where there are no single parameters to evaluate, such as with private heads.
 
-HIGHER_IS_BETTER = frozenset({"accuracy", "concordance"})
+        Returns: a program that returns the metrics named in `measured`. None: the parameters are evaluated.
+        """
+        return None
+
+    def metrics(self, state: S) -> Mapping[str, float]:
+        """Returns what the state itself tells, such as staleness; it is recorded with each round."""
+        return {}
+
+    def finish(self, state: S, key: Key) -> Program[S] | None:
+        """Completes training after the last round, such as by collecting what is still in flight.
+
+        It is performed once, also after an early stop, and recorded as one more round. A run that is
+        interrupted or diverges does not finish; one that goes on later continues from the finished state.
+
+        Returns: a program that returns the last state. None: there is nothing to do.
+        """
+        return None
+
+
+HIGHER_IS_BETTER = frozenset({"accuracy", "auc", "concordance", "f1", "precision", "r2", "recall"})
+"""The names of metrics that are known to be better when higher. Learners and algorithms add theirs."""
+
+
+def is_higher_better(metric: str, higher: Collection[str] = HIGHER_IS_BETTER) -> bool:
+    """Returns whether a metric is better when higher, given the names of those that are.
+
+    >>> is_higher_better("accuracy"), is_higher_better("train_accuracy"), is_higher_better("loss")
+    (True, True, False)
+    """
+    return metric.removeprefix(OF_TRAINING) in higher
 
 
 @value
@@ -62,16 +103,18 @@ class Stop:
     """The conditions under which a run ends before its last round.
 
     Args:
-      metric: the watched metric; "accuracy" and "concordance" are better when higher, all others when
-        lower. "objective" is the clients' mean loss over their training examples, plus the regulariser. It
-        is measured only if it is named here, and then all clients have to answer.
+      metric: the watched metric. "objective" is the clients' mean loss over their training examples, plus
+        the regulariser. It is measured only if it is named here, and then all clients have to answer.
       target: stop once it is this good.
       patience: stop after this many evaluations in a row without a new best.
+      higher_is_better: whether a higher metric is better; None: as the model or the algorithm says, and for
+        well-known names such as "accuracy", "auc", "f1" or "r2".
     """
 
     metric: str = "accuracy"
     target: float | None = None
     patience: int | None = None
+    higher_is_better: bool | None = None
 
     def __post_init__(self) -> None:
         if self.patience is not None and self.patience < 1:
@@ -79,7 +122,10 @@ class Stop:
 
     def better(self, new: float, old: float) -> bool:
         """Returns whether `new` is better than `old`."""
-        return new > old if self.metric in HIGHER_IS_BETTER else new < old
+        higher = self.higher_is_better
+        if higher is None:
+            higher = is_higher_better(self.metric)
+        return new > old if higher else new < old
 
     def is_reached(self, new: float) -> bool:
         """Returns whether the target is reached."""
@@ -97,6 +143,7 @@ class Progress(Generic[S]):
       best: the best value of the watched metric and the round it came from.
       target_round: the first round that reached the target.
       stopped: why the run ended before its last round.
+      finished: whether the algorithm's `finish` was performed, as the last of these rounds.
     """
 
     round: int
@@ -106,10 +153,14 @@ class Progress(Generic[S]):
     num_worse: int = 0
     target_round: int | None = None
     stopped: str | None = None
+    finished: bool = False
 
 
 Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
 """A program that measures parameters."""
+
+Measure: TypeAlias = Callable[[S, Key], Program[Mapping[str, float]]]
+"""A program that measures an algorithm's state."""
 
 NOT_EVALUATED = "evaluation: "
 """The beginning of the reason why a round counts as abandoned that trained, but could not be measured."""
@@ -140,40 +191,94 @@ def training(
     evaluate_every: int = 1,
     stop: Stop = Stop(),
 ) -> Program[Progress[S]]:
-    """Runs an algorithm from `progress` to its last round; each round ends in a Commit.
+    """Runs an algorithm from `progress` to its last round, and finishes it; each round ends in a Commit.
 
-    The parameters are measured before the first round, every `evaluate_every` rounds, and at the end.
+    The state is measured before the first round, every `evaluate_every` rounds, and at the end: by the
+    algorithm's own `measure`, or else by `evaluate`. If that is None, nothing is measured.
 
-    Raises: Diverged: if the loss or the parameters are not finite any more, or the loss exceeds the
-      initial one a thousandfold.
+    Raises:
+      Diverged: if the loss or the parameters are not finite any more, or the loss exceeds the initial one a
+        thousandfold.
+      InvalidInput: if the algorithm reports a metric under the name of one that is measured.
     """
     if evaluate_every < 1:
         raise InvalidInput(f"evaluate_every is {evaluate_every}; write at least 1 round")
-    if progress.round == 0 and evaluate is not None and not progress.first:
-        metrics = yield from evaluate(progress.state.params, key.fold_in("evaluate", 0))
-        _check_finite(progress, metrics)
-        progress = _judge(progress, metrics, stop)
-        yield from commit(0, progress, metrics)
+    measure = None if evaluate is None else choose_measure(algorithm, evaluate)
+    if progress.round == 0 and measure is not None and not progress.first:
+        metrics = yield from measure(progress.state, key.fold_in("evaluate", 0))
+        progress = yield from _close(algorithm, progress, metrics, {}, None, stop)
     while progress.round < rounds and progress.stopped is None:
         number = progress.round + 1
-        metrics, measured, abandoned = {}, dict[str, float](), None
+        program = algorithm.round(progress.state, key.fold_in("round", number))
+        is_measured = number % evaluate_every == 0 or number == rounds
+        due = measure if is_measured else None
+        progress = replace(progress, finished=False)  # where a finished run goes on
+        progress = yield from _perform(algorithm, program, progress, due, key, stop)
+    if progress.round > 0 and not progress.finished:
+        finish = algorithm.finish(progress.state, key.fold_in("finish", progress.round))
+        if finish is not None:
+            progress = replace(progress, finished=True)
+            progress = yield from _perform(algorithm, finish, progress, measure, key, stop)
+    return progress
+
+
+def choose_measure(algorithm: Algorithm[S], evaluate: Evaluate) -> "Measure[S]":
+    """Returns the program that measures an algorithm's state: its own, or the evaluation of `params`."""
+
+    def measure(state: S, key: Key) -> Program[Mapping[str, float]]:
+        return algorithm.measure(state, key) or evaluate(state.params, key)
+
+    return measure
+
+
+def _perform(
+    algorithm: Algorithm[S],
+    program: Program[S],
+    progress: Progress[S],
+    measure: Measure[S] | None,
+    key: Key,
+    stop: Stop,
+) -> Program[Progress[S]]:
+    """Performs the program of a round, measures what it leads to, and commits it."""
+    number = progress.round + 1
+    metrics: Mapping[str, float] = {}
+    trained, abandoned = dict[str, float](), None
+    try:
+        state = yield from _watch(program, trained)
+        progress = replace(progress, round=number, state=state)
+    except RoundAbandoned as reason:
+        abandoned = str(reason)
+        trained.clear()
+        progress = replace(progress, round=number)
+        if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
+            raise _explain_divergence(progress, abandoned) from reason
+    if measure is not None:
         try:
-            state = yield from _watch(algorithm.round(progress.state, key.fold_in("round", number)), measured)
-            progress = replace(progress, round=number, state=state)
+            metrics = yield from measure(progress.state, key.fold_in("evaluate", number))
         except RoundAbandoned as reason:
-            abandoned = str(reason)
-            measured.clear()
-            progress = replace(progress, round=number)
-            if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
-                raise _explain_divergence(progress, abandoned) from reason
-        if evaluate is not None and (number % evaluate_every == 0 or number == rounds):
-            try:
-                metrics = yield from evaluate(progress.state.params, key.fold_in("evaluate", number))
-            except RoundAbandoned as reason:
-                abandoned = abandoned or f"{NOT_EVALUATED}{reason}"
-        _check_finite(progress, metrics)
-        progress = _judge(progress, metrics, stop)
-        yield from commit(number, progress, {**metrics, **measured}, abandoned)
+            abandoned = abandoned or f"{NOT_EVALUATED}{reason}"
+    return (yield from _close(algorithm, progress, metrics, trained, abandoned, stop))
+
+
+def _close(
+    algorithm: Algorithm[S],
+    progress: Progress[S],
+    metrics: Mapping[str, float],
+    trained: Mapping[str, float],
+    abandoned: str | None,
+    stop: Stop,
+) -> Program[Progress[S]]:
+    """Judges and commits a round, by what was measured after it and while clients trained."""
+    _check_finite(progress, metrics)
+    progress = _judge(progress, metrics, stop)
+    reported = {name: float(metric) for name, metric in algorithm.metrics(progress.state).items()}
+    taken = [name for name in reported if name in metrics or is_of_training(name)]
+    if taken:
+        raise InvalidInput(
+            f"{type(algorithm).__name__} reports {', '.join(taken)} as its own metric, but that is a name of "
+            "what is measured; write another name in its metrics()"
+        )
+    yield from commit(progress.round, progress, {**metrics, **trained}, abandoned, reported)
     return progress
 
 
@@ -220,10 +325,12 @@ def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> P
         progress = replace(progress, best=(new, progress.round), num_worse=0)
     else:
         progress = replace(progress, num_worse=progress.num_worse + 1)
+    stopped = None
     if progress.target_round is None and stop.is_reached(new):
-        progress = replace(
-            progress, target_round=progress.round, stopped=f"{stop.metric} reached {stop.target:g}"
-        )
+        progress = replace(progress, target_round=progress.round)
+        stopped = f"{stop.metric} reached {stop.target:g}"
     elif stop.patience is not None and progress.num_worse >= stop.patience:
-        progress = replace(progress, stopped=f"no better {stop.metric} in {stop.patience} evaluations")
-    return progress
+        stopped = f"no better {stop.metric} in {stop.patience} evaluations"
+    if stopped is None or progress.finished:  # a finish ends the run anyway
+        return progress
+    return replace(progress, stopped=stopped)

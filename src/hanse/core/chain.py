@@ -7,11 +7,11 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from hanse.core.errors import CompositionError
-from hanse.core.keys import Key, Keys
+from hanse.core.keys import ClientKeys, Key, Keys
 from hanse.core.spec import Spec
 from hanse.core.usage import Release
 from hanse.core.values import brief
-from hanse.core.work import Memory, Part, Space, Total
+from hanse.core.work import Memory, Part, Parts, Space, Total
 
 __all__ = ["Chain", "Plan", "Stage", "Transform"]
 
@@ -34,6 +34,8 @@ class Stage:
       within: (plan, client_key) -> Space. A space for the work to train in; its coordinates
         are what `encode` receives. Only the first stage of a chain may have one.
       encode: (plan, part, memory, keys) -> (part, memory). At the client; `memory` is the stage's own.
+      encode_many: (plan, parts, keys) -> parts. Encodes for several clients, in the bits of `encode`; for
+        stages that keep no memory. It leaves the given arrays as they are; None: they run one by one.
       open: (plan, part, client_key) -> part. At the server, per contribution, before the fold.
         None for stages that commute with sums: then the fold works on the encoded values.
       decode: (state, plan, total, secret_key) -> (total, state). At the server, after the fold.
@@ -46,6 +48,7 @@ class Stage:
     plan: Callable[[Any, Key], Plan] = _no_plan
     within: Callable[[Plan, Key], Space] | None = None
     encode: Callable[[Plan, Part, Memory, Keys], tuple[Part, Memory]] | None = None
+    encode_many: Callable[[Plan, Parts, ClientKeys], Parts | None] | None = None
     open: Callable[[Plan, Part, Key], Part] | None = None
     decode: Callable[[Any, Plan, Total, Key], tuple[Total, Any]] | None = None
     lossless: bool = False
@@ -192,6 +195,23 @@ class Chain:
                 if own:
                     kept[str(i)] = own
         return part, kept
+
+    @property
+    def can_encode_many(self) -> bool:
+        """Returns whether `encode_many` may succeed: no stage keeps memory, or works client by client."""
+        return all(stage.encode is None or stage.encode_many is not None for stage in self.stages)
+
+    def encode_many(self, plans: Sequence[Plan], parts: Parts, keys: ClientKeys) -> Parts | None:
+        """Runs the client's half for several clients at once. None: it has to run one by one."""
+        for i, (stage, plan) in enumerate(zip(self.stages, plans, strict=True)):
+            if stage.encode is not None:
+                if stage.encode_many is None:
+                    return None
+                encoded = stage.encode_many(plan, parts, keys.fold_in(i))
+                if encoded is None:
+                    return None
+                parts = encoded
+        return parts
 
     def open(self, plans: Sequence[Plan], part: Part, client_key: Key) -> Part:
         """Runs the server's half for one contribution, before the fold."""

@@ -49,14 +49,18 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 
 ADDED: Mapping[str, tuple[str, ...]] = {
     "Collect": ("dispatch",),
+    "Commit": ("reported",),
     "Controlled": ("moments",),
     "Decode": ("dropped",),
     "Dispatch": ("own", "is_phase"),
+    "Progress": ("finished",),
+    "Record": ("reported",),
     "Redrawn": ("moves",),
     "Regularised": ("moments",),
     "Sample": ("each",),
     "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
+    "Stop": ("higher_is_better",),
 }
 """Fields that these classes did not have. Where they have their defaults, a former digest leaves them out."""
 

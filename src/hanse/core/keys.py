@@ -10,6 +10,7 @@ hashing", Haskell 2013.
 
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from numpy.random.bit_generator import ISeedSequence
 
 from hanse.core.secret_rng import SecretRng
 
-__all__ = ["Key", "Keys"]
+__all__ = ["ClientKeys", "Key", "Keys"]
 
 
 class _Seed(ISeedSequence):
@@ -103,3 +104,29 @@ class Keys:
     def fold_in(self, *path: str | int) -> "Keys":
         """Derives both keys at `path`."""
         return Keys(self.public.fold_in(*path), self.secret.fold_in(*path))
+
+
+class ClientKeys:
+    """The keys of several clients. Each is derived when it is asked for, since most stages draw nothing.
+
+    >>> keys = ClientKeys(2, lambda number: Keys.from_seed(number))
+    >>> keys.fold_in("clip")[1] == Keys.from_seed(1).fold_in("clip")
+    True
+
+    Args:
+      count: the number of clients.
+      derive: derives the keys of the client at an index.
+    """
+
+    def __init__(self, count: int, derive: Callable[[int], Keys]) -> None:
+        self._count, self._derive = count, derive
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Keys:
+        return self._derive(range(self._count)[index])
+
+    def fold_in(self, *path: str | int) -> "ClientKeys":
+        """Derives the keys at `path` of each client."""
+        return ClientKeys(self._count, lambda index: self[index].fold_in(*path))

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
@@ -59,6 +59,10 @@ class Lent:
 
 class Learner(ABC):
     """A model bound to the form of its data. Parameters are named tensors; it keeps none of its own."""
+
+    higher_is_better: ClassVar[frozenset[str]] = frozenset()
+    """The names of its metrics that are better when higher. Well-known names, such as "accuracy", "auc", "f1"
+    or "r2", need not be here."""
 
     @property
     @abstractmethod

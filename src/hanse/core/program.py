@@ -328,12 +328,14 @@ class Commit(Command["Committed"]):
       state: all that the program needs to go on.
       metrics: recorded with the round.
       abandoned: why the round could not close; the forks of memory of its tickets are dropped.
+      reported: what the algorithm tells of its state; recorded with the metrics.
     """
 
     round: int
     state: Any
     metrics: Mapping[str, float]
     abandoned: str | None = None
+    reported: Mapping[str, float] = field(default_factory=dict)
 
 
 @value
@@ -397,7 +399,11 @@ def collect(
 
 
 def commit(
-    round: int, state: Any, metrics: Mapping[str, float], abandoned: str | None = None
+    round: int,
+    state: Any,
+    metrics: Mapping[str, float],
+    abandoned: str | None = None,
+    reported: Mapping[str, float] | None = None,
 ) -> Program[Committed]:
     """Ends a round."""
-    return (yield from ask(Commit(round, state, metrics, abandoned), Committed))
+    return (yield from ask(Commit(round, state, metrics, abandoned, reported or {}), Committed))

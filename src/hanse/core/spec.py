@@ -48,7 +48,8 @@ class Spec:
       kind: see `Kind`.
       summable: whether the same position means the same thing at every client, so that
         adding two messages makes sense. False e.g. where each client draws its own mask.
-      l2_bound: an upper bound of the Euclidean norm over all tensors together, if one holds.
+      l2_bound: an upper bound of the Euclidean norm over all tensors together, if one holds. The server
+        refuses messages of a larger norm, where it sees single ones.
       sealed: noise was calibrated to these values: nothing after it may change them.
       max_bytes: of the values, if dimensions are words and a bound is known all the same.
       moves: how far a total moves at most, in Euclidean norm, for each unit of a part's norm, if one client

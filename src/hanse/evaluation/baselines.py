@@ -5,7 +5,7 @@ over each example as often as the run did on average: rounds x clients a round /
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -27,6 +27,7 @@ from hanse.core import (
     check_count,
     value,
 )
+from hanse.core.exchange import HIGHER_IS_BETTER
 from hanse.data import FederatedData, own_test
 from hanse.evaluation.clients import (
     OWN_TEST,
@@ -52,6 +53,7 @@ class Budget:
       passes: the mean number of passes over each example.
       stop: names the metric to watch and its target.
       key: the key of the draws.
+      higher_is_better: the names of the metrics that are better when higher.
     """
 
     learner: DifferentiableLearner
@@ -61,6 +63,7 @@ class Budget:
     passes: float
     stop: Stop
     key: Key
+    higher_is_better: Collection[str] = HIGHER_IS_BETTER
 
     @property
     def epochs(self) -> int:
@@ -162,7 +165,7 @@ class centralised(Baseline):
             "bytes_up": int(pooled.x.nbytes + pooled.y.nbytes),
             "bytes_down": 0,
             "seconds": round(seconds, 6),
-            "clients": measure_spread(learner, population, params),
+            "clients": measure_spread(learner, population, params, budget.higher_is_better),
             "curve": curve,
         }
 
@@ -224,7 +227,7 @@ class on_site(Baseline):
             "bytes_up": 0,
             "bytes_down": 0,
             "seconds": round(seconds, 6),
-            "clients": spread_of(on, each),
+            "clients": spread_of(on, each, budget.higher_is_better),
             "curve": [],
         }
 

@@ -1,12 +1,12 @@
 """Metrics of a model at each client, and a description of their data: facts for tables and pages."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from hanse.core import Array, Examples, Learner, Plain, Tensors
-from hanse.core.exchange import HIGHER_IS_BETTER
+from hanse.core.exchange import HIGHER_IS_BETTER, is_higher_better
 from hanse.data import FederatedData, describe, own_test
 
 __all__ = [
@@ -36,15 +36,20 @@ def measure_metrics(learner: Learner, params: Tensors, examples: Examples) -> di
     return learner.summarise(learner.evaluate(params, examples))
 
 
-def measure_spread(learner: Learner, population: FederatedData, params: Tensors) -> dict[str, Plain] | None:
+def measure_spread(
+    learner: Learner,
+    population: FederatedData,
+    params: Tensors,
+    higher: Collection[str] = HIGHER_IS_BETTER,
+) -> dict[str, Plain] | None:
     """Measures a model at each client, on its own test examples, or else on its training examples.
 
-    Returns None if there are too many clients to measure each.
+    Returns None if there are too many clients to measure each. For `higher` see `spread_of`.
     """
     if population.num_clients > MAX_CLIENTS:
         return None
     on, whose = _own_examples(population)
-    return spread_of(on, [measure_metrics(learner, params, examples) for _, examples in whose])
+    return spread_of(on, [measure_metrics(learner, params, examples) for _, examples in whose], higher)
 
 
 def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:
@@ -55,7 +60,9 @@ def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, E
     return OWN_TRAINING, ((number, population.client(number)) for number in range(population.num_clients))
 
 
-def spread_of(on: str, each: Sequence[Mapping[str, float]]) -> dict[str, Plain]:
+def spread_of(
+    on: str, each: Sequence[Mapping[str, float]], higher: Collection[str] = HIGHER_IS_BETTER
+) -> dict[str, Plain]:
     """Computes the mean over clients, and the mean over the tenth of them with the worst metric.
 
     Clients that can't measure a metric don't count for it; where one is not a finite number, its mean is
@@ -65,13 +72,21 @@ def spread_of(on: str, each: Sequence[Mapping[str, float]]) -> dict[str, Plain]:
     {'accuracy': 0.5}
     >>> spread_of(OWN_TEST, [{"loss": 1.0}, {"loss": 2.0, "concordance": 0.75}])["each"]
     {'loss': [1.0, 2.0], 'concordance': [None, 0.75]}
+
+    Args:
+      on: the examples that they were measured on.
+      each: the metrics of each client.
+      higher: the names of the metrics that are better when higher.
     """
     measured = _by_metric(each)
     return {
         "on": on,
         "num_clients": len(each),
         "mean": {name: _finite(mean) for name, mean in average(each).items()},
-        "worst_tenth": {name: _worst(name, np.array(values)) for name, values in measured.items()},
+        "worst_tenth": {
+            name: _worst(np.array(values), is_higher_better(name, higher))
+            for name, values in measured.items()
+        },
         "each": {name: [_finite(row.get(name, math.nan)) for row in each] for name in measured},
     }
 
@@ -86,10 +101,10 @@ def _by_metric(each: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     return {name: [row[name] for row in each if name in row] for name in names}
 
 
-def _worst(name: str, values: Array) -> float | None:
-    ordered = np.sort(values if name in HIGHER_IS_BETTER else -values)
+def _worst(values: Array, is_higher_better: bool) -> float | None:
+    ordered = np.sort(values if is_higher_better else -values)
     worst = float(np.mean(ordered[: math.ceil(len(ordered) / 10)]))
-    return _finite(worst if name in HIGHER_IS_BETTER else -worst)
+    return _finite(worst if is_higher_better else -worst)
 
 
 def _finite(number: float) -> float | None:

@@ -45,7 +45,8 @@ class Parties:
         experiment = read(file, sets, imports=imports, warn=warn)
         ready = prepare_run(experiment)
         people, settings = ready.population, experiment.settings()
-        if experiment.evaluate_every and people.test is None and not people.find_test_clients():
+        is_testable = ready.measures_itself or people.test is not None or people.find_test_clients()
+        if experiment.evaluate_every and not is_testable:
             raise InvalidInput(
                 "the data have no test set that the server could hold; let clients hold some examples out, "
                 "client_test_fraction = 0.2, or write evaluate_every = 0"
@@ -65,7 +66,7 @@ class Parties:
             environment=environment(),
             num_present=_num_present(experiment, ready),
             conclude=lambda run, status, progress, records, reason, uncounted: Result.of(
-                run, status, progress, records, reason, uncounted
+                run, status, progress, records, reason, uncounted, ready.higher_is_better
             ).to_json(),
         )
 

@@ -19,6 +19,7 @@ from hanse.core.exchange import (
     Sample,
     Sampled,
     Usage,
+    choose_measure,
     drive,
 )
 from hanse.runs.ledger import as_json
@@ -329,8 +330,9 @@ def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan
         rounds.append(tuple(rehearsal.exchanges))
     rehearsal.exchanges = []
     evaluate, every = ready.evaluate(), ready.experiment.evaluate_every
-    if evaluate is not None and ready.population.test is None:
-        _lead(evaluate(state.params, ready.keys.public.fold_in("evaluate", 0)), rehearsal, None)
+    if evaluate is not None and (ready.population.test is None or ready.measures_itself):
+        measure = choose_measure(algorithm, evaluate)
+        _lead(measure(state, ready.keys.public.fold_in("evaluate", 0)), rehearsal, None)
     num = ready.experiment.rounds
     evaluations = 1 + num // every + bool(num % every) if every and rehearsal.exchanges else 0
     first, later = rounds

@@ -10,6 +10,7 @@ from typing import Any, cast
 from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, trained_by
 from hanse.config import Experiment, to_plain
 from hanse.core import (
+    Algorithm,
     DifferentiableLearner,
     InvalidInput,
     Key,
@@ -24,6 +25,7 @@ from hanse.core import (
     fields,
 )
 from hanse.core.exchange import (
+    HIGHER_IS_BETTER,
     Collect,
     Dispatch,
     Evaluate,
@@ -58,7 +60,7 @@ class Prepared:
       experiment: the experiment that is prepared.
       population: the data of all parties.
       learner: the model, bound to these data.
-      stop: the experiment's; it watches the loss if the model has no accuracy.
+      stop: the experiment's; it watches the loss if the model has no accuracy, and knows which way is better.
       encoder: turns raw features into numbers, if there is preprocessing.
     """
 
@@ -107,7 +109,14 @@ class Prepared:
             name = type(self.experiment.model).__name__
             raise InvalidInput(f"baselines train by gradients, which {name}() has none of; leave them out")
         return Budget(
-            self.learner, self.population, self.experiment.algorithm, self.start(), spent, self.stop, key
+            self.learner,
+            self.population,
+            self.experiment.algorithm,
+            self.start(),
+            spent,
+            self.stop,
+            key,
+            self.higher_is_better,
         )
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
@@ -137,6 +146,18 @@ class Prepared:
             return {**metrics, **objective}
 
         return measure_both
+
+    @cached_property
+    def higher_is_better(self) -> frozenset[str]:
+        """The names of metrics that are better when higher, of which not all need be measured."""
+        names = list_higher(self.experiment.algorithm, self.learner)
+        watched = frozenset({self.stop.metric})
+        return names | watched if self.stop.better(1.0, 0.0) else names - watched
+
+    @property
+    def measures_itself(self) -> bool:
+        """Returns whether the algorithm measures its state, which the model's metrics can't."""
+        return bool(self.experiment.algorithm.measured)
 
     @property
     def measures_objective(self) -> bool:
@@ -275,22 +296,29 @@ def _encode_features(
     return population.map(encoder), encoder
 
 
+def list_higher(algorithm: Algorithm[Any], learner: Learner) -> frozenset[str]:
+    """Lists the names of metrics that are better when higher: well-known ones, and what these declare."""
+    return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better
+
+
 def _watching(experiment: Experiment, learner: Learner) -> Stop:
-    stop, measured = experiment.stop, list(learner.measured)
-    if isinstance(learner, DifferentiableLearner):
+    stop, measured = experiment.stop, list(experiment.algorithm.measured or learner.measured)
+    if isinstance(learner, DifferentiableLearner) and not experiment.algorithm.measured:
         measured.append(OBJECTIVE)
-    if stop.metric in measured:
-        return stop
-    if stop == Stop():
-        return replace(stop, metric=measured[0])
-    raise InvalidInput(
-        f"stop: metric is {stop.metric!r}, which {type(experiment.model).__name__} does not measure; "
-        f"write one of {', '.join(measured)}"
-    )
+    if stop == Stop() and stop.metric not in measured:
+        stop = replace(stop, metric=measured[0])
+    if stop.metric not in measured:
+        who = experiment.algorithm if experiment.algorithm.measured else experiment.model
+        raise InvalidInput(
+            f"stop: metric is {stop.metric!r}, which {type(who).__name__} does not measure; "
+            f"write one of {', '.join(measured)}"
+        )
+    declared = stop.metric in list_higher(experiment.algorithm, learner) - HIGHER_IS_BETTER
+    return replace(stop, higher_is_better=True) if declared and stop.higher_is_better is None else stop
 
 
 def _check_evaluation(ready: Prepared) -> None:
-    if not ready.experiment.evaluate_every or ready.population.test is not None:
+    if not ready.experiment.evaluate_every or ready.population.test is not None or ready.measures_itself:
         return
     if ready.population.num_clients > MAX_EVALUATED_CLIENTS:
         raise InvalidInput(

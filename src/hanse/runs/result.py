@@ -1,12 +1,12 @@
 """The result of a run."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core import Diverged, Tensors
-from hanse.core.exchange import Flow, Progress, Record, digest
+from hanse.core.exchange import HIGHER_IS_BETTER, Flow, Progress, Record, digest, is_higher_better
 from hanse.runs.judgement import Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
 
@@ -32,6 +32,7 @@ class Result:
       baselines: the baselines that were trained on the same budget.
       data: the description of which client has which examples.
       findings: facts that a reader has to know before trusting the result.
+      higher_is_better: the names of its metrics that are better when higher.
     """
 
     run: str | None
@@ -47,6 +48,7 @@ class Result:
     baselines: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     data: Mapping[str, Any] | None = field(default=None, repr=False)
     findings: tuple[Finding, ...] = ()
+    higher_is_better: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -57,10 +59,15 @@ class Result:
         records: Iterable[Record],
         reason: str | None = None,
         uncounted: Sequence[Any] = (),
+        higher: Collection[str] = HIGHER_IS_BETTER,
     ) -> "Result":
-        """Makes the result of a run at its present progress. For `uncounted` see `find_problems`."""
+        """Makes the result of a run at its present progress.
+
+        For `uncounted` see `find_problems`; `higher` names metrics that are better when higher.
+        """
         records = tuple(records)
         found = find_problems(records, uncounted)
+        names = sorted({name for record in records for name in record.metrics})
         measured = {record.round: record for record in records if record.is_measured}
         return cls(
             run,
@@ -73,6 +80,7 @@ class Result:
             target_round=progress.target_round,
             reason=reason or progress.stopped,
             findings=found,
+            higher_is_better=tuple(name for name in names if is_higher_better(name, higher)),
         )
 
     @property
@@ -133,6 +141,7 @@ class Result:
             "rounds_abandoned": len([record for record in self.records if record.abandoned]),
             "final": _metrics_of(self.final),
             "best": _metrics_of(self.best),
+            "higher_is_better": list(self.higher_is_better),
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down,
             "flows": as_json(self.flows),

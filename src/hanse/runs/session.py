@@ -216,7 +216,7 @@ class Session:
             self._records.append(replace(record, usage=usage))
 
         self._try_training(interrupts)
-        left = self.experiment.rounds - self._progress.round
+        left = max(0, self.experiment.rounds - self._progress.round)
         with closing(self._ready.backend(left, alone=alone)) as backend:
             runtime = self._ready.runtime(backend, self._kept)
             led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
@@ -246,7 +246,10 @@ class Session:
         baselines = ready.experiment.baselines
         if ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
             params = self._progress.state.params
-            found["clients"] = measure_spread(ready.learner, ready.population, params)
+            if not ready.measures_itself:
+                found["clients"] = measure_spread(
+                    ready.learner, ready.population, params, ready.higher_is_better
+                )
             found["data"] = description(ready.population)
         if baselines:
             budget = ready.budget(self._records)
@@ -255,7 +258,8 @@ class Session:
 
     def outcome(self, status: str, reason: str | None = None, **found: Any) -> Result:
         """Makes the result of the run at its present progress."""
-        result = Result.of(self.run, status, self._progress, self._records, reason)
+        higher = self._ready.higher_is_better
+        result = Result.of(self.run, status, self._progress, self._records, reason, higher=higher)
         return replace(result, findings=(*result.findings, *self._findings), **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:

@@ -12,7 +12,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core import MessageError, Part, Parts, num_bytes
+from hanse.core import (
+    Array,
+    Chain,
+    ClientKeys,
+    MessageError,
+    Part,
+    Parts,
+    Reducer,
+    Spec,
+    l2_norms,
+    num_bytes,
+)
 from hanse.core.exchange import (
     Block,
     Message,
@@ -22,6 +33,7 @@ from hanse.core.exchange import (
     add_padding,
     all_finite,
     limit_bytes,
+    limit_norm,
     measure_layout,
     measure_packed_bytes,
     to_sendable,
@@ -139,7 +151,7 @@ class Folding:
 
 
 class Together:
-    """Folds blocks of contributions without transforms at once, to the same bits as one by one.
+    """Encodes and folds blocks of contributions at once, to the same bits as one by one.
 
     Args:
       payload: the data that all clients received.
@@ -148,24 +160,61 @@ class Together:
     def __init__(self, payload: Payload) -> None:
         self.payload = payload
         self._header: tuple[int, int] | None = None
-        chains = payload.chains.values()
-        self.possible = limit_bytes(payload.chains) is not None and not any(chain.stages for chain in chains)
+        self.has_stages = any(chain.stages for chain in payload.chains.values())
+        self.possible = limit_bytes(payload.chains) is not None and all(
+            chain.can_encode_many and (not self.has_stages or _can_lift_many(payload.uplink[name].into))
+            for name, chain in payload.chains.items()
+        )
 
-    def block(self, places: Sequence[Place], parts: Mapping[str, Parts]) -> Block | None:
-        """Folds a block; None: fold it one by one. Consumes the parts. A finite sum has only finite terms."""
+    def block(
+        self, places: Sequence[Place], parts: Mapping[str, Parts], keys: ClientKeys, timer: Timer
+    ) -> Block | None:
+        """Folds a block; None: fold it one by one. Consumes the parts where there are no stages.
+
+        Args:
+          keys: those of the clients.
+        """
         first, count = places[0][0], len(places)
         if first % (1 << (count - 1).bit_length()) or places[-1][0] - first != count - 1:
             return None  # they do not fill the beginning of a block
+        sent, taken = dict[str, Parts](), dict[str, Parts]()
         for name, several in parts.items():
-            if not self._fits(name, several, count):
+            chain = self.payload.chains[name]
+            encoded: Parts | None = several
+            if chain.stages:
+                encoded = chain.encode_many(self.payload.plans[name], several, keys.fold_in(name))
+            if encoded is None or not self._fits(name, encoded, count):
                 return None
-        sizes = self._sizes(places, parts)
-        carried = {name: (num_bytes(several.values) // count,) * count for name, several in parts.items()}
-        folded = {name: self.payload.uplink[name].into.lift_many(several) for name, several in parts.items()}
-        for accumulator in folded.values():
+            opened = encoded if chain.opens is None else self._open(name, encoded, places)
+            if opened is None or (self.has_stages and not all_finite(opened.values)):
+                return None
+            sent[name], taken[name] = encoded, opened
+        if self.has_stages:
+            timer.book("encode")
+        sizes = self._sizes(places, sent)
+        carried = {name: (num_bytes(several.values) // count,) * count for name, several in sent.items()}
+        if self.has_stages:  # the parts are computed with again if these can't be folded
+            taken = {name: replace(several, values=_copy(several)) for name, several in taken.items()}
+        folded = {name: self.payload.uplink[name].into.lift_many(several) for name, several in taken.items()}
+        for accumulator in folded.values():  # a finite sum has only finite terms
             if accumulator is None or not all_finite(accumulator.values):
                 return None
+        timer.book("fold")
         return Block(tuple(task.ticket for _, task in places), folded, sizes, {}, carried, together=True)
+
+    def _open(self, name: str, sent: Parts, places: Sequence[Place]) -> Parts | None:
+        """Opens each contribution as the server does; None: one of them can't be taken."""
+        chain, plans = self.payload.chains[name], self.payload.plans[name]
+        rows = list[Part]()
+        for i, (_, task) in enumerate(places):
+            row = Part({n: v[i] for n, v in sent.values.items()}, float(sent.weights[i]))
+            try:
+                rows.append(chain.open(plans, row, task.key.fold_in(name)))
+            except MessageError:
+                return None
+        stacked = {n: np.stack([row.values[n] for row in rows]) for n in rows[0].values}
+        opened = Parts(stacked, np.array([row.weight for row in rows]))
+        return opened if _is_of(chain, chain.folded, opened) else None
 
     def _fits(self, name: str, several: Parts, count: int) -> bool:
         weights = several.weights
@@ -173,11 +222,8 @@ class Together:
             return False
         if any(len(v) != count or not v.flags.c_contiguous for v in several.values.values()):
             return False
-        try:
-            self.payload.chains[name].out.check({n: values[0] for n, values in several.values.items()})
-        except MessageError:
-            return False
-        return True
+        chain = self.payload.chains[name]
+        return _is_of(chain, chain.out, several)
 
     def _sizes(self, places: Sequence[Place], parts: Mapping[str, Parts]) -> tuple[tuple[int, int], ...]:
         """Returns each message's bytes, had it been packed: the digits of tickets and weights differ."""
@@ -196,6 +242,25 @@ class Together:
             (task.ticket, add_padding(n + len(str(task.ticket)), tensors))
             for (_, task), n in zip(places, spelt, strict=True)
         )
+
+
+def _can_lift_many(reducer: Reducer[Any]) -> bool:
+    return not reducer.hides and type(reducer).lift_many is not Reducer.lift_many
+
+
+def _copy(parts: Parts) -> dict[str, Array]:
+    return {name: values.copy() for name, values in parts.values.items()}
+
+
+def _is_of(chain: Chain, spec: Spec, parts: Parts) -> bool:
+    """Returns whether the parts have the shapes of a spec, and keep its bound."""
+    first = {name: values[0] for name, values in parts.values.items()}
+    try:
+        spec.check(first)
+    except MessageError:
+        return False
+    limit = limit_norm(chain, spec, sum(value.size for value in first.values()))
+    return limit is None or bool((l2_norms(parts.values) <= limit).all())
 
 
 def _as_sent(message: Message) -> Message:

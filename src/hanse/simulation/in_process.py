@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Final
 
 from hanse.core import (
+    ClientKeys,
     Declined,
     Examples,
     Key,
@@ -177,9 +178,13 @@ class InProcess:
         timer.book("compute")
         check_parts(payload, parts)
         if self._joint.possible:
-            block = self._joint.block(places, parts)
-            timer.book("fold")
-            return None if block is None else (replace(block, spent=timer.spent), ())
+            tasks = [task for _, task in places]
+            each = ClientKeys(len(tasks), lambda i: Keys(tasks[i].key, self.secret(tasks[i])))
+            block = self._joint.block(places, parts, each, timer)
+            if block is not None:
+                return replace(block, spent=timer.spent), ()
+            if not self._joint.has_stages:
+                return None
         folding, forks = Folding(payload), list[Fork]()
         for i, (position, task) in enumerate(places):
             own = {

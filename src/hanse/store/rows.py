@@ -224,7 +224,7 @@ class RunRows:
                 "run": self._number,
                 "position": at,
                 "number": record.round,
-                "metrics": to_json({name: float(metric) for name, metric in record.metrics.items()}),
+                "metrics": to_json(_mark_reported(record)),
                 "seconds": float(record.seconds),
                 "abandoned": record.abandoned,
                 **{name: kind(getattr(record.usage, name)) for name, kind in _USAGE.items()},
@@ -312,9 +312,18 @@ def _record(row: Any) -> Record:
     releases = tuple(_release(*release) for release in json.loads(row.releases))
     usage = Usage(**{name: getattr(row, name) for name in _USAGE}, flows=flows, releases=releases)
     spent = json.loads(row.spent)
-    return Record(
-        row.number, json.loads(row.metrics), usage, row.seconds, row.abandoned, row.way or "", spent
-    )
+    marked = json.loads(row.metrics)
+    reported = tuple(name for name, metric in marked.items() if isinstance(metric, list))
+    metrics = {name: metric[0] if name in reported else metric for name, metric in marked.items()}
+    return Record(row.number, metrics, usage, row.seconds, row.abandoned, row.way or "", spent, reported)
+
+
+def _mark_reported(record: Record) -> dict[str, float | list[float]]:
+    """Returns the metrics of a round; what the algorithm reported is in a list, and so told from the rest."""
+    return {
+        name: [float(metric)] if name in record.reported else float(metric)
+        for name, metric in record.metrics.items()
+    }
 
 
 def _kept(row: Any) -> Kept:

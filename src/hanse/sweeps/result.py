@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hanse.config import format_plain
 from hanse.core import Plain, Stop
+from hanse.core.exchange import is_higher_better
 from hanse.runs import ENDED
 
 if TYPE_CHECKING:
@@ -145,8 +146,7 @@ class SweepResult:
     ) -> "SweepResult":
         """Makes the result of runs, which come trial by trial."""
         metric = _metric(members, stop)
-        watched = Stop(metric=metric or stop.metric)
-        higher = watched.better(1.0, 0.0)
+        higher = _is_higher_better(members, stop, metric or stop.metric)
         trials: dict[str, list[SweepRun]] = {}
         for member in members:
             trials.setdefault(repr(member.over), []).append(member)
@@ -225,6 +225,14 @@ def _metric(members: Sequence[SweepRun], stop: Stop) -> str | None:
         return None
     common = [name for name in found[0] if name != "round" and all(name in final for final in found)]
     return stop.metric if stop.metric in common else next(iter(common), None)
+
+
+def _is_higher_better(members: Sequence[SweepRun], stop: Stop, metric: str) -> bool:
+    """Returns whether a higher metric is better, as the settings or the results of the runs say."""
+    if metric == stop.metric and stop.higher_is_better is not None:
+        return stop.higher_is_better
+    said = [m.result["higher_is_better"] for m in members if m.result and "higher_is_better" in m.result]
+    return is_higher_better(metric) or any(metric in names for names in said)
 
 
 def _setting(members: tuple[SweepRun, ...], metric: str | None) -> Setting:

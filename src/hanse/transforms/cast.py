@@ -7,15 +7,18 @@ import numpy as np
 
 from hanse.core import (
     Array,
+    ClientKeys,
     InvalidInput,
     Key,
     Keys,
     Memory,
     MessageError,
     Part,
+    Parts,
     Plan,
     Spec,
     Stage,
+    Tensors,
     TensorSpec,
     Transform,
     nearest,
@@ -93,9 +96,15 @@ class cast(Transform):
         form = _FORMATS[self.dtype]
         coded = {n: TensorSpec(t.shape, form.stored) for n, t in numbers.real.items()} | dict(numbers.rest)
 
+        def shorten(values: Tensors) -> Tensors:
+            short = {n: form.shorten(values[n].astype(np.float32, copy=False)) for n in numbers.real}
+            return {**values, **short}
+
         def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Memory]:
-            short = {n: form.shorten(part.values[n].astype(np.float32, copy=False)) for n in numbers.real}
-            return replace(part, values={**part.values, **short}), memory
+            return replace(part, values=shorten(part.values)), memory
+
+        def encode_many(plan: Plan, parts: Parts, keys: ClientKeys) -> Parts:
+            return replace(parts, values=shorten(parts.values))
 
         def open(plan: Plan, part: Part, client_key: Key) -> Part:
             values: dict[str, Array] = dict(part.values)
@@ -105,4 +114,6 @@ class cast(Transform):
                     raise MessageError(f"{name!r} has values that are not finite, or beyond {self.dtype}")
             return replace(part, values=values)
 
-        return Stage(Spec(coded, kind="coded", summable=False), encode=encode, open=open)
+        return Stage(
+            Spec(coded, kind="coded", summable=False), encode=encode, encode_many=encode_many, open=open
+        )

@@ -6,17 +6,21 @@ from typing import Any
 import numpy as np
 
 from hanse.core import (
+    Array,
+    ClientKeys,
     CompositionError,
     InvalidInput,
     Keys,
     Memory,
     Part,
+    Parts,
     Plan,
     Spec,
     Stage,
     Transform,
     l2_norm,
-    scale,
+    l2_norms,
+    tree_map,
     value,
 )
 
@@ -66,6 +70,30 @@ class clip(Transform):
             norm = l2_norm(part.values)
             if norm <= self.max_norm:
                 return part, memory
-            return replace(part, values=scale(part.values, self.max_norm / norm)), memory
+            factor = self.max_norm / norm
+            return replace(part, values=tree_map(lambda v: _scale(v, factor), part.values)), memory
 
-        return Stage(spec.like(l2_bound=bound), encode=encode)
+        def encode_many(plan: Plan, parts: Parts, keys: ClientKeys) -> Parts | None:
+            norms = l2_norms(parts.values)
+            is_short = norms <= self.max_norm
+            if is_short.all():
+                return parts
+            factors = np.where(is_short, 1.0, self.max_norm / np.where(is_short, 1.0, norms))
+            if any(factors.min() < np.finfo(v.dtype).smallest_normal for v in parts.values.values()):
+                return None
+            return replace(
+                parts,
+                values={
+                    name: v * factors.astype(v.dtype).reshape(-1, *[1] * (v.ndim - 1))
+                    for name, v in parts.values.items()
+                },
+            )
+
+        return Stage(spec.like(l2_bound=bound), encode=encode, encode_many=encode_many)
+
+
+def _scale(values: Array, factor: float) -> Array:
+    """Multiplies by a factor in the dtype of the values, which may be too coarse for a tiny factor."""
+    if factor < np.finfo(values.dtype).smallest_normal:
+        return np.asarray((values.astype(np.float64) * factor).astype(values.dtype))
+    return np.asarray(values * values.dtype.type(factor))

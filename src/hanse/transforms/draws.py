@@ -9,10 +9,12 @@ import numpy as np
 
 from hanse.core import (
     Array,
+    ClientKeys,
     Key,
     Keys,
     Memory,
     Part,
+    Parts,
     Plan,
     Space,
     Spec,
@@ -96,6 +98,7 @@ def drawn_stage(
     linear: bool = True,
     within: Callable[[Key], Space] | None = None,
     encode: Callable[[Key, Tensors], Tensors] | None = None,
+    encode_many: Callable[[Key, Tensors], Tensors] | None = None,
     l2_bound: float | None = None,
 ) -> Stage:
     """Makes a stage whose two halves share a draw from a key.
@@ -107,6 +110,7 @@ def drawn_stage(
       undo: the server's half, from the key and the encoded values.
       linear: whether `undo` is linear; then, drawn per round, it is applied once, to the total.
       within, encode: the client's half, from the key.
+      encode_many: encodes for several clients, whose tensors have a leading axis, if all draw alike.
       l2_bound: of the tensors that it emits.
     """
     of_total = drawn.shared and before.summable and linear
@@ -119,6 +123,10 @@ def drawn_stage(
         assert encode is not None
         return replace(part, values=encode(drawn.key(plan, keys.public), part.values)), memory
 
+    def do_encode_many(plan: Plan, parts: Parts, keys: ClientKeys) -> Parts:
+        assert encode_many is not None
+        return replace(parts, values=encode_many(plan, parts.values))
+
     def open(plan: Plan, part: Part, client_key: Key) -> Part:
         return replace(part, values=undo(drawn.key(plan, client_key), part.values))
 
@@ -130,6 +138,7 @@ def drawn_stage(
         plan=drawn.plan,
         within=within and train_within,
         encode=encode and do_encode,
+        encode_many=do_encode_many if encode_many and drawn.shared else None,
         open=None if of_total else open,
         decode=decode if of_total else None,
     )

@@ -47,6 +47,10 @@ class Positions:
         """Takes the values at the positions; tensors without positions stay whole."""
         return {name: v.reshape(-1)[at[name]] if name in at else v for name, v in values.items()}
 
+    def gather_many(self, at: Mapping[str, Array], values: Tensors) -> dict[str, Array]:
+        """Takes the values at the positions from tensors with a leading client axis."""
+        return {n: np.take(v.reshape(len(v), -1), at[n], 1) if n in at else v for n, v in values.items()}
+
     def scatter(self, at: Mapping[str, Array], values: Tensors) -> dict[str, Array]:
         """Makes tensors that hold the values at the positions and 0 elsewhere."""
         return {name: self._scatter(name, at[name], v) if name in at else v for name, v in values.items()}

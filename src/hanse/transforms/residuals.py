@@ -72,4 +72,4 @@ class error_feedback(Residual):
             restored = restore(plan, sent, keys.public)
             return sent, {"residual": subtract(part.values, restored.values)}
 
-        return replace(stage, encode=encode)
+        return replace(stage, encode=encode, encode_many=None)

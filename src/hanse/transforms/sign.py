@@ -4,7 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.core import Key, Keys, Memory, MessageError, Part, Plan, Spec, Stage, TensorSpec, Transform, value
+from hanse.core import (
+    ClientKeys,
+    Key,
+    Keys,
+    Memory,
+    MessageError,
+    Part,
+    Parts,
+    Plan,
+    Spec,
+    Stage,
+    TensorSpec,
+    Transform,
+    value,
+)
 from hanse.transforms.bits import count_bytes
 from hanse.transforms.numbers import RealTensors
 from hanse.transforms.ranges import Over, per_tensor
@@ -64,6 +78,22 @@ class sign(Transform):
             }
             return replace(part, values=sent), memory
 
+        def encode_many(plan: Plan, parts: Parts, keys: ClientKeys) -> Parts | None:
+            count, flat = (
+                len(parts.weights),
+                [parts.values[n].reshape(len(parts.weights), -1) for n in numbers.real],
+            )
+            if self.over != per_tensor() or any(x.dtype != numbers.dtype for x in flat):
+                return None
+            means = [np.abs(x).mean(1, keepdims=True) for x in flat if x.size]
+            negative = [np.zeros((count, 0), bool), *(x < 0 for x in flat)]
+            sent = {
+                "signs": np.packbits(np.concatenate(negative, 1), 1),
+                "scales": np.concatenate([np.zeros((count, 0), numbers.dtype), *means], 1),
+                **numbers.rest_there(parts.values),
+            }
+            return replace(parts, values=sent)
+
         def open(plan: Plan, part: Part, client_key: Key) -> Part:
             scales = part.values["scales"]
             if not (np.isfinite(scales) & (scales >= 0)).all():
@@ -79,5 +109,7 @@ class sign(Transform):
                 start += tensor.size
             return replace(part, values={**numbers.split(flat), **numbers.rest_back(part.values)})
 
-        stage = Stage(Spec(coded, kind="coded", summable=False), encode=encode, open=open)
+        stage = Stage(
+            Spec(coded, kind="coded", summable=False), encode=encode, encode_many=encode_many, open=open
+        )
         return self.residual.around(self, spec, stage)

@@ -50,9 +50,20 @@ class subsample(Transform):
         def encode(key: Key, values: Tensors) -> Tensors:
             return positions.gather(positions.draw(key), values)
 
+        def encode_many(key: Key, values: Tensors) -> Tensors:
+            return positions.gather_many(positions.draw(key), values)
+
         def undo(key: Key, values: Tensors) -> Tensors:
             scales = positions.scales
             scaled = {n: v * v.dtype.type(scales[n]) if n in scales else v for n, v in values.items()}
             return positions.scatter(positions.draw(key), scaled)
 
-        return drawn_stage(self.drawn, spec, positions.out, undo, encode=encode, l2_bound=spec.l2_bound)
+        return drawn_stage(
+            self.drawn,
+            spec,
+            positions.out,
+            undo,
+            encode=encode,
+            encode_many=encode_many,
+            l2_bound=spec.l2_bound,
+        )

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
         Evaluate,
         ModelState,
         Progress,
+        choose_measure,
+        is_higher_better,
         is_of_training,
         training,
     )
     from hanse.core.errors import NotReady, ReplayError
-    from hanse.core.exchange.admission import limit_bytes, validate
+    from hanse.core.exchange.admission import limit_bytes, limit_norm, validate
     from hanse.core.exchange.changes import Changes, Edits, Tracked
     from hanse.core.exchange.coordinator import Block, Coordinator
     from hanse.core.exchange.memory import PartyMemory, Recall, Settled
@@ -98,11 +100,13 @@ else:
                 "NOT_EVALUATED",
                 "TRAINING",
                 "Progress",
+                "choose_measure",
+                "is_higher_better",
                 "is_of_training",
                 "training",
             ),
             "hanse.core.errors": ("NotReady", "ReplayError"),
-            "hanse.core.exchange.admission": ("limit_bytes", "validate"),
+            "hanse.core.exchange.admission": ("limit_bytes", "limit_norm", "validate"),
             "hanse.core.exchange.changes": ("Changes", "Edits", "Tracked"),
             "hanse.core.exchange.coordinator": ("Block", "Coordinator"),
             "hanse.core.exchange.memory": ("PartyMemory", "Recall", "Settled"),
@@ -235,6 +239,7 @@ __all__ = [
     "add_padding",
     "all_finite",
     "check_parts",
+    "choose_measure",
     "compute",
     "digest",
     "drive",
@@ -248,8 +253,10 @@ __all__ = [
     "flatten",
     "frozen",
     "held_bytes",
+    "is_higher_better",
     "is_of_training",
     "limit_bytes",
+    "limit_norm",
     "measure_layout",
     "measure_packed_bytes",
     "pack",

@@ -1,18 +1,23 @@
 """Checks of arriving messages: whether they fit the ticket they answer, and how large they may be."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from hanse.core.chain import Chain
 from hanse.core.errors import MessageError
 from hanse.core.exchange.party import Message, Payload, Task
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
+from hanse.core.spec import Spec
+from hanse.core.tensors import WINDOW, Array, Tensors
 from hanse.core.values import unpack
 from hanse.core.work import Part
 
-__all__ = ["ValidMessage", "decode_each", "limit_bytes", "unpack_message", "validate"]
+__all__ = ["ValidMessage", "decode_each", "limit_bytes", "limit_norm", "unpack_message", "validate"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """The bytes that a message may take beyond its values: names, shapes and the ticket."""
@@ -53,13 +58,56 @@ def _validate_part(name: str, part: Any, payload: Payload, key: Key) -> Part | N
     chain = payload.chains[name]
     try:
         chain.out.check(part.values)
+        _check_norm(chain, chain.out, part.values)
         if chain.opens is None:
             return part
         seen = chain.open(payload.plans[name], part, key.fold_in(name))
-        chain.folded.check(seen.values)  # what can't be opened must not reach the fold
+        folded = chain.folded
+        folded.check(seen.values)  # what can't be opened must not reach the fold
+        _check_norm(chain, folded, seen.values)
     except MessageError as error:
         raise MessageError(f"part {name!r}: {error}") from None
     return seen
+
+
+def limit_norm(chain: Chain, spec: Spec, num_values: int) -> float | None:
+    """Returns the largest norm that rounding may give to values that keep a spec's bound; None: no bound.
+
+    Clipping rounds a factor and each product: at most 2 units u = eps/2, relative to the norm. A stage after
+    it that keeps the bound, such as a rotation, adds up in log2(n) steps, twice for values in two of its
+    blocks, and scales twice: 2 u (log2(n) + 2). Below the normal range each value is off by up to the
+    smallest number, so n of them by sqrt(n) times as much. Both norms are sums in float64 in some order.
+    """
+    if spec.l2_bound is None:
+        return None
+    kinds = [np.dtype(tensor.dtype) for tensor in spec.tensors.values()]
+    real = [np.finfo(kind) for kind in kinds if kind.kind == "f"]
+    eps = max((float(kind.eps) for kind in real), default=0.0)
+    tiny = max((float(kind.smallest_subnormal) for kind in real), default=0.0)
+    num_stages = max(1, len(chain.stages))
+    relative = num_stages * (4 + num_values.bit_length()) * eps + SUM_ERROR
+    return spec.l2_bound * (1 + relative) + num_stages * math.sqrt(num_values) * tiny
+
+
+SUM_ERROR = 1e-9
+"""More than the relative error of a sum in float64 of 2^32 squares, a few million of them one by one."""
+
+
+def _check_norm(chain: Chain, spec: Spec, values: Tensors) -> None:
+    """Checks the bound that a spec promises. Raises: MessageError: if the norm is larger."""
+    limit = limit_norm(chain, spec, sum(value.size for value in values.values()))
+    if limit is None:
+        return
+    norm = math.sqrt(sum(map(_sum_squares, values.values())))
+    if not norm <= limit:
+        raise MessageError(f"its norm is {norm:.9g}; at most {spec.l2_bound:g} is allowed")
+
+
+def _sum_squares(array: Array) -> float:
+    """Sums the squares, a window at a time, since a large message is on disk."""
+    flat = array.reshape(-1)
+    windows = (flat[begin : begin + WINDOW] for begin in range(0, flat.size, WINDOW))
+    return math.fsum(float(np.square(window, dtype=np.float64).sum()) for window in windows)
 
 
 def decode_each(message: Message, task: Task, payload: Payload) -> ValidMessage:

@@ -74,11 +74,12 @@ class Record:
     """The report of one round.
 
     Args:
-      metrics: as the program committed them.
+      metrics: as the program committed them, with what the algorithm tells of its state.
       seconds: the wall-clock time that the round took.
       execution: how clients were computed, such as "2 workers".
       spent: what these seconds went to; work that was done in parallel counts by its share. The framework
         itself took the seconds that are missing in the sum.
+      reported: the names of the metrics that the algorithm tells of its state.
     """
 
     round: int
@@ -88,11 +89,12 @@ class Record:
     abandoned: str | None = None
     execution: str = field(default="", compare=False)
     spent: Mapping[str, float] = field(default_factory=dict, compare=False)
+    reported: tuple[str, ...] = ()
 
     @property
     def is_measured(self) -> bool:
         """Returns whether the model was measured after the round, and not only while clients trained."""
-        return not all(map(is_of_training, self.metrics))
+        return not all(name in self.reported or is_of_training(name) for name in self.metrics)
 
 
 @value
@@ -254,12 +256,13 @@ class Driver(Generic[T]):
             spent["store"] = self._stored_s
         record = Record(
             command.round,
-            command.metrics,
+            {**command.metrics, **command.reported},
             event.usage,
             seconds,
             command.abandoned,
             event.execution,
             _brief(spent),
+            tuple(command.reported),
         )
         self._began, self._stored_s = now, 0.0
         if self._store is not None:

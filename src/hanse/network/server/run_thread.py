@@ -191,7 +191,7 @@ class RunThread:
         self.round = record.round
         if record.round > 0:
             self._seconds.append(record.seconds)
-        self.metrics = dict(record.metrics) or self.metrics
+        self.metrics = {**self.metrics, **record.metrics}
         if record.abandoned is not None:
             self._members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
         logger.info(
