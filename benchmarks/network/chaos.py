@@ -37,8 +37,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "network"))
 import httpx
 from federation import CASES, KEYS, NUM_CLIENTS, begin, federation, job, learner, population, program
 
-from hanse.core.exchange import InMemory, PartyMemory, digest, drive, unpack
-from hanse.network.client import AuditLog, Client, ClientHome, join, transport
+from hanse.core.exchange import InMemory, PartyMemory, digest, drive
+from hanse.network.client import AuditLog, Client, ClientHome, join, read_parts, transport
 from hanse.network.protocol import Refused, Token, Unreachable, fingerprint, make
 from hanse.network.server import Members, Patience
 from hanse.simulation import InProcess, Simulation
@@ -177,7 +177,7 @@ def other_memory(folder: Path, run: str, due: Undisturbed, ended: Iterable[int])
     wrong = []
     for number in ended:
         path = folder / f"client-{number}" / "runs" / run / "memory"
-        committed = unpack(path.read_bytes())[0] if path.exists() else {}
+        committed = read_parts(path)[0] if path.exists() else {}
         if digest(committed) != due.memories[number]:
             wrong.append(f"client {number} remembers something else")
     return wrong

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 from crowd import QUICK
 
 from hanse.core import (
@@ -77,3 +78,35 @@ class part_of_them:
     def round(self, state: ModelState, key: Key) -> Program[ModelState]:
         chosen = yield from sample(key, fraction=self.fraction)
         return (yield from echoed(state, chosen.cohort, key))
+
+
+@value
+class keep_tables(Work[Any, Any]):
+    """A work that keeps tables of 10 MB, and one of 1 KB; some of them change with each ticket."""
+
+    num_tables: int
+    num_changing: int
+
+    def run(
+        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        steps = memory.get("steps", np.zeros(128)) + 1
+        kept = {"steps": steps}
+        for i in range(self.num_tables):
+            old = memory.get(f"table{i}")
+            changes = old is None or i < self.num_changing
+            kept[f"table{i}"] = np.full(1_250_000, i + steps[0]) if changes else old
+        return {"n": Part({"n": np.asarray(steps[0])})}, kept
+
+
+@value
+class keeping:
+    """An algorithm whose one client keeps tables."""
+
+    num_tables: int
+    num_changing: int
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        work = keep_tables(self.num_tables, self.num_changing)
+        got = yield from gather(work, (0,), {}, key, n=PartSpec(Spec.of(state.params)))
+        return ModelState(dict(got["n"].values))

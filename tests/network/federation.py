@@ -13,7 +13,7 @@ import numpy as np
 from learning import SHAPE, SOFTMAX, bound, learner
 
 from hanse.algorithms import evaluation, fed_avg, scaffold, trained_by
-from hanse.core import Algorithm, Key, Keys, Memory
+from hanse.core import Algorithm, Key, Keys, Memory, bind_learner
 from hanse.core.exchange import (
     Fork,
     InMemory,
@@ -28,12 +28,12 @@ from hanse.core.exchange import (
     drive,
     pack,
     training,
-    unpack,
 )
 from hanse.data import digits, iid, partition_data
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
+from hanse.network.client.memory_parts import read_parts
 from hanse.network.client.ticket_process import Loaded
 from hanse.network.protocol.certificates import fingerprint, make
 from hanse.network.protocol.tokens import Token
@@ -127,7 +127,7 @@ def simulate(
 def read_memory(home: Path, run: str) -> tuple[Memory, dict[int, Fork]]:
     """Reads what a client remembers of a run: what it has committed, and the forks of open tickets."""
     path = home / "runs" / run / "memory"
-    committed, forks = unpack(path.read_bytes()) if path.exists() else ({}, {})
+    committed, forks = read_parts(path) if path.exists() else ({}, {})
     return committed, dict(forks)
 
 
@@ -156,8 +156,9 @@ class InThread:
         self, task: Task, payload: Payload, memory: Memory, secret: Key, limit_s: float | None
     ) -> tuple[bytes, Fork]:
         if not self._held:
-            bind, plan, data, _ = self._load()
-            self._held.append((bind(plan), data))
+            loaded = self._load()
+            learner = bind_learner(loaded.bind(loaded.plan), loaded.party, loaded.data)
+            self._held.append((learner, loaded.data))
         message, fork = compute(task, payload, *self._held[0], memory, secret)
         return pack(message), fork
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from hanse.core.exchange import unpack
 from hanse.network.client.home import ClientHome
+from hanse.network.client.memory_parts import MEMORY, PARTS, read_parts
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol.wire import News
 
@@ -105,9 +105,11 @@ def watch_files(
 
 def name_client_file(path: Path, target: Path) -> str:
     """Names what a client does to a file of a run."""
-    if target.name == "memory":
-        _, forks = unpack(path.read_bytes())
+    if target.name == MEMORY:
+        _, forks = read_parts(path)
         return "keep" if forks else "commit"
+    if target.parent.name == PARTS:
+        return "sweep" if path == target else "part"
     if target.suffix == ".message":
         return "forget" if path == target else "write"
     return "else"

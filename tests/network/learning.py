@@ -8,9 +8,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from threadpoolctl import threadpool_info
 
-from hanse.core import InvalidInput
+from hanse.core import InvalidInput, OwnLearners, Part, Work, value
 from hanse.learners import softmax
 
 SOFTMAX = softmax()
@@ -86,6 +87,31 @@ def lacks_memory(plan: Any) -> Any:
 
 def raises(plan: Any) -> Any:
     return Wrong("is too tall")
+
+
+@value
+class count_up(Work[Any, Any]):
+    """Counts in memory, beside a table; says what it found. It may write to the table, though it must not."""
+
+    writes: bool = False
+
+    def run(self, learner: Any, shared: Any, data: Any, memory: Any, keys: Any) -> Any:
+        if self.writes:
+            memory["table"]["w"][0] = 9.0
+        memory["table"]["seen"] = True  # a dictionary of its own
+        names = np.frombuffer(" ".join(memory).encode().ljust(20), np.uint8)
+        found = {"n": np.asarray(memory.get("steps", 0.0) + memory["table"]["w"][0]), "names": names}
+        return {"found": Part(found)}, {"table": memory["table"], "steps": memory.get("steps", 0.0) + 1}
+
+
+def fits_own_data(plan: Any) -> OwnLearners:
+    return OwnLearners(_fit)
+
+
+def _fit(party: Any, data: Any) -> Any:
+    if party != "test/3":
+        raise InvalidInput(f"{party!r} holds {data.x.shape[1]} columns")
+    return bound(SOFTMAX)
 
 
 def refuses(plan: Any) -> Any:

@@ -24,6 +24,7 @@ from test_kill import free_port
 
 from hanse.algorithms import scaffold
 from hanse.core.exchange import digest
+from hanse.network.client import memory_parts
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
@@ -43,7 +44,10 @@ SENDS = ("keep", "write", "sends", "upload", "sent")
 ENDS = ("forget", "commit")
 """The steps once the message is at the server, and once the client knows that it was counted."""
 
-CLIENT_POINTS = [(step, when) for step in (*SENDS, *ENDS) for when in ("before", "after")]
+PARTS = ("part", "sweep")
+"""What it does to parts of its memory, before and after it writes the index that names them."""
+
+CLIENT_POINTS = [(step, when) for step in (*SENDS, *ENDS, *PARTS) for when in ("before", "after")]
 CLIENT_POINTS += [("verdict", "before"), ("acknowledge", "before")]
 SERVER_STEPS = ("append Dispatched", "receive", "append Collected", "save")
 
@@ -83,6 +87,7 @@ def victims(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victims]:
     """One federation performs all runs, so that each of them takes a moment."""
     folder, fate = tmp_path_factory.mktemp("federation"), Fate()
     with pytest.MonkeyPatch.context() as patch, federation(folder, stay=True) as here:
+        patch.setattr(memory_parts, "PART_BYTES", 0)
         watch_files(patch, folder / f"client-{VICTIM}", fate, name_client_file)
         here.server.presence.hold_s = 0.1  # a dead client must not wait for the end of its poll
         yield Victims(here, fate)

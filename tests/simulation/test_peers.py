@@ -2,7 +2,19 @@ import numpy as np
 import pytest
 from support import KEYS, Crash, Few, Fragile, Quadratic
 
-from hanse.core import HanseError, Key, Part, PartSpec, Spec, Work, gather, stack, value
+from hanse.core import (
+    HanseError,
+    Key,
+    Part,
+    PartSpec,
+    Spec,
+    Work,
+    gather,
+    own_test,
+    player,
+    stack,
+    value,
+)
 from hanse.core.exchange import NotReady, PartyMemory
 from hanse.core.program import commit
 from hanse.simulation import InProcess, Simulation, drive_together
@@ -75,6 +87,40 @@ def together(graph, steps, stores=None, **options):
 @pytest.mark.parametrize("graph", [RING, {0: (1,), 1: (0, 2), 2: (1,)}, {0: (1,), 1: (0,)}], ids=str)
 def test_peers_see_each_other_step_by_step(graph):
     assert together(graph, 5) == expected(graph, 5)
+
+
+class Measurable(Few):
+    """Few, each with tests of its own."""
+
+    def role(self, name):
+        return self.client(player(name))
+
+
+@value
+class reveal(Work):
+    """At a test role: the number that its peer has committed."""
+
+    def run(self, learner, shared, data, memory, keys):
+        return {"n": Part({"n": np.array(float(memory.get("1", -1)))})}, {}
+
+
+def test_a_peers_test_role_reads_what_the_peer_has_committed():
+    def measuring(me):
+        seen = []
+        for step in (1, 2):
+            key = KEY.fold_in(me, step)
+            got = yield from gather(reveal(), (own_test(me),), {}, key, n=NUMBER)
+            seen.append(float(got["n"].values["n"][0]))
+            yield from gather(announce(1, me + step / 10), (me,), {}, key.fold_in(2), n=NUMBER)
+            yield from commit(step, me, {})
+        return seen
+
+    backend, memory = InProcess(Quadratic(), Measurable(), KEYS), PartyMemory()
+    led = {
+        me: Simulation(backend, 6, KEYS, memory=memory, owner=me, first_ticket=me * 10**6) for me in range(3)
+    }
+    programs = {me: measuring(me) for me in range(3)}
+    assert drive_together(programs, led) == {me: [-1.0, me + 0.1] for me in range(3)}
 
 
 def test_the_order_in_which_they_are_named_does_not_matter():

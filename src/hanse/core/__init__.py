@@ -32,7 +32,16 @@ if TYPE_CHECKING:
     )
     from hanse.core.gathering import ask_each, gather
     from hanse.core.keys import ClientKeys, Key, Keys
-    from hanse.core.learner import DifferentiableLearner, Learner, Lent, Population, Prediction, copy_examples
+    from hanse.core.learner import (
+        DifferentiableLearner,
+        Learner,
+        Lent,
+        OwnLearners,
+        Population,
+        Prediction,
+        bind_learner,
+        copy_examples,
+    )
     from hanse.core.local import (
         Examples,
         LocalProblem,
@@ -109,8 +118,10 @@ else:
                 "DifferentiableLearner",
                 "Learner",
                 "Lent",
+                "OwnLearners",
                 "Population",
                 "Prediction",
+                "bind_learner",
                 "copy_examples",
             ),
             "hanse.core.local": (
@@ -206,6 +217,7 @@ __all__ = [
     "Memory",
     "MessageError",
     "ModelState",
+    "OwnLearners",
     "Part",
     "PartSpec",
     "Parts",
@@ -237,6 +249,7 @@ __all__ = [
     "add",
     "add_scaled",
     "ask_each",
+    "bind_learner",
     "check_below_one",
     "check_count",
     "check_fraction",

@@ -4,15 +4,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
 from hanse.core.keys import Key
 from hanse.core.local import Examples, LocalProblem
 from hanse.core.tensors import Array, Tensors
+from hanse.core.work import PartyId
 
-__all__ = ["DifferentiableLearner", "Learner", "Lent", "Population", "Prediction", "copy_examples"]
+__all__ = [
+    "DifferentiableLearner",
+    "Learner",
+    "Lent",
+    "OwnLearners",
+    "Population",
+    "Prediction",
+    "bind_learner",
+    "copy_examples",
+]
+
+D = TypeVar("D", covariant=True)
 
 Prediction: TypeAlias = Literal["probabilities", "scores", "numbers", "risks"]
 """The meaning of predicted numbers: those of classes are probabilities or scores."""
@@ -21,8 +33,11 @@ _MEANS = {"correct": "accuracy"}
 """Names of metrics whose mean over examples is not called like their sum."""
 
 
-class Population(ABC):
-    """The clients and their data, loaded lazily: a client costs nothing until it is used."""
+class Population(ABC, Generic[D]):
+    """The clients and their data, loaded lazily: a client costs nothing until it is used.
+
+    What a client holds is whatever its works take: examples, columns of a table with the rows' ids, texts.
+    """
 
     @property
     @abstractmethod
@@ -30,12 +45,37 @@ class Population(ABC):
         """The number of clients. They are numbered from 0 to this, exclusive."""
 
     @abstractmethod
-    def client(self, number: int) -> Examples:
-        """Returns one client's own examples."""
+    def client(self, number: int) -> D:
+        """Returns one client's own data, the same whenever it is asked for."""
 
     @abstractmethod
-    def role(self, name: str) -> Examples:
-        """Returns a role's examples: "server" holds the global test set. Raises: InvalidInput: if none."""
+    def role(self, name: str) -> D:
+        """Returns a role's data: "server" holds the global test set. Raises: InvalidInput: if it has none."""
+
+
+@dataclass(frozen=True)
+class OwnLearners:
+    """Learners that differ from party to party: each is made where its party's data are, from these data.
+
+    It stands where one learner would serve all parties, for example in a simulation, or as what a network
+    client makes of a plan. A party's learner may be made anew at any time, so it keeps nothing.
+
+    Args:
+      make: makes the learner of a party from its data; for other processes, a function of a module.
+        It raises InvalidInput if the data can't be used.
+    """
+
+    make: Callable[[PartyId, Any], Any]
+
+
+def bind_learner(learner: Any, party: PartyId, data: Any) -> Any:
+    """Returns the learner of a party: its own if learners differ, or the one that serves all.
+
+    >>> widths = OwnLearners(lambda party, data: f"{data.shape[1]} columns at {party}")
+    >>> bind_learner(widths, "server", np.zeros((2, 3)))
+    '3 columns at server'
+    """
+    return learner.make(party, data) if isinstance(learner, OwnLearners) else learner
 
 
 @dataclass(frozen=True)

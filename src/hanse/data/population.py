@@ -17,7 +17,7 @@ from hanse.data.sources import Generated, HoldingOut, Listed, Partitioned, RowWi
 __all__ = ["FederatedData", "from_clients", "generate", "own_test", "partition_data"]
 
 
-class FederatedData(Population):
+class FederatedData(Population[Examples]):
     """Clients that hold examples, and a test set that the role "server" holds.
 
     Made by `partition_data`, `from_clients` and `generate`. A client may have test examples of its own,

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from hanse.core import Contribution, Examples, InvalidInput, Key, Keys, Memory, PartyId, Shared, check_count
+from hanse.core import (
+    Contribution,
+    Examples,
+    InvalidInput,
+    Key,
+    Keys,
+    Memory,
+    PartyId,
+    Shared,
+    bind_learner,
+    check_count,
+)
 from hanse.core.exchange import (
     Fork,
     InMemory,
@@ -177,7 +188,8 @@ def replay_ticket(case: Case, *, debug: bool = False) -> Replayed:
     """
     seen = _Seen(case.payload.work, debug)
     payload = replace(case.payload, work=cast(Any, seen))
-    message, fork = compute(case.task, payload, case.learner, case.data, case.memory, case.secret)
+    learner = bind_learner(case.learner, case.task.party, case.data)
+    message, fork = compute(case.task, payload, learner, case.data, case.memory, case.secret)
     return Replayed(case, seen.parts, message, fork)
 
 
@@ -373,7 +385,7 @@ def in_client_home(
 
     Raises: InvalidInput: if nothing of that run is kept there.
     """
-    from hanse.network.client import ClientHome
+    from hanse.network.client import ClientHome, read_parts
 
     folder = find_run_folder(home, run)
     client_home = ClientHome(home)
@@ -389,7 +401,7 @@ def in_client_home(
     kept = client_home.membership or {}
     data = open_(plan, kept.get("number") or 0)
     for path in tasks:
-        task, sha256, memory = unpack(path.read_bytes())
+        task, sha256, memory = read_parts(path)
         payload = unpack((folder / f"{sha256}.payload").read_bytes(), Payload)
         secret = client_home.secret.fold_in(folder.name).fold_in(task.ticket)
         yield Case(task, payload, bind(plan), data, memory, secret, sums.get(task.ticket))

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from hanse.core import (
     ClientKeys,
     Declined,
-    Examples,
     Key,
     Keys,
-    Learner,
     Memory,
+    OwnLearners,
     Part,
     PartyId,
     Population,
     Shared,
     Work,
+    bind_learner,
 )
 from hanse.core.exchange import (
     Block,
@@ -37,23 +37,28 @@ __all__ = ["ONE_PROCESS", "InProcess"]
 
 ONE_PROCESS = "one process"
 
+NUM_LEARNERS = 64
+"""The number of parties whose own learners are kept. Those of other parties are made again when needed."""
+
 
 class InProcess:
     """Computes tickets in this process, one after the other or, where a work can, several at once.
 
     Args:
-      learner: the model, on one engine.
+      learner: the model, on one engine; or the parties' `OwnLearners`, which compute one by one.
       population: the clients' data.
       keys: each client folds its number into the secret one.
       together: whether several are computed at once where a work can; None: where that is faster.
     """
 
     def __init__(
-        self, learner: Learner, population: Population, keys: Keys, *, together: bool | None = None
+        self, learner: Any, population: Population[Any], keys: Keys, *, together: bool | None = None
     ) -> None:
         self.learner: Final = learner
         self._population = population
         self._together = getattr(learner, "together", False) if together is None else together
+        self._together = self._together and not isinstance(learner, OwnLearners)
+        self._own: dict[PartyId, Any] = {}
         self._secret = keys.secret.fold_in("clients")
         self._joint: Together | None = None
 
@@ -88,11 +93,21 @@ class InProcess:
                 else:
                     yield Answer(job, pack(message), (fork,), ONE_PROCESS)
 
-    def data(self, party: PartyId) -> Examples:
-        """Returns the examples of a client or role."""
+    def data(self, party: PartyId) -> Any:
+        """Returns the data of a client or role."""
         if isinstance(party, int):
             return self._population.client(party)
         return self._population.role(party)
+
+    def learner_of(self, party: PartyId, data: Any) -> Any:
+        """Returns the learner of a party, made from its data unless one serves all."""
+        if not isinstance(self.learner, OwnLearners):
+            return self.learner
+        made = self._own.pop(party) if party in self._own else bind_learner(self.learner, party, data)
+        self._own[party] = made  # now the last
+        if len(self._own) > NUM_LEARNERS:
+            del self._own[next(iter(self._own))]
+        return made
 
     def secret(self, task: Task) -> Key:
         """Returns the secret key of a ticket, which only its party knows."""
@@ -106,8 +121,8 @@ class InProcess:
         try:
             data = self.data(task.party)
             timer.book("data")
-            secret = self.secret(task)
-            parts, own = run_work(task, payload, self.learner, data, before, secret)
+            secret, learner = self.secret(task), self.learner_of(task.party, data)
+            parts, own = run_work(task, payload, learner, data, before, secret)
             timer.book("compute")
             message, memory = encode(task, payload, parts, own, before, secret)
             timer.book("encode")

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from hanse.core import Declined, Keys, Learner, Memory, PartyId, Population, Program
+from hanse.core import Declined, Keys, Memory, PartyId, Population, Program
 from hanse.core.exchange import (
     Collect,
     Command,
@@ -94,8 +94,8 @@ class ClientTasks:
 
     def __init__(
         self,
-        learner: Learner,
-        population: Population,
+        learner: Any,
+        population: Population[Any],
         keys: Keys,
         recall: Recall | None = None,
         pause: Callable[[], Awaitable[None]] = _at_once,

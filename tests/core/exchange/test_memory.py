@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core import Key
+from hanse.core import Key, own_test
 from hanse.core.exchange import Fork, PartyMemory, Task, memory
 
 KEY = Key.from_seed(0)
@@ -58,3 +58,36 @@ def test_a_party_is_recalled_once_until_others_need_the_room(monkeypatch: pytest
         disk |= kept.settle({party: ((ticket,), ())})
     assert asked == [0, 1, 2, 1]  # the one heard longest ago had to go
     assert [disk[party]["w"][0] for party in range(3)] == [4, 5, 3]
+
+
+def test_a_test_role_reads_what_its_client_has_committed_and_changes_nothing_of_it() -> None:
+    kept, test = PartyMemory(), own_test(0)
+    kept.keep(task(1), Fork(None, {"head": 1, "~secret": 2, "stages/up": 3, "held/params": 4}, ()))
+    assert kept.at(task(2, test)) == {}, "nothing is committed yet"
+    kept.settle({0: ((1,), ())})
+    kept.keep(task(3), fork(head=5))
+    assert kept.at(task(4, test)) == {"head": 1}
+    kept.keep(task(4, test), Fork(None, {"head": 6, "new": 7, "stages/up": 8, "~secret": 9}, ("gone",)))
+    assert kept.at(task(5, test, after=4)) == {"head": 1, "stages/up": 8, "~secret": 9}
+    kept.keep(task(5, test, after=4), Fork(4, {}, ("head", "stages/up")))
+    assert kept.at(task(6, test, after=5)) == {"head": 1, "~secret": 9}
+    assert kept.settle({0: ((), (3,)), test: ((4,), (5,))}) == {test: {"stages/up": 8}}
+    assert kept.at(task(7, test)) == {"head": 1, "stages/up": 8}
+    assert kept.at(task(8)) == {"head": 1, "stages/up": 3, "held/params": 4}
+    assert kept.at(task(9, own_test(1))) == {}
+
+
+def test_an_earlier_version_kept_something_for_a_test_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read any more: a client's own value is."""
+    kept = PartyMemory(lambda party: {"head": 1} if party == 0 else {"head": 2, "stages/up": 3})
+    assert kept.at(task(1, own_test(0))) == {"head": 1, "stages/up": 3}
+
+
+def test_what_was_recalled_for_test_roles_makes_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT_BYTES", 2000)
+    kept = PartyMemory(lambda party: {"w": np.zeros(100)} if isinstance(party, int) else {})
+    for number in range(20):
+        assert kept.at(task(number, own_test(number)))["w"].shape == (100,)
+        kept.keep(task(number, own_test(number)), fork())
+        kept.settle({own_test(number): ((number,), ())})
+    assert len(kept._forks) == 2

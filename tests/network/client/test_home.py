@@ -5,18 +5,20 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from federation import federation, job
 
 from hanse.algorithms import fed_avg
-from hanse.core import Close, InvalidInput
+from hanse.core import Close, Examples, InvalidInput
 from hanse.learners import softmax
 from hanse.network.client import home
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.enrolment import join, waiting_plans
 from hanse.network.client.home import ClientHome
-from hanse.network.client.policy import Approvals, Policy
+from hanse.network.client.policy import Approvals, Policy, count_rows
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
 from hanse.network.protocol.sealed_plan import seal_plan
@@ -40,8 +42,30 @@ def test_a_policy_bounds_what_is_asked() -> None:
     ):
         with pytest.raises(Forbidden, match="policy"):
             refused()
+    with pytest.raises(Forbidden, match=r"10 examples .* can't be counted: give an object whose len"):
+        policy.check_data(None)
+    policy.check_data(10)
+    Policy().check_data(None)
     policy.check_work("evaluate", 500)
     policy.check_use(2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [
+        (Examples(np.zeros((3, 2)), np.zeros(3)), 3),
+        (np.zeros((4, 2)), 4),
+        (["a text", "another"], 2),
+        ({"age": np.zeros(5), "id": np.zeros(5)}, None),
+        ((np.zeros(5), np.zeros(5)), None),
+        (iter([1, 2]), None),
+        ({}, 0),
+        ((), 0),
+    ],
+    ids=str,
+)
+def test_only_what_has_a_length_of_rows_is_counted(data: Any, count: int | None) -> None:
+    assert count_rows(data) == count
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import learning
+import numpy as np
 import pytest
 from federation import KEYS, SHAPE, SOFTMAX, InThread, population
 
 from hanse.algorithms import fed_avg
-from hanse.core import HanseError, InvalidInput, Key, layout
-from hanse.core.exchange import Coordinator, Dispatch, Payload, Sample, Stored, Task, pack, unpack
+from hanse.core import HanseError, InvalidInput, Key, PartSpec, Spec, TensorSpec, layout, stack
+from hanse.core.exchange import Coordinator, Dispatch, Fork, Payload, Sample, Stored, Task, pack, unpack
 from hanse.network.client.ticket_process import (
     ComputationFailed,
     Loaded,
@@ -134,6 +135,53 @@ def test_data_that_do_not_suit_the_plan_are_said_so() -> None:
         pytest.raises(InvalidInput, match="64 features do not suit it"),
     ):
         computed(backend)
+
+
+def test_a_learner_is_made_from_the_data_of_its_party() -> None:
+    data, parties = population().client(0), [3, "test/3"]
+    due = computed(InThread(lambda: Loaded(learning.learner, PLAN, data)))
+    load = lambda: Loaded(learning.fits_own_data, PLAN, data, party=parties.pop(0))  # noqa: E731
+    with closing(TicketProcess(load)) as backend:
+        with pytest.raises(InvalidInput, match="3 holds 64 columns"):
+            computed(backend)
+        assert computed(backend) == due, "another process, for another party"
+
+
+def test_the_child_is_sent_what_changed_in_memory_and_can_not_change_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[list[str]] = []
+    between = Fork.between
+
+    def noted(after: Any, before: Any, memory: Any) -> Fork:
+        news = between(after, before, memory)
+        sent.append(list(news.changed))
+        return news
+
+    monkeypatch.setattr(Fork, "between", noted)
+    spec = Spec({"n": TensorSpec((), "float64"), "names": TensorSpec((20,), "uint8")})
+    uplink = {"found": PartSpec(spec, into=stack())}
+    table = {"w": np.arange(3.0), "empty": np.zeros(0)}
+    first: Any = {"table": table, "steps": 0.0}
+    with process(learning.nothing) as backend:
+
+        def ask(memory: Any, writes: bool = False) -> Any:
+            payload = Payload(learning.count_up(writes), {}, uplink, {"found": ()})
+            message, fork = backend.compute(ticket()[0], payload, memory, Key.from_seed(3), 60.0)
+            (part,) = unpack(message).parts.values()
+            return float(part.values["n"]), bytes(part.values["names"]).decode().strip(), fork
+
+        assert ask(first)[:2] == (0.0, "table steps")
+        *_, fork = ask(first)
+        assert ask(fork.on(first))[:2] == (1.0, "table steps")
+        with pytest.raises(ComputationFailed, match="read-only"):
+            ask(first, writes=True)
+        assert ask({"steps": 5.0, "table": table})[:2] == (5.0, "steps table"), "the ticket was dropped"
+        assert ask({"table": table})[:2] == (0.0, "table"), "one was removed"
+        assert sent == [["table", "steps"], [], ["steps"], ["steps"], ["steps"], []]
+        backend.close()
+        assert ask(first)[:2] == (0.0, "table steps"), "another child knows nothing"
+        assert sent[-1] == ["table", "steps"]
 
 
 def test_a_function_that_can_not_be_sent_is_named() -> None:

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         check_parts,
         compute,
         encode,
+        join_memory,
         run_work,
+        tested_client,
     )
     from hanse.core.exchange.runtime import (
         Checkpoint,
@@ -119,7 +121,9 @@ else:
                 "check_parts",
                 "compute",
                 "encode",
+                "join_memory",
                 "run_work",
+                "tested_client",
             ),
             "hanse.core.exchange.runtime": (
                 "Checkpoint",
@@ -255,6 +259,7 @@ __all__ = [
     "held_bytes",
     "is_higher_better",
     "is_of_training",
+    "join_memory",
     "limit_bytes",
     "limit_norm",
     "measure_layout",
@@ -266,6 +271,7 @@ __all__ = [
     "renew_settings",
     "restore",
     "run_work",
+    "tested_client",
     "to_sendable",
     "training",
     "unpack",

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from hanse.core.exchange.party import Fork, Forks, Task
+from hanse.core.exchange.party import Fork, Forks, Task, join_memory, tested_client
 from hanse.core.tensors import held_bytes
 from hanse.core.work import PROMISED, Memory, PartyId
 
@@ -26,6 +26,7 @@ class PartyMemory:
     """The memory of parties, apart from the computing of their tickets.
 
     A ticket is computed from `at(task)`, and its fork is given to `keep`; `settle` ends a round.
+    The role of a client's own test examples reads what the client has committed, and does not change it.
 
     Args:
       recall: gives a party's committed memory; None: nothing is kept elsewhere, so all of it is kept here.
@@ -39,16 +40,21 @@ class PartyMemory:
 
     def at(self, task: Task) -> Memory:
         """Returns the memory that a ticket continues."""
-        known = self._forks.get(task.party)
+        memory, client = self._at(task.party, task.after), tested_client(task.party)
+        return memory if client is None else join_memory(memory, self._at(client, None))
+
+    def _at(self, party: PartyId, after: int | None) -> Memory:
+        known = self._forks.get(party)
         if known is None:
-            memory = {} if self._recall is None else self._recall(task.party)
+            memory = {} if self._recall is None else self._recall(party)
             if not memory:
                 return memory
-            known = self._forks[task.party] = Forks(memory)
-        return known.at(task.after)
+            known = self._forks[party] = Forks(memory)
+        return known.at(after)
 
     def keep(self, task: Task, fork: Fork) -> None:
         """Keeps the fork that a ticket led to until it is settled."""
+        fork = fork if tested_client(task.party) is None else fork.inner()
         if fork.changed or fork.removed or fork.after is not None:
             self._forks_of(task.party).keep(task.ticket, fork)
             if any(name.startswith(PROMISED) for name in fork.changed):
@@ -72,7 +78,8 @@ class PartyMemory:
             elif not forks.committed and not forks.forks:
                 del self._forks[party]
         if self._recall is not None:
-            self._let_go(settled)
+            read = (tested_client(party) for party in settled)
+            self._let_go([*settled, *(client for client in read if client is not None)])
         return changed
 
     def _let_go(self, settled: Iterable[PartyId]) -> None:

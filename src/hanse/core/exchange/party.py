@@ -16,7 +16,18 @@ from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec, Plans
 from hanse.core.tensors import Tensors, frozen
 from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, value
-from hanse.core.work import PROMISED, VOLATILE, Contribution, Memory, Part, PartyId, Shared, Work
+from hanse.core.work import (
+    PROMISED,
+    VOLATILE,
+    Contribution,
+    Memory,
+    Part,
+    PartyId,
+    Shared,
+    Work,
+    own_test,
+    player,
+)
 
 __all__ = [
     "Fork",
@@ -27,8 +38,10 @@ __all__ = [
     "check_parts",
     "compute",
     "encode",
+    "join_memory",
     "pending",
     "run_work",
+    "tested_client",
 ]
 
 
@@ -108,6 +121,26 @@ class Message:
 
 STAGES = "stages/"
 """Prefix of names in memory that belong to the stages of a part's chain; works need not know them."""
+
+
+INNER = (VOLATILE, PROMISED, STAGES, HELD)
+"""Prefixes of names in memory that are each party's own, also those of a client and of its test role."""
+
+
+def tested_client(party: PartyId) -> int | None:
+    """Returns the client whose own test examples a party holds; None: it is no such role.
+
+    >>> tested_client("test/3"), tested_client(3), tested_client("server")
+    (3, None, None)
+    """
+    whose = player(party)
+    return None if whose is None or party != own_test(whose) else whose
+
+
+def join_memory(own: Memory, client: Memory) -> Memory:
+    """Joins a test role's memory with what its client has committed, which works at the role read."""
+    read = {name: v for name, v in client.items() if not name.startswith(INNER)}
+    return {**read, **{name: v for name, v in own.items() if name.startswith(INNER)}}
 
 
 def pending(part: str) -> str:
@@ -191,6 +224,11 @@ class Fork:
         """Finds the changes from one memory to the next; a value that is the same object is unchanged."""
         changed = {name: v for name, v in memory.items() if name not in before or v is not before[name]}
         return cls(after, changed, tuple(name for name in before if name not in memory))
+
+    def inner(self) -> "Fork":
+        """Returns the changes that a test role keeps: none of what belongs to its client."""
+        changed = {name: v for name, v in self.changed.items() if name.startswith(INNER)}
+        return Fork(self.after, changed, tuple(name for name in self.removed if name.startswith(INNER)))
 
     def on(self, memory: Memory) -> Memory:
         """Applies these changes to a memory."""

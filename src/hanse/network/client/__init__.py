@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         waiting_plans,
     )
     from hanse.network.client.home import NEXT_KEY, ClientHome
+    from hanse.network.client.memory_parts import read_parts
     from hanse.network.client.own_imports import write_option
     from hanse.network.client.policy import plan_digest
     from hanse.network.client.transport import patiently
@@ -42,6 +43,7 @@ else:
                 "waiting_plans",
             ),
             "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
+            "hanse.network.client.memory_parts": ("read_parts",),
             "hanse.network.client.own_imports": ("write_option",),
             "hanse.network.client.policy": ("plan_digest",),
             "hanse.network.client.transport": ("patiently",),
@@ -64,6 +66,7 @@ __all__ = [
     "patiently",
     "plan_digest",
     "read_contents",
+    "read_parts",
     "rotate_key",
     "waiting_plans",
     "write_option",

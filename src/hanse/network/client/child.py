@@ -4,6 +4,7 @@ It has neither the client's key nor a link to the server. Its answers are packed
 when they are read.
 """
 
+import pickle
 import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -11,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from hanse.core import Declined, InvalidInput, MessageError
+from hanse.core import Declined, InvalidInput, MessageError, bind_learner
 from hanse.core.exchange import Payload, compute, pack
 from hanse.imports import load_same
 from hanse.processes import receive
@@ -29,18 +30,19 @@ def serve(pipe: Connection) -> None:
             return
         pipe.send_bytes(pack({"fork": None}))
         try:
-            bind, plan, data = receive(pipe)
-            learner = bind(plan)
+            bind, plan, data, party = receive(pipe)
+            learner = bind_learner(bind(plan), party, data)
             threadpool_limits(1)
         except Exception as error:
             suits = not isinstance(error, InvalidInput)
             pipe.send_bytes(_describe(error, _code(error) if suits else "data"))
             return
         pipe.send_bytes(pack({"fork": None}))
+        kept: dict[str, Any] = {}
         while True:
             request = receive(pipe)
             try:
-                answers = _compute(request, learner, data)
+                answers = _compute(request, learner, data, kept)
             except Exception as error:
                 answers = [_describe(error, _code(error))]
             del request
@@ -48,8 +50,18 @@ def serve(pipe: Connection) -> None:
                 pipe.send_bytes(answer)
 
 
-def _compute(request: Any, learner: Any, data: Any) -> list[bytes]:
-    task, fields, memory, secret = request
+def _compute(request: Any, learner: Any, data: Any, kept: dict[str, Any]) -> list[bytes]:
+    """Computes a ticket, after it brought `kept`, the pickled values of memory, up to date.
+
+    They are unpickled anew for each ticket, with arrays that can't be written to, so that no ticket changes
+    what the next one finds.
+    """
+    task, fields, names, changed, secret = request
+    for name, (head, buffers) in changed.items():
+        kept[name] = head, [buffer.data.toreadonly() for buffer in buffers]
+    for name in kept.keys() - set(names):
+        del kept[name]
+    memory = {name: pickle.loads(kept[name][0], buffers=kept[name][1]) for name in names}
     message, fork = compute(task, Payload(*fields), learner, data, memory, secret)
     return [pack({"fork": fork}), pack(message)]
 

@@ -26,9 +26,9 @@ class Client:
 
     Args:
       client_home: its folder.
-      data: gives its own examples, as a plan wants them, or raises InvalidInput; `len` of them counts them.
-      bind: makes the learner of a plan, or raises InvalidInput if the data don't suit it; a function of a
-        module, since it is called in a child process.
+      data: gives its own data, as a plan wants them, or raises InvalidInput; `len` of them counts them.
+      bind: makes the learner of a plan, or `OwnLearners`, which make it from the data; it raises InvalidInput
+        if the data don't suit it. A function of a module, since it is called in a child process.
       say: called with a line about what the client is doing.
       test: gives its own test examples, as `data` does; None: it has none, and declines to measure on them.
     """

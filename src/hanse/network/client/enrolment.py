@@ -5,9 +5,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from hanse.core import HanseError, InvalidInput, Key, MessageError
+from hanse.core import HanseError, InvalidInput, Key, MessageError, OwnLearners, own_test
 from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
+from hanse.network.client.policy import count_rows
 from hanse.network.client.transport import ServerLink, split
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused
@@ -141,6 +142,8 @@ def examine(
 ) -> dict[str, int]:
     """Checks that this client may take part in a run, and that its data suit it; returns example counts.
 
+    A learner of its own is tried once the client has joined and has its number.
+
     The policy is checked first: if it does not allow the plan, nothing is imported and no data are opened.
 
     Raises: Forbidden: if the client's owner does not allow the plan, or its imports; see `allow_plan`.
@@ -149,13 +152,19 @@ def examine(
     policy = client_home.policy
     plan, _ = allow_plan(client_home, sealed)
     learner, found = bind(plan), dict[str, int]()
+    number = (client_home.membership or {}).get("number")
     for what, source in {"examples": data, "test examples": test}.items():
         if source is not None:
             examples = source(plan)
-            policy.check_data(len(examples))
-            few = examples.take(slice(FEW)) if hasattr(examples, "take") else examples
-            learner.objective(learner.init(Key.from_seed(0)), few)
-            found[what] = len(examples)
+            count = count_rows(examples)
+            policy.check_data(count)
+            if not isinstance(learner, OwnLearners):
+                few = examples.take(slice(FEW)) if hasattr(examples, "take") else examples
+                learner.objective(learner.init(Key.from_seed(0)), few)
+            elif number is not None:
+                learner.make(number if source is data else own_test(number), examples)
+            if count is not None:
+                found[what] = count
     return found
 
 

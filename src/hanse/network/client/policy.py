@@ -4,7 +4,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field, fields, replace
 from difflib import unified_diff
 from pathlib import Path
@@ -16,7 +16,7 @@ from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import printable
 
-__all__ = ["Approvals", "Policy"]
+__all__ = ["Approvals", "Policy", "count_rows"]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,14 @@ class Policy:
             model = printable(plan.model[:100])
             raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
 
-    def check_data(self, num_examples: int) -> None:
-        """Checks the number of examples. Raises: Forbidden: if they are too few."""
-        if num_examples < self.min_examples:
+    def check_data(self, num_examples: int | None) -> None:
+        """Checks the number of examples; None: they can't be counted. Raises: Forbidden: if too few."""
+        if num_examples is None and self.min_examples > 1:
+            raise Forbidden(
+                f"this client's policy wants {self.min_examples} examples for any training, and its data "
+                "can't be counted: give an object whose len is the number of rows, or set min_examples to 1"
+            )
+        if num_examples is not None and num_examples < self.min_examples:
             raise Forbidden(
                 f"this client's policy wants {self.min_examples} examples for any training, and it has fewer"
             )
@@ -144,6 +149,19 @@ def _check_setting(path: Path, key: str, given: Any) -> Any:
     if wrong:
         raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[kind]}")
     return tuple(given) if isinstance(given, list) else given
+
+
+def count_rows(data: Any) -> int | None:
+    """Counts the examples in a client's own data by their length; None: they can't be counted so.
+
+    The length of a mapping or tuple would count columns.
+
+    >>> count_rows(["a text", "another"]), count_rows({"age": [61, 62]}), count_rows(())
+    (2, None, 0)
+    """
+    if not isinstance(data, Sized):
+        return None
+    return None if isinstance(data, Mapping | tuple) and len(data) else len(data)
 
 
 class Approvals:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hanse.core import InvalidInput, Key, MessageError, PartyId, player
-from hanse.core.exchange import Fork, Forks, Payload, Task, pack, unpack
+from hanse.core import InvalidInput, Key, Memory, MessageError, PartyId, own_test, player
+from hanse.core.exchange import Fork, Forks, Payload, Task, join_memory
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.connection import Connection
+from hanse.network.client.memory_parts import MEMORY, pack_parts, read_parts, sweep_parts
+from hanse.network.client.policy import count_rows
 from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import read_plan
@@ -51,6 +53,8 @@ class OpenRole:
       backend: computes its tickets.
       secret: its own; the number of each ticket is folded in.
       forks: its memory.
+      client: gives what the client has committed, which the role of its own test examples reads; None: this
+        is the client itself.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
     """
@@ -59,6 +63,7 @@ class OpenRole:
     backend: TicketBackend
     secret: Key
     forks: Forks
+    client: Callable[[], Memory] | None = None
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -67,12 +72,15 @@ class OpenRole:
 
         Raises: TimeLimitExceeded, InvalidInput, ComputationFailed.
         """
+        client = None if self.client is None else self.client()
         with self.lock:
             before = self.forks.at(task.after)
+        if client is not None:
+            before = join_memory(before, client)
         secret = self.secret.fold_in(task.ticket)  # a ticket done twice gives the same bytes
         message, fork = self.backend.compute(task, payload, before, secret, limit_s)
         with self.lock:
-            self.forks.keep(task.ticket, fork)
+            self.forks.keep(task.ticket, fork if client is None else fork.inner())
         return message
 
     def keep(self) -> None:
@@ -81,11 +89,12 @@ class OpenRole:
             _remember(self.folder, self.forks)
 
     def note(self, task: Task, payload: str) -> None:
-        """Keeps a ticket's task and memory beside its payload, for `hanse replay`."""
-        with self.lock:
-            before = self.forks.at(task.after)
-        with contextlib.suppress(OSError):
-            (self.folder / f"{task.ticket}.task").write_bytes(pack((task, payload, before)))
+        """Keeps a client's task and memory beside its payload, for `hanse replay`."""
+        if self.client is not None:
+            return  # what is measured is not replayed
+        with self.lock, contextlib.suppress(OSError):
+            noted = pack_parts(self.folder, (task, payload, self.forks.at(task.after)))
+            (self.folder / f"{task.ticket}.task").write_bytes(noted)
 
     def settle(self, counted: list[int], dropped: list[int]) -> None:
         """Commits the memory of counted tickets and drops that of the others, on the disk too."""
@@ -171,9 +180,16 @@ class Roles:
         backend = self._backend(lambda: first.pop() if first else self._load(name, run, kind))
         folder = self._home.run(name) / kind
         folder.mkdir(exist_ok=True)
+        client = None if kind == OWN else lambda: self._committed(name)
         with self.settling:
-            role = self._roles[name, kind] = OpenRole(folder, backend, secret, _recall(folder))
+            role = self._roles[name, kind] = OpenRole(folder, backend, secret, _recall(folder), client)
         return role
+
+    def _committed(self, name: str) -> Memory:
+        """Returns what this client has committed in a run."""
+        with self.settling:
+            own = self._roles.get((name, OWN))
+            return (_recall(self._home.run(name) / OWN) if own is None else own.forks).committed
 
     def _load(self, name: str, run: OpenRun, kind: str) -> Loaded:
         """Reads the data of a role, if they are allowed."""
@@ -182,8 +198,9 @@ class Roles:
             data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
-        self._home.policy.check_data(len(data))
-        return Loaded(self._bind, run.plan, data, run.imports)
+        self._home.policy.check_data(count_rows(data))
+        number = (self._home.membership or {})["number"]
+        return Loaded(self._bind, run.plan, data, run.imports, number if kind == OWN else own_test(number))
 
     def close(self) -> None:
         """Ends the processes of all roles. Any thread may call this."""
@@ -192,7 +209,7 @@ class Roles:
 
     def _test_examples(self, plan: Plan) -> Any:
         examples = () if self._test is None else self._test(plan)
-        if len(examples) == 0:
+        if count_rows(examples) == 0:
             why = "this client has no test examples of its own: hanse join --test FILE names them"
             raise Forbidden(why, "no-data")
         return examples
@@ -231,16 +248,17 @@ def _settle(folder: Path, forks: Forks, counted: list[int], dropped: list[int]) 
 
 def _remember(folder: Path, forks: Forks) -> None:
     """Writes committed memory and forks; while both are empty, no file is needed."""
-    path = folder / "memory"
+    path = folder / MEMORY
     if forks.committed or any(fork.changed or fork.removed for fork in forks.forks.values()) or path.exists():
-        durably(path, pack((forks.committed, forks.forks)))
+        durably(path, pack_parts(folder, (forks.committed, forks.forks)))
+        sweep_parts(folder)
 
 
 def _recall(folder: Path) -> Forks:
-    path = folder / "memory"
+    path = folder / MEMORY
     if not path.exists():
         return Forks()
-    committed, forks = unpack(path.read_bytes())
+    committed, forks = read_parts(path)
     found = Forks(committed)
     found.forks = {ticket: fork for ticket, fork in forks.items() if isinstance(fork, Fork)}
     return found

@@ -1,10 +1,13 @@
 """The tickets of one role are computed in a child process, which can be killed in whatever call it is."""
 
+import pickle
 import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, cast
 
-from hanse.core import HanseError, InvalidInput, Key, Memory
+import numpy as np
+
+from hanse.core import Array, HanseError, InvalidInput, Key, Memory, PartyId
 from hanse.core.exchange import Fork, Payload, Task, unpack
 from hanse.imports import Import
 from hanse.network.protocol.wire import Code, Plan
@@ -41,16 +44,18 @@ class Loaded(NamedTuple):
     """The contents of a child process.
 
     Args:
-      bind: makes the learner of a plan; a function of a module, since it is pickled.
+      bind: makes the learner of a plan, or `OwnLearners`; a function of a module, since it is pickled.
       plan: the plan of the run.
       data: the role's own.
       imports: the owner's own modules, which are imported before anything else is read.
+      party: the client or role, for whose data a learner of its own may be made.
     """
 
     bind: Callable[[Plan], Any]
     plan: Plan
     data: Any
     imports: tuple[Import, ...] = ()
+    party: PartyId = 0
 
 
 class TicketBackend(Protocol):
@@ -76,6 +81,8 @@ class TicketBackend(Protocol):
 class TicketProcess:
     """Computes in a child process of one thread, which is started for the first ticket.
 
+    Of the memory, the child is sent what has changed since its last ticket.
+
     If it takes too long it is killed, and a new one is started for the next ticket. The limit of a ticket
     does not count the start, in which modules of the owner's are imported and the learner is made.
 
@@ -86,6 +93,7 @@ class TicketProcess:
     def __init__(self, load: Callable[[], Loaded]) -> None:
         self._load = load
         self._child: ChildProcess | None = None
+        self._there: Memory = {}
 
     @property
     def pid(self) -> int | None:
@@ -98,7 +106,10 @@ class TicketProcess:
         try:
             child = self._child or self._begin()
             named = (payload.shared, payload.uplink, payload.plans, payload.broadcasts)
-            child.send((task, (payload.work, *map(dict, named)), memory, secret))
+            news = Fork.between(None, self._there, memory).changed
+            changed = {name: _pickle(kept) for name, kept in news.items()}
+            child.send((task, (payload.work, *map(dict, named)), tuple(memory), changed, secret))
+            self._there = memory
             if not child.wait(limit_s):
                 self.close()
                 raise TimeLimitExceeded(f"stopped after {limit_s:g} s")
@@ -109,12 +120,12 @@ class TicketProcess:
             raise _explain(ended.status) from None
 
     def _begin(self) -> ChildProcess:
-        loaded = self._load()
+        loaded, self._there = self._load(), {}
         child = self._child = ChildProcess("hanse.network.client.child")
         try:
             child.send(loaded.imports)
             _read(child.receive_bytes())
-            child.send((loaded.bind, loaded.plan, loaded.data))
+            child.send((loaded.bind, loaded.plan, loaded.data, loaded.party))
             _read(child.receive_bytes())
         except ChildEnded:
             raise
@@ -135,6 +146,13 @@ class TicketProcess:
         child, self._child = self._child, None
         if child is not None:
             child.close()
+
+
+def _pickle(kept: Any) -> tuple[bytes, list[Array]]:
+    """Pickles a value of memory, apart from its arrays' bytes."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = pickle.dumps(kept, 5, buffer_callback=buffers.append)
+    return head, [np.asarray(buffer.raw()) for buffer in buffers]
 
 
 def _read(answer: bytes) -> dict[str, Any]:

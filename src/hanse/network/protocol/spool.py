@@ -18,7 +18,7 @@ from hanse.core.exchange import MAPPED_BYTES, Packed, Stored
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import CHUNK_BYTES
 
-__all__ = ["Objects", "Outgoing", "Spool", "durably", "hash_chunks"]
+__all__ = ["Objects", "Outgoing", "Spool", "durably", "hash_chunks", "sync_folder", "write_whole"]
 
 BLOCK_BYTES = 1 << 20
 """The bytes that are hashed and written at a time, while they are in the processor's cache."""
@@ -148,7 +148,8 @@ class Outgoing:
             return file.read(CHUNK_BYTES), self.digests[offset // CHUNK_BYTES]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Waits until the names of a folder's files have reached the disk."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -159,13 +160,18 @@ def _sync_folder(folder: Path) -> None:
 
 def durably(path: Path, data: bytes) -> None:
     """Writes a file, whole or not at all; it has reached the disk when this returns."""
+    write_whole(path, [data])
+    sync_folder(path.parent)
+
+
+def write_whole(path: Path, pieces: Pieces) -> None:
+    """Writes a file, whole or not at all; its name has reached the disk once its folder is synced."""
     part = path.with_name(f"{path.name}.part")
     with open(part, "wb") as file:
-        file.write(data)
+        file.writelines(pieces)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    _sync_folder(path.parent)
 
 
 @contextlib.contextmanager
@@ -309,7 +315,7 @@ class Spool:
                 os.fsync(file.fileno())
             os.utime(upload.path)
             upload.path.rename(self._folder / f"{ticket}.{sha256}.message")
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
             with self._lock:
                 self._here[ticket] = sha256
                 self._uploads.pop(ticket, None)

@@ -43,7 +43,7 @@ class RunJob:
       plan: is sent to clients; its `run` is filled in.
       begin: makes the state of the program before its first round.
       program: leads on from a progress.
-      learner: the model, for the roles that the server plays.
+      learner: the model, or `OwnLearners`, for the roles that the server plays.
       role: gives the data of such a role, "server" above all. Raises: InvalidInput: if it holds none.
       num_clients: the run begins once so many have joined, and `num_present` of them are present.
       patience: the times that the run waits.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hanse.core import Diverged, Key
+from hanse.core import Diverged, Key, bind_learner
 from hanse.core.exchange import PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
@@ -140,7 +140,8 @@ class RunThread:
         with self._store.open(self.name, flush_every_s=0) as store:
 
             def role(name: str) -> Party:
-                return Party(job.learner, job.role(name), secret.fold_in("role", name))
+                data = job.role(name)
+                return Party(bind_learner(job.learner, name, data), data, secret.fold_in("role", name))
 
             runtime = NetworkRuntime(
                 self.mailbox,
