@@ -29,7 +29,7 @@ PUBLIC = {
     ),
     # errors
     *("HanseError", "InvalidInput", "CompositionError", "MessageError", "RoundAbandoned", "Diverged"),
-    *("Declined", "NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted"),
+    *("Declined", "NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted", "Stalled"),
     # rooms
     *("algorithms", "config", "core", "data", "evaluation", "learners", "network", "preprocessing"),
     *("release", "report", "runs", "simulation", "store", "sweeps", "transforms"),

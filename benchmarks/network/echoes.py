@@ -40,6 +40,18 @@ class echo(Work[Any, Any]):
 
 
 @value
+class visit(Work[Any, Any]):
+    """A work that mixes the model with its party's own numbers, a draw and its count of visits."""
+
+    def run(
+        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        visits = memory.get("visits", 0) + 1
+        moved = 0.5 * shared["params"]["w"] + visits * data + keys.public.rng().normal(size=data.shape)
+        return {"update": Part({"w": moved})}, {"visits": visits}
+
+
+@value
 class trivial:
     """An algorithm that takes means of echoes."""
 

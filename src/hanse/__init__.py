@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         InvalidInput,
         MessageError,
         RoundAbandoned,
+        Stalled,
         Stop,
         StoreError,
     )
@@ -67,6 +68,7 @@ __all__ = [
     "RoundAbandoned",
     "Rounds",
     "RunDiverged",
+    "Stalled",
     "Stop",
     "StoreError",
     "__version__",
@@ -124,6 +126,7 @@ _load = load_from(
             "InvalidInput",
             "MessageError",
             "RoundAbandoned",
+            "Stalled",
             "Stop",
             "StoreError",
         ),

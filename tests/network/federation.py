@@ -189,11 +189,12 @@ class Federation:
     def lead(self, given: RunJob, run: str | None = None) -> str:
         return self.server.lead(replace(given, watch=self.records.append), run)
 
-    def client_home(self, number: int) -> ClientHome:
-        """Return the client home of a number, which joins if it has not yet."""
-        client_home = ClientHome(self.folder / f"client-{number}")
+    def client_home(self, party: int | str) -> ClientHome:
+        """Return the client home of a party, which joins if it has not yet."""
+        client_home = ClientHome(self.folder / f"client-{party}")
         if client_home.membership is None:
-            secret, _ = self.server.members.invite(number=number)
+            number, name = (party, "") if isinstance(party, int) else (None, party)
+            secret, _ = self.server.members.invite(number=number, party=name)
             join(client_home, self.url, Token(self.server.fingerprint, secret, self.server.identity.public))
         return client_home
 

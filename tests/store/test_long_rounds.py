@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hanse.core import Key, Keys, Part, PartSpec, Population, Program, Spec, Work, gather, value
+from hanse.core import Key, Keys, Part, PartSpec, Population, Program, Spec, Tensors, Work, gather, value
 from hanse.core.exchange import Commit, PartyMemory, digest, drive, flatten, pack
 from hanse.simulation import InProcess, Simulation
 from hanse.store import Runs
@@ -42,11 +42,12 @@ class Cut(Exception):
 
 def exchanges(num: int, cut: int | None = None) -> Program[Any]:
     """A round whose exchanges depend on each other, cut after some of them."""
-    n = {"n": np.zeros(1)}
+    n: dict[str, Any] = {"n": np.zeros(1)}
     for step in range(num):
         if step == cut:
             raise Cut
-        shared, parts = {"n": n, "same": SAME}, PartSpec(Spec.of(n))
+        shared: dict[str, Tensors] = {"n": n, "same": SAME}
+        parts = PartSpec(Spec.of(n))
         key = Key.from_seed(step)
         n = dict((yield from gather(add_one(), (step % NUM_CLIENTS,), shared, key, n=parts))["n"].values)
     committed = yield Commit(1, n, {})

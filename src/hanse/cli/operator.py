@@ -39,7 +39,8 @@ def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--j
         if as_json:
             typer.echo(json.dumps(found))
             return
-        typer.echo(f"{found['clients']} clients, {found['open_invitations']} open invitations")
+        named = "".join(f", {party}" for party in found["parties"])
+        typer.echo(f"{found['clients']} clients{named}, {found['open_invitations']} open invitations")
         for run in found["runs"]:
             metrics = ", ".join(f"{name} {_number(value)}" for name, value in run["metrics"].items())
             typer.echo(f"run {run['run']}: {run['status']}, round {run['round']}, {run['doing']}; {metrics}")
@@ -69,15 +70,18 @@ def invite(
     home: Operator = OPERATOR,
     role: Annotated[str, typer.Option(help="client, observer or operator.")] = "client",
     name: Annotated[str, typer.Option(help="The name of the new member.")] = "",
+    party: Annotated[
+        str, typer.Option(metavar="NAME", help="The named party that it will play, such as key_holder.")
+    ] = "",
 ) -> None:
     """Invite one more member, and print the command for it to type."""
     with guard_parties(), _link(home) as link:
         from hanse.network.protocol import Invitation, Invited
         from hanse.network.server import join_line
 
-        asked = Invitation.model_validate({"role": role, "name": name})
+        asked = Invitation.model_validate({"role": role, "name": name, "party": party})
         invited = link.ask("POST", "/v1/invitations", Invited, asked)
-        typer.echo(join_line(link.url, invited.token, invited.number))
+        typer.echo(join_line(link.url, invited.token, party or invited.number))
 
 
 def revoke(client: str, home: Operator = OPERATOR) -> None:

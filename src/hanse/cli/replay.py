@@ -113,9 +113,12 @@ def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> A
     PARTIES.register()
     bind = PARTIES.bind
     if (home / "runs.db").exists():
-        if not client.isdecimal() or round < 0:
-            raise InvalidInput("a server home needs --round R and --client C, a number")
-        return in_server_home(home, run, round, int(client), open_, bind)
+        if not client or round < 0:
+            raise InvalidInput(
+                "a server home needs --round R and --client C, a number or the name of a party"
+            )
+        party = int(client) if client.isdecimal() else client
+        return in_server_home(home, run, round, party, open_, bind)
     if not (home / "membership.json").exists():
         raise InvalidInput(
             f"{home} is the folder of neither a client nor a server; see --home of join and serve"

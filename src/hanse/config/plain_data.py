@@ -34,7 +34,7 @@ def to_plain(obj: Any) -> Plain:
 
     >>> from hanse.core import Close
     >>> to_plain(Close(goal=3))
-    {'name': 'Close', 'goal': 3, 'deadline_s': None, 'minimum_fraction': 0.5}
+    {'name': 'Close', 'goal': 3, 'deadline_s': None, 'minimum_fraction': 0.5, 'wait_s': None}
 
     Raises: InvalidInput: if something in it can't be written in a settings file.
     """

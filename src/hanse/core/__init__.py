@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         InvalidInput,
         MessageError,
         RoundAbandoned,
+        Stalled,
         StoreError,
         nearest,
     )
@@ -109,6 +110,7 @@ else:
                 "InvalidInput",
                 "MessageError",
                 "RoundAbandoned",
+                "Stalled",
                 "StoreError",
                 "nearest",
             ),
@@ -234,6 +236,7 @@ __all__ = [
     "Space",
     "Spec",
     "Stage",
+    "Stalled",
     "StepRule",
     "Steps",
     "Stop",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import field, replace
 from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned
+from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned, Stalled
 from hanse.core.keys import Key
 from hanse.core.program import Collected, Program, commit
 from hanse.core.tensors import Tensors, all_finite
@@ -144,6 +144,7 @@ class Progress(Generic[S]):
       target_round: the first round that reached the target.
       stopped: why the run ended before its last round.
       finished: whether the algorithm's `finish` was performed, as the last of these rounds.
+      attempts: how often the next round was attempted in vain; each attempt draws anew.
     """
 
     round: int
@@ -154,6 +155,7 @@ class Progress(Generic[S]):
     target_round: int | None = None
     stopped: str | None = None
     finished: bool = False
+    attempts: int = 0
 
 
 Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
@@ -180,6 +182,9 @@ def is_of_training(metric: str) -> bool:
 BLOWN_UP = 1000.0
 """A loss that exceeds the initial one by this factor does not recover."""
 
+MAX_ATTEMPTS = 3
+"""The number of attempts in a row, at a round that waits for its parties, after which a run stalls."""
+
 
 def training(
     algorithm: Algorithm[S],
@@ -200,6 +205,8 @@ def training(
       Diverged: if the loss or the parameters are not finite any more, or the loss exceeds the initial one a
         thousandfold.
       InvalidInput: if the algorithm reports a metric under the name of one that is measured.
+      Stalled: if a round that waits for its parties (`Close.wait_s`) was abandoned three times in a row. It
+        is attempted again if the run is led on from there.
     """
     if evaluate_every < 1:
         raise InvalidInput(f"evaluate_every is {evaluate_every}; write at least 1 round")
@@ -209,16 +216,13 @@ def training(
         progress = yield from _close(algorithm, progress, metrics, {}, None, stop)
     while progress.round < rounds and progress.stopped is None:
         number = progress.round + 1
-        program = algorithm.round(progress.state, key.fold_in("round", number))
         is_measured = number % evaluate_every == 0 or number == rounds
         due = measure if is_measured else None
-        progress = replace(progress, finished=False)  # where a finished run goes on
-        progress = yield from _perform(algorithm, program, progress, due, key, stop)
-    if progress.round > 0 and not progress.finished:
-        finish = algorithm.finish(progress.state, key.fold_in("finish", progress.round))
-        if finish is not None:
-            progress = replace(progress, finished=True)
-            progress = yield from _perform(algorithm, finish, progress, measure, key, stop)
+        progress = yield from _perform(algorithm, "round", number, progress, due, key, stop)
+    last = progress.round
+    if last > 0 and not progress.finished:
+        if algorithm.finish(progress.state, key.fold_in("finish", last)) is not None:
+            progress = yield from _perform(algorithm, "finish", last, progress, measure, key, stop)
     return progress
 
 
@@ -233,25 +237,42 @@ def choose_measure(algorithm: Algorithm[S], evaluate: Evaluate) -> "Measure[S]":
 
 def _perform(
     algorithm: Algorithm[S],
-    program: Program[S],
+    part: Literal["round", "finish"],
+    path: int,
     progress: Progress[S],
     measure: Measure[S] | None,
     key: Key,
     stop: Stop,
 ) -> Program[Progress[S]]:
-    """Performs the program of a round, measures what it leads to, and commits it."""
-    number = progress.round + 1
+    """Performs a round, or the finish, until it closes; measures what it leads to, and commits it.
+
+    Args:
+      path: the number that its draws are named by.
+    """
+    number, num_failed = progress.round + 1, 0
     metrics: Mapping[str, float] = {}
     trained, abandoned = dict[str, float](), None
-    try:
-        state = yield from _watch(program, trained)
-        progress = replace(progress, round=number, state=state)
-    except RoundAbandoned as reason:
-        abandoned = str(reason)
-        trained.clear()
-        progress = replace(progress, round=number)
-        if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
-            raise _explain_divergence(progress, abandoned) from reason
+    while True:
+        attempt = ("attempt", progress.attempts) if progress.attempts else ()
+        drawn = key.fold_in(part, path, *attempt)
+        program = getattr(algorithm, part)(progress.state, drawn)
+        try:
+            state = yield from _watch(program, trained)
+            progress = replace(progress, state=state)
+            break
+        except RoundAbandoned as reason:
+            abandoned = str(reason)
+            trained.clear()
+            if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
+                raise _explain_divergence(replace(progress, round=number), abandoned) from reason
+            if not reason.waits:
+                break
+            progress, num_failed = replace(progress, attempts=progress.attempts + 1), num_failed + 1
+            yield from commit(number, progress, {}, abandoned, again=True)
+            if num_failed == MAX_ATTEMPTS:
+                raise Stalled(f"round {number} was attempted {num_failed} times: {abandoned}") from reason
+            abandoned = None
+    progress = replace(progress, round=number, attempts=0, finished=part == "finish")
     if measure is not None:
         try:
             metrics = yield from measure(progress.state, key.fold_in("evaluate", number))

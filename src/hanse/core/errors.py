@@ -5,6 +5,7 @@
     |-- CompositionError        parts that can't stand together; raised when they are bound
     |-- MessageError            bytes or tensors that are not what was announced
     |-- RoundAbandoned          a round that couldn't close; the run goes on without it
+    |-- Stalled                 a run that can't go on without a party; it is kept, and can be resumed
     |-- Diverged                training reached numbers that are not finite, or nearly
     |-- Declined                a party will not answer: it has promised not to, for example
     |-- NotReady                a peer asked too early; ask again within a bounded wait
@@ -27,6 +28,7 @@ __all__ = [
     "NotReady",
     "ReplayError",
     "RoundAbandoned",
+    "Stalled",
     "StoreError",
     "nearest",
 ]
@@ -54,11 +56,16 @@ class RoundAbandoned(HanseError):
     Args:
       reason: the error's message.
       dropped: why each contribution was not counted, where that is known.
+      waits: whether the exchange waits for its parties (`Close.wait_s`): the round is attempted again.
     """
 
-    def __init__(self, reason: str, dropped: tuple[str, ...] = ()) -> None:
+    def __init__(self, reason: str, dropped: tuple[str, ...] = (), *, waits: bool = False) -> None:
         super().__init__(reason)
-        self.dropped = dropped
+        self.dropped, self.waits = dropped, waits
+
+
+class Stalled(HanseError):
+    """A run can't go on for now: a party is away for too long, or its round failed again and again."""
 
 
 class Diverged(HanseError):

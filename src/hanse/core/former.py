@@ -37,6 +37,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "CoordinatorState": {"sent": "dispatches"},
     "Flow": {"way": "direction"},
     "NetworkSnapshot": {"chosen": "over_selection", "desk": "coordinator", "verdicts": "outcomes"},
+    "OverSelection": {"new": ""},
     "Record": {"way": "execution"},
     "Regularised": {"slopes": "gradients"},
     "Schema": {"texts": "categories"},
@@ -45,11 +46,12 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     "adam": {"tau": "eps"},
     "category_counts": {"max_words": "max_categories"},
 }
-"""Today's names of their fields, by today's name of the class and the field's former one."""
+"""Today's names of their fields, by today's name of the class and the field's former one; "": it is gone."""
 
 ADDED: Mapping[str, tuple[str, ...]] = {
+    "Close": ("wait_s",),
     "Collect": ("dispatch",),
-    "Commit": ("reported",),
+    "Commit": ("reported", "again"),
     "Controlled": ("moments",),
     "Decode": ("dropped",),
     "Dispatch": ("own", "is_phase"),

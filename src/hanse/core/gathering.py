@@ -57,7 +57,8 @@ def _collect_enough(
 ) -> Program[Collected]:
     got = yield from collect(tickets, close=close, dispatch=dispatch)
     if got.abandoned is not None:
-        raise RoundAbandoned(got.abandoned, tuple(drop.reason for drop in got.dropped))
+        dropped = tuple(drop.reason for drop in got.dropped)
+        raise RoundAbandoned(got.abandoned, dropped, waits=close.wait_s is not None)
     return got
 
 

@@ -208,11 +208,15 @@ class Close:
       minimum_fraction: a round with fewer counted contributions than this share of those asked
         (at least one) is abandoned. With 0, a round of none closes too if all its reducers have a zero: a sum
         that is noised must not tell by its absence that nobody took part.
+      wait_s: wait so many seconds for each party that is away. If it is away for longer, the run is
+        interrupted, and can be resumed. A round that is abandoned all the same does not count: it is
+        attempted again. For cohorts whose members can't be replaced. None: go on without absent ones.
     """
 
     goal: int | None = None
     deadline_s: float | None = None
     minimum_fraction: float = 0.5
+    wait_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.goal is not None and self.goal < 1:
@@ -221,6 +225,8 @@ class Close:
             raise InvalidInput(f"deadline_s is {self.deadline_s}; write seconds above 0")
         if not 0 <= self.minimum_fraction <= 1:
             raise InvalidInput(f"minimum_fraction is {self.minimum_fraction}; write a number from 0 to 1")
+        if self.wait_s is not None and not self.wait_s > 0:
+            raise InvalidInput(f"wait_s is {self.wait_s}; write seconds above 0")
 
     def minimum(self, num_asked: int) -> int:
         """Returns the fewest contributions with which a round of this many clients may close."""
@@ -329,6 +335,7 @@ class Commit(Command["Committed"]):
       metrics: recorded with the round.
       abandoned: why the round could not close; the forks of memory of its tickets are dropped.
       reported: what the algorithm tells of its state; recorded with the metrics.
+      again: whether this round, which is abandoned, is attempted again under the same number.
     """
 
     round: int
@@ -336,6 +343,7 @@ class Commit(Command["Committed"]):
     metrics: Mapping[str, float]
     abandoned: str | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
+    again: bool = False
 
 
 @value
@@ -404,6 +412,8 @@ def commit(
     metrics: Mapping[str, float],
     abandoned: str | None = None,
     reported: Mapping[str, float] | None = None,
+    *,
+    again: bool = False,
 ) -> Program[Committed]:
     """Ends a round."""
-    return (yield from ask(Commit(round, state, metrics, abandoned, reported or {}), Committed))
+    return (yield from ask(Commit(round, state, metrics, abandoned, reported or {}, again), Committed))

@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 _CLASSES: dict[str, type] = {}
 _NAMES: dict[type, str] = {}
-_FIELDS: dict[type, tuple[dataclasses.Field[Any], ...]] = {}  # to find them takes microseconds, too
+_FIELDS: dict[type, tuple[dataclasses.Field[Any], ...]] = {}
 _MAX_DEPTH = 64
 _PLAIN = frozenset((type(None), bool, int, str))
 _MAX_EQUAL_HASHES = 8
@@ -71,6 +71,7 @@ def _register(cls: type[T], name: str) -> type[T]:
         )
     _CLASSES[name] = cls
     _NAMES[cls] = name
+    _FIELDS[cls] = dataclasses.fields(cls)  # type: ignore[arg-type]
     return cls
 
 
@@ -154,7 +155,7 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bo
     if kind in _NAMES:
         tag, names = _former_names(_NAMES[kind]) if old else (_NAMES[kind], {})
         body = {}
-        for f in fields(kind):
+        for f in _FIELDS[kind]:
             if old and _is_added(kind, f, getattr(obj, f.name)):
                 continue
             name, item = names.get(f.name, f.name), getattr(obj, f.name)
@@ -277,12 +278,13 @@ def _differs(cls: type, given: Mapping[str, Any]) -> str:
 
 
 def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
-    """Moves fields from their former names to today's."""
+    """Moves fields from their former names to today's, and leaves out those that are gone."""
     names = former.FIELDS.get(_NAMES[cls])
     if names is None:
         return given
     known = {f.name for f in fields(cls)}
-    return {key if key in known else names.get(key, key): item for key, item in given.items()}
+    moved = {key if key in known else names.get(key, key): item for key, item in given.items()}
+    return {key: item for key, item in moved.items() if key}
 
 
 def _is_added(cls: type, field: dataclasses.Field[Any], held: Any) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         in_simulation,
         replay_ticket,
     )
-    from hanse.runs.result import Interrupted, Result, RunDiverged, record_as_json
+    from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled, record_as_json
     from hanse.runs.session import (
         Session,
         default_store,
@@ -73,7 +73,7 @@ else:
                 "in_simulation",
                 "replay_ticket",
             ),
-            "hanse.runs.result": ("Interrupted", "Result", "RunDiverged", "record_as_json"),
+            "hanse.runs.result": ("Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"),
             "hanse.runs.session": (
                 "Session",
                 "default_store",
@@ -105,6 +105,7 @@ __all__ = [
     "Round",
     "Rounds",
     "RunDiverged",
+    "RunStalled",
     "Session",
     "changes",
     "debug_errors",

@@ -72,7 +72,7 @@ def _is_trained(record: Record) -> bool:
 
 
 def _about_rounds(records: Sequence[Record]) -> Iterator[Finding]:
-    rounds = [record for record in records if record.round > 0]
+    rounds = {record.round: record for record in records if record.round > 0}.values()  # the last attempts
     abandoned = [record for record in rounds if record.abandoned is not None]
     if not abandoned:
         return

@@ -92,10 +92,11 @@ def traffic(runs: "Runs", run: str) -> dict[str, Any] | None:
     if not rows:
         return None
     found: dict[str, Any] = {"num_clients": len(rows)}
-    for at, direction in enumerate(("up", "down"), start=1):
-        most = max(rows, key=lambda row: row[at])
-        mean = sum(row[at] for row in rows) / len(rows)
-        found[direction] = {"mean": mean, "most": most[at], "client": most[0]}
+    sent = {client: (up, down) for client, up, down in rows}
+    for at, direction in enumerate(("up", "down")):
+        client = max(sent, key=lambda client: sent[client][at])
+        mean = sum(sizes[at] for sizes in sent.values()) / len(sent)
+        found[direction] = {"mean": mean, "most": sent[client][at], "client": client}
     if len(rows) <= MAX_LISTED_CLIENTS:
         found["each"] = [{"client": client, "up": up, "down": down} for client, up, down in rows]
     return found
@@ -106,7 +107,7 @@ def describe_traffic(found: Mapping[str, Any]) -> str:
     said = [
         f"{direction} {as_bytes(found[direction]['mean'])} on average, "
         f"at most {as_bytes(found[direction]['most'])} "
-        f"(client {found[direction]['client']})"
+        f"({'' if isinstance(found[direction]['client'], str) else 'client '}{found[direction]['client']})"
         for direction in ("up", "down")
     ]
     return f"{found['num_clients']:,} took part; {'; '.join(said)}"

@@ -411,7 +411,7 @@ def in_server_home(
     home: Path,
     run: str,
     round: int,
-    client: int,
+    client: PartyId,
     open_: Callable[[Any, int], Examples],
     bind: Callable[[Any], Any],
 ) -> Iterator[Case]:
@@ -432,7 +432,8 @@ def in_server_home(
             f"that failed or were refused in the last rounds ({kept}); a client keeps its own last exchange: "
             f"there, write hanse replay {run} --home FOLDER --data FILE"
         )
-    data, lacks = open_(plan, client), "the client's memory and secret, which are with the client"
+    number = client if isinstance(client, int) else 0  # only a client with a number holds rows out by it
+    data, lacks = open_(plan, number), "the client's memory and secret, which are with the client"
     for task, payload in found:
         yield Case(task, payload, bind(plan), data, {}, Key(bytes(32)), lacks=lacks)
 

@@ -5,12 +5,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.core import Diverged, Tensors
+from hanse.core import Diverged, Stalled, Tensors
 from hanse.core.exchange import HIGHER_IS_BETTER, Flow, Progress, Record, digest, is_higher_better
 from hanse.runs.judgement import Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
 
-__all__ = ["Interrupted", "Result", "RunDiverged", "record_as_json"]
+__all__ = ["Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Result:
             "findings": [finding.to_json() for finding in self.findings],
             "rounds": self.rounds,
             "rounds_to_target": self.target_round,
-            "rounds_abandoned": len([record for record in self.records if record.abandoned]),
+            "rounds_abandoned": len([r for r in {r.round: r for r in self.records}.values() if r.abandoned]),
             "final": _metrics_of(self.final),
             "best": _metrics_of(self.best),
             "higher_is_better": list(self.higher_is_better),
@@ -176,6 +176,14 @@ def _finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
 
 class RunDiverged(Diverged):
     """Training has left the finite numbers. `result` holds the run up to then."""
+
+    def __init__(self, why: str, result: Result) -> None:
+        super().__init__(why)
+        self.result = result
+
+
+class RunStalled(Stalled):
+    """A run can't go on for now. `result` holds the run up to then; a store keeps it."""
 
     def __init__(self, why: str, result: Result) -> None:
         super().__init__(why)

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hanse.config import IN_PYTHON, Experiment, WrongSetting
-from hanse.core import Algorithm, Diverged, InvalidInput, Stop, StoreError, Tensors
+from hanse.core import Algorithm, Diverged, InvalidInput, Stalled, Stop, StoreError, Tensors
 from hanse.core.exchange import Checkpoint, Commit, Led, Progress, Record, Watch, frozen
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.evaluation import MAX_CLIENTS, Baseline, description, measure_spread
@@ -27,7 +27,7 @@ from hanse.runs.judgement import NOT_REPEATABLE, Finding
 from hanse.runs.machine import changes, environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, prepare_run
-from hanse.runs.result import Interrupted, Result, RunDiverged
+from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
 from hanse.simulation import Devices, Execution
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class Session:
                 yield
             except Diverged as error:
                 raise RunDiverged(str(error), self.end("diverged", str(error))) from None
+            except Stalled as error:
+                raise RunStalled(str(error), self.end("interrupted", str(error))) from None
             except KeyboardInterrupt:
                 raise Interrupted(self.end("interrupted", "Ctrl-C")) from None
             except Exception as error:

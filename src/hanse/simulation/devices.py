@@ -54,7 +54,7 @@ class heavy_tailed(Devices):
 
 @value
 class unstable(Devices):
-    """Clients that drop out of a fraction of their tickets, at random. Roles never do.
+    """Clients that drop out of a fraction of their tickets, at random. Roles that the server plays never do.
 
     References: Bonawitz et al., "Towards federated learning at scale", MLSys 2019: 6 to 10%.
     """
@@ -67,6 +67,6 @@ class unstable(Devices):
             raise InvalidInput(f"unstable({self.fraction}): write a fraction from 0 to 1")
 
     def duration_s(self, party: PartyId, key: Key) -> float | None:
-        if isinstance(party, int) and key.fold_in("drops out").rng().random() < self.fraction:
+        if key.fold_in("drops out").rng().random() < self.fraction:
             return None
         return self.devices.duration_s(party, key)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from itertools import islice
 from typing import Any, Final
@@ -14,6 +14,7 @@ from hanse.core import (
     Memory,
     MessageError,
     PartyId,
+    Stalled,
     value,
 )
 from hanse.core.exchange import (
@@ -47,6 +48,9 @@ from hanse.simulation.devices import Devices, ideal
 from hanse.simulation.in_process import ONE_PROCESS
 
 __all__ = ["Simulation", "SimulationChanges", "Snapshot"]
+
+MAX_RETURNS = 100
+"""The number of times that a party may drop out of a ticket for which an exchange waits."""
 
 
 @value
@@ -82,6 +86,8 @@ class Simulation(Runtime):
       memory: the clients' memory, which the simulations of several peers share; None: all begin with none.
       owner, first_ticket: see `Coordinator`; for programs that peers perform.
       in_blocks: whether contributions may be folded where they are computed; otherwise clients send messages.
+      parties: the names of parties that are members, with devices of their own and messages that cost bytes.
+        All other roles are the server's.
     """
 
     def __init__(
@@ -95,11 +101,16 @@ class Simulation(Runtime):
         owner: PartyId = "server",
         first_ticket: int = 0,
         in_blocks: bool = True,
+        parties: Collection[str] = (),
     ) -> None:
         self._backend, self._devices, self.in_blocks = backend, devices, in_blocks
         self.memory: Final = PartyMemory() if memory is None else memory
         self.coordinator: Final = Coordinator(
-            num_clients, keys.secret.fold_in("server"), owner=owner, first_ticket=first_ticket
+            num_clients,
+            keys.secret.fold_in("server"),
+            owner=owner,
+            first_ticket=first_ticket,
+            parties=frozenset(parties),
         )
         self._clock_s = 0.0
         self._due_s: Tracked[int, float | None] = Tracked()
@@ -157,7 +168,7 @@ class Simulation(Runtime):
     def _arrives_s(self, task: Task) -> float | None:
         """Returns when a ticket is answered; a client's tickets run in order, and a role's take no time."""
         takes_s = 0.0
-        if isinstance(task.party, int):
+        if self._has_device(task.party):
             key = task.key.fold_in("device") if self._devices.draws else task.key
             drawn = self._devices.duration_s(task.party, key)
             if drawn is None:
@@ -166,9 +177,27 @@ class Simulation(Runtime):
         begins_s = self._due_s.get(task.after, self._clock_s) if task.after is not None else self._clock_s
         return None if begins_s is None else max(begins_s, self._clock_s) + takes_s
 
+    def _has_device(self, party: PartyId) -> bool:
+        return isinstance(party, int) or party in self.coordinator.parties
+
+    def _await_parties(self, tickets: Iterable[int]) -> None:
+        """Lets parties that dropped out come back, at once, and begin their tickets anew.
+
+        Raises: Stalled: if one drops out again and again.
+        """
+        for task in (self.coordinator.task(ticket) for ticket in tickets if self._due_s[ticket] is None):
+            returns = (task.key.fold_in("device", "again", n) for n in range(MAX_RETURNS))
+            drawn_s = (self._devices.duration_s(task.party, key) for key in returns)
+            takes_s = next((seconds for seconds in drawn_s if seconds is not None), None)
+            if takes_s is None:
+                raise Stalled(f"{task.party!r} dropped out {MAX_RETURNS} times in a row of one ticket")
+            self._due_s[task.ticket] = self._clock_s + takes_s
+
     def _collect(self, command: Collect) -> Collected:
         self.coordinator.check(command)
         asked = self.waits_for(command)
+        if command.close.wait_s is not None:
+            self._await_parties(asked)
         wait_s = command.close.deadline_s
         deadline_s = math.inf if wait_s is None else self._clock_s + wait_s
         due_s = {n: due for n in asked if (due := self._due_s[n]) is not None and due <= deadline_s}

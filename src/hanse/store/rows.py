@@ -281,7 +281,7 @@ def load_records(connection: Connection, number: int) -> tuple[Record, ...]:
     return tuple(_record(row) for row in connection.execute(_RECORDS, {"of_run": number}))
 
 
-def load_traffic(connection: Connection, number: int) -> Iterator[tuple[int, int, int]]:
+def load_traffic(connection: Connection, number: int) -> Iterator[tuple[PartyId, int, int]]:
     """Yields the clients of a run that took part, each with its bytes up and down in all rounds."""
     yield from (tuple(row) for row in connection.execute(_TRAFFIC, {"of_run": number}))
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from hanse.core import InvalidInput, StoreError
+from hanse.core import InvalidInput, PartyId, StoreError
 from hanse.core.exchange import Checkpoint, Record, renew, renew_result, renew_settings
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
@@ -189,7 +189,7 @@ class Runs:
         with self._database.begin() as connection:
             return load_records(connection, _find(connection, run).number)
 
-    def traffic(self, run: str) -> tuple[tuple[int, int, int], ...]:
+    def traffic(self, run: str) -> tuple[tuple[PartyId, int, int], ...]:
         """Loads the clients that have taken part in a run, with their bytes up and down in written rounds."""
         with self._database.begin() as connection:
             return tuple(load_traffic(connection, _find(connection, run).number))

@@ -76,7 +76,7 @@ traffic = Table(
     "traffic",
     metadata,
     _of_run(),
-    Column("client", Integer, primary_key=True),
+    Column("client", Integer, primary_key=True),  # or the name of a party: SQLite keeps such text as it is
     Column("bytes_up", BigInteger, nullable=False),  # in all rounds so far
     Column("bytes_down", BigInteger, nullable=False),
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hanse.core import Key, own_test
-from hanse.core.exchange import Fork, PartyMemory, Task, memory
+from hanse.core.exchange import Fork, Forks, PartyMemory, Task, memory
 
 KEY = Key.from_seed(0)
 
@@ -91,3 +91,29 @@ def test_what_was_recalled_for_test_roles_makes_room_again(monkeypatch: pytest.M
         kept.keep(task(number, own_test(number)), fork())
         kept.settle({own_test(number): ((number,), ())})
     assert len(kept._forks) == 2
+
+
+def test_a_long_chain_of_tickets_is_followed_once_and_stays_true() -> None:
+    kept, last = PartyMemory(), None
+    for ticket in range(3000):  # more than Python lets functions call each other
+        before = kept.at(task(ticket, after=last))
+        assert before.get("n") == last
+        kept.keep(task(ticket, after=last), fork(last, n=ticket))
+        last = ticket
+    kept.keep(task(2998, after=2997), fork(2997, m="computed again"))
+    assert kept.at(task(3000, after=2999)) == {"n": 2999, "m": "computed again"}
+    again = PartyMemory()
+    again.restore(kept.forks(dict.fromkeys(range(3000), 0)))
+    assert again.at(task(3000, after=2999)) == {"n": 2999, "m": "computed again"}
+
+
+def test_a_memory_that_was_asked_for_is_not_that_of_a_fork_that_was_dropped() -> None:
+    forks = Forks({"n": 0})
+    forks.keep(1, fork(n=1))
+    forks.keep(2, fork(1, m=2))
+    assert forks.at(2) == {"n": 1, "m": 2}
+    assert (forks.drop(1), forks.drop(1)) == (True, False)
+    assert forks.at(2) == {"n": 0, "m": 2}
+    assert forks.at(2) == {"n": 0, "m": 2}
+    forks.settle([2], [])
+    assert forks.at(2) == {"n": 0, "m": 2}

@@ -6,6 +6,7 @@ import pytest
 from support import Crash, Fragile
 
 from hanse.core.errors import HanseError, ReplayError
+from hanse.core.exchange.changes import Changes
 from hanse.core.exchange.runtime import Checkpoint, Entry, InMemory, Led, Record, Runtime, drive
 from hanse.core.keys import Key
 from hanse.core.program import Collected, Commit, Committed, Sampled, commit, sample
@@ -261,6 +262,54 @@ def test_a_program_that_is_led_further_than_before_goes_on(lead):
     store = InMemory()
     lead(store, rounds=1)
     assert lead(store) == lead(rounds=3)
+
+
+@value
+class one_more(Changes):
+    """What a command changes in a runtime that counts."""
+
+    since: int
+
+
+class Counts(Now):
+    """Tells its changes, and notes from what it was restored."""
+
+    def __init__(self):
+        super().__init__()
+        self.told, self.restored = 0, []
+
+    def changes(self):
+        since, self.told = self.told, self.num
+        return one_more(since)
+
+    def restore(self, snapshot, changes=()):
+        self.restored.append((snapshot, [change.since for change in changes]))
+        self.num = self.told = (snapshot or 0) + len(changes)
+
+
+@pytest.mark.parametrize(
+    ("write", "restored"), [(1, (None, [0])), (2, (None, [0, 1])), (3, (2, [])), (5, (2, [2, 3]))]
+)
+def test_a_runtime_goes_on_from_the_last_snapshot_and_the_changes_since_then(write, restored):
+    store = Fragile(write)
+    with pytest.raises(Crash):
+        driven(store, Counts())
+    runtime = Counts()
+    assert driven(Fragile.load(store.dump()), runtime) == UNDISTURBED
+    assert runtime.restored == [restored]
+
+
+def test_a_snapshot_in_an_entry_stands_for_all_before_it():
+    """Version 0.1.0 kept snapshots in entries; a run that was cut under it may be cut again now."""
+    store = _cut_in_round_two(1)
+    store.dies_at = 1
+    with pytest.raises(Crash):
+        driven(store, Counts())
+    runtime = Counts()
+    entries = Fragile.load(store.dump()).journal()
+    assert [entry.runtime for entry in entries] == [3, one_more(3)]
+    assert driven(Fragile.load(store.dump()), runtime) == UNDISTURBED
+    assert runtime.restored == [(3, [3])]
 
 
 # -- errors ---------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ def ledger() -> TrafficLedger:
 
 def test_clients_are_metered_but_neither_roles_nor_the_owner() -> None:
     assert [TrafficLedger(2, Usage()).is_metered(party) for party in (1, 2, "server")] == [True, False, False]
+    named = TrafficLedger("bank", Usage(), {"bank", "hospital"})
+    assert [named.is_metered(party) for party in ("bank", "hospital", "server")] == [False, True, False]
 
 
 def test_amounts_are_added_up(ledger: TrafficLedger) -> None:

@@ -43,14 +43,11 @@ class Server:
         self.spool, self.objects = Spool(disk / "spool"), Objects(disk / "objects")
         self.disk, patience = disk, Patience(over_select=1.5)
         self.runtime = NetworkRuntime(
-            self.mailbox,
-            self.spool,
-            self.objects,
-            KEY,
-            lambda name: None,
-            PartyMemory(),
-            patience,  # type: ignore[arg-type,return-value]
+            self.mailbox, self.spool, self.objects, KEY, self.play, PartyMemory(), patience
         )
+
+    def play(self, role: str) -> Any:
+        raise AssertionError("the server plays no role here")
 
     def dispatch(self, *cohort: int, step: int = 0) -> tuple[int, ...]:
         shared = {"params": {"w": W["w"] + step}}

@@ -51,12 +51,19 @@ class Coordinator:
       secret: draws Poisson samples, and what the transforms must not tell anybody.
       owner: the party that coordinates, "server" or a peer; what it sends itself costs no bytes.
       first_ticket: peers that share clients number their tickets apart.
+      parties: the names of parties that are members: see `TrafficLedger`.
     """
 
     def __init__(
-        self, num_clients: int, secret: Key, *, owner: PartyId = "server", first_ticket: int = 0
+        self,
+        num_clients: int,
+        secret: Key,
+        *,
+        owner: PartyId = "server",
+        first_ticket: int = 0,
+        parties: Set[str] = frozenset(),
     ) -> None:
-        self.num_clients = num_clients
+        self.num_clients, self.parties = num_clients, parties
         self._secret = secret
         self._owner = owner
         self.restore(CoordinatorState(first_ticket))
@@ -66,7 +73,7 @@ class Coordinator:
         self._book = TicketBook(
             state.next_ticket, state.tickets, state.dispatches, state.closed, state.undecoded
         )
-        self._ledger = TrafficLedger(self._owner, state.usage)
+        self._ledger = TrafficLedger(self._owner, state.usage, self.parties)
         self._transforms = TransformStates(self._secret, state.states, state.begun)
         self._versions = VersionTable(state.references)
         self._sample = state.sample

@@ -60,6 +60,9 @@ class Resumable(ABC):
           changes: the values of a class of `Changes` that `changes` returned since then.
         """
 
+    def recall(self, event: Event) -> None:  # noqa: B027
+        """Hears of an event by which the journal answered the program; most runtimes need not."""
+
 
 class Runtime(Resumable):
     """Performs commands, one after the other."""
@@ -202,7 +205,7 @@ class Driver(Generic[T]):
         watch: Watch | None = None,
     ) -> None:
         self._program, self._store, self._watch = program, store, watch
-        self._snapshot, self._changes = runtime.snapshot, runtime.changes
+        self._snapshot, self._changes, self._recall = runtime.snapshot, runtime.changes, runtime.recall
         self._left: deque[Entry] = deque(store.journal() if store else ())
         checkpoint = store.checkpoint() if store else None
         if self._left or checkpoint is not None:
@@ -235,6 +238,7 @@ class Driver(Generic[T]):
                 f"the program now asks for a {type(self.command).__name__} that differs from what the "
                 "journal holds; resume with the program, data and versions that the run began with"
             )
+        self._recall(entry.event)
         self._advance(entry.event)
         return True
 

@@ -1,6 +1,6 @@
 """The ledger: the cost of a round in all, by client, and by what its tensors went through."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -29,10 +29,11 @@ class TrafficLedger:
     Args:
       owner: the party that coordinates; what it sends itself costs nothing.
       usage: the round's cost so far.
+      parties: the names of parties that are members, whose messages cost bytes as those of clients do.
     """
 
-    def __init__(self, owner: PartyId, usage: Usage) -> None:
-        self._owner = owner
+    def __init__(self, owner: PartyId, usage: Usage, parties: Set[str] = frozenset()) -> None:
+        self._owner, self._parties = owner, parties
         self._sums: dict[str, float] = {name: getattr(usage, name) for name in _SUMS}
         self._flows: Tracked[tuple[Any, ...], Flow] = Tracked(_by_name(usage.flows))
         self._recent: dict[tuple[Any, ...], list[int]] = {}
@@ -40,8 +41,8 @@ class TrafficLedger:
         self._heard: dict[int, int] = {}
 
     def is_metered(self, party: PartyId) -> bool:
-        """Returns whether a party's messages cost bytes: those of clients do, except the owner's own."""
-        return isinstance(party, int) and party != self._owner
+        """Returns whether a party's messages cost bytes: those of members do, except the owner's own."""
+        return (isinstance(party, int) or party in self._parties) and party != self._owner
 
     def add(self, **amounts: float) -> None:
         """Adds to sums of the round, by the names of the fields of `Usage`."""

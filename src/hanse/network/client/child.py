@@ -13,7 +13,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from hanse.core import Declined, InvalidInput, MessageError, bind_learner
-from hanse.core.exchange import Payload, compute, pack
+from hanse.core.exchange import NotReady, Payload, compute, pack
 from hanse.imports import load_same
 from hanse.processes import receive
 
@@ -76,4 +76,6 @@ def _describe(error: Exception, code: str) -> bytes:
 def _code(error: Exception) -> str:
     if isinstance(error, MessageError | Declined):
         return "message" if isinstance(error, MessageError) else "promise"
+    if isinstance(error, NotReady):
+        return "not-ready"
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"

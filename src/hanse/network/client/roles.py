@@ -164,8 +164,10 @@ class Roles:
 
         Raises: Forbidden, Unsuited; MessageError: if this client does not play that party.
         """
-        kind = OWN if isinstance(party, int) else TEST
-        if player(party) != (self._home.membership or {}).get("number"):
+        kept = self._home.membership or {}
+        mine = kept.get("party") or kept.get("number")
+        kind = OWN if party == mine else TEST
+        if kind == TEST and player(party) != mine:
             raise MessageError(f"a task for {party!r}, which this client does not play")
         role = self._roles.get((name, kind)) or self._open(name, run, kind)
         self._recent = [role, *(other for other in self._recent if other is not role)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from hanse.core import Declined, InvalidInput, MessageError
-from hanse.core.exchange import Payload, Stored, Task, unpack
+from hanse.core.exchange import NotReady, Payload, Stored, Task, unpack
 from hanse.network.client.connection import Connection
 from hanse.network.client.roles import OpenRole, OpenRun, Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
@@ -181,10 +181,11 @@ class Worker:
 
     def _fail(self, work: WorkOrder, failure: Failure, error: Exception) -> None:
         """Tells the server by a code that a ticket will not be answered. The reason stays at the client."""
-        self._connection.say(
-            f"ticket {work.ticket} failed ({failure.code}): {(str(error).splitlines() or [''])[0]}"
-        )
-        self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
+        is_early = failure.code == "not-ready"
+        what = "is not ready yet" if is_early else f"failed ({failure.code})"
+        self._connection.say(f"ticket {work.ticket} {what}: {(str(error).splitlines() or [''])[0]}")
+        if not is_early:
+            self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
         logger.info("event=failed run=%s ticket=%d code=%s", work.run, work.ticket, failure.code)
         self._home.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)
         path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
@@ -199,4 +200,6 @@ def _code(error: Exception) -> Code:
         return error.code
     if isinstance(error, MessageError | Declined):
         return "message" if isinstance(error, MessageError) else "promise"
+    if isinstance(error, NotReady):
+        return "not-ready"
     return "resources" if isinstance(error, MemoryError | OSError) else "internal"

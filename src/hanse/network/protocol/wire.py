@@ -36,7 +36,8 @@ __all__ = [
 WIRE = 6
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one.
 
-6: a task may hold tensors for one client alone, which then downloads it. A client of version 5 can't.
+6: a task may hold tensors for one client alone, which then downloads it; a member may play a named party; a
+   client may answer that a result does not exist yet, or that it keeps a promise. A client of version 5 can't.
 5: plans are sealed, and name the modules that a run imports. A client of version 4 can't read them.
 """
 
@@ -135,12 +136,13 @@ class Join(_Model):
 
 
 class Joined(_Model):
-    """A membership."""
+    """A membership. `party`: the name of the party that it plays, if it has no number."""
 
     id: str
     role: Literal["operator", "client", "observer"]
     number: int | None
     name: str
+    party: str = ""
 
 
 class Plans(_Model):
@@ -232,8 +234,15 @@ Code: TypeAlias = Literal[
     "resources",
     "message",
     "internal",
+    "resources",
+    "message",
+    "internal",
+    "not-ready",
 ]
-"""The reason why a client can't answer. The list is closed, because an error's text may quote data."""
+"""The reason why a client can't answer. The list is closed, because an error's text may quote data.
+
+"not-ready" is no failure: the result does not exist yet, and the ticket is offered again.
+"""
 
 
 class Failure(_Model):
@@ -244,9 +253,10 @@ class Failure(_Model):
 
 
 class Invitation(_Model):
-    """A request for an invitation."""
+    """A request for an invitation. `party`: the name of the party that the member will play."""
 
     role: Literal["client", "observer", "operator"] = "client"
+    party: Line = Field(default="", max_length=40)
     name: Line = Field(default="", max_length=100)
     number: int | None = Field(default=None, ge=0, lt=2**31)
     valid_s: float = Field(default=7 * 86400, gt=0, le=366 * 86400)

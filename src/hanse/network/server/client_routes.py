@@ -56,14 +56,14 @@ client_routes = APIRouter()
 
 @client_routes.get("/v1/plans")
 async def plans(caller: FromClient) -> Plans:
-    return Plans(plans=caller.server.plans(), number=caller.number)
+    return Plans(plans=caller.server.plans(), number=caller.member.number)
 
 
 @client_routes.post("/v1/work", openapi_extra=describe_body(Poll), response_model=News)
 async def work(request: Request, caller: FromClient) -> Response:
     poll = await parse_body(request, caller.speaker, Poll)
     check_wire(poll.wire)
-    news = await caller.server.poll(caller.number, poll)
+    news = await caller.server.poll(caller.party, poll)
     return Response(news.model_dump_json(), media_type="application/json")  # not validated a second time
 
 
@@ -77,14 +77,14 @@ async def download(request: Request, caller: FromClient, run: str, sha256: str) 
 @client_routes.get("/v1/runs/{run}/tickets/{ticket}/task", response_class=Response, responses=_OBJECT)
 async def download_task(request: Request, caller: FromClient, run: str, ticket: int) -> Response:
     led = caller.server.run(run)
-    offer = led.mailbox.offer(caller.number, ticket)  # or it is refused: nobody else may read it
+    offer = led.mailbox.offer(caller.party, ticket)  # or it is refused: nobody else may read it
     return send_file(led.own.path(offer.own or "none"), offer.own, request)
 
 
 @client_routes.get("/v1/runs/{run}/tickets/{ticket}/message")
 async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
     led = caller.server.run(run)
-    led.mailbox.offer(caller.number, ticket)
+    led.mailbox.offer(caller.party, ticket)
     offset = led.spool.offset(ticket, sha256_in(sha256), size)
     return Received(offset=offset, durable=offset == size and await _finish(led, ticket, sha256, size))
 
@@ -107,7 +107,7 @@ async def upload(
     request: Request, caller: FromClient, run: str, ticket: int, sha256: str, size: int, offset: int
 ) -> Received:
     led = caller.server.run(run)
-    offer = led.mailbox.offer(caller.number, ticket)
+    offer = led.mailbox.offer(caller.party, ticket)
     length = announced_bytes(request, CHUNK_BYTES)
     if offset < 0 or offset % CHUNK_BYTES or length != min(CHUNK_BYTES, size - offset):
         raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size} are not a chunk")
@@ -124,7 +124,7 @@ async def upload(
         chunk.keep(caller.speaker.body_sha256)
     finally:
         chunk.close()
-    caller.server.presence.hear(caller.number)
+    caller.server.presence.hear(caller.party)
     durable = await _finish(led, ticket, sha256, size)
     logger.debug(
         "event=received member=%s run=%s ticket=%d offset=%d durable=%s",
@@ -140,8 +140,14 @@ async def upload(
 @client_routes.post("/v1/runs/{run}/tickets/{ticket}/failure", openapi_extra=describe_body(Failure))
 async def failure(request: Request, caller: FromClient, run: str, ticket: int) -> dict[str, str]:
     led = caller.server.run(run)
-    led.mailbox.offer(caller.number, ticket)
+    led.mailbox.offer(caller.party, ticket)
     said = await parse_body(request, caller.speaker, Failure)
+    if said.code == "not-ready":
+        delay_s = led.mailbox.postpone(ticket)
+        loop, wake = asyncio.get_running_loop(), caller.server.presence.wake
+        loop.call_later(delay_s + 0.01, wake, [caller.party])
+        logger.debug("event=not-ready member=%s run=%s ticket=%d", caller.member.id, led.name, ticket)
+        return {}
     what = "declined" if said.code in DECLINED else f"failed once {said.state}"
     what = what.removesuffix(" once refused")
     why = f"{what}: {FAILURES[said.code]} ({said.code})"

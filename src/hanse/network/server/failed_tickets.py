@@ -14,7 +14,7 @@ MAX_PAYLOADS = 4
 
 
 class FailedTickets:
-    """Tickets by round and client, in a folder: ROUND-TICKET-CLIENT.case, and their payloads by SHA-256."""
+    """Tickets by round and member, in a folder: ROUND-TICKET-PARTY.case, and their payloads by SHA-256."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,9 +47,10 @@ class FailedTickets:
     def _paths(self) -> list[Path]:
         return list(self._folder.glob("*.case"))
 
-    def kept(self) -> list[tuple[int, int]]:
-        """Returns the rounds and clients that have kept tickets."""
-        return sorted({(_numbers(path)[0], _numbers(path)[2]) for path in self._paths()})
+    def kept(self) -> list[tuple[int, PartyId]]:
+        """Returns the rounds and members that have kept tickets."""
+        found = {(_numbers(path)[0], _numbers(path)[2]) for path in self._paths()}
+        return sorted(found, key=lambda one: (one[0], isinstance(one[1], str), one[1]))
 
     def find(self, round: int, client: PartyId) -> list[tuple[Task, Payload]]:
         """Returns a client's tickets of a round and their payloads, in order; empty: none is kept."""
@@ -61,7 +62,7 @@ class FailedTickets:
         return found
 
 
-def _numbers(path: Path) -> tuple[int, int, int]:
-    """Returns round, ticket and client of a file."""
-    round, ticket, client = map(int, path.stem.split("-"))
-    return round, ticket, client
+def _numbers(path: Path) -> tuple[int, int, PartyId]:
+    """Returns round, ticket and party of a file. A party's name may have hyphens; it begins with a letter."""
+    round, ticket, party = path.stem.split("-", 2)
+    return int(round), int(ticket), int(party) if party.isdecimal() else party

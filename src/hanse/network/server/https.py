@@ -14,7 +14,7 @@ import uvicorn
 from threadpoolctl import threadpool_limits
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hanse.core import HanseError, InvalidInput
+from hanse.core import HanseError, InvalidInput, PartyId
 from hanse.network.client.home import ClientHome
 from hanse.network.client.own_imports import write_option
 from hanse.network.protocol import certificates
@@ -158,9 +158,9 @@ def serving(
         server.members.close()
 
 
-def join_line(url: str, token: str, number: int | None, imports: Sequence[PlanImport] = ()) -> str:
+def join_line(url: str, token: str, party: PartyId | None, imports: Sequence[PlanImport] = ()) -> str:
     """Returns the command that an invited client types. `imports`: the modules that it needs."""
-    home = "" if number is None else f" --home hanse-client-{number}"
+    home = "" if party is None else f" --home hanse-client-{party}"
     return f"hanse join {url} --token {token}{home} --data FILE{''.join(map(write_option, imports))}"
 
 
@@ -210,6 +210,8 @@ def lead(
                 f"each client needs a copy of its own of {_name_files(one)}; its owner is asked to approve it"
             )
         _invite(server, url, max(job.num_clients for job in jobs), say, tuple(needed.values()))
+        named = dict.fromkeys(party for job in jobs for party in job.parties)
+        _invite_parties(server, url, tuple(named), say, tuple(needed.values()))
         try:
             while not server.done.wait(1.0):
                 pass
@@ -273,3 +275,21 @@ def _invite(
         secret, _ = server.members.invite(number=number)
         token = str(Token(server.fingerprint, secret, server.identity.public))
         say(f"  {join_line(url, token, number, imports)}")
+
+
+def _invite_parties(
+    server: Server,
+    url: str,
+    parties: Sequence[str],
+    say: Callable[[str], None],
+    imports: Sequence[PlanImport] = (),
+) -> None:
+    """Says the join line of each named party that no member plays now."""
+    missing = [party for party in parties if party not in server.members.parties()]
+    if missing:
+        num_here = len(parties) - len(missing)
+        say(f"{num_here} of {len(parties)} named parties have joined; these lines are for the others:")
+    for party in missing:
+        secret, _ = server.members.invite(party=party)
+        token = str(Token(server.fingerprint, secret, server.identity.public))
+        say(f"  {party}: {join_line(url, token, party, imports)}")

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from hanse.core import Key, Program
+from hanse.core import Key, PartyId, Program
 from hanse.core.exchange import Progress, Record, Watch, digest
 from hanse.network.protocol.wire import Plan
+from hanse.network.server.members import check_party
 from hanse.network.server.runtime import Patience
 
 __all__ = ["Conclude", "RunJob", "Uncounted"]
@@ -18,12 +19,13 @@ class Uncounted:
     """A client that was not counted as it should have been: see `Members.find_uncounted`.
 
     Args:
+      party: its number, or the name of the party that it plays.
       who: its name.
       asked, counted: in how many rounds.
       why: the reason, the last time.
     """
 
-    number: int
+    party: PartyId
     who: str
     asked: int
     counted: int
@@ -46,6 +48,8 @@ class RunJob:
       learner: the model, or `OwnLearners`, for the roles that the server plays.
       role: gives the data of such a role, "server" above all. Raises: InvalidInput: if it holds none.
       num_clients: the run begins once so many have joined, and `num_present` of them are present.
+      parties: the names of the parties that members play, each with data of its own. The run begins once all
+        of them are present. The server plays all other roles.
       patience: the times that the run waits.
       secret: the server's, which transforms must not tell anybody. None: its own, drawn when it was new.
       settings, environment: kept with the run. None: the plan's settings.
@@ -72,6 +76,11 @@ class RunJob:
         "params_sha256": digest(progress.state.params),
     }
     watch: Watch = lambda record: None
+    parties: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.parties:
+            check_party(name)
 
     @property
     def said(self) -> Mapping[str, Any]:

@@ -8,11 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hanse.core import PartyId, value
 from hanse.network.protocol.errors import Refused
 
-__all__ = ["Mailbox", "Offer", "Outcome", "Stopped"]
+__all__ = ["FIRST_DELAY_S", "MAX_DELAY_S", "Mailbox", "Offer", "Outcome", "Stopped"]
+
+P = TypeVar("P", bound=PartyId)
 
 
 class Stopped(Exception):
@@ -59,6 +62,10 @@ class Offer:
     own_bytes: int = 0
 
 
+FIRST_DELAY_S, MAX_DELAY_S = 0.1, 5.0
+"""A result that does not exist yet is asked for again after the first delay, which doubles up to the last."""
+
+
 class Mailbox:
     """A run's offers to its clients, and their answers.
 
@@ -67,6 +74,7 @@ class Mailbox:
       present: returns the seconds since a party was last heard, below 0 if it was asked to come back later;
         None: never since the server began.
       members: returns the numbers of the active clients, and how many numbers there are.
+      parties: returns these numbers, and the names of the other parties that are active members.
     """
 
     def __init__(
@@ -74,13 +82,15 @@ class Mailbox:
         wake: Callable[[Iterable[PartyId]], None],
         present: Callable[[PartyId], float | None],
         members: Callable[[], tuple[frozenset[int], int]],
+        parties: Callable[[], frozenset[PartyId]],
     ) -> None:
-        self._wake, self._present, self.members = wake, present, members
+        self._wake, self._present, self.members, self.parties = wake, present, members, parties
         self._changed = threading.Condition()
         self._offers: dict[PartyId, dict[int, Offer]] = {}
         self._holders: dict[int, Offer] = {}
         self._arrived: dict[int, None] = {}
         self._failed: dict[int, str] = {}
+        self._postponed: dict[int, tuple[float, float]] = {}
         self._outcomes: dict[PartyId, dict[int, Outcome]] = {}
         self._draining = self._open = False
         self._stopping: Stopped | None = None
@@ -129,6 +139,7 @@ class Mailbox:
                     self._offers.get(offer.party, {}).pop(ticket, None)
                 self._arrived.pop(ticket, None)
                 self._failed.pop(ticket, None)
+                self._postponed.pop(ticket, None)
 
     def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
         """Tells holders the outcomes of their tickets, which are kept until acknowledged."""
@@ -149,6 +160,11 @@ class Mailbox:
             here = [ticket for ticket in self._arrived if ticket in asked]
             return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
 
+    def find_postponed(self, tickets: Iterable[int]) -> list[int]:
+        """Returns which of these tickets are offered again because their results did not exist yet."""
+        with self._changed:
+            return [ticket for ticket in tickets if ticket in self._postponed]
+
     def silent_s(self, party: PartyId) -> float:
         """Returns the seconds since a party was heard, or since the start if it never was.
 
@@ -157,7 +173,7 @@ class Mailbox:
         heard = self._present(party)
         return time.monotonic() - self.began_s if heard is None else heard
 
-    def absent(self, parties: Iterable[int], silent_s: float) -> set[int]:
+    def absent(self, parties: Iterable[P], silent_s: float) -> set[P]:
         """Returns the parties that were never heard since the server began, or not for so many seconds."""
         heard = {party: self._present(party) for party in parties}
         return {party for party, since_s in heard.items() if since_s is None or since_s > silent_s}
@@ -220,10 +236,11 @@ class Mailbox:
             self._change()
 
     def offers(self, party: PartyId) -> list[Offer]:
-        """Returns the unanswered offers of a party."""
+        """Returns the unanswered offers of a party, except postponed ones whose time has not come."""
         with self._changed:
-            own = self._offers.get(party, {})
-            return [own[t] for t in sorted(own) if t not in self._arrived and t not in self._failed]
+            own, now = self._offers.get(party, {}), time.monotonic()
+            late = {ticket for ticket in own if self._postponed.get(ticket, (now,))[0] > now}
+            return [own[t] for t in sorted(own) if not (t in self._arrived or t in self._failed or t in late)]
 
     def news(self, party: PartyId) -> dict[int, Outcome]:
         """Returns the outcomes that a party has not acknowledged yet."""
@@ -248,7 +265,8 @@ class Mailbox:
             why = f": {outcome.why}" if outcome is not None and outcome.why else ""
             raise Refused(410, "late", f"ticket {ticket} is closed{why}; thank you, and go on")
         if offer.party != party:
-            raise Refused(403, "not-yours", f"ticket {ticket} is not held by {party}", who=f"c{party}")
+            who = f"c{party}" if isinstance(party, int) else party
+            raise Refused(403, "not-yours", f"ticket {ticket} is not held by {party}", who=who)
         return offer
 
     def arrive(self, ticket: int) -> None:
@@ -256,6 +274,7 @@ class Mailbox:
         with self._changed:
             self._arrived.setdefault(ticket)
             self._failed.pop(ticket, None)
+            self._postponed.pop(ticket, None)
             self._change()
 
     def has(self, ticket: int) -> bool:
@@ -269,11 +288,21 @@ class Mailbox:
             self._failed.setdefault(ticket, why)
             self._change()
 
+    def postpone(self, ticket: int) -> float:
+        """Notes that a ticket's result does not exist yet; returns the seconds until it is offered again."""
+        with self._changed:
+            _, last_s = self._postponed.get(ticket, (0.0, FIRST_DELAY_S / 2))
+            delay_s = min(2 * last_s, MAX_DELAY_S)
+            self._postponed[ticket] = time.monotonic() + delay_s, delay_s
+            self._change()
+            return delay_s
+
     def count_offers(self) -> dict[str, int]:
-        """Counts the offers that are open, answered and failed."""
+        """Counts the offers that are open, answered, failed and postponed."""
         with self._changed:
             return {
                 "orders": len(self._holders),
                 "answered": len(self._arrived),
                 "failed": len(self._failed),
+                "not_ready": len(self._postponed),
             }

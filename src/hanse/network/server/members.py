@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import re
 import secrets
 import sqlite3
 import threading
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from hanse.core import InvalidInput
+from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import public_key
 from hanse.network.protocol.wire import printable
@@ -21,24 +22,32 @@ from hanse.network.protocol.wire import printable
 if TYPE_CHECKING:
     from hanse.network.server.runtime import Attendance
 
-__all__ = ["Member", "Members", "Role"]
+__all__ = ["Member", "Members", "Role", "check_party"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS members (
   id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
-  public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL);
+  public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL, party TEXT);
 CREATE TABLE IF NOT EXISTS invitations (
   secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
-  expires REAL NOT NULL, used_by TEXT);
+  expires REAL NOT NULL, used_by TEXT, party TEXT);
 CREATE TABLE IF NOT EXISTS attendance (
   run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
   counted INTEGER NOT NULL, all_wanted INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (run, number));
 CREATE TABLE IF NOT EXISTS events (
   position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
-PRAGMA user_version = 1;
 """
+# `number` in attendance may be the name of a party: a column of INTEGER keeps such text as it is.
+
+_RENEW = """
+ALTER TABLE members ADD COLUMN party TEXT;
+ALTER TABLE invitations ADD COLUMN party TEXT;
+"""
+"""The changes to a file of version 1, which had no named parties."""
+
+_PARTY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 MAX_EVENTS = 100_000
 
@@ -55,9 +64,23 @@ WHERE excluded.round > round
 """
 
 
+def check_party(name: str) -> None:
+    """Checks the name of a party that a member plays. Raises: InvalidInput."""
+    if not _PARTY.fullmatch(name) or name == "server":
+        raise InvalidInput(
+            f"{name[:50]!r} can't be the name of a party that a member plays; write a letter, then letters, "
+            'digits, hyphens or underscores, such as "key_holder" ("server" is the server itself)'
+        )
+
+
 @dataclass(frozen=True)
 class Member:
-    """A member, present or past. `state` is "active", "left" or "revoked"."""
+    """A member, present or past.
+
+    Args:
+      state: "active", "left" or "revoked".
+      party: the party that it plays: its number if it has one, else a name; None: it plays none.
+    """
 
     id: str
     role: Role
@@ -66,6 +89,7 @@ class Member:
     public: str
     state: str
     joined: float
+    party: PartyId | None = None
 
 
 class Members:
@@ -77,6 +101,9 @@ class Members:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_TABLES)
+        if "party" not in {row[1] for row in self._connection.execute("PRAGMA table_info(members)")}:
+            self._connection.executescript(_RENEW)
+        self._connection.execute("PRAGMA user_version = 2")
         self._lock = threading.RLock()
         self._load()
 
@@ -86,13 +113,15 @@ class Members:
 
     def _load(self) -> None:
         rows = self._connection.execute(
-            "SELECT id, role, number, name, public, state, joined FROM members ORDER BY number, id"
+            "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members "
+            "ORDER BY number, id"
         )
         self._members = {row[0]: Member(*row) for row in rows}
         self._keys = {member.id: public_key(member.public) for member in self._members.values()}
         numbers = [m.number for m in self._members.values() if m.number is not None]
         here = [m.number for m in self.active("client") if m.number is not None]
         self._clients = frozenset(here), max(numbers, default=-1) + 1
+        self._parties = frozenset(m.party for m in self.active("client") if m.party is not None)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -126,6 +155,10 @@ class Members:
         """Returns the numbers of active clients, and how many numbers there are."""
         return self._clients
 
+    def parties(self) -> frozenset[PartyId]:
+        """Returns the parties that active members play: numbers of clients, and names."""
+        return self._parties
+
     def key(self, id: str) -> Ed25519PublicKey | None:
         """Returns the key of a member, active or not."""
         return self._keys.get(id)
@@ -155,17 +188,32 @@ class Members:
         with self._change() as db:
             db.execute("DELETE FROM members WHERE id = ?", (id,))
             db.execute(
-                "INSERT INTO members VALUES (?, ?, NULL, ?, ?, 'active', ?)",
+                "INSERT INTO members VALUES (?, ?, NULL, ?, ?, 'active', ?, NULL)",
                 (id, role, id, public, time.time()),
             )
 
     def invite(
-        self, role: Role = "client", name: str = "", number: int | None = None, valid_s: float = 7 * 86400
+        self,
+        role: Role = "client",
+        name: str = "",
+        number: int | None = None,
+        valid_s: float = 7 * 86400,
+        party: str = "",
     ) -> tuple[bytes, int | None]:
-        """Makes an invitation that is good once; returns its secret, and the number reserved for a client."""
+        """Makes an invitation that is good once; returns its secret, and the number reserved for a client.
+
+        Args:
+          party: the name of the party that the member will play, in place of a client with a number.
+
+        Raises: InvalidInput: if the number or the name is taken, or can't be one.
+        """
         secret = secrets.token_bytes(16)
+        if party:
+            self._check_free(party, role, number)
         with self._change() as db:
-            if role == "client" and number is None:
+            if party:
+                name = name or party
+            elif role == "client" and number is None:
                 taken = "SELECT number FROM members UNION SELECT number FROM invitations"
                 number = db.execute(f"SELECT coalesce(max(number) + 1, 0) FROM ({taken})").fetchone()[0]
             elif role == "client":
@@ -173,12 +221,29 @@ class Members:
             name = name or (f"client {number}" if role == "client" else role)
             try:
                 db.execute(
-                    "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL)",
-                    (_hash(secret), role, number, name, time.time() + valid_s),
+                    "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL, ?)",
+                    (_hash(secret), role, number, name, time.time() + valid_s, party or None),
                 )
             except sqlite3.IntegrityError:
                 raise InvalidInput(f"number {number} is taken; leave it out") from None
         return secret, number
+
+    def _check_free(self, party: str, role: Role, number: int | None) -> None:
+        """Checks that a member may be invited to play a party. Raises: InvalidInput."""
+        check_party(party)
+        if role != "client" or number is not None:
+            given = f"role {role!r}" if role != "client" else f"number {number}"
+            raise InvalidInput(
+                f"party {party!r} and {given}: the member that plays a party is a client without number"
+            )
+        holder = self._find_holder(party)
+        if holder is not None:
+            raise InvalidInput(
+                f"party {party!r} is played by {holder.id} ({holder.name}); revoke that member first"
+            )
+
+    def _find_holder(self, party: str) -> Member | None:
+        return next((member for member in self.active("client") if member.party == party), None)
 
     def open_invitations(self) -> int:
         """Counts the invitations that are valid and not used yet."""
@@ -186,30 +251,30 @@ class Members:
         with self._lock:
             return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
 
-    def invitation(self, secret: bytes, public: str) -> int | None:
-        """Returns the number that an invitation reserves.
+    def invitation(self, secret: bytes, public: str) -> PartyId | None:
+        """Returns the party that an invitation reserves: a client's number, or a name.
 
         Raises: Refused: if it is unknown, has expired, or was used by anyone but the member who asks.
         """
         with self._lock:
-            _, number, _, used_by = self._read_invitation(secret)
+            _, number, _, used_by, party = self._read_invitation(secret)
         if used_by is not None and not self._is_active(public):
             raise _refuse_invitation("was used before")
-        return number
+        return number if party is None else party
 
-    def _read_invitation(self, secret: bytes) -> tuple[str, int | None, str, str | None]:
-        """Returns the role, number and name of an invitation, and the key that used it; None: no key has.
+    def _read_invitation(self, secret: bytes) -> tuple[str, int | None, str, str | None, str | None]:
+        """Returns an invitation's role, number and name, the key that used it, if any, and its party, if any.
 
         Raises: Refused: if it is unknown, or has expired unused.
         """
-        query = "SELECT role, number, name, expires, used_by FROM invitations WHERE secret_sha256 = ?"
+        query = "SELECT role, number, name, expires, used_by, party FROM invitations WHERE secret_sha256 = ?"
         row = self._connection.execute(query, (_hash(secret),)).fetchone()
         if row is None:
             raise _refuse_invitation("is unknown")
-        role, number, name, expires, used_by = row
+        role, number, name, expires, used_by, party = row
         if used_by is None and expires < time.time():
             raise _refuse_invitation("has expired")
-        return role, number, name, used_by
+        return role, number, name, used_by, party
 
     def _is_active(self, public: str) -> bool:
         return any(m.public == public and m.state == "active" for m in self._members.values())
@@ -217,20 +282,27 @@ class Members:
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
         """Adds the holder of an invitation, under its key. The same key may ask again.
 
-        Raises: Refused: if the invitation is unknown, used by another key, or expired.
+        Raises: Refused: if the invitation is unknown, used by another key, or expired, or if another member
+          plays its party.
         """
         public_key(public)
         with self._change() as db:
-            role, number, given, used_by = self._read_invitation(secret)
+            role, number, given, used_by, party = self._read_invitation(secret)
             if used_by is not None and used_by != public:
                 raise _refuse_invitation("was used before")
             if used_by is None:
-                id = f"c{number}" if role == "client" else f"{role[0]}-{secrets.token_hex(4)}"
+                if party is not None and self._find_holder(party) is not None:
+                    why = (
+                        f"another member plays party {party!r}; its operator has to revoke that member first"
+                    )
+                    raise Refused(409, "joined", why)
+                begin = role[0] if party is None else party
+                id = f"{begin}-{secrets.token_hex(4)}" if number is None else f"c{number}"
                 if any(m.public == public for m in self._members.values()):
                     raise Refused(409, "joined", "this key has joined; give the other client another home")
                 db.execute(
-                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?)",
-                    (id, role, number, (name or given)[:100], public, time.time()),
+                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+                    (id, role, number, (name or given)[:100], public, time.time(), party),
                 )
                 query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
                 db.execute(query, (public, _hash(secret)))
@@ -251,9 +323,10 @@ class Members:
         return self._members[id]
 
     def _one(self, called: str) -> Member:
-        """Finds a member by id, else by number, else by name, because members choose their own names."""
-        for by in (lambda m: m.id, lambda m: str(m.number), lambda m: m.name):
+        """Finds a member by id, else by party, else by name, because members choose their own names."""
+        for by in (lambda m: m.id, lambda m: str(m.party), lambda m: m.name):
             found = [m for m in self._members.values() if by(m) == called]
+            found = [m for m in found if m.state == "active"] or found  # a party may have had others before
             if len(found) == 1:
                 return found[0]
             if found:
@@ -265,14 +338,14 @@ class Members:
 
     def attend(self, run: str, attendance: "Attendance") -> None:
         """Records which clients a round counted. A round that is performed again is recorded once."""
-        counted = [(run, number, attendance.round, 1, "") for number in attendance.counted]
-        missed = [(run, number, attendance.round, 0, why) for number, why in attendance.missed.items()]
+        counted = [(run, party, attendance.round, 1, "") for party in attendance.counted]
+        missed = [(run, party, attendance.round, 0, why) for party, why in attendance.missed.items()]
         rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
         with self._transaction() as db:
             db.executemany(_ATTEND, rows)
 
-    def find_uncounted(self, run: str) -> list[tuple[int, str, int, int, str]]:
-        """Returns the clients that were not counted as they should be: number, name, asked, counted, why.
+    def find_uncounted(self, run: str) -> list[tuple[PartyId, str, int, int, str]]:
+        """Returns the clients that were not counted as they should be: party, name, asked, counted, why.
 
         In a run that wants all clients these are the members counted in fewer than half of its rounds. In
         other runs, where each client is drawn now and then, they are the members that were asked at least 5
@@ -286,12 +359,14 @@ class Members:
         all_wanted = bool(booked) and all(row[2] for row in booked.values())
         found = []
         for member in self.active("client"):
-            number = member.number
-            assert number is not None
-            asked, counted, _, why = booked.get(number, (0, 0, 0, "it was not there when a round began"))
+            party = member.party
+            assert party is not None
+            if isinstance(party, str) and party not in booked:
+                continue  # this run has never asked it
+            asked, counted, _, why = booked.get(party, (0, 0, 0, "it was not there when a round began"))
             few = 2 * counted < num_rounds if all_wanted else counted == 0 and asked >= ENOUGH_ASKED
             if few:
-                found.append((number, member.name, asked, counted, why or "it was not always there"))
+                found.append((party, member.name, asked, counted, why or "it was not always there"))
         return found
 
     # -- events --------------------------------------------------------------------------------

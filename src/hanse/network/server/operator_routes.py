@@ -41,7 +41,7 @@ async def rotate(request: Request, caller: FromOperator) -> Rotated:
 async def invite(request: Request, caller: FromOperator) -> Invited:
     server = caller.server
     asked = await parse_body(request, caller.speaker, Invitation)
-    secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s)
+    secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s, asked.party)
     return Invited(token=str(Token(server.fingerprint, secret, server.identity.public)), number=number)
 
 

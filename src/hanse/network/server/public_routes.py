@@ -40,10 +40,10 @@ async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S
     """
     server = server_of(request)
     speaker = verify(request, server.joining)
-    number = server.members.invitation(invitation_in(request), speaker.key_id)
+    party = server.members.invitation(invitation_in(request), speaker.key_id)
     await discard_body(request, speaker)
     await asyncio.sleep(wait_s)
-    return Plans(plans=server.plans(), number=number)
+    return Plans(plans=server.plans(), number=party if isinstance(party, int) else None)
 
 
 @public_routes.post("/v1/join", openapi_extra=describe_body(Join), dependencies=[SIGNED, INVITED])
@@ -57,4 +57,5 @@ async def join(request: Request) -> Joined:
     server.members.note(member.name, f"joined as {member.role} {member.id}")
     logger.info("event=joined member=%s role=%s", member.id, member.role)
     server.notify_runs()
-    return Joined(id=member.id, role=member.role, number=member.number, name=member.name)
+    party = member.party if isinstance(member.party, str) else ""
+    return Joined(id=member.id, role=member.role, number=member.number, name=member.name, party=party)

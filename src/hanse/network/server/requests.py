@@ -15,6 +15,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, ValidationError
 
+from hanse.core import PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Speaker, Verifier
 from hanse.network.protocol.wire import CHUNK_BYTES, JSON_BYTES, WIRE
@@ -86,10 +87,10 @@ class Caller:
     speaker: Speaker
 
     @property
-    def number(self) -> int:
-        """The number of a client."""
-        assert self.member.number is not None
-        return self.member.number
+    def party(self) -> PartyId:
+        """The party that a client plays: its number, or a name."""
+        assert self.member.party is not None
+        return self.member.party
 
 
 def _by(*roles: Role) -> Any:
@@ -100,8 +101,8 @@ def _by(*roles: Role) -> Any:
         speaker = verify(request, server.verifier)
         member = server.members.admit(speaker.key_id, roles)
         request.state.who = member.name
-        if member.number is not None:
-            server.presence.hear(member.number)
+        if member.party is not None:
+            server.presence.hear(member.party)
         return Caller(server, member, speaker)
 
     return Depends(caller)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hanse.core import Diverged, Key, bind_learner
+from hanse.core import Diverged, Key, Stalled, bind_learner
 from hanse.core.exchange import PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
@@ -21,7 +21,8 @@ from hanse.network.server.job import RunJob, Uncounted
 from hanse.network.server.mailbox import Mailbox, Stopped
 from hanse.network.server.members import Members
 from hanse.network.server.presence import Presence
-from hanse.network.server.runtime import NAMED, Attendance, NetworkRuntime, Waiting
+from hanse.network.server.runtime import Attendance, NetworkRuntime
+from hanse.network.server.waiting import NAMED, Waiting, describe_party, order_parties
 from hanse.store import Runs
 
 __all__ = ["RunThread"]
@@ -61,7 +62,7 @@ class RunThread:
         self.spool = Spool(folder / "spool")
         self.failed_tickets = FailedTickets(folder / "cases")
         self.plan = self.plans.put(pieces(seal_plan(job.plan)))
-        self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients)
+        self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients, members.parties)
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
         self.disk_full = False
         """Whether the run was stopped because no space was left on the disk."""
@@ -101,7 +102,7 @@ class RunThread:
         self._ended(self)
 
     def _await_clients(self) -> None:
-        """Waits until enough clients have joined, and enough of them are present."""
+        """Waits until enough clients have joined, and enough of them and all named parties are present."""
         job, known = self._job, 0
         has_begun = bool(self._store.records(self.name))  # then some may have left for good
         num_clients = 0 if has_begun else job.num_clients
@@ -111,11 +112,15 @@ class RunThread:
             all_here = len(here) if has_begun else num_clients
             needed = job.patience.count_needed(min(job.num_present, all_here))
             absent = self.mailbox.absent(here, job.patience.silent_s)
+            missing = set(job.parties) - self._members.parties()
+            missing |= self.mailbox.absent(job.parties, job.patience.silent_s)
             present = len(here) - len(absent)
-            if len(here) >= num_clients and present >= needed:
+            if len(here) >= num_clients and present >= needed and not missing:
                 return
             joined = f"; {len(here)} of {num_clients} have joined" if len(here) < num_clients else ""
-            waiting.tell(present, needed, absent, joined)
+            enough = min(present, needed) if missing else present  # others do not stand in for named ones
+            num_here = enough + len(job.parties) - len(missing)
+            waiting.tell(num_here, needed + len(job.parties), {*absent, *missing}, joined)
             known = self.mailbox.wait(time.monotonic() + 3600.0, known)
 
     def say(self, line: str) -> None:
@@ -124,9 +129,9 @@ class RunThread:
 
     def _attend(self, attendance: Attendance) -> None:
         self._members.attend(self.name, attendance)
-        missed = sorted(attendance.missed.items())
+        missed = order_parties(attendance.missed)
         if missed:
-            some = "; ".join(f"client {number}: {why}" for number, why in missed[:NAMED])
+            some = "; ".join(f"{describe_party(p)}: {attendance.missed[p]}" for p in missed[:NAMED])
             more = f"; and {len(missed) - NAMED} more" if len(missed) > NAMED else ""
             total = len(attendance.counted) + len(missed)
             self.say(
@@ -156,6 +161,7 @@ class RunThread:
                 failed_tickets=self.failed_tickets,
                 attend=self._attend,
                 say=self.say,
+                parties=job.parties,
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.round + 1
@@ -168,6 +174,10 @@ class RunThread:
                 status, reason = "diverged", str(error)
                 saved = store.checkpoint()
                 progress = saved.state if saved else job.begin()
+            except Stalled as stall:
+                saved = store.checkpoint()
+                assert saved is not None  # each attempt of a round is saved
+                status, reason, progress = "interrupted", str(stall), saved.state
             except Stopped as stop:
                 saved = store.checkpoint()
                 status, self.reason = stop.status, stop.reason

@@ -7,11 +7,11 @@ sleeps until something arrives there, and folds the messages of the spool in the
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core import Declined, HanseError, InvalidInput, Key, Memory, PartyId, check_count, player, value
+from hanse.core import HanseError, InvalidInput, Key, Memory, PartyId, check_count, player, value
 from hanse.core.exchange import (
     Changes,
     Collect,
@@ -37,7 +37,6 @@ from hanse.core.exchange import (
     Sample,
     Sampled,
     Tracked,
-    explain_declined,
     limit_bytes,
     pack,
     pieces,
@@ -47,6 +46,7 @@ from hanse.network.protocol.party import Party
 from hanse.network.protocol.spool import Objects, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Outcome, Stopped
+from hanse.network.server.waiting import NAMED, OwnTickets, Waiting, describe_party, order_parties
 
 __all__ = ["Attendance", "NetworkChanges", "NetworkRuntime", "NetworkSnapshot", "Patience"]
 
@@ -88,14 +88,14 @@ class Attendance:
     """The attendance of a round: which of the asked clients were counted.
 
     Args:
-      counted: numbers of clients.
+      counted: numbers of clients, and names of other members.
       missed: why each of the others was not, except clients that only answered after enough others.
       all_wanted: whether the round wanted all clients.
     """
 
     round: int
-    counted: frozenset[int]
-    missed: Mapping[int, str]
+    counted: frozenset[PartyId]
+    missed: Mapping[PartyId, str]
     all_wanted: bool
 
 
@@ -122,15 +122,14 @@ class NetworkSnapshot:
 
 @value
 class OverSelection:
-    """A cohort of which the first `wanted` to answer are counted. `new`: nothing was sent to it yet."""
+    """A cohort of which the first `wanted` to answer are counted."""
 
     cohort: tuple[PartyId, ...]
     wanted: int
-    new: bool = True
 
     def is_sent(self, cohort: tuple[PartyId, ...]) -> bool:
-        """Returns whether a dispatch goes to this cohort, not to all clients, where both are the same."""
-        return cohort == self.cohort and (self.new or cohort != tuple(range(len(cohort))))
+        """Returns whether a dispatch goes to this cohort, and not to an equal one that the program names."""
+        return cohort is self.cohort
 
 
 @value
@@ -157,34 +156,8 @@ class NetworkChanges(Changes):
 LATE = "it was too late"
 """The reason why clients are not counted that answer after enough others, or after the deadline."""
 
-NAMED = 10
-"""The number of clients that a line names at most."""
-
-
-class Waiting:
-    """Says for which clients a run waits: in its status at once, on the screen once that lasts a while."""
-
-    SETTLED_S = 3.0
-
-    def __init__(self, mailbox: Mailbox, say: Callable[[str], None]) -> None:
-        self._mailbox, self._say = mailbox, say
-        self._line, self._since_s, self._said = "", 0.0, ""
-
-    def describe(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> str:
-        """Describes the waiting in a line."""
-        missing = sorted(absent)
-        who = ", ".join(f"client {n}" for n in missing[:NAMED]) + (", ..." if len(missing) > NAMED else "")
-        named = f"; not heard: {who}" if who else ""
-        return f"waiting for clients: {present} of {needed} are present{named}{also}"
-
-    def tell(self, present: int, needed: int, absent: Iterable[int], also: str = "") -> None:
-        """Says which clients the run waits for. Callers repeat this while the waiting lasts."""
-        line = self._mailbox.doing = self.describe(present, needed, absent, also)
-        if line != self._line:
-            self._line, self._since_s = line, time.monotonic()
-        elif line != self._said and time.monotonic() - self._since_s > self.SETTLED_S:
-            self._said = line
-            self._say(line)
+GONE = "it left, or was revoked"
+"""The reason why clients are not counted that are no members any more."""
 
 
 class NetworkRuntime(Runtime):
@@ -204,6 +177,7 @@ class NetworkRuntime(Runtime):
       max_message_bytes: bounds messages whose size is not known beforehand.
       attend: called after each round with its attendance.
       say: called with a line that the operator should see at once.
+      parties: the names of the parties that members play; `role` plays the others.
     """
 
     def __init__(
@@ -221,13 +195,14 @@ class NetworkRuntime(Runtime):
         failed_tickets: FailedTickets | None = None,
         attend: Callable[[Attendance], None] = lambda attendance: None,
         say: Callable[[str], None] = lambda line: None,
+        parties: Collection[str] = (),
     ) -> None:
         self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
         self.round = 0
         """The current round."""
         self._mailbox, self._spool, self._objects, self._own = mailbox, spool, objects, own
         self._role, self._patience, self._max_message_bytes = role, patience, max_message_bytes
-        self.coordinator = Coordinator(0, secret)
+        self.coordinator = Coordinator(0, secret, parties=frozenset(parties))
         self._memory = memory
         self._parties: dict[PartyId, Party] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -271,6 +246,11 @@ class NetworkRuntime(Runtime):
         offers = self._offers(self.coordinator.open_tickets())
         self._clean()
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
+
+    def recall(self, event: Event) -> None:
+        chosen = self._over_selection
+        if isinstance(event, Sampled) and chosen is not None and event.cohort == chosen.cohort:
+            self._over_selection = replace(chosen, cohort=event.cohort)  # the one that the program holds
 
     def _clean(self) -> None:
         """Removes files that no ticket needs. The last event is in the journal by now."""
@@ -387,23 +367,22 @@ class NetworkRuntime(Runtime):
         dispatched = self.coordinator.dispatch(command)
         if self._over_selection is not None and self._over_selection.is_sent(command.cohort):
             self._wanted[self.coordinator.dispatch_of(dispatched.tickets[0])] = self._over_selection.wanted
-            self._over_selection = replace(self._over_selection, new=False)
         self._mailbox.post(self._offers(dispatched.tickets))
         return dispatched
 
     def _offers(self, tickets: Iterable[int]) -> list[Offer]:
         """Makes the offers of tickets, except those of parties that the server itself plays."""
-        return [self._offer(ticket) for ticket in tickets if self._player(ticket) is not None]
+        return [self._offer(ticket) for ticket in tickets if self._holder(ticket) is not None]
 
     def _offer(self, ticket: int) -> Offer:
         task, shared = self.coordinator.task(ticket), self._put_payload(ticket)
-        number = player(task.party)
-        assert number is not None
+        holder = self._find_member(task.party)
+        assert holder is not None
         if not task.own:
-            return Offer(ticket, number, pack(task), *shared)
+            return Offer(ticket, holder, pack(task), *shared)
         if ticket not in self._tasks:
             self._tasks[ticket] = self._own.put(pieces(task))
-        return Offer(ticket, number, b"", *shared, *self._tasks[ticket])
+        return Offer(ticket, holder, b"", *shared, *self._tasks[ticket])
 
     def _put_payload(self, ticket: int) -> tuple[str, int, int, str]:
         """Writes the payload of a ticket to an object; returns its SHA-256, and more that its offer says."""
@@ -424,19 +403,19 @@ class NetworkRuntime(Runtime):
     def _commit(self, command: Commit) -> Committed:
         phases = self.coordinator.phases
         usage, settled = self.coordinator.settle(command.abandoned is not None)
-        if command.round > 0:
+        if command.round > 0 and not command.again:
             self._attend(self._attendance(command.round, settled, phases))
         outcomes: dict[PartyId, dict[int, Outcome]] = {}
-        own_roles = {name: tickets for name, tickets in settled.items() if player(name) is None}
+        own_roles = {name: tickets for name, tickets in settled.items() if self._find_member(name) is None}
         for name, (counted, dropped) in settled.items():
-            number = player(name)
-            if number is not None:
-                own = outcomes.setdefault(number, {})
+            holder = self._find_member(name)
+            if holder is not None:
+                own = outcomes.setdefault(holder, {})
                 own |= {t: Outcome(True) for t in counted}
                 own |= {t: self._outcomes.get(t, Outcome(False, "not counted")) for t in dropped}
         memories = self._memory.settle(own_roles)
         self._outcomes = {t: v for t, v in self._outcomes.items() if self.coordinator.is_open(t)}
-        self.round = command.round + 1
+        self.round = command.round if command.again else command.round + 1
         self._mailbox.announce(outcomes)
         return Committed(usage, memories)
 
@@ -446,9 +425,9 @@ class NetworkRuntime(Runtime):
         settled: Mapping[PartyId, tuple[Sequence[int], Sequence[int]]],
         phases: Set[int],
     ) -> Attendance:
-        counted, missed = set[int](), dict[int, str]()
+        counted, missed = set[PartyId](), dict[PartyId, str]()
         for name, (good, dropped) in settled.items():
-            if not isinstance(name, int):
+            if self._find_member(name) != name:  # a role of the server, or a client's own tests
                 continue
             asked = [t for t in dropped if t not in phases]
             whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in asked]
@@ -466,12 +445,12 @@ class NetworkRuntime(Runtime):
         self.coordinator.check(command)
         asked = self.coordinator.open_tickets(command)
         still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
-        own = [ticket for ticket in still if self._player(ticket) is None]
-        awaited = [ticket for ticket in still if self._player(ticket) is not None]
-        here, declined = self._compute_own(own)
-        valid, dropped = self._hear(command, awaited, len(here))
+        own = OwnTickets([ticket for ticket in still if self._holder(ticket) is None], self._compute)
+        awaited = [ticket for ticket in still if self._holder(ticket) is not None]
+        valid, dropped = self._hear(command, awaited, own)
         self._keep_failed_tickets(dropped)
-        dropped |= declined
+        dropped |= own.declined
+        here = own.computed
         counted = {*here, *valid}
         if command.tickets is not None:
             dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
@@ -490,23 +469,17 @@ class NetworkRuntime(Runtime):
         """Notes who was not counted, and why, for the operator and for the clients."""
         for drop in drops:
             self._outcomes[drop.ticket] = Outcome(False, drop.reason)
-            number = player(drop.party)
-            who = str(drop.party) if number is None else f"client {number}"
+            holder = self._find_member(drop.party)
+            who = describe_party(drop.party if holder is None else holder)
             self._note(who, f"ticket {drop.ticket} is not counted: {drop.reason}")
 
-    def _compute_own(self, tickets: Iterable[int]) -> tuple[dict[int, Message], dict[int, str]]:
-        """Computes the tickets of roles that the server plays; returns messages, and why others have none."""
-        messages, declined = dict[int, Message](), dict[int, str]()
-        for ticket in tickets:
-            try:
-                messages[ticket] = self._compute(ticket)
-            except Declined as error:
-                declined[ticket] = explain_declined(error)
-        return messages, declined
+    def _find_member(self, party: PartyId) -> PartyId | None:
+        """Returns the member that a party is or belongs to; None: the server plays it."""
+        return party if party in self.coordinator.parties else player(party)
 
-    def _player(self, ticket: int) -> int | None:
-        """Returns the client that answers a ticket; None: the server plays its party."""
-        return player(self.coordinator.task(ticket).party)
+    def _holder(self, ticket: int) -> PartyId | None:
+        """Returns the member that answers a ticket; None: the server plays its party."""
+        return self._find_member(self.coordinator.task(ticket).party)
 
     def _goal(self, asked: Sequence[int]) -> int | None:
         """Returns how many of these tickets are wanted; None: all."""
@@ -523,8 +496,8 @@ class NetworkRuntime(Runtime):
     def _keep_failed_tickets(self, dropped: Iterable[int]) -> None:
         """Keeps failed tickets for `hanse replay`."""
         for ticket in dropped:
-            sha256, *_ = self._put_payload(ticket)
-            if self._failed_tickets is not None and isinstance(self.coordinator.task(ticket).party, int):
+            (sha256, *_), party = self._put_payload(ticket), self.coordinator.task(ticket).party
+            if self._failed_tickets is not None and self._find_member(party) == party:
                 with contextlib.suppress(OSError):  # the round goes on with a full disk
                     self._failed_tickets.keep(
                         self.round, self.coordinator.task(ticket), self._objects.path(sha256)
@@ -543,23 +516,29 @@ class NetworkRuntime(Runtime):
         for ticket in tickets:
             yield ticket, here[ticket] if ticket in here else unpack(self._spool.read(ticket), Message)
 
-    def _hear(self, command: Collect, awaited: list[int], num_own: int) -> tuple[list[int], dict[int, str]]:
-        """Waits until the exchange can close; returns the validly answered tickets, and why others failed."""
+    def _hear(
+        self, command: Collect, awaited: list[int], own: OwnTickets
+    ) -> tuple[list[int], dict[int, str]]:
+        """Waits until the exchange can close; returns the validly answered tickets, and why others failed.
+
+        Raises: Stopped: if a party that the exchange waits for is away for too long.
+        """
         close, patience = command.close, self._patience
         goal = close.goal
         if goal is None and command.tickets is not None:
             goal = self._goal(awaited)
-        wait_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
-        deadline_s = time.monotonic() + wait_s
+        longest_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
+        deadline_s = time.monotonic() + longest_s
         valid: list[int] = []
         dropped: dict[int, str] = {}
-        known = 0
+        known, about = 0, Waiting(self._mailbox, self._say)
         while True:
-            self._mailbox.doing = f"heard {len(valid)} of {len(awaited)}, {len(dropped)} failed"
+            own_s = own.compute()
+            self._mailbox.doing = self._describe_progress(awaited, valid, dropped, own)
             answered, failed = self._mailbox.find_arrivals(awaited)
             for ticket in answered:
                 if ticket not in dropped and ticket not in valid:
-                    if goal is not None and len(valid) + num_own >= goal:
+                    if goal is not None and len(valid) + len(own.computed) >= goal:
                         break
                     why = self._wrong(ticket)
                     if why is None:
@@ -569,28 +548,66 @@ class NetworkRuntime(Runtime):
             for ticket, why in failed.items():
                 dropped.setdefault(ticket, why)
             waiting = [ticket for ticket in awaited if ticket not in dropped and ticket not in valid]
-            next_s = self._give_up(waiting, dropped)
-            waiting = [ticket for ticket in waiting if ticket not in dropped]
-            enough = goal is not None and len(valid) + num_own >= goal
-            if not waiting or enough or time.monotonic() >= deadline_s:
+            if close.wait_s is None:
+                next_s = self._give_up(waiting, dropped)
+                waiting = [ticket for ticket in waiting if ticket not in dropped]
+            else:
+                next_s = math.inf
+                away = self._find_away(waiting, close.wait_s)
+                if away:
+                    about.tell(len(awaited) - len(away), len(awaited), away)
+                    if close.deadline_s is None:  # the time of the exchange begins when all are back
+                        deadline_s = time.monotonic() + longest_s
+            enough = goal is not None and len(valid) + len(own.computed) >= goal
+            if (not waiting and not own.waiting) or enough or time.monotonic() >= deadline_s:
                 return valid, dropped
-            known = self._mailbox.wait(min(deadline_s, next_s), known)
+            known = self._mailbox.wait(min(deadline_s, next_s, own_s), known)
+
+    def _describe_progress(
+        self, awaited: Sequence[int], valid: Sequence[int], dropped: Mapping[int, str], own: OwnTickets
+    ) -> str:
+        """Describes how far an exchange is, for the status of the run."""
+        early = [t for t in self._mailbox.find_postponed(awaited) if t not in valid and t not in dropped]
+        parties = {self.coordinator.task(ticket).party for ticket in (*early, *own.waiting)}
+        who = ", ".join(map(describe_party, order_parties(parties)[:NAMED]))
+        line = f"heard {len(valid)} of {len(awaited)}, {len(dropped)} failed"
+        return f"{line}; not ready yet, and asked again: {who}" if who else line
 
     def _give_up(self, waiting: list[int], dropped: dict[int, str]) -> float:
         """Drops the tickets of clients that left or fell silent; returns when to look again."""
-        members, _ = self._mailbox.members()
+        members = self._mailbox.parties()
         next_s = math.inf
         for ticket in waiting:
-            number = self._player(ticket)
-            assert number is not None
-            silent_s = self._mailbox.silent_s(number)
-            if number not in members:
-                dropped[ticket] = "it left, or was revoked"
+            holder = self._holder(ticket)
+            assert holder is not None
+            silent_s = self._mailbox.silent_s(holder)
+            if holder not in members:
+                dropped[ticket] = GONE
             elif silent_s > self._patience.silent_s:
                 dropped[ticket] = f"nothing was heard of it for {silent_s:.0f} s"
             else:
                 next_s = min(next_s, time.monotonic() + self._patience.silent_s - silent_s + 0.01)
         return next_s
+
+    def _find_away(self, waiting: Iterable[int], wait_s: float) -> set[PartyId]:
+        """Returns the members that are away and that hold these tickets.
+
+        Raises: Stopped: if one of them has been away for longer than its exchange waits.
+        """
+        members, away = self._mailbox.parties(), set[PartyId]()
+        holders = {holder for ticket in waiting if (holder := self._holder(ticket)) is not None}
+        for holder in order_parties(holders):
+            silent_s = self._mailbox.silent_s(holder)
+            if holder in members and silent_s <= self._patience.silent_s:
+                continue
+            if silent_s > max(wait_s, self._patience.silent_s):
+                why = f"nothing was heard of it for {silent_s:.0f} s" if holder in members else GONE
+                raise Stopped(
+                    f"{describe_party(holder)} is away, and the run can't go on without it: {why}. Serve it "
+                    "again when that party is back"
+                )
+            away.add(holder)
+        return away
 
     def _wrong(self, ticket: int) -> str | None:
         """Returns what is wrong with a message; None: nothing."""

@@ -137,15 +137,15 @@ class Server:
                 return
             self.over = True
             self.presence.wake_all()
-            here, _ = self.members.clients()
-            back_s = max((-(self.presence.silent_s(number) or 0.0) for number in here), default=0.0)
+            here = self.members.parties()
+            back_s = max((-(self.presence.silent_s(party) or 0.0) for party in here), default=0.0)
             until_s = time.monotonic() + FAREWELL_S + min(max(back_s, 0.0), MAX_FAREWELL_S)
             while time.monotonic() < until_s and not self._leaving and not self._all_told():
                 time.sleep(0.02)
             self.done.set()
 
     def _all_told(self) -> bool:
-        return self.presence.all_told(self.members.clients()[0])
+        return self.presence.all_told(self.members.parties())
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Stops all runs where they are. They can be resumed."""
@@ -179,24 +179,26 @@ class Server:
         self.members.note(member.name, state)
         logger.info("event=parted member=%s state=%s", member.id, state)
         self.notify_runs()
-        if member.number is not None:
-            self.presence.wake([member.number])
+        if member.party is not None:
+            self.presence.wake([member.party])
         return member
 
     # -- polls ---------------------------------------------------------------------------------
 
-    async def poll(self, number: int, poll: Poll) -> News:
+    async def poll(self, party: PartyId, poll: Poll) -> News:
         """Answers a client's poll when there is news, or when the wait is over."""
         for run, tickets in poll.know.items():
             if run in self._led:
-                self._led[run].mailbox.acknowledge(number, tickets)
-        return await self.presence.answer(number, poll, lambda: self._find_news(number, poll), self._rest_s)
+                self._led[run].mailbox.acknowledge(party, tickets)
+        return await self.presence.answer(party, poll, lambda: self._find_news(party, poll), self._rest_s)
 
     def _rest_s(self, party: PartyId, num_polls: int, let_go: bool) -> float:
         """Returns the seconds after which a client that is not needed now should come back.
 
-        0: it should wait, or ask at once.
+        0: it should wait, or ask at once. Parties that have names do, since rounds can't do without them.
         """
+        if isinstance(party, str):
+            return 0.0
         num_wanted = sum(led.mailbox.most for led in self._led.values() if led.status == "running")
         if num_wanted == 0 or (not let_go and self.presence.waiting < pool(num_wanted)):
             return 0.0
@@ -205,15 +207,15 @@ class Server:
         pass_s = min([self.presence.hold_s, *rounds])
         return again_s(self.presence.count_alive(), num_wanted, pass_s, float(draw))
 
-    def _find_news(self, number: int, poll: Poll) -> News:
+    def _find_news(self, party: PartyId, poll: Poll) -> News:
         work: list[WorkOrder] = []
         decisions: list[Decision] = []
         for name, led in self._led.items():
             have = set(poll.have.get(name, ()))
-            work += [_work(name, led.plan, o) for o in led.mailbox.offers(number) if o.ticket not in have]
+            work += [_work(name, led.plan, o) for o in led.mailbox.offers(party) if o.ticket not in have]
             decisions += [
                 Decision(run=name, ticket=ticket, counted=outcome.counted, why=outcome.why)
-                for ticket, outcome in sorted(led.mailbox.news(number).items())
+                for ticket, outcome in sorted(led.mailbox.news(party).items())
             ]
         certificate = self.rotation.news(self.fingerprint, poll.expects)
         return News(work=work[:100], decisions=decisions[:1000], over=self.over, certificate=certificate)
@@ -227,8 +229,8 @@ class Server:
             self.presence.wake_all()
         else:
             fingerprint = self.rotation.announced
-        active = {m.number: m.name for m in self.members.active("client") if m.number is not None}
-        know = [name for number, name in active.items() if self.presence.expects.get(number) == fingerprint]
+        active = {m.party: m.name for m in self.members.active("client") if m.party is not None}
+        know = [name for party, name in active.items() if self.presence.expects.get(party) == fingerprint]
         missing = [name for name in active.values() if name not in know]
         rotated = Rotated(fingerprint=fingerprint, know=know, missing=missing)
         if not asked.switch:
@@ -247,7 +249,7 @@ class Server:
         return rotated.model_copy(update={"switched": True})
 
     def status(self) -> dict[str, Any]:
-        """Describes the runs, and counts clients, open invitations and refused requests of strangers."""
+        """Describes the runs, names parties, and counts clients, open invitations and strangers' requests."""
         return {
             "hanse": __version__,
             "runs": [
@@ -263,6 +265,7 @@ class Server:
                 for led in self._led.values()
             ],
             "clients": len(self.members.clients()[0]),
+            "parties": sorted(party for party in self.members.parties() if isinstance(party, str)),
             "open_invitations": self.members.open_invitations(),
             "refused_strangers": dict(self.strangers),
         }
@@ -274,11 +277,12 @@ class Server:
                 "id": m.id,
                 "role": m.role,
                 "number": m.number,
+                "party": m.party,
                 "name": m.name,
                 "state": m.state,
                 "joined": m.joined,
-                "silent_s": None if m.number is None else _floor_at_zero(self.presence.silent_s(m.number)),
-                "doing": "" if m.number is None else self.presence.doing.get(m.number, ""),
+                "silent_s": None if m.party is None else _floor_at_zero(self.presence.silent_s(m.party)),
+                "doing": "" if m.party is None else self.presence.doing.get(m.party, ""),
             }
             for m in self.members.all()
         ]
