@@ -27,6 +27,8 @@ from hanse.algorithms import (
     step_decay,
 )
 from hanse.algorithms.lengths import measure_length
+from hanse.algorithms.local import choose_training
+from hanse.config import Experiment
 from hanse.core import (
     Algorithm,
     Examples,
@@ -58,7 +60,10 @@ def test_short_forms_stand_for_plain_sgd() -> None:
 
 
 def test_the_defaults_agree() -> None:
-    assert fed_avg().training == sgd(0.1) == fed_buff(client=sgd(0.1)).client
+    trainings = [a().training for a in (fed_avg, fed_prox, fed_nova, fed_dyn, scaffold)]
+    assert trainings == [sgd(0.5)] * 5
+    assert choose_training(fed_buff()) == sgd(0.5)
+    assert Experiment().algorithm == fed_avg()
 
 
 def test_the_rules_and_steps() -> None:

@@ -57,10 +57,7 @@ def test_run_shows_progress_and_a_table(cli: Hanse, store: Path) -> None:
     assert done.exit_code == 0
     (info,) = Runs(store).infos()
     said = done.stderr.splitlines()
-    assert (
-        said[0]
-        == f"run {info.run}: fed_avg(lr=0.5, epochs=5) · softmax · digits over dirichlet(100, 0.5) · seed 0"
-    )
+    assert said[0] == f"run {info.run}: fed_avg(fraction=0.1) · softmax · digits over dirichlet(100) · seed 0"
     assert said[1].startswith("round 0/3  loss 2.3026  accuracy 0.")
     assert said[-1].startswith("round 3/3  loss ")
     assert done.stdout.splitlines()[0] == said[0].partition(": ")[2]

@@ -91,7 +91,7 @@ def test_epochs_and_bytes_grow_from_round_to_round(store: Path) -> None:
     points = list(newest(store).points())
     assert [point["round"] for point in points] == [0, 1, 2, 3, 4]
     assert points[0]["epochs"] == points[0]["bytes"] == 0
-    assert points[-1]["epochs"] == pytest.approx(4 * 5 * 1 / 12)  # rounds x epochs x clients a round
+    assert points[-1]["epochs"] == pytest.approx(4 * 5 * 10 / 12)  # rounds x epochs x clients a round
     assert all(a["bytes"] < b["bytes"] for a, b in pairwise(points))
 
 

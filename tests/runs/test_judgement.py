@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import hanse
+from hanse.algorithms import dane, local_steps, one_shot
 from hanse.cli import app
 from hanse.core.exchange import Record, Usage
+from hanse.data import iid, shards
+from hanse.learners import softmax
 from hanse.runs.judgement import find_problems, has_trained, judge_status
 
 WELL = Usage(counted=3)
@@ -78,6 +82,63 @@ def test_a_model_that_is_worse_than_at_the_start(loss: float, due: bool) -> None
     found = find_problems(rounds(None, loss=loss))
     assert [finding.code for finding in found] == ["worse_than_start"] * due
     assert judge_status("completed", found) == "completed"
+
+
+def measured(**metrics: list[float]) -> list[Record]:
+    """Make the records of rounds in which these metrics were measured."""
+    rows = [dict(zip(metrics, row, strict=True)) for row in zip(*metrics.values(), strict=True)]
+    return [Record(number, row, WELL if number else Usage(), 0.1) for number, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "due"),
+    [
+        ([2.0, 20.5, 1.0], ["peaked"]),
+        ([2.0, 19.5, 1.0], []),
+        ([2.0, 30.0, 2.5], ["worse_than_start", "peaked"]),
+        ([0.0, 1.0, 0.0], []),
+    ],
+)
+def test_a_loss_that_rose_tenfold_is_told_even_if_it_falls_again(losses: list[float], due: list[str]) -> None:
+    assert codes(measured(loss=losses)) == due
+
+
+def test_the_objective_is_judged_where_it_was_measured() -> None:
+    assert codes(measured(loss=[1.0, 2.0], objective=[1.0, 0.5])) == []
+    assert codes(measured(loss=[2.0, 1.0], objective=[0.5, 1.0])) == ["worse_than_start"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "due"),
+    [([8.0, 1e-9], [0.1, 1e-9], False), ([8.0, 2.0], [1.1, 0.0], True), ([1.0], [float("nan")], True)],
+)
+def test_local_problems_that_are_not_solved(before: list[float], after: list[float], due: bool) -> None:
+    found = find_problems(measured(train_gradient_before=before, train_gradient_after=after))
+    assert [finding.code for finding in found] == ["unsolved"] * due
+
+
+SMALL: dict[str, Any] = {"model": softmax(l2=0.01), "rounds": 1}
+
+
+def test_a_solver_that_stops_too_early_is_found() -> None:
+    given: dict[str, Any] = {**SMALL, "partition": iid(5)}
+    early = hanse.run(algorithm=dane(solver=local_steps(0.01, epochs=1)), **given)
+    assert [finding.code for finding in early.findings] == ["unsolved"]
+    assert "left 99% of the gradient" in early.findings[0].text or "left 100%" in early.findings[0].text
+    assert hanse.run(algorithm=dane(), **given).findings == ()
+    assert hanse.run(algorithm=one_shot(), **given).findings == ()
+
+
+def test_the_advice_is_for_the_algorithm_that_ran() -> None:
+    given: dict[str, Any] = {**SMALL, "partition": shards(10, 1)}
+    (found,) = hanse.run(algorithm=one_shot(), **given).findings
+    assert (found.code, found.cure) == ("worse_than_start", one_shot.remedy)
+    assert "fed_avg" in found.cure
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(hanse.RunDiverged, match="write a larger mu"),
+    ):
+        hanse.run(algorithm=dane(), **{**given, "rounds": 3})
 
 
 def test_a_run_whose_devices_all_drop_out_is_no_success(

@@ -147,7 +147,9 @@ def test_ctrl_c_between_rounds_waits_for_nothing(tmp_path: Path) -> None:
 
 
 def test_an_error_in_a_round_ends_the_run(tmp_path: Path) -> None:
-    begun = hanse.rounds(**SMALL, algorithm=fed_avg(lr=1e6, epochs=400), store=tmp_path / "store.db")
+    begun = hanse.rounds(
+        **SMALL, algorithm=fed_avg(lr=1e6, fraction=0.1, epochs=400), store=tmp_path / "store.db"
+    )
     with pytest.raises(hanse.RunDiverged) as caught:
         list(begun)
     assert begun.result is caught.value.result

@@ -446,7 +446,7 @@ def test_the_command_prints_a_table_and_draws(store: Path, monkeypatch: pytest.M
         assert word in head
     assert len(rows) == 4
     assert all("±" in row for row in rows)
-    assert any(row.startswith("fed_avg ") for row in rows)
+    assert any(row.startswith("fed_avg(epochs=1)") for row in rows)
     (result,) = drawn
     assert list(result.curves()[0]) == [0, 3]
     again = CliRunner().invoke(app, [*told, "--json"])

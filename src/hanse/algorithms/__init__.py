@@ -12,6 +12,7 @@ from hanse.algorithms.fed_prox import fed_prox
 from hanse.algorithms.fed_sgd import fed_sgd
 from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
+from hanse.algorithms.local import settle_fraction
 from hanse.algorithms.nesterov import nesterov
 from hanse.algorithms.objectives import OBJECTIVE, objective_evaluation
 from hanse.algorithms.one_shot import one_shot
@@ -69,6 +70,7 @@ __all__ = [
     "one_shot",
     "rate",
     "scaffold",
+    "settle_fraction",
     "sgd",
     "step_decay",
     "trained_by",

@@ -35,7 +35,13 @@ from hanse.core import (
     zeros_like,
 )
 
-__all__ = ["ClientOptimiser", "ClientTraining", "adam", "adamw", "sgd"]
+__all__ = ["EPOCHS", "LR", "ClientOptimiser", "ClientTraining", "adam", "adamw", "sgd"]
+
+LR = 0.5
+"""The step size of clients, where an algorithm is given none."""
+
+EPOCHS = 5
+"""The passes over a client's examples, where nothing else is said."""
 
 
 class ClientTraining(ABC):
@@ -67,7 +73,7 @@ class ClientOptimiser(ClientTraining, Solver):
 
     lr: Rate | None = None
     _: KW_ONLY
-    epochs: int = 1
+    epochs: int = EPOCHS
     batch_size: int | None = 10
     num_steps: int | None = None
     proximal: float = 0.0
@@ -95,7 +101,7 @@ class ClientOptimiser(ClientTraining, Solver):
             )
         return Steps(
             rate(self.lr, num_rounds),
-            self.epochs,
+            1 if self.num_steps and self.epochs == EPOCHS else self.epochs,  # the default makes room
             self.batch_size,
             proximal or self.proximal,
             self.num_steps,

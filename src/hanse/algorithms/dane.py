@@ -4,9 +4,11 @@ Shamir, Srebro, Zhang, "Communication-efficient distributed optimization using a
 method", ICML 2014, arXiv 1312.7853, Figure 1.
 """
 
+from typing import ClassVar
+
 from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.algorithms.solvers import Solver, Subproblem, check_solver, newton
+from hanse.algorithms.solvers import PROGRESS, Solver, Subproblem, check_solver, measure_progress, newton
 from hanse.algorithms.works import gradient
 from hanse.core import (
     Algorithm,
@@ -33,6 +35,7 @@ from hanse.core import (
     sample,
     value,
 )
+from hanse.core.exchange import TRAINING
 
 __all__ = ["dane"]
 
@@ -50,8 +53,10 @@ class tilted_minimum(Work[DifferentiableLearner, Examples]):
     ) -> tuple[Contribution, Memory]:
         params = shared["params"]
         offset = negate(add_scaled(learner.gradient(params, data), -self.eta, shared["gradient"]))
-        update = self.solver.minimise(learner, params, Subproblem(data, keys.public, offset, self.mu))
-        return {"update": Part(update, float(len(data)))}, memory
+        problem = Subproblem(data, keys.public, offset, self.mu)
+        update = self.solver.minimise(learner, params, problem)
+        solved = measure_progress(learner, params, update, problem)
+        return {"update": Part(update, float(len(data))), TRAINING: solved}, memory
 
 
 @value
@@ -72,6 +77,8 @@ class dane(Algorithm[OptimiserState]):
       fraction: of the clients in each round; the guarantees are for 1.
       close: when each of the two exchanges closes.
     """
+
+    remedy: ClassVar[str] = "write a larger mu, about as large as the clients' Hessians differ"
 
     mu: float = 0.0
     eta: float = 1.0
@@ -97,5 +104,6 @@ class dane(Algorithm[OptimiserState]):
         got = yield from gather(gradient(), cohort, shared, key.fold_in(1), close=close, gradient=like_params)
         shared = {"params": params, "gradient": got["gradient"].values}
         work = tilted_minimum(self.solver.at(state.num_rounds), self.mu, self.eta)
-        got = yield from gather(work, cohort, shared, key.fold_in(2), close=close, update=like_params)
+        parts = {"update": like_params, TRAINING: PROGRESS}
+        got = yield from gather(work, cohort, shared, key.fold_in(2), close=close, **parts)
         return state.advance(sgd(), 1.0, got["update"].values)

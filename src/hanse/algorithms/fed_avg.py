@@ -32,7 +32,8 @@ class fed_avg(LocalTraining[OptimiserState]):
 
     Args:
       lr: the clients' step size: a number or a schedule.
-      fraction: of the clients that each round trains, C in the paper; at least one.
+      fraction: of the clients that each round trains, C in the paper; at least one. None: a tenth of them,
+        but at least 10, or all if they are fewer. A run stores the number that this comes to.
       epochs: local passes over the data, E.
       batch_size: local batch, B; None: all of a client's examples.
       weighting: `by_examples()` (the paper's) or `uniform()`.

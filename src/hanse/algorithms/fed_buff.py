@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
-from hanse.algorithms.client_optimisers import ClientTraining
+from hanse.algorithms.client_optimisers import EPOCHS, LR, ClientTraining
 from hanse.algorithms.local import choose_training
 from hanse.algorithms.own_training import make_training_parts, refuse_weights
 from hanse.algorithms.schedules import Rate, check_rate, rate
@@ -98,10 +98,10 @@ class fed_buff(Algorithm[Buffered]):
       rest: of the updates in flight after the last round: `drop_rest()` or `apply_rest()`.
     """
 
-    lr: Rate = 0.1
+    lr: Rate = LR
     concurrency: int = 20
     buffer_size: int = 10
-    epochs: int = 1
+    epochs: int = EPOCHS
     batch_size: int | None = 10
     server_lr: Rate = 1.0
     discount: Discount = Discount()

@@ -75,7 +75,7 @@ class fed_nova(LocalTraining[OptimiserState]):
 
     Args:
       lr: the clients' step size: a number or a schedule.
-      fraction: of the clients in each round; at least one.
+      fraction: of the clients in each round; at least one. None: as in `fed_avg`.
       epochs: local passes over the data; with `batch_size` they determine tau_k.
       batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.

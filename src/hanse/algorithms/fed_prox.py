@@ -25,7 +25,7 @@ class fed_prox(fed_avg):
 
     Args:
       lr: the clients' step size: a number or a schedule.
-      fraction: of the clients in each round; at least one.
+      fraction: of the clients in each round; at least one. None: as in `fed_avg`.
       epochs: local passes over the data; they set how well the local problem is solved.
       batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.

@@ -1,15 +1,16 @@
 """Settings that all algorithms share whose clients train locally."""
 
 from abc import ABC
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, TypeVar
 
-from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, sgd
+from hanse.algorithms.client_optimisers import EPOCHS, LR, ClientOptimiser, ClientTraining, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, by_examples
-from hanse.core import Algorithm, Close, Examples, InvalidInput, Steps, Work, check_fraction, fields
+from hanse.core import Algorithm, Close, Examples, InvalidInput, Key, Steps, Work, check_fraction, fields
+from hanse.core.exchange import Sample
 
-__all__ = ["LocalTraining", "choose_training"]
+__all__ = ["LocalTraining", "choose_training", "settle_fraction"]
 
 S = TypeVar("S", bound=Any)
 
@@ -20,7 +21,8 @@ class LocalTraining(Algorithm[S], ABC):
 
     Args:
       lr: the clients' step size: a number or a schedule.
-      fraction: of the clients that each round trains; at least one.
+      fraction: of the clients that each round trains; at least one. None: a tenth of them, but at least 10,
+        or all if they are fewer. A run stores the number that this comes to.
       epochs: local passes over the data.
       batch_size: examples a local step; None: all of a client's.
       weighting: how much a client counts: `by_examples()` or `uniform()`.
@@ -29,10 +31,10 @@ class LocalTraining(Algorithm[S], ABC):
         `sgd(lr, epochs=epochs, batch_size=batch_size)`.
     """
 
-    lr: Rate = 0.1
-    fraction: float = 0.1
+    lr: Rate = LR
+    fraction: float | None = None
     _: KW_ONLY
-    epochs: int = 1
+    epochs: int = EPOCHS
     batch_size: int | None = 10
     weighting: Weighting = by_examples()
     close: Close = Close()
@@ -40,7 +42,8 @@ class LocalTraining(Algorithm[S], ABC):
 
     def __post_init__(self) -> None:
         check_rate("lr", self.lr)
-        check_fraction(self.fraction)
+        if self.fraction is not None:
+            check_fraction(self.fraction)
         self.work(0)
 
     @property
@@ -64,6 +67,19 @@ class LocalTraining(Algorithm[S], ABC):
                 f"{type(training).__name__}() does not show; use sgd(), or fed_avg()"
             )
         return training.steps(num_rounds, proximal=proximal)
+
+
+def settle_fraction(algorithm: Algorithm[S], num_clients: int) -> Algorithm[S]:
+    """Returns the algorithm with the fraction that a cohort of the usual size comes to, where it has none.
+
+    >>> from hanse.algorithms import fed_avg
+    >>> settle_fraction(fed_avg(), 20).fraction, settle_fraction(fed_avg(), 1000).fraction
+    (0.5, 0.1)
+    """
+    if not isinstance(algorithm, LocalTraining) or algorithm.fraction is not None:
+        return algorithm
+    size = Sample(Key.from_seed(0)).size(num_clients)
+    return replace(algorithm, fraction=size / num_clients)
 
 
 def choose_training(algorithm: Any) -> ClientTraining:

@@ -4,11 +4,11 @@ Zhang, Duchi, Wainwright, "Communication-efficient algorithms for statistical op
 arXiv 1209.4129, section 2.1 (AVGM).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from hanse.algorithms.client_optimisers import sgd
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.algorithms.solvers import Solver, Subproblem, check_solver, newton
+from hanse.algorithms.solvers import PROGRESS, Solver, Subproblem, check_solver, measure_progress, newton
 from hanse.algorithms.works import Weighting, by_examples, exchange
 from hanse.core import (
     Algorithm,
@@ -32,6 +32,7 @@ from hanse.core import (
     mean,
     value,
 )
+from hanse.core.exchange import TRAINING
 
 __all__ = ["one_shot"]
 
@@ -46,8 +47,10 @@ class local_minimum(Work[DifferentiableLearner, Examples]):
     def run(
         self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        update = self.solver.minimise(learner, shared["params"], Subproblem(data, keys.public))
-        return {"update": Part(update, self.weighting.of(len(data)))}, memory
+        params, problem = shared["params"], Subproblem(data, keys.public)
+        update = self.solver.minimise(learner, params, problem)
+        solved = measure_progress(learner, params, update, problem)
+        return {"update": Part(update, self.weighting.of(len(data))), TRAINING: solved}, memory
 
 
 @value
@@ -68,6 +71,8 @@ class one_shot(Algorithm[OptimiserState]):
       into: the reducer.
       close: when the round closes.
     """
+
+    remedy: ClassVar[str] = "take fed_avg(): the clients' own optima differ too much for their mean"
 
     solver: Solver = newton()
     fraction: float = 1.0
@@ -91,5 +96,6 @@ class one_shot(Algorithm[OptimiserState]):
             fraction=self.fraction,
             close=self.close,
             update=PartSpec(Spec.of(state.params), self.uplink, self.into),
+            **{TRAINING: PROGRESS},
         )
         return state.advance(sgd(), 1.0, got["update"].values)

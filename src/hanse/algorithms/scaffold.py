@@ -97,7 +97,7 @@ class scaffold(LocalTraining[Controlled]):
 
     Args:
       lr: the clients' step size: a number or a schedule.
-      fraction: of the clients in each round; at least one.
+      fraction: of the clients in each round; at least one. None: as in `fed_avg`.
       epochs: local passes over the data.
       batch_size: examples a local step; None: all of a client's.
       weighting: `by_examples()` or `uniform()`.
@@ -110,7 +110,6 @@ class scaffold(LocalTraining[Controlled]):
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
     """
 
-    fraction: float = 1.0
     server_lr: Rate = 1.0
     server: ServerOptimiser = sgd()
     uplink: tuple[Transform, ...] = ()

@@ -19,8 +19,12 @@ from hanse.core import (
     InvalidInput,
     Key,
     LocalProblem,
+    Part,
+    PartSpec,
+    Spec,
     Steps,
     Tensors,
+    TensorSpec,
     add,
     add_scaled,
     check_count,
@@ -31,7 +35,16 @@ from hanse.core import (
     zeros_like,
 )
 
-__all__ = ["Solver", "Subproblem", "check_solver", "conjugate_gradients", "local_steps", "newton"]
+__all__ = [
+    "PROGRESS",
+    "Solver",
+    "Subproblem",
+    "check_solver",
+    "conjugate_gradients",
+    "local_steps",
+    "measure_progress",
+    "newton",
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,22 @@ class Solver(ABC):
     def at(self, num_rounds: int) -> "Solver":
         """Returns the solver after this many closed rounds; only one with a step size may change."""
         return self
+
+
+PROGRESS = PartSpec(Spec(dict.fromkeys(("gradient_before", "gradient_after"), TensorSpec((), "float64"))))
+"""The part in which clients say how far their solvers came: see `measure_progress`."""
+
+
+def measure_progress(
+    learner: DifferentiableLearner, start: Tensors, update: Tensors, problem: Subproblem
+) -> Part:
+    """Measures the norm of a local problem's gradient before it was solved and after."""
+    tilt = zeros_like(start) if problem.offset is None else problem.offset
+    before = add(learner.gradient(start, problem.data), tilt)
+    after = add(learner.gradient(add(start, update), problem.data), tilt)
+    after = add_scaled(after, problem.proximal, update)
+    norms = {"gradient_before": l2_norm(before), "gradient_after": l2_norm(after)}
+    return Part({name: np.asarray(norm, np.float64) for name, norm in norms.items()})
 
 
 def check_solver(algorithm: str, solver: Any) -> None:

@@ -117,12 +117,12 @@ def exchange(
     shared: Mapping[str, Tensors],
     key: Key,
     *,
-    fraction: float,
+    fraction: float | None,
     close: Close = Close(),
     downlink: tuple[Transform, ...] = (),
     **uplink: PartSpec,
 ) -> Program[Collected]:
-    """Broadcasts to a random fraction of the clients and gathers their answers."""
+    """Broadcasts to a random cohort and gathers its answers. For `fraction`, see `Sample`."""
     chosen = yield from sample(key, fraction=fraction)
     return (
         yield from gather(

@@ -74,11 +74,12 @@ def plan(
 
         link = LinkModel.read(up, down, latency)
         experiment = read(file, sets or (), imports=imports or (), warn=note)
-        found = plan_messages(prepare_run(experiment), link)
+        ready = prepare_run(experiment)
+        found = plan_messages(ready, link)
         if json:
             print_json(found.to_json())
         else:
-            plan_page(experiment.settings(), found)
+            plan_page(ready.experiment.settings(), found)
 
 
 def sweep_command(

@@ -83,7 +83,7 @@ class Experiment:
     data: Dataset | FederatedData = digits()
     partition: Partition | None = None
     model: Model = softmax()
-    algorithm: Algorithm[Any] = fed_avg(lr=0.5, epochs=5)
+    algorithm: Algorithm[Any] = fed_avg()
     rounds: int = 100
     seed: int = 0
     evaluate_every: int = 1

@@ -49,19 +49,8 @@ def read(
 
 
 def override(settings: Mapping[str, Plain], *layers: Mapping[str, Plain]) -> dict[str, Any]:
-    """Lays layers of settings over settings, one after the other.
-
-    Where a layer chooses the clients' training as a value, the default step size and epochs make room for it.
-    """
-    tree = dict(settings)
-    if any(isinstance(table := layer.get("algorithm"), Mapping) and "client" in table for layer in layers):
-        default = Experiment().settings()["algorithm"]
-        tree["algorithm"] = {
-            name: said
-            for name, said in tree["algorithm"].items()
-            if name not in ("lr", "epochs", "batch_size") or said != default.get(name)
-        }
-    return functools.reduce(merge, layers, tree)
+    """Lays layers of settings over settings, one after the other."""
+    return functools.reduce(merge, layers, dict(settings))
 
 
 def parse(file: str | Path | None) -> dict[str, Any]:

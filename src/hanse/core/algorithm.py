@@ -50,6 +50,8 @@ class Algorithm(ABC, Generic[S]):
 
     higher_is_better: ClassVar[frozenset[str]] = frozenset()
     """The names of its metrics that are better when higher, beside those of `HIGHER_IS_BETTER`."""
+    remedy: ClassVar[str] = "write a smaller step size (lr)"
+    """The advice where its loss grows, as an imperative."""
 
     @abstractmethod
     def init(self, params: Tensors, key: Key) -> S:
@@ -264,7 +266,8 @@ def _perform(
             abandoned = str(reason)
             trained.clear()
             if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
-                raise _explain_divergence(replace(progress, round=number), abandoned) from reason
+                failed = replace(progress, round=number)
+                raise _explain_divergence(failed, abandoned, algorithm.remedy) from reason
             if not reason.waits:
                 break
             progress, num_failed = replace(progress, attempts=progress.attempts + 1), num_failed + 1
@@ -290,7 +293,7 @@ def _close(
     stop: Stop,
 ) -> Program[Progress[S]]:
     """Judges and commits a round, by what was measured after it and while clients trained."""
-    _check_finite(progress, metrics)
+    _check_finite(progress, metrics, algorithm.remedy)
     progress = _judge(progress, metrics, stop)
     reported = {name: float(metric) for name, metric in algorithm.metrics(progress.state).items()}
     taken = [name for name in reported if name in metrics or is_of_training(name)]
@@ -320,11 +323,11 @@ def _watch(program: Program[S], measured: dict[str, float]) -> Program[S]:
         program.close()
 
 
-def _explain_divergence(progress: Progress[Any], why: str) -> Diverged:
-    return Diverged(f"diverged in round {progress.round}: {why}; write a smaller step size (lr)")
+def _explain_divergence(progress: Progress[Any], why: str, remedy: str) -> Diverged:
+    return Diverged(f"diverged in round {progress.round}: {why}; {remedy}")
 
 
-def _check_finite(progress: Progress[Any], metrics: Mapping[str, float]) -> None:
+def _check_finite(progress: Progress[Any], metrics: Mapping[str, float], remedy: str) -> None:
     loss, first = metrics.get("loss", 0.0), progress.first.get("loss", math.inf)
     if not all_finite(progress.state.params):
         why = "the parameters are not finite"
@@ -332,7 +335,7 @@ def _check_finite(progress: Progress[Any], metrics: Mapping[str, float]) -> None
         why = f"the loss is {loss:.6g}, it began at {first:.6g}"
     else:
         return
-    raise _explain_divergence(progress, why)
+    raise _explain_divergence(progress, why, remedy)
 
 
 def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> Progress[S]:

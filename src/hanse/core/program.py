@@ -105,12 +105,16 @@ class PartSpec:
         return chain
 
 
+USUAL_COHORT = 10
+"""The least number of clients in a cohort of the usual size, if there are so many."""
+
+
 @value
 class Sample(Command["Sampled"]):
     """Choose a cohort among the clients that are not busy.
 
-    Exactly one of `count`, `fraction` and `each` is given. A count or a fraction is drawn from `key`,
-    uniformly and without replacement. With `each` every client is in the cohort independently, as accounting
+    One of `count`, `fraction` and `each` is given, or none: a tenth of the clients, but at least 10, or all if
+    they are fewer. Such a number is drawn from `key`, uniformly and without replacement. With `each` every client is in the cohort independently, as accounting
     by Poisson sampling assumes. The cohort may be empty, and nobody replaces clients that are busy or absent.
     It is drawn from the runtime's secret and this key, and no two Samples draw alike.
 
@@ -129,7 +133,7 @@ class Sample(Command["Sampled"]):
     each: float | None = None
 
     def __post_init__(self) -> None:
-        if [self.count, self.fraction, self.each].count(None) != 2:
+        if [self.count, self.fraction, self.each].count(None) < 2:
             given = f"{self.count}, {self.fraction} and {self.each}"
             raise InvalidInput(f"sample takes one of count, fraction and each, not {given}")
         if self.each is not None and not 0 < self.each <= 1:
@@ -143,7 +147,10 @@ class Sample(Command["Sampled"]):
         """Returns the size of a cohort among this many clients; with `each`, about the expected one."""
         if self.count is not None:
             return min(self.count, num_clients)
-        return max(1, round((self.fraction or self.each or 0.0) * num_clients))
+        share = self.fraction or self.each
+        if share is None:
+            return min(num_clients, max(USUAL_COHORT, round(num_clients / 10)))
+        return max(1, round(share * num_clients))
 
 
 @value

@@ -187,7 +187,7 @@ class dirichlet(Partition):
     """
 
     num_clients: int
-    alpha: float
+    alpha: float = 0.5
     _: KW_ONLY
     min_examples: int = 1
 

@@ -103,7 +103,7 @@ def release(
         (folder / ENCODER).unlink(missing_ok=True)  # that of an earlier release
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     sha256 = hashlib.sha256(tensors).hexdigest()
-    found = [finding.to_json() for finding in find_problems(records)]
+    found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
     found = (info.result or {}).get("findings", found)
     (folder / CARD).write_text(_card(info, params, about, sha256, found), encoding="utf-8")
     return folder

@@ -44,7 +44,7 @@ class Parties:
         """
         experiment = read(file, sets, imports=imports, warn=warn)
         ready = prepare_run(experiment)
-        people, settings = ready.population, experiment.settings()
+        people, settings = ready.population, ready.experiment.settings()
         is_testable = ready.measures_itself or people.test is not None or people.find_test_clients()
         if experiment.evaluate_every and not is_testable:
             raise InvalidInput(
@@ -66,7 +66,14 @@ class Parties:
             environment=environment(),
             num_present=_num_present(experiment, ready),
             conclude=lambda run, status, progress, records, reason, uncounted: Result.of(
-                run, status, progress, records, reason, uncounted, ready.higher_is_better
+                run,
+                status,
+                progress,
+                records,
+                reason,
+                uncounted,
+                higher=ready.higher_is_better,
+                remedy=experiment.algorithm.remedy,
             ).to_json(),
         )
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from hanse.algorithms import OBJECTIVE
+from hanse.core import Algorithm
 from hanse.core.exchange import NOT_EVALUATED, Record
 
 __all__ = ["ENDED", "NOT_REPEATABLE", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
@@ -17,7 +19,8 @@ class Finding:
     """Something that is wrong with a run, or seems to be.
 
     Args:
-      code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start" or "not_repeatable".
+      code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved" or
+        "not_repeatable".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
@@ -44,15 +47,23 @@ NOT_REPEATABLE = Finding(
 """The finding that a user's own training function draws from something else than its key."""
 
 
-def find_problems(records: Sequence[Record], uncounted: Sequence[Any] = ()) -> tuple[Finding, ...]:
+def find_problems(
+    records: Sequence[Record], uncounted: Sequence[Any] = (), remedy: str = Algorithm.remedy
+) -> tuple[Finding, ...]:
     """Looks for problems of a run.
 
     Args:
       records: its rounds.
       uncounted: the clients, by `who`, `asked`, `counted` and `why`, that were not counted as they should
         have been, where a runtime knows that.
+      remedy: the algorithm's advice where its loss grows.
     """
-    return (*_about_rounds(records), *map(_about_client, uncounted), *_about_metrics(records))
+    return (
+        *_about_rounds(records),
+        *map(_about_client, uncounted),
+        *_about_loss(records, remedy),
+        *_about_solver(records),
+    )
 
 
 def has_trained(records: Sequence[Record]) -> bool:
@@ -100,13 +111,40 @@ def _about_client(one: Any) -> Finding:
     )
 
 
-def _about_metrics(records: Sequence[Record]) -> Iterator[Finding]:
-    losses = [record.metrics["loss"] for record in records if "loss" in record.metrics]
-    if len(losses) > 1 and not losses[-1] <= losses[0]:
+HIGH_PEAK = 10.0
+"""A loss that exceeds the first by this factor shows steps that are too large, even if it falls again."""
+
+
+def _about_loss(records: Sequence[Record], remedy: str) -> Iterator[Finding]:
+    name = OBJECTIVE if any(OBJECTIVE in record.metrics for record in records) else "loss"
+    losses = {record.round: record.metrics[name] for record in records if name in record.metrics}
+    if len(losses) < 2:
+        return
+    first, last = losses[min(losses)], losses[max(losses)]
+    if not last <= first:
+        text = f"the {name} was {first:.4g} before the first round and is {last:.4g} after the last"
+        yield Finding("worse_than_start", text, remedy, is_presence=False)
+    worst = max(losses, key=lambda number: losses[number])
+    if 0 < HIGH_PEAK * first < losses[worst]:
+        text = f"the {name} rose from {first:.4g} at the start to {losses[worst]:.4g} in round {worst}"
+        yield Finding("peaked", text, remedy, is_presence=False)
+
+
+UNSOLVED = 0.1
+"""The share of its gradient that a local solver may leave, over all rounds together."""
+
+
+def _about_solver(records: Sequence[Record]) -> Iterator[Finding]:
+    before, after = (
+        sum(record.metrics.get(f"train_gradient_{when}", 0.0) for record in records)
+        for when in ("before", "after")
+    )
+    if not after <= UNSOLVED * before:
         yield Finding(
-            "worse_than_start",
-            f"the loss was {losses[0]:.4g} before the first round and is {losses[-1]:.4g} after the last",
-            "try a smaller step size, or fewer local epochs",
+            "unsolved",
+            f"the clients' solver left {after / (before or 1.0):.0%} of the gradient that it began with, so the "
+            "local problems are not solved",
+            "give the solver more steps or a step size that suits, or take newton()",
             is_presence=False,
         )
 

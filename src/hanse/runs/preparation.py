@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
 
-from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, trained_by
+from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, settle_fraction, trained_by
 from hanse.config import Experiment, to_plain
 from hanse.core import (
     Algorithm,
@@ -251,6 +251,9 @@ def prepare_run(experiment: Experiment) -> Prepared:
         population = load_population(experiment)
         population, encoder = _encode_features(experiment, population, keys)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
+    algorithm = settle_fraction(experiment.algorithm, population.num_clients)
+    if algorithm is not experiment.algorithm:
+        experiment = replace(experiment, algorithm=algorithm)
     ready = Prepared(experiment, population, learner, _watching(experiment, learner), encoder)
     for baseline in experiment.baselines:
         baseline.check(experiment.algorithm)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hanse.core import Diverged, Stalled, Tensors
+from hanse.core import Algorithm, Diverged, Stalled, Tensors
 from hanse.core.exchange import HIGHER_IS_BETTER, Flow, Progress, Record, digest, is_higher_better
 from hanse.runs.judgement import Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
@@ -59,14 +59,16 @@ class Result:
         records: Iterable[Record],
         reason: str | None = None,
         uncounted: Sequence[Any] = (),
+        *,
         higher: Collection[str] = HIGHER_IS_BETTER,
+        remedy: str = Algorithm.remedy,
     ) -> "Result":
         """Makes the result of a run at its present progress.
 
-        For `uncounted` see `find_problems`; `higher` names metrics that are better when higher.
+        For `uncounted` and `remedy` see `find_problems`; `higher` names metrics that are better when higher.
         """
         records = tuple(records)
-        found = find_problems(records, uncounted)
+        found = find_problems(records, uncounted, remedy)
         names = sorted({name for record in records for name in record.metrics})
         measured = {record.round: record for record in records if record.is_measured}
         return cls(

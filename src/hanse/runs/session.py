@@ -260,8 +260,10 @@ class Session:
 
     def outcome(self, status: str, reason: str | None = None, **found: Any) -> Result:
         """Makes the result of the run at its present progress."""
-        higher = self._ready.higher_is_better
-        result = Result.of(self.run, status, self._progress, self._records, reason, higher=higher)
+        higher, remedy = self._ready.higher_is_better, self.experiment.algorithm.remedy
+        result = Result.of(
+            self.run, status, self._progress, self._records, reason, higher=higher, remedy=remedy
+        )
         return replace(result, findings=(*result.findings, *self._findings), **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:
@@ -294,7 +296,7 @@ def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterat
         if ready.own_training is not None:
             ready.own_training.check_named()
         settings = {
-            "experiment": experiment.settings(),
+            "experiment": ready.experiment.settings(),
             "data_sha256": ready.population.fingerprint,
             **record_imports(ready.imports),
         }

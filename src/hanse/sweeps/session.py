@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from threadpoolctl import threadpool_limits
 
+from hanse.algorithms import settle_fraction
 from hanse.config import (
     IMPORTS,
     IN_PYTHON,
@@ -342,17 +343,23 @@ class _Kept:
         for info in reversed(infos):
             if "sweep" in info.settings:
                 self._runs.setdefault(_said(_complete(info.settings["experiment"])), []).append(info)
-        self._fingerprints: dict[str, str | None] = {}
+        self._loaded: dict[str, tuple[str, int]] = {}
         self._notes: dict[str, int] = {}
         with threadpool_limits(1):
             self._environment = environment()
 
     def find(self, experiment: Experiment) -> "RunInfo | None":
+        if not self._runs:
+            return None
         settings = experiment.settings()
+        data, num_clients = self._data(experiment, settings)
+        if num_clients:
+            settings = replace(
+                experiment, algorithm=settle_fraction(experiment.algorithm, num_clients)
+            ).settings()
         found = self._runs.get(_said(settings), [])
         if not found:
             return None
-        data = self._fingerprint(experiment, settings)
         same = [info for info in found if info.settings["data_sha256"] == data]
         if not same:
             self._note("were made on other data, and are performed again")
@@ -369,15 +376,19 @@ class _Kept:
             self._note(f"were made where the last bits may differ: {'; '.join(differ)}")
         return info
 
-    def _fingerprint(self, experiment: Experiment, settings: Mapping[str, Plain]) -> str | None:
-        """Computes the fingerprint of the data now, or None if they can't be loaded: the run will say why."""
+    def _data(self, experiment: Experiment, settings: Mapping[str, Plain]) -> tuple[str, int]:
+        """Returns the fingerprint of the data now, and the number of clients.
+
+        If they can't be loaded these are "" and 0; the run will say why.
+        """
         about = _said({name: said for name, said in settings.items() if name not in NOT_OF_DATA})
-        if about not in self._fingerprints:
+        if about not in self._loaded:
             try:
-                self._fingerprints[about] = prepare_run(experiment).population.fingerprint
+                people = prepare_run(experiment).population
             except HanseError:
-                return None
-        return self._fingerprints[about]
+                return "", 0
+            self._loaded[about] = people.fingerprint, people.num_clients
+        return self._loaded[about]
 
     def _note(self, note: str) -> None:
         self._notes[note] = self._notes.get(note, 0) + 1

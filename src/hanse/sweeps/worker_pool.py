@@ -210,7 +210,7 @@ def _start(task: SweepTask) -> Iterator[Session]:
     ready = prepare_run(task.experiment)
     runs = existing(task.store)
     settings = {
-        "experiment": task.experiment.settings(),
+        "experiment": ready.experiment.settings(),
         "data_sha256": ready.population.fingerprint,
         "sweep": task.tried,
         **record_imports(task.imports),

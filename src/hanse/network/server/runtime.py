@@ -358,7 +358,7 @@ class NetworkRuntime(Runtime):
         return self.coordinator.sample(command, left)
 
     def _size_cohort(self, command: Sample, wanted: int) -> int:
-        if command.fraction is None:  # a count is the most that may be asked
+        if command.count is not None:  # it is the most that may be asked
             return wanted
         return min(math.ceil(wanted * self._patience.over_select - 1e-9), self.coordinator.num_clients)
 
