@@ -33,7 +33,7 @@ evaluate_every = 0
 model = "mlp"
 data = {{ name = "npz", path = "{path}" }}
 partition = {{ name = "iid", num_clients = 100 }}
-algorithm = {{ name = "fed_avg", lr = 0.1, fraction = 0.1, batch_size = 10 }}
+algorithm = {{ name = "fed_avg", lr = 0.1, fraction = 0.1, epochs = 5, batch_size = 10 }}
 """
 
 

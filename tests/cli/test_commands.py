@@ -288,3 +288,28 @@ def test_the_rest(cli: Hanse) -> None:
 def test_many_rounds_are_thinned(num_rounds: int, rows: list[int]) -> None:
     records = [Record(round, {}, Usage(), 0.0) for round in range(num_rounds + 1)]
     assert [record.round for record in thin(records, 21)] == rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("report", "RUN", "--to", "notes"), "notes can't be used"),
+        (("report", "RUN", "--to", "notes/below"), "notes/below can't be used"),
+        (("release", "RUN", "--to", "notes"), "notes can't be used"),
+        (("release", "RUN", "--to", "notes/below"), "notes/below can't be used"),
+        (("init", "stays.csv", "--to", "notes/x.toml"), "notes/x.toml can't be used"),
+        (("run", "sweep.toml"), "sweep.toml describes a sweep of many runs; write hanse sweep sweep.toml"),
+    ],
+)
+def test_files_in_the_way_are_named(
+    arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("notes").write_text("")
+    Path("stays.csv").write_text("a,y\n1,0\n2,1\n3,0\n4,1\n")
+    Path("sweep.toml").write_text("[sweep.over]\nrounds = [1, 2]\n")
+    run = str(hanse.run(rounds=1, store="runs.db").run) if "RUN" in arguments else ""
+    store = ("--store", "runs.db") * bool(run)
+    done = CliRunner().invoke(app, [run if word == "RUN" else word for word in arguments] + list(store))
+    assert done.exit_code == 2, done.stderr
+    assert words in done.stderr.replace("\n", " ")

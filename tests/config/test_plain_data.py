@@ -10,7 +10,7 @@ import pytest
 
 from hanse.algorithms import fed_avg, uniform
 from hanse.config.experiment import KINDS
-from hanse.config.plain_data import format_plain, is_required, leaves, merge, split_path, to_plain
+from hanse.config.plain_data import Whole, format_plain, is_required, leaves, merge, split_path, to_plain
 from hanse.config.settings import build
 from hanse.config.writing import as_toml
 from hanse.core import Algorithm, Close, InvalidInput, Key, PartyId, Transform, fields, value
@@ -142,7 +142,11 @@ def test_every_value_that_settings_name_comes_back(cls: type) -> None:
 def test_merging_keeps_what_is_not_said() -> None:
     base = {"a": 1, "table": {"name": "x", "p": 1, "q": 2}}
     assert merge(base, {"table": {"p": 5}}) == {"a": 1, "table": {"name": "x", "p": 5, "q": 2}}
-    assert merge(base, {"table": "x"}) == base
+    assert merge(base, {"table": "x"}) == {"a": 1, "table": {"name": "x"}}
+    assert merge(base, {"table": Whole(p=5)}) == {"a": 1, "table": {"p": 5}}
+    assert merge(merge(base, {"table": Whole(p=5)}), {"table": {"q": 3}})["table"] == {"p": 5, "q": 3}
+    assert merge({}, merge({"t": Whole(p=5)}, {"t": {"q": 3}})) == {"t": {"p": 5, "q": 3}}
+    assert merge({"t": {"r": 1}}, merge({"t": Whole(p=5)}, {"t": {"q": 3}})) == {"t": {"p": 5, "q": 3}}
     assert merge(base, {"table": {"name": "y", "r": 1}}) == {"a": 1, "table": {"name": "y", "r": 1}}
     assert merge({"table": "y"}, {"table": {"r": 1}}) == {"table": {"name": "y", "r": 1}}
     assert merge(base, {"table": 3}) == {"a": 1, "table": 3}

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import hanse
 from hanse.cli import app
 from hanse.cli.doctor import extras
+from hanse.core import InvalidInput
 from hanse.data import by_key, csv, dirichlet, iid, npz
 
 
@@ -154,3 +155,74 @@ def test_adult_split_by_occupation_from_csv_to_model() -> None:
     assert "Sales" in result["data"]["names"]
     assert cli("release", result["run"], "--to", "out").exit_code == 0
     assert cli("predict", "out", "adult.csv").stdout.count("\n") > 3900
+
+
+# -- files as spreadsheets save them --------------------------------------------------------------
+
+
+def messy(
+    name: str, *, delimiter: str = ",", encoding: str = "utf-8", decimal: str = ".", crp: str = ""
+) -> csv:
+    """Writes a table with case numbers and postcodes, lets init guess its settings, and returns them."""
+    lines = [["Fall-Nr", "PLZ", "CRP", "Kosten", "Stadt", "died"]]
+    for i in range(80):
+        value = crp if crp and i in (3, 9) else f"{i % 50 + 0.5}".replace(".", decimal)
+        cost = f"{1000 + 37 * i:,}" if crp == "" else str(1000 + 37 * i)
+        lines.append(
+            [
+                str(500 + i),
+                str(20095 + i % 7),
+                value,
+                cost,
+                ("Köln", "Bonn")[i % 2],
+                "ja" if i % 50 > 24 else "nein",
+            ]
+        )
+    quoted = [[f'"{cell}"' if delimiter in cell else cell for cell in cells] for cells in lines]
+    text = "\n".join(delimiter.join(cells) for cells in quoted) + "\n"
+    Path(name).write_bytes(text.encode(encoding))
+    done = cli("init", name)
+    assert done.exit_code == 0, done.stderr
+    data = hanse.read(Path(name).with_suffix(".toml")).data
+    assert isinstance(data, csv)
+    return data
+
+
+def test_case_numbers_are_left_out_and_postcodes_are_categories() -> None:
+    data = messy("plain.csv", crp="7")
+    assert (data.drop, data.categorical, data.label) == (("Fall-Nr",), ("PLZ",), "died")
+    assert data.load().train.x["PLZ"][0].isdigit()
+    with pytest.raises(
+        InvalidInput, match=r"'Fall-Nr' holds another .* write drop = \[\"Fall-Nr\"\], or numeric"
+    ):
+        csv("plain.csv", label="died", categorical=("PLZ",)).load()
+    with pytest.raises(InvalidInput, match=r"numbers of places, such as 20095, .* categorical = \[\"PLZ\"\]"):
+        csv("plain.csv", label="died", drop=("Fall-Nr",)).load()
+    kept = csv("plain.csv", label="died", numeric=("Fall-Nr", "PLZ"), test_fraction=0).load()
+    assert kept.train.x["Fall-Nr"].tolist() == list(range(500, 580))
+
+
+def test_numbers_in_each_row_are_noted_where_no_name_tells_what_they_are() -> None:
+    Path("rows.csv").write_text("time,x,y\n" + "".join(f"{i},{i % 9},{i % 2}\n" for i in range(60)))
+    data = csv("rows.csv", label="y").load()
+    assert data.train.x.dtype.names == ("time", "x")
+    assert [note.partition(",")[0] for note in data.notes] == [
+        "rows.csv: column 'time' holds another whole number in each row"
+    ]
+    done = cli("data", "describe", "--set", "data={name='csv', path='rows.csv', label='y'}",
+               "--set", "partition={name='iid', num_clients=2}")  # fmt: skip
+    assert 'write drop = ["time"]' in done.stderr.replace("\n", " ")
+
+
+def test_init_reads_what_spreadsheets_save() -> None:
+    data = messy("german.csv", delimiter=";", encoding="cp1252", decimal=",", crp="<5")
+    assert (data.encoding, data.decimal) == ("cp1252", ",")
+    assert data.missing[-1] == "<5"
+    table = data.load().train.x
+    assert table.dtype["CRP"] == table.dtype["Kosten"] == np.float64
+    assert set(table["Stadt"]) == {"Köln", "Bonn"}
+    assert "SETTLE THIS" in Path("german.toml").read_text(encoding="utf-8")
+    data = messy("english.csv", encoding="utf-16", delimiter="\t")
+    assert (data.encoding, data.thousands) == ("utf-16", ",")
+    whole = [data.load().train.x["Kosten"], data.load().test.x["Kosten"]]  # type: ignore[union-attr]
+    assert sorted(np.concatenate(whole)) == [1000 + 37 * i for i in range(80)]

@@ -108,7 +108,12 @@ UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
     "no columns": ({"x": X[:, :0]}, "at least 1 feature a row"),
     "unlike lengths": ({"y": Y[:5]}, "6 rows of features and 5 labels"),
     "words": ({"x": np.array([["a"]] * 6)}, "features of dtype <U1"),
-    "labels that are words": ({"y": np.array(["a"] * 6)}, "labels of dtype <U1"),
+    "one word as a label": ({"y": np.array(["a"] * 6)}, "y is 'a' in every row"),
+    "an empty label": ({"y": np.array(["a", "b", "", *"abc"])}, r"y, row 2 is empty \(in 1 rows\)"),
+    "an unknown test label": (
+        {"y": list("abcabc"), "test_x": X[:2], "test_y": ["a", "d"]},
+        "test_y, row 1 is 'd'",
+    ),
     "labels from 1": ({"y": Y + 1}, "the smallest label is 1"),
     "labels with a sign": ({"y": Y - 1}, "the smallest label is -1"),
     "out of range": ({"num_classes": 2}, "row 2 is 2; 2 classes are .* write num_classes=3"),

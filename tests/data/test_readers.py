@@ -126,7 +126,7 @@ def test_arrays_are_those_that_numpy_reads(save: Any, gzipped: bool) -> None:
         archive.writestr("a note.txt", "that is no array")
     if gzipped:
         Path("a.npz").write_bytes(gzip.compress(Path("a.npz").read_bytes()))
-    found = npz("a.npz")._read_arrays()
+    found = npz("a.npz").read_arrays()
     assert found.keys() == MANY.keys()
     for name, array in MANY.items():
         assert (found[name].dtype, found[name].flags.f_contiguous) == (array.dtype, array.flags.f_contiguous)
@@ -144,7 +144,7 @@ def test_an_archive_with_one_wrong_byte_is_refused(save: Any) -> None:
         wrong[place] ^= 0x10
         Path("a.npz").write_bytes(wrong)
         try:
-            found = npz("a.npz")._read_arrays()
+            found = npz("a.npz").read_arrays()
         except InvalidInput:
             refused += 1
         else:  # a date, a flag or a name

@@ -177,7 +177,8 @@ def test_a_regression_of_a_table_by_the_commands(here: Path) -> None:
     assert re.search(r"loss 0\.2[45]\d\d  squared_error 0\.(49|50)\d\d", said)
     Path("partly.csv").write_text("shift,hours,cost\nday,2,8\nnight,2,\n")
     _, rows, said = predicted(str(run.run), "partly.csv")
-    assert (len(rows), said) == (2, "")
+    assert len(rows) == 2
+    assert said.startswith("Note: partly.csv: 1 of 2 rows have no label; the others are measured\nloss ")
 
 
 def test_risks_by_the_commands(here: Path) -> None:
@@ -280,16 +281,21 @@ def test_labels_in_words_are_those_of_the_model(here: Path) -> None:
     assert share > 0.8
     assert f"accuracy {share:.4f}" in said
     np.savez("more.npz", x=x[:2], y=np.array(["owl", "emu"]))
-    assert predicted(str(run.run), "more.npz")[2] == ""
+    done = cli("predict", "out", "more.npz")
+    assert done.exit_code == 2
+    assert "more.npz: array 'y', row 1 is 'emu', which is not a class; known: cat, dog, owl" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"features": np.ones((2, 64))}, "new.npz has no array 'x'; write numpy.savez(path, x=features)"),
+        (
+            {"features": np.ones((2, 64))},
+            "new.npz has no array 'x'; it has features: write numpy.savez(path, x=features), or x = ...",
+        ),
         ({"x": np.ones((2, 3))}, "examples of 3 features"),
-        ({"x": np.ones((0, 64))}, "hold no rows to predict"),
-        ({"x": np.array([{}, {}])}, "new.npz can't be read: "),
+        ({"x": np.ones((0, 64))}, "new.npz holds no rows to predict"),
+        ({"x": np.array([{}, {}])}, "new.npz is not an archive of plain arrays (Object arrays"),
     ],
 )
 def test_arrays_that_can_not_be_predicted(here: Path, arrays: Any, message: str) -> None:
@@ -306,9 +312,79 @@ def test_what_can_not_be_used_is_explained(table: str) -> None:
     run = trained(table)
     release(Runs("runs.db"), run, Path("out"))
     Path("other.csv").write_text("height,job\n1,cook\n")
-    assert "the table has no column 'age'" in cli("predict", "out", "other.csv").stderr
+    assert (
+        "other.csv has no column 'age'; the model wants age, job" in cli("predict", "out", "other.csv").stderr
+    )
     assert "no file 'nothing.csv'" in cli("predict", "out", "nothing.csv").stderr
     about = json.loads(Path("out/model.json").read_text())
     Path("out/model.json").write_text(json.dumps({**about, "model": {"name": "mine"}}))
     with pytest.raises(InvalidInput, match=r'model\.name is "mine"'):
         open_release(Path("out"))
+
+
+def test_a_patient_with_a_missing_word_is_predictable(table: str) -> None:
+    run = trained(table)
+    release(Runs("runs.db"), run, Path("out"))
+    for row in ("75,,", "75,?,", ",clerk,"):
+        Path("new.csv").write_text(f"age,job,extra\n{row}\n")
+        done = cli("predict", "out", "new.csv")
+        assert (done.exit_code, done.stderr) == (0, ""), done.stderr
+        if row.startswith("75"):
+            assert done.stdout.splitlines()[1].startswith("yes,")
+    Path("new.csv").write_text("age,job\n75,pilot\n30,smith\n")
+    done = cli("predict", "out", "new.csv")
+    assert done.exit_code == 0
+    assert "Note: new.csv: none of the categories in column 'job', such as 'pilot', is known" in done.stderr
+
+
+def test_labels_are_measured_or_refused_with_their_row(table: str) -> None:
+    release(Runs("runs.db"), trained(table), Path("out"))
+    head = "age,job,sick\n"
+    Path("new.csv").write_text(head + "22,cook,no\n75,clerk,None\n76,clerk,no\n23,cook,no\n")
+    done = cli("predict", "out", "new.csv")
+    assert [line.split(",")[0] for line in done.stdout.splitlines()[1:]] == ["no", "yes", "yes", "no"]
+    assert "Note: new.csv: 1 of 4 rows have no label; the others are measured\n" in done.stderr
+    assert "accuracy 0.6667" in done.stderr
+    Path("new.csv").write_text(head + "22,cook,no\n75,clerk,perhaps\n")
+    done = cli("predict", "out", "new.csv")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "new.csv, line 3: column 'sick' is 'perhaps', which is not a class; known: no, yes" in done.stderr
+    Path("new.csv").write_text("age;job;sick\n22,5;cook;no\n75,5;clerk;yes\n")
+    done = cli("predict", "out", "new.csv")
+    assert done.exit_code == 2
+    assert 'decimal = ","' in done.stderr
+    assert "given in place of new.csv: own.toml" in done.stderr
+    Path("own.toml").write_text('data = {name = "csv", path = "new.csv", decimal = ","}')
+    done = cli("predict", "out", "own.toml")
+    assert done.exit_code == 0, done.stderr
+    assert "accuracy 1.0000" in done.stderr
+
+
+def test_classes_are_those_of_the_model_whatever_a_file_holds(here: Path) -> None:
+    """Labels as numbers name the classes of the model: they are not counted anew in each file."""
+    x = np.random.default_rng(0).normal(size=(120, 3))
+    stage = x.argmax(axis=1) + 2
+    lines = [f"{a},{b},{c},{y}" for (a, b, c), y in zip(x, stage, strict=True)]
+    Path("stages.csv").write_text("\n".join(["a,b,c,stage", *lines]) + "\n")
+    run = hanse.run(
+        data=csv("stages.csv", label="stage"), partition=iid(2), algorithm=fed_sgd(lr=1.0), rounds=40,
+        store="runs.db",
+    )  # fmt: skip
+    release(Runs("runs.db"), str(run.run), Path("out"))
+    rows = np.flatnonzero(stage != 2)
+    for numbers in (stage[rows], stage[rows].astype(float), stage[rows].astype(str)):
+        Path("some.csv").write_text(
+            "\n".join(
+                ["a,b,c,stage", *(f"{a},{b},{c},{y}" for (a, b, c), y in zip(x[rows], numbers, strict=True))]
+            )
+        )
+        done = cli("predict", "out", "some.csv")
+        found = [int(line.split(",")[0]) for line in done.stdout.splitlines()[1:]]
+        assert f"accuracy {np.mean(found == stage[rows]):.4f}" in done.stderr
+        assert np.mean(found == stage[rows]) > 0.8
+
+
+def test_a_missing_folder_is_named(table: str) -> None:
+    done = cli("predict", "nosuch", table)
+    assert done.exit_code == 2
+    assert "no folder 'nosuch'; name one that hanse release wrote" in done.stderr

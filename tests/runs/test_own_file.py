@@ -9,7 +9,7 @@ import pytest
 
 from hanse.config import Experiment
 from hanse.core import InvalidInput
-from hanse.data import by_key, csv, iid, own_test
+from hanse.data import by_key, csv, iid, npz, own_test
 from hanse.learners import least_squares, softmax
 from hanse.runs.deployment import Parties, data_needs, plan_of
 from hanse.runs.own_file import Wanted, read_examples
@@ -131,9 +131,9 @@ def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path)
     said = [word.decode() if isinstance(word, bytes) else word for word in labels]
     assert read_examples(path, ill).y.tolist() == [("no", "yes").index(word) for word in said]
     np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
-    with pytest.raises(InvalidInput, match=r"own\.npz: y\[1\] is 'perhaps', which is not a class"):
+    with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 1 is 'perhaps', which is not a class"):
         read_examples(path, ill)
-    with pytest.raises(InvalidInput, match="y holds words, but the run's labels are numbers"):
+    with pytest.raises(InvalidInput, match="row 0 is 'yes', which is not a class; known: 0, 1"):
         read_examples(path, replace(ill, classes=()))
 
 
@@ -151,3 +151,111 @@ def test_columns_without_a_way_to_numbers_are_refused(ready: Any, tmp_path: Path
     path = written(tmp_path / "own.csv", "age,job,ill", [r[:3] for r in ROWS])
     with pytest.raises(InvalidInput, match="has no encoder that turns columns into numbers"):
         read_examples(path, replace(wanted(ready), encoder=None))
+
+
+def own(path: Path, names: str, rows: Any, ready: Any, **more: Any) -> Any:
+    return read_examples(written(path / "own.csv", names, rows), wanted(ready), **more)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.array([True, False]), np.array([1.0, 0.0]), np.array(["1", "0"]), np.array(["TRUE", "false"])],
+    ids=lambda labels: str(labels.dtype),
+)
+def test_labels_that_a_simulation_takes_are_taken_from_a_party(labels: Any, tmp_path: Path) -> None:
+    np.savez(tmp_path / "all.npz", x=np.eye(4), y=np.array([True, False, True, False]))
+    data = npz(str(tmp_path / "all.npz"), test_fraction=0.0)
+    ready = prepare_run(Experiment(data=data, model=softmax(), evaluate_every=0, partition=iid(2)))
+    assert ready.population.classes == ()
+    np.savez(tmp_path / "own.npz", x=np.eye(4)[:2], y=labels)
+    found = read_examples(str(tmp_path / "own.npz"), wanted(ready))
+    assert found.y.tolist() == [1, 0]
+    np.savez(tmp_path / "own.npz", x=np.eye(4)[:2], y=np.array([0.0, np.nan]))
+    with pytest.raises(InvalidInput, match="array 'y', row 1 is empty"):
+        read_examples(str(tmp_path / "own.npz"), wanted(ready))
+    np.savez(tmp_path / "own.npz", x=np.array([[0, 0, 0, np.inf]]), y=np.array([0]))
+    with pytest.raises(InvalidInput, match="the feature in row 0, column 3 is inf"):
+        read_examples(str(tmp_path / "own.npz"), wanted(ready))
+
+
+def test_a_column_that_tells_nothing_is_refused_unless_its_owner_says_so(ready: Any, tmp_path: Path) -> None:
+    names, said = "age,job,ill", list[str]()
+    new = [("31", "Koch", "yes"), ("40", "Pfleger", "no"), ("41", "", "no")]
+    with pytest.raises(
+        InvalidInput, match=r"column 'job' holds 'Koch', 'Pfleger', ..., and the run knows none"
+    ):
+        own(tmp_path, names, new, ready)
+    with pytest.raises(InvalidInput, match="column 'job' holds"):
+        own(tmp_path, names, new, ready, is_test=True)
+    for name, rows in (("age", [("", "cook", "yes"), ("?", "nurse", "no")]), ("job", [("3", "", "yes")] * 2)):
+        with pytest.raises(
+            InvalidInput, match=f"column '{name}' has no value in any of its 2 rows"
+        ) as caught:
+            own(tmp_path, names, rows, ready)
+        assert "is written into a file of your own" in str(caught.value)
+        assert len(own(tmp_path, names, rows, ready, is_test=True)) == 2
+        description = tmp_path / "own.toml"
+        description.write_text(
+            f'data = {{name = "csv", path = "{tmp_path}/own.csv", uninformative = ["{name}"]}}'
+        )
+        found = read_examples(str(description), wanted(ready), warn=said.append)
+        encoder = ready.encoder
+        if name == "age":  # the mean, which standardised is 0
+            assert found.x[:, 0].tolist() == [0, 0]
+        else:
+            assert found.x[:, 1:].sum(axis=1).tolist() == [1, 1]
+            assert set(found.x[:, 1:].argmax(axis=1)) == {encoder.vocabularies[0].gap}
+    mixed = [("31", "Koch", "yes"), ("40", "cook", "no")]
+    assert own(tmp_path, names, mixed, ready).x[:, 1:].sum(axis=1).tolist() == [0, 1]
+    assert said == []
+
+
+def test_a_remedy_is_at_hand_where_a_party_joins(tmp_path: Path, ready: Any) -> None:
+    rows = [("3.100,5", "cook", "yes"), ("4.200,25", "nurse", "no")]
+    path = tmp_path / "own.csv"
+    path.write_text("\n".join(["age;job;ill", *(";".join(row) for row in rows)]) + "\n")
+    with pytest.raises(InvalidInput) as caught:
+        read_examples(str(path), wanted(ready))
+    said = str(caught.value)
+    assert 'write decimal = "," and thousands = "."' in said
+    assert f'given in place of {path}: own.toml, with data = {{name = "csv", path = "{path}", ...}}' in said
+    description = tmp_path / "own.toml"
+    description.write_text(f'data = {{name = "csv", path = "{path}", decimal = ",", thousands = "."}}')
+    found = read_examples(str(description), wanted(ready))
+    plain = own(tmp_path, "age,job,ill", [("3100.5", "cook", "yes"), ("4200.25", "nurse", "no")], ready)
+    np.testing.assert_array_equal(found.x, plain.x)
+
+
+def test_rows_without_a_label_are_skipped_and_counted(tmp_path: Path, ready: Any) -> None:
+    rows = [("31", "cook", "yes"), ("40", "nurse", "None"), ("41", "nurse", "no")]
+    with pytest.raises(InvalidInput, match=r"line 3: column 'ill' is empty .* incomplete = \"skip\""):
+        own(tmp_path, "age,job,ill", rows, ready)
+    description, said = tmp_path / "own.toml", list[str]()
+    description.write_text(
+        f'data = {{name = "csv", path = "{tmp_path}/own.csv", incomplete = "skip"}}', encoding="utf-16"
+    )
+    assert read_examples(str(description), wanted(ready), warn=said.append).y.tolist() == [1, 0]
+    assert said == [f"{tmp_path}/own.csv: 1 of 3 rows have no 'ill' and are left out"]
+
+
+def test_columns_that_the_run_does_not_use_are_not_read(ready: Any, tmp_path: Path) -> None:
+    rows = [("0", "<5", "31", "cook", "yes"), ("1", "7", "40", "nurse", "no"), ("2", "9", "2", "cook", "no")]
+    found = own(tmp_path, ",crp,age,job,ill", rows, ready)
+    plain = own(tmp_path, "age,job,ill", [row[2:] for row in rows], ready)
+    np.testing.assert_array_equal(found.x, plain.x)
+
+
+def test_a_parquet_column_is_of_the_runs_kind(ready: Any, tmp_path: Path) -> None:
+    arrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path, ill = str(tmp_path / "own.parquet"), ["yes", "no"]
+
+    def read(age: Any, job: Any) -> Any:
+        files.write_table(arrow.table({"age": age, "job": job, "ill": ill}), path)
+        return read_examples(path, wanted(ready), is_test=True).x
+
+    plain = own(tmp_path, "age,job,ill", [("31", "", "yes"), ("", "", "no")], ready, is_test=True).x
+    nothing = arrow.nulls(2)
+    np.testing.assert_array_equal(read(["31.0", None], nothing), plain)
+    np.testing.assert_array_equal(read(nothing, nothing)[1], plain[1])
+    with pytest.raises(InvalidInput, match="column 'age', row 2 is 'old', where a number has to be"):
+        read(["31", "old"], nothing)

@@ -139,7 +139,16 @@ def test_quotes_may_be_left_out(store: Path) -> None:
 def test_a_choice_comes_before_what_is_set_in_it(store: Path) -> None:
     asked = read_sweep(written('[sweep.over]\n"algorithm.lr" = [0.1]\nalgorithm = ["fed_avg", "fed_sgd"]'))
     tried = [experiment.algorithm for _, experiment in asked.experiments()]
-    assert tried == [fed_avg(lr=0.1, epochs=5), fed_sgd(lr=0.1)]
+    assert tried == [fed_avg(lr=0.1), fed_sgd(lr=0.1)]
+
+
+def test_a_table_replaces_that_of_the_file(store: Path) -> None:
+    file = '[algorithm]\nname = "fed_avg"\nclient = {name = "sgd", lr = 0.2, momentum = 0.9}\n[sweep.over]\n'
+    swept = read_sweep(
+        written(file + '"algorithm.client" = [{name = "sgd", lr = 0.1}, {name = "sgd", lr = 0.2}]')
+    )
+    tried = [experiment.algorithm for _, experiment in swept.experiments()]
+    assert tried == [fed_avg(client=sgd(0.1)), fed_avg(client=sgd(0.2))]
 
 
 def test_the_example_can_be_read() -> None:

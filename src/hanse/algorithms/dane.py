@@ -104,6 +104,7 @@ class dane(Algorithm[OptimiserState]):
         got = yield from gather(gradient(), cohort, shared, key.fold_in(1), close=close, gradient=like_params)
         shared = {"params": params, "gradient": got["gradient"].values}
         work = tilted_minimum(self.solver.at(state.num_rounds), self.mu, self.eta)
-        parts = {"update": like_params, TRAINING: PROGRESS}
-        got = yield from gather(work, cohort, shared, key.fold_in(2), close=close, **parts)
+        got = yield from gather(
+            work, cohort, shared, key.fold_in(2), close=close, update=like_params, training=PROGRESS
+        )
         return state.advance(sgd(), 1.0, got["update"].values)

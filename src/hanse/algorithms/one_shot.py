@@ -96,6 +96,6 @@ class one_shot(Algorithm[OptimiserState]):
             fraction=self.fraction,
             close=self.close,
             update=PartSpec(Spec.of(state.params), self.uplink, self.into),
-            **{TRAINING: PROGRESS},
+            training=PROGRESS,
         )
         return state.advance(sgd(), 1.0, got["update"].values)

@@ -35,7 +35,7 @@ def init(
         path = to or Path(Path(data).name.partition(".")[0] + ".toml")
         if path.exists():
             raise InvalidInput(f"{path} exists already; remove it, or write --to ANOTHER.toml")
-        path.write_text(starting_file(guess(data, label=label, key=key)), encoding="utf-8")
+        path.write_text(starting_file(guess(data, label=label, key=key)), encoding="utf-8", newline="\n")
         print(path)
         say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
 
@@ -52,9 +52,11 @@ def describe_data(file: File = None, sets: Sets = None, imports: Imports = None,
         people = load_population(read(file, sets or (), imports=imports or (), warn=note))
         found = describe(people)
         if json:
-            print_json({**found.summary(), "clients": list(found.rows())})
+            print_json({**found.summary(), "clients": list(found.rows()), "notes": list(people.notes)})
         else:
             draw(found)
+        for line in people.notes:
+            note(line)
         alone = of_one_class(people)
         if alone:
             some = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")

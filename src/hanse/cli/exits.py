@@ -1,5 +1,6 @@
 """The end of a command: its exit code, and the reason that it prints."""
 
+import errno
 import json as json_
 import os
 from collections.abc import Iterator, Mapping
@@ -30,10 +31,33 @@ def exit_truthfully(json: bool) -> Iterator[None]:
             raise
         _say_why(str(error), json, error, "failed")
         raise typer.Exit(_exit_code(error)) from None
+    except OSError as error:
+        why = _describe_file_error(error)
+        if why is None or os.environ.get("HANSE_DEBUG", "0") != "0":
+            raise
+        _say_why(why, json, error, "failed")
+        raise typer.Exit(BAD_INPUT) from None
     except Exception as error:
         if json and not isinstance(error, BrokenPipeError):
             print_json(_nothing("failed", f"{type(error).__name__}: {error}"))
         raise
+
+
+def _describe_file_error(error: OSError) -> str | None:
+    """Describes why a file or folder of the user's can't be used; None: the error is of another kind."""
+    kinds = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError, FileNotFoundError)
+    if not isinstance(error, kinds) and error.errno not in (errno.ENOSPC, errno.EROFS):
+        return None
+    if error.filename is None:
+        return None
+    cures: Mapping[type[OSError], str] = {
+        FileExistsError: "a file of that name is there already; name another folder",
+        NotADirectoryError: "a part of it is a file and no folder; name another folder",
+        PermissionError: "this user may not do so there; name another folder, or change its permissions",
+        IsADirectoryError: "it is a folder; name a file",
+    }
+    cure = cures.get(type(error), "name another place")
+    return f"{os.fspath(error.filename)} can't be used: {error.strerror or error}; {cure}"
 
 
 def _say_why(why: str, json: bool, error: BaseException, status: str) -> None:

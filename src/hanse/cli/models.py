@@ -29,7 +29,12 @@ def release_command(
 
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `hanse release` wrote.")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A file like the training data.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA", help="A file like the training data, or a .toml file that says how it is read."
+        ),
+    ],
     imports: Imports = None,
     accept: Annotated[
         bool,
@@ -41,11 +46,13 @@ def predict(
 ) -> None:
     """Predict a file's rows with a released model, as CSV, and measure it if the file has labels."""
     with exit_truthfully(False):
-        from hanse.cli.views import say
+        from hanse.cli.views import note, say
         from hanse.release import open_release, predictions
 
         opened = open_release(model, imports=imports or (), accept_changed_imports=accept)
         found = predictions(opened, data)
         print(found.as_csv(), end="")
+        for line in found.notes:
+            note(line)
         if found.metrics is not None:
             say(str(found))

@@ -117,6 +117,7 @@ def join_command(
     with guard_parties():
         from threadpoolctl import threadpool_limits
 
+        from hanse.cli.views import note
         from hanse.network.client import ClientHome
         from hanse.network.client import join as enter
         from hanse.network.protocol import Token
@@ -131,7 +132,7 @@ def join_command(
         PARTIES.register()
         invitation = None if token is None else Token.parse(token)
         plans, number = _find_plans(client_home, url, invitation, name, new_key)
-        examples = _keep_last(PARTIES.data(data, number, test))
+        examples = _keep_last(PARTIES.data(data, number, test, note))
         tests = _keep_last(PARTIES.test(data, number, test))
         try:
             with threadpool_limits(1):  # several threads would add up large products in another order
@@ -221,6 +222,7 @@ def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _check(client_home: Any, url: str | None, token: str | None, data: str | None, test: str | None) -> None:
     """Tries everything short of joining, and says what it found."""
+    from hanse.cli.views import note
     from hanse.network.client import allow_plan, check, examine
     from hanse.network.protocol import CHUNK_BYTES, WAIT_S, Token
 
@@ -238,6 +240,6 @@ def _check(client_home: Any, url: str | None, token: str | None, data: str | Non
             typer.echo(f"run {plan.run}: {plan.model} can be trained here")
         else:
             tests = None if test is None else PARTIES.test(data, number, test)
-            found = examine(client_home, plan, PARTIES.data(data, number, test), PARTIES.bind, tests)
+            found = examine(client_home, plan, PARTIES.data(data, number, test, note), PARTIES.bind, tests)
             typer.echo(f"run {plan.run}: {_describe_counts(found)} suit {plan.model}")
     typer.echo("nothing was joined; the token is still good")

@@ -177,10 +177,12 @@ def show(run: RunId, imports: Imports = None, json: Json = False, store: Store =
 
 def _conclude(begin: "Callable[[], AbstractContextManager[Session]]", json: bool) -> None:
     """Performs a run that begins or goes on, and shows how it ended."""
-    from hanse.cli.views import progress
+    from hanse.cli.views import note, progress
     from hanse.runs import RunDiverged
 
     with begin() as session:
+        for line in session.notes:
+            note(line)
         settings = session.experiment.settings()
         try:
             with progress(session) as watch:

@@ -7,7 +7,7 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
     from hanse.config.own_modules import Warn, import_modules, warn_user
-    from hanse.config.plain_data import format_plain, join_path, leaves, merge, split_path, to_plain
+    from hanse.config.plain_data import Whole, format_plain, join_path, leaves, merge, split_path, to_plain
     from hanse.config.reading import override, parse, parse_assignments, read, written_where
     from hanse.config.scaffold import guess, starting_file
     from hanse.config.settings import UnknownSetting, WrongSetting, build
@@ -19,6 +19,7 @@ else:
             "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
             "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),
             "hanse.config.plain_data": (
+                "Whole",
                 "format_plain",
                 "join_path",
                 "leaves",
@@ -40,6 +41,7 @@ __all__ = [
     "Experiment",
     "UnknownSetting",
     "Warn",
+    "Whole",
     "WrongSetting",
     "as_toml",
     "build",

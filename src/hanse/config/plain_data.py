@@ -16,6 +16,7 @@ from hanse.core import InvalidInput, Plain, fields
 from hanse.core.exchange import find_classes
 
 __all__ = [
+    "Whole",
     "as_key",
     "format_plain",
     "is_required",
@@ -151,25 +152,32 @@ def _plain_default(f: "dataclasses.Field[Any]") -> Plain:
     return to_plain(f.default_factory()) if f.default_factory is not dataclasses.MISSING else None
 
 
+class Whole(dict[str, Plain]):
+    """A table of settings that replaces another, and is not laid over it."""
+
+
 def merge(base: Plain, over: Plain) -> Plain:
     """Lays the settings in `over` over those in `base`.
 
-    A table that names another class replaces the whole table of the first class.
+    A name, a `Whole` table, and a table that names another class replace what was there.
 
     >>> merge({"name": "iid", "num_clients": 10}, {"num_clients": 5})
     {'name': 'iid', 'num_clients': 5}
+    >>> merge({"name": "iid", "num_clients": 10}, Whole(num_clients=5))
+    {'num_clients': 5}
     >>> merge({"name": "iid", "num_clients": 10}, "shards")
     {'name': 'shards'}
     """
     if isinstance(over, str) and isinstance(base, Mapping):
-        over = {"name": over}
+        return Whole(name=over)
     if isinstance(base, str) and isinstance(over, Mapping):
-        base = {"name": base}
-    if not (isinstance(base, Mapping) and isinstance(over, Mapping)):
+        base = Whole(name=base)
+    if not (isinstance(base, Mapping) and isinstance(over, Mapping)) or isinstance(over, Whole):
         return over
     if "name" in over and over["name"] != base.get("name", over["name"]):
         return over
-    return {**base, **{key: merge(base[key], v) if key in base else v for key, v in over.items()}}
+    merged = {**base, **{key: merge(base[key], v) if key in base else v for key, v in over.items()}}
+    return Whole(merged) if isinstance(base, Whole) else merged
 
 
 def leaves(tree: Plain, path: str = "") -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Reading settings files and `--set`: a file overrides the defaults, and `--set` overrides the file."""
 
+import codecs
 import functools
 import re
 import tomllib
@@ -9,7 +10,7 @@ from typing import Any
 
 from hanse.config.experiment import Experiment
 from hanse.config.own_modules import Warn, import_modules, warn_user
-from hanse.config.plain_data import leaves, merge, split_path
+from hanse.config.plain_data import Whole, leaves, merge, split_path
 from hanse.config.settings import WrongSetting
 from hanse.core import InvalidInput, Plain, nearest
 
@@ -39,6 +40,10 @@ def read(
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
     from_file, from_sets = parse(file), parse_assignments(sets)
+    if "sweep" in from_file:
+        raise InvalidInput(
+            f"{file} describes a sweep of many runs; write hanse sweep {file}, or remove its table [sweep]"
+        )
     imported = import_modules(file, from_file, from_sets, imports, warn)
     settings = override(Experiment().settings(), from_file, from_sets)
     try:
@@ -49,13 +54,27 @@ def read(
 
 
 def override(settings: Mapping[str, Plain], *layers: Mapping[str, Plain]) -> dict[str, Any]:
-    """Lays layers of settings over settings, one after the other."""
+    """Lays layers of settings over settings, one after the other.
+
+    A value that a layer writes with its name replaces the value that was there, defaults included.
+    """
     return functools.reduce(merge, layers, dict(settings))
 
 
 def parse(file: str | Path | None) -> dict[str, Any]:
-    """Parses a TOML file; without a file there are no settings. Raises: InvalidInput: if it can't be read."""
-    return {} if file is None else _parse_file(Path(file))
+    """Parses a TOML file; without a file there are no settings.
+
+    Raises: InvalidInput: if it can't be read.
+    """
+    return {} if file is None else {key: _mark(said) for key, said in _parse_file(Path(file)).items()}
+
+
+def _mark(said: Plain) -> Plain:
+    """Marks the tables in a file that have a name, so that they replace defaults."""
+    if not isinstance(said, dict):
+        return said
+    marked = {key: _mark(inner) for key, inner in said.items()}
+    return Whole(marked) if "name" in marked else marked
 
 
 def parse_assignments(sets: Sequence[str]) -> dict[str, Any]:
@@ -78,20 +97,25 @@ def _is_written(path: str, tree: Plain) -> bool:
         if not isinstance(node, dict):
             return True
         if step not in node:
-            return "name" in node
+            return "name" in node or isinstance(node, Whole)
         node = node[step]
     return True
 
 
 def _parse_file(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return tomllib.loads(content.decode("utf-16" if marked else "utf-8-sig"))
     except FileNotFoundError:
         raise InvalidInput(f"no file {str(file)!r}; {_neighbour(file)}") from None
     except OSError as error:
         raise InvalidInput(f"{file} can't be read: {error.strerror}; name a TOML file") from None
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file} is not UTF-8 text, at byte {error.start}; name a TOML file") from None
+        raise InvalidInput(
+            f"{file} is not {error.encoding.upper()} text, at byte {error.start}; name a TOML file, saved as "
+            "UTF-8"
+        ) from None
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(_locate(file, str(error))) from None
 
@@ -121,6 +145,7 @@ def _assignment(text: str) -> Plain:
     if not equals or not all(path):
         raise InvalidInput(f"--set {text!r} is not an assignment; write key=value, such as algorithm.lr=0.3")
     tree = _value(value.strip(), key.strip())
+    tree = Whole(tree) if isinstance(tree, dict) else tree
     for step in reversed(path):
         tree = {step: tree}
     return tree

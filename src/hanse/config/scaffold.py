@@ -3,13 +3,26 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from hanse.config.writing import inline
 from hanse.core import Array, InvalidInput
-from hanse.data import DELIMITERS, IDENTIFIES, csv, npz, parquet, read_bytes, text_lines
+from hanse.data import (
+    DELIMITERS,
+    IDENTIFIES,
+    NeedsSetting,
+    csv,
+    is_numbering,
+    names_places,
+    npz,
+    parquet,
+    read_bytes,
+    tell_encoding,
+    text_lines,
+)
 
 __all__ = ["Guess", "guess", "starting_file"]
 
@@ -65,7 +78,7 @@ def guess(path: str, *, label: str | None = None, key: str | None = None) -> Gue
         return _arrays(path, label, key)
     if name.endswith((".parquet", ".pq")):
         columns: Mapping[str, Array] = parquet(path).rows(path, None).columns
-        return _table("parquet", path, columns, (), label, key)
+        return _table("parquet", path, columns, [], label, key)
     if name.endswith((".libsvm", ".svm")):
         return Guess([("name", "libsvm", ""), ("path", path, "")], False, 0, False)
     if not name.endswith(TABLES):
@@ -74,13 +87,48 @@ def guess(path: str, *, label: str | None = None, key: str | None = None) -> Gue
             f"{', '.join(TABLES)} (.gz too), .npz, .parquet or .libsvm; or read other data with "
             "your own function: see hanse.data.custom"
         )
-    names = _missing_names(path)
-    return _table("csv", path, csv(path, columns=names).rows(path, None).columns, names, label, key)
+    reader, said = _guess_reader(path)
+    return _table("csv", path, reader.rows(path, None).columns, said, label, key)
 
 
-def _missing_names(path: str) -> tuple[str, ...]:
+NUM_GUESSES = 40
+"""The most settings that are tried one after the other, so that a file can be read."""
+
+
+def _guess_reader(path: str) -> tuple[csv, list[tuple[str, object, str]]]:
+    """Chooses settings that read a file, as the messages about it ask for; returns them with comments."""
+    encoding = tell_encoding(read_bytes(path)) or "utf-8"
+    names = _missing_names(path, encoding)
+    reader, comments = csv(path, encoding=encoding, columns=names), dict[str, str]()
+    if names:
+        comments["columns"] = "the file names no columns: write their names"
+    if encoding != "utf-8":
+        comments["encoding"] = "of the file's text"
+    for _ in range(NUM_GUESSES):
+        try:
+            reader.rows(path, None)
+            break
+        except NeedsSetting as error:
+            if not error.settings:
+                raise
+            reader = replace(reader, **error.settings)
+            comments |= {name: COMMENTS.get(name, "") for name in error.settings}
+    said = [(name, getattr(reader, name), comment) for name, comment in comments.items()]
+    return reader, said
+
+
+COMMENTS = {
+    "decimal": "the decimal point of the file's numbers",
+    "thousands": "between groups of three digits",
+    "missing": "SETTLE THIS: cells that are read as missing; replace them in the file if they mean something",
+    "drop": "left out: SETTLE THIS, they could not be read as numbers",
+    "delimiter": "between cells",
+}
+
+
+def _missing_names(path: str, encoding: str) -> tuple[str, ...]:
     """Makes up names for columns if the first line of a file holds data."""
-    with text_lines(path, "utf-8") as text:
+    with text_lines(path, encoding) as text:
         first = next((line for line in text if line.strip()), "")
     cells = first.strip().split(max(DELIMITERS, key=first.count))
     if not any(re.fullmatch(r"[-+]?\d+(\.\d+)?", cell.strip()) for cell in cells):
@@ -92,7 +140,7 @@ def _table(
     kind: str,
     path: str,
     columns: Mapping[str, Array],
-    names: tuple[str, ...],
+    reading: Sequence[tuple[str, object, str]],
     label: str | None,
     key: str | None,
 ) -> Guess:
@@ -105,16 +153,22 @@ def _table(
     label = label or _label(columns, key)
     distinct = {name: len(np.unique(column)) for name, column in columns.items() if column.ndim == 1}
     is_number = columns[label].dtype.kind != "U" and distinct.get(label, 0) > MAX_CLASSES
-    drop = [name for name in columns if name not in (label, key) and _identifies(name, columns[name])]
+    dropped = cast(tuple[str, ...], next((said for name, said, _ in reading if name == "drop"), ()))
+    features = [name for name in columns if name not in (label, key, *dropped)]
+    drop = [name for name in features if _identifies(name, columns[name])]
+    places = [name for name in features if _names_places(name, columns[name])]
     said: list[tuple[str, object, str]] = [("name", kind, ""), ("path", path, "")]
-    if names:
-        said.append(("columns", list(names), "the file names no columns: write their names"))
+    said += [line for line in reading if line[0] != "drop"]
     what = "the number to predict" if is_number else f"the class to predict: {distinct[label]} different"
     said.append(("target" if is_number else "label", label, what))
     if key is not None:
         said.append(("key", key, f"the party that each row belongs to: {distinct[key]} parties"))
-    if drop:
-        said.append(("drop", drop, "left out: they identify rows and do not describe them"))
+    if drop or dropped:
+        unread = f"; SETTLE THIS: {', '.join(dropped)} could not be read" if dropped else ""
+        what = f"left out: they identify rows and do not describe them{unread}"
+        said.append(("drop", [*drop, *dropped], what))
+    if places:
+        said.append(("categorical", places, "they name places and measure nothing"))
     kinds = (
         f"{name} ({'words' if column.dtype.kind == 'U' else 'numbers'})" for name, column in columns.items()
     )
@@ -148,15 +202,19 @@ def _gaps(column: Array) -> bool:
 
 def _identifies(name: str, column: Array) -> bool:
     distinct = len(np.unique(column)) if column.ndim == 1 else 0
-    is_id = bool(re.fullmatch(r"(.*_)?id|index|row|unnamed: 0", name.lower()))
     if column.dtype.kind == "U":
         return bool(distinct > IDENTIFIES and 2 * distinct > np.count_nonzero(column != ""))
-    return is_id and distinct == len(column)
+    is_id = bool(re.fullmatch(r"(.*_)?id|index|row|unnamed: 0", name.lower()))
+    return (is_id and distinct == len(column)) or (column.ndim == 1 and is_numbering(name, column))
+
+
+def _names_places(name: str, column: Array) -> bool:
+    return column.ndim == 1 and column.dtype.kind != "U" and names_places(name, column)
 
 
 def _arrays(path: str, label: str | None, key: str | None) -> Guess:
     read_bytes(path)
-    stored = npz(path)._read_arrays()
+    stored = npz(path).read_arrays()
     shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in stored.items())
     plain = [name for name in stored if not name.startswith("test_")]
     x: str | None = next((n for n in ("x", "X", "images", "features", "data") if n in plain), None)

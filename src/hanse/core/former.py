@@ -63,6 +63,10 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
     "Stop": ("higher_is_better",),
+    "csv": ("incomplete", "uninformative", "thousands"),
+    "hugging_face": ("numeric", "incomplete", "uninformative"),
+    "npz": ("incomplete",),
+    "parquet": ("numeric", "incomplete", "uninformative"),
 }
 """Fields that these classes did not have. Where they have their defaults, a former digest leaves them out."""
 

@@ -6,14 +6,15 @@
 (10, 1438, (64,))
 """
 
+from hanse.data.checks import check_examples
 from hanse.data.custom import custom
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
 from hanse.data.delimited import DELIMITERS, csv
 from hanse.data.description import Description, describe
-from hanse.data.files import read_bytes, text_lines
+from hanse.data.files import NeedsSetting, read_bytes, tell_encoding, text_lines
 from hanse.data.groups import by_key, regions
 from hanse.data.idx import idx, mnist
-from hanse.data.labels import classes_of, to_categories
+from hanse.data.labels import classes_of, find_gaps, to_categories
 from hanse.data.libraries import hugging_face, scikit_learn
 from hanse.data.libsvm import libsvm
 from hanse.data.npz import npz
@@ -30,7 +31,15 @@ from hanse.data.skews import (
     quantity,
 )
 from hanse.data.sources import RowWise, Source, held_out
-from hanse.data.tables import IDENTIFIES, Rows, Tabular, as_table, assemble
+from hanse.data.tables import (
+    IDENTIFIES,
+    Rows,
+    Tabular,
+    as_table,
+    assemble,
+    is_numbering,
+    names_places,
+)
 from hanse.data.text import text
 
 __all__ = [
@@ -40,6 +49,7 @@ __all__ = [
     "Dataset",
     "Description",
     "FederatedData",
+    "NeedsSetting",
     "Partition",
     "RowWise",
     "Rows",
@@ -51,6 +61,7 @@ __all__ = [
     "as_table",
     "assemble",
     "by_key",
+    "check_examples",
     "classes_of",
     "csv",
     "custom",
@@ -59,16 +70,19 @@ __all__ = [
     "dirichlet",
     "feature_noise",
     "feature_shards",
+    "find_gaps",
     "from_clients",
     "generate",
     "held_out",
     "hugging_face",
     "idx",
     "iid",
+    "is_numbering",
     "labels_per_client",
     "libsvm",
     "log_normal",
     "mnist",
+    "names_places",
     "npz",
     "own_test",
     "parquet",
@@ -79,6 +93,7 @@ __all__ = [
     "regions",
     "scikit_learn",
     "shards",
+    "tell_encoding",
     "text",
     "text_lines",
     "to_categories",

@@ -39,6 +39,8 @@ def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -
 
 
 def _check_finite(values: Array, noun: str, whose: str) -> None:
+    if values.dtype.kind in "USO" and noun == "label":
+        check_labels(values, 0, whose=whose)
     if values.dtype.kind not in "biuf":
         raise InvalidInput(
             f"{whose}: {noun}s of dtype {values.dtype}; give numbers, for example {noun}s.astype(float)"
@@ -76,6 +78,11 @@ def check_labels(labels: Array, num_classes: int, *, whose: str) -> None:
 
     Raises: InvalidInput: if they are not, naming the first row that is wrong.
     """
+    if labels.dtype.kind in "USO":
+        raise InvalidInput(
+            f"{whose}: labels of dtype {labels.dtype}, such as {labels.ravel()[0]!r}; number the classes "
+            "in the same way for all: labels = numpy.searchsorted(sorted_names_of_all_classes, labels)"
+        )
     if labels.ndim != 1 or labels.dtype.kind not in "biu":
         raise InvalidInput(
             f"{whose}: labels of shape {labels.shape} and dtype {labels.dtype}; classes are one "

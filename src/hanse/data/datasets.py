@@ -9,6 +9,7 @@ import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, Key, value
 from hanse.data.checks import check_examples, check_test_fraction, count_classes
+from hanse.data.labels import find_gaps, name_classes
 
 __all__ = ["Dataset", "TrainTest", "arrays", "digits", "hold_out"]
 
@@ -24,6 +25,7 @@ class TrainTest:
       keys: (n,) the owner of each training example, as text (a hospital, a user, a role).
       test_keys: the owner of each example held out.
       classes: the names of the classes.
+      notes: what the owner of the data should know, such as how many rows were left out.
 
     Raises: InvalidInput: if examples are missing, not finite, of different shapes, or labels out of range.
     """
@@ -35,6 +37,7 @@ class TrainTest:
     keys: Array | None = None
     test_keys: Array | None = None
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_examples(self.train, self.num_classes, whose="train")
@@ -88,7 +91,7 @@ def hold_out(data: TrainTest, fraction: float, name: str) -> TrainTest:
         return data
     order = Key.from_seed(0).fold_in(name).rng().permutation(len(data.train))
     train, test = data.take(order[num_test:]), data.take(order[:num_test])
-    return replace(train, test=test.train, test_keys=test.keys)
+    return replace(train, test=test.train, test_keys=test.keys, notes=data.notes)
 
 
 class Dataset(ABC):
@@ -109,7 +112,7 @@ class arrays(Dataset):
 
     Args:
       x: (n, ...) features.
-      y: (n,) labels: classes as integers from 0; floats of any shape (n, ...) are real targets.
+      y: (n,) labels: classes as words, or as integers from 0; floats of any shape (n, ...) are real targets.
       test_x: features held out.
       test_y: their labels.
       num_classes: of the labels; by default, of integer labels, the largest and one more.
@@ -145,8 +148,22 @@ class arrays(Dataset):
         if self.test_x is not None and self.test_y is not None:
             test = Examples(self.test_x, self.test_y)
             labels.append(self.test_y)
+        if self.y.dtype.kind in "USO":
+            return self._named(test)
         num_classes = count_classes(*labels) if self.num_classes is None else self.num_classes
         return TrainTest(Examples(self.x, self.y), test, num_classes)
+
+    def _named(self, test: Examples | None) -> TrainTest:
+        """Makes classes of words."""
+        for name, labels in (("y", self.y), ("test_y", self.test_y)):
+            gaps = find_gaps(labels) if labels is not None else np.zeros(1, bool)
+            if gaps.any():
+                raise InvalidInput(
+                    f"{name}, row {gaps.argmax()} is empty (in {gaps.sum()} rows); leave such rows out"
+                )
+        classes, y, test_y = name_classes(self.y, self.test_y, "y", lambda name, row: f"{name}y, row {row}")
+        held_out = None if test is None or test_y is None else Examples(test.x, test_y)
+        return TrainTest(Examples(self.x, y), held_out, len(classes), classes=classes)
 
 
 def _rows(given: object, name: str) -> Array:

@@ -1,9 +1,11 @@
 """Reading of users' files: open them, unpack gzip, and explain what is wrong with them."""
 
+import codecs
 import gzip
+import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import BufferedReader, TextIOWrapper
 from pathlib import Path
@@ -11,9 +13,30 @@ from typing import IO, Any
 
 from hanse.core import InvalidInput, nearest
 
-__all__ = ["extra", "read_bytes", "reading", "text_lines"]
+__all__ = [
+    "NeedsSetting",
+    "explain_encoding",
+    "extra",
+    "read_bytes",
+    "reading",
+    "tell_encoding",
+    "text_lines",
+]
 
 GZIP = b"\x1f\x8b"
+
+
+class NeedsSetting(InvalidInput):
+    """A file can be used with other settings of its reader, which the message names.
+
+    Args:
+      message: the sentence for the file's owner.
+      settings: the settings that it names first.
+    """
+
+    def __init__(self, message: str, **settings: Any) -> None:
+        super().__init__(message)
+        self.settings: dict[str, Any] = settings
 
 
 def extra(module: str, name: str, whose: str) -> Any:
@@ -88,10 +111,10 @@ def text_lines(path: str, encoding: str) -> Iterator[TextIOWrapper]:
             yield text
     except LookupError:
         raise InvalidInput(
-            f'encoding is {encoding!r}, which is unknown; write "utf-8" or "latin-1"'
+            f'encoding is {encoding!r}, which is unknown; write "utf-8", "cp1252" or "utf-16"'
         ) from None
-    except UnicodeDecodeError:
-        raise InvalidInput(_where_not_text(path, encoding)) from None
+    except UnicodeError:
+        raise explain_encoding(path, encoding) from None
 
 
 def _with_mark(encoding: str) -> str:
@@ -99,16 +122,53 @@ def _with_mark(encoding: str) -> str:
     return "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
 
 
-def _where_not_text(path: str, encoding: str) -> str:
-    instead = 'save the file as UTF-8, or write encoding = "latin-1" (or what it was saved in)'
-    with reading(path) as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError as error:
-                before = line[: error.start].decode(encoding, "replace")[-20:]
-                return (
-                    f"{path}, line {number}: byte 0x{line[error.start]:02x} after {before!r} is not "
-                    f"{encoding} text; {instead}"
-                )
-    return f"{path} is not {encoding} text; {instead}"
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Bytes at the beginning of a file that tell its encoding."""
+
+_NOT_WESTERN = re.compile(rb"[A-Za-z][\x80-\x91\x93-\xbf][A-Za-z]|[\xc0-\xff]{3}")
+"""Bytes that Windows' encoding of Western European languages would hardly have in a word."""
+
+
+def tell_encoding(content: bytes) -> str | None:
+    """Tells the encoding of text; None if it can't be told."""
+    marked = next((name for mark, name in MARKS if content.startswith(mark)), None)
+    zeros = [content[i:4096:2].count(0) for i in (0, 1)]
+    if marked is None and max(zeros) > len(content[:4096]) / 8:
+        marked = "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    with suppress(UnicodeDecodeError):
+        if marked is None and content.decode() is not None:
+            return "utf-8"
+    likely = marked or ("cp1252" if 0 not in content and not _NOT_WESTERN.search(content) else None)
+    try:
+        return None if likely is None or not content.decode(likely) else likely
+    except UnicodeDecodeError:
+        return None
+
+
+def explain_encoding(path: str, encoding: str) -> InvalidInput:
+    """Explains why a file is not text in an encoding, and names the encoding that it seems to have."""
+    content = read_bytes(path)
+    try:
+        content.decode(_with_mark(encoding))
+        start = max(0, content.find(0))
+    except UnicodeDecodeError as error:
+        start = error.start
+    except UnicodeError:  # without a byte order mark, where one is needed
+        start = 0
+    line = content[content.rfind(b"\n", 0, start) + 1 : start]
+    number, before = content.count(b"\n", 0, start) + 1, line.decode(encoding, "replace")[-20:]
+    word = content[max(start - len(line), start - 8) : start + 9].splitlines()[0]
+    what = f"{path}, line {number}: byte 0x{content[start]:02x} after {before!r} is not {encoding} text"
+    likely = tell_encoding(content)
+    if likely is None or likely == encoding:
+        return InvalidInput(f"{what}, and what it was saved in can't be told; save the file as UTF-8")
+    shown = f", which reads {word.decode(likely)!r} there" if likely == "cp1252" else ""
+    return NeedsSetting(
+        f'{what}; save the file as UTF-8, or write encoding = "{likely}"{shown}', encoding=likely
+    )

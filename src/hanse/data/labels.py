@@ -1,34 +1,112 @@
-"""Conversion of labels, as people write them, into classes."""
+"""Conversion of labels and keys, as people write them, into names and classes."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
+from decimal import Decimal
 
 import numpy as np
 
 from hanse.core import Array, InvalidInput, nearest
 
-__all__ = ["class_names", "classes_of", "to_categories"]
+__all__ = [
+    "check_test_keys",
+    "class_names",
+    "classes_of",
+    "find_gaps",
+    "name_classes",
+    "spell",
+    "to_categories",
+]
 
 MANY_NUMBERS = 20
 """Numbers with more distinct values than this, most of which occur once, are hardly classes."""
 
+GAPS = frozenset(
+    ["", "nan", "NaN", "NAN", "null", "Null", "NULL", "None", "NaT", "NA", "N/A", "n/a", "#N/A", "<NA>"]
+)
+"""Words that stand for nothing where a label or a key should be; a class of such a name has to be listed."""
 
-def to_categories(values: Array) -> Array:
-    """Converts labels or keys to text, whole numbers without a decimal point.
+_NUMBER = re.compile(r"([+-]?)(0|[1-9][0-9]*)?(?:\.([0-9]*))?(?:[eE]([+-][0-9]{1,3}))?")
+_TRUTH = {"true": "True", "false": "False"}
+_SAME = {"0": "False", "1": "True", "False": "0", "True": "1"}
 
-    >>> to_categories(np.array([1.0, 2.5])).tolist()
-    ['1', '2.5']
+
+def spell(word: str) -> str:
+    """Returns the one spelling of a number or truth value; other words, such as 007, stay as they are.
+
+    >>> [spell(word) for word in ("1.0", "+2.50", "1e+05", "TRUE", "007", "1E5", "A1")]
+    ['1', '2.5', '100000', 'True', '007', '1E5', 'A1']
     """
-    if values.dtype.kind == "U":
-        return values
-    distinct, inverse = np.unique(values, return_inverse=True)
-    names = [_word(value) for value in distinct.tolist()]
-    return np.array(names)[inverse.reshape(values.shape)]
+    if not word or word[0] not in "+-.0123456789":
+        return _TRUTH.get(word.lower(), word) if word[:1] in "tTfF" else word
+    found = _NUMBER.fullmatch(word)
+    if found is None or not (found[2] or found[3]):
+        return word
+    plain = f"{Decimal(word):f}" if found[4] else word
+    sign, digits = "-" if word[0] == "-" else "", plain.lstrip("+-")
+    whole, _, decimals = digits.partition(".")
+    whole, decimals = whole.lstrip("0") or "0", decimals.rstrip("0")
+    number = f"{whole}.{decimals}" if decimals else whole
+    return number if number == "0" else sign + number
 
 
-def _word(value: object) -> str:
+def to_categories(values: Array, classes: Collection[str] = ()) -> Array:
+    """Converts labels or keys to names: a number has one spelling, and a gap is an empty string.
+
+    >>> to_categories(np.array([1.0, 2.5, 1e20, np.nan])).tolist()
+    ['1', '2.5', '100000000000000000000', '']
+    >>> to_categories(np.array(["1.0", "TRUE", "None"])).tolist()
+    ['1', 'True', '']
+
+    Args:
+      values: text, numbers, truth values or objects, (n, ...).
+      classes: names that are no gaps, and spelt as they are.
+    """
+    words, place = _distinct(values)
+    names = [word if word in classes else _name(word) for word in words]
+    return np.array(names, str)[place]
+
+
+def _name(word: str) -> str:
+    return "" if word in GAPS else spell(word)
+
+
+def _distinct(values: Array) -> tuple[list[str], Array]:
+    """Returns the distinct values as words, and the index of each value among them."""
+    kind = values.dtype.kind
+    if kind in "biuf":
+        distinct, place = np.unique(values, return_inverse=True)
+        return [_write(number) for number in distinct], place.reshape(values.shape)
+    found = [_as_word(value) for value in values.ravel().tolist()]
+    words = dict.fromkeys(found)
+    index = {word: i for i, word in enumerate(words)}
+    place = np.fromiter(map(index.__getitem__, found), np.int64, len(found)).reshape(values.shape)
+    return list(words), place
+
+
+def _write(number: "np.generic") -> str:
+    """Writes a number of NumPy in full, without an exponent."""
+    if isinstance(number, np.floating):
+        return np.format_float_positional(number, trim="-")
+    return str(number)
+
+
+def _as_word(value: object) -> str:
     if isinstance(value, bytes):
-        return value.decode()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        return value.decode(errors="replace").strip()
+    if isinstance(value, float):
+        return np.format_float_positional(value, trim="-")
+    return str(value).strip()
+
+
+def find_gaps(values: Array, classes: Collection[str] = ()) -> Array:
+    """Returns which rows have a gap in a column of labels, keys or targets, (n,)."""
+    if values.dtype.kind in "biu" or (
+        values.dtype.kind == "U" and GAPS.isdisjoint(word.strip() for word in {*values.ravel().tolist()})
+    ):
+        return np.zeros(len(values), bool)
+    gaps = np.isnan(values) if values.dtype.kind == "f" else to_categories(values, classes) == ""
+    return np.asarray(gaps.reshape(len(values), -1).any(axis=1))
 
 
 def class_names(categories: Array, *, whose: str) -> tuple[str, ...]:
@@ -43,7 +121,7 @@ def class_names(categories: Array, *, whose: str) -> tuple[str, ...]:
     if len(names) == 1:
         raise InvalidInput(
             f"{whose} is {str(names[0])!r} in every row; a model separates at least 2 classes: choose "
-            f'another column, or write classes = ["{names[0]}", "..."] if other parties hold the others'
+            f'another column, or write classes = ["{names[0]}", ...] if other parties hold the others'
         )
     numbers = _numbers(names)
     if numbers is None:
@@ -63,45 +141,92 @@ def _numbers(categories: Array) -> Array | None:
         return None
 
 
-def _same_number(word: str, names: Sequence[str]) -> int | None:
-    """The class whose name is the same number, spelt otherwise: 1.0 is 1."""
-    try:
-        number = float(word)
-        return [float(name) for name in names].index(number)
-    except ValueError:
-        return None
+def classes_of(
+    labels: Array,
+    names: Sequence[str],
+    where: Callable[[int], str],
+    *,
+    can_strip: Callable[[str], bool] = lambda end: False,
+) -> Array:
+    """Returns the class that a data set, a plan or a model gives to each label, (n,).
 
-
-def _surplus(word: str, names: Sequence[str]) -> str:
-    """Suggests a setting if the label is a class with something after it, as in Adult's test file."""
-    ends = [word.removeprefix(name) for name in names if name and word.startswith(name)]
-    return f' Or write strip = "{min(ends, key=len)}", in CSV' if ends else ""
-
-
-def classes_of(categories: Array, names: Sequence[str], where: Callable[[int], str]) -> Array:
-    """Returns the class of each label, (n,).
+    A number is the class of the same number, however it is spelt; of two classes 0 and 1, false is 0 and
+    true is 1.
 
     Args:
-      categories: labels as text.
+      labels: text, numbers or truth values.
       names: of the classes.
       where: names the place of a row, for the message.
+      can_strip: whether the reader may strip these characters from text and change nothing but labels.
 
-    Raises: InvalidInput: if a label is none of them.
+    Raises: InvalidInput: if a label is none of them, naming its row.
     """
-    known = np.array(names)
-    order = np.argsort(known)
-    place = np.minimum(np.searchsorted(known, categories, sorter=order), len(known) - 1)
-    classes: Array = order[place]
-    wrong = known[classes] != categories
-    for row in np.flatnonzero(wrong).tolist():
-        same = _same_number(str(categories[row]), names)
-        if same is None:
-            break
-        classes[row], wrong[row] = same, False
-    if wrong.any():
-        row = int(wrong.argmax())
-        word = str(categories[row])
+    spelt = [spell(name) for name in names]
+    known = {name: i for i, name in enumerate(spelt)} | {name: i for i, name in enumerate(names)}
+    if sorted(spelt) in (["0", "1"], ["False", "True"]):
+        known |= {_SAME[name]: i for i, name in enumerate(spelt)}
+    words, place = _distinct(labels)
+    found = np.array([known.get(word, known.get(spell(word), -1)) for word in words], np.int64)
+    classes: Array = found[place]
+    if (found < 0).any():
+        row = int(np.argmax(classes < 0))
+        word = words[int(place[row])]
         raise InvalidInput(
-            f"{where(row)} is {word!r}, which is not a class; {nearest(word, names)}{_surplus(word, names)}"
+            f"{where(row)} is {word!r}, which is not a class; {_describe(word, names)}"
+            f"{_surplus(words, names, can_strip)}"
         )
-    return classes.astype(np.int64)
+    return classes
+
+
+def _describe(word: str, names: Sequence[str]) -> str:
+    is_counted = len(names) > 2 and tuple(names) == tuple(map(str, range(len(names))))
+    return f"the classes are 0 to {len(names) - 1}" if is_counted else nearest(word, names)
+
+
+def _surplus(words: Sequence[str], names: Sequence[str], can_strip: Callable[[str], bool]) -> str:
+    """Suggests to strip what stands after the classes' names, if that makes each label the class it means."""
+    for end in sorted(
+        {word[len(name) :] for word in words for name in names if word.startswith(name)} - {""}
+    ):
+        meant = {name: name for name in names} | {name + end: name for name in names}
+        chars = end + " "
+        if all(word.strip(chars) == meant.get(word) for word in (*words, *names)) and can_strip(chars):
+            return f' Or write strip = "{end}"'
+    return ""
+
+
+def name_classes(
+    labels: Array, test_labels: Array | None, whose: str, where: Callable[[str, int], str]
+) -> tuple[tuple[str, ...], Array, Array | None]:
+    """Names the classes of labels that are text; returns the names, and both labels as classes.
+
+    Args:
+      whose: begins a message about all labels.
+      where: names the place of a row in "" or "test_".
+
+    Raises: InvalidInput: at a gap, or a test label that the others do not hold.
+    """
+    classes = class_names(to_categories(labels), whose=whose)
+    y = classes_of(labels, classes, lambda row: where("", row))
+    if test_labels is None:
+        return classes, y, None
+    return classes, y, classes_of(test_labels, classes, lambda row: where("test_", row))
+
+
+def check_test_keys(
+    keys: Array | None, test_keys: Array | None, where: Callable[[int], str], remedy: str
+) -> None:
+    """Checks that each key of given test examples is one of the training examples' keys.
+
+    Raises: InvalidInput: naming the first row whose key is not.
+    """
+    if keys is None or test_keys is None:
+        return
+    strange = ~np.isin(test_keys, np.unique(keys))
+    if strange.any():
+        row = int(strange.argmax())
+        known = np.unique(keys).tolist()
+        raise InvalidInput(
+            f"{where(row)} is {str(test_keys[row])!r}, and no training example has that key (so in "
+            f"{np.count_nonzero(strange)} rows); {nearest(str(test_keys[row]), known)}. {remedy}"
+        )

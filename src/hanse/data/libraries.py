@@ -60,7 +60,8 @@ class hugging_face(Tabular):
 
     Args:
       path: "owner/name" on the hub, or a folder.
-      label, target, key, drop, categorical, classes, test_fraction: see `Tabular`.
+      label, target, key, drop, categorical, classes, test_fraction, numeric, incomplete,
+        uninformative: see `Tabular`.
       test: the split of test examples; without it, some are held out.
       train: the split to train on.
       subset: the data set's configuration, where it has several.
@@ -83,14 +84,15 @@ class hugging_face(Tabular):
         split = self._split(self.train if like is None else path)
         flat = [name for name, kind in split.features.items() if not _is_image(kind) or name in self.drop]
         what = f"{self.path} ({split.split})"
-        rows = rows_of(split.with_format("arrow").select_columns(flat)[:], what, self)
+        rows = rows_of(split.with_format("arrow").select_columns(flat)[:], what, self, like)
         images = {name: _images(split, name, what) for name in split.features if name not in flat}
         named = {
-            name: _name_classes(rows.columns[name], kind)
+            name: _name_classes(rows.columns[name], kind, f"{what}: column {name!r}")
             for name, kind in split.features.items()
-            if name in flat
+            if name in rows.columns
         }
-        return replace(rows, columns={name: (named | images)[name] for name in split.features})
+        found = named | images
+        return replace(rows, columns={name: found[name] for name in split.features if name in found})
 
     def _split(self, name: str) -> Any:
         library = extra("datasets", "huggingface", "hugging_face()")
@@ -122,10 +124,18 @@ def _images(split: Any, name: str, whose: str) -> Array:
     return np.stack(images) / np.float32(255)
 
 
-def _name_classes(column: Array, kind: Any) -> Array:
+def _name_classes(column: Array, kind: Any, whose: str) -> Array:
     """Replaces classes by their names, and -1, which means that there is none, by an empty string."""
     names = getattr(kind, "names", None)
     if names is None or column.ndim > 1:
         return column
-    numbers = column.astype(np.float64)
-    return np.array([*names, ""])[np.where(np.isfinite(numbers), numbers, -1).astype(np.int64)]
+    numbers = np.where(column == "", "-1", column) if column.dtype.kind == "U" else column
+    numbers = np.nan_to_num(numbers.astype(np.float64), nan=-1)
+    wrong = (numbers < -1) | (numbers >= len(names)) | (numbers % 1 != 0)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InvalidInput(
+            f"{whose}, row {row + 1} is {numbers[row]:g}; its {len(names)} classes are the numbers 0 to "
+            f"{len(names) - 1}, and -1 where there is none"
+        )
+    return np.array([*names, ""])[numbers.astype(np.int64)]

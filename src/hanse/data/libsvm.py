@@ -71,7 +71,7 @@ class libsvm(Dataset):
     def _labels(self, file: "_Sparse", classes: tuple[str, ...]) -> Array:
         if self.regression:
             return file.labels
-        return classes_of(to_categories(file.labels), classes, lambda row: f"{file.at(row)}: the label")
+        return classes_of(file.labels, classes, lambda row: f"{file.at(row)}: the label")
 
 
 class _Sparse:

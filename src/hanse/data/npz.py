@@ -3,12 +3,12 @@
 import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, replace
 from gzip import GzipFile
 from io import BytesIO
 from os import SEEK_CUR, fspath
-from typing import IO, Any
+from typing import IO, Any, Literal
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
@@ -17,8 +17,9 @@ from numpy.lib import format as npy
 from hanse.core import Array, InvalidInput, nearest, value
 from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, arrays, hold_out
-from hanse.data.files import reading
-from hanse.data.labels import class_names, classes_of, to_categories
+from hanse.data.files import NeedsSetting, reading
+from hanse.data.labels import check_test_keys, find_gaps, name_classes, to_categories
+from hanse.data.tables import check_incomplete
 
 __all__ = ["npz"]
 
@@ -40,6 +41,7 @@ class npz(Dataset):
       key: the array that names the owner of each example; `by_key()` makes the owners the clients.
       num_classes: of integer labels; by default the largest plus one.
       test_fraction: of the examples, held out at random, the same in every run, if there are no test arrays.
+      incomplete: "skip" leaves out examples with a gap in label or key, and counts them; "refuse" does not.
     Raises: InvalidInput: if an array is missing, or can't be used.
     """
 
@@ -50,21 +52,22 @@ class npz(Dataset):
     key: str | None = None
     num_classes: int | None = None
     test_fraction: float = 0.2
+    incomplete: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
+        check_incomplete(self.incomplete)
         object.__setattr__(self, "path", fspath(self.path))
         check_test_fraction(self.test_fraction)
 
     def load(self) -> TrainTest:
         """Reads the arrays."""
-        stored = self._read_arrays()
-        x, y = self._find_array(stored, self.x), self._find_array(stored, self.y)
+        stored, notes = self.complete(self.read_arrays(), (self.x, self.y, self.key))
+        x, y = self.find_array(stored, self.x), self.find_array(stored, self.y)
         test_x, test_y = stored.get("test_" + self.x), stored.get("test_" + self.y)
         classes: tuple[str, ...] = ()
-        if y.dtype.kind == "U":
-            classes = class_names(y, whose=f"{self.path}: array {self.y!r}")
-            y = self._classes(y, classes, self.y)
-            test_y = None if test_y is None else self._classes(test_y, classes, "test_" + self.y)
+        if y.dtype.kind in "US":
+            whose = f"{self.path}: array {self.y!r}"
+            classes, y, test_y = name_classes(y, test_y, whose, lambda prefix, i: self.at(prefix + self.y, i))
         try:
             data = arrays(
                 x, y, test_x=test_x, test_y=test_y, num_classes=len(classes) or self.num_classes
@@ -73,45 +76,84 @@ class npz(Dataset):
             raise InvalidInput(f"{self.path}: {error}") from error
         more: dict[str, Any] = {"classes": classes} if classes else {}
         if self.key is not None:
-            keys, test_keys = self._find_array(stored, self.key), stored.get("test_" + self.key)
-            more["keys"] = to_categories(keys)
-            more["test_keys"] = None if test_keys is None else to_categories(test_keys)
-        return hold_out(replace(data, **more) if more else data, self.test_fraction, "npz")
+            keys, test_keys = self.find_array(stored, self.key), stored.get("test_" + self.key)
+            more["keys"] = keys = to_categories(keys)
+            more["test_keys"] = test_keys = None if test_keys is None else to_categories(test_keys)
+            name = "test_" + self.key
+            remedy = f"Leave the array {name} out if they shall test the model at the server alone"
+            check_test_keys(keys, test_keys, lambda row: self.at(name, row), remedy)
+        return hold_out(replace(data, **more, notes=notes), self.test_fraction, "npz")
 
-    def _read_arrays(self) -> Mapping[str, Array]:
+    def at(self, name: str, row: int) -> str:
+        """Returns the place of a row, for messages."""
+        return f"{self.path}: array {name!r}, row {row}"
+
+    def complete(
+        self, stored: Mapping[str, Array], names: Sequence[str | None]
+    ) -> tuple[Mapping[str, Array], tuple[str, ...]]:
+        """Leaves out the examples with a gap in a label in words or in a key; notes how many they are.
+
+        Args:
+          names: of the arrays of features, labels and keys.
+        Raises: InvalidInput: if there are gaps, and they are to be refused.
+        """
+        kept, notes = dict(stored), []
+        roles = names[1:]
+        for prefix, name in ((prefix, name) for prefix in ("", "test_") for name in roles if name):
+            array = kept.get(prefix + name)
+            if array is None or (name != self.key and array.dtype.kind not in "US"):
+                continue
+            gaps = find_gaps(array)
+            count = np.count_nonzero(gaps)
+            if not count:
+                continue
+            if self.incomplete == "refuse" or count == len(gaps):
+                raise NeedsSetting(
+                    f"{self.at(prefix + name, int(gaps.argmax()))} is empty (in {count} of {len(gaps)} "
+                    'rows); fill it in, or write incomplete = "skip" to leave these rows out',
+                    **({"incomplete": "skip"} if count < len(gaps) else {}),
+                )
+            notes.append(
+                f"{self.path}: {count} of {len(gaps)} rows have no {prefix + name!r} and are left out"
+            )
+            for other in {prefix + n for n in names if n} & kept.keys():
+                if len(kept[other]) == len(gaps):
+                    kept[other] = kept[other][~gaps]
+        return kept, tuple(notes)
+
+    def read_arrays(self, names: Collection[str] | None = None) -> Mapping[str, Array]:
+        """Reads the arrays of these names, or all. Raises: InvalidInput: if it is no archive of arrays."""
         with reading(self.path) as file:
             gzipped = isinstance(getattr(file, "raw", None), GzipFile)  # where seeking backwards is slow
             source: IO[bytes] = BytesIO(file.read()) if gzipped else file
             try:
-                return _arrays(source)
+                return _arrays(source, names)
             except (ValueError, BadZipFile, EOFError, RuntimeError, zlib.error, struct.error) as error:
                 raise InvalidInput(
                     f"{self.path} is not an archive of plain arrays ({error}); write one with "
                     "numpy.savez_compressed(path, x=features, y=labels)"
                 ) from None
 
-    def _find_array(self, stored: Mapping[str, Array], name: str) -> Array:
+    def find_array(self, stored: Mapping[str, Array], name: str) -> Array:
         if name not in stored:
             raise InvalidInput(f"{self.path} has no array {name!r}; {nearest(name, stored)}")
         return stored[name]
 
-    def _classes(self, categories: Array, classes: tuple[str, ...], name: str) -> Array:
-        return classes_of(categories, classes, lambda row: f"{self.path}: array {name!r}, row {row}")
 
-
-def _arrays(file: IO[bytes]) -> dict[str, Array]:
+def _arrays(file: IO[bytes], names: Collection[str] | None) -> dict[str, Array]:
     """Reads all arrays of an archive. Raises: ValueError, BadZipFile, ...: if it is none, or broken."""
     arrays: dict[str, Array] = {}
     with ZipFile(file) as archive:
         for info in archive.infolist():
-            if not info.filename.endswith(".npy"):
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename or (names is not None and name not in names):
                 continue
             with archive.open(info) as member:
                 found = _as_it_lies(file, info, member) if info.compress_type == ZIP_STORED else None
             if found is None:
                 with archive.open(info) as member:
                     found = npy.read_array(member, allow_pickle=False)
-            arrays[info.filename.removesuffix(".npy")] = found
+            arrays[name] = found
     return arrays
 
 

@@ -28,6 +28,7 @@ class FederatedData(Population[Examples]):
       num_classes: of the labels; None: they are not classes.
       names: of the clients, if they have names.
       classes: the names of the classes, if they have names.
+      notes: what the owner of the data should know, such as how many rows were left out.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class FederatedData(Population[Examples]):
         num_classes: int | None = None,
         names: tuple[str, ...] = (),
         classes: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
     ) -> None:
         self._source = source
         self._num_clients = source.num_clients
         self.num_classes = num_classes
         self.names = names
         self.classes = classes
+        self.notes = notes
 
     def __repr__(self) -> str:
         return f"<FederatedData: {self.num_clients} clients, num_classes={self.num_classes}>"
@@ -149,6 +152,7 @@ class FederatedData(Population[Examples]):
             num_classes=self.num_classes,
             names=self.names,
             classes=self.classes,
+            notes=self.notes,
         )
 
     def holding_out(self, fraction: float, key: Key) -> "FederatedData":
@@ -164,6 +168,7 @@ class FederatedData(Population[Examples]):
             num_classes=self.num_classes,
             names=self.names,
             classes=self.classes,
+            notes=self.notes,
         )
 
     @cached_property
@@ -195,7 +200,13 @@ def partition_data(
     assignment = partition.split(data, key)
     own_rows = _own_rows(assignment, data.test_keys) if not client_test_fraction else None
     source = Partitioned(data.train, assignment, partition, key.fold_in("seen"), data.test, own_rows)
-    shared = FederatedData(source, num_classes=data.num_classes, names=assignment.names, classes=data.classes)
+    shared = FederatedData(
+        source,
+        num_classes=data.num_classes,
+        names=assignment.names,
+        classes=data.classes,
+        notes=data.notes,
+    )
     if not client_test_fraction:
         return shared
     return shared.holding_out(client_test_fraction, key.fold_in("client tests"))

@@ -4,19 +4,23 @@ Features are a structured array with a column of float64 (missing: NaN) or of te
 column of the file. No model takes a table; preprocessing makes numbers of it, the same way at every party.
 """
 
+import json
+import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from os import fspath
+from typing import Literal
 
 import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, nearest
 from hanse.data.checks import check_test_fraction
 from hanse.data.datasets import Dataset, TrainTest, hold_out
-from hanse.data.labels import class_names, classes_of, to_categories
+from hanse.data.files import NeedsSetting
+from hanse.data.labels import check_test_keys, class_names, classes_of, find_gaps, to_categories
 
-__all__ = ["Rows", "Tabular", "as_table"]
+__all__ = ["Rows", "Tabular", "as_table", "assemble"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,11 @@ class Rows:
         """Returns the place of a row, for messages."""
         return f"{self.file}, {self.noun} {self.lines[row]}"
 
+    def take(self, rows: Array) -> "Rows":
+        """Returns the rows at these positions, or where a mask is true."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return replace(self, columns=columns, lines=self.lines[rows])
+
 
 def as_table(columns: Mapping[str, Array]) -> Array:
     """Joins columns of equal length into a structured array.
@@ -63,6 +72,17 @@ IDENTIFIES = 50
 SAMPLE = 10_000
 """Number of rows that this check looks at."""
 
+NUMBERED = re.compile(
+    r"(.*[ _.-])?(id|index|row|nr|no|number|nummer|mrn|barcode|case|record|subject|patient)\.?|unnamed: 0"
+    r"|.*(fall|case|record|patient|patienten|akten|sample|subject|person|customer|account)[ _.-]*"
+    r"(id|nr|no|num|number|nummer)\.?",
+    re.IGNORECASE,
+)
+"""Names of columns that number the rows, if each row has another whole number."""
+
+PLACES = re.compile(r"(.*[ _.-])?(plz|zip([ _-]?code)?|post(al)?[ _-]?code|postleitzahl)", re.IGNORECASE)
+"""Names of columns whose whole numbers name places."""
+
 
 @dataclass(frozen=True)
 class Tabular(Dataset):
@@ -80,6 +100,12 @@ class Tabular(Dataset):
         their own, and may not hold every label.
       test: a file of test examples; without it, some rows are held out.
       test_fraction: of the rows, held out at random, the same in every run, where `test` is not given.
+      numeric: columns to read as numbers, whatever most of their cells look like, and to keep although
+        their numbers seem to identify rows or places.
+      incomplete: "skip" leaves out rows with a gap in label, target or key, and counts them; "refuse" refuses
+        the file.
+      uninformative: columns that may tell nothing in a party's own file, where no row has a value there, or
+        only categories that the run does not know.
     """
 
     path: str
@@ -92,8 +118,12 @@ class Tabular(Dataset):
     classes: tuple[str, ...] = ()
     test: str | None = None
     test_fraction: float = 0.2
+    numeric: tuple[str, ...] = ()
+    incomplete: Literal["refuse", "skip"] = "refuse"
+    uninformative: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        check_incomplete(self.incomplete)
         for name in ("path", "test"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, fspath(getattr(self, name)))
@@ -106,7 +136,17 @@ class Tabular(Dataset):
         twice = [name for name in roles if roles.count(name) > 1]
         if twice:
             raise InvalidInput(f"column {twice[0]!r} is given two roles; give it one")
+        both = {*self.numeric} & {self.label, self.key, *self.categorical, *self.drop}
+        if both:
+            raise InvalidInput(
+                f"column {min(map(str, both))!r} is numeric and also label, key, categorical or dropped; "
+                "choose one"
+            )
         check_test_fraction(self.test_fraction)
+
+    def say(self, option: str, *names: str) -> str:
+        """Writes a setting that lists columns, with those that it lists already, as a message names it."""
+        return f"{option} = {json.dumps([*getattr(self, option), *names], ensure_ascii=False)}"
 
     @abstractmethod
     def rows(self, path: str, like: Rows | None) -> Rows:
@@ -114,7 +154,8 @@ class Tabular(Dataset):
 
         Args:
           path: of the file.
-          like: what the training file holds, when the test file is read.
+          like: the columns of the training file, when another file is read: others are left out, and these
+            are read as numbers or as categories as they are there.
         """
 
     def load(self) -> TrainTest:
@@ -122,6 +163,10 @@ class Tabular(Dataset):
         train = self.rows(self.path, None)
         test = None if self.test is None else self.rows(self.test, train)
         return assemble(self, train, test)
+
+    def can_strip(self, chars: str, files: Sequence[Rows]) -> bool:
+        """Returns whether stripping these characters from text would change nothing but labels."""
+        return False
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -136,6 +181,12 @@ class Tabular(Dataset):
         return tuple(name for name in (self.label, self.key, *self.categorical) if name is not None)
 
 
+def check_incomplete(said: str) -> None:
+    """Checks what is to be done with incomplete rows. Raises: InvalidInput: if it is another word."""
+    if said not in ("refuse", "skip"):
+        raise InvalidInput(f'incomplete is {said!r}; write "refuse" or "skip"')
+
+
 def assemble(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
     """Makes examples of rows. Raises: InvalidInput: naming file, row and column."""
     _check_columns(what, train)
@@ -144,22 +195,54 @@ def assemble(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
         raise InvalidInput(f"{train.file} has no column left for features; drop fewer")
     for name in names:
         if train.columns[name].dtype.kind == "U" and name not in what.categorical:
-            _check_category(train, name)
+            _check_category(what, train, name)
+    notes = [note for name in names if (note := _note_on_numbers(what, train, name))]
+    train = _complete(what, train, notes)
     classes = what.classes
     if what.label is not None and not classes:
-        classes = class_names(_categories_of(train, what.label), whose=f"{train.file}: column {what.label!r}")
-    data = _examples(what, train, names, classes)
+        classes = class_names(_categories_of(what, train, what.label), whose=_whose(train, what.label))
+    data = _examples(what, train, names, classes, ())
     if test is None:
-        return hold_out(data, what.test_fraction, "rows")
-    held_out = _examples(what, test, names, classes)
-    return TrainTest(
-        data.train,
-        held_out.train,
-        data.num_classes,
-        keys=data.keys,
-        test_keys=held_out.keys,
-        classes=classes,
-    )
+        return hold_out(replace(data, notes=tuple(notes)), what.test_fraction, "rows")
+    test = _complete(what, test, notes)
+    held_out = _examples(what, test, names, classes, (train,))
+    if what.key is not None and held_out.keys is not None:
+        remedy = f"Remove the column from {test.file} if they shall test the model at the server alone"
+        check_test_keys(data.keys, held_out.keys, _place(test, what.key), remedy)
+    return replace(data, test=held_out.train, test_keys=held_out.keys, notes=tuple(notes))
+
+
+def _whose(rows: Rows, name: str) -> str:
+    return f"{rows.file}: column {name!r}"
+
+
+def _complete(what: Tabular, rows: Rows, notes: list[str]) -> Rows:
+    """Leaves out the rows with a gap in label, target or key, and notes it; or refuses the first of them."""
+    for name in (what.label, *what.targets, what.key):
+        if name is None or name not in rows.columns:
+            continue
+        gaps = find_gaps(rows.columns[name], what.classes if name == what.label else ())
+        if (name in what.targets and rows.columns[name].dtype.kind == "U") or not gaps.any():
+            continue
+        row, count = int(gaps.argmax()), np.count_nonzero(gaps)
+        if what.incomplete == "refuse" or count == len(gaps):
+            remedy = "" if count == len(gaps) else ', or write incomplete = "skip" to leave these rows out'
+            raise NeedsSetting(
+                f"{rows.at(row)}: column {name!r} is empty (it is in {count} of {len(gaps)} rows); fill it in"
+                f"{remedy}{_explain_word(rows.columns[name][row], name == what.label)}",
+                **({"incomplete": "skip"} if remedy else {}),
+            )
+        notes.append(f"{rows.file}: {count} of {len(gaps)} rows have no {name!r} and are left out")
+        rows = rows.take(~gaps)
+    return rows
+
+
+def _explain_word(cell: object, is_label: bool) -> str:
+    word = str(cell).strip()
+    if not word or not isinstance(cell, str):
+        return ""
+    cure = "list it in classes = [...]" if is_label else "rename it"
+    return f". {word!r} counts as empty; if it is a name, {cure}"
 
 
 def _check_columns(what: Tabular, rows: Rows) -> None:
@@ -188,20 +271,72 @@ def _check_column(name: str | None, option: str, rows: Rows) -> None:
         raise InvalidInput(f"{rows.file} has no column {name!r} for {option}; {nearest(name, rows.columns)}")
 
 
-def _check_category(rows: Rows, name: str) -> None:
+def _check_category(what: Tabular, rows: Rows, name: str) -> None:
     """Refuses names and numbers of persons, which teach nothing and would all be revealed."""
     column = rows.columns[name][:SAMPLE]
     distinct, num_present = len(np.unique(column)), np.count_nonzero(column != "")
     if distinct > IDENTIFIES and 2 * distinct > num_present:
         example = str(column[column != ""][0])
-        raise InvalidInput(
+        raise NeedsSetting(
             f"{rows.file}: column {name!r} holds {distinct} different categories in {num_present} rows, such "
             f"as {example!r}, so it seems to identify rows rather than describe them; write "
-            f'drop = ["{name}"], or categorical = ["{name}"] to keep it'
+            f"{what.say('drop', name)}, or {what.say('categorical', name)} to keep it",
+            drop=(*what.drop, name),
         )
 
 
-def _examples(what: Tabular, rows: Rows, names: list[str], classes: tuple[str, ...]) -> TrainTest:
+def _note_on_numbers(what: Tabular, rows: Rows, name: str) -> str | None:
+    """Refuses numbers that by their name identify rows or places; notes those that may do so."""
+    column = rows.columns[name]
+    if name in what.numeric or column.ndim > 1 or column.dtype.kind == "U":
+        return None
+    drop, keep = what.say("drop", name), f"{what.say('numeric', name)} to keep it as a number"
+    if names_places(name, column):
+        raise NeedsSetting(
+            f"{rows.file}: column {name!r} seems to hold numbers of places, such as "
+            f"{column[np.isfinite(column)][0]:.0f}, which measure nothing; write "
+            f"{what.say('categorical', name)}, {drop}, or {keep}",
+            categorical=(*what.categorical, name),
+        )
+    if not is_numbering(name, column):
+        return None
+    found = f"{rows.file}: column {name!r} holds another whole number in each row, such as {column[0]:.0f}"
+    if NUMBERED.fullmatch(name.strip()) is None:
+        return f"{found}; if it identifies rows and does not describe them, write {drop}"
+    raise NeedsSetting(
+        f"{found}, so it seems to identify rows rather than describe them; write {drop}, or {keep}",
+        drop=(*what.drop, name),
+    )
+
+
+def is_numbering(name: str, column: Array) -> bool:
+    """Returns whether a column of numbers only numbers its rows.
+
+    It does if each row has another whole number, and these follow each other closely or the name says so.
+    """
+    first = column[: IDENTIFIES + 1]
+    if len(first) <= IDENTIFIES or not _are_whole(first) or len(np.unique(first)) < len(first):
+        return False
+    column = column[:SAMPLE]
+    is_unique = _are_whole(column) and len(np.unique(column)) == len(column)
+    return is_unique and (
+        float(np.ptp(column)) < 2 * len(column) or NUMBERED.fullmatch(name.strip()) is not None
+    )
+
+
+def names_places(name: str, column: Array) -> bool:
+    """Returns whether a column of numbers holds postcodes, by its name."""
+    found = PLACES.fullmatch(name.strip()) is not None and column[np.isfinite(column)]
+    return found is not False and len(found) > 0 and _are_whole(found)
+
+
+def _are_whole(numbers: Array) -> bool:
+    return bool((np.isfinite(numbers) & (numbers == np.rint(numbers))).all())
+
+
+def _examples(
+    what: Tabular, rows: Rows, names: list[str], classes: tuple[str, ...], others: Sequence[Rows]
+) -> TrainTest:
     missing = [name for name in names if name not in rows.columns]
     if missing:
         raise InvalidInput(
@@ -209,9 +344,17 @@ def _examples(what: Tabular, rows: Rows, names: list[str], classes: tuple[str, .
             f"{nearest(missing[0], rows.columns)}"
         )
     x = _features(rows, names)
-    keys = None if what.key is None else _categories_of(rows, what.key)
+    keys = None
+    if what.key is not None and (what.key in rows.columns or not others):  # a test file may leave it out
+        keys = _categories_of(what, rows, what.key)
     if what.label is not None:
-        y = classes_of(_categories_of(rows, what.label), classes, _place(rows, what.label))
+        _check_column(what.label, "label", rows)
+        y = classes_of(
+            rows.columns[what.label],
+            classes,
+            _place(rows, what.label),
+            can_strip=lambda chars: what.can_strip(chars, (rows, *others)),
+        )
         return TrainTest(Examples(x, y), None, len(classes), keys=keys, classes=classes)
     targets = [_numbers(rows, name) for name in what.targets]
     y = targets[0] if isinstance(what.target, str) else np.column_stack(targets)
@@ -235,17 +378,10 @@ def _place(rows: Rows, name: str) -> Callable[[int], str]:
     return lambda row: f"{rows.at(row)}: column {name!r}"
 
 
-def _categories_of(rows: Rows, name: str) -> Array:
-    """Returns a column as text, and refuses empty cells."""
+def _categories_of(what: Tabular, rows: Rows, name: str) -> Array:
+    """Returns a column as text; it has no gaps."""
     _check_column(name, "label or key", rows)
-    column = rows.columns[name]
-    gaps = column == "" if column.dtype.kind == "U" else np.isnan(column)
-    if gaps.any():
-        raise InvalidInput(
-            f"{rows.at(int(gaps.argmax()))}: column {name!r} is empty (it is in {np.count_nonzero(gaps)} "
-            "rows); fill it in, or leave these rows out"
-        )
-    return to_categories(column)
+    return to_categories(rows.columns[name], what.classes if name == what.label else ())
 
 
 def _numbers(rows: Rows, name: str) -> Array:
@@ -254,12 +390,6 @@ def _numbers(rows: Rows, name: str) -> Array:
     if column.dtype.kind == "U":
         raise InvalidInput(
             f"{rows.at(0)}: target column {name!r} is {str(column[0])!r}; a target is a number, and text "
-            f'is a class: write label = "{name}"'
-        )
-    gaps = np.isnan(column)
-    if gaps.any():
-        raise InvalidInput(
-            f"{rows.at(int(gaps.argmax()))}: column {name!r} is empty (it is in {np.count_nonzero(gaps)} "
-            "rows); fill it in, or leave these rows out"
+            f'is a class: write label = "{name}" in place of target'
         )
     return column

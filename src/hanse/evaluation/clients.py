@@ -163,6 +163,7 @@ def description(population: FederatedData) -> dict[str, Plain]:
         "classes": list(population.classes),
         "label_counts": counts,
         "feature_shape": None if found.columns else list(found.feature_shape),
+        **({"notes": list(population.notes)} if population.notes else {}),
     }
 
 

@@ -22,6 +22,7 @@ from hanse.core import (
     sample,
     value,
 )
+from hanse.data import find_gaps
 from hanse.preprocessing.moments import Cohort, Moments, Scaling, Statistics, merged_moments, standardised
 from hanse.preprocessing.schema import Schema
 from hanse.preprocessing.vocabularies import (
@@ -69,8 +70,26 @@ class Encoder:
         scaled = (np.where(np.isnan(numbers), self.fill, numbers) - self.shift) / self.scale
         if x.dtype.names is None:
             return Examples(scaled.reshape(x.shape).astype(self.dtype), examples.y)
-        codes = [v.encode(x[n]) for n, v in zip(self.schema.categories, self.vocabularies, strict=True)]
+        codes = [
+            v.encode(self.schema.category_in(x, n))
+            for n, v in zip(self.schema.categories, self.vocabularies, strict=True)
+        ]
         return Examples(np.concatenate([scaled, *codes], axis=1).astype(self.dtype), examples.y)
+
+    def find_empty_columns(self, x: Array) -> tuple[str, ...]:
+        """Lists the columns of a table that hold no value in any row."""
+        names = (*self.schema.numbers, *self.schema.categories)
+        return tuple(name for name in names if name in (x.dtype.names or ()) and find_gaps(x[name]).all())
+
+    def find_new_columns(self, x: Array) -> dict[str, tuple[str, ...]]:
+        """Finds the columns of a table all of whose categories are new to the encoder, with some of them."""
+        found = {}
+        for name, vocabulary in zip(self.schema.categories, self.vocabularies, strict=True):
+            words = np.unique(self.schema.category_in(x, name))
+            words = words[words != ""]
+            if len(words) and not np.isin(words, vocabulary.categories).any():
+                found[name] = tuple(words[:3].tolist())
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:

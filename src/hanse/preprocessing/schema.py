@@ -3,6 +3,7 @@
 import numpy as np
 
 from hanse.core import Array, InvalidInput, nearest, value
+from hanse.data import find_gaps
 
 __all__ = ["Schema"]
 
@@ -39,15 +40,30 @@ class Schema:
         own = Schema.of(x)
         if x.dtype.names is None:
             if own != self:
-                raise InvalidInput(f"{len(own.numbers)} features a row, but {len(self.numbers)} are needed")
+                named = f" called {', '.join((*self.numbers, *self.categories)[:4])}, ..." * (
+                    len(self.categories) > 0 or self.numbers[:1] != ("0",)
+                )
+                needed = len(self.numbers) + len(self.categories)
+                raise InvalidInput(
+                    f"{len(own.numbers)} features a row without names, but {needed}{named} are needed"
+                )
             return x.reshape(len(x), -1).astype(np.float64, copy=False)
-        self._check(own)
+        self._check(own, x)
         if not self.numbers:
             return np.empty((len(x), 0))
-        return np.column_stack([x[name] for name in self.numbers])
+        return np.column_stack([self._number(x[name]) for name in self.numbers])
 
-    def _check(self, own: "Schema") -> None:
-        """Checks that each column is there and of its kind."""
+    @staticmethod
+    def _number(column: Array) -> Array:
+        return column if column.dtype.kind == "f" else np.full(len(column), np.nan)
+
+    def category_in(self, x: Array, name: str) -> Array:
+        """Returns a column of categories, (n,) of text."""
+        column: Array = x[name]
+        return column if column.dtype.kind == "U" else np.full(len(column), "")
+
+    def _check(self, own: "Schema", x: Array) -> None:
+        """Checks that each column is there and of its kind; one without any value is of both kinds."""
         for noun, due, found in (
             ("numbers", self.numbers, own.numbers),
             ("categories", self.categories, own.categories),
@@ -56,9 +72,9 @@ class Schema:
                 if name not in (*own.numbers, *own.categories):
                     known = nearest(name, (*own.numbers, *own.categories))
                     raise InvalidInput(f"the table has no column {name!r}, which all parties need; {known}")
-                if name not in found:
-                    option = "numeric" if noun == "numbers" else "categorical"
+                if name not in found and not find_gaps(x[name]).all():
+                    example = x[name][int(np.argmin(find_gaps(x[name])))]
                     raise InvalidInput(
-                        f"column {name!r} holds {noun} elsewhere but not here; say so to every party's "
-                        f'reader: {option} = ["{name}"]'
+                        f"column {name!r} holds {noun} elsewhere, and {str(example)!r} here; give it the "
+                        "same kind at all parties"
                     )

@@ -134,7 +134,7 @@ class category_counts(Work[Any, Examples]):
         self.schema.numbers_in(data.x)
         counts: dict[tuple[int, str], int] = {}
         for number, name in enumerate(self.schema.categories):
-            categories, times = np.unique(data.x[name], return_counts=True)
+            categories, times = np.unique(self.schema.category_in(data.x, name), return_counts=True)
             own = zip(categories.tolist(), times.tolist(), strict=True)
             counts |= {(number, word): n for word, n in _by_frequency(own, self.max_categories)}
         return {"counts": Part(_as_tensors(counts))}, memory

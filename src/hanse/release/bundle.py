@@ -14,21 +14,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 from safetensors.numpy import save
 
-from hanse.config import WrongSetting, as_toml, build, summary, to_plain
-from hanse.core import Array, Examples, InvalidInput, Key, Learner, Prediction, StoreError, Tensors
+from hanse.config import IN_PYTHON, WrongSetting, as_toml, build, summary, to_plain
+from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors
 from hanse.core.exchange import digest, pack, unpack
-from hanse.data import Dataset, Tabular, as_table, npz
+from hanse.data import Dataset, Tabular
 from hanse.evaluation import as_number, measure_metrics, table
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
 from hanse.runs import (
     ACCEPTED,
+    Wanted,
     experiment_of,
     find_needed,
     find_problems,
@@ -36,6 +36,7 @@ from hanse.runs import (
     import_code,
     initial,
     prepare_run,
+    read_rows,
     read_tensors,
     sentences,
 )
@@ -224,10 +225,12 @@ def open_release(
 
     Raises: InvalidInput: if it is neither, or needs other imports.
     """
-    folder = where if where.is_dir() else where.parent
+    folder = where if where.is_dir() or not where.suffix else where.parent
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if not folder.exists():
+            raise InvalidInput(f"no folder {str(folder)!r}; name one that hanse release wrote") from None
         raise InvalidInput(
             f"{folder} is not a released model: it has no {ABOUT}; write one with: "
             f"hanse release RUN --to {folder}"
@@ -283,6 +286,7 @@ class Predictions:
       is_classes: whether the last axis has a number for each class.
       names: of the classes, or of the columns of numbers; may be empty.
       metrics: the metrics on these rows, if they have labels.
+      notes: what the owner of the rows should know, such as how many have no label.
     """
 
     found: Array
@@ -290,6 +294,7 @@ class Predictions:
     is_classes: bool
     names: tuple[str, ...]
     metrics: Mapping[str, float] | None
+    notes: tuple[str, ...] = ()
 
     @property
     def values(self) -> Array:
@@ -332,66 +337,21 @@ class Predictions:
 
 
 def predictions(model: Released, path: str) -> Predictions:
-    """Predicts the rows of a file. Raises: InvalidInput: if the file does not suit the model."""
-    x, y = _read(model, path)
-    if model.encoder is not None:
-        x = model.encoder(Examples(x, np.zeros(len(x), np.int64))).x
+    """Predicts the rows of a file, and measures the model on those that have a label.
+
+    Args:
+      path: of the file; or of a .toml file whose table `data` names it, and says how it is read.
+
+    Raises: InvalidInput: if the file does not suit the model, or a label is no class of the model.
+    """
+    said = {IN_PYTHON: True} if model.data is None else to_plain(model.data)
+    wanted = Wanted.of(said, (), model.num_classes, model.classes, model.encoder, whose="the model")
+    rows = read_rows(path, wanted, model.data)
     learner, params = model.learner, model.params
-    metrics = None if y is None else measure_metrics(learner, params, Examples(x, y))
-    found, kind = learner.predict(params, x), learner.prediction
+    metrics = None if rows.labelled is None else measure_metrics(learner, params, rows.labelled)
+    found, kind = learner.predict(params, rows.x), learner.prediction
     is_classes = kind == "probabilities" or (found.ndim > 1 and found.shape[-1] == model.num_classes)
     names = model.classes
     if not is_classes and isinstance(model.data, Tabular):
         names = model.data.targets
-    return Predictions(found, kind, is_classes, names, metrics)
-
-
-def _read(model: Released, path: str) -> tuple[Array, Array | None]:
-    """Reads features, and labels if the file has them."""
-    data = model.data
-    if Path(path).suffix == ".npz":
-        return _read_arrays(model, path)
-    if not isinstance(data, Tabular) or model.encoder is None:
-        raise InvalidInput(
-            f"the model was trained on {type(data).__name__}; give an .npz file with an array x"
-        )
-    rows = data.rows(path, None)
-    due = (*model.encoder.schema.numbers, *model.encoder.schema.categories)
-    names = [name for name in rows.columns if name in due]
-    if not names:
-        raise InvalidInput(f"{path} has none of the columns that the model needs: {', '.join(due)}")
-    x = as_table({name: rows.columns[name] for name in names})
-    if data.label is not None:
-        return x, _find_classes(model, rows.columns.get(data.label))
-    targets = [rows.columns[name] for name in data.targets if name in rows.columns]
-    if len(targets) < len(data.targets) or not all(_is_numbers(column) for column in targets):
-        return x, None
-    return x, targets[0] if isinstance(data.target, str) else np.column_stack(targets)
-
-
-def _read_arrays(model: Released, path: str) -> tuple[Array, Array | None]:
-    like = model.data if isinstance(model.data, npz) else npz(path)
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in (like.x, like.y) if name in file.files}
-    except FileNotFoundError:
-        raise InvalidInput(f"no file {path!r}; give one that exists") from None
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InvalidInput(
-            f"{path} can't be read: {error}; write it with numpy.savez, without objects"
-        ) from error
-    if like.x not in stored:
-        raise InvalidInput(f"{path} has no array {like.x!r}; write numpy.savez(path, {like.x}=features)")
-    y = stored.get(like.y)
-    return stored[like.x], y if y is None or y.dtype.kind != "U" else _find_classes(model, y)
-
-
-def _find_classes(model: Released, labels: Array | None) -> Array | None:
-    """Returns the classes that the model gives to labels in words; None if it does not know all of them."""
-    known = {name: i for i, name in enumerate(model.classes)}
-    found = [known.get(str(word), -1) for word in labels] if labels is not None else []
-    return np.array(found) if min(found, default=-1) >= 0 else None
-
-
-def _is_numbers(column: Array) -> bool:
-    return column.dtype.kind == "f" and bool(np.isfinite(column).all())
+    return Predictions(found, kind, is_classes, names, metrics, rows.notes)

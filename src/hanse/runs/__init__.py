@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         list_kept,
         record_imports,
     )
+    from hanse.runs.own_file import Unlabelled, Wanted, read_examples, read_rows
     from hanse.runs.preparation import load_population, prepare_run
     from hanse.runs.replay import (
         Case,
@@ -63,6 +64,7 @@ else:
                 "list_kept",
                 "record_imports",
             ),
+            "hanse.runs.own_file": ("Unlabelled", "Wanted", "read_examples", "read_rows"),
             "hanse.runs.preparation": ("load_population", "prepare_run"),
             "hanse.runs.replay": (
                 "Case",
@@ -107,6 +109,8 @@ __all__ = [
     "RunDiverged",
     "RunStalled",
     "Session",
+    "Unlabelled",
+    "Wanted",
     "changes",
     "debug_errors",
     "default_store",
@@ -132,6 +136,8 @@ __all__ = [
     "perform",
     "plan_messages",
     "prepare_run",
+    "read_examples",
+    "read_rows",
     "read_tensors",
     "record_as_json",
     "record_imports",

@@ -45,6 +45,8 @@ class Parties:
         experiment = read(file, sets, imports=imports, warn=warn)
         ready = prepare_run(experiment)
         people, settings = ready.population, ready.experiment.settings()
+        for line in people.notes:
+            warn(line)
         is_testable = ready.measures_itself or people.test is not None or people.find_test_clients()
         if experiment.evaluate_every and not is_testable:
             raise InvalidInput(
@@ -77,24 +79,29 @@ class Parties:
             ).to_json(),
         )
 
-    def data(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
+    def data(
+        self, what: str, number: int, test: str | None = None, warn: Warn = warn_user
+    ) -> Callable[[Plan], Examples]:
         """Opens a client's own data: a file like those of the plan, or its `share` of the settings' data.
 
         Args:
           test: a file of test examples; None: the settings say which of these data are held out.
+          warn: is called with what the owner of the file should know.
         """
         if what == SHARE:
             return lambda plan: _share(plan).client(number)
         _check_file("--data", what)
         return lambda plan: (
-            _file(plan, what, number)[0] if test is None else read_examples(what, data_needs(plan))
+            _file(plan, what, number, warn)[0]
+            if test is None
+            else read_examples(what, data_needs(plan), warn=warn)
         )
 
     def test(self, what: str, number: int, test: str | None = None) -> Callable[[Plan], Examples]:
         """Opens a client's test examples: a file of their own, or rows held out as the settings say."""
         if test is not None:
             _check_file("--test", test)
-            return lambda plan: read_examples(test, data_needs(plan))
+            return lambda plan: read_examples(test, data_needs(plan), is_test=True)
         if what == SHARE:
             return lambda plan: _share(plan).role(own_test(number))
         return lambda plan: _file(plan, what, number)[1]
@@ -180,9 +187,9 @@ def _check_file(option: str, path: str) -> None:
         raise InvalidInput(f"{option} {path}: there is no such file; write a path{also}")
 
 
-def _file(plan: Plan, path: str, number: int) -> tuple[Examples, Examples]:
+def _file(plan: Plan, path: str, number: int, warn: Warn = lambda line: None) -> tuple[Examples, Examples]:
     """Splits a client's own file into training and test examples, as a simulation would."""
-    examples = read_examples(path, data_needs(plan))
+    examples = read_examples(path, data_needs(plan), warn=warn)
     said = json.loads(plan.settings)
     kept, tested = held_out(
         len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold_in(number)

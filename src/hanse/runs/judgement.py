@@ -142,7 +142,7 @@ def _about_solver(records: Sequence[Record]) -> Iterator[Finding]:
     if not after <= UNSOLVED * before:
         yield Finding(
             "unsolved",
-            f"the clients' solver left {after / (before or 1.0):.0%} of the gradient that it began with, so the "
+            f"the clients' solver left {after / (before or 1.0):.0%} of the gradient that it began with: the "
             "local problems are not solved",
             "give the solver more steps or a step size that suits, or take newton()",
             is_presence=False,

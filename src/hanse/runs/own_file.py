@@ -1,20 +1,33 @@
 """Reading a party's own file as the data of a run that others have described."""
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hanse.config import IN_PYTHON, WrongSetting, build
-from hanse.core import Examples, InvalidInput
+from hanse.config import IN_PYTHON, Warn, WrongSetting, build, parse, warn_user
+from hanse.core import Array, Examples, InvalidInput
 from hanse.core.exchange import find_classes
-from hanse.data import Dataset, Rows, Tabular, assemble, classes_of, csv, npz, parquet, to_categories
+from hanse.data import (
+    Dataset,
+    NeedsSetting,
+    Rows,
+    Tabular,
+    as_table,
+    assemble,
+    check_examples,
+    classes_of,
+    csv,
+    find_gaps,
+    npz,
+    parquet,
+)
 from hanse.preprocessing import Encoder
 
-__all__ = ["Wanted", "read_examples"]
+__all__ = ["Unlabelled", "Wanted", "read_examples", "read_rows"]
 
 PARQUET = (".parquet", ".pq")
 
@@ -29,6 +42,7 @@ class Wanted:
       label, target: the columns to predict.
       unused: columns that are left out where there is no encoder.
       arrays: the names of features and labels in an .npz file.
+      whose: who wants the examples, for messages.
       feature_shape, num_classes: the form of the examples that the model takes.
       classes: the names of the classes, if they have names.
       encoder: turns a table's columns into numbers; None: they are numbers.
@@ -44,6 +58,7 @@ class Wanted:
     target: str | tuple[str, ...] | None = None
     unused: frozenset[str] = frozenset()
     arrays: tuple[str, str] = ("x", "y")
+    whose: str = "the run"
 
     @classmethod
     def of(
@@ -53,6 +68,8 @@ class Wanted:
         num_classes: int | None,
         classes: tuple[str, ...],
         encoder: Encoder | None,
+        *,
+        whose: str = "the run",
     ) -> "Wanted":
         """Takes the names of columns from the settings of a run's data, and nothing else.
 
@@ -78,6 +95,7 @@ class Wanted:
             target=target,
             unused=frozenset(name for name in unused if name is not None),
             arrays=arrays,
+            whose=whose,
         )
 
     @property
@@ -86,8 +104,39 @@ class Wanted:
         targets = (self.target,) if isinstance(self.target, str) else self.target or ()
         return (*(() if self.label is None else (self.label,)), *targets)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes, or their numbers if they have no names."""
+        return self.classes or tuple(map(str, range(self.num_classes or 0)))
 
-def read_examples(path: str, wanted: Wanted, reader: Dataset | None = None) -> Examples:
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """The columns that the encoder takes; None: there is no encoder of columns."""
+        if self.encoder is None or not self.is_table:
+            return None
+        return (*self.encoder.schema.numbers, *self.encoder.schema.categories)
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A file's rows, of which some or all may have no label.
+
+    Args:
+      x: the features, encoded, of all rows.
+      has_label: (n,) whether a row has a label.
+      labelled: the examples of the rows that have one; None: no row has.
+      notes: what the owner of the file should know.
+    """
+
+    x: Array
+    has_label: Array
+    labelled: Examples | None
+    notes: tuple[str, ...]
+
+
+def read_examples(
+    path: str, wanted: Wanted, reader: Dataset | None = None, *, is_test: bool = False, warn: Warn = warn_user
+) -> Examples:
     """Reads the examples in a party's own file: an .npz, a CSV or Parquet file with the run's columns.
 
     All rows are taken; columns that the run does not use are left where they are.
@@ -96,34 +145,101 @@ def read_examples(path: str, wanted: Wanted, reader: Dataset | None = None) -> E
       path: of the file; or of a .toml file whose table `data` names it, and says how it is read.
       wanted: the form that the examples must have.
       reader: reads files of this kind; None: the reader with its defaults.
+      is_test: whether they only measure a model: then a column may be empty.
+      warn: is called with what the owner of the file should know.
 
     Raises: InvalidInput: if it can't be read, or does not suit the run.
     """
-    if Path(path).suffix == ".toml":
-        reader = _read_description(path)
-        path = reader.path
-    if isinstance(reader, npz) or Path(path).suffix == ".npz":
-        examples = _arrays(path, wanted, reader if isinstance(reader, npz) else None)
-    elif wanted.is_table:
-        examples = _rows(path, wanted, reader if isinstance(reader, Tabular) else None)
-    else:
-        raise InvalidInput(
-            f"{path}: the run's data are {_describe_data(wanted.kind)}, not a table of columns; give an "
-            f".npz file with an array x of rows of shape {wanted.feature_shape} and an array y"
+    with _remedy_at_hand(path) as opened:
+        path, reader = opened or (path, reader)
+        if _is_archive(path, reader):
+            own = _own_archive(path, wanted, reader)
+            stored, notes = own.complete(_stored(own, (own.x, own.y)), (own.x, own.y))
+            if wanted.num_classes is not None:  # a gap in a number is no class, either
+                stored, more = _complete_numbers(own, stored)
+                notes += more
+            y = _find_labels(stored[own.y], wanted, lambda row: own.at(own.y, row))
+            examples = _pair(stored[own.x], y, own)
+        else:
+            rows, own_reader = _open_table(path, wanted, reader, needs_labels=True)
+            found = assemble(own_reader, rows, None)
+            examples, notes = found.train, tuple(found.notes)
+            _check_columns(examples.x, wanted, path, own_reader, is_test)
+        for line in notes:
+            warn(line)
+        encoded = examples if wanted.encoder is None else wanted.encoder(examples)
+        return _check_suits(encoded, wanted, path)
+
+
+def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlabelled:
+    """Reads a file's rows to predict them: labels are read where there are some.
+
+    Args:
+      path, wanted, reader: see `read_examples`.
+
+    Raises: InvalidInput: if it can't be read, does not suit the model, or a label is no class of the model.
+    """
+    with _remedy_at_hand(path) as opened:
+        path, reader = opened or (path, reader)
+        if _is_archive(path, reader):
+            own = _own_archive(path, wanted, reader)
+            stored = _stored(own, (own.x,))
+            x, y = stored[own.x], stored.get(own.y)
+            has_label = np.zeros(len(x), bool) if y is None else ~find_gaps(y)
+            if y is not None:
+                _pair(x, y, own)
+                places = np.flatnonzero(has_label)
+                y = _find_labels(y[has_label], wanted, lambda row: own.at(own.y, int(places[row])))
+        else:
+            rows, own_reader = _open_table(path, wanted, reader, needs_labels=False)
+            x, y, has_label = _features_and_labels(rows, own_reader, wanted)
+    if not len(x):
+        raise InvalidInput(f"{path} holds no rows to predict; give at least 1")
+    new = {} if wanted.encoder is None or not x.dtype.names else wanted.encoder.find_new_columns(x)
+    notes = [
+        f"{path}: none of the categories in column {name!r}, such as {words[0]!r}, is known to the model"
+        for name, words in new.items()
+    ]
+    if wanted.encoder is not None:
+        x = wanted.encoder(Examples(x, np.zeros(len(x), np.int64))).x
+    labelled = None
+    if y is not None and has_label.any():
+        labelled = Examples(x[has_label], y)
+        if y.ndim == 1 or wanted.num_classes is None:
+            check_examples(labelled, wanted.num_classes, whose=path)
+        if not has_label.all():
+            missing = np.count_nonzero(~has_label)
+            notes.append(f"{path}: {missing} of {len(x)} rows have no label; the others are measured")
+    return Unlabelled(x, has_label, labelled, tuple(notes))
+
+
+@contextmanager
+def _remedy_at_hand(path: str) -> "Iterator[tuple[str, Tabular | npz] | None]":
+    """Reads a description of a file; says where a setting is written that reads a file in another way."""
+    is_description = Path(path).suffix == ".toml"
+    described = _read_description(path) if is_description else None
+    try:
+        yield None if described is None else (described.path, described)
+    except NeedsSetting as error:
+        kind = "npz" if _is_archive(path, None) else "parquet" if path.endswith(PARQUET) else "csv"
+        where = (
+            f"Such a setting is written into {path}"
+            if is_description
+            else f"Such a setting is written into a file of your own, which is given in place of {path}: "
+            f'own.toml, with data = {{name = "{kind}", path = "{path}", ...}}'
         )
-    return _check_suits(examples, wanted, path)
+        raise InvalidInput(f"{error}. {where}") from error
 
 
-def _describe_data(kind: str | None) -> str:
-    return "not described by a file" if kind is None else f"{kind}()"
+def _is_archive(path: str, reader: Dataset | None) -> bool:
+    return Path(path).suffix == ".npz" or (isinstance(reader, npz) and reader.path == path)
 
 
 def _read_description(path: str) -> Tabular | npz:
     """Makes the reader that an owner's own settings file describes."""
     try:
-        said = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("data")
-        reader = build(Dataset, said, "data")
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, WrongSetting) as error:
+        reader = build(Dataset, parse(path).get("data"), "data")
+    except WrongSetting as error:
         raise InvalidInput(f"{path}: {error}") from None
     if not isinstance(reader, Tabular | npz):
         raise InvalidInput(
@@ -133,51 +249,91 @@ def _read_description(path: str) -> Tabular | npz:
     return reader
 
 
-def _arrays(path: str, wanted: Wanted, reader: npz | None) -> Examples:
-    x, y = wanted.arrays if reader is None else (reader.x, reader.y)
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files if name in (x, y)}
-            names = stored.files
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path} can't be read: {error}") from None
-    if found.keys() != {x, y}:
-        raise InvalidInput(f"{path} holds {', '.join(names) or 'nothing'}; arrays {x} and {y} are needed")
-    if len(found[x]) != len(found[y]):
-        raise InvalidInput(f"{path}: {len(found[x])} rows of {x} and {len(found[y])} of {y}; give as many")
-    labels = found[y]
-    if labels.dtype.kind in "US":
-        if not wanted.classes:
-            raise InvalidInput(f"{path}: {y} holds words, but the run's labels are numbers")
-        labels = classes_of(to_categories(labels), wanted.classes, lambda row: f"{path}: {y}[{row}]")
-    examples = Examples(found[x], labels)
-    return examples if wanted.encoder is None else wanted.encoder(examples)
+# -- archives ----------------------------------------------------------------------------------
 
 
-def _rows(path: str, wanted: Wanted, reader: Tabular | None) -> Examples:
-    """Reads a table; its columns are of the kinds that the run names, whatever these few rows look like."""
-    like, schema = None, None if wanted.encoder is None else wanted.encoder.schema
-    if schema is not None:
-        kinds = dict.fromkeys(schema.numbers, np.zeros(0)) | dict.fromkeys(
-            schema.categories, np.zeros(0, "U1")
+def _own_archive(path: str, wanted: Wanted, reader: Dataset | None) -> npz:
+    x, y = wanted.arrays
+    return replace(reader, path=path) if isinstance(reader, npz) else npz(path, x=x, y=y)
+
+
+def _stored(own: npz, needed: Sequence[str]) -> Mapping[str, Array]:
+    """Reads the arrays of features and labels, and no others."""
+    stored = own.read_arrays((own.x, own.y))
+    if not stored.keys() >= {*needed}:
+        stored = own.read_arrays()
+        name = next(name for name in needed if name not in stored)
+        option, noun = ("x", "features") if name == own.x else ("y", "labels")
+        raise NeedsSetting(
+            f"{own.path} has no array {name!r}; it has {', '.join(sorted(stored)) or 'none'}: write "
+            f"numpy.savez(path, {name}={noun}), or {option} = ... with the array's name"
         )
+    return stored
+
+
+def _complete_numbers(own: npz, stored: Mapping[str, Array]) -> tuple[Mapping[str, Array], tuple[str, ...]]:
+    """Treats numbers that are not there as empty labels in words are."""
+    y = stored[own.y]
+    if y.dtype.kind != "f" or y.ndim > 1 or not find_gaps(y).any():
+        return stored, ()
+    words = np.where(find_gaps(y), "", "number")
+    kept, notes = own.complete({**stored, own.y: words, "numbers": y}, (own.x, own.y, "numbers"))
+    return {**kept, own.y: kept["numbers"]}, notes
+
+
+def _pair(x: Array, y: Array, own: npz) -> Examples:
+    if len(x) != len(y):
+        raise InvalidInput(f"{own.path}: {len(x)} rows of {own.x} and {len(y)} of {own.y}; give as many")
+    return Examples(x, y)
+
+
+def _find_labels(labels: Array, wanted: Wanted, where: Callable[[int], str]) -> Array:
+    """Returns the classes of the run that labels name; or the labels themselves if they are no classes."""
+    if wanted.num_classes is not None and labels.ndim == 1:
+        return classes_of(labels, wanted.names, where)
+    if labels.dtype.kind in "US":
+        raise InvalidInput(
+            f"{where(0)} is {str(labels.ravel()[0])!r}, but {wanted.whose}'s labels are numbers"
+        )
+    return labels
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def _open_table(
+    path: str, wanted: Wanted, reader: Dataset | None, *, needs_labels: bool
+) -> tuple[Rows, Tabular]:
+    """Reads a table; its columns are of the kinds that the run names, whatever these few rows look like."""
+    if not wanted.is_table or (wanted.encoder is None and not needs_labels):
+        raise InvalidInput(
+            f"{path}: {wanted.whose}'s data are {_describe_data(wanted.kind)}, not a table of columns; give "
+            f"an .npz file with an array {wanted.arrays[0]} of rows of shape {wanted.feature_shape}"
+            + f" and an array {wanted.arrays[1]}"
+            * needs_labels
+        )
+    own = _for_run(path, wanted, reader if isinstance(reader, Tabular) else None)
+    roles, features = wanted.predicted, wanted.columns
+    like = None
+    if wanted.encoder is not None and features is not None:
+        words = {*wanted.encoder.schema.categories, wanted.label}
+        kinds = {name: np.zeros(0, "U1" if name in words else float) for name in (*features, *roles)}
         like = Rows(path, kinds, np.zeros(0, np.int64))
-    reader = _for_run(path, wanted, reader)
-    rows = reader.rows(path, like)
-    roles = wanted.predicted
-    due = (
-        [name for name in rows.columns if name not in wanted.unused]
-        if schema is None
-        else [*schema.numbers, *schema.categories]
-    )
-    missing = [name for name in (*roles, *due) if name not in rows.columns]
+    rows = own.rows(path, like)
+    if features is None:
+        features = tuple(name for name in rows.columns if name not in (*wanted.unused, *roles))
+    needed = (*roles, *features) if needs_labels else features
+    missing = [name for name in needed if name not in rows.columns]
     if missing:
         raise InvalidInput(
-            f"{path} has no column {missing[0]!r}; the run wants {', '.join(dict.fromkeys((*roles, *due)))}"
+            f"{path} has no column {missing[0]!r}; {wanted.whose} wants {', '.join(dict.fromkeys(needed))}"
         )
-    columns = {name: column for name, column in rows.columns.items() if name in (*roles, *due)}
-    found = assemble(reader, replace(rows, columns=columns), None).train
-    return found if wanted.encoder is None else wanted.encoder(found)
+    columns = {name: column for name, column in rows.columns.items() if name in (*roles, *features)}
+    return replace(rows, columns=columns), own
+
+
+def _describe_data(kind: str | None) -> str:
+    return "not described by a file" if kind is None else f"{kind}()"
 
 
 def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
@@ -190,35 +346,78 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
             f"{path} is read to predict {', '.join(sorted(map(str, own)))}; the run wants "
             f"{', '.join(sorted(asked))}"
         )
-    texts = () if wanted.encoder is None else wanted.encoder.schema.categories  # decided where the run began
-    if isinstance(reader, csv):
-        reader = replace(reader, numeric=())
+    schema = None if wanted.encoder is None else wanted.encoder.schema  # decided where the run began
     return replace(
         reader,
+        path=path,
         label=wanted.label,
         target=wanted.target,
         key=None,
         drop=(),
-        categorical=texts,
+        categorical=() if schema is None else schema.categories,
+        numeric=() if schema is None else schema.numbers,
         classes=wanted.classes,
         test=None,
         test_fraction=0.0,
     )
 
 
+def _features_and_labels(rows: Rows, own: Tabular, wanted: Wanted) -> tuple[Array, Array | None, Array]:
+    """Returns the features of all rows, the labels of those that have one, and which these are."""
+    roles = wanted.predicted
+    x = as_table({name: column for name, column in rows.columns.items() if name not in roles})
+    has_label = np.zeros(len(rows), bool)
+    if all(name in rows.columns for name in roles):
+        known = wanted.classes if wanted.label is not None else ()
+        gaps = [find_gaps(rows.columns[name], known) for name in roles]
+        has_label = ~np.logical_or.reduce(gaps)
+    if not has_label.any():
+        return x, None, has_label
+    return x, assemble(own, rows.take(has_label), None).train.y, has_label
+
+
+def _check_columns(x: Array, wanted: Wanted, path: str, own: Tabular, is_test: bool) -> None:
+    """Checks that each column has a value somewhere, and a category that the run knows.
+
+    One row alone says nothing about its columns, and test examples may have gaps in all rows.
+    """
+    if wanted.encoder is None or not x.dtype.names or len(x) < 2:
+        return
+    for name in () if is_test else wanted.encoder.find_empty_columns(x):
+        if name not in own.uninformative:
+            raise NeedsSetting(
+                f"{path}: column {name!r} has no value in any of its {len(x)} rows; fill it in, or write "
+                f"{own.say('uninformative', name)} if that is right: then each row has a gap there"
+            )
+    for name, words in wanted.encoder.find_new_columns(x).items():
+        if name not in own.uninformative:
+            place = wanted.encoder.schema.categories.index(name)
+            theirs = ", ".join(map(repr, wanted.encoder.vocabularies[place].categories[:3])) or "none"
+            raise NeedsSetting(
+                f"{path}: column {name!r} holds {', '.join(map(repr, words))}, ..., and {wanted.whose} knows "
+                f"none of these categories, but {theirs}, ...; write them as {wanted.whose} does, or write "
+                f"{own.say('uninformative', name)} if they are right: then no row has a known category there"
+            )
+
+
 def _check_suits(examples: Examples, wanted: Wanted, path: str) -> Examples:
     if examples.x.dtype.kind not in "fiub":
         raise InvalidInput(
-            f"{path}: features are {examples.x.dtype}, but the run has no encoder that turns columns into "
-            "numbers; give features that are numbers"
+            f"{path}: features are {examples.x.dtype}, but {wanted.whose} has no encoder that turns columns "
+            "into numbers; give features that are numbers"
         )
     shape = tuple(examples.x.shape[1:])
     if shape != wanted.feature_shape:
-        raise InvalidInput(f"{path}: rows of x have shape {shape}; the run wants {wanted.feature_shape}")
-    if wanted.num_classes is not None:
-        y = examples.y
+        raise InvalidInput(
+            f"{path}: rows of x have shape {shape}; {wanted.whose} wants {wanted.feature_shape}"
+        )
+    y = examples.y
+    if wanted.num_classes is not None and y.ndim > 1:
         if y.dtype.kind not in "iu" or not np.all((y >= 0) & (y < wanted.num_classes)):
             raise InvalidInput(
-                f"{path}: y is {y.dtype}; the run wants whole numbers from 0 to {wanted.num_classes - 1}"
+                f"{path}: y is {y.dtype}; {wanted.whose} wants whole numbers from 0 to "
+                f"{wanted.num_classes - 1}"
             )
+        return examples
+    check_examples(examples, wanted.num_classes, whose=path)
     return examples

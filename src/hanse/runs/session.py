@@ -158,6 +158,11 @@ class Session:
         self._progress: Progress[Any] = ready.begin() if saved is None else saved.state
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What the owner of the data should know, such as how many rows were left out."""
+        return self._ready.population.notes
+
+    @property
     def records(self) -> tuple[Record, ...]:
         """The rounds done so far."""
         return tuple(self._records)

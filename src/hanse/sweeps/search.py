@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from hanse.config import IMPORTS, WrongSetting, build, join_path, split_path
+from hanse.config import IMPORTS, Whole, WrongSetting, build, join_path, split_path
 from hanse.core import InvalidInput, Key, Plain, check_count, value
 
 __all__ = ["OVER", "Axis", "Search", "Trial", "axes", "between", "grid", "random", "settings_of"]
@@ -180,7 +180,8 @@ def settings_of(trial: Trial) -> list[Plain]:
     """Converts a trial to trees, to be merged in this order: a choice of algorithm comes before its lr."""
     trees = []
     for path in sorted(trial, key=lambda path: len(split_path(path))):
-        tree = trial[path]
+        said = trial[path]
+        tree: Plain = Whole(said) if isinstance(said, Mapping) else said
         for step in reversed(split_path(path)):
             tree = {step: tree}
         trees.append(tree)

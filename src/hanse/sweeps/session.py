@@ -414,7 +414,9 @@ def _describe_difference(kept: Sequence[Import], now: Sequence[Import]) -> str:
 
 def _complete(settings: Mapping[str, Plain]) -> Mapping[str, Plain]:
     """Adds the settings that an earlier version did not have, with their defaults."""
-    kept = {name: settings[name] for name in ("data", IMPORTS) if name in settings}
+    in_python = isinstance(data := settings.get("data"), Mapping) and data.get(IN_PYTHON)
+    given = ("data", IMPORTS) if in_python else (IMPORTS,)
+    kept = {name: settings[name] for name in given if name in settings}
     rest = {name: said for name, said in settings.items() if name not in kept}
     try:
         return {**Experiment.from_settings(rest).settings(), **kept}

@@ -36,8 +36,9 @@ __all__ = [
 WIRE = 6
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one.
 
-6: a task may hold tensors for one client alone, which then downloads it; a member may play a named party; a
-   client may answer that a result does not exist yet, or that it keeps a promise. A client of version 5 can't.
+6: a task may hold tensors for one client alone, which then downloads it; a member may play a named party;
+   a client may answer that a result does not exist yet, or that it keeps a promise. A client of version 5
+   can't.
 5: plans are sealed, and name the modules that a run imports. A client of version 4 can't read them.
 """
 
