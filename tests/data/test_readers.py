@@ -1,6 +1,7 @@
 """Formats other than CSV."""
 
 import gzip
+import io
 import struct
 import sys
 from pathlib import Path
@@ -519,6 +520,110 @@ def test_hugging_face_columns_are_a_table() -> None:
     data = hugging_face(saved_data_set(), label="label", drop=("image",), test_fraction=0).load()
     assert data.train.x.dtype.names == ("age", "who")
     assert np.isnan(data.train.x["age"][2])
+
+
+def save_column(given: list[Any], kind: Any) -> str:
+    """Saves a data set with a column of this kind, and returns its folder."""
+    library = pytest.importorskip("datasets", reason="needs the extra huggingface")
+    split = library.Dataset.from_dict({"given": given, "y": [i % 2 for i in range(len(given))]})
+    library.DatasetDict({"train": split.cast_column("given", kind)}).save_to_disk("column")
+    return "column"
+
+
+def save_classes(given: list[Any]) -> str:
+    library = pytest.importorskip("datasets", reason="needs the extra huggingface")
+    return save_column(given, library.ClassLabel(names=["neg", "pos"]))
+
+
+@pytest.mark.parametrize("as_label", [True, False])
+def test_hugging_face_classes_are_names(as_label: bool) -> None:
+    saved = save_classes([1, 0, 1, 0])
+    data = hugging_face(saved, label="given" if as_label else "y", test_fraction=0).load()
+    if as_label:
+        assert (data.train.y.tolist(), data.classes) == ([1, 0, 1, 0], ("neg", "pos"))
+    else:
+        assert data.train.x["given"].tolist() == ["pos", "neg", "pos", "neg"]
+
+
+@pytest.mark.parametrize("missing", [None, -1])
+def test_hugging_face_classes_may_be_missing_but_not_in_a_label(missing: int | None) -> None:
+    saved = save_classes([1, 0, missing, 0])
+    data = hugging_face(saved, label="y", test_fraction=0).load()
+    assert data.train.x["given"].tolist() == ["pos", "neg", "", "neg"]
+    with pytest.raises(InvalidInput, match=r"column \(train\), row 3: column 'given' is empty"):
+        hugging_face(saved, label="given").load()
+
+
+@pytest.mark.parametrize("wrong", [-2, -100, 2, 5])
+@pytest.mark.parametrize("label", ["y", "given"])
+def test_hugging_face_classes_beyond_their_names_are_refused(wrong: int, label: str) -> None:
+    saved = save_classes([1, 0, wrong, 0])
+    message = rf"column \(train\), row 3: column 'given' is {wrong}; its 2 classes are the integers 0 to 1"
+    with pytest.raises(InvalidInput, match=message):
+        hugging_face(saved, label=label).load()
+
+
+GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 51  # 0, 0.2, ..., 1
+COLOURS = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], 2)
+BRIGHT = GREY.astype(np.float64) / 255
+
+
+def palette(image: Any) -> Any:
+    """An image of six colours by their numbers, which differ from any brightness."""
+    numbered = image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3), "L").convert("P")
+    numbered.putpalette(COLOURS.reshape(-1).tolist())
+    return numbered
+
+
+def transparent(image: Any) -> Any:
+    numbered = palette(image)
+    file = io.BytesIO()
+    numbered.save(file, "PNG", transparency=2)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+MODES: dict[str, tuple[Any, Any]] = {
+    "8 bits": (lambda image: image.fromarray(GREY), BRIGHT),
+    "1 bit": (lambda image: image.fromarray(GREY > 100), (GREY > 100).astype(float)),
+    "16 bits": (lambda image: image.fromarray(GREY.astype(np.uint16) * 257), BRIGHT),
+    "floats": (lambda image: image.fromarray(np.float32(BRIGHT * 3)), BRIGHT * 3),
+    "colours": (lambda image: image.fromarray(COLOURS), COLOURS / 255),
+    "palette": (palette, COLOURS / 255),
+    "transparent palette": (transparent, np.dstack([COLOURS / 255, [[1, 1, 0], [1, 1, 1]]])),
+    "grey and alpha": (
+        lambda image: image.fromarray(GREY).convert("LA"),
+        np.dstack([BRIGHT, BRIGHT * 0 + 1]),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+@pytest.mark.parametrize(("make", "bright"), MODES.values(), ids=MODES.keys())
+def test_hugging_face_images_are_black_at_0_and_white_at_1(make: Any, bright: Array) -> None:
+    library = pytest.importorskip("datasets", reason="needs the extra huggingface")
+    image = pytest.importorskip("PIL.Image", reason="images need Pillow")
+    saved = save_column([library.Image().encode_example(make(image))] * 3, library.Image())
+    x = hugging_face(saved, label="y", test_fraction=0).load().train.x
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x, np.stack([bright] * 3), atol=1e-6)
+
+
+def test_hugging_face_images_that_can_not_be_used_are_named() -> None:
+    library = pytest.importorskip("datasets", reason="needs the extra huggingface")
+    image = pytest.importorskip("PIL.Image", reason="images need Pillow")
+    grey = image.fromarray(GREY)
+    for wrong, message in (
+        (None, "is empty"),
+        (image.fromarray(GREY.astype(np.int32) * 1000), "mode 'I', whose numbers are no brightness"),
+        (image.fromarray(COLOURS).convert("CMYK"), "mode 'CMYK'"),
+        (image.fromarray(COLOURS), r"shape \(2, 3, 3\), row 1 one of \(2, 3\)"),
+        ({"bytes": b"no image", "path": None}, "holds no image that can be read"),
+    ):
+        encoded = [library.Image().encode_example(item) for item in (grey, grey)]
+        encoded.append(None if wrong is None else library.Image().encode_example(wrong))
+        saved = save_column(encoded, library.Image())
+        with pytest.raises(InvalidInput, match=rf"row 3: column 'given' .*{message}"):
+            hugging_face(saved, label="y", test_fraction=0).load()
 
 
 def test_unknown_splits_are_named() -> None:

@@ -27,6 +27,7 @@ def test_the_public_names_are_these() -> None:
         "mlp",
         "objective",
         "softmax",
+        "tf32",
         "torch_engine",
         "torch_module",
     ]

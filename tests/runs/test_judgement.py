@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 import hanse
 from hanse.algorithms import dane, local_steps, one_shot
 from hanse.cli import app
+from hanse.core import Learner
 from hanse.core.exchange import Record, Usage
 from hanse.data import iid, shards
 from hanse.learners import softmax
-from hanse.runs.judgement import find_problems, has_trained, judge_status
+from hanse.runs.judgement import DEVICE_NOT_REPEATABLE, find_problems, has_trained, judge_status
 
 WELL = Usage(counted=3)
 
@@ -191,3 +192,11 @@ def test_the_card_of_a_released_model_tells_what_its_run_lacked(tmp_path: Path) 
     card = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert "the run is incomplete" in card
     assert "- **Note:** north was away; ask north." in card
+
+
+def test_a_run_on_a_device_that_does_not_repeat_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert DEVICE_NOT_REPEATABLE not in hanse.run(rounds=1).findings
+    monkeypatch.setattr(Learner, "is_repeatable", property(lambda learner: False))
+    result = hanse.run(rounds=1)
+    assert DEVICE_NOT_REPEATABLE in result.findings
+    assert result.status == "completed"

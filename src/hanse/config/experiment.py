@@ -227,6 +227,12 @@ def _check_kind(name: str, given: Any, kind: type) -> None:
         return
     if isinstance(given, type) and issubclass(given, kind):
         raise InvalidInput(f"{name} is the class {given.__name__}; write a value: {given.__name__}(...)")
+    if name == "model" and callable(given):
+        made = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise InvalidInput(
+            f"model is {made}, which is no value; for a module of PyTorch, give what makes one: "
+            "model=torch_module(lambda: ...), from hanse.learners"
+        )
     example = format_plain(_default(name))
     example += "" if example.endswith(")") else "()"
     raise InvalidInput(f"{name} is of type {type(given).__name__}; write a value, such as {name}={example}")

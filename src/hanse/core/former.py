@@ -65,6 +65,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "Stop": ("higher_is_better",),
     "csv": ("incomplete", "uninformative", "thousands"),
     "hugging_face": ("numeric", "incomplete", "uninformative"),
+    "jax_engine": ("precision",),
     "npz": ("incomplete",),
     "parquet": ("numeric", "incomplete", "uninformative"),
 }

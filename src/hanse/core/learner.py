@@ -146,6 +146,11 @@ class Learner(ABC):
         """The meaning of the numbers that `predict` returns; "scores" claims least."""
         return "scores"
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Returns whether computing the same twice gives the same bits, on this machine."""
+        return True
+
     def convert(self, data: Examples) -> Examples:
         """Returns examples as the learner computes with them. Raises: InvalidInput: if they can't be used."""
         return data

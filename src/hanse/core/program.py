@@ -116,8 +116,8 @@ class Sample(Command["Sampled"]):
     One of `count`, `fraction` and `each` is given, or none: a tenth of the clients, but at least 10, or all
     if they are fewer. Such a number is drawn from `key`, uniformly and without replacement. With `each` every
     client is in the cohort independently, as accounting by Poisson sampling assumes. The cohort may be empty,
-    and nobody replaces clients that are busy or absent. It is drawn from the runtime's secret and this key, and
-    no two Samples draw alike.
+    and nobody replaces clients that are busy or absent. It is drawn from the runtime's secret and this key,
+    and no two Samples draw alike.
 
     Such sampling lessens what is lost of privacy only towards those who do not know the cohort. So lists of
     participants (log, status, page) must then stay with the server.

@@ -52,8 +52,9 @@ class hugging_face(Tabular):
     """A data set of the Hugging Face hub, or of a folder that `save_to_disk` wrote. Needs the extra
     "huggingface".
 
-    A single column of images or of lists of numbers gives features of its shape (bytes scaled to [0, 1],
-    as float32); columns of numbers and text give a table.
+    A single column of images or of lists of numbers gives features of its shape; columns of numbers and text
+    give a table. Images are float32, black as 0 and white as 1: grey, of 1, 8 or 16 bits, (height, width);
+    coloured, also by a palette, (height, width, colours). Images of floats keep their numbers.
 
     >>> hugging_face("ylecun/mnist", label="label", test="test").train
     'train'
@@ -81,13 +82,14 @@ class hugging_face(Tabular):
 
     def rows(self, path: str, like: Rows | None) -> Rows:
         """Reads a split."""
-        split = self._split(self.train if like is None else path)
+        split_name = self.train if like is None else path
+        split = self._split(split_name)
         flat = [name for name, kind in split.features.items() if not _is_image(kind) or name in self.drop]
-        what = f"{self.path} ({split.split})"
+        what = f"{self.path} ({split_name})"
         rows = rows_of(split.with_format("arrow").select_columns(flat)[:], what, self, like)
         images = {name: _images(split, name, what) for name in split.features if name not in flat}
         named = {
-            name: _name_classes(rows.columns[name], kind, f"{what}: column {name!r}")
+            name: _name_classes(rows.columns[name], kind, name, what)
             for name, kind in split.features.items()
             if name in rows.columns
         }
@@ -112,30 +114,68 @@ def _is_image(kind: Any) -> bool:
     return type(kind).__name__ == "Image"
 
 
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+"""Pillow's modes of grey images whose white is 65535."""
+
+
 def _images(split: Any, name: str, whose: str) -> Array:
-    """Reads images as float32 in [0, 1], (n, height, width) or (n, height, width, colours)."""
-    images = [np.asarray(image) for image in split[name]]
-    shapes = {image.shape for image in images}
-    if len(shapes) > 1:
+    """Reads images as float32, (n, height, width) or (n, height, width, colours)."""
+    found = list[Array]()
+    images = iter(split[name])
+    for row in range(1, len(split) + 1):
+        where = f"{whose}, row {row}: column {name!r}"
+        try:
+            image = next(images)
+        except OSError as error:  # Pillow's errors, too
+            raise InvalidInput(f"{where} holds no image that can be read ({error}); leave it out") from error
+        if image is None:
+            raise InvalidInput(f"{where} is empty; fill it in, or leave this row out")
+        found.append(_pixels(image, where))
+        if found[-1].shape != found[0].shape:
+            raise InvalidInput(
+                f"{where} holds an image of shape {found[-1].shape}, row 1 one of {found[0].shape}; bring "
+                'all to one size and one mode first, such as image.convert("RGB").resize((32, 32))'
+            )
+    return np.stack(found)
+
+
+def _pixels(image: Any, where: str) -> Array:
+    """Returns the brightness of an image of Pillow, black as 0 and white as 1; keeps floats as they are."""
+    if image.mode in ("P", "PA"):  # numbers of colours
+        image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        white = 255
+    elif image.mode in SIXTEEN_BITS or (image.mode == "I" and image.format == "PNG"):  # Pillow before 11
+        white = 65535
+    elif image.mode == "F":
+        white = 1
+    else:
         raise InvalidInput(
-            f"{whose}: column {name!r} holds images of {len(shapes)} sizes, such as {min(shapes)} and "
-            f"{max(shapes)}; resize them to one size first"
+            f"{where} holds an image of mode {image.mode!r}, whose numbers are no brightness from black to "
+            'white; convert it first, such as image.convert("RGB")'
         )
-    return np.stack(images) / np.float32(255)
+    return np.asarray(np.asarray(image).astype(np.float32) / np.float32(white))
 
 
-def _name_classes(column: Array, kind: Any, whose: str) -> Array:
-    """Replaces classes by their names, and -1, which means that there is none, by an empty string."""
+def _name_classes(column: Array, kind: Any, name: str, whose: str) -> Array:
+    """Replaces classes by their names; where there is none, which is null or -1, by an empty string.
+
+    Raises: InvalidInput: at other numbers, such as the -100 of labels that a loss should ignore.
+    """
     names = getattr(kind, "names", None)
     if names is None or column.ndim > 1:
         return column
     numbers = np.where(column == "", "-1", column) if column.dtype.kind == "U" else column
-    numbers = np.nan_to_num(numbers.astype(np.float64), nan=-1)
+    numbers = numbers.astype(np.float64)
+    numbers = np.where(np.isnan(numbers), -1, numbers)
     wrong = (numbers < -1) | (numbers >= len(names)) | (numbers % 1 != 0)
     if wrong.any():
         row = int(wrong.argmax())
         raise InvalidInput(
-            f"{whose}, row {row + 1} is {numbers[row]:g}; its {len(names)} classes are the numbers 0 to "
-            f"{len(names) - 1}, and -1 where there is none"
+            f"{whose}, row {row + 1}: column {name!r} is {numbers[row]:g}; its {len(names)} classes are "
+            f"the integers 0 to {len(names) - 1}, and -1 for none: correct it, or leave the "
+            f"{np.count_nonzero(wrong)} such rows out"
         )
     return np.array([*names, ""])[numbers.astype(np.int64)]

@@ -6,7 +6,7 @@
 {'weights': (64, 10), 'bias': (10,)}
 """
 
-from hanse.learners.engines import Engine, Precision, bfloat16, full, jax_engine, torch_engine
+from hanse.learners.engines import Engine, Precision, bfloat16, full, jax_engine, tf32, torch_engine
 from hanse.learners.linear.cox import cox
 from hanse.learners.linear.duals import dual
 from hanse.learners.linear.elastic_net import elastic_net
@@ -42,6 +42,7 @@ __all__ = [
     "mlp",
     "objective",
     "softmax",
+    "tf32",
     "torch_engine",
     "torch_module",
 ]

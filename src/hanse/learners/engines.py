@@ -4,6 +4,7 @@ A network has the same parameters on either engine, by name, shape and initial v
 was trained on one can continue, or be measured, on the other.
 """
 
+import warnings
 from dataclasses import KW_ONLY
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,7 +12,17 @@ from typing import Any, ClassVar
 
 from hanse.core import InvalidInput, Learner, value
 
-__all__ = ["Engine", "Precision", "bfloat16", "full", "jax_engine", "load", "torch_engine"]
+__all__ = [
+    "Engine",
+    "Precision",
+    "bfloat16",
+    "check_precision",
+    "full",
+    "jax_engine",
+    "load",
+    "tf32",
+    "torch_engine",
+]
 
 NAMES = {"jax": "JAX", "torch": "PyTorch"}
 """Engines by the module that is imported, which is also the name of the extra."""
@@ -52,13 +63,6 @@ class Engine:
         return load(self.module, f"{type(network).__name__}()", instead)
 
 
-@value
-class jax_engine(Engine):
-    """JAX: a client's whole local training is one compiled call, which is fastest for dense networks."""
-
-    module = "jax"
-
-
 class Precision:
     """The type of numbers in which local training computes products. Parameters keep their dtype."""
 
@@ -70,12 +74,51 @@ class full(Precision):
 
 @value
 class bfloat16(Precision):
-    """The precision of bfloat16 (8 bits of mantissa) where PyTorch considers it safe; sums stay in float32.
+    """The precision of bfloat16 (8 bits of mantissa); parameters and losses stay in float32.
 
-    It is about twice as fast for convolutional and recurrent networks on a processor with units for it
-    (avx512_bf16, amx_bf16); on others it is slower, and a warning says so. Only local training uses it:
+    PyTorch keeps what needs more digits in float32, and JAX computes the whole network in bfloat16. With
+    PyTorch it is about twice as fast for convolutional and recurrent networks on a processor with units for
+    it (avx512_bf16, amx_bf16); on others it is slower, and a warning says so. Only local training uses it:
     losses, metrics, gradients and Hessians are measured in full precision.
     """
+
+
+@value
+class tf32(Precision):
+    """The precision of TensorFloat-32 (10 bits of mantissa) on an NVIDIA GPU, which is several times as fast.
+
+    Elsewhere it is float32, and a warning says so. Only local training uses it.
+    """
+
+
+def check_precision(precision: Precision, dtype: str, *, on_gpu: bool) -> None:
+    """Checks that the parameters are float32, and warns where there is no TF32.
+
+    Raises: InvalidInput: if they are not.
+    """
+    if isinstance(precision, full):
+        return
+    if dtype != "float32":
+        name = type(precision).__name__
+        raise InvalidInput(f'precision is {name}() with parameters of {dtype}; write dtype="float32"')
+    if isinstance(precision, tf32) and not on_gpu:
+        warnings.warn("no GPU is used here, so that tf32() trains in float32", stacklevel=4)
+
+
+@value
+class jax_engine(Engine):
+    """JAX: a client's whole local training is one compiled call, which is fastest for dense networks.
+
+    >>> jax_engine(precision=tf32())
+    jax_engine(precision=tf32())
+
+    Args:
+      precision: of local training, `full()`, `tf32()` or `bfloat16()`.
+    """
+
+    module = "jax"
+    _: KW_ONLY
+    precision: Precision = full()
 
 
 @value
@@ -86,7 +129,7 @@ class torch_engine(Engine):
     torch_engine(precision=bfloat16())
 
     Args:
-      precision: of local training, `full()` or `bfloat16()`.
+      precision: of local training, `full()`, `tf32()` or `bfloat16()`.
     """
 
     module = "torch"

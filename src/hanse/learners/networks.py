@@ -130,7 +130,7 @@ class mlp(Network):
     `mlp(())` is softmax regression, or least squares.
 
     >>> mlp((100,), l2=1e-4)
-    mlp(hidden=(100,), engine=jax_engine(), l2=0.0001, dtype='float32', class_weights=None)
+    mlp(hidden=(100,), engine=jax_engine(precision=full()), l2=0.0001, dtype='float32', class_weights=None)
 
     Args:
       hidden: the width of each hidden layer.

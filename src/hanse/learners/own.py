@@ -5,11 +5,12 @@ its model needs a name: mark a class of your own with `@value`, and let its `bin
 `torch_module(...).bind(feature_shape, num_classes)`.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from hanse.core import Learner, check_not_negative, value
+from hanse.core import InvalidInput, Learner, check_not_negative, value
 from hanse.learners.engines import Precision, full, load
 from hanse.learners.model import Model
 from hanse.learners.settings import check_dtype
@@ -41,6 +42,7 @@ class jax_model(Model):
       train: as `apply`, with a key of JAX as third argument, where training differs (dropout).
       l2: strength of a regulariser of the parameters of two dimensions or more.
       dtype: of the parameters and the arithmetic, "float32" or "float64".
+      precision: of local training, `full()`, `tf32()` or `bfloat16()`.
     Raises: InvalidInput: if a setting is out of range; when bound, if JAX is not installed.
     """
 
@@ -51,6 +53,7 @@ class jax_model(Model):
     train: Callable[[Any, Any, Any], Any] | None = None
     l2: float = 0.0
     dtype: str = "float32"
+    precision: Precision = full()
 
     def __post_init__(self) -> None:
         check_not_negative("l2", self.l2)
@@ -103,6 +106,10 @@ class torch_module(Model):
     equal wherever the module is made. Buffers of integers (the number of batches that batch normalisation
     saw) are never sent.
 
+    Buffers that begin with values that are not finite, such as a causal mask, are constants and not sent.
+    Each client begins with all other buffers as they were made. State in other attributes, which clients
+    would inherit from each other, is refused.
+
     Local training runs in training mode, with dropout drawn from the client's key. Losses, gradients and
     Hessians are those of evaluation mode. A batch of one example is normalised by running statistics,
     since it has none of its own.
@@ -117,10 +124,12 @@ class torch_module(Model):
         `nn.CrossEntropyLoss` does, or one score for the logit of class 1, as `nn.BCEWithLogitsLoss` does.
         To weigh classes, return the mean of weights[labels] times the losses.
         `nn.CrossEntropyLoss(weight=weights)` divides each batch by its weights instead, so that clients'
-        objectives do not add up to that of the pooled data.
+        objectives do not add up to that of the pooled data. PyTorch's losses are given labels in the form
+        that they take, and targets that they ignore (`ignore_index`) count in no metric. If the module
+        returns several outputs, your own loss is given all, and the first are the scores.
       buffers: `averaged_buffers()` or `local_buffers()`.
       l2: strength of a regulariser of the parameters of two dimensions or more.
-      precision: of local training, `full()` or `bfloat16()`.
+      precision: of local training, `full()`, `tf32()` or `bfloat16()`.
     Raises: InvalidInput: if l2 is negative; when bound, if PyTorch is not installed.
     """
 
@@ -133,6 +142,10 @@ class torch_module(Model):
 
     def __post_init__(self) -> None:
         check_not_negative("l2", self.l2)
+        check_factory(self.factory)
+        if isinstance(self.loss, type):
+            name = self.loss.__name__
+            raise InvalidInput(f"loss is the class {name}; write loss=nn.{name}(), or a function")
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> Learner:
         """Binds the model to examples of this shape and these classes."""
@@ -142,3 +155,36 @@ class torch_module(Model):
     def load(self) -> Any:
         """Imports PyTorch and our module for it."""
         return load("torch", "torch_module()")
+
+
+def check_factory(factory: Any) -> None:
+    """Checks that a factory makes modules when it is called. Raises: InvalidInput: if it can't."""
+    if is_torch_module(factory):
+        kind = type(factory).__name__
+        raise InvalidInput(
+            f"the factory is a module, {kind}(...); give a function that makes one, since each process "
+            f"trains one of its own: torch_module(lambda: {kind}(...))"
+        )
+    if not callable(factory):
+        raise InvalidInput(
+            f"the factory is {factory!r}; give the class of your module, or a function that returns one"
+        )
+    try:
+        takes = inspect.signature(factory)
+    except ValueError:  # it is built in, and does not say
+        return
+    try:
+        takes.bind()
+    except TypeError as error:
+        name = getattr(factory, "__name__", "the factory")
+        raise InvalidInput(
+            f"the factory {name} is called without arguments, and that fails: {error}; write "
+            f"torch_module(lambda: {name}(...))"
+        ) from None
+
+
+def is_torch_module(obj: Any) -> bool:
+    """Returns whether an object is a module of PyTorch, without importing it."""
+    return any(
+        cls.__module__.startswith("torch.nn.") and cls.__name__ == "Module" for cls in type(obj).__mro__
+    )

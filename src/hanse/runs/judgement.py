@@ -8,7 +8,16 @@ from hanse.algorithms import OBJECTIVE
 from hanse.core import Algorithm
 from hanse.core.exchange import NOT_EVALUATED, Record
 
-__all__ = ["ENDED", "NOT_REPEATABLE", "Finding", "find_problems", "has_trained", "judge_status", "sentences"]
+__all__ = [
+    "DEVICE_NOT_REPEATABLE",
+    "ENDED",
+    "NOT_REPEATABLE",
+    "Finding",
+    "find_problems",
+    "has_trained",
+    "judge_status",
+    "sentences",
+]
 
 ENDED = ("completed", "incomplete")
 """The statuses of runs that came to their end, so that resuming them does nothing more."""
@@ -45,6 +54,15 @@ NOT_REPEATABLE = Finding(
     is_presence=False,
 )
 """The finding that a user's own training function draws from something else than its key."""
+
+DEVICE_NOT_REPEATABLE = Finding(
+    "not_repeatable",
+    "the GPU adds up in an order of its own, so that two runs with one seed may differ in their last bits",
+    "compute on a processor; with JAX, let Hanse start it, or set XLA_FLAGS=--xla_gpu_deterministic_ops=true "
+    "before it starts",
+    is_presence=False,
+)
+"""The finding that a model computes on a GPU by operations that do not repeat their bits."""
 
 
 def find_problems(

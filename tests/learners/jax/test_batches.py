@@ -163,25 +163,106 @@ def test_what_is_laid_out_is_taken_without_a_copy() -> None:
             assert jax.device_put(laid).unsafe_buffer_pointer() == laid.ctypes.data
 
 
-@pytest.mark.parametrize("batch_size", [None, 4, 10])
-def test_clients_of_like_size_stand_abreast(batch_size: int | None) -> None:
-    program, steps = MODELS["mlp"][0].program, Steps(0.1, 3, batch_size)  # type: ignore[attr-defined]
-    sizes = np.random.default_rng(1).integers(1, 500, 200)
-    clients = [
-        (np.full((n, 2), n, np.float32), np.full(n, n), layout.schedule(program, n, steps, KEY))
-        for n in sizes.tolist()
+Laid = tuple[Any, Any, Any]
+
+
+def lay_out(sizes: Any, steps: Steps) -> list[Laid]:
+    program = MODELS["mlp"][0].program  # type: ignore[attr-defined]
+    return [
+        (np.full((n, 5), n, np.float32), np.full(n, n), layout.schedule(program, n, steps, KEY.fold_in(n)))
+        for n in sizes
     ]
-    groups = list(layout.group_for_vmap(clients, "float32"))
-    assert sorted(i for group in groups for i in group.members) == list(range(200))
-    assert len(groups) < 40
+
+
+@pytest.mark.parametrize("batch_size", [None, 4, 10])
+def test_clients_of_like_work_stand_abreast(batch_size: int | None) -> None:
+    program, steps = MODELS["mlp"][0].program, Steps(0.1, 3, batch_size)  # type: ignore[attr-defined]
+    sizes = np.random.default_rng(1).integers(1, 500, 60).tolist()
+    clients = lay_out(sizes, steps)
+    x, y = layout.join_examples(clients)
+    assert len(x) == len(y) == 1 << (sum(sizes) - 1).bit_length()
+    groups = list(layout.group_for_vmap(program, clients, "float32"))
+    assert sorted(i for group in groups for i in group.members) == list(range(60))
+    work = [c.width * c.num_steps for _, _, c in clients]
+    done = [len(g.rows) * g.rows.shape[2] * int(g.num_steps.max()) for g in groups]
+    assert sum(done) <= 2 * sum(work)
     for group in groups:
-        own = sizes[group.members]
-        assert own.max() <= 1.25 * own.min() + 8
-        assert len(group.x) <= 1.25 * len(group.members)
-        assert group.num_steps[: len(own)].tolist() == [steps.count_steps(n) for n in own.tolist()]
-        assert not group.num_steps[len(own) :].any()
-        assert group.rows.max() < own.max()
-        np.testing.assert_allclose(group.weights.sum(2)[0, : len(group.weights[0]) // 2], 1, rtol=1e-6)
+        for at, i in enumerate(group.members):
+            n, own = sizes[i], clients[i][2]
+            assert (group.num_batches[at], group.num_steps[at]) == (own.num_batches, own.num_steps)
+            assert group.num_steps[at] == steps.count_steps(n)
+            taken = group.rows[at, : own.num_batches][group.weights[at, : own.num_batches] > 0]
+            assert (y[taken] == n).all()  # its own examples, each as often as it has epochs
+            assert np.bincount(taken).max() == len(own.epochs)
+            assert len(taken) == n * len(own.epochs)
+            np.testing.assert_allclose(group.weights[at, : own.num_batches].sum(1), 1, rtol=1e-6)
+        assert not group.num_steps[len(group.members) :].any()
+        assert not group.weights[len(group.members) :].any()
+
+
+def test_clients_of_equal_work_all_stand_abreast() -> None:
+    program, steps = MODELS["mlp"][0].program, Steps(0.1, 3, 10)  # type: ignore[attr-defined]
+    (group,) = layout.group_for_vmap(program, lay_out([60] * 50, steps), "float32")
+    assert group.rows.shape == (64, 64, 10)  # 18 batches each
+    (alone,) = layout.group_for_vmap(program, lay_out([60] * 3, steps), "float32")
+    assert alone.rows.shape == (4, 64, 10)
+
+
+def test_batches_that_are_computed_in_parts_split_into_equal_ones() -> None:
+    program = MODELS["cnn"][0].program  # type: ignore[attr-defined]
+    assert [program.pad_vmapped(n) for n in (3, 9, 100, 128, 129, 300, 700)] == [
+        8,
+        16,
+        128,
+        128,
+        256,
+        512,
+        1024,
+    ]
+    assert program.rows_at_once == 128
+
+
+UNEQUAL = (np.random.default_rng(2).lognormal(4, 1, 40).astype(int) + 1).tolist()
+
+
+@pytest.mark.parametrize("num_clients", [20, 40])
+@pytest.mark.parametrize(("batch_size", "most"), [(10, 3), (50, 2), (None, 8)])
+def test_unequal_clients_share_a_handful_of_shapes(
+    batch_size: int | None, most: int, num_clients: int
+) -> None:
+    program, steps = MODELS["mlp"][0].program, Steps(0.1, 2, batch_size)  # type: ignore[attr-defined]
+    rng, shapes = np.random.default_rng(0), set()
+    assert max(UNEQUAL) > 20 * min(UNEQUAL)
+    for _ in range(8):
+        clients = lay_out(rng.permutation(UNEQUAL)[:num_clients].tolist(), steps)
+        num_rows = len(layout.join_examples(clients)[0])
+        groups = layout.group_for_vmap(program, clients, "float32")
+        shapes |= {(num_rows, group.rows.shape) for group in groups}
+    assert len(shapes) <= most, shapes
+
+
+def test_padding_abreast_changes_no_bit_and_one_shape_is_compiled_once(
+    as_on_a_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More examples behind the clients' own, and more batches that they never reach."""
+    programs = pytest.importorskip("hanse.learners.jax.programs")
+    learner, make = MODELS["mlp"]
+    params = learner.init(KEY)
+
+    def train(*sizes: int) -> Any:
+        problems = [LocalProblem(make(n), Steps(0.1, 2, 4), KEY.fold_in(n)) for n in sizes]
+        return problems, learner.local_sgd_many(params, problems)  # type: ignore[attr-defined]
+
+    programs.descend_vmapped.clear_cache()
+    train(22, 5, 21, 11)
+    problems, due = train(23, 3, 24, 9)
+    assert programs.descend_vmapped._cache_size() == 1
+    monkeypatch.setattr(layout, "LEAST_BATCHES", 128)
+    monkeypatch.setattr(layout, "power_of_two", lambda size: 2 * programs.power_of_two(size))
+    padded = learner.local_sgd_many(params, problems)  # type: ignore[attr-defined]
+    assert programs.descend_vmapped._cache_size() == 2
+    for name, value in due.items():
+        assert value.tobytes() == padded[name].tobytes()
 
 
 # In a run

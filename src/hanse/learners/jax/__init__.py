@@ -1,9 +1,13 @@
 """The engine JAX. Imported when a model asks for it."""
 
 from hanse.learners.jax.learner import JaxLearner, bind_network, bind_own
+from hanse.learners.jax.programs import count_vmapped
+from hanse.learners.jax.setup import on_processor
 
 __all__ = [
     "JaxLearner",
     "bind_network",
     "bind_own",
+    "count_vmapped",
+    "on_processor",
 ]

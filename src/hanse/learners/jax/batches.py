@@ -1,7 +1,6 @@
 """Examples laid out for compiled programs: in the order of one client's steps, or for vmapped clients."""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,10 +8,18 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hanse.core import Array, Key, Steps
-from hanse.learners.jax.programs import Program, pad_size, power_of_two
+from hanse.learners.jax.programs import Program, power_of_two
 from hanse.learners.model import orders
 
-__all__ = ["BatchSchedule", "Client", "VmappedBatches", "group_for_vmap", "in_order", "schedule"]
+__all__ = [
+    "BatchSchedule",
+    "Client",
+    "VmappedBatches",
+    "group_for_vmap",
+    "in_order",
+    "join_examples",
+    "schedule",
+]
 
 AT_ONCE_BYTES = 8 << 20
 """Most bytes of a client's epochs that are laid out for one call; at least one epoch is."""
@@ -34,6 +41,11 @@ class BatchSchedule:
     epochs: Sequence[Array]
     weights: Array
     num_steps: int
+
+    @property
+    def width(self) -> int:
+        """Number of examples of the largest batch, without padding."""
+        return int(np.count_nonzero(self.weights[0]))
 
     @property
     def num_batches(self) -> int:
@@ -101,49 +113,105 @@ Client: TypeAlias = tuple[Array, Array, BatchSchedule]
 """Features, labels and batches."""
 
 
+MOST_LANES = 64
+"""Most clients that compute each step together."""
+
+LEAST_LANES = 8
+"""So many compute together, if there are as many, however unequal they are."""
+
+LEAST_BATCHES = 64
+"""Batches are padded to so many, which costs little memory."""
+
+MOST_WORK = 1.5
+"""Otherwise clients compute together as long as they do so much of the work that is needed."""
+
+
 @dataclass(frozen=True)
 class VmappedBatches:
-    """A group of clients of similar size, padded to one size.
+    """A group of clients that compute each step together.
 
     Args:
-      members: their numbers, m of them; the arrays may hold more clients, which do nothing.
-      x, y: (m, n, ...) examples.
-      rows, weights: (m, S, B) the examples of each batch and what they weigh. Step s takes batch s modulo S.
-      num_steps: (m,).
+      members: their numbers, m of them at most; further places do nothing.
+      rows, weights: (m, S, B) the examples of each batch, counted over all clients, and what they weigh.
+      num_batches, num_steps: (m,). Step s takes batch s modulo the number of batches.
     """
 
     members: Sequence[int]
-    x: Array
-    y: Array
     rows: Array
     weights: Array
+    num_batches: Array
     num_steps: Array
 
     def of(self, values: Sequence[Array]) -> Array:
         """Stacks a value of each member, (m, ...); padding repeats the first one's."""
-        padding = [self.members[0]] * (len(self.x) - len(self.members))
+        padding = [self.members[0]] * (len(self.rows) - len(self.members))
         return np.stack([values[i] for i in (*self.members, *padding)])
 
 
-def group_for_vmap(clients: Sequence[Client], dtype: str) -> Iterator[VmappedBatches]:
-    """Groups clients of similar size: on average an eighth of a group's steps and rows is padding."""
-    like = defaultdict[tuple[int, ...], list[int]](list)
-    for i, (_, y, batches) in enumerate(clients):
-        like[pad_size(len(y)), pad_size(batches.num_batches), batches.weights.shape[1]].append(i)
-    for (num_rows, num_batches, width), members in like.items():
-        many, (x, y, _) = pad_size(len(members)), clients[members[0]]
+def join_examples(clients: Sequence[Client]) -> tuple[Array, Array]:
+    """Puts the examples of all clients one after the other, padded to a power of two."""
+    num_rows = power_of_two(sum(len(y) for _, y, _ in clients))
+
+    def join(arrays: Sequence[Array]) -> Array:
+        joined = np.zeros((num_rows, *arrays[0].shape[1:]), arrays[0].dtype)
+        np.concatenate(arrays, out=joined[: sum(map(len, arrays))])
+        return joined
+
+    return join([x for x, _, _ in clients]), join([y for _, y, _ in clients])
+
+
+def group_for_vmap(program: Program, clients: Sequence[Client], dtype: str) -> Iterator[VmappedBatches]:
+    """Groups clients of similar work, all groups of one shape, so that few programs are compiled.
+
+    The number of places, and of batches, is a power of two. Batches are of one width, unless some are much
+    narrower.
+    """
+    order = sorted(range(len(clients)), key=lambda i: _work_of(clients[i]), reverse=True)
+    begins = np.cumsum([0, *(len(y) for _, y, _ in clients)])
+    widest = _pad_width(program, clients)
+    most = max(batches.num_batches for _, _, batches in clients)
+    num_batches = 1 if most == 1 else max(LEAST_BATCHES, power_of_two(most))
+    lanes = _count_lanes([_work_of(clients[i]) for i in order])
+    for first in range(0, len(order), lanes):
+        members = order[first : first + lanes]
+        width = _pad_width(program, [clients[i] for i in members])
+        width = widest if 2 * width > widest else width
         group = VmappedBatches(
             members,
-            np.zeros((many, num_rows, *x.shape[1:]), x.dtype),
-            np.zeros((many, num_rows, *y.shape[1:]), y.dtype),
-            np.zeros((many, num_batches, width), np.int32),
-            np.zeros((many, num_batches, width), dtype),
-            np.zeros(many, np.int32),
+            np.zeros((lanes, num_batches, width), np.int32),
+            np.zeros((lanes, num_batches, width), dtype),
+            np.ones(lanes, np.int32),
+            np.zeros(lanes, np.int32),
         )
         for at, i in enumerate(members):
-            x, y, batches = clients[i]
-            group.x[at, : len(y)], group.y[at, : len(y)] = x, y
-            group.rows[at, : batches.num_batches] = np.concatenate(batches.epochs)
-            group.weights[at, : batches.num_batches] = np.tile(batches.weights, (len(batches.epochs), 1))
-            group.num_steps[at] = batches.num_steps
+            batches = clients[i][2]
+            own = slice(batches.num_batches), slice(batches.width)
+            group.rows[at][own] = begins[i] + np.concatenate(batches.epochs)[:, : batches.width]
+            group.weights[at][own] = np.tile(batches.weights[:, : batches.width], (len(batches.epochs), 1))
+            group.num_batches[at], group.num_steps[at] = batches.num_batches, batches.num_steps
         yield group
+
+
+def _work_of(client: Client) -> tuple[int, int]:
+    """Returns the width of a client's batches, and the number of its steps."""
+    return client[2].width, client[2].num_steps
+
+
+def _pad_width(program: Program, clients: Sequence[Client]) -> int:
+    """Returns the width of clients' batches: the batch size, or where each is one batch, a coarse size."""
+    width = max(batches.width for _, _, batches in clients)
+    is_size = any(batches.width == width and len(batches.weights) > 1 for _, _, batches in clients)
+    return width if is_size and width <= program.rows_at_once else program.pad_vmapped(width)
+
+
+def _count_lanes(ordered: Sequence[tuple[int, int]]) -> int:
+    """Returns how many clients compute together: the most whose padding does not cost too much."""
+    needed = sum(width * steps for width, steps in ordered)
+    lanes = min(MOST_LANES, 1 << (len(ordered) - 1).bit_length())
+    while lanes > LEAST_LANES:
+        groups = [ordered[first : first + lanes] for first in range(0, len(ordered), lanes)]
+        done = sum(lanes * max(w for w, _ in group) * max(s for _, s in group) for group in groups)
+        if done <= MOST_WORK * needed:
+            break
+        lanes //= 2
+    return lanes

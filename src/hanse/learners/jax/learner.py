@@ -26,6 +26,7 @@ from hanse.core import (
     Tensors,
     num_bytes,
 )
+from hanse.learners.engines import Precision, bfloat16, check_precision, full, jax_engine
 from hanse.learners.examples import (
     Anything,
     Classes,
@@ -38,11 +39,11 @@ from hanse.learners.examples import (
     convert_examples,
 )
 from hanse.learners.jax import programs as compiled
-from hanse.learners.jax.batches import group_for_vmap, in_order, schedule
+from hanse.learners.jax.batches import group_for_vmap, in_order, join_examples, schedule
 from hanse.learners.jax.losses import LOSSES, PREDICTIONS, WeightedCrossEntropy
 from hanse.learners.jax.networks import network_scores
 from hanse.learners.jax.programs import Params, Program, StepSettings, Traced, jax_key, power_of_two
-from hanse.learners.jax.setup import precision, prepare
+from hanse.learners.jax.setup import is_deterministic, on_processor, precision, prepare
 from hanse.learners.networks import Network
 from hanse.learners.own import jax_model
 from hanse.learners.within import descend_within
@@ -60,6 +61,8 @@ class JaxLearner(DifferentiableLearner):
       features: the requirement on rows of features.
       labels: the requirement on labels.
       dtype: of the parameters and the arithmetic.
+      training: the functions of local training.
+      precision: of local training.
     """
 
     program: Program
@@ -67,6 +70,8 @@ class JaxLearner(DifferentiableLearner):
     features: Features
     labels: Labels
     dtype: str
+    training: Program
+    precision: Precision
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -88,7 +93,8 @@ class JaxLearner(DifferentiableLearner):
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters. Not in training mode."""
         x, y = self._check(data)
-        return self._gradient(self._own(params), x, y, None)
+        with precision(self.dtype):
+            return self._gradient(self.program, self._own(params), x, y, None)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
@@ -133,12 +139,17 @@ class JaxLearner(DifferentiableLearner):
         """Trains locally. See `DifferentiableLearner.local_sgd`."""
         x, y = self._check(problem.data)
         start = self._own(params)
-        if problem.space is not None:
-            return self._sgd_within(start, x, y, problem)
-        with precision(self.dtype):
+        with precision(self.dtype, self.precision):
+            if problem.space is not None:
+                return self._sgd_within(start, x, y, problem)
             given = None if problem.offset is None else self._own(problem.offset)
             end = self._descend(start, x, y, problem, given)
             return {name: np.asarray(np.subtract(end[name], value)) for name, value in start.items()}
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True on a processor, and on a GPU that was told in time to repeat its bits."""
+        return is_deterministic()
 
     def convert(self, data: Examples) -> Examples:
         """Returns examples in the dtypes that JAX computes with."""
@@ -167,7 +178,7 @@ class JaxLearner(DifferentiableLearner):
             return None
         checked = [self._check(problem.data) for problem in problems]
         many = {name: np.empty((len(problems), *value.shape), self.dtype) for name, value in start.items()}
-        with precision(self.dtype):
+        with precision(self.dtype, self.precision):
             begin = compiled.to_device(start)
             if can_vmap():
                 self._descend_vmapped(many, begin, checked, problems)
@@ -187,7 +198,7 @@ class JaxLearner(DifferentiableLearner):
         own = None if self.program.train is None else _seed_of(key)
         for some, num_steps in in_order(x, y, schedule(self.program, len(y), problem.steps, key), self.dtype):
             now, slots = compiled.descend(
-                self.program, now, slots, start, some, number, num_steps, settings, offset, own
+                self.training, now, slots, start, some, number, num_steps, settings, offset, own
             )
             number += num_steps
         return now
@@ -205,15 +216,17 @@ class JaxLearner(DifferentiableLearner):
             (x, y, schedule(self.program, len(y), steps, problem.key))
             for (x, y), problem in zip(checked, problems, strict=True)
         ]
-        groups = list(group_for_vmap(clients, self.dtype))
+        x, y = (compiled.to_device(rows) for rows in join_examples(clients))
+        groups = list(group_for_vmap(self.program, clients, self.dtype))
         updates = [
             compiled.descend_vmapped(
-                self.program,
+                self.training,
                 start,
-                group.x,
-                group.y,
+                x,
+                y,
                 group.rows,
                 group.weights,
+                group.num_batches,
                 group.num_steps,
                 StepSettings.of(steps, start),
                 group.of(seeds) if self.program.train is not None else None,
@@ -227,15 +240,13 @@ class JaxLearner(DifferentiableLearner):
     def _sgd_within(self, start: Tensors, x: Array, y: Array, problem: LocalProblem) -> Tensors:
         def gradient(here: Tensors, rows: Array | slice, number: int) -> Tensors:
             own = None if self.program.train is None else _seed_of(problem.key.fold_in("step", number))
-            return self._gradient(self._own(here), x[rows], y[rows], own)
+            return self._gradient(self.training, self._own(here), x[rows], y[rows], own)
 
         return descend_within(start, problem, gradient)
 
-    def _gradient(self, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
-        with precision(self.dtype):
-            rows = self._weigh(x, y, 1 / len(y), self.program.pad_rows(len(y)))
-            gradient = compiled.loss_gradient(self.program, params, *rows, key)
-            return _copy_to_host(gradient, params)
+    def _gradient(self, program: Program, params: Tensors, x: Array, y: Array, key: Array | None) -> Tensors:
+        rows = self._weigh(x, y, 1 / len(y), program.pad_rows(len(y)))
+        return _copy_to_host(compiled.loss_gradient(program, params, *rows, key), params)
 
     def _weigh(self, x: Array, y: Array, weight: float, size: int) -> tuple[Array, Array, Array]:
         """Pads rows and labels, and makes their weights; the weights of padding are 0."""
@@ -261,7 +272,9 @@ def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: 
     scores = network_scores(bound)
     predicts = PREDICTIONS[type(bound.labels)]
     program = Program(scores, None, losses, tuple(measures), predicts, network.l2, network.rows_at_once)
-    return JaxLearner(program, bound.init, bound.features, bound.labels, network.dtype)
+    chosen = network.engine.precision if isinstance(network.engine, jax_engine) else full()
+    training = _lower(program, chosen, network.dtype)
+    return JaxLearner(program, bound.init, bound.features, bound.labels, network.dtype, training, chosen)
 
 
 OWN_ROWS_AT_ONCE = 512
@@ -286,7 +299,31 @@ def bind_own(model: jax_model, feature_shape: tuple[int, ...], num_classes: int 
     predicts = PREDICTIONS[type(labels)]
     program = Program(scores, train, losses, tuple(measures), predicts, model.l2, OWN_ROWS_AT_ONCE)
     features = Reals(feature_shape, model.dtype, keep_integers=True)
-    return JaxLearner(program, OwnStart(model), features, labels, model.dtype)
+    training = _lower(program, model.precision, model.dtype)
+    return JaxLearner(program, OwnStart(model), features, labels, model.dtype, training, model.precision)
+
+
+def _lower(program: Program, precision: Precision, dtype: str) -> Program:
+    """Returns the program of local training in a precision. Raises: InvalidInput: if the dtype forbids it."""
+    check_precision(precision, dtype, on_gpu=not on_processor())
+    if not isinstance(precision, bfloat16):
+        return program
+    train = None if program.train is None else InBfloat16(program.train)
+    return replace(program, scores=InBfloat16(program.scores), train=train)
+
+
+@dataclass(frozen=True)
+class InBfloat16:
+    """A function from parameters and features to scores, computed in bfloat16. Equal ones share programs."""
+
+    function: Callable[..., Traced]
+
+    def __call__(self, params: Params, x: Traced, *key: Traced) -> Traced:
+        def lower(array: Traced) -> Traced:
+            return array.astype(jnp.bfloat16) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+        scores = self.function(jax.tree.map(lower, params), lower(x), *key)
+        return scores.astype(jnp.float32)
 
 
 @dataclass(frozen=True)
@@ -318,6 +355,11 @@ class Own:
 
     def __call__(self, params: Params, x: Traced, *key: Traced) -> Traced:
         scores = self.function(self.structure.unflatten([params[name] for name in self.names]), x, *key)
+        if not hasattr(scores, "shape"):
+            raise InvalidInput(
+                f"the model returned a {type(scores).__name__}; return an array of scores: one a class, or "
+                "one number a row"
+            )
         if self.outputs == () and scores.shape == (len(x), 1):
             scores = scores[:, 0]
         if self.outputs is not None and scores.shape != (len(x), *self.outputs):
@@ -352,7 +394,7 @@ def _pad(rows: Array, size: int) -> Array:
 
 def can_vmap() -> bool:
     """Returns whether it is faster to compute several clients together than one after the other."""
-    return bool(jax.default_backend() != "cpu")
+    return not on_processor()
 
 
 def _narrow(values: Array) -> Array:

@@ -55,15 +55,11 @@ def _cnn(bound: Bound, params: Params, x: Traced) -> Traced:
 
 
 def _convolve(images: Traced, kernels: Traced) -> Traced:
-    """Convolves (n, height, width, in) images with (out, in, k, k) kernels, fast in a loop on a processor.
+    """Convolves (n, height, width, in) images with (out, in, k, k) kernels, as one product of all patches.
 
-    XLA's own convolution is slow there.
+    XLA's own convolution is slow in a loop on a processor. On a GPU, where each client has kernels of its
+    own, it would be one by groups, for each shape of which the compiler searches for an algorithm.
     """
-    return lax.platform_dependent(images, kernels, cpu=_convolve_as_product, default=_convolve_by_xla)
-
-
-def _convolve_as_product(images: Traced, kernels: Traced) -> Traced:
-    """Convolves by one matrix product of all patches with all kernels."""
     num_images, height, width, num_inputs = images.shape
     num_outputs, _, k, _ = kernels.shape
     edge = k // 2
@@ -72,11 +68,6 @@ def _convolve_as_product(images: Traced, kernels: Traced) -> Traced:
     patches = jnp.stack(shifted, 3).reshape(-1, k * k * num_inputs)
     product = patches @ kernels.transpose(2, 3, 1, 0).reshape(-1, num_outputs)
     return product.reshape(num_images, height, width, num_outputs)
-
-
-def _convolve_by_xla(images: Traced, kernels: Traced) -> Traced:
-    order = ("NHWC", "OIHW", "NHWC")
-    return lax.conv_general_dilated(images, kernels, (1, 1), "SAME", dimension_numbers=order)
 
 
 def _pool(images: Traced) -> Traced:

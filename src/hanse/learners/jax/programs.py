@@ -17,6 +17,7 @@ __all__ = [
     "StepSettings",
     "Traced",
     "apply_prediction",
+    "count_vmapped",
     "descend",
     "descend_vmapped",
     "hessian_vector",
@@ -65,6 +66,13 @@ class Program:
         if num_rows <= self.rows_at_once:
             return min(max(8, pad_size(num_rows)), self.rows_at_once)
         return self.rows_at_once * pad_size(-(-num_rows // self.rows_at_once))
+
+    def pad_vmapped(self, num_rows: int) -> int:
+        """Returns the size to which the rows of several clients' batches are padded: one in each doubling."""
+        if num_rows <= self.rows_at_once:
+            return min(power_of_two(num_rows), self.rows_at_once)
+        num_parts = -(-num_rows // self.rows_at_once)
+        return self.rows_at_once << (num_parts - 1).bit_length()
 
     def mean_loss(self, params: Params, x: Traced, y: Traced, weights: Traced, key: Traced = None) -> Traced:
         """Returns Σ weight loss; in training, with a key."""
@@ -191,6 +199,7 @@ def descend_vmapped(
     y: Traced,
     rows: Traced,
     weights: Traced,
+    num_batches: Traced,
     num_steps: Traced,
     settings: StepSettings,
     keys: Traced,
@@ -198,22 +207,27 @@ def descend_vmapped(
     """Computes the updates of several clients in common steps, with a leading client axis.
 
     Args:
-      x, y: (m, n, ...) each client's examples.
-      rows, weights: (m, S, B) the examples of each batch; padding weighs nothing. Step s takes s modulo S.
-      num_steps: (m,).
+      x, y: (N, ...) the examples of all clients.
+      rows, weights: (m, S, B) the examples of each batch; padding weighs nothing.
+      num_batches, num_steps: (m,). Step s takes batch s modulo the number of batches.
     """
 
-    def client(x: Traced, y: Traced, rows: Traced, weights: Traced, num_steps: Traced, key: Traced) -> Params:
+    def client(rows: Traced, weights: Traced, num_batches: Traced, num_steps: Traced, key: Traced) -> Params:
         def batch(number: Traced) -> tuple[Traced, Traced, Traced]:
-            chosen = rows[number % len(rows)]
-            return x[chosen], y[chosen], weights[number % len(rows)]
+            chosen = rows[number % num_batches]
+            return x[chosen], y[chosen], weights[number % num_batches]
 
         slots = settings.start(start)
         end, _ = _descend(program, start, slots, start, batch, 0, num_steps, settings, None, key)
         return jax.tree.map(jnp.subtract, end, start)
 
-    axes = (0, 0, 0, 0, 0, None if keys is None else 0)
-    return jax.vmap(client, axes)(x, y, rows, weights, num_steps, keys)
+    axes = (0, 0, 0, 0, None if keys is None else 0)
+    return jax.vmap(client, axes)(rows, weights, num_batches, num_steps, keys)
+
+
+def count_vmapped() -> int:
+    """Counts the programs of `descend_vmapped` that were compiled in this process, one for each shape."""
+    return int(descend_vmapped._cache_size())
 
 
 def _descend(

@@ -4,20 +4,39 @@ import hashlib
 import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from hanse.learners.engines import Precision, full, tf32
 from hanse.learners.memory import keep_freed_memory
 
-__all__ = ["precision", "prepare"]
+__all__ = ["DETERMINISTIC", "is_deterministic", "on_processor", "precision", "prepare"]
+
+DETERMINISTIC = "--xla_gpu_deterministic_ops"
+"""The flag of XLA by which a GPU repeats its bits, and chooses its operations without measuring them."""
 
 
-def precision(dtype: str) -> AbstractContextManager[Any]:
-    """Returns a context in which JAX computes in this dtype; it uses 64 bits only on request."""
+@cache
+def on_processor() -> bool:
+    """Returns whether JAX computes on a processor, and not on a GPU."""
+    return bool(jax.default_backend() == "cpu")
+
+
+def precision(dtype: str, of: Precision = full()) -> AbstractContextManager[Any]:
+    """Returns a context in which JAX computes in this dtype; it uses 64 bits only on request.
+
+    A GPU would multiply float32 in TF32 by itself. Processors know no other products.
+    """
     if dtype != "float64":
-        return nullcontext()
+        if on_processor():
+            return nullcontext()
+        products = "tensorfloat32" if isinstance(of, tf32) else "float32"
+        exact: AbstractContextManager[Any] = jax.default_matmul_precision(products)
+        return exact
     switch = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     double: AbstractContextManager[Any] = switch(True)
     return double
@@ -27,7 +46,31 @@ def prepare() -> None:
     """Starts JAX as simulations need it, and keeps settings that the user made."""
     keep_freed_memory()
     _cache_programs()
+    _make_deterministic()
     _start_with_one_thread()
+
+
+_started_before = False
+"""Whether somebody started the backend before it could be given the flag."""
+
+
+def _make_deterministic() -> None:
+    """Sets the flag by which a GPU repeats its bits, unless the user did or the backend has started."""
+    global _started_before
+    flags = os.environ.get("XLA_FLAGS", "")
+    if find_spec("jax_plugins") is None or DETERMINISTIC in flags:  # none but a processor; or it is set
+        return
+    if getattr(jax._src.xla_bridge, "backends_are_initialized", bool)():
+        _started_before = True
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}=true".strip()  # workers inherit it
+
+
+def is_deterministic() -> bool:
+    """Returns whether two runs of a compiled program give the same bits."""
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag.startswith(DETERMINISTIC)]
+    is_set = bool(flags) and flags[-1].partition("=")[2].lower() in ("", "true", "1")
+    return on_processor() or (is_set and not _started_before)
 
 
 def _start_with_one_thread() -> None:

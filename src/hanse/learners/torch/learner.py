@@ -1,13 +1,13 @@
 """Models on PyTorch: users' own modules, unchanged, and the ready networks."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from hanse.core import (
     Array,
@@ -21,52 +21,33 @@ from hanse.core import (
     Tensors,
     copy_examples,
 )
-from hanse.learners.engines import Precision, full, torch_engine
+from hanse.learners.engines import Precision, full
 from hanse.learners.examples import (
-    Anything,
     Classes,
     Features,
-    Labels,
-    Numbers,
-    Reals,
     check_predictions,
     check_rows,
     convert_examples,
 )
-from hanse.learners.memory import keep_freed_memory
 from hanse.learners.model import batches
-from hanse.learners.networks import Network
-from hanse.learners.own import averaged_buffers, torch_module
-from hanse.learners.torch.losses import LOSSES, Checked, Measure, Tensor, make_loss, to_prediction
-from hanse.learners.torch.networks import network_module
+from hanse.learners.torch.arithmetic import compute_exactly, draw_from
+from hanse.learners.torch.losses import BatchLoss, Tensor
 from hanse.learners.torch.optimisers import make_optimiser
-from hanse.learners.torch.precision import PRECISIONS, check_bfloat16
+from hanse.learners.torch.precision import PRECISIONS, check_on_device, multiply_in
+from hanse.learners.torch.states import check_repeats
 from hanse.learners.torch.workbench import ROWS_AT_ONCE, Workbench, to_array
 from hanse.learners.within import descend_within
 
-__all__ = ["TorchLearner", "bind_network", "bind_own"]
+__all__ = ["TorchLearner"]
 
+MEASURING = Key.from_seed(0).fold_in("measuring")
+"""The key of what a module draws when it is measured."""
 
-@contextmanager
-def _drawing_from(key: Key) -> Iterator[None]:
-    """Seeds PyTorch's own generator from a key meanwhile, and restores it afterwards."""
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(int.from_bytes(key.digest[:8], "little"))
-        yield
+PROBED_BATCHES = 2
+"""The number of batches on which a user's own module is tried."""
 
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Computes in one thread, for the same bits everywhere: sums over threads round differently."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-# Learners
+PROBED_ROWS = 32
+"""The most examples of each."""
 
 
 class TorchLearner(DifferentiableLearner):
@@ -77,10 +58,10 @@ class TorchLearner(DifferentiableLearner):
       make: makes another one like it.
       start: initial parameters from a key.
       features: the requirement on rows of features.
-      labels: the requirement on labels.
-      loss: the mean loss of a batch.
+      loss: the loss of a batch, and the requirement on labels.
       l2: strength of the regulariser.
       precision: of local training.
+      is_own: whether the module and its loss are a user's own, which may keep state.
     """
 
     def __init__(
@@ -89,17 +70,18 @@ class TorchLearner(DifferentiableLearner):
         make: Callable[[], Workbench],
         start: Callable[[Key], Tensors],
         features: Features,
-        labels: Labels,
-        loss: Measure,
+        loss: BatchLoss,
         l2: float,
         precision: Precision,
+        *,
+        is_own: bool = False,
     ) -> None:
         self._bench, self._make, self._start = bench, make, start
-        self._precision = PRECISIONS[type(precision)]
+        self._precision = precision
         if not isinstance(precision, full):
-            check_bfloat16(bench.dtype)
-        self._features, self._labels, self._loss, self._l2 = features, labels, loss, l2
-        self._measures = LOSSES[type(labels)][1:]
+            check_on_device(precision, bench.dtype, bench.device)
+        self._features, self._labels, self._loss, self._l2 = features, loss.labels, loss, l2
+        self._may_keep_state, self._some_ignored = is_own, False
         self._lock = threading.Lock()
         self._unused: Workbench | None = None
 
@@ -117,16 +99,21 @@ class TorchLearner(DifferentiableLearner):
         sums = self.evaluate(params, data)
         weights = (params[name] for name, w in self._bench.trained.items() if w.ndim >= 2)
         squares = sum(float(np.square(w, dtype=np.float64).sum()) for w in weights)
-        return sums["loss"] / sums["count"] + self._l2 / 2 * squares
+        mean = sums["loss"] / sums["count"] if sums["count"] else 0.0
+        return mean + self._l2 / 2 * squares
+
+    def summarise(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Turns sums into means; none is defined where all targets are ignored."""
+        return super().summarise(sums) if sums["count"] else {}
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters. Not in training mode; 0 for buffers."""
         x, y = self._check(data)
-        with self._at(params):
+        with self._measuring(params):
+            self._check_measuring(params, x[:PROBED_ROWS], y[:PROBED_ROWS])
             self._bench.evaluate(x)
             gradients = [torch.zeros_like(w) for w in self._bench.trained.values()]
-            for rows in _parts(len(y)):
-                share = len(y[rows]) / len(y)
+            for rows, share in self._shares(y):
                 for total, gradient in zip(gradients, self._gradients(x[rows], y[rows]), strict=True):
                     total.add_(gradient, alpha=share)
             return self._with_regulariser(gradients, params, params)
@@ -134,44 +121,53 @@ class TorchLearner(DifferentiableLearner):
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._check(data)
-        with self._at(params):
+        with self._measuring(params):
             self._bench.evaluate(x)
             weights = tuple(self._bench.trained.values())
             towards = [
                 self._bench.tensor(np.asarray(vector[n], self._bench.dtype)) for n in self._bench.trained
             ]
             curved = [torch.zeros_like(w) for w in weights]
-            for rows in _parts(len(y)):
+            for rows, share in self._shares(y):
                 gradients = self._gradients(x[rows], y[rows], create_graph=True)
                 along = sum(
                     torch.vdot(g.reshape(-1), v.reshape(-1)) for g, v in zip(gradients, towards, strict=True)
                 )
                 products = torch.autograd.grad(along, weights, allow_unused=True, materialize_grads=True)
                 for total, product in zip(curved, products, strict=True):
-                    total.add_(product, alpha=len(y[rows]) / len(y))
+                    total.add_(product, alpha=share)
             return self._with_regulariser(curved, vector, params)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums `metrics` over examples, and adds their "count". No regulariser."""
         x, y = self._check(data)
-        totals = np.zeros(len(self.metrics))
-        with self._at(params):
+        totals, count = np.zeros(len(self.metrics)), 0.0
+        with self._measuring(params):
             self._bench.evaluate(x)
             with torch.inference_mode():
-                for rows in _parts(len(y)):
-                    scores, labels = self._scores(x[rows]), self._bench.tensor(y[rows])
-                    totals[0] += float(self._loss(scores, labels)) * len(labels)
-                    totals[1:] += [float(measure(scores, labels)) for measure in self._measures]
-        return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": float(len(y))}
+                for rows in self._parts(len(y)):
+                    counted = self._loss.count(y[rows])
+                    if not counted:
+                        continue
+                    outputs, labels = self._outputs(x[rows]), self._bench.tensor(y[rows])
+                    totals[0] += float(self._loss.mean(outputs, labels)) * counted
+                    totals[1:] += self._loss.sum_metrics(outputs, labels)
+                    count += counted
+        return {**dict(zip(self.metrics, totals.tolist(), strict=True)), "count": count}
 
     def predict(self, params: Tensors, x: Array) -> Array:
         """Returns probabilities of classes, numbers, or the module's own outputs. See `Learner.predict`."""
         x = self._features.convert(check_rows(x))
-        with self._at(params):
+        with self._measuring(params):
             self._bench.evaluate(x)
             with torch.inference_mode():
-                found = [to_array(to_prediction(self._scores(x[r]), self._labels)) for r in _parts(len(x))]
+                found = [to_array(self._loss.predict(self._outputs(x[r]))) for r in self._parts(len(x))]
         return check_predictions(np.concatenate(found), len(x), self._labels)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True on a processor: on a GPU some of PyTorch's operations add up in an order of their own."""
+        return bool(self._bench.device.type == "cpu")
 
     @property
     def prediction(self) -> Prediction:
@@ -183,7 +179,9 @@ class TorchLearner(DifferentiableLearner):
         x, y = self._check(problem.data)
         steps, key = problem.steps, problem.key
         start = {name: np.asarray(value, self._bench.dtype) for name, value in params.items()}
-        with self._at(start), _drawing_from(key.fold_in("torch")):
+        with self._at(start), draw_from(key.fold_in("torch"), self._bench.device):
+            self._some_ignored = self._loss.find_ignored(y) is not None
+            self._check_training(start, x, y, problem)
             if problem.space is not None:
                 return self._sgd_within(start, x, y, problem)
             weights, drifts = tuple(self._bench.trained.values()), self._drifts(start, problem)
@@ -209,6 +207,7 @@ class TorchLearner(DifferentiableLearner):
                 del gradients  # otherwise memory would hold two sets of them at a time
             for weight in weights:
                 weight.grad = None
+            self._bench.check_infinite()
             update = self._bench.read(tuple(start))
         for name, tensor in update.items():
             tensor -= start[name]
@@ -227,13 +226,14 @@ class TorchLearner(DifferentiableLearner):
         given = copy_examples(self.convert(data))
         with self._lock:
             bench = self._make_lent()
-        with self._lock, _one_thread():
+        with self._lock, compute_exactly(self._bench.device):
             frozen = self._bench.frozen
             bench.load(params)
             bench.load_frozen(frozen)
-            with _drawing_from(key.fold_in("torch")):
+            with draw_from(key.fold_in("torch"), self._bench.device):
                 yield Lent(bench.lend(), given, bench.read_lent, _from_tensor, bench.tensor)
             bench.check_frozen(frozen)
+            bench.check_infinite()
 
     def _make_lent(self) -> Workbench:
         """Makes a bench for one loan: a copy of one that is never used, if that is as good as a new one."""
@@ -269,21 +269,60 @@ class TorchLearner(DifferentiableLearner):
 
         return descend_within(start, problem, gradient)
 
+    def _check_training(self, start: Tensors, x: Array, y: Array, problem: LocalProblem) -> None:
+        """Checks once, on the first batches, that training repeats itself."""
+
+        def compute() -> Sequence[Tensor]:
+            self._bench.load(start)
+            with draw_from(problem.key.fold_in("torch"), self._bench.device):
+                some = islice(batches(len(y), problem.steps, problem.key), PROBED_BATCHES)
+                return [
+                    gradient
+                    for rows in some
+                    for gradient in self._training_gradients(x[rows][:PROBED_ROWS], y[rows][:PROBED_ROWS])
+                ]
+
+        self._check_state(start, compute)
+
+    def _check_measuring(self, params: Tensors, x: Array, y: Array) -> None:
+        """Checks once, on some examples, that measuring repeats itself."""
+
+        def compute() -> Sequence[Tensor]:
+            self._bench.load(params)
+            self._bench.evaluate(x)
+            with draw_from(MEASURING, self._bench.device):
+                return self._gradients(x, y)
+
+        self._check_state(params, compute)
+
+    def _check_state(self, params: Tensors, compute: Callable[[], Sequence[Tensor]]) -> None:
+        """Checks once that a user's own module keeps no state but what is loaded."""
+        if self._may_keep_state:
+            check_repeats(self._bench.module, getattr(self._loss.mean, "function", None), compute)
+            self._may_keep_state = False
+            self._bench.load(params)
+
     def _training_gradients(self, x: Array, y: Array) -> Sequence[Tensor]:
+        if self._some_ignored and not self._loss.count(y):  # their mean would be 0 / 0
+            return [torch.zeros_like(weight) for weight in self._bench.trained.values()]
         self._bench.train(len(y))
-        return self._gradients(x, y, precision=self._precision)
+        if isinstance(self._precision, full):
+            return self._gradients(x, y)
+        forward = PRECISIONS[type(self._precision)](self._bench.device.type)
+        with multiply_in(self._precision, self._bench.device):
+            return self._gradients(x, y, forward=forward)
 
     def _gradients(
         self,
         x: Array,
         y: Array,
         *,
-        precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        forward: AbstractContextManager[Any] | None = None,
         create_graph: bool = False,
     ) -> Sequence[Tensor]:
         """Returns the gradient of the mean loss by each trained parameter; 0 for those that are not used."""
-        with precision():
-            loss = self._loss(self._scores(x), self._bench.tensor(y))
+        with nullcontext() if forward is None else forward:
+            loss = self._loss.mean(self._outputs(x), self._bench.tensor(y))
         gradients: Sequence[Tensor] = torch.autograd.grad(
             loss,
             tuple(self._bench.trained.values()),
@@ -293,11 +332,17 @@ class TorchLearner(DifferentiableLearner):
         )
         return gradients
 
-    def _scores(self, x: Array) -> Tensor:
+    def _outputs(self, x: Array) -> Any:
         batch = self._bench.tensor(x)
         try:
             return self._bench.module(batch)
         except Exception as error:
+            if len(x) == 1 and "more than 1 value per channel" in str(error):
+                raise InvalidInput(
+                    "the module's batch normalisation can't normalise one example alone, since it keeps no "
+                    "running statistics. Choose a batch_size that leaves no batch of one example, leave out "
+                    "clients with one example, or write track_running_stats=True"
+                ) from error
             error.add_note(f"while the module computed on features of shape {x.shape} and dtype {x.dtype}")
             raise
 
@@ -317,69 +362,41 @@ class TorchLearner(DifferentiableLearner):
     @contextmanager
     def _at(self, params: Tensors) -> Iterator[None]:
         """Computes at these parameters, alone and in one thread."""
-        with self._lock, _one_thread():
+        with self._lock, compute_exactly(self._bench.device):
             self._bench.load(params)
             yield
 
+    @contextmanager
+    def _measuring(self, params: Tensors) -> Iterator[None]:
+        """Computes at these parameters; what draws at random also when it is measured, draws the same."""
+        with self._at(params), draw_from(MEASURING, self._bench.device):
+            yield
+
+    def _parts(self, num_rows: int) -> Iterator[slice]:
+        """Yields rows that are computed together; no single row is left over that has no statistics."""
+        starts = list(range(0, num_rows, ROWS_AT_ONCE))
+        if self._bench.needs_several and num_rows % ROWS_AT_ONCE == 1 and len(starts) > 1:
+            starts.pop()
+        for start, end in zip(starts, (*starts[1:], num_rows), strict=True):
+            yield slice(start, end)
+
+    def _shares(self, y: Array) -> Iterator[tuple[slice, float]]:
+        """Yields parts of the examples, with their shares of those that are not ignored."""
+        total = self._loss.count(y)
+        for rows in self._parts(len(y)):
+            counted = self._loss.count(y[rows])
+            if counted:
+                yield rows, counted / total
+
     def _check(self, data: Examples) -> tuple[Array, Array]:
-        return convert_examples(data, self._features, self._labels, self._bench.dtype)
+        y = np.asarray(data.y)
+        ignored = self._loss.find_ignored(y) if isinstance(self._labels, Classes) else None
+        if ignored is None:
+            return convert_examples(data, self._features, self._labels, self._bench.dtype)
+        data = Examples(data.x, np.where(ignored, 0, y))
+        x, classes = convert_examples(data, self._features, self._labels, self._bench.dtype)
+        return x, np.where(ignored, y, classes)
 
 
 def _from_tensor(obj: Any) -> Array | None:
     return to_array(obj) if isinstance(obj, torch.Tensor) else None
-
-
-def _parts(num_rows: int) -> Iterator[slice]:
-    return (slice(i, i + ROWS_AT_ONCE) for i in range(0, num_rows, ROWS_AT_ONCE))
-
-
-def bind_network(network: Network, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
-    """Binds a ready network to examples."""
-    keep_freed_memory()
-    bound = network.bound(feature_shape, num_classes)
-
-    def make() -> Workbench:
-        with _drawing_from(Key.from_seed(0)):
-            return Workbench(network_module(bound), sends_buffers=False)
-
-    loss = make_loss(bound.labels)
-    precision = network.engine.precision if isinstance(network.engine, torch_engine) else full()
-    return TorchLearner(make(), make, bound.init, bound.features, bound.labels, loss, network.l2, precision)
-
-
-def bind_own(model: torch_module, feature_shape: tuple[int, ...], num_classes: int | None) -> TorchLearner:
-    """Binds a user's own module to examples."""
-    keep_freed_memory()
-    sends_buffers = isinstance(model.buffers, averaged_buffers)
-
-    def made(key: Key) -> Workbench:
-        with _drawing_from(key):
-            module = model.factory()
-        if not isinstance(module, nn.Module):
-            raise InvalidInput(
-                f"the factory gave {module!r}; give the class of your module, or a function that returns one"
-            )
-        return Workbench(module, sends_buffers)
-
-    def start(key: Key) -> Tensors:
-        drawn = made(key)
-        return drawn.read(tuple(drawn.to_device))
-
-    bench = made(Key.from_seed(0))
-    labels: Labels = Numbers() if num_classes is None else Classes(num_classes)
-    if model.loss is not None:
-        loss = model.loss
-        labels = labels if num_classes is not None else Anything()
-    else:
-        loss = Checked(LOSSES[type(labels)][0], () if num_classes is None else (num_classes,))
-    features = Reals(feature_shape, bench.dtype, keep_integers=bench.embeds)
-    return TorchLearner(
-        bench,
-        lambda: made(Key.from_seed(0)),
-        start,
-        features,
-        labels,
-        loss,
-        model.l2,
-        model.precision,
-    )

@@ -30,17 +30,23 @@ class Workbench:
 
     def __init__(self, module: nn.Module, sends_buffers: bool) -> None:
         self.module, self._sends_buffers = module, sends_buffers
+        _check_made(module)
         self.trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if not self.trained:
             raise InvalidInput("the module has no parameter that requires a gradient; nothing can be trained")
         names = set(module.state_dict())
         buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point() and name in names}
-        self.buffers = buffers if sends_buffers else {}
+        buffers = buffers if sends_buffers else {}
+        self.buffers = {name: b for name, b in buffers.items() if torch.isfinite(b).all()}
+        self._infinite = {name: b for name, b in buffers.items() if name not in self.buffers}
         self.norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+        self.needs_several = any(
+            isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.track_running_stats for m in self.norms
+        )
         self._own_norms = [] if sends_buffers else [m for m in self.norms if m.track_running_stats]
         self._untouched = {name: b.clone() for name, b in module.named_buffers()}
         self.dtype = _dtype(self.trained)
-        self.device = next(iter(self.trained.values())).device
+        self.device: torch.device = next(iter(self.trained.values())).device
         self._trains = False  # whether the whole module is in training mode: asking it visits every part
 
     @property
@@ -108,6 +114,20 @@ class Workbench:
             )
         return {name: tensors[name] for name in self.to_device}
 
+    def check_infinite(self) -> None:
+        """Checks that buffers with infinite values, which are not sent, are as they were made.
+
+        Raises: InvalidInput: if training changed one.
+        """
+        for name, buffer in self._infinite.items():
+            made = self._untouched[name]
+            if not ((buffer == made) | (buffer.isnan() & made.isnan())).all():
+                raise InvalidInput(
+                    f"training changes the buffer {name!r}, which began with values that are not finite, so "
+                    "that it can't be averaged; begin it with finite numbers, or keep it at the client: "
+                    "register_buffer(..., persistent=False)"
+                )
+
     def load_frozen(self, frozen: Mapping[str, Tensor]) -> None:
         """Loads parameters that are not trained from another bench, in case a factory draws them itself."""
         with torch.no_grad():
@@ -141,10 +161,13 @@ class Workbench:
                 norm.eval()
 
     def evaluate(self, x: Array) -> None:
-        """Prepares to measure examples. Statistics that are not sent are taken from these examples."""
+        """Prepares to measure examples. Statistics that are not sent are taken from these examples.
+
+        One example has none; it is normalised by those that the module was made with, as in training.
+        """
         self.module.eval()
         self._trains = False
-        if not self._own_norms:
+        if not self._own_norms or len(x) == 1:
             return
         momenta = [norm.momentum for norm in self._own_norms]
         for norm in self._own_norms:
@@ -170,6 +193,16 @@ class _Whole(pickle.Pickler):
         return "tensor" if isinstance(obj, torch.Tensor) else None
 
 
+def _check_made(module: nn.Module) -> None:
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    unmade = next((name for name, t in tensors if nn.parameter.is_lazy(t)), None)
+    if unmade is not None:
+        raise InvalidInput(
+            f"the module does not know the shape of {unmade!r} yet; let the factory call it once on a row of "
+            "features, or name the shape"
+        )
+
+
 def _dtype(trained: Mapping[str, Tensor]) -> str:
     dtypes = {str(p.dtype).removeprefix("torch.") for p in trained.values()}
     if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
@@ -181,5 +214,8 @@ def _dtype(trained: Mapping[str, Tensor]) -> str:
 
 
 def to_array(tensor: Tensor) -> Array:
-    """Copies a tensor to an array."""
-    return np.array(tensor.detach().cpu().numpy(), order="C")
+    """Copies a tensor to an array, as float32 where NumPy has no such numbers (bfloat16)."""
+    found = tensor.detach().cpu()
+    if found.is_floating_point() and found.dtype not in (torch.float16, torch.float32, torch.float64):
+        found = found.float()
+    return np.array(found.numpy(), order="C")
