@@ -222,9 +222,9 @@ def training(
         due = measure if is_measured else None
         progress = yield from _perform(algorithm, "round", number, progress, due, key, stop)
     last = progress.round
-    if last > 0 and not progress.finished:
-        if algorithm.finish(progress.state, key.fold_in("finish", last)) is not None:
-            progress = yield from _perform(algorithm, "finish", last, progress, measure, key, stop)
+    is_unfinished = last > 0 and not progress.finished
+    if is_unfinished and algorithm.finish(progress.state, key.fold_in("finish", last)) is not None:
+        progress = yield from _perform(algorithm, "finish", last, progress, measure, key, stop)
     return progress
 
 
