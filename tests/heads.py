@@ -45,7 +45,7 @@ class move_head(Work[Any, Examples]):
 
 
 @value
-class measure_head(Work[Any, Examples]):
+class measure_kept_head(Work[Any, Examples]):
     """Measures how far it is from the mean."""
 
     def run(
@@ -96,7 +96,7 @@ class own_heads(Algorithm[Heads]):
 
     def measure(self, state: Heads, key: Key) -> Program[Mapping[str, float]]:
         cohort = (yield from sample(key, fraction=1.0)).cohort
-        got = yield from gather(measure_head(), cohort, {}, key, sums=PartSpec(SPEC, into=sum()))
+        got = yield from gather(measure_kept_head(), cohort, {}, key, sums=PartSpec(SPEC, into=sum()))
         sums = {name: float(number) for name, number in got["sums"].values.items()}
         return {"agreement": sums["close"] / sums["count"], "error": sums["error"] / sums["count"]}
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from hanse.core import Examples, Key, LocalProblem, Steps
 from hanse.learners import bfloat16, cnn, full, jax_engine, mlp, tf32
-from hanse.learners.jax import count_vmapped, on_processor
+from hanse.learners.jax import count_vmap_programs, on_processor
 
 NUM_CLIENTS, NUM_ROUNDS, LR = 40, 4, 0.05
 KEY = Key.from_seed(5)
@@ -118,10 +118,10 @@ def elsewhere(side: int, platform: str | None) -> dict[str, Any]:
 def check_network(name: str, side: int, due: Any, other: Any, on_gpu: bool) -> None:
     """Check one network: its distance from the processor, repetition, shapes and seconds."""
     people, test = clients(side)
-    before, learner = count_vmapped(), learner_of(name, full(), side)
+    before, learner = count_vmap_programs(), learner_of(name, full(), side)
     ended = list(rounds(learner, STEPS[name], people, NUM_ROUNDS))
     seconds = [s for _, s in ended]
-    compiled = count_vmapped() - before
+    compiled = count_vmap_programs() - before
     far = deviation(ended[0][0], due)
     report(f"{name}: deviation from the processor after a round", f"{far:.2g} (bound 1e-5)", far <= 1e-5)
     again = [params for params, _ in rounds(learner, STEPS[name], people, NUM_ROUNDS)]

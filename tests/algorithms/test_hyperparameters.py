@@ -174,6 +174,7 @@ def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
             "combine",
             "discount",
             "concurrency",
+            "rest",
         }
         assert {f.name for f in fields(algorithm)} - checked <= values, algorithm
 

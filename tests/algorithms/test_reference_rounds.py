@@ -244,7 +244,7 @@ def test_fed_buff() -> None:
 
 def test_fed_buff_applies_the_rest() -> None:
     """What is in flight at the end fills buffers of K as before; in the last each counts 1/K all the same."""
-    settings: dict[str, Any] = {"batch_size": None, "server_lr": 0.7, "discount": Discount(0.8)}
+    settings: dict[str, Any] = {"epochs": 1, "batch_size": None, "server_lr": 0.7, "discount": Discount(0.8)}
     algorithm = fed_buff(0.05, 5, 3, **settings, rest=apply_rest())
     *rounds, finish = perform(algorithm, 2, RIDGE, steady())
     w, started = np.zeros(4), dict[int, Any]()

@@ -16,7 +16,7 @@ RATES = {
     f"{name}, {f.name}": (case, f.name)
     for name, case in CASES.items()
     for f in fields(type(case.algorithm))
-    if f.name in ("lr", "server_lr") and name != "secure_avg"
+    if f.name in ("lr", "server_lr") and name not in ("secure_avg", "private_avg", "shared_avg")
     if not getattr(case.algorithm, "client", None)  # it has the step size
 }
 

@@ -15,7 +15,7 @@ KEY = Key.from_seed(1)
 
 
 @value
-class count_up(Algorithm):
+class count_rounds(Algorithm):
     """Each round adds what it draws; rounds in `gives_up` can't close, those in `breaks` leave NaN."""
 
     gives_up: tuple[int, ...] = ()
@@ -68,7 +68,7 @@ def begun(algorithm):
     return Progress(0, algorithm.init({"w": np.zeros(2)}, KEY))
 
 
-def trained(algorithm=count_up(), rounds=5, store=None, progress=None, **options):
+def trained(algorithm=count_rounds(), rounds=5, store=None, progress=None, **options):
     """The progress at the end and the records."""
     store = InMemory() if store is None else store
     saved = store.checkpoint()
@@ -113,7 +113,7 @@ class _Even(Script):
 @pytest.mark.parametrize("write", range(1, 12))
 def test_a_run_that_was_cut_anywhere_ends_as_an_undisturbed_one(write):
     options = {
-        "algorithm": count_up(gives_up=(2, 4)),
+        "algorithm": count_rounds(gives_up=(2, 4)),
         "evaluate": _Even(),
         "evaluate_every": 2,
         "stop": Stop(patience=4),
@@ -246,7 +246,7 @@ def test_patience_of_nothing_is_refused():
 
 
 def test_an_abandoned_round_is_recorded_and_changes_nothing():
-    ended, records = trained(count_up(gives_up=(2, 3)), rounds=4)
+    ended, records = trained(count_rounds(gives_up=(2, 3)), rounds=4)
     assert [record.abandoned for record in records] == [None, "too few", "too few", None]
     drawn = KEY.fold_in("round", 1).rng().random() + KEY.fold_in("round", 4).rng().random()
     np.testing.assert_allclose(ended.state.params["w"], [drawn, drawn])
@@ -255,7 +255,7 @@ def test_an_abandoned_round_is_recorded_and_changes_nothing():
 
 def test_an_abandoned_round_is_measured_all_the_same():
     script = Script(loss=[3.0])
-    _, records = trained(count_up(gives_up=(1, 2)), rounds=2, evaluate=script)
+    _, records = trained(count_rounds(gives_up=(1, 2)), rounds=2, evaluate=script)
     assert [record.metrics for record in records] == [{"loss": 3.0}] * 3
 
 
@@ -271,7 +271,7 @@ def _diverged(match, **options):
 
 
 def test_parameters_that_are_not_finite_end_the_run_before_they_are_saved():
-    store = _diverged("in round 3: the parameters are not finite", algorithm=count_up(breaks=(3,)))
+    store = _diverged("in round 3: the parameters are not finite", algorithm=count_rounds(breaks=(3,)))
     assert store.checkpoint().round == 2
     assert np.isfinite(store.checkpoint().state.state.params["w"]).all()
 
@@ -303,7 +303,7 @@ def test_a_loss_that_begins_at_or_below_zero_is_no_divergence(losses):
 
 
 @value
-class tell(count_up):
+class tell(count_rounds):
     """Counts up, measures the sum by itself, reports its half, and finishes by a draw of its own."""
 
     measured = ("total",)

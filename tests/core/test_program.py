@@ -90,7 +90,6 @@ def led(program, *events):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: Sample(KEY), "one of count, fraction and each, not None, None and None"),
         (lambda: Sample(KEY, count=3, fraction=0.5), "not 3, 0.5 and None"),
         (lambda: Sample(KEY, count=3, each=0.5), "not 3, None and 0.5"),
         (lambda: Sample(KEY, each=0.0), "each is 0.0"),

@@ -136,4 +136,4 @@ def test_square_grey_images_may_be_flat() -> None:
 
 def test_what_becomes_of_buffers_is_a_value() -> None:
     assert unpack(pack(averaged_buffers())) == averaged_buffers()
-    assert torch_module(len).buffers == averaged_buffers() != local_buffers()
+    assert torch_module(list).buffers == averaged_buffers() != local_buffers()

@@ -544,6 +544,6 @@ def test_an_offer_comes_back_later_and_later() -> None:
     delays = [mailbox.postpone(5) for _ in range(8)]
     assert delays == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert mailbox.offers("bank") == []
-    assert mailbox.find_postponed([5, 6]) == [5]
+    assert mailbox.find_postponed_tickets([5, 6]) == [5]
     mailbox.arrive(5)
-    assert mailbox.find_postponed([5]) == []
+    assert mailbox.find_postponed_tickets([5]) == []

@@ -428,7 +428,7 @@ def test_scaffold_reaches_its_fixed_point_with_silent_clients_in_a_secure_sum() 
 
 
 def test_it_does_not_if_clients_commit_that_fell_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Coordinator, "_drop_counted", lambda *given: ())
+    monkeypatch.setattr(Coordinator, "_drop_silent_tickets", lambda *given: ())
     assert distance_to_optimum(40) > 1e-4
 
 

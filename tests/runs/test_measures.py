@@ -73,7 +73,7 @@ def test_own_metrics_do_not_take_the_names_of_measured_ones() -> None:
 def test_a_plan_counts_the_measurements_of_the_algorithm_itself() -> None:
     plan = plan_messages(prepare_run(hanse.Experiment(**PEOPLE, algorithm=own_heads(), rounds=5)))
     assert plan.evaluations == 6
-    assert "measure_head" in plan.evaluation[0].work
+    assert "measure_kept_head" in plan.evaluation[0].work
 
 
 # -- the finish ------------------------------------------------------------------------------------

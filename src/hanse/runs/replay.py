@@ -4,8 +4,7 @@ A ticket comes from one of three places:
   a simulated run  the tickets of any round: the run is led again up to it, from its last checkpoint if that
                    is earlier
   a client home    the tickets of its last exchange, with its memory and secret of that time
-  a server home    the tickets of clients that failed or were refused lately, without their memory and secret,
-                   which the clients keep
+  a server home    the tickets of clients that failed or were refused lately, without their memory and secret
 """
 
 import math

@@ -26,7 +26,7 @@ from hanse.core.exchange import (
     Task,
     check_parts,
     encode,
-    explain_declined,
+    explain_decline,
     pack,
     run_work,
 )
@@ -163,7 +163,7 @@ class InProcess:
             try:
                 message, fork = self.compute_ticket(memory, task, payload, timer)
             except Declined as declined:
-                folding.refuse(task, explain_declined(declined))
+                folding.refuse(task, explain_decline(declined))
                 forks.append(Fork(task.after, {}, ()))
                 continue
             folding.add(position, task, message)

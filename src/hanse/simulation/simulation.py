@@ -40,7 +40,7 @@ from hanse.core.exchange import (
     Sample,
     Task,
     Tracked,
-    explain_declined,
+    explain_decline,
     explain_orphan,
 )
 from hanse.simulation.backend import Answer, ClientBackend, Job
@@ -264,7 +264,7 @@ class Simulation(Runtime):
         for answer in self._compute(jobs):
             ((_, task),) = answer.job.places
             if isinstance(answer.result, Declined):
-                dropped[task.ticket] = explain_declined(answer.result)
+                dropped[task.ticket] = explain_decline(answer.result)
                 continue
             assert isinstance(answer.result, bytes)
             try:

@@ -119,7 +119,10 @@ def test_a_new_round_forgets_what_is_closed_and_what_the_rest_has_cost(book: Tic
     (d,) = booked(book, 1, bytes_down=50)
     book.drop({c: "late"}, nothing_heard)
     book.count([a], {a: 9}.__getitem__)
-    assert [(number, ticket.counted) for number, ticket in book.list_closed()] == [(a, True), (c, False)]
+    assert [(number, ticket.counted) for number, ticket in book.list_closed_tickets()] == [
+        (a, True),
+        (c, False),
+    ]
     assert book.group_by_party() == {1: ((a,), ()), 3: ((), (c,))}
     assert (book.closed[a].bytes_up, book.closed[a].bytes_down) == (9, 100)
     book.begin_round()

@@ -210,7 +210,7 @@ def test_clients_of_equal_work_all_stand_abreast() -> None:
 
 def test_batches_that_are_computed_in_parts_split_into_equal_ones() -> None:
     program = MODELS["cnn"][0].program  # type: ignore[attr-defined]
-    assert [program.pad_vmapped(n) for n in (3, 9, 100, 128, 129, 300, 700)] == [
+    assert [program.pad_lanes(n) for n in (3, 9, 100, 128, 129, 300, 700)] == [
         8,
         16,
         128,
@@ -253,14 +253,14 @@ def test_padding_abreast_changes_no_bit_and_one_shape_is_compiled_once(
         problems = [LocalProblem(make(n), Steps(0.1, 2, 4), KEY.fold_in(n)) for n in sizes]
         return problems, learner.local_sgd_many(params, problems)  # type: ignore[attr-defined]
 
-    programs.descend_vmapped.clear_cache()
+    programs.descend_lanes.clear_cache()
     train(22, 5, 21, 11)
     problems, due = train(23, 3, 24, 9)
-    assert programs.descend_vmapped._cache_size() == 1
+    assert programs.descend_lanes._cache_size() == 1
     monkeypatch.setattr(layout, "LEAST_BATCHES", 128)
     monkeypatch.setattr(layout, "power_of_two", lambda size: 2 * programs.power_of_two(size))
     padded = learner.local_sgd_many(params, problems)  # type: ignore[attr-defined]
-    assert programs.descend_vmapped._cache_size() == 2
+    assert programs.descend_lanes._cache_size() == 2
     for name, value in due.items():
         assert value.tobytes() == padded[name].tobytes()
 

@@ -62,7 +62,7 @@ def test_a_policy_bounds_what_is_asked() -> None:
         ({}, 0),
         ((), 0),
     ],
-    ids=str,
+    ids=["examples", "array", "texts", "columns", "pair", "stream", "no columns", "nothing"],
 )
 def test_only_what_has_a_length_of_rows_is_counted(data: Any, count: int | None) -> None:
     assert count_rows(data) == count

@@ -39,11 +39,18 @@ class Server:
 
     def __init__(self, disk: Path) -> None:
         members = frozenset(range(3)), 3
-        self.mailbox = Mailbox(lambda parties: None, lambda party: 0.0, lambda: members)
+        self.mailbox = Mailbox(lambda parties: None, lambda party: 0.0, lambda: members, lambda: members[0])
         self.spool, self.objects = Spool(disk / "spool"), Objects(disk / "objects")
         self.disk, patience = disk, Patience(over_select=1.5)
         self.runtime = NetworkRuntime(
-            self.mailbox, self.spool, self.objects, KEY, self.play, PartyMemory(), patience
+            self.mailbox,
+            self.spool,
+            self.objects,
+            Objects(disk / "own"),
+            KEY,
+            self.play,
+            PartyMemory(),
+            patience,
         )
 
     def play(self, role: str) -> Any:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         check_parts,
         compute,
         encode,
+        find_test_client,
         join_memory,
         run_work,
-        tested_client,
     )
     from hanse.core.exchange.runtime import (
         Checkpoint,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         drive,
     )
     from hanse.core.exchange.state import CoordinatorChanges, CoordinatorState
-    from hanse.core.exchange.tickets import explain_declined, explain_orphan
+    from hanse.core.exchange.tickets import explain_decline, explain_orphan
     from hanse.core.former import (
         find_renamed_class,
         find_renamed_fields,
@@ -123,7 +123,7 @@ else:
                 "encode",
                 "join_memory",
                 "run_work",
-                "tested_client",
+                "find_test_client",
             ),
             "hanse.core.exchange.runtime": (
                 "Checkpoint",
@@ -139,7 +139,7 @@ else:
                 "drive",
             ),
             "hanse.core.exchange.state": ("CoordinatorChanges", "CoordinatorState"),
-            "hanse.core.exchange.tickets": ("explain_declined", "explain_orphan"),
+            "hanse.core.exchange.tickets": ("explain_decline", "explain_orphan"),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
             "hanse.core.program": (
                 "Collect",
@@ -248,12 +248,13 @@ __all__ = [
     "digest",
     "drive",
     "encode",
-    "explain_declined",
+    "explain_decline",
     "explain_orphan",
     "find_classes",
     "find_renamed_class",
     "find_renamed_fields",
     "find_renamed_settings",
+    "find_test_client",
     "flatten",
     "frozen",
     "held_bytes",
@@ -271,7 +272,6 @@ __all__ = [
     "renew_settings",
     "restore",
     "run_work",
-    "tested_client",
     "to_sendable",
     "training",
     "unpack",

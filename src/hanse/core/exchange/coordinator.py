@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from hanse.core.errors import CompositionError, HanseError
+from hanse.core.errors import HanseError
 from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_message, validate
 from hanse.core.exchange.changes import Tracked
+from hanse.core.exchange.composition import check_calibration, check_collect
 from hanse.core.exchange.downlink import Editions, VersionTable
 from hanse.core.exchange.fold import Block, MessageFold, TransformStates
 from hanse.core.exchange.party import Message, Payload, Task
@@ -28,11 +29,9 @@ from hanse.core.program import (
     Dispatch,
     Dispatched,
     Drop,
-    PartSpec,
     Sample,
     Sampled,
 )
-from hanse.core.reducers import each
 from hanse.core.usage import ReleaseRecord, Usage
 from hanse.core.values import digest, measure_packed_bytes
 from hanse.core.work import PartyId, Total
@@ -205,18 +204,8 @@ class Coordinator:
         Raises: CompositionError: if one of its parts is hidden and can't be, or has two specs or reducers.
         """
         asked = [ticket for ticket in self.open_tickets(command) if self.is_open(ticket)]
-        first: dict[str, PartSpec] = {}
-        for number in sorted({self._book[ticket].dispatch for ticket in asked}):
-            for name, part_spec in self._book.dispatches[number].payload.uplink.items():
-                if part_spec.into.hides and (command.tickets is None or command.discount is not None):
-                    how = "names no tickets" if command.tickets is None else "discounts stale contributions"
-                    raise CompositionError(
-                        f"{part_spec.into} hides part {name!r}, and its protocol can't follow a collect that "
-                        f"{how}: use an algorithm whose rounds close, or a reducer that sees contributions"
-                    )
-                known = first.setdefault(name, part_spec)
-                if known != part_spec:
-                    _check_alike(name, known, part_spec)
+        numbers = sorted({self._book[ticket].dispatch for ticket in asked})
+        check_collect(command, [self._book.dispatches[number].payload for number in numbers])
 
     def is_open(self, ticket: int) -> bool:
         """Returns whether a message for this ticket would still be taken."""
@@ -322,7 +311,7 @@ class Coordinator:
         dispatches = sorted({self._book[ticket].dispatch for ticket in counted})
         records = {number: self._book.dispatches[number] for number in dispatches}
         for record in records.values():
-            _check_calibration(command, record.payload)
+            check_calibration(command, record.payload)
         self._book.count(counted, self._ledger.take_heard)
         self._ledger.add(counted=sum(map(self._is_counted, counted)))
         totals = self._transforms.decode_totals(fold, list(records.values()))
@@ -381,14 +370,14 @@ class Coordinator:
         if record.payload.chains[command.part].releases:
             secret = self._book.take_number()  # two totals with the same noise would differ by none
         totals = self._decode_each({command.part: command.total}, record, number, secret)
-        self._book.note_decoded(number, command.part)
-        return Decoded(totals[command.part], self._drop_counted(command.dropped))
+        self._book.note_decoding(number, command.part)
+        return Decoded(totals[command.part], self._drop_silent_tickets(command.dropped))
 
-    def _drop_counted(self, tickets: Sequence[int]) -> tuple[Drop, ...]:
+    def _drop_silent_tickets(self, tickets: Sequence[int]) -> tuple[Drop, ...]:
         """Drops counted tickets whose parties fell silent in a protocol, and what was built on them."""
         if not tickets:
             return ()
-        counted = {number: ticket for number, ticket in self._book.list_closed() if ticket.counted}
+        counted = {number: ticket for number, ticket in self._book.list_closed_tickets() if ticket.counted}
         reasons = {n: "it was not in the protocol's last phase" for n in tickets if n in counted}
         for number, ticket in counted.items():
             if ticket.after in reasons:
@@ -418,7 +407,7 @@ class Coordinator:
             self._drop(dict.fromkeys(counted, "the round was abandoned"))
         self._transforms.begin_round(abandoned=abandoned)
         self._versions.settle(
-            (ticket.party, ticket.holds, ticket.counted) for _, ticket in self._book.list_closed()
+            (ticket.party, ticket.holds, ticket.counted) for _, ticket in self._book.list_closed_tickets()
         )
         clients = self._ledger.sum_by_party({**self._book.closed, **self._book.tickets})
         usage = replace(self._ledger.usage, clients=clients)
@@ -426,31 +415,3 @@ class Coordinator:
         self._book.begin_round()
         self._ledger.begin_round()
         return usage, settled
-
-
-def _check_alike(name: str, first: PartSpec, second: PartSpec) -> None:
-    """Checks that parts of two dispatches can be folded together. Raises: CompositionError."""
-    if first.into != second.into:
-        raise CompositionError(
-            f"part {name!r} goes into {first.into} and into {second.into} in one collect: collect the "
-            "dispatches one by one"
-        )
-    one, other = first.chain().folded, second.chain().folded
-    if not isinstance(first.into, each) and (one.tensors, one.kind) != (other.tensors, other.kind):
-        raise CompositionError(
-            f"part {name!r} has two specs in one collect, {one} and {other}, and {first.into} folds "
-            "messages of one: collect the dispatches one by one, or write into=each()"
-        )
-
-
-def _check_calibration(command: Collect, payload: Payload) -> None:
-    """Raises CompositionError if one client can move a total further than its noise was calibrated for."""
-    if command.close.goal is None and command.discount is None:
-        return
-    for chain in payload.chains.values():
-        if chain.calibrated is not None:
-            raise CompositionError(
-                f"{chain.calibrated} adds noise for what one client can move, but a goal or over-selection "
-                "lets one answer keep another out, and a discount changes weights: close by a deadline, "
-                "Close(deadline_s=...), without any of these"
-            )

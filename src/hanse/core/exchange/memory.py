@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from hanse.core.exchange.party import Fork, Forks, Task, join_memory, tested_client
+from hanse.core.exchange.party import Fork, Forks, Task, find_test_client, join_memory
 from hanse.core.tensors import held_bytes
 from hanse.core.work import PROMISED, Memory, PartyId
 
@@ -40,7 +40,7 @@ class PartyMemory:
 
     def at(self, task: Task) -> Memory:
         """Returns the memory that a ticket continues."""
-        memory, client = self._at(task.party, task.after), tested_client(task.party)
+        memory, client = self._at(task.party, task.after), find_test_client(task.party)
         return memory if client is None else join_memory(memory, self._at(client, None))
 
     def _at(self, party: PartyId, after: int | None) -> Memory:
@@ -54,7 +54,7 @@ class PartyMemory:
 
     def keep(self, task: Task, fork: Fork) -> None:
         """Keeps the fork that a ticket led to until it is settled."""
-        fork = fork if tested_client(task.party) is None else fork.inner()
+        fork = fork if find_test_client(task.party) is None else fork.inner()
         if fork.changed or fork.removed or fork.after is not None:
             self._forks_of(task.party).keep(task.ticket, fork)
             if any(name.startswith(PROMISED) for name in fork.changed):
@@ -78,7 +78,7 @@ class PartyMemory:
             elif not forks.committed and not forks.forks:
                 del self._forks[party]
         if self._recall is not None:
-            read = (tested_client(party) for party in settled)
+            read = (find_test_client(party) for party in settled)
             self._let_go([*settled, *(client for client in read if client is not None)])
         return changed
 

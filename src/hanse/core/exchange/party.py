@@ -38,10 +38,10 @@ __all__ = [
     "check_parts",
     "compute",
     "encode",
+    "find_test_client",
     "join_memory",
     "pending",
     "run_work",
-    "tested_client",
 ]
 
 
@@ -127,10 +127,10 @@ INNER = (VOLATILE, PROMISED, STAGES, HELD)
 """Prefixes of names in memory that are each party's own, also those of a client and of its test role."""
 
 
-def tested_client(party: PartyId) -> int | None:
+def find_test_client(party: PartyId) -> int | None:
     """Returns the client whose own test examples a party holds; None: it is no such role.
 
-    >>> tested_client("test/3"), tested_client(3), tested_client("server")
+    >>> find_test_client("test/3"), find_test_client(3), find_test_client("server")
     (3, None, None)
     """
     whose = player(party)

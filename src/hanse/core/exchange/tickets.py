@@ -20,12 +20,12 @@ __all__ = [
     "PoissonSample",
     "Ticket",
     "TicketBook",
-    "explain_declined",
+    "explain_decline",
     "explain_orphan",
 ]
 
 
-def explain_declined(declined: Declined) -> str:
+def explain_decline(declined: Declined) -> str:
     """Says why a ticket is dropped whose work declined to answer."""
     return f"declined: {declined}"
 
@@ -336,7 +336,7 @@ class TicketBook:
         if hidden:
             self.undecoded[dispatch] = hidden
 
-    def note_decoded(self, dispatch: int, part: str) -> None:
+    def note_decoding(self, dispatch: int, part: str) -> None:
         """Notes that a hidden part of a dispatch was decoded."""
         left = tuple(name for name in self.undecoded.get(dispatch, ()) if name != part)
         if left:
@@ -363,14 +363,14 @@ class TicketBook:
             self._payloads.pop((dispatch, index), None)
             self._packed.pop((dispatch, index), None)
 
-    def list_closed(self) -> list[tuple[int, ClosedTicket]]:
+    def list_closed_tickets(self) -> list[tuple[int, ClosedTicket]]:
         """Lists the tickets that were closed in this round, in ascending order."""
         return sorted(self.closed.items(), key=lambda item: item[0])
 
     def group_by_party(self) -> dict[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]:
         """Lists the (counted, dropped) tickets of each party."""
         groups: dict[PartyId, tuple[list[int], list[int]]] = {}
-        for number, ticket in self.list_closed():
+        for number, ticket in self.list_closed_tickets():
             groups.setdefault(ticket.party, ([], []))[0 if ticket.counted else 1].append(number)
         return {party: (tuple(counted), tuple(dropped)) for party, (counted, dropped) in groups.items()}
 

@@ -201,7 +201,7 @@ def _pad_width(program: Program, clients: Sequence[Client]) -> int:
     """Returns the width of clients' batches: the batch size, or where each is one batch, a coarse size."""
     width = max(batches.width for _, _, batches in clients)
     is_size = any(batches.width == width and len(batches.weights) > 1 for _, _, batches in clients)
-    return width if is_size and width <= program.rows_at_once else program.pad_vmapped(width)
+    return width if is_size and width <= program.rows_at_once else program.pad_lanes(width)
 
 
 def _count_lanes(ordered: Sequence[tuple[int, int]]) -> int:

@@ -181,7 +181,7 @@ class JaxLearner(DifferentiableLearner):
         with precision(self.dtype, self.precision):
             begin = compiled.to_device(start)
             if can_vmap():
-                self._descend_vmapped(many, begin, checked, problems)
+                self._descend_lanes(many, begin, checked, problems)
                 return many
             for i, ((x, y), problem) in enumerate(zip(checked, problems, strict=True)):
                 end = self._descend(begin, x, y, problem, None)
@@ -203,7 +203,7 @@ class JaxLearner(DifferentiableLearner):
             number += num_steps
         return now
 
-    def _descend_vmapped(
+    def _descend_lanes(
         self,
         many: Tensors,
         start: Params,
@@ -219,7 +219,7 @@ class JaxLearner(DifferentiableLearner):
         x, y = (compiled.to_device(rows) for rows in join_examples(clients))
         groups = list(group_for_vmap(self.program, clients, self.dtype))
         updates = [
-            compiled.descend_vmapped(
+            compiled.descend_lanes(
                 self.training,
                 start,
                 x,

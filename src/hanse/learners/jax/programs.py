@@ -17,9 +17,9 @@ __all__ = [
     "StepSettings",
     "Traced",
     "apply_prediction",
-    "count_vmapped",
+    "count_vmap_programs",
     "descend",
-    "descend_vmapped",
+    "descend_lanes",
     "hessian_vector",
     "jax_key",
     "loss_gradient",
@@ -67,7 +67,7 @@ class Program:
             return min(max(8, pad_size(num_rows)), self.rows_at_once)
         return self.rows_at_once * pad_size(-(-num_rows // self.rows_at_once))
 
-    def pad_vmapped(self, num_rows: int) -> int:
+    def pad_lanes(self, num_rows: int) -> int:
         """Returns the size to which the rows of several clients' batches are padded: one in each doubling."""
         if num_rows <= self.rows_at_once:
             return min(power_of_two(num_rows), self.rows_at_once)
@@ -192,7 +192,7 @@ def descend(
 
 
 @compiled
-def descend_vmapped(
+def descend_lanes(
     program: Program,
     start: Params,
     x: Traced,
@@ -225,9 +225,9 @@ def descend_vmapped(
     return jax.vmap(client, axes)(rows, weights, num_batches, num_steps, keys)
 
 
-def count_vmapped() -> int:
-    """Counts the programs of `descend_vmapped` that were compiled in this process, one for each shape."""
-    return int(descend_vmapped._cache_size())
+def count_vmap_programs() -> int:
+    """Counts the programs of `descend_lanes` that were compiled in this process, one for each shape."""
+    return int(descend_lanes._cache_size())
 
 
 def _descend(

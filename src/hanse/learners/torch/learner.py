@@ -180,7 +180,7 @@ class TorchLearner(DifferentiableLearner):
         steps, key = problem.steps, problem.key
         start = {name: np.asarray(value, self._bench.dtype) for name, value in params.items()}
         with self._at(start), draw_from(key.fold_in("torch"), self._bench.device):
-            self._some_ignored = self._loss.find_ignored(y) is not None
+            self._some_ignored = self._loss.find_ignored_targets(y) is not None
             self._check_training(start, x, y, problem)
             if problem.space is not None:
                 return self._sgd_within(start, x, y, problem)
@@ -390,7 +390,7 @@ class TorchLearner(DifferentiableLearner):
 
     def _check(self, data: Examples) -> tuple[Array, Array]:
         y = np.asarray(data.y)
-        ignored = self._loss.find_ignored(y) if isinstance(self._labels, Classes) else None
+        ignored = self._loss.find_ignored_targets(y) if isinstance(self._labels, Classes) else None
         if ignored is None:
             return convert_examples(data, self._features, self._labels, self._bench.dtype)
         data = Examples(data.x, np.where(ignored, 0, y))

@@ -65,7 +65,7 @@ class BatchLoss:
     ignored: int | None = None
     threshold: float = 0.0
 
-    def find_ignored(self, labels: Array) -> Array | None:
+    def find_ignored_targets(self, labels: Array) -> Array | None:
         """Returns which labels are ignored; None: none of them."""
         if self.ignored is None or labels.dtype.kind not in "iu":
             return None
@@ -74,7 +74,7 @@ class BatchLoss:
 
     def count(self, labels: Array) -> float:
         """Counts the examples that are not ignored, those with several targets by the share of these."""
-        ignored = self.find_ignored(labels)
+        ignored = self.find_ignored_targets(labels)
         if ignored is None:
             return float(len(labels))
         return len(labels) * (1 - int(np.count_nonzero(ignored)) / ignored.size)

@@ -160,7 +160,7 @@ class Mailbox:
             here = [ticket for ticket in self._arrived if ticket in asked]
             return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
 
-    def find_postponed(self, tickets: Iterable[int]) -> list[int]:
+    def find_postponed_tickets(self, tickets: Iterable[int]) -> list[int]:
         """Returns which of these tickets are offered again because their results did not exist yet."""
         with self._changed:
             return [ticket for ticket in tickets if ticket in self._postponed]

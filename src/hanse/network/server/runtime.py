@@ -567,7 +567,9 @@ class NetworkRuntime(Runtime):
         self, awaited: Sequence[int], valid: Sequence[int], dropped: Mapping[int, str], own: OwnTickets
     ) -> str:
         """Describes how far an exchange is, for the status of the run."""
-        early = [t for t in self._mailbox.find_postponed(awaited) if t not in valid and t not in dropped]
+        early = [
+            t for t in self._mailbox.find_postponed_tickets(awaited) if t not in valid and t not in dropped
+        ]
         parties = {self.coordinator.task(ticket).party for ticket in (*early, *own.waiting)}
         who = ", ".join(map(describe_party, order_parties(parties)[:NAMED]))
         line = f"heard {len(valid)} of {len(awaited)}, {len(dropped)} failed"

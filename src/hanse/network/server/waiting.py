@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from hanse.core import Declined, PartyId
-from hanse.core.exchange import Message, NotReady, explain_declined
+from hanse.core.exchange import Message, NotReady, explain_decline
 from hanse.network.server.mailbox import FIRST_DELAY_S, MAX_DELAY_S, Mailbox
 
 __all__ = ["NAMED", "OwnTickets", "Waiting", "describe_party", "order_parties"]
@@ -82,7 +82,7 @@ class OwnTickets:
                     try:
                         self.computed[ticket] = self._compute(ticket)
                     except Declined as declined:
-                        self.declined[ticket] = explain_declined(declined)
+                        self.declined[ticket] = explain_decline(declined)
                     self.waiting.remove(ticket)
             self._next_s = time.monotonic() + self._delay_s
             self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)

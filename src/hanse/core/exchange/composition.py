@@ -1,0 +1,54 @@
+"""Checks of what a Collect folds: whether its parts, reducers and conditions can stand together."""
+
+from collections.abc import Sequence
+
+from hanse.core.errors import CompositionError
+from hanse.core.exchange.party import Payload
+from hanse.core.program import Collect, PartSpec
+from hanse.core.reducers import each
+
+__all__ = ["check_calibration", "check_collect"]
+
+
+def check_collect(command: Collect, payloads: Sequence[Payload]) -> None:
+    """Checks a Collect over dispatches with these payloads. Raises: CompositionError."""
+    first: dict[str, PartSpec] = {}
+    for payload in payloads:
+        for name, part_spec in payload.uplink.items():
+            if part_spec.into.hides and (command.tickets is None or command.discount is not None):
+                how = "names no tickets" if command.tickets is None else "discounts stale contributions"
+                raise CompositionError(
+                    f"{part_spec.into} hides part {name!r}, and its protocol can't follow a collect that "
+                    f"{how}: use an algorithm whose rounds close, or a reducer that sees contributions"
+                )
+            known = first.setdefault(name, part_spec)
+            if known != part_spec:
+                _check_alike(name, known, part_spec)
+
+
+def _check_alike(name: str, first: PartSpec, second: PartSpec) -> None:
+    """Checks that parts of two dispatches can be folded together. Raises: CompositionError."""
+    if first.into != second.into:
+        raise CompositionError(
+            f"part {name!r} goes into {first.into} and into {second.into} in one collect: collect the "
+            "dispatches one by one"
+        )
+    one, other = first.chain().folded, second.chain().folded
+    if not isinstance(first.into, each) and (one.tensors, one.kind) != (other.tensors, other.kind):
+        raise CompositionError(
+            f"part {name!r} has two specs in one collect, {one} and {other}, and {first.into} folds "
+            "messages of one: collect the dispatches one by one, or write into=each()"
+        )
+
+
+def check_calibration(command: Collect, payload: Payload) -> None:
+    """Raises CompositionError if one client can move a total further than its noise was calibrated for."""
+    if command.close.goal is None and command.discount is None:
+        return
+    for chain in payload.chains.values():
+        if chain.calibrated is not None:
+            raise CompositionError(
+                f"{chain.calibrated} adds noise for what one client can move, but a goal or over-selection "
+                "lets one answer keep another out, and a discount changes weights: close by a deadline, "
+                "Close(deadline_s=...), without any of these"
+            )
