@@ -156,7 +156,7 @@ def join(here: Federation, *words: str, code: int = 1) -> str:
     """Type the line that the server has printed. The data can't be opened: code 2 says that it was tried."""
     said = said_by(*joining(here, "--data", "data.npz", *words), code=code)
     assert not here.server.members.active("client")
-    assert ("Is a directory" in said) == (code == 2), said
+    assert ("'data.npz' is a folder" in said) == (code == 2), said
     return said
 
 

@@ -56,7 +56,7 @@ class Server:
     def play(self, role: str) -> Any:
         raise AssertionError("the server plays no role here")
 
-    def dispatch(self, *cohort: int, step: int = 0) -> tuple[int, ...]:
+    def dispatch(self, cohort: tuple[int, ...], step: int = 0) -> tuple[int, ...]:
         shared = {"params": {"w": W["w"] + step}}
         event = self.runtime.perform(Dispatch(asked_at_length(), cohort, shared, UPLINK, KEY.fold_in(step)))
         return event.tickets  # type: ignore[attr-defined, no-any-return]
@@ -83,7 +83,7 @@ def server(tmp_path: Path) -> Server:
 def test_files_and_entries_of_a_long_round_stay_as_few_and_as_small(server: Server) -> None:
     sizes = []
     for step in range(30):
-        (ticket,) = server.dispatch(step % 3, step=step)
+        (ticket,) = server.dispatch((step % 3,), step=step)
         sent = len(pack(server.runtime.changes()))
         server.answer(ticket)
         assert server.files() == 2  # the payload and the message of the open ticket
@@ -96,7 +96,7 @@ def test_files_and_entries_of_a_long_round_stay_as_few_and_as_small(server: Serv
 
 
 def test_a_payload_goes_with_the_last_ticket_that_needs_it(server: Server) -> None:
-    first, second = server.dispatch(0, 1)
+    first, second = server.dispatch((0, 1,))
     server.answer(first)
     server.runtime.perform(Collect(None, Close(goal=1)))
     payload = server.mailbox.offer(1, second).payload
@@ -112,14 +112,14 @@ def test_a_server_goes_on_from_the_changes_of_a_cut_round(server: Server, tmp_pa
     """Over-selection, offers and outcomes too."""
     runtime, changes = server.runtime, []
     runtime.perform(Sample(KEY, fraction=0.6))
-    (old,) = server.dispatch(2)
+    (old,) = server.dispatch((2,))
     server.answer(old)
     runtime.perform(Collect((old,)))
     runtime.perform(Commit(1, None, {}))
     saved = pack(runtime.snapshot())
     cohort = runtime.perform(Sample(KEY.fold_in(1), fraction=0.6)).cohort  # type: ignore[attr-defined]
     changes.append(pack(runtime.changes()))
-    tickets = server.dispatch(*cohort, step=1)
+    tickets = server.dispatch(cohort, step=1)
     changes.append(pack(runtime.changes()))
     runtime.perform(Sample(KEY, count=0))
     changes.append(pack(runtime.changes()))
@@ -140,7 +140,7 @@ def test_a_server_goes_on_from_the_changes_of_a_cut_round(server: Server, tmp_pa
 
 
 def test_a_server_that_has_no_checkpoint_goes_on_from_changes_alone(server: Server, tmp_path: Path) -> None:
-    (ticket,) = server.dispatch(1)
+    (ticket,) = server.dispatch((1,))
     changes = [unpack(pack(server.runtime.changes()))]
     again = Server(tmp_path)
     again.runtime.restore(None, changes)
