@@ -112,6 +112,25 @@ def test_commands_are_there() -> None:
             assert said in known, page
 
 
+def test_an_algorithm_of_ones_own_runs_as_written(tmp_path: Path) -> None:
+    """The page's file, and what the page runs with it: the comparison with what is known, too."""
+    file, *codes = blocks("own-algorithm.md", "python")
+    (tmp_path / "q_fed_avg.py").write_text(file, encoding="utf-8")
+    (tmp_path / "page.py").write_text("\n".join(codes), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "page.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_value_that_settings_name_is_in_the_reference() -> None:
+    page = (DOCS / "reference.md").read_text(encoding="utf-8")
+    for name in ("inverse_time", "yogi", "standardised", "newton", "torch_engine", "power_law", "uniform"):
+        assert page.count(f"\n### {name}\n") == 1, name
+    assert "\n## lr, server_lr\n" in page
+    assert "\n## server\n" in page
+
+
 def test_the_reference_is_that_of_the_code() -> None:
     command = "python -m hanse.config.reference docs/reference.md"
     code = "from hanse.config.reference import reference; print(reference(), end='')"

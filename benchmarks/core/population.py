@@ -36,7 +36,7 @@ def main() -> None:
     sampled_s = time.perf_counter() - began
     assert len(set(cohort)) == 100
 
-    algorithm = fed_avg(fraction=100 / NUM_CLIENTS)
+    algorithm = fed_avg(0.1, fraction=100 / NUM_CLIENTS, epochs=1)
     start = Progress(0, algorithm.init(learner.init(keys.public), keys.public))
     began = time.perf_counter()
     drive(training(algorithm, start, keys.public, rounds=1), runtime)

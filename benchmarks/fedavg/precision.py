@@ -38,7 +38,7 @@ def accuracies(folder: str, model: Model, lr: float, rounds: int, every: int, se
         data=mnist(folder),
         partition=iid(100),
         model=model,
-        algorithm=fed_avg(lr, 0.1, batch_size=10),
+        algorithm=fed_avg(lr, 0.1, epochs=1, batch_size=10),
         rounds=rounds,
         evaluate_every=every,
         seed=seed,

@@ -43,7 +43,7 @@ def compare(workload: Workload, num_rounds: int) -> dict[str, Any]:
     data = from_clients(clients, num_classes=num_classes(workload))
     runs, seconds = {}, {"plain": list[float](), "momentum": list[float]()}
     for name, momentum in (("plain", 0.0), ("momentum", 0.9)):
-        client = sgd(workload.lr / 10, batch_size=workload.batch, momentum=momentum)
+        client = sgd(workload.lr / 10, epochs=1, batch_size=workload.batch, momentum=momentum)
         runs[name] = iter(
             hanse.rounds(
                 data=data,

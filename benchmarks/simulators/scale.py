@@ -88,7 +88,7 @@ def rounds_of(cohort: int, rounds: int, execution: Execution) -> dict[str, Any]:
     hanse.run(
         data=population(1_000_000),
         model=softmax(),
-        algorithm=fed_avg(0.1, cohort / 1_000_000, batch_size=10),
+        algorithm=fed_avg(0.1, cohort / 1_000_000, epochs=1, batch_size=10),
         rounds=rounds,
         evaluate_every=0,
         execution=execution,
@@ -130,7 +130,7 @@ def long() -> dict[str, Any]:
         hanse.run(
             data=population(1_000),
             model=softmax(),
-            algorithm=fed_avg(0.1, 0.01, batch_size=10),
+            algorithm=fed_avg(0.1, 0.01, epochs=1, batch_size=10),
             rounds=10_000,
             evaluate_every=0,
             execution=auto(1),
@@ -150,7 +150,7 @@ def remembering() -> dict[str, Any]:
         hanse.run(
             data=population(20_000),
             model=softmax(),
-            algorithm=scaffold(0.1, 0.05, batch_size=10),
+            algorithm=scaffold(0.1, 0.05, epochs=1, batch_size=10),
             rounds=40,
             evaluate_every=0,
             execution=auto(1),

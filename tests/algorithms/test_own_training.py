@@ -1,9 +1,11 @@
 """Training by a user's own function: what it is given, what it may give back, and where it is found."""
 
 import importlib
+import json
 import pickle
 import sys
 from contextlib import suppress
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -490,7 +492,46 @@ def test_repetition_is_noticed() -> None:
         params["w"] += key.rng().normal()
 
     given = Quadratic(), START, Few().client(0), KEYS.public
-    assert trained_by(draws).is_repeatable(*given)
-    assert not trained_by(wanders).is_repeatable(*given)
-    assert not trained_by(forgets, metrics=("n",)).is_repeatable(*given)
-    assert not trained_by(hoards).is_repeatable(*given)
+    assert trained_by(draws).try_out(*given) == (True, ())
+    assert trained_by(wanders).try_out(*given) == (False, ())
+    assert not trained_by(forgets, metrics=("n",)).try_out(*given)[0]
+    assert not trained_by(hoards).try_out(*given)[0]
+
+
+CONFIG = {"lr": 0.5, "epochs": 2}
+
+
+def takes_named(lr: float, epochs: int) -> float:
+    return lr * epochs
+
+
+@pytest.mark.parametrize(
+    ("reads", "unread"),
+    [
+        (lambda config: config["lr"], ("epochs",)),
+        (lambda config: config.get("lr", 1) if "epochs" in config else 0, ()),
+        (lambda config: config.pop("epochs", None), ("lr",)),
+        (lambda config: takes_named(**config), ()),
+        (lambda config: {**config}, ()),
+        (lambda config: dict(config), ()),
+        (lambda config: {"momentum": 0.9} | config, ()),
+        (lambda config: json.dumps(config), ()),
+        (lambda config: deepcopy(config), ()),
+        (lambda config: list(config.values()), ()),
+        (lambda config: len(config), ("lr", "epochs")),
+    ],
+)
+def test_keys_of_the_config_that_are_never_read_are_noticed(reads: Any, unread: tuple[str, ...]) -> None:
+    def train(params: Any, data: Any, config: Any) -> None:
+        reads(config)
+
+    given = Quadratic(), START, Few().client(0), KEYS.public
+    assert trained_by(train, CONFIG).try_out(*given) == (True, unread)
+
+
+def test_a_function_without_a_config_reads_none_of_it() -> None:
+    def train(params: Any, data: Any) -> None:
+        pass
+
+    given = Quadratic(), START, Few().client(0), KEYS.public
+    assert trained_by(train, CONFIG).try_out(*given) == (True, ("lr", "epochs"))

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from noise import private_avg
 from typer.testing import CliRunner
 
 import hanse
+from hanse.algorithms import fed_buff
 from hanse.cli.commands import app
 from hanse.cli.views import thin
 from hanse.core.exchange import Record, Usage
@@ -226,6 +228,51 @@ def test_ls_lists_the_newest_first(cli: Hanse, store: Path) -> None:
     infos = only_object(cli("ls", "--json").stdout)["runs"]
     assert [info["status"] for info in infos] == ["completed", "interrupted"]
     assert infos[0]["result"] == new
+
+
+def test_show_says_what_noised_totals_revealed(cli: Hanse, store: Path) -> None:
+    result = hanse.run(algorithm=private_avg(each=0.1), rounds=3, store=store)
+    records = only_object(cli("show", result.run, "--json").stdout)["records"]
+    assert "releases" not in records[0]
+    (booked,) = records[2]["releases"]
+    assert booked.pop("sample") > 0
+    assert booked == {
+        "part": "update",
+        "sampling": 0.1,
+        "mechanism": "gaussian",
+        "noise_multiplier": 0.5,
+        "parameters": {},
+    }
+    shown = cli("show", result.run).stdout
+    assert (
+        "releases  3 of 'update': gaussian, noise multiplier 0.5, each client asked with probability 0.1\n"
+        in shown
+    )
+    plain = hanse.run(rounds=1, store=store)
+    assert "releases" not in cli("show", plain.run).stdout
+
+
+def test_show_says_which_metrics_an_algorithm_reports(cli: Hanse, store: Path) -> None:
+    result = hanse.run(
+        algorithm=fed_buff(concurrency=4, buffer_size=2), rounds=3, evaluate_every=3, store=store
+    )
+    assert result.final is not None
+    assert result.final.round == 3
+    records = only_object(cli("show", result.run, "--json").stdout)["records"]
+    assert ["loss" in record for record in records] == [True, False, False, True]
+    assert [record.get("reported") for record in records[1:]] == [["staleness"]] * 3
+    assert records[1]["staleness"] >= 0
+    assert f"accuracy {result.final.metrics['accuracy']:.4f}" in cli("ls").stdout
+    table = [line.split() for line in cli("show", result.run).stdout.splitlines() if "staleness" in line]
+    assert table[0][:4] == ["round", "loss", "accuracy", "staleness"]
+
+
+def test_tables_in_a_pipe_are_not_padded(cli: Hanse, store: Path) -> None:
+    run = begun(store)
+    for words in (("show", run), ("ls",), ("doctor",)):
+        lines = cli(*words).stdout.splitlines()
+        assert len(lines) > 1
+        assert [line for line in lines if line != line.rstrip()] == []
 
 
 def test_show_shows_all(cli: Hanse, store: Path) -> None:

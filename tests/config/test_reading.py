@@ -184,7 +184,10 @@ def test_faults_of_own_values_are_explained(said: str, message: str) -> None:
             "partition=dirichlt",
             "--set partition.name is \"dirichlt\", which names no partition; did you mean 'dirichlet'?",
         ),
-        ("partition=iid", "--set partition.num_clients is missing; iid needs num_clients"),
+        (
+            "partition=iid",
+            "--set partition.num_clients is missing; iid needs num_clients, such as num_clients = 1",
+        ),
         ("rounds=2.5", "--set rounds is 2.5; write a whole number, such as 2"),
         ("rounds=0", "rounds is 0; write at least 1"),
         ("rounds.x=1", "--set rounds is a table; write a whole number, such as 10"),
@@ -279,6 +282,14 @@ def test_a_value_with_its_name_replaces_what_was_there(tmp_path: Path) -> None:
     assert changed.data == csv("b.csv", label="y", key="site", delimiter=";")
     with pytest.raises(InvalidInput, match=r"^--set data\.name is missing"):
         read(path, [partition, "data={path='b.csv'}"])
+
+
+def test_none_takes_a_value_away(file: Path) -> None:
+    file.write_text('[algorithm]\nname = "fed_avg"\nclient = {name = "adam", lr = 0.01}\n')
+    assert read(file, ["algorithm.client=none"]).algorithm == fed_avg()
+    file.write_text('[algorithm]\nname = "fed_avg"\nclient = "none"\n')
+    assert read(file).algorithm == fed_avg()
+    assert read(file, ["algorithm.client={name='sgd', lr=0.2}"]).algorithm == fed_avg(client=sgd(0.2))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
+from hanse.algorithms import Schedule, ServerOptimiser
 from hanse.config.experiment import Experiment
 from hanse.config.settings import UnknownSetting, WrongSetting, build
 from hanse.core import Algorithm, Array, Stop, Transform, former
@@ -74,7 +75,14 @@ def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
         (dict[int, int], {"1": 3}, "x can't be written in settings"),
         (Stop, 3, 'x is 3; write a name, such as "Stop", or {name = "Stop"}'),
         (Stop, {"patience": 0}, "x: patience is 0; write at least 1 evaluation"),
-        (Transform, {"name": "clip"}, "x.max_norm is missing; clip needs max_norm"),
+        (Transform, {"name": "clip"}, "x.max_norm is missing; clip needs max_norm, such as max_norm = 0.1"),
+        (
+            float | Schedule,
+            {"name": "inverse_time"},
+            "x.lr is missing; inverse_time needs lr, such as",
+        ),
+        (float | Schedule, "fast", 'x is the string "fast"; write a number, such as 0.1'),
+        (ServerOptimiser, "sdg", "x.name is \"sdg\", which names no server optimiser; did you mean 'sgd'?"),
         (Dataset, "arrays", "x: arrays can't be written in settings; give it in Python, with hanse.run(...)"),
         (Array, [1], "x can't be written in settings; give it in Python, with hanse.run(...)"),
     ],
@@ -83,6 +91,16 @@ def test_what_does_not_fit_is_refused(annotation: Any, given: Plain, message: st
     with pytest.raises(WrongSetting) as caught:
         build(annotation, given, "x")
     assert str(caught.value).startswith(message)
+
+
+def test_none_is_offered_for_another_type_and_not_for_a_wrong_value() -> None:
+    for given, ending in (
+        (3, '{name = "Stop"}, or "none"'),
+        ({"patience": 0}, "write at least 1 evaluation"),
+    ):
+        with pytest.raises(WrongSetting) as caught:
+            build(Stop | None, given, "x")
+        assert str(caught.value).endswith(ending)
 
 
 def test_an_unknown_key_is_looked_for_here_then_elsewhere() -> None:

@@ -192,3 +192,24 @@ def test_names_that_only_look_like_numbers_stay() -> None:
     )
     due = ["007", "7", "1E5", "1_000", "0", "1", "0.5", "-0.5", ".", "-", "0x1", "inf", "1" + "0" * 400]
     assert to_categories(words).tolist() == due
+
+
+def test_rows_that_were_left_out_count_in_messages(tmp_path: Path) -> None:
+    """The owner of a file finds the row under the number that the file gives it."""
+    words = np.array(["a", "", "b", "a", "b", "a"])
+    x = np.arange(6.0)[:, None]
+    path = tmp_path / "a.npz"
+    np.savez(path, x=x, y=words, test_x=x, test_y=np.array(["", "a", "", "b", "c", "a"]))
+    with pytest.raises(InvalidInput, match=r"array 'test_y', row 4 is 'c'"):
+        npz(str(path), incomplete="skip").load()
+    np.savez(
+        path, x=x, y=words, site=SITES[:6], test_x=x, test_y=words, test_site=np.array([9, 9, 9, 9, 7, 9])
+    )
+    with pytest.raises(InvalidInput, match=r"array 'test_site', row 4 is '7'"):
+        npz(str(path), key="site", incomplete="skip").load()
+    np.savez(path, x=x, y=words, site=np.array(["s", "t", "", "s", "t", "u"]))
+    kept = npz(str(path), key="site", incomplete="skip", test_fraction=0).load()
+    assert kept.train.x.ravel().tolist() == [0, 3, 4, 5]
+    np.savez(path, x=x, y=words, sites=np.array(["s", "t", "", "s", "t", "u"]))
+    with pytest.raises(InvalidInput, match=r"no array 'site'; did you mean 'sites'\?; write key = "):
+        npz(str(path), key="site", incomplete="skip", test_fraction=0).load()

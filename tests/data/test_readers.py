@@ -93,7 +93,7 @@ def test_unusable_archives_are_named() -> None:
     with pytest.raises(InvalidInput, match=r"not an archive of plain arrays .*numpy.savez_compressed"):
         npz("a.npz").load()
     np.savez("a.npz", x=X, labels=Y)
-    with pytest.raises(InvalidInput, match=r"a.npz has no array 'y'; known: labels, x"):
+    with pytest.raises(InvalidInput, match=r"a.npz has no array 'y'; known: labels, x; write y = "):
         npz("a.npz").load()
     np.savez("a.npz", x=np.where(X == 5, np.nan, X), y=Y)
     with pytest.raises(InvalidInput, match=r"a.npz: train: the feature in row 2, column 1 is nan"):

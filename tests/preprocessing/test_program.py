@@ -33,7 +33,15 @@ from hanse.core import (
 from hanse.core.exchange import Progress, digest, drive, pack, training, unpack
 from hanse.data import FederatedData, by_key, csv, digits, dirichlet, from_clients, own_test, partition_data
 from hanse.learners import logistic
-from hanse.preprocessing.moments import Moments, merged_moments, moments, standardised, two_sums, unscaled
+from hanse.preprocessing.moments import (
+    Moments,
+    Statistics,
+    merged_moments,
+    moments,
+    standardised,
+    two_sums,
+    unscaled,
+)
 from hanse.preprocessing.program import Encoder, Preprocessing, tabular
 from hanse.preprocessing.schema import Schema
 from hanse.preprocessing.vocabularies import Vocabulary, most_frequent, own_category, tally
@@ -182,6 +190,21 @@ def test_numbers_may_stay_as_they_are() -> None:
     close_to(found, SimpleImputer().fit_transform(NUMBERS))
 
 
+@pytest.mark.parametrize("statistics", [merged_moments(), two_sums()])
+def test_deviations_may_be_those_of_a_sample(statistics: Statistics) -> None:
+    encoder = learned(tabular(standardised(ddof=1), statistics=statistics, dtype="float64"))
+    close_to(encoder.scale[:2], np.nanstd(NUMBERS, axis=0, ddof=1)[:2])
+    assert encoder.scale[2] == 1  # a constant column
+    assert np.abs(encoder.scale / learned(EXACT).scale - 1)[:2].min() > 1e-4
+
+
+def test_one_number_has_no_sample_deviation_and_is_only_moved() -> None:
+    shift, scale = standardised(ddof=1).shift_and_scale(Moments.of(np.array([[7.0]])))
+    assert (shift.tolist(), scale.tolist()) == ([7.0], [1.0])
+    with pytest.raises(InvalidInput, match="ddof is 2; write 0 to divide by n, or 1 to divide by n - 1"):
+        standardised(ddof=2)
+
+
 def test_images_keep_their_shape() -> None:
     data = partition_data(digits().load(), dirichlet(10, 0.5), KEYS.public)
     images = data.map(lambda e: Examples(e.x.reshape(-1, 8, 8), e.y))
@@ -202,6 +225,27 @@ def test_words_are_those_of_the_pooled_encoder() -> None:
     assert [v.categories for v in encoder.vocabularies] == [tuple(c) for c in pooled.categories_]
     found = encoder(Examples(POOLED, POOLED["age"])).x[:, 3:]
     np.testing.assert_array_equal(found, pooled.transform(filled))
+
+
+def test_the_first_category_may_be_left_out() -> None:
+    encoder = learned(tabular(drop_first=True, dtype="float64"))
+    words = np.column_stack([POOLED["job"], POOLED["ward"]]).astype(object)
+    filled = SimpleImputer(missing_values="", strategy="most_frequent").fit_transform(words)
+    pooled = OneHotEncoder(sparse_output=False, drop="first").fit(filled)
+    found = encoder(Examples(POOLED, POOLED["age"])).x[:, 3:]
+    np.testing.assert_array_equal(found, pooled.transform(filled))
+    theirs = pooled.get_feature_names_out(["job", "ward"]).tolist()
+    assert [name.replace("=", "_", 1) for name in encoder.names[3:]] == theirs
+
+
+def test_a_place_for_others_or_for_gaps_stays_when_the_first_is_left_out() -> None:
+    some = Vocabulary(("a", "b"), has_other=True, gap=3, drop_first=True)
+    assert some.names("x") == ("x=b", "x=(other)", "x=(missing)")
+    code = some.encode(np.array(["a", "b", "c", ""]))
+    assert code.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    alone = Vocabulary(("a",), drop_first=True)
+    assert (alone.num_columns, alone.encode(np.array(["a", ""])).shape) == (0, (2, 0))
+    assert Vocabulary((), drop_first=True).num_columns == 0
 
 
 def test_unknown_words_have_no_place() -> None:

@@ -309,6 +309,9 @@ def test_arrays_that_can_not_be_predicted(here: Path, arrays: Any, message: str)
 
 def test_what_can_not_be_used_is_explained(table: str) -> None:
     assert "is not a released model: it has no model.json" in cli("predict", ".", table).stderr
+    assert (
+        f"{table} is a file; name the folder that hanse release wrote" in cli("predict", table, table).stderr
+    )
     run = trained(table)
     release(Runs("runs.db"), run, Path("out"))
     Path("other.csv").write_text("height,job\n1,cook\n")

@@ -133,6 +133,10 @@ def test_words_in_arrays_are_the_classes_of_the_run(labels: Any, tmp_path: Path)
     np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
     with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 1 is 'perhaps', which is not a class"):
         read_examples(path, ill)
+    np.savez(path, x=np.zeros((3, 2)), y=np.array(["", "yes", "perhaps"]))
+    with pytest.raises(InvalidInput, match=r"own\.npz: array 'y', row 2 is 'perhaps', which is not a class"):
+        read_examples(path, ill, npz(path, incomplete="skip"))
+    np.savez(path, x=np.zeros((2, 2)), y=np.array(["yes", "perhaps"]))
     with pytest.raises(InvalidInput, match="row 0 is 'yes', which is not a class; known: 0, 1"):
         read_examples(path, replace(ill, classes=()))
 

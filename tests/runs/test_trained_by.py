@@ -91,6 +91,18 @@ def test_a_function_that_does_not_repeat_itself_is_said() -> None:
     assert "two runs with one seed may differ" in result.to_json()["findings"][0]["text"]
 
 
+def test_a_key_of_the_config_that_is_never_read_is_said() -> None:
+    def train(params: Any, data: Any, config: Any) -> None:
+        params["bias"] += config.get("lr", 0.1)
+
+    result = hanse.run(**FLAT, algorithm=fed_avg(client=trained_by(train, {"lrr": 0.5})))
+    (finding,) = result.findings
+    assert (finding.code, result.status) == ("config_unread", "completed")
+    assert finding.text == "train(), tried on the first client, did not read config.lrr"
+    whole = hanse.run(**FLAT, algorithm=fed_avg(client=trained_by(train, {"lr": 0.5})))
+    assert whole.findings == ()
+
+
 def test_workers_end_in_the_bits_of_one_process() -> None:
     algorithm = fed_avg(fraction=1.0, client=DESCEND)
     one = hanse.run(**FLAT, algorithm=algorithm, execution=sequential())

@@ -467,7 +467,7 @@ def test_the_command_prints_a_table_and_draws(store: Path, monkeypatch: pytest.M
 def test_a_narrow_window_leaves_out_costs_and_says_so(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sweep_views, "_stdout", lambda: Console(width=60))
+    monkeypatch.setattr(sweep_views, "make_stdout", lambda: Console(width=60))
     sweep_page(SweepResult.of([member(0.1, 0, 0.5, 3), member(0.1, 1, 0.6, 5)], Stop(), ""))
     head, row, *rest = capsys.readouterr().out.splitlines()
     assert row.startswith("0.1     2  0.5500 ± 0.0707")

@@ -77,7 +77,9 @@ def draw(workload: Workload, num_rounds: int) -> tuple[Any, Any]:
     hanse.run(
         data=from_clients(clients),
         model=Noting(learner),
-        algorithm=fed_avg(workload.lr, workload.cohort / workload.clients, batch_size=workload.batch),
+        algorithm=fed_avg(
+            workload.lr, workload.cohort / workload.clients, epochs=1, batch_size=workload.batch
+        ),
         rounds=num_rounds,
         evaluate_every=0,
     )

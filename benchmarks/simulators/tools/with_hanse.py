@@ -80,6 +80,7 @@ def main() -> None:
         algorithm=fed_avg(
             workload.lr,
             workload.cohort / workload.clients,
+            epochs=1,
             batch_size=workload.batch,
             uplink=(quantize(2),) if choice == "2bits" else (),
         ),

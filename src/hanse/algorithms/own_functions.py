@@ -7,7 +7,7 @@ imported for reasons of their own, and nothing is imported for it.
 import inspect
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -15,7 +15,15 @@ from typing import Any
 from hanse.core import InvalidInput
 from hanse.imports import is_loaded
 
-__all__ = ["call_name", "can_train", "check_signature", "find_function", "name_function", "split_name"]
+__all__ = [
+    "NotingDict",
+    "call_name",
+    "can_train",
+    "check_signature",
+    "find_function",
+    "name_function",
+    "split_name",
+]
 
 INSTALLED_NAMES = {"site-packages", "dist-packages"}
 """The names of folders of installed packages."""
@@ -142,3 +150,72 @@ def find_function(name: str) -> Callable[..., Any]:
         )
     check_signature(function)
     return function
+
+
+class NotingDict(dict[str, Any]):
+    """A dictionary that notes which keys are read. Whoever takes it as a whole reads all of them."""
+
+    def __init__(self, held: Mapping[str, Any], read: set[str]) -> None:
+        super().__init__(held)
+        self._read = read
+
+    def _note_all(self) -> None:
+        self._read.update(super().keys())
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._read.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().get(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self._read.add(key)
+        return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().setdefault(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self._note_all()
+        return super().__iter__()
+
+    def keys(self) -> Any:
+        self._note_all()
+        return super().keys()
+
+    def values(self) -> Any:
+        self._note_all()
+        return super().values()
+
+    def items(self) -> Any:
+        self._note_all()
+        return super().items()
+
+    def copy(self) -> dict[str, Any]:
+        self._note_all()
+        return super().copy()
+
+    def __or__(self, other: Any) -> Any:
+        self._note_all()
+        return dict(self) | other
+
+    def __ror__(self, other: Any) -> Any:
+        self._note_all()
+        return other | dict(self)
+
+    def __eq__(self, other: object) -> bool:
+        self._note_all()
+        return super().__eq__(other)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        self._note_all()
+        return super().__repr__()

@@ -21,6 +21,7 @@ import numpy as np
 
 from hanse.algorithms.client_optimisers import ClientTraining
 from hanse.algorithms.own_functions import (
+    NotingDict,
     call_name,
     check_signature,
     find_function,
@@ -150,16 +151,27 @@ class trained_by(ClientTraining):
         return own_loop(self, weighting)
 
     def train(
-        self, learner: Learner, params: Tensors, data: Examples, memory: Memory, key: Key
+        self,
+        learner: Learner,
+        params: Tensors,
+        data: Examples,
+        memory: Memory,
+        key: Key,
+        read: set[str] | None = None,
     ) -> tuple[Tensors, float | None, dict[str, Array], Memory]:
         """Calls the function for one client.
+
+        Args:
+          read: is told which keys of the config the function reads.
 
         Returns: the update; the weight, if the function gave one; its measurements; and what it keeps.
         """
         function = self.find()
         with learner.lend(params, data, key) as lent:
             kept = {name: give(item, lent) for name, item in memory.items()}
-            offers = {"data": lent.data, "config": deepcopy(dict(self.config)), "key": key, "memory": kept}
+            config: dict[str, Any] = deepcopy(dict(self.config))
+            config = config if read is None else NotingDict(config, read)
+            offers = {"data": lent.data, "config": config, "key": key, "memory": kept}
             takes = check_signature(function)
             found = function(lent.model, **{name: offers[name] for name in takes})
             trained, weight, metrics = _divide(function, found)
@@ -173,10 +185,16 @@ class trained_by(ClientTraining):
                 else memory,
             )
 
-    def is_repeatable(self, learner: Learner, params: Tensors, data: Examples, key: Key) -> bool:
-        """Calls the function twice for one client, and returns whether all bits are equal."""
-        one, other = (digest(self.train(learner, params, data, {}, key)) for _ in range(2))
-        return one == other
+    def try_out(
+        self, learner: Learner, params: Tensors, data: Examples, key: Key
+    ) -> tuple[bool, tuple[str, ...]]:
+        """Calls the function twice for one client.
+
+        Returns: whether all bits are equal; and the keys of the config that it did not read.
+        """
+        read: set[str] = set()
+        one, other = (digest(self.train(learner, params, data, {}, key, read)) for _ in range(2))
+        return one == other, tuple(key for key in self.config if key not in read)
 
     def _measure(self, function: Any, lent: Lent, metrics: Any) -> dict[str, Array]:
         given = {} if metrics is None else metrics

@@ -55,6 +55,9 @@ class constant(Schedule):
 
     >>> constant(0.1).at(1000)
     0.1
+
+    Args:
+      lr: the step size.
     """
 
     lr: float
@@ -74,6 +77,11 @@ class step_decay(Schedule):
 
     >>> [step_decay(1.0, every=2).at(t) for t in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
+
+    Args:
+      lr: the step size of the first round.
+      every: the number of rounds between two decays.
+      factor: above 0, at most 1.
     """
 
     lr: float
@@ -97,6 +105,10 @@ class exponential_decay(Schedule):
 
     >>> [exponential_decay(1.0, factor=0.5).at(t) for t in range(3)]
     [1.0, 0.5, 0.25]
+
+    Args:
+      lr: the step size of the first round.
+      factor: above 0, at most 1.
     """
 
     lr: float
@@ -121,6 +133,10 @@ class inverse_time(Schedule):
 
     >>> [inverse_time(1.0, half_life=2.0).at(t) for t in (0, 2, 4)]
     [1.0, 0.5, 0.3333333333333333]
+
+    Args:
+      lr: the step size of the first round.
+      half_life: the number of rounds after which it is half.
     """
 
     lr: float

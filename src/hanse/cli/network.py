@@ -95,6 +95,8 @@ def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise InvalidInput(f"{text!r} is not an address; write HOST:PORT, such as 0.0.0.0:8443")
+    if ":" in host and not host.startswith("["):
+        raise InvalidInput(f"{text!r} is not an address; write an IPv6 host in brackets: [{host}]:{port}")
     return host.strip("[]"), int(port)
 
 

@@ -23,7 +23,9 @@ def report(
         runs = existing(locate_store(store))
         import_unchanged(runs.info(run), imports or (), note)
         run_data = load_run(runs, run)
-        print(write(to or Path(f"report-{run_data.run}"), *report_page(run_data), images=images))
+        folder = to or Path(f"report-{run_data.run}")
+        folder.mkdir(parents=True, exist_ok=True)  # fails before the charts are drawn, which takes seconds
+        print(write(folder, *report_page(run_data), images=images))
 
 
 def compare(
@@ -44,6 +46,7 @@ def compare(
             import_unchanged(kept.info(run), imports or (), note)
         found = load_runs(kept, runs)
         folder = to or Path("compare-" + "-".join(run_data.run[:6] for run_data in found[:4]))
+        folder.mkdir(parents=True, exist_ok=True)
         print(write(folder, *compare_page(found), images=images))
 
 

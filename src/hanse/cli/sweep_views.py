@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.views import _stderr, _stdout, _table, note
+from hanse.cli.consoles import make_stderr, make_stdout
+from hanse.cli.views import _table, note
 from hanse.evaluation import as_bytes, as_number, as_seconds
 from hanse.runs import ENDED
 from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare
@@ -35,7 +36,7 @@ def sweep_progress(plan: SweepPlan) -> Iterator[Seen]:
     """Shows the progress of a sweep: a bar in a terminal, and elsewhere a line for each run that ends."""
     for message in plan.notes:
         note(message)
-    console = _stderr()
+    console = make_stderr()
     shown = _bar(console, plan) if console.is_terminal else _lines(plan)
     try:
         with shown as seen:
@@ -129,7 +130,7 @@ def _how(status: str, reason: str | None) -> str:
 
 def sweep_page(result: SweepResult) -> None:
     """Prints the settings, best first, and the failures."""
-    out = _stdout()
+    out = make_stdout()
     shown = _list_costs(result)
     table = _comparison(result, shown)
     endless = out.options.update(max_width=sys.maxsize)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from hanse.cli.consoles import make_stderr, make_stdout
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
 from hanse.evaluation import as_bytes, as_number, as_seconds, spent_on
@@ -55,33 +56,22 @@ _STYLES = {
 Pairs = Iterable[tuple[str, str]]
 
 
-def _stdout() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, 200)  # so that nothing is cut off in a file or a pipe
-    return console
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
 # -- messages ----------------------------------------------------------------------------------
 
 
 def say(message: str) -> None:
     """Prints a message on stderr."""
-    _stderr().print(Text(message), soft_wrap=True)
+    make_stderr().print(Text(message), soft_wrap=True)
 
 
 def note(message: str) -> None:
     """Prints a note on stderr."""
-    _stderr().print(Text.assemble(("Note: ", "bold yellow"), message), soft_wrap=True)
+    make_stderr().print(Text.assemble(("Note: ", "bold yellow"), message), soft_wrap=True)
 
 
 def complain(message: str, more: Iterable[str] = ()) -> None:
     """Prints an error, and where it happened."""
-    _stderr().print(Text.assemble(("Error: ", "bold red"), "\n".join([message, *more])), soft_wrap=True)
+    make_stderr().print(Text.assemble(("Error: ", "bold red"), "\n".join([message, *more])), soft_wrap=True)
 
 
 # -- progress ----------------------------------------------------------------------------------
@@ -90,7 +80,7 @@ def complain(message: str, more: Iterable[str] = ()) -> None:
 @contextmanager
 def progress(session: "Session") -> Iterator[Watch]:
     """Shows the progress of a run: a bar in a terminal, and elsewhere a line now and then."""
-    console = _stderr()
+    console = make_stderr()
     shown = _bar(console, session) if console.is_terminal else _lines(session)
     with shown as watch:
         for record in session.records[-1:]:
@@ -148,7 +138,7 @@ def _lines(session: "Session") -> Iterator[Watch]:
 
 def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Prints how a run ended: its metrics, its costs, and how to come back to it."""
-    out = _stdout()
+    out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
     if result.get("baselines"):
@@ -159,9 +149,9 @@ def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
 
 def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any] | None = None) -> None:
     """Prints all that is known of a run. `sent`: the bytes of its clients, up and down."""
-    from hanse.runs import describe_traffic
+    from hanse.runs import describe_releases, describe_traffic
 
-    out = _stdout()
+    out = make_stdout()
     settings = info.settings["experiment"]
     out.print(Text(summary(settings), style="bold"))
     began = info.created.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -180,6 +170,9 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
         out.print()
         out.print(_ledger(records))
         out.print()
+        out.print(
+            _pairs(("releases", words) for words in describe_releases(record.usage for record in records))
+        )
     if sent is not None:
         out.print(_pairs([("bytes by client", describe_traffic(sent))]))
     out.print(_pairs(info.environment.items()))
@@ -196,7 +189,7 @@ def _own_code(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
     """Prints what a run will send: each message by stage, then a round, then the run."""
-    out = _stdout()
+    out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print()
     varies = False
@@ -264,14 +257,14 @@ def case_page(case: "Case") -> None:
     names = ", ".join(sorted(case.memory)) or "nothing"
     head = [("work", str(case.payload.work)), ("examples", f"{len(case.data):,}"), ("remembers", names)]
     lacks = [("not here", case.lacks)] if case.lacks else []
-    out = _stdout()
+    out = make_stdout()
     out.print(Text(f"ticket {case.task.ticket} of {case.task.party}", style="bold"))
     out.print(_pairs([*head, *lacks]))
 
 
 def replay_page(done: "Replayed") -> None:
     """Prints the outcome of a ticket that was done again."""
-    out = _stdout()
+    out = make_stdout()
     said = done.to_json()
     table = _table("part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value"))
     for name, part in said["parts"].items():
@@ -291,7 +284,7 @@ def doctor_page(
     about: Mapping[str, str], extras: "Sequence[Extra]", own: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Prints which packages are installed, and which are missing. `own`: the modules of the user."""
-    out = _stdout()
+    out = make_stdout()
     out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
     table = _table("extra")
     table.add_column("for")
@@ -309,7 +302,7 @@ def doctor_page(
 
 def draw(what: Any) -> None:
     """Prints anything that rich can show in a terminal."""
-    console = _stdout()
+    console = make_stdout()
     console.width = min(console.width, 120)
     console.print(what)
 
@@ -329,7 +322,7 @@ def overview(infos: Sequence["RunInfo"]) -> None:
             _format_metric(settings["stop"]["metric"], (info.result or {}).get("final")),
             Text(what, no_wrap=True, overflow="ellipsis"),
         )
-    _stdout().print(table)
+    make_stdout().print(table)
 
 
 def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:

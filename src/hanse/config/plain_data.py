@@ -16,6 +16,7 @@ from hanse.core import InvalidInput, Plain, fields
 from hanse.core.exchange import find_classes
 
 __all__ = [
+    "NOTHING",
     "Whole",
     "as_key",
     "format_plain",
@@ -28,6 +29,10 @@ __all__ = [
     "to_plain",
     "value_type",
 ]
+
+
+NOTHING = "none"
+"""The word for None in files, since TOML has none of its own."""
 
 
 def to_plain(obj: Any) -> Plain:
@@ -169,7 +174,7 @@ def merge(base: Plain, over: Plain) -> Plain:
     {'name': 'shards'}
     """
     if isinstance(over, str) and isinstance(base, Mapping):
-        return Whole(name=over)
+        return over if over == NOTHING else Whole(name=over)
     if isinstance(base, str) and isinstance(over, Mapping):
         base = Whole(name=base)
     if not (isinstance(base, Mapping) and isinstance(over, Mapping)) or isinstance(over, Whole):

@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ HEAD = """# Settings, all of them
 A settings file is TOML. A setting that it leaves out has its default, and `--set key=value` overrides it:
 `--set algorithm.lr=0.3`, or, to name another value, `--set algorithm=fed_sgd`. A value is a table with a
 `name`; the name alone is enough where all fields have their defaults: `model = "softmax"`. `"none"` means
-no value.
+no value. A value that is written with its name replaces the default wholly: `partition = {name = "dirichlet",
+alpha = 0.1}` needs its `num_clients`, too. `--set partition.alpha=0.1` changes one field of what is there.
 """
 
 
@@ -84,10 +85,56 @@ def _kinds() -> Iterator[str]:
     }
     for setting, (kind, about) in kinds.items():
         yield from (f"## {setting}", "", about, "")
-        for name, cls in find_classes(kind).items():
-            is_setting = getattr(cls, "is_setting", True)
-            if cls.__module__.startswith("hanse.") and is_setting and not inspect.isabstract(cls):
+        for name, cls in _values(kind).items():
+            yield from _class(name, cls)
+    yield from _inner({kind for kind, _ in kinds.values()})
+
+
+def _values(kind: type[Any]) -> dict[str, type[Any]]:
+    """Collects the values of a kind that a file may name and that come with the package."""
+    return {
+        name: cls
+        for name, cls in find_classes(kind).items()
+        if cls.__module__.startswith("hanse.")
+        and getattr(cls, "is_setting", True)
+        and not inspect.isabstract(cls)
+    }
+
+
+def _inner(kinds: set[type[Any]]) -> Iterator[str]:
+    """Yields a section for each further kind of values, which stand in the fields of others."""
+    shown = [cls for kind in kinds for cls in _values(kind).values()]
+    names: dict[type[Any], set[str]] = {}
+    for cls in shown:  # it grows
+        hints = typing.get_type_hints(cls)
+        for f in fields(cls):
+            for kind in _kinds_in(hints[f.name]) - kinds:
+                if values := _values(kind):
+                    names.setdefault(kind, set()).add(f.name)
+                    shown += [value for value in values.values() if value not in shown]
+    told = {cls for kind in kinds for cls in _values(kind).values()}
+    for kind, at in sorted(names.items(), key=lambda entry: (sorted(entry[1]), entry[0].__name__)):
+        if told.issuperset(_values(kind).values()):
+            continue
+        where = " and ".join(f"`{name}`" for name in sorted(at))
+        yield from (f"## {', '.join(sorted(at))}", "", f"Values of {where}. {_summary(kind)}", "")
+        for name, cls in _values(kind).items():
+            if cls in told:
+                yield from (f"### {name}", "", "See above.", "")
+            else:
                 yield from _class(name, cls)
+                told.add(cls)
+
+
+def _kinds_in(annotation: Any) -> set[type[Any]]:
+    """Collects the classes in an annotation that are not plain data."""
+    inner = typing.get_args(annotation)
+    if typing.get_origin(annotation) is Callable:
+        return set()
+    found = {kind for arg in inner for kind in _kinds_in(arg)}
+    kind = typing.get_origin(annotation) or annotation
+    plain = (bool, int, float, str, tuple, dict, object)
+    return found | ({kind} if isinstance(kind, type) and kind not in plain else set())
 
 
 def _class(name: str, cls: type[Any]) -> Iterator[str]:

@@ -1,22 +1,20 @@
 """Building values from settings, which are checked strictly against the fields of classes."""
 
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union
 
-from hanse.config.plain_data import is_required, join_path, name_of, value_type
+from hanse.config.plain_data import NOTHING, is_required, join_path, name_of, value_type
 from hanse.core import Plain, fields, nearest
 from hanse.core.exchange import find_classes, find_renamed_class, find_renamed_fields
 
 __all__ = ["UnknownName", "UnknownSetting", "WrongSetting", "build"]
 
 PYTHON_ONLY = "give it in Python, with hanse.run(...)"
-
-NOTHING = "none"
-"""The word for None in files, since TOML has none of its own."""
 
 
 class WrongSetting(Exception):
@@ -169,6 +167,8 @@ def _str(given: Plain, path: str) -> str:
     raise WrongSetting(path, f'{_is(given)}; write a string, in quotes: "..."')
 
 
+_EXAMPLES: dict[Any, str] = {int: "10", float: "0.1", str: '"..."'}
+
 _SCALARS: dict[Any, Callable[[Plain, str], Any]] = {bool: _bool, int: _int, float: _float, str: _str}
 
 
@@ -177,15 +177,18 @@ def _any_of(annotations: tuple[Any, ...], given: Plain, path: str) -> Any:
     optional = len(options) < len(annotations)
     if optional and (given is None or given == NOTHING):
         return None
-    wrong: WrongSetting | None = None
+    errors: list[tuple[bool, WrongSetting]] = []
     for annotation in options:
         try:
             return build(annotation, given, path)
         except WrongSetting as error:
-            wrong = wrong or error
-    assert wrong is not None
-    or_none = f', or "{NOTHING}"' if optional and wrong.path == path and "; write" in wrong.why else ""
-    raise WrongSetting(wrong.path, wrong.why + or_none)
+            is_meant = isinstance(given, Mapping) and annotation not in _SCALARS
+            errors.append((is_meant, error))
+    wrong = next((error for is_meant, error in errors if is_meant), errors[0][1])
+    says_type = wrong.path == path and not wrong.why.startswith(":") and "; write" in wrong.why
+    if optional and says_type:
+        raise WrongSetting(path, f'{wrong.why}, or "{NOTHING}"')
+    raise wrong
 
 
 def _one_of(words: tuple[Any, ...], given: Plain, path: str) -> Any:
@@ -257,10 +260,12 @@ def _class(kind: type, name: Plain, path: str) -> type:
             path, f' is "{name}", which is no setting: only the program of an algorithm names it'
         )
     if name not in known:
-        raise UnknownName(
-            path, f' is "{name}", which names no {kind.__name__.lower()}; {nearest(name, known)}'
-        )
+        raise UnknownName(path, f' is "{name}", which names no {_in_words(kind)}; {nearest(name, known)}')
     return known[name]
+
+
+def _in_words(kind: type) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).lower()
 
 
 def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
@@ -277,7 +282,13 @@ def _make(cls: type, given: Mapping[str, Plain], path: str) -> Any:
         raise WrongSetting(path, f": {cls.__name__} can't be written in settings; {PYTHON_ONLY}")
     if needed:
         raise WrongSetting(
-            join_path(path, needed[0]), f" is missing; {cls.__name__} needs {' and '.join(needed)}"
+            join_path(path, needed[0]),
+            f" is missing; {cls.__name__} needs {' and '.join(needed)}"
+            + (
+                f", such as {needed[0]} = {_EXAMPLES[hints[needed[0]]]}"
+                if hints[needed[0]] in _EXAMPLES
+                else ""
+            ),
         )
     lacks = " and ".join(sorted(getattr(cls, "__abstractmethods__", ())))
     if lacks:

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from hanse.config.plain_data import as_key
-from hanse.config.settings import NOTHING
+from hanse.config.plain_data import NOTHING, as_key
 from hanse.core import Plain
 
 __all__ = ["as_toml", "inline"]

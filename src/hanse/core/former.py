@@ -63,11 +63,19 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
     "Stop": ("higher_is_better",),
+    "Vocabulary": ("drop_first",),
     "csv": ("incomplete", "uninformative", "thousands"),
+    "hinge_svm": ("regularise_intercept",),
     "hugging_face": ("numeric", "incomplete", "uninformative"),
     "jax_engine": ("precision",),
+    "least_squares": ("regularise_intercept",),
+    "linear_svm": ("regularise_intercept",),
+    "logistic": ("regularise_intercept",),
     "npz": ("incomplete",),
     "parquet": ("numeric", "incomplete", "uninformative"),
+    "softmax": ("regularise_intercept",),
+    "standardised": ("ddof",),
+    "tabular": ("drop_first",),
 }
 """Fields that these classes did not have. Where they have their defaults, a former digest leaves them out."""
 

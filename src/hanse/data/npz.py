@@ -23,6 +23,9 @@ from hanse.data.tables import check_incomplete
 
 __all__ = ["npz"]
 
+ROWS = "#rows"
+"""The name under which arrays that lost some of their rows hold the numbers of those that they kept."""
+
 
 @value
 class npz(Dataset):
@@ -67,7 +70,9 @@ class npz(Dataset):
         classes: tuple[str, ...] = ()
         if y.dtype.kind in "US":
             whose = f"{self.path}: array {self.y!r}"
-            classes, y, test_y = name_classes(y, test_y, whose, lambda prefix, i: self.at(prefix + self.y, i))
+            classes, y, test_y = name_classes(
+                y, test_y, whose, lambda prefix, i: self.at(self.y, i, stored, prefix)
+            )
         try:
             data = arrays(
                 x, y, test_x=test_x, test_y=test_y, num_classes=len(classes) or self.num_classes
@@ -81,12 +86,13 @@ class npz(Dataset):
             more["test_keys"] = test_keys = None if test_keys is None else to_categories(test_keys)
             name = "test_" + self.key
             remedy = f"Leave the array {name} out if they shall test the model at the server alone"
-            check_test_keys(keys, test_keys, lambda row: self.at(name, row), remedy)
+            check_test_keys(keys, test_keys, lambda row: self.at(str(self.key), row, stored, "test_"), remedy)
         return hold_out(replace(data, **more, notes=notes), self.test_fraction, "npz")
 
-    def at(self, name: str, row: int) -> str:
-        """Returns the place of a row, for messages."""
-        return f"{self.path}: array {name!r}, row {row}"
+    def at(self, name: str, row: int, stored: Mapping[str, Array], prefix: str = "") -> str:
+        """Returns the place of a row in the file, for messages: rows that were left out count, too."""
+        number = int(stored[prefix + ROWS][row]) if prefix + ROWS in stored else row
+        return f"{self.path}: array {prefix + name!r}, row {number}"
 
     def complete(
         self, stored: Mapping[str, Array], names: Sequence[str | None]
@@ -109,14 +115,15 @@ class npz(Dataset):
                 continue
             if self.incomplete == "refuse" or count == len(gaps):
                 raise NeedsSetting(
-                    f"{self.at(prefix + name, int(gaps.argmax()))} is empty (in {count} of {len(gaps)} "
+                    f"{self.at(name, int(gaps.argmax()), kept, prefix)} is empty (in {count} of {len(gaps)} "
                     'rows); fill it in, or write incomplete = "skip" to leave these rows out',
                     **({"incomplete": "skip"} if count < len(gaps) else {}),
                 )
             notes.append(
                 f"{self.path}: {count} of {len(gaps)} rows have no {prefix + name!r} and are left out"
             )
-            for other in {prefix + n for n in names if n} & kept.keys():
+            kept.setdefault(prefix + ROWS, np.arange(len(gaps)))
+            for other in {prefix + n for n in (*names, ROWS) if n} & kept.keys():
                 if len(kept[other]) == len(gaps):
                     kept[other] = kept[other][~gaps]
         return kept, tuple(notes)
@@ -136,7 +143,12 @@ class npz(Dataset):
 
     def find_array(self, stored: Mapping[str, Array], name: str) -> Array:
         if name not in stored:
-            raise InvalidInput(f"{self.path} has no array {name!r}; {nearest(name, stored)}")
+            option = {self.x: "x", self.y: "y"}.get(name, "key")
+            known = [other for other in stored if not other.endswith(ROWS)]
+            raise InvalidInput(
+                f"{self.path} has no array {name!r}; {nearest(name, known)}; write {option} = ... "
+                "with the name of one"
+            )
         return stored[name]
 
 

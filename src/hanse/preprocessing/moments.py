@@ -15,6 +15,7 @@ from hanse.core import (
     CompositionError,
     Contribution,
     Examples,
+    InvalidInput,
     Key,
     Keys,
     Memory,
@@ -90,16 +91,24 @@ class Moments:
 
     @property
     def std(self) -> Array:
-        """The standard deviation of each column, or 1 where all its numbers are the same to rounding.
+        """The standard deviation of each column, or 1 where all its numbers are the same to rounding."""
+        return self.deviations(0)
+
+    def deviations(self, ddof: int) -> Array:
+        """Computes each column's standard deviation, or 1 where all its numbers are the same to rounding.
 
         The bound is that of scikit-learn: the variance that rounding may leave in a sum of so many equal
         numbers.
+
+        Args:
+          ddof: what is taken off the count of numbers, by which squared differences are divided.
         """
         count = np.maximum(self.count, 1)
         variance = self.m2 / count
         eps = float(np.finfo(np.float64).eps)
         constant = variance <= count * eps * variance + np.square(count * self.mean * eps)
-        return np.where(constant, 1.0, np.sqrt(np.maximum(variance, 0.0)))
+        divided = self.m2 / np.maximum(count - ddof, 1)
+        return np.where(constant, 1.0, np.sqrt(np.maximum(divided, 0.0)))
 
 
 @value
@@ -237,10 +246,26 @@ class Scaling(ABC):
 
 @value
 class standardised(Scaling):
-    """Numbers less their mean, over their standard deviation (without gaps; 1 if all are the same)."""
+    """Numbers less their mean, over their standard deviation (without gaps; 1 if all are the same).
+
+    >>> learned = Moments.of(np.array([[1.0], [3.0]]))
+    >>> standardised(ddof=1).shift_and_scale(learned)[1].round(3)
+    array([1.414])
+
+    Args:
+      ddof: 0 divides squared differences by the count n of numbers, as scikit-learn's `StandardScaler` does;
+        1 divides them by n - 1, as pandas and R do (the sample standard deviation).
+    Raises: InvalidInput: if ddof is neither 0 nor 1.
+    """
+
+    ddof: int = 0
+
+    def __post_init__(self) -> None:
+        if self.ddof not in (0, 1):
+            raise InvalidInput(f"ddof is {self.ddof}; write 0 to divide by n, or 1 to divide by n - 1")
 
     def shift_and_scale(self, learned: Moments) -> tuple[Array, Array]:
-        return learned.mean, learned.std
+        return learned.mean, learned.deviations(self.ddof)
 
 
 @value

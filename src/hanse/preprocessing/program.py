@@ -116,8 +116,8 @@ class tabular(Preprocessing):
     It learns in one exchange for numbers and one for categories. The result equals what the pooled rows
     would give: to rounding for numbers, exactly for categories.
 
-    >>> tabular(max_categories=20).numbers
-    standardised()
+    >>> tabular(max_categories=20).missing
+    most_frequent()
 
     Args:
       numbers: `standardised()` or `unscaled()`.
@@ -129,6 +129,8 @@ class tabular(Preprocessing):
       fraction: the share of clients to learn from.
       dtype: the dtype of the resulting features, "float32" or "float64".
       close: when an exchange closes.
+      drop_first: whether a code leaves out the first category by name, which then has only 0: for regressions
+        without a regulariser. A category that no client had when it was learned counts as that one.
     Reveals: to the server what `statistics` reveals of numbers, and each client's categories with their
       counts; to the clients the learned encoder.
     Raises: InvalidInput: if a setting is out of range.
@@ -142,6 +144,7 @@ class tabular(Preprocessing):
     fraction: float = 1.0
     dtype: str = "float32"
     close: Close = Close()
+    drop_first: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_categories", "min_count"):
@@ -169,5 +172,13 @@ class tabular(Preprocessing):
         for (column, word), count in as_counts(got["counts"].values):
             if 0 <= column < len(counts):
                 counts[column][word] = count
-        limits = {"max_categories": self.max_categories, "min_count": self.min_count}
-        return tuple(Vocabulary.of(own, self.missing, **limits) for own in counts)
+        return tuple(
+            Vocabulary.of(
+                own,
+                self.missing,
+                max_categories=self.max_categories,
+                min_count=self.min_count,
+                drop_first=self.drop_first,
+            )
+            for own in counts
+        )

@@ -177,36 +177,50 @@ class Vocabulary:
       categories: the categories that have a place, in the order of their names.
       has_other: whether a further place stands for all other categories; if not, these have no 1.
       gap: the place of a missing category, or -1.
+      drop_first: whether the first place is left out of the code, so that its category has only 0.
     """
 
     categories: tuple[str, ...]
     has_other: bool = False
     gap: int = -1
+    drop_first: bool = False
 
     @classmethod
     def of(
-        cls, counts: Mapping[str, int], fill: Fill, *, max_categories: int, min_count: int
+        cls,
+        counts: Mapping[str, int],
+        fill: Fill,
+        *,
+        max_categories: int,
+        min_count: int,
+        drop_first: bool = False,
     ) -> "Vocabulary":
         """Chooses the places from the counts of all clients' categories; an empty one is a gap."""
         present = [(word, count) for word, count in counts.items() if word and count]
         kept = [w for w, count in _by_frequency(present, max_categories) if count >= min_count]
         categories = tuple(sorted(kept))
         has_other = len(categories) < len(present)
-        return cls(categories, has_other, fill.place(categories, counts, len(categories) + has_other))
+        gap = fill.place(categories, counts, len(categories) + has_other)
+        return cls(categories, has_other, gap, drop_first)
+
+    @property
+    def _num_places(self) -> int:
+        return max(len(self.categories) + self.has_other, self.gap + 1)
 
     @property
     def num_columns(self) -> int:
-        """The number of places of the code."""
-        return max(len(self.categories) + self.has_other, self.gap + 1)
+        """The number of columns of the code."""
+        return max(self._num_places - self.drop_first, 0)
 
     def names(self, column: str) -> tuple[str, ...]:
-        """Returns the names of the places."""
+        """Returns the names of the columns of the code."""
         places = [*self.categories, *["(other)"] * self.has_other]
-        return tuple(f"{column}={word}" for word in places + ["(missing)"] * (self.num_columns - len(places)))
+        places += ["(missing)"] * (self._num_places - len(places))
+        return tuple(f"{column}={word}" for word in places[self.drop_first :])
 
     def encode(self, column: Array) -> Array:
         """Encodes (n,) categories as (n, num_columns) numbers."""
-        code = np.zeros((len(column), self.num_columns))
+        code = np.zeros((len(column), self._num_places))
         place = np.full(len(column), len(self.categories) if self.has_other else -1)
         if self.categories:
             known = np.array(self.categories)
@@ -215,4 +229,4 @@ class Vocabulary:
         place = np.where(column == "", self.gap, place)
         rows = np.flatnonzero(place >= 0)
         code[rows, place[rows]] = 1
-        return code
+        return code[:, self.drop_first :]

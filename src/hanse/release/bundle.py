@@ -225,6 +225,8 @@ def open_release(
 
     Raises: InvalidInput: if it is neither, or needs other imports.
     """
+    if where.is_file() and not (where.parent / ABOUT).exists():
+        raise InvalidInput(f"{where} is a file; name the folder that hanse release wrote")
     folder = where if where.is_dir() or not where.suffix else where.parent
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))

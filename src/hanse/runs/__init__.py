@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from hanse.runs.deployment import Parties
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
-    from hanse.runs.ledger import describe_traffic, flows_of, ledger_table, traffic
+    from hanse.runs.ledger import describe_releases, describe_traffic, flows_of, ledger_table, traffic
     from hanse.runs.loop import Round, Rounds, rounds
     from hanse.runs.machine import changes, environment
     from hanse.runs.own_code import (
@@ -52,7 +52,13 @@ else:
             "hanse.runs.deployment": ("Parties",),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
-            "hanse.runs.ledger": ("describe_traffic", "flows_of", "ledger_table", "traffic"),
+            "hanse.runs.ledger": (
+                "describe_releases",
+                "describe_traffic",
+                "flows_of",
+                "ledger_table",
+                "traffic",
+            ),
             "hanse.runs.loop": ("Round", "Rounds", "rounds"),
             "hanse.runs.machine": ("changes", "environment"),
             "hanse.runs.own_code": (
@@ -114,6 +120,7 @@ __all__ = [
     "changes",
     "debug_errors",
     "default_store",
+    "describe_releases",
     "describe_traffic",
     "environment",
     "existing",

@@ -14,6 +14,7 @@ __all__ = [
     "NOT_REPEATABLE",
     "Finding",
     "find_problems",
+    "find_unread",
     "has_trained",
     "judge_status",
     "sentences",
@@ -28,8 +29,8 @@ class Finding:
     """Something that is wrong with a run, or seems to be.
 
     Args:
-      code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved" or
-        "not_repeatable".
+      code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved",
+        "not_repeatable" or "config_unread".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
@@ -81,6 +82,19 @@ def find_problems(
         *map(_about_client, uncounted),
         *_about_loss(records, remedy),
         *_about_solver(records),
+    )
+
+
+def find_unread(function: str, unread: Sequence[str], config: Mapping[str, Any]) -> Finding:
+    """Returns the finding that a training function did not read some keys of its config."""
+    name = function.rpartition(":")[2]
+    read = [key for key in config if key not in unread]
+    return Finding(
+        "config_unread",
+        f"{name}, tried on the first client, did not read {' and '.join(f'config.{key}' for key in unread)}"
+        + (f"; it read {' and '.join(read)}" if read else ""),
+        "correct the key as the function spells it, or leave it out, unless later rounds read it",
+        is_presence=False,
     )
 
 

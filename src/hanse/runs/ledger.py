@@ -1,6 +1,7 @@
 """The bytes that a run sent, by client and by stage: rows for tables, and plain data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hanse.core.exchange import Flow, Usage
@@ -9,7 +10,7 @@ from hanse.evaluation import as_bytes
 if TYPE_CHECKING:
     from hanse.store import Runs
 
-__all__ = ["as_json", "describe_traffic", "flows_of", "ledger_table", "traffic"]
+__all__ = ["as_json", "describe_releases", "describe_traffic", "flows_of", "ledger_table", "traffic"]
 
 MAX_LISTED_CLIENTS = 1000
 """The most clients whose bytes are listed one by one."""
@@ -111,3 +112,15 @@ def describe_traffic(found: Mapping[str, Any]) -> str:
         for direction in ("up", "down")
     ]
     return f"{found['num_clients']:,} took part; {'; '.join(said)}"
+
+
+def describe_releases(usages: Iterable[Usage]) -> Iterator[str]:
+    """Formats the noised totals that were decoded: how many there were of each kind, and their noise."""
+    found = Counter(
+        (one.part, one.release.mechanism, one.release.noise_multiplier, one.sampling)
+        for usage in usages
+        for one in usage.releases
+    )
+    for (part, mechanism, noise, sampling), times in found.items():
+        asked = f"each client asked with probability {sampling:g}"
+        yield f"{times:,} of {part!r}: {mechanism}, noise multiplier {noise:g}, {asked}"

@@ -158,7 +158,7 @@ def read_examples(
             if wanted.num_classes is not None:  # a gap in a number is no class, either
                 stored, more = _complete_numbers(own, stored)
                 notes += more
-            y = _find_labels(stored[own.y], wanted, lambda row: own.at(own.y, row))
+            y = _find_labels(stored[own.y], wanted, lambda row: own.at(own.y, row, stored))
             examples = _pair(stored[own.x], y, own)
         else:
             rows, own_reader = _open_table(path, wanted, reader, needs_labels=True)
@@ -189,7 +189,7 @@ def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlab
             if y is not None:
                 _pair(x, y, own)
                 places = np.flatnonzero(has_label)
-                y = _find_labels(y[has_label], wanted, lambda row: own.at(own.y, int(places[row])))
+                y = _find_labels(y[has_label], wanted, lambda row: own.at(own.y, int(places[row]), {}))
         else:
             rows, own_reader = _open_table(path, wanted, reader, needs_labels=False)
             x, y, has_label = _features_and_labels(rows, own_reader, wanted)

@@ -178,12 +178,15 @@ class Prepared:
         client = getattr(self.experiment.algorithm, "client", None)
         return client if isinstance(client, trained_by) else None
 
-    def has_repeatable_training(self) -> bool:
-        """Returns whether the first client's training, tried twice, gives the same bits."""
+    def try_training(self) -> tuple[bool, tuple[str, ...]]:
+        """Tries the first client's training twice.
+
+        Returns: whether it gives the same bits; and the keys of its config that it does not read.
+        """
         if self.own_training is None:
-            return True
+            return True, ()
         data, key = self.population.client(0), self.keys.public.fold_in("repetition")
-        return self.own_training.is_repeatable(self.learner, self.start(), data, key)
+        return self.own_training.try_out(self.learner, self.start(), data, key)
 
     def runtime(self, backend: ClientBackend | None = None, store: Store | None = None) -> Simulation:
         """Makes the runtime.

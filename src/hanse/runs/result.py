@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.core import Algorithm, Diverged, Stalled, Tensors
-from hanse.core.exchange import HIGHER_IS_BETTER, Flow, Progress, Record, digest, is_higher_better
+from hanse.core.exchange import (
+    HIGHER_IS_BETTER,
+    Flow,
+    Progress,
+    Record,
+    ReleaseRecord,
+    digest,
+    is_higher_better,
+)
 from hanse.runs.judgement import Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
 
@@ -163,8 +171,19 @@ def record_as_json(record: Record) -> dict[str, Any]:
     names = ("bytes_up", "bytes_down", "counted", "dropped", "virtual_s")
     usage = {name: getattr(record.usage, name) for name in names}
     rest = {"seconds": record.seconds, "abandoned": record.abandoned, "flows": as_json(record.usage.flows)}
-    performed = {"execution": record.execution, "spent": dict(record.spent)}
+    performed: dict[str, Any] = {"execution": record.execution, "spent": dict(record.spent)}
+    if record.reported:
+        performed["reported"] = list(record.reported)
+    if record.usage.releases:
+        performed["releases"] = [_release_as_json(release) for release in record.usage.releases]
     return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}
+
+
+def _release_as_json(one: ReleaseRecord) -> dict[str, Any]:
+    """Returns what accounting has to know of a noised total as plain data."""
+    release = {name: held for name, held in vars(one.release).items() if name != "parameters"}
+    booked = {"part": one.part, "sampling": one.sampling, "sample": one.sample}
+    return {**booked, **release, "parameters": dict(one.release.parameters)}
 
 
 def _metrics_of(record: Record | None) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.runs.interrupts import Interrupts
-from hanse.runs.judgement import DEVICE_NOT_REPEATABLE, NOT_REPEATABLE, Finding
+from hanse.runs.judgement import DEVICE_NOT_REPEATABLE, NOT_REPEATABLE, Finding, find_unread
 from hanse.runs.machine import changes, environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, prepare_run
@@ -205,13 +205,17 @@ class Session:
                 raise
 
     def _try_training(self, interrupts: Interrupts) -> None:
-        """Tries whether training repeats itself; the result says if it does not."""
+        """Tries whether training repeats itself and reads its config; the result says if it does not."""
         if not self._ready.learner.is_repeatable:
             self._findings = (DEVICE_NOT_REPEATABLE,)
         if self._progress.round < self.experiment.rounds and self._progress.stopped is None:
             with interrupts.allow():
-                if not self._ready.has_repeatable_training():
-                    self._findings = (*self._findings, NOT_REPEATABLE)
+                repeats, unread = self._ready.try_training()
+            own = self._ready.own_training
+            if own is not None and unread:
+                self._findings = (*self._findings, find_unread(str(own.function), unread, own.config))
+            if not repeats:
+                self._findings = (*self._findings, NOT_REPEATABLE)
 
     def lead(self, interrupts: Interrupts, *, alone: bool = True) -> Generator[Record, None, None]:
         """Leads the program round by round, as `drive` does. Ctrl-C waits while something is written."""

@@ -41,6 +41,21 @@ def test_the_optimum_is_scikit_learns_up_to_the_smoothing(smoothing: float) -> N
     assert exact - 0.08 * smoothing * D / 2 <= learner.objective(params, data) <= exact + 1e-12
 
 
+def test_a_regularised_intercept_is_the_weight_of_a_column_of_ones() -> None:
+    data = examples()
+    ones = np.column_stack([data.x, np.ones(60)])
+    theirs = Theirs(alpha=0.1, l1_ratio=0.8, tol=1e-12, max_iter=100_000, fit_intercept=False)
+    theirs.fit(ones, data.y)
+    linear = least_squares(0.02, dtype="float64", regularise_intercept=True)
+    learner, params = solved(elastic_net(0.08, linear, smoothing=1e-5))
+    np.testing.assert_allclose(np.append(params["weights"], params["bias"]), theirs.coef_, atol=1e-5)
+    exact = 0.08 * np.abs(theirs.coef_).sum() + 0.02 / 2 * (theirs.coef_**2).sum()
+    exact += np.square(theirs.predict(ones) - data.y).mean() / 2
+    assert learner.objective(params, data) == pytest.approx(exact, abs=0.08 * 1e-5 * (D + 1))
+    small = {"weights": params["weights"], "bias": np.asarray(5e-6)}
+    assert learner.sparse(small)["bias"] == 0
+
+
 def test_sparse_sets_to_zero_what_the_elastic_net_does() -> None:
     data = examples()
     theirs = Theirs(alpha=0.1, l1_ratio=0.8, tol=1e-12, max_iter=100_000).fit(data.x, data.y)

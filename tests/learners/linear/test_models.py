@@ -3,7 +3,7 @@ import pytest
 import scipy.optimize
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from hanse.core import (
     Examples,
@@ -90,6 +90,38 @@ def test_gradient_descent_ends_at_the_optimum() -> None:
     assert learner.objective(step, data) == pytest.approx(
         learner.objective(newton(learner, data), data), abs=1e-8
     )
+
+
+def test_a_regularised_intercept_is_the_weight_of_a_column_of_ones() -> None:
+    data, _ = problem(least_squares, 60, 4)
+    learner = least_squares(0.1, regularise_intercept=True, dtype="float64").bind((4,), None)
+    theirs = Ridge(alpha=0.1 * 60, fit_intercept=False, tol=1e-12).fit(
+        np.column_stack([data.x, np.ones(60)]), data.y
+    )
+    params = newton(learner, data)
+    np.testing.assert_allclose(np.append(params["weights"], params["bias"]), theirs.coef_, rtol=1e-8)
+    here = {"weights": np.zeros(4), "bias": np.array(3.0)}
+    free = least_squares(0.1, dtype="float64").bind((4,), None)
+    assert learner.objective(here, data) - free.objective(here, data) == pytest.approx(0.1 / 2 * 9)
+
+
+def test_a_logistic_model_with_a_regularised_intercept_is_that_of_liblinear() -> None:
+    data, num_classes = problem(logistic, 150, 4)
+    data = Examples(data.x + 1, data.y)  # so that the intercept is not near 0
+    learner = logistic(0.02, regularise_intercept=True, dtype="float64").bind((4,), num_classes)
+    other = LogisticRegression(C=1 / (0.02 * 150), tol=1e-12, solver="liblinear", max_iter=10_000)
+    other.fit(data.x, data.y)
+    theirs = {"weights": other.coef_[0], "bias": np.asarray(other.intercept_[0])}
+    params = newton(learner, data)
+    np.testing.assert_allclose(params["bias"], theirs["bias"], rtol=1e-5)
+    np.testing.assert_allclose(params["weights"], theirs["weights"], rtol=1e-5)
+    free = newton(logistic(0.02, dtype="float64").bind((4,), num_classes), data)
+    assert abs(free["bias"] - params["bias"]) > 0.01
+
+
+def test_an_intercept_that_is_not_there_is_not_regularised() -> None:
+    with pytest.raises(InvalidInput, match="regularise_intercept is true, but intercept is false; write"):
+        softmax(intercept=False, regularise_intercept=True)
 
 
 @pytest.mark.parametrize("model", [logistic, softmax])

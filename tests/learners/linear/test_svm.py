@@ -40,6 +40,14 @@ def test_the_optimum_is_scikit_learns() -> None:
     np.testing.assert_allclose(found.x, weights, rtol=1e-5)
 
 
+def test_with_a_regularised_intercept_it_is_scikit_learns_own_default() -> None:
+    data, l2 = examples(), 0.01
+    learner = linear_svm(l2, regularise_intercept=True, dtype="float64").bind((4,), 2)
+    theirs = LinearSVC(C=1 / (2 * l2 * len(data)), tol=1e-10, max_iter=100_000).fit(data.x, data.y)
+    optimum = {"weights": theirs.coef_[0], "bias": np.asarray(theirs.intercept_[0])}
+    assert all(np.abs(g).max() < 1e-6 for g in learner.gradient(optimum, data).values())
+
+
 def test_the_smooth_svm_takes_newtons_steps() -> None:
     data = examples()
     learner = linear_svm(0.01, dtype="float64").bind((4,), 2)

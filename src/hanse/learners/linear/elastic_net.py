@@ -32,7 +32,7 @@ class elastic_net(Model):
     ('loss', 'squared_error')
 
     Args:
-      l1: strength of the l1 regulariser; the bias is not regularised.
+      l1: strength of the l1 regulariser; of the bias, too, if the model has `regularise_intercept`.
       model: the linear model; its l2 is the other regulariser.
       smoothing: s, in the units of the weights.
     Raises: InvalidInput: if l1 is negative, or smoothing not above 0.
@@ -73,21 +73,22 @@ class ElasticNet(ByGradient):
 
     def objective(self, params: Tensors, data: Examples) -> float:
         """Returns the mean loss plus both regularisers."""
-        size = np.abs(params["weights"]).astype(np.float64)
-        s = self.smoothing
-        penalty = np.where(size > s, size - s / 2, size * size / (2 * s)).sum()
-        return self.linear.objective(params, data) + self.l1 * float(penalty)
+        s, penalty = self.smoothing, 0.0
+        for name in self.linear.regularised:
+            size = np.abs(params[name]).astype(np.float64)
+            penalty += float(np.where(size > s, size - s / 2, size * size / (2 * s)).sum())
+        return self.linear.objective(params, data) + self.l1 * penalty
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters."""
-        gradient = np.clip(params["weights"] / self.smoothing, -1, 1)
-        return self._more(self.linear.gradient(params, data), gradient)
+        slopes = {name: np.clip(params[name] / self.smoothing, -1, 1) for name in self.linear.regularised}
+        return self._more(self.linear.gradient(params, data), slopes)
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's (generalised) Hessian with a vector."""
-        curved = np.abs(params["weights"]) <= self.smoothing
-        product = self.linear.hessian_vector(params, data, vector)
-        return self._more(product, curved * vector["weights"] / self.smoothing)
+        s = self.smoothing
+        products = {name: (np.abs(params[name]) <= s) * vector[name] / s for name in self.linear.regularised}
+        return self._more(self.linear.hessian_vector(params, data, vector), products)
 
     def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
         """Sums `metrics` over examples, and adds their "count". No regulariser."""
@@ -107,10 +108,16 @@ class ElasticNet(ByGradient):
 
         At the optimum these are the weights of an elastic net whose l2 part is moved by as much.
         """
-        weights = params["weights"]
-        drawn = np.sign(weights) * np.maximum(0, np.abs(weights) - weights.dtype.type(self.smoothing))
-        return {**params, "weights": drawn}
+        drawn = dict(params)
+        for name in self.linear.regularised:
+            tensor = params[name]
+            size = np.maximum(0, np.abs(tensor) - tensor.dtype.type(self.smoothing))
+            drawn[name] = np.asarray(np.sign(tensor) * size)
+        return drawn
 
-    def _more(self, tensors: Tensors, gradient: Array) -> Tensors:
-        weights = tensors["weights"]
-        return {**tensors, "weights": weights + weights.dtype.type(self.l1) * gradient.astype(weights.dtype)}
+    def _more(self, tensors: Tensors, added: Tensors) -> Tensors:
+        more = dict(tensors)
+        for name, tensor in added.items():
+            kind = tensors[name].dtype
+            more[name] = np.asarray(tensors[name] + kind.type(self.l1) * tensor.astype(kind))
+        return more

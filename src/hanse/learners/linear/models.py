@@ -51,20 +51,28 @@ class LinearModel(Model):
     Parameters are "weights", (d,) or (d, k), and "bias", () or (k,); they start at zero.
 
     Args:
-      l2: strength of the regulariser; the bias is not regularised.
+      l2: strength of the regulariser.
       intercept: whether there is a bias.
       dtype: of the parameters and the arithmetic, "float32" or "float64".
-    Raises: InvalidInput: if l2 is negative or not finite, or the dtype unknown.
+      regularise_intercept: whether the bias is regularised like the weights, by (l2/2) |b|².
+    Raises: InvalidInput: if l2 is negative or not finite, the dtype unknown, or an intercept regularised
+      that is not there.
     """
 
     l2: float = 0.0
     _: KW_ONLY
     intercept: bool = True
     dtype: str = "float32"
+    regularise_intercept: bool = False
 
     def __post_init__(self) -> None:
         check_not_negative("l2", self.l2)
         check_dtype(self.dtype)
+        if self.regularise_intercept and not self.intercept:
+            raise InvalidInput(
+                "regularise_intercept is true, but intercept is false; write intercept=True, or leave out "
+                "regularise_intercept"
+            )
 
     @abstractmethod
     def loss(self, num_classes: int | None) -> Loss:
@@ -75,7 +83,14 @@ class LinearModel(Model):
         num_features = math.prod(feature_shape)
         if num_features < 1:
             raise InvalidInput(f"features of shape {feature_shape}; give at least 1 feature a row")
-        return Linear(num_features, self.loss(num_classes), self.l2, self.intercept, self.dtype)
+        return Linear(
+            num_features,
+            self.loss(num_classes),
+            self.l2,
+            self.intercept,
+            self.dtype,
+            ("weights", "bias") if self.regularise_intercept else ("weights",),
+        )
 
 
 @value
@@ -173,6 +188,7 @@ class Linear(DifferentiableLearner):
       l2: strength of the regulariser.
       intercept: whether there is a bias.
       dtype: of the parameters and the arithmetic.
+      regularised: the names of the parameters that are regularised.
     """
 
     num_features: int
@@ -180,6 +196,7 @@ class Linear(DifferentiableLearner):
     l2: float
     intercept: bool
     dtype: str
+    regularised: tuple[str, ...] = ("weights",)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -202,8 +219,8 @@ class Linear(DifferentiableLearner):
         """Returns the mean loss plus the regulariser, summed in float64."""
         x, y = self._check(data)
         losses = self.loss.losses(self._scores(params, x), y)
-        penalty = float(np.square(params["weights"], dtype=np.float64).sum()) * self.l2 / 2
-        return float(losses.mean(dtype=np.float64)) + penalty
+        squares = sum(float(np.square(params[name], dtype=np.float64).sum()) for name in self.regularised)
+        return float(losses.mean(dtype=np.float64)) + squares * self.l2 / 2
 
     @_quietly
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
@@ -263,7 +280,7 @@ class Linear(DifferentiableLearner):
         drifts: list[tuple[Array, Array, float, Any]] = []
         if self.l2 or decay or offset is not None:
             for name, value in start.items():
-                own_decay = decay + self.l2 if name == "weights" else decay
+                own_decay = decay + self.l2 if name in self.regularised else decay
                 pull = mu * value if offset is None else mu * value - offset[name]
                 drifts.append((now[name], moved[name], lr * own_decay, lr * pull))
         weights, bias = moved["weights"], moved.get("bias")
@@ -413,7 +430,10 @@ class Linear(DifferentiableLearner):
             weights += self.l2 * at["weights"]
         if not self.intercept:
             return {"weights": weights}
-        return {"weights": weights, "bias": np.asarray(np.add.reduce(gradients, axis=0) / len(x))}
+        bias = np.asarray(np.add.reduce(gradients, axis=0) / len(x))
+        if self.l2 and "bias" in self.regularised:
+            bias = bias + self.l2 * at["bias"]
+        return {"weights": weights, "bias": bias}
 
     def _check(self, data: Examples) -> tuple[Array, Array]:
         """Returns (n, d) features in the dtype of the arithmetic, and targets."""

@@ -85,7 +85,7 @@ class linear_svm(LinearModel):
     """Linear SVM for the classes 0 and 1, squared hinge: loss = max(0, 1 - m)² / 2, m = ±(x w + b).
 
     It is smooth, so that every algorithm applies, Newton's methods included. scikit-learn's
-    `LinearSVC(loss="squared_hinge", C=C)` is the same with l2 = 1 / (2 C n), but regularises the bias.
+    `LinearSVC(loss="squared_hinge", C=C)` is the same with l2 = 1 / (2 C n) and `regularise_intercept`.
 
     >>> linear_svm(1e-3).bind((3,), 2).metrics
     ('loss', 'correct')

@@ -29,10 +29,18 @@ TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 def split(url: str) -> tuple[str, int]:
     """Returns host and port of https://host[:port]. Raises: InvalidInput."""
-    parsed = httpx.URL(url)
-    if parsed.scheme != "https" or not parsed.host or parsed.path not in ("", "/"):
-        raise InvalidInput(f"{url!r} is not the address of a server; write https://host:port")
-    return parsed.host, parsed.port or 443
+    try:
+        parsed = httpx.URL(url)
+        port = parsed.port or 443
+        parsed.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
+        parsed = httpx.URL()
+    if parsed.scheme != "https" or not parsed.host or parsed.path not in ("", "/") or port > 65535:
+        raise InvalidInput(
+            f"{url!r} is not the address of a server; write https://HOST:PORT, and an IPv6 host in brackets: "
+            "https://[::1]:8443"
+        )
+    return parsed.host, port
 
 
 class ServerLink:
@@ -51,7 +59,7 @@ class ServerLink:
         self.url = url.rstrip("/")
         self.pem, self.identity, self.key_id = pem, identity, key_id
         self._context = certificates.pin(pem)
-        self._http = httpx.Client(
+        self._http = certificates.make_client(
             base_url=self.url,
             verify=self._context,
             timeout=TIMEOUT,

@@ -6,6 +6,7 @@ import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography import x509
@@ -16,7 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hanse.core import InvalidInput
 from hanse.network.protocol.errors import Refused, Unreachable
 
-__all__ = ["fetch", "fingerprint", "hosts_of", "make", "pin", "trust"]
+__all__ = ["fetch", "fingerprint", "hosts_of", "make", "make_client", "pin", "trust"]
 
 VALID_DAYS = 3650
 
@@ -98,7 +99,7 @@ def fetch(url: str, expected: str, timeout_s: float = 10.0) -> str:
     context.verify_mode = ssl.CERT_NONE  # its certificate is compared with the fingerprint instead
     try:
         with (
-            httpx.Client(verify=context, timeout=timeout_s) as http,
+            make_client(verify=context, timeout=timeout_s) as http,
             http.stream("GET", f"{url}/v1/about") as response,
         ):
             secured = response.extensions["network_stream"].get_extra_info("ssl_object")
@@ -129,3 +130,14 @@ def pin(pem: str) -> ssl.SSLContext:
 def trust(context: ssl.SSLContext, pem: str) -> None:
     """Makes a context trust this certificate too."""
     context.load_verify_locations(cadata=_first(pem))
+
+
+def make_client(**options: Any) -> httpx.Client:
+    """Makes a client. Raises: InvalidInput: if the environment names a proxy that can't be used."""
+    try:
+        return httpx.Client(**options)
+    except (httpx.InvalidURL, ValueError, ImportError) as error:
+        raise InvalidInput(
+            f"the proxy in the environment can't be used ({error}); set HTTPS_PROXY=http://HOST:PORT, or "
+            "unset HTTPS_PROXY and ALL_PROXY"
+        ) from None

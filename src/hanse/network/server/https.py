@@ -1,6 +1,7 @@
 """Serves a server's HTTP interface on a port, and leads runs from beginning to end."""
 
 import asyncio
+import errno
 import gc
 import json
 import socket
@@ -104,13 +105,24 @@ class _Prompt(HttpToolsProtocol):
             self.loop.call_later(LINGER_S, self.transport.abort)
 
 
+def bracket(host: str) -> str:
+    """Writes a host as URLs do: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """Makes a listening socket. Raises: InvalidInput: if the port is taken."""
+    """Makes a listening socket. Raises: InvalidInput: if the port is taken, or is not of this machine."""
     try:
-        return socket.create_server((host, port), backlog=2048)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        remedy = (
+            "another port" if is_port else "an address of this machine, such as 0.0.0.0 for all of its own"
+        )
+        why = (error.strerror or str(error)).partition(" (while")[0]
         raise InvalidInput(
-            f"the server can't listen on {host}:{port} ({error.strerror}); write another port"
+            f"the server can't listen on {bracket(host)}:{port} ({why}); write {remedy}"
         ) from None
 
 
@@ -148,7 +160,7 @@ def serving(
     thread.start()
     try:
         with _seldom_collecting():
-            yield f"https://{host}:{bound.getsockname()[1]}"
+            yield f"https://{bracket(host)}:{bound.getsockname()[1]}"
     finally:
         server.stop()
         web.should_exit = True
@@ -196,7 +208,7 @@ def lead(
     own = certificate or certificates.make(home, (public[0],))
     pem = (proxy_certificate or own[0]).read_text()
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
-    url = f"https://{public[0]}:{public[1] or bound.getsockname()[1]}"
+    url = f"https://{bracket(public[0])}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):
         _appoint(server, url, pem)
         server.rotation.switched = lambda pem: _appoint(server, url, pem)
