@@ -29,6 +29,8 @@ from hanse.core import (
     Tensors,
     TensorSpec,
     Work,
+    collect,
+    dispatch,
     gather,
     mean,
     own_test,
@@ -43,7 +45,7 @@ from hanse.simulation import InProcess
 # -- one table over three parties ----------------------------------------------------------------
 
 NUM_ROWS, WIDTHS, LR = 40, (3, 2), 0.1
-FEATURE_PARTIES, LABEL_PARTY = (0, 1), 2
+FEATURE_PARTIES, LABEL_PARTY, LABEL_HOLDER = (0, 1), 2, "label_holder"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class Table(Population[Columns | Array]):
         return Columns(self.ids[number], columns[self.ids[number]])
 
     def role(self, name: str) -> Columns | Array:
-        raise InvalidInput(f"{name!r} holds nothing")
+        if name != LABEL_HOLDER:
+            raise InvalidInput(f"{name!r} holds nothing")
+        return self.y
 
     def pooled(self, num_steps: int) -> Array:
         """The weights of gradient descent on the whole table."""
@@ -151,6 +155,8 @@ class descend(Work[Scores, Columns]):
 class vertical_descent(Algorithm[ModelState]):
     """Least squares over columns of several parties: scores go up, the residual comes down, weights stay."""
 
+    label_party: PartyId = LABEL_PARTY
+
     def init(self, params: Tensors, key: Key) -> ModelState:
         return ModelState(params)
 
@@ -160,7 +166,9 @@ class vertical_descent(Algorithm[ModelState]):
         up = yield from gather(partial_scores(), FEATURE_PARTIES, {}, key.fold_in("up"), scores=scores)
         residual = PartSpec(Spec({"residual": TensorSpec((NUM_ROWS,), "float64")}), into=sum_())
         total = {"total": up["scores"].values}
-        turn = yield from gather(residuals(), (LABEL_PARTY,), total, key.fold_in("turn"), residual=residual)
+        turn = yield from gather(
+            residuals(), (self.label_party,), total, key.fold_in("turn"), residual=residual
+        )
         down = {"down": turn["residual"].values}
         moved = PartSpec(Spec({"steps": TensorSpec((), "float64")}), into=sum_())
         yield from gather(descend(LR), FEATURE_PARTIES, down, key.fold_in("down"), moved=moved)
@@ -168,6 +176,7 @@ class vertical_descent(Algorithm[ModelState]):
 
 
 VERTICAL, NO_RESIDUAL = vertical_descent(), {"residual": np.zeros(NUM_ROWS)}
+BY_LABEL_HOLDER = vertical_descent(LABEL_HOLDER)
 
 
 def table_backend() -> InProcess:
@@ -291,3 +300,46 @@ FED_PER = fed_per()
 
 def clinics_backend() -> InProcess:
     return InProcess(None, Clinics(), KEYS)
+
+
+# -- promises ------------------------------------------------------------------------------------
+
+COUNTS = {"count": PartSpec(Spec({"n": TensorSpec((), "float64")}), into=sum_())}
+
+
+@value
+class promise(Work[Any, Any]):
+    """Makes a promise, with an answer that the server refuses, or says whether one holds."""
+
+    makes: bool
+
+    def run(
+        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        found = {"n": np.asarray(float("!asked" in memory))}
+        if self.makes:
+            return {"count": Part(found, weight=1e9)}, {**memory, "!asked": 1}
+        return {"count": Part(found)}, memory
+
+
+@value
+class promises(Algorithm[ModelState]):
+    """In odd rounds clients make promises in tickets that are dropped, and their test roles are counted.
+
+    In even rounds it adds up the promises that hold.
+    """
+
+    def init(self, params: Tensors, key: Key) -> ModelState:
+        return ModelState({"round": np.zeros(()), "kept": np.zeros(())})
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        number, kept = state.params["round"] + 1, state.params["kept"]
+        clients = tuple(range(NUM_CLIENTS))
+        if number % 2:
+            asked = yield from dispatch(promise(True), clients, {}, key.fold_in("promise"), **COUNTS)
+            assert not (yield from collect(asked.tickets)).counted
+            yield from gather(promise(False), TESTED, {}, key.fold_in("test"), **COUNTS)
+        else:
+            found = yield from gather(promise(False), clients, {}, key.fold_in("look"), **COUNTS)
+            kept = kept + found["count"].values["n"]
+        return ModelState({"round": number, "kept": kept})

@@ -27,7 +27,7 @@ from hanse.core import (
     sample,
     value,
 )
-from hanse.core.exchange import InMemory, NotReady, PartyMemory, Progress, digest, training
+from hanse.core.exchange import Collect, Dispatch, InMemory, NotReady, PartyMemory, Progress, digest, training
 from hanse.simulation import Devices, InProcess, Simulation, ideal
 
 KEYS = Keys.from_seed(30)
@@ -143,6 +143,25 @@ class beside(Algorithm[ModelState]):
             got = yield from gather(visit_house(), cohort, {"params": params}, key.fold_in(name), update=spec)
             params = got["update"].values
         return ModelState(params)
+
+
+@value
+class ahead(Algorithm[ModelState]):
+    """Each round sends a party two works, one after the other, and then collects both."""
+
+    party: PartyId
+    work: visit_house = visit_house()
+
+    def init(self, params: Tensors, key: Key) -> ModelState:
+        return ModelState(params)
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        uplink, tickets = {"update": PartSpec(Spec.of(state.params))}, list[int]()
+        for number in range(2):
+            shared, own = {"params": state.params}, key.fold_in("work", number)
+            tickets += (yield Dispatch(self.work, (self.party,), shared, uplink, own)).tickets
+        got = yield Collect(tuple(tickets), Close(minimum_fraction=1.0, wait_s=600.0))
+        return ModelState(got.totals["update"].values)
 
 
 def begin(algorithm: Any) -> Progress[Any]:

@@ -17,7 +17,9 @@ from hanse.core.tensors import (
     num_bytes,
     scale,
     subtract,
+    sum_squares,
     tree_map,
+    windows,
     zeros_like,
 )
 
@@ -128,3 +130,12 @@ def test_the_owner_may_go_on_writing():
     view = frozen({"w": own})["w"]
     own += 1
     assert view.tolist() == [1, 1]
+
+
+def test_windows_and_rows_of_windows_leave_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanse.core.tensors.WINDOW", 4)
+    values = np.arange(22.0).reshape(11, 2)
+    assert [window.size for window in windows(values)] == [4, 4, 4, 4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([*windows(values)]), values.reshape(-1))
+    np.testing.assert_array_equal(sum_squares(values), (values**2).sum(1))
+    assert [*windows(np.float64(3).reshape(()))] == [np.array([3.0])]

@@ -209,7 +209,7 @@ class Federation:
             self.clients.append(client)
             self.threads.append(thread)
 
-    def enter_one(self, number: int, data: Any, bind: Any) -> None:
+    def enter_one(self, number: int | str, data: Any, bind: Any) -> None:
         """Starts one client in a thread, with data and learner of a plan's own."""
         client = Threaded(self.client_home(number), data, bind, self.said.append)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import holdings
+import numpy as np
 import pytest
 from federation import (
     FED_AVG,
@@ -24,14 +25,14 @@ from learning import learner, nothing
 from support import KEYS
 
 from hanse.core import InvalidInput, OwnLearners, Population, own_test
-from hanse.core.exchange import InMemory, PartyMemory, Progress, digest, drive, training
+from hanse.core.exchange import Fork, InMemory, PartyMemory, Progress, digest, drive, training
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import examine
 from hanse.network.client.home import ClientHome
-from hanse.network.client.roles import TEST
+from hanse.network.client.roles import OWN, TEST, _recall, _remember
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import seal_plan
-from hanse.network.protocol.wire import Plan
+from hanse.network.protocol.wire import Decision, Plan
 from hanse.network.server.job import RunJob
 from hanse.runs import in_client_home, replay_ticket
 from hanse.simulation import InProcess, Simulation
@@ -44,7 +45,8 @@ def bind(plan: Plan) -> OwnLearners:
 
 
 def begin(algorithm: Any) -> Progress[Any]:
-    params = holdings.NO_RESIDUAL if algorithm is VERTICAL else holdings.first_body()
+    is_vertical = isinstance(algorithm, holdings.vertical_descent)
+    params = holdings.NO_RESIDUAL if is_vertical else holdings.first_body()
     return Progress(0, algorithm.init(params, KEYS.public))
 
 
@@ -101,6 +103,33 @@ def test_three_parties_with_columns_and_labels_end_as_simulated(tmp_path: Path) 
         assert committed(here, run, 3) == memories
 
 
+def test_a_party_with_a_name_has_a_learner_of_its_own(tmp_path: Path) -> None:
+    table, made, store = holdings.Table(), set[Any](), InMemory()
+    by_holder, holder = holdings.BY_LABEL_HOLDER, holdings.LABEL_HOLDER
+    runtime = Simulation(
+        holdings.table_backend(), 2, KEYS, memory=PartyMemory(store.memory), parties=[holder]
+    )
+    params = digest(dict(drive(program(by_holder, begin(by_holder)), runtime, store).state.params))
+
+    def own(plan: Plan) -> OwnLearners:
+        def make(party: Any, data: Any) -> Any:
+            made.add(party)
+            return holdings.make_learner(party, data)
+
+        return OwnLearners(make)
+
+    with federation(tmp_path) as here:
+        run = here.lead(replace(led(by_holder, 2), parties=(holder,)))
+        for number in (0, 1):
+            here.enter_one(number, lambda plan, n=number: table.client(n), own)
+        here.enter_one(holder, lambda plan: table.y, own)
+        assert here.end(run)["params_sha256"] == params
+        assert made == {0, 1, holder}
+        home, plan = here.client_home(holder), seal_plan(Plan("", "{}", None, (), None))
+        with pytest.raises(InvalidInput, match="'label_holder' holds 7 rows"):
+            examine(home, plan, lambda plan: table.y[:7], own)
+
+
 def test_private_heads_are_measured_and_trained_as_simulated(tmp_path: Path) -> None:
     params, memories = simulated(FED_PER, holdings.clinics_backend(), holdings.NUM_CLIENTS)
     with federation(tmp_path) as here:
@@ -111,6 +140,46 @@ def test_private_heads_are_measured_and_trained_as_simulated(tmp_path: Path) -> 
         assert here.events().count("not finite") == len(holdings.FALLS_OUT)
         for number in range(holdings.NUM_CLIENTS):
             assert not (here.client_home(number).run(run) / TEST / "memory").exists()
+
+
+def test_a_counted_ticket_of_the_test_role_ends_no_promise_of_its_client(tmp_path: Path) -> None:
+    algorithm, num_clients = holdings.promises(), holdings.NUM_CLIENTS
+    params, memories = simulated(algorithm, holdings.clinics_backend(), num_clients)
+    assert params == digest({"round": np.asarray(3.0), "kept": np.asarray(float(num_clients))})
+    with federation(tmp_path) as here:
+        run = here.lead(led(algorithm, num_clients))
+        enter(here, holdings.Clinics(), nothing)
+        assert here.end(run, status="incomplete")["params_sha256"] == params
+        assert committed(here, run, num_clients) == memories
+
+
+def test_an_outcome_of_an_earlier_version_is_settled_in_both_roles(tmp_path: Path) -> None:
+    """And one that names its party in that role alone, also if the role is not open."""
+    with federation(tmp_path) as here:
+        home = here.client_home(3)
+
+        def client() -> Client:
+            return Client(home, lambda plan: [1], nothing, test=lambda plan: [1])
+
+        def keep(kind: str, ticket: int) -> None:
+            forks = _recall(home.run("run1") / kind)
+            forks.keep(ticket, Fork(None, {"stages/n": ticket}, ()))
+            (home.run("run1") / kind).mkdir(exist_ok=True)
+            _remember(home.run("run1") / kind, forks)
+
+        def settle(*tickets: int, party: Any) -> list[Any]:
+            said = [Decision(run="run1", ticket=ticket, counted=True, party=party) for ticket in tickets]
+            client()._roles.settle("run1", said)
+            found = [_recall(home.run("run1") / kind) for kind in (OWN, TEST)]
+            return [(one.committed.get("stages/n"), [*one.forks]) for one in found]
+
+        keep(OWN, 10)
+        keep(TEST, 11)
+        assert settle(10, 11, party="test/3") == [(None, [10]), (11, [])]
+        keep(TEST, 12)
+        assert settle(10, 12, party=3) == [(10, []), (11, [12])]
+        keep(OWN, 13)
+        assert settle(12, 13, party=None) == [(13, []), (12, [])]
 
 
 def test_data_that_no_learner_is_made_for_end_the_client(tmp_path: Path) -> None:

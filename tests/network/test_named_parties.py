@@ -17,6 +17,7 @@ from houses import (
     PARTIES,
     ROUNDS,
     Houses,
+    ahead,
     around,
     begin,
     beside,
@@ -39,7 +40,7 @@ from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
-from hanse.network.server import runtime
+from hanse.network.server import mailbox, runtime
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.https import _appoint, _invite_parties
 from hanse.network.server.job import RunJob
@@ -97,8 +98,8 @@ def leave(here: Federation, client: Client) -> None:
 
 
 def wait_for_status(here: Federation, run: str, words: str) -> None:
-    mailbox = here.server.run(run).mailbox
-    here.wait_until(lambda: words in mailbox.doing, f"not {words!r}: {mailbox.doing}")
+    box = here.server.run(run).mailbox
+    here.wait_until(lambda: words in box.doing, f"not {words!r}: {box.doing}")
 
 
 # -- joining ---------------------------------------------------------------------------------------
@@ -508,6 +509,51 @@ def test_a_result_that_does_not_exist_yet_is_asked_for_again(party: PartyId, tmp
         assert [record.usage.dropped for record in here.records] == [0] * (ROUNDS + 1)
         assert "not counted" not in here.events()
         assert here.server.run(run).failed_tickets.kept() == []
+
+
+@pytest.mark.parametrize("party", ["hospital", "server"])
+def test_a_result_that_does_not_exist_yet_is_not_overtaken(party: PartyId, tmp_path: Path) -> None:
+    """Both tickets are open, and the second goes on from the memory of the first."""
+    later, asked = ahead(party, visit_later()), list[None]()
+    due, _ = simulated(later)
+
+    def exists() -> bool:
+        asked.append(None)
+        return len(asked) > 1
+
+    with federation(tmp_path) as here, early(party, exists):
+        run = here.lead(job(later, num_clients=0, patience=Patience(silent_s=600.0)))
+        enter(here, "hospital")
+        ended = here.end(run, timeout_s=20.0)  # a poll would be held for 25 s, if nothing woke it
+        assert ended["params_sha256"] == due
+        assert len(asked) == 1 + 2 * ROUNDS, "the second was asked once in each round"
+
+
+def test_an_offer_waits_for_the_postponed_one_that_it_goes_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, woken = Later(), list[Any]()
+    monkeypatch.setattr(mailbox, "time", clock)
+    box = Mailbox(woken.extend, lambda party: 0.0, lambda: (frozenset(), 0), lambda: frozenset({3}))
+    chain = {5: None, 6: 5, 7: 6, 8: None}  # 8 is of the client's own test examples
+    box.post(Offer(ticket, 3, b"", "0" * 64, 1, 1, "work", after=after) for ticket, after in chain.items())
+
+    def offered() -> list[int]:
+        return [offer.ticket for offer in box.offers(3)]
+
+    assert offered() == [5, 6, 7, 8]
+    delay_s = box.postpone(5)
+    assert offered() == [8]
+    clock.ahead_s = delay_s + 1.0
+    assert offered() == [5, 8], "6 would begin before 5 exists"
+    woken.clear()
+    box.arrive(5)
+    assert (offered(), woken) == ([6, 7, 8], [3])
+    box.postpone(6)
+    assert offered() == [8]
+    box.close([6])
+    assert offered() == [7, 8]
+    woken.clear()
+    box.arrive(8)
+    assert woken == []
 
 
 def test_the_status_says_who_is_asked_again(tmp_path: Path) -> None:

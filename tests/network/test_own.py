@@ -21,6 +21,7 @@ from hanse.core import (
     Spec,
     TensorSpec,
     Work,
+    dispatch,
     each,
     gather,
     layout,
@@ -32,6 +33,7 @@ from hanse.network.client.client import Client
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import News, Poll, WorkOrder
+from hanse.network.server.mailbox import Outcome
 
 SHARED_AVG = secure_avg(lr=0.5, into=shared_sum())
 
@@ -87,6 +89,78 @@ class writes_mail(Algorithm[ModelState]):
         read = PartSpec(Spec({"x": TensorSpec((3,), "int64")}), into=each())
         yield from gather(opens_mail(), cohort, {}, key, own=own, read=read)
         return state
+
+
+def kept_tasks(here: Federation) -> list[Path]:
+    """Returns the files of private messages that clients and the server have kept."""
+    at_server = [path for path in here.folder.glob("server/runs/*/own/*") if path.is_file()]
+    return [*here.folder.glob("client-*/runs/*/*.own*"), *at_server]
+
+
+def test_a_private_message_goes_with_its_ticket(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        run = here.lead(job(writes_mail(), 2))
+        here.enter()
+        here.ended(run)
+        assert here.records[-1].usage.counted == NUM_CLIENTS
+        assert kept_tasks(here) == []
+
+
+@value
+class writes_into_the_void(writes_mail):
+    """Writes to each client, and does not wait for answers."""
+
+    def round(self, state: ModelState, key: Key) -> Program[ModelState]:
+        cohort = (yield from sample(key, fraction=1.0)).cohort
+        own = {k: {"mail": {"x": np.full(3, k)}} for k in cohort}
+        read = PartSpec(Spec({"x": TensorSpec((3,), "int64")}), into=each())
+        yield from dispatch(opens_mail(), cohort, {}, key, own=own, read=read)
+        return state
+
+
+def test_a_private_message_goes_with_its_run(tmp_path: Path) -> None:
+    with federation(tmp_path, stay=True) as here:
+        run = here.lead(job(writes_into_the_void(), 1))
+        here.show_up()
+        here.client_home(0)
+        for number in range(1, NUM_CLIENTS):
+            here.client_home(number)
+        here.end(run)
+        led = here.server.run(run)
+        assert [led.mailbox.offers(number) for number in range(NUM_CLIENTS)] == [[]] * NUM_CLIENTS
+        assert kept_tasks(here) == []
+        folder = here.client_home(0).run(run)
+        (folder / f"3.{'0' * 64}.own.part").write_bytes(b"cut off when the client was killed")
+        led.mailbox.announce({0: {3: Outcome(False, "not counted", 0)}})
+        here.enter([0])
+        here.wait_until(lambda: not kept_tasks(here), "an outcome leaves the message of its ticket")
+        (folder / f"4.{'0' * 64}.own").write_bytes(b"of a ticket that was never settled")
+        here.server.over = True
+        here.server.presence.wake_all()
+        here.threads[0].join(20.0)
+        assert kept_tasks(here) == []
+
+
+def test_no_private_message_is_fetched_for_a_work_that_the_policy_forbids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    download = ServerLink.download
+
+    def note(link: ServerLink, path: str, *rest: Any) -> None:
+        asked.append(path.split("/")[-1])
+        download(link, path, *rest)
+
+    monkeypatch.setattr(ServerLink, "download", note)
+    with federation(tmp_path) as here:
+        run = here.lead(job(writes_mail(), 1))
+        for number in range(NUM_CLIENTS):
+            works = "opens_mail" if number == 0 else "sequential"
+            (here.client_home(number).folder / "policy.toml").write_text(f'works = ["{works}"]')
+        here.enter()
+        here.end(run, status="incomplete")
+        assert asked.count("task") == 1
+        assert kept_tasks(here) == []
 
 
 @contextmanager

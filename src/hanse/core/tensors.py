@@ -1,6 +1,6 @@
 """Named tensors, and the little arithmetic on them that algorithms need."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -24,7 +24,9 @@ __all__ = [
     "num_infinite",
     "scale",
     "subtract",
+    "sum_squares",
     "tree_map",
+    "windows",
     "zeros_like",
 ]
 
@@ -108,12 +110,16 @@ def l2_norms(tensors: Tensors) -> Array:
     >>> l2_norms({"w": np.array([[3.0, 4.0], [0.0, 2.0]])})
     array([5., 2.])
     """
-    squares: Any = sum(map(_sum_squares, tensors.values()))
+    squares: Any = sum(map(sum_squares, tensors.values()))
     return np.asarray(np.sqrt(squares))
 
 
-def _sum_squares(rows: Array) -> Array:
-    """Sums the squares of each row. A few rows at a time, so that the squares take little memory."""
+def sum_squares(rows: Array) -> Array:
+    """Sums the squares of each row in float64. A few rows at a time, so that the squares take little memory.
+
+    >>> sum_squares(np.array([[3, 4], [0, 2]]))
+    array([25.,  4.])
+    """
     flat = rows.reshape(len(rows), -1)
     step = max(1, WINDOW // max(1, flat.shape[1]))
     parts = [np.square(flat[i : i + step], dtype=np.float64).sum(1) for i in range(0, len(flat), step)]
@@ -133,9 +139,18 @@ def num_infinite(array: Array) -> int:
     """Counts the values that are NaN or infinite. It takes little memory, however large the array."""
     if array.dtype.kind in "biu":
         return 0
+    return sum(block.size - int(np.count_nonzero(np.isfinite(block))) for block in windows(array))
+
+
+def windows(array: Array) -> Iterator[Array]:
+    """Yields the values of an array, a window at a time, since a large message is on disk.
+
+    >>> [window.shape for window in windows(np.zeros((3, WINDOW // 2)))]
+    [(1048576,), (524288,)]
+    """
     flat = array.reshape(-1)
-    blocks = (flat[begin : begin + WINDOW] for begin in range(0, flat.size, WINDOW))
-    return sum(block.size - int(np.count_nonzero(np.isfinite(block))) for block in blocks)
+    for begin in range(0, flat.size, WINDOW):
+        yield flat[begin : begin + WINDOW]
 
 
 def num_bytes(tensors: Tensors) -> int:

@@ -66,7 +66,7 @@ class Snapshot:
 
 @value
 class SimulationChanges(Changes):
-    """What has changed in a `Snapshot`; forks and promises are those of the tickets that were closed."""
+    """What has changed in a `Snapshot`; forks are those of the tickets that were closed."""
 
     coordinator: CoordinatorChanges
     clock_s: float
@@ -119,24 +119,21 @@ class Simulation(Runtime):
 
     def snapshot(self) -> Snapshot:
         state = self.coordinator.snapshot()
-        forks, promises = self.memory.forks(state.holders), self.memory.promises()
-        return Snapshot(state, self._clock_s, dict(self._due_s), forks, promises)
+        return Snapshot(state, self._clock_s, dict(self._due_s), *self.memory.snapshot(state.holders))
 
     def changes(self) -> SimulationChanges:
         changes = self.coordinator.changes()
-        forks = self.memory.forks(changes.holders)
-        promises = self.memory.promises(changes.holders.values())
-        return SimulationChanges(changes, self._clock_s, self._due_s.take_edits(), forks, promises)
+        kept = self.memory.changes(changes.holders)
+        return SimulationChanges(changes, self._clock_s, self._due_s.take_edits(), *kept)
 
     def restore(self, snapshot: Snapshot | None, changes: Sequence[SimulationChanges] = ()) -> None:
         snapshot = self.snapshot() if snapshot is None else snapshot
         self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
         self._clock_s, due_s = snapshot.clock_s, dict(snapshot.due_s)
-        self.memory.restore(snapshot.forks, snapshot.promises)
+        self.memory.restore([snapshot, *changes])
         for each in changes:
             self._clock_s = each.clock_s
             each.due_s.apply(due_s)
-            self.memory.restore(each.forks, each.promises)
         self._due_s = Tracked(due_s)
 
     def perform(self, command: Command[Any]) -> Event:

@@ -1,14 +1,22 @@
 """The memory of many parties: recalled when needed, forked for each ticket, bounded if kept elsewhere."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from hanse.core import Key, own_test
-from hanse.core.exchange import Fork, Forks, PartyMemory, Task, memory
+from hanse.core import Key, Memory, PartyId, own_test
+from hanse.core.exchange import Fork, Forks, PartyMemory, Task, memory, pack
 
 KEY = Key.from_seed(0)
+
+
+class Kept(NamedTuple):
+    """Forks and promises, as runtimes keep them."""
+
+    forks: Mapping[PartyId, Mapping[int, Fork]]
+    promises: Mapping[PartyId, Memory]
 
 
 def task(ticket: int, party: Any = 0, after: int | None = None) -> Task:
@@ -35,9 +43,9 @@ def test_forks_of_unsettled_tickets_are_saved_and_restored() -> None:
     kept, again = PartyMemory(), PartyMemory(lambda party: {"n": party})
     kept.keep(task(1, 5), fork(n=1))
     kept.keep(task(2, 6), fork())  # changes nothing
-    saved = kept.forks({1: 5, 2: 6, 3: 7})
-    assert saved == {5: {1: fork(n=1)}}
-    again.restore(saved)
+    saved = Kept(*kept.snapshot({1: 5, 2: 6, 3: 7}))
+    assert saved == Kept({5: {1: fork(n=1)}}, {})
+    again.restore([saved])
     assert again.at(task(9, 5, after=1)) == {"n": 1}
     assert again.at(task(9, 5)) == {"n": 5}
 
@@ -103,7 +111,7 @@ def test_a_long_chain_of_tickets_is_followed_once_and_stays_true() -> None:
     kept.keep(task(2998, after=2997), fork(2997, m="computed again"))
     assert kept.at(task(3000, after=2999)) == {"n": 2999, "m": "computed again"}
     again = PartyMemory()
-    again.restore(kept.forks(dict.fromkeys(range(3000), 0)))
+    again.restore([Kept(*kept.snapshot(dict.fromkeys(range(3000), 0)))])
     assert again.at(task(3000, after=2999)) == {"n": 2999, "m": "computed again"}
 
 
@@ -117,3 +125,42 @@ def test_a_memory_that_was_asked_for_is_not_that_of_a_fork_that_was_dropped() ->
     assert forks.at(2) == {"n": 0, "m": 2}
     forks.settle([2], [])
     assert forks.at(2) == {"n": 0, "m": 2}
+
+
+def test_what_promises_add_to_a_journal_stays_as_small_as_at_first() -> None:
+    kept, last, sizes, entries = PartyMemory(), None, list[int](), list[Kept]()
+    for ticket in range(50):
+        kept.keep(task(ticket, after=last), Fork(last, {f"!q{ticket}": np.full(100, ticket)}, ()))
+        entries.append(Kept(*kept.changes({ticket: 0})))
+        sizes.append(len(pack(entries[-1].promises)))
+        last = ticket
+    assert max(sizes) - min(sizes) < 20
+    assert [[*entry.promises[0]] for entry in entries[:2]] == [["!q0"], ["!q1"]]
+    assert kept.changes({}) == ({}, {})
+    again, snapshot = PartyMemory(), Kept(*kept.snapshot({}))
+    assert len(snapshot.promises[0]) == 50
+    again.restore([Kept({}, {}), *entries])
+    assert again.at(task(50, after=49)).keys() == snapshot.promises[0].keys()
+    assert again.changes({}) == ({}, {}), "what was restored is in the journal already"
+    assert again.snapshot({})[1].keys() == {0}
+
+
+def test_a_promise_that_has_ended_is_in_no_later_entry() -> None:
+    kept = PartyMemory()
+    kept.keep(task(1), Fork(None, {"!asked": 1}, ()))
+    assert kept.settle({0: ((1,), ())}) == {}
+    assert kept.changes({}) == kept.snapshot({}) == ({}, {})
+
+
+def test_a_promise_is_journaled_when_it_is_made_whatever_becomes_of_its_ticket(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its ticket may be open for a while; it holds nonetheless, also if others need the room."""
+    monkeypatch.setattr(memory, "KEPT_BYTES", 0)
+    kept, again = PartyMemory(), PartyMemory(lambda party: {"w": np.zeros(1)})
+    kept.keep(task(1), Fork(None, {"!asked": 1}, ()))
+    again.restore([Kept(*kept.changes({}))])
+    again.keep(task(2, 1), fork(n=1))
+    again.settle({1: ((2,), ())})
+    assert again.snapshot({})[1] == {0: {"!asked": 1}}
+    assert again.at(task(3))["!asked"] == 1

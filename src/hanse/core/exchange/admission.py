@@ -13,7 +13,7 @@ from hanse.core.exchange.party import Message, Payload, Task
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
 from hanse.core.spec import Spec
-from hanse.core.tensors import WINDOW, Array, Tensors
+from hanse.core.tensors import Tensors, sum_squares, windows
 from hanse.core.values import unpack
 from hanse.core.work import Part
 
@@ -98,16 +98,10 @@ def _check_norm(chain: Chain, spec: Spec, values: Tensors) -> None:
     limit = limit_norm(chain, spec, sum(value.size for value in values.values()))
     if limit is None:
         return
-    norm = math.sqrt(sum(map(_sum_squares, values.values())))
+    squares = (float(sum_squares(part[None])[0]) for value in values.values() for part in windows(value))
+    norm = math.sqrt(math.fsum(squares))
     if not norm <= limit:
         raise MessageError(f"its norm is {norm:.9g}; at most {spec.l2_bound:g} is allowed")
-
-
-def _sum_squares(array: Array) -> float:
-    """Sums the squares, a window at a time, since a large message is on disk."""
-    flat = array.reshape(-1)
-    windows = (flat[begin : begin + WINDOW] for begin in range(0, flat.size, WINDOW))
-    return math.fsum(float(np.square(window, dtype=np.float64).sum()) for window in windows)
 
 
 def decode_each(message: Message, task: Task, payload: Payload) -> ValidMessage:

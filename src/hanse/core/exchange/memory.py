@@ -1,7 +1,7 @@
 """The memory of many parties: what each keeps between its tickets, and the forks of tickets in flight."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from hanse.core.exchange.party import Fork, Forks, Task, find_test_client, join_memory
 from hanse.core.tensors import held_bytes
@@ -19,7 +19,20 @@ KEPT_BYTES = 64 * 2**20
 """The most bytes of committed memory that are kept here, if they can be recalled."""
 
 
-_NONE: Mapping[PartyId, Memory] = {}
+class SavedMemory(Protocol):
+    """A value that keeps forks and promises by party, such as a snapshot of a runtime or its changes."""
+
+    @property
+    def forks(self) -> Mapping[PartyId, Mapping[int, Fork]]:
+        """The forks of tickets."""
+
+    @property
+    def promises(self) -> Mapping[PartyId, Memory]:
+        """The promises."""
+
+
+Saved: TypeAlias = tuple[Mapping[PartyId, Mapping[int, Fork]], Mapping[PartyId, Memory]]
+"""The forks and promises of parties."""
 
 
 class PartyMemory:
@@ -37,6 +50,7 @@ class PartyMemory:
         self._forks: dict[PartyId, Forks] = {}
         self._held: dict[PartyId, int] = {}
         self._promising: dict[PartyId, None] = {}
+        self._promised: dict[PartyId, dict[str, Any]] = {}  # since `changes` was last asked
 
     def at(self, task: Task) -> Memory:
         """Returns the memory that a ticket continues."""
@@ -57,8 +71,10 @@ class PartyMemory:
         fork = fork if find_test_client(task.party) is None else fork.inner()
         if fork.changed or fork.removed or fork.after is not None:
             self._forks_of(task.party).keep(task.ticket, fork)
-            if any(name.startswith(PROMISED) for name in fork.changed):
+            promised = {name: kept for name, kept in fork.changed.items() if name.startswith(PROMISED)}
+            if promised:
                 self._promising[task.party] = None
+                self._promised.setdefault(task.party, {}).update(promised)
 
     def _forks_of(self, party: PartyId) -> Forks:
         if party not in self._forks:
@@ -70,6 +86,7 @@ class PartyMemory:
         changed: dict[PartyId, Memory] = {}
         for party, (counted, dropped) in settled.items():
             self._promising.pop(party, None)
+            self._promised.pop(party, None)
             forks = self._forks.get(party)
             if forks is None:
                 continue  # nothing was kept for it
@@ -95,7 +112,7 @@ class PartyMemory:
         for party in list(self._forks):
             if excess <= 0:
                 break
-            if not self._forks[party].forks:
+            if not self._forks[party].forks and party not in self._promising:
                 del self._forks[party]
                 excess -= self._held.pop(party, 0)
 
@@ -112,18 +129,32 @@ class PartyMemory:
                 kept.setdefault(party, {})[ticket] = own.forks[ticket]
         return kept
 
-    def promises(self, parties: Iterable[PartyId] | None = None) -> Mapping[PartyId, Memory]:
-        """Returns the promises of parties that have made some since they were settled last; None: of all."""
-        asked = dict.fromkeys(self._promising if parties is None else parties)
-        return {party: self._forks[party].promises() for party in asked if party in self._promising}
+    def snapshot(self, holders: Mapping[int, PartyId]) -> Saved:
+        """Returns the forks of these tickets, and the promises made since their parties were settled.
 
-    def restore(
-        self, forks: Mapping[PartyId, Mapping[int, Fork]], promises: Mapping[PartyId, Memory] = _NONE
-    ) -> None:
-        """Restores saved forks and promises; committed memory is recalled when needed."""
-        for party, own_promises in promises.items():
-            self._forks_of(party).promise(own_promises)
-            self._promising[party] = None
-        for party, own in forks.items():
-            for ticket, fork in own.items():
-                self._forks_of(party).keep(ticket, fork)
+        Args:
+          holders: the party of each ticket.
+        """
+        return self.forks(holders), {party: self._forks[party].promises() for party in self._promising}
+
+    def changes(self, holders: Mapping[int, PartyId]) -> Saved:
+        """Returns the forks of these tickets, and the promises that were made since this was last asked.
+
+        What a settled party has promised is left out: it stands in the memories that `settle` returns.
+
+        Args:
+          holders: the party of each ticket.
+        """
+        promised, self._promised = self._promised, {}
+        return self.forks(holders), promised
+
+    def restore(self, saved: Iterable[SavedMemory]) -> None:
+        """Restores saved forks and promises, first to last; committed memory is recalled when needed."""
+        for each in saved:
+            for party, promises in each.promises.items():
+                self._forks_of(party).promise(promises)
+                self._promising[party] = None
+            for party, own in each.forks.items():
+                for ticket, fork in own.items():
+                    self._forks_of(party).keep(ticket, fork)
+        self._promised = {}

@@ -74,6 +74,8 @@ class Client:
                 thread.join(30.0)
                 if worker.error is not None:  # also if the server was done before it was noticed
                     raise worker.error
+                if ended != "stopped":
+                    self._roles.forget_all_tasks()
                 return ended
             except Exception as error:
                 if not is_disk_full(error):

@@ -142,7 +142,7 @@ def examine(
 ) -> dict[str, int]:
     """Checks that this client may take part in a run, and that its data suit it; returns example counts.
 
-    A learner of its own is tried once the client has joined and has its number.
+    A learner of its own is tried once the client has joined and has its number or name.
 
     The policy is checked first: if it does not allow the plan, nothing is imported and no data are opened.
 
@@ -152,7 +152,8 @@ def examine(
     policy = client_home.policy
     plan, _ = allow_plan(client_home, sealed)
     learner, found = bind(plan), dict[str, int]()
-    number = (client_home.membership or {}).get("number")
+    party = client_home.party
+    tested = own_test(party) if isinstance(party, int) else None  # a named party has no test role
     for what, source in {"examples": data, "test examples": test}.items():
         if source is not None:
             examples = source(plan)
@@ -161,8 +162,8 @@ def examine(
             if not isinstance(learner, OwnLearners):
                 few = examples.take(slice(FEW)) if hasattr(examples, "take") else examples
                 learner.objective(learner.init(Key.from_seed(0)), few)
-            elif number is not None:
-                learner.make(number if source is data else own_test(number), examples)
+            elif (role := party if source is data else tested) is not None:
+                learner.make(role, examples)
             if count is not None:
                 found[what] = count
     return found

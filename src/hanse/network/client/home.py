@@ -9,7 +9,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 
-from hanse.core import InvalidInput, Key, MessageError
+from hanse.core import InvalidInput, Key, MessageError, PartyId
 from hanse.core.exchange import pack
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import Day
@@ -58,6 +58,13 @@ class ClientHome:
         """The federation that this client has joined; None: it has joined none."""
         path = self.folder / "membership.json"
         return dict(json.loads(path.read_text())) if path.exists() else None
+
+    @property
+    def party(self) -> PartyId | None:
+        """The party that this client plays: its number, or a name; None: it has not joined, or plays none."""
+        kept = self.membership or {}
+        name, number = kept.get("party", ""), kept.get("number")
+        return str(name) if name else None if number is None else int(number)
 
     def enter(self, membership: dict[str, Any]) -> None:
         """Writes a membership to the disk."""

@@ -105,10 +105,10 @@ class Poller:
         for decision in decisions:
             by_run.setdefault(decision.run, []).append(decision)
         for run, own in by_run.items():
-            counted = [d.ticket for d in own if d.counted]
-            dropped = [d.ticket for d in own if not d.counted]
-            self._roles.settle(run, counted, dropped)
+            self._roles.settle(run, own)
+            at_work = self._tickets.open  # the worker itself removes what it has read
+            self._roles.forget_tasks(run, [d.ticket for d in own if (run, d.ticket) not in at_work])
             for decision in own:
                 if not decision.counted:
                     self._connection.say(f"ticket {decision.ticket} was not counted: {decision.why}")
-            self._tickets.settle(run, counted + dropped)
+            self._tickets.settle(run, [d.ticket for d in own])

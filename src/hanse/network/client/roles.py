@@ -2,12 +2,12 @@
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hanse.core import InvalidInput, Key, Memory, MessageError, PartyId, own_test, player
+from hanse.core import InvalidInput, Key, Memory, MessageError, PartyId, player
 from hanse.core.exchange import Fork, Forks, Payload, Task, join_memory
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import allow_plan
@@ -18,12 +18,15 @@ from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import read_plan
 from hanse.network.protocol.spool import Outgoing, durably
-from hanse.network.protocol.wire import Plan, WorkOrder
+from hanse.network.protocol.wire import Decision, Plan, WorkOrder
 
 __all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles"]
 
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
+
+OWN_TASK = ".own"
+"""The end of the name of a file that holds a task with tensors for this client alone."""
 
 MOST_PROCESSES = 4
 """The most roles whose processes run at the same time: those of the latest tickets."""
@@ -164,22 +167,25 @@ class Roles:
 
         Raises: Forbidden, Unsuited; MessageError: if this client does not play that party.
         """
-        kept = self._home.membership or {}
-        mine = kept.get("party") or kept.get("number")
-        kind = OWN if party == mine else TEST
-        if kind == TEST and player(party) != mine:
+        kind = self._find_kind(party)
+        if kind == TEST and player(party) != self._home.party:
             raise MessageError(f"a task for {party!r}, which this client does not play")
-        role = self._roles.get((name, kind)) or self._open(name, run, kind)
+        role = self._roles.get((name, kind)) or self._open(name, run, kind, party)
         self._recent = [role, *(other for other in self._recent if other is not role)]
         for other in self._recent[MOST_PROCESSES:]:
             other.backend.close()  # its run may be over; if not, its next ticket starts it again
         del self._recent[MOST_PROCESSES:]
         return role
 
-    def _open(self, name: str, run: OpenRun, kind: str) -> OpenRole:
-        first = [self._load(name, run, kind)]  # the data are checked now, and loaded again after a kill
+    def _find_kind(self, party: PartyId) -> str:
+        return OWN if party == self._home.party else TEST
+
+    def _open(self, name: str, run: OpenRun, kind: str, party: PartyId) -> OpenRole:
+        first = [
+            self._load(name, run, kind, party)
+        ]  # the data are checked now, and loaded again after a kill
         secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
-        backend = self._backend(lambda: first.pop() if first else self._load(name, run, kind))
+        backend = self._backend(lambda: first.pop() if first else self._load(name, run, kind, party))
         folder = self._home.run(name) / kind
         folder.mkdir(exist_ok=True)
         client = None if kind == OWN else lambda: self._committed(name)
@@ -193,7 +199,7 @@ class Roles:
             own = self._roles.get((name, OWN))
             return (_recall(self._home.run(name) / OWN) if own is None else own.forks).committed
 
-    def _load(self, name: str, run: OpenRun, kind: str) -> Loaded:
+    def _load(self, name: str, run: OpenRun, kind: str, party: PartyId) -> Loaded:
         """Reads the data of a role, if they are allowed."""
         self._connection.say("reading the data", "checking")
         try:
@@ -201,8 +207,7 @@ class Roles:
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
         self._home.policy.check_data(count_rows(data))
-        number = (self._home.membership or {})["number"]
-        return Loaded(self._bind, run.plan, data, run.imports, number if kind == OWN else own_test(number))
+        return Loaded(self._bind, run.plan, data, run.imports, party)
 
     def close(self) -> None:
         """Ends the processes of all roles. Any thread may call this."""
@@ -216,9 +221,16 @@ class Roles:
             raise Forbidden(why, "no-data")
         return examples
 
-    def settle(self, run: str, counted: list[int], dropped: list[int]) -> None:
-        """Settles these tickets in each role that holds some of them, open or not."""
-        for kind in (OWN, TEST):
+    def settle(self, run: str, decisions: Iterable[Decision]) -> None:
+        """Settles tickets in the role that held them, open or not.
+
+        It must be that role alone: a counted ticket may end the promises of its party.
+        """
+        settled: dict[str, tuple[list[int], list[int]]] = {}
+        for said in decisions:
+            for kind in (OWN, TEST) if said.party is None else (self._find_kind(said.party),):
+                settled.setdefault(kind, ([], []))[0 if said.counted else 1].append(said.ticket)
+        for kind, (counted, dropped) in settled.items():
             folder = self._home.run(run) / kind
             role = self._roles.get((run, kind))
             if role is not None:
@@ -227,6 +239,21 @@ class Roles:
                 _settle(folder, _recall(folder), counted, dropped)
             for ticket in (*counted, *dropped):
                 Outgoing.forget(folder, ticket)
+
+    def own_task(self, work: WorkOrder) -> Path:
+        """Returns the path of a task that holds tensors for this client alone, whether it exists or not."""
+        return self._home.run(work.run) / f"{work.ticket}.{work.own}{OWN_TASK}"
+
+    def forget_tasks(self, run: str, tickets: Collection[int]) -> None:
+        """Removes such tasks of these tickets from the disk, also unfinished downloads."""
+        for path in self._home.run(run).glob(f"*{OWN_TASK}*"):
+            if int(path.name.split(".")[0]) in tickets:
+                path.unlink(missing_ok=True)
+
+    def forget_all_tasks(self) -> None:
+        """Removes all such tasks from the disk."""
+        for path in self._home.folder.glob(f"runs/*/*{OWN_TASK}*"):
+            path.unlink(missing_ok=True)
 
     def forget(self, run: str, ticket: int, *, keep: bool = False) -> None:
         """Drops a ticket that this client does not work on any more.

@@ -42,6 +42,7 @@ class Worker:
     ) -> None:
         self._connection, self._tickets, self._roles = connection, tickets, roles
         self._home, self._log, self._poll_now = connection.home, log, poll_now
+        self._early: set[tuple[str, int | None]] = set()  # runs and tickets without a result yet
         self.error: BaseException | None = None
         """The error that ended this thread, if one did."""
 
@@ -65,14 +66,15 @@ class Worker:
         state: Literal["refused", "downloaded", "trained"] = "refused"
         try:
             run = self._roles.open_run(work, self._fetch)
-            task = self._read_task(work)
+            task = self._read_task(work, run)
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
             role = self._roles.open_role(work.run, run, task.party)
             message = Outgoing.find(role.folder, work.ticket)
             if message is None:
-                home.policy.check_work(work.work, work.limit_bytes)
-                home.policy.check_use(run.num_tickets + 1, run.num_bytes)
+                if (work.run, task.after) in self._early:  # it was queued before that was known
+                    raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
+                self._check_policy(work, run)
                 say(f"downloading for ticket {work.ticket}", "downloading")
                 payload = self._fetch_payload(role, work)
                 state = "downloaded"
@@ -83,6 +85,7 @@ class Worker:
                 state = "trained"
                 home.policy.check_use(run.num_tickets + 1, run.num_bytes + len(answer))
                 role.keep()
+                self._early.discard((work.run, work.ticket))
                 message = Outgoing.write(role.folder, work.ticket, [answer])
                 del answer, payload  # both are on the disk now
             state = "trained"
@@ -90,6 +93,7 @@ class Worker:
             return True
         except Refused as refused:
             self._give_up(work, keep=refused.code == "late")
+            self._roles.forget_tasks(work.run, [work.ticket])
             say(f"ticket {work.ticket}: {refused}")
         except Unreachable:
             self._give_up(work, keep=True)
@@ -107,16 +111,21 @@ class Worker:
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
 
-    def _read_task(self, work: WorkOrder) -> Task:
-        """Reads the task of a work order, and first fetches one that holds tensors for this client alone."""
+    def _check_policy(self, work: WorkOrder, run: OpenRun) -> None:
+        """Checks a work order before anything is downloaded for it. Raises: Forbidden."""
+        self._home.policy.check_work(work.work, work.limit_bytes)
+        self._home.policy.check_use(run.num_tickets + 1, run.num_bytes)
+
+    def _read_task(self, work: WorkOrder, run: OpenRun) -> Task:
+        """Reads the task of a work order, and first fetches one that holds tensors for this client alone.
+
+        Raises: Forbidden: if the policy does not allow the work.
+        """
         if not work.own:
             return unpack(bytes.fromhex(work.task), Task)  # type: ignore[no-any-return]
-        folder = self._home.run(work.run)
-        path = folder / f"{work.own}.own"
+        path = self._roles.own_task(work)
         if not path.exists():
-            for old in folder.glob("*.own*"):
-                if old.name != f"{path.name}.part":
-                    old.unlink()
+            self._check_policy(work, run)
             url = f"/v1/runs/{work.run}/tickets/{work.ticket}/task"
             self._fetch(url, work.own, work.own_bytes, path)
         return unpack(Stored(path), Task)  # type: ignore[no-any-return]
@@ -172,6 +181,7 @@ class Worker:
         run.num_tickets += 1
         run.num_bytes += message.size
         Outgoing.forget(role.folder, work.ticket)
+        self._roles.forget_tasks(work.run, [work.ticket])
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 
     def _give_up(self, work: WorkOrder, *, keep: bool = False) -> None:
@@ -184,7 +194,10 @@ class Worker:
         is_early = failure.code == "not-ready"
         what = "is not ready yet" if is_early else f"failed ({failure.code})"
         self._connection.say(f"ticket {work.ticket} {what}: {(str(error).splitlines() or [''])[0]}")
-        if not is_early:
+        if is_early:
+            self._early.add((work.run, work.ticket))
+        else:
+            self._roles.forget_tasks(work.run, [work.ticket])
             self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
         logger.info("event=failed run=%s ticket=%d code=%s", work.run, work.ticket, failure.code)
         self._home.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)

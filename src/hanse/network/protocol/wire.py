@@ -193,12 +193,17 @@ class WorkOrder(_Model):
 
 
 class Decision(_Model):
-    """The outcome of a ticket."""
+    """The outcome of a ticket.
+
+    `party`: the one that held it, which is the client itself or the role of its own test examples; None: an
+    earlier version of the server has kept the outcome.
+    """
 
     run: str
     ticket: int
     counted: bool
     why: Words = ""
+    party: int | str | None = None
 
 
 class News(_Model):
@@ -232,9 +237,6 @@ Code: TypeAlias = Literal[
     "budget",
     "time",
     "promise",
-    "resources",
-    "message",
-    "internal",
     "resources",
     "message",
     "internal",

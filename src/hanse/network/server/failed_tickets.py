@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from hanse.core import PartyId
+from hanse.core import MessageError, PartyId
 from hanse.core.exchange import Payload, Task, pack, unpack
 
 __all__ = ["FailedTickets"]
@@ -12,16 +12,30 @@ __all__ = ["FailedTickets"]
 MAX_PAYLOADS = 4
 """The number of payloads that are kept. Each is as large as a model, so older ones are removed."""
 
+MAX_CASES_BYTES = 16 * 2**20
+"""The most bytes of tickets that are kept, without payloads. The last one is kept even if it is larger.
+
+A ticket may hold tensors for its party alone.
+"""
+
+BLOCK_BYTES = 4096
+"""The space that the smallest file takes."""
+
 
 class FailedTickets:
-    """Tickets by round and member, in a folder: ROUND-TICKET-PARTY.case, and their payloads by SHA-256."""
+    """Tickets by round and member, in a folder: ROUND-TICKET-PARTY.case, and their payloads by SHA-256.
+
+    One object at a time writes to the folder: it remembers what is kept there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._cases: dict[Path, tuple[str, int]] | None = None
 
     def keep(self, round: int, task: Task, payload: Path) -> None:
         """Keeps a ticket and the payload of its cohort, which is a file named by its SHA-256."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        cases = self._read_cases()
         here = self._folder / f"{payload.name}.payload"
         if not here.exists():
             try:
@@ -29,20 +43,40 @@ class FailedTickets:
             except OSError:
                 shutil.copyfile(payload, here)
         path = self._folder / f"{round}-{task.ticket}-{task.party}.case"
-        path.write_bytes(pack((task, payload.name)))
-        self._forget()
+        cases.pop(path, None)
+        cases[path] = payload.name, path.write_bytes(pack((task, payload.name)))
+        self._forget(cases)
 
-    def _forget(self) -> None:
-        needed: dict[str, None] = {}
-        for path in sorted(self._paths(), key=lambda path: -_numbers(path)[1]):
-            _, sha256 = unpack(path.read_bytes())
-            if sha256 in needed or len(needed) < MAX_PAYLOADS:
+    def _read_cases(self) -> dict[Path, tuple[str, int]]:
+        """Returns the payload's SHA-256 and the size of each case, the oldest first. It reads them once."""
+        if self._cases is None:
+            self._cases = {}
+            for path in sorted(self._paths(), key=lambda path: _numbers(path)[1]):
+                packed = path.read_bytes()
+                try:
+                    self._cases[path] = unpack(packed)[1], len(packed)
+                except MessageError:  # the disk was full, or the server was killed
+                    path.unlink()
+            named = {sha256 for sha256, _ in self._cases.values()}
+            for path in self._folder.glob("*.payload"):
+                if path.stem not in named:
+                    path.unlink()
+        return self._cases
+
+    def _forget(self, cases: dict[Path, tuple[str, int]]) -> None:
+        """Removes the oldest cases, so that they and their payloads take no more than they may."""
+        needed, gone, num_bytes = dict[str, None](), set[str](), 0
+        for path, (sha256, size) in reversed(list(cases.items())):
+            num_bytes += max(size, BLOCK_BYTES)
+            is_last, has_payload = not needed, sha256 in needed or len(needed) < MAX_PAYLOADS
+            if is_last or (has_payload and num_bytes <= MAX_CASES_BYTES):
                 needed[sha256] = None
             else:
-                path.unlink()
-        for path in self._folder.glob("*.payload"):
-            if path.stem not in needed:
-                path.unlink()
+                del cases[path]
+                path.unlink(missing_ok=True)
+                gone.add(sha256)
+        for sha256 in gone - needed.keys():
+            (self._folder / f"{sha256}.payload").unlink(missing_ok=True)
 
     def _paths(self) -> list[Path]:
         return list(self._folder.glob("*.case"))

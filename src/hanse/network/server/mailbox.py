@@ -13,7 +13,7 @@ from typing import TypeVar
 from hanse.core import PartyId, value
 from hanse.network.protocol.errors import Refused
 
-__all__ = ["FIRST_DELAY_S", "MAX_DELAY_S", "Mailbox", "Offer", "Outcome", "Stopped"]
+__all__ = ["FIRST_DELAY_S", "MAX_DELAY_S", "UNFINISHED", "Mailbox", "Offer", "Outcome", "Stopped"]
 
 P = TypeVar("P", bound=PartyId)
 
@@ -31,12 +31,20 @@ class Stopped(Exception):
         self.reason, self.status = reason, status
 
 
+UNFINISHED = ("interrupted", "stopped")
+"""Statuses of runs that may be served again. Their clients wait for that, so they do not hear "over"."""
+
+
 @value
 class Outcome:
-    """The outcome of a ticket: whether it was counted, and if not, why."""
+    """The outcome of a ticket: whether it was counted, and if not, why; and the party that held it.
+
+    An outcome that an earlier version kept names no party.
+    """
 
     counted: bool
     why: str = ""
+    party: PartyId | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Offer:
       payload: the SHA-256 of the cohort's payload, which has `payload_bytes`.
       limit_bytes: the largest message that may answer.
       work: the name of the work.
+      after: the ticket whose memory it goes on from.
       own: the SHA-256 of that object, which has `own_bytes`; empty: there is none.
     """
 
@@ -60,6 +69,7 @@ class Offer:
     work: str
     own: str = ""
     own_bytes: int = 0
+    after: int | None = None
 
 
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 5.0
@@ -140,6 +150,10 @@ class Mailbox:
                 self._arrived.pop(ticket, None)
                 self._failed.pop(ticket, None)
                 self._postponed.pop(ticket, None)
+
+    def close_all(self) -> None:
+        """Withdraws all offers, because the run is over."""
+        self.close(list(self._holders))
 
     def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
         """Tells holders the outcomes of their tickets, which are kept until acknowledged."""
@@ -236,11 +250,21 @@ class Mailbox:
             self._change()
 
     def offers(self, party: PartyId) -> list[Offer]:
-        """Returns the unanswered offers of a party, except postponed ones whose time has not come."""
+        """Returns the unanswered offers of a party.
+
+        Postponed ones whose time has not come are left out, and all that go on from the memory of a
+        postponed one: its fork does not exist yet.
+        """
         with self._changed:
-            own, now = self._offers.get(party, {}), time.monotonic()
-            late = {ticket for ticket in own if self._postponed.get(ticket, (now,))[0] > now}
-            return [own[t] for t in sorted(own) if not (t in self._arrived or t in self._failed or t in late)]
+            own, now, found, early = self._offers.get(party, {}), time.monotonic(), list[Offer](), set[int]()
+            for ticket in sorted(own):
+                is_built_on_early = own[ticket].after in early
+                if is_built_on_early or ticket in self._postponed:
+                    early.add(ticket)
+                is_late = is_built_on_early or self._postponed.get(ticket, (now,))[0] > now
+                if not (ticket in self._arrived or ticket in self._failed or is_late):
+                    found.append(own[ticket])
+            return found
 
     def news(self, party: PartyId) -> dict[int, Outcome]:
         """Returns the outcomes that a party has not acknowledged yet."""
@@ -274,8 +298,11 @@ class Mailbox:
         with self._changed:
             self._arrived.setdefault(ticket)
             self._failed.pop(ticket, None)
-            self._postponed.pop(ticket, None)
+            was_postponed = self._postponed.pop(ticket, None) is not None
+            holder = self._holders.get(ticket)
             self._change()
+        if was_postponed and holder is not None:  # what goes on from it is offered now
+            self._wake([holder.party])
 
     def has(self, ticket: int) -> bool:
         """Returns whether the message of a ticket is durable."""

@@ -18,7 +18,7 @@ from hanse.network.protocol.sealed_plan import seal_plan
 from hanse.network.protocol.spool import Objects, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.job import RunJob, Uncounted
-from hanse.network.server.mailbox import Mailbox, Stopped
+from hanse.network.server.mailbox import UNFINISHED, Mailbox, Stopped
 from hanse.network.server.members import Members
 from hanse.network.server.presence import Presence
 from hanse.network.server.runtime import Attendance, NetworkRuntime
@@ -96,6 +96,9 @@ class RunThread:
                 self.status, self.disk_full = "interrupted", True
             self._members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
             logger.error("event=run-failed run=%s error=%s", self.name, type(error).__name__)
+        if self.status not in UNFINISHED:  # nobody is asked again for what is left open
+            self.mailbox.close_all()
+            self.own.keep_only(set())
         self.mailbox.doing = self.status
         self.mailbox.open()
         logger.info("event=run-ended run=%s status=%s round=%d", self.name, self.status, self.round)

@@ -143,7 +143,7 @@ class NetworkChanges(Changes):
       forks: those of the tickets that were closed.
       over_selection: the last cohort of which fewer are wanted than asked; () if it is the same as before.
       wanted: what has changed there.
-      promises: of the holders of these tickets.
+      promises: those that were made.
     """
 
     coordinator: CoordinatorChanges
@@ -205,7 +205,7 @@ class NetworkRuntime(Runtime):
         self.coordinator = Coordinator(0, secret, parties=frozenset(parties))
         self._memory = memory
         self._parties: dict[PartyId, Party] = {}
-        self._outcomes: dict[int, Outcome] = {}
+        self._whys: dict[int, str] = {}
         self._packed: dict[tuple[int, int | None], tuple[str, int, int, str]] = {}
         self._kept: tuple[int, ...] = ()
         self._tasks: dict[int, tuple[str, int]] = {}
@@ -219,26 +219,23 @@ class NetworkRuntime(Runtime):
 
     def snapshot(self) -> NetworkSnapshot:
         state = self.coordinator.snapshot()
-        forks = self._memory.forks(state.holders)
+        forks, promises = self._memory.snapshot(state.holders)
         wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
-        promises = self._memory.promises()
         return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted, promises)
 
     def changes(self) -> NetworkChanges:
         changes = self.coordinator.changes()
         selection = () if self._over_selection is self._journaled else (self._over_selection,)
         self._journaled = self._over_selection
-        forks = self._memory.forks(changes.holders)
-        promises = self._memory.promises(changes.holders.values())
+        forks, promises = self._memory.changes(changes.holders)
         return NetworkChanges(changes, forks, selection, self._wanted.take_edits(), promises)
 
     def restore(self, snapshot: NetworkSnapshot | None, changes: Sequence[NetworkChanges] = ()) -> None:
         snapshot = self.snapshot() if snapshot is None else snapshot
         self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
         self._over_selection, wanted = snapshot.over_selection, dict(snapshot.wanted)
-        self._memory.restore(snapshot.forks, snapshot.promises)
+        self._memory.restore([snapshot, *changes])
         for each in changes:
-            self._memory.restore(each.forks, each.promises)
             each.wanted.apply(wanted)
             if each.over_selection:
                 (self._over_selection,) = each.over_selection
@@ -366,7 +363,8 @@ class NetworkRuntime(Runtime):
         self._mailbox.doing = f"sending {command.work}"
         dispatched = self.coordinator.dispatch(command)
         if self._over_selection is not None and self._over_selection.is_sent(command.cohort):
-            self._wanted[self.coordinator.dispatch_of(dispatched.tickets[0])] = self._over_selection.wanted
+            assert dispatched.dispatch is not None
+            self._wanted[dispatched.dispatch] = self._over_selection.wanted
         self._mailbox.post(self._offers(dispatched.tickets))
         return dispatched
 
@@ -379,10 +377,10 @@ class NetworkRuntime(Runtime):
         holder = self._find_member(task.party)
         assert holder is not None
         if not task.own:
-            return Offer(ticket, holder, pack(task), *shared)
+            return Offer(ticket, holder, pack(task), *shared, after=task.after)
         if ticket not in self._tasks:
             self._tasks[ticket] = self._own.put(pieces(task))
-        return Offer(ticket, holder, b"", *shared, *self._tasks[ticket])
+        return Offer(ticket, holder, b"", *shared, *self._tasks[ticket], after=task.after)
 
     def _put_payload(self, ticket: int) -> tuple[str, int, int, str]:
         """Writes the payload of a ticket to an object; returns its SHA-256, and more that its offer says."""
@@ -411,11 +409,12 @@ class NetworkRuntime(Runtime):
             holder = self._find_member(name)
             if holder is not None:
                 own = outcomes.setdefault(holder, {})
-                own |= {t: Outcome(True) for t in counted}
-                own |= {t: self._outcomes.get(t, Outcome(False, "not counted")) for t in dropped}
+                own |= {t: Outcome(True, party=name) for t in counted}
+                own |= {t: Outcome(False, self._whys.get(t, "not counted"), name) for t in dropped}
         memories = self._memory.settle(own_roles)
-        self._outcomes = {t: v for t, v in self._outcomes.items() if self.coordinator.is_open(t)}
+        self._whys = {t: why for t, why in self._whys.items() if self.coordinator.is_open(t)}
         self.round = command.round if command.again else command.round + 1
+        self._mailbox.close(ticket for both in settled.values() for ticket in (*both[0], *both[1]))
         self._mailbox.announce(outcomes)
         return Committed(usage, memories)
 
@@ -430,7 +429,7 @@ class NetworkRuntime(Runtime):
             if self._find_member(name) != name:  # a role of the server, or a client's own tests
                 continue
             asked = [t for t in dropped if t not in phases]
-            whys = [self._outcomes[t].why if t in self._outcomes else "not counted" for t in asked]
+            whys = [self._whys.get(t, "not counted") for t in asked]
             if not self._all_wanted:
                 whys = [why for why in whys if why != LATE]
             if whys:  # even if another exchange of the round counted it
@@ -445,7 +444,8 @@ class NetworkRuntime(Runtime):
         self.coordinator.check(command)
         asked = self.coordinator.open_tickets(command)
         still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
-        own = OwnTickets([ticket for ticket in still if self._holder(ticket) is None], self._compute)
+        played = {t: self.coordinator.task(t).party for t in still if self._holder(t) is None}
+        own = OwnTickets(played, self._compute)
         awaited = [ticket for ticket in still if self._holder(ticket) is not None]
         valid, dropped = self._hear(command, awaited, own)
         self._keep_failed_tickets(dropped)
@@ -465,10 +465,11 @@ class NetworkRuntime(Runtime):
         self._note_drops(decoded.dropped)
         return decoded
 
-    def _note_drops(self, drops: Iterable[Drop]) -> None:
-        """Notes who was not counted, and why, for the operator and for the clients."""
+    def _note_drops(self, drops: Sequence[Drop]) -> None:
+        """Withdraws offers, and notes who was not counted, and why, for the operator and the clients."""
+        self._mailbox.close(drop.ticket for drop in drops)  # also of orphans, which nobody has asked for yet
         for drop in drops:
-            self._outcomes[drop.ticket] = Outcome(False, drop.reason)
+            self._whys[drop.ticket] = drop.reason
             holder = self._find_member(drop.party)
             who = describe_party(drop.party if holder is None else holder)
             self._note(who, f"ticket {drop.ticket} is not counted: {drop.reason}")

@@ -16,7 +16,7 @@ from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, Verifier, public_key, secret_at
 from hanse.network.protocol.wire import Decision, News, Poll, Rotated, Rotation, WorkOrder
 from hanse.network.server.job import RunJob
-from hanse.network.server.mailbox import Offer
+from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
 from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
@@ -31,9 +31,6 @@ logger = logging.getLogger(__name__)
 
 BLAME_S = 60.0
 """The seconds within which an offence that a member repeats is noted once."""
-
-UNFINISHED = ("interrupted", "stopped")
-"""Statuses of runs that may be served again. Their clients wait for that, so they do not hear "over"."""
 
 FAREWELL_S = 5.0
 """A server that is done waits so long for its clients to hear of it."""
@@ -214,7 +211,9 @@ class Server:
             have = set(poll.have.get(name, ()))
             work += [_work(name, led.plan, o) for o in led.mailbox.offers(party) if o.ticket not in have]
             decisions += [
-                Decision(run=name, ticket=ticket, counted=outcome.counted, why=outcome.why)
+                Decision(
+                    run=name, ticket=ticket, counted=outcome.counted, why=outcome.why, party=outcome.party
+                )
                 for ticket, outcome in sorted(led.mailbox.news(party).items())
             ]
         certificate = self.rotation.news(self.fingerprint, poll.expects)

@@ -1,9 +1,8 @@
 """The waiting of a run: what it says of absent parties, and its own results that do not exist yet."""
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from hanse.core import Declined, PartyId
 from hanse.core.exchange import Message, NotReady, explain_decline
@@ -62,13 +61,15 @@ class Waiting:
 class OwnTickets:
     """The tickets of one exchange that the server answers itself, where their results exist already.
 
+    While one does not exist, the later ones of its party wait, too: they go on from its memory.
+
     Args:
-      tickets: in order.
+      tickets: in order, with their parties.
       compute: computes one. Raises: NotReady: if its result does not exist yet.
     """
 
-    def __init__(self, tickets: Iterable[int], compute: Callable[[int], Message]) -> None:
-        self.waiting = list(tickets)
+    def __init__(self, tickets: Mapping[int, PartyId], compute: Callable[[int], Message]) -> None:
+        self.waiting = dict(tickets)
         self.computed: dict[int, Message] = {}
         self.declined: dict[int, str] = {}
         self._compute = compute
@@ -77,13 +78,18 @@ class OwnTickets:
     def compute(self) -> float:
         """Computes those that are left, if it is time; returns when to try again."""
         if self.waiting and time.monotonic() >= self._next_s:
-            for ticket in list(self.waiting):
-                with contextlib.suppress(NotReady):
-                    try:
-                        self.computed[ticket] = self._compute(ticket)
-                    except Declined as declined:
-                        self.declined[ticket] = explain_decline(declined)
-                    self.waiting.remove(ticket)
+            early = set[PartyId]()
+            for ticket, party in list(self.waiting.items()):
+                if party in early:
+                    continue
+                try:
+                    self.computed[ticket] = self._compute(ticket)
+                except NotReady:
+                    early.add(party)
+                    continue
+                except Declined as declined:
+                    self.declined[ticket] = explain_decline(declined)
+                del self.waiting[ticket]
             self._next_s = time.monotonic() + self._delay_s
             self._delay_s = min(2 * self._delay_s, MAX_DELAY_S)
         return self._next_s if self.waiting else math.inf
