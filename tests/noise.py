@@ -57,7 +57,7 @@ class normal_noise(Transform):
 class private_avg(Algorithm[ModelState]):
     """FedAvg with Poisson sampling, a bound on each update and noise on their sum."""
 
-    each: float = 0.3
+    rate: float = 0.3
     z: float = 0.5
     lr: float = 0.02
     close: Close = EVEN_EMPTY
@@ -70,8 +70,8 @@ class private_avg(Algorithm[ModelState]):
         from hanse.algorithms.works import local_sgd
 
         spec = Spec.of(state.params)
-        noisy = PartSpec(spec, (clip(1.0), normal_noise(self.z)), fixed_mean(6 * self.each), max_weight=1.0)
-        cohort = (yield from sample(key, each=self.each)).cohort
+        noisy = PartSpec(spec, (clip(1.0), normal_noise(self.z)), fixed_mean(6 * self.rate), max_weight=1.0)
+        cohort = (yield from sample(key, rate=self.rate)).cohort
         work = local_sgd(Steps(self.lr, 2), uniform())
         got = yield from gather(work, cohort, {"params": state.params}, key, close=self.close, update=noisy)
         update = got["update"].values

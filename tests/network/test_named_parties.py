@@ -373,10 +373,13 @@ def test_a_party_that_fails_interrupts_the_run_after_three_attempts(tmp_path: Pa
         assert here.server.runs.info(run).status == "interrupted"
         assert not [line for line in said if "counted" in line], "an attempt is no round that lacks somebody"
         assert [case[0] for case in here.server.run(run).failed_tickets.kept()] == [1]
+        here.lead(job(around(), patience=Patience(silent_s=2.0)), run)
+        here.end(run, status="interrupted")
+        assert [case[0] for case in here.server.run(run).failed_tickets.kept()] == [1], "it is round 1 still"
         leave(here, failing)
         here.lead(job(around()), run)
         enter(here, "hospital")
-        due, _ = simulated(around(), replace(begin(around()), first={"norm": 0.0}, attempts=3))
+        due, _ = simulated(around(), replace(begin(around()), first={"norm": 0.0}, attempts=6))
         assert here.end(run)["params_sha256"] == due
         assert here.server.members.find_uncounted(run) == []
 

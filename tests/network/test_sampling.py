@@ -13,7 +13,7 @@ from hanse.core.exchange import Coordinator, Record, Sampled
 from hanse.network.server.runtime import Patience
 from hanse.simulation import Devices, ideal
 
-ALGORITHM = private_avg(each=0.25, lr=0.5)
+ALGORITHM = private_avg(rate=0.25, lr=0.5)
 ROUNDS = 5
 AWAY = 4
 
@@ -86,7 +86,7 @@ def test_a_client_that_is_away_is_drawn_dropped_at_once_and_not_replaced(
 def test_a_client_that_was_revoked_is_not_drawn_and_the_others_are_as_before(
     tmp_path: Path, cohorts: list[tuple[PartyId, ...]]
 ) -> None:
-    algorithm = private_avg(each=0.9, lr=0.5)
+    algorithm = private_avg(rate=0.9, lr=0.5)
     simulate(algorithm, 1)
     (first,), cohorts[:] = list(cohorts), []
     revoked = first[1]

@@ -1,11 +1,13 @@
 """Parties with names are waited for, and the rounds in which one fails are attempted again."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from houses import (
     EVERYBODY,
+    KEYS,
     ROUNDS,
     around,
     begin,
@@ -19,8 +21,8 @@ from support import Crash, Fragile
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.core import Close, InvalidInput, Stalled
-from hanse.core.exchange import InMemory, Progress, drive
+from hanse.core import Close, InvalidInput, Key, PartSpec, Program, Spec, Stalled, Tensors, gather
+from hanse.core.exchange import InMemory, Progress, drive, training
 from hanse.runs.judgement import find_problems
 from hanse.simulation import ideal, unstable
 from hanse.store import Runs
@@ -147,6 +149,26 @@ def test_without_a_wait_a_failed_round_is_lost_as_before() -> None:
     assert ended.attempts == 0
     (finding,) = find_problems(store.records)
     assert finding.code == "rounds_abandoned"
+
+
+@pytest.mark.parametrize("close", [Close(wait_s=600.0), Close()], ids=["waiting", "hasty"])
+def test_a_round_that_can_not_be_measured_is_kept_by_the_server_and_by_its_parties(close: Close) -> None:
+    def fail(params: Tensors, key: Key) -> Program[Mapping[str, float]]:
+        update = PartSpec(Spec.of(params))
+        yield from gather(visit_house(fails=1.0), (0,), {"params": params}, key, close=close, update=update)
+        raise AssertionError("its only answer is refused")
+
+    store = InMemory()
+    unmeasured = Progress(0, begin(around()).state, first={"norm": 0.0})
+    run = training(around(), unmeasured, KEYS.public, rounds=ROUNDS, evaluate=fail)
+    ended = drive(run, simulation(store), store)
+    assert [record.round for record in store.records] == [1, 2, 3, 4], "it is not measured again"
+    assert {str(record.abandoned)[:27] for record in store.records} == {"evaluation: 0 of 1 contribu"}
+    calm, _ = performed(around())
+    assert sha256(ended.state.params) == sha256(calm.state.params)
+    assert visits(store) == [ROUNDS] * 5
+    assert [finding.code for finding in find_problems(store.records)] == ["rounds_abandoned"]
+    assert [(r.usage.counted, r.usage.dropped) for r in store.records] == [(4, 1)] * ROUNDS
 
 
 def test_a_run_that_stalls_is_interrupted_and_kept(tmp_path: Any) -> None:

@@ -107,13 +107,13 @@ def ask(cohort: Any, key: Any = KEY, close: Close = EVEN_EMPTY, **uplink: PartSp
     return gather(WORK, cohort, {"params": PARAMS}, key, close=close, **uplink or {"update": NOISY})
 
 
-def noises(each: float, rounds: int, devices: Devices) -> np.ndarray:
+def noises(rate: float, rounds: int, devices: Devices) -> np.ndarray:
     """The totals of so many rounds, less what they are without noise."""
 
     def asks() -> Any:
         drawn = []
         for number in range(rounds):
-            cohort = (yield from sample(KEY.fold_in(number), each=each)).cohort
+            cohort = (yield from sample(KEY.fold_in(number), rate=rate)).cohort
             noisy = yield from ask(cohort)
             exact = yield from ask(cohort, update=replace(NOISY, uplink=(clip(BOUND),)))
             drawn.append(flat(noisy["update"].values) - flat(exact["update"].values))
@@ -127,12 +127,12 @@ def noises(each: float, rounds: int, devices: Devices) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("each", "devices"),
+    ("rate", "devices"),
     [(1e-9, ideal()), (1.0, Absent()), (0.3, ideal())],
     ids=["nobody is drawn", "nobody answers", "some are drawn"],
 )
-def test_every_round_releases_noise_of_the_calibrated_size(each: float, devices: Devices) -> None:
-    drawn = noises(each, 150, devices)
+def test_every_round_releases_noise_of_the_calibrated_size(rate: float, devices: Devices) -> None:
+    drawn = noises(rate, 150, devices)
     num = drawn.size
     low, high = stats.chi2(num).ppf([1e-4, 1 - 1e-4])
     assert low < np.square(drawn / STD).sum() < high, "the variance, within what so many draws allow"
@@ -274,8 +274,8 @@ def test_answers_that_keep_others_out_are_refused(close: Close, discount: Any) -
 # -- Poisson samples -----------------------------------------------------------------------------
 
 
-def draw(coordinator: Coordinator, each: float, key: Any = KEY) -> tuple[Any, ...]:
-    return coordinator.sample(Sample(key, each=each)).cohort
+def draw(coordinator: Coordinator, rate: float, key: Any = KEY) -> tuple[Any, ...]:
+    return coordinator.sample(Sample(key, rate=rate)).cohort
 
 
 def test_cohorts_have_binomial_sizes_and_never_repeat() -> None:
@@ -313,7 +313,7 @@ def test_busy_and_absent_clients_are_left_out_and_not_replaced() -> None:
     def cohort(busy: tuple[int, ...] = (), away: frozenset[int] = frozenset()) -> tuple[Any, ...]:
         coordinator = Coordinator(50, KEYS.secret)
         coordinator.dispatch(Dispatch(WORK, busy, {}, {}, KEY))  # takes one number, for one or for none
-        return coordinator.sample(Sample(KEY, each=0.4), away).cohort
+        return coordinator.sample(Sample(KEY, rate=0.4), away).cohort
 
     drawn = cohort()
     assert cohort(drawn[2:3]) == drawn[:2] + drawn[3:]
@@ -321,7 +321,7 @@ def test_busy_and_absent_clients_are_left_out_and_not_replaced() -> None:
 
 
 def test_an_empty_sample_is_no_reason_to_abandon() -> None:
-    sampled = drive(sample(KEY, each=1e-9), simulation())
+    sampled = drive(sample(KEY, rate=1e-9), simulation())
     assert (sampled.cohort, sampled.num_clients) == ((), Few().num_clients)
 
 
@@ -379,7 +379,7 @@ def booked(asks: Callable[[], Any]) -> tuple[ReleaseRecord, ...]:
 def test_releases_from_one_sample_name_it() -> None:
     def asks() -> Any:
         for _ in range(2):
-            cohort = (yield from sample(KEY, each=0.5)).cohort
+            cohort = (yield from sample(KEY, rate=0.5)).cohort
             yield from gather(send_two(), cohort, {}, KEY, close=EVEN_EMPTY, update=NOISY, moments=NOISY)
             yield from ask(cohort)
 
@@ -404,18 +404,18 @@ def test_a_cohort_that_the_program_chose_amplifies_nothing() -> None:
     def asks() -> Any:
         cohort: Any = ()
         while len(cohort) < 4:  # as a program would do that can't bear small cohorts
-            cohort = (yield from sample(KEY, each=0.5)).cohort
+            cohort = (yield from sample(KEY, rate=0.5)).cohort
         yield from ask(cohort)
         yield from ask(cohort[:-1])
         yield from ask(tuple(range(6)))
-        yield from ask((yield from sample(KEY, each=0.5)).cohort)
+        yield from ask((yield from sample(KEY, rate=0.5)).cohort)
 
     assert [at.sampling for at in booked(asks)] == [1.0, 1.0, 1.0, 0.5]
 
 
 def test_all_clients_are_no_sample_even_if_all_were_drawn() -> None:
     def asks() -> Any:
-        yield from ask((yield from sample(KEY, each=1 - 1e-9)).cohort)
+        yield from ask((yield from sample(KEY, rate=1 - 1e-9)).cohort)
         yield from ask(tuple(range(6)))
 
     assert [at.sampling for at in booked(asks)] == [1 - 1e-9, 1.0]
@@ -425,7 +425,7 @@ class two_exchanges(private_avg):
     """The second exchange is abandoned if anybody is missing."""
 
     def round(self, state: ModelState, key: Key) -> Program[ModelState]:
-        cohort = (yield from sample(key, each=0.9)).cohort
+        cohort = (yield from sample(key, rate=0.9)).cohort
         yield from ask(cohort, key)
         yield from ask(cohort, key, Close(minimum_fraction=1.0), update=PartSpec(SPEC))
         return state
@@ -438,8 +438,21 @@ def test_an_abandoned_round_books_what_it_released_before() -> None:
     assert len({record.usage.releases[0].sample for record in records}) == 20
 
 
+@pytest.mark.parametrize("rate", [0.9, 1e-9], ids=["somebody", "nobody"])
+def test_nobody_waits_for_clients_of_a_poisson_sample(rate: float) -> None:
+    patient = private_avg(rate=rate, close=Close(minimum_fraction=0.0, wait_s=5.0))
+    with pytest.raises(CompositionError, match=r"Poisson sample.*wait_s=5 waits.*sample by count"):
+        keep(patient, 1)
+
+    def by_count(key: Key) -> Program[Any]:
+        cohort = (yield from sample(key, count=6)).cohort
+        return (yield from ask(cohort, key, Close(wait_s=5.0), update=PartSpec(SPEC)))
+
+    assert len(drive(by_count(KEY), simulation(devices=unstable(0.5))).counted) == 6
+
+
 def test_an_abandoned_round_that_released_nothing_books_nothing() -> None:
-    strict = private_avg(each=0.9, close=Close(minimum_fraction=1.0))
+    strict = private_avg(rate=0.9, close=Close(minimum_fraction=1.0))
     _, records = keep(strict, 12, devices=unstable(0.2))
     assert 0 < sum(record.abandoned is not None for record in records) < 12
     assert [len(r.usage.releases) for r in records] == [int(r.abandoned is None) for r in records]

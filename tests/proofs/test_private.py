@@ -28,6 +28,7 @@ from hanse.core import (
     Close,
     CompositionError,
     Contribution,
+    Declined,
     Discount,
     InvalidInput,
     Key,
@@ -510,6 +511,105 @@ def test_too_few_in_a_hidden_total_abandon_the_round() -> None:
     nobody = sum_without(tuple(range(6)))
     with pytest.raises(RoundAbandoned, match="0 of 6"):
         drive(hide(nobody, nobody, Close(minimum_fraction=0.0)), simulation())
+
+
+@value
+class zero_without(sum_without):
+    """Has a total of nobody, unlike the one that its protocol ends with."""
+
+    def zero(self, spec: Spec) -> Total:
+        return Total({"x": np.zeros(1)}, 0.0, 0)
+
+
+def test_if_nobody_is_left_in_a_protocol_the_totals_are_those_of_nobody() -> None:
+    runtime, nobody = simulation(), zero_without(tuple(range(6)))
+    got = drive(hide(nobody, nobody, Close(minimum_fraction=0.0)), runtime)
+    assert (got.counted, got.parties, len(got.dropped)) == ((), (), 6)
+    assert [(total.values["x"][0], total.count) for total in got.totals.values()] == [(0.0, 0)] * 2
+    committed = runtime.perform(Commit(1, None, {}))
+    assert (committed.usage.counted, committed.usage.dropped, committed.memories) == (0, 6, {})
+    for reducers in ([nobody, sum_without(tuple(range(6)))], [nobody, mean()]):
+        with pytest.raises(RoundAbandoned, match=r"0 of 6|'b' is open and counts all 6 clients"):
+            drive(hide(*reducers, Close(minimum_fraction=0.0)), simulation())
+    with pytest.raises(RoundAbandoned, match="0 of 6"):
+        drive(hide(nobody, nobody, Close(minimum_fraction=0.1)), simulation())
+
+
+class OverSelecting(Simulation):
+    """Counts the first four of six, and takes the minimum from these four."""
+
+    def perform(self, command: Any) -> Any:
+        if isinstance(command, Collect) and command.tickets is not None and len(command.tickets) == 6:
+            fewer = command.close.minimum_fraction * 4 / 6
+            close = replace(command.close, goal=4, minimum_fraction=fewer)
+            command = replace(command, close=close)
+        return super().perform(command)
+
+
+def test_the_survivors_of_an_over_selected_cohort_are_compared_with_the_wanted_clients() -> None:
+    def left_by(missing: tuple[int, ...]) -> Any:
+        reducer, runtime = sum_without(missing), OverSelecting(make(), 6, KEYS)
+        return drive(hide(reducer, reducer, Close(minimum_fraction=0.75)), runtime)
+
+    assert left_by((0,)).parties == (1, 2, 3)
+    with pytest.raises(RoundAbandoned, match="2 of 4 clients were left at the end of the protocol, 3 are"):
+        left_by((0, 1))
+
+
+@value
+class sum_nothing(sum_without):
+    """Its only phase goes to a client that declines."""
+
+    def protocol(self, parts: Mapping[str, Spec], parties: tuple[PartyId, ...], key: Key) -> Program[Any]:
+        yield from gather(decline(), parties[:1], {}, key, read=PartSpec(VECTOR, into=each()))
+
+
+@value
+class decline(Work[Any, Any]):
+    def run(self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys) -> Any:
+        raise Declined("not now")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (sum_without(tuple(range(6))), sum_without(tuple(range(6)))),
+        (sum_without((1,)), sum_without((2,))),
+        (sum_without((1,)), mean()),
+        (sum_nothing(), sum_nothing()),
+    ],
+    ids=["too few are left", "two protocols differ", "an open part", "a phase"],
+)
+def test_a_protocol_that_waits_for_its_parties_and_fails_is_attempted_again(first: Any, second: Any) -> None:
+    for close, waits in [(Close(wait_s=9.0), True), (Close(), False)]:
+        with pytest.raises(RoundAbandoned) as lost:
+            drive(hide(first, second, close), simulation())
+        assert lost.value.waits == waits
+
+
+def test_the_phases_of_a_protocol_wait_as_long_as_its_exchange() -> None:
+    def perform(close: Close) -> Any:
+        hidden = PartSpec(ONE, (fixed_point(),), masked_sum())
+        program = gather(remembers(), tuple(range(6)), {}, KEY, close=close, a=hidden, b=hidden)
+        return drive(program, simulation(devices=unstable(0.3)))
+
+    got = perform(Close(minimum_fraction=1.0, wait_s=9.0))
+    assert (got.parties, got.dropped) == (tuple(range(6)), ())
+    np.testing.assert_allclose(got["a"].values["x"], 6.0)
+    assert len(perform(Close(minimum_fraction=0.1)).parties) < 6, "the devices do drop out"
+
+    asked: list[Any] = []
+
+    class Watched(Simulation):
+        def perform(self, command: Any) -> Any:
+            if isinstance(command, Collect):
+                asked.append(command.close.wait_s)
+            return super().perform(command)
+
+    protocol = sum_without(num_phases=2)
+    for close in (Close(wait_s=9.0), Close()):
+        drive(hide(protocol, protocol, close), Watched(make(), 6, KEYS))
+    assert asked == [9.0] * 3 + [None] * 3
 
 
 def test_a_protocol_that_forgets_to_say_who_is_in_its_totals_is_refused() -> None:

@@ -49,9 +49,9 @@ def test_measuring_by_clients_is_planned_too() -> None:
     assert plan.total("down") == pytest.approx(result.bytes_down, rel=0.02)
 
 
-@pytest.mark.parametrize(("each", "asked"), [(0.2, 20), (1e-6, 1)])
-def test_a_poisson_sample_is_planned_as_large_as_expected(each: float, asked: int) -> None:
-    plan = plan_messages(prepare_run(hanse.Experiment(algorithm=private_avg(each=each), rounds=2)))
+@pytest.mark.parametrize(("rate", "asked"), [(0.2, 20), (1e-6, 1)])
+def test_a_poisson_sample_is_planned_as_large_as_expected(rate: float, asked: int) -> None:
+    plan = plan_messages(prepare_run(hanse.Experiment(algorithm=private_avg(rate=rate), rounds=2)))
     assert [exchange.asked for exchange in plan.later] == [asked]
 
 

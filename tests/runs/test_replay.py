@@ -1,6 +1,8 @@
 """`hanse replay` does a client's work of a recorded round again, to the same bytes."""
 
 import json
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 import hanse
 from hanse.algorithms import fed_avg, fed_buff, giant, scaffold
 from hanse.cli import app
-from hanse.core import InvalidInput, Memory
+from hanse.core import InvalidInput, Key, Memory, Program, RoundAbandoned, Stalled, value
 from hanse.core.exchange import Commit, Fork, Message, Payload, Record, Task, pack
 from hanse.data import iid
 from hanse.learners import softmax
@@ -51,7 +53,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
 
     def performing(self: Simulation, command: Any) -> Any:
         if isinstance(command, Commit):
-            now[0] = command.round + 1
+            now[0] = command.round + (not command.again)
         return perform(self, command)
 
     monkeypatch.setattr(InProcess, "compute_ticket", computing)
@@ -87,6 +89,36 @@ def test_the_same_bytes_again(algorithm: Any, until: int | None, sent: Sent, tmp
     for party in {party for r, party in seen if r == round} - {"server"}:
         done, remark = in_simulation(runs, name, round, party, replay_ticket)
         assert [one.sha256 for one in done] == seen[round, party]
+        assert remark.startswith("the round came out as it is recorded")
+
+
+@value
+class fails_often(fed_avg):
+    """Most of its rounds need several attempts."""
+
+    def round(self, state: Any, key: Key) -> Program[Any]:
+        state = yield from fed_avg.round(self, state, key)
+        if key.fold_in("fails").rng().random() < 0.8:
+            raise RoundAbandoned("for the test", waits=True)
+        return state
+
+
+def test_of_a_round_that_was_attempted_again_the_last_attempt_is_done(sent: Sent, tmp_path: Path) -> None:
+    store = tmp_path / "runs.db"
+    algorithm = fails_often(lr=0.5, fraction=1.0, batch_size=None)
+    with pytest.raises(Stalled) as stalled:
+        run(store, algorithm)
+    name = stalled.value.result.run  # type: ignore[attr-defined]
+    while (last := Runs(store).records(name)[-1]).round < 4 or last.abandoned:
+        with suppress(Stalled):
+            hanse.resume(name, store=store)
+    attempts = Counter(record.round for record in Runs(store).records(name))
+    assert attempts == {0: 1, 1: 2, 2: 2, 3: 8, 4: 3}, "or this seed shows nothing"
+    seen = {key: list(sums) for key, sums in sent.items()}
+    for round in (2, 4):
+        assert len(seen[round, 2]) == attempts[round]
+        (done,), remark = in_simulation(Runs(store), name, round, 2, replay_ticket)
+        assert done.sha256 == seen[round, 2][-1]
         assert remark.startswith("the round came out as it is recorded")
 
 

@@ -16,11 +16,13 @@ from hanse.core import (
     LocalProblem,
     Part,
     Parts,
+    RoundAbandoned,
     Steps,
     mean,
     reduce,
     stack,
     sum,
+    value,
 )
 from hanse.data import FederatedData, from_clients, generate
 from hanse.learners import least_squares, logistic, softmax
@@ -117,6 +119,26 @@ def test_transforms_without_memory_are_encoded_and_folded_at_once(
         hanse.run(**settings, algorithm=alone, execution=batched())
 
 
+@value
+class hidden_sum(sum):
+    """Can lift many parts, but may see none."""
+
+    hides = True
+
+    def protocol(self, parts: Any, parties: Any, key: Any) -> Any:
+        yield from ()
+        raise RoundAbandoned("nothing is summed here")
+
+
+def test_parts_that_a_reducer_hides_are_never_folded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: Any) -> None:
+        raise AssertionError("hidden parts were folded in the clear")
+
+    monkeypatch.setattr(hidden_sum, "lift_many", fail)
+    settings: dict[str, Any] = {"data": DATA, "model": softmax(), "rounds": 1, "evaluate_every": 0}
+    hanse.run(**settings, algorithm=replace(AVG, into=hidden_sum()), execution=batched())
+
+
 def test_examples_that_can_not_be_used_are_named_as_one_by_one() -> None:
     def client(number: int) -> Examples:
         return Examples(np.full((2, 4), np.nan if number == 1 else 0.0), np.array([0, 1]))
@@ -200,5 +222,5 @@ def test_many_is_each(model: Any, features: int, batch_size: int | None, sizes: 
     assert together is not None
     for k, key in enumerate(keys):
         alone = learner.local_sgd(params, LocalProblem(data[k], steps, key))
-        for name, value in alone.items():
-            assert together[name][k].tobytes() == value.tobytes()
+        for name, array in alone.items():
+            assert together[name][k].tobytes() == array.tobytes()

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned, Stalled
 from hanse.core.keys import Key
-from hanse.core.program import Collected, Program, commit
+from hanse.core.program import NOT_EVALUATED, Collected, Program, commit
 from hanse.core.tensors import Tensors, all_finite
 from hanse.core.values import value
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "NOT_EVALUATED",
     "TRAINING",
     "Algorithm",
     "Evaluate",
@@ -166,9 +165,6 @@ Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
 Measure: TypeAlias = Callable[[S, Key], Program[Mapping[str, float]]]
 """A program that measures an algorithm's state."""
 
-NOT_EVALUATED = "evaluation: "
-"""The beginning of the reason why a round counts as abandoned that trained, but could not be measured."""
-
 TRAINING = "training"
 """The part in which clients send what they measured while they trained."""
 
@@ -247,6 +243,9 @@ def _perform(
     stop: Stop,
 ) -> Program[Progress[S]]:
     """Performs a round, or the finish, until it closes; measures what it leads to, and commits it.
+
+    A measurement that is abandoned leaves the round as it was trained, and is not attempted again, even if it
+    waits for its parties: the next one measures a later state.
 
     Args:
       path: the number that its draws are named by.

@@ -51,33 +51,17 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
 ADDED: Mapping[str, tuple[str, ...]] = {
     "Close": ("wait_s",),
     "Collect": ("dispatch",),
-    "Commit": ("reported", "again"),
-    "Controlled": ("moments",),
     "Decode": ("dropped",),
     "Dispatch": ("own", "is_phase"),
-    "Progress": ("finished",),
-    "Record": ("reported",),
     "Redrawn": ("moves",),
-    "Regularised": ("moments",),
-    "Sample": ("each",),
+    "Sample": ("rate",),
     "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
-    "Stop": ("higher_is_better",),
-    "Vocabulary": ("drop_first",),
-    "csv": ("incomplete", "uninformative", "thousands"),
-    "hinge_svm": ("regularise_intercept",),
-    "hugging_face": ("numeric", "incomplete", "uninformative"),
-    "jax_engine": ("precision",),
-    "least_squares": ("regularise_intercept",),
-    "linear_svm": ("regularise_intercept",),
-    "logistic": ("regularise_intercept",),
-    "npz": ("incomplete",),
-    "parquet": ("numeric", "incomplete", "uninformative"),
-    "softmax": ("regularise_intercept",),
-    "standardised": ("ddof",),
-    "tabular": ("drop_first",),
 }
-"""Fields that these classes did not have. Where they have their defaults, a former digest leaves them out."""
+"""Fields that these classes did not have. Where they have their defaults, a former digest leaves them out.
+
+A journal has the digests of Sample, Dispatch, Collect and Decode, so only classes inside of these are here.
+"""
 
 SETTINGS: Mapping[str, str] = {"way": "execution"}
 """Today's names of an experiment's settings, by their former ones."""

@@ -1,6 +1,6 @@
 """Whole exchanges: work goes out, answers come back, and what reducers hide is brought to light."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +9,7 @@ from hanse.core.errors import CompositionError, RoundAbandoned
 from hanse.core.keys import Key
 from hanse.core.program import (
     Close,
+    Collect,
     Collected,
     Decode,
     Decoded,
@@ -49,7 +50,11 @@ def gather(
     got = yield from _collect_enough(dispatched.tickets, close, dispatched.dispatch)
     if not got.counted or not any(part_spec.into.hides for part_spec in uplink.values()):
         return got
-    return (yield from _unveil(got, uplink, key, close.minimum(len(cohort))))
+    try:
+        return (yield from _unveil(got, uplink, key, close))
+    except RoundAbandoned as reason:
+        reason.waits |= close.wait_s is not None
+        raise
 
 
 def _collect_enough(
@@ -62,7 +67,7 @@ def _collect_enough(
     return got
 
 
-def _unveil(got: Collected, uplink: Mapping[str, PartSpec], key: Key, minimum: int) -> Program[Collected]:
+def _unveil(got: Collected, uplink: Mapping[str, PartSpec], key: Key, close: Close) -> Program[Collected]:
     """Runs the protocols of hidden parts. Only parties that are in all totals stay counted."""
     groups: dict[str, list[str]] = {}
     for part, part_spec in uplink.items():
@@ -74,7 +79,7 @@ def _unveil(got: Collected, uplink: Mapping[str, PartSpec], key: Key, minimum: i
         reducer = uplink[parts[0]].into
         specs = {part: uplink[part].chain().out for part in parts}
         protocol = reducer.protocol(specs, got.parties, key.fold_in("protocol", *parts))
-        unveiled: Any = yield from _mark_phases(protocol)
+        unveiled: Any = yield from _perform_phases(protocol, close)
         if not isinstance(unveiled, Unveiled) or unveiled.totals.keys() != specs.keys():
             raise CompositionError(
                 f"the protocol of {reducer} must return Unveiled(totals, parties), with a total for each of "
@@ -88,25 +93,36 @@ def _unveil(got: Collected, uplink: Mapping[str, PartSpec], key: Key, minimum: i
             )
         parties = tuple(party for party in got.parties if party in inside)
         hidden |= unveiled.totals
-    _check_survivors(got, parties, uplink, minimum)
+    zeros = {} if parties or close.minimum_fraction > 0 else _find_zeros(uplink, hidden)
+    hidden |= zeros
+    _check_survivors(got, parties, uplink, needed=0 if zeros else got.needed)
     tickets = dict(zip(got.parties, got.counted, strict=True))
     gone = tuple(ticket for party, ticket in tickets.items() if party not in parties)
+    first = tickets[parties[0]] if parties else got.counted[0]
     totals, dropped = dict(got.totals), list[Drop](got.dropped)
     for part, total in hidden.items():
-        decoded = yield from ask(Decode(tickets[parties[0]], part, total, gone), Decoded)
+        decoded = yield from ask(Decode(first, part, total, gone), Decoded)
         totals[part] = decoded.total
         dropped += decoded.dropped
-    return Collected(totals, tuple(tickets[party] for party in parties), parties, tuple(dropped))
+    counted = tuple(tickets[party] for party in parties)
+    return replace(got, totals=totals, counted=counted, parties=parties, dropped=tuple(dropped))
+
+
+def _find_zeros(uplink: Mapping[str, PartSpec], parts: Iterable[str]) -> dict[str, Total]:
+    """Returns the totals of nobody, by part; none at all if one of the reducers has none."""
+    zeros = {part: uplink[part].into.zero(uplink[part].chain().folded) for part in parts}
+    found = {part: zero for part, zero in zeros.items() if zero is not None}
+    return found if found.keys() == zeros.keys() else {}
 
 
 def _check_survivors(
-    got: Collected, parties: tuple[PartyId, ...], uplink: Mapping[str, PartSpec], minimum: int
+    got: Collected, parties: tuple[PartyId, ...], uplink: Mapping[str, PartSpec], needed: int
 ) -> None:
     """Checks that the parties in hidden totals suffice, and that no other total counts more of them."""
-    if len(parties) < max(1, min(minimum, len(got.parties))):
+    if len(parties) < needed:
         raise RoundAbandoned(
-            f"{len(parties)} of {len(got.parties)} clients were left at the end of the protocol, {minimum} "
-            "are needed"
+            f"{len(parties)} of {len(got.parties)} clients were left at the end of the protocol, "
+            f"{needed} are needed"
         )
     open_parts = [part for part, part_spec in uplink.items() if not part_spec.into.hides]
     if open_parts and len(parties) < len(got.parties):
@@ -116,13 +132,15 @@ def _check_survivors(
         )
 
 
-def _mark_phases(protocol: Program[Unveiled]) -> Program[Unveiled]:
-    """Performs a protocol, and marks its dispatches as phases, in which no client is counted again."""
+def _perform_phases(protocol: Program[Unveiled], close: Close) -> Program[Unveiled]:
+    """Performs a protocol. No client is counted again in its phases, and they wait as its exchange does."""
     try:
         command = next(protocol)
         while True:
             if isinstance(command, Dispatch):
                 command = replace(command, is_phase=True)
+            if isinstance(command, Collect) and command.close.wait_s is None and close.wait_s is not None:
+                command = replace(command, close=replace(command.close, wait_s=close.wait_s))
             command = protocol.send((yield command))
     except StopIteration as end:
         unveiled: Unveiled = end.value

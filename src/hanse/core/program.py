@@ -26,6 +26,7 @@ from hanse.core.values import value
 from hanse.core.work import Memory, Part, PartyId, Total, Work
 
 __all__ = [
+    "NOT_EVALUATED",
     "Close",
     "Collect",
     "Collected",
@@ -48,6 +49,7 @@ __all__ = [
     "collect",
     "commit",
     "dispatch",
+    "has_closed",
     "sample",
 ]
 
@@ -113,9 +115,9 @@ USUAL_COHORT = 10
 class Sample(Command["Sampled"]):
     """Choose a cohort among the clients that are not busy.
 
-    One of `count`, `fraction` and `each` is given, or none: a tenth of the clients, but at least 10, or all
-    if they are fewer. Such a number is drawn from `key`, uniformly and without replacement. With `each` every
-    client is in the cohort independently, as accounting by Poisson sampling assumes. The cohort may be empty,
+    One of `count`, `fraction` and `rate` is given, or none: a tenth of the clients, but at least 10, or all
+    if they are fewer. Such a number is drawn from `key`, uniformly and without replacement. With a `rate`
+    each client is in the cohort independently, as accounting by Poisson sampling assumes. It may be empty,
     and nobody replaces clients that are busy or absent. It is drawn from the runtime's secret and this key,
     and no two Samples draw alike.
 
@@ -125,30 +127,30 @@ class Sample(Command["Sampled"]):
     Args:
       count: of clients, at most.
       fraction: of all clients, at least one.
-      each: the probability of each client.
+      rate: the probability of each client.
     """
 
     key: Key
     count: int | None = None
     fraction: float | None = None
-    each: float | None = None
+    rate: float | None = None
 
     def __post_init__(self) -> None:
-        if [self.count, self.fraction, self.each].count(None) < 2:
-            given = f"{self.count}, {self.fraction} and {self.each}"
-            raise InvalidInput(f"sample takes one of count, fraction and each, not {given}")
-        if self.each is not None and not 0 < self.each <= 1:
-            raise InvalidInput(f"each is {self.each}; write a probability above 0 and at most 1")
+        if [self.count, self.fraction, self.rate].count(None) < 2:
+            given = f"{self.count}, {self.fraction} and {self.rate}"
+            raise InvalidInput(f"sample takes one of count, fraction and rate, not {given}")
+        if self.rate is not None and not 0 < self.rate <= 1:
+            raise InvalidInput(f"rate is {self.rate}; write a probability above 0 and at most 1")
         if self.fraction is not None and not 0 < self.fraction <= 1:
             raise InvalidInput(f"fraction is {self.fraction}; write a number above 0 and at most 1")
         if self.count is not None and self.count < 0:
             raise InvalidInput(f"count is {self.count}; write a number of clients, at least 0")
 
     def size(self, num_clients: int) -> int:
-        """Returns the size of a cohort among this many clients; with `each`, about the expected one."""
+        """Returns the size of a cohort among this many clients; with a `rate`, about the expected one."""
         if self.count is not None:
             return min(self.count, num_clients)
-        share = self.fraction or self.each
+        share = self.fraction or self.rate
         if share is None:
             return min(num_clients, max(USUAL_COHORT, round(num_clients / 10)))
         return max(1, round(share * num_clients))
@@ -215,10 +217,12 @@ class Close:
       deadline_s: close after this many seconds. None: only when nobody is left to wait for.
       minimum_fraction: a round with fewer counted contributions than this share of those asked
         (at least one) is abandoned. With 0, a round of none closes too if all its reducers have a zero: a sum
-        that is noised must not tell by its absence that nobody took part.
-      wait_s: wait so many seconds for each party that is away. If it is away for longer, the run is
-        interrupted, and can be resumed. A round that is abandoned all the same does not count: it is
-        attempted again. For cohorts whose members can't be replaced. None: go on without absent ones.
+        that is noised must not tell by its absence that nobody took part. It also closes if nobody is left at
+        the end of a protocol, but a protocol whose own exchanges are abandoned ends the round.
+      wait_s: wait so many seconds for each party that is away, in the phases of protocols, too. If it is
+        away for longer, the run is interrupted, and can be resumed. A round that is abandoned all the same
+        does not count: it is attempted again. For cohorts whose members can't be replaced, so never with
+        `Sample(rate=...)`. None: go on without absent ones.
     """
 
     goal: int | None = None
@@ -291,6 +295,8 @@ class Collected(Event):
       counted: the tickets that are in the totals; `parties` held them.
       dropped: the tickets that were closed without being counted.
       abandoned: why the totals are empty, if too few arrived.
+      needed: the fewest contributions with which the exchange could close. They are fewer than
+        `Close.minimum` says if the runtime asked more clients than were wanted.
     """
 
     totals: Mapping[str, Total]
@@ -298,6 +304,7 @@ class Collected(Event):
     parties: tuple[PartyId, ...]
     dropped: tuple[Drop, ...] = ()
     abandoned: str | None = None
+    needed: int = 1
 
     def __getitem__(self, part: str) -> Total:
         return self.totals[part]
@@ -312,7 +319,7 @@ class Decode(Command["Decoded"]):
     """Undo the transforms of a part on a total that a protocol obtained.
 
     Args:
-      ticket: the first that is in the total.
+      ticket: the first that is in the total; one that was counted before, if nobody is in it.
       part: its name.
       total: of the encoded parts.
       dropped: tickets that were counted when all were ready, but whose parties are not in the total. They
@@ -333,17 +340,28 @@ class Decoded(Event):
     dropped: tuple[Drop, ...] = ()
 
 
+NOT_EVALUATED = "evaluation: "
+"""The beginning of the reason in `Commit.abandoned` if a round closed, but could not be measured."""
+
+
+def has_closed(abandoned: str | None) -> bool:
+    """Returns whether a round closed, given why it was abandoned: it was not, or only its measurement was."""
+    return abandoned is None or abandoned.startswith(NOT_EVALUATED)
+
+
 @value
 class Commit(Command["Committed"]):
-    """End a round. If it closed, counted forks of memory are kept and `state` is saved.
+    """End a round and save `state`. If the round closed, counted forks of memory are kept.
 
     Args:
       round: its number; round 0 is the start.
       state: all that the program needs to go on.
       metrics: recorded with the round.
-      abandoned: why the round could not close; the forks of memory of its tickets are dropped.
+      abandoned: why the round could not close; the forks of memory of its tickets are dropped. A reason that
+        begins with `NOT_EVALUATED` says why a round that closed could not be measured; then they are kept.
       reported: what the algorithm tells of its state; recorded with the metrics.
-      again: whether this round, which is abandoned, is attempted again under the same number.
+      again: whether this round, which is abandoned, is attempted again under the same number. Then it
+        leaves none of its tickets in flight.
     """
 
     round: int
@@ -352,6 +370,11 @@ class Commit(Command["Committed"]):
     abandoned: str | None = None
     reported: Mapping[str, float] = field(default_factory=dict)
     again: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Returns whether the round closed, so that what it changed is kept."""
+        return has_closed(self.abandoned)
 
 
 @value
@@ -377,11 +400,11 @@ def ask(command: Command[Any], kind: type[E]) -> Program[E]:
 
 
 def sample(
-    key: Key, *, count: int | None = None, fraction: float | None = None, each: float | None = None
+    key: Key, *, count: int | None = None, fraction: float | None = None, rate: float | None = None
 ) -> Program[Sampled]:
-    """Chooses a cohort. Raises: RoundAbandoned: if every client is busy or away, except with `each`."""
-    sampled = yield from ask(Sample(key, count, fraction, each), Sampled)
-    if not sampled.cohort and count != 0 and each is None:
+    """Chooses a cohort. Raises: RoundAbandoned: if every client is busy or away, except with a `rate`."""
+    sampled = yield from ask(Sample(key, count, fraction, rate), Sampled)
+    if not sampled.cohort and count != 0 and rate is None:
         raise RoundAbandoned(f"none of {sampled.num_clients} clients is free")
     return sampled
 

@@ -84,7 +84,7 @@ class RunData:
             up, down = up + record.usage.bytes_up, down + record.usage.bytes_down
             if clients:
                 evaluated = clients * asks_clients if record.is_measured else 0
-                trained = 0 if record.abandoned else max(0, record.usage.counted - evaluated)
+                trained = max(0, record.usage.counted - evaluated) if record.is_closed else 0
                 epochs += passes(self.settings["algorithm"], trained, clients, num_examples)
             if record.round in kept and record.is_measured:
                 spent = {"round": record.round, "epochs": epochs if clients else None}

@@ -144,7 +144,7 @@ class _Rehearsal(Runtime):
                 return self._inner.perform(command)
 
     def _sample(self, command: Sample) -> Sampled:
-        if command.each is not None:  # the expected cohort, because the drawn one may be empty
+        if command.rate is not None:  # the expected cohort, because the drawn one may be empty
             command = Sample(command.key, command.size(self._inner.coordinator.num_clients))
         drawn = self._inner.coordinator.sample(command)
         if not drawn.cohort:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hanse.algorithms import OBJECTIVE
 from hanse.core import Algorithm
-from hanse.core.exchange import NOT_EVALUATED, Record
+from hanse.core.exchange import Record
 
 __all__ = [
     "DEVICE_NOT_REPEATABLE",
@@ -110,8 +110,7 @@ def judge_status(status: str, found: Sequence[Finding]) -> str:
 
 
 def _is_trained(record: Record) -> bool:
-    is_closed = record.abandoned is None or record.abandoned.startswith(NOT_EVALUATED)
-    return record.round > 0 and is_closed and record.usage.counted > 0
+    return record.round > 0 and record.is_closed and record.usage.counted > 0
 
 
 def _about_rounds(records: Sequence[Record]) -> Iterator[Finding]:

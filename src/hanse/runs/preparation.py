@@ -95,7 +95,7 @@ class Prepared:
 
     def budget(self, records: Sequence[Record]) -> Budget:
         """Computes the cost of these rounds, as the budget of the baselines."""
-        counted = sum(record.usage.counted for record in records if not record.abandoned)
+        counted = sum(record.usage.counted for record in records if record.is_closed)
         num_measured = sum(record.is_measured for record in records)
         if self.population.test is None:  # then clients have measured the model, too
             counted -= num_measured * sum(isinstance(party, int) for party in self.measured_at)

@@ -29,16 +29,18 @@ from hanse.core import (
     Memory,
     PartyId,
     Shared,
+    Stalled,
     bind_learner,
     check_count,
 )
 from hanse.core.exchange import (
+    Checkpoint,
+    Commit,
     Fork,
     InMemory,
     Led,
     Message,
     Payload,
-    Progress,
     Record,
     Task,
     compute,
@@ -286,7 +288,8 @@ def in_simulation(
         code.record(runs, info, "replay")
         own = None if file is None else read_examples(file, _data_needs(ready), _reader(ready))
         with runs.open(info.run) if earlier else nullcontext() as kept:
-            done, record, asked = _lead(ready, _Kept(kept), round, party, act, own)
+            num_attempts = sum(record.round == round for record in runs.records(info.run)) - 1
+            done, record, asked = _lead(ready, _Kept(kept), round, max(0, num_attempts), party, act, own)
     if not done:
         others = ", ".join(str(p) for p in dict.fromkeys(asked) if isinstance(p, int)) or "no client"
         why = "the run did not reach that round" if record is None else f"these did: {others}"
@@ -316,32 +319,41 @@ def _lead(
     ready: Prepared,
     store: _Kept,
     round: int,
+    num_attempts: int,
     party: PartyId,
     act: Callable[[Case], Replayed],
     own: Examples | None,
 ) -> tuple[list[Replayed], Record | None, list[PartyId]]:
-    """Leads the run up to the end of a round in which a party is watched."""
+    """Leads the run up to the end of a round in which a party is watched, after so many failed attempts."""
     together = ready.experiment.execution.together
     backend = _Watched(InProcess(ready.learner, ready.population, ready.keys, together=together), act, own)
     runtime = ready.runtime(backend, store)
     seen: list[Record] = []
 
-    def begin() -> None:
-        backend.watches, runtime.in_blocks = party, False
+    def lead_on() -> Led[Any]:
+        """Leads the run on from its last checkpoint, and watches the party if it is time to."""
+        saved = store.checkpoint()
+        begin_or_watch(saved)
+        return Led(ready.program(ready.begin() if saved is None else saved.state), runtime, store, watch)
+
+    def begin_or_watch(saved: Checkpoint | None) -> None:
+        if saved is not None and (saved.state.round, saved.state.attempts) == (round - 1, num_attempts):
+            backend.watches, runtime.in_blocks = party, False
 
     def watch(record: Record) -> None:
-        seen.append(record)
-        if record.round == round - 1:
-            begin()
+        if backend.watches is not None or record.round > round:
+            seen.append(record)
+        begin_or_watch(store.checkpoint())
 
-    saved = store.checkpoint()
-    progress: Progress[Any] = ready.begin() if saved is None else saved.state
-    if saved is not None and saved.round == round - 1:
-        begin()
     with np.errstate(over="ignore", invalid="ignore"):
-        led = Led(ready.program(progress), runtime, store, watch)
-        while not led.done and not (seen and seen[-1].round >= round):
-            led.step()
+        led = lead_on()
+        while not led.done and not seen:
+            try:
+                led.step()
+            except Stalled:
+                if not isinstance(led.command, Commit):
+                    raise
+                led = lead_on()  # as the run was resumed
     last = seen[-1] if seen and seen[-1].round == round else None
     return backend.acted, last, backend.asked
 

@@ -162,7 +162,7 @@ class Together:
         self._header: tuple[int, int] | None = None
         self.has_stages = any(chain.stages for chain in payload.chains.values())
         self.possible = limit_bytes(payload.chains) is not None and all(
-            chain.can_encode_many and (not self.has_stages or _can_lift_many(payload.uplink[name].into))
+            chain.can_encode_many and _can_fold(payload.uplink[name].into, self.has_stages)
             for name, chain in payload.chains.items()
         )
 
@@ -244,8 +244,10 @@ class Together:
         )
 
 
-def _can_lift_many(reducer: Reducer[Any]) -> bool:
-    return not reducer.hides and type(reducer).lift_many is not Reducer.lift_many
+def _can_fold(reducer: Reducer[Any], has_stages: bool) -> bool:
+    """Returns whether a reducer sees contributions, and can lift many of them where that saves computing."""
+    can_lift_many = type(reducer).lift_many is not Reducer.lift_many
+    return not reducer.hides and (can_lift_many or not has_stages)
 
 
 def _copy(parts: Parts) -> dict[str, Array]:

@@ -147,7 +147,7 @@ class Simulation(Runtime):
             case Decode():
                 return self.coordinator.decode(command)
             case Commit():
-                usage, settled = self.coordinator.settle(command.abandoned is not None)
+                usage, settled = self.coordinator.settle(not command.is_closed, command.again)
                 self._due_s.take_edits()
                 execution, spent = "; then ".join(self._executions), self._spent
                 self._executions, self._spent = {}, {}

@@ -242,9 +242,10 @@ class ConcurrentSimulation(AsyncRuntime):
         if isinstance(command, Collect):
             await self._hear(self._sync.waits_for(command))
         if isinstance(command, Commit):
-            usage, settled = self._sync.coordinator.settle(command.abandoned is not None)
+            usage, settled = self._sync.coordinator.settle(not command.is_closed, command.again)
             for ticket in (t for counted, dropped in settled.values() for t in (*counted, *dropped)):
                 self._arrived.messages.pop(ticket, None)
+                self._replies.pop(ticket, None)
             return Committed(usage, await self._clients.settle(settled))
         event = self._sync.perform(command)
         if isinstance(event, Dispatched):

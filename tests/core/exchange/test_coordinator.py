@@ -514,6 +514,8 @@ def test_a_dispatch_stays_until_its_hidden_parts_are_decoded(coordinator):
     folded(coordinator, (a, b), [(a, Message(a, {"u": None, "v": None}))], {b: "late"})
     total = Total(W, 1.0, 1)
     coordinator.decode(Decode(a, "u", total))
+    with pytest.raises(HanseError, match=r"part 'u' of ticket 0 .* was decoded before"):
+        coordinator.decode(Decode(a, "u", total))
     assert coordinator.has_dispatch(a)
     coordinator = _reopened(coordinator)
     coordinator.decode(Decode(a, "v", total))
@@ -600,7 +602,7 @@ def test_what_a_protocol_obtained_is_booked_and_never_decoded_twice_from_one_sec
 
 
 def test_a_snapshot_keeps_the_sample_and_what_was_booked(coordinator):
-    cohort = coordinator.sample(Sample(KEY, each=0.6)).cohort
+    cohort = coordinator.sample(Sample(KEY, rate=0.6)).cohort
     part_spec = PartSpec(SPEC, (revealing(),), sum_())
     for _ in range(2):
         again = Coordinator(10, SECRET)
@@ -689,6 +691,25 @@ def test_an_abandoned_round_takes_along_what_was_built_on_it(coordinator):
     _, settled = coordinator.settle(abandoned=True)
     assert settled == {1: ((), (a, b))}
     assert not coordinator.is_open(b)
+
+
+def test_an_attempt_that_is_made_again_leaves_none_of_its_tickets_in_flight(coordinator):
+    (early,) = coordinator.dispatch(asking(1)).tickets
+    coordinator.settle(abandoned=False)
+    a, b = coordinator.dispatch(asking(2, 3)).tickets
+    (late,) = coordinator.dispatch(asking(4)).tickets
+    resumed = Coordinator(10, SECRET)
+    resumed.restore(unpack(pack(coordinator.snapshot())))
+    for each in (coordinator, resumed):
+        folded(each, (a, b), [(a, answer(a))], {b: "late"}, minimum_fraction=0.5)
+        usage, settled = each.settle(abandoned=True, again=True)
+        assert settled == {2: ((), (a,)), 3: ((), (b,)), 4: ((), (late,))}
+        assert usage.dropped == 3
+        assert each.open_tickets() == (early,)
+        assert sorted(each.sample(Sample(KEY, fraction=1.0)).cohort) == [0, *range(2, 10)]
+    (left,) = coordinator.dispatch(asking(5)).tickets
+    coordinator.settle(abandoned=True)
+    assert coordinator.open_tickets() == (early, left), "without another attempt it stays in flight"
 
 
 # -- the end of a round ---------------------------------------------------------------------------

@@ -30,6 +30,28 @@ def test_files_and_entries_of_a_long_round_stay_as_few_and_as_small(server: Play
     assert (state.tickets, state.dispatches, len(state.closed)) == ({}, {}, 30)
 
 
+def test_offers_of_an_attempt_are_withdrawn_when_it_is_made_again(server: PlayedServer) -> None:
+    (failing,) = server.dispatch(0)
+    other, answered = server.dispatch(1, 2, step=1)
+    server.answer(answered)
+    server.mailbox.fail(failing, "it failed")
+    assert server.runtime.perform(Collect((failing,))).abandoned  # type: ignore[attr-defined]
+    server.runtime.perform(Commit(1, None, {}, "too few", again=True))
+    assert [server.mailbox.offers(party) for party in range(3)] == [[], [], []]
+    assert server.mailbox.count_offers()["orders"] == 0
+    assert server.mailbox.news(1) == {other: Outcome(False, "not counted")}
+    server.runtime.perform(Sample(KEY, count=0))
+    assert server.files() == 0
+
+
+def test_clients_hear_that_they_counted_in_a_round_that_could_not_be_measured(server: PlayedServer) -> None:
+    (counted,) = server.dispatch(0)
+    server.answer(counted)
+    server.runtime.perform(Collect((counted,)))
+    server.runtime.perform(Commit(1, None, {}, "evaluation: too few"))
+    assert server.mailbox.news(0) == {counted: Outcome(True)}
+
+
 def test_a_payload_goes_with_the_last_ticket_that_needs_it(server: PlayedServer) -> None:
     first, second = server.dispatch(0, 1)
     server.answer(first)

@@ -7,7 +7,6 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.core.algorithm import (
         HIGHER_IS_BETTER,
-        NOT_EVALUATED,
         TRAINING,
         Evaluate,
         ModelState,
@@ -99,7 +98,6 @@ else:
                 "Evaluate",
                 "HIGHER_IS_BETTER",
                 "ModelState",
-                "NOT_EVALUATED",
                 "TRAINING",
                 "Progress",
                 "choose_measure",
@@ -188,7 +186,6 @@ else:
 __all__ = [
     "HIGHER_IS_BETTER",
     "MAPPED_BYTES",
-    "NOT_EVALUATED",
     "TRAINING",
     "Block",
     "Changes",

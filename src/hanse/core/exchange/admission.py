@@ -17,7 +17,7 @@ from hanse.core.tensors import Tensors, sum_squares, windows
 from hanse.core.values import unpack
 from hanse.core.work import Part
 
-__all__ = ["ValidMessage", "decode_each", "limit_bytes", "limit_norm", "unpack_message", "validate"]
+__all__ = ["ValidMessage", "limit_bytes", "limit_norm", "open_parts", "unpack_message", "validate"]
 
 MESSAGE_OVERHEAD_BYTES = 64 * 1024
 """The bytes that a message may take beyond its values: names, shapes and the ticket."""
@@ -104,7 +104,7 @@ def _check_norm(chain: Chain, spec: Spec, values: Tensors) -> None:
         raise MessageError(f"its norm is {norm:.9g}; at most {spec.l2_bound:g} is allowed")
 
 
-def decode_each(message: Message, task: Task, payload: Payload) -> ValidMessage:
+def open_parts(message: Message, task: Task, payload: Payload) -> ValidMessage:
     """Opens the parts of a message that was checked before, as the reducers take them."""
     parts = {
         name: part and payload.chains[name].open(payload.plans[name], part, task.key.fold_in(name))

@@ -4,17 +4,23 @@ from collections.abc import Sequence
 
 from hanse.core.errors import CompositionError
 from hanse.core.exchange.party import Payload
+from hanse.core.exchange.tickets import DispatchRecord
 from hanse.core.program import Collect, PartSpec
 from hanse.core.reducers import each
 
 __all__ = ["check_calibration", "check_collect"]
 
 
-def check_collect(command: Collect, payloads: Sequence[Payload]) -> None:
-    """Checks a Collect over dispatches with these payloads. Raises: CompositionError."""
-    first: dict[str, PartSpec] = {}
-    for payload in payloads:
-        for name, part_spec in payload.uplink.items():
+def check_collect(command: Collect, dispatches: Sequence[DispatchRecord]) -> None:
+    """Checks a Collect over these dispatches. Raises: CompositionError."""
+    wait_s, first = command.close.wait_s, dict[str, PartSpec]()
+    for record in dispatches:
+        if wait_s is not None and record.sample is not None:
+            raise CompositionError(
+                "the cohort is a Poisson sample, of which absent clients are left out, and "
+                f"wait_s={wait_s:g} waits for them: leave out wait_s, or sample by count or fraction"
+            )
+        for name, part_spec in record.payload.uplink.items():
             if part_spec.into.hides and (command.tickets is None or command.discount is not None):
                 how = "names no tickets" if command.tickets is None else "discounts stale contributions"
                 raise CompositionError(

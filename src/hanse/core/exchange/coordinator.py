@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from hanse.core.errors import HanseError
-from hanse.core.exchange.admission import ValidMessage, decode_each, unpack_message, validate
+from hanse.core.exchange.admission import ValidMessage, open_parts, unpack_message, validate
 from hanse.core.exchange.changes import Tracked
 from hanse.core.exchange.composition import check_calibration, check_collect
 from hanse.core.exchange.downlink import Editions, VersionTable
@@ -70,7 +70,12 @@ class Coordinator:
     def restore(self, state: CoordinatorState) -> None:
         """Goes on from a snapshot."""
         self._book = TicketBook(
-            state.next_ticket, state.tickets, state.dispatches, state.closed, state.undecoded
+            state.next_ticket,
+            state.tickets,
+            state.dispatches,
+            state.closed,
+            state.undecoded,
+            state.first_of_round,
         )
         self._ledger = TrafficLedger(self._owner, state.usage, self.parties)
         self._transforms = TransformStates(self._secret, state.states, state.begun)
@@ -90,6 +95,7 @@ class Coordinator:
             self._sample,
             dict(self._book.closed),
             dict(self._book.undecoded),
+            self._book.first_of_round,
         )
 
     def changes(self) -> CoordinatorChanges:
@@ -108,12 +114,12 @@ class Coordinator:
 
     def sample(self, command: Sample, away: Set[PartyId] = frozenset()) -> Sampled:
         """Draws a cohort among the clients that hold no open ticket and are not away."""
-        if command.each is not None:
-            return Sampled(self._sample_each(command.key, command.each, away), self.num_clients)
+        if command.rate is not None:
+            return Sampled(self._sample_poisson(command.key, command.rate, away), self.num_clients)
         cohort = self._book.draw(command.key, command.size(self.num_clients), self.num_clients, away)
         return Sampled(cohort, self.num_clients)
 
-    def _sample_each(self, key: Key, rate: float, away: Set[PartyId]) -> tuple[int, ...]:
+    def _sample_poisson(self, key: Key, rate: float, away: Set[PartyId]) -> tuple[int, ...]:
         """Draws each client independently, from the secret: nobody else can tell who is in the cohort."""
         number = self._book.take_number()
         secret = self._secret.fold_in("sample", number, key.digest.hex())
@@ -201,11 +207,14 @@ class Coordinator:
     def check(self, command: Collect) -> None:
         """Checks, before anything is waited for, that a Collect can fold what its tickets ask for.
 
-        Raises: CompositionError: if one of its parts is hidden and can't be, or has two specs or reducers.
+        Raises: CompositionError: if one of its parts is hidden and can't be, or has two specs or reducers; or
+          if it waits for clients of a Poisson sample.
         """
         asked = [ticket for ticket in self.open_tickets(command) if self.is_open(ticket)]
-        numbers = sorted({self._book[ticket].dispatch for ticket in asked})
-        check_collect(command, [self._book.dispatches[number].payload for number in numbers])
+        numbers = {self._book[ticket].dispatch for ticket in asked}
+        if command.dispatch is not None and self.has_dispatch(command.dispatch):
+            numbers.add(command.dispatch)
+        check_collect(command, [self._book.dispatches[number] for number in sorted(numbers)])
 
     def is_open(self, ticket: int) -> bool:
         """Returns whether a message for this ticket would still be taken."""
@@ -224,7 +233,7 @@ class Coordinator:
         return self._book.task(ticket)
 
     @property
-    def phases(self) -> frozenset[int]:
+    def phase_tickets(self) -> frozenset[int]:
         """The tickets of this round that were closed in phases of protocols, which count no client."""
         return frozenset(number for number, ticket in self._book.closed.items() if ticket.is_phase)
 
@@ -291,7 +300,7 @@ class Coordinator:
                 orphans[ticket] = explain_orphan(after)
                 continue
             if not isinstance(message, ValidMessage):
-                message = decode_each(message, self.task(ticket), self.payload(ticket))
+                message = open_parts(message, self.task(ticket), self.payload(ticket))
             fold.add(ticket, message.parts, self._book.record_of(ticket))
             del item, message  # otherwise the next message would be read beside it
         dispatch = -1 if command.dispatch is None else command.dispatch
@@ -300,13 +309,13 @@ class Coordinator:
         self._book.release(dispatch)  # one to nobody has no last ticket that closes
         needed = command.close.minimum(len(asked))
         if not counted and asked_for is not None and (zeros := self._find_zeros(command, asked_for)):
-            return Collected(self._decode_each(zeros, asked_for, dispatch, dispatch), (), (), drops)
+            return Collected(self._decode_totals(zeros, asked_for, dispatch, dispatch), (), (), drops)
         if command.tickets is not None and len(counted) < needed:
             abandoned = f"{len(counted)} of {len(asked)} contributions were counted, {needed} are needed"
             if drops:
                 abandoned += f"; the first that was not: {drops[0].party} ({drops[0].reason})"
             drops += self._drop(dict.fromkeys(counted, "the round was abandoned"))
-            return Collected({}, (), (), drops, abandoned)
+            return Collected({}, (), (), drops, abandoned, needed)
         parties = tuple(self.task(ticket).party for ticket in counted)
         dispatches = sorted({self._book[ticket].dispatch for ticket in counted})
         records = {number: self._book.dispatches[number] for number in dispatches}
@@ -317,7 +326,7 @@ class Coordinator:
         totals = self._transforms.decode_totals(fold, list(records.values()))
         for number, record in records.items():
             self._book_releases(totals, record, number)
-        return Collected(totals, counted, parties, drops)
+        return Collected(totals, counted, parties, drops, needed=needed)
 
     def _find_zeros(self, command: Collect, record: DispatchRecord) -> Mapping[str, Total]:
         """Returns the totals of none, by part, if it may close with them and all reducers have them."""
@@ -332,7 +341,7 @@ class Coordinator:
         found = {name: zero for name, zero in zeros.items() if zero is not None}
         return found if found.keys() == zeros.keys() else {}
 
-    def _decode_each(
+    def _decode_totals(
         self, totals: Mapping[str, Total], record: DispatchRecord, dispatch: int, number: int
     ) -> dict[str, Total]:
         """Undoes the transforms on the totals of a dispatch, and books what they reveal."""
@@ -361,7 +370,7 @@ class Coordinator:
         Raises: HanseError: if that part of the ticket's dispatch waits for no total.
         """
         number = self._book.find(command.ticket).dispatch
-        if number not in self._book.dispatches:
+        if command.part not in self._book.undecoded.get(number, ()):
             raise HanseError(
                 f"part {command.part!r} of ticket {command.ticket} is not hidden by its reducer, or was "
                 "decoded before: decode each hidden part once, after its exchange"
@@ -369,7 +378,7 @@ class Coordinator:
         record, secret = self._book.dispatches[number], command.ticket
         if record.payload.chains[command.part].releases:
             secret = self._book.take_number()  # two totals with the same noise would differ by none
-        totals = self._decode_each({command.part: command.total}, record, number, secret)
+        totals = self._decode_totals({command.part: command.total}, record, number, secret)
         self._book.note_decoding(number, command.part)
         return Decoded(totals[command.part], self._drop_silent_tickets(command.dropped))
 
@@ -399,12 +408,18 @@ class Coordinator:
     # -- the end of a round --------------------------------------------------------------------
 
     def settle(
-        self, abandoned: bool
+        self, abandoned: bool, again: bool = False
     ) -> tuple[Usage, Mapping[PartyId, tuple[tuple[int, ...], tuple[int, ...]]]]:
-        """Ends a round, and returns its cost and the (counted, dropped) tickets of each party."""
-        if abandoned:
-            counted = [n for n, ticket in self._book.closed.items() if ticket.counted]
-            self._drop(dict.fromkeys(counted, "the round was abandoned"))
+        """Ends a round, and returns its cost and the (counted, dropped) tickets of each party.
+
+        Args:
+          abandoned: whether its counted tickets are dropped.
+          again: whether its open tickets are dropped, too. Those of earlier rounds stay in flight.
+        """
+        lost = [n for n, ticket in self._book.closed.items() if abandoned and ticket.counted]
+        if again:
+            lost += [n for n in self._book.open_numbers() if n >= self._book.first_of_round]
+        self._drop(dict.fromkeys(lost, "the round was abandoned"))
         self._transforms.begin_round(abandoned=abandoned)
         self._versions.settle(
             (ticket.party, ticket.holds, ticket.counted) for _, ticket in self._book.list_closed_tickets()

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 from hanse.core.algorithm import is_of_training
 from hanse.core.errors import ReplayError
 from hanse.core.exchange.changes import Changes
-from hanse.core.program import Command, Commit, Committed, Event, Program
+from hanse.core.program import Command, Commit, Committed, Event, Program, has_closed
 from hanse.core.usage import Usage
 from hanse.core.values import digest, former_digest, pack, unpack, value
 from hanse.core.work import Memory, PartyId
@@ -93,6 +93,11 @@ class Record:
     execution: str = field(default="", compare=False)
     spent: Mapping[str, float] = field(default_factory=dict, compare=False)
     reported: tuple[str, ...] = ()
+
+    @property
+    def is_closed(self) -> bool:
+        """Returns whether the round closed: it was not abandoned, or only its measurement was."""
+        return has_closed(self.abandoned)
 
     @property
     def is_measured(self) -> bool:

@@ -28,6 +28,7 @@ class CoordinatorState:
       closed: the tickets that were closed in this round, by number.
       undecoded: the hidden parts that are not decoded yet, by the number of the dispatch.
       sample: the last Poisson sample.
+      first_of_round: the number of the round's first ticket or dispatch.
     """
 
     next_ticket: int = 0
@@ -40,6 +41,7 @@ class CoordinatorState:
     sample: PoissonSample | None = None
     closed: Mapping[int, ClosedTicket] = field(default_factory=dict)
     undecoded: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    first_of_round: int = 0
 
     @property
     def holders(self) -> dict[int, PartyId]:
@@ -49,7 +51,7 @@ class CoordinatorState:
 
     def apply(self, changes: "Iterable[CoordinatorChanges]") -> "CoordinatorState":
         """Returns the state that changes lead to, first to last."""
-        mappings: dict[str, dict[Any, Any]] = {name: dict(getattr(self, name)) for name in MAPPINGS}
+        mappings: dict[str, Any] = {name: dict(getattr(self, name)) for name in MAPPINGS}
         next_ticket, usage, sample = self.next_ticket, self.usage, self.sample
         for change in changes:
             next_ticket, usage = change.next_ticket, merge_usage(usage, change.usage)
@@ -60,7 +62,7 @@ class CoordinatorState:
 
 
 MAPPINGS = ("tickets", "dispatches", "states", "references", "closed", "undecoded")
-"""The fields that change within a round, item by item. Only the end of a round changes `begun`."""
+"""The fields that change within a round, item by item. Only its end changes `begun` and `first_of_round`."""
 
 
 @value

@@ -141,6 +141,7 @@ class TicketBook:
       dispatches: the records of their dispatches, by number.
       closed: the tickets that were closed in this round, by number.
       undecoded: the hidden parts of counted tickets that are not decoded yet, by the number of the dispatch.
+      first_of_round: the first number that was free when the round began.
     """
 
     def __init__(
@@ -150,8 +151,9 @@ class TicketBook:
         dispatches: Mapping[int, DispatchRecord],
         closed: Mapping[int, ClosedTicket] | None = None,
         undecoded: Mapping[int, tuple[str, ...]] | None = None,
+        first_of_round: int = 0,
     ) -> None:
-        self.next_number = next_number
+        self.next_number, self.first_of_round = next_number, first_of_round
         former = {n: t for n, t in tickets.items() if t.state != "open"}
         self.tickets = Tracked({n: t for n, t in tickets.items() if n not in former})
         self.dispatches = Tracked(dispatches)
@@ -386,6 +388,7 @@ class TicketBook:
             }
         )
         self.closed, self.undecoded = Tracked(), Tracked()
+        self.first_of_round = self.next_number
         self._index()
         self.dispatches = Tracked({n: record for n, record in self.dispatches.items() if n in self._num_open})
         self._payloads = {at: payload for at, payload in self._payloads.items() if at[0] in self._num_open}

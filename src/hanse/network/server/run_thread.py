@@ -167,7 +167,7 @@ class RunThread:
                 parties=job.parties,
             )
             saved = store.checkpoint()
-            runtime.round = 0 if saved is None else saved.round + 1
+            runtime.round = 0 if saved is None else saved.state.round + 1
             program = job.program(saved.state if saved else job.begin())
             del saved  # or the first model would be held until the last round
             status, reason = "completed", None

@@ -295,8 +295,8 @@ class NetworkRuntime(Runtime):
 
         Raises: Stopped: if there are too few when `Patience.round_s` has passed.
         """
-        if command.each is not None:
-            return self._sample_each(command, command.each)
+        if command.rate is not None:
+            return self._sample_poisson(command, command.rate)
         began_s, known = time.monotonic(), 0
         waiting = Waiting(self._mailbox, self._say)
         while True:
@@ -327,7 +327,7 @@ class NetworkRuntime(Runtime):
         self._over_selection = OverSelection(sampled.cohort, wanted) if more else None
         return sampled
 
-    def _sample_each(self, command: Sample, each: float) -> Sampled:
+    def _sample_poisson(self, command: Sample, rate: float) -> Sampled:
         """Draws each member with the same probability, whether it is present or not.
 
         It waits until somebody is present, since a round of nobody would only add noise, but never for those
@@ -350,7 +350,7 @@ class NetworkRuntime(Runtime):
             waiting.tell(present, needed, lost)
             known = self._mailbox.wait(began_s + self._patience.round_s, known)
         self._mailbox.most = max(self._mailbox.most, command.size(self.coordinator.num_clients))
-        self._all_wanted, self._over_selection = each == 1, None
+        self._all_wanted, self._over_selection = rate == 1, None
         left = frozenset(range(self.coordinator.num_clients)) - here
         return self.coordinator.sample(command, left)
 
@@ -399,8 +399,9 @@ class NetworkRuntime(Runtime):
         return self._max_message_bytes if limit is None else limit
 
     def _commit(self, command: Commit) -> Committed:
-        phases = self.coordinator.phases
-        usage, settled = self.coordinator.settle(command.abandoned is not None)
+        phases = self.coordinator.phase_tickets
+        usage, settled = self.coordinator.settle(not command.is_closed, command.again)
+        self._mailbox.close(ticket for _, dropped in settled.values() for ticket in dropped)
         if command.round > 0 and not command.again:
             self._attend(self._attendance(command.round, settled, phases))
         outcomes: dict[PartyId, dict[int, Outcome]] = {}
