@@ -90,8 +90,10 @@ def hold_out(data: TrainTest, fraction: float, name: str) -> TrainTest:
     if data.test is not None or num_test == 0:
         return data
     order = Key.from_seed(0).fold_in(name).rng().permutation(len(data.train))
-    train, test = data.take(order[num_test:]), data.take(order[:num_test])
-    return replace(train, test=test.train, test_keys=test.keys, notes=data.notes)
+    test, train = order[:num_test], order[num_test:]
+    keys, test_keys = (None if data.keys is None else data.keys[rows] for rows in (train, test))
+    held_out = data.train.take(test)
+    return replace(data, train=data.train.take(train), test=held_out, keys=keys, test_keys=test_keys)
 
 
 class Dataset(ABC):

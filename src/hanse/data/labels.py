@@ -77,7 +77,12 @@ def _distinct(values: Array) -> tuple[list[str], Array]:
     if kind in "biuf":
         distinct, place = np.unique(values, return_inverse=True)
         return [_write(number) for number in distinct], place.reshape(values.shape)
-    found = [_as_word(value) for value in values.ravel().tolist()]
+    cells = values.ravel().tolist()
+    if kind == "U":  # few are distinct
+        written = {cell: _as_word(cell) for cell in dict.fromkeys(cells)}
+        found = [written[cell] for cell in cells]
+    else:
+        found = [_as_word(cell) for cell in cells]
     words = dict.fromkeys(found)
     index = {word: i for i, word in enumerate(words)}
     place = np.fromiter(map(index.__getitem__, found), np.int64, len(found)).reshape(values.shape)

@@ -7,6 +7,7 @@ column of the file. No model takes a table; preprocessing makes numbers of it, t
 import json
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from os import fspath
@@ -133,7 +134,7 @@ class Tabular(Dataset):
                 "for a number to predict"
             )
         roles = [name for name in (self.label, *self.targets, self.key, *self.drop) if name is not None]
-        twice = [name for name in roles if roles.count(name) > 1]
+        twice = [name for name, count in Counter(roles).items() if count > 1]
         if twice:
             raise InvalidInput(f"column {twice[0]!r} is given two roles; give it one")
         both = {*self.numeric} & {self.label, self.key, *self.categorical, *self.drop}
@@ -160,9 +161,10 @@ class Tabular(Dataset):
 
     def load(self) -> TrainTest:
         """Reads the file, and the test file if there is one."""
+        if self.test is None:
+            return assemble(self, self.rows(self.path, None), None)  # nobody else holds the columns
         train = self.rows(self.path, None)
-        test = None if self.test is None else self.rows(self.test, train)
-        return assemble(self, train, test)
+        return assemble(self, train, self.rows(self.test, train))
 
     def can_strip(self, chars: str, files: Sequence[Rows]) -> bool:
         """Returns whether stripping these characters from text would change nothing but labels."""
@@ -190,19 +192,23 @@ def check_incomplete(said: str) -> None:
 def assemble(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
     """Makes examples of rows. Raises: InvalidInput: naming file, row and column."""
     _check_columns(what, train)
-    names = [name for name in train.columns if name not in (what.label, *what.targets, what.key, *what.drop)]
+    roles = {what.label, *what.targets, what.key, *what.drop}
+    categorical, numeric = {*what.categorical}, {*what.numeric}
+    names = [name for name in train.columns if name not in roles]
     if not names:
         raise InvalidInput(f"{train.file} has no column left for features; drop fewer")
     for name in names:
-        if train.columns[name].dtype.kind == "U" and name not in what.categorical:
+        if train.columns[name].dtype.kind == "U" and name not in categorical:
             _check_category(what, train, name)
-    notes = [note for name in names if (note := _note_on_numbers(what, train, name))]
+    unsure = [name for name in names if name not in numeric]
+    notes = [note for name in unsure if (note := _note_on_numbers(what, train, name))]
     train = _complete(what, train, notes)
     classes = what.classes
     if what.label is not None and not classes:
         classes = class_names(_categories_of(what, train, what.label), whose=_whose(train, what.label))
     data = _examples(what, train, names, classes, ())
     if test is None:
+        del train  # whose columns take as much memory as the table that was made of them
         return hold_out(replace(data, notes=tuple(notes)), what.test_fraction, "rows")
     test = _complete(what, test, notes)
     held_out = _examples(what, test, names, classes, (train,))
@@ -288,18 +294,19 @@ def _check_category(what: Tabular, rows: Rows, name: str) -> None:
 def _note_on_numbers(what: Tabular, rows: Rows, name: str) -> str | None:
     """Refuses numbers that by their name identify rows or places; notes those that may do so."""
     column = rows.columns[name]
-    if name in what.numeric or column.ndim > 1 or column.dtype.kind == "U":
+    if column.ndim > 1 or column.dtype.kind == "U":
+        return None
+    has_places = names_places(name, column)
+    if not has_places and not is_numbering(name, column):
         return None
     drop, keep = what.say("drop", name), f"{what.say('numeric', name)} to keep it as a number"
-    if names_places(name, column):
+    if has_places:
         raise NeedsSetting(
             f"{rows.file}: column {name!r} seems to hold numbers of places, such as "
             f"{column[np.isfinite(column)][0]:.0f}, which measure nothing; write "
             f"{what.say('categorical', name)}, {drop}, or {keep}",
             categorical=(*what.categorical, name),
         )
-    if not is_numbering(name, column):
-        return None
     found = f"{rows.file}: column {name!r} holds another whole number in each row, such as {column[0]:.0f}"
     if NUMBERED.fullmatch(name.strip()) is None:
         return f"{found}; if it identifies rows and does not describe them, write {drop}"

@@ -78,8 +78,8 @@ class Encoder:
 
     def find_empty_columns(self, x: Array) -> tuple[str, ...]:
         """Lists the columns of a table that hold no value in any row."""
-        names = (*self.schema.numbers, *self.schema.categories)
-        return tuple(name for name in names if name in (x.dtype.names or ()) and find_gaps(x[name]).all())
+        names, present = (*self.schema.numbers, *self.schema.categories), {*(x.dtype.names or ())}
+        return tuple(name for name in names if name in present and find_gaps(x[name]).all())
 
     def find_new_columns(self, x: Array) -> dict[str, tuple[str, ...]]:
         """Finds the columns of a table all of whose categories are new to the encoder, with some of them."""

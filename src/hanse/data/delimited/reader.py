@@ -1,0 +1,191 @@
+"""Text files of rows and columns, such as CSV, read into a table."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import KW_ONLY
+from typing import Any
+
+import numpy as np
+
+from hanse.core import InvalidInput, nearest, value
+from hanse.data.delimited.cells import DELIMITERS, Cells, Lines
+from hanse.data.delimited.columns import MAX_WORDS, Column, Dropped, Words, is_number
+from hanse.data.files import NeedsSetting, explain_encoding, text_lines
+from hanse.data.separators import Separators, choose_separators
+from hanse.data.tables import Rows, Tabular
+
+__all__ = ["csv"]
+
+MISSING = ("?", "NA", "N/A", "NaN", "nan", "NULL", "null")
+
+
+@value
+class csv(Tabular):
+    """A CSV file; .gz is unpacked. The first line names the columns.
+
+    A column in which more cells are numbers than text is numeric, and text in it is an error; any other
+    column is categorical. Spaces around a cell are ignored, and so are empty lines.
+
+    >>> csv("stays.csv.gz", label="died", key="hospital", drop=("patient_id",)).delimiter is None
+    True
+
+    Args:
+      path, label, target, key, drop, categorical, classes, test, test_fraction, numeric, incomplete,
+        uninformative: see `Tabular`.
+      missing: cells that mark a missing value, besides an empty cell. In label and key columns an empty cell
+        does, and words such as NaN, null and None.
+      columns: the columns' names, for a file whose first line holds data.
+      delimiter: between cells; None: whichever of , ; tab | is most frequent in the first line.
+      decimal: the decimal point, "." or ",".
+      thousands: the separator of groups of three digits, such as "," in 12,345; None: there is none.
+      comment: lines that start with it are skipped.
+      strip: characters to strip, besides spaces, from both ends of text.
+      encoding: of the text.
+    Raises: InvalidInput: naming the file, the line, the column, and what to write instead.
+    """
+
+    _: KW_ONLY
+    missing: tuple[str, ...] = MISSING
+    columns: tuple[str, ...] = ()
+    delimiter: str | None = None
+    decimal: str = "."
+    comment: str | None = None
+    strip: str = ""
+    encoding: str = "utf-8"
+    thousands: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decimal not in (".", ","):
+            raise InvalidInput(f'decimal is {self.decimal!r}; write "." or ","')
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise InvalidInput(f'delimiter is {self.delimiter!r}; write one character, such as ";"')
+        Separators(self.decimal, self.thousands)  # raises if they can't be used
+
+    @property
+    def separators(self) -> Separators:
+        """The marks within numbers."""
+        return Separators(self.decimal, self.thousands)
+
+    def can_strip(self, chars: str, files: Sequence[Rows]) -> bool:
+        """Returns whether all text but the labels stays as it is if these characters are stripped from it."""
+        columns = [
+            column
+            for rows in files
+            for name, column in rows.columns.items()
+            if name != self.label and column.dtype.kind == "U"
+        ]
+        return not self.strip and all((np.char.strip(column, chars) == column).all() for column in columns)
+
+    def rows(self, path: str, like: Rows | None) -> Rows:
+        """Reads a file, and reads it again if only its end shows that a column is categorical."""
+        categorical, numbers, only = {*self.as_categories}, {*self.numeric}, None
+        if like is not None:
+            only = {*like.columns}
+            categorical -= only
+            for name, column in like.columns.items():
+                (categorical if column.dtype.kind == "U" else numbers).add(name)
+        columns, lines = self._read(path, categorical, numbers, only)
+        mixed = {column.name for column in columns if column.is_mixed}
+        if mixed:
+            columns, lines = self._read(path, categorical | mixed, numbers, only)
+        kept = [column for column in columns if only is None or column.name in only]
+        return Rows(path, {column.name: column.take_values() for column in kept}, np.array(lines, np.int64))
+
+    def _read(
+        self, path: str, categorical: set[str], numbers: set[str], only: set[str] | None
+    ) -> tuple[list[Column], Sequence[int]]:
+        with text_lines(path, self.encoding) as text:
+            lines = Lines(text, self.comment)
+            if "\0" in lines.first:
+                raise explain_encoding(path, self.encoding)
+            cells = Cells(path, lines, self.delimiter or max(DELIMITERS, key=lines.first.count))
+            names = self.columns or self._header(path, cells.read_header(), only)
+            self._check_options(path, names, only)
+            columns = self._columns(names, categorical, numbers, only)
+            numbered = cells.read_into(columns)
+        if any(column.is_wrong for column in columns):
+            _explain(path, numbered, columns, self, cells.delimiter)
+        return columns, numbered
+
+    def _header(self, path: str, cells: Sequence[str], only: set[str] | None) -> tuple[str, ...]:
+        if not cells:
+            raise InvalidInput(f"{path} is empty; give a line of column names and at least 1 row")
+        other = max(DELIMITERS, key=cells[0].count)
+        if len(cells) == 1 and self.delimiter is not None and other in cells[0]:
+            raise NeedsSetting(
+                f"{path}: the first line has no {self.delimiter!r}; write delimiter = {json.dumps(other)}",
+                delimiter=other,
+            )
+        names = tuple(cell.strip() or f"column {i}" for i, cell in enumerate(cells, start=1))
+        sought = self.label or next(iter(self.targets), None)
+        if sought is not None and sought not in names and any(is_number(name) for name in names):
+            raise NeedsSetting(
+                f"{path}: the first line holds data, not names ({', '.join(names[:4])}, ...); name the "
+                f'{len(names)} columns: columns = ["...", ...]'
+            )
+        for i, cell in enumerate(cells, start=1):
+            if not cell.strip() and f"column {i}" not in self.drop and only is None:
+                raise NeedsSetting(
+                    f"{path}: column {i} has no name (row numbers that were saved?); name it, or write "
+                    f"{self.say('drop', f'column {i}')}",
+                    drop=(*self.drop, f"column {i}"),
+                )
+        return names
+
+    def _check_options(self, path: str, names: Sequence[str], only: set[str] | None) -> None:
+        known = {*names}
+        if len(known) < len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise InvalidInput(f"{path}: two columns are called {twice!r}; name each once")
+        for name in self.numeric:
+            if only is None and name not in known:
+                raise InvalidInput(f"{path} has no column {name!r} for numeric; {nearest(name, names)}")
+
+    def _columns(
+        self, names: Sequence[str], categorical: set[str], numbers: set[str], only: set[str] | None
+    ) -> "list[Column]":
+        roles, read = {self.label, self.key}, {*names} if only is None else only
+        read = read.difference(self.drop)
+        plain = Words(frozenset(["", *self.missing]), self.separators, self.strip)
+        of_role = Words(frozenset([""]), self.separators, self.strip, is_role=True)
+        return [
+            Column(
+                name,
+                of_role if name in roles else plain,
+                categorical=name in categorical,
+                numbers=name in numbers,
+            )
+            if name in read
+            else Dropped(name)
+            for name in names
+        ]
+
+
+FEW = 30
+"""A column of at most so many distinct cells may be one of categories, although most of them are numbers."""
+
+
+def _explain(path: str, lines: Sequence[int], columns: Sequence[Column], what: csv, delimiter: str) -> None:
+    """Raises: NeedsSetting: at the first column with text where numbers should be."""
+    column = next(column for column in columns if column.is_wrong)
+    row, word = column.first_word
+    where = f"{path}, line {lines[row]}: column {column.name!r} is {word!r}"
+    if column.is_marked:
+        everywhere = sum((other.marks for other in columns), Counter())
+        has_decimals = any(other.has_decimals for other in columns)
+        remedy = choose_separators(column.marks, everywhere, what.separators, delimiter, has_decimals)
+        if remedy is not None:
+            raise NeedsSetting(f"{where}; {remedy[0]}", **remedy[1])
+    numbers = f", and {column.num_numbers} other cells of it are numbers" if column.num_numbers else ""
+    remedies = [f"{what.say('drop', column.name)} to leave the column out"]
+    first: dict[str, Any] = {"drop": (*what.drop, column.name)}
+    if len(column.words) <= MAX_WORDS:
+        first = {"missing": (*what.missing, *column.words)}
+        words = " and ".join(map(repr, column.words))
+        missing = json.dumps(first["missing"], ensure_ascii=False)
+        remedies.insert(0, f"missing = {missing} if {words} mean that it is missing")
+    if column.count_distinct() <= FEW:
+        remedies.append(f"{what.say('categorical', column.name)} if these are categories")
+    raise NeedsSetting(f"{where}{numbers}; write a number there, or {', or '.join(remedies)}", **first)
