@@ -65,9 +65,15 @@ def test_what_is_no_experiment_is_refused(given: dict[str, Any], message: str) -
         ({"data": arrays(X, X[:, 0])}, "dirichlet divides classes, and the labels are float64"),
         ({"data": arrays(X, X[:, 0]), "partition": iid(2)}, r"softmax\(\) separates classes"),
         (
-            {"model": least_squares(), "stop": Stop(target=0.9)},
+            {
+                "data": arrays(X, X[:, 0]),
+                "partition": iid(2),
+                "model": least_squares(),
+                "stop": Stop(target=0.9),
+            },
             "which least_squares does not measure; write one of loss",
         ),
+        ({"model": least_squares()}, r"the labels are classes \(0 to 9\); write softmax\(\)"),
         ({"algorithm": fed_avg(fraction=1.0), "stop": Stop("acuracy", 0.9)}, "write one of loss, accuracy"),
         (
             {"data": generate(10_000, lambda number: Examples(X, Y), num_classes=2)},

@@ -65,6 +65,40 @@ def test_arrays_are_not_copied() -> None:
     assert len(data.test) == 2
 
 
+def test_arrays_hold_out_a_fifth_as_files_do() -> None:
+    x = np.arange(50.0)[:, None]
+    data = arrays(x, np.arange(50) % 2, validation_fraction=0.1).load()
+    assert data.test is not None
+    assert data.validation is not None
+    assert (len(data.train), len(data.validation), len(data.test)) == (35, 5, 10)
+    parts = (data.train, data.validation, data.test)
+    assert sorted(np.concatenate([part.x[:, 0] for part in parts])) == x[:, 0].tolist()
+    for part in parts:
+        np.testing.assert_array_equal(part.y, part.x[:, 0] % 2)
+    again = arrays(x, np.arange(50) % 2).load()
+    assert again.test is not None
+    np.testing.assert_array_equal(data.test.x, again.test.x)
+    whole = arrays(x, np.arange(50) % 2, test_fraction=0.0).load()
+    assert whole.train.x is x
+    assert (whole.test, whole.validation) == (None, None)
+    with pytest.raises(InvalidInput, match="test_fraction is 1"):
+        arrays(x, x, test_fraction=1.0)
+
+
+def test_arrays_take_validation_examples() -> None:
+    words = np.array(list("ab") * 3)
+    data = arrays(X, words, validation_x=X[:3], validation_y=["b", "b", "a"]).load()  # type: ignore[arg-type]
+    assert data.validation is not None
+    assert data.validation.y.tolist() == [1, 1, 0]
+    with pytest.raises(InvalidInput, match="validation_y, row 1 is 'c', which is not a class"):
+        arrays(X, words, validation_x=X[:2], validation_y=["b", "c"])  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="validation_x is given alone; give validation_y too"):
+        arrays(X, words, validation_x=X)
+    with pytest.raises(InvalidInput, match=r"validation: features of shape \(1,\)"):
+        arrays(X, Y, validation_x=X[:, :1], validation_y=Y)
+    assert arrays(X, Y % 2, validation_x=X, validation_y=Y).load().num_classes == 3
+
+
 def test_lists_become_arrays() -> None:
     data = arrays([[1.0], [2.0]], [0, 1]).load()  # type: ignore[arg-type]
     assert data.train.x.shape == (2, 1)

@@ -5,6 +5,7 @@ def test_the_public_names_are_these() -> None:
     assert hanse.data.__all__ == [
         "DELIMITERS",
         "IDENTIFIES",
+        "VALIDATION",
         "Assignment",
         "Dataset",
         "Description",
@@ -28,6 +29,7 @@ def test_the_public_names_are_these() -> None:
         "describe",
         "digits",
         "dirichlet",
+        "draw_groups",
         "feature_noise",
         "feature_shards",
         "find_gaps",

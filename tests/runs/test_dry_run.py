@@ -40,7 +40,7 @@ def test_the_run_sends_what_was_planned(algorithm: Any, share: float) -> None:
 
 def test_measuring_by_clients_is_planned_too() -> None:
     rng = np.random.default_rng(0)
-    data = arrays(rng.normal(size=(200, 20)), rng.integers(0, 3, 200))
+    data = arrays(rng.normal(size=(200, 20)), rng.integers(0, 3, 200), test_fraction=0.0)
     experiment = hanse.Experiment(data=data, partition=iid(20), rounds=5, evaluate_every=2)
     plan, result = plan_messages(prepare_run(experiment)), perform(experiment)
     assert plan.evaluations == 4

@@ -211,7 +211,8 @@ def test_what_is_not_a_sum_of_real_numbers_is_lifted_one_by_one() -> None:
     ],
 )
 def test_many_is_each(model: Any, features: int, batch_size: int | None, sizes: list[int]) -> None:
-    learner = model.bind((features,), 2 if isinstance(model, logistic) else 10)
+    num_classes = {logistic: 2, softmax: 10, least_squares: None}[type(model)]
+    learner = model.bind((features,), num_classes)
     params = {name: value + value.dtype.type(0.1) for name, value in learner.init(KEYS.public).items()}
     keys = [KEYS.public.fold_in(k) for k in range(len(sizes))]
     data = [Examples(RNG.normal(size=(n, features)).astype(np.float32), RNG.integers(0, 2, n)) for n in sizes]

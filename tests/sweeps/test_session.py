@@ -448,8 +448,9 @@ def test_the_command_prints_a_table_and_draws(store: Path, monkeypatch: pytest.M
     assert "\x1b" not in done.output
     said = done.stderr.splitlines()
     assert said[0] == "sweep: 4 settings x 2 seeds = 8 runs"
-    assert len(said) == 9
-    assert said[-1].startswith("8/8  ")
+    assert len(said) == 10
+    assert said[-2].startswith("8/8  ")
+    assert "ranked by a metric on test examples" in said[-1]
     head, *rows = done.stdout.splitlines()
     for word in ("algorithm", "num_clients", "best accuracy", "final accuracy", "bytes up", "time", "runs"):
         assert word in head
@@ -459,7 +460,7 @@ def test_the_command_prints_a_table_and_draws(store: Path, monkeypatch: pytest.M
     (result,) = drawn
     assert list(result.curves()[0]) == [0, 3]
     again = CliRunner().invoke(app, [*told, "--json"])
-    assert again.stderr.splitlines() == [said[0] + ", 8 done before"]
+    assert again.stderr.splitlines()[0] == said[0] + ", 8 done before"
     assert json.loads(again.stdout)["num_completed"] == 8
     assert json.loads(again.stdout) == result.to_json()
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from hanse.cli.consoles import make_stderr, make_stdout
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
-from hanse.evaluation import as_bytes, as_number, as_seconds, spent_on
+from hanse.evaluation import as_bytes, as_number, as_seconds, name_stop_metric, spent_on
 from hanse.runs import sentences
 
 if TYPE_CHECKING:
@@ -357,7 +357,7 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
     stop = settings["stop"]
     if stop["target"] is not None:
         reached = "not reached" if target is None else f"reached in round {target}"
-        yield "target", f"{stop['metric']} {stop['target']:g}, {reached}"
+        yield "target", f"{name_stop_metric(settings, result)} {stop['target']:g}, {reached}"
     yield "bytes up", _per_round(as_bytes, result["bytes_up"], rounds)
     yield "bytes down", _per_round(as_bytes, result["bytes_down"], rounds)
     spread = result.get("clients")

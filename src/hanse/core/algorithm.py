@@ -14,6 +14,7 @@ from hanse.core.values import value
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "OF_VALIDATION",
     "TRAINING",
     "Algorithm",
     "Evaluate",
@@ -96,7 +97,7 @@ def is_higher_better(metric: str, higher: Collection[str] = HIGHER_IS_BETTER) ->
     >>> is_higher_better("accuracy"), is_higher_better("train_accuracy"), is_higher_better("loss")
     (True, True, False)
     """
-    return metric.removeprefix(OF_TRAINING) in higher
+    return metric.removeprefix(OF_TRAINING).removeprefix(OF_VALIDATION) in higher
 
 
 @value
@@ -104,8 +105,9 @@ class Stop:
     """The conditions under which a run ends before its last round.
 
     Args:
-      metric: the watched metric. "objective" is the clients' mean loss over their training examples, plus
-        the regulariser. It is measured only if it is named here, and then all clients have to answer.
+      metric: the watched metric, on the validation examples where there are some. "objective" is the clients'
+        mean loss over their training examples, plus the regulariser. It is measured only if it is named here,
+        and then all clients have to answer.
       target: stop once it is this good.
       patience: stop after this many evaluations in a row without a new best.
       higher_is_better: whether a higher metric is better; None: as the model or the algorithm says, and for
@@ -167,6 +169,9 @@ Measure: TypeAlias = Callable[[S, Key], Program[Mapping[str, float]]]
 
 TRAINING = "training"
 """The part in which clients send what they measured while they trained."""
+
+OF_VALIDATION = "validation_"
+"""The beginning of the names of metrics on the examples to choose by, beside those on the test set."""
 
 OF_TRAINING = "train_"
 """The beginning of the names of metrics that clients measured while they trained."""

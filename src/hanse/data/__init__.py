@@ -20,7 +20,7 @@ from hanse.data.libsvm import libsvm
 from hanse.data.npz import npz
 from hanse.data.parquet import parquet
 from hanse.data.partitions import Assignment, Partition, dirichlet, iid, shards
-from hanse.data.population import FederatedData, from_clients, generate, own_test, partition_data
+from hanse.data.population import VALIDATION, FederatedData, from_clients, generate, own_test, partition_data
 from hanse.data.skews import (
     Sizes,
     feature_noise,
@@ -30,7 +30,7 @@ from hanse.data.skews import (
     power_law,
     quantity,
 )
-from hanse.data.sources import RowWise, Source, held_out
+from hanse.data.sources import RowWise, Source, draw_groups, held_out
 from hanse.data.tables import (
     IDENTIFIES,
     Rows,
@@ -45,6 +45,7 @@ from hanse.data.text import text
 __all__ = [
     "DELIMITERS",
     "IDENTIFIES",
+    "VALIDATION",
     "Assignment",
     "Dataset",
     "Description",
@@ -68,6 +69,7 @@ __all__ = [
     "describe",
     "digits",
     "dirichlet",
+    "draw_groups",
     "feature_noise",
     "feature_shards",
     "find_gaps",

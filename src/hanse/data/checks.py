@@ -6,7 +6,7 @@ import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput
 
-__all__ = ["check_examples", "check_labels", "check_test_fraction", "count_classes"]
+__all__ = ["check_examples", "check_fractions", "check_labels", "check_test_fraction", "count_classes"]
 
 
 def check_examples(examples: Examples, num_classes: int | None, *, whose: str) -> None:
@@ -123,3 +123,13 @@ def check_test_fraction(fraction: float) -> None:
     """Checks that holding out this share leaves data to train on. Raises: InvalidInput: if it does not."""
     if not 0 <= fraction <= 0.99:
         raise InvalidInput(f"test_fraction is {fraction}; write a number from 0 to 0.99, such as 0.2")
+
+
+def check_fractions(test: float, validation: float) -> None:
+    """Checks that holding out these shares leaves data to train on. Raises: InvalidInput: if it does not."""
+    check_test_fraction(test)
+    if not (0 <= validation <= 0.99 and test + validation <= 0.99):
+        raise InvalidInput(
+            f"validation_fraction is {validation} and test_fraction {test}; write numbers from 0 on, whose "
+            "sum is 0.99 at most, such as 0.1 and 0.2"
+        )

@@ -20,8 +20,8 @@ __all__ = ["custom"]
 class custom(Dataset):
     """Data that a user's own function returns when called without arguments.
 
-    It returns (x, y), (x, y, test_x, test_y), an `Examples`, a `TrainTest`, or a data set such as
-    `arrays(...)`, which is then loaded.
+    It returns (x, y), of which a fifth is held out for testing; (x, y, test_x, test_y); an `Examples` or a
+    `TrainTest`, which stay as they are; or a data set such as `arrays(...)`, which is then loaded.
 
     >>> custom("sklearn.datasets:load_iris")
     custom(function='sklearn.datasets:load_iris')

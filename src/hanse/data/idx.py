@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, value
-from hanse.data.checks import check_test_fraction, count_classes
+from hanse.data.checks import check_fractions, count_classes
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import read_bytes
 
@@ -52,6 +52,7 @@ class idx(Dataset):
       test_images: file of test features; without it, some examples are held out.
       test_labels: file of their labels.
       test_fraction: of the examples, held out at random, the same in every run.
+      validation_fraction: of the examples, held out to choose by: then `stop` and sweeps watch these.
     Raises: InvalidInput: if a file is missing, cut off or of another kind, or the two don't fit.
     References: LeCun, Cortes, Burges, "The MNIST database of handwritten digits".
     """
@@ -62,6 +63,7 @@ class idx(Dataset):
     test_images: str | None = None
     test_labels: str | None = None
     test_fraction: float = 0.2
+    validation_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("images", "labels", "test_images", "test_labels"):
@@ -69,7 +71,7 @@ class idx(Dataset):
                 object.__setattr__(self, name, fspath(getattr(self, name)))
         if (self.test_images is None) != (self.test_labels is None):
             raise InvalidInput("one of test_images and test_labels is given alone; give both, or neither")
-        check_test_fraction(self.test_fraction)
+        check_fractions(self.test_fraction, self.validation_fraction)
 
     def load(self) -> TrainTest:
         """Reads the files."""
@@ -78,7 +80,9 @@ class idx(Dataset):
         if self.test_images is not None and self.test_labels is not None:
             test = _examples(self.test_images, self.test_labels)
         num_classes = count_classes(train.y, *([] if test is None else [test.y]))
-        return hold_out(TrainTest(train, test, num_classes), self.test_fraction, "idx")
+        return hold_out(
+            TrainTest(train, test, num_classes), self.test_fraction, "idx", self.validation_fraction
+        )
 
 
 def _examples(images: str, labels: str) -> Examples:
@@ -110,20 +114,30 @@ class mnist(Dataset):
 
     Args:
       folder: the folder with the four files, such as train-images-idx3-ubyte.gz.
+      validation_fraction: of the 60,000, held out to choose by: then `stop` and sweeps watch these.
     Raises: InvalidInput: if a file is missing, cut off or of another kind.
     References: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition",
       Proceedings of the IEEE 1998.
     """
 
     folder: str
+    _: KW_ONLY
+    validation_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", fspath(self.folder))
+        check_fractions(0.0, self.validation_fraction)
 
     def load(self) -> TrainTest:
         """Reads the four files."""
         images, labels, test_images, test_labels = (self._file(name) for name in FILES)
-        return idx(images, labels, test_images=test_images, test_labels=test_labels).load()
+        return idx(
+            images,
+            labels,
+            test_images=test_images,
+            test_labels=test_labels,
+            validation_fraction=self.validation_fraction,
+        ).load()
 
     def _file(self, name: str) -> str:
         for candidate in (

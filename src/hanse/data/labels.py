@@ -1,7 +1,7 @@
 """Conversion of labels and keys, as people write them, into names and classes."""
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from decimal import Decimal
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from hanse.core import Array, InvalidInput, nearest
 
 __all__ = [
+    "check_groups_apart",
     "check_test_keys",
     "class_names",
     "classes_of",
@@ -201,21 +202,36 @@ def _surplus(words: Sequence[str], names: Sequence[str], can_strip: Callable[[st
 
 
 def name_classes(
-    labels: Array, test_labels: Array | None, whose: str, where: Callable[[str, int], str]
-) -> tuple[tuple[str, ...], Array, Array | None]:
-    """Names the classes of labels that are text; returns the names, and both labels as classes.
+    labels: Mapping[str, Array], whose: str, where: Callable[[str, int], str]
+) -> tuple[tuple[str, ...], dict[str, Array]]:
+    """Names the classes of labels that are text; returns the names, and all labels as classes.
 
     Args:
+      labels: "" to train on, which name the classes, and such as "test_" that are held out.
       whose: begins a message about all labels.
-      where: names the place of a row in "" or "test_".
+      where: names the place of a row in "", "test_" or another.
 
-    Raises: InvalidInput: at a gap, or a test label that the others do not hold.
+    Raises: InvalidInput: at a gap, or a label held out that the others do not hold.
     """
-    classes = class_names(to_categories(labels), whose=whose)
-    y = classes_of(labels, classes, lambda row: where("", row))
-    if test_labels is None:
-        return classes, y, None
-    return classes, y, classes_of(test_labels, classes, lambda row: where("test_", row))
+    classes = class_names(to_categories(labels[""]), whose=whose)
+
+    def find(prefix: str) -> Array:
+        return classes_of(labels[prefix], classes, lambda row: where(prefix, row))
+
+    return classes, {prefix: find(prefix) for prefix in labels}
+
+
+def check_groups_apart(groups: Array | None, others: Array | None, where: Callable[[int], str]) -> None:
+    """Checks that no group stands on both sides. Raises: InvalidInput: naming the first row that does."""
+    if groups is None or others is None:
+        return
+    shared = np.isin(others, np.unique(groups))
+    if shared.any():
+        row = int(shared.argmax())
+        raise InvalidInput(
+            f"{where(row)} is {str(others[row])!r}, and other rows of that group are on another side (so in "
+            f"{np.count_nonzero(shared)} rows here); keep a group's rows in one file, or leave group out"
+        )
 
 
 def check_test_keys(

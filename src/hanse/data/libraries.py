@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, nearest, value
-from hanse.data.checks import check_test_fraction
+from hanse.data.checks import check_fractions
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import extra
 from hanse.data.parquet import rows_of
@@ -26,25 +26,27 @@ class scikit_learn(Dataset):
     Args:
       which: "iris", "wine", "breast_cancer" and "digits" have classes, "diabetes" a number to predict.
       test_fraction: of the examples, held out at random, the same in every run.
+      validation_fraction: of the examples, held out to choose by: then `stop` and sweeps watch these.
     Raises: InvalidInput: if scikit-learn is not installed.
     """
 
     which: Literal["iris", "wine", "breast_cancer", "digits", "diabetes"] = "iris"
     _: KW_ONLY
     test_fraction: float = 0.2
+    validation_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         known = ("iris", "wine", "breast_cancer", "digits", "diabetes")
         if self.which not in known:
             raise InvalidInput(f"which is {self.which!r}; {nearest(self.which, known)}")
-        check_test_fraction(self.test_fraction)
+        check_fractions(self.test_fraction, self.validation_fraction)
 
     def load(self) -> TrainTest:
         """Loads the data set from scikit-learn."""
         bunch = getattr(extra("sklearn.datasets", "sklearn", "scikit_learn()"), f"load_{self.which}")()
         classes = tuple(str(name) for name in bunch.get("target_names", ()))
         data = TrainTest(Examples(bunch.data, bunch.target), None, len(classes) or None, classes=classes)
-        return hold_out(data, self.test_fraction, self.which)
+        return hold_out(data, self.test_fraction, self.which, self.validation_fraction)
 
 
 @value
@@ -62,8 +64,9 @@ class hugging_face(Tabular):
     Args:
       path: "owner/name" on the hub, or a folder.
       label, target, key, drop, categorical, classes, test_fraction, numeric, incomplete,
-        uninformative: see `Tabular`.
+        uninformative, validation_fraction, group: see `Tabular`.
       test: the split of test examples; without it, some are held out.
+      validation: the split of examples to choose by.
       train: the split to train on.
       subset: the data set's configuration, where it has several.
     Raises: InvalidInput: if the library is not installed, or has no such data set, split or column.

@@ -7,7 +7,7 @@ from os import fspath
 import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, value
-from hanse.data.checks import check_test_fraction
+from hanse.data.checks import check_fractions
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import text_lines
 from hanse.data.labels import class_names, classes_of, to_categories
@@ -32,6 +32,8 @@ class libsvm(Dataset):
       classes: all labels, in order; by default those in the file. Needed there too.
       regression: whether labels are numbers to predict.
       test_fraction: of the examples, held out at random, the same in every run, where `test` is not given.
+      validation: a file of examples to choose by: then `stop` and sweeps watch these.
+      validation_fraction: of the examples, held out to choose by where `validation` is not given.
     Raises: InvalidInput: naming the file, the line, and what to write instead.
     References: Chang, Lin, "LIBSVM: a library for support vector machines", ACM TIST 2011.
     """
@@ -43,16 +45,20 @@ class libsvm(Dataset):
     classes: tuple[str, ...] = ()
     regression: bool = False
     test_fraction: float = 0.2
+    validation: str | None = None
+    validation_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("path", "test"):
+        for name in ("path", "test", "validation"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, fspath(getattr(self, name)))
-        check_test_fraction(self.test_fraction)
+        check_fractions(self.test_fraction, self.validation_fraction)
 
     def load(self) -> TrainTest:
-        """Reads the file, and the test file if there is one."""
-        files = [_Sparse(path) for path in (self.path, self.test) if path is not None]
+        """Reads the file, and the files of test and validation examples if there are some."""
+        paths = {"train": self.path, "test": self.test, "validation": self.validation}
+        named = {name: _Sparse(path) for name, path in paths.items() if path is not None}
+        files = list(named.values())
         largest = max(file.largest for file in files)
         num_features = self.num_features or max(1, largest)
         if largest > num_features:
@@ -64,9 +70,15 @@ class libsvm(Dataset):
         classes = self.classes
         if not self.regression and not classes:
             classes = class_names(to_categories(files[0].labels), whose=f"{self.path}: the label")
-        train, *tests = (Examples(file.dense(num_features), self._labels(file, classes)) for file in files)
-        data = TrainTest(train, tests[0] if tests else None, len(classes) or None, classes=classes)
-        return hold_out(data, self.test_fraction, "libsvm")
+        found = {n: Examples(f.dense(num_features), self._labels(f, classes)) for n, f in named.items()}
+        data = TrainTest(
+            found["train"],
+            found.get("test"),
+            len(classes) or None,
+            validation=found.get("validation"),
+            classes=classes,
+        )
+        return hold_out(data, self.test_fraction, "libsvm", self.validation_fraction)
 
     def _labels(self, file: "_Sparse", classes: tuple[str, ...]) -> Array:
         if self.regression:

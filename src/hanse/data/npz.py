@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, replace
+from functools import partial
 from gzip import GzipFile
 from io import BytesIO
 from os import SEEK_CUR, fspath
@@ -15,16 +16,18 @@ import numpy as np
 from numpy.lib import format as npy
 
 from hanse.core import Array, InvalidInput, nearest, value
-from hanse.data.checks import check_test_fraction
+from hanse.data.checks import check_fractions
 from hanse.data.datasets import Dataset, TrainTest, arrays, hold_out
 from hanse.data.files import NeedsSetting, reading
-from hanse.data.labels import check_test_keys, find_gaps, name_classes, to_categories
+from hanse.data.labels import check_groups_apart, check_test_keys, find_gaps, name_classes, to_categories
 from hanse.data.tables import check_incomplete
 
 __all__ = ["npz"]
 
 ROWS = "#rows"
 """The name under which arrays that lost some of their rows hold the numbers of those that they kept."""
+PREFIXES = ("", "test_", "validation_")
+"""The beginnings of the names of arrays for training, for testing, and to choose by."""
 
 
 @value
@@ -32,7 +35,7 @@ class npz(Dataset):
     """Arrays in a .npz file. Labels are classes if they are text or integers, real targets otherwise.
 
     Arrays whose names start with "test_", such as `test_x`, are the test examples; without them some are
-    held out.
+    held out. Those that start with "validation_" are the examples to choose by.
 
     >>> npz("scans.npz", y="diagnosis", key="hospital").x
     'x'
@@ -45,6 +48,10 @@ class npz(Dataset):
       num_classes: of integer labels; by default the largest plus one.
       test_fraction: of the examples, held out at random, the same in every run, if there are no test arrays.
       incomplete: "skip" leaves out examples with a gap in label or key, and counts them; "refuse" does not.
+      validation_fraction: of the examples, held out to choose by, if there are no validation arrays: then
+        `stop` and sweeps watch these.
+      group: the array of what each example belongs to, such as a patient: examples of one group are held out
+        together, also by `client_test_fraction`.
     Raises: InvalidInput: if an array is missing, or can't be used.
     """
 
@@ -56,26 +63,35 @@ class npz(Dataset):
     num_classes: int | None = None
     test_fraction: float = 0.2
     incomplete: Literal["refuse", "skip"] = "refuse"
+    validation_fraction: float = 0.0
+    group: str | None = None
 
     def __post_init__(self) -> None:
         check_incomplete(self.incomplete)
         object.__setattr__(self, "path", fspath(self.path))
-        check_test_fraction(self.test_fraction)
+        check_fractions(self.test_fraction, self.validation_fraction)
 
     def load(self) -> TrainTest:
         """Reads the arrays."""
-        stored, notes = self.complete(self.read_arrays(), (self.x, self.y, self.key))
+        stored, notes = self.complete(self.read_arrays(), (self.x, self.y, self.key, self.group))
         x, y = self.find_array(stored, self.x), self.find_array(stored, self.y)
-        test_x, test_y = stored.get("test_" + self.x), stored.get("test_" + self.y)
+        labels = {prefix: stored[prefix + self.y] for prefix in PREFIXES if prefix + self.y in stored}
         classes: tuple[str, ...] = ()
         if y.dtype.kind in "US":
             whose = f"{self.path}: array {self.y!r}"
-            classes, y, test_y = name_classes(
-                y, test_y, whose, lambda prefix, i: self.at(self.y, i, stored, prefix)
+            classes, labels = name_classes(
+                labels, whose, lambda prefix, i: self.at(self.y, i, stored, prefix)
             )
         try:
             data = arrays(
-                x, y, test_x=test_x, test_y=test_y, num_classes=len(classes) or self.num_classes
+                x,
+                labels[""],
+                test_x=stored.get("test_" + self.x),
+                test_y=labels.get("test_"),
+                validation_x=stored.get("validation_" + self.x),
+                validation_y=labels.get("validation_"),
+                num_classes=len(classes) or self.num_classes,
+                test_fraction=0.0,  # some are held out below, with their keys
             ).load()
         except InvalidInput as error:
             raise InvalidInput(f"{self.path}: {error}") from error
@@ -87,7 +103,25 @@ class npz(Dataset):
             name = "test_" + self.key
             remedy = f"Leave the array {name} out if they shall test the model at the server alone"
             check_test_keys(keys, test_keys, lambda row: self.at(str(self.key), row, stored, "test_"), remedy)
-        return hold_out(replace(data, **more, notes=notes), self.test_fraction, "npz")
+        if self.group is not None:
+            more["groups"] = self._read_groups(stored)
+        data = replace(data, **more, notes=notes)
+        return hold_out(data, self.test_fraction, "npz", self.validation_fraction)
+
+    def _read_groups(self, stored: Mapping[str, Array]) -> Array:
+        """Reads the groups to train on, and checks that none is held out as well."""
+        assert self.group is not None
+        sides = [to_categories(self.find_array(stored, self.group))]
+        for prefix in PREFIXES[1:]:
+            if prefix + self.y in stored:
+                groups = to_categories(self.find_array(stored, prefix + self.group))
+                for side in sides:
+                    check_groups_apart(side, groups, partial(self._place, stored, prefix))
+                sides.append(groups)
+        return sides[0]
+
+    def _place(self, stored: Mapping[str, Array], prefix: str, row: int) -> str:
+        return self.at(str(self.group), row, stored, prefix)
 
     def at(self, name: str, row: int, stored: Mapping[str, Array], prefix: str = "") -> str:
         """Returns the place of a row in the file, for messages: rows that were left out count, too."""
@@ -105,9 +139,9 @@ class npz(Dataset):
         """
         kept, notes = dict(stored), []
         roles = names[1:]
-        for prefix, name in ((prefix, name) for prefix in ("", "test_") for name in roles if name):
+        for prefix, name in ((prefix, name) for prefix in PREFIXES for name in roles if name):
             array = kept.get(prefix + name)
-            if array is None or (name != self.key and array.dtype.kind not in "US"):
+            if array is None or (name not in (self.key, self.group) and array.dtype.kind not in "US"):
                 continue
             gaps = find_gaps(array)
             count = np.count_nonzero(gaps)

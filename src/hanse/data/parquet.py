@@ -21,7 +21,7 @@ class parquet(Tabular):
 
     Args:
       path, label, target, key, drop, categorical, classes, test, test_fraction, numeric, incomplete,
-        uninformative: see `Tabular`.
+        uninformative, validation, validation_fraction, group: see `Tabular`.
     Raises: InvalidInput: naming the file, the row, the column, and what to write instead; if pyarrow is not
       installed.
     """

@@ -85,7 +85,9 @@ class iid(Partition):
     """A random partition: shuffled, then cut into parts of equal size, to within one example.
 
     >>> from hanse.data import arrays
-    >>> iid(3).split(arrays(np.ones((10, 1)), np.zeros(10)).load(), Key.from_seed(0)).sizes()
+    >>> iid(3).split(
+    ...     arrays(np.ones((10, 1)), np.zeros(10), test_fraction=0.0).load(), Key.from_seed(0)
+    ... ).sizes()
     array([3, 3, 4])
 
     Args:
@@ -170,7 +172,7 @@ class dirichlet(Partition):
     and these rows fill up the small clients in the order of their numbers.
 
     >>> from hanse.data import arrays
-    >>> data = arrays(np.ones((40, 1)), np.arange(40) % 2).load()
+    >>> data = arrays(np.ones((40, 1)), np.arange(40) % 2, test_fraction=0.0).load()
     >>> dirichlet(4, 0.1, min_examples=5).split(data, Key.from_seed(3)).sizes()
     array([ 5,  5,  5, 25])
 

@@ -14,12 +14,16 @@ from hanse.data.groups import order_keys
 from hanse.data.partitions import Assignment, Partition
 from hanse.data.sources import Generated, HoldingOut, Listed, Partitioned, RowWise, Source, content
 
-__all__ = ["FederatedData", "from_clients", "generate", "own_test", "partition_data"]
+__all__ = ["VALIDATION", "FederatedData", "from_clients", "generate", "own_test", "partition_data"]
+
+VALIDATION = "validation"
+"""The role that holds the examples to choose by."""
 
 
 class FederatedData(Population[Examples]):
     """Clients that hold examples, and a test set that the role "server" holds.
 
+    There may also be examples to choose by, rounds, stops and settings, which the role "validation" holds.
     Made by `partition_data`, `from_clients` and `generate`. A client may have test examples of its own,
     which the role `own_test(number)` holds.
 
@@ -29,6 +33,7 @@ class FederatedData(Population[Examples]):
       names: of the clients, if they have names.
       classes: the names of the classes, if they have names.
       notes: what the owner of the data should know, such as how many rows were left out.
+      validation: the examples to choose by, if there are some.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class FederatedData(Population[Examples]):
         names: tuple[str, ...] = (),
         classes: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
+        validation: Examples | None = None,
     ) -> None:
         self._source = source
         self._num_clients = source.num_clients
@@ -46,6 +52,7 @@ class FederatedData(Population[Examples]):
         self.names = names
         self.classes = classes
         self.notes = notes
+        self.validation = validation
 
     def __repr__(self) -> str:
         return f"<FederatedData: {self.num_clients} clients, num_classes={self.num_classes}>"
@@ -78,13 +85,16 @@ class FederatedData(Population[Examples]):
             raise InvalidInput(f"client {number} is unknown; write a number from 0 to {self.num_clients - 1}")
 
     def role(self, name: str) -> Examples:
-        """Returns a role's examples: "server" holds the test set, "test/3" the own test examples of client 3.
+        """Returns a role's examples: "server" holds the test set, "validation" the examples to choose by, and
+        "test/3" the own test examples of client 3.
 
         Raises: InvalidInput: if it holds none.
         """
         whose = player(name)
         if whose is not None:
             return self._own_test(whose)
+        if name == VALIDATION and self.validation is not None:
+            return self.validation
         if name != "server":
             raise InvalidInput(f"role {name!r} holds no examples: {nearest(name, ['server', own_test(0)])}")
         if self.test is None:
@@ -141,7 +151,7 @@ class FederatedData(Population[Examples]):
         return self.client(0) if self.test is None else self.test
 
     def map(self, function: RowWise) -> "FederatedData":
-        """Applies a function to the examples of all clients and of the test set.
+        """Applies a function to the examples of all clients, of the test set and of the validation set.
 
         Args:
           function: treats each row by itself, as preprocessing does; it is called on all rows at once
@@ -153,29 +163,39 @@ class FederatedData(Population[Examples]):
             names=self.names,
             classes=self.classes,
             notes=self.notes,
+            validation=None if self.validation is None else function(self.validation),
         )
 
     def holding_out(self, fraction: float, key: Key) -> "FederatedData":
         """Lets each client hold out a random share of its examples as its own test examples.
 
-        A client that would have nothing left to train on, or to test on, holds out none.
+        A client that would have nothing left to train on, or to test on, holds out none. Where examples
+        belong to groups, whole groups are drawn, the same at all clients.
 
-        Raises: InvalidInput: if so large a share leaves nothing to train on.
+        Raises: InvalidInput: if so large a share leaves nothing to train on, or there are too few groups.
         """
         check_test_fraction(fraction)
+        source = HoldingOut(self._source, fraction, key)
+        if fraction and source.tested_groups is not None and not source.tested_groups:
+            raise InvalidInput(
+                f"client_test_fraction is {fraction}, and the clients have too few groups to hold out some "
+                "and to train on others; write a larger fraction, give more groups, or leave group out"
+            )
         return FederatedData(
-            HoldingOut(self._source, fraction, key),
+            source,
             num_classes=self.num_classes,
             names=self.names,
             classes=self.classes,
             notes=self.notes,
+            validation=self.validation,
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of all data, in hexadecimal: a run resumes only on the data it started with."""
         test = None if self.test is None else content(self.test)
-        return digest((self._source.contents(), test, self.num_classes))
+        more = () if self.validation is None else (content(self.validation),)
+        return digest((self._source.contents(), test, self.num_classes, *more))
 
 
 def partition_data(
@@ -184,13 +204,14 @@ def partition_data(
     """Divides the training examples among clients; a client's rows are copied when it is asked for.
 
     >>> from hanse.data import arrays, iid
-    >>> data = arrays(np.arange(6.0)[:, None], np.zeros(6))
+    >>> data = arrays(np.arange(6.0)[:, None], np.zeros(6), test_fraction=0.0)
     >>> partition_data(data.load(), iid(3), Key.from_seed(0)).sizes()
     array([2, 2, 2])
 
     Args:
-      data: the examples to divide; its test examples go to the role "server". Where clients are the
-        data's keys, test examples of the same key are also the client's own.
+      data: the examples to divide; its test examples go to the role "server", its validation examples to
+        the role "validation". Where clients are the data's keys, test examples of the same key are also the
+        client's own.
       partition: the division among clients.
       key: the same key gives the same clients.
       client_test_fraction: of each client's examples, held out as test examples of its own.
@@ -199,13 +220,16 @@ def partition_data(
     """
     assignment = partition.split(data, key)
     own_rows = _own_rows(assignment, data.test_keys) if not client_test_fraction else None
-    source = Partitioned(data.train, assignment, partition, key.fold_in("seen"), data.test, own_rows)
+    source = Partitioned(
+        data.train, assignment, partition, key.fold_in("seen"), data.test, own_rows, data.groups
+    )
     shared = FederatedData(
         source,
         num_classes=data.num_classes,
         names=assignment.names,
         classes=data.classes,
         notes=data.notes,
+        validation=data.validation,
     )
     if not client_test_fraction:
         return shared
@@ -231,6 +255,7 @@ def from_clients(
     client_tests: Sequence[Examples | None] = (),
     num_classes: int | None = None,
     names: Sequence[str] = (),
+    validation: Examples | None = None,
 ) -> FederatedData:
     """Checks a list of clients and makes them federated data.
 
@@ -244,6 +269,7 @@ def from_clients(
       client_tests: each client's own test examples, or None; empty: nobody has any.
       num_classes: of the labels; by default, of integer labels, the largest plus one.
       names: of the clients.
+      validation: examples to choose by, held by the role "validation".
 
     Raises: InvalidInput: if there is no client; if `client_tests` or `names` are fewer or more; if one of
       them (named by its number) holds no examples, or examples that are not finite, of another shape
@@ -261,6 +287,8 @@ def from_clients(
     named |= {f"the test of client {i}": own for i, own in enumerate(tests) if own is not None}
     if test is not None:
         named["test"] = test
+    if validation is not None:
+        named["validation"] = validation
     if num_classes is None:
         num_classes = count_classes(*(examples.y for examples in named.values()))
     for whose, examples in named.items():
@@ -271,7 +299,7 @@ def from_clients(
                 f"{clients[0].x.shape[1:]}: give the same columns"
             )
     source = Listed(tuple(clients), tests, test)
-    return FederatedData(source, num_classes=num_classes, names=tuple(names))
+    return FederatedData(source, num_classes=num_classes, names=tuple(names), validation=validation)
 
 
 def generate(
@@ -280,6 +308,7 @@ def generate(
     *,
     test: Examples | None = None,
     num_classes: int | None = None,
+    validation: Examples | None = None,
 ) -> FederatedData:
     """Describes clients that a function makes when they are asked for: a million cost nothing.
 
@@ -296,8 +325,10 @@ def generate(
       make: from a client's number to its examples; always the same for the same number.
       test: held by the role "server".
       num_classes: of the labels; None: they are not classes.
+      validation: examples to choose by, held by the role "validation".
 
     Raises: InvalidInput: if there is no client; on access, if a client holds no examples.
     """
     check_count("num_clients", num_clients)
-    return FederatedData(Generated(num_clients, make, test), num_classes=num_classes)
+    source = Generated(num_clients, make, test)
+    return FederatedData(source, num_classes=num_classes, validation=validation)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,7 +11,17 @@ import numpy as np
 from hanse.core import Array, Examples, Key
 from hanse.data.partitions import Assignment, Partition
 
-__all__ = ["Generated", "HoldingOut", "Listed", "Partitioned", "RowWise", "Source", "content", "held_out"]
+__all__ = [
+    "Generated",
+    "HoldingOut",
+    "Listed",
+    "Partitioned",
+    "RowWise",
+    "Source",
+    "content",
+    "draw_groups",
+    "held_out",
+]
 
 RowWise: TypeAlias = Callable[[Examples], Examples]
 """A function of examples that treats each row by itself, in order."""
@@ -49,6 +60,10 @@ class Source(ABC):
         """Returns a client's labels alone."""
         return self.client(number).y
 
+    def groups(self, number: int) -> Array | None:
+        """Returns the group of each of a client's examples, if they belong to groups."""
+        return None
+
     def map(self, function: RowWise) -> "Source":
         """Applies a function to the examples of all parties."""
         return _Mapped(self, function)
@@ -80,6 +95,7 @@ class Partitioned(Source):
     key: Key
     server: Examples | None = None
     own_rows: Assignment | None = None
+    train_groups: Array | None = None
 
     @property
     def num_clients(self) -> int:
@@ -99,6 +115,9 @@ class Partitioned(Source):
     def labels(self, number: int) -> Array:
         labels: Array = self.train.y[self.assignment.client(number)]
         return labels
+
+    def groups(self, number: int) -> Array | None:
+        return None if self.train_groups is None else self.train_groups[self.assignment.client(number)]
 
     def test(self, number: int) -> Examples | None:
         if self.server is None or self.own_rows is None:
@@ -199,6 +218,9 @@ class _Mapped(Source):
     def labels(self, number: int) -> Array:
         return self._inner.labels(number)
 
+    def groups(self, number: int) -> Array | None:
+        return self._inner.groups(number)
+
     def test(self, number: int) -> Examples | None:
         return self._made(self._inner.test(number))
 
@@ -218,6 +240,18 @@ def held_out(size: int, fraction: float, key: Key) -> tuple[Array, Array]:
     return np.sort(order[num_test:]), np.sort(order[:num_test])
 
 
+def draw_groups(groups: Array, fraction: float, key: Key) -> frozenset[str]:
+    """Draws the groups whose rows a client holds out: by name, so that all clients draw the same ones.
+
+    A client that would have nothing left to train on holds out none.
+    """
+    names = {*groups.tolist()}
+    drawn = frozenset(
+        name for name in names if int.from_bytes(key.fold_in("group", name).digest[:8]) < fraction * 2**64
+    )
+    return drawn if len(drawn) < len(names) else frozenset()
+
+
 @dataclass(frozen=True)
 class HoldingOut(Source):
     """Clients that train on some of another source's examples and test on the others."""
@@ -234,20 +268,37 @@ class HoldingOut(Source):
     def server(self) -> Examples | None:
         return self.inner.server
 
-    def _held_out(self, sizes: Array) -> Array:
-        return _num_held_out(sizes, self.fraction)
+    @cached_property
+    def tested_groups(self) -> frozenset[str] | None:
+        """The groups that all clients hold out; None: examples belong to no groups."""
+        each = [own for n in range(self.num_clients) if (own := self.inner.groups(n)) is not None]
+        if not each:
+            return None
+        drawn = [(draw_groups(own, self.fraction, self.key), own) for own in each]
+        tested = frozenset[str]().union(*(found for found, _ in drawn))
+        # who would train on nothing holds out none, and then nobody else tests on these groups either
+        return tested.difference(*(own.tolist() for found, own in drawn if not found))
+
+    def _held_out(self) -> Array:
+        sizes = self.inner.sizes()
+        if self.tested_groups is None:
+            return _num_held_out(sizes, self.fraction)
+        return np.array([len(self._rows(number, size)[1]) for number, size in enumerate(sizes.tolist())])
 
     def _rows(self, number: int, size: int) -> tuple[Array, Array]:
         """Draws a client's rows to train on and to test on."""
-        return held_out(size, self.fraction, self.key.fold_in(number))
+        groups = self.inner.groups(number)
+        if groups is None or self.tested_groups is None:
+            return held_out(size, self.fraction, self.key.fold_in(number))
+        is_tested = np.isin(groups, list(self.tested_groups))
+        return np.flatnonzero(~is_tested), np.flatnonzero(is_tested)
 
     def client(self, number: int) -> Examples:
         examples = self.inner.client(number)
         return examples.take(self._rows(number, len(examples))[0])
 
     def sizes(self) -> Array:
-        sizes = self.inner.sizes()
-        return np.asarray(sizes - self._held_out(sizes))
+        return np.asarray(self.inner.sizes() - self._held_out())
 
     def labels(self, number: int) -> Array:
         labels = self.inner.labels(number)
@@ -259,10 +310,11 @@ class HoldingOut(Source):
         return examples.take(self._rows(number, len(examples))[1])
 
     def test_sizes(self) -> Array:
-        return self._held_out(self.inner.sizes())
+        return self._held_out()
 
     def map(self, function: RowWise) -> Source:
         return replace(self, inner=self.inner.map(function))
 
     def contents(self) -> Any:
-        return self.inner.contents(), self.fraction, self.key
+        groups = () if self.tested_groups is None else (tuple(sorted(self.tested_groups)),)
+        return self.inner.contents(), self.fraction, self.key, *groups

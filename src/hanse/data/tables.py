@@ -16,10 +16,17 @@ from typing import Literal
 import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, nearest
-from hanse.data.checks import check_test_fraction
+from hanse.data.checks import check_fractions
 from hanse.data.datasets import Dataset, TrainTest, hold_out
 from hanse.data.files import NeedsSetting
-from hanse.data.labels import check_test_keys, class_names, classes_of, find_gaps, to_categories
+from hanse.data.labels import (
+    check_groups_apart,
+    check_test_keys,
+    class_names,
+    classes_of,
+    find_gaps,
+    to_categories,
+)
 
 __all__ = ["Rows", "Tabular", "as_table", "assemble"]
 
@@ -107,6 +114,11 @@ class Tabular(Dataset):
         the file.
       uninformative: columns that may tell nothing in a party's own file, where no row has a value there, or
         only categories that the run does not know.
+      validation: a file of examples to choose by: then `stop` and sweeps watch these, and test examples are
+        only reported.
+      validation_fraction: of the rows, held out to choose by where `validation` is not given.
+      group: the column of what each row belongs to, such as a patient: rows of one group are held out
+        together, for tests and for choices, also by `client_test_fraction`. It is no feature.
     """
 
     path: str
@@ -122,10 +134,13 @@ class Tabular(Dataset):
     numeric: tuple[str, ...] = ()
     incomplete: Literal["refuse", "skip"] = "refuse"
     uninformative: tuple[str, ...] = ()
+    validation: str | None = None
+    validation_fraction: float = 0.0
+    group: str | None = None
 
     def __post_init__(self) -> None:
         check_incomplete(self.incomplete)
-        for name in ("path", "test"):
+        for name in ("path", "test", "validation"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, fspath(getattr(self, name)))
         if self.label is not None and self.target is not None:
@@ -133,17 +148,17 @@ class Tabular(Dataset):
                 f"label is {self.label!r} and target is {self.target!r}; give one: label for classes, target "
                 "for a number to predict"
             )
-        roles = [name for name in (self.label, *self.targets, self.key, *self.drop) if name is not None]
+        roles = [n for n in (self.label, *self.targets, self.key, self.group, *self.drop) if n is not None]
         twice = [name for name, count in Counter(roles).items() if count > 1]
         if twice:
             raise InvalidInput(f"column {twice[0]!r} is given two roles; give it one")
-        both = {*self.numeric} & {self.label, self.key, *self.categorical, *self.drop}
+        both = {*self.numeric} & {self.label, self.key, self.group, *self.categorical, *self.drop}
         if both:
             raise InvalidInput(
-                f"column {min(map(str, both))!r} is numeric and also label, key, categorical or dropped; "
-                "choose one"
+                f"column {min(map(str, both))!r} is numeric and also label, key, group, categorical or "
+                "dropped; choose one"
             )
-        check_test_fraction(self.test_fraction)
+        check_fractions(self.test_fraction, self.validation_fraction)
 
     def say(self, option: str, *names: str) -> str:
         """Writes a setting that lists columns, with those that it lists already, as a message names it."""
@@ -160,11 +175,12 @@ class Tabular(Dataset):
         """
 
     def load(self) -> TrainTest:
-        """Reads the file, and the test file if there is one."""
-        if self.test is None:
+        """Reads the file, and the files of test and validation examples if there are some."""
+        if self.test is None and self.validation is None:
             return assemble(self, self.rows(self.path, None), None)  # nobody else holds the columns
         train = self.rows(self.path, None)
-        return assemble(self, train, self.rows(self.test, train))
+        others = (None if path is None else self.rows(path, train) for path in (self.test, self.validation))
+        return assemble(self, train, *others)
 
     def can_strip(self, chars: str, files: Sequence[Rows]) -> bool:
         """Returns whether stripping these characters from text would change nothing but labels."""
@@ -178,9 +194,15 @@ class Tabular(Dataset):
         return self.target or ()
 
     @property
+    def predicted(self) -> tuple[str | None, ...]:
+        """The columns of labels and numbers to predict."""
+        return (self.label, *self.targets)
+
+    @property
     def as_categories(self) -> tuple[str, ...]:
         """Columns that are read as text, whatever they look like."""
-        return tuple(name for name in (self.label, self.key, *self.categorical) if name is not None)
+        named = (self.label, self.key, self.group, *self.categorical)
+        return tuple(name for name in named if name is not None)
 
 
 def check_incomplete(said: str) -> None:
@@ -189,10 +211,10 @@ def check_incomplete(said: str) -> None:
         raise InvalidInput(f'incomplete is {said!r}; write "refuse" or "skip"')
 
 
-def assemble(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
+def assemble(what: Tabular, train: Rows, test: Rows | None, validation: Rows | None = None) -> TrainTest:
     """Makes examples of rows. Raises: InvalidInput: naming file, row and column."""
     _check_columns(what, train)
-    roles = {what.label, *what.targets, what.key, *what.drop}
+    roles = {*what.predicted, what.key, what.group, *what.drop}
     categorical, numeric = {*what.categorical}, {*what.numeric}
     names = [name for name in train.columns if name not in roles]
     if not names:
@@ -207,15 +229,30 @@ def assemble(what: Tabular, train: Rows, test: Rows | None) -> TrainTest:
     if what.label is not None and not classes:
         classes = class_names(_categories_of(what, train, what.label), whose=_whose(train, what.label))
     data = _examples(what, train, names, classes, ())
-    if test is None:
+    if test is validation is None:
         del train  # whose columns take as much memory as the table that was made of them
-        return hold_out(replace(data, notes=tuple(notes)), what.test_fraction, "rows")
-    test = _complete(what, test, notes)
-    held_out = _examples(what, test, names, classes, (train,))
-    if what.key is not None and held_out.keys is not None:
-        remedy = f"Remove the column from {test.file} if they shall test the model at the server alone"
-        check_test_keys(data.keys, held_out.keys, _place(test, what.key), remedy)
-    return replace(data, test=held_out.train, test_keys=held_out.keys, notes=tuple(notes))
+        data = replace(data, notes=tuple(notes))
+        return hold_out(data, what.test_fraction, "rows", what.validation_fraction)
+    held_out = chosen_by = None
+    if test is not None:
+        test = _complete(what, test, notes)
+        held_out = _examples(what, test, names, classes, (train,))
+        if what.key is not None and held_out.keys is not None:
+            remedy = f"Remove the column from {test.file} if they shall test the model at the server alone"
+            check_test_keys(data.keys, held_out.keys, _place(test, what.key), remedy)
+        data = replace(data, test=held_out.train, test_keys=held_out.keys)
+    if validation is not None:
+        validation = _complete(what, validation, notes)
+        chosen_by = _examples(what, validation, names, classes, (train,))
+        data = replace(data, validation=chosen_by.train)
+    if what.group is not None:
+        sides = [data.groups]
+        for rows, side in ((test, held_out), (validation, chosen_by)):
+            if rows is not None and side is not None and side.groups is not None:
+                for groups in sides:
+                    check_groups_apart(groups, side.groups, _place(rows, what.group))
+                sides.append(side.groups)
+    return hold_out(replace(data, notes=tuple(notes)), what.test_fraction, "rows", what.validation_fraction)
 
 
 def _whose(rows: Rows, name: str) -> str:
@@ -223,8 +260,8 @@ def _whose(rows: Rows, name: str) -> str:
 
 
 def _complete(what: Tabular, rows: Rows, notes: list[str]) -> Rows:
-    """Leaves out the rows with a gap in label, target or key, and notes it; or refuses the first of them."""
-    for name in (what.label, *what.targets, what.key):
+    """Leaves out rows with a gap in label, target, key or group, and notes it; or refuses the first."""
+    for name in (what.label, *what.targets, what.key, what.group):
         if name is None or name not in rows.columns:
             continue
         gaps = find_gaps(rows.columns[name], what.classes if name == what.label else ())
@@ -257,6 +294,7 @@ def _check_columns(what: Tabular, rows: Rows) -> None:
         "label": (what.label,),
         "target": what.targets,
         "key": (what.key,),
+        "group": (what.group,),
         "drop": what.drop,
         "categorical": what.categorical,
     }
@@ -354,6 +392,10 @@ def _examples(
     keys = None
     if what.key is not None and (what.key in rows.columns or not others):  # a test file may leave it out
         keys = _categories_of(what, rows, what.key)
+    groups = None
+    if what.group is not None:
+        _check_column(what.group, "group", rows)
+        groups = _categories_of(what, rows, what.group)
     if what.label is not None:
         _check_column(what.label, "label", rows)
         y = classes_of(
@@ -362,10 +404,10 @@ def _examples(
             _place(rows, what.label),
             can_strip=lambda chars: what.can_strip(chars, (rows, *others)),
         )
-        return TrainTest(Examples(x, y), None, len(classes), keys=keys, classes=classes)
+        return TrainTest(Examples(x, y), None, len(classes), keys=keys, groups=groups, classes=classes)
     targets = [_numbers(rows, name) for name in what.targets]
     y = targets[0] if isinstance(what.target, str) else np.column_stack(targets)
-    return TrainTest(Examples(x, y), None, keys=keys)
+    return TrainTest(Examples(x, y), None, keys=keys, groups=groups)
 
 
 def _features(rows: Rows, names: list[str]) -> Array:

@@ -9,7 +9,7 @@ from os import fspath
 import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, value
-from hanse.data.checks import check_test_fraction
+from hanse.data.checks import check_fractions
 from hanse.data.datasets import Dataset, TrainTest
 from hanse.data.files import text_lines
 
@@ -44,6 +44,7 @@ class text(Dataset):
       length: characters in a sequence.
       test_fraction: of each speaker's sequences, the last ones, held out.
       encoding: of the text.
+      validation_fraction: of each speaker's sequences, those before the last, held out to choose by.
     Raises: InvalidInput: if no speaker is found, or none says enough.
     References: McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-efficient learning of deep
       networks from decentralized data", AISTATS 2017, arXiv 1602.05629, section 3 (Shakespeare by role;
@@ -55,12 +56,13 @@ class text(Dataset):
     length: int = 80
     test_fraction: float = 0.2
     encoding: str = "utf-8"
+    validation_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", fspath(self.path))
         if self.length < 1:
             raise InvalidInput(f"length is {self.length}; write at least 1 character")
-        check_test_fraction(self.test_fraction)
+        check_fractions(self.test_fraction, self.validation_fraction)
 
     def load(self) -> TrainTest:
         """Reads the file; speakers are in the order of their names."""
@@ -79,15 +81,21 @@ class text(Dataset):
                 f"{self.path}: no speaker has more than {longest} characters; write "
                 f"length={max(1, longest - 1)} or less"
             )
-        num_test = {name: int(self.test_fraction * len(cut)) for name, cut in sequences.items()}
-        train, keys = _join({name: cut[: len(cut) - num_test[name]] for name, cut in sequences.items()})
-        test, test_keys = _join({name: cut[len(cut) - num_test[name] :] for name, cut in sequences.items()})
+        (train, keys), (validation, _), (test, test_keys) = (
+            _join({name: self._divide(cut)[part] for name, cut in sequences.items()}) for part in range(3)
+        )
         return TrainTest(
             train,
             test if len(test) else None,
             keys=keys,
             test_keys=test_keys if len(test) else None,
+            validation=validation if len(validation) else None,
         )
+
+    def _divide(self, cut: Array) -> list[Array]:
+        """Divides a speaker's sequences: to train on, to choose by, and to test on."""
+        end = len(cut) - int(self.test_fraction * len(cut))
+        return np.split(cut, [end - int(self.validation_fraction * len(cut)), end])
 
 
 def _by_speaker(whole: str) -> Mapping[str, str]:

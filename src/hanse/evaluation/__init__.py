@@ -9,7 +9,7 @@ from hanse.evaluation.clients import (
     of_one_class,
     passes,
 )
-from hanse.evaluation.comparison import NAMES, metric_of, spent_on, table
+from hanse.evaluation.comparison import NAMES, metric_of, name_stop_metric, spent_on, table
 from hanse.evaluation.formats import as_bytes, as_number, as_percent, as_seconds
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "measure_metrics",
     "measure_spread",
     "metric_of",
+    "name_stop_metric",
     "of_one_class",
     "on_site",
     "passes",

@@ -34,6 +34,7 @@ from hanse.evaluation.clients import (
     OWN_TRAINING,
     TEST_SET,
     average,
+    measure_held_out,
     measure_metrics,
     measure_spread,
     spread_of,
@@ -143,15 +144,16 @@ class centralised(Baseline):
         pooled = Examples(
             np.concatenate([own.x for own in clients]), np.concatenate([own.y for own in clients])
         )
-        test = pooled if population.test is None else population.test
         began_s, params = perf_counter(), budget.params
-        curve: list[dict[str, Plain]] = [{"epoch": 0, **measure_metrics(learner, params, test)}]
+        curve: list[dict[str, Plain]] = [
+            {"epoch": 0, **measure_held_out(learner, params, population, pooled)}
+        ]
         reached = None
         for epoch in range(1, budget.epochs + 1):
             between()
             steps = _lend_steps(budget.algorithm, epoch - 1, self.lr, self.batch_size)
             params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
-            now = measure_metrics(learner, params, test)
+            now = measure_held_out(learner, params, population, pooled)
             curve.append({"epoch": epoch, **now})
             watched = now.get(budget.stop.metric)
             if reached is None and watched is not None and budget.stop.is_reached(watched):
@@ -208,7 +210,7 @@ class on_site(Baseline):
                 steps = _lend_steps(budget.algorithm, epoch, self.lr, self.batch_size)
                 params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
             if population.test is not None:
-                everywhere.append(measure_metrics(learner, params, population.test))
+                everywhere.append(measure_held_out(learner, params, population, population.test))
             if number in tested:
                 at_home.append(measure_metrics(learner, params, population.role(own_test(number))))
             if population.test is None and not tested:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from hanse.core import Array, Examples, Learner, Plain, Tensors
-from hanse.core.exchange import HIGHER_IS_BETTER, is_higher_better
+from hanse.core.exchange import HIGHER_IS_BETTER, OF_VALIDATION, is_higher_better
 from hanse.data import FederatedData, describe, own_test
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "TEST_SET",
     "average",
     "description",
+    "measure_held_out",
     "measure_metrics",
     "measure_spread",
     "of_one_class",
@@ -34,6 +35,19 @@ TEST_SET = "the common test set"
 def measure_metrics(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
     """Computes the learner's metrics over examples."""
     return learner.summarise(learner.evaluate(params, examples))
+
+
+def measure_held_out(
+    learner: Learner, params: Tensors, population: FederatedData, instead: Examples
+) -> dict[str, float]:
+    """Measures a model as a run does: on the test set, or on other examples if there is none, and beside that
+    on the validation examples."""
+    test = instead if population.test is None else population.test
+    found = measure_metrics(learner, params, test)
+    if population.validation is not None:
+        chosen_by = measure_metrics(learner, params, population.validation)
+        found |= {OF_VALIDATION + name: metric for name, metric in chosen_by.items()}
+    return found
 
 
 def measure_spread(
@@ -156,6 +170,7 @@ def description(population: FederatedData) -> dict[str, Plain]:
         "num_clients": found.num_clients,
         "sizes": found.sizes.tolist(),
         "test": found.num_test,
+        **({} if population.validation is None else {"validation": len(population.validation)}),
         "num_own_tests": int(np.count_nonzero(found.test_sizes)),
         "names": [population.names[number] for number in numbers] if population.names else [],
         "columns": list(found.columns),

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hanse.core.exchange import OF_VALIDATION
 from hanse.evaluation.formats import as_bytes, as_number, as_seconds
 
-__all__ = ["NAMES", "metric_of", "spent_on", "table"]
+__all__ = ["NAMES", "metric_of", "name_stop_metric", "spent_on", "table"]
 
 NAMES = {"federated": "federated", "centralised": "centralised (pooled)", "on_site": "on-site (each alone)"}
 
@@ -14,6 +15,13 @@ def metric_of(settings: Mapping[str, Any], metrics: Mapping[str, Any]) -> str | 
     """Returns the watched metric if it was measured, or else the first metric that was."""
     watched = str(settings["stop"]["metric"])
     return watched if watched in metrics else next((name for name in metrics if name != "round"), None)
+
+
+def name_stop_metric(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Returns the metric that can stop a run, as records name it: on validation examples, if it had some."""
+    watched = str(settings["stop"]["metric"])
+    on_validation = OF_VALIDATION + watched
+    return on_validation if on_validation in (result["final"] or ()) else watched
 
 
 def table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -2,20 +2,23 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hanse.algorithms import can_train
 from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
 from hanse.core import Examples, InvalidInput
 from hanse.core.exchange import find_classes
-from hanse.data import Dataset, FederatedData, Partition, held_out, own_test
+from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
 from hanse.runs.machine import environment
 from hanse.runs.own_code import record_imports
-from hanse.runs.own_file import Wanted, read_examples
+from hanse.runs.own_file import Wanted, read_examples, read_with_groups
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
 from hanse.runs.result import Result
 from hanse.simulation import Devices
@@ -76,6 +79,7 @@ class Parties:
                 uncounted,
                 higher=ready.higher_is_better,
                 remedy=experiment.algorithm.remedy,
+                on_test=ready.chooses_on_test,
             ).to_json(),
         )
 
@@ -189,9 +193,15 @@ def _check_file(option: str, path: str) -> None:
 
 def _file(plan: Plan, path: str, number: int, warn: Warn = lambda line: None) -> tuple[Examples, Examples]:
     """Splits a client's own file into training and test examples, as a simulation would."""
-    examples = read_examples(path, data_needs(plan), warn=warn)
     said = json.loads(plan.settings)
-    kept, tested = held_out(
-        len(examples), said["client_test_fraction"], client_tests(said["seed"]).fold_in(number)
-    )
+    fraction, key = said["client_test_fraction"], client_tests(said["seed"])
+    wanted = data_needs(plan)
+    if fraction:
+        wanted = replace(wanted, group=said["data"].get("group"))
+    examples, groups = read_with_groups(path, wanted, warn=warn)
+    if groups is None:
+        kept, tested = held_out(len(examples), fraction, key.fold_in(number))
+    else:
+        is_tested = np.isin(groups, list(draw_groups(groups, fraction, key)))
+        kept, tested = np.flatnonzero(~is_tested), np.flatnonzero(is_tested)
     return examples.take(kept), examples.take(tested)

@@ -9,6 +9,7 @@ from hanse.core import Algorithm
 from hanse.core.exchange import Record
 
 __all__ = [
+    "CHOSEN_ON_TEST",
     "DEVICE_NOT_REPEATABLE",
     "ENDED",
     "NOT_REPEATABLE",
@@ -30,7 +31,7 @@ class Finding:
 
     Args:
       code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved",
-        "not_repeatable" or "config_unread".
+        "not_repeatable", "config_unread" or "chosen_on_test".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
@@ -64,6 +65,16 @@ DEVICE_NOT_REPEATABLE = Finding(
     is_presence=False,
 )
 """The finding that a model computes on a GPU by operations that do not repeat their bits."""
+
+
+CHOSEN_ON_TEST = Finding(
+    "chosen_on_test",
+    "the last round was chosen on the test examples, by stop.target or stop.patience, so that the metrics on "
+    "them are better than on examples that nobody has seen",
+    "hold out examples to choose by: data.validation_fraction = 0.1",
+    is_presence=False,
+)
+"""The finding that the run ended where its metric on the test examples was good."""
 
 
 def find_problems(

@@ -24,10 +24,11 @@ from hanse.data import (
     find_gaps,
     npz,
     parquet,
+    to_categories,
 )
 from hanse.preprocessing import Encoder
 
-__all__ = ["Unlabelled", "Wanted", "read_examples", "read_rows"]
+__all__ = ["Unlabelled", "Wanted", "read_examples", "read_rows", "read_with_groups"]
 
 PARQUET = (".parquet", ".pq")
 
@@ -43,6 +44,7 @@ class Wanted:
       unused: columns that are left out where there is no encoder.
       arrays: the names of features and labels in an .npz file.
       whose: who wants the examples, for messages.
+      group: the column or array of what each example belongs to; None: nobody asks.
       feature_shape, num_classes: the form of the examples that the model takes.
       classes: the names of the classes, if they have names.
       encoder: turns a table's columns into numbers; None: they are numbers.
@@ -59,6 +61,7 @@ class Wanted:
     unused: frozenset[str] = frozenset()
     arrays: tuple[str, str] = ("x", "y")
     whose: str = "the run"
+    group: str | None = None
 
     @classmethod
     def of(
@@ -79,7 +82,7 @@ class Wanted:
         target = said.get("target")
         target = tuple(target) if isinstance(target, list) else target
         targets = target if isinstance(target, tuple) else (target,)
-        unused = (said.get("key"), *(said.get("drop") or ()))
+        unused = (said.get("key"), said.get("group"), *(said.get("drop") or ()))
         arrays = (said.get("x", "x"), said.get("y", "y")) if kind == "npz" else ("x", "y")
         names = (said.get("label"), *targets, *unused, *arrays)
         if not all(name is None or isinstance(name, str) for name in names):
@@ -150,25 +153,39 @@ def read_examples(
 
     Raises: InvalidInput: if it can't be read, or does not suit the run.
     """
+    return read_with_groups(path, wanted, reader, is_test=is_test, warn=warn)[0]
+
+
+def read_with_groups(
+    path: str, wanted: Wanted, reader: Dataset | None = None, *, is_test: bool = False, warn: Warn = warn_user
+) -> tuple[Examples, Array | None]:
+    """Reads the examples in a party's own file, and the group of each if `wanted` names groups.
+
+    See `read_examples`.
+    """
+    groups = None
     with _remedy_at_hand(path) as opened:
         path, reader = opened or (path, reader)
         if _is_archive(path, reader):
             own = _own_archive(path, wanted, reader)
-            stored, notes = own.complete(_stored(own, (own.x, own.y)), (own.x, own.y))
+            names = (own.x, own.y, *(() if wanted.group is None else (wanted.group,)))
+            stored, notes = own.complete(_stored(own, names), names)
+            groups = None if wanted.group is None else to_categories(stored[wanted.group])
             if wanted.num_classes is not None:  # a gap in a number is no class, either
-                stored, more = _complete_numbers(own, stored)
+                stored, more = _complete_numbers(own, stored, names)
+                groups = None if wanted.group is None else to_categories(stored[wanted.group])
                 notes += more
             y = _find_labels(stored[own.y], wanted, lambda row: own.at(own.y, row, stored))
             examples = _pair(stored[own.x], y, own)
         else:
             rows, own_reader = _open_table(path, wanted, reader, needs_labels=True)
             found = assemble(own_reader, rows, None)
-            examples, notes = found.train, tuple(found.notes)
+            examples, notes, groups = found.train, tuple(found.notes), found.groups
             _check_columns(examples.x, wanted, path, own_reader, is_test)
         for line in notes:
             warn(line)
         encoded = examples if wanted.encoder is None else wanted.encoder(examples)
-        return _check_suits(encoded, wanted, path)
+        return _check_suits(encoded, wanted, path), groups
 
 
 def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlabelled:
@@ -254,16 +271,18 @@ def _read_description(path: str) -> Tabular | npz:
 
 def _own_archive(path: str, wanted: Wanted, reader: Dataset | None) -> npz:
     x, y = wanted.arrays
-    return replace(reader, path=path) if isinstance(reader, npz) else npz(path, x=x, y=y)
+    own = replace(reader, path=path) if isinstance(reader, npz) else npz(path, x=x, y=y)
+    return replace(own, group=wanted.group)
 
 
 def _stored(own: npz, needed: Sequence[str]) -> Mapping[str, Array]:
     """Reads the arrays of features and labels, and no others."""
-    stored = own.read_arrays((own.x, own.y))
+    stored = own.read_arrays({own.x, own.y, *needed})
     if not stored.keys() >= {*needed}:
         stored = own.read_arrays()
         name = next(name for name in needed if name not in stored)
-        option, noun = ("x", "features") if name == own.x else ("y", "labels")
+        nouns = {own.x: ("x", "features"), own.y: ("y", "labels")}
+        option, noun = nouns.get(name, ("group", "groups"))
         raise NeedsSetting(
             f"{own.path} has no array {name!r}; it has {', '.join(sorted(stored)) or 'none'}: write "
             f"numpy.savez(path, {name}={noun}), or {option} = ... with the array's name"
@@ -271,13 +290,15 @@ def _stored(own: npz, needed: Sequence[str]) -> Mapping[str, Array]:
     return stored
 
 
-def _complete_numbers(own: npz, stored: Mapping[str, Array]) -> tuple[Mapping[str, Array], tuple[str, ...]]:
+def _complete_numbers(
+    own: npz, stored: Mapping[str, Array], names: Sequence[str]
+) -> tuple[Mapping[str, Array], tuple[str, ...]]:
     """Treats numbers that are not there as empty labels in words are."""
     y = stored[own.y]
     if y.dtype.kind != "f" or y.ndim > 1 or not find_gaps(y).any():
         return stored, ()
     words = np.where(find_gaps(y), "", "number")
-    kept, notes = own.complete({**stored, own.y: words, "numbers": y}, (own.x, own.y, "numbers"))
+    kept, notes = own.complete({**stored, own.y: words, "numbers": y}, (*names, "numbers"))
     return {**kept, own.y: kept["numbers"]}, notes
 
 
@@ -314,21 +335,22 @@ def _open_table(
         )
     own = _for_run(path, wanted, reader if isinstance(reader, Tabular) else None)
     roles, features = wanted.predicted, wanted.columns
+    groups = (wanted.group,) if wanted.group is not None and needs_labels else ()
     like = None
     if wanted.encoder is not None and features is not None:
-        words = {*wanted.encoder.schema.categories, wanted.label}
-        kinds = {name: np.zeros(0, "U1" if name in words else float) for name in (*features, *roles)}
+        words = {*wanted.encoder.schema.categories, wanted.label, wanted.group}
+        kinds = {name: np.zeros(0, "U1" if name in words else float) for name in (*features, *roles, *groups)}
         like = Rows(path, kinds, np.zeros(0, np.int64))
     rows = own.rows(path, like)
     if features is None:
         features = tuple(name for name in rows.columns if name not in (*wanted.unused, *roles))
-    needed = (*roles, *features) if needs_labels else features
+    needed = (*roles, *features, *groups) if needs_labels else features
     missing = [name for name in needed if name not in rows.columns]
     if missing:
         raise InvalidInput(
             f"{path} has no column {missing[0]!r}; {wanted.whose} wants {', '.join(dict.fromkeys(needed))}"
         )
-    columns = {name: column for name, column in rows.columns.items() if name in (*roles, *features)}
+    columns = {name: column for name, column in rows.columns.items() if name in (*roles, *features, *groups)}
     return replace(rows, columns=columns), own
 
 
@@ -353,12 +375,15 @@ def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
         label=wanted.label,
         target=wanted.target,
         key=None,
+        group=wanted.group,
         drop=(),
         categorical=() if schema is None else schema.categories,
         numeric=() if schema is None else schema.numbers,
         classes=wanted.classes,
         test=None,
         test_fraction=0.0,
+        validation=None,
+        validation_fraction=0.0,
     )
 
 

@@ -26,6 +26,7 @@ from hanse.core import (
 )
 from hanse.core.exchange import (
     HIGHER_IS_BETTER,
+    OF_VALIDATION,
     Collect,
     Dispatch,
     Evaluate,
@@ -37,7 +38,7 @@ from hanse.core.exchange import (
     drive,
     training,
 )
-from hanse.data import FederatedData, own_test, partition_data
+from hanse.data import VALIDATION, FederatedData, own_test, partition_data
 from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
@@ -60,7 +61,8 @@ class Prepared:
       experiment: the experiment that is prepared.
       population: the data of all parties.
       learner: the model, bound to these data.
-      stop: the experiment's; it watches the loss if the model has no accuracy, and knows which way is better.
+      stop: the experiment's; it watches the loss if the model has no accuracy, watches the metric on the
+        validation examples if there are some, and knows which way is better.
       encoder: turns raw features into numbers, if there is preprocessing.
     """
 
@@ -136,16 +138,22 @@ class Prepared:
         if not self.experiment.evaluate_every:
             return None
         measure = evaluation(self.learner, self.measured_at)
-        if not self.measures_objective:
+        more: dict[str, tuple[str, Evaluate]] = {}
+        if self.population.validation is not None:
+            more[VALIDATION] = OF_VALIDATION, evaluation(self.learner, (VALIDATION,))
+        if self.measures_objective:
+            more[OBJECTIVE] = "", objective_evaluation(tuple(range(self.population.num_clients)))
+        if not more:
             return measure
-        measure_objective = objective_evaluation(tuple(range(self.population.num_clients)))
 
-        def measure_both(params: Tensors, key: Key) -> Program[Mapping[str, float]]:
-            metrics = yield from measure(params, key)
-            objective = yield from measure_objective(params, key.fold_in(OBJECTIVE))
-            return {**metrics, **objective}
+        def measure_all(params: Tensors, key: Key) -> Program[Mapping[str, float]]:
+            metrics = dict((yield from measure(params, key)))
+            for name, (prefix, also) in more.items():
+                found = yield from also(params, key.fold_in(name))
+                metrics |= {prefix + metric: number for metric, number in found.items()}
+            return metrics
 
-        return measure_both
+        return measure_all
 
     @cached_property
     def higher_is_better(self) -> frozenset[str]:
@@ -171,6 +179,14 @@ class Prepared:
         if people.test is not None:
             return ("server",)
         return tuple(map(own_test, people.find_test_clients())) or tuple(range(people.num_clients))
+
+    @property
+    def chooses_on_test(self) -> bool:
+        """Returns whether the run stops by a metric on test examples, and not on validation examples."""
+        if self.stop.metric == OBJECTIVE or self.population.validation is not None:
+            return False
+        watches = self.stop.target is not None or self.stop.patience is not None
+        return watches and not all(isinstance(party, int) for party in self.measured_at)
 
     @property
     def own_training(self) -> trained_by | None:
@@ -257,7 +273,8 @@ def prepare_run(experiment: Experiment) -> Prepared:
     algorithm = settle_fraction(experiment.algorithm, population.num_clients)
     if algorithm is not experiment.algorithm:
         experiment = replace(experiment, algorithm=algorithm)
-    ready = Prepared(experiment, population, learner, _watching(experiment, learner), encoder)
+    stop = _watching(experiment, learner, population.validation is not None)
+    ready = Prepared(experiment, population, learner, stop, encoder)
     for baseline in experiment.baselines:
         baseline.check(experiment.algorithm)
     _check_evaluation(ready)
@@ -307,23 +324,34 @@ def list_higher(algorithm: Algorithm[Any], learner: Learner) -> frozenset[str]:
     return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better
 
 
-def _watching(experiment: Experiment, learner: Learner) -> Stop:
+def _watching(experiment: Experiment, learner: Learner, validates: bool) -> Stop:
     stop, measured = experiment.stop, list(experiment.algorithm.measured or learner.measured)
     if isinstance(learner, DifferentiableLearner) and not experiment.algorithm.measured:
         measured.append(OBJECTIVE)
     if stop == Stop() and stop.metric not in measured:
         stop = replace(stop, metric=measured[0])
+    if validates:  # the test set is only reported
+        on_validation = [OF_VALIDATION + name for name in measured if name != OBJECTIVE]
+        if OF_VALIDATION + stop.metric in on_validation:
+            stop = replace(stop, metric=OF_VALIDATION + stop.metric)
+        measured = [*measured, *on_validation]
     if stop.metric not in measured:
         who = experiment.algorithm if experiment.algorithm.measured else experiment.model
         raise InvalidInput(
             f"stop: metric is {stop.metric!r}, which {type(who).__name__} does not measure; "
             f"write one of {', '.join(measured)}"
         )
-    declared = stop.metric in list_higher(experiment.algorithm, learner) - HIGHER_IS_BETTER
+    metric = stop.metric.removeprefix(OF_VALIDATION)
+    declared = metric in list_higher(experiment.algorithm, learner) - HIGHER_IS_BETTER
     return replace(stop, higher_is_better=True) if declared and stop.higher_is_better is None else stop
 
 
 def _check_evaluation(ready: Prepared) -> None:
+    if ready.measures_itself and ready.population.validation is not None:
+        raise InvalidInput(
+            f"{type(ready.experiment.algorithm).__name__} measures its models at the clients, which hold no "
+            "validation examples; leave validation examples and validation_fraction out"
+        )
     if not ready.experiment.evaluate_every or ready.population.test is not None or ready.measures_itself:
         return
     if ready.population.num_clients > MAX_EVALUATED_CLIENTS:

@@ -15,7 +15,7 @@ from hanse.core.exchange import (
     digest,
     is_higher_better,
 )
-from hanse.runs.judgement import Finding, find_problems, judge_status
+from hanse.runs.judgement import CHOSEN_ON_TEST, Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
 
 __all__ = ["Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"]
@@ -33,7 +33,7 @@ class Result:
       rounds: the number of rounds done.
       records: metrics, bytes and seconds of each round; the first is round 0, the beginning.
       final: the last round that was measured.
-      best: the round with the best watched metric.
+      best: the round with the best watched metric, on the validation examples where there are some.
       target_round: the first round that reached the target.
       reason: why it ended before its last round.
       clients: the metrics of the final model on each client's examples, once a run has completed.
@@ -70,13 +70,17 @@ class Result:
         *,
         higher: Collection[str] = HIGHER_IS_BETTER,
         remedy: str = Algorithm.remedy,
+        on_test: bool = False,
     ) -> "Result":
         """Makes the result of a run at its present progress.
 
         For `uncounted` and `remedy` see `find_problems`; `higher` names metrics that are better when higher.
+        `on_test`: whether what stops the run is watched on test examples.
         """
         records = tuple(records)
         found = find_problems(records, uncounted, remedy)
+        if on_test and progress.stopped is not None:
+            found = (*found, CHOSEN_ON_TEST)
         names = sorted({name for record in records for name in record.metrics})
         measured = {record.round: record for record in records if record.is_measured}
         return cls(

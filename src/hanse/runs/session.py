@@ -273,7 +273,14 @@ class Session:
         """Makes the result of the run at its present progress."""
         higher, remedy = self._ready.higher_is_better, self.experiment.algorithm.remedy
         result = Result.of(
-            self.run, status, self._progress, self._records, reason, higher=higher, remedy=remedy
+            self.run,
+            status,
+            self._progress,
+            self._records,
+            reason,
+            higher=higher,
+            remedy=remedy,
+            on_test=self._ready.chooses_on_test,
         )
         return replace(result, findings=(*result.findings, *self._findings), **found)
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hanse.algorithms import OBJECTIVE
 from hanse.config import format_plain
 from hanse.core import Plain, Stop
-from hanse.core.exchange import is_higher_better
+from hanse.core.exchange import OF_VALIDATION, is_higher_better
 from hanse.runs import ENDED
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class SweepResult:
     """The result of a sweep.
 
     Args:
-      metric: the metric that is compared; None: none was measured.
+      metric: the metric that is compared, on the validation examples where there are some; None: none was
+        measured.
       higher_is_better: whether a higher metric is better.
       settings: best first, by the number of runs that completed, the number that reached the target, the
         rounds until then, and the best metric.
@@ -146,6 +148,8 @@ class SweepResult:
     ) -> "SweepResult":
         """Makes the result of runs, which come trial by trial."""
         metric = _metric(members, stop)
+        if metric is not None and _is_on_test(members, metric):
+            notes = (*notes, ON_TEST)
         higher = _is_higher_better(members, stop, metric or stop.metric)
         trials: dict[str, list[SweepRun]] = {}
         for member in members:
@@ -224,7 +228,30 @@ def _metric(members: Sequence[SweepRun], stop: Stop) -> str | None:
     if not found:
         return None
     common = [name for name in found[0] if name != "round" and all(name in final for final in found)]
-    return stop.metric if stop.metric in common else next(iter(common), None)
+    if stop.metric == OBJECTIVE or stop.metric.startswith(OF_VALIDATION):
+        first = stop.metric
+    else:
+        first = OF_VALIDATION + stop.metric
+    validated = [name for name in common if name.startswith(OF_VALIDATION)]
+    return next((name for name in (first, *validated, stop.metric, *common) if name in common), None)
+
+
+ON_TEST = (
+    "the settings are ranked by a metric on test examples, so that the best one's is better than on examples "
+    "that nobody has seen; hold out examples to choose by: data.validation_fraction = 0.1"
+)
+"""The note of a sweep that chooses on test examples."""
+
+
+def _is_on_test(members: Sequence[SweepRun], metric: str) -> bool:
+    """Returns whether a sweep compares several settings by what the runs measured on test examples."""
+    if len({repr(member.over) for member in members}) == 1 or metric == OBJECTIVE:
+        return False
+    about = [m.result.get("data") for m in members if m.result and m.result["final"]]
+    tested = any(
+        data is None or data.get("test") or data.get("num_own_tests") for data in about
+    )  # None: many clients
+    return tested and not metric.startswith(OF_VALIDATION)
 
 
 def _is_higher_better(members: Sequence[SweepRun], stop: Stop, metric: str) -> bool:

@@ -295,6 +295,13 @@ def test_impossible_settings_are_refused(
         (logistic(), (4,), None, r"write least_squares\(\)"),
         (logistic(), (4,), 3, r"the labels have 3; write softmax\(\)"),
         (least_squares(), (0, 4), None, r"\(0, 4\)"),
+        (least_squares(), (4,), 2, r"classes \(0 to 1\); write logistic\(\) .* labels.astype\(float\)"),
+        (
+            least_squares(),
+            (4,),
+            5,
+            r"classes \(0 to 4\); write softmax\(\) .* target = ... in place of label",
+        ),
     ],
 )
 def test_models_refuse_data_that_do_not_suit(

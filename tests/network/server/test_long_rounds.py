@@ -39,7 +39,7 @@ def test_offers_of_an_attempt_are_withdrawn_when_it_is_made_again(server: Played
     server.runtime.perform(Commit(1, None, {}, "too few", again=True))
     assert [server.mailbox.offers(party) for party in range(3)] == [[], [], []]
     assert server.mailbox.count_offers()["orders"] == 0
-    assert server.mailbox.news(1) == {other: Outcome(False, "not counted")}
+    assert server.mailbox.news(1) == {other: Outcome(False, "not counted", 1)}
     server.runtime.perform(Sample(KEY, count=0))
     assert server.files() == 0
 
@@ -49,7 +49,7 @@ def test_clients_hear_that_they_counted_in_a_round_that_could_not_be_measured(se
     server.answer(counted)
     server.runtime.perform(Collect((counted,)))
     server.runtime.perform(Commit(1, None, {}, "evaluation: too few"))
-    assert server.mailbox.news(0) == {counted: Outcome(True)}
+    assert server.mailbox.news(0) == {counted: Outcome(True, party=0)}
 
 
 def test_a_payload_goes_with_the_last_ticket_that_needs_it(server: PlayedServer) -> None:

@@ -7,6 +7,7 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.core.algorithm import (
         HIGHER_IS_BETTER,
+        OF_VALIDATION,
         TRAINING,
         Evaluate,
         ModelState,
@@ -98,6 +99,7 @@ else:
                 "Evaluate",
                 "HIGHER_IS_BETTER",
                 "ModelState",
+                "OF_VALIDATION",
                 "TRAINING",
                 "Progress",
                 "choose_measure",
@@ -186,6 +188,7 @@ else:
 __all__ = [
     "HIGHER_IS_BETTER",
     "MAPPED_BYTES",
+    "OF_VALIDATION",
     "TRAINING",
     "Block",
     "Changes",

@@ -32,7 +32,7 @@ class csv(Tabular):
 
     Args:
       path, label, target, key, drop, categorical, classes, test, test_fraction, numeric, incomplete,
-        uninformative: see `Tabular`.
+        uninformative, validation, validation_fraction, group: see `Tabular`.
       missing: cells that mark a missing value, besides an empty cell. In label and key columns an empty cell
         does, and words such as NaN, null and None.
       columns: the columns' names, for a file whose first line holds data.
@@ -146,7 +146,7 @@ class csv(Tabular):
     def _columns(
         self, names: Sequence[str], categorical: set[str], numbers: set[str], only: set[str] | None
     ) -> "list[Column]":
-        roles, read = {self.label, self.key}, {*names} if only is None else only
+        roles, read = {self.label, self.key, self.group}, {*names} if only is None else only
         read = read.difference(self.drop)
         plain = Words(frozenset(["", *self.missing]), self.separators, self.strip)
         of_role = Words(frozenset([""]), self.separators, self.strip, is_role=True)

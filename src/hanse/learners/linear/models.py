@@ -95,14 +95,21 @@ class LinearModel(Model):
 
 @value
 class least_squares(LinearModel):
-    """Linear regression: loss = (x w + b - y)² / 2.
+    """Linear regression: loss = (x w + b - y)² / 2. It is refused where labels are classes, not numbers.
 
     >>> least_squares().bind((3,), None).metrics
     ('loss', 'squared_error')
     """
 
     def loss(self, num_classes: int | None) -> Loss:
-        """Returns the loss for real targets; classes serve as numbers."""
+        """Returns the loss for real targets. Raises: InvalidInput: if the labels are classes."""
+        if num_classes is not None:
+            instead = "logistic()" if num_classes == 2 else "softmax()"
+            raise InvalidInput(
+                f"least_squares() predicts numbers, and the labels are classes (0 to {num_classes - 1}); "
+                f"write {instead} to tell them apart; or, if they are numbers to predict, give them as "
+                "floats, labels.astype(float), or name their column as target = ... in place of label"
+            )
         return half_square()
 
 
