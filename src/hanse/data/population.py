@@ -147,6 +147,12 @@ class FederatedData(Population[Examples]):
             )
         return self._sample().x.shape[1:]
 
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """The shape of the label of one row: () for one number or class."""
+        labels = self.labels(0) if self.test is None else self.test.y
+        return labels.shape[1:]
+
     def _sample(self) -> Examples:
         return self.client(0) if self.test is None else self.test
 

@@ -16,11 +16,17 @@ from hanse.core import Array, InvalidInput, Prediction
 __all__ = ["Loss", "cross_entropy", "half_square", "log_loss", "weighted_loss"]
 
 
+MAX_OUTPUTS = 10
+"""The most outputs whose errors are measured one by one."""
+
+
 class Loss(ABC):
     """The loss of one example by its scores and its label."""
 
-    metrics: ClassVar[tuple[str, ...]]
-    """The names of the sums that `measure` returns, "loss" first."""
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the sums that `measure` returns, "loss" first."""
 
     prediction: ClassVar[Prediction]
     """The meaning of the numbers that `predict` returns."""
@@ -57,24 +63,40 @@ class Loss(ABC):
 
 @dataclass(frozen=True)
 class half_square(Loss):
-    """The squared loss: loss = (s - y)² / 2"""
+    """The squared loss: loss = |s - y|² / 2
 
-    metrics = ("loss", "squared_error")
+    Args:
+      num_outputs: k, of targets of shape (n, k); None: one number a row, (n,).
+    """
+
     prediction = "numbers"
+    num_outputs: int | None = None
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The loss, the squared error as a mean over the outputs, and that of each if they are few."""
+        k = self.num_outputs or 1
+        few = k if 1 < k <= MAX_OUTPUTS else 0
+        return ("loss", "squared_error", *(f"squared_error_{i}" for i in range(few)))
 
     @property
     def outputs(self) -> tuple[int, ...]:
-        """The shape of one score."""
-        return ()
+        """The shape of one row's scores."""
+        return () if self.num_outputs is None else (self.num_outputs,)
 
     def targets(self, labels: Array, dtype: str) -> Array:
         """Returns real numbers in `dtype`."""
-        if labels.ndim != 1 or labels.dtype.kind not in "biuf":
+        if labels.shape[1:] != self.outputs or labels.dtype.kind not in "biuf":
+            if self.num_outputs is None:
+                needed = "one number a row: write labels.ravel().astype(float)"
+                if labels.ndim == 2 and labels.shape[1] > 1:
+                    needed = f"one number a row; for {labels.shape[1]} write num_outputs={labels.shape[1]}"
+            else:
+                needed = f"{self.num_outputs} numbers a row, as num_outputs says"
             raise InvalidInput(
-                f"labels of shape {labels.shape} and dtype {labels.dtype}; least_squares() needs one number "
-                "a row: write labels.ravel().astype(float)"
+                f"labels of shape {labels.shape} and dtype {labels.dtype}; least_squares() needs {needed}"
             )
-        finite = np.isfinite(labels)
+        finite = np.isfinite(labels).reshape(len(labels), -1).all(axis=1)
         if not finite.all():
             row = int(finite.argmin())
             raise InvalidInput(
@@ -83,27 +105,30 @@ class half_square(Loss):
         return labels.astype(dtype, copy=False)
 
     def losses(self, scores: Array, targets: Array) -> Array:
-        """Returns half squared errors, (n,)."""
+        """Returns half squared errors, summed over the outputs, (n,)."""
         errors = scores - targets
-        return np.asarray(errors * errors / 2)
+        halves = np.asarray(errors * errors / 2)
+        return halves if self.num_outputs is None else np.asarray(halves.sum(axis=1))
 
     def gradient(self, scores: Array, targets: Array) -> Array:
-        """Returns errors, (n,)."""
+        """Returns errors, in the shape of the scores."""
         scores -= targets
         return scores
 
     def hessian_vector(self, scores: Array, targets: Array, direction: Array) -> Array:
-        """Returns the direction, (n,), since the Hessian is 1."""
+        """Returns the direction, since the Hessian is the identity."""
         return direction
 
     def predict(self, scores: Array) -> Array:
-        """Returns the scores, (n,)."""
+        """Returns the scores, (n,) or (n, k)."""
         return scores
 
     def measure(self, scores: Array, targets: Array) -> tuple[float, ...]:
         """Sums half squared errors, and squared errors."""
-        squares = float(np.square(scores - targets, dtype=np.float64).sum())
-        return squares / 2, squares
+        squares = np.square(scores - targets, dtype=np.float64).sum(axis=0)
+        whole = float(squares.sum())
+        each = squares.tolist() if len(self.metrics) > 2 else ()
+        return whole / 2, whole / (self.num_outputs or 1), *each
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ class Model(ABC):
         Raises: InvalidInput: if the model does not suit them.
         """
 
+    def suit_targets(self, target_shape: tuple[int, ...]) -> "Model":
+        """Returns the model for real targets of this shape in each row; by default itself."""
+        return self
+
     def load(self) -> None:  # noqa: B027  (most need nothing)
         """Imports what binding needs, if that takes long; it may be called in another thread."""
 

@@ -269,6 +269,9 @@ def prepare_run(experiment: Experiment) -> Prepared:
         beside.submit(experiment.model.load)  # if that fails, `bind` says why
         population = load_population(experiment)
         population, encoder = _encode_features(experiment, population, keys)
+    if population.num_classes is None:
+        model = experiment.model.suit_targets(population.target_shape)
+        experiment = experiment if model is experiment.model else replace(experiment, model=model)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     algorithm = settle_fraction(experiment.algorithm, population.num_clients)
     if algorithm is not experiment.algorithm:

@@ -343,7 +343,7 @@ class _Kept:
         for info in reversed(infos):
             if "sweep" in info.settings:
                 self._runs.setdefault(_said(_complete(info.settings["experiment"])), []).append(info)
-        self._loaded: dict[str, tuple[str, int]] = {}
+        self._loaded: dict[str, tuple[str, int, tuple[int, ...] | None]] = {}
         self._notes: dict[str, int] = {}
         with threadpool_limits(1):
             self._environment = environment()
@@ -352,10 +352,12 @@ class _Kept:
         if not self._runs:
             return None
         settings = experiment.settings()
-        data, num_clients = self._data(experiment, settings)
+        data, num_clients, targets = self._data(experiment, settings)
         if num_clients:
             settings = replace(
-                experiment, algorithm=settle_fraction(experiment.algorithm, num_clients)
+                experiment,
+                algorithm=settle_fraction(experiment.algorithm, num_clients),
+                model=experiment.model if targets is None else experiment.model.suit_targets(targets),
             ).settings()
         found = self._runs.get(_said(settings), [])
         if not found:
@@ -376,18 +378,21 @@ class _Kept:
             self._note(f"were made where the last bits may differ: {'; '.join(differ)}")
         return info
 
-    def _data(self, experiment: Experiment, settings: Mapping[str, Plain]) -> tuple[str, int]:
-        """Returns the fingerprint of the data now, and the number of clients.
+    def _data(
+        self, experiment: Experiment, settings: Mapping[str, Plain]
+    ) -> tuple[str, int, tuple[int, ...] | None]:
+        """Returns the fingerprint of the data now, the number of clients, and the shape of real targets.
 
-        If they can't be loaded these are "" and 0; the run will say why.
+        If they can't be loaded these are "", 0 and None; the run will say why.
         """
         about = _said({name: said for name, said in settings.items() if name not in NOT_OF_DATA})
         if about not in self._loaded:
             try:
                 people = prepare_run(experiment).population
             except HanseError:
-                return "", 0
-            self._loaded[about] = people.fingerprint, people.num_clients
+                return "", 0, None
+            targets = people.target_shape if people.num_classes is None else None
+            self._loaded[about] = people.fingerprint, people.num_clients, targets
         return self._loaded[about]
 
     def _note(self, note: str) -> None:

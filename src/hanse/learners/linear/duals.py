@@ -86,6 +86,11 @@ def best_dual(loss: Loss) -> BestDual:
 
 @best_dual.register
 def _of_half_square(loss: half_square) -> BestDual:
+    if loss.num_outputs is not None:
+        raise InvalidInput(
+            f"the dual is known for one number a row, and there are {loss.num_outputs} targets; train on one "
+            "of them, or without dual()"
+        )
     return lambda score, alpha, target, q: (target - score + q * alpha) / (1 + q)
 
 

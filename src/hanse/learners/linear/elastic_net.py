@@ -1,7 +1,7 @@
 """The elastic net: a linear model with a penalty on the sum of its absolute weights as well."""
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
 
@@ -48,6 +48,10 @@ class elastic_net(Model):
         check_not_negative("l1", self.l1)
         if not 0 < self.smoothing < math.inf:
             raise InvalidInput(f"smoothing is {self.smoothing}; write a number above 0, such as 0.001")
+
+    def suit_targets(self, target_shape: tuple[int, ...]) -> "elastic_net":
+        """Returns the elastic net of the linear model for these targets."""
+        return replace(self, model=self.model.suit_targets(target_shape))
 
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "ElasticNet":
         """Binds the model to examples of this shape and these classes."""

@@ -7,7 +7,7 @@ the calls cost more than the arithmetic, so local descent is fused into few call
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from itertools import accumulate, repeat
 from typing import Any
 
@@ -23,6 +23,7 @@ from hanse.core import (
     Prediction,
     Steps,
     Tensors,
+    check_count,
     check_not_negative,
     sgd_rule,
     value,
@@ -78,6 +79,10 @@ class LinearModel(Model):
     def loss(self, num_classes: int | None) -> Loss:
         """Returns the loss for such labels. Raises: InvalidInput: if there is none."""
 
+    def suit_targets(self, target_shape: tuple[int, ...]) -> "LinearModel":
+        """Returns the model for real targets of this shape in each row; by default itself."""
+        return self
+
     def bind(self, feature_shape: tuple[int, ...], num_classes: int | None) -> "Linear":
         """Binds the model to examples of this shape and these classes."""
         num_features = math.prod(feature_shape)
@@ -95,11 +100,33 @@ class LinearModel(Model):
 
 @value
 class least_squares(LinearModel):
-    """Linear regression: loss = (x w + b - y)² / 2. It is refused where labels are classes, not numbers.
+    """Linear regression: loss = |x W + b - y|² / 2. It is refused where labels are classes, not numbers.
+
+    Targets of shape (n, k) give k outputs, as several columns in `target` do, or classes as rows of ones and
+    zeros. A run finds k in its data. scikit-learn's `Ridge(alpha)` over n pooled rows has l2 = alpha / n.
 
     >>> least_squares().bind((3,), None).metrics
     ('loss', 'squared_error')
+    >>> least_squares(num_outputs=2).bind((3,), None).metrics
+    ('loss', 'squared_error', 'squared_error_0', 'squared_error_1')
+
+    Args:
+      num_outputs: k, for targets of shape (n, k); None: one number a row, (n,), or as the data of a run say.
     """
+
+    _: KW_ONLY
+    num_outputs: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_outputs is not None:
+            check_count("num_outputs", self.num_outputs)
+
+    def suit_targets(self, target_shape: tuple[int, ...]) -> "least_squares":
+        """Returns the model with as many outputs as there are targets in a row."""
+        if self.num_outputs is not None or len(target_shape) != 1:
+            return self
+        return replace(self, num_outputs=target_shape[0])
 
     def loss(self, num_classes: int | None) -> Loss:
         """Returns the loss for real targets. Raises: InvalidInput: if the labels are classes."""
@@ -110,7 +137,7 @@ class least_squares(LinearModel):
                 f"write {instead} to tell them apart; or, if they are numbers to predict, give them as "
                 "floats, labels.astype(float), or name their column as target = ... in place of label"
             )
-        return half_square()
+        return half_square(self.num_outputs)
 
 
 @dataclass(frozen=True)
@@ -361,7 +388,7 @@ class Linear(DifferentiableLearner):
             yield from repeat((x, y), steps.count_epochs(num))
         rest = steps.count_steps(num)
         for order in orders(num, steps, problem.key):
-            x_epoch, y_epoch = x.take(order, axis=0), y.take(order)
+            x_epoch, y_epoch = x.take(order, axis=0), y.take(order, axis=0)
             for start in range(0, min(num, rest * size), size):
                 yield x_epoch[start : start + size], y_epoch[start : start + size]
             rest -= -(-num // size)
