@@ -10,7 +10,8 @@ from hanse.learners.engines import Engine, Precision, bfloat16, full, jax_engine
 from hanse.learners.linear.cox import cox
 from hanse.learners.linear.duals import dual
 from hanse.learners.linear.elastic_net import elastic_net
-from hanse.learners.linear.models import Linear, least_squares, logistic, softmax
+from hanse.learners.linear.learner import Linear
+from hanse.learners.linear.models import least_squares, logistic, softmax
 from hanse.learners.linear.svm import hinge_svm, linear_svm
 from hanse.learners.model import Model, batches
 from hanse.learners.networks import Network, char_lstm, cnn, mlp

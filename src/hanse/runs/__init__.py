@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.runs.debugging import debug_errors
     from hanse.runs.deployment import Parties
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from hanse.runs.replay import (
         Case,
         Replayed,
-        debug_errors,
         in_client_home,
         in_server_home,
         in_simulation,
@@ -49,6 +49,7 @@ else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.runs.debugging": ("debug_errors",),
             "hanse.runs.deployment": ("Parties",),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
@@ -75,7 +76,6 @@ else:
             "hanse.runs.replay": (
                 "Case",
                 "Replayed",
-                "debug_errors",
                 "in_client_home",
                 "in_server_home",
                 "in_simulation",

@@ -11,7 +11,7 @@ import math
 import pdb
 from bdb import BdbQuit
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,6 @@ from hanse.core import (
     check_count,
 )
 from hanse.core.exchange import (
-    Checkpoint,
     Commit,
     Fork,
     InMemory,
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Case",
     "Replayed",
-    "debug_errors",
     "in_client_home",
     "in_server_home",
     "in_simulation",
@@ -272,7 +270,6 @@ def in_simulation(
         changes are accepted.
 
     Returns: the outcomes of its tickets, and a sentence that says whether the round came out as recorded.
-
     Raises: StoreError: if there is no such run. InvalidInput: if the party computed nothing in that round.
     """
     info = runs.info(run)
@@ -288,14 +285,13 @@ def in_simulation(
         code.record(runs, info, "replay")
         own = None if file is None else read_examples(file, _data_needs(ready), _reader(ready))
         with runs.open(info.run) if earlier else nullcontext() as kept:
-            num_attempts = sum(record.round == round for record in runs.records(info.run)) - 1
-            done, record, asked = _lead(ready, _Kept(kept), round, max(0, num_attempts), party, act, own)
+            recorded = [record for record in runs.records(info.run) if record.round == round]
+            done, record, asked = _lead(ready, _Kept(kept), round, len(recorded), party, act, own)
     if not done:
         others = ", ".join(str(p) for p in dict.fromkeys(asked) if isinstance(p, int)) or "no client"
         why = "the run did not reach that round" if record is None else f"these did: {others}"
         raise InvalidInput(f"client {party} computed nothing in round {round} of run {info.run}; {why}")
-    recorded = {r.round: r for r in runs.records(info.run)}.get(round)
-    return done, _compare(record, recorded, info.run)
+    return done, _compare(record, recorded[-1] if recorded else None, info.run)
 
 
 def _check_party(party: PartyId, ready: Prepared) -> None:
@@ -319,54 +315,45 @@ def _lead(
     ready: Prepared,
     store: _Kept,
     round: int,
-    num_attempts: int,
+    num_records: int,
     party: PartyId,
     act: Callable[[Case], Replayed],
     own: Examples | None,
 ) -> tuple[list[Replayed], Record | None, list[PartyId]]:
-    """Leads the run up to the end of a round in which a party is watched, after so many failed attempts."""
+    """Leads the run to the end of a round, and watches a party in the last of its recorded attempts."""
     together = ready.experiment.execution.together
     backend = _Watched(InProcess(ready.learner, ready.population, ready.keys, together=together), act, own)
-    runtime = ready.runtime(backend, store)
-    seen: list[Record] = []
+    runtime, seen = ready.runtime(backend, store), list[Record]()
 
-    def lead_on() -> Led[Any]:
-        """Leads the run on from its last checkpoint, and watches the party if it is time to."""
+    def look() -> Any:
+        """Returns the last progress; the party is watched from there if its attempt is the next."""
         saved = store.checkpoint()
-        begin_or_watch(saved)
-        return Led(ready.program(ready.begin() if saved is None else saved.state), runtime, store, watch)
-
-    def begin_or_watch(saved: Checkpoint | None) -> None:
-        if saved is not None and (saved.state.round, saved.state.attempts) == (round - 1, num_attempts):
+        if saved and (saved.state.round, saved.state.attempts) == (round - 1, max(0, num_records - 1)):
             backend.watches, runtime.in_blocks = party, False
+        return ready.begin() if saved is None else saved.state
 
     def watch(record: Record) -> None:
         if backend.watches is not None or record.round > round:
             seen.append(record)
-        begin_or_watch(store.checkpoint())
+        look()
 
     with np.errstate(over="ignore", invalid="ignore"):
-        led = lead_on()
+        led = Led(ready.program(look()), runtime, store, watch)
         while not led.done and not seen:
             try:
                 led.step()
             except Stalled:
                 if not isinstance(led.command, Commit):
                     raise
-                led = lead_on()  # as the run was resumed
-    last = seen[-1] if seen and seen[-1].round == round else None
-    return backend.acted, last, backend.asked
+                led = Led(ready.program(look()), runtime, store, watch)  # as the run was resumed
+    return backend.acted, seen[-1] if seen and seen[-1].round == round else None, backend.asked
 
 
 def _compare(now: Record | None, then: Record | None, run: str) -> str:
     if then is None or now is None:
         return "the round was not recorded: it was interrupted, or failed"
-    if (now.metrics, now.usage.bytes_up, now.usage.counted, now.abandoned) == (
-        then.metrics,
-        then.usage.bytes_up,
-        then.usage.counted,
-        then.abandoned,
-    ):
+    one, other = ((r.metrics, r.usage.bytes_up, r.usage.counted, r.abandoned) for r in (now, then))
+    if one == other:
         return "the round came out as it is recorded: the same metrics and bytes"
     close = now.metrics.keys() == then.metrics.keys() and all(
         math.isclose(now.metrics[name], then.metrics[name], rel_tol=1e-3) for name in now.metrics
@@ -447,16 +434,3 @@ def in_server_home(
     data, lacks = open_(plan, number), "the client's memory and secret, which are with the client"
     for task, payload in found:
         yield Case(task, payload, bind(plan), data, {}, Key(bytes(32)), lacks=lacks)
-
-
-@contextmanager
-def debug_errors(debug: bool) -> Iterator[None]:
-    """Stops in the debugger where an exception is raised, if `debug` is set."""
-    try:
-        yield
-    except BdbQuit:  # the user has left a debugger that was open already
-        raise
-    except Exception as error:
-        if debug and error.__traceback__ is not None:
-            pdb.post_mortem(error.__traceback__)
-        raise

@@ -26,7 +26,8 @@ from hanse.core import (
     Tensors,
     value,
 )
-from hanse.learners.linear.models import Linear, LinearModel
+from hanse.learners.linear.learner import Linear
+from hanse.learners.linear.models import LinearModel
 from hanse.learners.linear.svm import hinge, squared_hinge
 from hanse.learners.losses import Loss, half_square, log_loss
 from hanse.learners.model import Model

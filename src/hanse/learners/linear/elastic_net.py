@@ -7,7 +7,8 @@ import numpy as np
 
 from hanse.core import Array, Examples, InvalidInput, Key, Prediction, Tensors, check_not_negative, value
 from hanse.learners.descent import ByGradient
-from hanse.learners.linear.models import Linear, LinearModel, least_squares
+from hanse.learners.linear.learner import Linear
+from hanse.learners.linear.models import LinearModel, least_squares
 from hanse.learners.model import Model
 
 __all__ = ["ElasticNet", "elastic_net"]
