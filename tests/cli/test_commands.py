@@ -231,7 +231,7 @@ def test_ls_lists_the_newest_first(cli: Hanse, store: Path) -> None:
 
 
 def test_show_says_what_noised_totals_revealed(cli: Hanse, store: Path) -> None:
-    result = hanse.run(algorithm=private_avg(each=0.1), rounds=3, store=store)
+    result = hanse.run(algorithm=private_avg(rate=0.1), rounds=3, store=store)
     records = only_object(cli("show", result.run, "--json").stdout)["records"]
     assert "releases" not in records[0]
     (booked,) = records[2]["releases"]

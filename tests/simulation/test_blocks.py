@@ -120,7 +120,7 @@ def test_transforms_without_memory_are_encoded_and_folded_at_once(
 
 
 @value
-class hidden_sum(sum):
+class blocked_sum(sum):
     """Can lift many parts, but may see none."""
 
     hides = True
@@ -134,9 +134,9 @@ def test_parts_that_a_reducer_hides_are_never_folded_together(monkeypatch: pytes
     def fail(*given: Any) -> None:
         raise AssertionError("hidden parts were folded in the clear")
 
-    monkeypatch.setattr(hidden_sum, "lift_many", fail)
+    monkeypatch.setattr(blocked_sum, "lift_many", fail)
     settings: dict[str, Any] = {"data": DATA, "model": softmax(), "rounds": 1, "evaluate_every": 0}
-    hanse.run(**settings, algorithm=replace(AVG, into=hidden_sum()), execution=batched())
+    hanse.run(**settings, algorithm=replace(AVG, into=blocked_sum()), execution=batched())
 
 
 def test_examples_that_can_not_be_used_are_named_as_one_by_one() -> None:

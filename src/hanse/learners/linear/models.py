@@ -169,6 +169,7 @@ class logistic(WeightedModel):
 class softmax(WeightedModel):
     """Multinomial logistic regression for k classes: loss = log(Σ exp s) - s_y, s = x W + b.
 
+    >>> from hanse.core import Key
     >>> softmax(intercept=False).bind((8, 8), 10).init(Key.from_seed(0))["weights"].shape
     (64, 10)
     """
