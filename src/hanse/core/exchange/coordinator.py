@@ -174,7 +174,7 @@ class Coordinator:
         tasks, cost = self._book.issue(command.cohort, command.key.fold_in("party")), 0
         for task in tasks:
             edition = editions.by_party.get(task.party)
-            sent = replace(task, own=command.own.get(task.party, {}))
+            sent = replace(task, own=command.own[task.party]) if task.party in command.own else task
             size = sizes[edition] + sent.num_bytes if task.party in metered else 0
             self._book.book(task, number, size, edition, command.is_phase)
             cost += size
