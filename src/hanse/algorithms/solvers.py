@@ -63,6 +63,12 @@ class Subproblem:
     offset: Tensors | None = None
     proximal: float = 0.0
 
+    def gradient(self, learner: DifferentiableLearner, start: Tensors, update: Tensors) -> Tensors:
+        """Computes the gradient, at this update from `start`, of what a solver minimises."""
+        tilt = zeros_like(start) if self.offset is None else self.offset
+        tilted = add(learner.gradient(add(start, update), self.data), tilt)
+        return add_scaled(tilted, self.proximal, update)
+
 
 class Solver(ABC):
     """Minimises F_k(w) + <offset, w> + (proximal/2) |w - w0|²."""
@@ -84,12 +90,11 @@ def measure_progress(
     learner: DifferentiableLearner, start: Tensors, update: Tensors, problem: Subproblem
 ) -> Part:
     """Measures the norm of a local problem's gradient before it was solved and after."""
-    tilt = zeros_like(start) if problem.offset is None else problem.offset
-    before = add(learner.gradient(start, problem.data), tilt)
-    after = add(learner.gradient(add(start, update), problem.data), tilt)
-    after = add_scaled(after, problem.proximal, update)
-    norms = {"gradient_before": l2_norm(before), "gradient_after": l2_norm(after)}
-    return Part({name: np.asarray(norm, np.float64) for name, norm in norms.items()})
+    gradients = {
+        "gradient_before": problem.gradient(learner, start, zeros_like(start)),
+        "gradient_after": problem.gradient(learner, start, update),
+    }
+    return Part({name: np.asarray(l2_norm(g), np.float64) for name, g in gradients.items()})
 
 
 def check_solver(algorithm: str, solver: Any) -> None:
@@ -166,8 +171,7 @@ class newton(Solver):
             return learner.objective(add(start, update), data) + held
 
         def gradient(update: Tensors) -> Tensors:
-            total = add(learner.gradient(add(start, update), data), tilt)
-            return add_scaled(total, proximal, update)
+            return problem.gradient(learner, start, update)
 
         update: Tensors = zeros_like(start)
         full_gradient, here = gradient(update), objective(update)

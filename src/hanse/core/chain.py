@@ -146,27 +146,22 @@ class Chain:
     @property
     def decodes(self) -> Transform | None:
         """The first transform that undoes its plan on the total, if any."""
-        return next(
-            (t for t, s in zip(self.transforms, self.stages, strict=True) if s.decode is not None),
-            None,
-        )
+        return self._find_first(lambda stage: stage.decode is not None)
 
     @property
     def releases(self) -> tuple[Release, ...]:
-        """What its stages reveal to the reader of a total, first to last."""
+        """The disclosures of its stages to the reader of a total, first to last."""
         return tuple(stage.release for stage in self.stages if stage.release is not None)
 
     @property
     def calibrated(self) -> Transform | None:
         """The first transform that adds noise to the total, for what one client can move it, if any."""
-        return next(
-            (
-                transform
-                for transform, stage in zip(self.transforms, self.stages, strict=True)
-                if stage.release is not None and stage.decode is not None
-            ),
-            None,
-        )
+        return self._find_first(lambda stage: stage.release is not None and stage.decode is not None)
+
+    def _find_first(self, accepts: Callable[[Stage], bool]) -> Transform | None:
+        """Returns the first transform whose stage is accepted, if any."""
+        pairs = zip(self.transforms, self.stages, strict=True)
+        return next((transform for transform, stage in pairs if accepts(stage)), None)
 
     def init(self) -> tuple[Any, ...]:
         """Returns the server's states before the first round."""

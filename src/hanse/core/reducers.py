@@ -257,8 +257,18 @@ class fixed_mean(_Summing):
         return max_weight / self.denominator
 
 
+class _Gathering(Reducer[tuple[Part, ...]]):
+    """A reducer that keeps messages side by side; the form of the total is left to `result`."""
+
+    def lift(self, part: Part) -> tuple[Part, ...]:
+        return (part,)
+
+    def merge(self, left: tuple[Part, ...], right: tuple[Part, ...]) -> tuple[Part, ...]:
+        return left + right
+
+
 @value
-class stack(Reducer[tuple[Part, ...]]):
+class stack(_Gathering):
     """All parts, stacked: each tensor gains a leading axis, in cohort order. Weights are in "weight".
 
     Reveals every contribution to the server.
@@ -272,12 +282,6 @@ class stack(Reducer[tuple[Part, ...]]):
                 "stack() needs messages of one fixed shape; these have dimensions of their own"
             )
 
-    def lift(self, part: Part) -> tuple[Part, ...]:
-        return (part,)
-
-    def merge(self, left: tuple[Part, ...], right: tuple[Part, ...]) -> tuple[Part, ...]:
-        return left + right
-
     def result(self, accumulator: tuple[Part, ...]) -> Total:
         names = accumulator[0].values
         stacked = {name: np.stack([part.values[name] for part in accumulator]) for name in names}
@@ -286,7 +290,7 @@ class stack(Reducer[tuple[Part, ...]]):
 
 
 @value
-class each(Reducer[tuple[Part, ...]]):
+class each(_Gathering):
     """Every answer by itself, of whatever shape: `Collected.by_party` and `ask_each` return them by party.
 
     Reveals every contribution to the server. So it is no setting of an algorithm: only who writes a program
@@ -297,12 +301,6 @@ class each(Reducer[tuple[Part, ...]]):
 
     def accepts(self, spec: Spec) -> None:
         """Accepts any spec."""
-
-    def lift(self, part: Part) -> tuple[Part, ...]:
-        return (part,)
-
-    def merge(self, left: tuple[Part, ...], right: tuple[Part, ...]) -> tuple[Part, ...]:
-        return left + right
 
     def result(self, accumulator: tuple[Part, ...]) -> Total:
         values = {f"{i}/{name}": v for i, part in enumerate(accumulator) for name, v in part.values.items()}

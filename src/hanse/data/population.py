@@ -163,13 +163,18 @@ class FederatedData(Population[Examples]):
           function: treats each row by itself, as preprocessing does; it is called on all rows at once
             where they are in one array.
         """
+        validation = None if self.validation is None else function(self.validation)
+        return self._with_source(self._source.map(function), validation)
+
+    def _with_source(self, source: Source, validation: Examples | None) -> "FederatedData":
+        """Returns the same clients with other examples."""
         return FederatedData(
-            self._source.map(function),
+            source,
             num_classes=self.num_classes,
             names=self.names,
             classes=self.classes,
             notes=self.notes,
-            validation=None if self.validation is None else function(self.validation),
+            validation=validation,
         )
 
     def holding_out(self, fraction: float, key: Key) -> "FederatedData":
@@ -187,14 +192,7 @@ class FederatedData(Population[Examples]):
                 f"client_test_fraction is {fraction}, and the clients have too few groups to hold out some "
                 "and to train on others; write a larger fraction, give more groups, or leave group out"
             )
-        return FederatedData(
-            source,
-            num_classes=self.num_classes,
-            names=self.names,
-            classes=self.classes,
-            notes=self.notes,
-            validation=self.validation,
-        )
+        return self._with_source(source, self.validation)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -170,11 +170,10 @@ def read_with_groups(
             own = _own_archive(path, wanted, reader)
             names = (own.x, own.y, *(() if wanted.group is None else (wanted.group,)))
             stored, notes = own.complete(_stored(own, names), names)
-            groups = None if wanted.group is None else to_categories(stored[wanted.group])
             if wanted.num_classes is not None:  # a gap in a number is no class, either
                 stored, more = _complete_numbers(own, stored, names)
-                groups = None if wanted.group is None else to_categories(stored[wanted.group])
                 notes += more
+            groups = None if wanted.group is None else to_categories(stored[wanted.group])
             y = _find_labels(stored[own.y], wanted, lambda row: own.at(own.y, row, stored))
             examples = _pair(stored[own.x], y, own)
         else:

@@ -159,7 +159,7 @@ class Session:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the owner of the data should know, such as how many rows were left out."""
+        """Notes for the owner of the data, such as how many rows were left out."""
         return self._ready.population.notes
 
     @property

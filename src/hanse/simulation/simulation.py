@@ -66,7 +66,7 @@ class Snapshot:
 
 @value
 class SimulationChanges(Changes):
-    """What has changed in a `Snapshot`; forks are those of the tickets that were closed."""
+    """The changes to a `Snapshot`; forks are those of the tickets that were closed."""
 
     coordinator: CoordinatorChanges
     clock_s: float

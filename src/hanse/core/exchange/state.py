@@ -67,7 +67,7 @@ MAPPINGS = ("tickets", "dispatches", "states", "references", "closed", "undecode
 
 @value
 class CoordinatorChanges:
-    """What has changed in a `CoordinatorState` since a moment of the same round.
+    """The changes to a `CoordinatorState` since a moment of the same round.
 
     Args:
       next_ticket: the first free number.

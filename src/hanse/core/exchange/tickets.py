@@ -65,7 +65,7 @@ class Ticket:
 
 @value
 class ClosedTicket:
-    """What the end of a round needs of a ticket that was counted or dropped in it.
+    """A ticket that was counted or dropped, as far as the end of its round needs it.
 
     Args:
       party: its holder.

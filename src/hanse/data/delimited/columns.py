@@ -19,7 +19,7 @@ NO_NUMBER = "\0"
 
 @dataclass(frozen=True)
 class Words:
-    """What a file's cells mean that are not just numbers; the same for many columns."""
+    """The meaning of cells that are not just numbers; the same for many columns of a file."""
 
     missing: frozenset[str]
     separators: Separators

@@ -134,7 +134,7 @@ class OverSelection:
 
 @value
 class NetworkChanges(Changes):
-    """What has changed in a `NetworkSnapshot`.
+    """The changes to a `NetworkSnapshot` since a moment of the same round.
 
     Outcomes are missing: they come with the end of a round, and a holder may be told one again.
 
@@ -401,7 +401,6 @@ class NetworkRuntime(Runtime):
     def _commit(self, command: Commit) -> Committed:
         phases = self.coordinator.phase_tickets
         usage, settled = self.coordinator.settle(not command.is_closed, command.again)
-        self._mailbox.close(ticket for _, dropped in settled.values() for ticket in dropped)
         if command.round > 0 and not command.again:
             self._attend(self._attendance(command.round, settled, phases))
         outcomes: dict[PartyId, dict[int, Outcome]] = {}
