@@ -26,7 +26,7 @@ from hanse.core.tensors import Tensors
 from hanse.core.values import digest
 from hanse.core.work import Contribution, Part, PartyId, Total, Work
 
-__all__ = ["ask_each", "gather"]
+__all__ = ["ask_each", "find_zeros", "gather"]
 
 
 def gather(
@@ -93,7 +93,7 @@ def _unveil(got: Collected, uplink: Mapping[str, PartSpec], key: Key, close: Clo
             )
         parties = tuple(party for party in got.parties if party in inside)
         hidden |= unveiled.totals
-    zeros = {} if parties or close.minimum_fraction > 0 else _find_zeros(uplink, hidden)
+    zeros = {} if parties or close.minimum_fraction > 0 else find_zeros(uplink, hidden)
     hidden |= zeros
     _check_survivors(got, parties, uplink, needed=0 if zeros else got.needed)
     tickets = dict(zip(got.parties, got.counted, strict=True))
@@ -108,7 +108,7 @@ def _unveil(got: Collected, uplink: Mapping[str, PartSpec], key: Key, close: Clo
     return replace(got, totals=totals, counted=counted, parties=parties, dropped=tuple(dropped))
 
 
-def _find_zeros(uplink: Mapping[str, PartSpec], parts: Iterable[str]) -> dict[str, Total]:
+def find_zeros(uplink: Mapping[str, PartSpec], parts: Iterable[str]) -> dict[str, Total]:
     """Returns the totals of nobody, by part; none at all if one of the reducers has none."""
     zeros = {part: uplink[part].into.zero(uplink[part].chain().folded) for part in parts}
     found = {part: zero for part, zero in zeros.items() if zero is not None}

@@ -19,6 +19,7 @@ from hanse.core.exchange.party import Message, Payload, Task
 from hanse.core.exchange.state import MAPPINGS, CoordinatorChanges, CoordinatorState
 from hanse.core.exchange.tickets import DispatchRecord, PoissonSample, TicketBook, explain_orphan
 from hanse.core.exchange.traffic import TrafficLedger
+from hanse.core.gathering import find_zeros
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
 from hanse.core.program import (
@@ -334,12 +335,7 @@ class Coordinator:
             return {}
         if not self._book.is_empty(command.dispatch):  # it may be in another total with the same secret
             return {}
-        zeros = {
-            name: record.payload.uplink[name].into.zero(chain.folded)
-            for name, chain in record.payload.chains.items()
-        }
-        found = {name: zero for name, zero in zeros.items() if zero is not None}
-        return found if found.keys() == zeros.keys() else {}
+        return find_zeros(record.payload.uplink, record.payload.uplink)
 
     def _decode_totals(
         self, totals: Mapping[str, Total], record: DispatchRecord, dispatch: int, number: int
