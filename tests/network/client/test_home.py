@@ -22,8 +22,9 @@ from hanse.network.client.policy import Approvals, Policy, count_rows
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
 from hanse.network.protocol.sealed_plan import seal_plan
-from hanse.network.protocol.spool import Outgoing, Spool, hash_chunks
+from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.uploads import Spool
 from hanse.network.protocol.wire import Plan
 from hanse.network.server.members import Members
 

@@ -246,14 +246,16 @@ class Roles:
 
     def forget_tasks(self, run: str, tickets: Collection[int]) -> None:
         """Removes such tasks of these tickets from the disk, also unfinished downloads."""
+        named = {str(ticket) for ticket in tickets}
         for path in self._home.run(run).glob(f"*{OWN_TASK}*"):
-            if int(path.name.split(".")[0]) in tickets:
+            if path.name.split(".")[0] in named:
                 path.unlink(missing_ok=True)
 
     def forget_all_tasks(self) -> None:
-        """Removes all such tasks from the disk."""
-        for path in self._home.folder.glob(f"runs/*/*{OWN_TASK}*"):
-            path.unlink(missing_ok=True)
+        """Removes all such tasks from the disk, and the messages whose outcomes will not be known."""
+        for kind in (f"*{OWN_TASK}*", "*.message", f"{TEST}/*.message"):
+            for path in self._home.folder.glob(f"runs/*/{kind}"):
+                path.unlink(missing_ok=True)
 
     def forget(self, run: str, ticket: int, *, keep: bool = False) -> None:
         """Drops a ticket that this client does not work on any more.

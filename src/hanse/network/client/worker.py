@@ -176,11 +176,11 @@ class Worker:
             bytes=message.size,
             sha256=message.sha256,
         )
-        connection.insist(lambda: connection.link.upload(work.run, work.ticket, message))
+        with self._tickets.sending(work):
+            connection.insist(lambda: connection.link.upload(work.run, work.ticket, message))
         self._home.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
         run.num_tickets += 1
         run.num_bytes += message.size
-        Outgoing.forget(role.folder, work.ticket)
         self._roles.forget_tasks(work.run, [work.ticket])
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 

@@ -15,7 +15,8 @@ from hanse.core.exchange import PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
 from hanse.network.protocol.sealed_plan import seal_plan
-from hanse.network.protocol.spool import Objects, Spool
+from hanse.network.protocol.spool import Objects
+from hanse.network.protocol.uploads import Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.job import RunJob, Uncounted
 from hanse.network.server.mailbox import UNFINISHED, Mailbox, Stopped
@@ -61,6 +62,7 @@ class RunThread:
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
         self.failed_tickets = FailedTickets(folder / "cases")
+        self._name_foreign()
         self.plan = self.plans.put(pieces(seal_plan(job.plan)))
         self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients, members.parties)
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
@@ -69,6 +71,14 @@ class RunThread:
         self._seconds: deque[float] = deque(maxlen=11)
         self.round, self.metrics = 0, dict[str, float]()
         self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
+
+    def _name_foreign(self) -> None:
+        """Notes which files in the run's folders are not Hanse's."""
+        found = [p for kept in (self.objects, self.own, self.plans, self.spool) for p in kept.find_foreign()]
+        if found:
+            some = ", ".join(str(path) for path in found[:NAMED]) + (", ..." if len(found) > NAMED else "")
+            what = "1 file that is" if len(found) == 1 else f"{len(found)} files that are"
+            self._members.note(self.name, f"found {what} not Hanse's, and leaves them alone: {some}")
 
     @property
     def round_s(self) -> float | None:

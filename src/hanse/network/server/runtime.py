@@ -7,6 +7,7 @@ sleeps until something arrives there, and folds the messages of the spool in the
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,7 +44,8 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.network.protocol.party import Party
-from hanse.network.protocol.spool import Objects, Spool
+from hanse.network.protocol.spool import Objects
+from hanse.network.protocol.uploads import Damaged, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Outcome, Stopped
 from hanse.network.server.waiting import NAMED, OwnTickets, Waiting, describe_party, order_parties
@@ -156,6 +158,9 @@ class NetworkChanges(Changes):
 LATE = "it was too late"
 """The reason why clients are not counted that answer after enough others, or after the deadline."""
 
+MAX_DAMAGED = 3
+"""A ticket is asked again so many times if the server's disk damages its messages."""
+
 GONE = "it left, or was revoked"
 """The reason why clients are not counted that are no members any more."""
 
@@ -212,6 +217,7 @@ class NetworkRuntime(Runtime):
         self._over_selection: OverSelection | None = None
         self._journaled: OverSelection | None = None
         self._wanted: Tracked[int, int] = Tracked()
+        self._num_damaged = Counter[int]()
         self._all_wanted = True  # until a sample says otherwise; a restart in a round samples no more
         mailbox.restore((), spool.tickets(), {})
 
@@ -447,18 +453,41 @@ class NetworkRuntime(Runtime):
         played = {t: self.coordinator.task(t).party for t in still if self._holder(t) is None}
         own = OwnTickets(played, self._compute)
         awaited = [ticket for ticket in still if self._holder(ticket) is not None]
-        valid, dropped = self._hear(command, awaited, own)
-        self._keep_failed_tickets(dropped)
-        dropped |= own.declined
-        here = own.computed
-        counted = {*here, *valid}
-        if command.tickets is not None:
-            dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
-        arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
-        collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
+        valid, failed = list[int](), dict[int, str]()
+        while True:
+            self._hear(command, awaited, own, valid, failed)
+            self._keep_failed_tickets(failed)
+            dropped, here = {**failed, **own.declined}, own.computed
+            counted = {*here, *valid}
+            if command.tickets is not None:
+                dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
+            arrived = self._messages([ticket for ticket in asked if ticket in counted], here)
+            try:
+                collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
+                break
+            except Damaged as damaged:  # nothing of this fold is kept
+                valid.remove(damaged.ticket)
+                self._ask_again(damaged, failed)
         self._note_drops(collected.dropped)
         self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
         return collected
+
+    def _ask_again(self, damaged: Damaged, failed: dict[int, str]) -> None:
+        """Asks a ticket again whose message the disk has lost or changed, up to three times."""
+        ticket = damaged.ticket
+        holder = self._holder(ticket)
+        assert holder is not None  # the server's own messages are not on its disk
+        self._num_damaged[ticket] += 1
+        is_last = self._num_damaged[ticket] > MAX_DAMAGED
+        then = "it is given up" if is_last else "it is asked again"
+        what = f"{damaged}. The client is not to blame, {then}: ticket {ticket} of {describe_party(holder)}"
+        self._note("the server's disk", f"{what}. Check this disk")
+        self._say(what)
+        self._spool.discard(ticket)
+        if is_last:
+            failed[ticket] = f"the server's disk damaged its message {MAX_DAMAGED + 1} times"
+        else:
+            self._mailbox.ask_again(ticket)
 
     def _decode(self, command: Decode) -> Decoded:
         decoded = self.coordinator.decode(command)
@@ -513,14 +542,23 @@ class NetworkRuntime(Runtime):
         return self.coordinator.receive(ticket, pack(message))
 
     def _messages(self, tickets: list[int], here: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
-        """Reads messages one at a time from the spool, so that memory stays flat."""
+        """Reads messages one at a time from the spool, so that memory stays flat. Raises: Damaged."""
         for ticket in tickets:
             yield ticket, here[ticket] if ticket in here else unpack(self._spool.read(ticket), Message)
 
     def _hear(
-        self, command: Collect, awaited: list[int], own: OwnTickets
-    ) -> tuple[list[int], dict[int, str]]:
-        """Waits until the exchange can close; returns the validly answered tickets, and why others failed.
+        self,
+        command: Collect,
+        awaited: list[int],
+        own: OwnTickets,
+        valid: list[int],
+        dropped: dict[int, str],
+    ) -> None:
+        """Waits until the exchange can close.
+
+        Args:
+          valid: the tickets that are answered validly; more are added.
+          dropped: the others that failed, and why; more are added.
 
         Raises: Stopped: if a party that the exchange waits for is away for too long.
         """
@@ -530,8 +568,6 @@ class NetworkRuntime(Runtime):
             goal = self._goal(awaited)
         longest_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
         deadline_s = time.monotonic() + longest_s
-        valid: list[int] = []
-        dropped: dict[int, str] = {}
         known, about = 0, Waiting(self._mailbox, self._say)
         while True:
             own_s = own.compute()
@@ -541,7 +577,11 @@ class NetworkRuntime(Runtime):
                 if ticket not in dropped and ticket not in valid:
                     if goal is not None and len(valid) + len(own.computed) >= goal:
                         break
-                    why = self._wrong(ticket)
+                    try:
+                        why = self._wrong(ticket)
+                    except Damaged as damaged:
+                        self._ask_again(damaged, dropped)
+                        continue
                     if why is None:
                         valid.append(ticket)
                     else:
@@ -561,7 +601,7 @@ class NetworkRuntime(Runtime):
                         deadline_s = time.monotonic() + longest_s
             enough = goal is not None and len(valid) + len(own.computed) >= goal
             if (not waiting and not own.waiting) or enough or time.monotonic() >= deadline_s:
-                return valid, dropped
+                return
             known = self._mailbox.wait(min(deadline_s, next_s, own_s), known)
 
     def _describe_progress(
@@ -587,7 +627,8 @@ class NetworkRuntime(Runtime):
             if holder not in members:
                 dropped[ticket] = GONE
             elif silent_s > self._patience.silent_s:
-                dropped[ticket] = f"nothing was heard of it for {silent_s:.0f} s"
+                lost = "its message was damaged on the server's disk, and " * (ticket in self._num_damaged)
+                dropped[ticket] = f"{lost}nothing was heard of it for {silent_s:.0f} s"
             else:
                 next_s = min(next_s, time.monotonic() + self._patience.silent_s - silent_s + 0.01)
         return next_s
@@ -613,9 +654,12 @@ class NetworkRuntime(Runtime):
         return away
 
     def _wrong(self, ticket: int) -> str | None:
-        """Returns what is wrong with a message; None: nothing."""
+        """Returns what is wrong with a message; None: nothing. Raises: Damaged: if the disk is to blame."""
         try:
-            self.coordinator.receive(ticket, self._spool.read(ticket))
+            self.coordinator.receive(ticket, self._spool.peek(ticket))
+        except Damaged:
+            raise
         except Exception as error:  # the round goes on, whatever a client's bytes lead to
+            self._spool.read(ticket)  # are they the client's?
             return f"refused: {error}"[:500]
         return None

@@ -209,7 +209,7 @@ class Server:
         decisions: list[Decision] = []
         for name, led in self._led.items():
             have = set(poll.have.get(name, ()))
-            work += [_work(name, led.plan, o) for o in led.mailbox.offers(party) if o.ticket not in have]
+            work += [_work(name, led.plan, offer) for offer in led.mailbox.offers(party, have)]
             decisions += [
                 Decision(
                     run=name, ticket=ticket, counted=outcome.counted, why=outcome.why, party=outcome.party
