@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import public_key
-from hanse.network.protocol.wire import printable
+from hanse.network.server.records import Events
 
 if TYPE_CHECKING:
     from hanse.network.server.runtime import Attendance
@@ -36,8 +36,6 @@ CREATE TABLE IF NOT EXISTS invitations (
 CREATE TABLE IF NOT EXISTS attendance (
   run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
   counted INTEGER NOT NULL, all_wanted INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (run, number));
-CREATE TABLE IF NOT EXISTS events (
-  position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
 """
 # `number` in attendance may be the name of a party: a column of INTEGER keeps such text as it is.
 
@@ -47,9 +45,9 @@ ALTER TABLE invitations ADD COLUMN party TEXT;
 """
 """The changes to a file of version 1, which had no named parties."""
 
-_PARTY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_SELECT = "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members"
 
-MAX_EVENTS = 100_000
+_PARTY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 
 ENOUGH_ASKED = 5
 """A client that is drawn now and then is reported if it was asked so many times and never counted."""
@@ -105,23 +103,41 @@ class Members:
             self._connection.executescript(_RENEW)
         self._connection.execute("PRAGMA user_version = 2")
         self._lock = threading.RLock()
+        self._events = Events(path)
         self._load()
 
     def close(self) -> None:
         """Closes the file."""
+        self._events.close()
         self._connection.close()
 
     def _load(self) -> None:
-        rows = self._connection.execute(
-            "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members "
-            "ORDER BY number, id"
-        )
-        self._members = {row[0]: Member(*row) for row in rows}
-        self._keys = {member.id: public_key(member.public) for member in self._members.values()}
-        numbers = [m.number for m in self._members.values() if m.number is not None]
-        here = [m.number for m in self.active("client") if m.number is not None]
-        self._clients = frozenset(here), max(numbers, default=-1) + 1
-        self._parties = frozenset(m.party for m in self.active("client") if m.party is not None)
+        self._members: dict[str, Member] = {}
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._ids: dict[str, str] = {}  # by public key
+        self._holders: dict[PartyId, str] = {}  # the ids of active clients, by party
+        self._num_numbers = 0
+        self._clients: tuple[frozenset[int], int] | None = None  # these two are made when they are asked for
+        self._parties: frozenset[PartyId] | None = None
+        for row in self._connection.execute(_SELECT):
+            self._enter(Member(*row))
+
+    def _enter(self, member: Member) -> None:
+        """Takes a member as it is on the disk, in place of what was known of it."""
+        old = self._members.get(member.id)
+        if old is not None and old.party is not None and self._holders.get(old.party) == old.id:
+            del self._holders[old.party]
+        if old is None or old.public != member.public:
+            if old is not None:
+                del self._ids[old.public]
+            self._ids[member.public] = member.id
+            self._keys[member.id] = public_key(member.public)
+        self._members[member.id] = member
+        if member.number is not None:
+            self._num_numbers = max(self._num_numbers, member.number + 1)
+        if member.role == "client" and member.state == "active" and member.party is not None:
+            self._holders[member.party] = member.id
+        self._clients = self._parties = None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -135,29 +151,47 @@ class Members:
             self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[Any]:
+    def _change(self, id: str = "") -> Iterator[Any]:
+        """Begins a change, and reads a member again after it; "": all of them."""
         with self._lock:
             with self._transaction() as db:
                 yield db
-            self._load()
+            if id:
+                self._read_again(id)
+            else:
+                self._load()
+
+    def _read_again(self, id: str) -> Member:
+        row = self._connection.execute(f"{_SELECT} WHERE id = ?", (id,)).fetchone()
+        self._enter(Member(*row))
+        return self._members[id]
 
     # -- reading -------------------------------------------------------------------------------
 
     def all(self) -> list[Member]:
-        """Returns everybody who ever joined."""
-        return list(self._members.values())
+        """Returns everybody who ever joined: those without a number first, then by number."""
+        return sorted(self._members.values(), key=_order)
 
     def active(self, role: Role) -> list[Member]:
         """Returns the active members of a role."""
-        return [m for m in self._members.values() if m.role == role and m.state == "active"]
+        return [m for m in self.all() if m.role == role and m.state == "active"]
 
     def clients(self) -> tuple[frozenset[int], int]:
         """Returns the numbers of active clients, and how many numbers there are."""
-        return self._clients
+        found = self._clients
+        if found is None:
+            with self._lock:
+                here = frozenset(party for party in self._holders if isinstance(party, int))
+                found = self._clients = here, self._num_numbers
+        return found
 
     def parties(self) -> frozenset[PartyId]:
         """Returns the parties that active members play: numbers of clients, and names."""
-        return self._parties
+        found = self._parties
+        if found is None:
+            with self._lock:
+                found = self._parties = frozenset(self._holders)
+        return found
 
     def key(self, id: str) -> Ed25519PublicKey | None:
         """Returns the key of a member, active or not."""
@@ -173,10 +207,10 @@ class Members:
         if member is None:
             raise Refused(401, "unsigned", "no member of this server has this key id")
         if member.state != "active":
-            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.name)
+            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.id)
         if member.role not in roles:
             allowed = " or ".join(roles)
-            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.name)
+            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.id)
         return member
 
     # -- changing ------------------------------------------------------------------------------
@@ -210,7 +244,7 @@ class Members:
         secret = secrets.token_bytes(16)
         if party:
             self._check_free(party, role, number)
-        with self._change() as db:
+        with self._transaction() as db:
             if party:
                 name = name or party
             elif role == "client" and number is None:
@@ -243,7 +277,8 @@ class Members:
             )
 
     def _find_holder(self, party: str) -> Member | None:
-        return next((member for member in self.active("client") if member.party == party), None)
+        id = self._holders.get(party)
+        return None if id is None else self._members[id]
 
     def open_invitations(self) -> int:
         """Counts the invitations that are valid and not used yet."""
@@ -277,7 +312,8 @@ class Members:
         return role, number, name, used_by, party
 
     def _is_active(self, public: str) -> bool:
-        return any(m.public == public and m.state == "active" for m in self._members.values())
+        id = self._ids.get(public)
+        return id is not None and self._members[id].state == "active"
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
         """Adds the holder of an invitation, under its key. The same key may ask again.
@@ -286,39 +322,44 @@ class Members:
           plays its party.
         """
         public_key(public)
-        with self._change() as db:
-            role, number, given, used_by, party = self._read_invitation(secret)
-            if used_by is not None and used_by != public:
-                raise _refuse_invitation("was used before")
-            if used_by is None:
-                if party is not None and self._find_holder(party) is not None:
-                    why = (
-                        f"another member plays party {party!r}; its operator has to revoke that member first"
+        with self._lock:
+            with self._transaction() as db:
+                role, number, given, used_by, party = self._read_invitation(secret)
+                if used_by is not None and used_by != public:
+                    raise _refuse_invitation("was used before")
+                if used_by is None:
+                    if party is not None and self._find_holder(party) is not None:
+                        why = f"another member plays party {party!r}; its operator has to revoke it first"
+                        raise Refused(409, "joined", why)
+                    begin = role[0] if party is None else party
+                    id = f"{begin}-{secrets.token_hex(4)}" if number is None else f"c{number}"
+                    if public in self._ids:
+                        raise Refused(
+                            409, "joined", "this key has joined; give the other client another home"
+                        )
+                    db.execute(
+                        "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+                        (id, role, number, (name or given)[:100], public, time.time(), party),
                     )
-                    raise Refused(409, "joined", why)
-                begin = role[0] if party is None else party
-                id = f"{begin}-{secrets.token_hex(4)}" if number is None else f"c{number}"
-                if any(m.public == public for m in self._members.values()):
-                    raise Refused(409, "joined", "this key has joined; give the other client another home")
-                db.execute(
-                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
-                    (id, role, number, (name or given)[:100], public, time.time(), party),
-                )
-                query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
-                db.execute(query, (public, _hash(secret)))
-        return next(m for m in self._members.values() if m.public == public)
+                    query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
+                    db.execute(query, (public, _hash(secret)))
+                elif public not in self._ids:
+                    raise Refused(
+                        409, "joined", "this key joined, and was replaced by another since; use that one"
+                    )
+            return self._members[self._ids[public]] if used_by is not None else self._read_again(id)
 
     def rekey(self, id: str, public: str) -> None:
         """Replaces a member's key with another. Raises: Refused: if another member has it."""
-        if any(m.public == public and m.id != id for m in self._members.values()):
+        if self._ids.get(public, id) != id:
             raise Refused(409, "joined", "this key belongs to another member; make a new one")
-        with self._change() as db:
+        with self._change(id) as db:
             db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
         """Ends a membership at once. Raises: InvalidInput: if `id` does not name exactly one member."""
         id = self._one(id).id
-        with self._change() as db:
+        with self._change(id) as db:
             db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
         return self._members[id]
 
@@ -371,21 +412,17 @@ class Members:
 
     # -- events --------------------------------------------------------------------------------
 
-    def note(self, who: str, what: str) -> None:
-        """Writes an event for the operator."""
-        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # serving goes on with a full disk
-            self._connection.execute(
-                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
-            )
-            last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
-            if last % 1000 == 0:
-                self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
+    def note(self, who: str, what: str, *, code: str = "", source: str = "") -> None:
+        """Writes an event for the operator, or counts it; see `Events.note`."""
+        self._events.note(who, what, code=code, source=source)
 
     def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
         """Returns the last events, oldest first."""
-        query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
-        with self._lock:
-            return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
+        return self._events.read(limit)
+
+
+def _order(member: Member) -> tuple[int, str]:
+    return -1 if member.number is None else member.number, member.id
 
 
 def _refuse_invitation(why: str) -> Refused:

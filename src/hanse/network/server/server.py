@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import threading
 import time
 from collections import Counter
@@ -22,15 +21,13 @@ from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
 from hanse.network.server.rotation import CertificateRotation
 from hanse.network.server.run_thread import RunThread
+from hanse.network.server.sockets import Connections, Rates
 from hanse.store import Runs
 from hanse.version import __version__
 
 __all__ = ["Server"]
 
 logger = logging.getLogger(__name__)
-
-BLAME_S = 60.0
-"""The seconds within which an offence that a member repeats is noted once."""
 
 FAREWELL_S = 5.0
 """A server that is done waits so long for its clients to hear of it."""
@@ -75,7 +72,9 @@ class Server:
         self._led: dict[str, RunThread] = {}
         self.strangers: Counter[str] = Counter()
         """The refused requests of nobody that belongs here, by code."""
-        self._blamed: dict[str, float] = {}
+        self.rates = Rates()
+        self.connections: Connections | None = None
+        """The connections of the socket that this server is served on; None: it is not yet."""
         self.over = self._leaving = False
         self.full = False
         """Whether a run was stopped because no space was left on the disk."""
@@ -159,21 +158,26 @@ class Server:
         for led in self._led.values():
             led.mailbox.notify()
 
-    def blame(self, who: str, what: str) -> None:
-        """Notes that a member offended, but not how often, so that nobody can fill the disk."""
+    def blame(self, who: str, error: Refused) -> None:
+        """Notes that a member offended; the same offence again is only counted.
+
+        Args:
+          who: its id.
+        """
         member = self.members.find(who)
-        name = who if member is None else member.name
-        now = time.monotonic()
-        if now - self._blamed.get(f"{name} {what}", -math.inf) > BLAME_S:
-            if len(self._blamed) > 10_000:
-                self._blamed.clear()
-            self._blamed[f"{name} {what}"] = now
-            self.members.note(name, what)
+        if member is None:
+            self.strangers[error.code] += 1
+        else:
+            self.members.note(member.name, f"refused: {error}", code=f"refused {error.code}", source=who)
+
+    def note_crowd(self) -> None:
+        """Notes that a connection was ended because there were too many."""
+        self.members.note("the server", "ended a connection, because too many are open", code="crowd")
 
     def part(self, id: str, state: Any) -> Member:
         """Ends a membership at once."""
         member = self.members.part(id, state)
-        self.members.note(member.name, state)
+        self.members.note(member.name, state, source=member.id)
         logger.info("event=parted member=%s state=%s", member.id, state)
         self.notify_runs()
         if member.party is not None:
