@@ -1,5 +1,6 @@
 """The commands that begin a run of real parties: the server's, and each client's."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from hanse.cli.exits import FAILED, INTERRUPTED
-from hanse.cli.options import Imports
+from hanse.cli.exits import BAD_INPUT, FAILED, INTERRUPTED
+from hanse.cli.options import Accept, Imports
 from hanse.cli.parties import CLIENT, PARTIES, Copies, Home, guard_parties
 from hanse.core import InvalidInput
 
@@ -53,6 +54,11 @@ def serve_command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Begin a new run, even if one was interrupted.")
     ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Go on with this run, with its own settings; FILE is not read."),
+    ] = None,
+    accept: Accept = False,
     min_clients: Annotated[
         int | None,
         typer.Option(
@@ -67,26 +73,50 @@ def serve_command(
 
         from hanse.cli.views import note
         from hanse.network.server import Patience, lead
+        from hanse.network.server.upkeep import OtherRunOpen
 
         if (certificate is None) != (key is None):
             raise InvalidInput("give --certificate and --key together, or neither")
-        job = PARTIES.job(file, sets or (), imports or (), note)
-        job = replace(
-            job,
-            patience=Patience(silent_s, round_s, over_select, min_clients),
-            num_clients=clients or job.num_clients,
-        )
-        ended = lead(
-            [job],
-            home,
-            _address(listen),
-            _address(public or listen),
-            certificate=(certificate, key) if certificate and key else None,
-            proxy_certificate=shown,
-            fresh=fresh,
-            stay=stay,
-            say=typer.echo,
-        )
+        if fresh and resume is not None:
+            raise InvalidInput(
+                f"--fresh begins a new run and --resume goes on with {resume}; give one of them"
+            )
+
+        def perform(fresh: bool, resume: str | None) -> str:
+            if resume is None:
+                job = PARTIES.job(file, sets or (), imports or (), note)
+            else:
+                job = PARTIES.job_of(home / "runs.db", resume, imports or (), accept, note)
+            job = replace(
+                job,
+                patience=Patience(silent_s, round_s, over_select, min_clients),
+                num_clients=clients or job.num_clients,
+            )
+            return lead(
+                [job],
+                home,
+                _address(listen),
+                _address(public or listen),
+                certificate=(certificate, key) if certificate and key else None,
+                proxy_certificate=shown,
+                fresh=fresh,
+                resume=resume,
+                stay=stay,
+                say=typer.echo,
+            )
+
+        try:
+            ended = perform(fresh, resume)
+        except OtherRunOpen as other:
+            if not sys.stdin.isatty():
+                raise
+            typer.echo(str(other))
+            answer = ""
+            while answer not in ("continue", "new", "stop"):
+                answer = typer.prompt("Go on with the open run, or begin another? (continue, new, stop)")
+            if answer == "stop":
+                raise typer.Exit(BAD_INPUT) from None
+            ended = perform(answer == "new", other.run if answer == "continue" else None)
         if ended != "completed":
             raise typer.Exit(INTERRUPTED if ended == "interrupted" else FAILED)
 

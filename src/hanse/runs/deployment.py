@@ -17,10 +17,11 @@ from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
 from hanse.runs.machine import environment
-from hanse.runs.own_code import record_imports
+from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import Wanted, read_examples, read_with_groups
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
 from hanse.runs.result import Result
+from hanse.runs.session import check_same_data, existing, experiment_of
 from hanse.simulation import Devices
 
 __all__ = ["SHARE", "Parties"]
@@ -45,7 +46,29 @@ class Parties:
 
         The model is evaluated on the server's test set, or else on the clients' own examples.
         """
-        experiment = read(file, sets, imports=imports, warn=warn)
+        return self._make_job(read(file, sets, imports=imports, warn=warn), warn)
+
+    def job_of(
+        self,
+        store: Path,
+        run: str,
+        imports: Sequence[str] = (),
+        accept_changed_imports: bool = False,
+        warn: Warn = warn_user,
+    ) -> RunJob:
+        """Makes the job of a run that was begun before, from the settings that are kept of it.
+
+        Raises: InvalidInput: if its data or its code are not what they were. StoreError: if there is no such run.
+        """
+        runs = existing(store)
+        info = runs.info(run)
+        code = import_code(info, imports, accept_changes=accept_changed_imports)
+        job = self._make_job(experiment_of(info, None, code.named_by(info)), warn)
+        check_same_data(info, job.said["data_sha256"])
+        code.record(runs, info, "serve", replaces=True)
+        return job
+
+    def _make_job(self, experiment: Experiment, warn: Warn) -> RunJob:
         ready = prepare_run(experiment)
         people, settings = ready.population, ready.experiment.settings()
         for line in people.notes:

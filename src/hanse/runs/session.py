@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Session",
+    "check_same_data",
     "default_store",
     "existing",
     "experiment_of",
@@ -345,7 +346,7 @@ def resume_session(
                 "the same settings and --home"
             )
         ready = prepare_run(experiment_of(info, data, code.named_by(info)))
-        _check_same_data(info, ready)
+        check_same_data(info, ready.population.fingerprint)
         code.record(runs, info, "resume", replaces=True)
         differ = changes(info.environment, environment())
         if differ:
@@ -405,8 +406,9 @@ def experiment_of(
         ) from wrong
 
 
-def _check_same_data(info: "RunInfo", ready: Prepared) -> None:
-    due, given = info.settings["data_sha256"], ready.population.fingerprint
+def check_same_data(info: "RunInfo", given: str) -> None:
+    """Checks that data are those that a run began on, by their SHA-256. Raises: InvalidInput."""
+    due = info.settings["data_sha256"]
     if due != given:
         raise InvalidInput(
             f"run {info.run} began on other data (sha256 {due[:12]}..., these have {given[:12]}...); "

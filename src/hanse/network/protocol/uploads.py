@@ -254,13 +254,18 @@ class Spool:
     def _describe(self, ticket: int, why: str) -> str:
         return f"{self._message(ticket, self._here.get(ticket, ''))} is damaged: {why}"
 
+    def find_arrival_s(self, ticket: int) -> float:
+        """Returns when a durable message arrived, by the clock on the wall. Raises: OSError."""
+        return self._message(ticket, self._here[ticket]).stat().st_mtime
+
     def discard(self, ticket: int) -> None:
-        """Removes a damaged message, so that the ticket can be answered again."""
+        """Removes a message, so that the ticket can be answered again."""
         with self._lock:
             sha256 = self._here.pop(ticket, None)
             if sha256 is not None:
                 with contextlib.suppress(OSError):
                     self._message(ticket, sha256).unlink(missing_ok=True)
+                    sync_folder(self._folder)
 
     def keep_only(self, needed: set[int], first_unknown: int) -> None:
         """Removes the messages of settled tickets.

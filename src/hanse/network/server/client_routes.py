@@ -12,6 +12,7 @@ from hanse.network.protocol.signing import check_proof
 from hanse.network.protocol.wire import CHUNK_BYTES, Code, Failure, News, Plans, Poll, Received, Rekey
 from hanse.network.server.answers import send_file
 from hanse.network.server.requests import (
+    Caller,
     FromClient,
     announced_bytes,
     check_wire,
@@ -65,6 +66,7 @@ async def work(request: Request, caller: FromClient) -> Response:
     poll = await parse_body(request, caller.speaker, Poll)
     check_wire(poll.wire)
     news = await caller.server.poll(caller.party, poll)
+    caller.server.members.admit(caller.member.id, ("client",))  # it may have been revoked in the meantime
     return Response(news.model_dump_json(), media_type="application/json")  # not validated a second time
 
 
@@ -87,10 +89,12 @@ async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, s
     led = caller.server.run(run)
     led.mailbox.offer(caller.party, ticket)
     offset = led.spool.offset(ticket, sha256_in(sha256), size)
-    return Received(offset=offset, durable=offset == size and await _finish(led, ticket, sha256, size))
+    return Received(
+        offset=offset, durable=offset == size and await _finish(caller, led, ticket, sha256, size)
+    )
 
 
-async def _finish(led: RunThread, ticket: int, sha256: str, size: int) -> bool:
+async def _finish(caller: Caller, led: RunThread, ticket: int, sha256: str, size: int) -> bool:
     """Makes a message durable once all of it is here, and tells the run; returns whether it is.
 
     All of it may be here and yet not durable, if the server was killed in between.
@@ -99,6 +103,11 @@ async def _finish(led: RunThread, ticket: int, sha256: str, size: int) -> bool:
         return True
     durable = await asyncio.to_thread(led.spool.finish, ticket, sha256, size)
     if durable:
+        try:
+            caller.server.members.admit(caller.member.id, ("client",))
+        except Refused:  # it was revoked in the meantime
+            led.spool.discard(ticket)
+            raise
         led.mailbox.arrive(ticket)
     return durable
 
@@ -117,7 +126,7 @@ async def upload(
         led.mailbox.fail(ticket, f"refused: {why}")
         raise Refused(413, "too-large", why)
     if led.spool.offset(ticket, sha256_in(sha256), size) == size:
-        return Received(offset=size, durable=await _finish(led, ticket, sha256, size))
+        return Received(offset=size, durable=await _finish(caller, led, ticket, sha256, size))
     chunk = led.spool.writing(ticket, sha256, size, offset)
     try:
         async for data in read_chunks(request, length):
@@ -126,7 +135,7 @@ async def upload(
     finally:
         chunk.close()
     caller.server.presence.hear(caller.party)
-    durable = await _finish(led, ticket, sha256, size)
+    durable = await _finish(caller, led, ticket, sha256, size)
     logger.debug(
         "event=received member=%s run=%s ticket=%d offset=%d durable=%s",
         caller.member.id,

@@ -4,7 +4,7 @@ import gc
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from hanse.network.server.sockets import (
     listen,
     raise_open_files,
 )
+from hanse.network.server.upkeep import choose_runs
 
 __all__ = ["join_line", "lead", "listen", "serving"]
 
@@ -113,6 +114,7 @@ def lead(
     certificate: tuple[Path, Path] | None = None,
     proxy_certificate: Path | None = None,
     fresh: bool = False,
+    resume: str | None = None,
     stay: bool = False,
     say: Callable[[str], None] = print,
 ) -> str:
@@ -126,12 +128,16 @@ def lead(
       address: to listen on; public: that clients connect to.
       certificate: a certificate and its key, as PEM files; None: the server's own.
       proxy_certificate: the certificate that clients see, if a proxy is in front of the server.
-      fresh: whether to begin new runs even if there are interrupted ones.
+      fresh, resume: see `choose_runs`.
       stay: whether to go on serving when all runs have ended.
       say: called with lines for the operator.
 
-    Raises: InvalidInput: if the address is taken. HanseError: if no space is left on the disk.
+    Raises:
+      InvalidInput: if the address is taken.
+      OtherRunOpen: if an interrupted run has other settings.
+      HanseError: if a run could not go on, because too few clients came or no space is left on the disk.
     """
+    chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
     bound = listen(*address)
     own = certificate or certificates.make(home, (public[0],))
     pem = (proxy_certificate or own[0]).read_text()
@@ -140,8 +146,7 @@ def lead(
     with threadpool_limits(1), serving(server, bound, public[0], own):
         _appoint(server, url, pem)
         server.rotation.switched = lambda pem: _appoint(server, url, pem)
-        interrupted = {} if fresh else _find_resumable(server)
-        names = [server.lead(job, interrupted.pop(_said(job.said), None)) for job in jobs]
+        names = [server.lead(job, run) for job, run in zip(jobs, chosen, strict=True)]
         for name in names:
             say(f"run {name} is served at {url}")
         num_clients = max(job.num_clients for job in jobs)
@@ -151,7 +156,9 @@ def lead(
             say(
                 f"each client needs a copy of its own of {_name_files(one)}; its owner is asked to approve it"
             )
-        _invite(server, url, num_clients, say, tuple(needed.values()))
+        is_new = not all(server.runs.records(name) for name in names)  # then it waits for all to join
+        num_clients = max(job.num_clients for job in jobs)
+        _invite(server, url, num_clients, say, tuple(needed.values()), replace_departed=is_new)
         named = dict.fromkeys(party for job in jobs for party in job.parties)
         _invite_parties(server, url, tuple(named), say, tuple(needed.values()))
         try:
@@ -159,6 +166,7 @@ def lead(
                 pass
         except KeyboardInterrupt:
             say("stopping; serve the same settings again to go on")
+        stalled = [led for name in names if (led := server.run(name)).status == "interrupted"]
         server.stop()
         for name in names:
             led = server.run(name)
@@ -170,6 +178,9 @@ def lead(
                 f"no space is left at {home}: free some, and serve the same settings again. Nothing that was "
                 "acknowledged is lost, and the clients wait until then"
             )
+        if stalled:
+            whys = "; ".join(f"run {led.name} was interrupted: {led.reason}" for led in stalled)
+            raise HanseError(f"{whys}. Nothing is lost: serve the same settings again to go on")
         return server.run(names[-1]).status
 
 
@@ -182,19 +193,6 @@ def _warn_of_files(server: Server, num_clients: int, say: Callable[[str], None])
             f"the system's limit of open files leaves {most} connections, and {num_clients} clients may need "
             f"{needed}; raise it: ulimit -n {4 * needed}, or LimitNOFILE={4 * needed} in a systemd unit"
         )
-
-
-RESUMABLE = ("interrupted", "stopped", "failed")
-"""The statuses of runs that are resumed by the same settings."""
-
-
-def _said(settings: Mapping[str, Any]) -> str:
-    return json.dumps(settings, sort_keys=True)
-
-
-def _find_resumable(server: Server) -> dict[str, str]:
-    """Returns the runs that can be resumed, by their settings."""
-    return {_said(i.settings): i.run for i in server.runs.infos() if i.status in RESUMABLE}
 
 
 def _appoint(server: Server, url: str, pem: str) -> None:
@@ -217,10 +215,16 @@ def _invite(
     num_clients: int,
     say: Callable[[str], None],
     imports: Sequence[PlanImport] = (),
+    *,
+    replace_departed: bool = False,
 ) -> None:
-    """Says the join line of each client that is missing."""
+    """Says the join line of each client that is missing.
+
+    Args:
+      replace_departed: whether others are invited under the numbers of those who left or were revoked.
+    """
     here, _ = server.members.clients()
-    taken = {member.number for member in server.members.all()}  # also by those who left
+    taken = here if replace_departed else {member.number for member in server.members.all()}
     missing = [number for number in range(num_clients) if number not in taken]
     if missing:
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")

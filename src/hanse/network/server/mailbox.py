@@ -100,6 +100,7 @@ class Mailbox:
         self._holders: dict[int, Offer] = {}
         self._arrived: dict[int, None] = {}
         self._failed: dict[int, str] = {}
+        self._withdrawn: dict[int, None] = {}
         self._postponed: dict[int, tuple[float, float]] = {}
         self._again: set[int] = set()
         self._outcomes: dict[PartyId, dict[int, Outcome]] = {}
@@ -156,6 +157,26 @@ class Mailbox:
     def close_all(self) -> None:
         """Withdraws all offers, because the run is over."""
         self.close(list(self._holders))
+
+    def withdraw(self, party: PartyId) -> int:
+        """Takes back what a party has sent, because it is no member any more; returns how many messages.
+
+        Their tickets are open again, and its last outcomes are forgotten.
+        """
+        with self._changed:
+            taken = [ticket for ticket in self._offers.get(party, {}) if ticket in self._arrived]
+            for ticket in taken:
+                del self._arrived[ticket]
+                self._withdrawn[ticket] = None
+            self._outcomes.pop(party, None)
+            self._change()
+            return len(taken)
+
+    def take_withdrawn(self) -> list[int]:
+        """Returns the tickets whose messages were taken back since this was last asked."""
+        with self._changed:
+            withdrawn, self._withdrawn = list(self._withdrawn), {}
+            return withdrawn
 
     def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
         """Tells holders the outcomes of their tickets, which are kept until acknowledged."""
@@ -313,6 +334,7 @@ class Mailbox:
         """Notes that the message of a ticket is durable."""
         with self._changed:
             self._arrived.setdefault(ticket)
+            self._withdrawn.pop(ticket, None)
             self._failed.pop(ticket, None)
             was_postponed = self._postponed.pop(ticket, None) is not None
             holder = self._holders.get(ticket)

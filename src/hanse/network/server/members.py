@@ -28,10 +28,10 @@ Role: TypeAlias = Literal["operator", "client", "observer"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS members (
-  id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
+  id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
   public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL, party TEXT);
 CREATE TABLE IF NOT EXISTS invitations (
-  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER UNIQUE, name TEXT NOT NULL,
+  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
   expires REAL NOT NULL, used_by TEXT, party TEXT);
 CREATE TABLE IF NOT EXISTS attendance (
   run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
@@ -98,11 +98,13 @@ class Members:
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
+        self._lock = threading.RLock()
         self._connection.executescript(_TABLES)
         if "party" not in {row[1] for row in self._connection.execute("PRAGMA table_info(members)")}:
             self._connection.executescript(_RENEW)
-        self._connection.execute("PRAGMA user_version = 2")
-        self._lock = threading.RLock()
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] in (1, 2):
+            self._free_numbers()
+        self._connection.execute("PRAGMA user_version = 3")
         self._events = Events(path)
         self._load()
 
@@ -110,6 +112,17 @@ class Members:
         """Closes the file."""
         self._events.close()
         self._connection.close()
+
+    def _free_numbers(self) -> None:
+        """Lets another member have the number of one that is gone, which versions 1 and 2 of the file forbid."""
+        with self._transaction() as db:
+            for table in ("members", "invitations"):
+                columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+                db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+                for statement in _TABLES.split(";"):
+                    db.execute(statement)
+                db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM old_{table}")
+                db.execute(f"DROP TABLE old_{table}")
 
     def _load(self) -> None:
         self._members: dict[str, Member] = {}
@@ -247,20 +260,24 @@ class Members:
         with self._transaction() as db:
             if party:
                 name = name or party
-            elif role == "client" and number is None:
-                taken = "SELECT number FROM members UNION SELECT number FROM invitations"
-                number = db.execute(f"SELECT coalesce(max(number) + 1, 0) FROM ({taken})").fetchone()[0]
             elif role == "client":
+                number = self._find_number(db) if number is None else number
+                if number in self._holders:
+                    raise InvalidInput(f"number {number} is taken; leave it out")
                 db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
             name = name or (f"client {number}" if role == "client" else role)
-            try:
-                db.execute(
-                    "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL, ?)",
-                    (_hash(secret), role, number, name, time.time() + valid_s, party or None),
-                )
-            except sqlite3.IntegrityError:
-                raise InvalidInput(f"number {number} is taken; leave it out") from None
+            db.execute(
+                "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL, ?)",
+                (_hash(secret), role, number, name, time.time() + valid_s, party or None),
+            )
         return secret, number
+
+    def _find_number(self, db: Any) -> int:
+        """Returns the lowest number that no member has any more and no invitation reserves, else a new one."""
+        reserved = {row[0] for row in db.execute("SELECT number FROM invitations WHERE used_by IS NULL")}
+        taken = self.clients()[0] | (reserved - {None})
+        used = {m.number for m in self._members.values() if m.number is not None}
+        return min(used - taken, default=max(used | taken, default=-1) + 1)
 
     def _check_free(self, party: str, role: Role, number: int | None) -> None:
         """Checks that a member may be invited to play a party. Raises: InvalidInput."""
@@ -331,12 +348,16 @@ class Members:
                     if party is not None and self._find_holder(party) is not None:
                         why = f"another member plays party {party!r}; its operator has to revoke it first"
                         raise Refused(409, "joined", why)
-                    begin = role[0] if party is None else party
-                    id = f"{begin}-{secrets.token_hex(4)}" if number is None else f"c{number}"
+                    if number in self._holders:
+                        why = f"another member has number {number}; ask for an invitation"
+                        raise Refused(409, "joined", why)
+                    begin = f"c{number}" if number is not None else role[0] if party is None else party
+                    id = begin if number is not None and begin not in self._members else _add_digits(begin)
                     if public in self._ids:
                         raise Refused(
                             409, "joined", "this key has joined; give the other client another home"
                         )
+                    self._take_over(db, party if number is None else number)
                     db.execute(
                         "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
                         (id, role, number, (name or given)[:100], public, time.time(), party),
@@ -348,6 +369,18 @@ class Members:
                         409, "joined", "this key joined, and was replaced by another since; use that one"
                     )
             return self._members[self._ids[public]] if used_by is not None else self._read_again(id)
+
+    def _take_over(self, db: Any, party: PartyId | None) -> None:
+        """Books the attendance of a party's last holder under that member's id, since another follows."""
+        before = [m for m in self._members.values() if m.party == party and m.role == "client"]
+        if before:
+            last = max(before, key=lambda m: m.joined)
+            db.execute("UPDATE attendance SET number = ? WHERE number = ?", (last.id, party))
+
+    def find_joined(self, party: PartyId) -> float | None:
+        """Returns when the active member that plays a party joined; None: no member plays it."""
+        id = self._holders.get(party)
+        return None if id is None else self._members[id].joined
 
     def rekey(self, id: str, public: str) -> None:
         """Replaces a member's key with another. Raises: Refused: if another member has it."""
@@ -430,6 +463,11 @@ def _refuse_invitation(why: str) -> Refused:
 
 
 _STATES = {"left": "left", "revoked": "been revoked"}
+
+
+def _add_digits(begin: str) -> str:
+    """Makes an id that no other member has."""
+    return f"{begin}-{secrets.token_hex(4)}"
 
 
 def _hash(secret: bytes) -> str:

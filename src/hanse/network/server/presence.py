@@ -45,6 +45,11 @@ class Presence:
         """Notes that a party was heard, and that it will come back after so many seconds."""
         self._heard[party] = time.monotonic() + again_s
 
+    def end_poll(self, party: PartyId) -> None:
+        """Answers the poll of a party whose member is gone. Any thread may call this."""
+        self._polls[party] += 1
+        self.wake([party])
+
     def silent_s(self, party: PartyId) -> float | None:
         """Returns the seconds since a party was heard; below 0: until it should come back; None: never."""
         heard = self._heard.get(party)

@@ -175,6 +175,7 @@ class RunThread:
                 attend=self._attend,
                 say=self.say,
                 parties=job.parties,
+                joined_s=self._members.find_joined,
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.state.round + 1

@@ -183,6 +183,7 @@ class NetworkRuntime(Runtime):
       attend: called after each round with its attendance.
       say: called with a line that the operator should see at once.
       parties: the names of the parties that members play; `role` plays the others.
+      joined_s: returns when the member that plays a party joined; None: no member plays it.
     """
 
     def __init__(
@@ -201,7 +202,9 @@ class NetworkRuntime(Runtime):
         attend: Callable[[Attendance], None] = lambda attendance: None,
         say: Callable[[str], None] = lambda line: None,
         parties: Collection[str] = (),
+        joined_s: Callable[[PartyId], float | None] = lambda party: 0.0,
     ) -> None:
+        self._joined_s = joined_s
         self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
         self.round = 0
         """The current round."""
@@ -248,6 +251,11 @@ class NetworkRuntime(Runtime):
         self._journaled, self._wanted = self._over_selection, Tracked(wanted)
         offers = self._offers(self.coordinator.open_tickets())
         self._clean()
+        for ticket in self._spool.tickets():
+            holder = self._holder(ticket) if self.coordinator.is_open(ticket) else None
+            joined_s = None if holder is None else self._joined_s(holder)
+            if holder is not None and (joined_s is None or self._spool.find_arrival_s(ticket) < joined_s):
+                self._spool.discard(ticket)  # its sender is no member any more
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
 
     def recall(self, event: Event) -> None:
@@ -322,7 +330,9 @@ class NetworkRuntime(Runtime):
             if command.count == 0 or (present >= enough > 0 and not gathering):
                 break
             if waited_s > self._patience.round_s:
-                raise Stopped(f"{waiting.describe(present, needed, lost)}, for {waited_s:.0f} s in vain")
+                raise Stopped(
+                    f"too few clients came within {waited_s:.0f} s; {waiting.describe(present, needed, lost)}"
+                )
             waiting.tell(present, needed, lost)
             known = self._mailbox.wait(began_s + self._patience.round_s, known)
         self._all_wanted = wanted >= len(here)
@@ -351,7 +361,8 @@ class NetworkRuntime(Runtime):
                 break
             if time.monotonic() - began_s > self._patience.round_s:
                 raise Stopped(
-                    f"{waiting.describe(present, needed, lost)}, for {self._patience.round_s:.0f} s"
+                    f"too few clients came within {self._patience.round_s:.0f} s; "
+                    f"{waiting.describe(present, needed, lost)}"
                 )
             waiting.tell(present, needed, lost)
             known = self._mailbox.wait(began_s + self._patience.round_s, known)
@@ -421,7 +432,8 @@ class NetworkRuntime(Runtime):
         self._whys = {t: why for t, why in self._whys.items() if self.coordinator.is_open(t)}
         self.round = command.round if command.again else command.round + 1
         self._mailbox.close(ticket for both in settled.values() for ticket in (*both[0], *both[1]))
-        self._mailbox.announce(outcomes)
+        members = self._mailbox.parties()
+        self._mailbox.announce({holder: own for holder, own in outcomes.items() if holder in members})
         return Committed(usage, memories)
 
     def _attendance(
@@ -572,7 +584,10 @@ class NetworkRuntime(Runtime):
         while True:
             own_s = own.compute()
             self._mailbox.doing = self._describe_progress(awaited, valid, dropped, own)
+            for ticket in self._mailbox.take_withdrawn():
+                self._spool.discard(ticket)
             answered, failed = self._mailbox.find_arrivals(awaited)
+            valid = [ticket for ticket in valid if ticket in answered]
             for ticket in answered:
                 if ticket not in dropped and ticket not in valid:
                     if goal is not None and len(valid) + len(own.computed) >= goal:

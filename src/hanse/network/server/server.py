@@ -177,11 +177,14 @@ class Server:
     def part(self, id: str, state: Any) -> Member:
         """Ends a membership at once."""
         member = self.members.part(id, state)
-        self.members.note(member.name, state, source=member.id)
-        logger.info("event=parted member=%s state=%s", member.id, state)
+        party, dropped = member.party, 0
+        if party is not None:
+            dropped = sum(led.mailbox.withdraw(party) for led in self._led.values())
+            self.presence.end_poll(party)
+        what = f"{state}; {dropped} of its messages that had arrived are dropped" if dropped else state
+        self.members.note(member.name, what, source=member.id)
+        logger.info("event=parted member=%s state=%s dropped=%d", member.id, state, dropped)
         self.notify_runs()
-        if member.party is not None:
-            self.presence.wake([member.party])
         return member
 
     # -- polls ---------------------------------------------------------------------------------

@@ -1,0 +1,150 @@
+"""A server that finds an interrupted run of other settings asks, and never begins a second one silently."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation import FED_AVG, job
+from test_commands import typed
+from test_kill import free_port
+
+from hanse.core import InvalidInput
+from hanse.network.protocol.signing import Identity
+from hanse.network.server.job import RunJob
+from hanse.network.server.members import Members
+from hanse.network.server.upkeep import OtherRunOpen, choose_runs
+from hanse.runs import Parties
+from hanse.store import Runs
+
+SETTINGS = """
+rounds = 2
+algorithm = { name = "fed_avg", lr = 0.5, fraction = 1.0 }
+partition = { name = "iid", num_clients = 1 }
+"""
+
+
+def begin(home: Path, given: RunJob) -> str:
+    """Begins a run whose server is gone at once."""
+    home.mkdir(exist_ok=True)
+    return Runs(home / "runs.db").begin(given.said, given.environment or {})
+
+
+def test_other_settings_are_a_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal the answer continues the run, with its own settings."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.toml").write_text(SETTINGS)
+    old = Parties().job(Path("app.toml"), ())
+    run = begin(tmp_path / "home", old)
+    (tmp_path / "app.toml").write_text(SETTINGS.replace("0.5", "0.3").replace("rounds = 2", "rounds = 9"))
+    serve = ("serve", "app.toml", "--home", "home", "--listen", f"127.0.0.1:{free_port()}")
+
+    said = typed(*serve, code=2)
+    assert f"run {run} is open in home: it was interrupted after round 0 of 2" in said
+    assert "  algorithm.lr: 0.5 -> 0.3\n" in said
+    assert "  rounds: 2 -> 9\n" in said
+    assert f"hanse serve --resume {run}\n" in said
+    assert "hanse serve FILE --fresh\n" in said
+    assert not (tmp_path / "home" / "members.db").exists()  # nothing was begun
+    assert len(Runs("home/runs.db").infos()) == 1
+    again = Parties().job_of(Path("home/runs.db"), run)
+    assert (again.said, again.plan) == (old.said, old.plan)
+
+    terminal, its_end = os.openpty()
+    server = subprocess.Popen(
+        [sys.executable, "-u", "-m", "hanse", *serve],
+        stdin=its_end,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    os.write(terminal, b"perhaps\ncontinue\n")
+    assert server.stdout is not None
+    seen = ""
+    while "hanse join" not in (line := server.stdout.readline()):
+        seen += line
+        assert line, seen
+    assert f"run {run} is served at" in seen
+    assert seen.count("(continue, new, stop)") == 2  # it does not guess at another word
+    server.kill()
+    server.communicate()
+    os.close(terminal)
+    os.close(its_end)
+
+
+def test_resume_and_fresh_answer_the_question(tmp_path: Path) -> None:
+    old, new = job(FED_AVG, 2), job(FED_AVG, 3)
+    run = begin(tmp_path, old)
+    assert choose_runs(tmp_path, [old]) == [run]
+    with pytest.raises(OtherRunOpen, match=r"rounds: 2 -> 3") as raised:
+        choose_runs(tmp_path, [new])
+    assert raised.value.run == run
+    with pytest.raises(OtherRunOpen):  # also beside a run that goes on
+        choose_runs(tmp_path, [replace(new), job(FED_AVG, 4)])
+    assert choose_runs(tmp_path, [old], resume=run[:6]) == [run]
+    assert choose_runs(tmp_path, [new], fresh=True) == [None]
+    assert Runs(tmp_path / "runs.db").info(run).status == "stopped"
+    assert choose_runs(tmp_path, [new]) == [None]  # nobody is asked about it again
+    assert choose_runs(tmp_path, [old]) == [run]  # but its own settings go on with it
+    newest = begin(tmp_path, old)
+    assert choose_runs(tmp_path, [old]) == [newest]
+    Runs(tmp_path / "runs.db").finish(newest, "completed")
+    with pytest.raises(InvalidInput, match=f"run {newest} is completed, and can't go on"):
+        choose_runs(tmp_path, [old], resume=newest)
+    assert choose_runs(tmp_path / "nothing", [new]) == [None]
+
+
+def code(name: str, digest: str, folder: str) -> dict[str, Any]:
+    return {"name": name, "kind": "file", "digest": digest, "files": {}, "folder": folder}
+
+
+def test_changed_code_and_another_version_are_questions(tmp_path: Path) -> None:
+    def of(digest: str, folder: str = "a", version: str = "1.0") -> RunJob:
+        said = {
+            "experiment": {"rounds": 2, "imports": ["own.py"]},
+            "imports": [code("own.py", digest, folder)],
+        }
+        return job(FED_AVG, 2, settings=said, environment={"hanse": version})
+
+    run = begin(tmp_path, of("sha256:1"))
+    assert choose_runs(tmp_path, [of("sha256:1", folder="moved")]) == [run]
+    with pytest.raises(OtherRunOpen, match="the code of own.py: sha256:1 -> sha256:2"):
+        choose_runs(tmp_path, [of("sha256:2")])
+    runs = Runs(tmp_path / "runs.db")
+    runs.amend(run, lambda kept: {**kept, "accepted_imports": [{"command": "replay"}]})
+    assert choose_runs(tmp_path, [of("sha256:1")]) == [run]  # what a replay accepted changes no run
+
+    upgraded = of("sha256:1", version="2.0")
+    with pytest.raises(OtherRunOpen, match=r"the version of Hanse: 1\.0 -> 2\.0"):
+        choose_runs(tmp_path, [upgraded])
+    for _ in range(2):
+        assert choose_runs(tmp_path, [upgraded], resume=run) == [run]
+    assert runs.info(run).settings["continued_with"] == ["2.0"]
+    assert choose_runs(tmp_path, [upgraded]) == [run]  # it was answered
+    with pytest.raises(OtherRunOpen, match=r"1\.0 -> 3\.0"):
+        choose_runs(tmp_path, [of("sha256:1", version="3.0")])
+
+
+def test_fresh_and_resume_exclude_each_other() -> None:
+    assert re.search(
+        "--fresh begins a new run and --resume", typed("serve", "--fresh", "--resume", "a", code=2)
+    )
+
+
+def test_too_few_clients_are_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.toml").write_text(SETTINGS)
+    run = begin(tmp_path / "home", Parties().job(Path("app.toml"), ()))
+    members = Members(tmp_path / "home" / "members.db")
+    members.join(members.invite()[0], Identity.generate().public)
+    members.close()
+    monkeypatch.setattr("hanse.network.server.run_thread.RunThread._await_clients", lambda self: None)
+    listen = f"127.0.0.1:{free_port()}"
+    said = typed("serve", "app.toml", "--home", "home", "--listen", listen, "--round-s", "0.01", code=1)
+    assert f"run {run} was interrupted: too few clients came within" in said
+    assert "0 of 1 are present; not heard: client 0" in said
+    assert "serve the same settings again to go on" in said
