@@ -146,7 +146,7 @@ def join_command(
     ] = False,
 ) -> None:
     """Take part with this client's own data. The address is only needed the first time."""
-    with guard_parties():
+    with guard_parties() as held:
         from threadpoolctl import threadpool_limits
 
         from hanse.cli.views import note
@@ -161,6 +161,7 @@ def join_command(
             return
         if data is None:
             raise InvalidInput("--data is missing; name a file of this client's own examples")
+        held.enter_context(client_home.claim())
         PARTIES.register()
         invitation = None if token is None else Token.parse(token)
         plans, number = _find_plans(client_home, url, invitation, name, new_key)

@@ -13,7 +13,9 @@ from typing import Any
 from hanse.core import InvalidInput, nearest
 from hanse.core.exchange import digest
 from hanse.network.protocol.errors import Forbidden
+from hanse.network.protocol.house import change_file
 from hanse.network.protocol.sealed_plan import SealedPlan
+from hanse.network.protocol.spool import durably
 from hanse.network.protocol.wire import printable
 
 __all__ = ["Approvals", "Policy", "count_rows"]
@@ -191,10 +193,11 @@ class Approvals:
 
     def approve(self, plan: SealedPlan) -> str:
         """Approves a plan, and returns its digest."""
-        approved = self._read()
-        approved.pop(plan_digest(plan), None)
-        approved[plan_digest(plan)] = _describe(plan)
-        self._path.write_text(json.dumps(approved, indent=1))
+        with change_file(self._path):
+            approved = self._read()
+            approved.pop(plan_digest(plan), None)
+            approved[plan_digest(plan)] = _describe(plan)
+            durably(self._path, json.dumps(approved, indent=1).encode())
         return plan_digest(plan)
 
 

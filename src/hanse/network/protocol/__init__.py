@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hanse.network.protocol import certificates
     from hanse.network.protocol.certificates import fingerprint, make
     from hanse.network.protocol.errors import Refused, Unreachable
+    from hanse.network.protocol.house import claim_home, find_readable, keep_private
     from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
     from hanse.network.protocol.signing import Identity, sha256
     from hanse.network.protocol.spool import hash_chunks
@@ -29,6 +30,7 @@ else:
         {
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
             "hanse.network.protocol.errors": ("Refused", "Unreachable"),
+            "hanse.network.protocol.house": ("claim_home", "find_readable", "keep_private"),
             "hanse.network.protocol.sealed_plan": ("SealedPlan", "read_plan", "seal_plan"),
             "hanse.network.protocol.signing": ("Identity", "sha256"),
             "hanse.network.protocol.spool": ("hash_chunks",),
@@ -63,8 +65,11 @@ __all__ = [
     "Token",
     "Unreachable",
     "certificates",
+    "claim_home",
+    "find_readable",
     "fingerprint",
     "hash_chunks",
+    "keep_private",
     "make",
     "printable",
     "read_plan",

@@ -1,5 +1,6 @@
 """Serves a server's HTTP interface on a port, and leads runs from beginning to end."""
 
+import functools
 import gc
 import json
 import socket
@@ -7,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeAlias
 
 import uvicorn
 from threadpoolctl import threadpool_limits
@@ -16,6 +17,7 @@ from hanse.core import HanseError, PartyId
 from hanse.network.client.home import ClientHome
 from hanse.network.client.own_imports import write_option
 from hanse.network.protocol import certificates
+from hanse.network.protocol.house import claim_home
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import PlanImport
 from hanse.network.server.api import application
@@ -33,6 +35,8 @@ from hanse.network.server.sockets import (
 from hanse.network.server.upkeep import choose_runs
 
 __all__ = ["join_line", "lead", "listen", "serving"]
+
+P = ParamSpec("P")
 
 FULL_COLLECTION = 1000
 """Collections of younger objects between two full ones, while serving. Python's own default is 10."""
@@ -105,6 +109,21 @@ def join_line(url: str, token: str, party: PartyId | None, imports: Sequence[Pla
     return f"hanse join {url} --token {token}{home} --data FILE{''.join(map(write_option, imports))}"
 
 
+Lead: TypeAlias = Callable[Concatenate[Sequence[RunJob], Path, P], str]
+
+
+def _alone(lead: Lead[P]) -> Lead[P]:
+    """Makes a function claim the home that it is given, so that no other process works there."""
+
+    @functools.wraps(lead)
+    def lead_alone(jobs: Sequence[RunJob], home: Path, /, *args: P.args, **options: P.kwargs) -> str:
+        with claim_home(home):
+            return lead(jobs, home, *args, **options)
+
+    return lead_alone
+
+
+@_alone
 def lead(
     jobs: Sequence[RunJob],
     home: Path,
@@ -133,7 +152,7 @@ def lead(
       say: called with lines for the operator.
 
     Raises:
-      InvalidInput: if the address is taken.
+      InvalidInput: if the address is taken, or another process serves this home.
       OtherRunOpen: if an interrupted run has other settings.
       HanseError: if a run could not go on, because too few clients came or no space is left on the disk.
     """

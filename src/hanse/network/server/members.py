@@ -114,7 +114,7 @@ class Members:
         self._connection.close()
 
     def _free_numbers(self) -> None:
-        """Lets another member have the number of one that is gone, which versions 1 and 2 of the file forbid."""
+        """Lets others have the numbers of members that are gone, which files of versions 1 and 2 forbid."""
         with self._transaction() as db:
             for table in ("members", "invitations"):
                 columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
@@ -273,7 +273,7 @@ class Members:
         return secret, number
 
     def _find_number(self, db: Any) -> int:
-        """Returns the lowest number that no member has any more and no invitation reserves, else a new one."""
+        """Returns the lowest number of a departed member that no invitation reserves, else a new one."""
         reserved = {row[0] for row in db.execute("SELECT number FROM invitations WHERE used_by IS NULL")}
         taken = self.clients()[0] | (reserved - {None})
         used = {m.number for m in self._members.values() if m.number is not None}
