@@ -13,7 +13,7 @@ from typing import Any
 from hanse.core import InvalidInput, Key, MessageError, PartyId
 from hanse.core.exchange import pack
 from hanse.network.client.audit import AuditLog
-from hanse.network.client.limits import Day
+from hanse.network.client.limits import Spent
 from hanse.network.client.own_imports import OwnImports
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.client.transport import ServerLink
@@ -43,7 +43,7 @@ class ClientHome:
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
         self.own_imports = OwnImports(folder, lambda: self.policy, self.audit)
-        self.day = Day(folder / "seconds.json")
+        self.spent = Spent(folder / "spent.json", begin=self._count_sent)
         self._num_claims = 0
 
     @contextlib.contextmanager
@@ -58,6 +58,11 @@ class ClientHome:
                 yield
             finally:
                 self._num_claims -= 1
+
+    def _count_sent(self) -> dict[str, float]:
+        """Counts what was sent before there was a file of sums."""
+        sent = [line["bytes"] for line in self.audit.lines() if line["what"] == "sent"]
+        return {"tickets": len(sent), "upload_bytes": sum(sent)}
 
     @property
     def policy(self) -> Policy:

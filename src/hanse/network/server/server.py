@@ -19,6 +19,7 @@ from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
 from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
+from hanse.network.server.rehearsal import foresee
 from hanse.network.server.rotation import CertificateRotation
 from hanse.network.server.run_thread import RunThread
 from hanse.network.server.sockets import Connections, Rates
@@ -87,7 +88,12 @@ class Server:
         """Begins a run, or goes on with the one of this name; returns its name."""
         if run is None:
             run = self.runs.begin(job.said, job.environment or {})
-        job = replace(job, plan=replace(job.plan, run=run))
+        foreseen, why = foresee(job)
+        if why:
+            self.members.note(
+                run, f"not all of it could be performed dry, so clients may refuse: {why}"[:1000]
+            )
+        job = replace(job, plan=replace(job.plan, run=run, envelopes=foreseen.write()))
         # A client that waits for work must not count as silent.
         self.presence.hold_s = min(self.presence.hold_s, job.patience.silent_s / 2)
         led = self._led[run] = RunThread(
