@@ -29,6 +29,7 @@ LOOK_INSIDE = (
     "benchmarks/network/fuzz.py",
     "benchmarks/network/generated.py",
     "benchmarks/network/speed.py",
+    "benchmarks/network/weights.py",
 )
 """Benchmarks that time, feed or disturb what a face does not show."""
 

@@ -6,7 +6,6 @@ import numpy as np
 from crowd import QUICK
 
 from hanse.core import (
-    Algorithm,
     Contribution,
     Key,
     Keys,
@@ -17,7 +16,6 @@ from hanse.core import (
     Program,
     Shared,
     Spec,
-    Tensors,
     Work,
     gather,
     sample,
@@ -53,15 +51,8 @@ class visit(Work[Any, Any]):
         return {"update": Part({"w": moved})}, {"visits": visits}
 
 
-class _Echoes(Algorithm[ModelState]):
-    """An algorithm whose state is the model."""
-
-    def init(self, params: Tensors, key: Key) -> ModelState:
-        return ModelState(params)
-
-
 @value
-class trivial(_Echoes):
+class trivial:
     """An algorithm that takes means of echoes."""
 
     count: int
@@ -72,7 +63,7 @@ class trivial(_Echoes):
 
 
 @value
-class some_of_them(_Echoes):
+class some_of_them:
     """Means of echoes of clients that wait for work: clients that check in quickly would be late."""
 
     count: int
@@ -91,7 +82,7 @@ def echoed(state: ModelState, cohort: tuple[PartyId, ...], key: Key) -> Program[
 
 
 @value
-class part_of_them(_Echoes):
+class part_of_them:
     """An algorithm that takes means of echoes of a fraction of the clients."""
 
     fraction: float
@@ -121,7 +112,7 @@ class keep_tables(Work[Any, Any]):
 
 
 @value
-class keeping(_Echoes):
+class keeping:
     """An algorithm whose one client keeps tables."""
 
     num_tables: int

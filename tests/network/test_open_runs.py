@@ -112,7 +112,7 @@ def test_changed_code_and_another_version_are_questions(tmp_path: Path) -> None:
 
     run = begin(tmp_path, of("sha256:1"))
     assert choose_runs(tmp_path, [of("sha256:1", folder="moved")]) == [run]
-    with pytest.raises(OtherRunOpen, match="the code of own.py: sha256:1 -> sha256:2"):
+    with pytest.raises(OtherRunOpen, match=r"the code of own\.py: sha256:1 -> sha256:2"):
         choose_runs(tmp_path, [of("sha256:2")])
     runs = Runs(tmp_path / "runs.db")
     runs.amend(run, lambda kept: {**kept, "accepted_imports": [{"command": "replay"}]})

@@ -15,7 +15,19 @@ from hanse.cli.exits import exit_truthfully, print_json
 from hanse.cli.member import approve, audit_log, leave_command
 from hanse.cli.models import predict, release_command
 from hanse.cli.network import join_command, serve_command
-from hanse.cli.operator import clients, drain, events, invite, revoke, rotate_certificate, status, stop
+from hanse.cli.operator import (
+    backup,
+    clients,
+    drain,
+    events,
+    forget,
+    invite,
+    restore_command,
+    revoke,
+    rotate_certificate,
+    status,
+    stop,
+)
 from hanse.cli.options import Imports, Json, Store, locate_store
 from hanse.cli.pages import compare, demo, report
 from hanse.cli.replay import replay
@@ -68,19 +80,10 @@ def doctor(
     with exit_truthfully(json):
         from dataclasses import asdict
 
-        from hanse.cli.doctor import (
-            check_home,
-            describe_checks,
-            describe_imports,
-            describe_readable,
-            extras,
-            facts,
-        )
+        from hanse.cli.doctor import check_home, describe_checks, describe_imports, extras, facts
         from hanse.cli.views import doctor_page
 
         found, about = extras(), dict(facts(locate_store(store)))
-        if home is not None:
-            about |= describe_readable(home)
         own = describe_imports(imports or ())
         checked = None if home is None else check_home(home)
         if json:
@@ -117,6 +120,9 @@ app.command()(clients)
 app.command()(events)
 app.command()(invite)
 app.command()(revoke)
+app.command()(forget)
+app.command()(backup)
+app.command("restore")(restore_command)
 app.command("rotate-certificate")(rotate_certificate)
 app.command()(stop)
 app.command()(drain)

@@ -11,7 +11,19 @@ import typer
 
 from hanse.cli.parties import guard_parties
 
-__all__ = ["clients", "drain", "events", "invite", "revoke", "rotate_certificate", "status", "stop"]
+__all__ = [
+    "backup",
+    "clients",
+    "drain",
+    "events",
+    "forget",
+    "invite",
+    "restore_command",
+    "revoke",
+    "rotate_certificate",
+    "status",
+    "stop",
+]
 
 Operator = Annotated[Path, typer.Option("--home", metavar="FOLDER", help="The operator's folder.")]
 OPERATOR = Path(".hanse/server/operator")
@@ -91,6 +103,46 @@ def revoke(client: str, home: Operator = OPERATOR) -> None:
 
         said = link.plain("POST", f"/v1/clients/{quote(client, safe='')}/revoke")
         typer.echo(f"{said['revoked']} is revoked")
+
+
+def forget(client: str, home: Operator = OPERATOR) -> None:
+    """Remove what the server keeps of a client that has left or was revoked."""
+    with guard_parties(), _link(home) as link:
+        from urllib.parse import quote
+
+        said = link.plain("POST", f"/v1/clients/{quote(client, safe='')}/forget")
+        typer.echo(f"{said['forgotten']} is forgotten: its name, key, events and failed tickets are removed")
+        typer.echo(
+            "its share in the models stays, as do its number and its counts in the records of runs; earlier "
+            "backups hold what they held"
+        )
+
+
+Server = Annotated[Path, typer.Option("--home", metavar="FOLDER", help="The server's folder.")]
+SERVER = Path(".hanse/server")
+
+
+def backup(
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A new folder.")],
+    home: Server = SERVER,
+) -> None:
+    """Copy a server's folder, also while it serves."""
+    with guard_parties():
+        from hanse.network.server.upkeep import back_up
+
+        typer.echo(f"{to} is the backup of {back_up(home, to)}; it holds the server's keys, so guard it")
+
+
+def restore_command(
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="A folder that `hanse backup` made.")],
+    home: Server = SERVER,
+) -> None:
+    """Make a server's folder from a backup; then serve again."""
+    with guard_parties():
+        from hanse.network.server.upkeep import restore_backup
+
+        made = restore_backup(backup, home)
+        typer.echo(f"{home} is as it was at {made}; serve again, and never serve the old folder beside it")
 
 
 def rotate_certificate(

@@ -31,7 +31,7 @@ class Finding:
 
     Args:
       code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved",
-        "not_repeatable", "config_unread" or "chosen_on_test".
+        "not_repeatable", "config_unread", "chosen_on_test" or, where parties were real, "weight_bounded".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.

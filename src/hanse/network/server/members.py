@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import re
 import secrets
 import sqlite3
@@ -17,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import public_key
-from hanse.network.server.records import Events
+from hanse.network.protocol.wire import printable
+from hanse.network.server.weights import BoundedWeight
 
 if TYPE_CHECKING:
     from hanse.network.server.runtime import Attendance
@@ -36,8 +38,13 @@ CREATE TABLE IF NOT EXISTS invitations (
 CREATE TABLE IF NOT EXISTS attendance (
   run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
   counted INTEGER NOT NULL, all_wanted INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (run, number));
+CREATE TABLE IF NOT EXISTS bounded (
+  run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, part TEXT NOT NULL,
+  declared REAL NOT NULL, bound REAL NOT NULL, PRIMARY KEY (run, round, number, part));
+CREATE TABLE IF NOT EXISTS events (
+  position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
 """
-# `number` in attendance may be the name of a party: a column of INTEGER keeps such text as it is.
+# `number` in attendance and bounded may be the name of a party: a column of INTEGER keeps such text as it is.
 
 _RENEW = """
 ALTER TABLE members ADD COLUMN party TEXT;
@@ -45,9 +52,9 @@ ALTER TABLE invitations ADD COLUMN party TEXT;
 """
 """The changes to a file of version 1, which had no named parties."""
 
-_SELECT = "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members"
-
 _PARTY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+
+MAX_EVENTS = 100_000
 
 ENOUGH_ASKED = 5
 """A client that is drawn now and then is reported if it was asked so many times and never counted."""
@@ -89,6 +96,11 @@ class Member:
     joined: float
     party: PartyId | None = None
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether its name and key were removed: see `Members.forget`."""
+        return self.public == f"forgotten {self.id}"
+
 
 class Members:
     """The register, in an SQLite file. It is read from memory, and changes reach the disk first."""
@@ -105,16 +117,14 @@ class Members:
         if self._connection.execute("PRAGMA user_version").fetchone()[0] in (1, 2):
             self._free_numbers()
         self._connection.execute("PRAGMA user_version = 3")
-        self._events = Events(path)
         self._load()
 
     def close(self) -> None:
         """Closes the file."""
-        self._events.close()
         self._connection.close()
 
     def _free_numbers(self) -> None:
-        """Lets others have the numbers of members that are gone, which files of versions 1 and 2 forbid."""
+        """Lets members have numbers of those that are gone, which versions 1 and 2 of the file forbid."""
         with self._transaction() as db:
             for table in ("members", "invitations"):
                 columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
@@ -125,32 +135,17 @@ class Members:
                 db.execute(f"DROP TABLE old_{table}")
 
     def _load(self) -> None:
-        self._members: dict[str, Member] = {}
-        self._keys: dict[str, Ed25519PublicKey] = {}
-        self._ids: dict[str, str] = {}  # by public key
-        self._holders: dict[PartyId, str] = {}  # the ids of active clients, by party
-        self._num_numbers = 0
-        self._clients: tuple[frozenset[int], int] | None = None  # these two are made when they are asked for
-        self._parties: frozenset[PartyId] | None = None
-        for row in self._connection.execute(_SELECT):
-            self._enter(Member(*row))
-
-    def _enter(self, member: Member) -> None:
-        """Takes a member as it is on the disk, in place of what was known of it."""
-        old = self._members.get(member.id)
-        if old is not None and old.party is not None and self._holders.get(old.party) == old.id:
-            del self._holders[old.party]
-        if old is None or old.public != member.public:
-            if old is not None:
-                del self._ids[old.public]
-            self._ids[member.public] = member.id
-            self._keys[member.id] = public_key(member.public)
-        self._members[member.id] = member
-        if member.number is not None:
-            self._num_numbers = max(self._num_numbers, member.number + 1)
-        if member.role == "client" and member.state == "active" and member.party is not None:
-            self._holders[member.party] = member.id
-        self._clients = self._parties = None
+        rows = self._connection.execute(
+            "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members "
+            "ORDER BY number, id"
+        )
+        self._members = {row[0]: Member(*row) for row in rows}
+        known = [member for member in self._members.values() if not member.is_forgotten]
+        self._keys = {member.id: public_key(member.public) for member in known}
+        numbers = [m.number for m in self._members.values() if m.number is not None]
+        here = [m.number for m in self.active("client") if m.number is not None]
+        self._clients = frozenset(here), max(numbers, default=-1) + 1
+        self._parties = frozenset(m.party for m in self.active("client") if m.party is not None)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -164,47 +159,29 @@ class Members:
             self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _change(self, id: str = "") -> Iterator[Any]:
-        """Begins a change, and reads a member again after it; "": all of them."""
+    def _change(self) -> Iterator[Any]:
         with self._lock:
             with self._transaction() as db:
                 yield db
-            if id:
-                self._read_again(id)
-            else:
-                self._load()
-
-    def _read_again(self, id: str) -> Member:
-        row = self._connection.execute(f"{_SELECT} WHERE id = ?", (id,)).fetchone()
-        self._enter(Member(*row))
-        return self._members[id]
+            self._load()
 
     # -- reading -------------------------------------------------------------------------------
 
     def all(self) -> list[Member]:
-        """Returns everybody who ever joined: those without a number first, then by number."""
-        return sorted(self._members.values(), key=_order)
+        """Returns everybody who ever joined."""
+        return list(self._members.values())
 
     def active(self, role: Role) -> list[Member]:
         """Returns the active members of a role."""
-        return [m for m in self.all() if m.role == role and m.state == "active"]
+        return [m for m in self._members.values() if m.role == role and m.state == "active"]
 
     def clients(self) -> tuple[frozenset[int], int]:
         """Returns the numbers of active clients, and how many numbers there are."""
-        found = self._clients
-        if found is None:
-            with self._lock:
-                here = frozenset(party for party in self._holders if isinstance(party, int))
-                found = self._clients = here, self._num_numbers
-        return found
+        return self._clients
 
     def parties(self) -> frozenset[PartyId]:
         """Returns the parties that active members play: numbers of clients, and names."""
-        found = self._parties
-        if found is None:
-            with self._lock:
-                found = self._parties = frozenset(self._holders)
-        return found
+        return self._parties
 
     def key(self, id: str) -> Ed25519PublicKey | None:
         """Returns the key of a member, active or not."""
@@ -220,10 +197,10 @@ class Members:
         if member is None:
             raise Refused(401, "unsigned", "no member of this server has this key id")
         if member.state != "active":
-            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.id)
+            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.name)
         if member.role not in roles:
             allowed = " or ".join(roles)
-            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.id)
+            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.name)
         return member
 
     # -- changing ------------------------------------------------------------------------------
@@ -257,12 +234,12 @@ class Members:
         secret = secrets.token_bytes(16)
         if party:
             self._check_free(party, role, number)
-        with self._transaction() as db:
+        with self._change() as db:
             if party:
                 name = name or party
             elif role == "client":
                 number = self._find_number(db) if number is None else number
-                if number in self._holders:
+                if number in self._clients[0]:
                     raise InvalidInput(f"number {number} is taken; leave it out")
                 db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
             name = name or (f"client {number}" if role == "client" else role)
@@ -273,9 +250,9 @@ class Members:
         return secret, number
 
     def _find_number(self, db: Any) -> int:
-        """Returns the lowest number of a departed member that no invitation reserves, else a new one."""
+        """Returns the lowest number that is free again and not reserved by an invitation, else a new one."""
         reserved = {row[0] for row in db.execute("SELECT number FROM invitations WHERE used_by IS NULL")}
-        taken = self.clients()[0] | (reserved - {None})
+        taken = self._clients[0] | (reserved - {None})
         used = {m.number for m in self._members.values() if m.number is not None}
         return min(used - taken, default=max(used | taken, default=-1) + 1)
 
@@ -294,8 +271,7 @@ class Members:
             )
 
     def _find_holder(self, party: str) -> Member | None:
-        id = self._holders.get(party)
-        return None if id is None else self._members[id]
+        return next((member for member in self.active("client") if member.party == party), None)
 
     def open_invitations(self) -> int:
         """Counts the invitations that are valid and not used yet."""
@@ -329,8 +305,7 @@ class Members:
         return role, number, name, used_by, party
 
     def _is_active(self, public: str) -> bool:
-        id = self._ids.get(public)
-        return id is not None and self._members[id].state == "active"
+        return any(m.public == public and m.state == "active" for m in self._members.values())
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
         """Adds the holder of an invitation, under its key. The same key may ask again.
@@ -339,36 +314,30 @@ class Members:
           plays its party.
         """
         public_key(public)
-        with self._lock:
-            with self._transaction() as db:
-                role, number, given, used_by, party = self._read_invitation(secret)
-                if used_by is not None and used_by != public:
-                    raise _refuse_invitation("was used before")
-                if used_by is None:
-                    if party is not None and self._find_holder(party) is not None:
-                        why = f"another member plays party {party!r}; its operator has to revoke it first"
-                        raise Refused(409, "joined", why)
-                    if number in self._holders:
-                        why = f"another member has number {number}; ask for an invitation"
-                        raise Refused(409, "joined", why)
-                    begin = f"c{number}" if number is not None else role[0] if party is None else party
-                    id = begin if number is not None and begin not in self._members else _add_digits(begin)
-                    if public in self._ids:
-                        raise Refused(
-                            409, "joined", "this key has joined; give the other client another home"
-                        )
-                    self._take_over(db, party if number is None else number)
-                    db.execute(
-                        "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
-                        (id, role, number, (name or given)[:100], public, time.time(), party),
+        with self._change() as db:
+            role, number, given, used_by, party = self._read_invitation(secret)
+            if used_by is not None and used_by != public:
+                raise _refuse_invitation("was used before")
+            if used_by is None:
+                if party is not None and self._find_holder(party) is not None:
+                    why = (
+                        f"another member plays party {party!r}; its operator has to revoke that member first"
                     )
-                    query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
-                    db.execute(query, (public, _hash(secret)))
-                elif public not in self._ids:
-                    raise Refused(
-                        409, "joined", "this key joined, and was replaced by another since; use that one"
-                    )
-            return self._members[self._ids[public]] if used_by is not None else self._read_again(id)
+                    raise Refused(409, "joined", why)
+                if number in self._clients[0]:
+                    raise Refused(409, "joined", f"another member has number {number}; ask for an invitation")
+                begin = f"c{number}" if number is not None else role[0] if party is None else party
+                id = begin if number is not None and begin not in self._members else _add_digits(begin)
+                if any(m.public == public for m in self._members.values()):
+                    raise Refused(409, "joined", "this key has joined; give the other client another home")
+                self._take_over(db, party if number is None else number)
+                db.execute(
+                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+                    (id, role, number, (name or given)[:100], public, time.time(), party),
+                )
+                query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
+                db.execute(query, (public, _hash(secret)))
+        return next(m for m in self._members.values() if m.public == public)
 
     def _take_over(self, db: Any, party: PartyId | None) -> None:
         """Books the attendance of a party's last holder under that member's id, since another follows."""
@@ -379,22 +348,49 @@ class Members:
 
     def find_joined(self, party: PartyId) -> float | None:
         """Returns when the active member that plays a party joined; None: no member plays it."""
-        id = self._holders.get(party)
-        return None if id is None else self._members[id].joined
+        return next((m.joined for m in self.active("client") if m.party == party), None)
 
     def rekey(self, id: str, public: str) -> None:
         """Replaces a member's key with another. Raises: Refused: if another member has it."""
-        if self._ids.get(public, id) != id:
+        if any(m.public == public and m.id != id for m in self._members.values()):
             raise Refused(409, "joined", "this key belongs to another member; make a new one")
-        with self._change(id) as db:
+        with self._change() as db:
             db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
         """Ends a membership at once. Raises: InvalidInput: if `id` does not name exactly one member."""
         id = self._one(id).id
-        with self._change(id) as db:
+        with self._change() as db:
             db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
         return self._members[id]
+
+    def forget(self, called: str) -> Member:
+        """Removes the name, key, invitation and events of a member that is gone; returns it as it was.
+
+        Raises: InvalidInput: if it is active, or `called` does not name exactly one member.
+        """
+        gone = self._one(called)
+        if gone.state == "active":
+            raise InvalidInput(
+                f"{gone.id} ({gone.name}) is active; revoke it first, or name one that is gone"
+            )
+        later = [m.joined for m in self._members.values() if m.party == gone.party and m.joined > gone.joined]
+        until_s, named = min(later, default=math.inf), re.compile(rf"\b{re.escape(gone.name)}\b")
+        own = {gone.name, gone.id, f"client {gone.party}" if gone.number is not None else gone.id}
+        with self._change() as db:
+            db.execute(
+                "UPDATE members SET name = ?, public = ? WHERE id = ?",
+                (f"forgotten {gone.id}", f"forgotten {gone.id}", gone.id),
+            )
+            db.execute("DELETE FROM invitations WHERE used_by = ?", (gone.public,))
+            events = "SELECT position, who, what FROM events WHERE at >= ? AND at < ?"
+            for position, who, what in list(db.execute(events, (gone.joined, until_s))):
+                if who in own:
+                    db.execute("DELETE FROM events WHERE position = ?", (position,))
+                elif gone.name != f"client {gone.number}" and named.search(what):
+                    what = named.sub(gone.id, what)
+                    db.execute("UPDATE events SET what = ? WHERE position = ?", (what, position))
+        return gone
 
     def _one(self, called: str) -> Member:
         """Finds a member by id, else by party, else by name, because members choose their own names."""
@@ -443,19 +439,37 @@ class Members:
                 found.append((party, member.name, asked, counted, why or "it was not always there"))
         return found
 
+    def bound(self, run: str, round: int, bounded: BoundedWeight) -> None:
+        """Records that a weight was bounded. A round that is performed again is recorded once."""
+        row = (run, round, bounded.party, bounded.part, bounded.declared, bounded.bound)
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO bounded VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def list_bounded(self, run: str) -> list[tuple[int, BoundedWeight]]:
+        """Lists the weights that were bounded in a run, with their rounds, oldest first."""
+        query = (
+            "SELECT round, number, part, declared, bound FROM bounded WHERE run = ? ORDER BY round, number"
+        )
+        with self._lock:
+            return [(row[0], BoundedWeight(*row[1:])) for row in self._connection.execute(query, (run,))]
+
     # -- events --------------------------------------------------------------------------------
 
-    def note(self, who: str, what: str, *, code: str = "", source: str = "") -> None:
-        """Writes an event for the operator, or counts it; see `Events.note`."""
-        self._events.note(who, what, code=code, source=source)
+    def note(self, who: str, what: str) -> None:
+        """Writes an event for the operator."""
+        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # serving goes on with a full disk
+            self._connection.execute(
+                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
+            )
+            last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
+            if last % 1000 == 0:
+                self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
 
     def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
         """Returns the last events, oldest first."""
-        return self._events.read(limit)
-
-
-def _order(member: Member) -> tuple[int, str]:
-    return -1 if member.number is None else member.number, member.id
+        query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
+        with self._lock:
+            return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
 
 
 def _refuse_invitation(why: str) -> Refused:

@@ -33,9 +33,7 @@ async def events(caller: FromObserver, limit: int = 100) -> list[dict[str, Any]]
 async def rotate(request: Request, caller: FromOperator) -> Rotated:
     rotated = caller.server.rotate(await parse_body(request, caller.speaker, Rotation))
     what = "in place" if rotated.switched else f"announced; {len(rotated.know)} clients know of it"
-    caller.server.members.note(
-        caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}", source=caller.member.id
-    )
+    caller.server.members.note(caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}")
     return rotated
 
 
@@ -50,6 +48,11 @@ async def invite(request: Request, caller: FromOperator) -> Invited:
 @operator_routes.post("/v1/clients/{id}/revoke")
 async def revoke(caller: FromOperator, id: str) -> dict[str, str]:
     return {"revoked": caller.server.part(id, "revoked").name}
+
+
+@operator_routes.post("/v1/clients/{id}/forget")
+async def forget(caller: FromOperator, id: str) -> dict[str, str]:
+    return {"forgotten": caller.server.forget(id).id}
 
 
 @operator_routes.post("/v1/runs/{run}/stop")

@@ -1,5 +1,7 @@
-"""What a server needs between its runs: the choice of open runs, backups, and the removal of what it keeps."""
+"""The upkeep of a server: the choice of open runs, backups, and the removal of what it keeps of members."""
 
+from hanse.network.server.upkeep.backup import back_up, note_restoration, restore_backup
+from hanse.network.server.upkeep.forgetting import forget_member
 from hanse.network.server.upkeep.open_runs import OtherRunOpen, choose_runs
 
-__all__ = ["OtherRunOpen", "choose_runs"]
+__all__ = ["OtherRunOpen", "back_up", "choose_runs", "forget_member", "note_restoration", "restore_backup"]

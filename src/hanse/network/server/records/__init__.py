@@ -1,5 +1,0 @@
-"""What a server records beside its runs' stores: events for the operator, and how tickets ended."""
-
-from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
-
-__all__ = ["MAX_EVENTS", "MAX_OF_ONE", "Events"]
