@@ -6,6 +6,7 @@ import numpy as np
 from crowd import QUICK
 
 from hanse.core import (
+    Algorithm,
     Contribution,
     Key,
     Keys,
@@ -16,6 +17,7 @@ from hanse.core import (
     Program,
     Shared,
     Spec,
+    Tensors,
     Work,
     gather,
     sample,
@@ -51,8 +53,15 @@ class visit(Work[Any, Any]):
         return {"update": Part({"w": moved})}, {"visits": visits}
 
 
+class _Echoes(Algorithm[ModelState]):
+    """An algorithm whose state is the model."""
+
+    def init(self, params: Tensors, key: Key) -> ModelState:
+        return ModelState(params)
+
+
 @value
-class trivial:
+class trivial(_Echoes):
     """An algorithm that takes means of echoes."""
 
     count: int
@@ -63,7 +72,7 @@ class trivial:
 
 
 @value
-class some_of_them:
+class some_of_them(_Echoes):
     """Means of echoes of clients that wait for work: clients that check in quickly would be late."""
 
     count: int
@@ -82,7 +91,7 @@ def echoed(state: ModelState, cohort: tuple[PartyId, ...], key: Key) -> Program[
 
 
 @value
-class part_of_them:
+class part_of_them(_Echoes):
     """An algorithm that takes means of echoes of a fraction of the clients."""
 
     fraction: float
@@ -112,7 +121,7 @@ class keep_tables(Work[Any, Any]):
 
 
 @value
-class keeping:
+class keeping(_Echoes):
     """An algorithm whose one client keeps tables."""
 
     num_tables: int

@@ -257,7 +257,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
             rows = [
                 (f"c{n}", "client", n, f"c{n}", i.public, "active", 0.0) for n, i in enumerate(identities)
             ]
-            db.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO members VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", rows)
         members.close()
         bound = listen("127.0.0.1", 0)
         url = f"https://127.0.0.1:{bound.getsockname()[1]}"

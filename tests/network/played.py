@@ -8,7 +8,8 @@ import numpy as np
 
 from hanse.core import Key, Part, PartSpec, Spec, Work, value
 from hanse.core.exchange import Dispatch, Message, PartyMemory, pack
-from hanse.network.protocol.spool import Objects, Spool, hash_chunks
+from hanse.network.protocol.spool import Objects, hash_chunks
+from hanse.network.protocol.uploads import Spool
 from hanse.network.server.mailbox import Mailbox
 from hanse.network.server.runtime import NetworkRuntime, Patience
 

@@ -10,10 +10,10 @@ from test_hostile import LIAR, Without
 from test_kill import free_port
 
 from hanse.network.client.home import ClientHome
-from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity
-from hanse.network.protocol.spool import Outgoing, Spool
+from hanse.network.protocol.spool import Outgoing
+from hanse.network.protocol.uploads import Spool
 from hanse.network.protocol.wire import News, Poll
 from hanse.network.server.https import _invite
 from hanse.network.server.members import Members
@@ -95,7 +95,7 @@ def test_an_upload_that_ends_after_the_revocation_is_dropped(
             here.server.part(f"c{LIAR}", "revoked")
             return finish(self, *message)
 
-        monkeypatch.setattr(spool.Spool, "finish", revoke_first)
+        monkeypatch.setattr(Spool, "finish", revoke_first)
         led = here.server.run(run)
         with pytest.raises(Refused, match="has been revoked"):
             links[LIAR].upload(run, work.ticket, Outgoing.write(tmp_path, work.ticket, [b"late"]))

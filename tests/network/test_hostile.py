@@ -26,7 +26,7 @@ from hanse.network.protocol.signing import Identity, Verifier, content_digest, p
 from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.wire import WIRE, About, News, Poll, Received
 from hanse.network.server import client_routes, requests
-from hanse.network.server import https as serving
+from hanse.network.server.sockets import web as serving
 from hanse.simulation import Devices
 from hanse.transforms import clip, deflate
 

@@ -83,7 +83,7 @@ def test_a_server_that_is_served_again_finds_the_same_bound(
         here.enter(range(LIAR))
         here.enter([LIAR], kind=Liar)
         assert here.end(run)["params_sha256"] == due["params_sha256"]
-        assert [bounded.bound for _, bounded in here.server.members.list_bounded(run)] == [BOUND]
+        assert [bounded.bound for _, bounded in here.server.members.list_bounds(run)] == [BOUND]
 
 
 def test_attendance_of_a_bounded_weight_is_booked_once(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_attendance_of_a_bounded_weight_is_booked_once(tmp_path: Path) -> None:
         members.bound("a", 2, BoundedWeight(3, "update", declared, 1.0))
     members.bound("a", 1, BoundedWeight("bank", "update", 2.0, 1.0))
     members.bound("b", 1, BoundedWeight(3, "update", 2.0, 1.0))
-    assert [(round, one.party, one.declared) for round, one in members.list_bounded("a")] == [
+    assert [(round, one.party, one.declared) for round, one in members.list_bounds("a")] == [
         (1, "bank", 2.0),
         (2, 3, 7.0),
     ]
@@ -149,7 +149,7 @@ def test_answers_that_nobody_adds_up_keep_their_weights() -> None:
     applied = bounds.apply(2, sent[2]).parts
     assert applied["open"].weight == 10.0  # type: ignore[union-attr]
     assert applied["each"].weight == 1e6  # type: ignore[union-attr]
-    assert [(one.party, one.part) for one in bounds.list_bounded({2: 7})] == [(7, "open")]
+    assert [(one.party, one.part) for one in bounds.list_bounds({2: 7})] == [(7, "open")]
 
 
 def test_a_ratio_below_one_is_refused() -> None:

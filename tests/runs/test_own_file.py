@@ -12,8 +12,9 @@ from hanse.core import InvalidInput
 from hanse.data import by_key, csv, iid, npz, own_test
 from hanse.learners import least_squares, softmax
 from hanse.runs.deployment import Parties, data_needs, plan_of
-from hanse.runs.own_file import Wanted, read_examples
+from hanse.runs.own_file import read_examples
 from hanse.runs.preparation import prepare_run
+from hanse.runs.wanted import Wanted
 
 ROWS = [
     ("31", "cook", "yes", "north"), ("", "nurse", "no", "north"), ("52", "cook", "no", "south"),

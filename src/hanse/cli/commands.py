@@ -80,10 +80,19 @@ def doctor(
     with exit_truthfully(json):
         from dataclasses import asdict
 
-        from hanse.cli.doctor import check_home, describe_checks, describe_imports, extras, facts
+        from hanse.cli.doctor import (
+            check_home,
+            describe_checks,
+            describe_imports,
+            describe_readable,
+            extras,
+            facts,
+        )
         from hanse.cli.views import doctor_page
 
         found, about = extras(), dict(facts(locate_store(store)))
+        if home is not None:
+            about |= describe_readable(home)
         own = describe_imports(imports or ())
         checked = None if home is None else check_home(home)
         if json:

@@ -7,6 +7,7 @@ import typer
 
 from hanse.cli.exits import exit_truthfully, print_json
 from hanse.cli.options import File, Imports, Json, Sets
+from hanse.cli.parties import CLIENT, Home, guard_parties
 
 __all__ = ["describe_data", "init"]
 
@@ -25,8 +26,17 @@ def init(
     key: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The column that names the party of each row.")
     ] = None,
+    client: Annotated[
+        bool, typer.Option("--client", help="Write hanse.toml: what runs of others may use of these data.")
+    ] = False,
+    home: Home = CLIENT,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --client: ask nothing, and accept what is proposed.")
+    ] = False,
 ) -> None:
     """Write a first settings file for your data, with a comment on each guess."""
+    if client:
+        return _init_client(data, home, label, yes=yes)
     with exit_truthfully(False):
         from hanse.cli.views import say
         from hanse.config import guess, starting_file
@@ -38,6 +48,19 @@ def init(
         path.write_text(starting_file(guess(data, label=label, key=key)), encoding="utf-8", newline="\n")
         print(path)
         say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
+
+
+def _init_client(data: str, home: Path, label: str | None, *, yes: bool) -> None:
+    """Writes the data contract of a client, before any server is known."""
+    with guard_parties():
+        from hanse.cli.contract import make_contract, print_wrapped
+        from hanse.core import InvalidInput
+        from hanse.runs import CONTRACT
+
+        if (home / CONTRACT).exists():
+            raise InvalidInput(f"{home / CONTRACT} exists already; edit it, or move it away first")
+        make_contract(home, data, label=label, yes=yes)
+        print_wrapped(f"read it, then join with: hanse join https://HOST:PORT --token ... --home {home}")
 
 
 def describe_data(file: File = None, sets: Sets = None, imports: Imports = None, json: Json = False) -> None:

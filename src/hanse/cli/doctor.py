@@ -11,6 +11,7 @@ from typing import Any
 
 from hanse.core import HanseError, InvalidInput
 from hanse.imports import describe_changes, find_registered, inspect_again, load_imports
+from hanse.network.protocol import find_readable
 from hanse.simulation import num_processors
 from hanse.version import __version__
 
@@ -139,6 +140,17 @@ def facts(store: str | Path) -> Iterator[tuple[str, str]]:
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "processors", f"{num_processors()} to use"
     yield "runs", _kept(store)
+    places = [Path(".hanse")] if "://" in str(store) else [Path(".hanse"), Path(store)]
+    yield from describe_readable(*dict.fromkeys(places))
+
+
+def describe_readable(*places: Path) -> Iterator[tuple[str, str]]:
+    """Yields a fact about each folder or file of runs or keys that others than its owner can read."""
+    for place in places:
+        found = find_readable(place)
+        if found:
+            which = f"{found[0]}" if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
+            yield "readable by others", f"{which}; take that away: chmod -R go= {place}"
 
 
 def _kept(store: str | Path) -> str:

@@ -1,8 +1,7 @@
 """The commands that begin a run of real parties: the server's, and each client's."""
 
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,45 +138,68 @@ def _address(text: str) -> tuple[str, int]:
 def join_command(
     url: Annotated[str | None, typer.Argument(metavar="https://HOST:PORT", show_default=False)] = None,
     token: Annotated[str | None, typer.Option(help="From the operator; good once.")] = None,
-    data: Annotated[str | None, typer.Option(metavar="FILE", help="This client's own data.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="This client's own data, the first time; hanse.toml then keeps the answers."
+        ),
+    ] = None,
     test: Annotated[
         str | None, typer.Option(metavar="FILE", help="Its own test examples, to measure models on.")
     ] = None,
     imports: Copies = None,
     home: Home = CLIENT,
     name: Annotated[str, typer.Option(help="The name that the operator sees.")] = "",
-    check: Annotated[bool, typer.Option("--check", help="Try everything, join nothing.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Show what would leave, try everything, join nothing.")
+    ] = False,
     new_key: Annotated[
         bool, typer.Option("--rotate-key", help="Replace this client's key by a new one first.")
     ] = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="Ask nothing: take part, and accept what is proposed for hanse.toml."),
+    ] = False,
 ) -> None:
     """Take part with this client's own data. The address is only needed the first time."""
-    with guard_parties():
+    with guard_parties() as held:
         from threadpoolctl import threadpool_limits
 
-        from hanse.cli.views import note
-        from hanse.network.client import ClientHome
-        from hanse.network.client import join as enter
+        from hanse.cli.contract import agree, is_attended
+        from hanse.network.client import Asked, ClientHome, Owner, join_in_order
         from hanse.network.protocol import Token
+        from hanse.runs import SHARE, Contract
 
         client_home = ClientHome(home)
         client_home.own_imports.given = imports or ()
-        if check:
-            _check(client_home, url, token, data, test)
-            return
-        if data is None:
+        contract = Contract.at(home)
+        if contract is not None:
+            contract.check_source(data, test)
+        elif data is None and not check:
             raise InvalidInput("--data is missing; name a file of this client's own examples")
+        held.enter_context(client_home.claim())
         PARTIES.register()
-        invitation = None if token is None else Token.parse(token)
-        plans, number = _find_plans(client_home, url, invitation, name, new_key)
-        examples = _keep_last(PARTIES.data(data, number, test, note))
-        tests = _keep_last(PARTIES.test(data, number, test))
+
+        def open_data(plans: Sequence[Any], number: int) -> Any:
+            if contract is None and data == SHARE:
+                return _open_share(number, test)
+            return _open_contract(contract or make(plans), number)
+
+        def make(plans: Sequence[Any]) -> Any:
+            from hanse.cli.contract import make_contract
+
+            wanted = PARTIES.wanted(plans[0]) if plans else None
+            return make_contract(home, str(data), test, wanted, yes=yes, write=not check)
+
+        asked = Asked(url, None if token is None else Token.parse(token), name, new_key)
+        owner = Owner(open_data, PARTIES.bind, typer.echo, agree if is_attended() and not yes else None)
         try:
             with threadpool_limits(1):  # several threads would add up large products in another order
-                _examine(client_home, plans, examples, None if test is None else tests)
-                if client_home.membership is None and url is not None and invitation is not None:
-                    enter(client_home, url, invitation, name)
-                ended = _work(client_home, examples, tests)
+                if check:
+                    return _check(
+                        client_home, asked, owner, with_data=data is not None or contract is not None
+                    )
+                ended = _work(client_home, join_in_order(client_home, asked, owner))
         except KeyboardInterrupt:
             typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
             raise typer.Exit(INTERRUPTED) from None
@@ -186,59 +208,40 @@ def join_command(
             raise typer.Exit(FAILED)
 
 
-def _find_plans(
-    client_home: Any, url: str | None, invitation: Any | None, name: str, new_key: bool
-) -> tuple[list[Any], int]:
-    """Returns the plans of the server's runs, and this client's number; replaces a member's key first."""
-    from hanse.network.client import NEXT_KEY, fetch_plans, join, patiently, rotate_key
+def _open_share(number: int, test: str | None) -> Any:
+    """Opens a client's share of a built-in data set, which needs no contract."""
+    from hanse.cli.views import note
+    from hanse.network.client import Sources
+    from hanse.runs import SHARE
 
-    if client_home.membership is None:
-        if url is None or invitation is None:
-            raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-        return fetch_plans(client_home, url, invitation)
-    if url is not None and invitation is not None:
-        join(client_home, url, invitation, name)  # the token may name a new certificate
-    if new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier replacement may have been cut off
-        rotate_key(client_home)
-        typer.echo(f"its key is {client_home.identity.public[:16]}... now")
-    return patiently(lambda: fetch_plans(client_home), _pause, typer.echo)
+    examples = _keep_last(PARTIES.data(SHARE, number, test, note))
+    return Sources(examples, _keep_last(PARTIES.test(SHARE, number, test)), test is not None)
 
 
-def _examine(
-    client_home: Any,
-    plans: Sequence[Any],
-    examples: Callable[[Any], Any],
-    tests: Callable[[Any], Any] | None,
-) -> None:
-    """Checks that the client's data suit each plan, and says how many examples it has."""
-    from hanse.network.client import examine
+def _open_contract(contract: Any, number: int) -> Any:
+    """Opens the files of a contract, once a plan is found to suit it."""
+    from hanse.cli.views import note
+    from hanse.network.client import Sources
 
-    for plan in plans:
-        found = examine(client_home, plan, examples, PARTIES.bind, tests)
-        typer.echo(f"run {plan.run}: {_describe_counts(found)} suit it")
+    examples = _keep_last(PARTIES.contract_data(contract, number, note))
+    tests = _keep_last(PARTIES.contract_tests(contract, number))
+    return Sources(examples, tests, contract.test is not None)
 
 
-def _work(client_home: Any, examples: Callable[[Any], Any], tests: Callable[[Any], Any]) -> str:
+def _work(client_home: Any, sources: Any) -> str:
     """Works as a member until the server is done; returns how it ended."""
     from hanse.network.client import Client
 
     name = _name_of(client_home)
-    return Client(
-        client_home, examples, PARTIES.bind, lambda what: typer.echo(f"{name}: {what}"), tests
-    ).run()
+
+    def say(what: str) -> None:
+        typer.echo(f"{name}: {what}")
+
+    return Client(client_home, sources.data, PARTIES.bind, say, sources.test).run()
 
 
 def _name_of(client_home: Any) -> str:
     return str((client_home.membership or {}).get("name", "this client"))
-
-
-def _pause(wait_s: float) -> bool:
-    time.sleep(wait_s)
-    return False
-
-
-def _describe_counts(found: Mapping[str, int]) -> str:
-    return " and ".join(f"{count} {what}" for what, count in found.items())
 
 
 def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -258,26 +261,22 @@ def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return open_data
 
 
-def _check(client_home: Any, url: str | None, token: str | None, data: str | None, test: str | None) -> None:
-    """Tries everything short of joining, and says what it found."""
-    from hanse.cli.views import note
-    from hanse.network.client import allow_plan, check, examine
-    from hanse.network.protocol import CHUNK_BYTES, WAIT_S, Token
+def _check(client_home: Any, asked: Any, owner: Any, *, with_data: bool) -> None:
+    """Shows what would leave, tries everything short of joining, and says what it found."""
+    from hanse.network.client import try_joining
+    from hanse.network.protocol import CHUNK_BYTES, WAIT_S
+    from hanse.runs import describe_requests, describe_run
 
-    if url is None or token is None:
-        raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --data ... --check")
-    PARTIES.register()
+    def describe(plan: Any) -> None:
+        typer.echo(f"\nRun {plan.run} of the model {type(plan.model).__name__}")
+        for line in describe_run(plan, client_home.policy.fewest_examples):
+            typer.echo(line)
+        typer.echo()
+
+    for line in describe_requests():
+        typer.echo(line)
     typer.echo(
-        f"sending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
+        f"\nsending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
     )
-    plans, number = check(client_home, url, Token.parse(token))
-    typer.echo("network, certificate, versions, invitation: fine")
-    for plan in plans:
-        if data is None:
-            PARTIES.bind(allow_plan(client_home, plan).plan)
-            typer.echo(f"run {plan.run}: {plan.model} can be trained here")
-        else:
-            tests = None if test is None else PARTIES.test(data, number, test)
-            found = examine(client_home, plan, PARTIES.data(data, number, test, note), PARTIES.bind, tests)
-            typer.echo(f"run {plan.run}: {_describe_counts(found)} suit {plan.model}")
+    try_joining(client_home, asked, owner, describe, with_data)
     typer.echo("nothing was joined; the token is still good")

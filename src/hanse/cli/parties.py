@@ -1,7 +1,7 @@
 """Settings and files for the commands of real parties, loaded when a command first needs them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,13 +36,19 @@ PARTIES = _LazyParties()
 
 
 @contextmanager
-def guard_parties() -> Iterator[None]:
-    """Guards a command of real parties: its errors become exit codes, and missing packages are named."""
+def guard_parties() -> Iterator[ExitStack]:
+    """Guards a command of real parties: its errors become exit codes, and missing packages are named.
+
+    Yields: what the command holds until it ends, such as the claim of a home.
+    """
     from hanse.core import InvalidInput
 
     with exit_truthfully(False):
         try:
-            yield
+            from hanse.network.protocol import keep_private
+
+            with ExitStack() as held, keep_private():  # these commands write nothing outside of a home
+                yield held
         except ModuleNotFoundError as missing:
             raise InvalidInput(
                 f'real parties need {missing.name}, which is not installed: pip install "hanse[server]"'

@@ -103,9 +103,13 @@ def _said(given: str, otherwise: str) -> str:
 def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> Any:
     """Yields the tickets of real parties."""
     from hanse.core import InvalidInput
-    from hanse.runs import in_client_home, in_server_home
+    from hanse.runs import Contract, in_client_home, in_server_home
+
+    contract = Contract.at(home)
 
     def open_(plan: Any, number: int) -> Any:
+        if contract is not None and not data:
+            return PARTIES.contract_data(contract, number)(plan)
         return PARTIES.data(_said(data or "", "write --data FILE, with the examples to compute on"), number)(
             plan
         )

@@ -9,7 +9,15 @@ if TYPE_CHECKING:
     from hanse.config.own_modules import Warn, import_modules, warn_user
     from hanse.config.plain_data import Whole, format_plain, join_path, leaves, merge, split_path, to_plain
     from hanse.config.reading import override, parse, parse_assignments, read, written_where
-    from hanse.config.scaffold import guess, starting_file
+    from hanse.config.scaffold import (
+        find_label,
+        guess,
+        guess_reader,
+        has_label_name,
+        list_labels,
+        seems_to_identify,
+        starting_file,
+    )
     from hanse.config.settings import UnknownSetting, WrongSetting, build
     from hanse.config.writing import as_toml
 else:
@@ -28,7 +36,15 @@ else:
                 "to_plain",
             ),
             "hanse.config.reading": ("override", "parse", "parse_assignments", "read", "written_where"),
-            "hanse.config.scaffold": ("guess", "starting_file"),
+            "hanse.config.scaffold": (
+                "find_label",
+                "guess",
+                "guess_reader",
+                "has_label_name",
+                "list_labels",
+                "seems_to_identify",
+                "starting_file",
+            ),
             "hanse.config.settings": ("UnknownSetting", "WrongSetting", "build"),
             "hanse.config.writing": ("as_toml",),
         },
@@ -45,16 +61,21 @@ __all__ = [
     "WrongSetting",
     "as_toml",
     "build",
+    "find_label",
     "format_plain",
     "guess",
+    "guess_reader",
+    "has_label_name",
     "import_modules",
     "join_path",
     "leaves",
+    "list_labels",
     "merge",
     "override",
     "parse",
     "parse_assignments",
     "read",
+    "seems_to_identify",
     "split_path",
     "starting_file",
     "summary",

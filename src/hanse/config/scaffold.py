@@ -24,7 +24,16 @@ from hanse.data import (
     text_lines,
 )
 
-__all__ = ["Guess", "guess", "starting_file"]
+__all__ = [
+    "Guess",
+    "find_label",
+    "guess",
+    "guess_reader",
+    "has_label_name",
+    "list_labels",
+    "seems_to_identify",
+    "starting_file",
+]
 
 LABELS = (
     "label",
@@ -87,7 +96,7 @@ def guess(path: str, *, label: str | None = None, key: str | None = None) -> Gue
             f"{', '.join(TABLES)} (.gz too), .npz, .parquet or .libsvm; or read other data with "
             "your own function: see hanse.data.custom"
         )
-    reader, said = _guess_reader(path)
+    reader, said = guess_reader(path)
     return _table("csv", path, reader.rows(path, None).columns, said, label, key)
 
 
@@ -95,8 +104,11 @@ NUM_GUESSES = 40
 """The most settings that are tried one after the other, so that a file can be read."""
 
 
-def _guess_reader(path: str) -> tuple[csv, list[tuple[str, object, str]]]:
-    """Chooses settings that read a file, as the messages about it ask for; returns them with comments."""
+def guess_reader(path: str) -> tuple[csv, list[tuple[str, object, str]]]:
+    """Chooses settings that read a file, as the messages about it ask for; returns them with comments.
+
+    Raises: InvalidInput: if it can't be read.
+    """
     encoding = tell_encoding(read_bytes(path)) or "utf-8"
     names = _missing_names(path, encoding)
     reader, comments = csv(path, encoding=encoding, columns=names), dict[str, str]()
@@ -150,12 +162,12 @@ def _table(
         if given is not None and given not in columns:
             raise InvalidInput(f"{path} has no column {given!r} for {option}; it has {', '.join(columns)}")
     key = key or _key(columns, label)
-    label = label or _label(columns, key)
+    label = label or find_label(columns, key)
     distinct = {name: len(np.unique(column)) for name, column in columns.items() if column.ndim == 1}
     is_number = columns[label].dtype.kind != "U" and distinct.get(label, 0) > MAX_CLASSES
     dropped = cast(tuple[str, ...], next((said for name, said, _ in reading if name == "drop"), ()))
     features = [name for name in columns if name not in (label, key, *dropped)]
-    drop = [name for name in features if _identifies(name, columns[name])]
+    drop = [name for name in features if seems_to_identify(name, columns[name])]
     places = [name for name in features if _names_places(name, columns[name])]
     said: list[tuple[str, object, str]] = [("name", kind, ""), ("path", path, "")]
     said += [line for line in reading if line[0] != "drop"]
@@ -175,14 +187,26 @@ def _table(
     return Guess(said, key is not None, distinct.get(key or "", 0), is_number, ", ".join(kinds))
 
 
-def _label(columns: Mapping[str, Array], key: str | None) -> str:
+def list_labels(columns: Mapping[str, Array]) -> list[str]:
+    """Lists the columns that look like labels, those with a typical name first."""
+    few = [n for n, c in columns.items() if c.ndim == 1 and 2 <= len(np.unique(c)) <= MAX_CLASSES]
+    typical = [name for name in columns if has_label_name(name)]
+    return [*typical, *(name for name in reversed(few) if name not in typical)]
+
+
+def has_label_name(name: str) -> bool:
+    """Returns whether a column has a typical name of a label."""
+    return name.lower() in LABELS
+
+
+def find_label(columns: Mapping[str, Array], key: str | None = None) -> str:
     """Chooses the column with a typical name, or else the last one of numbers or of few different words."""
     names = [name for name in columns if name != key]
     for name in names:
-        if name.lower() in LABELS:
+        if has_label_name(name):
             return name
     last = names[-1]
-    if columns[last].dtype.kind != "U" and not _identifies(last, columns[last]):
+    if columns[last].dtype.kind != "U" and not seems_to_identify(last, columns[last]):
         return last
     few = (n for n in reversed(names) if 2 <= len(np.unique(columns[n])) <= MAX_CLASSES)
     return next(few, last)
@@ -200,7 +224,8 @@ def _gaps(column: Array) -> bool:
     return bool((column == "").any() if column.dtype.kind == "U" else np.isnan(column).any())
 
 
-def _identifies(name: str, column: Array) -> bool:
+def seems_to_identify(name: str, column: Array) -> bool:
+    """Returns whether a column seems to identify rows or persons, and not to describe them."""
     distinct = len(np.unique(column)) if column.ndim == 1 else 0
     if column.dtype.kind == "U":
         return bool(distinct > IDENTIFIES and 2 * distinct > np.count_nonzero(column != ""))

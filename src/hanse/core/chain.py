@@ -58,6 +58,11 @@ class Stage:
 class Transform(ABC):
     """A feature before it is bound: a value such as `clip(1.0)`, named and registered with `@value`."""
 
+    @property
+    def effect(self) -> str:
+        """What it does to a part, in a few words for the owner of the data, such as "clipped to norm 1"."""
+        return f"through {brief(self)}"
+
     @abstractmethod
     def __call__(self, spec: Spec) -> Stage:
         """Binds to the spec that precedes it. Raises: CompositionError: if it can't work on that."""

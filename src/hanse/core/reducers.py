@@ -18,7 +18,7 @@ from hanse.core.keys import Key
 from hanse.core.layout import Mapped
 from hanse.core.spec import Spec
 from hanse.core.tensors import WINDOW, Array, scale, tree_map
-from hanse.core.values import value
+from hanse.core.values import brief, value
 from hanse.core.work import Part, Parts, PartyId, Total
 
 __all__ = ["Reducer", "TreeFold", "Unveiled", "each", "fixed_mean", "mean", "stack", "sum"]
@@ -50,6 +50,12 @@ class Reducer(ABC, Generic[A]):
 
     is_setting: ClassVar[bool] = True
     """Returns whether an algorithm may take it as a setting; if not, only a PartSpec can name it."""
+
+    @property
+    def disclosure(self) -> str:
+        """What the server sees of it, in a few words for the owner of the data."""
+        shown = "hides single updates from" if self.hides else "shows single updates to"
+        return f"{brief(self)}, which {shown} the server"
 
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
@@ -198,10 +204,16 @@ class _Summing(Reducer[_Sum]):
 class mean(_Summing):
     """The weighted mean, sum(w x) / sum(w).
 
+    >>> mean().disclosure
+    'a mean, which shows single updates to the server'
     >>> parts = [Part({"w": np.array([1.0])}, 1.0), Part({"w": np.array([4.0])}, 2.0)]
     >>> reduce(mean(), parts).values
     {'w': array([3.])}
     """
+
+    @property
+    def disclosure(self) -> str:
+        return "a mean, which shows single updates to the server"
 
     def result(self, accumulator: _Sum) -> Total:
         weight = accumulator.weight

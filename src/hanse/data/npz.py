@@ -162,6 +162,11 @@ class npz(Dataset):
                     kept[other] = kept[other][~gaps]
         return kept, tuple(notes)
 
+    def take_rows(self, stored: Mapping[str, Array], passes: Array) -> Mapping[str, Array]:
+        """Takes the rows where a mask is true; messages go on counting the others."""
+        every = {**stored, ROWS: np.arange(len(passes))}
+        return {name: one[passes] if one.shape[:1] == passes.shape else one for name, one in every.items()}
+
     def read_arrays(self, names: Collection[str] | None = None) -> Mapping[str, Array]:
         """Reads the arrays of these names, or all. Raises: InvalidInput: if it is no archive of arrays."""
         with reading(self.path) as file:

@@ -1,5 +1,6 @@
 """Parquet files, read by pyarrow."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,12 @@ class parquet(Tabular):
         arrow = extra("pyarrow", "parquet", "parquet()")
         reader = extra("pyarrow.parquet", "parquet", "parquet()")
         try:
-            table = reader.read_table(arrow.BufferReader(read_bytes(path)))
+            content = arrow.BufferReader(read_bytes(path))
+            twice = [name for name, n in Counter(reader.read_schema(content).names).items() if n > 1]
+            if twice:
+                raise InvalidInput(f"{path}: two columns are called {twice[0]!r}; name each once")
+            content.seek(0)
+            table = reader.read_table(content)
         except arrow.ArrowException as error:
             raise InvalidInput(f"{path} is no Parquet file ({error}); name one, or write csv(...)") from None
         return rows_of(table, path, self, like)

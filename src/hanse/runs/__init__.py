@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.runs.contract import CONTRACT, Contract
     from hanse.runs.debugging import debug_errors
-    from hanse.runs.deployment import Parties
+    from hanse.runs.deployment import SHARE, Parties
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
     from hanse.runs.ledger import describe_releases, describe_traffic, flows_of, ledger_table, traffic
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
         list_kept,
         record_imports,
     )
-    from hanse.runs.own_file import Unlabelled, Wanted, read_examples, read_rows
+    from hanse.runs.own_file import Unlabelled, read_examples, read_rows
     from hanse.runs.preparation import load_population, prepare_run
+    from hanse.runs.proposal import Proposal, Seen, propose
     from hanse.runs.replay import (
         Case,
         Replayed,
@@ -45,12 +47,15 @@ if TYPE_CHECKING:
         start_session,
     )
     from hanse.runs.start import initial, read_tensors
+    from hanse.runs.wanted import Wanted
+    from hanse.runs.what_leaves import describe_requests, describe_run
 else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.runs.contract": ("CONTRACT", "Contract"),
             "hanse.runs.debugging": ("debug_errors",),
-            "hanse.runs.deployment": ("Parties",),
+            "hanse.runs.deployment": ("SHARE", "Parties"),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
             "hanse.runs.ledger": (
@@ -71,8 +76,9 @@ else:
                 "list_kept",
                 "record_imports",
             ),
-            "hanse.runs.own_file": ("Unlabelled", "Wanted", "read_examples", "read_rows"),
+            "hanse.runs.own_file": ("Unlabelled", "read_examples", "read_rows"),
             "hanse.runs.preparation": ("load_population", "prepare_run"),
+            "hanse.runs.proposal": ("Proposal", "Seen", "propose"),
             "hanse.runs.replay": (
                 "Case",
                 "Replayed",
@@ -95,25 +101,32 @@ else:
                 "start_session",
             ),
             "hanse.runs.start": ("initial", "read_tensors"),
+            "hanse.runs.wanted": ("Wanted",),
+            "hanse.runs.what_leaves": ("describe_requests", "describe_run"),
         },
     )
 
 
 __all__ = [
     "ACCEPTED",
+    "CONTRACT",
     "ENDED",
+    "SHARE",
     "Case",
+    "Contract",
     "Exchange",
     "Interrupted",
     "LinkModel",
     "MessagePlan",
     "Parties",
+    "Proposal",
     "Replayed",
     "Result",
     "Round",
     "Rounds",
     "RunDiverged",
     "RunStalled",
+    "Seen",
     "Session",
     "Unlabelled",
     "Wanted",
@@ -121,6 +134,8 @@ __all__ = [
     "debug_errors",
     "default_store",
     "describe_releases",
+    "describe_requests",
+    "describe_run",
     "describe_traffic",
     "environment",
     "existing",
@@ -143,6 +158,7 @@ __all__ = [
     "perform",
     "plan_messages",
     "prepare_run",
+    "propose",
     "read_examples",
     "read_rows",
     "read_tensors",

@@ -10,18 +10,20 @@ import numpy as np
 
 from hanse.algorithms import can_train
 from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
-from hanse.core import Examples, InvalidInput
+from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.core.exchange import find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
+from hanse.runs.contract import Contract
 from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
-from hanse.runs.own_file import Wanted, read_examples, read_with_groups
+from hanse.runs.own_file import read_examples, read_with_groups
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
 from hanse.runs.result import Result
 from hanse.runs.session import check_same_data, existing, experiment_of
+from hanse.runs.wanted import Wanted
 from hanse.simulation import Devices
 
 __all__ = ["SHARE", "Parties"]
@@ -135,6 +137,22 @@ class Parties:
             return lambda plan: _share(plan).role(own_test(number))
         return lambda plan: _file(plan, what, number)[1]
 
+    def wanted(self, plan: Plan) -> Wanted:
+        """Describes the examples of a plan, and the groups by which it holds some out."""
+        said = json.loads(plan.settings)
+        group = said["data"].get("group") if said["client_test_fraction"] else None
+        return replace(data_needs(plan), group=group)
+
+    def contract_data(
+        self, contract: Contract, number: int, warn: Warn = warn_user
+    ) -> Callable[[Plan], Examples]:
+        """Opens the data of a contract, once a plan is found to suit it."""
+        return lambda plan: _read_contract(plan, contract, number, warn)[0]
+
+    def contract_tests(self, contract: Contract, number: int) -> Callable[[Plan], Examples]:
+        """Opens the test examples of a contract, once a plan is found to suit it."""
+        return lambda plan: _read_contract(plan, contract, number, lambda line: None)[1]
+
     def bind(self, plan: Plan) -> Any:
         """Makes the learner of a plan."""
         return plan.model.bind(plan.feature_shape, plan.num_classes)
@@ -219,11 +237,44 @@ def _check_file(option: str, path: str) -> None:
 def _file(plan: Plan, path: str, number: int, warn: Warn = lambda line: None) -> tuple[Examples, Examples]:
     """Splits a client's own file into training and test examples, as a simulation would."""
     said = json.loads(plan.settings)
-    fraction, key = said["client_test_fraction"], client_tests(said["seed"])
-    wanted = data_needs(plan)
+    fraction, wanted = said["client_test_fraction"], data_needs(plan)
     if fraction:
         wanted = replace(wanted, group=said["data"].get("group"))
     examples, groups = read_with_groups(path, wanted, warn=warn)
+    return _split(examples, groups, fraction, client_tests(said["seed"]), number)
+
+
+def _read_contract(plan: Plan, contract: Contract, number: int, warn: Warn) -> tuple[Examples, Examples]:
+    """Compares a plan with a contract, and only then opens its files; returns examples to train and to test.
+
+    Raises: Forbidden: if the plan wants something else. InvalidInput: if the files can't be
+      read, or don't suit it.
+    """
+    said = json.loads(plan.settings)
+    fraction = contract.client_test_fraction
+    fraction = 0.0 if contract.test else said["client_test_fraction"] if fraction is None else fraction
+    wanted = contract.limit(data_needs(plan))
+    if fraction:
+        wanted = replace(wanted, group=said["data"].get("group"))
+    contract.check(wanted)
+    own, said_in = contract.reader, str(contract.file)
+    examples, groups = read_with_groups(
+        own.path, wanted, own, warn=warn, where=contract.where, said_in=said_in
+    )
+    contract.check_size(len(examples))
+    if contract.test is None:
+        return _split(examples, groups, fraction, client_tests(said["seed"]), number)
+    reader = replace(own, path=contract.test)
+    tests, _ = read_with_groups(
+        contract.test, wanted, reader, is_test=True, warn=warn, where=contract.where, said_in=said_in
+    )
+    return examples, tests
+
+
+def _split(
+    examples: Examples, groups: Array | None, fraction: float, key: Key, number: int
+) -> tuple[Examples, Examples]:
+    """Holds out some of a client's rows to test on, or the rows of some groups."""
     if groups is None:
         kept, tested = held_out(len(examples), fraction, key.fold_in(number))
     else:

@@ -180,7 +180,7 @@ def import_code(info: "RunInfo", given: Sequence[str] = (), *, accept_changes: b
     now = tuple(_find_now(info, kept, moved.pop(kept.module, None)) for kept in before)
     more = load_imports(tuple(moved.values()), Path.cwd())
     code = OwnCode((*now, *more), before)
-    known = _list_accepted(info)
+    known = _list_known_code(info)
     if not accept_changes and any((new.name, new.digest) not in known for _, new in code.changes):
         raise ChangedCode(info, code)
     for found in now:
@@ -188,7 +188,7 @@ def import_code(info: "RunInfo", given: Sequence[str] = (), *, accept_changes: b
     return code
 
 
-def _list_accepted(info: "RunInfo") -> set[tuple[str, str]]:
+def _list_known_code(info: "RunInfo") -> set[tuple[str, str]]:
     """Lists the names and digests of the code that a run was ever performed with."""
     entries = [e for e in info.settings.get(ACCEPTED, ()) if e["command"] in ("resume", "serve")]
     changes = [change for entry in entries for change in entry["changes"]]

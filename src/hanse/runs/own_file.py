@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hanse.config import IN_PYTHON, Warn, WrongSetting, build, parse, warn_user
+from hanse.config import Warn, WrongSetting, build, parse, warn_user
 from hanse.core import Array, Examples, InvalidInput
-from hanse.core.exchange import find_classes
 from hanse.data import (
     Dataset,
     NeedsSetting,
@@ -26,98 +24,12 @@ from hanse.data import (
     parquet,
     to_categories,
 )
-from hanse.preprocessing import Encoder
+from hanse.runs.conditions import Condition, choose_rows
+from hanse.runs.wanted import Wanted
 
-__all__ = ["Unlabelled", "Wanted", "read_examples", "read_rows", "read_with_groups"]
+__all__ = ["PARQUET", "Unlabelled", "read_description", "read_examples", "read_rows", "read_with_groups"]
 
 PARQUET = (".parquet", ".pq")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The form of a run's examples, in names and shapes only: the owner of a file says how it is read.
-
-    Args:
-      kind: the name of the run's own data; None: they were given in Python.
-      is_table: whether the data are a table of columns.
-      label, target: the columns to predict.
-      unused: columns that are left out where there is no encoder.
-      arrays: the names of features and labels in an .npz file.
-      whose: who wants the examples, for messages.
-      group: the column or array of what each example belongs to; None: nobody asks.
-      feature_shape, num_classes: the form of the examples that the model takes.
-      classes: the names of the classes, if they have names.
-      encoder: turns a table's columns into numbers; None: they are numbers.
-    """
-
-    kind: str | None
-    is_table: bool
-    feature_shape: tuple[int, ...]
-    num_classes: int | None
-    classes: tuple[str, ...] = ()
-    encoder: Encoder | None = None
-    label: str | None = None
-    target: str | tuple[str, ...] | None = None
-    unused: frozenset[str] = frozenset()
-    arrays: tuple[str, str] = ("x", "y")
-    whose: str = "the run"
-    group: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        said: Mapping[str, Any],
-        feature_shape: tuple[int, ...],
-        num_classes: int | None,
-        classes: tuple[str, ...],
-        encoder: Encoder | None,
-        *,
-        whose: str = "the run",
-    ) -> "Wanted":
-        """Takes the names of columns from the settings of a run's data, and nothing else.
-
-        Raises: InvalidInput: if a name is not a string.
-        """
-        kind = None if said.get(IN_PYTHON) else str(said.get("name"))
-        target = said.get("target")
-        target = tuple(target) if isinstance(target, list) else target
-        targets = target if isinstance(target, tuple) else (target,)
-        unused = (said.get("key"), said.get("group"), *(said.get("drop") or ()))
-        arrays = (said.get("x", "x"), said.get("y", "y")) if kind == "npz" else ("x", "y")
-        names = (said.get("label"), *targets, *unused, *arrays)
-        if not all(name is None or isinstance(name, str) for name in names):
-            raise InvalidInput("the run names columns by something other than strings")
-        return cls(
-            kind,
-            kind in find_classes(Tabular),
-            tuple(feature_shape),
-            num_classes,
-            tuple(classes),
-            encoder,
-            label=said.get("label"),
-            target=target,
-            unused=frozenset(name for name in unused if name is not None),
-            arrays=arrays,
-            whose=whose,
-        )
-
-    @property
-    def predicted(self) -> tuple[str, ...]:
-        """The columns to predict."""
-        targets = (self.target,) if isinstance(self.target, str) else self.target or ()
-        return (*(() if self.label is None else (self.label,)), *targets)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the classes, or their numbers if they have no names."""
-        return self.classes or tuple(map(str, range(self.num_classes or 0)))
-
-    @property
-    def columns(self) -> tuple[str, ...] | None:
-        """The columns that the encoder takes; None: there is no encoder of columns."""
-        if self.encoder is None or not self.is_table:
-            return None
-        return (*self.encoder.schema.numbers, *self.encoder.schema.categories)
 
 
 @dataclass(frozen=True)
@@ -157,19 +69,32 @@ def read_examples(
 
 
 def read_with_groups(
-    path: str, wanted: Wanted, reader: Dataset | None = None, *, is_test: bool = False, warn: Warn = warn_user
+    path: str,
+    wanted: Wanted,
+    reader: Dataset | None = None,
+    *,
+    is_test: bool = False,
+    warn: Warn = warn_user,
+    where: Sequence[Condition] = (),
+    said_in: str | None = None,
 ) -> tuple[Examples, Array | None]:
     """Reads the examples in a party's own file, and the group of each if `wanted` names groups.
 
-    See `read_examples`.
+    Args:
+      path, wanted, reader, is_test, warn: see `read_examples`.
+      where: conditions; rows that do not pass all of them are left out.
+      said_in: the owner's file that names the reader, for messages; None: the file at `path` may do so.
     """
     groups = None
-    with _remedy_at_hand(path) as opened:
+    with _remedy_at_hand(path, said_in) as opened:
         path, reader = opened or (path, reader)
         if _is_archive(path, reader):
             own = _own_archive(path, wanted, reader)
             names = (own.x, own.y, *(() if wanted.group is None else (wanted.group,)))
-            stored, notes = own.complete(_stored(own, names), names)
+            stored = _stored(own, names, [condition.column for condition in where])
+            if where:
+                stored = own.take_rows(stored, choose_rows(where, stored, path))
+            stored, notes = own.complete(stored, names)
             if wanted.num_classes is not None:  # a gap in a number is no class, either
                 stored, more = _complete_numbers(own, stored, names)
                 notes += more
@@ -177,7 +102,7 @@ def read_with_groups(
             y = _find_labels(stored[own.y], wanted, lambda row: own.at(own.y, row, stored))
             examples = _pair(stored[own.x], y, own)
         else:
-            rows, own_reader = _open_table(path, wanted, reader, needs_labels=True)
+            rows, own_reader = _open_table(path, wanted, reader, needs_labels=True, where=where)
             found = assemble(own_reader, rows, None)
             examples, notes, groups = found.train, tuple(found.notes), found.groups
             _check_columns(examples.x, wanted, path, own_reader, is_test)
@@ -195,7 +120,7 @@ def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlab
 
     Raises: InvalidInput: if it can't be read, does not suit the model, or a label is no class of the model.
     """
-    with _remedy_at_hand(path) as opened:
+    with _remedy_at_hand(path, None) as opened:
         path, reader = opened or (path, reader)
         if _is_archive(path, reader):
             own = _own_archive(path, wanted, reader)
@@ -230,17 +155,17 @@ def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlab
 
 
 @contextmanager
-def _remedy_at_hand(path: str) -> "Iterator[tuple[str, Tabular | npz] | None]":
+def _remedy_at_hand(path: str, said_in: str | None) -> "Iterator[tuple[str, Tabular | npz] | None]":
     """Reads a description of a file; says where a setting is written that reads a file in another way."""
-    is_description = Path(path).suffix == ".toml"
-    described = _read_description(path) if is_description else None
+    is_description = said_in is None and Path(path).suffix == ".toml"
+    described = read_description(path) if is_description else None
     try:
         yield None if described is None else (described.path, described)
     except NeedsSetting as error:
         kind = "npz" if _is_archive(path, None) else "parquet" if path.endswith(PARQUET) else "csv"
         where = (
-            f"Such a setting is written into {path}"
-            if is_description
+            f"Such a setting is written into {said_in or path}"
+            if is_description or said_in is not None
             else f"Such a setting is written into a file of your own, which is given in place of {path}: "
             f'own.toml, with data = {{name = "{kind}", path = "{path}", ...}}'
         )
@@ -251,8 +176,8 @@ def _is_archive(path: str, reader: Dataset | None) -> bool:
     return Path(path).suffix == ".npz" or (isinstance(reader, npz) and reader.path == path)
 
 
-def _read_description(path: str) -> Tabular | npz:
-    """Makes the reader that an owner's own settings file describes."""
+def read_description(path: str) -> Tabular | npz:
+    """Makes the reader that an owner's own settings file describes. Raises: InvalidInput."""
     try:
         reader = build(Dataset, parse(path).get("data"), "data")
     except WrongSetting as error:
@@ -274,9 +199,9 @@ def _own_archive(path: str, wanted: Wanted, reader: Dataset | None) -> npz:
     return replace(own, group=wanted.group)
 
 
-def _stored(own: npz, needed: Sequence[str]) -> Mapping[str, Array]:
-    """Reads the arrays of features and labels, and no others."""
-    stored = own.read_arrays({own.x, own.y, *needed})
+def _stored(own: npz, needed: Sequence[str], also: Sequence[str] = ()) -> Mapping[str, Array]:
+    """Reads the arrays of features and labels, and others that are named."""
+    stored = own.read_arrays({own.x, own.y, *needed, *also})
     if not stored.keys() >= {*needed}:
         stored = own.read_arrays()
         name = next(name for name in needed if name not in stored)
@@ -322,7 +247,12 @@ def _find_labels(labels: Array, wanted: Wanted, where: Callable[[int], str]) -> 
 
 
 def _open_table(
-    path: str, wanted: Wanted, reader: Dataset | None, *, needs_labels: bool
+    path: str,
+    wanted: Wanted,
+    reader: Dataset | None,
+    *,
+    needs_labels: bool,
+    where: Sequence[Condition] = (),
 ) -> tuple[Rows, Tabular]:
     """Reads a table; its columns are of the kinds that the run names, whatever these few rows look like."""
     if not wanted.is_table or (wanted.encoder is None and not needs_labels):
@@ -338,17 +268,23 @@ def _open_table(
     like = None
     if wanted.encoder is not None and features is not None:
         words = {*wanted.encoder.schema.categories, wanted.label, wanted.group}
-        kinds = {name: np.zeros(0, "U1" if name in words else float) for name in (*features, *roles, *groups)}
+        named = (*features, *roles, *groups)
+        by_words = {one.column for one in where if not one.compares_numbers} - {*named}
+        sought = dict.fromkeys((*named, *(one.column for one in where)))
+        kinds = {name: np.zeros(0, "U1" if name in words | by_words else float) for name in sought}
         like = Rows(path, kinds, np.zeros(0, np.int64))
     rows = own.rows(path, like)
     if features is None:
-        features = tuple(name for name in rows.columns if name not in (*wanted.unused, *roles))
+        allowed = rows.columns.keys() if wanted.allowed is None else wanted.allowed
+        features = tuple(n for n in rows.columns if n in allowed and n not in (*wanted.unused, *roles))
     needed = (*roles, *features, *groups) if needs_labels else features
     missing = [name for name in needed if name not in rows.columns]
     if missing:
         raise InvalidInput(
             f"{path} has no column {missing[0]!r}; {wanted.whose} wants {', '.join(dict.fromkeys(needed))}"
         )
+    if where:
+        rows = rows.take(choose_rows(where, rows.columns, path))
     columns = {name: column for name, column in rows.columns.items() if name in (*roles, *features, *groups)}
     return replace(rows, columns=columns), own
 
@@ -360,7 +296,7 @@ def _describe_data(kind: str | None) -> str:
 def _for_run(path: str, wanted: Wanted, reader: Tabular | None) -> Tabular:
     """Adapts the owner's reader to the run's columns. Raises: InvalidInput: if it predicts other columns."""
     kind = parquet if path.endswith(PARQUET) else csv
-    reader = reader if isinstance(reader, kind) else kind(path)
+    reader = reader if isinstance(reader, kind) or (reader and reader.path == path) else kind(path)
     own, asked = {reader.label, *reader.targets} - {None}, {*wanted.predicted}
     if own and own != asked:
         raise InvalidInput(

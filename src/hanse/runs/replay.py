@@ -49,9 +49,10 @@ from hanse.core.exchange import (
 from hanse.data import Dataset, FederatedData
 from hanse.runs.kept_plans import find_run_folder, read_latest_plan
 from hanse.runs.own_code import import_code
-from hanse.runs.own_file import Wanted, read_examples
+from hanse.runs.own_file import read_examples
 from hanse.runs.preparation import Prepared, prepare_run
 from hanse.runs.session import experiment_of, is_simulated
+from hanse.runs.wanted import Wanted
 from hanse.simulation import Answer, InProcess, Job, MemoryAt, WrappedBackend
 
 if TYPE_CHECKING:

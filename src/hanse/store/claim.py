@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from hanse.core import StoreError
 
-__all__ = ["Claim", "is_claimed"]
+__all__ = ["Claim", "is_claimed", "read_note"]
 
 if sys.platform == "win32":
     import msvcrt
@@ -42,9 +42,14 @@ class Claim:
         self._held.add(self)
 
     @classmethod
-    def take(cls, path: Path) -> "Claim | None":
-        """Makes and locks the file; None if another claim holds it. Raises: StoreError: if that fails."""
-        deadline_s = time.monotonic() + PATIENCE_S
+    def take(cls, path: Path, *, patience_s: float = PATIENCE_S, note: str = "") -> "Claim | None":
+        """Makes and locks the file; None if another claim holds it. Raises: StoreError: if that fails.
+
+        Args:
+          patience_s: the time to try.
+          note: is written into the file, for whoever can't have the claim.
+        """
+        deadline_s = time.monotonic() + patience_s
         while True:
             file, locked, held = _open(path, os.O_RDWR | os.O_CREAT), False, False
             try:
@@ -54,6 +59,8 @@ class Claim:
                 if not held:
                     os.close(file)
             if held:
+                os.ftruncate(file, 0)
+                os.write(file, note.encode())
                 return cls(path, file)
             if not locked and time.monotonic() > deadline_s:
                 return None
@@ -91,9 +98,17 @@ def is_claimed(path: Path) -> bool:
         os.close(file)
 
 
+def read_note(path: Path) -> str:
+    """Returns the note of whoever holds the claim at this path; empty if there is none."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
 def _open(path: Path, flags: int) -> int:
     try:
-        return os.open(path, flags, 0o666)
+        return os.open(path, flags, 0o600)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -1,6 +1,7 @@
 """The file that holds runs: connections, transactions, its version, and explained errors."""
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,7 @@ class Database:
         self._engine = self._connecting("NORMAL")
         self._durable = self._connecting("FULL")
         with self.explain_errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _make_privately(self.path)
             with self._engine.connect() as connection:
                 if _version(connection) != HEAD:
                     self._upgrade()
@@ -134,6 +135,15 @@ class Database:
         return StoreError(
             f"the store {self.path}: " + (f"{remedies[0]} ({error})" if remedies else str(error))
         )
+
+
+def _make_privately(path: Path) -> None:
+    """Makes a new file, and the folders that it lacks, for its owner only. SQLite's other files follow it."""
+    for folder in [parent for parent in path.parents if not parent.exists()][::-1]:
+        folder.mkdir(exist_ok=True, mode=0o700)
+    if not path.exists():
+        with contextlib.suppress(OSError):  # SQLite itself says what is wrong
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 def _url(where: str | Path) -> URL:

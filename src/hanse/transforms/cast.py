@@ -91,6 +91,10 @@ class cast(Transform):
         if self.dtype not in _FORMATS:
             raise InvalidInput(f"cast({self.dtype!r}): {nearest(self.dtype, _FORMATS)}")
 
+    @property
+    def effect(self) -> str:
+        return f"rounded to {self.dtype}"
+
     def __call__(self, spec: Spec) -> Stage:
         numbers = RealTensors.of(self, spec, "real", "sparse")
         form = _FORMATS[self.dtype]

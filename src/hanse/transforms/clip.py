@@ -55,6 +55,10 @@ class clip(Transform):
         if not self.max_norm > 0:
             raise InvalidInput(f"clip({self.max_norm}): write a bound above 0")
 
+    @property
+    def effect(self) -> str:
+        return f"clipped to norm {self.max_norm:g}"
+
     def __call__(self, spec: Spec) -> Stage:
         if spec.kind != "real":
             raise CompositionError(f"{self} needs real numbers, these are {spec.kind}: put it first")

@@ -49,6 +49,10 @@ class deflate(Transform):
     (True, (1000,))
     """
 
+    @property
+    def effect(self) -> str:
+        return "compressed without loss"
+
     def __call__(self, spec: Spec) -> Stage:
         if any(isinstance(dim, str) for tensor in spec.tensors.values() for dim in tensor.shape):
             raise CompositionError(f"{self} needs tensors of fixed shapes: leave all but the last one out")

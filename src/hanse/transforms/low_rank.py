@@ -214,6 +214,10 @@ class low_rank(Transform):
                 f"low_rank(fraction={self.fraction}): write a share of the full rank above 0 and at most 1"
             )
 
+    @property
+    def effect(self) -> str:
+        return "trained as matrices of low rank"
+
     def __call__(self, spec: Spec) -> Stage:
         numbers = RealTensors.of(self, spec, "real")
         matrices = {

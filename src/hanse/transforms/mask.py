@@ -60,6 +60,10 @@ class random_mask(Transform):
     def __post_init__(self) -> None:
         check_share("random_mask", self.fraction)
 
+    @property
+    def effect(self) -> str:
+        return f"trained at a random {100 * self.fraction:g} % of its positions"
+
     def __call__(self, spec: Spec) -> Stage:
         positions = Positions(self.fraction, RealTensors.of(self, spec, "real"))
         coordinates = fix_shapes(self, positions.out)

@@ -64,6 +64,10 @@ class quantize(Transform):
         if type(self.bits) is not int or not 1 <= self.bits <= MAX_BITS:
             raise InvalidInput(f"quantize({self.bits}): write 1 to {MAX_BITS} bits")
 
+    @property
+    def effect(self) -> str:
+        return f"in {self.bits} bits a number"
+
     def __call__(self, spec: Spec) -> Stage:
         numbers = RealTensors.of(self, spec, "real", "sparse")
         num_ranges = sum(self.over.num_rows(tensor.size) for tensor in numbers.real.values())

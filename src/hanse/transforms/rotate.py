@@ -51,6 +51,10 @@ class rotate(Transform):
         if self.block < 2 or self.block & (self.block - 1):
             raise InvalidInput(f"rotate(block={self.block}): write a power of two, at least 2")
 
+    @property
+    def effect(self) -> str:
+        return "rotated at random"
+
     def __call__(self, spec: Spec) -> Stage:
         numbers = RealTensors.of(self, spec, "real", "sparse")
 

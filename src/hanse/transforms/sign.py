@@ -58,6 +58,10 @@ class sign(Transform):
     over: Over = per_tensor()
     residual: Residual = error_feedback()
 
+    @property
+    def effect(self) -> str:
+        return "as signs, in 1 bit a number"
+
     def __call__(self, spec: Spec) -> Stage:
         numbers = RealTensors.of(self, spec, "real", "sparse")
         num_scales = sum(self.over.num_rows(tensor.size) for tensor in numbers.real.values())

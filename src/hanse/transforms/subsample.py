@@ -44,6 +44,10 @@ class subsample(Transform):
     def __post_init__(self) -> None:
         check_share("subsample", self.fraction)
 
+    @property
+    def effect(self) -> str:
+        return f"at a random {100 * self.fraction:g} % of its positions"
+
     def __call__(self, spec: Spec) -> Stage:
         positions = Positions(self.fraction, RealTensors.of(self, spec, "real"))
 

@@ -63,6 +63,10 @@ class top_k(Transform):
     def __post_init__(self) -> None:
         check_share("top_k", self.fraction)
 
+    @property
+    def effect(self) -> str:
+        return f"its largest {100 * self.fraction:g} % of values"
+
     def __call__(self, spec: Spec) -> Stage:
         numbers = RealTensors.of(self, spec, "real")
         if not numbers.size:

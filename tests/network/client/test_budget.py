@@ -1,4 +1,4 @@
-"""A client's budget is checked again once the size of a message is known, and adds up over restarts."""
+"""A client's budget is checked again once the size of a message is known, and adds up over restarts and runs."""
 
 from collections import Counter
 from pathlib import Path
@@ -42,10 +42,10 @@ def test_budgets_hold_to_the_byte_and_to_the_ticket(tmp_path: Path) -> None:
         here.end(here.lead(job(ALGORITHM, 1)))
         size = measure_message(homes[0].folder)
         policies = {
-            0: f"max_upload_bytes = {size - 1}",
-            1: f"max_upload_bytes = {size}",
-            2: f"max_upload_bytes = {2 * size - 1}\nmax_tickets = 9",
-            3: "max_tickets = 1",
+            0: f"max_upload_bytes = {2 * size - 1}",
+            1: f"max_upload_bytes = {2 * size}",
+            2: f"max_day_upload_bytes = {3 * size - 1}\nmax_tickets = 9",
+            3: "max_tickets = 2",
         }
         for number, policy in policies.items():
             (homes[number].folder / "policy.toml").write_text(policy)
@@ -73,5 +73,6 @@ def test_budgets_hold_to_the_byte_and_to_the_ticket(tmp_path: Path) -> None:
         assert list(tmp_path.glob("client-*/runs/*/*.message")) == []
         assert list(tmp_path.glob("client-*/runs/*/memory")) == []
         said = "\n".join(here.said)
-        assert f"allows {size - 1} bytes a run to leave it" in said
-        assert "allows 1 tickets a run, and they are used up" in said
+        assert f"allows {2 * size - 1} uploaded bytes in all runs together, and they are used up" in said
+        assert f"allows {3 * size - 1} uploaded bytes a day, and they are used up" in said
+        assert "allows 2 tickets in all runs together, and they are used up" in said

@@ -18,27 +18,30 @@ from hanse.network.client import home
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.enrolment import join, waiting_plans
 from hanse.network.client.home import ClientHome
+from hanse.network.client.limits import Spent
 from hanse.network.client.policy import Approvals, Policy, count_rows
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
 from hanse.network.protocol.sealed_plan import seal_plan
-from hanse.network.protocol.spool import Outgoing, Spool, hash_chunks
+from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.uploads import Spool
 from hanse.network.protocol.wire import Plan
 from hanse.network.server.members import Members
 
 PLAN = seal_plan(Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10))
 
 
-def test_a_policy_bounds_what_is_asked() -> None:
+def test_a_policy_bounds_what_is_asked(tmp_path: Path) -> None:
+    spent = Spent(tmp_path / "spent.json", begin=lambda: {"tickets": 1})
     policy = Policy(("evaluate",), ("logistic",), 2, 1000, 500, 10)
     for refused in (
         lambda: policy.check_work("local_sgd", 10),
         lambda: policy.check_work("evaluate", 501),
         lambda: policy.check_plan(PLAN),
         lambda: policy.check_data(9),
-        lambda: policy.check_use(3, 10),
-        lambda: policy.check_use(1, 1001),
+        lambda: policy.check_use(Spent(tmp_path / "none", begin=lambda: {"tickets": 2})),
+        lambda: policy.check_use(spent, 1001),
     ):
         with pytest.raises(Forbidden, match="policy"):
             refused()
@@ -46,8 +49,13 @@ def test_a_policy_bounds_what_is_asked() -> None:
         policy.check_data(None)
     policy.check_data(10)
     Policy().check_data(None)
+    Policy().check_data(10)
+    with pytest.raises(Forbidden, match=r"wants 10 examples .* a smaller min_examples"):
+        Policy().check_data(9)
+    with pytest.raises(Forbidden, match="wants examples counted in each day"):
+        Policy(max_day_examples=100).check_data(None)
     policy.check_work("evaluate", 500)
-    policy.check_use(2, 1000)
+    policy.check_use(spent, 1000)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,7 @@ def test_only_what_has_a_length_of_rows_is_counted(data: Any, count: int | None)
         ("works = 'x'", "write a list of names"),
         ("max_tickets = true", "write a whole number"),
         ("approve_plans = 1", "write true or false"),
+        ("reveals = 'all'", "write one of updates, sums"),
         ("works = [", "is not TOML"),
         ("imports = ['own.py']", r"write a table of digests, such as \{\"my_module.py\""),
         ("imports = {'own.py' = 'sha256:12'}", "write a table of digests"),
@@ -93,7 +102,7 @@ def test_a_new_plan_waits_and_shows_what_is_new(tmp_path: Path) -> None:
     approvals.approve(PLAN)
     approvals.check(PLAN)
     approvals.check(replace(PLAN, run="another run"))
-    with pytest.raises(Forbidden, match=r'(?s)-  ?"rounds": 3.*\+ ?"rounds": 9|- "rounds": 3'):
+    with pytest.raises(Forbidden, match=r"(?s)- rounds = 3.*\+ rounds = 9"):
         approvals.check(replace(PLAN, settings='{"rounds": 9}'))
 
 

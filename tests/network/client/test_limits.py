@@ -12,23 +12,24 @@ from test_rounds import MORTAL
 
 from hanse.core import InvalidInput
 from hanse.network.client.client import Client
-from hanse.network.client.limits import Day
+from hanse.network.client.limits import Spent
 from hanse.network.client.policy import Policy
 from hanse.network.protocol.errors import Forbidden
 
 
 def test_a_day_is_summed_and_ends(tmp_path: Path) -> None:
     day = ["2026-01-31"]
-    hours = Day(tmp_path / "seconds.json", lambda: day[0])
-    hours.add(1.5)
-    Day(tmp_path / "seconds.json", lambda: day[0]).add(2.0)
-    assert hours.seconds == 3.5
+    path = tmp_path / "spent.json"
+    spent = Spent(path, lambda: day[0], lambda: {"tickets": 5})
+    spent.add(seconds=1.5, tickets=1)
+    Spent(path, lambda: day[0]).add(seconds=2.0)
+    assert (spent.of_today("seconds"), spent.of_today("tickets"), spent.of_all("tickets")) == (3.5, 1, 6)
     day[0] = "2026-02-01"
-    assert hours.seconds == 0.0
-    hours.add(1.0)
-    assert hours.seconds == 1.0
-    (tmp_path / "seconds.json").write_text('{"day": ')
-    assert hours.seconds == 0.0
+    assert (spent.of_today("seconds"), spent.of_all("seconds")) == (0.0, 3.5)
+    spent.add(seconds=1.0)
+    assert (spent.of_today("seconds"), spent.of_all("seconds")) == (1.0, 4.5)
+    path.write_text('{"day": ')
+    assert (spent.of_today("seconds"), spent.of_all("tickets")) == (0.0, 5)
 
 
 def test_a_policy_says_how_long(tmp_path: Path) -> None:
@@ -71,6 +72,6 @@ def test_the_operator_hears_of_a_ticket_that_was_stopped_and_the_client_goes_on(
         assert said in here.events()
         failed = [line for line in client_home.audit.lines() if line["what"] == "fails"]
         assert [line["code"] for line in failed] == [code, code]
-        assert client_home.day.seconds > 0
+        assert client_home.spent.of_today("seconds") > 0
         assert not list(client_home.folder.glob("runs/*/*.message"))
-    assert time.strftime("%Y") in (client_home.folder / "seconds.json").read_text()
+    assert time.strftime("%Y") in (client_home.folder / "spent.json").read_text()

@@ -12,7 +12,7 @@ from federation import FED_AVG, job
 
 from hanse.network.client import transport
 from hanse.network.client.transport import ServerLink
-from hanse.network.protocol import spool
+from hanse.network.protocol import spool, uploads
 from hanse.network.protocol.certificates import make
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity
@@ -114,9 +114,9 @@ def test_a_client_is_heard_when_its_chunk_begins_and_when_it_ends(
 ) -> None:
     """A chunk may take longer than a client may be silent."""
     heard: list[str] = []
-    write = spool.Chunk.write
+    write = uploads.Chunk.write
     monkeypatch.setattr(offered.server.presence, "hear", lambda number: heard.append(f"client {number}"))
-    monkeypatch.setattr(spool.Chunk, "write", lambda *given: heard.append("data") or write(*given))
+    monkeypatch.setattr(uploads.Chunk, "write", lambda *given: heard.append("data") or write(*given))
     offered.upload(bytes(LIMIT))
     assert heard == ["client 0", "data", "client 0"]
 

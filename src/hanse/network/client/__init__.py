@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         waiting_plans,
     )
     from hanse.network.client.home import NEXT_KEY, ClientHome
+    from hanse.network.client.joining import Asked, Owner, Sources, join_in_order, try_joining
     from hanse.network.client.memory_parts import read_parts
     from hanse.network.client.own_imports import write_option
     from hanse.network.client.policy import plan_digest
@@ -43,6 +44,13 @@ else:
                 "waiting_plans",
             ),
             "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
+            "hanse.network.client.joining": (
+                "Asked",
+                "Owner",
+                "Sources",
+                "join_in_order",
+                "try_joining",
+            ),
             "hanse.network.client.memory_parts": ("read_parts",),
             "hanse.network.client.own_imports": ("write_option",),
             "hanse.network.client.policy": ("plan_digest",),
@@ -53,21 +61,26 @@ else:
 
 __all__ = [
     "NEXT_KEY",
+    "Asked",
     "AuditLog",
     "Client",
     "ClientHome",
+    "Owner",
+    "Sources",
     "allow_plan",
     "check",
     "describe_code",
     "examine",
     "fetch_plans",
     "join",
+    "join_in_order",
     "leave",
     "patiently",
     "plan_digest",
     "read_contents",
     "read_parts",
     "rotate_key",
+    "try_joining",
     "waiting_plans",
     "write_option",
 ]

@@ -1,13 +1,20 @@
-"""A plan becomes work in one order: policy, approval, imports, classes; only then are data opened."""
+"""A plan becomes work in one order: policy, approval, imports, classes; only then are data opened.
+
+Each ticket is held against the plan's envelopes before anything is computed for it.
+"""
 
 from typing import NamedTuple
 
-from hanse.imports import Import
+from hanse.core import MessageError
+from hanse.core.exchange import Payload, Task, limit_bytes
+from hanse.imports import Import, module_of
 from hanse.network.client.home import ClientHome
+from hanse.network.protocol.envelope import Envelope, Envelopes, describe_ticket
+from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
-from hanse.network.protocol.wire import Plan
+from hanse.network.protocol.wire import Plan, WorkOrder
 
-__all__ = ["AllowedPlan", "allow_plan"]
+__all__ = ["AllowedPlan", "TicketCheck", "allow_plan", "check_again"]
 
 
 class AllowedPlan(NamedTuple):
@@ -38,3 +45,64 @@ def allow_plan(client_home: ClientHome, sealed: SealedPlan) -> AllowedPlan:
         client_home.approvals.check(sealed)
     imports = client_home.own_imports.load(sealed)
     return AllowedPlan(sealed.open(), imports)
+
+
+def check_again(client_home: ClientHome, sealed: SealedPlan) -> None:
+    """Checks an open plan against the policy as it is now. Raises: Forbidden."""
+    policy = client_home.policy
+    policy.check_plan(sealed)
+    if policy.approve_plans:
+        client_home.approvals.check(sealed)
+    for needed in sealed.imports:
+        if needed.digest not in client_home.own_imports.list_allowed(module_of(needed.name)):
+            why = f"this client's policy does not allow {needed.name} ({needed.digest}) any more"
+            raise Forbidden(why, "imports")
+
+
+MOST_CHECKED = 64
+"""The most payloads whose check is remembered."""
+
+
+class TicketCheck:
+    """Compares the tickets of a run with its plan.
+
+    Args:
+      envelopes: of the plan.
+    """
+
+    def __init__(self, envelopes: Envelopes) -> None:
+        self._envelopes = envelopes
+        self._checked: dict[tuple[str, str, str], Envelope] = {}
+
+    def check(self, client_home: ClientHome, work: WorkOrder, payload: Payload, task: Task) -> None:
+        """Checks that a ticket asks nothing beyond the plan.
+
+        Raises: Forbidden: if it does; the error names the field. MessageError: if it can't be read.
+        """
+        name = type(payload.work).__name__
+        if work.work != name:
+            raise Forbidden(f"the work is {name}; its order says {work.work}")
+        key = work.payload, str(task.party), work.own
+        envelope = self._checked.get(key)
+        if envelope is None:
+            envelope = self._find_envelope(payload, task)
+            limit = limit_bytes(payload.chains)
+            if limit is not None and work.limit_bytes != limit:
+                raise Forbidden(
+                    f"its message may take {work.limit_bytes} bytes, says its order; the approved plan says "
+                    f"{limit}"
+                )
+            if len(self._checked) == MOST_CHECKED:
+                self._checked.clear()
+            self._checked[key] = envelope
+        client_home.policy.check_phase(payload.work, envelope)
+
+    def _find_envelope(self, payload: Payload, task: Task) -> Envelope:
+        try:
+            form = describe_ticket(payload, task)
+        except Exception as error:  # a stranger's fields may be of any type
+            raise MessageError(f"a payload that can't be read: {error!r:.300}") from error
+        found = self._envelopes.find_envelope(form)
+        if found is None:
+            raise Forbidden(self._envelopes.find_beyond(form))
+        return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hanse.core import InvalidInput
 from hanse.imports import Import
+from hanse.network.protocol.house import change_file
 from hanse.network.protocol.spool import durably
 
 __all__ = ["ApprovedImports", "Contents", "read_contents"]
@@ -76,6 +77,7 @@ class ApprovedImports:
         for path, data in contents.files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             durably(folder / path, data)
-        others = [other for other in self.list_all() if other.module != found.module]
-        said = [one.to_json() for one in (*others, found)]
-        durably(self._path, json.dumps(said, indent=1).encode())
+        with change_file(self._path):
+            others = [other for other in self.list_all() if other.module != found.module]
+            said = [one.to_json() for one in (*others, found)]
+            durably(self._path, json.dumps(said, indent=1).encode())

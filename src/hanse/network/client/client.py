@@ -62,7 +62,7 @@ class Client:
           no space is left on its disk.
         """
         connection = self._connection
-        with self._home.log() as log:
+        with self._home.claim(), self._home.log() as log:
             poller = self.poller(connection, self._tickets, self._roles)
             worker = self.worker(connection, self._tickets, self._roles, log, poller.poll_now)
             thread = threading.Thread(target=worker.run, name="work", daemon=True)

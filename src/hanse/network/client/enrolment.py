@@ -186,7 +186,7 @@ def leave(client_home: ClientHome) -> None:
         raise InvalidInput(f"{client_home.folder} has not joined a federation")
     client_home.audit.write("consent withdrawn", server=kept["url"])
     link = client_home.link()
-    client_home.enter({**kept, "left": True})
+    client_home.amend(left=True)
     try:
         link.plain("POST", "/v1/leave")
     except Refused as refused:

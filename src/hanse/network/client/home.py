@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 from hanse.core import InvalidInput, Key, MessageError, PartyId
 from hanse.core.exchange import pack
 from hanse.network.client.audit import AuditLog
-from hanse.network.client.limits import Day
+from hanse.network.client.limits import Spent
 from hanse.network.client.own_imports import OwnImports
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import certificates
+from hanse.network.protocol.house import change_file, claim_home
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
 from hanse.network.protocol.spool import durably
@@ -41,7 +43,26 @@ class ClientHome:
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
         self.own_imports = OwnImports(folder, lambda: self.policy, self.audit)
-        self.day = Day(folder / "seconds.json")
+        self.spent = Spent(folder / "spent.json", begin=self._count_sent)
+        self._num_claims = 0
+
+    @contextlib.contextmanager
+    def claim(self) -> Iterator[None]:
+        """Claims this home for this process while this is entered; entering again does nothing more.
+
+        Raises: InvalidInput: if another process works with it.
+        """
+        with contextlib.nullcontext() if self._num_claims else claim_home(self.folder):
+            self._num_claims += 1
+            try:
+                yield
+            finally:
+                self._num_claims -= 1
+
+    def _count_sent(self) -> dict[str, float]:
+        """Counts what was sent before there was a file of sums."""
+        sent = [line["bytes"] for line in self.audit.lines() if line["what"] == "sent"]
+        return {"tickets": len(sent), "upload_bytes": sum(sent)}
 
     @property
     def policy(self) -> Policy:
@@ -69,6 +90,12 @@ class ClientHome:
     def enter(self, membership: dict[str, Any]) -> None:
         """Writes a membership to the disk."""
         durably(self.folder / "membership.json", json.dumps(membership, indent=1).encode())
+
+    def amend(self, **changes: Any) -> None:
+        """Changes parts of the membership; None removes one. Another command may change others meanwhile."""
+        with change_file(self.folder / "membership.json"):
+            amended = {**(self.membership or {}), **changes}
+            self.enter({name: part for name, part in amended.items() if part is not None})
 
     def link(self) -> ServerLink:
         """Makes a link to the server that this client has joined.
@@ -103,15 +130,13 @@ class ClientHome:
         Args:
           pem: the certificate; if it was announced before, the server shows it now.
         """
-        kept = self.membership or {}
         fingerprint = certificates.fingerprint(pem)
         if fingerprint == self.next_fingerprint:
             self.audit.write("certificate in place", fingerprint=fingerprint)
-            del kept["next_certificate"]
-            self.enter({**kept, "certificate": pem})
+            self.amend(certificate=pem, next_certificate=None)
         else:
             self.audit.write("certificate announced", fingerprint=fingerprint)
-            self.enter({**kept, "next_certificate": pem})
+            self.amend(next_certificate=pem)
 
     def run(self, name: str) -> Path:
         """Returns the folder of a run, and makes it if it does not exist."""

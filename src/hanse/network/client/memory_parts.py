@@ -5,6 +5,7 @@ and carries a checksum. A value that an earlier version wrote, in one piece, can
 """
 
 import hashlib
+import re
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -27,6 +28,8 @@ PARTS = "parts"
 
 PART_BYTES = 1 << 16
 """Tensors of at least so many bytes are parts: below, writing one is quicker than making a file."""
+
+_PART = re.compile(r"[0-9a-f]{64}(\.part)?")
 
 MARK: Final = b"hanse parts 1\n"
 """The beginning of an index, before its SHA-256. Values in one piece never begin like this."""
@@ -135,7 +138,7 @@ def sweep_parts(folder: Path) -> None:
         with suppress(HanseError, FileNotFoundError):  # a note need not be whole
             named.update(_named(note))
     for path in (folder / PARTS).iterdir():
-        if path.name not in named:
+        if path.name not in named and _PART.fullmatch(path.name):  # other files are left alone
             path.unlink(missing_ok=True)
 
 

@@ -4,16 +4,21 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, fields, replace
-from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from hanse.core import InvalidInput, nearest
-from hanse.core.exchange import digest
+from hanse.core import InvalidInput, Reducer, nearest
+from hanse.core.exchange import digest, find_classes
+from hanse.network.client.limits import Spent
+from hanse.network.protocol.envelope import Envelope, Envelopes
+from hanse.network.protocol.envelope_words import describe_plan, to_record
 from hanse.network.protocol.errors import Forbidden
+from hanse.network.protocol.forms import show
+from hanse.network.protocol.house import change_file
 from hanse.network.protocol.sealed_plan import SealedPlan
+from hanse.network.protocol.spool import durably
 from hanse.network.protocol.wire import printable
 
 __all__ = ["Approvals", "Policy", "count_rows"]
@@ -26,13 +31,18 @@ class Policy:
     Args:
       works: names of the works that may run; None: all that are installed.
       models: names of the models that may be trained.
-      max_tickets: in one run.
-      max_upload_bytes: in one run, all messages together.
+      max_tickets: that are answered, in all runs of the server together, whatever their names.
+      max_upload_bytes: of all messages together, in all runs of the server.
       max_message_bytes: in one message.
-      min_examples: fewer are never trained on, because single ones could be told apart.
+      min_examples: a ticket on fewer is never computed, because single ones could be told apart. None: 10,
+        if the data can be counted.
       max_ticket_s: seconds of computation for one ticket; then it is stopped.
-      max_day_s: seconds of computation in a day, all runs together.
+      max_day_s, max_day_tickets, max_day_upload_bytes, max_day_download_bytes: in a day, all runs together.
+      max_day_examples: the sum over a day's tickets of the examples that each was computed on.
       approve_plans: whether each new plan waits until the client's owner approves it.
+      reveals: "sums": a part is computed only if its reducer hides single messages from the server;
+        "updates": the server may see them.
+      min_cohort: the fewest members whose messages enter one total together, as the plan says.
       imports: the digests of the owner's own copies of modules that plans may name, by the name of the
         module, or by the path of its file below the client home.
     """
@@ -42,9 +52,15 @@ class Policy:
     max_tickets: int | None = None
     max_upload_bytes: int | None = None
     max_message_bytes: int | None = None
-    min_examples: int = 1
+    min_examples: int | None = None
     max_ticket_s: float | None = None
     max_day_s: float | None = None
+    max_day_tickets: int | None = None
+    max_day_upload_bytes: int | None = None
+    max_day_download_bytes: int | None = None
+    max_day_examples: int | None = None
+    reveals: str | None = None
+    min_cohort: int | None = None
     approve_plans: bool = False
     imports: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,34 +85,87 @@ class Policy:
             )
 
     def check_plan(self, plan: SealedPlan) -> None:
-        """Checks the model of a plan. Raises: Forbidden: if it may not be trained."""
+        """Checks the model of a plan, and its envelopes. Raises: Forbidden: if one is not allowed."""
         if self.models is not None and plan.model not in self.models:
             model = printable(plan.model[:100])
             raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
+        if self.reveals == "sums" or self.min_cohort is not None:
+            for envelope in Envelopes.read(plan.envelopes):
+                self._check_envelope(envelope)
+
+    def _check_envelope(self, envelope: Envelope) -> None:
+        for name, part in envelope.pattern["uplink"].items():
+            if self.reveals == "sums" and not part["hides"] and not envelope.is_phase:
+                raise Forbidden(
+                    f"this client's policy reveals sums only, and {envelope.work} sends part {name!r} into "
+                    f"{show(part['into'])}, which shows the server single messages"
+                )
+        if self.min_cohort is not None and envelope.fewest < self.min_cohort:
+            raise Forbidden(
+                f"this client's policy wants {self.min_cohort} members in one total, and the plan's "
+                f"{envelope.work} may end with {envelope.fewest}"
+            )
+
+    def check_phase(self, work: Any, envelope: Envelope) -> None:
+        """Checks a phase of a protocol: it may show messages if it is of the module of a reducer that hides.
+
+        Raises: Forbidden: if only sums may be revealed, and any work could pass for a phase.
+        """
+        if self.reveals != "sums" or not envelope.is_phase:
+            return
+        modules = {kind.__module__ for kind in find_classes(Reducer).values() if kind.hides}
+        if type(work).__module__ not in modules:
+            raise Forbidden(
+                f"this client's policy reveals sums only, and {envelope.work} is no phase of a reducer that "
+                "hides single messages"
+            )
+
+    @property
+    def fewest_examples(self) -> int:
+        """The fewest examples that a ticket may be computed on."""
+        return FEWEST if self.min_examples is None else self.min_examples
 
     def check_data(self, num_examples: int | None) -> None:
         """Checks the number of examples; None: they can't be counted. Raises: Forbidden: if too few."""
-        if num_examples is None and self.min_examples > 1:
+        needed = self.fewest_examples
+        is_counted = self.min_examples is not None and needed > 1
+        if num_examples is None and (is_counted or self.max_day_examples is not None):
+            wants = f"{needed} examples for any training" if is_counted else "examples counted in each day"
             raise Forbidden(
-                f"this client's policy wants {self.min_examples} examples for any training, and its data "
-                "can't be counted: give an object whose len is the number of rows, or set min_examples to 1"
+                f"this client's policy wants {wants}, and its data can't be counted: give an object whose "
+                "len is the number of rows, or set min_examples to 1 and leave max_day_examples out"
             )
-        if num_examples is not None and num_examples < self.min_examples:
+        if num_examples is not None and num_examples < needed:
             raise Forbidden(
-                f"this client's policy wants {self.min_examples} examples for any training, and it has fewer"
+                f"this client's policy wants {needed} examples for any training, and it has fewer; its owner "
+                "may write a smaller min_examples into policy.toml"
             )
 
-    def check_use(self, num_tickets: int, num_bytes: int) -> None:
-        """Checks a run's tickets and bytes, the next ticket included. Raises: Forbidden: if too many."""
-        if self.max_tickets is not None and num_tickets > self.max_tickets:
-            raise Forbidden(
-                f"this client's policy allows {self.max_tickets} tickets a run, and they are used up",
-                "budget",
-            )
-        if self.max_upload_bytes is not None and num_bytes > self.max_upload_bytes:
-            raise Forbidden(
-                f"this client's policy allows {self.max_upload_bytes} bytes a run to leave it", "budget"
-            )
+    def check_use(
+        self, spent: Spent, upload_bytes: int = 0, download_bytes: int = 0, examples: int = 0
+    ) -> None:
+        """Checks what all runs have used up, and the next ticket. Raises: Forbidden: if it is too much.
+
+        Args:
+          spent: what was used up before.
+          upload_bytes, download_bytes, examples: of the next ticket, as far as they are known.
+        """
+        next_ticket = {
+            "tickets": 1,
+            "upload_bytes": upload_bytes,
+            "download_bytes": download_bytes,
+            "examples": examples,
+        }
+        for what, more in next_ticket.items():
+            for limit, used, span in (
+                (getattr(self, f"max_day_{what}"), spent.of_today, "a day"),
+                (getattr(self, f"max_{what}", None), spent.of_all, "in all runs together"),
+            ):
+                if limit is not None and used(what) + more > limit:
+                    words = what.replace("_bytes", "ed bytes")
+                    raise Forbidden(
+                        f"this client's policy allows {limit} {words} {span}, and they are used up", "budget"
+                    )
 
     def limit_s(self, used_today_s: float) -> float | None:
         """Returns the seconds allowed for the next ticket; None: any. Raises: Forbidden: if none is left."""
@@ -112,7 +181,13 @@ class Policy:
 
 DIGEST = re.compile("sha256:[0-9a-f]{64}")
 
+FEWEST = 10
+"""The fewest examples of a ticket, unless a policy says another number."""
+
+REVEALS = ("updates", "sums")
+
 _WORDS = {
+    str: f"one of {', '.join(REVEALS)}",
     int: "a whole number",
     float: "seconds, such as 60",
     bool: "true or false",
@@ -126,6 +201,7 @@ _KINDS: dict[str, type] = {
     "max_day_s": float,
     "approve_plans": bool,
     "imports": dict,
+    "reveals": str,
 }
 
 
@@ -141,7 +217,7 @@ def _check_setting(path: Path, key: str, given: Any) -> Any:
     kind = known[key]
     if kind is float and type(given) is int:
         given = float(given)
-    wrong = type(given) is not kind
+    wrong = type(given) is not kind or (kind is str and given not in REVEALS)
     if isinstance(given, list):
         wrong = wrong or not all(isinstance(word, str) for word in given)
     if isinstance(given, dict):
@@ -173,16 +249,26 @@ class Approvals:
     def _read(self) -> dict[str, Any]:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
 
+    def is_approved(self, plan: SealedPlan) -> bool:
+        """Returns whether a plan, with all that it asks for, is approved already."""
+        return plan_digest(plan) in self._read()
+
+    def describe(self, plan: SealedPlan) -> list[str]:
+        """Describes a plan to the client's owner: what leaves, and what is new since the last approval."""
+        return describe_plan(plan, self._find_last())
+
+    def _find_last(self) -> dict[str, Any] | None:
+        approved = self._read()
+        return list(approved.values())[-1] if approved else None
+
     def check(self, plan: SealedPlan) -> None:
         """Checks that a plan is approved.
 
         Raises: Forbidden: if it is not; the error shows what is new in it, and how to approve it.
         """
-        approved = self._read()
-        if plan_digest(plan) in approved:
+        if self.is_approved(plan):
             return
-        last = list(approved.values())[-1] if approved else None
-        news = "\n".join(_difference(last, _describe(plan)))
+        news = "\n".join(self.describe(plan))
         raise Forbidden(
             f"the plan {plan_digest(plan)[:16]} waits for approval at this client: hanse approve "
             f"{plan_digest(plan)[:16]}\n{news}",
@@ -191,25 +277,17 @@ class Approvals:
 
     def approve(self, plan: SealedPlan) -> str:
         """Approves a plan, and returns its digest."""
-        approved = self._read()
-        approved.pop(plan_digest(plan), None)
-        approved[plan_digest(plan)] = _describe(plan)
-        self._path.write_text(json.dumps(approved, indent=1))
+        with change_file(self._path):
+            approved = self._read()
+            approved.pop(plan_digest(plan), None)
+            approved[plan_digest(plan)] = to_record(plan)
+            durably(self._path, json.dumps(approved, indent=1).encode())
         return plan_digest(plan)
 
 
 def plan_digest(plan: SealedPlan) -> str:
-    """Returns the digest by which a plan is approved: of all of it except the run's name."""
+    """Returns the digest by which a plan is approved: of all of it except the run's name.
+
+    The envelopes are a part of it, so an approval covers all that the plan's dispatches may ask.
+    """
     return digest(replace(plan, run=""))
-
-
-def _describe(plan: SealedPlan) -> dict[str, Any]:
-    """Describes a plan to the client's owner: its settings, with the digests of its imports."""
-    said: dict[str, Any] = json.loads(plan.settings)
-    return {**said, "imports": {i.name: i.digest for i in plan.imports}} if plan.imports else said
-
-
-def _difference(before: Any, after: Any) -> Iterable[str]:
-    old = json.dumps(before, indent=1, sort_keys=True).splitlines() if before else []
-    new = json.dumps(after, indent=1, sort_keys=True).splitlines()
-    return unified_diff(old, new, "approved last", "asked for now", lineterm="", n=1)

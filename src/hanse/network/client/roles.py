@@ -10,13 +10,14 @@ from typing import Any
 from hanse.core import InvalidInput, Key, Memory, MessageError, PartyId, player
 from hanse.core.exchange import Fork, Forks, Payload, Task, join_memory
 from hanse.imports import Import
-from hanse.network.client.allowed_plan import allow_plan
+from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
 from hanse.network.client.memory_parts import MEMORY, pack_parts, read_parts, sweep_parts
 from hanse.network.client.policy import count_rows
 from hanse.network.client.ticket_process import Loaded, TicketBackend
+from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.errors import Forbidden, Unsuited
-from hanse.network.protocol.sealed_plan import read_plan
+from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.spool import Outgoing, durably
 from hanse.network.protocol.wire import Decision, Plan, WorkOrder
 
@@ -37,14 +38,15 @@ class OpenRun:
     """A run whose plan this client's policy allows.
 
     Args:
+      sealed: the plan as it was sent.
+      check: compares its tickets with the plan.
       imports: see `AllowedPlan`.
-      num_tickets, num_bytes: that were sent so far.
     """
 
     plan: Plan
+    sealed: SealedPlan
+    check: TicketCheck
     imports: tuple[Import, ...] = ()
-    num_tickets: int = 0
-    num_bytes: int = 0
 
 
 @dataclass
@@ -56,6 +58,7 @@ class OpenRole:
       backend: computes its tickets.
       secret: its own; the number of each ticket is folded in.
       forks: its memory.
+      num_examples: that its data hold; None: they can't be counted.
       client: gives what the client has committed, which the role of its own test examples reads; None: this
         is the client itself.
       decided: the tickets whose outcomes are known.
@@ -66,6 +69,7 @@ class OpenRole:
     backend: TicketBackend
     secret: Key
     forks: Forks
+    num_examples: int | None = None
     client: Callable[[], Memory] | None = None
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -154,12 +158,10 @@ class Roles:
         path = self._home.run(work.run) / work.plan
         if not path.exists():
             fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
-        run = OpenRun(*allow_plan(self._home, read_plan(path.read_bytes())))
-        for line in self._home.audit.lines():
-            if line["what"] == "sent" and line["run"] == work.run:
-                run.num_tickets += 1
-                run.num_bytes += line["bytes"]
-        self._runs[work.run] = run
+        sealed = read_plan(path.read_bytes())
+        plan, imports = allow_plan(self._home, sealed)
+        check = TicketCheck(Envelopes.read(sealed.envelopes))
+        run = self._runs[work.run] = OpenRun(plan, sealed, check, imports)
         return run
 
     def open_role(self, name: str, run: OpenRun, party: PartyId) -> OpenRole:
@@ -189,8 +191,9 @@ class Roles:
         folder = self._home.run(name) / kind
         folder.mkdir(exist_ok=True)
         client = None if kind == OWN else lambda: self._committed(name)
+        count = count_rows(first[0].data)
         with self.settling:
-            role = self._roles[name, kind] = OpenRole(folder, backend, secret, _recall(folder), client)
+            role = self._roles[name, kind] = OpenRole(folder, backend, secret, _recall(folder), count, client)
         return role
 
     def _committed(self, name: str) -> Memory:
@@ -246,14 +249,16 @@ class Roles:
 
     def forget_tasks(self, run: str, tickets: Collection[int]) -> None:
         """Removes such tasks of these tickets from the disk, also unfinished downloads."""
+        named = {str(ticket) for ticket in tickets}
         for path in self._home.run(run).glob(f"*{OWN_TASK}*"):
-            if int(path.name.split(".")[0]) in tickets:
+            if path.name.split(".")[0] in named:
                 path.unlink(missing_ok=True)
 
     def forget_all_tasks(self) -> None:
-        """Removes all such tasks from the disk."""
-        for path in self._home.folder.glob(f"runs/*/*{OWN_TASK}*"):
-            path.unlink(missing_ok=True)
+        """Removes all such tasks from the disk, and the messages whose outcomes will not be known."""
+        for kind in (f"*{OWN_TASK}*", "*.message", f"{TEST}/*.message"):
+            for path in self._home.folder.glob(f"runs/*/{kind}"):
+                path.unlink(missing_ok=True)
 
     def forget(self, run: str, ticket: int, *, keep: bool = False) -> None:
         """Drops a ticket that this client does not work on any more.

@@ -1,8 +1,9 @@
 """The tickets of a client: those that wait for its worker, and those whose outcomes it knows."""
 
+import contextlib
 import queue
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hanse.network.protocol.wire import WorkOrder
 
@@ -18,6 +19,7 @@ class Tickets:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: set[tuple[str, int]] = set()
+        self._sending: dict[tuple[str, int], WorkOrder | None] = {}
         self._known: dict[str, list[int]] = {}
         self._orders: queue.Queue[WorkOrder | None] = queue.Queue()
 
@@ -30,10 +32,12 @@ class Tickets:
     def take(self, order: WorkOrder) -> None:
         """Queues a work order, unless this client works on its ticket already."""
         with self._lock:
-            new = (order.run, order.ticket) not in self._open
-            self._open.add((order.run, order.ticket))
-        if new:
-            self._orders.put(order)
+            ticket = order.run, order.ticket
+            if ticket in self._sending:  # it may have arrived and been lost, before this client knows
+                self._sending[ticket] = order
+            elif ticket not in self._open:
+                self._open.add(ticket)
+                self._orders.put(order)
 
     def wait(self) -> WorkOrder | None:
         """Waits for the next work order; None: there will be no more."""
@@ -42,6 +46,28 @@ class Tickets:
     def end(self) -> None:
         """Says that there will be no more work orders."""
         self._orders.put(None)
+
+    @contextlib.contextmanager
+    def sending(self, order: WorkOrder) -> Iterator[None]:
+        """Notes that a ticket's message is being sent, and after that, that this client is done with it.
+
+        If the server asks for the ticket meanwhile, because it has lost the message, the order is queued.
+        """
+        ticket = order.run, order.ticket
+        with self._lock:
+            self._sending[ticket] = None
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                del self._sending[ticket]
+            raise
+        with self._lock:
+            again = self._sending.pop(ticket)
+            if again is None:
+                self._open.discard(ticket)
+            else:
+                self._orders.put(again)
 
     def give_up(self, order: WorkOrder) -> None:
         """Notes that this client does not work on a ticket any more."""

@@ -27,6 +27,10 @@ T = TypeVar("T")
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
+MAX_RETRY_S = 60.0
+"""A server, or a proxy, can't make a client wait longer before it tries again."""
+
+
 def split(url: str) -> tuple[str, int]:
     """Returns host and port of https://host[:port]. Raises: InvalidInput."""
     try:
@@ -274,7 +278,13 @@ def _read_refusal(response: httpx.Response) -> Refused:
         if response.status_code in (502, 503):
             return Refused(response.status_code, "unavailable", "no server answers behind the proxy")
         return Refused(response.status_code, "answer", f"answered with {response.status_code}: {text}")
-    return Refused(response.status_code, problem.code, problem.why)
+    retry_s = response.headers.get("retry-after", "")
+    return Refused(
+        response.status_code,
+        problem.code,
+        problem.why,
+        retry_s=min(float(retry_s), MAX_RETRY_S) if retry_s.isascii() and retry_s.isdigit() else None,
+    )
 
 
 PASSING = frozenset(
@@ -302,7 +312,8 @@ def patiently(
         except (Unreachable, Refused) as error:
             if isinstance(error, Refused) and error.code not in PASSING:
                 raise
-            say(f"{error}; trying again in {wait_s:.1f} s")
-            if pause(wait_s * random.uniform(0.5, 1.0)):
+            least_s = (error.retry_s or 0.0) if isinstance(error, Refused) else 0.0
+            say(f"{error}; trying again in {max(wait_s, least_s):.1f} s")
+            if pause(max(wait_s * random.uniform(0.5, 1.0), least_s)):
                 raise
         wait_s = min(wait_s * 2, 15.0)

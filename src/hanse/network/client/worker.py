@@ -9,6 +9,7 @@ from typing import Literal
 
 from hanse.core import Declined, InvalidInput, MessageError
 from hanse.core.exchange import NotReady, Payload, Stored, Task, unpack
+from hanse.network.client.allowed_plan import check_again
 from hanse.network.client.connection import Connection
 from hanse.network.client.roles import OpenRole, OpenRun, Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
@@ -74,22 +75,25 @@ class Worker:
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
-                self._check_policy(work, run)
+                self._check_policy(work, run, role)
                 say(f"downloading for ticket {work.ticket}", "downloading")
                 payload = self._fetch_payload(role, work)
                 state = "downloaded"
                 home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
+                run.check.check(home, work, payload, task)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 role.note(task, work.payload)
                 answer = self._compute(work, role, task, payload)
                 state = "trained"
-                home.policy.check_use(run.num_tickets + 1, run.num_bytes + len(answer))
+                examples = role.num_examples or 0
+                home.policy.check_use(home.spent, len(answer), examples=examples)
+                home.spent.add(tickets=1, upload_bytes=len(answer), examples=examples)
                 role.keep()
                 self._early.discard((work.run, work.ticket))
                 message = Outgoing.write(role.folder, work.ticket, [answer])
                 del answer, payload  # both are on the disk now
             state = "trained"
-            self._upload(run, role, work, message)
+            self._upload(work, message)
             return True
         except Refused as refused:
             self._give_up(work, keep=refused.code == "late")
@@ -111,10 +115,15 @@ class Worker:
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
 
-    def _check_policy(self, work: WorkOrder, run: OpenRun) -> None:
+    def _check_policy(self, work: WorkOrder, run: OpenRun, role: OpenRole | None = None) -> None:
         """Checks a work order before anything is downloaded for it. Raises: Forbidden."""
-        self._home.policy.check_work(work.work, work.limit_bytes)
-        self._home.policy.check_use(run.num_tickets + 1, run.num_bytes)
+        check_again(self._home, run.sealed)
+        policy, size = self._home.policy, work.own_bytes if role is None else work.payload_bytes
+        policy.check_work(work.work, work.limit_bytes)
+        if role is not None:
+            policy.check_data(role.num_examples)
+        examples = 0 if role is None else role.num_examples or 0
+        policy.check_use(self._home.spent, download_bytes=size, examples=examples)
 
     def _read_task(self, work: WorkOrder, run: OpenRun) -> Task:
         """Reads the task of a work order, and first fetches one that holds tensors for this client alone.
@@ -144,13 +153,14 @@ class Worker:
 
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
         self._connection.insist(lambda: self._connection.link.download(url, sha256, size, to))
+        self._home.spent.add(download_bytes=size)
 
     def _compute(self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload) -> bytes:
         """Computes a ticket in the time that the policy allows, and returns the packed message.
 
         Raises: Forbidden: if that time is not enough. Unsuited: if the data don't suit the run.
         """
-        limit_s = self._home.policy.limit_s(self._home.day.seconds)
+        limit_s = self._home.policy.limit_s(self._home.spent.of_today("seconds"))
         began_s = time.monotonic()
         try:
             return role.compute(task, payload, limit_s)
@@ -163,9 +173,9 @@ class Worker:
             raise Unsuited(f"this client's data do not suit run {work.run}: {error}") from error
         finally:
             with contextlib.suppress(OSError):  # a full disk is reported where the message is written
-                self._home.day.add(time.monotonic() - began_s)
+                self._home.spent.add(seconds=time.monotonic() - began_s)
 
-    def _upload(self, run: OpenRun, role: OpenRole, work: WorkOrder, message: Outgoing) -> None:
+    def _upload(self, work: WorkOrder, message: Outgoing) -> None:
         connection = self._connection
         connection.say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")
         self._home.audit.write(
@@ -176,11 +186,9 @@ class Worker:
             bytes=message.size,
             sha256=message.sha256,
         )
-        connection.insist(lambda: connection.link.upload(work.run, work.ticket, message))
+        with self._tickets.sending(work):
+            connection.insist(lambda: connection.link.upload(work.run, work.ticket, message))
         self._home.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
-        run.num_tickets += 1
-        run.num_bytes += message.size
-        Outgoing.forget(role.folder, work.ticket)
         self._roles.forget_tasks(work.run, [work.ticket])
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 

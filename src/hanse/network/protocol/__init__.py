@@ -7,7 +7,8 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.network.protocol import certificates
     from hanse.network.protocol.certificates import fingerprint, make
-    from hanse.network.protocol.errors import Refused, Unreachable
+    from hanse.network.protocol.errors import Forbidden, Refused, Unreachable
+    from hanse.network.protocol.house import claim_home, find_readable, keep_private
     from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
     from hanse.network.protocol.signing import Identity, sha256
     from hanse.network.protocol.spool import hash_chunks
@@ -15,10 +16,16 @@ if TYPE_CHECKING:
     from hanse.network.protocol.wire import (
         CHUNK_BYTES,
         WAIT_S,
+        Code,
+        Doing,
+        Failure,
         Invitation,
         Invited,
+        Join,
         Plan,
         PlanImport,
+        Poll,
+        Rekey,
         Rotated,
         Rotation,
         printable,
@@ -28,17 +35,24 @@ else:
         __name__,
         {
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
-            "hanse.network.protocol.errors": ("Refused", "Unreachable"),
+            "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable"),
+            "hanse.network.protocol.house": ("claim_home", "find_readable", "keep_private"),
             "hanse.network.protocol.sealed_plan": ("SealedPlan", "read_plan", "seal_plan"),
             "hanse.network.protocol.signing": ("Identity", "sha256"),
             "hanse.network.protocol.spool": ("hash_chunks",),
             "hanse.network.protocol.tokens": ("Token",),
             "hanse.network.protocol.wire": (
                 "CHUNK_BYTES",
+                "Code",
+                "Doing",
+                "Failure",
                 "Invitation",
                 "Invited",
+                "Join",
                 "Plan",
                 "PlanImport",
+                "Poll",
+                "Rekey",
                 "Rotated",
                 "Rotation",
                 "WAIT_S",
@@ -51,20 +65,30 @@ else:
 __all__ = [
     "CHUNK_BYTES",
     "WAIT_S",
+    "Code",
+    "Doing",
+    "Failure",
+    "Forbidden",
     "Identity",
     "Invitation",
     "Invited",
+    "Join",
     "Plan",
     "PlanImport",
+    "Poll",
     "Refused",
+    "Rekey",
     "Rotated",
     "Rotation",
     "SealedPlan",
     "Token",
     "Unreachable",
     "certificates",
+    "claim_home",
+    "find_readable",
     "fingerprint",
     "hash_chunks",
+    "keep_private",
     "make",
     "printable",
     "read_plan",

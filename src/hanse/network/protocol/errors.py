@@ -27,12 +27,16 @@ class Refused(HanseError):
       status: of HTTP.
       code: a word for programs; see `docs/deployment.md`.
       why: a text for people.
-      who: the member who sent the request, where known.
+      who: the id of the member who sent the request, where known.
+      retry_s: the seconds after which the same request may be accepted, where known.
     """
 
-    def __init__(self, status: int, code: str, why: str, *, who: str | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, why: str, *, who: str | None = None, retry_s: float | None = None
+    ) -> None:
         super().__init__(why)
         self.status, self.code, self.why, self.who = status, code, why, who
+        self.retry_s = retry_s
 
     def __str__(self) -> str:
         return f"{self.why} ({self.code})"

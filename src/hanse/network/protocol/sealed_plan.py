@@ -11,6 +11,7 @@ from typing import Any
 
 from hanse.core import MessageError, value
 from hanse.core.exchange import Packed, pack, unpack
+from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.wire import Plan, PlanImport, printable
 
 __all__ = ["SealedPlan", "explain_unreadable", "read_plan", "seal_plan"]
@@ -21,7 +22,7 @@ class SealedPlan:
     """A plan whose model and encoder are packed.
 
     Args:
-      run, settings, imports: see `Plan`.
+      run, settings, imports, envelopes: see `Plan`.
       model: the name of the model's class.
       packed: the rest of the plan.
     """
@@ -31,6 +32,7 @@ class SealedPlan:
     imports: tuple[PlanImport, ...]
     model: str
     packed: bytes
+    envelopes: str = "[]"
 
     def open(self) -> Plan:
         """Builds the plan. Raises: MessageError: if it can't be read, or its model is of another class."""
@@ -42,13 +44,16 @@ class SealedPlan:
             raise MessageError(
                 f"the plan has the model {type(plan.model).__name__}, not {self.model:.100}, as it says"
             )
-        return replace(plan, run=self.run, settings=self.settings, imports=self.imports)
+        return replace(
+            plan, run=self.run, settings=self.settings, imports=self.imports, envelopes=self.envelopes
+        )
 
 
 def seal_plan(plan: Plan) -> SealedPlan:
     """Packs the model and the encoder of a plan."""
-    packed = pack(replace(plan, run="", settings="", imports=()))
-    return SealedPlan(plan.run, plan.settings, plan.imports, type(plan.model).__name__, packed)
+    packed = pack(replace(plan, run="", settings="", imports=(), envelopes="[]"))
+    model = type(plan.model).__name__
+    return SealedPlan(plan.run, plan.settings, plan.imports, model, packed, plan.envelopes)
 
 
 def read_plan(data: Packed) -> SealedPlan:
@@ -57,7 +62,10 @@ def read_plan(data: Packed) -> SealedPlan:
     Raises: MessageError: if it is none, or names what can't be a module.
     """
     plan: SealedPlan = unpack(data, SealedPlan, only=(SealedPlan, PlanImport))
-    kinds: dict[type, tuple[Any, ...]] = {str: (plan.run, plan.settings, plan.model), bytes: (plan.packed,)}
+    kinds: dict[type, tuple[Any, ...]] = {
+        str: (plan.run, plan.settings, plan.model, plan.envelopes),
+        bytes: (plan.packed,),
+    }
     try:
         fine = all(isinstance(one, kind) for kind, held in kinds.items() for one in held)
         fine = fine and plan.run.isalnum() and isinstance(json.loads(plan.settings), dict)
@@ -66,6 +74,7 @@ def read_plan(data: Packed) -> SealedPlan:
         fine = False
     if not fine:
         raise MessageError("the server's plans can't be read")
+    Envelopes.read(plan.envelopes)
     return plan
 
 

@@ -5,6 +5,7 @@ headers, so a request is authenticated before any byte of its body is read.
 """
 
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -378,4 +379,6 @@ def _write_privately(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    whole.rename(path)
+    with contextlib.suppress(FileExistsError):  # another command has just made it
+        os.link(whole, path)
+    whole.unlink()

@@ -79,6 +79,7 @@ class Plan:
       classes: the names of the classes, if they have names.
       encoder: makes such examples of a table's columns; None: they are numbers already.
       imports: the modules whose values the run may send.
+      envelopes: all that the run may ask of its members, in JSON: see `hanse.network.protocol.envelope`.
     """
 
     run: str
@@ -89,6 +90,7 @@ class Plan:
     classes: tuple[str, ...] = ()
     encoder: Any = None
     imports: tuple[PlanImport, ...] = ()
+    envelopes: str = "[]"
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -76,15 +77,18 @@ def add_refusals(app: FastAPI) -> None:
 async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refused)
     server = server_of(request)
-    who = error.who or getattr(request.state, "who", None)
+    who = getattr(request.state, "who", None) or error.who
     logger.debug("event=refused member=%r status=%d code=%s", who, error.status, error.code)
     if who is None:
         server.strangers[error.code] += 1
-    elif error.code not in INNOCENT:
-        server.blame(who, f"refused: {error}")
+    elif error.code not in INNOCENT or error.retry_s is not None:
+        server.blame(who, error)
     problem = Problem(code=error.code, why=error.why, offset=getattr(error, "offset", None))
     body = problem.model_dump(exclude_none=True)
-    return JSONResponse(body, error.status, headers={"Connection": "close"} if _is_unread(request) else {})
+    headers = {"Connection": "close"} if _is_unread(request) else {}
+    if error.retry_s is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_s))
+    return JSONResponse(body, error.status, headers=headers)
 
 
 async def _answer_error(request: Request, error: Exception) -> JSONResponse:
@@ -138,7 +142,8 @@ def send_file(path: Path, sha256: str, request: Request) -> Response:
 def _start_in(given: str, size: int) -> int:
     """Returns the beginning of an open range; 0 for any other range, which a server may ignore."""
     begin = given.removeprefix("bytes=").removesuffix("-")
-    if given.startswith("bytes=") and given.endswith("-") and begin.isascii() and begin.isdigit():
+    is_number = begin.isascii() and begin.isdigit() and len(begin) < 20  # int() refuses thousands of digits
+    if given.startswith("bytes=") and given.endswith("-") and is_number:
         return int(begin) if int(begin) < size else 0
     return 0
 

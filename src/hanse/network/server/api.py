@@ -15,7 +15,8 @@ from hanse.version import __version__
 __all__ = ["application"]
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (401, 403, 404, 405, 408, 409, 410, 411, 413, 422, 426, 503, 507)
+    status: {"model": Problem}
+    for status in (401, 403, 404, 405, 408, 409, 410, 411, 413, 422, 426, 429, 503, 507)
 }
 
 

@@ -17,6 +17,7 @@ from hanse.network.server.requests import (
     announced_bytes,
     check_wire,
     describe_body,
+    limit,
     parse_body,
     read_chunks,
     sha256_in,
@@ -150,6 +151,7 @@ async def upload(
 async def failure(request: Request, caller: FromClient, run: str, ticket: int) -> dict[str, str]:
     led = caller.server.run(run)
     led.mailbox.offer(caller.party, ticket)
+    await limit(caller.server, "failures", caller.member.id)
     said = await parse_body(request, caller.speaker, Failure)
     if said.code == "not-ready":
         delay_s = led.mailbox.postpone(ticket)
@@ -161,7 +163,12 @@ async def failure(request: Request, caller: FromClient, run: str, ticket: int) -
     what = what.removesuffix(" once refused")
     why = f"{what}: {FAILURES[said.code]} ({said.code})"
     led.mailbox.fail(ticket, why)
-    caller.server.members.note(caller.member.name, f"ticket {ticket} of {run} {why}")
+    caller.server.members.note(
+        caller.member.name,
+        f"ticket {ticket} of {run} {why}",
+        code=f"failure {run} {said.code}",
+        source=caller.member.id,
+    )
     logger.info(
         "event=failed member=%s run=%s ticket=%d state=%s code=%s",
         caller.member.id,
@@ -175,11 +182,14 @@ async def failure(request: Request, caller: FromClient, run: str, ticket: int) -
 
 @client_routes.post("/v1/key", openapi_extra=describe_body(Rekey))
 async def rekey(request: Request, caller: FromClient) -> dict[str, str]:
+    await limit(caller.server, "new keys", caller.member.id)
     asked = await parse_body(request, caller.speaker, Rekey)
     members = caller.server.members
     check_proof(caller.member.id, asked.public, asked.proof)
     members.rekey(caller.member.id, asked.public)
-    members.note(caller.member.name, f"replaced its key by {asked.public[:16]}...")
+    members.note(
+        caller.member.name, f"replaced its key by {asked.public[:16]}...", code="key", source=caller.member.id
+    )
     return {}
 
 

@@ -1,7 +1,6 @@
 """Serves a server's HTTP interface on a port, and leads runs from beginning to end."""
 
-import asyncio
-import errno
+import functools
 import gc
 import json
 import socket
@@ -9,34 +8,35 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Concatenate, ParamSpec, TypeAlias
 
 import uvicorn
 from threadpoolctl import threadpool_limits
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from hanse.core import HanseError, InvalidInput, PartyId
+from hanse.core import HanseError, PartyId
 from hanse.network.client.home import ClientHome
 from hanse.network.client.own_imports import write_option
 from hanse.network.protocol import certificates
+from hanse.network.protocol.house import claim_home
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import PlanImport
 from hanse.network.server.api import application
 from hanse.network.server.job import RunJob
 from hanse.network.server.server import Server
+from hanse.network.server.sockets import (
+    Connections,
+    Prompt,
+    Web,
+    bracket,
+    count_allowed,
+    listen,
+    raise_open_files,
+)
 from hanse.network.server.upkeep import choose_runs, note_restoration
 
 __all__ = ["join_line", "lead", "listen", "serving"]
 
-HEADERS_S = 20.0
-"""A connection ends if the headers of a request have not arrived within so many seconds."""
-
-LINGER_S = 0.5
-"""The seconds that the last answer of a connection has to arrive."""
-
-MAX_HEAD_BYTES = 64 * 1024
-"""A connection ends if the headers of a request are longer."""
-
+P = ParamSpec("P")
 
 FULL_COLLECTION = 1000
 """Collections of younger objects between two full ones, while serving. Python's own default is 10."""
@@ -57,80 +57,10 @@ def _seldom_collecting() -> Iterator[None]:
         gc.set_threshold(youngest, younger, full)
 
 
-class _Prompt(HttpToolsProtocol):
-    """Ends connections whose headers arrive too slowly or are too long."""
-
-    _timer: asyncio.TimerHandle | None = None
-    _head_bytes = 0
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._await_head()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._await_head()
-
-    def on_headers_complete(self) -> None:
-        self._rest()
-        super().on_headers_complete()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._give_up()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._rest()
-        super().connection_lost(exc)
-
-    def _await_head(self) -> None:
-        if self._timer is None:
-            self._head_bytes = 0
-            self._timer = self.loop.call_later(HEADERS_S, self._give_up)
-
-    def _rest(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        self._rest()
-        self.transport.abort()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.transport.is_closing():  # a graceful end would wait for the other side
-            self.loop.call_later(LINGER_S, self.transport.abort)
-
-
-def bracket(host: str) -> str:
-    """Writes a host as URLs do: an IPv6 address in brackets."""
-    return f"[{host}]" if ":" in host else host
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Makes a listening socket. Raises: InvalidInput: if the port is taken, or is not of this machine."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
-        remedy = (
-            "another port" if is_port else "an address of this machine, such as 0.0.0.0 for all of its own"
-        )
-        why = (error.strerror or str(error)).partition(" (while")[0]
-        raise InvalidInput(
-            f"the server can't listen on {bracket(host)}:{port} ({why}); write {remedy}"
-        ) from None
-
-
-def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
+def _open_web(server: Server, certificate: Path, key: Path) -> Web:
     config = uvicorn.Config(
         application(server),
-        http=_Prompt,
+        http=Prompt,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -142,7 +72,8 @@ def _uvicorn(server: Server, certificate: Path, key: Path) -> uvicorn.Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
     )
-    return uvicorn.Server(config)
+    most = count_allowed(raise_open_files())
+    return Web(config, Connections(most, server.note_crowd))
 
 
 @contextmanager
@@ -155,7 +86,8 @@ def serving(
       host: the name by which clients know the server.
       certificate: a certificate and its key; None: the server's own, which is made if it does not exist.
     """
-    web = _uvicorn(server, *(certificate or certificates.make(server.home, (host,))))
+    web = _open_web(server, *(certificate or certificates.make(server.home, (host,))))
+    server.connections = web.connections
     server.rotation.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
     thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, name="https", daemon=True)
     thread.start()
@@ -177,6 +109,21 @@ def join_line(url: str, token: str, party: PartyId | None, imports: Sequence[Pla
     return f"hanse join {url} --token {token}{home} --data FILE{''.join(map(write_option, imports))}"
 
 
+Lead: TypeAlias = Callable[Concatenate[Sequence[RunJob], Path, P], str]
+
+
+def _alone(lead: Lead[P]) -> Lead[P]:
+    """Makes a function claim the home that it is given, so that no other process works there."""
+
+    @functools.wraps(lead)
+    def lead_alone(jobs: Sequence[RunJob], home: Path, /, *args: P.args, **options: P.kwargs) -> str:
+        with claim_home(home):
+            return lead(jobs, home, *args, **options)
+
+    return lead_alone
+
+
+@_alone
 def lead(
     jobs: Sequence[RunJob],
     home: Path,
@@ -205,7 +152,7 @@ def lead(
       say: called with lines for the operator.
 
     Raises:
-      InvalidInput: if the address is taken.
+      InvalidInput: if the address is taken, or another process serves this home.
       OtherRunOpen: if an interrupted run has other settings.
       HanseError: if a run could not go on, because too few clients came or no space is left on the disk.
     """
@@ -222,6 +169,8 @@ def lead(
         names = [server.lead(job, run) for job, run in zip(jobs, chosen, strict=True)]
         for name in names:
             say(f"run {name} is served at {url}")
+        num_clients = max(job.num_clients for job in jobs)
+        _warn_of_files(server, num_clients, say)
         needed = {one.name: one for job in jobs for one in job.plan.imports}
         for one in needed.values():
             say(
@@ -253,6 +202,17 @@ def lead(
             whys = "; ".join(f"run {led.name} was interrupted: {led.reason}" for led in stalled)
             raise HanseError(f"{whys}. Nothing is lost: serve the same settings again to go on")
         return server.run(names[-1]).status
+
+
+def _warn_of_files(server: Server, num_clients: int, say: Callable[[str], None]) -> None:
+    """Says it if the system lets this process open too few files for the connections of all clients."""
+    assert server.connections is not None
+    most, needed = server.connections.most, 2 * num_clients  # one to wait on, one for up- and downloads
+    if needed > most:
+        say(
+            f"the system's limit of open files leaves {most} connections, and {num_clients} clients may need "
+            f"{needed}; raise it: ulimit -n {4 * needed}, or LimitNOFILE={4 * needed} in a systemd unit"
+        )
 
 
 def _appoint(server: Server, url: str, pem: str) -> None:

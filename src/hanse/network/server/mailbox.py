@@ -6,7 +6,7 @@ share only this mailbox, behind one lock, and each operation is short.
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -102,6 +102,7 @@ class Mailbox:
         self._failed: dict[int, str] = {}
         self._withdrawn: dict[int, None] = {}
         self._postponed: dict[int, tuple[float, float]] = {}
+        self._again: set[int] = set()
         self._outcomes: dict[PartyId, dict[int, Outcome]] = {}
         self._draining = self._open = False
         self._stopping: Stopped | None = None
@@ -151,6 +152,7 @@ class Mailbox:
                 self._arrived.pop(ticket, None)
                 self._failed.pop(ticket, None)
                 self._postponed.pop(ticket, None)
+                self._again.discard(ticket)
 
     def close_all(self) -> None:
         """Withdraws all offers, because the run is over."""
@@ -194,6 +196,16 @@ class Mailbox:
         with self._changed:
             here = [ticket for ticket in self._arrived if ticket in asked]
             return here, {t: why for t, why in self._failed.items() if t in asked and t not in self._arrived}
+
+    def ask_again(self, ticket: int) -> None:
+        """Offers a ticket again whose message was lost here."""
+        with self._changed:
+            self._arrived.pop(ticket, None)
+            holder = self._holders.get(ticket)
+            self._again.add(ticket)
+            self._change()
+        if holder is not None:
+            self._wake([holder.party])
 
     def find_postponed_tickets(self, tickets: Iterable[int]) -> list[int]:
         """Returns which of these tickets are offered again because their results did not exist yet."""
@@ -270,11 +282,12 @@ class Mailbox:
         with self._changed:
             self._change()
 
-    def offers(self, party: PartyId) -> list[Offer]:
-        """Returns the unanswered offers of a party.
+    def offers(self, party: PartyId, have: Container[int] = ()) -> list[Offer]:
+        """Returns the unanswered offers of a party, except those of tickets that it has.
 
         Postponed ones whose time has not come are left out, and all that go on from the memory of a
-        postponed one: its fork does not exist yet.
+        postponed one: its fork does not exist yet. A ticket that is asked again is offered once even to a
+        party that has it: it may have said so before it had sent the message that was lost.
         """
         with self._changed:
             own, now, found, early = self._offers.get(party, {}), time.monotonic(), list[Offer](), set[int]()
@@ -283,7 +296,10 @@ class Mailbox:
                 if is_built_on_early or ticket in self._postponed:
                     early.add(ticket)
                 is_late = is_built_on_early or self._postponed.get(ticket, (now,))[0] > now
+                if ticket in have and ticket not in self._again:
+                    continue
                 if not (ticket in self._arrived or ticket in self._failed or is_late):
+                    self._again.discard(ticket)
                     found.append(own[ticket])
             return found
 

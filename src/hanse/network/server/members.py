@@ -5,7 +5,6 @@ import hashlib
 import math
 import re
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import public_key
-from hanse.network.protocol.wire import printable
+from hanse.network.server.records import AttendanceBook, Events, open_register
 from hanse.network.server.weights import BoundedWeight
 
 if TYPE_CHECKING:
@@ -28,45 +27,9 @@ __all__ = ["Member", "Members", "Role", "check_party"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS members (
-  id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
-  public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL, party TEXT);
-CREATE TABLE IF NOT EXISTS invitations (
-  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
-  expires REAL NOT NULL, used_by TEXT, party TEXT);
-CREATE TABLE IF NOT EXISTS attendance (
-  run TEXT NOT NULL, number INTEGER NOT NULL, round INTEGER NOT NULL, asked INTEGER NOT NULL,
-  counted INTEGER NOT NULL, all_wanted INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (run, number));
-CREATE TABLE IF NOT EXISTS bounded (
-  run TEXT NOT NULL, round INTEGER NOT NULL, number INTEGER NOT NULL, part TEXT NOT NULL,
-  declared REAL NOT NULL, bound REAL NOT NULL, PRIMARY KEY (run, round, number, part));
-CREATE TABLE IF NOT EXISTS events (
-  position INTEGER PRIMARY KEY, at REAL NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
-"""
-# `number` in attendance and bounded may be the name of a party: a column of INTEGER keeps such text as it is.
-
-_RENEW = """
-ALTER TABLE members ADD COLUMN party TEXT;
-ALTER TABLE invitations ADD COLUMN party TEXT;
-"""
-"""The changes to a file of version 1, which had no named parties."""
+_SELECT = "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members"
 
 _PARTY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-
-MAX_EVENTS = 100_000
-
-ENOUGH_ASKED = 5
-"""A client that is drawn now and then is reported if it was asked so many times and never counted."""
-
-_ATTEND = """
-INSERT INTO attendance (run, number, round, counted, asked, all_wanted, why) VALUES (?, ?, ?, ?, 1, ?, ?)
-ON CONFLICT (run, number) DO UPDATE SET
-  asked = asked + 1, counted = counted + excluded.counted,
-  all_wanted = min(all_wanted, excluded.all_wanted),
-  round = excluded.round, why = iif(excluded.why = '', why, excluded.why)
-WHERE excluded.round > round
-"""
 
 
 def check_party(name: str) -> None:
@@ -106,46 +69,45 @@ class Members:
     """The register, in an SQLite file. It is read from memory, and changes reach the disk first."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection = open_register(path)
         self._lock = threading.RLock()
-        self._connection.executescript(_TABLES)
-        if "party" not in {row[1] for row in self._connection.execute("PRAGMA table_info(members)")}:
-            self._connection.executescript(_RENEW)
-        if self._connection.execute("PRAGMA user_version").fetchone()[0] in (1, 2):
-            self._free_numbers()
-        self._connection.execute("PRAGMA user_version = 3")
+        self._events = Events(path)
+        self._attendance = AttendanceBook(self._connection, self._lock)
         self._load()
 
     def close(self) -> None:
         """Closes the file."""
+        self._events.close()
         self._connection.close()
 
-    def _free_numbers(self) -> None:
-        """Lets members have numbers of those that are gone, which versions 1 and 2 of the file forbid."""
-        with self._transaction() as db:
-            for table in ("members", "invitations"):
-                columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
-                db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
-                for statement in _TABLES.split(";"):
-                    db.execute(statement)
-                db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM old_{table}")
-                db.execute(f"DROP TABLE old_{table}")
-
     def _load(self) -> None:
-        rows = self._connection.execute(
-            "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members "
-            "ORDER BY number, id"
-        )
-        self._members = {row[0]: Member(*row) for row in rows}
-        known = [member for member in self._members.values() if not member.is_forgotten]
-        self._keys = {member.id: public_key(member.public) for member in known}
-        numbers = [m.number for m in self._members.values() if m.number is not None]
-        here = [m.number for m in self.active("client") if m.number is not None]
-        self._clients = frozenset(here), max(numbers, default=-1) + 1
-        self._parties = frozenset(m.party for m in self.active("client") if m.party is not None)
+        self._members: dict[str, Member] = {}
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._ids: dict[str, str] = {}  # by public key
+        self._holders: dict[PartyId, str] = {}  # the ids of active clients, by party
+        self._num_numbers = 0
+        self._clients: tuple[frozenset[int], int] | None = None  # these two are made when they are asked for
+        self._parties: frozenset[PartyId] | None = None
+        for row in self._connection.execute(_SELECT):
+            self._enter(Member(*row))
+
+    def _enter(self, member: Member) -> None:
+        """Takes a member as it is on the disk, in place of what was known of it."""
+        old = self._members.get(member.id)
+        if old is not None and old.party is not None and self._holders.get(old.party) == old.id:
+            del self._holders[old.party]
+        if old is None or old.public != member.public:
+            if old is not None:
+                del self._ids[old.public]
+            self._ids[member.public] = member.id
+            if not member.is_forgotten:
+                self._keys[member.id] = public_key(member.public)
+        self._members[member.id] = member
+        if member.number is not None:
+            self._num_numbers = max(self._num_numbers, member.number + 1)
+        if member.role == "client" and member.state == "active" and member.party is not None:
+            self._holders[member.party] = member.id
+        self._clients = self._parties = None
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Any]:
@@ -159,29 +121,47 @@ class Members:
             self._connection.execute("COMMIT")
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[Any]:
+    def _change(self, id: str = "") -> Iterator[Any]:
+        """Begins a change, and reads a member again after it; "": all of them."""
         with self._lock:
             with self._transaction() as db:
                 yield db
-            self._load()
+            if id:
+                self._read_again(id)
+            else:
+                self._load()
+
+    def _read_again(self, id: str) -> Member:
+        row = self._connection.execute(f"{_SELECT} WHERE id = ?", (id,)).fetchone()
+        self._enter(Member(*row))
+        return self._members[id]
 
     # -- reading -------------------------------------------------------------------------------
 
     def all(self) -> list[Member]:
-        """Returns everybody who ever joined."""
-        return list(self._members.values())
+        """Returns everybody who ever joined: those without a number first, then by number."""
+        return sorted(self._members.values(), key=_order)
 
     def active(self, role: Role) -> list[Member]:
         """Returns the active members of a role."""
-        return [m for m in self._members.values() if m.role == role and m.state == "active"]
+        return [m for m in self.all() if m.role == role and m.state == "active"]
 
     def clients(self) -> tuple[frozenset[int], int]:
         """Returns the numbers of active clients, and how many numbers there are."""
-        return self._clients
+        found = self._clients
+        if found is None:
+            with self._lock:
+                here = frozenset(party for party in self._holders if isinstance(party, int))
+                found = self._clients = here, self._num_numbers
+        return found
 
     def parties(self) -> frozenset[PartyId]:
         """Returns the parties that active members play: numbers of clients, and names."""
-        return self._parties
+        found = self._parties
+        if found is None:
+            with self._lock:
+                found = self._parties = frozenset(self._holders)
+        return found
 
     def key(self, id: str) -> Ed25519PublicKey | None:
         """Returns the key of a member, active or not."""
@@ -197,10 +177,10 @@ class Members:
         if member is None:
             raise Refused(401, "unsigned", "no member of this server has this key id")
         if member.state != "active":
-            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.name)
+            raise Refused(403, member.state, f"{member.name} has {_STATES[member.state]}", who=member.id)
         if member.role not in roles:
             allowed = " or ".join(roles)
-            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.name)
+            raise Refused(403, "role", f"{member.name}: this is for {allowed}", who=member.id)
         return member
 
     # -- changing ------------------------------------------------------------------------------
@@ -234,12 +214,12 @@ class Members:
         secret = secrets.token_bytes(16)
         if party:
             self._check_free(party, role, number)
-        with self._change() as db:
+        with self._transaction() as db:
             if party:
                 name = name or party
             elif role == "client":
                 number = self._find_number(db) if number is None else number
-                if number in self._clients[0]:
+                if number in self._holders:
                     raise InvalidInput(f"number {number} is taken; leave it out")
                 db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
             name = name or (f"client {number}" if role == "client" else role)
@@ -250,9 +230,9 @@ class Members:
         return secret, number
 
     def _find_number(self, db: Any) -> int:
-        """Returns the lowest number that is free again and not reserved by an invitation, else a new one."""
+        """Returns the lowest number of a departed member that no invitation reserves, else a new one."""
         reserved = {row[0] for row in db.execute("SELECT number FROM invitations WHERE used_by IS NULL")}
-        taken = self._clients[0] | (reserved - {None})
+        taken = self.clients()[0] | (reserved - {None})
         used = {m.number for m in self._members.values() if m.number is not None}
         return min(used - taken, default=max(used | taken, default=-1) + 1)
 
@@ -271,7 +251,8 @@ class Members:
             )
 
     def _find_holder(self, party: str) -> Member | None:
-        return next((member for member in self.active("client") if member.party == party), None)
+        id = self._holders.get(party)
+        return None if id is None else self._members[id]
 
     def open_invitations(self) -> int:
         """Counts the invitations that are valid and not used yet."""
@@ -305,7 +286,8 @@ class Members:
         return role, number, name, used_by, party
 
     def _is_active(self, public: str) -> bool:
-        return any(m.public == public and m.state == "active" for m in self._members.values())
+        id = self._ids.get(public)
+        return id is not None and self._members[id].state == "active"
 
     def join(self, secret: bytes, public: str, name: str = "") -> Member:
         """Adds the holder of an invitation, under its key. The same key may ask again.
@@ -314,53 +296,60 @@ class Members:
           plays its party.
         """
         public_key(public)
-        with self._change() as db:
-            role, number, given, used_by, party = self._read_invitation(secret)
-            if used_by is not None and used_by != public:
-                raise _refuse_invitation("was used before")
-            if used_by is None:
-                if party is not None and self._find_holder(party) is not None:
-                    why = (
-                        f"another member plays party {party!r}; its operator has to revoke that member first"
+        with self._lock:
+            with self._transaction() as db:
+                role, number, given, used_by, party = self._read_invitation(secret)
+                if used_by is not None and used_by != public:
+                    raise _refuse_invitation("was used before")
+                if used_by is None:
+                    if party is not None and self._find_holder(party) is not None:
+                        why = f"another member plays party {party!r}; its operator has to revoke it first"
+                        raise Refused(409, "joined", why)
+                    if number in self._holders:
+                        why = f"another member has number {number}; ask for an invitation"
+                        raise Refused(409, "joined", why)
+                    begin = f"c{number}" if number is not None else role[0] if party is None else party
+                    id = begin if number is not None and begin not in self._members else _add_digits(begin)
+                    if public in self._ids:
+                        raise Refused(
+                            409, "joined", "this key has joined; give the other client another home"
+                        )
+                    self._take_over(db, party if number is None else number)
+                    db.execute(
+                        "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+                        (id, role, number, (name or given)[:100], public, time.time(), party),
                     )
-                    raise Refused(409, "joined", why)
-                if number in self._clients[0]:
-                    raise Refused(409, "joined", f"another member has number {number}; ask for an invitation")
-                begin = f"c{number}" if number is not None else role[0] if party is None else party
-                id = begin if number is not None and begin not in self._members else _add_digits(begin)
-                if any(m.public == public for m in self._members.values()):
-                    raise Refused(409, "joined", "this key has joined; give the other client another home")
-                self._take_over(db, party if number is None else number)
-                db.execute(
-                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
-                    (id, role, number, (name or given)[:100], public, time.time(), party),
-                )
-                query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
-                db.execute(query, (public, _hash(secret)))
-        return next(m for m in self._members.values() if m.public == public)
+                    query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
+                    db.execute(query, (public, _hash(secret)))
+                elif public not in self._ids:
+                    raise Refused(
+                        409, "joined", "this key joined, and was replaced by another since; use that one"
+                    )
+            return self._members[self._ids[public]] if used_by is not None else self._read_again(id)
 
     def _take_over(self, db: Any, party: PartyId | None) -> None:
         """Books the attendance of a party's last holder under that member's id, since another follows."""
         before = [m for m in self._members.values() if m.party == party and m.role == "client"]
         if before:
             last = max(before, key=lambda m: m.joined)
-            db.execute("UPDATE attendance SET number = ? WHERE number = ?", (last.id, party))
+            self._attendance.hand_over(db, party, last.id)
 
     def find_joined(self, party: PartyId) -> float | None:
         """Returns when the active member that plays a party joined; None: no member plays it."""
-        return next((m.joined for m in self.active("client") if m.party == party), None)
+        id = self._holders.get(party)
+        return None if id is None else self._members[id].joined
 
     def rekey(self, id: str, public: str) -> None:
         """Replaces a member's key with another. Raises: Refused: if another member has it."""
-        if any(m.public == public and m.id != id for m in self._members.values()):
+        if self._ids.get(public, id) != id:
             raise Refused(409, "joined", "this key belongs to another member; make a new one")
-        with self._change() as db:
+        with self._change(id) as db:
             db.execute("UPDATE members SET public = ? WHERE id = ?", (public, id))
 
     def part(self, id: str, state: Literal["left", "revoked"]) -> Member:
         """Ends a membership at once. Raises: InvalidInput: if `id` does not name exactly one member."""
         id = self._one(id).id
-        with self._change() as db:
+        with self._change(id) as db:
             db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
         return self._members[id]
 
@@ -375,21 +364,12 @@ class Members:
                 f"{gone.id} ({gone.name}) is active; revoke it first, or name one that is gone"
             )
         later = [m.joined for m in self._members.values() if m.party == gone.party and m.joined > gone.joined]
-        until_s, named = min(later, default=math.inf), re.compile(rf"\b{re.escape(gone.name)}\b")
-        own = {gone.name, gone.id, f"client {gone.party}" if gone.number is not None else gone.id}
+        called_by_all = {gone.id, f"client {gone.party}" if gone.number is not None else gone.id}
         with self._change() as db:
-            db.execute(
-                "UPDATE members SET name = ?, public = ? WHERE id = ?",
-                (f"forgotten {gone.id}", f"forgotten {gone.id}", gone.id),
-            )
+            nobody = f"forgotten {gone.id}"
+            db.execute("UPDATE members SET name = ?, public = ? WHERE id = ?", (nobody, nobody, gone.id))
             db.execute("DELETE FROM invitations WHERE used_by = ?", (gone.public,))
-            events = "SELECT position, who, what FROM events WHERE at >= ? AND at < ?"
-            for position, who, what in list(db.execute(events, (gone.joined, until_s))):
-                if who in own:
-                    db.execute("DELETE FROM events WHERE position = ?", (position,))
-                elif gone.name != f"client {gone.number}" and named.search(what):
-                    what = named.sub(gone.id, what)
-                    db.execute("UPDATE events SET what = ? WHERE position = ?", (what, position))
+        self._events.forget(gone.id, gone.name, called_by_all, gone.joined, min(later, default=math.inf))
         return gone
 
     def _one(self, called: str) -> Member:
@@ -407,69 +387,35 @@ class Members:
     # -- attendance ----------------------------------------------------------------------------
 
     def attend(self, run: str, attendance: "Attendance") -> None:
-        """Records which clients a round counted. A round that is performed again is recorded once."""
-        counted = [(run, party, attendance.round, 1, "") for party in attendance.counted]
-        missed = [(run, party, attendance.round, 0, why) for party, why in attendance.missed.items()]
-        rows = [(*row[:4], attendance.all_wanted, row[4]) for row in (*counted, *missed)]
-        with self._transaction() as db:
-            db.executemany(_ATTEND, rows)
+        """Records which clients a round counted; see `AttendanceBook.attend`."""
+        self._attendance.attend(run, attendance)
 
     def find_uncounted(self, run: str) -> list[tuple[PartyId, str, int, int, str]]:
-        """Returns the clients that were not counted as they should be: party, name, asked, counted, why.
-
-        In a run that wants all clients these are the members counted in fewer than half of its rounds. In
-        other runs, where each client is drawn now and then, they are the members that were asked at least 5
-        times and never counted.
-        """
-        query = "SELECT number, asked, counted, all_wanted, why FROM attendance WHERE run = ?"
-        with self._lock:
-            booked = {row[0]: row[1:] for row in self._connection.execute(query, (run,))}
-            query = "SELECT max(asked) FROM attendance WHERE run = ?"
-            num_rounds = self._connection.execute(query, (run,)).fetchone()[0] or 0
-        all_wanted = bool(booked) and all(row[2] for row in booked.values())
-        found = []
-        for member in self.active("client"):
-            party = member.party
-            assert party is not None
-            if isinstance(party, str) and party not in booked:
-                continue  # this run has never asked it
-            asked, counted, _, why = booked.get(party, (0, 0, 0, "it was not there when a round began"))
-            few = 2 * counted < num_rounds if all_wanted else counted == 0 and asked >= ENOUGH_ASKED
-            if few:
-                found.append((party, member.name, asked, counted, why or "it was not always there"))
-        return found
+        """Returns the active clients that were not counted as they should be; see `AttendanceBook`."""
+        holders = {m.party: m.name for m in self.active("client") if m.party is not None}
+        return self._attendance.find_uncounted(run, holders)
 
     def bound(self, run: str, round: int, bounded: BoundedWeight) -> None:
-        """Records that a weight was bounded. A round that is performed again is recorded once."""
-        row = (run, round, bounded.party, bounded.part, bounded.declared, bounded.bound)
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO bounded VALUES (?, ?, ?, ?, ?, ?)", row)
+        """Records that a weight was bounded; see `AttendanceBook.bound`."""
+        self._attendance.bound(run, round, bounded)
 
-    def list_bounded(self, run: str) -> list[tuple[int, BoundedWeight]]:
+    def list_bounds(self, run: str) -> list[tuple[int, BoundedWeight]]:
         """Lists the weights that were bounded in a run, with their rounds, oldest first."""
-        query = (
-            "SELECT round, number, part, declared, bound FROM bounded WHERE run = ? ORDER BY round, number"
-        )
-        with self._lock:
-            return [(row[0], BoundedWeight(*row[1:])) for row in self._connection.execute(query, (run,))]
+        return self._attendance.list_bounds(run)
 
     # -- events --------------------------------------------------------------------------------
 
-    def note(self, who: str, what: str) -> None:
-        """Writes an event for the operator."""
-        with self._lock, contextlib.suppress(sqlite3.OperationalError):  # serving goes on with a full disk
-            self._connection.execute(
-                "INSERT INTO events (at, who, what) VALUES (?, ?, ?)", (time.time(), who, printable(what))
-            )
-            last = self._connection.execute("SELECT max(position) FROM events").fetchone()[0]
-            if last % 1000 == 0:
-                self._connection.execute("DELETE FROM events WHERE position < ?", (last - MAX_EVENTS,))
+    def note(self, who: str, what: str, *, code: str = "", source: str = "") -> None:
+        """Writes an event for the operator, or counts it; see `Events.note`."""
+        self._events.note(who, what, code=code, source=source)
 
     def events(self, limit: int = 100) -> list[tuple[float, str, str]]:
         """Returns the last events, oldest first."""
-        query = "SELECT at, who, what FROM events ORDER BY position DESC LIMIT ?"
-        with self._lock:
-            return [(at, who, what) for at, who, what in self._connection.execute(query, (limit,))][::-1]
+        return self._events.read(limit)
+
+
+def _order(member: Member) -> tuple[int, str]:
+    return -1 if member.number is None else member.number, member.id
 
 
 def _refuse_invitation(why: str) -> Refused:

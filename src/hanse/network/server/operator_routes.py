@@ -33,7 +33,9 @@ async def events(caller: FromObserver, limit: int = 100) -> list[dict[str, Any]]
 async def rotate(request: Request, caller: FromOperator) -> Rotated:
     rotated = caller.server.rotate(await parse_body(request, caller.speaker, Rotation))
     what = "in place" if rotated.switched else f"announced; {len(rotated.know)} clients know of it"
-    caller.server.members.note(caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}")
+    caller.server.members.note(
+        caller.member.name, f"certificate {rotated.fingerprint[:16]}... is {what}", source=caller.member.id
+    )
     return rotated
 
 

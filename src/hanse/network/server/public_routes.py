@@ -14,6 +14,7 @@ from hanse.network.server.requests import (
     describe_body,
     discard_body,
     invitation_in,
+    limit,
     parse_body,
     server_of,
     verify,
@@ -40,7 +41,9 @@ async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S
     """
     server = server_of(request)
     speaker = verify(request, server.joining)
-    party = server.members.invitation(invitation_in(request), speaker.key_id)
+    given = invitation_in(request)
+    party = server.members.invitation(given, speaker.key_id)
+    await limit(server, "attempts to join", given.hex())
     await discard_body(request, speaker)
     await asyncio.sleep(wait_s)
     return Plans(plans=server.plans(), number=party if isinstance(party, int) else None)
@@ -52,9 +55,10 @@ async def join(request: Request) -> Joined:
     speaker = verify(request, server.joining)
     given = invitation_in(request)
     server.members.invitation(given, speaker.key_id)
+    await limit(server, "attempts to join", given.hex())
     asked = await parse_body(request, speaker, Join)
     member = server.members.join(given, speaker.key_id, asked.name)
-    server.members.note(member.name, f"joined as {member.role} {member.id}")
+    server.members.note(member.name, f"joined as {member.role} {member.id}", code="joined", source=member.id)
     logger.info("event=joined member=%s role=%s", member.id, member.role)
     server.notify_runs()
     party = member.party if isinstance(member.party, str) else ""

@@ -35,6 +35,7 @@ __all__ = [
     "describe_body",
     "discard_body",
     "invitation_in",
+    "limit",
     "parse_body",
     "read_chunks",
     "server_of",
@@ -46,6 +47,9 @@ M = TypeVar("M", bound=BaseModel)
 
 BODY_S = 60.0
 """A body that has not arrived within so many seconds is given up."""
+
+HOLD_S = 1.0
+"""The seconds for which the refusal of one request too many is held back."""
 
 # These describe the API only: `verify` and `invitation_in` judge the fields.
 SIGNED = Security(
@@ -100,7 +104,10 @@ def _by(*roles: Role) -> Any:
         server = server_of(request)
         speaker = verify(request, server.verifier)
         member = server.members.admit(speaker.key_id, roles)
-        request.state.who = member.name
+        request.state.who = member.id
+        if server.connections is not None and (connection := getattr(request.state, "connection", None)):
+            server.connections.identify(connection, member.id)
+        await limit(server, "requests", member.id)
         if member.party is not None:
             server.presence.hear(member.party)
         return Caller(server, member, speaker)
@@ -111,6 +118,18 @@ def _by(*roles: Role) -> Any:
 FromClient = Annotated[Caller, _by("client")]
 FromOperator = Annotated[Caller, _by("operator")]
 FromObserver = Annotated[Caller, _by("operator", "observer")]
+
+
+async def limit(server: Server, what: str, who: str) -> None:
+    """Counts an act of a member, or of an invitation's holder. Raises: Refused: if there were too many.
+
+    The refusal comes late, so that whoever does not heed it does not keep the server busy with refusing.
+    """
+    try:
+        server.rates.spend(what, who)
+    except Refused:
+        await asyncio.sleep(HOLD_S)
+        raise
 
 
 def invitation_in(request: Request) -> bytes:

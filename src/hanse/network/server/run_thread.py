@@ -15,7 +15,8 @@ from hanse.core.exchange import PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
 from hanse.network.protocol.sealed_plan import seal_plan
-from hanse.network.protocol.spool import Objects, Spool
+from hanse.network.protocol.spool import Objects
+from hanse.network.protocol.uploads import Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.job import RunJob, Uncounted
 from hanse.network.server.mailbox import UNFINISHED, Mailbox, Stopped
@@ -62,6 +63,7 @@ class RunThread:
         self.plans = Objects(folder / "plans")
         self.spool = Spool(folder / "spool")
         self.failed_tickets = FailedTickets(folder / "cases")
+        self._name_foreign()
         self.plan = self.plans.put(pieces(seal_plan(job.plan)))
         self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients, members.parties)
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
@@ -70,6 +72,14 @@ class RunThread:
         self._seconds: deque[float] = deque(maxlen=11)
         self.round, self.metrics = 0, dict[str, float]()
         self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
+
+    def _name_foreign(self) -> None:
+        """Notes which files in the run's folders are not Hanse's."""
+        found = [p for kept in (self.objects, self.own, self.plans, self.spool) for p in kept.find_foreign()]
+        if found:
+            some = ", ".join(str(path) for path in found[:NAMED]) + (", ..." if len(found) > NAMED else "")
+            what = "1 file that is" if len(found) == 1 else f"{len(found)} files that are"
+            self._members.note(self.name, f"found {what} not Hanse's, and leaves them alone: {some}")
 
     @property
     def round_s(self) -> float | None:
@@ -142,9 +152,9 @@ class RunThread:
                 f"round {attendance.round} counted {len(attendance.counted)} of {total} clients; {some}{more}"
             )
 
-    def _note_bounded(self, round: int, bounded: BoundedWeight) -> None:
+    def _note_bound(self, round: int, bounded: BoundedWeight) -> None:
         """Records that a client's weight was bounded, and tells the operator of it once a round."""
-        known = (round, bounded) in self._members.list_bounded(self.name)
+        known = (round, bounded) in self._members.list_bounds(self.name)
         self._members.bound(self.name, round, bounded)
         if not known:
             who, what = describe_party(bounded.party), bounded.describe()
@@ -154,7 +164,7 @@ class RunThread:
     def _describe_bounds(self) -> list[dict[str, str]]:
         """Describes, in the form of findings, which clients' weights were bounded in this run."""
         found: dict[PartyId, list[BoundedWeight]] = {}
-        for _, bounded in self._members.list_bounded(self.name):
+        for _, bounded in self._members.list_bounds(self.name):
             found.setdefault(bounded.party, []).append(bounded)
         return [
             {
@@ -191,7 +201,7 @@ class RunThread:
                 say=self.say,
                 parties=job.parties,
                 joined_s=self._members.find_joined,
-                note_bounded=self._note_bounded,
+                note_bound=self._note_bound,
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.state.round + 1

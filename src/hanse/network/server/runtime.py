@@ -7,6 +7,7 @@ sleeps until something arrives there, and folds the messages of the spool in the
 import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,7 +44,8 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.network.protocol.party import Party
-from hanse.network.protocol.spool import Objects, Spool
+from hanse.network.protocol.spool import Objects
+from hanse.network.protocol.uploads import Damaged, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Outcome, Stopped
 from hanse.network.server.waiting import NAMED, OwnTickets, Waiting, describe_party, order_parties
@@ -164,6 +166,9 @@ class NetworkChanges(Changes):
 LATE = "it was too late"
 """The reason why clients are not counted that answer after enough others, or after the deadline."""
 
+MAX_DAMAGED = 3
+"""A ticket is asked again so many times if the server's disk damages its messages."""
+
 GONE = "it left, or was revoked"
 """The reason why clients are not counted that are no members any more."""
 
@@ -186,7 +191,7 @@ class NetworkRuntime(Runtime):
       attend: called after each round with its attendance.
       say: called with a line that the operator should see at once.
       parties: the names of the parties that members play; `role` plays the others.
-      note_bounded: called with the round and each weight that was bounded, before it is counted.
+      note_bound: called with the round and each weight that was bounded, before it is counted.
       joined_s: returns when the member that plays a party joined; None: no member plays it.
     """
 
@@ -207,9 +212,9 @@ class NetworkRuntime(Runtime):
         say: Callable[[str], None] = lambda line: None,
         parties: Collection[str] = (),
         joined_s: Callable[[PartyId], float | None] = lambda party: 0.0,
-        note_bounded: Callable[[int, BoundedWeight], None] = lambda round, bounded: None,
+        note_bound: Callable[[int, BoundedWeight], None] = lambda round, bounded: None,
     ) -> None:
-        self._joined_s, self._note_bounded = joined_s, note_bounded
+        self._joined_s, self._note_bound = joined_s, note_bound
         self._hidden = frozenset[str]()  # the parts that the operator knows to have hidden weights
         self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
         self.round = 0
@@ -226,6 +231,7 @@ class NetworkRuntime(Runtime):
         self._over_selection: OverSelection | None = None
         self._journaled: OverSelection | None = None
         self._wanted: Tracked[int, int] = Tracked()
+        self._num_damaged = Counter[int]()
         self._all_wanted = True  # until a sample says otherwise; a restart in a round samples no more
         mailbox.restore((), spool.tickets(), {})
 
@@ -259,7 +265,7 @@ class NetworkRuntime(Runtime):
         for ticket in self._spool.tickets():
             holder = self._holder(ticket) if self.coordinator.is_open(ticket) else None
             joined_s = None if holder is None else self._joined_s(holder)
-            if holder is not None and (joined_s is None or self._spool.arrived_s(ticket) < joined_s):
+            if holder is not None and (joined_s is None or self._spool.find_arrival_s(ticket) < joined_s):
                 self._spool.discard(ticket)  # its sender is no member any more
         self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
 
@@ -470,20 +476,43 @@ class NetworkRuntime(Runtime):
         played = {t: self.coordinator.task(t).party for t in still if self._holder(t) is None}
         own = OwnTickets(played, self._compute)
         awaited = [ticket for ticket in still if self._holder(ticket) is not None]
+        valid, failed = list[int](), dict[int, str]()
         weights = WeightBounds(self._patience.max_weight_ratio)
-        valid, dropped = self._hear(command, awaited, own, weights)
-        self._bound_weights(weights, valid)
-        self._keep_failed_tickets(dropped)
-        dropped |= own.declined
-        here = own.computed
-        counted = {*here, *valid}
-        if command.tickets is not None:
-            dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
-        arrived = self._messages([ticket for ticket in asked if ticket in counted], here, weights)
-        collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
+        while True:
+            self._hear(command, awaited, own, valid, failed, weights)
+            self._bound_weights(weights, valid)
+            self._keep_failed_tickets(failed)
+            dropped, here = {**failed, **own.declined}, own.computed
+            counted = {*here, *valid}
+            if command.tickets is not None:
+                dropped |= {t: LATE for t in still if t not in counted and t not in dropped}
+            arrived = self._messages([ticket for ticket in asked if ticket in counted], here, weights)
+            try:
+                collected = self.coordinator.fold(self._scale_minimum(command, asked), arrived, dropped)
+                break
+            except Damaged as damaged:  # nothing of this fold is kept
+                valid.remove(damaged.ticket)
+                self._ask_again(damaged, failed)
         self._note_drops(collected.dropped)
         self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
         return collected
+
+    def _ask_again(self, damaged: Damaged, failed: dict[int, str]) -> None:
+        """Asks a ticket again whose message the disk has lost or changed, up to three times."""
+        ticket = damaged.ticket
+        holder = self._holder(ticket)
+        assert holder is not None  # the server's own messages are not on its disk
+        self._num_damaged[ticket] += 1
+        is_last = self._num_damaged[ticket] > MAX_DAMAGED
+        then = "it is given up" if is_last else "it is asked again"
+        what = f"{damaged}. The client is not to blame, {then}: ticket {ticket} of {describe_party(holder)}"
+        self._note("the server's disk", f"{what}. Check this disk")
+        self._say(what)
+        self._spool.discard(ticket)
+        if is_last:
+            failed[ticket] = f"the server's disk damaged its message {MAX_DAMAGED + 1} times"
+        else:
+            self._mailbox.ask_again(ticket)
 
     def _decode(self, command: Decode) -> Decoded:
         decoded = self.coordinator.decode(command)
@@ -540,8 +569,8 @@ class NetworkRuntime(Runtime):
     def _bound_weights(self, weights: WeightBounds, valid: Sequence[int]) -> None:
         """Bounds the weights of these tickets among each other, and says whose were too large."""
         weights.close(valid)
-        for bounded in weights.list_bounded({t: self.coordinator.task(t).party for t in valid}):
-            self._note_bounded(self.round, bounded)
+        for bounded in weights.list_bounds({t: self.coordinator.task(t).party for t in valid}):
+            self._note_bound(self.round, bounded)
         if weights.hidden - self._hidden and not math.isinf(self._patience.max_weight_ratio):
             self._hidden |= weights.hidden
             self._say(f"the weights of {', '.join(sorted(weights.hidden))} are hidden, and can't be bounded")
@@ -549,7 +578,7 @@ class NetworkRuntime(Runtime):
     def _messages(
         self, tickets: list[int], here: Mapping[int, Message], weights: WeightBounds
     ) -> Iterator[tuple[int, Message]]:
-        """Reads messages one at a time from the spool, so that memory stays flat."""
+        """Reads messages one at a time from the spool, so that memory stays flat. Raises: Damaged."""
         for ticket in tickets:
             if ticket in here:
                 yield ticket, here[ticket]
@@ -557,9 +586,20 @@ class NetworkRuntime(Runtime):
                 yield ticket, weights.apply(ticket, unpack(self._spool.read(ticket), Message))
 
     def _hear(
-        self, command: Collect, awaited: list[int], own: OwnTickets, weights: WeightBounds
-    ) -> tuple[list[int], dict[int, str]]:
-        """Waits until the exchange can close; returns the validly answered tickets, and why others failed.
+        self,
+        command: Collect,
+        awaited: list[int],
+        own: OwnTickets,
+        valid: list[int],
+        dropped: dict[int, str],
+        weights: WeightBounds,
+    ) -> None:
+        """Waits until the exchange can close.
+
+        Args:
+          valid: the tickets that are answered validly; more are added.
+          dropped: the others that failed, and why; more are added.
+          weights: hears the weights of valid messages.
 
         Raises: Stopped: if a party that the exchange waits for is away for too long.
         """
@@ -569,8 +609,6 @@ class NetworkRuntime(Runtime):
             goal = self._goal(awaited)
         longest_s = min(patience.round_s, math.inf if close.deadline_s is None else close.deadline_s)
         deadline_s = time.monotonic() + longest_s
-        valid: list[int] = []
-        dropped: dict[int, str] = {}
         known, about = 0, Waiting(self._mailbox, self._say)
         while True:
             own_s = own.compute()
@@ -578,12 +616,16 @@ class NetworkRuntime(Runtime):
             for ticket in self._mailbox.take_withdrawn():
                 self._spool.discard(ticket)
             answered, failed = self._mailbox.find_arrivals(awaited)
-            valid = [ticket for ticket in valid if ticket in answered]
+            valid[:] = [ticket for ticket in valid if ticket in answered]
             for ticket in answered:
                 if ticket not in dropped and ticket not in valid:
                     if goal is not None and len(valid) + len(own.computed) >= goal:
                         break
-                    why = self._wrong(ticket, weights)
+                    try:
+                        why = self._wrong(ticket, weights)
+                    except Damaged as damaged:
+                        self._ask_again(damaged, dropped)
+                        continue
                     if why is None:
                         valid.append(ticket)
                     else:
@@ -603,7 +645,7 @@ class NetworkRuntime(Runtime):
                         deadline_s = time.monotonic() + longest_s
             enough = goal is not None and len(valid) + len(own.computed) >= goal
             if (not waiting and not own.waiting) or enough or time.monotonic() >= deadline_s:
-                return valid, dropped
+                return
             known = self._mailbox.wait(min(deadline_s, next_s, own_s), known)
 
     def _describe_progress(
@@ -629,7 +671,8 @@ class NetworkRuntime(Runtime):
             if holder not in members:
                 dropped[ticket] = GONE
             elif silent_s > self._patience.silent_s:
-                dropped[ticket] = f"nothing was heard of it for {silent_s:.0f} s"
+                lost = "its message was damaged on the server's disk, and " * (ticket in self._num_damaged)
+                dropped[ticket] = f"{lost}nothing was heard of it for {silent_s:.0f} s"
             else:
                 next_s = min(next_s, time.monotonic() + self._patience.silent_s - silent_s + 0.01)
         return next_s
@@ -655,10 +698,16 @@ class NetworkRuntime(Runtime):
         return away
 
     def _wrong(self, ticket: int, weights: WeightBounds) -> str | None:
-        """Returns what is wrong with a message; None: nothing, and its weights are noted."""
+        """Returns what is wrong with a message; None: nothing, and its weights are noted.
+
+        Raises: Damaged: if the disk is to blame.
+        """
         try:
-            message = self.coordinator.receive(ticket, self._spool.read(ticket))
+            message = self.coordinator.receive(ticket, self._spool.peek(ticket))
             weights.hear(ticket, message, self.coordinator.payload(ticket))
+        except Damaged:
+            raise
         except Exception as error:  # the round goes on, whatever a client's bytes lead to
+            self._spool.read(ticket)  # are they the client's?
             return f"refused: {error}"[:500]
         return None

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import threading
 import time
 from collections import Counter
@@ -20,8 +19,10 @@ from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
 from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
+from hanse.network.server.rehearsal import foresee
 from hanse.network.server.rotation import CertificateRotation
 from hanse.network.server.run_thread import RunThread
+from hanse.network.server.sockets import Connections, Rates
 from hanse.network.server.upkeep import forget_member
 from hanse.store import Runs
 from hanse.version import __version__
@@ -29,9 +30,6 @@ from hanse.version import __version__
 __all__ = ["Server"]
 
 logger = logging.getLogger(__name__)
-
-BLAME_S = 60.0
-"""The seconds within which an offence that a member repeats is noted once."""
 
 FAREWELL_S = 5.0
 """A server that is done waits so long for its clients to hear of it."""
@@ -76,7 +74,9 @@ class Server:
         self._led: dict[str, RunThread] = {}
         self.strangers: Counter[str] = Counter()
         """The refused requests of nobody that belongs here, by code."""
-        self._blamed: dict[str, float] = {}
+        self.rates = Rates()
+        self.connections: Connections | None = None
+        """The connections of the socket that this server is served on; None: it is not yet."""
         self.over = self._leaving = False
         self.full = False
         """Whether a run was stopped because no space was left on the disk."""
@@ -89,7 +89,12 @@ class Server:
         """Begins a run, or goes on with the one of this name; returns its name."""
         if run is None:
             run = self.runs.begin(job.said, job.environment or {})
-        job = replace(job, plan=replace(job.plan, run=run))
+        foreseen, why = foresee(job)
+        if why:
+            self.members.note(
+                run, f"not all of it could be performed dry, so clients may refuse: {why}"[:1000]
+            )
+        job = replace(job, plan=replace(job.plan, run=run, envelopes=foreseen.write()))
         # A client that waits for work must not count as silent.
         self.presence.hold_s = min(self.presence.hold_s, job.patience.silent_s / 2)
         led = self._led[run] = RunThread(
@@ -160,16 +165,21 @@ class Server:
         for led in self._led.values():
             led.mailbox.notify()
 
-    def blame(self, who: str, what: str) -> None:
-        """Notes that a member offended, but not how often, so that nobody can fill the disk."""
+    def blame(self, who: str, error: Refused) -> None:
+        """Notes that a member offended; the same offence again is only counted.
+
+        Args:
+          who: its id.
+        """
         member = self.members.find(who)
-        name = who if member is None else member.name
-        now = time.monotonic()
-        if now - self._blamed.get(f"{name} {what}", -math.inf) > BLAME_S:
-            if len(self._blamed) > 10_000:
-                self._blamed.clear()
-            self._blamed[f"{name} {what}"] = now
-            self.members.note(name, what)
+        if member is None:
+            self.strangers[error.code] += 1
+        else:
+            self.members.note(member.name, f"refused: {error}", code=f"refused {error.code}", source=who)
+
+    def note_crowd(self) -> None:
+        """Notes that a connection was ended because there were too many."""
+        self.members.note("the server", "ended a connection, because too many are open", code="crowd")
 
     def part(self, id: str, state: Any) -> Member:
         """Ends a membership at once."""
@@ -179,7 +189,7 @@ class Server:
             dropped = sum(led.mailbox.withdraw(party) for led in self._led.values())
             self.presence.end_poll(party)
         what = f"{state}; {dropped} of its messages that had arrived are dropped" if dropped else state
-        self.members.note(member.name, what)
+        self.members.note(member.name, what, source=member.id)
         logger.info("event=parted member=%s state=%s dropped=%d", member.id, state, dropped)
         self.notify_runs()
         return member
@@ -219,7 +229,7 @@ class Server:
         decisions: list[Decision] = []
         for name, led in self._led.items():
             have = set(poll.have.get(name, ()))
-            work += [_work(name, led.plan, o) for o in led.mailbox.offers(party) if o.ticket not in have]
+            work += [_work(name, led.plan, offer) for offer in led.mailbox.offers(party, have)]
             decisions += [
                 Decision(
                     run=name, ticket=ticket, counted=outcome.counted, why=outcome.why, party=outcome.party

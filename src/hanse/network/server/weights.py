@@ -89,7 +89,7 @@ class WeightBounds:
             kept = {ticket: weight for ticket, weight in weights.items() if ticket in counts}
             self._weights[name], self._bounds[name] = kept, find_bound(list(kept.values()), self._ratio)
 
-    def list_bounded(self, parties: Mapping[int, PartyId]) -> Iterator[BoundedWeight]:
+    def list_bounds(self, parties: Mapping[int, PartyId]) -> Iterator[BoundedWeight]:
         """Yields the weights that are bounded. `parties`: the clients, by ticket."""
         for name, weights in self._weights.items():
             for ticket, weight in weights.items():

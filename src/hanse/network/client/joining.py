@@ -1,0 +1,165 @@
+"""Joining, in the one order in which no data are opened, and nothing is promised, too early."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from hanse.core import InvalidInput
+from hanse.network.client.allowed_plan import allow_plan
+from hanse.network.client.enrolment import check, examine, fetch_plans, join, rotate_key
+from hanse.network.client.home import NEXT_KEY, ClientHome
+from hanse.network.client.transport import patiently
+from hanse.network.protocol.errors import Forbidden
+from hanse.network.protocol.sealed_plan import SealedPlan
+from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import Plan
+
+__all__ = ["Asked", "Owner", "Sources", "join_in_order", "try_joining"]
+
+
+class Sources(NamedTuple):
+    """The functions that give a client's own examples for a plan.
+
+    Args:
+      data: to train on.
+      test: to test on; None: there are none.
+      examined: whether test examples are examined before the client joins.
+    """
+
+    data: Callable[[Plan], Any]
+    test: Callable[[Plan], Any] | None
+    examined: bool = False
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The answers of a client's owner while the client joins.
+
+    Args:
+      open_data: opens the data, given the plans that were allowed and this client's number.
+      bind: makes the learner of a plan.
+      say: is called with a line for the owner.
+      agree: answers whether to take part in a plan, given lines about it; None: nobody is there to answer, so
+        only the policy decides.
+    """
+
+    open_data: Callable[[Sequence[Plan], int], Sources]
+    bind: Callable[[Plan], Any]
+    say: Callable[[str], None]
+    agree: Callable[[Sequence[str]], bool] | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The invitation of a client that joins; a member that returns needs none.
+
+    Args:
+      url, token: the server's address and the invitation.
+      name: by which the operator will know the client.
+      new_key: whether a member replaces its key first.
+    """
+
+    url: str | None = None
+    token: Token | None = None
+    name: str = ""
+    new_key: bool = False
+
+
+def join_in_order(client_home: ClientHome, asked: Asked, owner: Owner) -> Sources:
+    """Joins a federation, or returns to it.
+
+    1. The invitation is proven, and plans come.
+    2. Each plan passes the policy and its owner's approval; what it imports is approved.
+    3. The data are opened, and found to suit their contract and the plan.
+    4. The client enrols.
+
+    A client that ends at one step has not taken the next: a plan that is not approved opens no data, and who
+    can't take part is no member.
+
+    Raises: Forbidden, Refused, Unreachable, InvalidInput.
+    """
+    plans, number = _receive_plans(client_home, asked, owner.say)
+    allowed = [_approve(client_home, plan, owner) for plan in plans]
+    sources = owner.open_data(allowed, number)
+    for plan in plans:
+        test = sources.test if sources.examined else None
+        found = examine(client_home, plan, sources.data, owner.bind, test)
+        owner.say(f"run {plan.run}: {describe_counts(found)} suit it")
+    if client_home.membership is None and asked.url is not None and asked.token is not None:
+        join(client_home, asked.url, asked.token, asked.name)
+    return sources
+
+
+def try_joining(
+    client_home: ClientHome,
+    asked: Asked,
+    owner: Owner,
+    describe: Callable[[Plan], None],
+    with_data: bool,
+) -> None:
+    """Tries all steps but the last, and asks nothing; see `join_in_order`.
+
+    Args:
+      describe: is called with each plan that is allowed.
+      with_data: whether data are opened.
+
+    Raises: Forbidden, Refused, Unreachable, InvalidInput.
+    """
+    if asked.url is None or asked.token is None:
+        raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --check")
+    plans, number = check(client_home, asked.url, asked.token)
+    owner.say("network, certificate, versions, invitation: fine")
+    allowed = [allow_plan(client_home, sealed).plan for sealed in plans]
+    for plan in allowed:
+        describe(plan)
+    if not with_data:
+        for plan in allowed:
+            owner.bind(plan)
+            owner.say(f"run {plan.run}: {type(plan.model).__name__} can be trained here")
+        return
+    sources = owner.open_data(allowed, number)
+    for sealed, plan in zip(plans, allowed, strict=True):
+        test = sources.test if sources.examined else None
+        found = examine(client_home, sealed, sources.data, owner.bind, test)
+        owner.say(f"run {plan.run}: {describe_counts(found)} suit {type(plan.model).__name__}")
+
+
+def _receive_plans(
+    client_home: ClientHome, asked: Asked, say: Callable[[str], None]
+) -> tuple[list[SealedPlan], int]:
+    """Returns the plans of the server's runs, and this client's number; replaces a member's key first."""
+    if client_home.membership is None:
+        if asked.url is None or asked.token is None:
+            raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+        return fetch_plans(client_home, asked.url, asked.token)
+    if asked.url is not None and asked.token is not None:
+        join(client_home, asked.url, asked.token, asked.name)  # the token may name a new certificate
+    if asked.new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier one may have been cut off
+        rotate_key(client_home)
+        say(f"its key is {client_home.identity.public[:16]}... now")
+    return patiently(lambda: fetch_plans(client_home), _pause, say)
+
+
+def _pause(wait_s: float) -> bool:
+    time.sleep(wait_s)
+    return False
+
+
+def _approve(client_home: ClientHome, sealed: SealedPlan, owner: Owner) -> Plan:
+    """Asks the owner about a plan that is not approved, if somebody is there, and opens it if it is allowed.
+
+    Raises: Forbidden: if the policy, or the owner, does not allow it.
+    """
+    client_home.policy.check_plan(sealed)
+    approvals = client_home.approvals
+    if owner.agree is not None and not approvals.is_approved(sealed):
+        if not owner.agree(approvals.describe(sealed)):
+            raise Forbidden("you do not take part; no data were opened", "approval")
+        approvals.approve(sealed)
+    return allow_plan(client_home, sealed).plan
+
+
+def describe_counts(found: Mapping[str, int]) -> str:
+    """Describes how many examples were found."""
+    return " and ".join(f"{count} {what}" for what, count in found.items())

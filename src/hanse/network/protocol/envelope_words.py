@@ -1,0 +1,197 @@
+"""A plan in plain words, for the owner of a client's data: what is computed, what leaves, what comes down."""
+
+import difflib
+import json
+import math
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from hanse.core import Reducer, Transform
+from hanse.core.exchange import find_classes
+from hanse.network.protocol.envelope import Envelope, name_one
+from hanse.network.protocol.forms import WIDE, Form, show
+from hanse.network.protocol.sealed_plan import SealedPlan
+from hanse.network.protocol.wire import printable
+
+__all__ = ["describe_plan", "to_record"]
+
+COLUMNS = 80
+
+
+def describe_plan(plan: SealedPlan, last: Mapping[str, Any] | None = None) -> list[str]:
+    """Describes a plan in lines of 80 columns: what it asks for, and what differs from the last approved one.
+
+    Args:
+      plan: as the server sent it. No class of the run need be known here.
+      last: the record of the plan that was approved last; see `to_record`. None: there is none.
+    """
+    record = to_record(plan)
+    lines = list(_describe_record(record))
+    if last is None:
+        return [*_wrap("This is the first plan for this client. It asks for the following."), *lines]
+    found = list(_find_differences(last, record))
+    head = "Since the last approval, this has changed (- before, + now):"
+    return [*lines, "", *([head, *found] if found else _wrap("Nothing has changed since the last approval."))]
+
+
+def to_record(plan: SealedPlan) -> dict[str, Any]:
+    """Returns what is kept of an approved plan, as plain data."""
+    return {
+        "model": plan.model,
+        "settings": json.loads(plan.settings),
+        "imports": {needed.name: needed.digest for needed in plan.imports},
+        "envelopes": json.loads(plan.envelopes),
+    }
+
+
+def _describe_record(record: Mapping[str, Any]) -> Iterator[str]:
+    yield from _wrap(f"The model: {record['model']}")
+    for name, digest in record["imports"].items():
+        yield from _wrap(f"Code of your own copy: {name} ({digest[:23]}...)")
+    for envelope in map(_to_envelope, record["envelopes"]):
+        yield from _describe_envelope(envelope)
+    if not record["envelopes"]:
+        yield from _wrap("It asks nothing of you: whatever the server sends is refused.")
+
+
+def _to_envelope(said: Mapping[str, Any]) -> Envelope:
+    return Envelope(**said)
+
+
+def _describe_envelope(envelope: Envelope) -> Iterator[str]:
+    pattern = envelope.pattern
+    phase = ", a phase of a protocol" if envelope.is_phase else ""
+    yield ""
+    yield from _wrap(f"{envelope.work} of {name_one(envelope.role)}{phase}")
+    settings = [
+        line for name, held in pattern["work"].items() if name != "$" for line in _list_settings(name, held)
+    ]
+    if settings:
+        yield from _wrap(f"computes: with {', '.join(settings)}", 2)
+    for name, part in pattern["uplink"].items():
+        what = f"your {name} ({_count(part['spec']['tensors'])})"
+        effects = [_find_words(t, Transform, "effect") for t in _list(part["uplink"])]
+        where = f"enters {_find_words(part['into'], Reducer, 'disclosure')}"
+        yield from _wrap(f"leaves: {', '.join([what, *effects, where])}", 2)
+    if envelope.fewest:
+        members = "one member" if envelope.fewest == 1 else f"{envelope.fewest} members"
+        yield from _wrap(f"counted: the messages of at least {members} together", 2)
+    for name, tensors in pattern["shared"].items():
+        changes = pattern["downlink"].get(name)
+        how = f", as changes ({', '.join(map(show, changes))})" if changes else ""
+        yield from _wrap(f"comes down: {name} ({_count(tensors)}){how}", 2)
+    for name, tensors in pattern["own"].items():
+        yield from _wrap(f"comes down to you alone: {name} ({_count(tensors)})", 2)
+
+
+def _list(form: Form) -> list[Form]:
+    return form if isinstance(form, list) else [form]
+
+
+def _list_settings(name: str, held: Form) -> Iterator[str]:
+    """Lists the settings of a work, in words where they are known and not left at what does nothing."""
+    if isinstance(held, dict) and held.get("$") == "Steps":
+        yield f"learning rate {show(held['lr'])}"
+        once = held["num_steps"] is None
+        yield f"{show(held['epochs'])} epochs" if once else f"{show(held['num_steps'])} steps"
+        yield "full batches" if held["batch_size"] is None else f"batches of {show(held['batch_size'])}"
+        if held["proximal"] != 0:
+            yield f"proximal {show(held['proximal'])}"
+        yield show(held["rule"])
+        if held["lr_scales"]:
+            yield f"lr_scales {show(held['lr_scales'])}"
+    elif isinstance(held, dict) and "$" in held and held.keys() == {"$"}:
+        yield f"{name} {held['$']}"
+    else:
+        yield f"{name} {show(held)}"
+
+
+def _count(tensors: Form) -> str:
+    """Counts the numbers of tensors: "650 numbers"; tensors that vary in size are shown."""
+    sizes = []
+    for held in tensors.values() if isinstance(tensors, dict) and WIDE not in tensors else [None]:
+        dims = held[1:] if isinstance(held, list) else [None]
+        if not all(type(dim) is int for dim in dims):
+            return "as many numbers as there are"
+        sizes.append(math.prod(dims))
+    return "1 number" if sum(sizes) == 1 else f"{sum(sizes):,} numbers"
+
+
+def _find_words(form: Form, kind: type, words: str) -> str:
+    """Returns what a transform or reducer says of itself, or how it is written if it is not known here."""
+    try:
+        held = _build(form, find_classes(object))
+        if isinstance(held, kind):
+            return str(getattr(held, words))
+    except Exception:  # a stranger's fields may be of any type, and a class of users may do anything
+        return show(form)
+    return f"{show(form)}, a {kind.__name__.lower()} of code that is not imported yet"
+
+
+def _build(form: Form, known: Mapping[str, type]) -> Any:
+    """Builds a value from its form; a class that is not known here, and a pattern, remain plain data."""
+    if isinstance(form, list):
+        return tuple(_build(item, known) for item in form)
+    if not isinstance(form, dict) or form.get("$") not in known:
+        return form
+    return known[form["$"]](**{name: _build(item, known) for name, item in form.items() if name != "$"})
+
+
+def _wrap(text: str, indent: int = 0) -> list[str]:
+    space = " " * indent
+    return textwrap.wrap(
+        printable(text), COLUMNS, initial_indent=space, subsequent_indent=f"{space}  ", break_on_hyphens=False
+    ) or [""]
+
+
+def _find_differences(last: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator[str]:
+    """Lists what differs between two records: settings by their names, then what they lead to in words."""
+    if "envelopes" not in last:  # an earlier version kept the settings alone
+        last = {"model": record["model"], "settings": last, "imports": {}, "envelopes": []}
+    old, new = _flatten_settings(last["settings"]), _flatten_settings(record["settings"])
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            yield from _mark("-", [f"{name} = {old[name]}"] if name in old else [])
+            yield from _mark("+", [f"{name} = {new[name]}"] if name in new else [])
+    before, after = list(_list_facts(last)), list(_list_facts(record))
+    for line in difflib.ndiff(before, after):
+        if line[0] in "-+":
+            yield from _mark(line[0], [line[2:]])
+
+
+def _mark(sign: str, lines: Iterable[str]) -> Iterator[str]:
+    for line in lines:
+        first, *rest = textwrap.wrap(printable(line), COLUMNS - 2, subsequent_indent="  ") or [""]
+        yield f"{sign} {first}"
+        yield from (f"{sign} {more}" for more in rest)
+
+
+def _list_facts(record: Mapping[str, Any]) -> Iterator[str]:
+    """Lists all that an approval covers beside the settings, one fact a line."""
+    yield f"model {record['model']}"
+    for name, digest in record["imports"].items():
+        yield f"import {name} {digest}"
+    for said in record["envelopes"]:
+        work = said["pattern"]["work"]["$"]
+        for name, held in _flatten_settings(said["pattern"]).items():
+            yield f"{work}: {name} = {held}"
+        yield f"{work}: counts at least {said['fewest']}"
+
+
+def _flatten_settings(tree: Any, path: str = "") -> dict[str, str]:
+    """Names each leaf of nested settings by its path; a list is a leaf."""
+    if isinstance(tree, dict) and tree and "$" not in tree and WIDE not in tree:
+        found: dict[str, str] = {}
+        for name, item in tree.items():
+            found |= _flatten_settings(item, f"{path}.{name}" if path else name)
+        return found
+    if isinstance(tree, dict) and "$" in tree and path == "work":
+        inner = {name: item for name, item in tree.items() if name != "$"}
+        return {path: str(tree["$"]), **(_flatten_settings(inner, path) if inner else {})}
+    if isinstance(tree, dict) and "$" in tree and path.startswith("work.") and len(tree) > 1:
+        return {
+            path: str(tree["$"]),
+            **{f"{path}.{name}": show(item) for name, item in tree.items() if name != "$"},
+        }
+    return {path: show(tree)}

@@ -1,0 +1,7 @@
+"""What a server records beside its runs' stores: events for the operator, and how tickets ended."""
+
+from hanse.network.server.records.attendance import AttendanceBook
+from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
+from hanse.network.server.records.register import open_register
+
+__all__ = ["MAX_EVENTS", "MAX_OF_ONE", "AttendanceBook", "Events", "open_register"]

@@ -1,0 +1,49 @@
+"""The file of a server's register, and its changes from version to version."""
+
+import sqlite3
+from pathlib import Path
+
+__all__ = ["open_register"]
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS members (
+  id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
+  public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL, party TEXT);
+CREATE TABLE IF NOT EXISTS invitations (
+  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
+  expires REAL NOT NULL, used_by TEXT, party TEXT);
+"""
+
+_RENEW = """
+ALTER TABLE members ADD COLUMN party TEXT;
+ALTER TABLE invitations ADD COLUMN party TEXT;
+"""
+"""The changes to a file of version 1, which had no named parties."""
+
+
+def open_register(path: Path) -> sqlite3.Connection:
+    """Opens the file of the register, makes it if it does not exist, and renews one of an earlier version."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.executescript(_TABLES)
+    if "party" not in {row[1] for row in connection.execute("PRAGMA table_info(members)")}:
+        connection.executescript(_RENEW)
+    if connection.execute("PRAGMA user_version").fetchone()[0] in (1, 2):
+        _free_numbers(connection)
+    connection.execute("PRAGMA user_version = 3")
+    return connection
+
+
+def _free_numbers(connection: sqlite3.Connection) -> None:
+    """Lets others have the numbers of members that are gone, which files of versions 1 and 2 forbid."""
+    with connection as db:
+        db.execute("BEGIN IMMEDIATE")
+        for table in ("members", "invitations"):
+            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+            db.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
+            for statement in _TABLES.split(";"):
+                db.execute(statement)
+            db.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM old_{table}")
+            db.execute(f"DROP TABLE old_{table}")

@@ -1,0 +1,200 @@
+"""The connections of a server: how many there may be, and which of them ends if there are too many.
+
+A connection is unknown until it has carried a request that a member signed. Unknown ones never take the
+place of members: they have a share of their own, and in it the address that holds most loses its oldest one
+first. So a crowd at one address leaves room for the others, and members behind one address, as behind a
+reverse proxy, only have to be quicker than the crowd.
+"""
+
+import ipaddress
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = [
+    "FILES_RESERVED",
+    "MEMBER_CONNECTIONS",
+    "YOUNG_S",
+    "Connection",
+    "Connections",
+    "count_allowed",
+    "raise_open_files",
+]
+
+FILES_RESERVED = 128
+"""The open files that the run, its store and the libraries may need, whatever the sockets do."""
+
+MAX_UNKNOWN = 1024
+"""The most connections that no member has used yet. They hold buffers, and so memory."""
+
+MEMBER_CONNECTIONS = 16
+"""The most connections of one member. A client uses two, and may have left some that are not noticed yet."""
+
+YOUNG_S = 2.0
+"""An unknown connection has so long to become a member's before another may take its place."""
+
+RETRY_S = 1.0
+"""The pause before the server looks again if members have all connections."""
+
+
+def raise_open_files() -> int:
+    """Raises the limit of open files as far as this user may, and returns it."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit for sockets
+        return 8192
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (hard, 65536, 10240):  # macOS names a hard limit that it does not grant
+        if soft != resource.RLIM_INFINITY and (wanted == resource.RLIM_INFINITY or wanted > soft):
+            try:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            except (ValueError, OSError):
+                continue
+            soft = wanted
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
+
+
+def count_allowed(num_files: int) -> int:
+    """Returns how many connections may be open: each may read or write a file, and some files are reserved.
+
+    >>> count_allowed(1024), count_allowed(65536)
+    (448, 32704)
+    """
+    return max(32, (num_files - FILES_RESERVED) // 2)
+
+
+@dataclass(eq=False)
+class Connection:
+    """An accepted connection.
+
+    Args:
+      address: of the other side; an IPv6 address stands for its network of 64 bits.
+      end: ends it at once.
+      member: the id of the member that has used it; "": several have, as through a proxy; None: unknown.
+    """
+
+    address: str
+    end: Callable[[], None]
+    member: str | None = None
+    since_s: float = field(default_factory=time.monotonic)
+
+
+class Connections:
+    """Counts connections, and ends some of them if there are too many. It is used in one event loop.
+
+    Args:
+      most: the most connections in all.
+      crowded: called each time a connection was ended because there were too many.
+      now: the clock.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        crowded: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.most, self.most_unknown = most, min(MAX_UNKNOWN, most // 2)
+        self._crowded, self._now = crowded, now
+        self._unknown: dict[str, dict[Connection, None]] = {}  # by address, the oldest first
+        self._known: dict[str, dict[Connection, None]] = {}  # by member
+        self.num_unknown = self.num_known = 0
+
+    def find_wait_s(self) -> float:
+        """Returns the seconds until one more connection may be accepted. Until then it waits in the queue."""
+        if not self._is_full():
+            return 0.0
+        victim = self._find_victim()
+        if victim is None:
+            return RETRY_S
+        return max(0.0, victim.since_s + YOUNG_S - self._now()) if victim.member is None else 0.0
+
+    def enter(self, address: str, end: Callable[[], None]) -> Connection:
+        """Counts a connection that was accepted, and ends another if there are too many."""
+        while self._is_full() and (victim := self._find_victim()) is not None:
+            self._end(victim)
+        connection = Connection(_summarise(address), end, since_s=self._now())
+        self._unknown.setdefault(connection.address, {})[connection] = None
+        self.num_unknown += 1
+        return connection
+
+    def identify(self, connection: Connection, member: str) -> None:
+        """Notes that a member has used a connection. Too many of one member end its oldest."""
+        if connection.member in (member, ""):
+            return
+        if not self._remove(connection):
+            return  # it has ended meanwhile
+        connection.member = member if connection.member is None else ""
+        own = self._known.setdefault(connection.member, {})
+        own[connection] = None
+        self.num_known += 1
+        if connection.member and len(own) > MEMBER_CONNECTIONS:
+            self._end(next(iter(own)))
+
+    def leave(self, connection: Connection) -> None:
+        """Notes that a connection has ended."""
+        self._remove(connection)
+
+    def end_one(self) -> None:
+        """Ends a connection because the system has no file for another."""
+        victim = self._find_unknown() or self._find_greedy()
+        if victim is not None:
+            self._end(victim)
+
+    def _is_full(self) -> bool:
+        return self.num_unknown >= self.most_unknown or self.num_unknown + self.num_known >= self.most
+
+    def _find_victim(self) -> Connection | None:
+        """Returns the connection that should end for another one; None: there is none."""
+        unknown = self._find_unknown()
+        if self.num_unknown >= self.most_unknown:
+            return unknown
+        if unknown is None or self._now() - unknown.since_s < YOUNG_S:
+            return self._find_greedy() or unknown
+        return unknown
+
+    def _find_unknown(self) -> Connection | None:
+        most = max(self._unknown.values(), key=len, default=None)
+        return next(iter(most)) if most else None
+
+    def _find_greedy(self) -> Connection | None:
+        """Returns the oldest connection of the member that has most; None: each has one alone."""
+        most = max((own for member, own in self._known.items() if member), key=len, default=None)
+        return next(iter(most)) if most and len(most) > 1 else None
+
+    def _end(self, connection: Connection) -> None:
+        self._remove(connection)
+        connection.end()
+        self._crowded()
+
+    def _remove(self, connection: Connection) -> bool:
+        by = self._unknown if connection.member is None else self._known
+        key = connection.address if connection.member is None else connection.member
+        own = by.get(key, {})
+        if connection not in own:
+            return False
+        del own[connection]
+        if not own:
+            del by[key]
+        if connection.member is None:
+            self.num_unknown -= 1
+        else:
+            self.num_known -= 1
+        return True
+
+
+def _summarise(address: str) -> str:
+    """Returns an address, and for IPv6 its network, since one house has 2^64 of them.
+
+    >>> _summarise("192.0.2.7"), _summarise("2001:db8:1:2:3::4"), _summarise("::ffff:192.0.2.7")
+    ('192.0.2.7', '2001:db8:1:2::', '192.0.2.7')
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(parsed) >> 64 << 64))
