@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
@@ -69,22 +70,37 @@ class ChildProcess:
 
     Args:
       module: a module whose function `serve` is called with the pipe's other end.
+      wrap: makes the command that runs another one in isolation; None: it is run as it is.
+      environment: its variables; None: those of this process. If it is isolated, its output goes nowhere.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(
+        self,
+        module: str,
+        wrap: Callable[[list[str]], list[str]] | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.pipe, theirs = Pipe()
         lifeline, self._lifeline = os.pipe()
         code = (
             f"from hanse.processes import begin; pipe = begin({theirs.fileno()}, {lifeline}); "
             f"from {module} import serve; serve(pipe)"
         )
+        command = [sys.executable, "-P", "-c", code]  # no folder comes before those of this process
+        variables = os.environ if environment is None else environment
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code],  # no folder comes before those of this process
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": paths},
+                command if wrap is None else wrap(command),
+                env={
+                    **variables,
+                    **ONE_THREAD,
+                    "PYTHONPATH": paths,
+                },
                 pass_fds=[theirs.fileno(), lifeline],
                 stdin=subprocess.DEVNULL,
+                stdout=None if wrap is None else subprocess.DEVNULL,  # a terminal obeys what it is sent
+                stderr=None if wrap is None else subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the parent
             )
         except BaseException:

@@ -3,8 +3,11 @@
 import ctypes
 import hashlib
 import json
+import mmap
 import os
 import signal
+import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +132,87 @@ def shows_itself(plan: Any) -> Any:
         if int(path.name) > 2 and path.exists()
     ]
     raise RuntimeError(json.dumps({"files": files, "threads": [i["num_threads"] for i in threadpool_info()]}))
+
+
+class Hostile:
+    """A learner that attacks the machine which it is trained on, and says what came of it.
+
+    Args:
+      about: the port of a server on this machine, the client home, a file of the owner's data, and a number
+        of bytes that is more than a process may use.
+    """
+
+    def __init__(self, about: dict[str, Any]) -> None:
+        self._about = about
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(learner(), name)
+
+    def local_sgd(self, *given: Any, **more: Any) -> Any:
+        about = self._about
+        home, data, many = Path(about["home"]), Path(about["data"]), about["bytes"]
+        print("an order to the terminal", flush=True)
+        tries = {
+            "reach the server": lambda: socket.create_connection(("127.0.0.1", about["port"]), 1.0),
+            "reach a socket on the disk": lambda: socket.socket(socket.AF_UNIX).connect(str(home / "socket")),
+            "reach the world": lambda: socket.create_connection(("203.0.113.5", 443), 1.0),
+            "read the key": lambda: (home / "key.pem").read_bytes(),
+            "read the data": data.read_bytes,
+            "write the data": lambda: os.truncate(data, 0),
+            "write in its run": lambda: (home / "runs" / "run" / "message").write_bytes(b"another message"),
+            "write beside it": lambda: (home / "approved.json").write_bytes(b"{}"),
+            "write a library": lambda: Path(np.__file__).with_name("more.py").write_bytes(b""),
+            "write in the root": lambda: Path("/more").write_bytes(b""),
+            "fork": os.fork,
+            "start a program": lambda: subprocess.run(["/bin/true"]),
+            "eat memory": lambda: np.empty(many, np.uint8),
+            "eat shared memory": lambda: mmap.mmap(-1, many),
+            "fill the scratch folder": lambda: os.truncate(_scratch(), 1 << 30),
+            "open many files": lambda: [open("/dev/null") for _ in range(5000)],  # noqa: SIM115
+            "make a name space": lambda: _unshare(),
+            "read the environment": lambda: os.environ["HANSE_TEST_SECRET"],
+            "stop the client": lambda: os.kill(about["pid"], 0),
+        }
+        found = {name: _try(attack) for name, attack in tries.items()}
+        found["files of the home"] = sorted(os.listdir(home)) if home.is_dir() else []
+        raise RuntimeError(json.dumps(found))
+
+
+def _scratch() -> str:
+    Path("/tmp/mine").write_bytes(b"what is written here is gone with the process")
+    return "/tmp/mine"
+
+
+def _unshare() -> None:
+    if ctypes.CDLL(None, use_errno=True).unshare(0x10000000):
+        raise OSError(ctypes.get_errno(), "unshare")
+
+
+def _try(attack: Any) -> str:
+    try:
+        attack()
+    except Exception as error:
+        return type(error).__name__
+    return "succeeded"
+
+
+def attacks(plan: Any) -> Any:
+    return Hostile(json.loads(plan.settings)["about"])
+
+
+class _Curious(Hostile):
+    def local_sgd(self, *given: Any, **more: Any) -> Any:
+        home = Path(self._about["home"])
+        tries = {
+            "read the key": lambda: (home / "key.pem").read_bytes(),
+            "write": lambda: (home / "approved.json").write_bytes(b"{}"),
+            "start a program": lambda: subprocess.run(["/bin/true"]),
+            "stop the client": lambda: os.kill(self._about["pid"], 0),
+        }
+        raise RuntimeError(json.dumps({name: _try(attack) for name, attack in tries.items()}))
+
+
+def attacks_a_little(plan: Any) -> Any:
+    return _Curious(json.loads(plan.settings)["about"])

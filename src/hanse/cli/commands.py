@@ -12,7 +12,7 @@ import typer
 
 from hanse.cli.data import describe_data, init
 from hanse.cli.exits import exit_truthfully, print_json
-from hanse.cli.member import approve, audit_log, leave_command
+from hanse.cli.member import approve, audit_log, leave_command, passphrase
 from hanse.cli.models import predict, release_command
 from hanse.cli.network import join_command, serve_command
 from hanse.cli.operator import (
@@ -137,5 +137,6 @@ app.command()(stop)
 app.command()(drain)
 app.command("leave")(leave_command)
 app.command()(approve)
+app.command()(passphrase)
 app.command("audit-log")(audit_log)
 app.command()(demo)

@@ -139,9 +139,19 @@ def facts(store: str | Path) -> Iterator[tuple[str, str]]:
     yield "hanse", __version__
     yield "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield "processors", f"{num_processors()} to use"
+    yield "isolated tickets", _describe_isolation()
     yield "runs", _kept(store)
     places = [Path(".hanse")] if "://" in str(store) else [Path(".hanse"), Path(store)]
     yield from describe_readable(*dict.fromkeys(places))
+
+
+def _describe_isolation() -> str:
+    try:
+        from hanse.network.client import describe_isolation
+
+        return describe_isolation()
+    except ModuleNotFoundError:
+        return "with hanse[server]"
 
 
 def describe_readable(*places: Path) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from hanse.cli.exits import FAILED
 from hanse.cli.parties import CLIENT, Copies, Home, guard_parties
 from hanse.core import InvalidInput
 
-__all__ = ["approve", "audit_log", "leave_command"]
+__all__ = ["approve", "audit_log", "leave_command", "passphrase"]
 
 
 def leave_command(home: Home = CLIENT) -> None:
@@ -21,6 +21,21 @@ def leave_command(home: Home = CLIENT) -> None:
 
         withdraw(ClientHome(home))
         typer.echo("left; it is recorded on both sides")
+
+
+def passphrase(
+    home: Home = CLIENT,
+    remove: Annotated[bool, typer.Option("--remove", help="Decrypt the keys instead.")] = False,
+) -> None:
+    """Encrypt the keys in a home of a client or a server with a passphrase, or change or remove it."""
+    with guard_parties():
+        from hanse.network.protocol import change_passphrase, claim_home, remove_passphrase
+
+        if not home.exists():
+            raise InvalidInput(f"{home} does not exist; name the folder of a client or a server by --home")
+        with claim_home(home):
+            (remove_passphrase if remove else change_passphrase)(home)
+        typer.echo(f"the keys in {home} are {'not encrypted any more' if remove else 'encrypted'}")
 
 
 def approve(

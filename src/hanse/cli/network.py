@@ -9,7 +9,7 @@ import typer
 
 from hanse.cli.exits import BAD_INPUT, FAILED, INTERRUPTED
 from hanse.cli.options import Accept, Imports
-from hanse.cli.parties import CLIENT, PARTIES, Copies, Home, guard_parties
+from hanse.cli.parties import CLIENT, PARTIES, Copies, EncryptKeys, Home, encrypt_keys, guard_parties
 from hanse.core import InvalidInput
 
 __all__ = ["join_command", "serve_command"]
@@ -70,6 +70,7 @@ def serve_command(
             help="Count no client's weight for more than so many times the median of a round. inf: no bound."
         ),
     ] = 10.0,
+    encrypted: EncryptKeys = False,
     stay: Annotated[bool, typer.Option("--stay", help="Go on serving after the run has ended.")] = False,
 ) -> None:
     """Lead a run with real parties, and print the commands for them to type."""
@@ -82,6 +83,8 @@ def serve_command(
 
         if (certificate is None) != (key is None):
             raise InvalidInput("give --certificate and --key together, or neither")
+        if encrypted:
+            encrypt_keys(home)
         if fresh and resume is not None:
             raise InvalidInput(
                 f"--fresh begins a new run and --resume goes on with {resume}; give one of them"
@@ -150,6 +153,11 @@ def join_command(
     imports: Copies = None,
     home: Home = CLIENT,
     name: Annotated[str, typer.Option(help="The name that the operator sees.")] = "",
+    encrypted: EncryptKeys = False,
+    isolate: Annotated[
+        bool,
+        typer.Option("--isolate", help="Compute without network, keys and a writable disk (Linux)."),
+    ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Show what would leave, try everything, join nothing.")
     ] = False,
@@ -166,10 +174,12 @@ def join_command(
         from threadpoolctl import threadpool_limits
 
         from hanse.cli.contract import agree, is_attended
-        from hanse.network.client import Asked, ClientHome, Owner, join_in_order
+        from hanse.network.client import Asked, ClientHome, Owner, find_isolation, join_in_order
         from hanse.network.protocol import Token
         from hanse.runs import SHARE, Contract
 
+        if encrypted:
+            encrypt_keys(home)
         client_home = ClientHome(home)
         client_home.own_imports.given = imports or ()
         contract = Contract.at(home)
@@ -178,6 +188,8 @@ def join_command(
         elif data is None and not check:
             raise InvalidInput("--data is missing; name a file of this client's own examples")
         held.enter_context(client_home.claim())
+        if isolate or client_home.policy.isolate:
+            find_isolation(home)  # before anything is joined
         PARTIES.register()
 
         def open_data(plans: Sequence[Any], number: int) -> Any:
@@ -199,7 +211,7 @@ def join_command(
                     return _check(
                         client_home, asked, owner, with_data=data is not None or contract is not None
                     )
-                ended = _work(client_home, join_in_order(client_home, asked, owner))
+                ended = _work(client_home, join_in_order(client_home, asked, owner), isolate)
         except KeyboardInterrupt:
             typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
             raise typer.Exit(INTERRUPTED) from None
@@ -228,7 +240,7 @@ def _open_contract(contract: Any, number: int) -> Any:
     return Sources(examples, tests, contract.test is not None)
 
 
-def _work(client_home: Any, sources: Any) -> str:
+def _work(client_home: Any, sources: Any, isolate: bool) -> str:
     """Works as a member until the server is done; returns how it ended."""
     from hanse.network.client import Client
 
@@ -237,7 +249,7 @@ def _work(client_home: Any, sources: Any) -> str:
     def say(what: str) -> None:
         typer.echo(f"{name}: {what}")
 
-    return Client(client_home, sources.data, PARTIES.bind, say, sources.test).run()
+    return Client(client_home, sources.data, PARTIES.bind, say, sources.test, isolate=isolate).run()
 
 
 def _name_of(client_home: Any) -> str:

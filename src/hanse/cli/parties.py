@@ -9,7 +9,7 @@ import typer
 
 from hanse.cli.exits import exit_truthfully
 
-__all__ = ["CLIENT", "PARTIES", "Copies", "Home", "guard_parties"]
+__all__ = ["CLIENT", "PARTIES", "Copies", "EncryptKeys", "Home", "encrypt_keys", "guard_parties"]
 
 Home = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder where everything is kept.")]
 Copies = Annotated[
@@ -19,6 +19,10 @@ Copies = Annotated[
         metavar="FILE.py|MODULE",
         help="This client's own copy of a module that the plan names. The option may be repeated.",
     ),
+]
+EncryptKeys = Annotated[
+    bool,
+    typer.Option("--encrypt-keys", help="Encrypt the keys with a passphrase; see hanse passphrase."),
 ]
 CLIENT = Path(".hanse/client")
 
@@ -53,3 +57,11 @@ def guard_parties() -> Iterator[ExitStack]:
             raise InvalidInput(
                 f'real parties need {missing.name}, which is not installed: pip install "hanse[server]"'
             ) from missing
+
+
+def encrypt_keys(home: Path) -> None:
+    """Encrypts the keys of a home in which no other process works."""
+    from hanse.network.protocol import claim_home, encrypt_home
+
+    with claim_home(home):
+        encrypt_home(home)

@@ -14,34 +14,18 @@ from typing import Any
 import learning
 import numpy as np
 import pytest
-from federation import KEYS, SHAPE, SOFTMAX, InThread, population
+from federation import InThread, population
+from first_ticket import PLAN, computed, ticket
 
-from hanse.algorithms import fed_avg
 from hanse.core import HanseError, InvalidInput, Key, PartSpec, Spec, TensorSpec, layout, stack
-from hanse.core.exchange import Coordinator, Dispatch, Fork, Payload, Sample, Stored, Task, pack, unpack
+from hanse.core.exchange import Fork, Payload, Stored, pack, unpack
 from hanse.network.client.ticket_process import (
     ComputationFailed,
     Loaded,
-    TicketBackend,
     TicketProcess,
     TimeLimitExceeded,
 )
 from hanse.network.protocol.wire import Plan
-
-PLAN = Plan("run", "{}", SOFTMAX, SHAPE, 10)
-
-
-def ticket() -> tuple[Task, Payload]:
-    """The first ticket of a run."""
-    algorithm = fed_avg(lr=0.5, fraction=1.0, batch_size=50)
-    start = algorithm.init(learning.bound(SOFTMAX).init(KEYS.public), KEYS.public)
-    program, coordinator = algorithm.round(start, KEYS.public), Coordinator(5, KEYS.secret)
-    command: Any = next(program)
-    while not isinstance(command, Dispatch):
-        assert isinstance(command, Sample)
-        command = program.send(coordinator.sample(command))
-    (number, *_) = coordinator.dispatch(command).tickets
-    return coordinator.task(number), coordinator.payload(number)
 
 
 @contextmanager
@@ -51,10 +35,6 @@ def process(bind: Callable[[Plan], Any]) -> Iterator[TicketProcess]:
         yield backend
     finally:
         backend.close()
-
-
-def computed(backend: TicketBackend, limit_s: float | None = None) -> tuple[bytes, Any]:
-    return backend.compute(*ticket(), {"own": 1}, Key.from_seed(3), limit_s)
 
 
 def test_a_child_process_gives_the_bits_of_this_one_and_is_kept() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         waiting_plans,
     )
     from hanse.network.client.home import NEXT_KEY, ClientHome
+    from hanse.network.client.isolation import describe_isolation, find_isolation
     from hanse.network.client.joining import Asked, Owner, Sources, join_in_order, try_joining
     from hanse.network.client.memory_parts import read_parts
     from hanse.network.client.own_imports import write_option
@@ -44,6 +45,7 @@ else:
                 "waiting_plans",
             ),
             "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
+            "hanse.network.client.isolation": ("describe_isolation", "find_isolation"),
             "hanse.network.client.joining": (
                 "Asked",
                 "Owner",
@@ -70,8 +72,10 @@ __all__ = [
     "allow_plan",
     "check",
     "describe_code",
+    "describe_isolation",
     "examine",
     "fetch_plans",
+    "find_isolation",
     "join",
     "join_in_order",
     "leave",

@@ -5,14 +5,16 @@ One thread polls, so that the server knows that the client lives; another comput
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from hanse.core import HanseError
 from hanse.network.client.connection import Connection
 from hanse.network.client.home import ClientHome
+from hanse.network.client.isolation import find_isolation
 from hanse.network.client.poller import Poller
 from hanse.network.client.roles import Roles
-from hanse.network.client.ticket_process import Loaded, TicketBackend, TicketProcess
+from hanse.network.client.ticket_process import TicketBackend, TicketProcess
 from hanse.network.client.tickets import Tickets
 from hanse.network.client.worker import Worker
 from hanse.network.protocol.errors import is_disk_full
@@ -31,11 +33,15 @@ class Client:
         if the data don't suit it. A function of a module, since it is called in a child process.
       say: called with a line about what the client is doing.
       test: gives its own test examples, as `data` does; None: it has none, and declines to measure on them.
+      isolate: whether to compute tickets without network, keys and a writable disk; the policy may ask for
+        it, too.
+
+    Raises: InvalidInput: if tickets can't be isolated here.
     """
 
     poller: ClassVar[type[Poller]] = Poller
     worker: ClassVar[type[Worker]] = Worker
-    backend: ClassVar[Callable[[Callable[[], Loaded]], TicketBackend]] = TicketProcess
+    backend: ClassVar[Callable[..., TicketBackend]] = TicketProcess
     """Makes what computes the tickets of a role; another one may be wrapped around it."""
 
     def __init__(
@@ -45,11 +51,16 @@ class Client:
         bind: Callable[[Plan], Any],
         say: Callable[[str], None] = lambda s: None,
         test: Callable[[Plan], Any] | None = None,
+        *,
+        isolate: bool = False,
     ) -> None:
         self._home = client_home
+        backend = type(self).backend
+        if isolate or client_home.policy.isolate:
+            backend = partial(backend, isolation=find_isolation(client_home.folder))
         self._connection = Connection(client_home, say)
         self._tickets = Tickets()
-        self._roles = Roles(self._connection, data, bind, test, type(self).backend)
+        self._roles = Roles(self._connection, data, bind, test, backend)
 
     def stop(self) -> None:
         """Makes `run` return. Any thread may call this."""

@@ -45,6 +45,7 @@ class Policy:
       min_cohort: the fewest members whose messages enter one total together, as the plan says.
       imports: the digests of the owner's own copies of modules that plans may name, by the name of the
         module, or by the path of its file below the client home.
+      isolate: whether tickets are computed without network, keys and a writable disk.
     """
 
     works: tuple[str, ...] | None = None
@@ -63,6 +64,7 @@ class Policy:
     min_cohort: int | None = None
     approve_plans: bool = False
     imports: Mapping[str, str] = field(default_factory=dict)
+    isolate: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
@@ -201,6 +203,7 @@ _KINDS: dict[str, type] = {
     "max_day_s": float,
     "approve_plans": bool,
     "imports": dict,
+    "isolate": bool,
     "reveals": str,
 }
 

@@ -3,6 +3,7 @@
 import pickle
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from hanse.core import Array, HanseError, InvalidInput, Key, Memory, PartyId
 from hanse.core.exchange import Fork, Payload, Task, unpack
 from hanse.imports import Import
+from hanse.network.client.isolation import Isolation
 from hanse.network.protocol.wire import Code, Plan
 from hanse.processes import ChildEnded, ChildProcess
 
@@ -88,10 +90,11 @@ class TicketProcess:
 
     Args:
       load: gives what the child holds.
+      isolation: isolates it; None: it may do what this process may.
     """
 
-    def __init__(self, load: Callable[[], Loaded]) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[], Loaded], isolation: Isolation | None = None) -> None:
+        self._load, self._isolation = load, isolation
         self._child: ChildProcess | None = None
         self._there: Memory = {}
 
@@ -117,11 +120,11 @@ class TicketProcess:
             return child.receive_bytes(), fork
         except ChildEnded as ended:
             self.close()
-            raise _explain(ended.status) from None
+            raise _explain(_find_signal(ended.status, self._isolation)) from None
 
     def _begin(self) -> ChildProcess:
         loaded, self._there = self._load(), {}
-        child = self._child = ChildProcess("hanse.network.client.child")
+        child = self._child = self._start(loaded)
         try:
             child.send(loaded.imports)
             _read(child.receive_bytes())
@@ -142,6 +145,13 @@ class TicketProcess:
             ) from error
         return child
 
+    def _start(self, loaded: Loaded) -> ChildProcess:
+        module, isolation = "hanse.network.client.child", self._isolation
+        if isolation is None:
+            return ChildProcess(module)
+        wrap = partial(isolation.wrap, run=loaded.plan.run, imports=loaded.imports)
+        return ChildProcess(module, wrap, isolation.environment())
+
     def close(self) -> None:
         child, self._child = self._child, None
         if child is not None:
@@ -161,6 +171,11 @@ def _read(answer: bytes) -> dict[str, Any]:
     if "code" in said:
         raise ComputationFailed(said["text"], said["code"]) from _There(said["trace"])
     return said
+
+
+def _find_signal(status: int, isolation: Isolation | None) -> int:
+    """Returns the status of an isolated process as `_explain` expects it: the number of a signal below 0."""
+    return status if isolation is None or status <= 128 else 128 - status
 
 
 def _explain(status: int) -> ComputationFailed:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from hanse.core import InvalidInput
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused, Unreachable
+from hanse.network.protocol.reaching import explain
 from hanse.network.protocol.signing import AnswerVerifier, Identity, sha256
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import CHUNK_BYTES, WAIT_S, Problem, Received
@@ -114,7 +115,7 @@ class ServerLink:
                     return response
                 response.read()
             except httpx.TransportError as error:
-                raise Unreachable(f"{self.url} can't be reached: {_said(error)}") from None
+                raise Unreachable(explain(self.url, error, self.pem)) from None
             forged = self._find_forgery(request, response)
             if response.status_code < 400 and forged is None:
                 return response

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hanse.network.protocol.certificates import fingerprint, make
     from hanse.network.protocol.errors import Forbidden, Refused, Unreachable
     from hanse.network.protocol.house import claim_home, find_readable, keep_private
+    from hanse.network.protocol.private_files import change_passphrase, encrypt_home, remove_passphrase
     from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
     from hanse.network.protocol.signing import Identity, sha256
     from hanse.network.protocol.spool import hash_chunks
@@ -37,6 +38,11 @@ else:
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
             "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable"),
             "hanse.network.protocol.house": ("claim_home", "find_readable", "keep_private"),
+            "hanse.network.protocol.private_files": (
+                "change_passphrase",
+                "encrypt_home",
+                "remove_passphrase",
+            ),
             "hanse.network.protocol.sealed_plan": ("SealedPlan", "read_plan", "seal_plan"),
             "hanse.network.protocol.signing": ("Identity", "sha256"),
             "hanse.network.protocol.spool": ("hash_chunks",),
@@ -84,7 +90,9 @@ __all__ = [
     "Token",
     "Unreachable",
     "certificates",
+    "change_passphrase",
     "claim_home",
+    "encrypt_home",
     "find_readable",
     "fingerprint",
     "hash_chunks",
@@ -92,6 +100,7 @@ __all__ = [
     "make",
     "printable",
     "read_plan",
+    "remove_passphrase",
     "seal_plan",
     "sha256",
 ]

@@ -6,7 +6,6 @@ import os
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 from cryptography import x509
@@ -16,10 +15,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hanse.core import InvalidInput
 from hanse.network.protocol.errors import Refused, Unreachable
+from hanse.network.protocol.reaching import explain, make_client
 
 __all__ = ["fetch", "fingerprint", "hosts_of", "make", "make_client", "pin", "trust"]
 
 VALID_DAYS = 3650
+
+BACKDATED_DAYS = 30
+"""The server's own certificate begins so many days before it is made, for clients whose clocks are behind."""
 
 CERTIFICATE, KEY = "certificate.pem", "certificate.key"
 
@@ -39,7 +42,7 @@ def make(folder: Path, hosts: tuple[str, ...]) -> tuple[Path, Path]:
         .issuer_name(name)
         .public_key(private.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
+        .not_valid_before(now - timedelta(days=BACKDATED_DAYS))
         .not_valid_after(now + timedelta(days=VALID_DAYS))
         .add_extension(x509.SubjectAlternativeName([_general(host) for host in hosts]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -99,13 +102,13 @@ def fetch(url: str, expected: str, timeout_s: float = 10.0) -> str:
     context.verify_mode = ssl.CERT_NONE  # its certificate is compared with the fingerprint instead
     try:
         with (
-            make_client(verify=context, timeout=timeout_s) as http,
+            make_client(base_url=url, verify=context, timeout=timeout_s) as http,
             http.stream("GET", f"{url}/v1/about") as response,
         ):
             secured = response.extensions["network_stream"].get_extra_info("ssl_object")
             der = secured.getpeercert(True) or b""
     except httpx.TransportError as error:
-        raise Unreachable(f"{url} can't be reached: {error}") from None
+        raise Unreachable(explain(url, error)) from None
     shown = hashlib.sha256(der).hexdigest()
     if shown != expected:
         raise Refused(
@@ -130,14 +133,3 @@ def pin(pem: str) -> ssl.SSLContext:
 def trust(context: ssl.SSLContext, pem: str) -> None:
     """Makes a context trust this certificate too."""
     context.load_verify_locations(cadata=_first(pem))
-
-
-def make_client(**options: Any) -> httpx.Client:
-    """Makes a client. Raises: InvalidInput: if the environment names a proxy that can't be used."""
-    try:
-        return httpx.Client(**options)
-    except (httpx.InvalidURL, ValueError, ImportError) as error:
-        raise InvalidInput(
-            f"the proxy in the environment can't be used ({error}); set HTTPS_PROXY=http://HOST:PORT, or "
-            "unset HTTPS_PROXY and ALL_PROXY"
-        ) from None

@@ -5,9 +5,7 @@ headers, so a request is authenticated before any byte of its body is read.
 """
 
 import base64
-import contextlib
 import hashlib
-import os
 import re
 import secrets
 import threading
@@ -32,6 +30,7 @@ from http_message_signatures.algorithms import ED25519
 
 from hanse.core import InvalidInput, Key
 from hanse.network.protocol.errors import Refused
+from hanse.network.protocol.private_files import make_private, read_private
 
 __all__ = [
     "SKEW_S",
@@ -147,7 +146,7 @@ class Identity:
     @classmethod
     def load(cls, path: Path) -> "Identity":
         """Reads a key from a PEM file."""
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
+        key = serialization.load_pem_private_key(read_private(path), None)
         if not isinstance(key, Ed25519PrivateKey):
             raise InvalidInput(f"{path} does not hold an Ed25519 key")
         return cls(key)
@@ -156,13 +155,12 @@ class Identity:
     def at(cls, path: Path) -> "Identity":
         """Reads the key at a path; makes one there if there is none, readable by its owner only."""
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             pem = Ed25519PrivateKey.generate().private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
-            _write_privately(path, pem)
+            make_private(path, pem)
         return cls.load(path)
 
     @property
@@ -368,17 +366,5 @@ def sha256(data: bytes) -> bytes:
 def secret_at(path: Path) -> Key:
     """Reads the root of secrets at a path; draws one if there is none, readable by its owner only."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_privately(path, secrets.token_bytes(32))
-    return Key(path.read_bytes())
-
-
-def _write_privately(path: Path, data: bytes) -> None:
-    whole = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with open(os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    with contextlib.suppress(FileExistsError):  # another command has just made it
-        os.link(whole, path)
-    whole.unlink()
+        make_private(path, secrets.token_bytes(32))
+    return Key(read_private(path))
