@@ -28,6 +28,8 @@ LOOK_INSIDE = (
     "benchmarks/network/crowd.py",
     "benchmarks/network/fuzz.py",
     "benchmarks/network/generated.py",
+    "benchmarks/network/limits.py",
+    "benchmarks/network/long.py",
     "benchmarks/network/speed.py",
     "benchmarks/network/weights.py",
 )

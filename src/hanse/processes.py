@@ -173,6 +173,8 @@ def begin(number: int, lifeline: int) -> Connection:
         signal.signal(signal.SIGIO, signal.SIG_DFL)
         fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:
+    poll = select.poll()  # select() takes no descriptor above 1023
+    poll.register(lifeline, select.POLLIN)
+    if poll.poll(0):
         os._exit(1)  # it was closed before
     return Connection(number)

@@ -11,6 +11,7 @@ from hanse.core.exchange import Dispatch, Message, PartyMemory, pack
 from hanse.network.protocol.spool import Objects, hash_chunks
 from hanse.network.protocol.uploads import Spool
 from hanse.network.server.mailbox import Mailbox
+from hanse.network.server.records import Outcomes
 from hanse.network.server.runtime import NetworkRuntime, Patience
 
 KEY = Key.from_seed(1)
@@ -29,7 +30,13 @@ class PlayedServer:
 
     def __init__(self, disk: Path) -> None:
         members = frozenset(range(3)), 3
-        self.mailbox = Mailbox(lambda parties: None, lambda party: 0.0, lambda: members, lambda: members[0])
+        self.mailbox = Mailbox(
+            lambda parties: None,
+            lambda party: 0.0,
+            lambda: members,
+            lambda: members[0],
+            Outcomes(disk / "outcomes.db"),
+        )
         self.spool, self.objects = Spool(disk / "spool"), Objects(disk / "objects")
         self.disk, patience = disk, Patience(over_select=1.5)
         self.runtime = NetworkRuntime(

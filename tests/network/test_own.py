@@ -33,7 +33,7 @@ from hanse.network.client.client import Client
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import News, Poll, WorkOrder
-from hanse.network.server.mailbox import Outcome
+from hanse.network.server.records import Outcome
 
 SHARED_AVG = secure_avg(lr=0.5, into=shared_sum())
 

@@ -7,7 +7,7 @@ from played import KEY, PlayedServer
 
 from hanse.core import Close
 from hanse.core.exchange import Collect, Commit, Sample, digest, pack, unpack
-from hanse.network.server.mailbox import Outcome
+from hanse.network.server.records import Outcome
 
 
 @pytest.fixture

@@ -16,6 +16,10 @@ UNHEEDED_S = 1.0
 """The pause of a client that does not heed an announcement, which the server repeats at once."""
 
 
+OVER = ("completed", "incomplete", "diverged")
+"""The statuses of runs that are not served again."""
+
+
 class Poller:
     """Polls the server, queues the work orders that it sends, and settles the tickets that it decided on.
 
@@ -26,6 +30,7 @@ class Poller:
     def __init__(self, connection: Connection, tickets: Tickets, roles: Roles) -> None:
         self._connection, self._tickets, self._roles = connection, tickets, roles
         self._home = connection.home
+        self._ended: dict[str, tuple[str, bool]] = {}
 
     def run(self) -> str:
         """Polls until the server is done or this client left, was revoked or stopped; returns which.
@@ -45,6 +50,7 @@ class Poller:
                     return refused.code
                 raise
             self._take(news)
+            self._tell_ended(news)
             if news.certificate and connection.link.is_signed:
                 self._home.expect(news.certificate)
                 connection.link.trust(news.certificate)
@@ -60,6 +66,15 @@ class Poller:
                 connection.say(f"not needed now; asking again in {news.again_s:.0f} s", "resting")
                 connection.stopping.wait(min(news.again_s, 3600.0))
         return "stopped"
+
+    def _tell_ended(self, news: News) -> None:
+        """Says once how each run has ended, and whether this client waits for it."""
+        waits = not news.over and any(status not in OVER for status in news.ended.values())
+        for run, status in news.ended.items():
+            if self._ended.get(run) != (status, waits):
+                self._ended[run] = status, waits
+                also = "" if not waits or status in OVER else "; waiting until its operator serves it again"
+                self._connection.say(f"run {run} is {status} at the server{also}")
 
     def poll(self, wait_s: float = WAIT_S) -> News:
         """Tells the server what this client knows, and waits for news.

@@ -213,7 +213,8 @@ class News(_Model):
 
     `over`: all runs have ended and the server goes. `again_s`: seconds after which to poll again.
     `certificate`: the one that the server will show, or, for a client that expects it, the one that it
-    shows now.
+    shows now. `ended`: the status of each run that has ended. Unless it is over, one that failed or was
+    interrupted may be served again, and the client waits for that.
     """
 
     work: list[WorkOrder] = []
@@ -221,6 +222,7 @@ class News(_Model):
     over: bool = False
     again_s: float = 0.0
     certificate: str = ""
+    ended: dict[Words, Words] = {}
 
 
 class Received(_Model):

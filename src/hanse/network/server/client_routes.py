@@ -87,7 +87,11 @@ async def download_task(request: Request, caller: FromClient, run: str, ticket: 
 @client_routes.get("/v1/runs/{run}/tickets/{ticket}/message")
 async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
     led = caller.server.run(run)
-    led.mailbox.offer(caller.party, ticket)
+    offer = led.mailbox.offer(caller.party, ticket)
+    if not 0 < size <= offer.limit_bytes:
+        raise Refused(
+            413, "too-large", f"a message of such a size; at most {offer.limit_bytes} bytes are allowed"
+        )
     offset = led.spool.offset(ticket, sha256_in(sha256), size)
     return Received(
         offset=offset, durable=offset == size and await _finish(caller, led, ticket, sha256, size)

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from hanse.core import MessageError, PartyId
@@ -64,9 +66,14 @@ class FailedTickets:
         return self._cases
 
     def _forget(self, cases: dict[Path, tuple[str, int]]) -> None:
-        """Removes the oldest cases, so that they and their payloads take no more than they may."""
+        """Removes cases, so that they and their payloads take no more than they may.
+
+        Each party's last case comes first, then the last but one of each: who fails in each round does not
+        evict the only case of another.
+        """
         needed, gone, num_bytes = dict[str, None](), set[str](), 0
-        for path, (sha256, size) in reversed(list(cases.items())):
+        for path in _rank(cases):
+            sha256, size = cases[path]
             num_bytes += max(size, BLOCK_BYTES)
             is_last, has_payload = not needed, sha256 in needed or len(needed) < MAX_PAYLOADS
             if is_last or (has_payload and num_bytes <= MAX_CASES_BYTES):
@@ -94,6 +101,16 @@ class FailedTickets:
             task, sha256 = unpack(path.read_bytes())
             found.append((task, unpack((self._folder / f"{sha256}.payload").read_bytes(), Payload)))
         return found
+
+
+def _rank(paths: Iterable[Path]) -> list[Path]:
+    """Orders cases, given oldest first, by how many newer ones their party has, then the newest first."""
+    newer, ranked = Counter[PartyId](), list[tuple[int, int, Path]]()
+    for age, path in enumerate(reversed(list(paths))):
+        party = _numbers(path)[2]
+        ranked.append((newer[party], age, path))
+        newer[party] += 1
+    return [path for _, _, path in sorted(ranked)]
 
 
 def _numbers(path: Path) -> tuple[int, int, PartyId]:

@@ -64,8 +64,10 @@ def _open_web(server: Server, certificate: Path, key: Path) -> Web:
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # it warns of each request that is no HTTP, and so anybody could fill a log
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # addresses are counted where they are accepted
         ssl_certfile=certificate,
         ssl_keyfile=key,
         ssl_ciphers="ECDHE+AESGCM:ECDHE+CHACHA20",

@@ -6,14 +6,15 @@ share only this mailbox, behind one lock, and each operation is short.
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hanse.core import PartyId, value
+from hanse.core import PartyId
 from hanse.network.protocol.errors import Refused
+from hanse.network.server.records import Outcome, Outcomes
 
-__all__ = ["FIRST_DELAY_S", "MAX_DELAY_S", "UNFINISHED", "Mailbox", "Offer", "Outcome", "Stopped"]
+__all__ = ["FIRST_DELAY_S", "MAX_DELAY_S", "UNFINISHED", "Mailbox", "Offer", "Stopped"]
 
 P = TypeVar("P", bound=PartyId)
 
@@ -31,20 +32,9 @@ class Stopped(Exception):
         self.reason, self.status = reason, status
 
 
-UNFINISHED = ("interrupted", "stopped")
-"""Statuses of runs that may be served again. Their clients wait for that, so they do not hear "over"."""
-
-
-@value
-class Outcome:
-    """The outcome of a ticket: whether it was counted, and if not, why; and the party that held it.
-
-    An outcome that an earlier version kept names no party.
-    """
-
-    counted: bool
-    why: str = ""
-    party: PartyId | None = None
+UNFINISHED = ("interrupted", "stopped", "failed")
+"""Statuses of runs that may be served again. Their clients wait for that, so they do not hear "over", unless
+the operator dismisses them."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +75,7 @@ class Mailbox:
         None: never since the server began.
       members: returns the numbers of the active clients, and how many numbers there are.
       parties: returns these numbers, and the names of the other parties that are active members.
+      outcomes: keeps the outcomes of tickets until they are acknowledged; None: in memory alone.
     """
 
     def __init__(
@@ -93,6 +84,7 @@ class Mailbox:
         present: Callable[[PartyId], float | None],
         members: Callable[[], tuple[frozenset[int], int]],
         parties: Callable[[], frozenset[PartyId]],
+        outcomes: Outcomes | None = None,
     ) -> None:
         self._wake, self._present, self.members, self.parties = wake, present, members, parties
         self._changed = threading.Condition()
@@ -103,7 +95,7 @@ class Mailbox:
         self._withdrawn: dict[int, None] = {}
         self._postponed: dict[int, tuple[float, float]] = {}
         self._again: set[int] = set()
-        self._outcomes: dict[PartyId, dict[int, Outcome]] = {}
+        self._outcomes = outcomes or Outcomes()
         self._draining = self._open = False
         self._stopping: Stopped | None = None
         self.began_s = time.monotonic()
@@ -118,14 +110,18 @@ class Mailbox:
         self,
         offers: Iterable[Offer],
         arrived: Iterable[int],
-        outcomes: Mapping[PartyId, Mapping[int, Outcome]],
     ) -> None:
-        """Begins again with the offers, arrivals and outcomes that the run has found on its disk."""
+        """Begins again with the offers and arrivals that the run has found on its disk."""
         with self._changed:
             self._offers, self._holders = {}, {}
             self._arrived = dict.fromkeys(arrived)
-            self._outcomes = {party: dict(own) for party, own in outcomes.items()}
         self.post(offers)
+
+    def restore_outcomes(
+        self, former: Mapping[PartyId, Mapping[int, Outcome]], undecided: Collection[int], next_ticket: int
+    ) -> None:
+        """Begins again with the outcomes on the disk; see `Outcomes.restore`."""
+        self._outcomes.restore(former, undecided, next_ticket)
 
     def open(self) -> None:
         """Notes that all open offers are here. From now on a ticket that is not here is closed."""
@@ -168,7 +164,7 @@ class Mailbox:
             for ticket in taken:
                 del self._arrived[ticket]
                 self._withdrawn[ticket] = None
-            self._outcomes.pop(party, None)
+            self._outcomes.forget(party)
             self._change()
             return len(taken)
 
@@ -180,15 +176,12 @@ class Mailbox:
 
     def announce(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
         """Tells holders the outcomes of their tickets, which are kept until acknowledged."""
-        with self._changed:
-            for party, own in outcomes.items():
-                self._outcomes.setdefault(party, {}).update(own)
+        self._outcomes.record(outcomes)
         self._wake(outcomes)
 
     def outcomes(self) -> dict[PartyId, dict[int, Outcome]]:
-        """Returns the outcomes that their holders have not acknowledged yet."""
-        with self._changed:
-            return {party: dict(own) for party, own in self._outcomes.items() if own}
+        """Returns the outcomes that their holders are told, because they have not acknowledged them yet."""
+        return self._outcomes.all_told()
 
     def find_arrivals(self, tickets: Iterable[int]) -> tuple[list[int], dict[int, str]]:
         """Returns which of these tickets are answered, in the order of arrival, and why others failed."""
@@ -304,22 +297,23 @@ class Mailbox:
             return found
 
     def news(self, party: PartyId) -> dict[int, Outcome]:
-        """Returns the outcomes that a party has not acknowledged yet."""
-        with self._changed:
-            return dict(self._outcomes.get(party, {}))
+        """Returns the oldest outcomes that a party has not acknowledged yet."""
+        return self._outcomes.told(party)
 
     def acknowledge(self, party: PartyId, tickets: Iterable[int]) -> None:
         """Notes that a party knows the outcomes of these tickets."""
-        with self._changed:
-            for ticket in tickets:
-                self._outcomes.get(party, {}).pop(ticket, None)
+        self._outcomes.acknowledge(party, tickets)
+
+    def close_file(self) -> None:
+        """Closes the file of outcomes, when the server goes."""
+        self._outcomes.close()
 
     def offer(self, party: PartyId, ticket: int) -> Offer:
         """Returns the offer that a party answers. Raises: Refused: if it is not its own, or is closed."""
         with self._changed:
             offer = self._holders.get(ticket)
-            outcome = self._outcomes.get(party, {}).get(ticket)
             ready = self._open
+        outcome = self._outcomes.told(party).get(ticket) if offer is None else None
         if offer is None and not ready:
             raise Refused(503, "unavailable", "the run is being resumed; try again in a moment")
         if offer is None:

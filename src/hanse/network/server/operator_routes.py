@@ -59,7 +59,7 @@ async def forget(caller: FromOperator, id: str) -> dict[str, str]:
 
 @operator_routes.post("/v1/runs/{run}/stop")
 async def stop(caller: FromOperator, run: str) -> dict[str, str]:
-    caller.server.run(run).mailbox.stop("its operator stopped it", "stopped")
+    caller.server.stop_run(run)
     return {}
 
 

@@ -1,6 +1,7 @@
 """The clients that poll: when each was heard last, which of them wait, and how they are woken."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import Counter
@@ -14,6 +15,9 @@ __all__ = ["Presence"]
 
 ALIVE_S = 60.0
 """A client counts as alive for so many seconds after it was heard or should have come back."""
+
+RETELL_S = 2.0
+"""A client hears outcomes that it does not acknowledge once in so many seconds."""
 
 Rest: TypeAlias = Callable[[PartyId, int, bool], float]
 
@@ -33,6 +37,9 @@ class Presence:
         self._bells: dict[PartyId, asyncio.Event] = {}
         self._polls: Counter[PartyId] = Counter()
         self._told: set[PartyId] = set()
+        self._decided: dict[
+            PartyId, tuple[list[tuple[str, int]], float]
+        ] = {}  # what each was told last, when
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alive = (-math.inf, 0)
         self._gone = False
@@ -70,8 +77,9 @@ class Presence:
 
     def wake(self, parties: Iterable[PartyId]) -> None:
         """Answers the polls of these parties. Any thread may call this."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._ring, set(parties))
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and so have all polls
+                self._loop.call_soon_threadsafe(self._ring, set(parties))
 
     def wake_all(self) -> None:
         """Answers all polls. Any thread may call this."""
@@ -87,6 +95,15 @@ class Presence:
             bell = self._bells.get(party)
             if bell is not None:
                 bell.set()
+
+    def _find_retelling_s(self, party: PartyId, news: News) -> float:
+        """Returns the seconds until a client should hear the same outcomes once more.
+
+        An answer may get lost. But a client that never acknowledges must not ask, and be told, without end.
+        """
+        told, at = self._decided.get(party, ([], -math.inf))
+        is_same = told == [(one.run, one.ticket) for one in news.decisions]
+        return at + RETELL_S - time.monotonic() if is_same else 0.0
 
     async def answer(self, party: PartyId, poll: Poll, find_news: Callable[[], News], rest: Rest) -> News:
         """Answers a poll when there is news, or when its wait is over.
@@ -111,8 +128,11 @@ class Presence:
             news = find_news()
             rest_s = until_s - self._loop.time()
             obsolete = self._gone or self._polls[party] != mine
-            if news.work or news.decisions or news.over or news.certificate or obsolete:
+            again_told_s = self._find_retelling_s(party, news)
+            is_new = bool(news.decisions) and again_told_s <= 0
+            if news.work or is_new or news.over or news.certificate or obsolete:
                 self.hear(party)
+                self._decided[party] = [(one.run, one.ticket) for one in news.decisions], time.monotonic()
                 if news.over and not news.decisions:
                     self._told.add(party)
                 return news
@@ -122,7 +142,7 @@ class Presence:
                 return news.model_copy(update={"again_s": again_s})
             self.waiting += 1
             try:
-                await asyncio.wait_for(bell.wait(), rest_s)
+                await asyncio.wait_for(bell.wait(), min(rest_s, again_told_s) if news.decisions else rest_s)
             except TimeoutError:
                 continue
             finally:

@@ -1,5 +1,6 @@
 """A run in a thread of its own, which its server answers requests about."""
 
+import contextlib
 import logging
 import statistics
 import threading
@@ -22,6 +23,7 @@ from hanse.network.server.job import RunJob, Uncounted
 from hanse.network.server.mailbox import UNFINISHED, Mailbox, Stopped
 from hanse.network.server.members import Members
 from hanse.network.server.presence import Presence
+from hanse.network.server.records import Outcomes
 from hanse.network.server.runtime import Attendance, NetworkRuntime
 from hanse.network.server.waiting import NAMED, Waiting, describe_party, order_parties
 from hanse.network.server.weights import BoundedWeight
@@ -65,7 +67,13 @@ class RunThread:
         self.failed_tickets = FailedTickets(folder / "cases")
         self._name_foreign()
         self.plan = self.plans.put(pieces(seal_plan(job.plan)))
-        self.mailbox = Mailbox(presence.wake, presence.silent_s, members.clients, members.parties)
+        self.mailbox = Mailbox(
+            presence.wake,
+            presence.silent_s,
+            members.clients,
+            members.parties,
+            Outcomes(folder / "outcomes.db"),
+        )
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
         self.disk_full = False
         """Whether the run was stopped because no space was left on the disk."""
@@ -105,13 +113,13 @@ class RunThread:
             self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
             if is_disk_full(error):
                 self.status, self.disk_full = "interrupted", True
-            self._members.note(self.name, f"failed: {error}\n{traceback.format_exc()}"[:20_000])
+            self._members.note(self.name, f"failed: {error}"[:1000] + f"\n{traceback.format_exc()[-2900:]}")
             logger.error("event=run-failed run=%s error=%s", self.name, type(error).__name__)
         if self.status not in UNFINISHED:  # nobody is asked again for what is left open
             self.mailbox.close_all()
+            self.mailbox.open()
             self.own.keep_only(set())
         self.mailbox.doing = self.status
-        self.mailbox.open()
         logger.info("event=run-ended run=%s status=%s round=%d", self.name, self.status, self.round)
         self._ended(self)
 
@@ -139,7 +147,8 @@ class RunThread:
 
     def say(self, line: str) -> None:
         """Tells the operator something about this run."""
-        self._say(f"run {self.name}: {line}")
+        with contextlib.suppress(OSError):  # nobody may read any more what is said
+            self._say(f"run {self.name}: {line}")
 
     def _attend(self, attendance: Attendance) -> None:
         self._members.attend(self.name, attendance)
@@ -238,7 +247,8 @@ class RunThread:
             return status
 
     def _note(self, who: str, what: str) -> None:
-        self._members.note(who, f"run {self.name}: {what}")
+        source = f"run {self.name}, {who}"
+        self._members.note(who, f"run {self.name}: {what}", code=what.partition(": ")[2], source=source)
 
     def _watch(self, record: Record) -> None:
         self.round = record.round

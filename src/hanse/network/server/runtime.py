@@ -47,7 +47,8 @@ from hanse.network.protocol.party import Party
 from hanse.network.protocol.spool import Objects
 from hanse.network.protocol.uploads import Damaged, Spool
 from hanse.network.server.failed_tickets import FailedTickets
-from hanse.network.server.mailbox import Mailbox, Offer, Outcome, Stopped
+from hanse.network.server.mailbox import Mailbox, Offer, Stopped
+from hanse.network.server.records import Outcome
 from hanse.network.server.waiting import NAMED, OwnTickets, Waiting, describe_party, order_parties
 from hanse.network.server.weights import MAX_WEIGHT_RATIO, BoundedWeight, WeightBounds
 
@@ -115,7 +116,7 @@ class NetworkSnapshot:
 
     Args:
       coordinator: the state of the coordinator.
-      outcomes: of tickets, as far as their holders have not acknowledged them yet.
+      outcomes: of tickets, which earlier versions kept here until their holders had acknowledged them.
       forks: of the memory of the roles that the server plays.
       over_selection: the last cohort of which fewer are wanted than asked.
       wanted: how many contributions are counted of those asked, by the number of the dispatch.
@@ -233,7 +234,7 @@ class NetworkRuntime(Runtime):
         self._wanted: Tracked[int, int] = Tracked()
         self._num_damaged = Counter[int]()
         self._all_wanted = True  # until a sample says otherwise; a restart in a round samples no more
-        mailbox.restore((), spool.tickets(), {})
+        mailbox.restore((), spool.tickets())
 
     # -- to and from the disk ------------------------------------------------------------------
 
@@ -241,7 +242,7 @@ class NetworkRuntime(Runtime):
         state = self.coordinator.snapshot()
         forks, promises = self._memory.snapshot(state.holders)
         wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
-        return NetworkSnapshot(state, self._mailbox.outcomes(), forks, self._over_selection, wanted, promises)
+        return NetworkSnapshot(state, {}, forks, self._over_selection, wanted, promises)
 
     def changes(self) -> NetworkChanges:
         changes = self.coordinator.changes()
@@ -260,14 +261,16 @@ class NetworkRuntime(Runtime):
             if each.over_selection:
                 (self._over_selection,) = each.over_selection
         self._journaled, self._wanted = self._over_selection, Tracked(wanted)
-        offers = self._offers(self.coordinator.open_tickets())
+        undecided = self.coordinator.open_tickets()
+        offers = self._offers(undecided)
         self._clean()
         for ticket in self._spool.tickets():
             holder = self._holder(ticket) if self.coordinator.is_open(ticket) else None
             joined_s = None if holder is None else self._joined_s(holder)
             if holder is not None and (joined_s is None or self._spool.find_arrival_s(ticket) < joined_s):
                 self._spool.discard(ticket)  # its sender is no member any more
-        self._mailbox.restore(offers, self._spool.tickets(), snapshot.outcomes)
+        self._mailbox.restore_outcomes(snapshot.outcomes, undecided, self.coordinator.next_ticket)
+        self._mailbox.restore(offers, self._spool.tickets())
 
     def recall(self, event: Event) -> None:
         chosen = self._over_selection

@@ -77,7 +77,7 @@ class Server:
         self.rates = Rates()
         self.connections: Connections | None = None
         """The connections of the socket that this server is served on; None: it is not yet."""
-        self.over = self._leaving = False
+        self.over = self._leaving = self._dismissing = False
         self.full = False
         """Whether a run was stopped because no space was left on the disk."""
         self.done = threading.Event()
@@ -134,18 +134,35 @@ class Server:
         statuses = [led.status for led in self._led.values()]
         if self.full:  # clients wait until the run is served again, so they must not hear that it is over
             self.done.set()
-        elif not self.stay and "running" not in statuses:
-            if any(status in UNFINISHED for status in statuses):
+        elif (not self.stay or self._dismissing) and "running" not in statuses:
+            if any(status in UNFINISHED for status in statuses) and not self._dismissing:
                 self.done.set()
                 return
             self.over = True
             self.presence.wake_all()
+            if self.stay:
+                return
             here = self.members.parties()
             back_s = max((-(self.presence.silent_s(party) or 0.0) for party in here), default=0.0)
             until_s = time.monotonic() + FAREWELL_S + min(max(back_s, 0.0), MAX_FAREWELL_S)
             while time.monotonic() < until_s and not self._leaving and not self._all_told():
                 time.sleep(0.02)
             self.done.set()
+
+    def stop_run(self, name: str) -> None:
+        """Ends a run now, as its operator says. Clients hear that it is over once no run is left.
+
+        A run that has ended already, such as one that failed, no longer keeps them waiting.
+
+        Raises: Refused: if there is no such run.
+        """
+        led = self.run(name)
+        self._dismissing = True
+        if led.status == "running":
+            led.mailbox.stop("its operator stopped it", "stopped")
+        elif all(other.status != "running" for other in self.led()):
+            self.over = True
+            self.presence.wake_all()
 
     def _all_told(self) -> bool:
         return self.presence.all_told(self.members.parties())
@@ -157,6 +174,7 @@ class Server:
             led.mailbox.stop()
         for led in self._led.values():
             led.join(timeout_s)
+            led.mailbox.close_file()
 
     # -- members -------------------------------------------------------------------------------
 
@@ -237,7 +255,13 @@ class Server:
                 for ticket, outcome in sorted(led.mailbox.news(party).items())
             ]
         certificate = self.rotation.news(self.fingerprint, poll.expects)
-        return News(work=work[:100], decisions=decisions[:1000], over=self.over, certificate=certificate)
+        return News(
+            work=work[:100],
+            decisions=decisions[:1000],
+            over=self.over,
+            certificate=certificate,
+            ended={name: led.status for name, led in self._led.items() if led.status != "running"},
+        )
 
     # -- for the operator ----------------------------------------------------------------------
 

@@ -2,6 +2,16 @@
 
 from hanse.network.server.records.attendance import AttendanceBook
 from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
+from hanse.network.server.records.outcomes import MAX_TOLD, Outcome, Outcomes
 from hanse.network.server.records.register import open_register
 
-__all__ = ["MAX_EVENTS", "MAX_OF_ONE", "AttendanceBook", "Events", "open_register"]
+__all__ = [
+    "MAX_EVENTS",
+    "MAX_OF_ONE",
+    "MAX_TOLD",
+    "AttendanceBook",
+    "Events",
+    "Outcome",
+    "Outcomes",
+    "open_register",
+]

@@ -15,8 +15,8 @@ __all__ = [
     "FILES_RESERVED",
     "MEMBER_CONNECTIONS",
     "YOUNG_S",
-    "Connection",
     "Connections",
+    "OpenConnection",
     "count_allowed",
     "raise_open_files",
 ]
@@ -64,7 +64,7 @@ def count_allowed(num_files: int) -> int:
 
 
 @dataclass(eq=False)
-class Connection:
+class OpenConnection:
     """An accepted connection.
 
     Args:
@@ -96,8 +96,8 @@ class Connections:
     ) -> None:
         self.most, self.most_unknown = most, min(MAX_UNKNOWN, most // 2)
         self._crowded, self._now = crowded, now
-        self._unknown: dict[str, dict[Connection, None]] = {}  # by address, the oldest first
-        self._known: dict[str, dict[Connection, None]] = {}  # by member
+        self._unknown: dict[str, dict[OpenConnection, None]] = {}  # by address, the oldest first
+        self._known: dict[str, dict[OpenConnection, None]] = {}  # by member
         self.num_unknown = self.num_known = 0
 
     def find_wait_s(self) -> float:
@@ -109,16 +109,16 @@ class Connections:
             return RETRY_S
         return max(0.0, victim.since_s + YOUNG_S - self._now()) if victim.member is None else 0.0
 
-    def enter(self, address: str, end: Callable[[], None]) -> Connection:
+    def enter(self, address: str, end: Callable[[], None]) -> OpenConnection:
         """Counts a connection that was accepted, and ends another if there are too many."""
         while self._is_full() and (victim := self._find_victim()) is not None:
             self._end(victim)
-        connection = Connection(_summarise(address), end, since_s=self._now())
+        connection = OpenConnection(_summarise(address), end, since_s=self._now())
         self._unknown.setdefault(connection.address, {})[connection] = None
         self.num_unknown += 1
         return connection
 
-    def identify(self, connection: Connection, member: str) -> None:
+    def identify(self, connection: OpenConnection, member: str) -> None:
         """Notes that a member has used a connection. Too many of one member end its oldest."""
         if connection.member in (member, ""):
             return
@@ -131,7 +131,7 @@ class Connections:
         if connection.member and len(own) > MEMBER_CONNECTIONS:
             self._end(next(iter(own)))
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: OpenConnection) -> None:
         """Notes that a connection has ended."""
         self._remove(connection)
 
@@ -144,7 +144,7 @@ class Connections:
     def _is_full(self) -> bool:
         return self.num_unknown >= self.most_unknown or self.num_unknown + self.num_known >= self.most
 
-    def _find_victim(self) -> Connection | None:
+    def _find_victim(self) -> OpenConnection | None:
         """Returns the connection that should end for another one; None: there is none."""
         unknown = self._find_unknown()
         if self.num_unknown >= self.most_unknown:
@@ -153,21 +153,21 @@ class Connections:
             return self._find_greedy() or unknown
         return unknown
 
-    def _find_unknown(self) -> Connection | None:
+    def _find_unknown(self) -> OpenConnection | None:
         most = max(self._unknown.values(), key=len, default=None)
         return next(iter(most)) if most else None
 
-    def _find_greedy(self) -> Connection | None:
+    def _find_greedy(self) -> OpenConnection | None:
         """Returns the oldest connection of the member that has most; None: each has one alone."""
         most = max((own for member, own in self._known.items() if member), key=len, default=None)
         return next(iter(most)) if most and len(most) > 1 else None
 
-    def _end(self, connection: Connection) -> None:
+    def _end(self, connection: OpenConnection) -> None:
         self._remove(connection)
         connection.end()
         self._crowded()
 
-    def _remove(self, connection: Connection) -> bool:
+    def _remove(self, connection: OpenConnection) -> bool:
         by = self._unknown if connection.member is None else self._known
         key = connection.address if connection.member is None else connection.member
         own = by.get(key, {})

@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from hanse.core import InvalidInput
-from hanse.network.server.sockets.connections import Connection, Connections
+from hanse.network.server.sockets.connections import Connections, OpenConnection
 
 __all__ = ["Web", "bracket", "listen"]
 
@@ -61,7 +61,7 @@ def listen(host: str, port: int) -> socket.socket:
 class Prompt(HttpToolsProtocol):
     """Ends connections whose headers arrive too slowly or are too long."""
 
-    connection: Connection
+    connection: OpenConnection
     """It is counted by its address, and by the member who sends requests, which find it in their state."""
     leave: Callable[[], None]
     """Called when it has ended."""

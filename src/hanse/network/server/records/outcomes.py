@@ -1,0 +1,177 @@
+"""How tickets ended, until their holders have acknowledged it, however long that takes."""
+
+import sqlite3
+import threading
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from hanse.core import PartyId, value
+
+__all__ = ["MAX_TOLD", "Outcome", "Outcomes"]
+
+MAX_TOLD = 100
+"""The number of outcomes that a holder is told at a time, the oldest first, and that are in memory."""
+
+MAX_ACKNOWLEDGED = 100
+"""So many acknowledged outcomes are removed from the disk at once, if no round does it before."""
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS outcomes (
+  holder NOT NULL, ticket INTEGER NOT NULL, counted INTEGER NOT NULL, why TEXT NOT NULL, party,
+  PRIMARY KEY (holder, ticket)) WITHOUT ROWID
+"""
+# A column without a type keeps numbers and names of parties as they are.
+
+
+@value
+class Outcome:
+    """The outcome of a ticket: whether it was counted, and if not, why; and the party that held it.
+
+    An outcome that an earlier version kept names no party.
+    """
+
+    counted: bool
+    why: str = ""
+    party: PartyId | None = None
+
+
+class Outcomes:
+    """Outcomes by holder and ticket, in a file of the run.
+
+    A client may be away for months: its memory of a ticket waits for the outcome, and no outcome expires.
+    What a holder never acknowledges takes some bytes of the disk for each ticket, and bounded memory.
+
+    Args:
+      path: of an SQLite file; ":memory:" keeps nothing.
+    """
+
+    def __init__(self, path: Path | str = ":memory:") -> None:
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(_TABLE)
+        self._disk = threading.RLock()
+        self._lock = threading.Lock()  # is taken after the other, and never held for long
+        self._oldest: dict[PartyId, dict[int, Outcome]] = {}
+        self._more: set[PartyId] = set()  # who have others on the disk
+        self._acknowledged: list[tuple[PartyId, int]] = []
+        self._closed = False
+        self._read_all()
+
+    def close(self) -> None:
+        """Removes what was acknowledged, and closes the file."""
+        with self._disk:
+            if not self._closed:
+                self._write({})
+                self._closed = True
+                self._db.close()
+
+    # -- for the run ---------------------------------------------------------------------------
+
+    def restore(
+        self, former: Mapping[PartyId, Mapping[int, Outcome]], undecided: Collection[int], next_ticket: int
+    ) -> None:
+        """Forgets outcomes of tickets that the run decides again, since it lacks the end of its journal.
+
+        Args:
+          former: outcomes that an earlier version kept elsewhere.
+          undecided: the tickets that are open.
+          next_ticket: the number of the next ticket.
+        """
+        with self._disk:
+            self._write(former)
+            self._db.execute("DELETE FROM outcomes WHERE ticket >= ?", (next_ticket,))
+            self._db.executemany("DELETE FROM outcomes WHERE ticket = ?", [(t,) for t in undecided])
+            self._read_all()
+
+    def record(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
+        """Keeps outcomes; they are on the disk afterwards."""
+        with self._disk:
+            self._write(outcomes)
+            with self._lock:
+                for holder, own in outcomes.items():
+                    oldest = self._oldest.setdefault(holder, {})
+                    for ticket in sorted(own):
+                        if holder in self._more or len(oldest) >= MAX_TOLD:
+                            self._more.add(holder)
+                        else:
+                            oldest[ticket] = own[ticket]
+
+    # -- for the server ------------------------------------------------------------------------
+
+    def told(self, holder: PartyId) -> dict[int, Outcome]:
+        """Returns the oldest outcomes that a holder has not acknowledged."""
+        with self._lock:
+            return dict(self._oldest.get(holder, {}))
+
+    def all_told(self) -> dict[PartyId, dict[int, Outcome]]:
+        """Returns these outcomes of all holders."""
+        with self._lock:
+            return {holder: dict(own) for holder, own in self._oldest.items() if own}
+
+    def acknowledge(self, holder: PartyId, tickets: Iterable[int]) -> None:
+        """Notes that a holder knows the outcomes of these tickets."""
+        with self._lock:
+            oldest = self._oldest.get(holder, {})
+            self._acknowledged += [(holder, t) for t in tickets if oldest.pop(t, None) is not None]
+            if not oldest:
+                self._oldest.pop(holder, None)
+            lacks = not oldest and holder in self._more
+            is_much = len(self._acknowledged) >= MAX_ACKNOWLEDGED
+        if lacks or is_much:
+            with self._disk:
+                if not self._closed:
+                    self._write({})
+                    if lacks:
+                        self._read(holder)
+
+    def forget(self, holder: PartyId) -> None:
+        """Removes all outcomes of a holder that is gone: whoever plays its party next did not hold these."""
+        with self._disk, self._lock:
+            self._oldest.pop(holder, None)
+            self._more.discard(holder)
+            if not self._closed:
+                self._db.execute("DELETE FROM outcomes WHERE holder = ?", (holder,))
+
+    # -- the file ------------------------------------------------------------------------------
+
+    def _write(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
+        """Adds outcomes, and removes those that were acknowledged, in one transaction."""
+        with self._lock:
+            gone, self._acknowledged = self._acknowledged, []
+        rows = [
+            (holder, ticket, outcome.counted, outcome.why, outcome.party)
+            for holder, own in outcomes.items()
+            for ticket, outcome in own.items()
+        ]
+        if not gone and not rows:
+            return
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("DELETE FROM outcomes WHERE holder = ? AND ticket = ?", gone)
+            self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?)", rows)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            with self._lock:
+                self._acknowledged += gone
+            raise
+        self._db.execute("COMMIT")
+
+    def _read_all(self) -> None:
+        with self._lock:
+            self._oldest, self._more = {}, set()
+        for (holder,) in self._db.execute("SELECT DISTINCT holder FROM outcomes").fetchall():
+            self._read(holder)
+
+    def _read(self, holder: PartyId) -> None:
+        """Reads the oldest outcomes of a holder."""
+        query = "SELECT ticket, counted, why, party FROM outcomes WHERE holder = ? ORDER BY ticket LIMIT ?"
+        rows = self._db.execute(query, (holder, MAX_TOLD + 1)).fetchall()
+        found = {row[0]: Outcome(bool(row[1]), row[2], row[3]) for row in rows[:MAX_TOLD]}
+        with self._lock:
+            self._oldest[holder] = found
+            self._more.discard(holder)
+            if len(rows) > MAX_TOLD:
+                self._more.add(holder)
