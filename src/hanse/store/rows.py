@@ -1,5 +1,6 @@
 """The rows of one run: the layout of a `Store` in the tables."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from sqlalchemy.dialects import sqlite
 from hanse.core import InvalidInput, Memory, PartyId, Release, StoreError, fields
 from hanse.core.exchange import Checkpoint, Entry, Flow, Record, ReleaseRecord, Usage, held_bytes, pieces
 from hanse.store.database import Database
+from hanse.store.head import Position
 from hanse.store.objects import Address, Hashed, Kept, Writing, cut_batches, read_objects, read_value, to_json
 from hanse.store.tables import checkpoints, journal, memories, rounds, runs, traffic
 
@@ -89,13 +91,14 @@ class RunRows:
     """The rows of a run that this process has claimed, so that nobody else changes them.
 
     Args:
+      run: its id.
       number: the number of its row in `runs`.
       revision: the revision of that row as long as nobody else claims the run.
       durable: a write has reached the disk when it returns.
     """
 
-    def __init__(self, database: Database, number: int, revision: int, *, durable: bool) -> None:
-        self._database, self._number, self._revision = database, number, revision
+    def __init__(self, database: Database, run: str, number: int, revision: int, *, durable: bool) -> None:
+        self._database, self._run, self._number, self._revision = database, run, number, revision
         self._this = {"of_run": number}
         self._connection = database.connect(durable=durable)
         self._hashed: Hashed = {}
@@ -111,7 +114,11 @@ class RunRows:
             kept = self._kept(_CHECKPOINT)
             self._has_checkpoint = bool(kept)
             self._checkpoint_uses = _uses(kept)
+            number = select(checkpoints.c.round).where(checkpoints.c.run == self._number)
+            round = self._connection.scalar(number)
+            self._round = -1 if round is None else int(round)
             entries = self._kept(_JOURNAL)
+            self._sha256 = _chain("", [*kept, *entries])
             self._num_entries = len(entries)
             self._journal_uses = _uses(entries)
             query = select(func.count()).select_from(rounds).where(rounds.c.run == self._number)
@@ -119,6 +126,11 @@ class RunRows:
             self._parties = set(
                 self._connection.scalars(select(memories.c.party).where(memories.c.run == self._number))
             )
+
+    @property
+    def position(self) -> Position:
+        """How far the run has got in the database."""
+        return Position(self._run, self._round, self._num_records, self._num_entries, self._sha256)
 
     def close(self) -> None:
         """Closes the connection."""
@@ -171,7 +183,10 @@ class RunRows:
             entries = self._append(writing, what.entries, 0 if saved else self._num_entries)
             writing.finish()
         # Committed: from here on this is what the database holds.
+        self._sha256 = _chain("" if saved else self._sha256, [*([saved] if saved else []), *entries])
         if saved is not None:
+            assert what.checkpoint is not None
+            self._round = what.checkpoint.round
             self._has_checkpoint, self._checkpoint_uses = True, _uses([saved])
             self._num_entries, self._journal_uses, self._hashed = 0, [], {}
         self._num_entries += len(entries)
@@ -332,6 +347,14 @@ def _kept(row: Any) -> Kept:
 
 def _columns(kept: Kept) -> dict[str, str]:
     return {"value": kept.skeleton, "tensors": to_json(kept.tensors)}
+
+
+def _chain(sha256: str, kept: Iterable[Kept]) -> str:
+    """Continues a hash over values that are kept one after the other."""
+    for one in kept:
+        text = "\n".join([sha256, *_columns(one).values()])
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+    return sha256
 
 
 def _uses(kept: Iterable[Kept]) -> list[str]:

@@ -4,13 +4,15 @@ import os
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from hanse.core import HanseError, InvalidInput, Memory, PartyId, StoreError, nearest
 from hanse.core.exchange import Checkpoint, Entry, Record, Store, flatten, frozen, restore
 from hanse.store.claim import Claim
+from hanse.store.head import Head
 from hanse.store.objects import to_json
 from hanse.store.rows import Lost, RunRows, Unwritten
 
@@ -39,10 +41,14 @@ class RunStore(Store):
     Args:
       run: its id.
       flush_every_s: seconds between two writes; 0: each call returns when its data are on the disk.
+      head: a file outside the store that is told after each write how far the run has got; None: none is.
     """
 
-    def __init__(self, run: str, rows: RunRows, claim: Claim, *, flush_every_s: float) -> None:
+    def __init__(
+        self, run: str, rows: RunRows, claim: Claim, *, flush_every_s: float, head: Path | None = None
+    ) -> None:
         self.run: Final = run
+        self._head = None if head is None else Head(head)
         self._rows, self._flush_every_s = rows, flush_every_s
         self._release = weakref.finalize(self, claim.release)  # also if it is never closed
         self._unwritten = Unwritten()
@@ -117,6 +123,9 @@ class RunStore(Store):
         with self._whole():
             self._rows.write(self._unwritten)
             self._unwritten = Unwritten()
+        if self._head is not None:
+            with suppress(OSError):  # the store has it; a head that lags behind raises no alarm
+                self._head.write(self._rows.position)
         ended_s = time.monotonic()
         self._due_s = ended_s + max(self._flush_every_s, (ended_s - began_s) / MAX_SHARE)
 

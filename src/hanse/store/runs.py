@@ -5,7 +5,7 @@ import os
 import platform
 import secrets
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -18,6 +18,7 @@ from hanse.core import InvalidInput, PartyId, StoreError
 from hanse.core.exchange import Checkpoint, Record, renew, renew_result, renew_settings
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
+from hanse.store.head import Head, explain
 from hanse.store.objects import to_json
 from hanse.store.rows import RunRows, load_checkpoint, load_records, load_traffic
 from hanse.store.run import RunStore
@@ -98,12 +99,13 @@ class Runs:
             connection.execute(insert(runs).values(run=run, **row))
         return run
 
-    def open(self, run: str, *, flush_every_s: float = 0.5) -> RunStore:
+    def open(self, run: str, *, flush_every_s: float = 0.5, head: Path | None = None) -> RunStore:
         """Claims a run for this process, until it is closed or the process ends.
 
         Args:
           run: its id. A run that has ended may be opened: to go on, or to read how it ended.
           flush_every_s: seconds between two writes; 0: each call returns when its data are on the disk.
+          head: a file outside the store that is told how far the run has got; see `check`.
 
         Raises: StoreError: if there is no such run, or another process performs it.
         """
@@ -120,13 +122,37 @@ class Runs:
             )
         try:
             revision = self._claim(row.number)
-            rows = RunRows(self._database, row.number, revision, durable=flush_every_s == 0)
+            rows = RunRows(self._database, row.run, row.number, revision, durable=flush_every_s == 0)
         except BaseException:
             claim.release()
             raise
-        store = RunStore(row.run, rows, claim, flush_every_s=flush_every_s)
+        store = RunStore(row.run, rows, claim, flush_every_s=flush_every_s, head=head)
         self._open[row.run] = store
         return store
+
+    def check(self, run: str, head: Path) -> None:
+        """Checks that the store holds all of a run that its head tells of. It changes nothing.
+
+        Raises: StoreError: if the store is older, saying what is missing.
+        """
+        with self._database.begin() as connection:
+            row = _find(connection, run)
+        rows = RunRows(self._database, row.run, row.number, row.revision, durable=False)
+        try:
+            Head(head).check(rows.position, self._database.path)
+        finally:
+            rows.close()
+
+    def check_known(self, heads: Iterable[Path]) -> None:
+        """Checks that the store knows the runs of these heads, each in a folder that its run names.
+
+        Raises: StoreError: if it does not.
+        """
+        with self._database.begin() as connection:
+            known = set(connection.scalars(select(runs.c.run)))
+        for path in heads:
+            if path.parent.name not in known:
+                raise explain(self._database.path, path.parent.name, "everything is missing")
 
     def _claim(self, number: int) -> int:
         with self._database.begin() as connection:

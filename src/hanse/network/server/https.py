@@ -156,6 +156,7 @@ def lead(
     Raises:
       InvalidInput: if the address is taken, or another process serves this home.
       OtherRunOpen: if an interrupted run has other settings.
+      StoreError: if the store is older than it was.
       HanseError: if a run could not go on, because too few clients came or no space is left on the disk.
     """
     chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
@@ -165,6 +166,9 @@ def lead(
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
     url = f"https://{bracket(public[0])}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):
+        interrupted = {} if fresh else _find_resumable(server)
+        resumed = [interrupted[said] for job in jobs if (said := _said(job.said)) in interrupted]
+        server.check_store(resumed, fresh=fresh)
         _appoint(server, url, pem)
         note_restoration(home, server.members.note, say)
         server.rotation.switched = lambda pem: _appoint(server, url, pem)

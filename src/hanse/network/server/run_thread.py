@@ -29,9 +29,12 @@ from hanse.network.server.waiting import NAMED, Waiting, describe_party, order_p
 from hanse.network.server.weights import BoundedWeight
 from hanse.store import Runs
 
-__all__ = ["RunThread"]
+__all__ = ["HEAD", "RunThread"]
 
 logger = logging.getLogger(__name__)
+
+HEAD = "head"
+"""The name of the file in a run's folder that tells how far the run has got, in case its store is lost."""
 
 
 class RunThread:
@@ -60,6 +63,7 @@ class RunThread:
     ) -> None:
         self.name, self._job, self._members, self._store = name, job, members, store
         self._secret, self._say, self._ended = secret, say, ended
+        self._folder = folder
         self.objects = Objects(folder / "objects")
         self.own = Objects(folder / "own")
         self.plans = Objects(folder / "plans")
@@ -189,7 +193,7 @@ class RunThread:
         """Performs the program, keeps the run's result, and returns its status."""
         job = self._job
         secret = job.secret or self._secret.fold_in("run", self.name)
-        with self._store.open(self.name, flush_every_s=0) as store:
+        with self._store.open(self.name, flush_every_s=0, head=self._folder / HEAD) as store:
 
             def role(name: str) -> Party:
                 data = job.role(name)

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
 from hanse.network.server.rehearsal import foresee
 from hanse.network.server.rotation import CertificateRotation
-from hanse.network.server.run_thread import RunThread
+from hanse.network.server.run_thread import HEAD, RunThread
 from hanse.network.server.sockets import Connections, Rates
 from hanse.network.server.upkeep import forget_member
 from hanse.store import Runs
@@ -110,6 +110,26 @@ class Server:
         )
         led.start()
         return run
+
+    def check_store(self, resumed: Iterable[str], *, fresh: bool) -> None:
+        """Checks that the store is not older than it was, for example a copy that was restored.
+
+        Args:
+          resumed: the runs that are to go on.
+          fresh: whether new runs are to begin even if the store does not know all runs that left files here.
+            Then those are forgotten.
+
+        Raises: StoreError: saying what is missing.
+        """
+        for run in resumed:
+            self.runs.check(run, self.home / "runs" / run / HEAD)
+        heads = sorted((self.home / "runs").glob(f"*/{HEAD}"))
+        if not fresh:
+            return self.runs.check_known(heads)
+        known = {info.run for info in self.runs.infos()}
+        for path in heads:
+            if path.parent.name not in known:
+                path.unlink()
 
     def run(self, name: str) -> RunThread:
         """Returns a run that this server leads. Raises: Refused."""
