@@ -469,8 +469,8 @@ def test_code_is_not_imported_again_while_a_client_runs(folder: Path) -> None:
     (folder / "own" / "own_marked.ran").unlink()
     home.own_imports.load(replace(plan, run="another"))
     assert not has_run(folder / "own")
-    assert [line["what"] for line in home.audit.lines()] == ["imports", "imports"]
-    assert [line["run"] for line in home.audit.lines()] == [plan.run, "another"]
+    noted = [line for line in home.audit.lines() if line["what"] == "imports"]
+    assert [line["run"] for line in noted] == [plan.run, "another"]
     copy(folder / "own", "ANSWER = 42\n")
     policy(allow(folder / "own"))
     other = replace(plan, imports=(needed(folder / "own"),))

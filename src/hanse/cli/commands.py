@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
+from hanse.cli.audit import audit_log
 from hanse.cli.data import describe_data, init
 from hanse.cli.exits import exit_truthfully, print_json
-from hanse.cli.member import approve, audit_log, leave_command, passphrase
+from hanse.cli.member import approve, leave_command, passphrase
 from hanse.cli.models import predict, release_command
 from hanse.cli.network import join_command, serve_command
 from hanse.cli.operator import (

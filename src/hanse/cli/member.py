@@ -1,7 +1,5 @@
-"""The commands of a client's owner: what it approves, what it has sent, and how it leaves."""
+"""The commands of a client's owner: what it approves, and how it leaves."""
 
-import json
-import time
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +8,7 @@ from hanse.cli.exits import FAILED
 from hanse.cli.parties import CLIENT, Copies, Home, guard_parties
 from hanse.core import InvalidInput
 
-__all__ = ["approve", "audit_log", "leave_command", "passphrase"]
+__all__ = ["approve", "leave_command", "passphrase"]
 
 
 def leave_command(home: Home = CLIENT) -> None:
@@ -54,7 +52,9 @@ def approve(
             raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
         client_home.own_imports.given = imports or ()
         _approve_code(client_home, found[0], yes)
-        typer.echo(f"approved {client_home.approvals.approve(found[0])}")
+        approved = client_home.approvals.approve(found[0])
+        client_home.audit.write("approves", plan=approved)
+        typer.echo(f"approved {approved}")
 
 
 def _approve_code(client_home: Any, plan: Any, yes: bool) -> None:
@@ -77,17 +77,3 @@ def _approve_code(client_home: Any, plan: Any, yes: bool) -> None:
             raise typer.Exit(FAILED) from None
     for contents in found:
         own.approved.approve(contents)
-
-
-def audit_log(home: Home = CLIENT) -> None:
-    """Show and verify the record of what this client has sent."""
-    with guard_parties():
-        from hanse.network.client import AuditLog
-
-        last = ""
-        for line in AuditLog(home / "audit.jsonl").lines():
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["at"]))
-            about = {k: v for k, v in line.items() if k not in ("n", "at", "what", "before", "hash")}
-            typer.echo(f"{line['n']:6} {when} {line['what']}: {json.dumps(about)}")
-            last = line["hash"]
-        typer.echo(f"complete; the last line's hash is {last or 'none'}")

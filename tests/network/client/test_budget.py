@@ -1,4 +1,4 @@
-"""A client's budget is checked again once the size of a message is known, and adds up over restarts and runs."""
+"""Budgets of a client, which hold whatever the server calls its runs, and over restarts."""
 
 from collections import Counter
 from pathlib import Path
@@ -20,8 +20,9 @@ def measure_message(folder: Path) -> int:
 
 
 def lines_of(home: Path, run: str) -> Counter[str]:
-    """Counts what a client's audit log says of a run."""
-    return Counter(line["what"] for line in AuditLog(home / "audit.jsonl").lines() if line.get("run") == run)
+    """Counts what a client's audit log says of a run's messages and failures."""
+    lines = [line for line in AuditLog(home / "audit.jsonl").lines() if line.get("run") == run]
+    return Counter(line["what"] for line in lines if line["what"] in ("sends", "sent", "fails"))
 
 
 def restart_clients(here: Federation) -> None:

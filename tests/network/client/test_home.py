@@ -131,7 +131,7 @@ def test_half_a_line_of_the_audit_log_is_cut_and_the_chain_goes_on(tmp_path: Pat
     lines = log.path.read_text().splitlines(keepends=True)
     log.path.write_text(lines[0] + lines[2])
     with pytest.raises(InvalidInput, match="line 2: it was changed"):
-        AuditLog(log.path)
+        AuditLog(log.path).write("four")
 
 
 def test_threads_and_other_commands_add_to_one_chain(tmp_path: Path) -> None:

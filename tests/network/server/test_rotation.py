@@ -154,13 +154,13 @@ def test_an_announcement_is_heeded_only_if_the_server_signs_it(signed: bool, tmp
             assert home.next_fingerprint == new
             assert here.server.rotate(Rotation()).know == ["client 0"]
             assert list(map(certificates.fingerprint, trusted)) == [new]
-            assert audit == ["joined", "certificate announced"]
+            assert audit == ["joins", "joined", "polls", "certificate announced", "polls"]
             assert (len(polls), stopping.waits) == (2, [])
         else:
             assert home.membership == before
             assert here.server.rotate(Rotation()).know == []
             assert trusted == []
-            assert audit == ["joined"]
+            assert audit == ["joins", "joined", "polls"]
             assert (len(polls), stopping.waits) == (1, [UNHEEDED_S])  # it does not ask again and again
             assert "ask the operator for a new token" in said[-1]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         rotate_key,
         waiting_plans,
     )
+    from hanse.network.client.gate import ask_kept_head
     from hanse.network.client.home import NEXT_KEY, ClientHome
     from hanse.network.client.isolation import describe_isolation, find_isolation
     from hanse.network.client.joining import Asked, Owner, Sources, join_in_order, try_joining
@@ -44,6 +45,7 @@ else:
                 "rotate_key",
                 "waiting_plans",
             ),
+            "hanse.network.client.gate": ("ask_kept_head",),
             "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
             "hanse.network.client.isolation": ("describe_isolation", "find_isolation"),
             "hanse.network.client.joining": (
@@ -70,6 +72,7 @@ __all__ = [
     "Owner",
     "Sources",
     "allow_plan",
+    "ask_kept_head",
     "check",
     "describe_code",
     "describe_isolation",

@@ -9,6 +9,7 @@ from hanse.core import MessageError
 from hanse.core.exchange import Payload, Task, limit_bytes
 from hanse.imports import Import, module_of
 from hanse.network.client.home import ClientHome
+from hanse.network.client.policy import plan_digest
 from hanse.network.protocol.envelope import Envelope, Envelopes, describe_ticket
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
@@ -37,13 +38,19 @@ def allow_plan(client_home: ClientHome, sealed: SealedPlan) -> AllowedPlan:
     Raises: Forbidden: if the policy does not allow it, or it waits for approval, or an import is not allowed,
       differs or fails. MessageError: if it can't be read.
     """
-    policy = client_home.policy
-    policy.check_plan(sealed)
-    if policy.approve_plans or sealed.imports:
-        client_home.keep(sealed)
-    if policy.approve_plans:
-        client_home.approvals.check(sealed)
-    imports = client_home.own_imports.load(sealed)
+    plan = {"run": sealed.run, "plan": plan_digest(sealed)}
+    client_home.audit.write("receives a plan", sync=False, **plan)
+    try:
+        policy = client_home.policy
+        policy.check_plan(sealed)
+        if policy.approve_plans or sealed.imports:
+            client_home.keep(sealed)
+        if policy.approve_plans:
+            client_home.approvals.check(sealed)
+        imports = client_home.own_imports.load(sealed)
+    except Forbidden as forbidden:
+        client_home.audit.write("refuses", sync=False, **plan, code=forbidden.code)
+        raise
     return AllowedPlan(sealed.open(), imports)
 
 

@@ -3,12 +3,13 @@
 One thread polls, so that the server knows that the client lives; another computes and uploads.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-from hanse.core import HanseError
+from hanse.core import HanseError, InvalidInput
 from hanse.network.client.connection import Connection
 from hanse.network.client.home import ClientHome
 from hanse.network.client.isolation import find_isolation
@@ -19,6 +20,7 @@ from hanse.network.client.tickets import Tickets
 from hanse.network.client.worker import Worker
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.wire import Plan
+from hanse.version import __version__
 
 __all__ = ["Client"]
 
@@ -78,7 +80,9 @@ class Client:
             worker = self.worker(connection, self._tickets, self._roles, log, poller.poll_now)
             thread = threading.Thread(target=worker.run, name="work", daemon=True)
             thread.start()
+            ended = "error"
             try:
+                self._home.note_settings("starts", hanse=__version__)
                 ended = poller.run()
                 connection.stopping.set()
                 self._tickets.end()
@@ -100,4 +104,6 @@ class Client:
                 self._tickets.end()
                 thread.join(30.0)
                 self._roles.close()
-                connection.link.close()
+                connection.gate.close()
+                with contextlib.suppress(OSError, InvalidInput):  # the first error is the one to raise
+                    self._home.audit.write("ends", how=ended if worker.error is None else "error")

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from hanse.network.client.gate import Gate
 from hanse.network.client.home import ClientHome
 from hanse.network.client.transport import patiently
 from hanse.network.protocol.wire import Doing
@@ -14,7 +15,7 @@ T = TypeVar("T")
 
 
 class Connection:
-    """The link to the server, what the client is doing, and whether it should stop.
+    """The gate to the server, what the client is doing, and whether it should stop.
 
     Args:
       home: the client home, which names the server.
@@ -24,6 +25,7 @@ class Connection:
     def __init__(self, home: ClientHome, say: Callable[[str], None]) -> None:
         self.home = home
         self.link = home.link()
+        self.gate = Gate(self.link, home.audit)
         self.stopping = threading.Event()
         self.doing: Doing = "waiting"
         """The client's progress as the server hears it, in a word of a closed list."""

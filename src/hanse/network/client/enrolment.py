@@ -7,6 +7,7 @@ from typing import Any
 
 from hanse.core import HanseError, InvalidInput, Key, MessageError, OwnLearners, own_test
 from hanse.network.client.allowed_plan import allow_plan
+from hanse.network.client.gate import Gate, fetch_certificate
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
 from hanse.network.client.policy import count_rows
 from hanse.network.client.transport import ServerLink, split
@@ -15,7 +16,7 @@ from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import WAIT_S, WIRE, About, Join, Joined, Plan, Plans, Rekey
+from hanse.network.protocol.wire import WAIT_S, WIRE, Join, Joined, Plan, Plans, Rekey
 from hanse.version import __version__
 
 __all__ = ["check", "examine", "fetch_plans", "join", "leave", "rotate_key", "waiting_plans"]
@@ -23,17 +24,22 @@ __all__ = ["check", "examine", "fetch_plans", "join", "leave", "rotate_key", "wa
 logger = logging.getLogger(__name__)
 
 
-def _link_as_stranger(url: str, token: Token, client_home: ClientHome) -> ServerLink:
-    """Makes a link to a server that this client has not joined.
+def _open_gate(client_home: ClientHome) -> Gate:
+    return Gate(client_home.link(), client_home.audit)
+
+
+def _approach(url: str, token: Token, client_home: ClientHome) -> Gate:
+    """Opens a gate to a server that this client has not joined.
 
     Raises: Refused: if the server shows another certificate, or speaks another wire; Unreachable;
       InvalidInput.
     """
     split(url)
-    pem = certificates.fetch(url.rstrip("/"), token.fingerprint)
+    pem = fetch_certificate(url.rstrip("/"), token.fingerprint)
     link = ServerLink(url, pem, client_home.identity, client_home.identity.public, token.key)
+    gate = Gate(link, client_home.audit)
     try:
-        about = link.ask("GET", "/v1/about", About)
+        about = gate.ask_about()
         if WIRE not in about.wire:
             theirs = ", ".join(map(str, about.wire))
             raise Refused(
@@ -43,9 +49,9 @@ def _link_as_stranger(url: str, token: Token, client_home: ClientHome) -> Server
                 f"{__version__}) speaks {WIRE}; upgrade the older of the two",
             )
     except BaseException:
-        link.close()
+        gate.close()
         raise
-    return link
+    return gate
 
 
 def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joined:
@@ -58,14 +64,15 @@ def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joi
         if kept["url"] != url.rstrip("/"):
             raise InvalidInput(f"{client_home.folder} has joined {kept['url']}; use another --home for {url}")
         if token.fingerprint != certificates.fingerprint(kept["certificate"]):
-            client_home.expect(certificates.fetch(kept["url"], token.fingerprint))
+            client_home.expect(fetch_certificate(kept["url"], token.fingerprint))
         client_home.link().close()
         return Joined.model_validate(kept)
-    link = _link_as_stranger(url, token, client_home)
+    gate = _approach(url, token, client_home)
+    link = gate.link
     try:
-        joined = link.ask("POST", "/v1/join", Joined, Join(name=name), headers=_bearer(token))
+        joined = gate.join(Join(name=name), _bearer(token))
     finally:
-        link.close()
+        gate.close()
     client_home.audit.write("joined", server=link.url, id=joined.id, key=client_home.identity.public)
     client_home.enter(
         {"url": link.url, "certificate": link.pem, "server_key": token.key, **joined.model_dump()}
@@ -86,11 +93,11 @@ def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[SealedP
 
     Raises: Refused, Unreachable, InvalidInput.
     """
-    link = _link_as_stranger(url, token, client_home)
+    gate = _approach(url, token, client_home)
     try:
-        return _read_plans(link.probe("/v1/check", Plans, CHECK_S, _bearer(token)))
+        return _read_plans(gate.check(CHECK_S, _bearer(token)))
     finally:
-        link.close()
+        gate.close()
 
 
 def _bearer(token: Token) -> dict[str, str]:
@@ -115,18 +122,18 @@ def fetch_plans(
     Raises: Refused, Unreachable, InvalidInput.
     """
     if client_home.membership is not None:
-        link = client_home.link()
+        gate = _open_gate(client_home)
         try:
-            return _read_plans(link.ask("GET", "/v1/plans", Plans))
+            return _read_plans(gate.ask_plans())
         finally:
-            link.close()
+            gate.close()
     if url is None or token is None:
         raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-    link = _link_as_stranger(url, token, client_home)
+    gate = _approach(url, token, client_home)
     try:
-        return _read_plans(link.ask("POST", "/v1/check", Plans, headers=_bearer(token)))
+        return _read_plans(gate.ask_plans(_bearer(token)))
     finally:
-        link.close()
+        gate.close()
 
 
 FEW = 100
@@ -184,16 +191,15 @@ def leave(client_home: ClientHome) -> None:
     kept = client_home.membership
     if kept is None:
         raise InvalidInput(f"{client_home.folder} has not joined a federation")
-    client_home.audit.write("consent withdrawn", server=kept["url"])
-    link = client_home.link()
+    gate = _open_gate(client_home)
     client_home.amend(left=True)
     try:
-        link.plain("POST", "/v1/leave")
+        gate.leave()
     except Refused as refused:
         if refused.code not in ("left", "revoked"):
             raise HanseError(f"the server does not confirm that this client has left: {refused}") from None
     finally:
-        link.close()
+        gate.close()
     logger.info("event=left server=%s member=%s", kept["url"], kept["id"])
 
 
@@ -207,15 +213,15 @@ def rotate_key(client_home: ClientHome) -> None:
     request = Rekey(public=new.public, proof=new.prove(f"{(client_home.membership or {}).get('id')}"))
     for identity in (client_home.identity, new):
         client_home.identity = identity  # the server may have taken the new key already
-        link = client_home.link()
+        gate = _open_gate(client_home)
         try:
-            link.plain("POST", "/v1/key", request)
+            gate.replace_key(request)
             break
         except Refused as refused:
             if refused.code != "unsigned" or identity is new:
                 raise
         finally:
-            link.close()
+            gate.close()
     client_home.audit.write("key replaced", key=new.public)
     path.replace(client_home.folder / KEY)
     client_home.identity = new

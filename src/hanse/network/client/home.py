@@ -27,6 +27,9 @@ __all__ = ["KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
 
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
+SETTINGS = {"policy": "policy.toml", "contract": "hanse.toml"}
+"""The files by which a client's owner decides what it does, by their names in the audit log."""
+
 
 class ClientHome:
     """The folder in which a client keeps everything of its own.
@@ -43,6 +46,7 @@ class ClientHome:
         self.audit = AuditLog(folder / "audit.jsonl")
         self.approvals = Approvals(folder / "approved.json")
         self.own_imports = OwnImports(folder, lambda: self.policy, self.audit)
+        self._noted: dict[str, Any] | None = None
         self.spent = Spent(folder / "spent.json", begin=self._count_sent)
         self._num_claims = 0
 
@@ -68,6 +72,17 @@ class ClientHome:
     def policy(self) -> Policy:
         """The policy, as its file reads now."""
         return Policy.read(self.folder / "policy.toml")
+
+    def note_settings(self, what: str = "settings", **about: Any) -> None:
+        """Notes the SHA-256 of the files by which the owner decides, at the start and when they change."""
+        paths = {name: self.folder / file for name, file in SETTINGS.items()}
+        found: dict[str, Any] = {
+            name: hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+            for name, path in paths.items()
+        }
+        if about or found != self._noted:
+            self.audit.write(what, **about, **found)
+        self._noted = found
 
     @property
     def secret(self) -> Key:

@@ -90,7 +90,7 @@ class Poller:
             expects=self._home.next_fingerprint,
         )
         try:
-            return self._connection.link.ask("POST", "/v1/work", News, poll)
+            return self._connection.gate.poll(poll, shows_log=wait_s > 0)
         except BaseException:
             self._tickets.report_again(know)
             raise
@@ -121,6 +121,9 @@ class Poller:
             by_run.setdefault(decision.run, []).append(decision)
         for run, own in by_run.items():
             self._roles.settle(run, own)
+            counted = [decision.ticket for decision in own if decision.counted]
+            dropped = [decision.ticket for decision in own if not decision.counted]
+            self._home.audit.write("settled", sync=False, run=run, counted=counted, dropped=dropped)
             at_work = self._tickets.open  # the worker itself removes what it has read
             self._roles.forget_tasks(run, [d.ticket for d in own if (run, d.ticket) not in at_work])
             for decision in own:

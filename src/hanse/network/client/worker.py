@@ -1,9 +1,11 @@
 """The thread of a client that computes tickets and uploads their messages."""
 
 import contextlib
+import hashlib
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -79,6 +81,15 @@ class Worker:
                 say(f"downloading for ticket {work.ticket}", "downloading")
                 payload = self._fetch_payload(role, work)
                 state = "downloaded"
+                home.audit.write(
+                    "receives",
+                    sync=False,  # nothing leaves; the next line that says so takes it along
+                    run=work.run,
+                    ticket=work.ticket,
+                    work=type(payload.work).__name__,
+                    task=work.own or hashlib.sha256(bytes.fromhex(work.task)).hexdigest(),
+                    payload=work.payload,
+                )
                 home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
                 run.check.check(home, work, payload, task)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
@@ -117,6 +128,7 @@ class Worker:
 
     def _check_policy(self, work: WorkOrder, run: OpenRun, role: OpenRole | None = None) -> None:
         """Checks a work order before anything is downloaded for it. Raises: Forbidden."""
+        self._home.note_settings()
         check_again(self._home, run.sealed)
         policy, size = self._home.policy, work.own_bytes if role is None else work.payload_bytes
         policy.check_work(work.work, work.limit_bytes)
@@ -152,7 +164,7 @@ class Worker:
         return payload
 
     def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
-        self._connection.insist(lambda: self._connection.link.download(url, sha256, size, to))
+        self._connection.insist(lambda: self._connection.gate.download(url, sha256, size, to))
         self._home.spent.add(download_bytes=size)
 
     def _compute(self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload) -> bytes:
@@ -178,17 +190,8 @@ class Worker:
     def _upload(self, work: WorkOrder, message: Outgoing) -> None:
         connection = self._connection
         connection.say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")
-        self._home.audit.write(
-            "sends",
-            run=work.run,
-            ticket=work.ticket,
-            work=work.work,
-            bytes=message.size,
-            sha256=message.sha256,
-        )
         with self._tickets.sending(work):
-            connection.insist(lambda: connection.link.upload(work.run, work.ticket, message))
-        self._home.audit.write("sent", run=work.run, ticket=work.ticket, bytes=message.size)
+            connection.gate.send(work, message, connection.insist)
         self._roles.forget_tasks(work.run, [work.ticket])
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 
@@ -208,10 +211,7 @@ class Worker:
             self._roles.forget_tasks(work.run, [work.ticket])
             self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
         logger.info("event=failed run=%s ticket=%d code=%s", work.run, work.ticket, failure.code)
-        self._home.audit.write("fails", run=work.run, ticket=work.ticket, code=failure.code)
-        path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
-        with contextlib.suppress(Refused, Unreachable):
-            self._connection.insist(lambda: self._connection.link.plain("POST", path, failure), quietly=True)
+        self._connection.gate.fail(work, failure, partial(self._connection.insist, quietly=True))
         self._give_up(work)
 
 

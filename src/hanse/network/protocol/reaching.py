@@ -13,6 +13,7 @@ import httpx
 from cryptography import x509
 
 from hanse.core import InvalidInput
+from hanse.version import __version__
 
 __all__ = ["Proxy", "explain", "find_proxy", "make_client"]
 
@@ -77,13 +78,14 @@ def _matches(host: str, port: int, rule: str) -> bool:
 
 
 def make_client(**options: Any) -> httpx.Client:
-    """Makes a client for the server at `base_url`.
+    """Makes a client for the server at `base_url`. It says nothing of its machine but the version of Hanse.
 
     Raises: InvalidInput: if the environment names a proxy that can't be used.
     """
     proxy = find_proxy(options.get("base_url", "https://"))
     try:
-        return httpx.Client(**{**options, "trust_env": False}, proxy=None if proxy is None else proxy.url)
+        options = {"headers": {"User-Agent": f"hanse/{__version__}"}, **options, "trust_env": False}
+        return httpx.Client(**options, proxy=None if proxy is None else proxy.url)
     except ImportError:
         raise InvalidInput(
             f"{proxy} is a SOCKS proxy, which needs another package: pip install 'httpx[socks]'. Or set "

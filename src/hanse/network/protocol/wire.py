@@ -11,6 +11,7 @@ __all__ = [
     "CHUNK_BYTES",
     "WIRE",
     "About",
+    "AuditHead",
     "Code",
     "Decision",
     "Doing",
@@ -19,6 +20,7 @@ __all__ = [
     "Invited",
     "Join",
     "Joined",
+    "KeptHead",
     "News",
     "Plan",
     "PlanImport",
@@ -159,11 +161,29 @@ Doing: TypeAlias = Literal["", "waiting", "checking", "downloading", "computing"
 """A client's progress in one word. The list is closed, so that nothing of its data can be in it."""
 
 
+class AuditHead(_Model):
+    """The end of a client's audit log: its number of lines, and the hash of the last one.
+
+    `begun`: the number of lines before its first one, if its owner has begun a new log.
+    """
+
+    lines: int = Field(default=0, ge=0, le=2**53)
+    hash: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    begun: int = Field(default=0, ge=0, le=2**53)
+
+
+class KeptHead(AuditHead):
+    """The head of a client's audit log that the server has kept last, and when; no lines: it keeps none."""
+
+    at: float = 0.0
+
+
 class Poll(_Model):
     """A poll, by which a client says what it knows and waits for news.
 
     `have`: tickets that it works on, by run. `know`: tickets whose outcome is on its disk. `doing`: its
-    progress. `expects`: the fingerprint of the certificate that the server has announced to it.
+    progress. `expects`: the fingerprint of the certificate that the server has announced to it. `audit`: the
+    head of its audit log.
     """
 
     wire: int = WIRE
@@ -172,6 +192,7 @@ class Poll(_Model):
     know: dict[str, list[int]] = {}
     doing: Doing = ""
     expects: str = Field(default="", pattern="^([0-9a-f]{64})?$")
+    audit: AuditHead | None = None
 
 
 class WorkOrder(_Model):
@@ -214,7 +235,8 @@ class News(_Model):
     `over`: all runs have ended and the server goes. `again_s`: seconds after which to poll again.
     `certificate`: the one that the server will show, or, for a client that expects it, the one that it
     shows now. `ended`: the status of each run that has ended. Unless it is over, one that failed or was
-    interrupted may be served again, and the client waits for that.
+    interrupted may be served again, and the client waits for that. `audit`: the head of the client's audit
+    log that the server keeps, if the poll shows another.
     """
 
     work: list[WorkOrder] = []
@@ -223,6 +245,7 @@ class News(_Model):
     again_s: float = 0.0
     certificate: str = ""
     ended: dict[Words, Words] = {}
+    audit: KeptHead | None = None
 
 
 class Received(_Model):

@@ -9,10 +9,22 @@ from fastapi import APIRouter, Request, Response
 
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import check_proof
-from hanse.network.protocol.wire import CHUNK_BYTES, Code, Failure, News, Plans, Poll, Received, Rekey
+from hanse.network.protocol.wire import (
+    CHUNK_BYTES,
+    AuditHead,
+    Code,
+    Failure,
+    KeptHead,
+    News,
+    Plans,
+    Poll,
+    Received,
+    Rekey,
+)
 from hanse.network.server.answers import send_file
 from hanse.network.server.requests import (
     Caller,
+    FromAbsent,
     FromClient,
     announced_bytes,
     check_wire,
@@ -65,9 +77,25 @@ async def plans(caller: FromClient) -> Plans:
 async def work(request: Request, caller: FromClient) -> Response:
     poll = await parse_body(request, caller.speaker, Poll)
     check_wire(poll.wire)
+    kept = None if poll.audit is None else caller.server.audit_heads.keep(caller.member, poll.audit)
+    if kept is not None:
+        poll = poll.model_copy(update={"wait_s": 0.0})  # its client should hear of it at once
     news = await caller.server.poll(caller.party, poll)
+    news = news if kept is None else news.model_copy(update={"audit": kept})
     caller.server.members.admit(caller.member.id, ("client",))  # it may have been revoked in the meantime
     return Response(news.model_dump_json(), media_type="application/json")  # not validated a second time
+
+
+@client_routes.get("/v1/audit")
+async def kept_head(caller: FromAbsent) -> KeptHead:
+    return caller.server.audit_heads.find(caller.member)
+
+
+@client_routes.post("/v1/audit", openapi_extra=describe_body(AuditHead))
+async def shown_head(request: Request, caller: FromAbsent) -> dict[str, str]:
+    """Takes the head of a log that is not the one that the server keeps, from the client that found it."""
+    caller.server.audit_heads.keep(caller.member, await parse_body(request, caller.speaker, AuditHead))
+    return {}
 
 
 @client_routes.get("/v1/runs/{run}/objects/{sha256}", response_class=Response, responses=_OBJECT)

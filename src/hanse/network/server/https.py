@@ -102,6 +102,7 @@ def serving(
         server.presence.hang_up()
         thread.join(10.0)
         bound.close()
+        server.audit_heads.write()
         server.members.close()
 
 
@@ -166,9 +167,7 @@ def lead(
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
     url = f"https://{bracket(public[0])}:{public[1] or bound.getsockname()[1]}"
     with threadpool_limits(1), serving(server, bound, public[0], own):
-        interrupted = {} if fresh else _find_resumable(server)
-        resumed = [interrupted[said] for job in jobs if (said := _said(job.said)) in interrupted]
-        server.check_store(resumed, fresh=fresh)
+        server.check_store([run for run in chosen if run is not None], fresh=fresh)
         _appoint(server, url, pem)
         note_restoration(home, server.members.note, say)
         server.rotation.switched = lambda pem: _appoint(server, url, pem)
@@ -183,7 +182,6 @@ def lead(
                 f"each client needs a copy of its own of {_name_files(one)}; its owner is asked to approve it"
             )
         is_new = not all(server.runs.records(name) for name in names)  # then it waits for all to join
-        num_clients = max(job.num_clients for job in jobs)
         _invite(server, url, num_clients, say, tuple(needed.values()), replace_departed=is_new)
         named = dict.fromkeys(party for job in jobs for party in job.parties)
         _invite_parties(server, url, tuple(named), say, tuple(needed.values()))

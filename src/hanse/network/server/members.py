@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import public_key
+from hanse.network.protocol.wire import KeptHead
 from hanse.network.server.records import AttendanceBook, Events, open_register
 from hanse.network.server.weights import BoundedWeight
 
@@ -402,6 +403,20 @@ class Members:
     def list_bounds(self, run: str) -> list[tuple[int, BoundedWeight]]:
         """Lists the weights that were bounded in a run, with their rounds, oldest first."""
         return self._attendance.list_bounds(run)
+
+    # -- audit logs ----------------------------------------------------------------------------
+
+    def read_audit_heads(self) -> dict[str, KeptHead]:
+        """Returns the heads of members' audit logs, by the members' ids."""
+        with self._lock:
+            rows = self._connection.execute("SELECT id, lines, hash, begun, at FROM audit_heads").fetchall()
+        return {id: KeptHead(lines=n, hash=last, begun=begun, at=at) for id, n, last, begun, at in rows}
+
+    def write_audit_heads(self, heads: Mapping[str, KeptHead]) -> None:
+        """Keeps heads of members' audit logs, in place of earlier ones."""
+        rows = [(id, head.lines, head.hash, head.begun, head.at) for id, head in heads.items()]
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO audit_heads VALUES (?, ?, ?, ?, ?)", rows)
 
     # -- events --------------------------------------------------------------------------------
 

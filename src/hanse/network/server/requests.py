@@ -27,6 +27,7 @@ __all__ = [
     "INVITED",
     "SIGNED",
     "Caller",
+    "FromAbsent",
     "FromClient",
     "FromObserver",
     "FromOperator",
@@ -97,8 +98,12 @@ class Caller:
         return self.member.party
 
 
-def _by(*roles: Role) -> Any:
-    """Makes a dependency that admits members of these roles."""
+def _by(*roles: Role, is_heard: bool = True) -> Any:
+    """Makes a dependency that admits members of these roles.
+
+    Args:
+      is_heard: whether the request shows that a client is at work.
+    """
 
     async def caller(request: Request, signature: Annotated[Any, SIGNED]) -> Caller:
         server = server_of(request)
@@ -108,7 +113,7 @@ def _by(*roles: Role) -> Any:
         if server.connections is not None and (connection := getattr(request.state, "connection", None)):
             server.connections.identify(connection, member.id)
         await limit(server, "requests", member.id)
-        if member.party is not None:
+        if member.party is not None and is_heard:
             server.presence.hear(member.party)
         return Caller(server, member, speaker)
 
@@ -116,6 +121,7 @@ def _by(*roles: Role) -> Any:
 
 
 FromClient = Annotated[Caller, _by("client")]
+FromAbsent = Annotated[Caller, _by("client", is_heard=False)]
 FromOperator = Annotated[Caller, _by("operator")]
 FromObserver = Annotated[Caller, _by("operator", "observer")]
 

@@ -14,6 +14,7 @@ from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, Verifier, public_key, secret_at
 from hanse.network.protocol.wire import Decision, News, Poll, Rotated, Rotation, WorkOrder
+from hanse.network.server.audit_heads import AuditHeads
 from hanse.network.server.job import RunJob
 from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
@@ -64,6 +65,7 @@ class Server:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         home.chmod(0o700)  # also if somebody made it before: it holds clients' updates
         self.members = Members(home / "members.db")
+        self.audit_heads = AuditHeads(self.members)
         self.runs = Runs(home / "runs.db")
         self.verifier = Verifier(self.members.key)
         self.joining = Verifier(_find_own_key)

@@ -12,6 +12,8 @@ CREATE TABLE IF NOT EXISTS members (
 CREATE TABLE IF NOT EXISTS invitations (
   secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
   expires REAL NOT NULL, used_by TEXT, party TEXT);
+CREATE TABLE IF NOT EXISTS audit_heads (
+  id TEXT PRIMARY KEY, lines INTEGER NOT NULL, hash TEXT NOT NULL, begun INTEGER NOT NULL, at REAL NOT NULL);
 """
 
 _RENEW = """

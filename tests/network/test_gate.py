@@ -1,0 +1,177 @@
+"""Everything that leaves a client passes one gate, and is in its audit log before."""
+
+import ast
+import hashlib
+import json
+import re
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation import NUM_CLIENTS, federation, job
+
+import hanse
+from hanse.algorithms import fed_avg
+from hanse.core import Close
+from hanse.network.client.enrolment import leave, rotate_key
+from hanse.network.client.gate import read_content
+from hanse.network.client.home import ClientHome
+from hanse.network.protocol.spool import hash_chunks
+from hanse.network.protocol.wire import Poll
+from hanse.network.server import https
+from hanse.version import __version__
+
+CLIENT = Path(hanse.__file__).parent / "network" / "client"
+SENDS = {"ask", "plain", "probe", "upload", "download", "_send"}
+NETWORKS = {"httpx", "socket", "urllib", "http", "ssl", "requests", "asyncio", "smtplib", "ftplib", "xmlrpc"}
+
+
+def sends(code: str) -> list[str]:
+    """The places in code that send by themselves, and not through the gate."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found += [a.name for a in node.names if a.name.split(".")[0] in NETWORKS]
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            if str(node.module).split(".")[0] in NETWORKS or names & {"fetch", "make_client"}:
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Attribute):
+            of = ast.unparse(node.value).split(".")[-1]
+            sends_itself = node.attr in SENDS and of not in ("gate", "_gate")
+            if sends_itself or (of == "certificates" and node.attr in ("fetch", "make_client")):
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in sorted(CLIENT.rglob("*.py")) if p.name not in ("gate.py", "transport.py")],
+    ids=lambda path: path.name,
+)
+def test_no_other_module_of_the_client_sends(path: Path) -> None:
+    assert sends(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "home.link().plain('POST', '/v1/leave')",
+        "act = self._connection.link.upload",
+        "import urllib.request",
+        "from socket import create_connection",
+        "certificates.fetch(url, '')",
+        "from hanse.network.protocol.certificates import make_client",
+    ],
+)
+def test_what_sends_is_recognized(code: str) -> None:
+    assert len(sends(code)) == 1
+    assert sends("connection.gate.download(url, sha256, size, to)") == []
+
+
+class Recorder:
+    """An application that keeps all that it receives."""
+
+    def __init__(self, app: Any, heard: list[tuple[str, str, dict[str, str], bytes]]) -> None:
+        self._app, self._heard = app, heard
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = bytearray()
+
+        async def listen() -> Any:
+            message = await receive()
+            body.extend(message.get("body", b""))
+            return message
+
+        try:
+            await self._app(scope, listen, send)
+        finally:
+            if scope["type"] == "http":
+                headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+                self._heard.append((scope["method"], scope["path"], headers, bytes(body)))
+
+
+ADDRESSES = {
+    "GET": r"/v1/(about|plans|audit)|/v1/runs/\w+/(objects/[0-9a-f]{64}|tickets/\d+/(task|message))",
+    "POST": r"/v1/(join|work|key|leave)|/v1/runs/\w+/tickets/\d+/failure",
+    "PUT": r"/v1/runs/\w+/tickets/\d+/message",
+}
+HEADERS = {
+    *("host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"),
+    *("content-digest", "signature", "signature-input", "authorization", "range"),
+}
+
+
+def test_all_that_a_server_receives_is_in_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, str, dict[str, str], bytes]] = []
+    application = https.application
+    monkeypatch.setattr(https, "application", lambda server: Recorder(application(server), heard))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # which httpx might read
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password of-theirs")
+    with federation(tmp_path / "f") as here:
+        homes = [here.client_home(number) for number in range(NUM_CLIENTS)]
+        (homes[4].folder / "policy.toml").write_text("works = ['evaluate']")
+        rotate_key(homes[0])
+        keys = {f'keyid="c{number}"': number for number in range(NUM_CLIENTS)}
+        run = here.lead(job(fed_avg(lr=0.5, fraction=1.0, close=Close(minimum_fraction=0.5)), 1))
+        here.enter()
+        here.end(run, status="incomplete")
+        for thread in here.threads:
+            thread.join(60.0)
+        leave(ClientHome(homes[1].folder))
+    logs = [list(ClientHome(home.folder).audit.lines()) for home in homes]
+    left = [{line["sha256"]: line for line in log if "sha256" in line} for log in logs]
+    chunks: dict[tuple[int, str], list[bytes]] = defaultdict(list)
+    seen = defaultdict[str, int](int)
+    for method, path, headers, body in heard:
+        assert re.fullmatch(ADDRESSES[method], path), (method, path)
+        assert headers.keys() <= HEADERS
+        assert headers["user-agent"] == f"hanse/{__version__}"
+        assert "somebody" not in str(headers)
+        seen[path.split("/")[-1] if method != "GET" else "GET"] += 1
+        if method == "GET":
+            assert body == b""
+            continue
+        found = [number for key, number in keys.items() if key in headers["signature-input"]]
+        own = left[found[0]] if found else {sha: line for log in left for sha, line in log.items()}
+        if path == "/v1/work":
+            poll = Poll.model_validate_json(body)
+            assert poll.model_dump_json().encode() == body  # and nothing else
+            body = read_content(poll).model_dump_json().encode()
+        if method == "PUT":
+            chunks[found[0], path].append(body)
+        else:
+            assert own[hashlib.sha256(body).hexdigest()]["bytes"] == len(body), path
+    for (number, path), given in chunks.items():
+        line = left[number][hash_chunks(given)]
+        assert (line["what"], line["bytes"]) == ("sends", sum(map(len, given)))
+        assert f"/{line['run']}/tickets/{line['ticket']}/" in path
+    assert {"join": NUM_CLIENTS, "key": 1, "leave": 1, "failure": 1}.items() <= seen.items()
+    assert len(chunks) == NUM_CLIENTS - 1
+    assert seen["work"] > 2 * NUM_CLIENTS
+
+    for log in logs:  # each line stands for itself, in order
+        text = json.dumps(log)
+        assert str(tmp_path) not in text
+        whats = [line["what"] for line in log]
+        assert whats[:2] == ["joins", "joined"]
+        assert whats.index("starts") < whats.index("receives a plan") < whats.index("ends")
+    said = {line["what"]: line for line in logs[1]}
+    assert said["sends"]["parts"] == {"update": {"bytes": 2600, "weight": True}}
+    assert said["receives"]["payload"] in {path.split("/")[-1] for _, path, *_ in heard}
+    settled = [line for line in logs[1] if line["what"] == "settled"]
+    outcomes = [ticket for line in settled for ticket in (*line["counted"], *line["dropped"])]
+    assert said["sent"]["ticket"] in outcomes
+    assert said["starts"]["hanse"] == __version__
+    assert said["ends"]["how"] == "over"
+    assert [line["what"] for line in logs[1]][-1] == "consent withdrawn"
+    policy = hashlib.sha256((homes[4].folder / "policy.toml").read_bytes()).hexdigest()
+    refused = {line["what"]: line for line in logs[4]}
+    assert refused["starts"]["policy"] == policy
+    assert (refused["fails"]["code"], refused["fails"]["state"]) == ("policy", "refused")
+    polls = [line["doing"] for line in logs[2] if line["what"] == "polls"]
+    assert polls[0] == "waiting"
+    lines = [{k: line[k] for k in ("doing", "have", "know")} for line in logs[2] if line["what"] == "polls"]
+    assert all(one != next_ for one, next_ in pairwise(lines))
