@@ -337,7 +337,7 @@ class promises(Algorithm[ModelState]):
         clients = tuple(range(NUM_CLIENTS))
         if number % 2:
             asked = yield from dispatch(promise(True), clients, {}, key.fold_in("promise"), **COUNTS)
-            assert not (yield from collect(asked.tickets)).counted
+            yield from collect(asked.tickets)  # none is counted, or no promise would hold in the next round
             yield from gather(promise(False), TESTED, {}, key.fold_in("test"), **COUNTS)
         else:
             found = yield from gather(promise(False), clients, {}, key.fold_in("look"), **COUNTS)

@@ -26,6 +26,7 @@ from support import KEYS
 
 from hanse.core import InvalidInput, OwnLearners, Population, own_test
 from hanse.core.exchange import Fork, InMemory, PartyMemory, Progress, digest, drive, training
+from hanse.network.client import policy
 from hanse.network.client.client import Client
 from hanse.network.client.enrolment import examine
 from hanse.network.client.home import ClientHome
@@ -38,6 +39,12 @@ from hanse.runs import in_client_home, replay_ticket
 from hanse.simulation import InProcess, Simulation
 
 ROUNDS = 3
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets parties hold fewer rows than a policy wants by default."""
+    monkeypatch.setattr(policy, "FEWEST", 1)
 
 
 def bind(plan: Plan) -> OwnLearners:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from hanse.cli.exits import FAILED
-from hanse.cli.parties import CLIENT, Copies, Home, guard_parties
+from hanse.cli.parties import CLIENT, PARTIES, Copies, Home, guard_parties
 from hanse.core import InvalidInput
 
 __all__ = ["approve", "leave_command", "passphrase"]
@@ -42,7 +42,7 @@ def approve(
     imports: Copies = None,
     yes: Annotated[bool, typer.Option("--yes", help="Ask no question: the code was read.")] = False,
 ) -> None:
-    """Approve a plan, by the beginning of its digest, and show the code that it imports."""
+    """Approve a plan, by the beginning of its digest, and show what it asks for and the code it imports."""
     with guard_parties():
         from hanse.network.client import ClientHome, plan_digest, waiting_plans
 
@@ -51,6 +51,10 @@ def approve(
         if len({plan_digest(p) for p in found}) != 1:
             raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
         client_home.own_imports.given = imports or ()
+        PARTIES.register()  # so that transforms and reducers can say what they do
+        for line in client_home.approvals.describe(found[0]):
+            typer.echo(line)
+        typer.echo()
         _approve_code(client_home, found[0], yes)
         approved = client_home.approvals.approve(found[0])
         client_home.audit.write("approves", plan=approved)

@@ -55,7 +55,7 @@ class Reducer(ABC, Generic[A]):
     def disclosure(self) -> str:
         """What the server sees of it, in a few words for the owner of the data."""
         shown = "hides single updates from" if self.hides else "shows single updates to"
-        return f"{brief(self)}, which {shown} the server"
+        return f"{brief(self)} that {shown} the server"
 
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
@@ -205,7 +205,7 @@ class mean(_Summing):
     """The weighted mean, sum(w x) / sum(w).
 
     >>> mean().disclosure
-    'a mean, which shows single updates to the server'
+    'a mean that shows single updates to the server'
     >>> parts = [Part({"w": np.array([1.0])}, 1.0), Part({"w": np.array([4.0])}, 2.0)]
     >>> reduce(mean(), parts).values
     {'w': array([3.])}
@@ -213,7 +213,7 @@ class mean(_Summing):
 
     @property
     def disclosure(self) -> str:
-        return "a mean, which shows single updates to the server"
+        return "a mean that shows single updates to the server"
 
     def result(self, accumulator: _Sum) -> Total:
         weight = accumulator.weight

@@ -1,4 +1,4 @@
-"""Budgets of a client, which hold whatever the server calls its runs, and over restarts."""
+"""Budgets are checked again once the size of a message is known, and add up over restarts and runs."""
 
 from collections import Counter
 from pathlib import Path

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.network.client.allowed_plan import allow_plan
+    from hanse.network.client.allowed_plan import TicketCheck, allow_plan, check_again
     from hanse.network.client.approved_imports import read_contents
     from hanse.network.client.audit import AuditLog
     from hanse.network.client.client import Client
@@ -31,7 +31,7 @@ else:
     __getattr__ = load_from(
         __name__,
         {
-            "hanse.network.client.allowed_plan": ("allow_plan",),
+            "hanse.network.client.allowed_plan": ("TicketCheck", "allow_plan", "check_again"),
             "hanse.network.client.approved_imports": ("read_contents",),
             "hanse.network.client.audit": ("AuditLog",),
             "hanse.network.client.client": ("Client",),
@@ -71,9 +71,11 @@ __all__ = [
     "ClientHome",
     "Owner",
     "Sources",
+    "TicketCheck",
     "allow_plan",
     "ask_kept_head",
     "check",
+    "check_again",
     "describe_code",
     "describe_isolation",
     "examine",

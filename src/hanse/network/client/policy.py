@@ -15,7 +15,7 @@ from hanse.network.client.limits import Spent
 from hanse.network.protocol.envelope import Envelope, Envelopes
 from hanse.network.protocol.envelope_words import describe_plan, to_record
 from hanse.network.protocol.errors import Forbidden
-from hanse.network.protocol.forms import show
+from hanse.network.protocol.forms import write_form
 from hanse.network.protocol.house import change_file
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.spool import durably
@@ -100,7 +100,7 @@ class Policy:
             if self.reveals == "sums" and not part["hides"] and not envelope.is_phase:
                 raise Forbidden(
                     f"this client's policy reveals sums only, and {envelope.work} sends part {name!r} into "
-                    f"{show(part['into'])}, which shows the server single messages"
+                    f"{write_form(part['into'])}, which shows the server single messages"
                 )
         if self.min_cohort is not None and envelope.fewest < self.min_cohort:
             raise Forbidden(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Rekey,
         Rotated,
         Rotation,
+        WorkOrder,
         printable,
     )
 else:
@@ -64,6 +65,7 @@ else:
                 "Rotated",
                 "Rotation",
                 "WAIT_S",
+                "WorkOrder",
                 "printable",
             ),
         },
@@ -92,6 +94,7 @@ __all__ = [
     "SealedPlan",
     "Token",
     "Unreachable",
+    "WorkOrder",
     "certificates",
     "change_passphrase",
     "claim_home",

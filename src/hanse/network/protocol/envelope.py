@@ -23,11 +23,14 @@ from hanse.network.protocol.forms import (
     describe_tensor,
     find_excess,
     loosen,
-    show,
     to_form,
+    write_form,
 )
 
 __all__ = ["Envelope", "Envelopes", "describe_dispatch", "describe_ticket", "name_one", "name_role"]
+
+OF_FORM = ("role", "work", "uplink", "shared", "downlink", "own", "plans")
+"""The names of what the form of a ticket says, in the order in which they are compared."""
 
 CHANGES: Form = {"$": "changes"}
 """The form of a broadcast that is sent as changes to the version that its reader holds."""
@@ -138,19 +141,27 @@ class Envelope:
 
     def find_excess(self, form: Form) -> Excess | None:
         """Returns the first field of a ticket that is not as the envelope says."""
-        found = find_excess(self.pattern["downlink"], form["downlink"], ("downlink",))
-        if found is not None:
-            return found
         # Which tensors changes lead to is known once they are applied to what the client holds.
-        shared = {
-            name: s for name, s in form["shared"].items() if s != CHANGES or name not in form["downlink"]
-        }
-        known = {
-            name: p
-            for name, p in self.pattern["shared"].items()
-            if name in shared or name not in form["shared"]
-        }
-        return find_excess({**self.pattern, "shared": known}, {**form, "shared": shared})
+        sent, shared = form["shared"], self.pattern["shared"]
+        changed = {name for name in form["downlink"] if sent.get(name) == CHANGES and name in shared}
+        held = {name: tensors for name, tensors in sent.items() if name not in changed}
+        known = {name: tensors for name, tensors in shared.items() if name not in changed}
+        for name in OF_FORM:
+            pattern, given = (known, held) if name == "shared" else (self.pattern[name], form[name])
+            found = find_excess(pattern, given, (name,))
+            if found is not None:
+                return self._widen(found, form)
+        return None
+
+    def _widen(self, excess: Excess, form: Form) -> Excess:
+        """Returns the whole transform in place of one of its settings."""
+        path = excess.path[:4]
+        if len(excess.path) <= 4 or path[::2] != ("uplink", "uplink"):
+            return excess
+        _, part, _, number = path
+        of_part = form["uplink"][part]["uplink"], self.pattern["uplink"][part]["uplink"]
+        given, allowed = (chain[int(number)] for chain in of_part)
+        return Excess(path, given, allowed)
 
     def to_plain(self) -> dict[str, Any]:
         """Returns plain data for JSON."""
@@ -215,15 +226,12 @@ class Envelopes:
         return same_parts or of_work
 
 
-_OF_FORM = ("role", "work", "shared", "downlink", "uplink", "plans", "own")
-
-
 def _check(envelope: Envelope) -> None:
-    """Raises ValueError if an envelope is not as `describe_dispatch` and `merge` make it."""
+    """Raises ValueError if an envelope is not as it should be."""
     pattern, numbers = envelope.pattern, (type(envelope.fewest), type(envelope.is_phase))
-    if numbers != (int, bool) or set(pattern) != set(_OF_FORM):
+    if numbers != (int, bool) or set(pattern) != set(OF_FORM):
         raise ValueError("an envelope of unknown form")
-    for name in ("work", *_OF_FORM[2:]):
+    for name in ("work", *OF_FORM[2:]):
         if not isinstance(pattern[name], dict) or WIDE in pattern[name]:
             raise ValueError(f"{name} is {pattern[name]!r:.100}")
     if type(pattern["role"]) is not str or type(pattern["work"]["$"]) is not str:
@@ -240,11 +248,13 @@ def describe_excess(excess: Excess) -> str:
     if first == "work":
         where = f"the work's {'.'.join(rest)}" if rest else "the work"
     elif first == "uplink" and rest:
-        named = {"uplink": "the transforms", "into": "the reducer", "max_weight": "the largest weight"}
-        names = list(rest[1:])
+        named = {"uplink": "the chain", "into": "the reducer", "max_weight": "the largest weight"}
+        part, *names = rest
+        where = f"part {part!r}"
         if names:
-            names[0] = named.get(names[0], f"the {names[0]}")
-        where = f"{' '.join(names)} of part {rest[0]!r}" if names else f"part {rest[0]!r}"
+            what = named.get(names[0], f"the {names[0]}")
+            inside = ".".join(names[1:]) if names[0] != "uplink" else ""
+            where = f"{what}{inside and ' '}{inside} of {where}"
     elif first == "shared" and rest:
         where = f"the broadcast {'/'.join(rest)}"
     elif first == "own" and rest:
@@ -253,6 +263,6 @@ def describe_excess(excess: Excess) -> str:
         where = f"the downlink of {'/'.join(rest)}"
     else:
         where = f"the {' '.join(excess.path)}"
-    given = "missing" if excess.given == MISSING else show(excess.given)
-    allowed = "does not have it" if excess.allowed == MISSING else f"says {show(excess.allowed)}"
+    given = "missing" if excess.given == MISSING else write_form(excess.given)
+    allowed = "does not have it" if excess.allowed == MISSING else f"says {write_form(excess.allowed)}"
     return f"{where} is {given:.200}; the approved plan {allowed:.300}"

@@ -7,16 +7,17 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hanse.core import Reducer, Transform
+from hanse.core import Reducer, Transform, sgd_rule
 from hanse.core.exchange import find_classes
 from hanse.network.protocol.envelope import Envelope, name_one
-from hanse.network.protocol.forms import WIDE, Form, show
+from hanse.network.protocol.forms import WIDE, Form, to_form, write_form
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import printable
 
 __all__ = ["describe_plan", "to_record"]
 
 COLUMNS = 80
+PLAIN = to_form(sgd_rule())
 
 
 def describe_plan(plan: SealedPlan, last: Mapping[str, Any] | None = None) -> list[str]:
@@ -63,7 +64,7 @@ def _describe_envelope(envelope: Envelope) -> Iterator[str]:
     pattern = envelope.pattern
     phase = ", a phase of a protocol" if envelope.is_phase else ""
     yield ""
-    yield from _wrap(f"{envelope.work} of {name_one(envelope.role)}{phase}")
+    yield from _wrap(f"{envelope.work}, asked of {name_one(envelope.role)}{phase}")
     settings = [
         line for name, held in pattern["work"].items() if name != "$" for line in _list_settings(name, held)
     ]
@@ -79,7 +80,7 @@ def _describe_envelope(envelope: Envelope) -> Iterator[str]:
         yield from _wrap(f"counted: the messages of at least {members} together", 2)
     for name, tensors in pattern["shared"].items():
         changes = pattern["downlink"].get(name)
-        how = f", as changes ({', '.join(map(show, changes))})" if changes else ""
+        how = f", as changes ({', '.join(map(write_form, changes))})" if changes else ""
         yield from _wrap(f"comes down: {name} ({_count(tensors)}){how}", 2)
     for name, tensors in pattern["own"].items():
         yield from _wrap(f"comes down to you alone: {name} ({_count(tensors)})", 2)
@@ -92,23 +93,26 @@ def _list(form: Form) -> list[Form]:
 def _list_settings(name: str, held: Form) -> Iterator[str]:
     """Lists the settings of a work, in words where they are known and not left at what does nothing."""
     if isinstance(held, dict) and held.get("$") == "Steps":
-        yield f"learning rate {show(held['lr'])}"
+        yield f"learning rate {write_form(held['lr'])}"
         once = held["num_steps"] is None
-        yield f"{show(held['epochs'])} epochs" if once else f"{show(held['num_steps'])} steps"
-        yield "full batches" if held["batch_size"] is None else f"batches of {show(held['batch_size'])}"
+        yield f"{write_form(held['epochs'])} epochs" if once else f"{write_form(held['num_steps'])} steps"
+        yield "full batches" if held["batch_size"] is None else f"batches of {write_form(held['batch_size'])}"
         if held["proximal"] != 0:
-            yield f"proximal {show(held['proximal'])}"
-        yield show(held["rule"])
+            yield f"proximal {write_form(held['proximal'])}"
+        if held["rule"] != PLAIN:
+            yield write_form(held["rule"])
         if held["lr_scales"]:
-            yield f"lr_scales {show(held['lr_scales'])}"
+            yield f"lr_scales {write_form(held['lr_scales'])}"
     elif isinstance(held, dict) and "$" in held and held.keys() == {"$"}:
         yield f"{name} {held['$']}"
     else:
-        yield f"{name} {show(held)}"
+        yield f"{name} {write_form(held)}"
 
 
 def _count(tensors: Form) -> str:
-    """Counts the numbers of tensors: "650 numbers"; tensors that vary in size are shown."""
+    """Counts the numbers of tensors, such as "650 numbers"; names them if each is one number."""
+    if isinstance(tensors, dict) and 0 < len(tensors) <= 9 and all(map(_is_number, tensors.values())):
+        return ", ".join(tensors)
     sizes = []
     for held in tensors.values() if isinstance(tensors, dict) and WIDE not in tensors else [None]:
         dims = held[1:] if isinstance(held, list) else [None]
@@ -118,6 +122,10 @@ def _count(tensors: Form) -> str:
     return "1 number" if sum(sizes) == 1 else f"{sum(sizes):,} numbers"
 
 
+def _is_number(tensor: Form) -> bool:
+    return isinstance(tensor, list) and len(tensor) == 1
+
+
 def _find_words(form: Form, kind: type, words: str) -> str:
     """Returns what a transform or reducer says of itself, or how it is written if it is not known here."""
     try:
@@ -125,8 +133,8 @@ def _find_words(form: Form, kind: type, words: str) -> str:
         if isinstance(held, kind):
             return str(getattr(held, words))
     except Exception:  # a stranger's fields may be of any type, and a class of users may do anything
-        return show(form)
-    return f"{show(form)}, a {kind.__name__.lower()} of code that is not imported yet"
+        return write_form(form)
+    return f"{write_form(form)}, a {kind.__name__.lower()} of code that is not imported yet"
 
 
 def _build(form: Form, known: Mapping[str, type]) -> Any:
@@ -154,10 +162,24 @@ def _find_differences(last: Mapping[str, Any], record: Mapping[str, Any]) -> Ite
         if old.get(name) != new.get(name):
             yield from _mark("-", [f"{name} = {old[name]}"] if name in old else [])
             yield from _mark("+", [f"{name} = {new[name]}"] if name in new else [])
-    before, after = list(_list_facts(last)), list(_list_facts(record))
-    for line in difflib.ndiff(before, after):
-        if line[0] in "-+":
-            yield from _mark(line[0], [line[2:]])
+    for name in sorted({*last["imports"], *record["imports"]}):
+        yield from _compare(f"import {name}", last["imports"].get(name), record["imports"].get(name))
+    yield from _compare("model", last["model"], record["model"])
+    before, after = _list_facts(last), _list_facts(record)
+    for work in sorted(before.keys() - after.keys()):
+        yield f"- {work}"
+    for work in sorted(after.keys() - before.keys()):
+        yield f"+ {work}, as above"
+    for work in sorted(before.keys() & after.keys()):
+        for line in difflib.ndiff(before[work], after[work]):
+            if line[0] in "-+":
+                yield from _mark(line[0], [f"{work}: {line[2:]}"])
+
+
+def _compare(name: str, old: str | None, new: str | None) -> Iterator[str]:
+    if old != new:
+        yield from _mark("-", [] if old is None else [f"{name} {old}"])
+        yield from _mark("+", [] if new is None else [f"{name} {new}"])
 
 
 def _mark(sign: str, lines: Iterable[str]) -> Iterator[str]:
@@ -167,31 +189,28 @@ def _mark(sign: str, lines: Iterable[str]) -> Iterator[str]:
         yield from (f"{sign} {more}" for more in rest)
 
 
-def _list_facts(record: Mapping[str, Any]) -> Iterator[str]:
-    """Lists all that an approval covers beside the settings, one fact a line."""
-    yield f"model {record['model']}"
-    for name, digest in record["imports"].items():
-        yield f"import {name} {digest}"
+def _list_facts(record: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Lists all that the envelopes of each work cover, one fact a line."""
+    facts: dict[str, list[str]] = {}
     for said in record["envelopes"]:
-        work = said["pattern"]["work"]["$"]
-        for name, held in _flatten_settings(said["pattern"]).items():
-            yield f"{work}: {name} = {held}"
-        yield f"{work}: counts at least {said['fewest']}"
+        pattern = {name: held for name, held in said["pattern"].items() if name != "plans"}
+        work, role = pattern["work"]["$"], pattern.pop("role")
+        name = f"{work}, asked of {name_one(role)}"
+        lines = facts.setdefault(name, [])
+        lines += [f"{path} = {held}" for path, held in _flatten_settings(pattern).items()]
+        lines.append(f"counts at least {said['fewest']}")
+    return facts
 
 
 def _flatten_settings(tree: Any, path: str = "") -> dict[str, str]:
-    """Names each leaf of nested settings by its path; a list is a leaf."""
-    if isinstance(tree, dict) and tree and "$" not in tree and WIDE not in tree:
-        found: dict[str, str] = {}
-        for name, item in tree.items():
-            found |= _flatten_settings(item, f"{path}.{name}" if path else name)
-        return found
-    if isinstance(tree, dict) and "$" in tree and path == "work":
-        inner = {name: item for name, item in tree.items() if name != "$"}
-        return {path: str(tree["$"]), **(_flatten_settings(inner, path) if inner else {})}
-    if isinstance(tree, dict) and "$" in tree and path.startswith("work.") and len(tree) > 1:
-        return {
-            path: str(tree["$"]),
-            **{f"{path}.{name}": show(item) for name, item in tree.items() if name != "$"},
-        }
-    return {path: show(tree)}
+    """Names each leaf of nested settings by its path; a list, a transform or a reducer is a leaf."""
+    if not isinstance(tree, dict) or not tree or WIDE in tree:
+        return {path: write_form(tree)}
+    inner = {name: item for name, item in tree.items() if name != "$"}
+    is_leaf = "$" in tree and not (path == "work" or path.startswith("work.") or path.endswith(".spec"))
+    if is_leaf or not inner:
+        return {path: write_form(tree)}
+    found: dict[str, str] = {}
+    for name, item in inner.items():
+        found |= _flatten_settings(item, f"{path}.{name}" if path else name)
+    return found

@@ -29,10 +29,10 @@ __all__ = [
     "check_pattern",
     "describe_tensor",
     "find_excess",
+    "join_patterns",
     "loosen",
-    "merge",
-    "show",
     "to_form",
+    "write_form",
 ]
 
 Form: TypeAlias = Any
@@ -40,6 +40,9 @@ Form: TypeAlias = Any
 
 WIDE = "~"
 """The key of a wider leaf of a pattern."""
+
+MOST_WORDS = 8
+"""The most words that a pattern names; of more, any is admitted."""
 
 ANY: Form = {WIDE: "any", "of": "value"}
 MISSING: Form = {WIDE: "missing"}
@@ -140,12 +143,12 @@ def _is_equal(one: Form, other: Form) -> bool:
     return bool(one == other)
 
 
-def merge(one: Form, other: Form, *, free: bool = False) -> Form:
+def join_patterns(one: Form, other: Form, *, free: bool = False) -> Form:
     """Returns the narrowest pattern of this grammar that admits what two patterns admit.
 
-    >>> merge({"lr": 0.1, "epochs": 2}, {"lr": 0.05, "epochs": 2})
+    >>> join_patterns({"lr": 0.1, "epochs": 2}, {"lr": 0.05, "epochs": 2})
     {'lr': {'~': 'range', 'from': 0.05, 'to': 0.1}, 'epochs': 2}
-    >>> merge(0.1, 0.05, free=True)
+    >>> join_patterns(0.1, 0.05, free=True)
     {'~': 'any', 'of': 'number'}
 
     Args:
@@ -170,11 +173,11 @@ def merge(one: Form, other: Form, *, free: bool = False) -> Form:
         return _any("number") if free else {WIDE: "range", "from": least, "to": most}
     if kind == "list":
         if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-            return [merge(a, b, free=free) for a, b in zip(one, other, strict=True)]
+            return [join_patterns(a, b, free=free) for a, b in zip(one, other, strict=True)]
         return {WIDE: "list", "of": _merge_all([*_items(one), *_items(other)], free)}
     if kind == "map":
         if WIDE not in one and WIDE not in other and one.keys() == other.keys():
-            return {name: merge(item, other[name], free=free) for name, item in one.items()}
+            return {name: join_patterns(item, other[name], free=free) for name, item in one.items()}
         return {WIDE: "map", "of": _merge_all([*_items(one), *_items(other)], free)}
     if kind == "either":
         found = one
@@ -182,12 +185,13 @@ def merge(one: Form, other: Form, *, free: bool = False) -> Form:
             found = _join_kinds(found, item, free)
         return found
     if kind in ("text", "truth"):
-        return _any(kind)
+        is_known = type(one) is type(other) and type(one) in (str, bool) and not free
+        return {WIDE: "either", "of": [one, other]} if is_known else _any(kind)
     if kind == "$bytes":
         return {"$": "bytes", "is": _any("text")}
     if one.keys() != other.keys():
         return ANY
-    return {name: merge(item, other[name], free=free) for name, item in one.items()}
+    return {name: join_patterns(item, other[name], free=free) for name, item in one.items()}
 
 
 def _find_ends(form: Form) -> tuple[float, float] | None:
@@ -208,19 +212,23 @@ def _merge_all(forms: list[Form], free: bool) -> Form:
         return ANY
     found = forms[0]
     for form in forms[1:]:
-        found = merge(found, form, free=free)
+        found = join_patterns(found, form, free=free)
     return found
 
 
 def _join_kinds(one: Form, other: Form, free: bool) -> Form:
     options = list(one["of"]) if _kind(one) == "either" else [one]
     for item in other["of"] if _kind(other) == "either" else [other]:
+        if any(find_excess(option, item) is None for option in options):
+            continue
         same = next((i for i, option in enumerate(options) if _kind(option) == _kind(item)), None)
-        if same is None:
+        is_word = type(item) in (str, bool) and not free and len(options) < MOST_WORDS
+        if same is None or is_word:
             options.append(item)
         else:
-            options[same] = merge(options[same], item, free=free)
-    return {WIDE: "either", "of": options}
+            wider = join_patterns(options[same], item, free=free or type(item) in (str, bool))
+            options = [wider, *(option for option in options if find_excess(wider, option) is not None)]
+    return options[0] if len(options) == 1 else {WIDE: "either", "of": options}
 
 
 @dataclass(frozen=True)
@@ -250,7 +258,7 @@ def find_excess(pattern: Form, form: Form, path: tuple[str, ...] = ()) -> Excess
             return None if _is_wide_enough(pattern, form) else here
         if not isinstance(form, dict) or pattern.get("$") != form.get("$"):
             return here
-        for name in (*pattern, *(name for name in form if name not in pattern)):
+        for name in (*form, *(name for name in pattern if name not in form)):
             if name not in form or name not in pattern:
                 return Excess((*path, name), form.get(name, MISSING), pattern.get(name, MISSING))
             found = find_excess(pattern[name], form[name], (*path, name))
@@ -301,14 +309,14 @@ def check_pattern(pattern: Form) -> None:
             check_pattern(item)
 
 
-def show(form: Form) -> str:
+def write_form(form: Form) -> str:
     """Writes a form, or a pattern, as a user would.
 
-    >>> show({"$": "clip", "max_norm": 1.0}), show({"~": "range", "from": 0.05, "to": 0.1})
+    >>> write_form({"$": "clip", "max_norm": 1.0}), write_form({"~": "range", "from": 0.05, "to": 0.1})
     ('clip(max_norm=1.0)', '0.05 to 0.1')
     """
     if isinstance(form, list):
-        return f"[{', '.join(map(show, form))}]"
+        return f"[{', '.join(map(write_form, form))}]"
     if not isinstance(form, dict):
         return "none" if form is None else str(form)
     if WIDE in form:
@@ -317,10 +325,12 @@ def show(form: Form) -> str:
             return f"{form['from']} to {form['to']}"
         if kind == "any":
             return f"any {of}"
-        return " or ".join(map(show, of or ())) if kind == "either" else f"any {kind} of {show(of)}"
+        if kind == "either":
+            return " or ".join(map(write_form, of or ()))
+        return f"any {kind} of {write_form(of)}"
     if "$" not in form:
-        return "{" + ", ".join(f"{name}: {show(item)}" for name, item in form.items()) + "}"
+        return "{" + ", ".join(f"{name}: {write_form(item)}" for name, item in form.items()) + "}"
     if form.keys() == {"$", "is"}:
-        return show(form["is"])
-    inside = ", ".join(f"{name}={show(item)}" for name, item in form.items() if name != "$")
+        return write_form(form["is"])
+    inside = ", ".join(f"{name}={write_form(item)}" for name, item in form.items() if name != "$")
     return f"{form['$']}({inside})"

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hanse.network.server.https import join_line, lead, listen, serving
     from hanse.network.server.job import RunJob
     from hanse.network.server.members import Members
+    from hanse.network.server.rehearsal import foresee
     from hanse.network.server.runtime import NetworkSnapshot, Patience
     from hanse.network.server.server import Server
 else:
@@ -21,6 +22,7 @@ else:
             "hanse.network.server.https": ("join_line", "lead", "listen", "serving"),
             "hanse.network.server.job": ("RunJob",),
             "hanse.network.server.members": ("Members",),
+            "hanse.network.server.rehearsal": ("foresee",),
             "hanse.network.server.runtime": ("NetworkSnapshot", "Patience"),
             "hanse.network.server.server": ("Server",),
         },
@@ -35,6 +37,7 @@ __all__ = [
     "RunJob",
     "Server",
     "application",
+    "foresee",
     "join_line",
     "lead",
     "listen",

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core import Array, HanseError, Key, Memory, Part, PartyId, Reducer, Spec, Total
+from hanse.core import Array, HanseError, Key, Memory, Part, PartSpec, PartyId, Reducer, Spec, Total
 from hanse.core.exchange import (
     Collect,
     Collected,
@@ -33,10 +33,11 @@ from hanse.core.exchange import (
     Task,
     TreeFold,
     encode,
+    frozen,
     run_work,
 )
 from hanse.network.protocol.envelope import Envelope, Envelopes, describe_dispatch, name_role
-from hanse.network.protocol.forms import Form, find_excess, merge
+from hanse.network.protocol.forms import Form, find_excess, join_patterns
 from hanse.network.server.job import RunJob
 
 __all__ = ["foresee"]
@@ -104,13 +105,13 @@ class _Dry:
       num_clients: the number of clients.
       members: whether a member plays a party; the server plays the others.
       fill: makes up a tensor.
-      all_answer: whether all who are asked answer; else as few as the program goes on with.
+      missing: how many of those who are asked do not answer, as far as the program goes on with the others.
     """
 
     num_clients: int
     members: Callable[[PartyId], bool]
     fill: Fill
-    all_answer: bool = True
+    missing: int = 0
     asked: list[_Asked] = field(default_factory=list)
     fewest: dict[int, int] = field(default_factory=dict)
     _next: int = 0
@@ -118,6 +119,7 @@ class _Dry:
     _dispatches: dict[int, Dispatch] = field(default_factory=dict)
     _plans: dict[int, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     _memories: dict[PartyId, Memory] = field(default_factory=dict)
+    _totals: dict[str, Total] = field(default_factory=dict)
 
     def perform(self, command: Command[Any]) -> Event:
         match command:
@@ -155,7 +157,7 @@ class _Dry:
             if not self.members(party) or (role in forms and not command.own):
                 continue
             form = describe_dispatch(command, party, plans)
-            forms[role] = merge(forms[role], form, free=True) if role in forms else form
+            forms[role] = join_patterns(forms[role], form, free=True) if role in forms else form
         self.asked += [_Asked(form, command.is_phase, number) for form in forms.values()]
         tickets = []
         for i, party in enumerate(command.cohort):
@@ -172,7 +174,7 @@ class _Dry:
         for number in {self._tickets[t].dispatch for t in asked}:
             least = needed if command.tickets is not None else goal
             self.fewest[number] = min(least, self.fewest.get(number, least))
-        counted = asked[: goal if self.all_answer else min(needed, goal)]
+        counted = asked[: min(goal, max(needed, len(asked) - self.missing))]
         closed = asked if command.tickets is not None else counted
         drops = tuple(Drop(t, self._tickets[t].party, "made up") for t in closed if t not in counted)
         parties = tuple(self._tickets[t].party for t in counted)
@@ -196,14 +198,24 @@ class _Dry:
             if held[0].task.ticket in answers:
                 parts = [part for one in held if (part := answers[one.task.ticket][name]) is not None]
                 totals[name] = self._undo(number, name, _fold(part_spec.into, parts))
-            else:  # of what is only added up, two answers stand for all
-                few = held[:2] if part_spec.into.elementwise else held
-                total = _fold(
-                    part_spec.into,
-                    [self._make_up(self._dispatches[t.dispatch].uplink[name].spec) for t in few],
+            else:
+                total = self._make_up_total(
+                    part_spec, [self._dispatches[t.dispatch].uplink[name] for t in held]
                 )
                 totals[name] = replace(total, count=len(held))
         return totals
+
+    def _make_up_total(self, part_spec: PartSpec, of_each: Sequence[PartSpec]) -> Total:
+        """Makes up the total of a part. Calm totals of what is only added up are alike in each round."""
+        if not part_spec.into.elementwise:
+            return _fold(part_spec.into, [self._make_up(one.spec) for one in of_each])
+        if self.fill is not _fill_calmly:
+            return _fold(part_spec.into, [self._make_up(part_spec.spec)])
+        key = repr((part_spec.into, part_spec.spec))
+        if key not in self._totals:
+            total = _fold(part_spec.into, [self._make_up(part_spec.spec)])
+            self._totals[key] = replace(total, values=frozen(total.values))
+        return self._totals[key]
 
     def _undo(self, number: int, name: str, total: Total) -> Total:
         command = self._dispatches[number]
@@ -292,7 +304,7 @@ def _lead(job: RunJob, dry: _Dry, progress: Any, rounds: int | None = None) -> A
         if not isinstance(progress, Progress) or progress.stopped is None or progress.stopped == EARLY:
             return progress
         number = progress.round - progress.finished
-        if number <= before.round:
+        if number <= before.round and before.target_round is not None:  # its last round is performed
             return progress
         progress = replace(
             progress, round=number, stopped=None, finished=False, best=None, num_worse=0, target_round=number
@@ -334,7 +346,8 @@ def foresee(job: RunJob) -> tuple[Envelopes, str]:
         whole = other if not why else whole
     probes = [
         (_Dry(num_clients, is_member, _FillWildly()), 1),
-        (_Dry(num_clients + 3, is_member, _fill_calmly, all_answer=False), 0),
+        (_Dry(num_clients + 3, is_member, _fill_calmly, missing=num_clients + 3), 0),
+        (_Dry(num_clients + 7, is_member, _fill_calmly, missing=2), 0),
     ]
     for dry, attempts in probes:
         with suppress(Exception):
@@ -352,12 +365,13 @@ def _join(whole: _Dry, probes: Sequence[_Dry]) -> Envelopes:
             sort, form = asked.sort, asked.form
             beside = whole.asked[i] if i < len(whole.asked) else asked
             if beside.sort == sort and dry is not whole:
-                form = merge(beside.form, form, free=True)  # what differs here does not depend on the round
+                # what differs here does not depend on the round alone
+                form = join_patterns(beside.form, form, free=True)
             known = patterns.get(sort)
             if known is None:
                 patterns[sort] = form
             elif find_excess(known, form) is not None:
-                patterns[sort] = merge(known, form, free=dry is not whole)
+                patterns[sort] = join_patterns(known, form, free=dry is not whole)
             if dry is whole or sort not in fewest:
                 least = dry.fewest.get(asked.number, 0)
                 fewest[sort] = min(least, fewest.get(sort, least))
