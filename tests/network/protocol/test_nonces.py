@@ -100,7 +100,7 @@ def test_members_do_not_use_up_each_others_nonces(clock: Clock) -> None:
     nonce = request["signature-input"].partition('nonce="')[2].partition('"')[0]
     about = f';keyid="c1";alg="ed25519";nonce="{nonce}";tag="{signing.TAG}"'
     said = ("POST", "/v1/work", "?", signing.content_digest(sha256(b"{}")))
-    covered = dict(zip(signing._COMPONENTS, said, strict=True))
+    covered = dict(zip(signing.COMPONENTS, said, strict=True))
     theirs = {
         name.lower(): text for name, text in other._sign_components(covered, clock.now, about).items()
     } | {"content-digest": said[-1]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from federation import federation
+from federation import FED_AVG, federation, job
 from pydantic import BaseModel
 
 from hanse.core import InvalidInput
@@ -26,14 +26,20 @@ class Asking:
     """Sends what no client of ours would."""
 
     def __init__(self, here: Any) -> None:
-        self.url, self.key = here.url, Identity.generate()
+        self.url, self.key, self.id = here.url, Identity.generate(), "operator"
         here.server.members.appoint("operator", "operator", self.key.public)
         pem = (here.folder / "server" / "certificate.pem").read_text()
         self.http = httpx.Client(verify=pin(pem))
 
-    def ask(self, method: str, path: str, body: bytes = b"", signed: bool = True) -> httpx.Response:
-        headers = self.key.sign("operator", method, self.url + path, sha256(body)) if signed else {}
+    def ask(
+        self, method: str, path: str, body: bytes = b"", signed: bool = True, **headers: str
+    ) -> httpx.Response:
+        if signed:
+            headers |= self.key.sign(self.id, method, self.url + path, sha256(body))
         return self.http.request(method, self.url + path, content=body, headers=headers)
+
+    def close(self) -> None:
+        self.http.close()
 
 
 def test_every_refusal_is_described_and_says_what_is_wrong(tmp_path: Path) -> None:
@@ -72,7 +78,7 @@ def test_nobody_parts_for_another_by_taking_his_name(tmp_path: Path) -> None:
     members = Members(tmp_path / "members.db")
     for number, name in enumerate(["c2", "2", "client 0", "both", "both"]):
         secret, _ = members.invite(number=number)
-        members.join(secret, f"{number + 1:02d}" * 32, name)
+        members.join(Identity.derive(secret).public, f"{number + 1:02d}" * 32, name)
     assert members.part("c2", "left").number == 2
     assert members.part("2", "revoked").number == 2
     assert members.part("client 0", "revoked").number == 2
@@ -116,3 +122,24 @@ def test_a_client_that_knows_no_version_of_the_servers_does_not_join(
         pytest.raises(Refused, match="99; upgrade the older of the two"),
     ):
         here.client_home(0)
+
+
+def test_long_numbers_are_refused_and_no_error_of_the_server(tmp_path: Path) -> None:
+    with federation(tmp_path, stay=True) as here, closing(Asking(here)) as asking:
+        run = here.lead(job(FED_AVG, 1))
+        home, many = here.client_home(0), "9" * 300
+        asking.key, asking.id = home.identity, "c0"
+        name = "0" * 64
+        for method, path in (
+            ("GET", f"/v1/runs/{run}/tickets/0/message?sha256={name}&size={many}"),
+            ("GET", f"/v1/runs/{run}/tickets/{many}/message?sha256={name}&size=1"),
+            ("GET", f"/v1/runs/{run}/tickets/{many}/task"),
+            ("PUT", f"/v1/runs/{run}/tickets/0/message?sha256={name}&size=1&offset=-{many}"),
+        ):
+            answer = asking.ask(method, path)
+            assert (answer.status_code, answer.json()["code"]) == (422, "wrong"), answer.text
+        plan = here.server.run(run).plan[0]
+        path = f"/v1/runs/{run}/objects/{plan}"
+        whole = asking.ask("GET", path).content
+        assert asking.ask("GET", path, Range=f"bytes={'9' * 5000}-").content == whole
+        assert asking.ask("GET", path, Range="bytes=5-").content == whole[5:]

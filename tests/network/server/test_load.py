@@ -94,7 +94,7 @@ def test_a_stranger_is_refused_in_the_librarys_words() -> None:
 def test_requests_leave_no_cycles_behind(tmp_path: Path) -> None:
     server = Server(tmp_path, "ab" * 32, stay=True)
     secret, _ = server.members.invite(number=0)
-    server.members.join(secret, CLIENT.public)
+    server.members.join(Identity.derive(secret).public, CLIENT.public)
     app = application(server)
     body = Poll(wait_s=0.0).model_dump_json().encode()
 

@@ -37,7 +37,8 @@ class Direct(httpx.BaseTransport):
         async def ask() -> httpx.Response:
             sent = httpx.Request(request.method, request.url, headers=request.headers, content=request.read())
             answer = await self._asgi.handle_async_request(sent)
-            return httpx.Response(answer.status_code, headers=answer.headers, content=await answer.aread())
+            stream = httpx.ByteStream(await answer.aread())
+            return httpx.Response(answer.status_code, headers=answer.headers, stream=stream)
 
         return asyncio.run(ask())
 
@@ -71,7 +72,7 @@ def offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Offered
     monkeypatch.setattr(RunThread, "start", lambda self: None)
     server, client = Server(tmp_path / "server", "ab" * 32, stay=True), Identity.generate()
     secret, _ = server.members.invite(number=0)
-    server.members.join(secret, client.public)
+    server.members.join(Identity.derive(secret).public, client.public)
     led = server.run(server.lead(job(FED_AVG, 1)))
     led.mailbox.open()
     led.mailbox.post([Offer(TICKET, 0, b"task", "00" * 32, 1, LIMIT, "local_sgd")])

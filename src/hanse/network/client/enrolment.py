@@ -2,10 +2,10 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from hanse.core import HanseError, InvalidInput, Key, MessageError, OwnLearners, own_test
+from hanse.core import InvalidInput, Key, MessageError, OwnLearners, own_test
 from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.gate import Gate, fetch_certificate
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
@@ -16,7 +16,7 @@ from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import WAIT_S, WIRE, Join, Joined, Plan, Plans, Rekey
+from hanse.network.protocol.wire import WAIT_S, WIRE, Join, Joined, Plan, Plans, Receipt, Rekey
 from hanse.version import __version__
 
 __all__ = ["check", "examine", "fetch_plans", "join", "leave", "rotate_key", "waiting_plans"]
@@ -36,7 +36,8 @@ def _approach(url: str, token: Token, client_home: ClientHome) -> Gate:
     """
     split(url)
     pem = fetch_certificate(url.rstrip("/"), token.fingerprint)
-    link = ServerLink(url, pem, client_home.identity, client_home.identity.public, token.key)
+    own = client_home.identity
+    link = ServerLink(url, pem, own, own.public, token.key, token.invitation)
     gate = Gate(link, client_home.audit)
     try:
         about = gate.ask_about()
@@ -70,10 +71,11 @@ def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joi
     gate = _approach(url, token, client_home)
     link = gate.link
     try:
-        joined = gate.join(Join(name=name), _bearer(token))
+        joined, receipt = gate.join(Join(name=name))
     finally:
         gate.close()
-    client_home.audit.write("joined", server=link.url, id=joined.id, key=client_home.identity.public)
+    key = client_home.identity.public
+    client_home.audit.write("joined", server=link.url, id=joined.id, key=key, receipt=receipt)
     client_home.enter(
         {"url": link.url, "certificate": link.pem, "server_key": token.key, **joined.model_dump()}
     )
@@ -95,13 +97,9 @@ def check(client_home: ClientHome, url: str, token: Token) -> tuple[list[SealedP
     """
     gate = _approach(url, token, client_home)
     try:
-        return _read_plans(gate.check(CHECK_S, _bearer(token)))
+        return _read_plans(gate.check(CHECK_S))
     finally:
         gate.close()
-
-
-def _bearer(token: Token) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token.secret.hex()}"}
 
 
 def _read_plans(found: Plans) -> tuple[list[SealedPlan], int]:
@@ -128,10 +126,10 @@ def fetch_plans(
         finally:
             gate.close()
     if url is None or token is None:
-        raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+        raise InvalidInput("write hanse join https://HOST:PORT --token-file FILE --data ...")
     gate = _approach(url, token, client_home)
     try:
-        return _read_plans(gate.ask_plans(_bearer(token)))
+        return _read_plans(gate.ask_plans(invited=True))
     finally:
         gate.close()
 
@@ -187,42 +185,74 @@ def waiting_plans(client_home: ClientHome) -> list[SealedPlan]:
 
 
 def leave(client_home: ClientHome) -> None:
-    """Withdraws consent: tells the server, and takes no more work from it. Raises: Unreachable."""
+    """Withdraws consent: takes no more work, and tells the server, whose receipt enters the audit log.
+
+    It is done once the receipt is there. If it is cut off before, it can be repeated.
+
+    Raises: Refused, Unreachable: if the server has not confirmed it; InvalidInput: if this client has not
+      joined.
+    """
     kept = client_home.membership
     if kept is None:
         raise InvalidInput(f"{client_home.folder} has not joined a federation")
-    gate = _open_gate(client_home)
-    client_home.amend(left=True)
+    if kept.get("left"):
+        return
+    client_home.amend(leaving=True)
     try:
-        gate.leave()
+        confirmed, receipt = _ask_under_either_key(client_home, Gate.leave)
+        _check_receipt(confirmed, "left", kept["id"], "")
     except Refused as refused:
-        if refused.code not in ("left", "revoked"):
-            raise HanseError(f"the server does not confirm that this client has left: {refused}") from None
-    finally:
-        gate.close()
+        if not refused.is_proven or refused.code not in ("left", "revoked"):
+            raise
+        receipt = refused.receipt  # the answer to an earlier request was lost, or its operator was faster
+    client_home.audit.write("left", server=kept["url"], id=kept["id"], receipt=receipt)
+    client_home.amend(left=True)
     logger.info("event=left server=%s member=%s", kept["url"], kept["id"])
 
 
 def rotate_key(client_home: ClientHome) -> None:
     """Replaces the key of a membership with a new one. Completes a replacement that was cut off.
 
-    Raises: Refused, Unreachable, InvalidInput: if this client has not joined.
+    The new key is used once the server's receipt is in the audit log.
+
+    Raises: Refused, Unreachable: if the server has not confirmed it; InvalidInput: if this client has not
+      joined.
     """
-    path = client_home.folder / NEXT_KEY
+    client_home.link().close()  # or it has not joined, or has left
+    kept, path = client_home.membership or {}, client_home.folder / NEXT_KEY
     new = Identity.at(path)
-    request = Rekey(public=new.public, proof=new.prove(f"{(client_home.membership or {}).get('id')}"))
-    for identity in (client_home.identity, new):
-        client_home.identity = identity  # the server may have taken the new key already
-        gate = _open_gate(client_home)
-        try:
-            gate.replace_key(request)
-            break
-        except Refused as refused:
-            if refused.code != "unsigned" or identity is new:
-                raise
-        finally:
-            gate.close()
-    client_home.audit.write("key replaced", key=new.public)
+    request = Rekey(public=new.public, proof=new.prove(kept["id"]))
+    confirmed, receipt = _ask_under_either_key(client_home, lambda gate: gate.replace_key(request))
+    _check_receipt(confirmed, "rekeyed", kept["id"], new.public)
+    client_home.audit.write("rekeyed", id=kept["id"], key=new.public, receipt=receipt)
     path.replace(client_home.folder / KEY)
     client_home.identity = new
     logger.info("event=key-replaced key=%s", new.public[:16])
+
+
+def _ask_under_either_key(
+    client_home: ClientHome, ask: Callable[[Gate], tuple[Receipt, Mapping[str, Any]]]
+) -> tuple[Receipt, Mapping[str, Any]]:
+    """Asks something under this client's key, else under the one that is to follow it.
+
+    The server may have taken the new key already, and its answer may have been lost.
+
+    Raises: Refused, Unreachable.
+    """
+    following = client_home.folder / NEXT_KEY
+    identities = [client_home.identity, *([Identity.load(following)] if following.exists() else [])]
+    for identity in identities:
+        gate = Gate(client_home.link(identity), client_home.audit)
+        try:
+            return ask(gate)
+        except Refused as refused:
+            if refused.code != "unsigned" or identity is identities[-1]:
+                raise
+        finally:
+            gate.close()
+    raise AssertionError("unreachable")
+
+
+def _check_receipt(receipt: Receipt, what: str, id: str, key: str) -> None:
+    if (receipt.what, receipt.id, receipt.key) != (what, id, key):
+        raise Refused(502, "answer", f"the server confirms something else: {receipt}")

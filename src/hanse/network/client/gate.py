@@ -22,6 +22,7 @@ from hanse.network.protocol.errors import Refused, Unreachable
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import (
     CHUNK_BYTES,
+    PLANS_BYTES,
     About,
     Failure,
     Join,
@@ -30,6 +31,7 @@ from hanse.network.protocol.wire import (
     News,
     Plans,
     Poll,
+    Receipt,
     Rekey,
     WorkOrder,
 )
@@ -86,33 +88,33 @@ class Gate:
         """Asks for the server's versions."""
         return self.link.ask("GET", "/v1/about", About)
 
-    def check(self, wait_s: float, headers: Mapping[str, str]) -> Plans:
+    def check(self, wait_s: float) -> Plans:
         """Sends zeros, as many as a chunk has, to a server that this client has not joined."""
         sha256 = hashlib.sha256(bytes(CHUNK_BYTES)).hexdigest()
         self._audit.write("checks", server=self.link.url, bytes=CHUNK_BYTES, sha256=sha256)
-        return self.link.probe("/v1/check", Plans, wait_s, headers)
+        return self.link.probe("/v1/check", Plans, wait_s, PLANS_BYTES)
 
-    def ask_plans(self, headers: Mapping[str, str] | None = None) -> Plans:
-        """Asks for the plans of the server's runs: with an invitation, or as a member."""
-        if headers is None:
-            return self.link.ask("GET", "/v1/plans", Plans)
+    def ask_plans(self, *, invited: bool = False) -> Plans:
+        """Asks for the plans of the server's runs: with the invitation of the link, or as a member."""
+        if not invited:
+            return self.link.ask("GET", "/v1/plans", Plans, limit=PLANS_BYTES)
         self._note("asks for plans", server=self.link.url)
-        return self.link.ask("POST", "/v1/check", Plans, headers=headers)
+        return self.link.ask("POST", "/v1/check", Plans, limit=PLANS_BYTES)
 
-    def join(self, request: Join, headers: Mapping[str, str]) -> Joined:
-        """Asks to join."""
+    def join(self, request: Join) -> tuple[Joined, Mapping[str, Any]]:
+        """Asks to join; returns the membership, and the server's receipt."""
         self._note("joins", request, server=self.link.url, name=request.name)
-        return self.link.ask("POST", "/v1/join", Joined, request, headers=headers)
+        return self.link.receipt("POST", "/v1/join", Joined, request)
 
-    def replace_key(self, request: Rekey) -> None:
-        """Asks to replace this client's key."""
+    def replace_key(self, request: Rekey) -> tuple[Receipt, Mapping[str, Any]]:
+        """Asks to replace this client's key; returns the server's answer, and its receipt."""
         self._note("replaces its key", request, key=request.public)
-        self.link.plain("POST", "/v1/key", request)
+        return self.link.receipt("POST", "/v1/key", Receipt, request)
 
-    def leave(self) -> None:
-        """Says that this client leaves."""
+    def leave(self) -> tuple[Receipt, Mapping[str, Any]]:
+        """Says that this client leaves; returns the server's answer, and its receipt."""
         self._note("consent withdrawn", server=self.link.url)
-        self.link.plain("POST", "/v1/leave")
+        return self.link.receipt("POST", "/v1/leave", Receipt)
 
     # -- work ----------------------------------------------------------------------------------
 

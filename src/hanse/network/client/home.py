@@ -29,6 +29,8 @@ KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
 SETTINGS = {"policy": "policy.toml", "contract": "hanse.toml"}
 """The files by which a client's owner decides what it does, by their names in the audit log."""
+DOWNLOADS = (".payload", ".own")
+"""The ends of the names of files that a server sends, before they say that a file is not complete."""
 
 
 class ClientHome:
@@ -112,10 +114,13 @@ class ClientHome:
             amended = {**(self.membership or {}), **changes}
             self.enter({name: part for name, part in amended.items() if part is not None})
 
-    def link(self) -> ServerLink:
+    def link(self, identity: Identity | None = None) -> ServerLink:
         """Makes a link to the server that this client has joined.
 
-        Raises: InvalidInput: if it has joined none, or has left.
+        Args:
+          identity: signs the requests of a client that is leaving or replaces its key; None: its own does.
+
+        Raises: InvalidInput: if it has joined none, has left, or is leaving.
         """
         kept = self.membership
         if kept is None:
@@ -126,8 +131,17 @@ class ClientHome:
             raise InvalidInput(
                 f"{self.folder} has left the federation at {kept['url']}, and takes no more work from it"
             )
+        if kept.get("leaving") and identity is None:
+            raise InvalidInput(
+                f"{self.folder} is leaving the federation at {kept['url']}, which has not confirmed it yet; "
+                f"write hanse leave --home {self.folder}"
+            )
         link = ServerLink(
-            kept["url"], kept["certificate"], self.identity, kept["id"], kept.get("server_key", "")
+            kept["url"],
+            kept["certificate"],
+            identity or self.identity,
+            kept["id"],
+            kept.get("server_key", ""),
         )
         if kept.get("next_certificate"):
             link.trust(kept["next_certificate"])
@@ -160,6 +174,11 @@ class ClientHome:
         folder = self.folder / "runs" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def downloaded_bytes(self, run: str, to: Path) -> int:
+        """Counts the bytes of a run's payloads and tasks on the disk, but for those of the file `to`."""
+        found = (path for what in DOWNLOADS for path in self.run(run).glob(f"**/*{what}*"))
+        return sum(path.stat().st_size for path in found if not path.name.startswith(to.name))
 
     def keep(self, plan: SealedPlan) -> None:
         """Writes a plan to the disk, so that the client's owner can look at it and approve it."""

@@ -46,6 +46,7 @@ class Policy:
       imports: the digests of the owner's own copies of modules that plans may name, by the name of the
         module, or by the path of its file below the client home.
       isolate: whether tickets are computed without network, keys and a writable disk.
+      max_download_bytes: in one run, all payloads and tasks that are on the disk at the same time.
     """
 
     works: tuple[str, ...] | None = None
@@ -65,6 +66,7 @@ class Policy:
     approve_plans: bool = False
     imports: Mapping[str, str] = field(default_factory=dict)
     isolate: bool = False
+    max_download_bytes: int = 10_000_000_000
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
@@ -168,6 +170,15 @@ class Policy:
                     raise Forbidden(
                         f"this client's policy allows {limit} {words} {span}, and they are used up", "budget"
                     )
+
+    def check_download(self, size: int, num_bytes: int) -> None:
+        """Checks the size of a download beside what its run has on the disk. Raises: Forbidden."""
+        if size + num_bytes > self.max_download_bytes:
+            raise Forbidden(
+                f"this client's policy allows {self.max_download_bytes} bytes of a run on its disk "
+                f"(max_download_bytes): {num_bytes} are there, and {size} more are to be downloaded",
+                "budget",
+            )
 
     def limit_s(self, used_today_s: float) -> float | None:
         """Returns the seconds allowed for the next ticket; None: any. Raises: Forbidden: if none is left."""

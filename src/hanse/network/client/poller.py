@@ -46,7 +46,7 @@ class Poller:
                 break
             except Refused as refused:
                 if refused.code in ("revoked", "left"):
-                    self._home.audit.write(refused.code)
+                    self._home.audit.write(refused.code, receipt=refused.receipt)
                     return refused.code
                 raise
             self._take(news)

@@ -4,20 +4,35 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from hanse.core import InvalidInput
 from hanse.network.protocol import certificates
+from hanse.network.protocol.answers import (
+    UNPROVEN,
+    AnswerVerifier,
+    Reply,
+    hasten,
+    read_answer,
+    read_body,
+    read_json,
+    read_refusal,
+)
+from hanse.network.protocol.asked import Asked
 from hanse.network.protocol.errors import Refused, Unreachable
 from hanse.network.protocol.reaching import explain
-from hanse.network.protocol.signing import AnswerVerifier, Identity, sha256
+from hanse.network.protocol.signing import Identity, sha256
 from hanse.network.protocol.spool import Outgoing
-from hanse.network.protocol.wire import CHUNK_BYTES, WAIT_S, Problem, Received
+from hanse.network.protocol.wire import (
+    CHUNK_BYTES,
+    INVITATION,
+    JSON_BYTES,
+    Received,
+)
 from hanse.version import __version__
 
 __all__ = ["ServerLink", "patiently", "split"]
@@ -26,6 +41,9 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+
+CLOCK_S = 10.0
+"""The clock is set only by an answer that came within so many seconds, for else it may have been held up."""
 
 
 MAX_RETRY_S = 60.0
@@ -57,18 +75,28 @@ class ServerLink:
       identity: signs the requests.
       key_id: the name by which the server knows the key.
       server_key: the public key of the server, which signs its answers; empty: TLS alone protects them.
+      invitation: permits the requests of somebody who has not joined; None: a member asks.
     """
 
-    def __init__(self, url: str, pem: str, identity: Identity, key_id: str, server_key: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        pem: str,
+        identity: Identity,
+        key_id: str,
+        server_key: str = "",
+        invitation: Identity | None = None,
+    ) -> None:
         self._answers = AnswerVerifier(server_key) if server_key else None
         self.url = url.rstrip("/")
         self.pem, self.identity, self.key_id = pem, identity, key_id
+        self._invitation = invitation
         self._context = certificates.pin(pem)
         self._http = certificates.make_client(
             base_url=self.url,
             verify=self._context,
             timeout=TIMEOUT,
-            headers={"User-Agent": f"hanse/{__version__}"},
+            headers={"User-Agent": f"hanse/{__version__}", "Accept-Encoding": "identity"},
             trust_env=True,
         )
 
@@ -95,62 +123,89 @@ class ServerLink:
         body: bytes = b"",
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        stream: bool = False,
         digest: bytes | None = None,
-    ) -> httpx.Response:
-        """Sends a request; signs and sends it again if the clocks turn out to differ.
+        limit: int = JSON_BYTES,
+    ) -> Reply:
+        """Sends a request, and returns the answer; sends it again if the clocks turn out to differ.
 
         Args:
           digest: the SHA-256 of the body; None: it is computed here.
+          limit: the most bytes of the answer.
 
         Raises: Refused, Unreachable.
         """
-        digest = digest or sha256(body)
         for again in (True, False):
-            request = self._http.build_request(method, path, content=body, params=params, headers=headers)
-            request.headers.update(self._sign(method, request.url, digest))
+            request = self._make_request(method, path, body, params, headers, digest)
             try:
-                response = self._http.send(request, stream=stream)
-                if stream and response.status_code < 400:  # the caller checks its SHA-256
-                    return response
-                response.read()
+                response = self._http.send(request, stream=True)
+                try:
+                    return self._receive(request, response, limit)
+                except _Skewed as skewed:
+                    if not (again and self._set_clock(skewed)):
+                        raise skewed.refused from None
+                finally:
+                    response.close()
             except httpx.TransportError as error:
                 raise Unreachable(explain(self.url, error, self.pem)) from None
-            forged = self._find_forgery(request, response)
-            if response.status_code < 400 and forged is None:
-                return response
-            refused = _read_refusal(response)
-            if forged is not None and refused.code not in ("unavailable", "proxy"):  # a proxy's
-                raise Refused(response.status_code, "answer", forged)
-            if not (again and refused.code == "skewed"):
-                raise refused
-            self._set_clock(response)
         raise AssertionError("unreachable")
 
-    def _find_forgery(self, request: httpx.Request, response: httpx.Response) -> str | None:
-        """Returns why an answer is not the server's; None: it is."""
-        if self._answers is None:
-            return None
-        try:
-            self._answers.check(
-                response.status_code,
-                response.headers,
-                response.content,
-                request.method,
-                request.headers["signature"],
-            )
-        except InvalidInput as error:
-            return str(error)
-        return None
+    def _make_request(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        digest: bytes | None = None,
+    ) -> httpx.Request:
+        """Makes a signed request."""
+        request = self._http.build_request(method, path, content=body, params=params, headers=headers)
+        request.headers.update(self._sign(method, request.url, digest or sha256(body)))
+        if self._invitation is not None:
+            asked = Asked.read(request.method, str(request.url), request.headers)
+            request.headers[INVITATION] = self._invitation.permit(self.key_id, asked)
+        request.extensions["began_s"] = time.monotonic()
+        return request
 
-    def _set_clock(self, response: httpx.Response) -> None:
-        """Sets the clock of the signatures by the server's clock."""
-        try:
-            there = parsedate_to_datetime(response.headers["date"]).timestamp()
-        except (KeyError, ValueError):
-            return
-        self.identity.offset_s = there + 0.5 - time.time()
+    def _receive(self, request: httpx.Request, response: httpx.Response, limit: int) -> Reply:
+        """Reads an answer and checks its signature, before anything in it is decompressed or parsed.
+
+        Raises: Refused; also if the answer is not the server's, since the request may succeed later.
+        """
+        status, content = response.status_code, read_body(response, limit)
+        if self._answers is None:
+            receipt: Mapping[str, Any] | None = {}
+        else:
+            asked = Asked.read(request.method, str(request.url), request.headers)
+            try:
+                receipt = self._answers.check(status, response.headers, content, asked)
+            except InvalidInput as error:
+                receipt, forged = None, str(error)
+        if status < 400 and receipt is not None:
+            return Reply(status, content, receipt)
+        refused, there_s = read_refusal(status, content)
+        if receipt is None and refused.code not in UNPROVEN:
+            refused = Refused(status, "answer", forged)
+        refused.is_proven, refused.receipt = receipt is not None, receipt or {}
+        refused.retry_s = _read_retry(response.headers)
+        if refused.code == "skewed" and there_s is not None and receipt is not None:
+            raise _Skewed(refused, there_s, request.extensions["began_s"])
+        raise refused
+
+    def _set_clock(self, skewed: "_Skewed") -> bool:
+        """Sets the clock of the signatures by the server's, and returns whether to sign and send again.
+
+        The server read its clock between the request and the answer. An answer that took long says little:
+        somebody may have held it up, so it sets no clock.
+        """
+        took_s = time.monotonic() - skewed.began_s
+        if took_s > CLOCK_S:
+            return False
+        least_s = skewed.there_s - time.time()
+        if not least_s - 1.0 < self.identity.offset_s < least_s + took_s + 1.0:
+            self.identity.offset_s = least_s + took_s / 2
         time.sleep(1.0)  # a server that has just begun refuses requests of the second before
+        return True
 
     def ask(
         self,
@@ -160,9 +215,10 @@ class ServerLink:
         body: BaseModel | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: int = JSON_BYTES,
     ) -> M:
         """Sends a small request, and parses the answer. Raises: Refused, Unreachable."""
-        return _validate(kind, path, self.plain(method, path, body, params, headers))
+        return read_answer(kind, path, self.plain(method, path, body, params, headers, limit))
 
     def plain(
         self,
@@ -171,26 +227,49 @@ class ServerLink:
         body: BaseModel | None = None,
         params: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
+        limit: int = JSON_BYTES,
     ) -> Any:
         """Sends a small request, and returns the answer as plain data. Raises: Refused, Unreachable."""
-        data = b"" if body is None else body.model_dump_json().encode()
-        response = self._send(
-            method, path, data, params, {"Content-Type": "application/json", **(headers or {})}
-        )
-        return _parse(path, response)
+        return read_json(path, self._tell(method, path, body, params, headers, limit))
 
-    def probe(self, path: str, kind: type[M], wait_s: float, headers: Mapping[str, str]) -> M:
+    def receipt(
+        self, method: str, path: str, kind: type[M], body: BaseModel | None = None
+    ) -> tuple[M, Mapping[str, Any]]:
+        """Sends a small request; returns the answer, and the receipt for the audit log.
+
+        Raises: Refused, Unreachable.
+        """
+        reply = self._tell(method, path, body)
+        return read_answer(kind, path, read_json(path, reply)), reply.receipt
+
+    def _tell(
+        self,
+        method: str,
+        path: str,
+        body: BaseModel | None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        limit: int = JSON_BYTES,
+    ) -> Reply:
+        data = b"" if body is None else body.model_dump_json().encode()
+        given = {"Content-Type": "application/json", **(headers or {})}
+        return self._send(method, path, data, params, given, limit=limit)
+
+    def probe(self, path: str, kind: type[M], wait_s: float, limit: int) -> M:
         """Sends a request as large as an upload that waits as long as a poll, and returns the answer.
 
         Raises: Refused: also if a proxy cuts it; Unreachable.
         """
-        response = self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, headers)
-        return _validate(kind, path, _parse(path, response))
+        reply = self._send("POST", path, bytes(CHUNK_BYTES), {"wait_s": wait_s}, limit=limit)
+        return read_answer(kind, path, read_json(path, reply))
 
     # -- files ---------------------------------------------------------------------------------
 
     def download(self, path: str, sha256: str, size: int, to: Path) -> None:
         """Fetches an object into a file, and goes on from a part that is there already.
+
+        Args:
+          size: as a signed answer says; no byte more is written.
 
         Raises: Refused, Unreachable.
         """
@@ -203,17 +282,28 @@ class ServerLink:
             here = file.tell()
             if here < size:
                 headers = {"Range": f"bytes={here}-"} if here else {}
-                response = self._send("GET", path, headers=headers, stream=True)
+                request = self._make_request("GET", path, headers=headers)
                 try:
+                    response = self._http.send(request, stream=True)
+                except httpx.TransportError as error:
+                    raise Unreachable(explain(self.url, error, self.pem)) from None
+                try:
+                    if response.status_code not in (200, 206):  # the caller checks the SHA-256 of these two
+                        self._receive(request, response, JSON_BYTES)
+                        raise Refused(502, "answer", f"{path} was answered with {response.status_code}")
                     if here and response.status_code != 206:
                         file.truncate(0)
                         state, here = hashlib.sha256(), 0
-                    for block in response.iter_raw(1 << 18):
+                    for block in hasten(response):
+                        block = block[: size + 1 - here]
                         here += len(block)
                         if here > size:
                             break
                         file.write(block)
                         state.update(block)
+                except _Skewed as skewed:
+                    self._set_clock(skewed)
+                    raise skewed.refused from None
                 except httpx.TransportError as error:
                     raise Unreachable(f"the download was cut: {_said(error)}") from None
                 finally:
@@ -236,56 +326,34 @@ class ServerLink:
         if message.size > CHUNK_BYTES:
             received = self.ask("GET", path, Received, params=whole)
         while not received.durable:
+            if received.offset % CHUNK_BYTES or not 0 <= received.offset < message.size:
+                raise Refused(502, "answer", f"there is no chunk at {received.offset} of {message.size}")
             chunk, digest = message.chunk(received.offset)
             params = {**whole, "offset": received.offset}
             try:
-                response = self._send("PUT", path, chunk, params, digest=digest)
-                received = Received.model_validate_json(response.content)
+                reply = self._send("PUT", path, chunk, params, digest=digest)
+                received = read_answer(Received, path, read_json(path, reply))
             except Refused as refused:
                 if refused.code != "offset":
                     raise
                 received = self.ask("GET", path, Received, params=whole)
 
 
-def _parse(path: str, response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except ValueError as error:
-        raise Refused(502, "answer", f"the answer to {path} is not JSON: {error}") from None
+class _Skewed(Exception):
+    """The server says that the clocks differ, and what its own says."""
 
-
-def _validate(kind: type[M], path: str, answer: Any) -> M:
-    try:
-        return kind.model_validate(answer)
-    except ValidationError as error:
-        raise Refused(502, "answer", f"the answer to {path} can't be read: {error}") from None
+    def __init__(self, refused: Refused, there_s: float, began_s: float) -> None:
+        self.refused, self.there_s, self.began_s = refused, there_s, began_s
 
 
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _read_refusal(response: httpx.Response) -> Refused:
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        text = response.text[:200].strip()
-        if response.status_code == 413:
-            most = f"it must let {CHUNK_BYTES >> 20} MiB pass (nginx: client_max_body_size 16m)"
-            return Refused(413, "proxy", f"a proxy in front of the server refuses large bodies; {most}")
-        if response.status_code == 504:
-            least = f"it must wait for more than {WAIT_S:g} s (nginx: proxy_read_timeout 60s)"
-            return Refused(504, "proxy", f"a proxy in front of the server cut the request off; {least}")
-        if response.status_code in (502, 503):
-            return Refused(response.status_code, "unavailable", "no server answers behind the proxy")
-        return Refused(response.status_code, "answer", f"answered with {response.status_code}: {text}")
-    retry_s = response.headers.get("retry-after", "")
-    return Refused(
-        response.status_code,
-        problem.code,
-        problem.why,
-        retry_s=min(float(retry_s), MAX_RETRY_S) if retry_s.isascii() and retry_s.isdigit() else None,
-    )
+def _read_retry(headers: Mapping[str, str]) -> float | None:
+    """Returns after how many seconds the same request may succeed; None: the answer does not say."""
+    retry_s = headers.get("retry-after", "")
+    return min(float(retry_s), MAX_RETRY_S) if retry_s.isascii() and retry_s.isdigit() else None
 
 
 PASSING = frozenset(
@@ -311,7 +379,7 @@ def patiently(
         try:
             return act()
         except (Unreachable, Refused) as error:
-            if isinstance(error, Refused) and error.code not in PASSING:
+            if isinstance(error, Refused) and error.is_proven and error.code not in PASSING:
                 raise
             least_s = (error.retry_s or 0.0) if isinstance(error, Refused) else 0.0
             say(f"{error}; trying again in {max(wait_s, least_s):.1f} s")

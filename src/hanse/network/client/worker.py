@@ -68,7 +68,7 @@ class Worker:
         say, home = self._connection.say, self._home
         state: Literal["refused", "downloaded", "trained"] = "refused"
         try:
-            run = self._roles.open_run(work, self._fetch)
+            run = self._roles.open_run(work, partial(self._fetch, work.run))
             task = self._read_task(work, run)
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
@@ -148,22 +148,26 @@ class Worker:
         if not path.exists():
             self._check_policy(work, run)
             url = f"/v1/runs/{work.run}/tickets/{work.ticket}/task"
-            self._fetch(url, work.own, work.own_bytes, path)
+            self._fetch(work.run, url, work.own, work.own_bytes, path)
         return unpack(Stored(path), Task)  # type: ignore[no-any-return]
 
     def _fetch_payload(self, role: OpenRole, work: WorkOrder) -> Payload:
         path = role.folder / f"{work.payload}.payload"
         if not path.exists():
-            for old in [*role.folder.glob("*.payload"), *role.folder.glob("*.task")]:
-                old.unlink()
-            self._fetch(f"/v1/runs/{work.run}/objects/{work.payload}", work.payload, work.payload_bytes, path)
+            for old in [*role.folder.glob("*.payload*"), *role.folder.glob("*.task")]:
+                if not old.name.startswith(path.name):  # or it is the beginning of this one
+                    old.unlink()
+            url = f"/v1/runs/{work.run}/objects/{work.payload}"
+            self._fetch(work.run, url, work.payload, work.payload_bytes, path)
         try:
             payload: Payload = unpack(Stored(path), Payload)
         except MessageError as error:
             raise explain_unreadable(f"ticket {work.ticket}", error) from None
         return payload
 
-    def _fetch(self, url: str, sha256: str, size: int, to: Path) -> None:
+    def _fetch(self, run: str, url: str, sha256: str, size: int, to: Path) -> None:
+        """Downloads an object of a run. Raises: Forbidden: if the policy allows no file of this size."""
+        self._home.policy.check_download(size, self._home.downloaded_bytes(run, to))
         self._connection.insist(lambda: self._connection.gate.download(url, sha256, size, to))
         self._home.spent.add(download_bytes=size)
 

@@ -6,16 +6,24 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.network.protocol import certificates
+    from hanse.network.protocol.answers import AnswerVerifier
+    from hanse.network.protocol.asked import Asked
     from hanse.network.protocol.certificates import fingerprint, make
     from hanse.network.protocol.errors import Forbidden, Refused, Unreachable
     from hanse.network.protocol.house import claim_home, find_readable, keep_private
-    from hanse.network.protocol.private_files import change_passphrase, encrypt_home, remove_passphrase
+    from hanse.network.protocol.private_files import (
+        change_passphrase,
+        encrypt_home,
+        remove_passphrase,
+        write_privately,
+    )
     from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
     from hanse.network.protocol.signing import Identity, sha256
     from hanse.network.protocol.spool import hash_chunks
     from hanse.network.protocol.tokens import Token
     from hanse.network.protocol.wire import (
         CHUNK_BYTES,
+        LIST_BYTES,
         WAIT_S,
         Code,
         Doing,
@@ -37,6 +45,8 @@ else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.network.protocol.answers": ("AnswerVerifier",),
+            "hanse.network.protocol.asked": ("Asked",),
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
             "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable"),
             "hanse.network.protocol.house": ("claim_home", "find_readable", "keep_private"),
@@ -44,6 +54,7 @@ else:
                 "change_passphrase",
                 "encrypt_home",
                 "remove_passphrase",
+                "write_privately",
             ),
             "hanse.network.protocol.sealed_plan": ("SealedPlan", "read_plan", "seal_plan"),
             "hanse.network.protocol.signing": ("Identity", "sha256"),
@@ -58,6 +69,7 @@ else:
                 "Invited",
                 "Join",
                 "KeptHead",
+                "LIST_BYTES",
                 "Plan",
                 "PlanImport",
                 "Poll",
@@ -74,7 +86,10 @@ else:
 
 __all__ = [
     "CHUNK_BYTES",
+    "LIST_BYTES",
     "WAIT_S",
+    "AnswerVerifier",
+    "Asked",
     "Code",
     "Doing",
     "Failure",
@@ -109,4 +124,5 @@ __all__ = [
     "remove_passphrase",
     "seal_plan",
     "sha256",
+    "write_privately",
 ]

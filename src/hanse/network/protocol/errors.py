@@ -2,7 +2,8 @@
 
 import errno
 import sqlite3
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 from hanse.core import HanseError, InvalidInput
 
@@ -30,6 +31,12 @@ class Refused(HanseError):
       who: the id of the member who sent the request, where known.
       retry_s: the seconds after which the same request may be accepted, where known.
     """
+
+    is_proven = True
+    """Whether the server has said so. If not, somebody on the way may have: the request may yet succeed."""
+
+    receipt: Mapping[str, Any] = {}
+    """The signed answer, as `AnswerVerifier.check` returns it."""
 
     def __init__(
         self, status: int, code: str, why: str, *, who: str | None = None, retry_s: float | None = None

@@ -18,7 +18,14 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from hanse.core import InvalidInput
 from hanse.network.protocol.spool import sync_folder
 
-__all__ = ["change_passphrase", "encrypt_home", "make_private", "read_private", "remove_passphrase"]
+__all__ = [
+    "change_passphrase",
+    "encrypt_home",
+    "make_private",
+    "read_private",
+    "remove_passphrase",
+    "write_privately",
+]
 
 SEALING_KEY = "sealing-key"
 PRIVATE = ("key.pem", "key.next.pem", "secret", "identity.pem")
@@ -56,6 +63,11 @@ def make_private(path: Path, data: bytes) -> None:
     with suppress(FileExistsError):
         os.link(whole, path)
     whole.unlink()
+
+
+def write_privately(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all, that only its owner may read, and does not encrypt it."""
+    _write_beside(path, data).replace(path)
 
 
 def encrypt_home(home: Path) -> None:

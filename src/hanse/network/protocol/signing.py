@@ -6,7 +6,6 @@ headers, so a request is authenticated before any byte of its body is read.
 
 import base64
 import hashlib
-import re
 import secrets
 import threading
 import time
@@ -21,7 +20,6 @@ from cryptography.exceptions import InvalidSignature as InvalidKeySignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from http_message_signatures import (
-    HTTPMessageSignaturesException,
     HTTPMessageVerifier,
     HTTPSignatureKeyResolver,
     InvalidSignature,
@@ -29,12 +27,26 @@ from http_message_signatures import (
 from http_message_signatures.algorithms import ED25519
 
 from hanse.core import InvalidInput, Key
+from hanse.network.protocol.asked import (
+    ANSWER,
+    COMPONENTS,
+    COVERED,
+    DIGEST,
+    GIVEN,
+    METHOD,
+    NONCE,
+    SIGNATURE,
+    TAG,
+    URL,
+    Asked,
+    build_base,
+    content_digest,
+)
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.private_files import make_private, read_private
 
 __all__ = [
     "SKEW_S",
-    "AnswerVerifier",
     "Identity",
     "Speaker",
     "Verifier",
@@ -45,36 +57,8 @@ __all__ = [
     "secret_at",
 ]
 
-COVERED = ("@method", "@path", "@query", "content-digest")
-TAG = "hanse"
-
-# A signed request as clients write it. Whatever matches here has one meaning only.
-_COMPONENTS = tuple(f'"{name}"' for name in COVERED)
-_GIVEN = re.compile(
-    rf"{TAG}=(?P<parameters>\({re.escape(' '.join(_COMPONENTS))}\);created=(?P<created>[1-9][0-9]{{9}})"
-    rf';keyid="(?P<keyid>[0-9a-z-]{{1,64}})";alg="ed25519";nonce="(?P<nonce>[0-9A-Za-z_-]{{1,64}})"'
-    rf';tag="{TAG}")'
-)
-_SIGNATURE = re.compile(rf"{TAG}=:(?P<bytes>[0-9A-Za-z+/]{{86}}==):")
-_DIGEST = re.compile(r"sha-256=:[0-9A-Za-z+/]{43}=:")
-_URL = re.compile(
-    r"https://[0-9a-z.-]+(?::[0-9]{1,4})?(?P<path>(?:/[0-9A-Za-z_-]+)+)(?P<query>\?[0-9A-Za-z_=&.-]+)?"
-)
-_METHOD = re.compile(r"[A-Z]+")
-
-ANSWERED = ("@status", "content-digest", '"signature";req')
-"""The parts that an answer's signature covers. The request's own signature says what was asked, and when."""
-
-ANSWER = "hanse-answer"
-"""The tag of signed answers."""
-
 SKEW_S = 60
 """The seconds by which the two clocks may differ."""
-
-
-def content_digest(sha256: bytes) -> str:
-    """Returns the Content-Digest field of a body with this SHA-256."""
-    return f"sha-256=:{base64.b64encode(sha256).decode()}:"
 
 
 def digest_in(headers: Mapping[str, str]) -> bytes:
@@ -108,15 +92,6 @@ class _Message:
     headers: MutableMapping[str, str]
 
 
-@dataclass
-class _Answer:
-    """An answer, with the attributes that the signature library reads."""
-
-    status_code: int
-    headers: MutableMapping[str, str]
-    request: _Message
-
-
 class _Keys(HTTPSignatureKeyResolver):  # type: ignore[misc,unused-ignore]
     def __init__(
         self, private: Ed25519PrivateKey | None, find: Callable[[str], Ed25519PublicKey | None]
@@ -142,6 +117,11 @@ class Identity:
     def generate(cls) -> "Identity":
         """Makes a new key."""
         return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def derive(cls, secret: bytes) -> "Identity":
+        """Makes the key of an invitation from its secret."""
+        return cls(Ed25519PrivateKey.from_private_bytes(sha256(b"hanse: invitation\0" + secret)))
 
     @classmethod
     def load(cls, path: Path) -> "Identity":
@@ -179,7 +159,7 @@ class Identity:
         parts = urlsplit(url)
         digest = content_digest(body_sha256)
         said = method.upper(), parts.path or "/", f"?{parts.query}", digest
-        covered = dict(zip(_COMPONENTS, said, strict=True))
+        covered = dict(zip(COMPONENTS, said, strict=True))
         about = f';keyid="{key_id}";alg="ed25519";nonce="{secrets.token_urlsafe(16)}";tag="{TAG}"'
         return {
             "Content-Digest": digest,
@@ -189,30 +169,28 @@ class Identity:
     def _sign_components(self, covered: Mapping[str, str], created_s: float, about: str) -> dict[str, str]:
         """Signs these components, in a tenth of the time that the library takes."""
         given = f"({' '.join(covered)});created={int(created_s)}{about}"
-        signature = base64.b64encode(self._private.sign(_base(covered, given))).decode()
+        signature = base64.b64encode(self._private.sign(build_base(covered, given))).decode()
         return {"Signature-Input": f"{TAG}={given}", "Signature": f"{TAG}=:{signature}:"}
 
     def prove(self, id: str) -> str:
         """Proves that whoever asks to replace a member's key holds this key."""
         return self._private.sign(_claim(id, self.public)).hex()
 
-    def sign_answer(self, status: int, body: bytes, signature: str) -> dict[str, str]:
+    def permit(self, key_id: str, asked: Asked) -> str:
+        """Proves, as an invitation's key, that a key may make this request; returns the Invitation field."""
+        return f"{self.public}.{self._private.sign(_permission(self.public, key_id, asked)).hex()}"
+
+    def sign_answer(self, status: int, body: bytes, asked: Asked) -> dict[str, str]:
         """Returns the headers that sign an answer.
 
         Args:
           status: of HTTP.
-          signature: the Signature field of the request.
+          asked: the request, which was verified.
         """
         digest = content_digest(sha256(body))
-        covered = {'"@status"': str(status), '"content-digest"': digest, '"signature";req': signature}
-        about = f';keyid="server";alg="ed25519";tag="{ANSWER}"'
-        return {"Content-Digest": digest, **self._sign_components(covered, time.time(), about)}
-
-
-def _base(covered: Mapping[str, str], given: str) -> bytes:
-    """Builds the signature base of RFC 9421, section 2.5: components, and the parameters of the signature."""
-    lines = [*(f"{name}: {text}" for name, text in covered.items()), f'"@signature-params": {given}']
-    return "\n".join(lines).encode()
+        about = f';keyid="server";alg="ed25519";nonce="{asked.nonce}";tag="{ANSWER}"'
+        signed = self._sign_components(asked.cover(status, digest), time.time(), about)
+        return {"Content-Digest": digest, **signed}
 
 
 def _claim(id: str, public: str) -> bytes:
@@ -227,43 +205,42 @@ def check_proof(id: str, public: str, proof: str) -> None:
         raise Refused(422, "wrong", "the new key does not sign for itself", who=id) from None
 
 
-class AnswerVerifier:
-    """Checks that answers come from the holder of a key, and answer the request that was sent.
-
-    Args:
-      public: the key, in hexadecimal.
-    """
-
-    def __init__(self, public: str) -> None:
-        key = public_key(public)
-        self._verifier = HTTPMessageVerifier(
-            signature_algorithm=ED25519, key_resolver=_Keys(None, lambda key_id: key)
-        )
-        self._verifier.max_clock_skew = timedelta(days=36500)  # the request's nonce is what makes it fresh
-
-    def check(
-        self, status: int, headers: Mapping[str, str], body: bytes, method: str, signature: str
-    ) -> None:
-        """Checks that the key holder gave this answer to this request. Raises: InvalidInput: if not."""
-        asked = _Message(method, "https://server/", {"Signature": signature})
-        try:
-            self._verifier.verify(
-                _Answer(status, dict(headers), asked),
-                max_age=None,
-                expect_tag=ANSWER,
-                require_components=ANSWERED,
-                body=body,
-            )
-        except (InvalidSignature, HTTPMessageSignaturesException, ValueError) as error:
-            raise InvalidInput(f"the answer is not signed by the server: {error}") from None
+def _permission(invitation: str, key_id: str, asked: Asked) -> bytes:
+    about = (asked.method, asked.path, asked.query, asked.digest, asked.nonce, asked.signature)
+    return "\n".join((f"hanse: the invitation {invitation} permits the key {key_id}", *about)).encode()
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """The signer of a request, and the SHA-256 that its body must have."""
+    """The signer of a request.
+
+    Args:
+      body_sha256: the SHA-256 that the body must have.
+      created: the second at which the request was signed.
+      asked: the request, as it was verified.
+    """
 
     key_id: str
     body_sha256: bytes
+    created: int
+    asked: Asked
+
+    def read_invitation(self, field: str) -> str:
+        """Returns the public key of the invitation that permits this request.
+
+        Args:
+          field: the Invitation field.
+
+        Raises: Refused: if none does.
+        """
+        invitation, _, proof = field.partition(".")
+        try:
+            said = _permission(invitation, self.key_id, self.asked)
+            public_key(invitation).verify(bytes.fromhex(proof), said)
+        except (InvalidKeySignature, ValueError, InvalidInput):
+            why = "no invitation permits this request: prove one that was not used yet"
+            raise Refused(403, "token", why) from None
+        return invitation
 
 
 class Verifier:
@@ -294,13 +271,20 @@ class Verifier:
 
         Raises: Refused: if nobody signed it, if it was signed at another time, or if it was received before.
         """
+        speaker = self.identify(method, url, headers)
+        self.check_time(speaker)
+        self.check_once(speaker)
+        return speaker
+
+    def identify(self, method: str, url: str, headers: Mapping[str, str]) -> Speaker:
+        """Returns the signer of a request, at whatever time and however often. Raises: Refused."""
         signed = self._plain(method, url, headers) or self._by_library(method, url, headers)
         created, key_id, nonce = signed
-        self._check_time(created)
-        if not isinstance(nonce, str) or not 0 < len(nonce) <= 64:
+        if not isinstance(nonce, str) or not NONCE.fullmatch(nonce):
             raise Refused(401, "unsigned", "a nonce of 1 to 64 characters is missing", who=key_id)
-        self._check_once(f"{key_id} {nonce}", created, key_id)
-        return Speaker(key_id, digest_in(headers))
+        parts, digest = urlsplit(url), headers.get("content-digest", "")
+        asked = Asked(method, parts.path or "/", f"?{parts.query}", digest, nonce, headers["signature"])
+        return Speaker(key_id, digest_in(headers), created, asked)
 
     def _plain(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str, str] | None:
         """Returns time, key id and nonce of a request that is signed exactly as `Identity.sign` writes it.
@@ -308,18 +292,18 @@ class Verifier:
         None: the library must judge it, which reads all notations and takes three times as long. It accepts
         whatever is accepted here.
         """
-        given = _GIVEN.fullmatch(headers.get("signature-input", ""))
-        signature = _SIGNATURE.fullmatch(headers.get("signature", ""))
+        given = GIVEN.fullmatch(headers.get("signature-input", ""))
+        signature = SIGNATURE.fullmatch(headers.get("signature", ""))
         digest = headers.get("content-digest", "")
-        at = _URL.fullmatch(url)
-        if given is None or signature is None or at is None or not _DIGEST.fullmatch(digest):
+        at = URL.fullmatch(url)
+        if given is None or signature is None or at is None or not DIGEST.fullmatch(digest):
             return None
         key = self._find(given["keyid"])
-        if key is None or not _METHOD.fullmatch(method):
+        if key is None or not METHOD.fullmatch(method):
             return None
-        covered = dict(zip(_COMPONENTS, (method, at["path"], at["query"] or "?", digest), strict=True))
+        covered = dict(zip(COMPONENTS, (method, at["path"], at["query"] or "?", digest), strict=True))
         try:
-            key.verify(base64.b64decode(signature["bytes"]), _base(covered, given["parameters"]))
+            key.verify(base64.b64decode(signature["bytes"]), build_base(covered, given["parameters"]))
         except InvalidKeySignature:
             return None
         return int(given["created"]), given["keyid"], given["nonce"]
@@ -334,8 +318,9 @@ class Verifier:
             raise Refused(401, "unsigned", f"the request is not signed by a member: {error}") from None
         return int(result.parameters["created"]), str(result.parameters["keyid"]), result.nonce
 
-    def _check_time(self, created: int) -> None:
-        now = self._clock()
+    def check_time(self, speaker: Speaker) -> None:
+        """Checks that a request was signed now. Raises: Refused."""
+        now, created = self._clock(), speaker.created
         if abs(now - created) > SKEW_S:
             side = "behind" if created < now else "ahead of"
             raise Refused(
@@ -346,16 +331,17 @@ class Verifier:
         if created < self._began:
             raise Refused(401, "skewed", "the request was signed before the server began; sign it again")
 
-    def _check_once(self, nonce: str, created: int, key_id: str) -> None:
-        now = self._clock()
+    def check_once(self, speaker: Speaker) -> None:
+        """Checks that a request was not received before. Raises: Refused."""
+        now, nonce = self._clock(), f"{speaker.key_id} {speaker.asked.nonce}"
         with self._lock:
             if now - self._swept > SKEW_S / 4:
                 for old in [n for n, until in self._seen.items() if until < now]:
                     del self._seen[old]
                 self._swept = now
             if nonce in self._seen:
-                raise Refused(401, "replayed", "this request was received before", who=key_id)
-            self._seen[nonce] = created + SKEW_S + 1
+                raise Refused(401, "replayed", "this request was received before", who=speaker.key_id)
+            self._seen[nonce] = speaker.created + SKEW_S + 1
 
 
 def sha256(data: bytes) -> bytes:

@@ -4,6 +4,7 @@ import base64
 from dataclasses import dataclass
 
 from hanse.core import InvalidInput
+from hanse.network.protocol.signing import Identity
 
 __all__ = ["Token"]
 
@@ -18,7 +19,7 @@ class Token:
 
     Args:
       fingerprint: of the certificate that the server shows.
-      secret: is good for one client to join.
+      secret: is good for one client to join. It is never sent: the key that is made of it signs requests.
       key: the public key of the server, which signs its answers; empty: it signs none.
     """
 
@@ -30,6 +31,11 @@ class Token:
         raw = bytes.fromhex(self.fingerprint) + self.secret + bytes.fromhex(self.key)
         return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
+    @property
+    def invitation(self) -> Identity:
+        """The key of the invitation, of which the server knows the public half only."""
+        return Identity.derive(self.secret)
+
     @classmethod
     def parse(cls, text: str) -> "Token":
         """Reads a token from text. Raises: InvalidInput."""
@@ -38,5 +44,8 @@ class Token:
         except ValueError:
             raw = b""
         if len(raw) not in (48, 80):
-            raise InvalidInput(f"{text[:70]!r} is not a join token; copy the whole line of the operator")
+            raise InvalidInput(
+                f"{text[:8]!r}... ({len(text)} characters) is not a join token, which has 107 characters; "
+                "copy the whole line or file of the operator"
+            )
         return cls(raw[:32].hex(), raw[32:48], raw[48:].hex())

@@ -1,7 +1,7 @@
-"""The messages between client and server, version 6. Each message of this file is JSON under 1 MiB."""
+"""The messages between client and server, version 7. Each message is JSON within a limit of this file."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -9,6 +9,10 @@ from hanse.core import value
 
 __all__ = [
     "CHUNK_BYTES",
+    "INVITATION",
+    "JSON_BYTES",
+    "LIST_BYTES",
+    "PLANS_BYTES",
     "WIRE",
     "About",
     "AuditHead",
@@ -27,17 +31,21 @@ __all__ = [
     "Plans",
     "Poll",
     "Problem",
+    "Receipt",
     "Received",
     "Rekey",
     "Rotated",
     "Rotation",
     "WorkOrder",
+    "cut",
     "printable",
 ]
 
-WIRE = 6
+WIRE = 7
 """The version of the wire. A server lists those that it speaks; a client takes the newest common one.
 
+7: an invitation is proven, not sent; an answer is signed only to a verified request, over all of its parts.
+   A client of version 6 takes such an answer for a stranger's.
 6: a task may hold tensors for one client alone, which then downloads it; a member may play a named party;
    a client may answer that a result does not exist yet, or that it keeps a promise. A client of version 5
    can't.
@@ -48,7 +56,16 @@ CHUNK_BYTES = 8 << 20
 """A message is uploaded in chunks of this size, the last of which may be shorter."""
 
 JSON_BYTES = 1 << 20
-"""The largest body of any other request."""
+"""The largest body of any other request, and the largest answer but for those of the next two limits."""
+
+PLANS_BYTES = 4 << 20
+"""The largest answer that holds plans."""
+
+LIST_BYTES = 16 << 20
+"""The largest list of clients or events for an operator."""
+
+INVITATION = "Invitation"
+"""The header that proves an invitation: its public key, a dot, its signature of the request."""
 
 WAIT_S = 25.0
 """The seconds for which a poll is held open: fewer than 60, after which proxies cut it by default."""
@@ -95,6 +112,24 @@ class Plan:
     envelopes: str = "[]"
 
 
+T = TypeVar("T")
+
+
+def cut(items: Sequence[T], limit: int, count_bytes: Callable[[T], int]) -> list[T]:
+    """Returns the first items that fit into so many bytes together, and at least one.
+
+    >>> cut(["ab", "c", "de"], 4, len), cut(["abcde"], 4, len)
+    (['ab', 'c'], ['abcde'])
+    """
+    size, fitting = 0, list[T]()
+    for item in items:
+        size += count_bytes(item)
+        if fitting and size > limit:
+            break
+        fitting.append(item)
+    return fitting
+
+
 def printable(text: str) -> str:
     """Makes a stranger's text safe to print on somebody's screen.
 
@@ -119,11 +154,12 @@ class _Model(BaseModel):
 
 
 class Problem(_Model):
-    """The reason why a request was refused."""
+    """The reason why a request was refused. `time`: of the server's clock, if the client's differs."""
 
     code: Words
     why: Words
     offset: int | None = None
+    time: float | None = Field(default=None, ge=0, le=1e11)
 
 
 class About(_Model):
@@ -135,7 +171,7 @@ class About(_Model):
 
 
 class Join(_Model):
-    """A request to join. It is signed with the key that it announces, and carries the invitation's secret."""
+    """A request to join. It is signed with the key that it announces, and an invitation permits it."""
 
     name: Line = Field(default="", max_length=100)
 
@@ -206,11 +242,11 @@ class WorkOrder(_Model):
     ticket: int
     task: str = Field(max_length=65536)
     own: str = Field(default="", pattern="^([0-9a-f]{64})?$")
-    own_bytes: int = Field(default=0, ge=0)
+    own_bytes: int = Field(default=0, ge=0, lt=2**53)
     payload: str = Field(pattern="^[0-9a-f]{64}$")
-    payload_bytes: int = Field(ge=0)
+    payload_bytes: int = Field(ge=0, lt=2**53)
     plan: str = Field(pattern="^[0-9a-f]{64}$")
-    plan_bytes: int = Field(ge=0)
+    plan_bytes: int = Field(ge=0, le=PLANS_BYTES)
     limit_bytes: int
     work: Words
 
@@ -297,6 +333,19 @@ class Rekey(_Model):
 
     public: str = Field(pattern="^[0-9a-f]{64}$")
     proof: str = Field(pattern="^[0-9a-f]{128}$")
+
+
+class Receipt(_Model):
+    """The server's word that a member has left, or has another key. The signature of the answer makes it one.
+
+    Args:
+      key: the public key that the member has from now on; empty: it has left.
+    """
+
+    what: Literal["left", "rekeyed"]
+    id: str
+    key: str = ""
+    time: float
 
 
 class Rotation(_Model):

@@ -3,22 +3,23 @@
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from http_message_signatures import HTTPMessageSignaturesException
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
 
 from hanse.core import HanseError
+from hanse.network.protocol.asked import Asked
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.wire import Problem
-from hanse.network.server.requests import server_of
+from hanse.network.server.requests import VERIFIED, server_of
 
 __all__ = ["Signing", "add_refusals", "send_file"]
 
@@ -29,18 +30,21 @@ INNOCENT = frozenset({"offset", "busy", "unavailable", "disk-full", "no-run", "n
 
 
 class Signing:
-    """Signs small answers to signed requests. Downloads are checked against their SHA-256 instead."""
+    """Signs small answers to verified requests. Downloads are checked against their SHA-256 instead.
+
+    `requests.verify` says which request was verified; the answer to any other is not signed.
+    """
 
     def __init__(self, app: ASGIApp, identity: Identity) -> None:
         self._app, self._identity = app, identity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        fields = dict(scope.get("headers", ()))
-        signature = fields.get(b"signature")
-        if scope["type"] != "http" or signature is None:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         begun: list[AsgiMessage] = []
+        verified: list[Asked] = []
+        scope[VERIFIED] = verified
 
         async def sign_and_send(message: AsgiMessage) -> None:
             if message["type"] == "http.response.start":
@@ -48,17 +52,16 @@ class Signing:
                 return
             if begun:
                 start = begun.pop()
-                if not message.get("more_body"):
-                    start["headers"] = [*start["headers"], *sign(start["status"], message.get("body", b""))]
+                if verified and not message.get("more_body"):
+                    signed = self._identity.sign_answer(
+                        start["status"], message.get("body", b""), verified[0]
+                    )
+                    fields = [
+                        (name.lower().encode(), value.encode("latin-1")) for name, value in signed.items()
+                    ]
+                    start["headers"] = [*start["headers"], *fields]
                 await send(start)
             await send(message)
-
-        def sign(status: int, body: bytes) -> list[tuple[bytes, bytes]]:
-            try:
-                found = self._identity.sign_answer(status, body, signature.decode("latin-1"))
-            except HTTPMessageSignaturesException:  # a stranger's Signature field that is not a signature
-                return []
-            return [(name.lower().encode(), value.encode()) for name, value in found.items()]
 
         await self._app(scope, receive, sign_and_send)
 
@@ -83,7 +86,8 @@ async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
         server.strangers[error.code] += 1
     elif error.code not in INNOCENT or error.retry_s is not None:
         server.blame(who, error)
-    problem = Problem(code=error.code, why=error.why, offset=getattr(error, "offset", None))
+    now = time.time() if error.code == "skewed" else None
+    problem = Problem(code=error.code, why=error.why, offset=getattr(error, "offset", None), time=now)
     body = problem.model_dump(exclude_none=True)
     headers = {"Connection": "close"} if _is_unread(request) else {}
     if error.retry_s is not None:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import check_proof
@@ -18,6 +20,7 @@ from hanse.network.protocol.wire import (
     News,
     Plans,
     Poll,
+    Receipt,
     Received,
     Rekey,
 )
@@ -65,6 +68,10 @@ _OBJECT: dict[int | str, dict[str, Any]] = {
     304: {"description": "The client has it"},
 }
 
+Number: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
+Offset: TypeAlias = Annotated[int, Field(gt=-(2**53), lt=2**53)]
+"""Numbers of a path or query: a longer one would be no name of a file."""
+
 client_routes = APIRouter()
 
 
@@ -106,14 +113,14 @@ async def download(request: Request, caller: FromClient, run: str, sha256: str) 
 
 
 @client_routes.get("/v1/runs/{run}/tickets/{ticket}/task", response_class=Response, responses=_OBJECT)
-async def download_task(request: Request, caller: FromClient, run: str, ticket: int) -> Response:
+async def download_task(request: Request, caller: FromClient, run: str, ticket: Number) -> Response:
     led = caller.server.run(run)
     offer = led.mailbox.offer(caller.party, ticket)  # or it is refused: nobody else may read it
     return send_file(led.own.path(offer.own or "none"), offer.own, request)
 
 
 @client_routes.get("/v1/runs/{run}/tickets/{ticket}/message")
-async def upload_state(caller: FromClient, run: str, ticket: int, sha256: str, size: int) -> Received:
+async def upload_state(caller: FromClient, run: str, ticket: Number, sha256: str, size: Number) -> Received:
     led = caller.server.run(run)
     offer = led.mailbox.offer(caller.party, ticket)
     if not 0 < size <= offer.limit_bytes:
@@ -146,7 +153,7 @@ async def _finish(caller: Caller, led: RunThread, ticket: int, sha256: str, size
 
 @client_routes.put("/v1/runs/{run}/tickets/{ticket}/message", openapi_extra=_BYTES)
 async def upload(
-    request: Request, caller: FromClient, run: str, ticket: int, sha256: str, size: int, offset: int
+    request: Request, caller: FromClient, run: str, ticket: Number, sha256: str, size: Number, offset: Offset
 ) -> Received:
     led = caller.server.run(run)
     offer = led.mailbox.offer(caller.party, ticket)
@@ -180,7 +187,7 @@ async def upload(
 
 
 @client_routes.post("/v1/runs/{run}/tickets/{ticket}/failure", openapi_extra=describe_body(Failure))
-async def failure(request: Request, caller: FromClient, run: str, ticket: int) -> dict[str, str]:
+async def failure(request: Request, caller: FromClient, run: str, ticket: Number) -> dict[str, str]:
     led = caller.server.run(run)
     led.mailbox.offer(caller.party, ticket)
     await limit(caller.server, "failures", caller.member.id)
@@ -213,7 +220,7 @@ async def failure(request: Request, caller: FromClient, run: str, ticket: int) -
 
 
 @client_routes.post("/v1/key", openapi_extra=describe_body(Rekey))
-async def rekey(request: Request, caller: FromClient) -> dict[str, str]:
+async def rekey(request: Request, caller: FromClient) -> Receipt:
     await limit(caller.server, "new keys", caller.member.id)
     asked = await parse_body(request, caller.speaker, Rekey)
     members = caller.server.members
@@ -222,10 +229,10 @@ async def rekey(request: Request, caller: FromClient) -> dict[str, str]:
     members.note(
         caller.member.name, f"replaced its key by {asked.public[:16]}...", code="key", source=caller.member.id
     )
-    return {}
+    return Receipt(what="rekeyed", id=caller.member.id, key=asked.public, time=time.time())
 
 
 @client_routes.post("/v1/leave")
-async def leave(caller: FromClient) -> dict[str, str]:
+async def leave(caller: FromClient) -> Receipt:
     caller.server.part(caller.member.id, "left")
-    return {}
+    return Receipt(what="left", id=caller.member.id, time=time.time())

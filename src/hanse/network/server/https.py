@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Concatenate, ParamSpec, TypeAlias
 
 import uvicorn
@@ -18,7 +19,6 @@ from hanse.network.client.home import ClientHome
 from hanse.network.client.own_imports import write_option
 from hanse.network.protocol import certificates
 from hanse.network.protocol.house import claim_home
-from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import PlanImport
 from hanse.network.server.api import application
 from hanse.network.server.job import RunJob
@@ -106,10 +106,16 @@ def serving(
         server.members.close()
 
 
-def join_line(url: str, token: str, party: PartyId | None, imports: Sequence[PlanImport] = ()) -> str:
-    """Returns the command that an invited client types. `imports`: the modules that it needs."""
+def join_line(url: str, token: str | Path, party: PartyId | None, imports: Sequence[PlanImport] = ()) -> str:
+    """Returns the command that an invited client types.
+
+    Args:
+      token: or the file that holds it.
+      imports: the modules that the client needs.
+    """
     home = "" if party is None else f" --home hanse-client-{party}"
-    return f"hanse join {url} --token {token}{home} --data FILE{''.join(map(write_option, imports))}"
+    given = f"--token-file {quote(str(token))}" if isinstance(token, Path) else f"--token {token}"
+    return f"hanse join {url} {given}{home} --data FILE{''.join(map(write_option, imports))}"
 
 
 Lead: TypeAlias = Callable[Concatenate[Sequence[RunJob], Path, P], str]
@@ -138,6 +144,7 @@ def lead(
     fresh: bool = False,
     resume: str | None = None,
     stay: bool = False,
+    tokens_to: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
     """Leads runs with real parties until they have ended, and returns the status of the last one.
@@ -152,6 +159,7 @@ def lead(
       proxy_certificate: the certificate that clients see, if a proxy is in front of the server.
       fresh, resume: see `choose_runs`.
       stay: whether to go on serving when all runs have ended.
+      tokens_to: a folder for the clients' tokens, each in a file; None: the lines for the operator hold them.
       say: called with lines for the operator.
 
     Raises:
@@ -182,6 +190,7 @@ def lead(
                 f"each client needs a copy of its own of {_name_files(one)}; its owner is asked to approve it"
             )
         is_new = not all(server.runs.records(name) for name in names)  # then it waits for all to join
+        server.invitations.copies = tokens_to
         _invite(server, url, num_clients, say, tuple(needed.values()), replace_departed=is_new)
         named = dict.fromkeys(party for job in jobs for party in job.parties)
         _invite_parties(server, url, tuple(named), say, tuple(needed.values()))
@@ -249,13 +258,18 @@ def _invite(
     """
     here, _ = server.members.clients()
     taken = here if replace_departed else {member.number for member in server.members.all()}
+    server.invitations.forget([number for number in taken if number is not None])
     missing = [number for number in range(num_clients) if number not in taken]
     if missing:
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
     for number in missing:
-        secret, _ = server.members.invite(number=number)
-        token = str(Token(server.fingerprint, secret, server.identity.public))
-        say(f"  {join_line(url, token, number, imports)}")
+        say(f"  {join_line(url, _find_token(server, number), number, imports)}")
+
+
+def _find_token(server: Server, party: PartyId) -> str | Path:
+    """Returns the token of a party, or the file in which its operator finds it."""
+    token = server.invitations.find(server.fingerprint, server.identity.public, party)
+    return str(token) if server.invitations.copies is None else server.invitations.copy(party)
 
 
 def _invite_parties(
@@ -271,6 +285,4 @@ def _invite_parties(
         num_here = len(parties) - len(missing)
         say(f"{num_here} of {len(parties)} named parties have joined; these lines are for the others:")
     for party in missing:
-        secret, _ = server.members.invite(party=party)
-        token = str(Token(server.fingerprint, secret, server.identity.public))
-        say(f"  {party}: {join_line(url, token, party, imports)}")
+        say(f"  {party}: {join_line(url, _find_token(server, party), party, imports)}")

@@ -1,7 +1,6 @@
 """The register of members: their keys and roles, invitations, attendance, and events for the operator."""
 
 import contextlib
-import hashlib
 import math
 import re
 import secrets
@@ -16,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
-from hanse.network.protocol.signing import public_key
+from hanse.network.protocol.signing import Identity, public_key
 from hanse.network.protocol.wire import KeptHead
 from hanse.network.server.records import AttendanceBook, Events, open_register
 from hanse.network.server.weights import BoundedWeight
@@ -224,9 +223,10 @@ class Members:
                     raise InvalidInput(f"number {number} is taken; leave it out")
                 db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
             name = name or (f"client {number}" if role == "client" else role)
+            public, expires = Identity.derive(secret).public, time.time() + valid_s
             db.execute(
                 "INSERT INTO invitations VALUES (?, ?, ?, ?, ?, NULL, ?)",
-                (_hash(secret), role, number, name, time.time() + valid_s, party or None),
+                (public, role, number, name, expires, party or None),
             )
         return secret, number
 
@@ -261,24 +261,34 @@ class Members:
         with self._lock:
             return int(self._connection.execute(query, (time.time(),)).fetchone()[0])
 
-    def invitation(self, secret: bytes, public: str) -> PartyId | None:
+    def is_open(self, secret: bytes) -> bool:
+        """Returns whether the invitation with this secret is valid and not used yet."""
+        with self._lock, contextlib.suppress(Refused):
+            return self._read_invitation(Identity.derive(secret).public)[3] is None
+        return False
+
+    def invitation(self, invitation: str, public: str) -> PartyId | None:
         """Returns the party that an invitation reserves: a client's number, or a name.
+
+        Args:
+          invitation: its public key.
+          public: the key that it permits to ask.
 
         Raises: Refused: if it is unknown, has expired, or was used by anyone but the member who asks.
         """
         with self._lock:
-            _, number, _, used_by, party = self._read_invitation(secret)
+            _, number, _, used_by, party = self._read_invitation(invitation)
         if used_by is not None and not self._is_active(public):
             raise _refuse_invitation("was used before")
         return number if party is None else party
 
-    def _read_invitation(self, secret: bytes) -> tuple[str, int | None, str, str | None, str | None]:
+    def _read_invitation(self, invitation: str) -> tuple[str, int | None, str, str | None, str | None]:
         """Returns an invitation's role, number and name, the key that used it, if any, and its party, if any.
 
         Raises: Refused: if it is unknown, or has expired unused.
         """
-        query = "SELECT role, number, name, expires, used_by, party FROM invitations WHERE secret_sha256 = ?"
-        row = self._connection.execute(query, (_hash(secret),)).fetchone()
+        query = "SELECT role, number, name, expires, used_by, party FROM invitations WHERE public = ?"
+        row = self._connection.execute(query, (invitation,)).fetchone()
         if row is None:
             raise _refuse_invitation("is unknown")
         role, number, name, expires, used_by, party = row
@@ -290,43 +300,41 @@ class Members:
         id = self._ids.get(public)
         return id is not None and self._members[id].state == "active"
 
-    def join(self, secret: bytes, public: str, name: str = "") -> Member:
+    def join(self, invitation: str, public: str, name: str = "") -> Member:
         """Adds the holder of an invitation, under its key. The same key may ask again.
 
-        Raises: Refused: if the invitation is unknown, used by another key, or expired, or if another member
-          plays its party.
+        Args:
+          invitation: its public key.
+
+        Raises: Refused: if the invitation is unknown, used by another key, or expired, if its member has left
+          or was revoked, or if another member plays its party.
         """
         public_key(public)
         with self._lock:
             with self._transaction() as db:
-                role, number, given, used_by, party = self._read_invitation(secret)
-                if used_by is not None and used_by != public:
-                    raise _refuse_invitation("was used before")
-                if used_by is None:
-                    if party is not None and self._find_holder(party) is not None:
-                        why = f"another member plays party {party!r}; its operator has to revoke it first"
-                        raise Refused(409, "joined", why)
-                    if number in self._holders:
-                        why = f"another member has number {number}; ask for an invitation"
-                        raise Refused(409, "joined", why)
-                    begin = f"c{number}" if number is not None else role[0] if party is None else party
-                    id = begin if number is not None and begin not in self._members else _add_digits(begin)
-                    if public in self._ids:
-                        raise Refused(
-                            409, "joined", "this key has joined; give the other client another home"
-                        )
-                    self._take_over(db, party if number is None else number)
-                    db.execute(
-                        "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
-                        (id, role, number, (name or given)[:100], public, time.time(), party),
-                    )
-                    query = "UPDATE invitations SET used_by = ? WHERE secret_sha256 = ?"
-                    db.execute(query, (public, _hash(secret)))
-                elif public not in self._ids:
-                    raise Refused(
-                        409, "joined", "this key joined, and was replaced by another since; use that one"
-                    )
-            return self._members[self._ids[public]] if used_by is not None else self._read_again(id)
+                role, number, given, used_by, party = self._read_invitation(invitation)
+                joined = self._ids.get(public)
+                if used_by is not None:
+                    if used_by != public or joined is None:  # also a key that its member has replaced
+                        raise _refuse_invitation("was used before")
+                    return self.admit(joined, (self._members[joined].role,))
+                if party is not None and self._find_holder(party) is not None:
+                    why = f"another member plays party {party!r}; its operator has to revoke it first"
+                    raise Refused(409, "joined", why)
+                if number in self._holders:
+                    why = f"another member has number {number}; ask for an invitation"
+                    raise Refused(409, "joined", why)
+                if joined is not None:
+                    raise Refused(409, "joined", "this key has joined; give the other client another home")
+                begin = f"c{number}" if number is not None else role[0] if party is None else party
+                id = begin if number is not None and begin not in self._members else _add_digits(begin)
+                self._take_over(db, party if number is None else number)
+                db.execute(
+                    "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
+                    (id, role, number, (name or given)[:100], public, time.time(), party),
+                )
+                db.execute("UPDATE invitations SET used_by = ? WHERE public = ?", (public, invitation))
+            return self._read_again(id)
 
     def _take_over(self, db: Any, party: PartyId | None) -> None:
         """Books the attendance of a party's last holder under that member's id, since another follows."""
@@ -443,7 +451,3 @@ _STATES = {"left": "left", "revoked": "been revoked"}
 def _add_digits(begin: str) -> str:
     """Makes an id that no other member has."""
     return f"{begin}-{secrets.token_hex(4)}"
-
-
-def _hash(secret: bytes) -> str:
-    return hashlib.sha256(secret).hexdigest()

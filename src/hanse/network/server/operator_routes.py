@@ -4,8 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import Invitation, Invited, Rotated, Rotation
+from hanse.network.protocol.wire import LIST_BYTES, Invitation, Invited, Rotated, Rotation, cut
 from hanse.network.server.requests import FromObserver, FromOperator, describe_body, parse_body
 
 __all__ = ["operator_routes"]
@@ -26,7 +25,8 @@ async def clients(caller: FromObserver) -> list[dict[str, Any]]:
 @operator_routes.get("/v1/events")
 async def events(caller: FromObserver, limit: int = 100) -> list[dict[str, Any]]:
     found = caller.server.members.events(max(1, min(limit, 10_000)))
-    return [{"at": at, "who": who, "what": what} for at, who, what in found]
+    newest = cut(found[::-1], LIST_BYTES, lambda event: 200 + 6 * len(event[1] + event[2]))
+    return [{"at": at, "who": who, "what": what} for at, who, what in newest[::-1]]
 
 
 @operator_routes.post("/v1/certificate", openapi_extra=describe_body(Rotation))
@@ -43,8 +43,9 @@ async def rotate(request: Request, caller: FromOperator) -> Rotated:
 async def invite(request: Request, caller: FromOperator) -> Invited:
     server = caller.server
     asked = await parse_body(request, caller.speaker, Invitation)
-    secret, number = server.members.invite(asked.role, asked.name, asked.number, asked.valid_s, asked.party)
-    return Invited(token=str(Token(server.fingerprint, secret, server.identity.public)), number=number)
+    about = asked.model_dump()
+    token, number = server.invitations.invite(server.fingerprint, server.identity.public, **about)
+    return Invited(token=str(token), number=number)
 
 
 @operator_routes.post("/v1/clients/{id}/revoke")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
+from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import WAIT_S, WIRE, About, Join, Joined, Plans
 from hanse.network.server.requests import (
     INVITED,
@@ -29,7 +30,14 @@ public_routes = APIRouter()
 
 
 @public_routes.get("/v1/about")
-async def about() -> About:
+async def about(request: Request) -> About:
+    """Returns the versions and the time to everybody, signed to whoever signed the request."""
+    if "signature" in request.headers:
+        try:
+            verify(request, server_of(request).anyone)
+        except Refused as refused:
+            if refused.code != "unsigned":
+                raise
     return About(wire=[WIRE], hanse=__version__, time=time.time())
 
 
@@ -41,9 +49,9 @@ async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S
     """
     server = server_of(request)
     speaker = verify(request, server.joining)
-    given = invitation_in(request)
-    party = server.members.invitation(given, speaker.key_id)
-    await limit(server, "attempts to join", given.hex())
+    invitation = invitation_in(request, speaker)
+    party = server.members.invitation(invitation, speaker.key_id)
+    await limit(server, "attempts to join", invitation)
     await discard_body(request, speaker)
     await asyncio.sleep(wait_s)
     return Plans(plans=server.plans(), number=party if isinstance(party, int) else None)
@@ -53,13 +61,15 @@ async def check(request: Request, wait_s: Annotated[float, Query(ge=0, le=WAIT_S
 async def join(request: Request) -> Joined:
     server = server_of(request)
     speaker = verify(request, server.joining)
-    given = invitation_in(request)
-    server.members.invitation(given, speaker.key_id)
-    await limit(server, "attempts to join", given.hex())
+    invitation = invitation_in(request, speaker)
+    server.members.invitation(invitation, speaker.key_id)
+    await limit(server, "attempts to join", invitation)
     asked = await parse_body(request, speaker, Join)
-    member = server.members.join(given, speaker.key_id, asked.name)
+    member = server.members.join(invitation, speaker.key_id, asked.name)
     server.members.note(member.name, f"joined as {member.role} {member.id}", code="joined", source=member.id)
     logger.info("event=joined member=%s role=%s", member.id, member.role)
+    if member.party is not None:
+        server.invitations.forget([member.party])
     server.notify_runs()
     party = member.party if isinstance(member.party, str) else ""
     return Joined(id=member.id, role=member.role, number=member.number, name=member.name, party=party)

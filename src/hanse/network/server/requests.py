@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi.security import APIKeyHeader
 from pydantic import BaseModel, ValidationError
 
 from hanse.core import PartyId
+from hanse.network.protocol.asked import Asked
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Speaker, Verifier
-from hanse.network.protocol.wire import CHUNK_BYTES, JSON_BYTES, WIRE
+from hanse.network.protocol.wire import CHUNK_BYTES, INVITATION, JSON_BYTES, WIRE
 from hanse.network.server.members import Member, Role
 from hanse.network.server.server import Server
 from hanse.version import __version__
@@ -26,6 +27,7 @@ from hanse.version import __version__
 __all__ = [
     "INVITED",
     "SIGNED",
+    "VERIFIED",
     "Caller",
     "FromAbsent",
     "FromClient",
@@ -61,7 +63,14 @@ SIGNED = Security(
         description="RFC 9421: Ed25519 over @method, @path, @query and Content-Digest; tag, time, nonce",
     )
 )
-INVITED = Security(HTTPBearer(scheme_name="invitation", auto_error=False, description="of a join token"))
+INVITED = Security(
+    APIKeyHeader(
+        name=INVITATION,
+        scheme_name="invitation",
+        auto_error=False,
+        description="The public key of an invitation, a dot, and its signature of the signed request",
+    )
+)
 
 
 def server_of(request: Request) -> Server:
@@ -73,14 +82,30 @@ def server_of(request: Request) -> Server:
 # -- senders -----------------------------------------------------------------------------------
 
 
+VERIFIED = "hanse.verified"
+"""The part of a request's scope that holds the request as it was verified, so that its answer is signed."""
+
+
 def verify(request: Request, verifier: Verifier) -> Speaker:
-    """Returns the signer of a request. Raises: Refused."""
+    """Returns the signer of a request, and says that its answer may be signed. Raises: Refused.
+
+    A request of another time is answered with a signature, too: the client sets its clock by the answer.
+    """
     scope = request.scope
     path = scope.get("raw_path") or scope["path"].encode()
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
     url = "https://server" + (path + query).decode("latin-1")
+    speaker = verifier.identify(request.method, url, {k.lower(): v for k, v in request.headers.items()})
+    verified: list[Asked] = scope[VERIFIED]
+    verified.append(speaker.asked)
+    verifier.check_time(speaker)
+    try:
+        verifier.check_once(speaker)
+    except Refused:
+        verified.clear()
+        raise
     announced_bytes(request, CHUNK_BYTES)
-    return verifier.verify(request.method, url, {k.lower(): v for k, v in request.headers.items()})
+    return speaker
 
 
 @dataclass(frozen=True)
@@ -138,12 +163,9 @@ async def limit(server: Server, what: str, who: str) -> None:
         raise
 
 
-def invitation_in(request: Request) -> bytes:
-    """Returns the secret of the invitation that a request carries. Raises: Refused."""
-    secret = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if len(secret) != 32 or secret.strip("0123456789abcdef"):
-        raise Refused(403, "token", "write an invitation: Authorization: Bearer <32 hexadecimal digits>")
-    return bytes.fromhex(secret)
+def invitation_in(request: Request, speaker: Speaker) -> str:
+    """Returns the public key of the invitation that permits a request. Raises: Refused."""
+    return speaker.read_invitation(request.headers.get(INVITATION, ""))
 
 
 def sha256_in(text: str) -> str:
@@ -161,7 +183,8 @@ def announced_bytes(request: Request, limit: int) -> int:
     given = request.headers.get("content-length")
     if given is None and request.headers.get("transfer-encoding") is not None:
         raise Refused(411, "length", "say how long the body is: Content-Length")
-    length = int(given) if given is not None and given.isascii() and given.isdigit() else 0
+    is_number = given is not None and given.isascii() and given.isdigit()
+    length = int(given[:20]) if given is not None and is_number else 0
     if length > limit:
         raise Refused(413, "too-large", f"a body of {length} bytes; at most {limit} are allowed")
     return length

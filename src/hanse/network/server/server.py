@@ -13,8 +13,19 @@ from typing import Any
 from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, Verifier, public_key, secret_at
-from hanse.network.protocol.wire import Decision, News, Poll, Rotated, Rotation, WorkOrder
+from hanse.network.protocol.wire import (
+    JSON_BYTES,
+    PLANS_BYTES,
+    Decision,
+    News,
+    Poll,
+    Rotated,
+    Rotation,
+    WorkOrder,
+    cut,
+)
 from hanse.network.server.audit_heads import AuditHeads
+from hanse.network.server.invitations import Invitations
 from hanse.network.server.job import RunJob
 from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
@@ -34,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 FAREWELL_S = 5.0
 """A server that is done waits so long for its clients to hear of it."""
+
+WHY = 2000
+"""The most characters of a reason that a client hears."""
 
 MAX_FAREWELL_S = 600.0
 """A server that is done waits so much longer at most for clients that it has asked to come back."""
@@ -66,9 +80,11 @@ class Server:
         home.chmod(0o700)  # also if somebody made it before: it holds clients' updates
         self.members = Members(home / "members.db")
         self.audit_heads = AuditHeads(self.members)
+        self.invitations = Invitations(home / "invitations", self.members)
         self.runs = Runs(home / "runs.db")
         self.verifier = Verifier(self.members.key)
         self.joining = Verifier(_find_own_key)
+        self.anyone = Verifier(lambda key_id: self.members.key(key_id) or _find_own_key(key_id))
         self.secret = secret_at(home / "secret")
         self.identity = Identity.at(home / "identity.pem")
         self.rotation = CertificateRotation(home)
@@ -110,6 +126,12 @@ class Server:
             lambda line: self.say(line),
             self.end_run,
         )
+        num_bytes = sum(one.plan[1] for one in self._led.values())
+        if 2 * num_bytes > PLANS_BYTES - 10_000:
+            raise InvalidInput(
+                f"the plans of the runs have {num_bytes} bytes, and clients take {PLANS_BYTES // 2 - 5000}; "
+                "use fewer categories, or fewer runs at a time"
+            )
         led.start()
         return run
 
@@ -272,14 +294,20 @@ class Server:
             work += [_work(name, led.plan, offer) for offer in led.mailbox.offers(party, have)]
             decisions += [
                 Decision(
-                    run=name, ticket=ticket, counted=outcome.counted, why=outcome.why, party=outcome.party
+                    run=name,
+                    ticket=ticket,
+                    counted=outcome.counted,
+                    why=outcome.why[:WHY],
+                    party=outcome.party,
                 )
                 for ticket, outcome in sorted(led.mailbox.news(party).items())
             ]
         certificate = self.rotation.news(self.fingerprint, poll.expects)
+        work = cut(work[:100], JSON_BYTES // 3, lambda order: 1000 + len(order.task))
+        decisions = cut(decisions[:1000], JSON_BYTES // 3, lambda decision: 300 + 6 * len(decision.why))
         return News(
-            work=work[:100],
-            decisions=decisions[:1000],
+            work=work,
+            decisions=decisions,
             over=self.over,
             certificate=certificate,
             ended={name: led.status for name, led in self._led.items() if led.status != "running"},

@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS members (
   id TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
   public TEXT NOT NULL UNIQUE, state TEXT NOT NULL, joined REAL NOT NULL, party TEXT);
 CREATE TABLE IF NOT EXISTS invitations (
-  secret_sha256 TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
+  public TEXT PRIMARY KEY, role TEXT NOT NULL, number INTEGER, name TEXT NOT NULL,
   expires REAL NOT NULL, used_by TEXT, party TEXT);
 CREATE TABLE IF NOT EXISTS audit_heads (
   id TEXT PRIMARY KEY, lines INTEGER NOT NULL, hash TEXT NOT NULL, begun INTEGER NOT NULL, at REAL NOT NULL);
@@ -22,6 +22,12 @@ ALTER TABLE invitations ADD COLUMN party TEXT;
 """
 """The changes to a file of version 1, which had no named parties."""
 
+_PROVE = """
+DELETE FROM invitations WHERE used_by IS NULL;
+ALTER TABLE invitations RENAME COLUMN secret_sha256 TO public;
+"""
+"""The changes to files of versions 1 and 2, which know only hashes of invitations: nobody can prove those."""
+
 
 def open_register(path: Path) -> sqlite3.Connection:
     """Opens the file of the register, makes it if it does not exist, and renews one of an earlier version."""
@@ -32,6 +38,8 @@ def open_register(path: Path) -> sqlite3.Connection:
     connection.executescript(_TABLES)
     if "party" not in {row[1] for row in connection.execute("PRAGMA table_info(members)")}:
         connection.executescript(_RENEW)
+    if "public" not in {row[1] for row in connection.execute("PRAGMA table_info(invitations)")}:
+        connection.executescript(_PROVE)
     if connection.execute("PRAGMA user_version").fetchone()[0] in (1, 2):
         _free_numbers(connection)
     connection.execute("PRAGMA user_version = 3")

@@ -1,0 +1,42 @@
+"""The token of a client that joins: from a file, the environment, a prompt or the command line."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from hanse.core import InvalidInput
+
+__all__ = ["HANSE_TOKEN", "read_token"]
+
+HANSE_TOKEN = "HANSE_TOKEN"
+"""The variable of the environment that may hold a token."""
+
+
+def read_token(token: str | None, path: Path | None, ask: bool) -> Any | None:
+    """Returns the token that a client was given; None: it was given none.
+
+    Args:
+      token: from the command line.
+      path: a file that holds it.
+      ask: whether to ask for it on a terminal.
+
+    Raises: InvalidInput: if it is none, or was given twice.
+    """
+    from hanse.network.protocol import Token
+
+    if token is not None and path is not None:
+        raise InvalidInput("give --token or --token-file, not both")
+    if path is not None:
+        try:
+            token = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(
+                f"--token-file {path} can't be read ({error}); name the operator's file"
+            ) from None
+    token = token or os.environ.get(HANSE_TOKEN)
+    if token is None and ask and sys.stdin.isatty():
+        token = typer.prompt("The token that the operator sent", hide_input=True).strip()
+    return None if token is None else Token.parse(token)

@@ -1,0 +1,136 @@
+"""Tokens come in files, from the environment or by a prompt, and unused ones survive a restart."""
+
+import os
+import stat
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from federation import federation
+from typer.testing import CliRunner
+
+from hanse.cli import app
+from hanse.cli.tokens import HANSE_TOKEN, read_token
+from hanse.core import InvalidInput
+from hanse.network.client.enrolment import join
+from hanse.network.client.home import ClientHome
+from hanse.network.protocol.tokens import Token
+from hanse.network.server import https
+from hanse.network.server.server import Server
+
+TOKEN = Token("ab" * 32, b"0123456789abcdef", "cd" * 32)
+
+
+def shown(folder: Path, to: Path | None = None, num_clients: int = 3) -> list[str]:
+    """The lines that a server prints when it starts."""
+    server = Server(folder, "ab" * 32)
+    said: list[str] = []
+    with closing(server.members):
+        server.invitations.copies = to
+        https._invite(server, "https://a", num_clients, said.append)
+        https._invite_parties(server, "https://a", ("bank",), said.append)
+    return [line for line in said if "hanse join" in line]
+
+
+def tokens(lines: list[str]) -> list[str]:
+    return [line.split("--token ")[1].split()[0] for line in lines]
+
+
+def test_unused_tokens_survive_a_restart_and_used_ones_are_removed(tmp_path: Path) -> None:
+    first = tokens(shown(tmp_path))
+    assert len(set(first)) == 4
+    assert tokens(shown(tmp_path)) == first
+    kept = sorted((tmp_path / "invitations").iterdir())
+    assert [path.name for path in kept] == [f"hanse-client-{party}.token" for party in (0, 1, 2, "bank")]
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in kept)
+    server = Server(tmp_path, "ab" * 32)
+    server.members.join(Token.parse(first[1]).invitation.public, "11" * 32)
+    server.members.close()
+    kept[2].write_text("junk\n")
+    again = tokens(shown(tmp_path))
+    assert (len(again), again[0], again[2]) == (3, first[0], first[3])
+    assert again[1] not in first
+    assert not kept[1].exists()
+
+
+def test_no_line_holds_a_token_that_has_a_file(tmp_path: Path) -> None:
+    lines = shown(tmp_path, tmp_path / "to hand out")
+    for line, party in zip(lines, (0, 1, 2, "bank"), strict=True):
+        path = tmp_path / "to hand out" / f"hanse-client-{party}.token"
+        assert f"hanse join https://a --token-file '{path}' --home hanse-client-{party} --data FILE" in line
+        assert path.read_text() not in "\n".join(lines)
+        assert path.read_text() == (tmp_path / "invitations" / path.name).read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert (
+        len({Token.parse(path.read_text().strip()).secret for path in (tmp_path / "to hand out").iterdir()})
+        == 4
+    )
+
+
+def test_a_token_is_removed_when_its_client_joins(tmp_path: Path) -> None:
+    with federation(tmp_path) as here:
+        about = here.server.fingerprint, here.server.identity.public
+        token = here.server.invitations.find(*about, 0)
+        path = here.server.invitations.path(0)
+        assert path.exists()
+        join(ClientHome(tmp_path / "client"), here.url, token)
+        assert not path.exists()
+        operator = tmp_path / "operator"
+        here.server.members.appoint("operator", "operator", ClientHome(operator).identity.public)
+        pem = (tmp_path / "server" / "certificate.pem").read_text()
+        kept = {
+            "url": here.url,
+            "certificate": pem,
+            "server_key": here.server.identity.public,
+            "id": "operator",
+        }
+        ClientHome(operator).enter(kept)
+        words = ["invite", "--home", str(operator), "--to", str(tmp_path / "one.token")]
+        said = CliRunner().invoke(app, words).output
+        assert f"--token-file {tmp_path / 'one.token'} --home hanse-client-1" in said.replace("\n", " ")
+        assert stat.S_IMODE((tmp_path / "one.token").stat().st_mode) == 0o600
+        given = read_token(None, tmp_path / "one.token", ask=False)
+        assert str(given) not in said
+        assert join(ClientHome(tmp_path / "other"), here.url, given).id == "c1"
+
+
+def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.token"
+    path.write_text(f"{TOKEN}\n")
+    assert read_token(None, path, ask=False) == read_token(str(TOKEN), None, ask=False) == TOKEN
+    assert read_token(None, None, ask=False) is None
+    with pytest.raises(InvalidInput, match="give --token or --token-file, not both"):
+        read_token(str(TOKEN), path, ask=False)
+    with pytest.raises(InvalidInput, match=r"none\.token can't be read"):
+        read_token(None, tmp_path / "none.token", ask=False)
+    with pytest.raises(InvalidInput, match="106 characters") as seen:
+        read_token(str(TOKEN)[1:], None, ask=False)
+    assert str(TOKEN)[10:20] not in str(seen.value)  # what is almost a token is not shown
+    monkeypatch.setenv(HANSE_TOKEN, str(TOKEN))
+    assert read_token(None, None, ask=True) == TOKEN
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_is_asked_and_does_not_show_the_answer(tmp_path: Path) -> None:
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        os.execv(
+            sys.executable, [sys.executable, "-m", "hanse", "join", "https://127.0.0.1:1", "--data", "x"]
+        )
+    said = b""
+    while b"token that the operator sent" not in said:
+        said += os.read(terminal, 1000)
+    os.write(terminal, b"not-a-token-at-all\n")
+    try:
+        while block := os.read(terminal, 1000):
+            said += block
+    except OSError:  # the other end is closed
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    os.close(terminal)
+    assert b"(18 characters) is not a join token" in b" ".join(said.split())
+    assert b"not-a-token-at-all" not in said
