@@ -193,7 +193,7 @@ def join_command(
         from threadpoolctl import threadpool_limits
 
         from hanse.cli.contract import agree, is_attended
-        from hanse.network.client import Asked, ClientHome, Owner, find_isolation, join_in_order
+        from hanse.network.client import ClientHome, Entrant, Owner, find_isolation, join_in_order
         from hanse.runs import SHARE, Contract
 
         if encrypted:
@@ -222,15 +222,15 @@ def join_command(
             wanted = PARTIES.wanted(plans[0]) if plans else None
             return make_contract(home, str(data), test, wanted, yes=yes, write=not check)
 
-        asked = Asked(url, invitation, name, new_key)
+        entrant = Entrant(url, invitation, name, new_key)
         owner = Owner(open_data, PARTIES.bind, typer.echo, agree if is_attended() and not yes else None)
         try:
             with threadpool_limits(1):  # several threads would add up large products in another order
                 if check:
                     return _check(
-                        client_home, asked, owner, with_data=data is not None or contract is not None
+                        client_home, entrant, owner, with_data=data is not None or contract is not None
                     )
-                ended = _work(client_home, join_in_order(client_home, asked, owner), isolate)
+                ended = _work(client_home, join_in_order(client_home, entrant, owner), isolate)
         except KeyboardInterrupt:
             typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
             raise typer.Exit(INTERRUPTED) from None
@@ -292,7 +292,7 @@ def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return open_data
 
 
-def _check(client_home: Any, asked: Any, owner: Any, *, with_data: bool) -> None:
+def _check(client_home: Any, entrant: Any, owner: Any, *, with_data: bool) -> None:
     """Shows what would leave, tries everything short of joining, and says what it found."""
     from hanse.network.client import try_joining
     from hanse.network.protocol import CHUNK_BYTES, WAIT_S
@@ -309,5 +309,5 @@ def _check(client_home: Any, asked: Any, owner: Any, *, with_data: bool) -> None
     typer.echo(
         f"\nsending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
     )
-    try_joining(client_home, asked, owner, describe, with_data)
+    try_joining(client_home, entrant, owner, describe, with_data)
     typer.echo("nothing was joined; the token is still good")

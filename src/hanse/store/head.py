@@ -93,10 +93,10 @@ class Head:
                 f"of round {found.round + 1}, {last.entries - found.entries} of {last.entries} events that "
                 "were written are missing"
             )
-        raise explain(store, found.run, missing)
+        raise explain_loss(store, found.run, missing)
 
 
-def explain(store: Path, run: str, missing: str) -> StoreError:
+def explain_loss(store: Path, run: str, missing: str) -> StoreError:
     """Makes the error that says what is missing from a store, and what can be done."""
     return StoreError(
         f"the store {store} is older than it was, for example a copy that was restored, or it lost its log "

@@ -18,7 +18,7 @@ from hanse.core import InvalidInput, PartyId, StoreError
 from hanse.core.exchange import Checkpoint, Record, renew, renew_result, renew_settings
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
-from hanse.store.head import Head, explain
+from hanse.store.head import Head, explain_loss
 from hanse.store.objects import to_json
 from hanse.store.rows import RunRows, load_checkpoint, load_records, load_traffic
 from hanse.store.run import RunStore
@@ -152,7 +152,7 @@ class Runs:
             known = set(connection.scalars(select(runs.c.run)))
         for path in heads:
             if path.parent.name not in known:
-                raise explain(self._database.path, path.parent.name, "everything is missing")
+                raise explain_loss(self._database.path, path.parent.name, "everything is missing")
 
     def _claim(self, number: int) -> int:
         with self._database.begin() as connection:

@@ -24,6 +24,7 @@ from hanse.network.client import find_isolation
 from hanse.network.client.client import Client
 from hanse.network.client.isolation import Isolation, describe_isolation, launch
 from hanse.network.client.ticket_process import ComputationFailed, Loaded, TicketProcess, TimeLimitExceeded
+from hanse.network.protocol import Token
 
 ABOUT: dict[str, Any] = {"port": 1, "home": "/nonexistent", "data": "/nonexistent", "bytes": 1, "pid": 1}
 
@@ -161,5 +162,6 @@ def test_without_a_way_to_isolate_nothing_begins(tmp_path: Path, monkeypatch: py
     assert "bubblewrap (bwrap) is not installed; namespaces of the kernel: unshare: Operation not" in said
     assert "apt install bubblewrap" in said
     assert describe_isolation() == said
-    refused = typed("join", "https://127.0.0.1:1", "--token", "x", "--data", "share", "--isolate", code=2)
+    token = str(Token("ab" * 32, bytes(16), "cd" * 32))
+    refused = typed("join", "https://127.0.0.1:1", "--token", token, "--data", "share", "--isolate", code=2)
     assert "tickets can't be isolated on this machine" in refused

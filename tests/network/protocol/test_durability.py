@@ -32,16 +32,17 @@ class History:
         patch.setattr(os, "fsync", noted_sync)
         for name in ("replace", "rename"):
             patch.setattr(Path, name, self._noted(getattr(Path, name)))
+        patch.setattr(os, "link", self._noted(os.link))
 
-    def _noted(self, move: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
-        def noted_move(path: Path, target: Path) -> Path:
+    def _noted(self, move: Callable[[Path, Path], object]) -> Callable[[Path, Path], object]:
+        def noted_move(path: Path, target: Path) -> object:
             self._steps.append(("rename", path.stat().st_ino, 0))
             return move(path, target)
 
         return noted_move
 
     def of(self, path: Path) -> tuple[str, ...]:
-        """Returns what was done: the file was synced with all of its bytes, renamed, its folder synced."""
+        """Returns what was done: the file was synced with all of its bytes, named, its folder synced."""
         file, folder = path.stat(), path.parent.stat()
         named = {
             ("sync", file.st_ino, file.st_size): "file",

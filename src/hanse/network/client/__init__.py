@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hanse.network.client.gate import ask_kept_head
     from hanse.network.client.home import NEXT_KEY, ClientHome
     from hanse.network.client.isolation import describe_isolation, find_isolation
-    from hanse.network.client.joining import Asked, Owner, Sources, join_in_order, try_joining
+    from hanse.network.client.joining import Entrant, Owner, Sources, join_in_order, try_joining
     from hanse.network.client.memory_parts import read_parts
     from hanse.network.client.own_imports import write_option
     from hanse.network.client.policy import plan_digest
@@ -49,7 +49,7 @@ else:
             "hanse.network.client.home": ("ClientHome", "NEXT_KEY"),
             "hanse.network.client.isolation": ("describe_isolation", "find_isolation"),
             "hanse.network.client.joining": (
-                "Asked",
+                "Entrant",
                 "Owner",
                 "Sources",
                 "join_in_order",
@@ -65,10 +65,10 @@ else:
 
 __all__ = [
     "NEXT_KEY",
-    "Asked",
     "AuditLog",
     "Client",
     "ClientHome",
+    "Entrant",
     "Owner",
     "Sources",
     "TicketCheck",

@@ -15,7 +15,7 @@ from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
 
-__all__ = ["Asked", "Owner", "Sources", "join_in_order", "try_joining"]
+__all__ = ["Entrant", "Owner", "Sources", "join_in_order", "try_joining"]
 
 
 class Sources(NamedTuple):
@@ -51,7 +51,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Entrant:
     """The invitation of a client that joins; a member that returns needs none.
 
     Args:
@@ -66,7 +66,7 @@ class Asked:
     new_key: bool = False
 
 
-def join_in_order(client_home: ClientHome, asked: Asked, owner: Owner) -> Sources:
+def join_in_order(client_home: ClientHome, entrant: Entrant, owner: Owner) -> Sources:
     """Joins a federation, or returns to it.
 
     1. The invitation is proven, and plans come.
@@ -79,21 +79,21 @@ def join_in_order(client_home: ClientHome, asked: Asked, owner: Owner) -> Source
 
     Raises: Forbidden, Refused, Unreachable, InvalidInput.
     """
-    plans, number = _receive_plans(client_home, asked, owner.say)
+    plans, number = _receive_plans(client_home, entrant, owner.say)
     allowed = [_approve(client_home, plan, owner) for plan in plans]
     sources = owner.open_data(allowed, number)
     for plan in plans:
         test = sources.test if sources.examined else None
         found = examine(client_home, plan, sources.data, owner.bind, test)
         owner.say(f"run {plan.run}: {describe_counts(found)} suit it")
-    if client_home.membership is None and asked.url is not None and asked.token is not None:
-        join(client_home, asked.url, asked.token, asked.name)
+    if client_home.membership is None and entrant.url is not None and entrant.token is not None:
+        join(client_home, entrant.url, entrant.token, entrant.name)
     return sources
 
 
 def try_joining(
     client_home: ClientHome,
-    asked: Asked,
+    entrant: Entrant,
     owner: Owner,
     describe: Callable[[Plan], None],
     with_data: bool,
@@ -106,9 +106,9 @@ def try_joining(
 
     Raises: Forbidden, Refused, Unreachable, InvalidInput.
     """
-    if asked.url is None or asked.token is None:
+    if entrant.url is None or entrant.token is None:
         raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --check")
-    plans, number = check(client_home, asked.url, asked.token)
+    plans, number = check(client_home, entrant.url, entrant.token)
     owner.say("network, certificate, versions, invitation: fine")
     allowed = [allow_plan(client_home, sealed).plan for sealed in plans]
     for plan in allowed:
@@ -126,16 +126,16 @@ def try_joining(
 
 
 def _receive_plans(
-    client_home: ClientHome, asked: Asked, say: Callable[[str], None]
+    client_home: ClientHome, entrant: Entrant, say: Callable[[str], None]
 ) -> tuple[list[SealedPlan], int]:
     """Returns the plans of the server's runs, and this client's number; replaces a member's key first."""
     if client_home.membership is None:
-        if asked.url is None or asked.token is None:
+        if entrant.url is None or entrant.token is None:
             raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
-        return fetch_plans(client_home, asked.url, asked.token)
-    if asked.url is not None and asked.token is not None:
-        join(client_home, asked.url, asked.token, asked.name)  # the token may name a new certificate
-    if asked.new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier one may have been cut off
+        return fetch_plans(client_home, entrant.url, entrant.token)
+    if entrant.url is not None and entrant.token is not None:
+        join(client_home, entrant.url, entrant.token, entrant.name)  # the token may name a new certificate
+    if entrant.new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier one may have been cut off
         rotate_key(client_home)
         say(f"its key is {client_home.identity.public[:16]}... now")
     return patiently(lambda: fetch_plans(client_home), _pause, say)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -17,11 +17,8 @@ from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, public_key
 from hanse.network.protocol.wire import KeptHead
-from hanse.network.server.records import AttendanceBook, Events, open_register
+from hanse.network.server.records import Attendance, AttendanceBook, Events, open_register
 from hanse.network.server.weights import BoundedWeight
-
-if TYPE_CHECKING:
-    from hanse.network.server.runtime import Attendance
 
 __all__ = ["Member", "Members", "Role", "check_party"]
 
@@ -395,7 +392,7 @@ class Members:
 
     # -- attendance ----------------------------------------------------------------------------
 
-    def attend(self, run: str, attendance: "Attendance") -> None:
+    def attend(self, run: str, attendance: Attendance) -> None:
         """Records which clients a round counted; see `AttendanceBook.attend`."""
         self._attendance.attend(run, attendance)
 

@@ -23,8 +23,8 @@ from hanse.network.server.job import RunJob, Uncounted
 from hanse.network.server.mailbox import UNFINISHED, Mailbox, Stopped
 from hanse.network.server.members import Members
 from hanse.network.server.presence import Presence
-from hanse.network.server.records import Outcomes
-from hanse.network.server.runtime import Attendance, NetworkRuntime
+from hanse.network.server.records import Attendance, Outcomes
+from hanse.network.server.runtime import NetworkRuntime
 from hanse.network.server.waiting import NAMED, Waiting, describe_party, order_parties
 from hanse.network.server.weights import BoundedWeight
 from hanse.store import Runs

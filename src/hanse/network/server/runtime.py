@@ -48,11 +48,11 @@ from hanse.network.protocol.spool import Objects
 from hanse.network.protocol.uploads import Damaged, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Stopped
-from hanse.network.server.records import Outcome
+from hanse.network.server.records import Attendance, Outcome
 from hanse.network.server.waiting import NAMED, OwnTickets, Waiting, describe_party, order_parties
 from hanse.network.server.weights import MAX_WEIGHT_RATIO, BoundedWeight, WeightBounds
 
-__all__ = ["Attendance", "NetworkChanges", "NetworkRuntime", "NetworkSnapshot", "Patience"]
+__all__ = ["NetworkChanges", "NetworkRuntime", "NetworkSnapshot", "Patience"]
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,6 @@ class Patience:
     def count_needed(self, wanted: int) -> int:
         """Returns how many clients must be present for a round that wants so many."""
         return wanted if self.min_clients is None else min(wanted, self.min_clients)
-
-
-@dataclass(frozen=True)
-class Attendance:
-    """The attendance of a round: which of the asked clients were counted.
-
-    Args:
-      counted: numbers of clients, and names of other members.
-      missed: why each of the others was not, except clients that only answered after enough others.
-      all_wanted: whether the round wanted all clients.
-    """
-
-    round: int
-    counted: frozenset[PartyId]
-    missed: Mapping[PartyId, str]
-    all_wanted: bool
 
 
 @value

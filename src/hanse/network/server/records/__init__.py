@@ -1,6 +1,6 @@
 """What a server records beside its runs' stores: events for the operator, and how tickets ended."""
 
-from hanse.network.server.records.attendance import AttendanceBook
+from hanse.network.server.records.attendance import Attendance, AttendanceBook
 from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
 from hanse.network.server.records.outcomes import MAX_TOLD, Outcome, Outcomes
 from hanse.network.server.records.register import open_register
@@ -9,6 +9,7 @@ __all__ = [
     "MAX_EVENTS",
     "MAX_OF_ONE",
     "MAX_TOLD",
+    "Attendance",
     "AttendanceBook",
     "Events",
     "Outcome",

@@ -4,15 +4,13 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from hanse.core import PartyId
 from hanse.network.server.weights import BoundedWeight
 
-if TYPE_CHECKING:
-    from hanse.network.server.runtime import Attendance
-
-__all__ = ["AttendanceBook"]
+__all__ = ["Attendance", "AttendanceBook"]
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS attendance (
@@ -37,6 +35,22 @@ WHERE excluded.round > round
 """
 
 
+@dataclass(frozen=True)
+class Attendance:
+    """The attendance of a round: which of the asked clients were counted.
+
+    Args:
+      counted: numbers of clients, and names of other members.
+      missed: why each of the others was not, except clients that only answered after enough others.
+      all_wanted: whether the round wanted all clients.
+    """
+
+    round: int
+    counted: frozenset[PartyId]
+    missed: Mapping[PartyId, str]
+    all_wanted: bool
+
+
 class AttendanceBook:
     """The tables of attendance and of bounded weights.
 
@@ -54,7 +68,7 @@ class AttendanceBook:
             db.execute("BEGIN IMMEDIATE")
             yield db
 
-    def attend(self, run: str, attendance: "Attendance") -> None:
+    def attend(self, run: str, attendance: Attendance) -> None:
         """Records which clients a round counted. A round that is performed again is recorded once."""
         counted = [(run, party, attendance.round, 1, "") for party in attendance.counted]
         missed = [(run, party, attendance.round, 0, why) for party, why in attendance.missed.items()]
