@@ -32,7 +32,7 @@ PUBLIC = {
     *("Declined", "NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted", "Stalled"),
     # rooms
     *("algorithms", "config", "core", "data", "evaluation", "learners", "network", "preprocessing"),
-    *("release", "report", "runs", "simulation", "store", "sweeps", "transforms"),
+    *("release", "report", "robust", "runs", "simulation", "store", "sweeps", "transforms"),
     "__version__",
 }
 

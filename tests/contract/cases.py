@@ -41,6 +41,16 @@ from hanse.algorithms import (
 from hanse.core import Algorithm, Close, Examples, Key
 from hanse.core import sum as sum_
 from hanse.core.exchange import find_classes
+from hanse.robust import (
+    bucketing,
+    centred_clipping,
+    median,
+    multi_krum,
+    nearest_neighbour_mixing,
+    norm_bound,
+    recentre,
+    worker_momentum,
+)
 from hanse.simulation import Devices, InProcess, heavy_tailed, ideal, unstable
 from hanse.transforms import (
     cast,
@@ -177,6 +187,25 @@ CASES = {
     "dane": _case(dane(1.0, fraction=0.7), rounds=2),
     "cocoa": _case(cocoa(averaging()), rounds=2, unreliable=unstable(0.06)),
     "cocoa_adding": _case(cocoa(adding(), fraction=0.7, epochs=2), rounds=4),
+    "fed_avg_robust": _case(
+        fed_avg(
+            lr=0.02,
+            fraction=1.0,
+            uplink=(clip(2.0), quantize(8)),
+            into=norm_bound(1.5, nearest_neighbour_mixing(1, multi_krum(1, 2))),
+        ),
+        devices=unstable(0.05),
+    ),
+    "fed_avg_with_history": _case(
+        fed_avg(
+            lr=0.02, fraction=0.7, uplink=(worker_momentum(0.5), recentre()), into=centred_clipping(0.3, 3)
+        ),
+        devices=unstable(0.2),
+    ),
+    "fed_buff_median": Case(
+        fed_buff(lr=0.02, concurrency=4, buffer_size=3, into=bucketing(2, median()), rest=apply_rest()),
+        devices=unstable(0.2, heavy_tailed()),
+    ),
     "fed_buff": Case(
         fed_buff(lr=0.02, concurrency=4, buffer_size=2), rounds=5, devices=unstable(0.2, heavy_tailed())
     ),

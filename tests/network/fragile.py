@@ -11,6 +11,7 @@ import pytest
 from hanse.network.client.home import ClientHome
 from hanse.network.client.memory_parts import MEMORY, PARTS, read_parts
 from hanse.network.client.transport import ServerLink
+from hanse.network.protocol.house import CLAIM
 from hanse.network.protocol.wire import News
 
 T = TypeVar("T")
@@ -85,7 +86,9 @@ class FragileHome(ClientHome):
 def watch_files(
     patch: pytest.MonkeyPatch, folder: Path, fate: Fate, name: Callable[[Path, Path], str]
 ) -> None:
-    """Lets the owner of a folder die when it renames or removes a file there.
+    """Lets the owner of a folder die when it renames or removes a file there, except its claims.
+
+    The operating system lifts the claims of a process that is really killed.
 
     Args:
       name: the kind of a rename, given the file and its new path; and of a removal, given the file twice.
@@ -94,7 +97,7 @@ def watch_files(
         act = getattr(Path, what)
 
         def meet(self: Path, *given: Any, act: Any = act, **more: Any) -> Any:
-            if not self.is_relative_to(folder):
+            if not self.is_relative_to(folder) or self.name == CLAIM or self.suffix == ".lock":
                 return act(self, *given, **more)
             return fate.meet(
                 name(self, Path(*given[:1]) if given else self), lambda: act(self, *given, **more)

@@ -140,7 +140,7 @@ def test_too_few_clients_are_an_error_that_says_so(tmp_path: Path, monkeypatch: 
     (tmp_path / "app.toml").write_text(SETTINGS)
     run = begin(tmp_path / "home", Parties().job(Path("app.toml"), ()))
     members = Members(tmp_path / "home" / "members.db")
-    members.join(members.invite()[0], Identity.generate().public)
+    members.join(Identity.derive(members.invite()[0]).public, Identity.generate().public)
     members.close()
     monkeypatch.setattr("hanse.network.server.run_thread.RunThread._await_clients", lambda self: None)
     listen = f"127.0.0.1:{free_port()}"

@@ -208,7 +208,7 @@ def test_whoever_leaves_is_not_asked_again(tmp_path: Path) -> None:
         here.threads[2].join(60.0)
         assert not here.threads[2].is_alive()
         ends = {number: [line["what"] for line in client_homes[number].audit.lines()] for number in (2, 3)}
-        assert ends[2] == ["joins", "joined", "consent withdrawn"]
+        assert ends[2] == ["joins", "joined", "consent withdrawn", "left"]
         own = [what for what in ends[3] if what not in ("polls", "settled")]
         assert own[:4] == ["joins", "joined", "starts", "receives a plan"]
         assert own[4:] == ["receives", "sends", "sent", "revoked", "ends"]

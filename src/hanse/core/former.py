@@ -57,6 +57,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "Sample": ("rate",),
     "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
+    "Total": ("left_out",),
 }
 """Fields that these classes did not have. Where they have their defaults, a former digest leaves them out.
 

@@ -61,6 +61,10 @@ class Reducer(ABC, Generic[A]):
     def accepts(self, spec: Spec) -> None:
         """Checks a spec. Raises: CompositionError: if this reducer can't fold messages of it."""
 
+    def check_number(self, num_parts: int) -> None:
+        """Checks a number of parts. Raises: CompositionError: if this reducer can't fold as many."""
+        return None
+
     @abstractmethod
     def lift(self, part: Part) -> A:
         """Makes the accumulator of one part."""

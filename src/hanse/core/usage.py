@@ -90,6 +90,7 @@ class Usage:
       clients: the bytes up and down of each client that took part. Runtimes pass them on to the
         store of the run; they are not kept by round.
       releases: the noised totals that were decoded, even if the round was abandoned later.
+      left_out: the counted parties that a reducer kept out of a total, such as a rule against liars.
     """
 
     bytes_up: int = 0
@@ -100,3 +101,4 @@ class Usage:
     flows: tuple[Flow, ...] = ()
     clients: Mapping[PartyId, tuple[int, int]] = field(default_factory=dict, repr=False)
     releases: tuple[ReleaseRecord, ...] = ()
+    left_out: tuple[PartyId, ...] = ()

@@ -96,11 +96,16 @@ Contribution: TypeAlias = Mapping[str, Part]
 
 @value
 class Total:
-    """A reducer's result for many parts: their values, total weight and number."""
+    """A reducer's result for many parts: their values, total weight and number.
+
+    Args:
+      left_out: which of the parts, by their number in the fold, a rule has kept out of the values.
+    """
 
     values: Tensors
     weight: float
     count: int
+    left_out: tuple[int, ...] = ()
 
 
 class Space(ABC):

@@ -381,5 +381,5 @@ def _check_composition(ready: Prepared) -> None:
         while isinstance(command, Sample | Dispatch):
             command = program.send(runtime.perform(command))
         if isinstance(command, Collect):
-            runtime.coordinator.check(command)
+            runtime.coordinator.check(command, strict=True)
     program.close()

@@ -180,6 +180,8 @@ def record_as_json(record: Record) -> dict[str, Any]:
         performed["reported"] = list(record.reported)
     if record.usage.releases:
         performed["releases"] = [_release_as_json(release) for release in record.usage.releases]
+    if record.usage.left_out:
+        performed["left_out"] = list(record.usage.left_out)
     return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}
 
 

@@ -16,7 +16,7 @@ from hanse.store.tables import metadata, version
 
 __all__ = ["HEAD", "Database"]
 
-HEAD = "0004"
+HEAD = "0005"
 """The version of the tables that this code reads and writes: the last of `migrations`."""
 
 BUSY_TIMEOUT_S = 30.0
@@ -139,7 +139,7 @@ class Database:
 
 def _make_privately(path: Path) -> None:
     """Makes a new file, and the folders that it lacks, for its owner only. SQLite's other files follow it."""
-    for folder in [parent for parent in path.parents if not parent.exists()][::-1]:
+    for folder in [parent for parent in path.parents if not parent.is_dir()][::-1]:
         folder.mkdir(exist_ok=True, mode=0o700)
     if not path.exists():
         with contextlib.suppress(OSError):  # SQLite itself says what is wrong

@@ -247,6 +247,7 @@ class RunRows:
                 "way": record.execution,
                 "spent": to_json({what: float(seconds) for what, seconds in record.spent.items()}),
                 "releases": to_json([_release_as_row(release) for release in record.usage.releases]),
+                "left_out": to_json(record.usage.left_out),
             }
             for at, record in enumerate(records, start=self._num_records)
         ]
@@ -325,7 +326,8 @@ def _release(
 def _record(row: Any) -> Record:
     flows = tuple(_flow(*flow) for flow in json.loads(row.flows))
     releases = tuple(_release(*release) for release in json.loads(row.releases))
-    usage = Usage(**{name: getattr(row, name) for name in _USAGE}, flows=flows, releases=releases)
+    sums, left_out = {name: getattr(row, name) for name in _USAGE}, tuple(json.loads(row.left_out))
+    usage = Usage(**sums, flows=flows, releases=releases, left_out=left_out)
     spent = json.loads(row.spent)
     marked = json.loads(row.metrics)
     reported = tuple(name for name, metric in marked.items() if isinstance(metric, list))

@@ -70,6 +70,7 @@ rounds = Table(
     Column("way", Text),
     Column("spent", Text, nullable=False, server_default="{}"),
     Column("releases", Text, nullable=False, server_default="[]"),
+    Column("left_out", Text, nullable=False, server_default="[]"),
 )
 
 traffic = Table(

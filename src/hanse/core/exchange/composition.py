@@ -8,7 +8,7 @@ from hanse.core.exchange.tickets import DispatchRecord
 from hanse.core.program import Collect, PartSpec
 from hanse.core.reducers import each
 
-__all__ = ["check_calibration", "check_collect"]
+__all__ = ["check_calibration", "check_collect", "check_numbers"]
 
 
 def check_collect(command: Collect, dispatches: Sequence[DispatchRecord]) -> None:
@@ -45,6 +45,17 @@ def _check_alike(name: str, first: PartSpec, second: PartSpec) -> None:
             f"part {name!r} has two specs in one collect, {one} and {other}, and {first.into} folds "
             "messages of one: collect the dispatches one by one, or write into=each()"
         )
+
+
+def check_numbers(command: Collect, dispatches: Sequence[DispatchRecord], most: int) -> None:
+    """Checks that reducers can fold the contributions of a Collect if at most so many arrive.
+
+    Raises: CompositionError: if one needs more.
+    """
+    goal = command.close.goal or most
+    for record in dispatches:
+        for part_spec in record.payload.uplink.values():
+            part_spec.into.check_number(goal if command.tickets is None else min(goal, most))
 
 
 def check_calibration(command: Collect, payload: Payload) -> None:

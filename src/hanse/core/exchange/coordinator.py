@@ -12,7 +12,7 @@ from typing import Any
 from hanse.core.errors import HanseError
 from hanse.core.exchange.admission import ValidMessage, open_parts, unpack_message, validate
 from hanse.core.exchange.changes import Tracked
-from hanse.core.exchange.composition import check_calibration, check_collect
+from hanse.core.exchange.composition import check_calibration, check_collect, check_numbers
 from hanse.core.exchange.downlink import Editions, VersionTable
 from hanse.core.exchange.fold import Block, MessageFold, TransformStates
 from hanse.core.exchange.party import Message, Payload, Task
@@ -205,17 +205,24 @@ class Coordinator:
             return self._book.open_numbers()
         return command.tickets
 
-    def check(self, command: Collect) -> None:
+    def check(self, command: Collect, *, strict: bool = False) -> None:
         """Checks, before anything is waited for, that a Collect can fold what its tickets ask for.
 
-        Raises: CompositionError: if one of its parts is hidden and can't be, or has two specs or reducers; or
-          if it waits for clients of a Poisson sample.
+        Args:
+          command: as the program yields it.
+          strict: whether those who are asked must suffice; else all parties, since some may only be away.
+
+        Raises: CompositionError: if one of its parts is hidden and can't be, or has two specs or reducers, or
+          one that needs more contributions; or if it waits for clients of a Poisson sample.
         """
         asked = [ticket for ticket in self.open_tickets(command) if self.is_open(ticket)]
         numbers = {self._book[ticket].dispatch for ticket in asked}
         if command.dispatch is not None and self.has_dispatch(command.dispatch):
             numbers.add(command.dispatch)
         check_collect(command, [self._book.dispatches[number] for number in sorted(numbers)])
+        if asked:
+            most = len(asked) if strict else max(len(asked), self.num_clients + len(self.parties))
+            check_numbers(command, [self._book.dispatches[number] for number in numbers], most)
 
     def is_open(self, ticket: int) -> bool:
         """Returns whether a message for this ticket would still be taken."""
@@ -311,8 +318,10 @@ class Coordinator:
         needed = command.close.minimum(len(asked))
         if not counted and asked_for is not None and (zeros := self._find_zeros(command, asked_for)):
             return Collected(self._decode_totals(zeros, asked_for, dispatch, dispatch), (), (), drops)
+        abandoned = fold.explain_count()
         if command.tickets is not None and len(counted) < needed:
             abandoned = f"{len(counted)} of {len(asked)} contributions were counted, {needed} are needed"
+        if abandoned is not None:
             if drops:
                 abandoned += f"; the first that was not: {drops[0].party} ({drops[0].reason})"
             drops += self._drop(dict.fromkeys(counted, "the round was abandoned"))
@@ -327,6 +336,9 @@ class Coordinator:
         totals = self._transforms.decode_totals(fold, list(records.values()))
         for number, record in records.items():
             self._book_releases(totals, record, number)
+        party_of = dict(zip(counted, parties, strict=True))
+        for name, total in totals.items():
+            self._ledger.add_left_out(party_of[fold.tickets[name][i]] for i in total.left_out)
         return Collected(totals, counted, parties, drops, needed=needed)
 
     def _find_zeros(self, command: Collect, record: DispatchRecord) -> Mapping[str, Total]:

@@ -55,6 +55,8 @@ class MessageFold:
         self._positions = {ticket: position for position, ticket in enumerate(tickets)}
         self._trees: dict[str, TreeFold[Any]] = {}
         self._counted: list[int] = []
+        self.tickets: dict[str, list[int]] = {}
+        """By part, the tickets whose parts were added, in order."""
 
     @property
     def counted(self) -> tuple[int, ...]:
@@ -78,17 +80,28 @@ class MessageFold:
                 if discount is not None:
                     part = replace(part, weight=part.weight * factor)
                 self._tree(name, dispatch).lift(self._positions[ticket], part)
+                self.tickets.setdefault(name, []).append(ticket)
 
     def add_block(self, block: Block, dispatch: DispatchRecord) -> None:
         """Adds a block to the right of all earlier messages."""
         self._counted.extend(block.counted)
         for name, accumulator in block.folded.items():
             self._tree(name, dispatch).add(self._positions[block.counted[0]], accumulator)
+            self.tickets.setdefault(name, []).extend(block.counted)
 
     def _tree(self, name: str, dispatch: DispatchRecord) -> TreeFold[Any]:
         if name not in self._trees:
             self._trees[name] = TreeFold(dispatch.payload.uplink[name].into)
         return self._trees[name]
+
+    def explain_count(self) -> str | None:
+        """Returns why a reducer can't fold as many messages as were added, or None if all can."""
+        try:
+            for name, tree in self._trees.items():
+                tree.reducer.check_number(len(self.tickets[name]))
+        except CompositionError as error:
+            return str(error)
+        return None
 
     def totals(self) -> Iterator[tuple[str, Total]]:
         """Yields the total of each part, before the transforms are undone on it."""

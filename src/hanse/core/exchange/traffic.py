@@ -38,6 +38,7 @@ class TrafficLedger:
         self._flows: Tracked[tuple[Any, ...], Flow] = Tracked(_by_name(usage.flows))
         self._recent: dict[tuple[Any, ...], list[int]] = {}
         self._releases, self._num_told = list(usage.releases), len(usage.releases)
+        self._left_out = dict.fromkeys(usage.left_out)
         self._heard: dict[int, int] = {}
 
     def is_metered(self, party: PartyId) -> bool:
@@ -52,6 +53,10 @@ class TrafficLedger:
     def add_release(self, release: ReleaseRecord) -> None:
         """Books a noised total that was decoded. Nothing takes it back: it was seen."""
         self._releases.append(release)
+
+    def add_left_out(self, parties: Iterable[PartyId]) -> None:
+        """Books counted parties that a reducer kept out of a total."""
+        self._left_out |= dict.fromkeys(parties)
 
     def hear(self, ticket: int, num_bytes: int) -> None:
         """Books bytes that a ticket's holder sent."""
@@ -148,14 +153,16 @@ class TrafficLedger:
         """The round's cost so far, not parted by client."""
         self._merge_flows()
         sums: dict[str, Any] = self._sums
-        return Usage(**sums, flows=tuple(self._flows.values()), releases=tuple(self._releases))
+        flows, releases = tuple(self._flows.values()), tuple(self._releases)
+        return Usage(**sums, flows=flows, releases=releases, left_out=tuple(self._left_out))
 
     def take_changes(self) -> Usage:
         """Returns the round's cost so far, with those flows and releases alone that are new."""
         self._merge_flows()
         sums: dict[str, Any] = self._sums
         releases, self._num_told = tuple(self._releases[self._num_told :]), len(self._releases)
-        return Usage(**sums, flows=tuple(self._flows.take_edits().changed.values()), releases=releases)
+        flows = tuple(self._flows.take_edits().changed.values())
+        return Usage(**sums, flows=flows, releases=releases, left_out=tuple(self._left_out))
 
     def sum_by_party(self, tickets: Mapping[int, Ticket | ClosedTicket]) -> dict[PartyId, tuple[int, int]]:
         """Adds up the bytes (up, down) of each party's tickets, where there are any."""
@@ -173,6 +180,7 @@ class TrafficLedger:
         self._flows = Tracked()
         self._recent.clear()
         self._releases, self._num_told = [], 0
+        self._left_out = {}
         self._heard.clear()
 
 

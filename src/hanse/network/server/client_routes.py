@@ -25,6 +25,7 @@ from hanse.network.protocol.wire import (
     Rekey,
 )
 from hanse.network.server.answers import send_file
+from hanse.network.server.mailbox import Offer
 from hanse.network.server.requests import (
     Caller,
     FromAbsent,
@@ -123,14 +124,19 @@ async def download_task(request: Request, caller: FromClient, run: str, ticket: 
 async def upload_state(caller: FromClient, run: str, ticket: Number, sha256: str, size: Number) -> Received:
     led = caller.server.run(run)
     offer = led.mailbox.offer(caller.party, ticket)
-    if not 0 < size <= offer.limit_bytes:
-        raise Refused(
-            413, "too-large", f"a message of such a size; at most {offer.limit_bytes} bytes are allowed"
-        )
+    _check_size(led, offer, size)
     offset = led.spool.offset(ticket, sha256_in(sha256), size)
     return Received(
         offset=offset, durable=offset == size and await _finish(caller, led, ticket, sha256, size)
     )
+
+
+def _check_size(led: RunThread, offer: Offer, size: int) -> None:
+    """Checks the announced size of a message. Raises: Refused: if it is too large; the ticket fails."""
+    if not 0 < size <= offer.limit_bytes:
+        why = f"a message of {size} bytes; at most {offer.limit_bytes} are allowed"
+        led.mailbox.fail(offer.ticket, f"refused: {why}")
+        raise Refused(413, "too-large", why)
 
 
 async def _finish(caller: Caller, led: RunThread, ticket: int, sha256: str, size: int) -> bool:
@@ -160,10 +166,7 @@ async def upload(
     length = announced_bytes(request, CHUNK_BYTES)
     if offset < 0 or offset % CHUNK_BYTES or length != min(CHUNK_BYTES, size - offset):
         raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size} are not a chunk")
-    if not 0 < size <= offer.limit_bytes:
-        why = f"a message of {size} bytes; at most {offer.limit_bytes} are allowed"
-        led.mailbox.fail(ticket, f"refused: {why}")
-        raise Refused(413, "too-large", why)
+    _check_size(led, offer, size)
     if led.spool.offset(ticket, sha256_in(sha256), size) == size:
         return Received(offset=size, durable=await _finish(caller, led, ticket, sha256, size))
     chunk = led.spool.writing(ticket, sha256, size, offset)

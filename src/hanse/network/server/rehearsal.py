@@ -13,7 +13,19 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from hanse.core import Array, HanseError, Key, Memory, Part, PartSpec, PartyId, Reducer, Spec, Total
+from hanse.core import (
+    Array,
+    CompositionError,
+    HanseError,
+    Key,
+    Memory,
+    Part,
+    PartSpec,
+    PartyId,
+    Reducer,
+    Spec,
+    Total,
+)
 from hanse.core.exchange import (
     Collect,
     Collected,
@@ -174,7 +186,7 @@ class _Dry:
         for number in {self._tickets[t].dispatch for t in asked}:
             least = needed if command.tickets is not None else goal
             self.fewest[number] = min(least, self.fewest.get(number, least))
-        counted = asked[: min(goal, max(needed, len(asked) - self.missing))]
+        counted = asked[: self._least(asked, min(goal, max(needed, len(asked) - self.missing)), goal)]
         closed = asked if command.tickets is not None else counted
         drops = tuple(Drop(t, self._tickets[t].party, "made up") for t in closed if t not in counted)
         parties = tuple(self._tickets[t].party for t in counted)
@@ -183,6 +195,17 @@ class _Dry:
             del self._tickets[ticket]
         abandoned = None if counted else "nobody was asked"
         return Collected(totals, tuple(counted), parties, drops, abandoned, needed)
+
+    def _least(self, asked: Sequence[int], needed: int, goal: int) -> int:
+        """Returns the least number of answers, of at least `needed`, that all reducers can fold."""
+        uplinks = [self._dispatches[self._tickets[ticket].dispatch].uplink for ticket in asked]
+        reducers = [part_spec.into for uplink in uplinks for part_spec in uplink.values()]
+        for count in range(needed, goal):
+            with suppress(CompositionError):
+                for reducer in reducers:
+                    reducer.check_number(count)
+                return count
+        return max(needed, goal)
 
     def _total(self, counted: Sequence[int]) -> dict[str, Total]:
         of_part: dict[str, list[_Ticket]] = {}

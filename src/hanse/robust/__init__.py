@@ -1,0 +1,35 @@
+"""Reducers that a minority of lying clients can't lead far astray.
+
+    by coordinate    median, trimmed_mean
+    by distance      krum, multi_krum, minimum_diameter, bulyan
+    by a centre      geometric_median, centred_clipping
+    before a rule    nearest_neighbour_mixing, bucketing, norm_bound
+
+They are settings of an algorithm, such as `fed_avg(into=trimmed_mean(2))`. All see single contributions,
+so none stands together with a reducer that hides them. `worker_momentum` and `recentre` are transforms that
+give clients and the server the memory that centred clipping counts on.
+"""
+
+from hanse.robust.before import bucketing, nearest_neighbour_mixing, norm_bound
+from hanse.robust.centres import centred_clipping, geometric_median
+from hanse.robust.coordinates import median, trimmed_mean
+from hanse.robust.history import recentre, worker_momentum
+from hanse.robust.rule import Rule
+from hanse.robust.selections import bulyan, krum, minimum_diameter, multi_krum
+
+__all__ = [
+    "Rule",
+    "bucketing",
+    "bulyan",
+    "centred_clipping",
+    "geometric_median",
+    "krum",
+    "median",
+    "minimum_diameter",
+    "multi_krum",
+    "nearest_neighbour_mixing",
+    "norm_bound",
+    "recentre",
+    "trimmed_mean",
+    "worker_momentum",
+]
