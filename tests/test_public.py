@@ -31,7 +31,17 @@ PUBLIC = {
     *("HanseError", "InvalidInput", "CompositionError", "MessageError", "RoundAbandoned", "Diverged"),
     *("Declined", "NotReady", "ReplayError", "StoreError", "RunDiverged", "Interrupted", "Stalled"),
     # rooms
-    *("algorithms", "config", "core", "data", "evaluation", "learners", "network", "preprocessing"),
+    *(
+        "algorithms",
+        "config",
+        "core",
+        "data",
+        "evaluation",
+        "learners",
+        "network",
+        "preprocessing",
+        "privacy",
+    ),
     *("release", "report", "robust", "runs", "simulation", "store", "sweeps", "transforms"),
     "__version__",
 }

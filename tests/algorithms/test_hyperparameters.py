@@ -43,6 +43,11 @@ LR: list[Wrong] = [
     ({"lr": NAN}, "^lr is nan; write a step size above 0"),
     ({"lr": INF}, "^lr is inf; write a step size above 0"),
 ]
+SAMPLING: list[Wrong] = [
+    ({"sampling_rate": 0.0}, "^sampling_rate is 0.0; write a probability above 0 and at most 1"),
+    ({"sampling_rate": 1.5}, "^sampling_rate is 1.5; write a probability"),
+    ({"sampling_rate": 0.5, "fraction": 0.5}, "^fraction is 0.5 and sampling_rate is 0.5; write one"),
+]
 SERVER_LR: list[Wrong] = [
     ({"server_lr": 0.0}, r"^server_lr is 0\.0; write a step size above 0, or a schedule"),
     ({"server_lr": NAN}, "^server_lr is nan"),
@@ -82,9 +87,9 @@ TOLERANCE: list[Wrong] = [({"tolerance": 0.0}, r"^tolerance is 0\.0; write a num
 TABLE: dict[type, list[Wrong]] = {
     cocoa: [*FRACTION, ({"epochs": 0}, "^epochs is 0; write at least 1")],
     dane: [*FRACTION, *MU, ({"eta": 0.0}, r"^eta is 0\.0; write a number above 0")],
-    fed_adagrad: [*LOCAL, *SERVER_LR, *BETA1, *TAU],
-    fed_adam: [*LOCAL, *SERVER_LR, *BETA1, *BETA2, *TAU],
-    fed_avg: [*LOCAL, *SERVER_LR],
+    fed_adagrad: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *TAU],
+    fed_adam: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *BETA2, *TAU],
+    fed_avg: [*LOCAL, *SAMPLING, *SERVER_LR],
     fed_buff: [
         *LR,
         *SERVER_LR,
@@ -99,9 +104,9 @@ TABLE: dict[type, list[Wrong]] = {
         *SERVER_LR,
     ],
     fed_nova: [*LOCAL, *SERVER_LR, *MU],
-    fed_prox: [*LOCAL, *SERVER_LR, *MU],
+    fed_prox: [*LOCAL, *SAMPLING, *SERVER_LR, *MU],
     fed_sgd: [*LR, *FRACTION],
-    fed_yogi: [*LOCAL, *SERVER_LR, *BETA1, *BETA2, *TAU],
+    fed_yogi: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *BETA2, *TAU],
     giant: [
         *FRACTION,
         *TOLERANCE,

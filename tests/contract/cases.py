@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from noise import private_avg
+from noise import EVEN_EMPTY, private_avg
 from secure import asks_twice, secure_avg, shared_sum
 from support import KEYS, Few, Quadratic
 
@@ -37,10 +37,12 @@ from hanse.algorithms import (
     sgd,
     step_decay,
     trained_by,
+    uniform,
 )
-from hanse.core import Algorithm, Close, Examples, Key
+from hanse.core import Algorithm, Close, Examples, Key, fixed_mean
 from hanse.core import sum as sum_
 from hanse.core.exchange import find_classes
+from hanse.privacy import gaussian
 from hanse.robust import (
     bucketing,
     centred_clipping,
@@ -223,6 +225,17 @@ CASES = {
         devices=unstable(0.2, heavy_tailed()),
     ),
     "private_avg": _case(private_avg(), rounds=5),
+    "fed_avg_noised": Case(
+        fed_avg(
+            lr=0.02,
+            sampling_rate=0.3,
+            weighting=uniform(),
+            uplink=(clip(1.0), gaussian(0.5)),
+            into=fixed_mean(1.8),
+            close=EVEN_EMPTY,
+        ),
+        devices=unstable(0.2),
+    ),
     "secure_avg": Case(secure_avg(), devices=unstable(0.06)),
     "shared_avg": Case(secure_avg(into=shared_sum()), devices=unstable(0.03), rounds=2),
     "asks_twice": Case(asks_twice(), rounds=1),

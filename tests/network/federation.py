@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from learning import SHAPE, SOFTMAX, bound, learner
 
-from hanse.algorithms import evaluation, fed_avg, scaffold, trained_by
-from hanse.core import Algorithm, Key, Keys, Memory, bind_learner
+from hanse.algorithms import evaluation, fed_avg, scaffold, trained_by, uniform
+from hanse.core import Algorithm, Close, Key, Keys, Memory, bind_learner, fixed_mean
 from hanse.core.exchange import (
     Fork,
     InMemory,
@@ -42,8 +42,9 @@ from hanse.network.server.https import listen, serving
 from hanse.network.server.job import RunJob
 from hanse.network.server.runtime import Patience
 from hanse.network.server.server import Server
+from hanse.privacy import gaussian
 from hanse.simulation import Devices, InProcess, Simulation, ideal
-from hanse.transforms import quantize, random_mask, rotate
+from hanse.transforms import clip, quantize, random_mask, rotate
 
 KEYS = Keys.from_seed(7)
 NUM_CLIENTS = 5
@@ -69,6 +70,15 @@ CASES: dict[str, Algorithm[Any]] = {
     "masked_quantized": fed_avg(lr=0.5, fraction=0.7, batch_size=50, uplink=(random_mask(0.5), quantize(4))),
     "trained_by": fed_avg(
         fraction=0.7, client=trained_by(step_along, {"lr": 1.0}, metrics=("moved",)), uplink=(quantize(8),)
+    ),
+    "noised": fed_avg(
+        lr=0.5,
+        sampling_rate=0.7,
+        weighting=uniform(),
+        batch_size=50,
+        uplink=(clip(1.0), gaussian(0.02)),
+        into=fixed_mean(0.7 * NUM_CLIENTS),
+        close=Close(minimum_fraction=0.0),
     ),
     "downlink": fed_avg(lr=0.5, fraction=0.7, batch_size=50, downlink=(rotate(), quantize(4))),
 }

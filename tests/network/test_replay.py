@@ -14,7 +14,7 @@ from hanse.core.exchange import Task, unpack
 from hanse.network.server import failed_tickets
 from hanse.network.server.failed_tickets import BLOCK_BYTES, MAX_PAYLOADS, FailedTickets
 from hanse.runs import in_client_home, in_server_home, replay_ticket
-from hanse.runs.session import is_simulated
+from hanse.runs.machine import is_simulated
 
 
 @pytest.mark.parametrize("case", ["scaffold", "masked_quantized"])

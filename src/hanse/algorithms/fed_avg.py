@@ -4,15 +4,16 @@ McMahan, Moore, Ramage, Hampson, Aguera y Arcas, "Communication-efficient learni
 from decentralized data", AISTATS 2017, arXiv 1602.05629, Algorithm 1.
 """
 
+from dataclasses import field
 from typing import Any
 
 from hanse.algorithms.client_optimisers import sgd
-from hanse.algorithms.local import LocalTraining
+from hanse.algorithms.local import LocalTraining, check_sampling
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, check_server
-from hanse.algorithms.own_training import make_training_parts
+from hanse.algorithms.own_training import make_training_parts, refuse_weights
 from hanse.algorithms.schedules import Rate
-from hanse.algorithms.works import exchange
-from hanse.core import Key, PartSpec, Program, Reducer, Spec, Tensors, Transform, mean, value
+from hanse.algorithms.works import exchange, make_update_part
+from hanse.core import Key, Program, Reducer, Tensors, Transform, mean, value
 
 __all__ = ["fed_avg"]
 
@@ -46,6 +47,8 @@ class fed_avg(LocalTraining[OptimiserState]):
       uplink: transforms of the updates, first to last.
       into: the reducer.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
+      sampling_rate: the probability with which each client takes part in a round, independently of others,
+        in place of `fraction`. Only the server's secret decides it, as amplification of privacy needs.
     """
 
     server_lr: Rate = 1.0
@@ -53,23 +56,28 @@ class fed_avg(LocalTraining[OptimiserState]):
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
     downlink: tuple[Transform, ...] = ()
+    sampling_rate: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_sampling(self.fraction, self.sampling_rate)
         check_server(self.server, self.server_lr)
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
         return OptimiserState(params, moments=self.server.init(params))
 
     def round(self, state: OptimiserState, key: Key) -> Program[OptimiserState]:
+        update = make_update_part(state.params, self.uplink, self.into, self.weighting)
+        work = self.work(state.num_rounds)
         got = yield from exchange(
-            self.work(state.num_rounds),
+            work if update.chain().calibrated is None else refuse_weights(work),
             {"params": state.params},
             key,
             fraction=self.fraction,
+            rate=self.sampling_rate,
             close=self.close,
             downlink=self.downlink,
-            update=PartSpec(Spec.of(state.params), self.uplink, self.into),
+            update=update,
             **make_training_parts(self.training),
         )
         return state.advance(self.server, self.server_lr, got["update"].values)

@@ -5,12 +5,12 @@ arXiv 2003.00295, Algorithm 2.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hanse.algorithms.client_optimisers import adam
 from hanse.algorithms.fed_avg import fed_avg
-from hanse.algorithms.local import LocalTraining
+from hanse.algorithms.local import LocalTraining, check_sampling
 from hanse.algorithms.optimisers import OptimiserState, ServerOptimiser, adagrad, yogi
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.core import Key, Program, Reducer, Tensors, Transform, check_positive, mean, value
@@ -26,6 +26,7 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       tau: added to the root of the second moment; the smaller, the more adaptive.
+      sampling_rate: as in `fed_avg`.
     """
 
     server_lr: Rate = 0.01
@@ -34,9 +35,11 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
     uplink: tuple[Transform, ...] = ()
     into: Reducer[Any] = mean()
     downlink: tuple[Transform, ...] = ()
+    sampling_rate: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_sampling(self.fraction, self.sampling_rate)
         check_rate("server_lr", self.server_lr)
         check_positive("tau", self.tau)
         self.server()
@@ -60,6 +63,7 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
             uplink=self.uplink,
             into=self.into,
             downlink=self.downlink,
+            sampling_rate=self.sampling_rate,
         )
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
@@ -80,7 +84,8 @@ class fed_adagrad(FedOpt):
     optimiser stops where the mean update is 0.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink,
+        sampling_rate: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       tau: added to the root of the second moment; the smaller, the more adaptive.
@@ -104,7 +109,8 @@ class fed_adam(FedOpt):
     `fed_avg` does; with a constant one it keeps moving around that point.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink,
+        sampling_rate: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: how much of the last second moment is kept.
@@ -128,7 +134,8 @@ class fed_yogi(FedOpt):
     `fed_avg` does; with a constant one it keeps moving around that point.
 
     Args:
-      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink: as in `fed_avg`.
+      lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink,
+        sampling_rate: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: 1 - beta2 scales the change of the second moment.

@@ -38,6 +38,7 @@ class fed_prox(fed_avg):
       uplink: transforms of the updates, first to last.
       into: the reducer.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
+      sampling_rate: the probability of each client in each round, in place of `fraction`, as in `fed_avg`.
     """
 
     mu: float = 0.01

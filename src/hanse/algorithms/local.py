@@ -10,7 +10,7 @@ from hanse.algorithms.works import Weighting, by_examples
 from hanse.core import Algorithm, Close, Examples, InvalidInput, Key, Steps, Work, check_fraction, fields
 from hanse.core.exchange import Sample
 
-__all__ = ["LocalTraining", "choose_training", "settle_fraction"]
+__all__ = ["LocalTraining", "check_sampling", "choose_training", "settle_fraction"]
 
 S = TypeVar("S", bound=Any)
 
@@ -78,8 +78,23 @@ def settle_fraction(algorithm: Algorithm[S], num_clients: int) -> Algorithm[S]:
     """
     if not isinstance(algorithm, LocalTraining) or algorithm.fraction is not None:
         return algorithm
+    if getattr(algorithm, "sampling_rate", None) is not None:
+        return algorithm
     size = Sample(Key.from_seed(0)).size(num_clients)
     return replace(algorithm, fraction=size / num_clients)
+
+
+def check_sampling(fraction: float | None, sampling_rate: float | None) -> None:
+    """Checks how clients are chosen. Raises: InvalidInput: if it is said twice, or out of range."""
+    if sampling_rate is None:
+        return
+    if not 0 < sampling_rate <= 1:
+        raise InvalidInput(f"sampling_rate is {sampling_rate}; write a probability above 0 and at most 1")
+    if fraction is not None:
+        raise InvalidInput(
+            f"fraction is {fraction} and sampling_rate is {sampling_rate}; write one of them: a cohort of a "
+            "fixed size, or each client with this probability"
+        )
 
 
 def choose_training(algorithm: Any) -> ClientTraining:

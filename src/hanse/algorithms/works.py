@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 
 from hanse.core import (
     Close,
+    CompositionError,
     Contribution,
     DifferentiableLearner,
     Examples,
@@ -21,6 +23,7 @@ from hanse.core import (
     PartSpec,
     PartyId,
     Program,
+    Reducer,
     Shared,
     Spec,
     Steps,
@@ -43,12 +46,16 @@ __all__ = [
     "exchange",
     "gradient",
     "local_sgd",
+    "make_update_part",
     "uniform",
 ]
 
 
 class Weighting(ABC):
     """The weight of a client in a mean or sum."""
+
+    largest: ClassVar[float | None] = None
+    """The largest weight of any client; None: there is none, so no noise hides a client in a sum."""
 
     @abstractmethod
     def of(self, num_examples: int) -> float:
@@ -66,6 +73,8 @@ class by_examples(Weighting):
 @value
 class uniform(Weighting):
     """Equal weights: every client counts alike."""
+
+    largest: ClassVar[float | None] = 1.0
 
     def of(self, num_examples: int) -> float:
         return 1.0
@@ -118,17 +127,37 @@ def exchange(
     key: Key,
     *,
     fraction: float | None,
+    rate: float | None = None,
     close: Close = Close(),
     downlink: tuple[Transform, ...] = (),
     **uplink: PartSpec,
 ) -> Program[Collected]:
-    """Broadcasts to a random cohort and gathers its answers. For `fraction`, see `Sample`."""
-    chosen = yield from sample(key, fraction=fraction)
+    """Broadcasts to a random cohort and gathers its answers. For `fraction` and `rate`, see `Sample`."""
+    chosen = yield from sample(key, fraction=fraction, rate=rate)
     return (
         yield from gather(
             work, chosen.cohort, shared, key, close=close, downlink=downlink, own=None, **uplink
         )
     )
+
+
+def make_update_part(
+    params: Tensors, uplink: tuple[Transform, ...], into: Reducer[Any], weighting: Weighting
+) -> PartSpec:
+    """Makes the part in which clients send updates, with a bound on weights if noise is to hide each client.
+
+    Raises: CompositionError: if the weights have no bound then.
+    """
+    part = PartSpec(Spec.of(params), uplink, into)
+    if not uplink or part.chain().calibrated is None:
+        return part
+    if weighting.largest is None:
+        raise CompositionError(
+            f"{type(weighting).__name__}() weights updates after they are clipped, so that a client moves "
+            "their sum by as much as it has examples, and no noise is calibrated to that: write "
+            "weighting = uniform()"
+        )
+    return replace(part, max_weight=weighting.largest)
 
 
 @value

@@ -160,19 +160,20 @@ def show(run: RunId, imports: Imports = None, json: Json = False, store: Store =
     """Show one run: its settings, rounds and costs, and the machine that performed it."""
     with exit_truthfully(json):
         from hanse.cli.views import note, run_page
-        from hanse.runs import existing, import_unchanged, traffic
+        from hanse.runs import describe_claim, existing, import_unchanged, traffic
 
         runs = existing(locate_store(store))
         info, records, sent = runs.info(run), runs.records(run), traffic(runs, run)
         import_unchanged(info, imports or (), note)
+        claim = describe_claim(runs, info, records)
         if json:
             from hanse.runs import record_as_json
 
             rounds = [record_as_json(record) for record in records]
             own = {name: info.settings[name] for name in OWN_CODE if name in info.settings}
-            print_json({**_info_as_json(info), **own, "records": rounds, "traffic": sent})
+            print_json({**_info_as_json(info), **own, "records": rounds, "traffic": sent, "privacy": claim})
         else:
-            run_page(info, records, sent)
+            run_page(info, records, sent, claim)
 
 
 def _conclude(begin: "Callable[[], AbstractContextManager[Session]]", json: bool) -> None:

@@ -147,8 +147,13 @@ def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     out.print(_pairs((*_costs(result, settings), ("see", f"hanse show {result['run']}"))))
 
 
-def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any] | None = None) -> None:
-    """Prints all that is known of a run. `sent`: the bytes of its clients, up and down."""
+def run_page(
+    info: "RunInfo",
+    records: Sequence[Record],
+    sent: Mapping[str, Any] | None = None,
+    claim: str | None = None,
+) -> None:
+    """Prints all that is known of a run: `sent`, the bytes of its clients, and `claim`, what it promises."""
     from hanse.runs import describe_releases, describe_traffic
 
     out = make_stdout()
@@ -173,6 +178,7 @@ def run_page(info: "RunInfo", records: Sequence[Record], sent: Mapping[str, Any]
         out.print(
             _pairs(("releases", words) for words in describe_releases(record.usage for record in records))
         )
+        out.print(_pairs([("privacy", claim)] if claim else []))
     if sent is not None:
         out.print(_pairs([("bytes by client", describe_traffic(sent))]))
     out.print(_pairs(info.environment.items()))
@@ -202,6 +208,7 @@ def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
             out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
             varies = varies or bool(exchange.varying)
     out.print(_pairs(_format_plan(plan)))
+    out.print(_pairs([("privacy", f"as planned, {plan.claim}")] if plan.claim else []))
     if varies:
         note(f"* depends on the data; this is the size that client {plan.client} would send now")
     if plan.asynchronous:

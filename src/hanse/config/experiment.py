@@ -18,6 +18,7 @@ from hanse.evaluation import Baseline
 from hanse.imports import Import
 from hanse.learners import Model, softmax
 from hanse.preprocessing import Preprocessing
+from hanse.privacy import Privacy
 from hanse.simulation import Devices, Execution, auto, ideal
 
 __all__ = ["IMPORTS", "IN_PYTHON", "Experiment", "summary"]
@@ -38,11 +39,15 @@ KINDS: Mapping[str, type] = {
 
 NUMBERS = ("rounds", "seed", "evaluate_every")
 
+PRIVACY = "privacy"
+"""The setting of differential privacy. It is left out of settings where there is none."""
+
 OTHERS: Mapping[str, Any] = {
     "preprocessing": Preprocessing | None,
     "client_test_fraction": float,
     "initial": str | None,
     "baselines": tuple[Baseline, ...],
+    PRIVACY: Privacy | None,
 }
 """The remaining settings, with their types."""
 
@@ -76,6 +81,7 @@ class Experiment:
       initial: a safetensors file to start from, such as a released model; None: the model's own
         initial parameters.
       baselines: what the run is compared with, trained on the same budget: `centralised()`, `on_site()`.
+      privacy: the differential privacy that the run keeps to: `central(epsilon=...)`; None: none.
       imports: modules and files of your own, whose values the other settings may then name; paths are
         relative to the settings file. In Python, import them yourself.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
@@ -95,6 +101,7 @@ class Experiment:
     client_test_fraction: float = 0.0
     initial: str | None = None
     baselines: tuple[Baseline, ...] = ()
+    privacy: Privacy | None = None
     imports: tuple[Import, ...] = ()
 
     def __post_init__(self) -> None:
@@ -122,6 +129,11 @@ class Experiment:
             raise InvalidInput(
                 f"preprocessing is of type {type(self.preprocessing).__name__}; write a value, such as "
                 "preprocessing=tabular()"
+            )
+        if self.privacy is not None and not isinstance(self.privacy, Privacy):
+            raise InvalidInput(
+                f"privacy is of type {type(self.privacy).__name__}; write a value, such as "
+                "privacy=central(epsilon=3.0)"
             )
         if not 0 <= self.client_test_fraction < 1:
             raise InvalidInput(
@@ -163,6 +175,8 @@ class Experiment:
         except InvalidInput:
             described = {"name": type(data).__name__, IN_PYTHON: True}
         named = {IMPORTS: [found.name for found in imports]} if imports else {}
+        if said[PRIVACY] is None:
+            said.pop(PRIVACY)
         return {"data": described, **{name: to_plain(value) for name, value in said.items()}, **named}
 
     @classmethod
@@ -213,7 +227,7 @@ def summary(settings: Mapping[str, Plain]) -> str:
     about = [format_plain(settings["algorithm"]), format_plain(settings["model"])]
     about.append(f"{where} over {format_plain(partition)}" if partition else where)
     about.append(f"seed {settings['seed']}")
-    more = ("stop", "devices", "execution", "preprocessing")
+    more = ("stop", "devices", "execution", "preprocessing", PRIVACY)
     about += [
         format_plain(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))
     ]
@@ -247,4 +261,4 @@ def _check_whole(name: str, given: Any, *, least: int | None) -> None:
 
 
 def _default(name: str) -> Plain:
-    return Experiment().settings()[name]
+    return Experiment().settings().get(name)

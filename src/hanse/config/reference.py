@@ -46,7 +46,7 @@ def _top() -> Iterator[str]:
     yield from ("## The top level", "", "| setting | default | what |", "|---|---|---|")
     settings = Experiment().settings()
     for f in dataclasses.fields(Experiment):
-        said = settings.get(f.name, [])
+        said = settings.get(f.name, None if f.default is None else [])
         default = said["name"] if isinstance(said, dict) else inline(said)
         yield f"| `{f.name}` | `{default}` | {_cell(about.get(f.name, ''))} |"
     yield ""
@@ -57,6 +57,7 @@ def _kinds() -> Iterator[str]:
     from hanse.data import Dataset, Partition
     from hanse.learners import Model
     from hanse.preprocessing import Preprocessing
+    from hanse.privacy import Privacy
     from hanse.simulation import Devices, Execution
 
     kinds: dict[str, tuple[type[Any], str]] = {
@@ -82,6 +83,7 @@ def _kinds() -> Iterator[str]:
             "How clients are computed on this machine. It changes the time that a run takes, not its result.",
         ),
         "baselines": (Baseline, "What the run is compared with, trained on the same budget: a list."),
+        "privacy": (Privacy, "The differential privacy of the run. It needs the extra `privacy`."),
     }
     for setting, (kind, about) in kinds.items():
         yield from (f"## {setting}", "", about, "")

@@ -29,6 +29,7 @@ from hanse.preprocessing import Encoder
 from hanse.runs import (
     ACCEPTED,
     Wanted,
+    describe_claim,
     experiment_of,
     find_needed,
     find_problems,
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 __all__ = ["Predictions", "Released", "open_release", "predictions", "release"]
 
 MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model.json", "README.md"
+
+
+NO_CLAIM = "Nothing limits how much the model reveals of the training examples."
 
 
 def release(
@@ -106,12 +110,18 @@ def release(
     sha256 = hashlib.sha256(tensors).hexdigest()
     found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
     found = (info.result or {}).get("findings", found)
-    (folder / CARD).write_text(_card(info, params, about, sha256, found), encoding="utf-8")
+    claim = describe_claim(runs, info, records)
+    (folder / CARD).write_text(_card(info, params, about, sha256, found, claim), encoding="utf-8")
     return folder
 
 
 def _card(
-    info: Any, params: Tensors, about: Mapping[str, Any], sha256: str, found: Sequence[Mapping[str, str]]
+    info: Any,
+    params: Tensors,
+    about: Mapping[str, Any],
+    sha256: str,
+    found: Sequence[Mapping[str, str]],
+    claim: str | None,
 ) -> str:
     settings, result = info.settings["experiment"], info.result
     size = sum(array.size for array in params.values())
@@ -162,8 +172,7 @@ def _card(
         "",
         f'To train on from it: `initial = "{MODEL}"` in a settings file.',
         "",
-        "Nothing limits how much the model reveals of the training examples, unless the settings "
-        "below name noise for privacy.",
+        NO_CLAIM if claim is None else f"**Privacy:** {claim}.",
         "",
         "## Settings",
         "",

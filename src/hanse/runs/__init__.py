@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hanse.runs.own_file import Unlabelled, read_examples, read_rows
     from hanse.runs.preparation import load_population, prepare_run
     from hanse.runs.proposal import Proposal, Seen, propose
+    from hanse.runs.protection import describe_claim
     from hanse.runs.replay import (
         Case,
         Replayed,
@@ -79,6 +80,7 @@ else:
             "hanse.runs.own_file": ("Unlabelled", "read_examples", "read_rows"),
             "hanse.runs.preparation": ("load_population", "prepare_run"),
             "hanse.runs.proposal": ("Proposal", "Seen", "propose"),
+            "hanse.runs.protection": ("describe_claim",),
             "hanse.runs.replay": (
                 "Case",
                 "Replayed",
@@ -133,6 +135,7 @@ __all__ = [
     "changes",
     "debug_errors",
     "default_store",
+    "describe_claim",
     "describe_releases",
     "describe_requests",
     "describe_run",

@@ -11,7 +11,7 @@ import numpy as np
 from hanse.algorithms import can_train
 from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
 from hanse.core import Array, Examples, InvalidInput, Key
-from hanse.core.exchange import find_classes
+from hanse.core.exchange import Record, find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
@@ -21,6 +21,7 @@ from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import read_examples, read_with_groups
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
+from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
 from hanse.runs.session import check_same_data, existing, experiment_of
 from hanse.runs.wanted import Wanted
@@ -97,17 +98,21 @@ class Parties:
             },
             environment=environment(),
             num_present=_num_present(experiment, ready),
-            conclude=lambda run, status, progress, records, reason, uncounted: Result.of(
-                run,
-                status,
-                progress,
-                records,
-                reason,
-                uncounted,
-                higher=ready.higher_is_better,
-                remedy=experiment.algorithm.remedy,
-                on_test=ready.chooses_on_test,
-            ).to_json(),
+            recall=lambda records: _recall(ready, records),
+            conclude=lambda run, status, progress, records, reason, uncounted: {
+                **Result.of(
+                    run,
+                    status,
+                    progress,
+                    records,
+                    reason,
+                    uncounted,
+                    higher=ready.higher_is_better,
+                    remedy=experiment.algorithm.remedy,
+                    on_test=ready.chooses_on_test,
+                ).to_json(),
+                "privacy": _claim(ready, records),
+            },
         )
 
     def data(
@@ -156,6 +161,17 @@ class Parties:
     def bind(self, plan: Plan) -> Any:
         """Makes the learner of a plan."""
         return plan.model.bind(plan.feature_shape, plan.num_classes)
+
+
+def _recall(ready: Prepared, records: Sequence[Record]) -> None:
+    """Counts what a run has spent of its budget of privacy before it goes on."""
+    if ready.spending is not None:
+        ready.spending.recall(record.usage for record in records)
+
+
+def _claim(ready: Prepared, records: Sequence[Record]) -> dict[str, Any] | None:
+    claim = claim_of(records, ready.experiment.privacy, ready.disclosure, is_simulated=False)
+    return None if claim is None else claim.to_json()
 
 
 def _num_present(experiment: Experiment, ready: Prepared) -> int:

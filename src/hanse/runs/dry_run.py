@@ -22,8 +22,10 @@ from hanse.core.exchange import (
     choose_measure,
     drive,
 )
+from hanse.privacy import PrivacyClaim
 from hanse.runs.ledger import as_json
 from hanse.runs.preparation import Prepared
+from hanse.runs.protection import plan_claim
 from hanse.simulation import InProcess, Simulation
 
 __all__ = ["Exchange", "LinkModel", "MessagePlan", "plan_messages"]
@@ -240,6 +242,7 @@ class MessagePlan:
       client: the client that was rehearsed.
       asynchronous: whether the server does not wait for all clients that it asked; then a round is one of
         its steps.
+      claim: what all its rounds promise to each client, as planned; None: nothing is noised.
     """
 
     rounds: int
@@ -250,6 +253,7 @@ class MessagePlan:
     link: LinkModel | None
     client: PartyId | None
     asynchronous: bool
+    claim: PrivacyClaim | None = None
 
     def total(self, direction: str) -> int:
         """Sums the bytes "up" or "down" of the whole run."""
@@ -292,6 +296,7 @@ class MessagePlan:
             "link": None if self.link is None else vars(self.link),
             "round": {**_sums(self.later), "seconds": self.seconds(self.later)},
             "run": {"bytes_up": self.total("up"), "bytes_down": self.total("down"), "seconds": self.run_s},
+            "privacy": None if self.claim is None else self.claim.to_json(),
         }
 
 
@@ -338,7 +343,15 @@ def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan
     first, later = rounds
     measuring = tuple(rehearsal.exchanges)
     return MessagePlan(
-        num, first, later, evaluations, measuring, link, rehearsal.client, rehearsal.asynchronous
+        num,
+        first,
+        later,
+        evaluations,
+        measuring,
+        link,
+        rehearsal.client,
+        rehearsal.asynchronous,
+        plan_claim(ready.experiment.privacy, ready.disclosure, num),
     )
 
 

@@ -14,6 +14,7 @@ from hanse.data import Dataset, FederatedData, Partition
 from hanse.evaluation import Baseline
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
+from hanse.privacy import Privacy
 from hanse.runs.interrupts import Interrupts
 from hanse.runs.result import Result
 from hanse.runs.session import Session, start_session
@@ -39,6 +40,7 @@ class Settings(TypedDict, total=False):
     client_test_fraction: float
     initial: str | Path | None
     baselines: tuple[Baseline, ...]
+    privacy: Privacy | None
 
 
 def rounds(*, store: str | Path | None = None, **settings: Unpack[Settings]) -> "Rounds":

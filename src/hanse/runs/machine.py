@@ -7,9 +7,17 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_info
 
+from hanse.core.exchange import Checkpoint
 from hanse.version import __version__
 
-__all__ = ["changes", "environment"]
+__all__ = ["changes", "environment", "is_simulated"]
+
+
+def is_simulated(checkpoint: Checkpoint | None) -> bool:
+    """Returns whether the simulation can go on from a checkpoint."""
+    from hanse.network.server import NetworkSnapshot
+
+    return checkpoint is None or not isinstance(checkpoint.runtime, NetworkSnapshot)
 
 
 def environment() -> dict[str, str]:

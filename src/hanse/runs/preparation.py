@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -19,7 +18,6 @@ from hanse.core import (
     PartyId,
     Program,
     Reducer,
-    RoundAbandoned,
     Stop,
     Tensors,
     fields,
@@ -27,14 +25,12 @@ from hanse.core import (
 from hanse.core.exchange import (
     HIGHER_IS_BETTER,
     OF_VALIDATION,
-    Collect,
-    Dispatch,
     Evaluate,
     PartyMemory,
     Progress,
     Record,
-    Sample,
     Store,
+    choose_measure,
     drive,
     training,
 )
@@ -43,7 +39,9 @@ from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
+from hanse.privacy import Spending, central
 from hanse.runs.own_code import find_imports
+from hanse.runs.protection import Disclosure, check_budget, protect, rehearse
 from hanse.runs.start import initial
 from hanse.simulation import ClientBackend, InProcess, Simulation
 
@@ -121,9 +119,27 @@ class Prepared:
             self.higher_is_better,
         )
 
+    @cached_property
+    def disclosure(self) -> Disclosure:
+        """The disclosure of the run about its clients. All chains are bound to find it, as a trial."""
+        key, state = self.keys.public.fold_in("rehearsal"), self.begin().state
+        evaluate, algorithm = self.evaluate(), self.experiment.algorithm
+        measures = [] if evaluate is None else [choose_measure(algorithm, evaluate)(state, key)]
+        if self.measures_objective:  # after the first, where a rehearsal ends
+            everybody = tuple(range(self.population.num_clients))
+            measures.append(objective_evaluation(everybody)(state.params, key))
+        preprocesses = self.encoder is not None
+        return rehearse(algorithm.round(state, key), measures, self.runtime(), preprocesses=preprocesses)
+
+    @cached_property
+    def spending(self) -> Spending | None:
+        """The spending of the run from its budget of privacy, if it has one."""
+        privacy = self.experiment.privacy
+        return Spending(privacy) if isinstance(privacy, central) else None
+
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
-        """Makes the program that leads from this progress to the last round."""
-        return training(
+        """Makes the program that leads from this progress to the last round, as far as its budget allows."""
+        program = training(
             self.experiment.algorithm,
             progress,
             self.keys.public,
@@ -132,6 +148,7 @@ class Prepared:
             evaluate_every=max(1, self.experiment.evaluate_every),
             stop=self.stop,
         )
+        return program if self.spending is None else self.spending.guard(program)
 
     def evaluate(self) -> Evaluate | None:
         """Returns the program that measures the model, or None if it is never measured."""
@@ -274,6 +291,7 @@ def prepare_run(experiment: Experiment) -> Prepared:
         experiment = experiment if model is experiment.model else replace(experiment, model=model)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     algorithm = settle_fraction(experiment.algorithm, population.num_clients)
+    algorithm = protect(algorithm, experiment.privacy, population.num_clients, experiment.rounds)
     if algorithm is not experiment.algorithm:
         experiment = replace(experiment, algorithm=algorithm)
     stop = _watching(experiment, learner, population.validation is not None)
@@ -281,7 +299,8 @@ def prepare_run(experiment: Experiment) -> Prepared:
     for baseline in experiment.baselines:
         baseline.check(experiment.algorithm)
     _check_evaluation(ready)
-    _check_composition(ready)
+    _check_reducers(ready)
+    check_budget(experiment.privacy, ready.disclosure, experiment.rounds)
     return ready
 
 
@@ -364,8 +383,7 @@ def _check_evaluation(ready: Prepared) -> None:
         )
 
 
-def _check_composition(ready: Prepared) -> None:
-    """Performs a first round as a trial, up to where clients would compute, so that all chains are bound."""
+def _check_reducers(ready: Prepared) -> None:
     for field in fields(type(ready.experiment.algorithm)):
         held = getattr(ready.experiment.algorithm, field.name)
         if isinstance(held, Reducer) and not held.is_setting:
@@ -373,13 +391,3 @@ def _check_composition(ready: Prepared) -> None:
                 f"algorithm.{field.name} is {held}, which is no setting: only the program of an algorithm "
                 "names it"
             )
-    key = ready.keys.public.fold_in("rehearsal")
-    program = ready.experiment.algorithm.round(ready.begin().state, key)
-    runtime = ready.runtime()
-    with suppress(StopIteration, RoundAbandoned):
-        command = next(program)
-        while isinstance(command, Sample | Dispatch):
-            command = program.send(runtime.perform(command))
-        if isinstance(command, Collect):
-            runtime.coordinator.check(command, strict=True)
-    program.close()

@@ -48,10 +48,11 @@ from hanse.core.exchange import (
 )
 from hanse.data import Dataset, FederatedData
 from hanse.runs.kept_plans import find_run_folder, read_latest_plan
+from hanse.runs.machine import is_simulated
 from hanse.runs.own_code import import_code
 from hanse.runs.own_file import read_examples
 from hanse.runs.preparation import Prepared, prepare_run
-from hanse.runs.session import experiment_of, is_simulated
+from hanse.runs.session import experiment_of
 from hanse.runs.wanted import Wanted
 from hanse.simulation import Answer, InProcess, Job, MemoryAt, WrappedBackend
 

@@ -41,6 +41,7 @@ class Result:
       data: the description of which client has which examples.
       findings: facts that a reader has to know before trusting the result.
       higher_is_better: the names of its metrics that are better when higher.
+      privacy: what the run promises to each of its clients; None: it released nothing noised.
     """
 
     run: str | None
@@ -57,6 +58,7 @@ class Result:
     data: Mapping[str, Any] | None = field(default=None, repr=False)
     findings: tuple[Finding, ...] = ()
     higher_is_better: tuple[str, ...] = ()
+    privacy: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -167,6 +169,7 @@ class Result:
             "clients": self.clients,
             "baselines": list(self.baselines),
             "data": self.data,
+            "privacy": self.privacy,
         }
 
 

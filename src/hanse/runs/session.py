@@ -16,17 +16,19 @@ from threadpoolctl import threadpool_limits
 
 from hanse.config import IN_PYTHON, Experiment, WrongSetting
 from hanse.core import Algorithm, Diverged, InvalidInput, Stalled, Stop, StoreError, Tensors
-from hanse.core.exchange import Checkpoint, Commit, Led, Progress, Record, Watch, frozen
+from hanse.core.exchange import Commit, Led, Progress, Record, Watch, frozen
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.evaluation import MAX_CLIENTS, Baseline, description, measure_spread
 from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
+from hanse.privacy import BudgetSpent, Privacy
 from hanse.runs.interrupts import Interrupts
 from hanse.runs.judgement import DEVICE_NOT_REPEATABLE, NOT_REPEATABLE, Finding, find_unread
-from hanse.runs.machine import changes, environment
+from hanse.runs.machine import changes, environment, is_simulated
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, prepare_run
+from hanse.runs.protection import claim_of
 from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
 from hanse.simulation import Devices, Execution
 
@@ -40,7 +42,6 @@ __all__ = [
     "existing",
     "experiment_of",
     "is_kept",
-    "is_simulated",
     "perform",
     "resume",
     "resume_session",
@@ -73,6 +74,7 @@ def run(
     client_test_fraction: float = 0.0,
     initial: str | Path | None = None,
     baselines: Sequence[Baseline] = (),
+    privacy: Privacy | None = None,
     store: str | Path | None = None,
     watch: Watch | None = None,
 ) -> Result:
@@ -84,7 +86,7 @@ def run(
 
     Args:
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
-        preprocessing, client_test_fraction, initial, baselines: see `Experiment`.
+        preprocessing, client_test_fraction, initial, baselines, privacy: see `Experiment`.
       store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round; and with the parameters, if it has an argument `params`.
 
@@ -108,6 +110,7 @@ def run(
         client_test_fraction=client_test_fraction,
         initial=None if initial is None else str(initial),
         baselines=tuple(baselines),
+        privacy=privacy,
     )
     return perform(experiment, store=store, watch=watch)
 
@@ -154,6 +157,8 @@ class Session:
         self.experiment = ready.experiment
         self.run = None if kept is None else kept.run
         self._ready, self._kept, self._records = ready, kept, list(records)
+        if ready.spending is not None:
+            ready.spending.recall(record.usage for record in records)
         self._findings: tuple[Finding, ...] = ()
         saved = None if kept is None else kept.checkpoint()
         self._progress: Progress[Any] = ready.begin() if saved is None else saved.state
@@ -196,6 +201,8 @@ class Session:
                 yield
             except Diverged as error:
                 raise RunDiverged(str(error), self.end("diverged", str(error))) from None
+            except BudgetSpent as error:
+                raise RunStalled(str(error), self.end("stopped", str(error))) from None
             except Stalled as error:
                 raise RunStalled(str(error), self.end("interrupted", str(error))) from None
             except KeyboardInterrupt:
@@ -258,7 +265,8 @@ class Session:
 
         ready, found = self._ready, dict[str, Any]()
         baselines = ready.experiment.baselines
-        if ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
+        is_open = ready.experiment.privacy is None  # else it would show more of clients than the claim says
+        if is_open and ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
             params = self._progress.state.params
             if not ready.measures_itself:
                 found["clients"] = measure_spread(
@@ -283,7 +291,9 @@ class Session:
             remedy=remedy,
             on_test=self._ready.chooses_on_test,
         )
-        return replace(result, findings=(*result.findings, *self._findings), **found)
+        claim = claim_of(self._records, self.experiment.privacy, self._ready.disclosure, is_simulated=True)
+        said = None if claim is None else claim.to_json()
+        return replace(result, findings=(*result.findings, *self._findings), privacy=said, **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:
         """Writes down how the run ended, and returns its result."""
@@ -352,13 +362,6 @@ def resume_session(
         if differ:
             warn(f"the last bits may differ from an undisturbed run's: {'; '.join(differ)}")
         yield Session(ready, kept, runs.records(info.run))
-
-
-def is_simulated(checkpoint: Checkpoint | None) -> bool:
-    """Returns whether the simulation can go on from a checkpoint."""
-    from hanse.network.server import NetworkSnapshot
-
-    return checkpoint is None or not isinstance(checkpoint.runtime, NetworkSnapshot)
 
 
 def is_kept(store: str | Path) -> bool:

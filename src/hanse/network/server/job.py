@@ -1,7 +1,7 @@
 """A run as a server is asked to lead it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -56,6 +56,7 @@ class RunJob:
       conclude: makes the result that is kept, from run, status, progress, records, reason and the clients
         that were not counted as they should have been; its "status" is the run's last one.
       watch: called after each round.
+      recall: called with the rounds that are done, before `program`.
     """
 
     plan: Plan
@@ -76,6 +77,7 @@ class RunJob:
         "params_sha256": digest(progress.state.params),
     }
     watch: Watch = lambda record: None
+    recall: Callable[[Sequence[Record]], None] = lambda records: None
     parties: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

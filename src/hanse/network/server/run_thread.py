@@ -218,6 +218,7 @@ class RunThread:
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.state.round + 1
+            job.recall(self._store.records(self.name))
             program = job.program(saved.state if saved else job.begin())
             del saved  # or the first model would be held until the last round
             status, reason = "completed", None
@@ -229,8 +230,8 @@ class RunThread:
                 progress = saved.state if saved else job.begin()
             except Stalled as stall:
                 saved = store.checkpoint()
-                assert saved is not None  # each attempt of a round is saved
-                status, reason, progress = "interrupted", str(stall), saved.state
+                status, reason = "interrupted", str(stall)
+                progress = saved.state if saved else job.begin()
             except Stopped as stop:
                 saved = store.checkpoint()
                 status, self.reason = stop.status, stop.reason

@@ -1,0 +1,149 @@
+"""Accounting: what all noised totals of a run reveal together, as epsilon for a delta.
+
+Which totals there were, with which noise and which sampling, comes from the books of the run: they say what
+happened, not what was planned. The arithmetic is that of dp-accounting (extra `privacy`).
+
+References: Mironov, Talwar, Zhang, "Rényi differential privacy of the sampled Gaussian mechanism", arXiv
+1908.10530 (RDP); Doroshenko et al., "Connect the dots: tighter discrete approximations of privacy loss
+distributions", PoPETs 2022, arXiv 2207.04380 (PLD).
+"""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, Literal, TypeAlias
+
+from hanse.core import InvalidInput
+from hanse.core.exchange import ReleaseRecord
+from hanse.privacy.noise import MECHANISM
+
+__all__ = ["Accountant", "Spent", "calibrate", "compose", "compute_epsilon", "load_accounting"]
+
+Spent: TypeAlias = Mapping[tuple[float, float], int]
+"""How often a Gaussian mechanism was used, by sampling rate and noise multiplier."""
+
+Accountant: TypeAlias = Literal["rdp", "pld"]
+"""The method: Rényi divergences, which are fast, or privacy loss distributions, which are tighter."""
+
+
+def load_accounting() -> Any:
+    """Imports dp-accounting. Raises: InvalidInput: if it is not installed."""
+    try:
+        for accountant in ("rdp", "pld"):
+            import_module(f"dp_accounting.{accountant}")
+        return import_module("dp_accounting")
+    except ImportError:
+        raise InvalidInput(
+            "accounting of privacy needs the package dp-accounting: pip install 'hanse[privacy]'"
+        ) from None
+
+
+def compose(records: Iterable[ReleaseRecord]) -> Spent:
+    """Counts mechanisms. Totals of the same sample are one mechanism, whose noise is that of them together.
+
+    >>> from hanse.core import Release
+    >>> one = ReleaseRecord("update", Release("gaussian", 2.0), 0.1, 1)
+    >>> dict(compose([one, ReleaseRecord("update", Release("gaussian", 2.0), 0.1, 2)]))
+    {(0.1, 2.0): 2}
+
+    Raises: InvalidInput: if a mechanism is unknown.
+    """
+    of_sample: dict[int, list[ReleaseRecord]] = {}
+    for record in records:
+        if record.release.mechanism != MECHANISM:
+            raise InvalidInput(
+                f"the noise {record.release.mechanism!r} of {record.part!r} can't be accounted for here; use "
+                "gaussian(noise_multiplier), from hanse.privacy"
+            )
+        of_sample.setdefault(record.sample, []).append(record)
+    found: Counter[tuple[float, float]] = Counter()
+    for together in of_sample.values():
+        # If one of them went to more than its sample, it may have shown who was drawn.
+        sampling = max(record.sampling for record in together)
+        precision = math.fsum(record.release.noise_multiplier**-2 for record in together)
+        only = together[0].release.noise_multiplier
+        found[sampling, only if len(together) == 1 else precision**-0.5] += 1
+    return found
+
+
+def compute_epsilon(spent: Spent, delta: float, accountant: Accountant = "rdp") -> float:
+    """Computes the epsilon of all that was spent, for one client that is added or removed.
+
+    >>> round(compute_epsilon({(0.01, 1.0): 1000}, 1e-5), 4)
+    2.1014
+    >>> round(compute_epsilon({(0.01, 1.0): 1000}, 1e-5, "pld"), 4)
+    1.8282
+    """
+    return _compute(tuple(sorted(item for item in spent.items() if item[1])), delta, accountant)
+
+
+@lru_cache(maxsize=256)
+def _compute(
+    spent: tuple[tuple[tuple[float, float], int], ...], delta: float, accountant: Accountant
+) -> float:
+    if not spent:
+        return 0.0
+    dp = load_accounting()
+    books = dp.rdp.RdpAccountant() if accountant == "rdp" else dp.pld.PLDAccountant()
+    with _quiet():
+        for (sampling, noise_multiplier), times in spent:
+            event = dp.GaussianDpEvent(noise_multiplier)
+            if sampling < 1:
+                event = dp.PoissonSampledDpEvent(sampling, event)
+            books.compose(dp.SelfComposedDpEvent(event, times))
+        return float(books.get_epsilon(delta))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides warnings about orders of Rényi divergence that are left out, which only makes epsilon larger."""
+    logger = logging.getLogger("absl")
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
+
+
+_DIGITS = 4
+"""The decimals of a noise multiplier that was found, so that it can be read and written."""
+
+
+def calibrate(epsilon: float, delta: float, *, sampling: float, times: int) -> float:
+    """Computes the smallest noise multiplier, in four decimals, that keeps so many totals within epsilon.
+
+    Raises: InvalidInput: if no noise multiplier below 10,000 does.
+
+    >>> calibrate(2.5806, 1e-5, sampling=0.1, times=100)
+    2.0
+    """
+    unit: int = 10**_DIGITS
+
+    def spend(number: int) -> float:
+        return compute_epsilon({(sampling, number / unit): times}, delta)
+
+    low, high = 0, unit // 2  # `low` spends too much, `high` does not
+    while spend(high) > epsilon:
+        low, high = high, 2 * high
+        if high > unit * unit:
+            raise InvalidInput(
+                f"no noise keeps {times} rounds within epsilon = {epsilon:g} for delta = {delta:g}; write "
+                "a larger epsilon, or fewer rounds"
+            )
+    shift = 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        if low and high - low > 2:  # epsilon is nearly a power of the noise
+            ends = math.log(spend(low)), math.log(spend(high))
+            share = (ends[0] - math.log(epsilon)) / (ends[0] - ends[1])
+            middle = round(low * (high / low) ** share) + shift
+            middle = min(max(middle, low + 1), high - 1)
+        if spend(middle) > epsilon:
+            low, shift = middle, 1  # the next guess lies on the other side, and narrows from there
+        else:
+            high, shift = middle, -1
+    return high / unit

@@ -1,0 +1,127 @@
+"""The claim: an epsilon in words, with whom it protects, against whom, and what it does not cover."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from hanse.core import InvalidInput
+from hanse.core.exchange import ReleaseRecord
+from hanse.privacy.accounting import Accountant, compose, compute_epsilon
+
+__all__ = ["DELTA", "PrivacyClaim", "make_claim"]
+
+DELTA = 1e-5
+"""The delta of claims about runs whose settings name none."""
+
+RECORDS = "the number of clients in each round and the bytes of each, in the records that the server keeps"
+"""The numbers that every run writes down un-noised."""
+
+
+@dataclass(frozen=True)
+class PrivacyClaim:
+    """A promise of a run to each of its clients.
+
+    Args:
+      epsilon, delta: the bound; epsilon is None where it can't be computed.
+      accountant: the method by which epsilon was computed: "rdp" or "pld".
+      totals: the number of noised totals that were released, or are planned.
+      rates: the rates of the Poisson samples that amplify it; empty: nothing does.
+      beside: what was released of clients un-noised.
+      is_simulated: whether the noise follows from the seed of a simulation.
+      unknown: why epsilon can't be computed; None: it was.
+    """
+
+    epsilon: float | None
+    delta: float
+    accountant: Accountant
+    totals: int
+    rates: tuple[float, ...]
+    beside: tuple[str, ...]
+    is_simulated: bool
+    unknown: str | None = None
+
+    unit = "one client, added or removed"
+    adversary = "whoever sees the released models"
+    not_against = "the server, which sees single clipped updates and knows who took part"
+
+    def __str__(self) -> str:
+        bound = "?" if self.epsilon is None else f"{_round_up(self.epsilon)}"
+        words = [
+            f"({bound}, {self.delta:g})-differential privacy of {self.unit}, against {self.adversary}",
+            f"not against {self.not_against}",
+            self.amplification,
+            f"beside it un-noised: {', '.join(self.beside)}",
+        ]
+        if self.unknown is not None:
+            words.append(f"epsilon is unknown: {self.unknown}")
+        if self.is_simulated:
+            words.append(
+                "simulated: noise and samples follow from the seed, so whoever knows it can remove them"
+            )
+        return "; ".join(words)
+
+    @property
+    def amplification(self) -> str:
+        """Describes how sampling lowers epsilon, in words."""
+        if not self.rates:
+            return "not amplified by sampling, because no Poisson sample decided who took part"
+        rates = " and ".join(f"{rate:g}" for rate in self.rates)
+        return (
+            f"amplified by Poisson sampling at rate {rates}, which the server's secret decides, as long as "
+            "nobody else learns who took part"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the claim as plain data, with its words."""
+        return {
+            "claim": str(self),
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "accountant": self.accountant,
+            "unit": self.unit,
+            "adversary": self.adversary,
+            "not_against": self.not_against,
+            "totals": self.totals,
+            "rates": list(self.rates),
+            "beside": list(self.beside),
+            "is_simulated": self.is_simulated,
+        }
+
+
+def make_claim(
+    releases: Iterable[ReleaseRecord],
+    *,
+    delta: float | None = None,
+    beside: Iterable[str] = (),
+    accountant: Accountant = "pld",
+    is_simulated: bool = False,
+) -> PrivacyClaim | None:
+    """Makes the claim about the noised totals of a run; None: there was none, so nothing is promised.
+
+    Args:
+      releases: the totals, from the books of the run, or as planned.
+      delta: of the settings; None: 1e-5.
+      beside: what else was released of clients, un-noised, beside what all runs write down.
+      accountant: "pld" for reports, "rdp" while the run goes on.
+      is_simulated: whether no real parties took part.
+    """
+    found = tuple(releases)
+    if not found:
+        return None
+    delta, epsilon, unknown = delta or DELTA, None, None
+    try:
+        epsilon = compute_epsilon(compose(found), delta, accountant)
+    except InvalidInput as error:
+        unknown = str(error)
+    rates = tuple(sorted({one.sampling for one in found if one.sampling < 1}))
+    said = (*beside, RECORDS)
+    return PrivacyClaim(epsilon, delta, accountant, len(found), rates, said, is_simulated, unknown)
+
+
+def _round_up(epsilon: float) -> str:
+    """Formats an epsilon with two decimals, or two digits if it is small, and never makes it smaller."""
+    if not math.isfinite(epsilon) or epsilon == 0:
+        return f"{epsilon:g}"
+    digits = max(2, 1 - math.floor(math.log10(epsilon)))
+    return f"{math.ceil(round(epsilon * 10**digits, 6)) / 10**digits:.{digits}f}"

@@ -1,0 +1,67 @@
+"""Settings of differential privacy: who is trusted with what, and how much may be spent."""
+
+from hanse.core import InvalidInput, check_positive, value
+from hanse.privacy.accounting import calibrate
+from hanse.privacy.noise import gaussian
+
+__all__ = ["PREPROCESSING", "Privacy", "central"]
+
+PREPROCESSING = "preprocessing"
+"""The word in `central.open` for the sums over clients by which features are encoded."""
+
+
+class Privacy:
+    """A model of differential privacy: whom a run protects, against whom, and by how much."""
+
+
+@value
+class central(Privacy):
+    """Protects each client against whoever sees the released models. The server is trusted.
+
+    Each update is clipped to `max_norm`, the server adds Gaussian noise to their sum and divides it by a
+    fixed number, and each client takes part in a round with the same probability, which only the server's
+    secret decides. The noise is the smallest with which all rounds together stay within the budget. All
+    clients count alike. A run that would spend more is refused, and stopped before the round that would.
+
+    Args:
+      epsilon: the budget, for a client that is added or removed.
+      delta: the probability with which more may be lost; below one in the number of clients.
+      max_norm: the bound on the Euclidean norm of an update. If it is too small, training is slow; if it is
+        too large, so is the noise.
+      open: what clients send un-noised all the same, which the claim then names: parts of messages, such as
+        "metrics", the measurements of the model at clients, and "preprocessing", the sums by which
+        features are encoded.
+    References: McMahan, Ramage, Talwar, Zhang, "Learning differentially private recurrent language models",
+      ICLR 2018, arXiv 1710.06963, Algorithm 1.
+
+    >>> central(epsilon=3.0).delta
+    1e-05
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    max_norm: float = 1.0
+    open: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_positive("epsilon", self.epsilon)
+        check_positive("max_norm", self.max_norm)
+        if not 0 < self.delta < 1:
+            raise InvalidInput(f"delta is {self.delta}; write a number above 0 and below 1, such as 1e-5")
+        if isinstance(self.open, str):
+            raise InvalidInput(f"open is {self.open!r}; write names, such as open=({self.open!r},)")
+
+    def choose_noise(self, sampling: float, rounds: int) -> gaussian:
+        """Chooses the smallest noise with which so many rounds stay within the budget.
+
+        Raises: InvalidInput: if dp-accounting is not installed, or no noise suffices.
+        """
+        return gaussian(calibrate(self.epsilon, self.delta, sampling=sampling, times=rounds))
+
+    def check_delta(self, num_clients: int) -> None:
+        """Checks delta against the number of clients. Raises: InvalidInput: if it allows too much."""
+        if self.delta * num_clients >= 1:
+            raise InvalidInput(
+                f"privacy.delta is {self.delta:g} with {num_clients} clients, which would allow to publish "
+                f"all that one of them holds; write less than 1/{num_clients}: {0.1 / num_clients:.0e}"
+            )

@@ -1,0 +1,103 @@
+"""The budget of a run: what has been spent, and how far a program may still go."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from hanse.core import CompositionError, Program, Stalled
+from hanse.core.exchange import (
+    Command,
+    Committed,
+    Dispatch,
+    Event,
+    ReleaseRecord,
+    Sample,
+    Sampled,
+    Usage,
+)
+from hanse.privacy.accounting import compose, compute_epsilon
+from hanse.privacy.exposure import Exposures
+from hanse.privacy.models import central
+
+__all__ = ["BudgetSpent", "Spending", "refuse_open"]
+
+T = TypeVar("T")
+
+
+class BudgetSpent(Stalled):
+    """A run stops before an exchange that would pass its budget of privacy."""
+
+
+def refuse_open(names: Iterable[str], privacy: central, work: str) -> None:
+    """Refuses parts that clients would send un-noised, unless the settings name them."""
+    for name in names:
+        if name not in privacy.open:
+            raise CompositionError(
+                f"clients would send {name!r} of {work} beside what is protected, and no noise protects it, "
+                "so that epsilon would not say what is lost; leave it out (measure the model on a test set "
+                "of the server, or write evaluate_every = 0), or let the claim name it: "
+                f'privacy.open = ["{name}"]'
+            )
+
+
+class Spending:
+    """The spending of a run, by the books of its rounds. Totals of an abandoned round count, too.
+
+    Args:
+      privacy: the budget.
+    """
+
+    def __init__(self, privacy: central) -> None:
+        self._privacy = privacy
+        self._spent: Counter[tuple[float, float]] = Counter()
+
+    @property
+    def epsilon(self) -> float:
+        """The epsilon of what has been spent, by Rényi divergences."""
+        return compute_epsilon(self._spent, self._privacy.delta)
+
+    def recall(self, usages: Iterable[Usage]) -> None:
+        """Counts what a run spent before it goes on, in place of what was counted so far."""
+        self._spent = Counter()
+        for usage in usages:
+            self._add(usage)
+
+    def _add(self, usage: Usage) -> None:
+        self._spent.update(compose(usage.releases))
+
+    def guard(self, program: Program[T]) -> Program[T]:
+        """Performs a program as far as the budget allows.
+
+        Raises: BudgetSpent: before a dispatch whose totals would pass the budget.
+          CompositionError: before one in which clients send un-noised what the settings do not name.
+        """
+        exposures, pending = Exposures(), list[ReleaseRecord]()
+        try:
+            command: Command[Any] = next(program)
+            while True:
+                if isinstance(command, Dispatch):
+                    pending += exposures.find_releases(command)
+                    self._check(compose(pending))
+                    refuse_open(exposures.find_open(command), self._privacy, type(command.work).__name__)
+                event: Event = yield command
+                if isinstance(command, Sample) and isinstance(event, Sampled):
+                    exposures.see_sample(command, event)
+                elif isinstance(event, Committed):
+                    self._add(event.usage)
+                    pending = []
+                command = program.send(event)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+        finally:
+            program.close()
+
+    def _check(self, more: Mapping[tuple[float, float], int]) -> None:
+        if not more:
+            return
+        then = compute_epsilon(self._spent + Counter(more), self._privacy.delta)
+        if then > self._privacy.epsilon:
+            raise BudgetSpent(
+                f"the budget of privacy is spent: epsilon is {self.epsilon:.4f} of {self._privacy.epsilon:g} "
+                f"for delta = {self._privacy.delta:g}, and would be {then:.4f} after the next round"
+            )

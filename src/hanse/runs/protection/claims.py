@@ -1,0 +1,36 @@
+"""The claim of a kept run about its privacy, whether it has ended or not."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hanse.core.exchange import Record
+from hanse.privacy import make_claim
+from hanse.runs.machine import is_simulated
+from hanse.runs.protection.planning import describe_open, list_releases
+
+if TYPE_CHECKING:
+    from hanse.store import RunInfo, Runs
+
+__all__ = ["describe_claim"]
+
+
+def describe_claim(runs: "Runs", info: "RunInfo", records: Sequence[Record]) -> str | None:
+    """Formats the claim about a run; while it goes on, a preliminary one by faster accounting.
+
+    Returns: None: it released nothing noised, so it promises nothing.
+    """
+    if info.result is not None and "privacy" in info.result:
+        found = info.result["privacy"]
+        return None if found is None else str(found["claim"])
+    releases = list(list_releases(records))
+    if not releases:
+        return None
+    settings = info.settings["experiment"].get("privacy") or {}
+    claim = make_claim(
+        releases,
+        delta=settings.get("delta"),
+        beside=[describe_open(name) for name in settings.get("open", ())],
+        accountant="rdp",
+        is_simulated=is_simulated(runs.checkpoint(info.run)),
+    )
+    return f"so far, {claim}"

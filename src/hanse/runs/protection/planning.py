@@ -1,0 +1,218 @@
+"""Differential privacy of a run: its algorithm is protected, and its budget is checked before it begins."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hanse.algorithms import by_examples, uniform
+from hanse.core import (
+    Algorithm,
+    CompositionError,
+    InvalidInput,
+    Program,
+    RoundAbandoned,
+    fixed_mean,
+    mean,
+)
+from hanse.core.exchange import Collect, Dispatch, Record, ReleaseRecord, Sample, Sampled
+from hanse.privacy import (
+    PREPROCESSING,
+    Exposures,
+    Privacy,
+    PrivacyClaim,
+    central,
+    compose,
+    compute_epsilon,
+    gaussian,
+    make_claim,
+    refuse_open,
+)
+from hanse.simulation import Simulation
+from hanse.transforms import clip
+
+__all__ = [
+    "Disclosure",
+    "check_budget",
+    "claim_of",
+    "describe_open",
+    "list_releases",
+    "plan_claim",
+    "protect",
+    "rehearse",
+]
+
+
+@dataclass(frozen=True)
+class Disclosure:
+    """The facts that a run is going to reveal of its clients.
+
+    Args:
+      releases: the noised totals of a round.
+      open: what clients send un-noised in a round and when the model is measured, by its names.
+    """
+
+    releases: tuple[ReleaseRecord, ...] = ()
+    open: tuple[str, ...] = ()
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The parts that are un-noised, in words."""
+        return tuple(map(describe_open, self.open))
+
+
+def protect(
+    algorithm: Algorithm[Any], privacy: Privacy | None, num_clients: int, rounds: int
+) -> Algorithm[Any]:
+    """Returns an algorithm whose updates are clipped, noised and sampled as a budget needs.
+
+    One that adds noise already is left as it is: then its author chose the noise, or it was protected before.
+
+    Raises: CompositionError: if it can't be protected.
+    """
+    if not isinstance(privacy, central):
+        return algorithm
+    privacy.check_delta(num_clients)
+    if any(isinstance(stage, gaussian) for stage in getattr(algorithm, "uplink", ())):
+        return algorithm
+    own: Any = algorithm
+    name = type(algorithm).__name__
+    if not hasattr(own, "sampling_rate"):
+        raise CompositionError(
+            f"privacy = central(...) protects the sum of updates, but {name}() sends or keeps more of its "
+            "clients, or chooses them in another way; write fed_avg, fed_prox, fed_adagrad, fed_adam or "
+            "fed_yogi"
+        )
+    if own.into != mean() and not isinstance(own.into, fixed_mean):
+        raise CompositionError(
+            f"algorithm.into is {own.into}, but noise is added to a sum that is divided by a fixed number; "
+            "leave into out"
+        )
+    if own.weighting not in (by_examples(), uniform()):
+        raise CompositionError(
+            f"algorithm.weighting is {own.weighting}, but under privacy = central(...) all clients count "
+            "alike; write weighting = uniform()"
+        )
+    if own.close.goal is not None or own.close.wait_s is not None:
+        raise CompositionError(
+            f"algorithm.close is {own.close}, but a round that waits for its clients, or ends when it has "
+            "enough, makes one client's place depend on others; write deadline_s alone"
+        )
+    rate = own.sampling_rate or own.fraction
+    assert rate is not None  # `settle_fraction` has seen to it
+    changes: dict[str, Any] = {
+        "fraction": None,
+        "sampling_rate": rate,
+        "weighting": uniform(),
+        "close": replace(own.close, minimum_fraction=0.0),
+        "uplink": (*own.uplink, clip(privacy.max_norm), privacy.choose_noise(rate, rounds)),
+        "into": fixed_mean(rate * num_clients) if own.into == mean() else own.into,
+    }
+    protected: Algorithm[Any] = replace(own, **changes)
+    return protected
+
+
+def rehearse(
+    round: Program[Any], measures: Sequence[Program[Any]], runtime: Simulation, *, preprocesses: bool
+) -> Disclosure:
+    """Performs the first exchange of a round as a trial, up to where clients would compute.
+
+    Args:
+      measures: the measurements of the model, which are tried too if the round adds noise.
+      preprocesses: whether features were encoded by sums over clients.
+
+    Raises: CompositionError: if chains, reducers and conditions don't fit each other.
+    """
+    releases, found = _try_exchange(round, runtime)
+    for measure in measures if releases else ():
+        found |= _try_exchange(measure, runtime)[1]
+    if preprocesses:
+        found[PREPROCESSING] = None
+    return Disclosure(tuple(releases), tuple(found))
+
+
+def _try_exchange(program: Program[Any], runtime: Simulation) -> tuple[list[ReleaseRecord], dict[str, None]]:
+    """Returns the noised totals that it will release, and the names of un-noised parts, each once."""
+    exposures, releases, found = Exposures(), list[ReleaseRecord](), dict[str, None]()
+    with suppress(StopIteration, RoundAbandoned):
+        command = next(program)
+        while isinstance(command, Sample | Dispatch):
+            event = runtime.perform(command)
+            if isinstance(command, Dispatch):
+                releases += exposures.find_releases(command)
+                found |= dict.fromkeys(exposures.find_open(command))
+            elif isinstance(event, Sampled):
+                exposures.see_sample(command, event)
+            command = program.send(event)
+        if isinstance(command, Collect):
+            runtime.coordinator.check(command, strict=True)
+    program.close()
+    return releases, found
+
+
+def check_budget(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -> None:
+    """Checks a run against its budget before it begins.
+
+    Raises:
+      CompositionError: if clients send un-noised what the settings do not name.
+      InvalidInput: if all rounds together would spend more than the budget.
+    """
+    if not isinstance(privacy, central):
+        return
+    refuse_open(disclosure.open, privacy, "the run")
+    each = compose(disclosure.releases)
+    if not each:
+        raise CompositionError(
+            "privacy is central(...), but no total of a round is noised; write "
+            "uplink = [clip(...), gaussian(...)]"
+        )
+    spent = Counter({mechanism: times * rounds for mechanism, times in each.items()})
+    epsilon = compute_epsilon(spent, privacy.delta)
+    if epsilon > privacy.epsilon:
+        why = ""
+        if any(sampling == 1 for sampling, _ in each):
+            why = ". The cohort is no Poisson sample, which alone gains by sampling: write sampling_rate"
+        raise InvalidInput(
+            f"{rounds} rounds would spend epsilon = {epsilon:.4f} for delta = {privacy.delta:g}, and the "
+            f"budget is {privacy.epsilon:g}{why}; write more noise, fewer rounds or a larger epsilon, or "
+            "leave gaussian(...) out, and the noise is chosen"
+        )
+
+
+def claim_of(
+    records: Sequence[Record], privacy: Privacy | None, disclosure: Disclosure, *, is_simulated: bool
+) -> PrivacyClaim | None:
+    """Makes the claim about a run, from the books of its rounds. None: it released nothing noised."""
+    return make_claim(
+        list_releases(records),
+        delta=_delta_of(privacy),
+        beside=disclosure.beside,
+        is_simulated=is_simulated,
+    )
+
+
+def plan_claim(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -> PrivacyClaim | None:
+    """Makes the claim that a run of so many rounds will come to, if it goes as planned."""
+    last = max((one.sample for one in disclosure.releases), default=0) + 1
+    planned = [
+        replace(one, sample=one.sample + number * last)
+        for number in range(rounds)
+        for one in disclosure.releases
+    ]
+    return make_claim(planned, delta=_delta_of(privacy), beside=disclosure.beside, is_simulated=False)
+
+
+def _delta_of(privacy: Privacy | None) -> float | None:
+    return privacy.delta if isinstance(privacy, central) else None
+
+
+def describe_open(name: str) -> str:
+    """Formats what clients send un-noised."""
+    return "the sums for preprocessing" if name == PREPROCESSING else f"the part {name!r} of messages"
+
+
+def list_releases(records: Sequence[Record]) -> Iterator[ReleaseRecord]:
+    """Lists the noised totals of a run, round by round."""
+    for record in records:
+        yield from record.usage.releases
