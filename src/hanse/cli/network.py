@@ -10,6 +10,7 @@ import typer
 from hanse.cli.exits import BAD_INPUT, FAILED, INTERRUPTED
 from hanse.cli.options import Accept, Imports
 from hanse.cli.parties import CLIENT, PARTIES, Copies, EncryptKeys, Home, encrypt_keys, guard_parties
+from hanse.cli.serving.logs import Log, begin_logging
 from hanse.cli.tokens import read_token
 from hanse.core import InvalidInput
 
@@ -81,15 +82,25 @@ def serve_command(
         ),
     ] = None,
     stay: Annotated[bool, typer.Option("--stay", help="Go on serving after the run has ended.")] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Show /healthz, /readyz and /metrics there, to all who reach it. Such as 127.0.0.1:9464.",
+        ),
+    ] = None,
+    log: Log = None,
 ) -> None:
     """Lead a run with real parties, and print the commands for them to type."""
     with guard_parties():
         from dataclasses import replace
 
+        from hanse.cli.serving.screens import open_screen
         from hanse.cli.views import note
         from hanse.network.server import Patience, lead
         from hanse.network.server.upkeep import OtherRunOpen
 
+        begin_logging(log)
         if (certificate is None) != (key is None):
             raise InvalidInput("give --certificate and --key together, or neither")
         if encrypted:
@@ -109,19 +120,24 @@ def serve_command(
                 patience=Patience(silent_s, round_s, over_select, min_clients, max_weight_ratio),
                 num_clients=clients or job.num_clients,
             )
-            return lead(
-                [job],
-                home,
-                _address(listen),
-                _address(public or listen),
-                certificate=(certificate, key) if certificate and key else None,
-                proxy_certificate=shown,
-                fresh=fresh,
-                resume=resume,
-                stay=stay,
-                tokens_to=tokens_to or (None if sys.stdout.isatty() else home / "invitations"),
-                say=typer.echo,
-            )
+            with open_screen(home) as screen:
+                return lead(
+                    [job],
+                    home,
+                    _address(listen),
+                    _address(public or listen),
+                    certificate=(certificate, key) if certificate and key else None,
+                    proxy_certificate=shown,
+                    fresh=fresh,
+                    resume=resume,
+                    stay=stay,
+                    tokens_to=tokens_to or (None if sys.stdout.isatty() else home / "invitations"),
+                    say=screen.say,
+                    report=screen.report,
+                    watch=screen.watch,
+                    conclude=screen.conclude,
+                    metrics=None if metrics is None else _address(metrics),
+                )
 
         try:
             ended = perform(fresh, resume)
@@ -187,6 +203,7 @@ def join_command(
         bool,
         typer.Option("--yes", help="Ask nothing: take part, and accept what is proposed for hanse.toml."),
     ] = False,
+    log: Log = None,
 ) -> None:
     """Take part with this client's own data. The address is only needed the first time."""
     with guard_parties() as held:
@@ -196,6 +213,7 @@ def join_command(
         from hanse.network.client import ClientHome, Entrant, Owner, find_isolation, join_in_order
         from hanse.runs import SHARE, Contract
 
+        begin_logging(log)
         if encrypted:
             encrypt_keys(home)
         client_home = ClientHome(home)

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +26,19 @@ __all__ = [
     "stop",
 ]
 
+Looked = Annotated[
+    Path,
+    typer.Option("--home", metavar="FOLDER", help="The operator's folder, or the server's if it is here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Operator = Annotated[Path, typer.Option("--home", metavar="FOLDER", help="The operator's folder.")]
 OPERATOR = Path(".hanse/server/operator")
+
+FOLLOW_S = 1.0
+"""The seconds between two looks at events."""
+
+MOST_EVENTS = 10_000
+"""The most new events that one look brings."""
 
 
 def _number(value: float | None) -> str:
@@ -44,45 +56,111 @@ def _link(home: Path) -> Iterator[Any]:
         link.close()
 
 
-def _list(link: Any, path: str, **params: Any) -> Any:
-    """Asks for what may be longer than other answers: one line for each client or event."""
+@dataclass(frozen=True)
+class _Source:
+    """A source of answers about a server: `ask("events", limit=5)`."""
+
+    ask: Callable[..., Any]
+    is_running: bool
+
+
+@contextmanager
+def _source(home: Path, *, quiet: bool = False) -> Iterator[_Source]:
+    """Yields what answers questions: a server that runs, or else its folder, if that is on this machine."""
+    from hanse.cli.views import say
     from hanse.network.protocol import LIST_BYTES
+    from hanse.network.server.upkeep import find_server_at_rest
 
-    return link.plain("GET", path, params=params or None, limit=LIST_BYTES)
+    at_rest = find_server_at_rest(home)
+    if at_rest is None:
+        with _link(home if not (home / "operator").exists() else home / "operator") as link:
+            # a list may be longer than other answers: it has a line for each client or event
+            yield _Source(
+                lambda what, **given: link.plain("GET", f"/v1/{what}", params=given, limit=LIST_BYTES), True
+            )
+    else:
+        if not quiet:
+            say(f"the server is not running; as of {_time(at_rest.as_of)}")
+        yield _Source(lambda what, **given: getattr(at_rest, what)(**given), False)
 
 
-def status(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """Show the state of the runs of a server."""
-    with guard_parties(), _link(home) as link:
-        found = _list(link, "/v1/status")
+def _time(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def status(home: Looked = OPERATOR, as_json: AsJson = False) -> None:
+    """Show the state of the runs of a server, also after it has ended."""
+    with guard_parties(), _source(home) as source:
+        found = source.ask("status")
         if as_json:
             typer.echo(json.dumps(found))
             return
         named = "".join(f", {party}" for party in found["parties"])
         typer.echo(f"{found['clients']} clients{named}, {found['open_invitations']} open invitations")
         for run in found["runs"]:
-            metrics = ", ".join(f"{name} {_number(value)}" for name, value in run["metrics"].items())
-            typer.echo(f"run {run['run']}: {run['status']}, round {run['round']}, {run['doing']}; {metrics}")
+            typer.echo(_describe_run(run))
 
 
-def clients(home: Operator = OPERATOR, as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
-    """List the members of a server."""
-    with guard_parties(), _link(home) as link:
-        found = _list(link, "/v1/clients")
+def _describe_run(run: Mapping[str, Any]) -> str:
+    from hanse.evaluation import as_bytes
+
+    of = "" if run.get("num_rounds") is None else f" of {run['num_rounds']}"
+    metrics = ", ".join(f"{name} {_number(value)}" for name, value in run["metrics"].items())
+    parts = [f"{run['status']}, round {run['round']}{of}", run["doing"], metrics]
+    if run["status"] == "running" and "present" in run:
+        awaited = "; awaited: " + ", ".join(map(_name, run["awaited"][:10])) if run["awaited"] else ""
+        more = f" and {len(run['awaited']) - 10} more" if len(run["awaited"]) > 10 else ""
+        parts.append(f"{len(run['present'])} of {run['num_joined']} present{awaited}{more}")
+    if "bytes_up" in run:
+        parts.append(f"{as_bytes(run['bytes_up'])} up, {as_bytes(run['bytes_down'])} down")
+    return f"run {run['run']}: {'; '.join(filter(None, parts))}"
+
+
+def _name(party: int | str) -> str:
+    return f"client {party}" if isinstance(party, int) else party
+
+
+def clients(home: Looked = OPERATOR, as_json: AsJson = False) -> None:
+    """List the members of a server, also after it has ended."""
+    with guard_parties(), _source(home) as source:
+        found = source.ask("clients")
         if as_json:
             typer.echo(json.dumps(found))
             return
         for m in found:
             heard = "never heard" if m["silent_s"] is None else f"heard {m['silent_s']:.0f} s ago"
+            heard = heard if source.is_running else f"joined {_time(m['joined'])}"
             typer.echo(f"{m['id']:12} {m['role']:9} {m['state']:8} {m['name']:24} {heard}  {m['doing']}")
 
 
-def events(home: Operator = OPERATOR, limit: Annotated[int, typer.Option(min=1)] = 100) -> None:
+def events(
+    home: Looked = OPERATOR,
+    limit: Annotated[int, typer.Option(min=1, help="The last so many.")] = 100,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for more, until Ctrl-C, also while no server runs.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
     """Show the events of a server: who joined, failed or was refused, and why."""
-    with guard_parties(), _link(home) as link:
-        for e in _list(link, "/v1/events", limit=limit):
-            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"]))
-            typer.echo(f"{when} {e['who']}: {e['what']}".replace("\n", "\n    "))
+    with guard_parties():
+        after, was_running = 0, True
+        while True:
+            with _source(home, quiet=not was_running) as source:
+                found = source.ask("events", limit=limit if after == 0 else MOST_EVENTS, after=after)
+                was_running = source.is_running
+            for event in found:
+                typer.echo(json.dumps(event) if as_json else _describe_event(event))
+            after = max([after, *(event["position"] for event in found)])
+            if not follow:
+                return
+            try:
+                time.sleep(FOLLOW_S)
+            except KeyboardInterrupt:
+                return
+
+
+def _describe_event(event: Mapping[str, Any]) -> str:
+    return f"{_time(event['at'])} {event['who']}: {event['what']}".replace("\n", "\n    ")
 
 
 def invite(

@@ -136,15 +136,20 @@ def _lines(session: "Session") -> Iterator[Watch]:
 # -- pages -------------------------------------------------------------------------------------
 
 
-def result_page(settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-    """Prints how a run ended: its metrics, its costs, and how to come back to it."""
+def result_page(
+    settings: Mapping[str, Any], result: Mapping[str, Any], also: Pairs = (), then: Sequence[str] = ()
+) -> None:
+    """Prints how a run ended: metrics, costs and what `also` says, and `then` what to type next."""
     out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
     if result.get("baselines"):
         out.print(comparison(settings, result))
         out.print()
-    out.print(_pairs((*_costs(result, settings), ("see", f"hanse show {result['run']}"))))
+    see = () if then else [("see", f"hanse show {result['run']}")]
+    out.print(_pairs((*_costs(result, settings), *also, *see)))
+    for line in then:  # a command that is long is still one line to copy
+        out.print(Text.assemble(("next        ", "dim"), line), soft_wrap=True)
 
 
 def run_page(

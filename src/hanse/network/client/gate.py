@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 from pydantic import BaseModel
 
 from hanse.core import InvalidInput, MessageError, Part
@@ -22,7 +23,9 @@ from hanse.network.protocol.errors import Refused, Unreachable
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import (
     CHUNK_BYTES,
+    JSON_BYTES,
     PLANS_BYTES,
+    WIRE,
     About,
     Failure,
     Join,
@@ -35,8 +38,9 @@ from hanse.network.protocol.wire import (
     Rekey,
     WorkOrder,
 )
+from hanse.version import __version__
 
-__all__ = ["Gate", "ask_kept_head", "fetch_certificate", "read_content"]
+__all__ = ["Gate", "ask_kept_head", "check_versions", "fetch_certificate", "read_content"]
 
 T = TypeVar("T")
 
@@ -49,6 +53,42 @@ HEAD = "/v1/audit"
 def fetch_certificate(url: str, fingerprint: str) -> str:
     """Returns the certificate that a server shows; see `certificates.fetch`. Nothing of the client leaves."""
     return certificates.fetch(url, fingerprint)
+
+
+def check_versions(client_home: ClientHome) -> None:
+    """Asks a member's server which versions of the wire it speaks, if it can be reached.
+
+    Nothing of the client leaves. Neither question nor answer is signed: versions sign in different ways, so
+    the two sides of an upgrade would not understand each other. TLS shows that it is this server.
+
+    Raises: Refused: if it does not speak this client's version.
+    """
+    member = client_home.membership
+    if member is None:
+        return
+    try:
+        with (
+            certificates.make_client(verify=certificates.pin(member["certificate"]), timeout=10.0) as asking,
+            asking.stream(
+                "GET", f"{member['url']}/v1/about", headers={"Accept-Encoding": "identity"}
+            ) as answer,
+        ):
+            said = b""
+            for chunk in answer.iter_raw():
+                said += chunk
+                if len(said) > JSON_BYTES:
+                    return
+        about = About.model_validate_json(said)
+    except (httpx.HTTPError, ValueError):
+        return  # what is wrong is said where requests are repeated
+    if WIRE not in about.wire:
+        theirs = ", ".join(map(str, about.wire))
+        why = f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse {__version__}) "
+        raise Refused(
+            426,
+            "wire",
+            f"{why}speaks {WIRE}; upgrade the older of the two, then join again with the same --home",
+        )
 
 
 def read_content(poll: Poll) -> Poll:

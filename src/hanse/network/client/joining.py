@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from hanse.core import InvalidInput
 from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.enrolment import check, examine, fetch_plans, join, rotate_key
+from hanse.network.client.gate import check_versions
 from hanse.network.client.home import NEXT_KEY, ClientHome
 from hanse.network.client.transport import patiently
 from hanse.network.protocol.errors import Forbidden
@@ -133,6 +134,7 @@ def _receive_plans(
         if entrant.url is None or entrant.token is None:
             raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
         return fetch_plans(client_home, entrant.url, entrant.token)
+    check_versions(client_home)
     if entrant.url is not None and entrant.token is not None:
         join(client_home, entrant.url, entrant.token, entrant.name)  # the token may name a new certificate
     if entrant.new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier one may have been cut off

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hanse.core import InvalidInput
-from hanse.store import Claim, read_note
+from hanse.store import Claim, is_claimed, read_note
 
-__all__ = ["change_file", "claim_home", "find_readable", "keep_private", "tighten"]
+__all__ = ["change_file", "claim_home", "find_readable", "is_in_use", "keep_private", "tighten"]
 
 CLAIM = "claim"
 """The name of the file that the process which works in a home has locked."""
@@ -43,6 +43,11 @@ def claim_home(folder: Path) -> Iterator[None]:
         yield
     finally:
         claim.release()
+
+
+def is_in_use(folder: Path) -> bool:
+    """Returns whether a living process works in a home."""
+    return is_claimed(folder / CLAIM)
 
 
 @contextmanager

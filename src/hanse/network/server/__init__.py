@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hanse.network.server.https import join_line, lead, listen, serving
     from hanse.network.server.job import RunJob
     from hanse.network.server.members import Members
+    from hanse.network.server.records import RoundReport, RunEnd, RunStanding
     from hanse.network.server.rehearsal import foresee
     from hanse.network.server.runtime import NetworkSnapshot, Patience
     from hanse.network.server.server import Server
@@ -22,6 +23,7 @@ else:
             "hanse.network.server.https": ("join_line", "lead", "listen", "serving"),
             "hanse.network.server.job": ("RunJob",),
             "hanse.network.server.members": ("Members",),
+            "hanse.network.server.records": ("RoundReport", "RunEnd", "RunStanding"),
             "hanse.network.server.rehearsal": ("foresee",),
             "hanse.network.server.runtime": ("NetworkSnapshot", "Patience"),
             "hanse.network.server.server": ("Server",),
@@ -34,7 +36,10 @@ __all__ = [
     "Members",
     "NetworkSnapshot",
     "Patience",
+    "RoundReport",
+    "RunEnd",
     "RunJob",
+    "RunStanding",
     "Server",
     "application",
     "foresee",

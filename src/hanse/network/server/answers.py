@@ -82,6 +82,7 @@ async def _answer_refusal(request: Request, error: Exception) -> JSONResponse:
     server = server_of(request)
     who = getattr(request.state, "who", None) or error.who
     logger.debug("event=refused member=%r status=%d code=%s", who, error.status, error.code)
+    server.counts["refused", error.code] += 1
     if who is None:
         server.strangers[error.code] += 1
     elif error.code not in INNOCENT or error.retry_s is not None:

@@ -1,6 +1,6 @@
 """The server's HTTP interface, in one event loop."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
@@ -12,6 +12,9 @@ from hanse.network.server.public_routes import public_routes
 from hanse.network.server.server import Server
 from hanse.version import __version__
 
+if TYPE_CHECKING:
+    from hanse.network.server.monitoring import Meter
+
 __all__ = ["application"]
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -20,11 +23,15 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def application(server: Server) -> FastAPI:
-    """Makes the HTTP interface of a server."""
+def application(server: Server, meter: "Meter | None" = None) -> FastAPI:
+    """Makes the HTTP interface of a server. `meter`: observes its requests."""
     app = FastAPI(title="Hanse", version=__version__, responses=_PROBLEMS, docs_url=None, redoc_url=None)
     app.state.server = server
     app.add_middleware(Signing, identity=server.identity)
+    if meter is not None:
+        from hanse.network.server.monitoring import Metered
+
+        app.add_middleware(Metered, meter=meter)
     add_refusals(app)
     for routes in (public_routes, client_routes, operator_routes):
         app.include_router(routes)

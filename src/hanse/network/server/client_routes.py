@@ -154,6 +154,7 @@ async def _finish(caller: Caller, led: RunThread, ticket: int, sha256: str, size
             led.spool.discard(ticket)
             raise
         led.mailbox.arrive(ticket)
+        caller.server.counts["received", ""] += 1
     return durable
 
 
@@ -201,6 +202,7 @@ async def failure(request: Request, caller: FromClient, run: str, ticket: Number
         loop.call_later(delay_s + 0.01, wake, [caller.party])
         logger.debug("event=not-ready member=%s run=%s ticket=%d", caller.member.id, led.name, ticket)
         return {}
+    caller.server.counts["failed", said.code] += 1
     what = "declined" if said.code in DECLINED else f"failed once {said.state}"
     what = what.removesuffix(" once refused")
     why = f"{what}: {FAILURES[said.code]} ({said.code})"

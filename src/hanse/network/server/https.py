@@ -6,10 +6,10 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Concatenate, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias
 
 import uvicorn
 from threadpoolctl import threadpool_limits
@@ -22,6 +22,7 @@ from hanse.network.protocol.house import claim_home
 from hanse.network.protocol.wire import PlanImport
 from hanse.network.server.api import application
 from hanse.network.server.job import RunJob
+from hanse.network.server.records import RoundReport, RunEnd, RunStanding
 from hanse.network.server.server import Server
 from hanse.network.server.sockets import (
     Connections,
@@ -34,9 +35,15 @@ from hanse.network.server.sockets import (
 )
 from hanse.network.server.upkeep import choose_runs, note_restoration
 
+if TYPE_CHECKING:
+    from hanse.network.server.monitoring import Meter
+
 __all__ = ["join_line", "lead", "listen", "serving"]
 
 P = ParamSpec("P")
+
+LOOK_S = 0.2
+"""The seconds after which whoever watches runs is called again."""
 
 FULL_COLLECTION = 1000
 """Collections of younger objects between two full ones, while serving. Python's own default is 10."""
@@ -57,9 +64,9 @@ def _seldom_collecting() -> Iterator[None]:
         gc.set_threshold(youngest, younger, full)
 
 
-def _open_web(server: Server, certificate: Path, key: Path) -> Web:
+def _open_web(server: Server, meter: "Meter | None", certificate: Path, key: Path) -> Web:
     config = uvicorn.Config(
-        application(server),
+        application(server, meter),
         http=Prompt,
         ws="none",
         lifespan="off",
@@ -80,15 +87,20 @@ def _open_web(server: Server, certificate: Path, key: Path) -> Web:
 
 @contextmanager
 def serving(
-    server: Server, bound: socket.socket, host: str, certificate: tuple[Path, Path] | None = None
+    server: Server,
+    bound: socket.socket,
+    host: str,
+    certificate: tuple[Path, Path] | None = None,
+    meter: "Meter | None" = None,
 ) -> Iterator[str]:
     """Serves in a thread while this is entered, and yields the URL.
 
     Args:
       host: the name by which clients know the server.
       certificate: a certificate and its key; None: the server's own, which is made if it does not exist.
+      meter: observes requests.
     """
-    web = _open_web(server, *(certificate or certificates.make(server.home, (host,))))
+    web = _open_web(server, meter, *(certificate or certificates.make(server.home, (host,))))
     server.connections = web.connections
     server.rotation.reload = lambda pem, key: web.config.ssl.load_cert_chain(pem, key)  # type: ignore[union-attr]
     thread = threading.Thread(target=web.run, kwargs={"sockets": [bound]}, name="https", daemon=True)
@@ -146,6 +158,10 @@ def lead(
     stay: bool = False,
     tokens_to: Path | None = None,
     say: Callable[[str], None] = print,
+    report: Callable[[RoundReport], None] | None = None,
+    watch: Callable[[Callable[[], list[RunStanding]]], None] | None = None,
+    conclude: Callable[[RunEnd], None] | None = None,
+    metrics: tuple[str, int] | None = None,
 ) -> str:
     """Leads runs with real parties until they have ended, and returns the status of the last one.
 
@@ -161,6 +177,10 @@ def lead(
       stay: whether to go on serving when all runs have ended.
       tokens_to: a folder for the clients' tokens, each in a file; None: the lines for the operator hold them.
       say: called with lines for the operator.
+      report: called in a run's thread with the report of each round; None: `say` hears of missed clients.
+      watch: called a few times a second with a function that says how far the runs are.
+      conclude: called at the end for each run; None: `say` hears of it.
+      metrics: the address for health and metrics; None: none are shown.
 
     Raises:
       InvalidInput: if the address is taken, or another process serves this home.
@@ -170,11 +190,22 @@ def lead(
     """
     chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
     bound = listen(*address)
+    shown = None if metrics is None else listen(*metrics)
     own = certificate or certificates.make(home, (public[0],))
     pem = (proxy_certificate or own[0]).read_text()
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
     url = f"https://{bracket(public[0])}:{public[1] or bound.getsockname()[1]}"
-    with threadpool_limits(1), serving(server, bound, public[0], own):
+    server.report = report or server.report
+    with ExitStack() as stack:
+        meter = None
+        if shown is not None:
+            from hanse.network.server.monitoring import Meter, monitor
+
+            meter = Meter(server)
+            server.observe_round = meter.observe_round
+            stack.enter_context(monitor(server, shown, meter))
+        stack.enter_context(threadpool_limits(1))
+        stack.enter_context(serving(server, bound, public[0], own, meter))
         server.check_store([run for run in chosen if run is not None], fresh=fresh)
         _appoint(server, url, pem)
         note_restoration(home, server.members.note, say)
@@ -195,14 +226,18 @@ def lead(
         named = dict.fromkeys(party for job in jobs for party in job.parties)
         _invite_parties(server, url, tuple(named), say, tuple(needed.values()))
         try:
-            while not server.done.wait(1.0):
-                pass
+            while not server.done.wait(LOOK_S):
+                if watch is not None:
+                    watch(lambda: [led.standing for led in server.led()])
         except KeyboardInterrupt:
             say("stopping; serve the same settings again to go on")
         stalled = [led for name in names if (led := server.run(name)).status == "interrupted"]
         server.stop()
         for name in names:
             led = server.run(name)
+            if conclude is not None:
+                conclude(led.end)
+                continue
             say(f"run {name}: {led.status} {json.dumps(led.result) if led.result else led.reason}".rstrip())
             for found in led.result.get("findings", ()):
                 say(f"run {name}: {found['text']}; {found['cure']}")

@@ -85,6 +85,18 @@ class RunJob:
             check_party(name)
 
     @property
+    def num_rounds(self) -> int | None:
+        """The rounds that the settings ask for; None: they do not say."""
+        rounds = self.said.get("experiment", self.said).get("rounds")
+        return rounds if isinstance(rounds, int) else None
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric that the run watches; empty: the settings do not say."""
+        stop = self.said.get("experiment", self.said).get("stop")
+        return str(stop.get("metric", "")) if isinstance(stop, Mapping) else ""
+
+    @property
     def said(self) -> Mapping[str, Any]:
         """The settings that are kept."""
         plain: Mapping[str, Any] = json.loads(self.plan.settings)

@@ -356,6 +356,12 @@ class Mailbox:
             self._change()
             return delay_s
 
+    def find_open_holders(self) -> set[PartyId]:
+        """Returns the parties that hold a ticket which is neither answered nor failed."""
+        with self._changed:
+            done = {*self._arrived, *self._failed}
+            return {offer.party for ticket, offer in self._holders.items() if ticket not in done}
+
     def count_offers(self) -> dict[str, int]:
         """Counts the offers that are open, answered, failed and postponed."""
         with self._changed:

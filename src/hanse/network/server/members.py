@@ -68,8 +68,8 @@ class Members:
     def __init__(self, path: Path) -> None:
         self._connection = open_register(path)
         self._lock = threading.RLock()
-        self._events = Events(path)
-        self._attendance = AttendanceBook(self._connection, self._lock)
+        self.kept_events = self._events = Events(path)
+        self.attendance = self._attendance = AttendanceBook(self._connection, self._lock)
         self._load()
 
     def close(self) -> None:

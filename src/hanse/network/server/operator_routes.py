@@ -23,10 +23,16 @@ async def clients(caller: FromObserver) -> list[dict[str, Any]]:
 
 
 @operator_routes.get("/v1/events")
-async def events(caller: FromObserver, limit: int = 100) -> list[dict[str, Any]]:
-    found = caller.server.members.events(max(1, min(limit, 10_000)))
-    newest = cut(found[::-1], LIST_BYTES, lambda event: 200 + 6 * len(event[1] + event[2]))
-    return [{"at": at, "who": who, "what": what} for at, who, what in newest[::-1]]
+async def events(caller: FromObserver, limit: int = 100, after: int = 0) -> list[dict[str, Any]]:
+    found = caller.server.members.kept_events.read_after(
+        max(0, min(after, 1 << 62)), max(1, min(limit, 10_000))
+    )
+    order = 1 if after else -1  # whoever follows hears the next ones, and others the last ones
+    some = cut(found[::order], LIST_BYTES, lambda event: 200 + 6 * len(event[2] + event[3]))
+    return [
+        {"position": position, "at": at, "who": who, "what": what}
+        for position, at, who, what in some[::order]
+    ]
 
 
 @operator_routes.post("/v1/certificate", openapi_extra=describe_body(Rotation))

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,18 @@ from hanse.network.server.job import RunJob, Uncounted
 from hanse.network.server.mailbox import UNFINISHED, Mailbox, Stopped
 from hanse.network.server.members import Members
 from hanse.network.server.presence import Presence
-from hanse.network.server.records import Attendance, Outcomes
+from hanse.network.server.records import (
+    NAMED,
+    Attendance,
+    Outcomes,
+    RoundReport,
+    RunEnd,
+    RunStanding,
+    describe_party,
+    order_parties,
+)
 from hanse.network.server.runtime import NetworkRuntime
-from hanse.network.server.waiting import NAMED, Waiting, describe_party, order_parties
+from hanse.network.server.waiting import Waiting
 from hanse.network.server.weights import BoundedWeight
 from hanse.store import Runs
 
@@ -46,6 +56,7 @@ class RunThread:
       store: where results and snapshots are kept.
       secret: of the server.
       say: called with a line that the operator should see at once.
+      report: called with the report of each round. It must return at once: the run waits for it.
       ended: called in the run's thread when the run has ended.
     """
 
@@ -59,10 +70,11 @@ class RunThread:
         store: Runs,
         secret: Key,
         say: Callable[[str], None],
+        report: Callable[[RoundReport], None],
         ended: "Callable[[RunThread], None]",
     ) -> None:
         self.name, self._job, self._members, self._store = name, job, members, store
-        self._secret, self._say, self._ended = secret, say, ended
+        self._secret, self._say, self._report, self._ended = secret, say, report, ended
         self._folder = folder
         self.objects = Objects(folder / "objects")
         self.own = Objects(folder / "own")
@@ -83,6 +95,8 @@ class RunThread:
         """Whether the run was stopped because no space was left on the disk."""
         self._seconds: deque[float] = deque(maxlen=11)
         self.round, self.metrics = 0, dict[str, float]()
+        self._attendance: Attendance | None = None
+        self._round_began_s, self._bytes_up, self._bytes_down = time.monotonic(), 0, 0
         self._thread = threading.Thread(target=self._lead, name=f"run {name}", daemon=True)
 
     def _name_foreign(self) -> None:
@@ -97,6 +111,40 @@ class RunThread:
     def round_s(self) -> float | None:
         """The median time of the last rounds; None: none has passed."""
         return statistics.median(self._seconds) if self._seconds else None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread.is_alive()
+
+    @property
+    def standing(self) -> RunStanding:
+        """The standing of the run at this moment. Any thread may ask."""
+        clients, named = self._members.clients()[0], set(self._job.parties)
+        joined: set[PartyId] = {*clients, *(named & self._members.parties())}
+        present = joined - self.mailbox.absent(joined, self._job.patience.silent_s)
+        return RunStanding(
+            self.name,
+            self.status,
+            self.round,
+            self._job.num_rounds,
+            self.mailbox.doing,
+            dict(self.metrics),
+            time.monotonic() - self._round_began_s,
+            self._bytes_up,
+            self._bytes_down,
+            len(joined),
+            tuple(order_parties(present)),
+            tuple(order_parties(self.mailbox.find_open_holders())),
+            self._job.metric,
+        )
+
+    @property
+    def end(self) -> RunEnd:
+        """The end of the run, or of its serving."""
+        counted = self._members.attendance.list_counts(self.name)
+        is_over = self.status not in ("running", *UNFINISHED)
+        return RunEnd(self.name, self.status, self.reason, self.result, self._job.said, counted, is_over)
 
     def start(self) -> None:
         """Starts the thread."""
@@ -130,7 +178,12 @@ class RunThread:
     def _await_clients(self) -> None:
         """Waits until enough clients have joined, and enough of them and all named parties are present."""
         job, known = self._job, 0
-        has_begun = bool(self._store.records(self.name))  # then some may have left for good
+        records = self._store.records(self.name)
+        has_begun = bool(records)  # then some may have left for good
+        for record in records:
+            self.round, self.metrics = record.round, {**self.metrics, **record.metrics}
+            self._bytes_up += record.usage.bytes_up
+            self._bytes_down += record.usage.bytes_down
         num_clients = 0 if has_begun else job.num_clients
         waiting = Waiting(self.mailbox, self.say)
         while True:
@@ -156,14 +209,7 @@ class RunThread:
 
     def _attend(self, attendance: Attendance) -> None:
         self._members.attend(self.name, attendance)
-        missed = order_parties(attendance.missed)
-        if missed:
-            some = "; ".join(f"{describe_party(p)}: {attendance.missed[p]}" for p in missed[:NAMED])
-            more = f"; and {len(missed) - NAMED} more" if len(missed) > NAMED else ""
-            total = len(attendance.counted) + len(missed)
-            self.say(
-                f"round {attendance.round} counted {len(attendance.counted)} of {total} clients; {some}{more}"
-            )
+        self._attendance = attendance
 
     def _note_bound(self, round: int, bounded: BoundedWeight) -> None:
         """Records that a client's weight was bounded, and tells the operator of it once a round."""
@@ -251,6 +297,21 @@ class RunThread:
             store.finish(status, self.result)
             return status
 
+    def _make_report(self, record: Record) -> RoundReport:
+        report = RoundReport(
+            self.name,
+            record.round,
+            record.metrics,
+            record.usage.bytes_up,
+            record.usage.bytes_down,
+            record.seconds,
+            record.abandoned,
+        )
+        here, self._attendance = self._attendance, None
+        if here is None or here.round != record.round:
+            return report
+        return replace(report, num_counted=len(here.counted), missed=here.missed, late=here.late)
+
     def _note(self, who: str, what: str) -> None:
         source = f"run {self.name}, {who}"
         self._members.note(who, f"run {self.name}: {what}", code=what.partition(": ")[2], source=source)
@@ -260,6 +321,11 @@ class RunThread:
         if record.round > 0:
             self._seconds.append(record.seconds)
         self.metrics = {**self.metrics, **record.metrics}
+        self._round_began_s = time.monotonic()
+        self._bytes_up += record.usage.bytes_up
+        self._bytes_down += record.usage.bytes_down
+        with contextlib.suppress(OSError):
+            self._report(self._make_report(record))
         if record.abandoned is not None:
             self._members.note(self.name, f"round {record.round} was abandoned: {record.abandoned}")
         logger.info(

@@ -48,8 +48,8 @@ from hanse.network.protocol.spool import Objects
 from hanse.network.protocol.uploads import Damaged, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Stopped
-from hanse.network.server.records import Attendance, Outcome
-from hanse.network.server.waiting import NAMED, OwnTickets, Waiting, describe_party, order_parties
+from hanse.network.server.records import NAMED, Attendance, Outcome, describe_party, order_parties
+from hanse.network.server.waiting import OwnTickets, Waiting
 from hanse.network.server.weights import MAX_WEIGHT_RATIO, BoundedWeight, WeightBounds
 
 __all__ = ["NetworkChanges", "NetworkRuntime", "NetworkSnapshot", "Patience"]
@@ -440,19 +440,21 @@ class NetworkRuntime(Runtime):
         settled: Mapping[PartyId, tuple[Sequence[int], Sequence[int]]],
         phases: Set[int],
     ) -> Attendance:
-        counted, missed = set[PartyId](), dict[PartyId, str]()
+        counted, missed, late = set[PartyId](), dict[PartyId, str](), set[PartyId]()
         for name, (good, dropped) in settled.items():
             if self._find_member(name) != name:  # a role of the server, or a client's own tests
                 continue
             asked = [t for t in dropped if t not in phases]
             whys = [self._whys.get(t, "not counted") for t in asked]
+            if LATE in whys:
+                late.add(name)
             if not self._all_wanted:
                 whys = [why for why in whys if why != LATE]
             if whys:  # even if another exchange of the round counted it
                 missed[name] = whys[0]
             elif good:
                 counted.add(name)
-        return Attendance(round, frozenset(counted), missed, self._all_wanted)
+        return Attendance(round, frozenset(counted), missed, self._all_wanted, frozenset(late))
 
     # -- collecting ----------------------------------------------------------------------------
 

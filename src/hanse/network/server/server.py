@@ -31,6 +31,7 @@ from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
 from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
+from hanse.network.server.records import RoundReport, RunStanding
 from hanse.network.server.rehearsal import foresee
 from hanse.network.server.rotation import CertificateRotation
 from hanse.network.server.run_thread import HEAD, RunThread
@@ -75,6 +76,8 @@ class Server:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.say = say
+        self.report: Callable[[RoundReport], None] = self._say_absences
+        """Called in a run's thread with the report of each round; it must return at once."""
         self.home, self.fingerprint, self.stay = home, fingerprint, stay
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         home.chmod(0o700)  # also if somebody made it before: it holds clients' updates
@@ -92,6 +95,10 @@ class Server:
         self._led: dict[str, RunThread] = {}
         self.strangers: Counter[str] = Counter()
         """The refused requests of nobody that belongs here, by code."""
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Messages that were received, tickets that failed and requests that were refused, each by code."""
+        self.observe_round: Callable[[RoundReport], None] = lambda report: None
+        """Called in a run's thread before `report` is."""
         self.rates = Rates()
         self.connections: Connections | None = None
         """The connections of the socket that this server is served on; None: it is not yet."""
@@ -124,6 +131,7 @@ class Server:
             self.runs,
             self.secret,
             lambda line: self.say(line),
+            self._end_round,
             self.end_run,
         )
         num_bytes = sum(one.plan[1] for one in self._led.values())
@@ -160,6 +168,15 @@ class Server:
         if name not in self._led:
             raise Refused(404, "no-run", f"this server leads no run {name[:40]!r}")
         return self._led[name]
+
+    def _end_round(self, report: RoundReport) -> None:
+        self.observe_round(report)
+        self.report(report)
+
+    def _say_absences(self, report: RoundReport) -> None:
+        """Says it if a round did not count all clients that it asked."""
+        if report.missed:
+            self.say(f"run {report.run}: round {report.round} {report.describe_counts()}")
 
     def led(self) -> list[RunThread]:
         """Returns all runs of this server."""
@@ -345,6 +362,8 @@ class Server:
         """Describes the runs, names parties, and counts clients, open invitations and strangers' requests."""
         return {
             "hanse": __version__,
+            "is_running": True,
+            "as_of": time.time(),
             "runs": [
                 {
                     "run": led.name,
@@ -354,6 +373,7 @@ class Server:
                     "metrics": led.metrics,
                     "result": led.result,
                     **led.mailbox.count_offers(),
+                    **_describe_standing(led.standing),
                 }
                 for led in self._led.values()
             ],
@@ -379,6 +399,11 @@ class Server:
             }
             for m in self.members.all()
         ]
+
+
+def _describe_standing(standing: RunStanding) -> dict[str, Any]:
+    names = ("num_rounds", "round_s", "bytes_up", "bytes_down", "num_joined", "present", "awaited")
+    return {name: getattr(standing, name) for name in names}
 
 
 def _floor_at_zero(seconds: float | None) -> float | None:

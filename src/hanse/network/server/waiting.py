@@ -7,29 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from hanse.core import Declined, PartyId
 from hanse.core.exchange import Message, NotReady, explain_decline
 from hanse.network.server.mailbox import FIRST_DELAY_S, MAX_DELAY_S, Mailbox
+from hanse.network.server.records import NAMED, describe_party, order_parties
 
-__all__ = ["NAMED", "OwnTickets", "Waiting", "describe_party", "order_parties"]
-
-NAMED = 10
-"""The number of clients that a line names at most."""
-
-
-def describe_party(party: PartyId) -> str:
-    """Describes a member in words.
-
-    >>> describe_party(3), describe_party("hospital")
-    ('client 3', 'hospital')
-    """
-    return f"client {party}" if isinstance(party, int) else party
-
-
-def order_parties(parties: Iterable[PartyId]) -> list[PartyId]:
-    """Orders parties: clients by number, then the others by name.
-
-    >>> order_parties(["key_holder", 10, 9])
-    [9, 10, 'key_holder']
-    """
-    return sorted(parties, key=lambda party: (isinstance(party, str), party))
+__all__ = ["OwnTickets", "Waiting"]
 
 
 class Waiting:

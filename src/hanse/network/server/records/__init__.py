@@ -4,15 +4,29 @@ from hanse.network.server.records.attendance import Attendance, AttendanceBook
 from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
 from hanse.network.server.records.outcomes import MAX_TOLD, Outcome, Outcomes
 from hanse.network.server.records.register import open_register
+from hanse.network.server.records.rounds import (
+    NAMED,
+    RoundReport,
+    RunEnd,
+    RunStanding,
+    describe_party,
+    order_parties,
+)
 
 __all__ = [
     "MAX_EVENTS",
     "MAX_OF_ONE",
     "MAX_TOLD",
+    "NAMED",
     "Attendance",
     "AttendanceBook",
     "Events",
     "Outcome",
     "Outcomes",
+    "RoundReport",
+    "RunEnd",
+    "RunStanding",
+    "describe_party",
     "open_register",
+    "order_parties",
 ]

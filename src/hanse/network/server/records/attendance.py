@@ -43,12 +43,14 @@ class Attendance:
       counted: numbers of clients, and names of other members.
       missed: why each of the others was not, except clients that only answered after enough others.
       all_wanted: whether the round wanted all clients.
+      late: the clients that answered after enough others, or after the deadline.
     """
 
     round: int
     counted: frozenset[PartyId]
     missed: Mapping[PartyId, str]
     all_wanted: bool
+    late: frozenset[PartyId] = frozenset()
 
 
 class AttendanceBook:
@@ -94,6 +96,14 @@ class AttendanceBook:
         )
         with self._lock:
             return [(row[0], BoundedWeight(*row[1:])) for row in self._connection.execute(query, (run,))]
+
+    def list_counts(self, run: str) -> dict[PartyId, tuple[int, int]]:
+        """Lists in how many rounds each party was counted, and asked: clients by number, then the others."""
+        query = "SELECT number, counted, asked FROM attendance WHERE run = ?"
+        with self._lock:
+            rows = self._connection.execute(query, (run,)).fetchall()
+        rows.sort(key=lambda row: (isinstance(row[0], str), row[0]))
+        return {row[0]: (row[1], row[2]) for row in rows}
 
     def find_uncounted(
         self, run: str, holders: Mapping[PartyId, str]

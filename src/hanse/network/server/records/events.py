@@ -46,6 +46,9 @@ ALTER TABLE events ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
 _INDEX = "CREATE INDEX IF NOT EXISTS events_of_source ON events (source, position)"
 
 
+_SHOWN = "position, at, who, what, count"
+
+
 @dataclass
 class _Fold:
     """An event that others are counted with."""
@@ -165,11 +168,15 @@ class Events:
 
     def read(self, limit: int) -> list[tuple[float, str, str]]:
         """Returns the last events, oldest first: time, who, and what, with its count if it happened again."""
-        query = "SELECT at, who, what, count FROM events ORDER BY position DESC LIMIT ?"
+        return [event[1:] for event in self.read_after(0, limit)]
+
+    def read_after(self, position: int, limit: int) -> list[tuple[int, float, str, str]]:
+        """Returns the last events after a position, oldest first: position, time, who and what."""
+        query = f"SELECT {_SHOWN} FROM events WHERE position > ? ORDER BY position DESC LIMIT ?"
         with self._lock:
             self._write_counts()
-            rows = self._db.execute(query, (limit,)).fetchall()
-        return [(at, who, what + _describe_count(count)) for at, who, what, count in rows[::-1]]
+            rows = self._db.execute(query, (position, limit)).fetchall()
+        return [(here, at, who, what + _describe_count(count)) for here, at, who, what, count in rows[::-1]]
 
 
 def _describe_count(count: int) -> str:

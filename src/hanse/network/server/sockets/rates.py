@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -41,6 +42,8 @@ class Rates:
     def __init__(self, rates: Mapping[str, Rate] = RATES, now: Callable[[], float] = time.monotonic) -> None:
         self._rates, self._now = rates, now
         self._full_at: dict[tuple[str, str], float] = {}
+        self.refused: Counter[str] = Counter()
+        """How often there were too many, by what is limited."""
 
     def spend(self, what: str, who: str) -> None:
         """Counts one act. Raises: Refused: if there were too many; it says when to come back."""
@@ -48,6 +51,7 @@ class Rates:
         full_at = max(self._full_at.get((what, who), now), now) + 1 / rate.per_s
         wait_s = full_at - now - rate.burst / rate.per_s
         if wait_s > 1e-9:
+            self.refused[what] += 1
             limit = f"{rate.per_s:g} a second" if rate.per_s >= 1 else f"one in {1 / rate.per_s:g} s"
             why = f"too many {what}; the server takes {limit}; come back in {math.ceil(wait_s)} s"
             raise Refused(429, "busy", why, retry_s=wait_s)

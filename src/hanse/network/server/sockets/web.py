@@ -186,7 +186,10 @@ class Web(uvicorn.Server):
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: protocol, accepted, ssl=self.config.ssl, ssl_handshake_timeout=HANDSHAKE_S
+                lambda: protocol,
+                accepted,
+                ssl=self.config.ssl,
+                ssl_handshake_timeout=None if self.config.ssl is None else HANDSHAKE_S,
             )
         except OSError as error:  # also an error of TLS, or a deadline
             logger.debug("event=no-handshake address=%s error=%s", protocol.connection.address, error)

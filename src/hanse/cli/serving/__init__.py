@@ -1,0 +1,19 @@
+"""The output of `hanse serve` and `hanse join` while they work: a live table, lines and logs."""
+
+from typing import TYPE_CHECKING
+
+from hanse.lazy import load_from
+
+if TYPE_CHECKING:
+    from hanse.cli.serving.logs import Log, begin_logging
+    from hanse.cli.serving.screens import LineScreen, Screen, TableScreen, open_screen
+else:
+    __getattr__ = load_from(
+        __name__,
+        {
+            "hanse.cli.serving.logs": ("Log", "begin_logging"),
+            "hanse.cli.serving.screens": ("LineScreen", "Screen", "TableScreen", "open_screen"),
+        },
+    )
+
+__all__ = ["LineScreen", "Log", "Screen", "TableScreen", "begin_logging", "open_screen"]
