@@ -230,11 +230,11 @@ class Unlucky(ClientHome):
             self.polls.append(body)
             return ask(method, path, kind, body, **more)
 
-        def lose_one(path: str, sha256: str, size: int, to: Path) -> None:
+        def lose_one(path: str, sha256: str, size: int, to: Path, *more: Any) -> None:
             if to.suffix == ".payload" and not self._lost:
                 self._lost.append(size)
                 raise Refused(404, "no-object", "this object is no longer needed; ask for work again")
-            download(path, sha256, size, to)
+            download(path, sha256, size, to, *more)
 
         link.ask, link.download = noted_ask, lose_one  # type: ignore[method-assign]
         return link

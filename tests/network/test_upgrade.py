@@ -15,7 +15,7 @@ from test_kill import free_port
 import hanse
 from hanse.network.client.gate import check_versions
 from hanse.network.client.home import ClientHome
-from hanse.network.client.joining import Asked, Owner, join_in_order
+from hanse.network.client.joining import Entrant, Owner, join_in_order
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.wire import WIRE
 from hanse.network.server import public_routes
@@ -101,7 +101,7 @@ def test_a_member_hears_at_its_start_that_its_server_speaks_another_wire(
         with pytest.raises(
             Refused, match=f"speaks the wire {spoken}, this client .* speaks {WIRE}; upgrade the older"
         ):
-            join_in_order(client_home, Asked(), owner)
+            join_in_order(client_home, Entrant(), owner)
     assert not opened
     check_versions(client_home)  # nobody answers any more: that is for others to say
 

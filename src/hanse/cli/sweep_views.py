@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.consoles import make_stderr, make_stdout
-from hanse.cli.views import _table, note
+from hanse.cli.consoles import make_stderr, make_stdout, make_table
+from hanse.cli.views import note
 from hanse.evaluation import as_bytes, as_number, as_seconds
 from hanse.runs import ENDED
 from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare
@@ -154,7 +154,7 @@ def sweep_page(result: SweepResult) -> None:
 def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
     measured = [f"best {result.metric}", f"final {result.metric}"] if result.metric else []
     heads = ["runs", *measured, *(_COSTS[name][0] for name in costs)]
-    table = _table(*result.names.values(), *heads, numbers=heads)
+    table = make_table(*result.names.values(), *heads, numbers=heads)
     for setting in result.settings:
         tried = [bare(setting.over[path]) for path in result.names]
         found = [_of(setting.best, as_number), _of(setting.final, as_number)] if measured else []

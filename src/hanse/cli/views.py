@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.consoles import make_stderr, make_stdout
+from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, make_table
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
 from hanse.evaluation import as_bytes, as_number, as_seconds, name_stop_metric, spent_on
@@ -52,8 +52,6 @@ _STYLES = {
     "diverged": "red",
     "failed": "red",
 }
-
-Pairs = Iterable[tuple[str, str]]
 
 
 # -- messages ----------------------------------------------------------------------------------
@@ -147,7 +145,7 @@ def result_page(
         out.print(comparison(settings, result))
         out.print()
     see = () if then else [("see", f"hanse show {result['run']}")]
-    out.print(_pairs((*_costs(result, settings), *also, *see)))
+    out.print(make_pairs((*_costs(result, settings), *also, *see)))
     for line in then:  # a command that is long is still one line to copy
         out.print(Text.assemble(("next        ", "dim"), line), soft_wrap=True)
 
@@ -172,7 +170,7 @@ def run_page(
     back = (
         [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "stopped", "failed") else []
     )
-    out.print(Padding(_pairs([*head, *result, *back]), (1, 0)))
+    out.print(Padding(make_pairs([*head, *result, *back]), (1, 0)))
     if info.result is not None and info.result.get("baselines"):
         out.print(Padding(comparison(settings, info.result), (0, 0, 1, 0)))
     if records:
@@ -181,12 +179,12 @@ def run_page(
         out.print(_ledger(records))
         out.print()
         out.print(
-            _pairs(("releases", words) for words in describe_releases(record.usage for record in records))
+            make_pairs(("releases", words) for words in describe_releases(record.usage for record in records))
         )
-        out.print(_pairs([("privacy", claim)] if claim else []))
+        out.print(make_pairs([("privacy", claim)] if claim else []))
     if sent is not None:
-        out.print(_pairs([("bytes by client", describe_traffic(sent))]))
-    out.print(_pairs(info.environment.items()))
+        out.print(make_pairs([("bytes by client", describe_traffic(sent))]))
+    out.print(make_pairs(info.environment.items()))
 
 
 def _own_code(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -212,8 +210,8 @@ def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
             out.print(Text(f"{exchange.work}{what}: one of {exchange.asked:,} clients{answer}"))
             out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
             varies = varies or bool(exchange.varying)
-    out.print(_pairs(_format_plan(plan)))
-    out.print(_pairs([("privacy", f"as planned, {plan.claim}")] if plan.claim else []))
+    out.print(make_pairs(_format_plan(plan)))
+    out.print(make_pairs([("privacy", f"as planned, {plan.claim}")] if plan.claim else []))
     if varies:
         note(f"* depends on the data; this is the size that client {plan.client} would send now")
     if plan.asynchronous:
@@ -226,7 +224,7 @@ def _exchange(exchange: "Exchange") -> Table:
     usage = exchange.usage
     heads, rows = ledger_table(usage.flows, usage.bytes_up, usage.bytes_down)
     marks = {stage for _, stage in exchange.varying}
-    table = _table(*(head for head in heads if head != "messages"), numbers=("bytes", "of raw"))
+    table = make_table(*(head for head in heads if head != "messages"), numbers=("bytes", "of raw"))
     for name, _, stage, *sizes in rows:
         table.add_row(name, f"{stage} *" if stage in marks else stage, *sizes)
     return table
@@ -258,7 +256,7 @@ def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
     from hanse.evaluation import table
 
     heads, rows = table(settings, result)
-    shown = _table(*heads, numbers=heads[1:])
+    shown = make_table(*heads, numbers=heads[1:])
     for row in rows:
         shown.add_row(*row)
     return shown
@@ -271,14 +269,16 @@ def case_page(case: "Case") -> None:
     lacks = [("not here", case.lacks)] if case.lacks else []
     out = make_stdout()
     out.print(Text(f"ticket {case.task.ticket} of {case.task.party}", style="bold"))
-    out.print(_pairs([*head, *lacks]))
+    out.print(make_pairs([*head, *lacks]))
 
 
 def replay_page(done: "Replayed") -> None:
     """Prints the outcome of a ticket that was done again."""
     out = make_stdout()
     said = done.to_json()
-    table = _table("part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value"))
+    table = make_table(
+        "part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value")
+    )
     for name, part in said["parts"].items():
         for key, about in part["values"].items():
             shape = f"{about['dtype']} {tuple(about['shape'])}"
@@ -289,7 +289,7 @@ def replay_page(done: "Replayed") -> None:
     then, now = done.case.sha256, done.sha256
     compared = "" if then is None else ", as it was sent" if then == now else f"; {then} was sent"
     message = f"{as_bytes(len(done.message))}, SHA-256 {now}{compared}"
-    out.print(_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
+    out.print(make_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
 
 
 def doctor_page(
@@ -297,8 +297,8 @@ def doctor_page(
 ) -> None:
     """Prints which packages are installed, and which are missing. `own`: the modules of the user."""
     out = make_stdout()
-    out.print(Padding(_pairs(about.items()), (0, 0, 1, 0)))
-    table = _table("extra")
+    out.print(Padding(make_pairs(about.items()), (0, 0, 1, 0)))
+    table = make_table("extra")
     table.add_column("for")
     table.add_column("state")
     for extra in extras:
@@ -309,7 +309,7 @@ def doctor_page(
         rows = [("import", f"{found['name']}, {found['kind']}"), ("digest", found["digest"])]
         rows += [("files", ", ".join(found["files"]))] if found["files"] else []
         rows += [("registers", ", ".join(found["registers"]) or "nothing: mark a class with @value")]
-        out.print(Padding(_pairs(rows), (1, 0, 0, 0)))
+        out.print(Padding(make_pairs(rows), (1, 0, 0, 0)))
 
 
 def draw(what: Any) -> None:
@@ -321,7 +321,7 @@ def draw(what: Any) -> None:
 
 def overview(infos: Sequence["RunInfo"]) -> None:
     """Prints the runs in a store."""
-    table = _table("run", "begun", "status", "round", "final", numbers=("round",))
+    table = make_table("run", "begun", "status", "round", "final", numbers=("round",))
     table.add_column("what")
     for info in infos:
         settings = info.settings["experiment"]
@@ -347,7 +347,7 @@ def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:
 def _outcome(result: Mapping[str, Any]) -> Table:
     rows = {word: dict(result[word]) for word in ("final", "best") if result[word]}
     metrics = list(dict.fromkeys(name for row in rows.values() for name in row if name != "round"))
-    table = _table("", "round", *metrics, numbers=("round", *metrics))
+    table = make_table("", "round", *metrics, numbers=("round", *metrics))
     for word, row in rows.items():
         table.add_row(word, str(row["round"]), *(as_number(row.get(name), "") for name in metrics))
     return table
@@ -390,7 +390,7 @@ def _ledger(records: Sequence[Record]) -> Table:
     usages = [record.usage for record in records]
     up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
     heads, rows = ledger_table(flows_of(usages), up, down)
-    shown = _table(*heads, numbers=("messages", "bytes", "of raw"))
+    shown = make_table(*heads, numbers=("messages", "bytes", "of raw"))
     for row in rows:
         shown.add_row(*row)
     return shown
@@ -407,7 +407,7 @@ def _rounds(records: Sequence[Record]) -> Table:
     """Makes the table of rounds; of many, some that are evenly spread, and the last."""
     metrics = tuple(dict.fromkeys(name for record in records for name in record.metrics))
     names = ("round", *metrics, "clients", "dropped", "bytes up", "bytes down", "time")
-    table = _table(*names, numbers=names)
+    table = make_table(*names, numbers=names)
     for record in thin(records, NUM_ROWS):
         usage = record.usage
         measured = [as_number(record.metrics.get(name), "") for name in metrics]
@@ -426,22 +426,6 @@ def thin(records: Sequence[Record], most: int) -> list[Record]:
     steps = (digit * 10**power for power in range(20) for digit in (1, 2, 5))
     step = next(step for step in steps if len(records) <= step * most)
     return [record for record in records[:-1] if record.round % step == 0] + list(records[-1:])
-
-
-def _table(*names: str, numbers: Sequence[str] = ()) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in names:
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
-    return table
-
-
-def _pairs(pairs: Pairs) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, words in pairs:
-        table.add_row(name, Text(words))
-    return table
 
 
 # -- numbers -----------------------------------------------------------------------------------

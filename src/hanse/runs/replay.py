@@ -385,7 +385,7 @@ def in_client_home(
 
     Raises: InvalidInput: if nothing of that run is kept there.
     """
-    from hanse.network.client import ClientHome, read_parts
+    from hanse.network.client import ClientHome, name_ticket, read_parts
 
     folder = find_run_folder(home, run)
     client_home = ClientHome(home)
@@ -403,7 +403,7 @@ def in_client_home(
     for path in tasks:
         task, sha256, memory = read_parts(path)
         payload = unpack((folder / f"{sha256}.payload").read_bytes(), Payload)
-        secret = client_home.secret.fold_in(folder.name).fold_in(task.ticket)
+        secret = client_home.secret.fold_in(folder.name).fold_in(name_ticket(task, sha256))
         yield Case(task, payload, bind(plan), data, memory, secret, sums.get(task.ticket))
 
 

@@ -13,6 +13,9 @@ from hanse.store.database import HEAD
 
 __all__ = ["KeptRun", "open_read_only", "read_runs"]
 
+READABLE = ("0004", HEAD)
+"""The versions of a store whose tables have the columns that are read here."""
+
 
 @dataclass(frozen=True)
 class KeptRun:
@@ -62,7 +65,7 @@ def read_runs(path: Path) -> tuple[KeptRun, ...]:
     """
     with open_read_only(path) as database:
         (found,) = database.execute("SELECT version_num FROM alembic_version").fetchone() or ("",)
-        if found != HEAD:
+        if found not in READABLE:
             raise StoreError(
                 f"{path} is of another version of Hanse: its tables are {found}, these are {HEAD}. "
                 f"`hanse ls --store {path}` renews an older one"

@@ -101,15 +101,17 @@ def test_a_download_above_the_policy_does_not_begin(tmp_path: Path) -> None:
         here.end(run, status="incomplete")
         assert "its policy's budget for this run is used up (budget)" in here.events()
         assert not list(house.folder.glob("runs/*/*.payload*"))
-        assert any("allows 1000 bytes of a run on its disk" in line for line in here.said)
+        assert any("allows 1000 bytes of all runs on its disk" in line for line in here.said)
 
 
-def test_files_of_a_run_count_together_and_unfinished_ones_too(tmp_path: Path) -> None:
+def test_files_of_all_runs_count_together_and_unfinished_ones_too(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         house = here.client_home(0)
-        folder = house.run("run")
+        folder, other = house.run("run"), house.run("other")
         (folder / "test").mkdir()
         for name, size in (("a.payload", 5), ("test/b.payload.part", 7), ("3.c.own", 11), ("memory", 100)):
             (folder / name).write_bytes(bytes(size))
-        assert house.downloaded_bytes("run", folder / "d.payload") == 23
-        assert house.downloaded_bytes("run", folder / "test" / "b.payload") == 16
+        (other / ("0" * 64)).write_bytes(bytes(13))  # a plan
+        assert house.downloaded_bytes(folder / "d.payload") == 36
+        assert house.downloaded_bytes(folder / "test" / "b.payload") == 29
+        assert house.downloaded_bytes(folder / "b.payload") == 36

@@ -5,12 +5,14 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import learning
 import pytest
@@ -19,7 +21,9 @@ from first_ticket import PLAN, computed, ticket
 from test_commands import typed
 
 from hanse.core import InvalidInput, Key, layout
-from hanse.core.exchange import Payload, Stored, pack, unpack
+from hanse.core.exchange import Payload, Record, Stored, pack, unpack
+from hanse.imports import Import
+from hanse.network.client import client as client_module
 from hanse.network.client import find_isolation
 from hanse.network.client.client import Client
 from hanse.network.client.isolation import Isolation, describe_isolation, launch
@@ -50,8 +54,9 @@ def isolation(request: pytest.FixtureRequest, tmp_path: Path) -> Isolation:
 
 
 @pytest.fixture
-def owners(isolation: Isolation, tmp_path: Path) -> Iterator[dict[str, Any]]:
+def owners(isolation: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     """Things of the owner that a hostile work is after."""
+    monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m hanse` does with the current folder
     (isolation.home / "key.pem").write_text("a key")
     (tmp_path / "own.csv").write_text("age\n40\n")
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
@@ -102,6 +107,71 @@ def test_a_hostile_work_can_do_nothing_but_compute(
     assert len(found) == 19
     assert "order" not in capfd.readouterr().out
     assert Path(owners["data"]).read_text() == "age\n40\n"
+
+
+def test_files_of_the_contract_are_empty_wherever_they_are(
+    isolation: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "owns_rows"
+    package.mkdir()
+    for name in ("__init__.py", "rows.csv", "tests.csv"):
+        (package / name).write_text("age = 40\n")
+    imported = ModuleType("owns_rows")
+    imported.__file__ = str(package / "__init__.py")
+    monkeypatch.setitem(sys.modules, "owns_rows", imported)
+    (isolation.home / "hanse.toml").write_text(
+        'test = "../owns_rows/tests.csv"\n[data]\nname = "csv"\npath = "../owns_rows/rows.csv"\n'
+    )
+    (isolation.home / "mine.py").write_text("MINE = 1\n")
+    mine = Import("mine", "file", "sha256:0", {"mine.py": "0"}, str(isolation.home))
+    code = (
+        "import sys, pathlib\n"
+        "def read(path):\n"
+        "    try: return path.read_text()\n"
+        "    except OSError: return ''\n"
+        "print([len(read(pathlib.Path(path))) for path in sys.argv[1:]])"
+    )
+    files = [
+        *(package / name for name in ("__init__.py", "rows.csv", "tests.csv")),
+        isolation.home / "mine.py",
+    ]
+    command = isolation.wrap([sys.executable, "-I", "-S", "-c", code, *map(str, files)], "run", [mine])
+    done = subprocess.run(command, env=isolation.environment(), capture_output=True, text=True, timeout=60.0)
+    assert (done.stdout, done.stderr) == ("[9, 0, 0, 9]\n", "")
+
+
+class Noted(InThread):
+    """Notes how the tickets are isolated."""
+
+    kinds: ClassVar[list[str]] = []
+
+    def __init__(self, load: Any, isolation: str = "not") -> None:
+        super().__init__(load)
+        self._isolation = isolation
+
+    def compute(self, *given: Any) -> Any:
+        self.kinds.append(self._isolation)
+        return super().compute(*given)
+
+
+def test_isolation_may_be_asked_for_while_the_client_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noting(Client):
+        backend = Noted
+
+    monkeypatch.setattr(Noted, "kinds", [])
+    monkeypatch.setattr(client_module, "find_isolation", lambda home: "isolated")
+    with federation(tmp_path) as here:
+        policy = here.client_home(0).folder / "policy.toml"
+        here.enter([0], Noting)
+
+        def isolate(record: Record) -> None:
+            if record.round == 1:
+                policy.write_text("isolate = true")
+
+        here.end(here.server.lead(job(FED_AVG, 2, num_clients=1, watch=isolate)))
+    assert Noted.kinds == ["not", "isolated"]
 
 
 def test_the_attacks_succeed_without_isolation(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 Each ticket is held against the plan's envelopes before anything is computed for it.
 """
 
+import json
 from typing import NamedTuple
 
 from hanse.core import MessageError
@@ -10,7 +11,7 @@ from hanse.core.exchange import Payload, Task, limit_bytes
 from hanse.imports import Import, module_of
 from hanse.network.client.home import ClientHome
 from hanse.network.client.policy import plan_digest
-from hanse.network.protocol.envelope import Envelope, Envelopes, describe_ticket
+from hanse.network.protocol.envelope import Envelope, Envelopes, describe_task, describe_ticket
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import Plan, WorkOrder
@@ -67,7 +68,7 @@ def check_again(client_home: ClientHome, sealed: SealedPlan) -> None:
 
 
 MOST_CHECKED = 64
-"""The most payloads whose check is remembered."""
+"""The most payloads and forms of tasks whose check is remembered."""
 
 
 class TicketCheck:
@@ -79,7 +80,7 @@ class TicketCheck:
 
     def __init__(self, envelopes: Envelopes) -> None:
         self._envelopes = envelopes
-        self._checked: dict[tuple[str, str, str], Envelope] = {}
+        self._checked: dict[tuple[str, str], tuple[Envelope, int | None]] = {}
 
     def check(self, client_home: ClientHome, work: WorkOrder, payload: Payload, task: Task) -> None:
         """Checks that a ticket asks nothing beyond the plan.
@@ -89,25 +90,30 @@ class TicketCheck:
         name = type(payload.work).__name__
         if work.work != name:
             raise Forbidden(f"the work is {name}; its order says {work.work}")
-        key = work.payload, str(task.party), work.own
-        envelope = self._checked.get(key)
-        if envelope is None:
-            envelope = self._find_envelope(payload, task)
-            limit = limit_bytes(payload.chains)
-            if limit is not None and work.limit_bytes != limit:
-                raise Forbidden(
-                    f"its message may take {work.limit_bytes} bytes, says its order; the approved plan says "
-                    f"{limit}"
-                )
+        if task.own and not work.own:
+            raise Forbidden("its task holds tensors for this client alone, which its order does not say")
+        try:
+            key = work.payload, json.dumps(describe_task(task), sort_keys=True)
+        except Exception as error:  # a stranger's fields may be of any type
+            raise MessageError(f"a task that can't be read: {error!r:.300}") from error
+        checked = self._checked.get(key)
+        if checked is None:
+            checked = self._find_envelope(payload, task), limit_bytes(payload.chains)
             if len(self._checked) == MOST_CHECKED:
                 self._checked.clear()
-            self._checked[key] = envelope
+            self._checked[key] = checked
+        envelope, limit = checked
+        if limit is not None and work.limit_bytes != limit:
+            raise Forbidden(
+                f"its message may take {work.limit_bytes} bytes, says its order; the approved plan says "
+                f"{limit}"
+            )
         client_home.policy.check_phase(payload.work, envelope)
 
     def _find_envelope(self, payload: Payload, task: Task) -> Envelope:
         try:
             form = describe_ticket(payload, task)
-        except Exception as error:  # a stranger's fields may be of any type
+        except Exception as error:
             raise MessageError(f"a payload that can't be read: {error!r:.300}") from error
         found = self._envelopes.find_envelope(form)
         if found is None:

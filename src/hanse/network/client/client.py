@@ -6,16 +6,15 @@ One thread polls, so that the server knows that the client lives; another comput
 import contextlib
 import threading
 from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
 from hanse.core import HanseError, InvalidInput
 from hanse.network.client.connection import Connection
 from hanse.network.client.home import ClientHome
-from hanse.network.client.isolation import find_isolation
+from hanse.network.client.isolation import Isolation, find_isolation
 from hanse.network.client.poller import Poller
 from hanse.network.client.roles import Roles
-from hanse.network.client.ticket_process import TicketBackend, TicketProcess
+from hanse.network.client.ticket_process import Loaded, TicketBackend, TicketProcess
 from hanse.network.client.tickets import Tickets
 from hanse.network.client.worker import Worker
 from hanse.network.protocol.errors import is_disk_full
@@ -57,12 +56,22 @@ class Client:
         isolate: bool = False,
     ) -> None:
         self._home = client_home
-        backend = type(self).backend
-        if isolate or client_home.policy.isolate:
-            backend = partial(backend, isolation=find_isolation(client_home.folder))
+        self._isolate = isolate
+        self._find_isolation()
         self._connection = Connection(client_home, say)
         self._tickets = Tickets()
-        self._roles = Roles(self._connection, data, bind, test, backend)
+        self._roles = Roles(self._connection, data, bind, test, self._make_backend)
+
+    def _find_isolation(self) -> Isolation | None:
+        """Finds how to isolate tickets, if they are to be, as the policy reads now. Raises: InvalidInput."""
+        wants = self._isolate or self._home.policy.isolate
+        return find_isolation(self._home.folder) if wants else None
+
+    def _make_backend(self, load: Callable[[], Loaded]) -> TicketBackend:
+        """Makes what computes the tickets of a role."""
+        isolation = self._find_isolation()
+        make = type(self).backend
+        return make(load) if isolation is None else make(load, isolation=isolation)
 
     def stop(self) -> None:
         """Makes `run` return. Any thread may call this."""

@@ -25,7 +25,7 @@ class Connection:
     def __init__(self, home: ClientHome, say: Callable[[str], None]) -> None:
         self.home = home
         self.link = home.link()
-        self.gate = Gate(self.link, home.audit)
+        self.gate = Gate(self.link, home.audit, home.check_consent)
         self.stopping = threading.Event()
         self.doing: Doing = "waiting"
         """The client's progress as the server hears it, in a word of a closed list."""

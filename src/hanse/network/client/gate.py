@@ -106,10 +106,14 @@ class Gate:
     Args:
       link: to the server.
       audit: the client's log.
+      check_consent: called before each request of a member at work, and before each chunk of a message; it
+        raises an error if nothing more may be sent.
     """
 
-    def __init__(self, link: ServerLink, audit: AuditLog) -> None:
-        self.link, self._audit = link, audit
+    def __init__(
+        self, link: ServerLink, audit: AuditLog, check_consent: Callable[[], None] = lambda: None
+    ) -> None:
+        self.link, self._audit, self._check_consent = link, audit, check_consent
         self._said = ""
         self._compared = False
 
@@ -165,8 +169,9 @@ class Gate:
           shows_log: whether the poll carries the head of the log. One thread alone does that, so that no
             earlier head arrives after a later one.
 
-        Raises: InvalidInput: if the server keeps another log; Refused; Unreachable.
+        Raises: InvalidInput: if the server keeps another log; Refused; Unreachable; Withdrawn.
         """
+        self._check_consent()
         if shows_log and not self._compared:
             self._check_log()
             self._compared = True
@@ -198,24 +203,32 @@ class Gate:
             raise
 
     def send(self, work: WorkOrder, message: Outgoing, insist: Insist[None]) -> None:
-        """Sends the message of a ticket, and notes the server's receipt."""
+        """Sends the message of a ticket, and notes the server's receipt. Raises: Withdrawn."""
+        self._check_consent()
         about: dict[str, Any] = {"run": work.run, "ticket": work.ticket}
         size, sha256, parts = message.size, message.sha256, describe_parts(message)
         self._audit.write("sends", **about, work=work.work, parts=parts, bytes=size, sha256=sha256)
-        insist(lambda: self.link.upload(work.run, work.ticket, message))
+        insist(lambda: self.link.upload(work.run, work.ticket, message, self._check_consent))
         self._audit.write("sent", **about, bytes=size)
 
     def fail(self, work: WorkOrder, failure: Failure, insist: Insist[Any]) -> None:
-        """Says by a code that a ticket will not be answered. A refusal of the server ends the attempts."""
+        """Says by a code that a ticket will not be answered. A refusal of the server ends the attempts.
+
+        Raises: Withdrawn.
+        """
+        self._check_consent()
         about = {"run": work.run, "ticket": work.ticket, "code": failure.code, "state": failure.state}
         self._note("fails", failure, **about)
         path = f"/v1/runs/{work.run}/tickets/{work.ticket}/failure"
         with contextlib.suppress(Refused, Unreachable):
-            insist(lambda: self.link.plain("POST", path, failure))
+            insist(lambda: (self._check_consent(), self.link.plain("POST", path, failure)))
 
-    def download(self, path: str, sha256: str, size: int, to: Path) -> None:
-        """Fetches an object into a file."""
-        self.link.download(path, sha256, size, to)
+    def download(
+        self, path: str, sha256: str, size: int, to: Path, arrive: Callable[[int], None] = lambda size: None
+    ) -> None:
+        """Fetches an object into a file; see `ServerLink.download`. Raises: Withdrawn."""
+        self._check_consent()
+        self.link.download(path, sha256, size, to, arrive)
 
 
 def ask_kept_head(client_home: ClientHome) -> KeptHead:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -18,6 +19,7 @@ from hanse.network.client.own_imports import OwnImports
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import certificates
+from hanse.network.protocol.errors import Withdrawn
 from hanse.network.protocol.house import change_file, claim_home
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
@@ -29,8 +31,8 @@ KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
 SETTINGS = {"policy": "policy.toml", "contract": "hanse.toml"}
 """The files by which a client's owner decides what it does, by their names in the audit log."""
-DOWNLOADS = (".payload", ".own")
-"""The ends of the names of files that a server sends, before they say that a file is not complete."""
+DOWNLOADS = re.compile(r"([0-9a-f]{64}|.*\.payload|.*\.own)(\.part)?")
+"""The names of files that a server sends: plans, payloads, and tasks with tensors for this client alone."""
 
 
 class ClientHome:
@@ -104,6 +106,17 @@ class ClientHome:
         name, number = kept.get("party", ""), kept.get("number")
         return str(name) if name else None if number is None else int(number)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether this client's owner has withdrawn consent, confirmed by the server or not."""
+        kept = self.membership or {}
+        return bool(kept.get("leaving") or kept.get("left"))
+
+    def check_consent(self) -> None:
+        """Checks that this client's owner has not withdrawn consent, as it reads now. Raises: Withdrawn."""
+        if self.is_leaving:
+            raise Withdrawn(f"{self.folder} has left or is leaving the federation (hanse leave)")
+
     def enter(self, membership: dict[str, Any]) -> None:
         """Writes a membership to the disk."""
         durably(self.folder / "membership.json", json.dumps(membership, indent=1).encode())
@@ -175,10 +188,21 @@ class ClientHome:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def downloaded_bytes(self, run: str, to: Path) -> int:
-        """Counts the bytes of a run's payloads and tasks on the disk, but for those of the file `to`."""
-        found = (path for what in DOWNLOADS for path in self.run(run).glob(f"**/*{what}*"))
-        return sum(path.stat().st_size for path in found if not path.name.startswith(to.name))
+    def has_run(self, name: str) -> bool:
+        """Returns whether there is a folder of a run. None is made."""
+        return name.isalnum() and (self.folder / "runs" / name).is_dir()
+
+    def list_downloads(self, run: str = "*") -> Iterator[Path]:
+        """Yields the files of a run that its server has sent; by default, of all runs."""
+        for below in ("*", "test/*"):  # the parts of memory are deeper, and have such names, too
+            for path in self.folder.glob(f"runs/{run}/{below}"):
+                if DOWNLOADS.fullmatch(path.name) and path.is_file():
+                    yield path
+
+    def downloaded_bytes(self, to: Path) -> int:
+        """Counts the bytes on the disk that servers have sent, but for those of the file `to`."""
+        part = to.with_name(f"{to.name}.part")
+        return sum(path.stat().st_size for path in self.list_downloads() if path not in (to, part))
 
     def keep(self, plan: SealedPlan) -> None:
         """Writes a plan to the disk, so that the client's owner can look at it and approve it."""

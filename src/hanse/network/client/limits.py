@@ -1,11 +1,15 @@
 """The sums of what a client has given, of each day and in all runs together, in a file of its home."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 __all__ = ["Spent"]
+
+MOST_NAMED = 256
+"""The latest tickets that are counted once, however often they are computed. Older ones may count twice."""
 
 
 class Spent:
@@ -27,15 +31,16 @@ class Spent:
     ) -> None:
         self._path, self._today, self._begin = path, today, begin
 
-    def _read(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Returns the sums of the current day and the totals."""
+    def _read(self) -> tuple[dict[str, float], dict[str, float], list[str]]:
+        """Returns the sums of the current day, the totals, and the latest tickets."""
         try:
             said = json.loads(self._path.read_text())
             totals = {name: float(amount) for name, amount in said["total"].items()}
             today = said["today"].items() if said["day"] == self._today() else ()
-            return {name: float(amount) for name, amount in today}, totals
+            named = [str(name) for name in said.get("tickets", ())]
+            return {name: float(amount) for name, amount in today}, totals, named
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}, dict(self._begin())
+            return {}, dict(self._begin()), []
 
     def of_today(self, what: str) -> float:
         """Returns the sum of the current day of "tickets", "upload_bytes", "seconds" or another amount."""
@@ -45,12 +50,30 @@ class Spent:
         """Returns the sum of all days."""
         return self._read()[1].get(what, 0.0)
 
-    def add(self, **amounts: float) -> None:
-        """Adds amounts to the sums."""
-        today, totals = self._read()
+    def has(self, ticket: str) -> bool:
+        """Returns whether a ticket of this name was counted lately."""
+        return _shorten(ticket) in self._read()[2]
+
+    def add(self, ticket: str = "", **amounts: float) -> None:
+        """Adds amounts to the sums.
+
+        Args:
+          ticket: the name of the ticket that they are of: it is counted once. Empty: they are of none.
+        """
+        today, totals, named = self._read()
+        name = _shorten(ticket)
+        if ticket and name in named:
+            return
+        named = [*named, name][-MOST_NAMED:] if ticket else named
         for sums in (today, totals):
             for name, amount in amounts.items():
                 sums[name] = round(sums.get(name, 0.0) + amount, 3)
         whole = self._path.with_name(f"{self._path.name}.part")
-        whole.write_text(json.dumps({"day": self._today(), "today": today, "total": totals}))
+        said = {"day": self._today(), "today": today, "total": totals, "tickets": named}
+        whole.write_text(json.dumps(said))
         whole.replace(self._path)
+
+
+def _shorten(ticket: str) -> str:
+    """Returns a short name of a ticket, of the same length for all."""
+    return hashlib.sha256(ticket.encode()).hexdigest()[:24]

@@ -46,7 +46,7 @@ class Policy:
       imports: the digests of the owner's own copies of modules that plans may name, by the name of the
         module, or by the path of its file below the client home.
       isolate: whether tickets are computed without network, keys and a writable disk.
-      max_download_bytes: in one run, all payloads and tasks that are on the disk at the same time.
+      max_download_bytes: all plans, payloads and tasks that are on the disk at the same time, of all runs.
     """
 
     works: tuple[str, ...] | None = None
@@ -146,16 +146,23 @@ class Policy:
             )
 
     def check_use(
-        self, spent: Spent, upload_bytes: int = 0, download_bytes: int = 0, examples: int = 0
+        self,
+        spent: Spent,
+        upload_bytes: int = 0,
+        download_bytes: int = 0,
+        examples: int = 0,
+        *,
+        tickets: int = 1,
     ) -> None:
         """Checks what all runs have used up, and the next ticket. Raises: Forbidden: if it is too much.
 
         Args:
           spent: what was used up before.
           upload_bytes, download_bytes, examples: of the next ticket, as far as they are known.
+          tickets: 0: no ticket is counted, only what is transferred for it.
         """
         next_ticket = {
-            "tickets": 1,
+            "tickets": tickets,
             "upload_bytes": upload_bytes,
             "download_bytes": download_bytes,
             "examples": examples,
@@ -172,10 +179,10 @@ class Policy:
                     )
 
     def check_download(self, size: int, num_bytes: int) -> None:
-        """Checks the size of a download beside what its run has on the disk. Raises: Forbidden."""
+        """Checks the size of a download beside what all runs have on the disk. Raises: Forbidden."""
         if size + num_bytes > self.max_download_bytes:
             raise Forbidden(
-                f"this client's policy allows {self.max_download_bytes} bytes of a run on its disk "
+                f"this client's policy allows {self.max_download_bytes} bytes of all runs on its disk "
                 f"(max_download_bytes): {num_bytes} are there, and {size} more are to be downloaded",
                 "budget",
             )

@@ -5,7 +5,7 @@ import logging
 from hanse.network.client.connection import Connection
 from hanse.network.client.roles import Roles
 from hanse.network.client.tickets import Tickets
-from hanse.network.protocol.errors import Refused, Unreachable
+from hanse.network.protocol.errors import Refused, Unreachable, Withdrawn
 from hanse.network.protocol.wire import WAIT_S, Decision, News, Poll
 
 __all__ = ["Poller"]
@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 UNHEEDED_S = 1.0
 """The pause of a client that does not heed an announcement, which the server repeats at once."""
 
+
+MOST_DECISIONS = 100
+"""The most outcomes that are taken from one answer; a server repeats those that are not acknowledged."""
 
 OVER = ("completed", "incomplete", "diverged")
 """The statuses of runs that are not served again."""
@@ -44,6 +47,9 @@ class Poller:
                 news = connection.insist(self.poll)
             except Unreachable:
                 break
+            except Withdrawn as withdrawn:
+                connection.say(f"{withdrawn}: this client ends")
+                break
             except Refused as refused:
                 if refused.code in ("revoked", "left"):
                     self._home.audit.write(refused.code, receipt=refused.receipt)
@@ -60,12 +66,14 @@ class Poller:
                     "operator for a new token"
                 )
                 connection.stopping.wait(UNHEEDED_S)
+            if any(not self._home.has_run(decision.run) for decision in news.decisions):
+                connection.stopping.wait(UNHEEDED_S)  # nothing of them is kept here, so they need no haste
             if news.over and not news.decisions and not news.work:
                 return "over"
             if news.again_s > 0:
                 connection.say(f"not needed now; asking again in {news.again_s:.0f} s", "resting")
                 connection.stopping.wait(min(news.again_s, 3600.0))
-        return "stopped"
+        return "left" if self._home.is_leaving else "stopped"
 
     def _tell_ended(self, news: News) -> None:
         """Says once how each run has ended, and whether this client waits for it."""
@@ -73,6 +81,8 @@ class Poller:
         for run, status in news.ended.items():
             if self._ended.get(run) != (status, waits):
                 self._ended[run] = status, waits
+                if status in OVER:
+                    self._roles.end_run(run)
                 also = "" if not waits or status in OVER else "; waiting until its operator serves it again"
                 self._connection.say(f"run {run} is {status} at the server{also}")
 
@@ -115,11 +125,17 @@ class Poller:
             self._tickets.take(order)
 
     def _decide(self, decisions: list[Decision]) -> None:
-        """Commits the memory of counted tickets and drops the others; both are on the disk afterwards."""
+        """Commits the memory of counted tickets and drops the others; both are on the disk afterwards.
+
+        Of a run that this client has no folder of, it has nothing to settle; it only acknowledges them.
+        """
         by_run: dict[str, list[Decision]] = {}
-        for decision in decisions:
+        for decision in decisions[:MOST_DECISIONS]:
             by_run.setdefault(decision.run, []).append(decision)
         for run, own in by_run.items():
+            if not self._home.has_run(run):
+                self._tickets.settle(run, [d.ticket for d in own])
+                continue
             self._roles.settle(run, own)
             counted = [decision.ticket for decision in own if decision.counted]
             dropped = [decision.ticket for decision in own if not decision.counted]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core import InvalidInput, Key, Memory, MessageError, PartyId, player
-from hanse.core.exchange import Fork, Forks, Payload, Task, join_memory
+from hanse.core.exchange import Fork, Forks, Payload, Task, digest, join_memory
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
@@ -21,7 +21,7 @@ from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.spool import Outgoing, durably
 from hanse.network.protocol.wire import Decision, Plan, WorkOrder
 
-__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles"]
+__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles", "name_ticket"]
 
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
@@ -56,11 +56,12 @@ class OpenRole:
     Args:
       folder: its own in the client home.
       backend: computes its tickets.
-      secret: its own; the number of each ticket is folded in.
+      secret: its own; the name of each ticket is folded in.
       forks: its memory.
       num_examples: that its data hold; None: they can't be counted.
       client: gives what the client has committed, which the role of its own test examples reads; None: this
         is the client itself.
+      isolates: whether the policy asked for isolation when the backend was made.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
     """
@@ -71,11 +72,15 @@ class OpenRole:
     forks: Forks
     num_examples: int | None = None
     client: Callable[[], Memory] | None = None
+    isolates: bool = False
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def compute(self, task: Task, payload: Payload, limit_s: float | None) -> bytes:
+    def compute(self, task: Task, payload: Payload, name: str, limit_s: float | None) -> bytes:
         """Computes a ticket, keeps the fork of memory that it leads to, and returns the packed message.
+
+        Args:
+          name: of the ticket, from `name_ticket`.
 
         Raises: TimeLimitExceeded, InvalidInput, ComputationFailed.
         """
@@ -84,7 +89,7 @@ class OpenRole:
             before = self.forks.at(task.after)
         if client is not None:
             before = join_memory(before, client)
-        secret = self.secret.fold_in(task.ticket)  # a ticket done twice gives the same bytes
+        secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
         message, fork = self.backend.compute(task, payload, before, secret, limit_s)
         with self.lock:
             self.forks.keep(task.ticket, fork if client is None else fork.inner())
@@ -117,6 +122,17 @@ class OpenRole:
         Outgoing.forget(self.folder, ticket)
 
 
+def name_ticket(task: Task, payload: str) -> str:
+    """Names a ticket by all that is asked, not by its number alone: the server chooses the number.
+
+    So two messages share their noise and masks only if they are the same message.
+
+    Args:
+      payload: its SHA-256.
+    """
+    return digest((task, payload))
+
+
 class Roles:
     """Opens runs and roles, and settles the memory of their tickets.
 
@@ -141,6 +157,7 @@ class Roles:
         self._runs: dict[str, OpenRun] = {}
         self._roles: dict[tuple[str, str], OpenRole] = {}
         self._recent: list[OpenRole] = []
+        self._over = set[str]()  # runs that have ended
         self.settling = threading.Lock()
         """Held by whoever reads or writes the memory of a role that is not open yet."""
 
@@ -160,9 +177,28 @@ class Roles:
             fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
         sealed = read_plan(path.read_bytes())
         plan, imports = allow_plan(self._home, sealed)
+        self._sweep(work.run)
         check = TicketCheck(Envelopes.read(sealed.envelopes))
         run = self._runs[work.run] = OpenRun(plan, sealed, check, imports)
         return run
+
+    def end_run(self, name: str) -> None:
+        """Notes that a run has ended: what the server has sent for it is removed when another run opens.
+
+        Until then `hanse replay` can show what this client has sent last.
+        """
+        if self._home.has_run(name):
+            self._over.add(name)
+
+    def _sweep(self, opening: str) -> None:
+        """Removes plans, payloads and tasks of all runs that have ended, but for one that opens again."""
+        self._over.discard(opening)
+        for name in list(self._over):
+            self._over.discard(name)
+            self._runs.pop(name, None)
+            notes = (self._home.folder / "runs" / name).glob("*.task")
+            for path in [*self._home.list_downloads(name), *notes]:
+                path.unlink(missing_ok=True)
 
     def open_role(self, name: str, run: OpenRun, party: PartyId) -> OpenRole:
         """Returns the role of a party in a run, once its data are allowed and its memory is recalled.
@@ -173,6 +209,10 @@ class Roles:
         if kind == TEST and player(party) != self._home.party:
             raise MessageError(f"a task for {party!r}, which this client does not play")
         role = self._roles.get((name, kind)) or self._open(name, run, kind, party)
+        if self._home.policy.isolate != role.isolates:
+            role.backend.close()
+            role.backend = self._make_backend(lambda: self._load(name, run, kind, party))
+            role.isolates = not role.isolates
         self._recent = [role, *(other for other in self._recent if other is not role)]
         for other in self._recent[MOST_PROCESSES:]:
             other.backend.close()  # its run may be over; if not, its next ticket starts it again
@@ -187,14 +227,23 @@ class Roles:
             self._load(name, run, kind, party)
         ]  # the data are checked now, and loaded again after a kill
         secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
-        backend = self._backend(lambda: first.pop() if first else self._load(name, run, kind, party))
+        isolates = self._home.policy.isolate
+        backend = self._make_backend(lambda: first.pop() if first else self._load(name, run, kind, party))
         folder = self._home.run(name) / kind
         folder.mkdir(exist_ok=True)
         client = None if kind == OWN else lambda: self._committed(name)
         count = count_rows(first[0].data)
         with self.settling:
-            role = self._roles[name, kind] = OpenRole(folder, backend, secret, _recall(folder), count, client)
+            role = self._roles[name, kind] = OpenRole(
+                folder, backend, secret, _recall(folder), count, client, isolates
+            )
         return role
+
+    def _make_backend(self, load: Callable[[], Loaded]) -> TicketBackend:
+        try:
+            return self._backend(load)
+        except InvalidInput as error:  # the owner asks for an isolation that this machine does not have
+            raise Forbidden(str(error)) from error
 
     def _committed(self, name: str) -> Memory:
         """Returns what this client has committed in a run."""

@@ -23,7 +23,7 @@ from hanse.network.protocol.answers import (
     read_refusal,
 )
 from hanse.network.protocol.asked import Asked
-from hanse.network.protocol.errors import Refused, Unreachable
+from hanse.network.protocol.errors import Refused, Unreachable, WrongContent
 from hanse.network.protocol.reaching import explain
 from hanse.network.protocol.signing import Identity, sha256
 from hanse.network.protocol.spool import Outgoing
@@ -265,13 +265,16 @@ class ServerLink:
 
     # -- files ---------------------------------------------------------------------------------
 
-    def download(self, path: str, sha256: str, size: int, to: Path) -> None:
+    def download(
+        self, path: str, sha256: str, size: int, to: Path, arrive: Callable[[int], None] = lambda size: None
+    ) -> None:
         """Fetches an object into a file, and goes on from a part that is there already.
 
         Args:
           size: as a signed answer says; no byte more is written.
+          arrive: called with the number of bytes of each piece that arrives, kept or not.
 
-        Raises: Refused, Unreachable.
+        Raises: Refused, Unreachable; WrongContent: if it does not have its SHA-256.
         """
         part = to.with_name(f"{to.name}.part")
         state = hashlib.sha256()
@@ -294,7 +297,7 @@ class ServerLink:
                     if here and response.status_code != 206:
                         file.truncate(0)
                         state, here = hashlib.sha256(), 0
-                    for block in hasten(response):
+                    for block in hasten(response, arrive):
                         block = block[: size + 1 - here]
                         here += len(block)
                         if here > size:
@@ -312,11 +315,16 @@ class ServerLink:
             raise Unreachable(f"the download was cut after {here} of {size} bytes")
         if here != size or state.hexdigest() != sha256:
             part.unlink()
-            raise Unreachable(f"{path} does not have its SHA-256; it is fetched again")
+            raise WrongContent(f"{path} does not have its SHA-256; it is fetched again")
         part.replace(to)
 
-    def upload(self, run: str, ticket: int, message: Outgoing) -> None:
+    def upload(
+        self, run: str, ticket: int, message: Outgoing, check: Callable[[], None] = lambda: None
+    ) -> None:
         """Sends a message in chunks, from the first that the server lacks; returns once it is durable there.
+
+        Args:
+          check: called before each chunk; an error that it raises ends the upload.
 
         Raises: Refused, Unreachable.
         """
@@ -326,6 +334,7 @@ class ServerLink:
         if message.size > CHUNK_BYTES:
             received = self.ask("GET", path, Received, params=whole)
         while not received.durable:
+            check()
             if received.offset % CHUNK_BYTES or not 0 <= received.offset < message.size:
                 raise Refused(502, "answer", f"there is no chunk at {received.offset} of {message.size}")
             chunk, digest = message.chunk(received.offset)

@@ -13,10 +13,18 @@ from hanse.core import Declined, InvalidInput, MessageError
 from hanse.core.exchange import NotReady, Payload, Stored, Task, unpack
 from hanse.network.client.allowed_plan import check_again
 from hanse.network.client.connection import Connection
-from hanse.network.client.roles import OpenRole, OpenRun, Roles
+from hanse.network.client.roles import OpenRole, OpenRun, Roles, name_ticket
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
 from hanse.network.client.tickets import Tickets
-from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited, is_disk_full
+from hanse.network.protocol.errors import (
+    Forbidden,
+    Refused,
+    Unreachable,
+    Unsuited,
+    Withdrawn,
+    WrongContent,
+    is_disk_full,
+)
 from hanse.network.protocol.sealed_plan import explain_unreadable
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import Code, Failure, WorkOrder
@@ -24,6 +32,9 @@ from hanse.network.protocol.wire import Code, Failure, WorkOrder
 __all__ = ["Worker"]
 
 logger = logging.getLogger(__name__)
+
+MOST_WRONG = 3
+"""After so many downloads of an object that do not have its SHA-256, its ticket is given up."""
 
 
 class Worker:
@@ -59,6 +70,9 @@ class Worker:
                     with contextlib.suppress(Unreachable, Refused):
                         self._poll_now()
                 self._connection.say("waiting for work", "waiting")
+        except Withdrawn as withdrawn:
+            self._connection.say(f"{withdrawn}: this client ends")
+            stopping.set()
         except BaseException as error:
             self.error = error
             stopping.set()
@@ -73,11 +87,13 @@ class Worker:
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
             role = self._roles.open_role(work.run, run, task.party)
+            name = name_ticket(task, work.payload)
+            counted = f"{work.run}/{name}"
             message = Outgoing.find(role.folder, work.ticket)
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
-                self._check_policy(work, run, role)
+                self._check_policy(work, run, role, counted)
                 say(f"downloading for ticket {work.ticket}", "downloading")
                 payload = self._fetch_payload(role, work)
                 state = "downloaded"
@@ -94,18 +110,23 @@ class Worker:
                 run.check.check(home, work, payload, task)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 role.note(task, work.payload)
-                answer = self._compute(work, role, task, payload)
+                answer = self._compute(work, role, task, payload, name)
                 state = "trained"
                 examples = role.num_examples or 0
-                home.policy.check_use(home.spent, len(answer), examples=examples)
-                home.spent.add(tickets=1, upload_bytes=len(answer), examples=examples)
+                home.policy.check_work(type(payload.work).__name__, len(answer))
+                if not home.spent.has(counted):
+                    home.policy.check_use(home.spent, len(answer), examples=examples)
+                home.spent.add(counted, tickets=1, upload_bytes=len(answer), examples=examples)
                 role.keep()
                 self._early.discard((work.run, work.ticket))
                 message = Outgoing.write(role.folder, work.ticket, [answer])
                 del answer, payload  # both are on the disk now
             state = "trained"
+            self._check_settings(work, run, role, message.size)
             self._upload(work, message)
             return True
+        except Withdrawn:
+            raise
         except Refused as refused:
             self._give_up(work, keep=refused.code == "late")
             self._roles.forget_tasks(work.run, [work.ticket])
@@ -126,16 +147,34 @@ class Worker:
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
 
-    def _check_policy(self, work: WorkOrder, run: OpenRun, role: OpenRole | None = None) -> None:
-        """Checks a work order before anything is downloaded for it. Raises: Forbidden."""
+    def _check_policy(
+        self, work: WorkOrder, run: OpenRun, role: OpenRole | None = None, counted: str = ""
+    ) -> None:
+        """Checks a work order before anything is downloaded for it.
+
+        Args:
+          counted: the name by which its ticket is counted, perhaps already; empty: its task is not here yet.
+
+        Raises: Forbidden, Withdrawn.
+        """
+        self._check_settings(work, run, role, work.limit_bytes)
+        if self._home.spent.has(counted):
+            return  # `_fetch` checks the bytes
+        size = work.own_bytes if role is None else work.payload_bytes
+        examples = 0 if role is None else role.num_examples or 0
+        self._home.policy.check_use(self._home.spent, download_bytes=size, examples=examples)
+
+    def _check_settings(self, work: WorkOrder, run: OpenRun, role: OpenRole | None, sends_bytes: int) -> None:
+        """Checks a work order by all that the owner decides, as it is now, but for the budgets.
+
+        Raises: Forbidden, Withdrawn.
+        """
+        self._home.check_consent()
         self._home.note_settings()
         check_again(self._home, run.sealed)
-        policy, size = self._home.policy, work.own_bytes if role is None else work.payload_bytes
-        policy.check_work(work.work, work.limit_bytes)
+        self._home.policy.check_work(work.work, sends_bytes)
         if role is not None:
-            policy.check_data(role.num_examples)
-        examples = 0 if role is None else role.num_examples or 0
-        policy.check_use(self._home.spent, download_bytes=size, examples=examples)
+            self._home.policy.check_data(role.num_examples)
 
     def _read_task(self, work: WorkOrder, run: OpenRun) -> Task:
         """Reads the task of a work order, and first fetches one that holds tensors for this client alone.
@@ -166,12 +205,30 @@ class Worker:
         return payload
 
     def _fetch(self, run: str, url: str, sha256: str, size: int, to: Path) -> None:
-        """Downloads an object of a run. Raises: Forbidden: if the policy allows no file of this size."""
-        self._home.policy.check_download(size, self._home.downloaded_bytes(run, to))
-        self._connection.insist(lambda: self._connection.gate.download(url, sha256, size, to))
-        self._home.spent.add(download_bytes=size)
+        """Downloads an object of a run. Each attempt is within the policy, and what arrives is counted.
 
-    def _compute(self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload) -> bytes:
+        Raises: Forbidden: if the policy does not allow it; MessageError: if what arrives is another object.
+        """
+        home, part, wrong = self._home, to.with_name(f"{to.name}.part"), [0]
+
+        def attempt() -> None:
+            here, arrived = part.stat().st_size if part.exists() else 0, [0]
+            home.policy.check_download(size, home.downloaded_bytes(to))
+            home.policy.check_use(home.spent, download_bytes=max(0, size - here), tickets=0)
+            try:
+                self._connection.gate.download(url, sha256, size, to, arrived.append)
+            except WrongContent as error:
+                wrong[0] += 1
+                if wrong[0] == MOST_WRONG:
+                    raise MessageError(f"{url} had another SHA-256 {MOST_WRONG} times") from error
+                raise
+            finally:
+                if sum(arrived):
+                    home.spent.add(download_bytes=sum(arrived))
+
+        self._connection.insist(attempt)
+
+    def _compute(self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload, name: str) -> bytes:
         """Computes a ticket in the time that the policy allows, and returns the packed message.
 
         Raises: Forbidden: if that time is not enough. Unsuited: if the data don't suit the run.
@@ -179,7 +236,7 @@ class Worker:
         limit_s = self._home.policy.limit_s(self._home.spent.of_today("seconds"))
         began_s = time.monotonic()
         try:
-            return role.compute(task, payload, limit_s)
+            return role.compute(task, payload, name, limit_s)
         except TimeLimitExceeded:
             why = f"this client's policy allows {limit_s:.4g} s of computation for it: it was stopped"
             raise Forbidden(why, "time") from None

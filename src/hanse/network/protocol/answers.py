@@ -3,7 +3,7 @@
 import base64
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
 
@@ -124,10 +124,17 @@ def read_body(response: httpx.Response, limit: int) -> bytes:
     return b"".join(blocks)
 
 
-def hasten(response: httpx.Response) -> Iterator[bytes]:
-    """Yields a download as it comes. Raises: Unreachable: if it is too slow."""
+def hasten(response: httpx.Response, arrive: Callable[[int], None] = lambda size: None) -> Iterator[bytes]:
+    """Yields a download as it comes, in blocks; the last one is lost if it is cut.
+
+    Args:
+      arrive: called with the number of bytes of each piece, as it arrives.
+
+    Raises: Unreachable: if it is too slow.
+    """
     since_s, size, block = time.monotonic(), 0, bytearray()
     for piece in response.iter_raw():
+        arrive(len(piece))
         block += piece
         size += len(piece)
         if len(block) >= BLOCK_BYTES:

@@ -27,7 +27,15 @@ from hanse.network.protocol.forms import (
     write_form,
 )
 
-__all__ = ["Envelope", "Envelopes", "describe_dispatch", "describe_ticket", "name_one", "name_role"]
+__all__ = [
+    "Envelope",
+    "Envelopes",
+    "describe_dispatch",
+    "describe_task",
+    "describe_ticket",
+    "name_one",
+    "name_role",
+]
 
 OF_FORM = ("role", "work", "uplink", "shared", "downlink", "own", "plans")
 """The names of what the form of a ticket says, in the order in which they are compared."""
@@ -70,6 +78,11 @@ def _describe_part(part_spec: PartSpec) -> Form:
     return {**form, "hides": bool(part_spec.into.hides)}
 
 
+def describe_task(task: Task) -> Form:
+    """Describes the fields of a ticket's form that its task says, not its payload."""
+    return {"role": name_role(task.party), "own": _describe_shared(task.own)}
+
+
 def describe_ticket(payload: Payload, task: Task) -> Form:
     """Describes what a ticket asks of its holder. Every field of a payload and a task is in it, or refused.
 
@@ -80,13 +93,12 @@ def describe_ticket(payload: Payload, task: Task) -> Form:
         name: CHANGES if b.whole is None else _describe_tensors(b.whole) for name, b in broadcasts.items()
     }
     return {
-        "role": name_role(task.party),
+        **describe_task(task),
         "work": to_form(payload.work),
         "shared": {**_describe_shared(payload.shared), **whole},
         "downlink": {name: to_form(b.transforms) for name, b in broadcasts.items()},
         "uplink": {name: _describe_part(part_spec) for name, part_spec in payload.uplink.items()},
         "plans": {name: to_form(plans) for name, plans in payload.plans.items()},
-        "own": _describe_shared(task.own),
     }
 
 

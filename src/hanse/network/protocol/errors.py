@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 from hanse.core import HanseError, InvalidInput
 
-__all__ = ["Forbidden", "Refused", "Unreachable", "Unsuited", "is_disk_full"]
+__all__ = ["Forbidden", "Refused", "Unreachable", "Unsuited", "Withdrawn", "WrongContent", "is_disk_full"]
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -51,6 +51,14 @@ class Refused(HanseError):
 
 class Unreachable(HanseError):
     """The server can't be reached. It may or may not have done what the request asked for."""
+
+
+class WrongContent(Unreachable):
+    """A download that does not have the SHA-256 that a signed answer names."""
+
+
+class Withdrawn(HanseError):
+    """The client's owner has withdrawn consent: the client takes no more work, and sends nothing more."""
 
 
 class Forbidden(HanseError):

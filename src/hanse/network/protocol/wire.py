@@ -238,8 +238,8 @@ class WorkOrder(_Model):
     and the client, and nobody else, downloads it.
     """
 
-    run: str
-    ticket: int
+    run: str = Field(max_length=64)
+    ticket: int = Field(ge=0, lt=2**53)
     task: str = Field(max_length=65536)
     own: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     own_bytes: int = Field(default=0, ge=0, lt=2**53)
@@ -258,8 +258,8 @@ class Decision(_Model):
     earlier version of the server has kept the outcome.
     """
 
-    run: str
-    ticket: int
+    run: str = Field(max_length=64)
+    ticket: int = Field(ge=0, lt=2**53)
     counted: bool
     why: Words = ""
     party: int | str | None = None

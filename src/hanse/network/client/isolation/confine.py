@@ -102,6 +102,8 @@ def make_root(spec: dict[str, Any]) -> None:
             mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, "size=64k,mode=755")
     for path in spec["shown"]:
         _bind(path, devices=False)
+    for path in spec["masked"]:
+        mount("/.old/dev/null", path, "", MS_BIND)
     for path in spec["devices"]:
         _bind(path, devices=True)
     os.makedirs("/proc", exist_ok=True)

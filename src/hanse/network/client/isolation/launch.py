@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from hanse.core import InvalidInput
 from hanse.imports import Import
+from hanse.network.client.home import SETTINGS
 
 __all__ = ["Isolation", "describe_isolation", "find_isolation"]
 
@@ -77,13 +80,16 @@ class Isolation:
           imports: modules whose files are shown.
         """
         home = self.home.resolve()
+        own = [Path(i.folder, Path(p).parts[0]).resolve() for i in imports if i.folder for p in i.files]
+        kept = sorted({str(path) for path in own if path.is_relative_to(home)})  # copies in the home itself
         gpus = sorted(str(path) for one in GPUS for path in Path("/dev").glob(one.removeprefix("/dev/")))
         memory = {"DATA" if gpus else "AS": self.memory_bytes}
         spec = {
             "namespaces": not self.bwrap,
-            "readable": _list_readable(home, imports),
+            "readable": (readable := _list_readable(own)),
+            "masked": _list_masked(home, readable),
             "hidden": [str(home)],
-            "shown": [str(home / "runs" / run)] if run else [],
+            "shown": [*([str(home / "runs" / run)] if run else []), *kept],
             "devices": [*DEVICES, *gpus],
             "scratch_bytes": SCRATCH_BYTES,
             "limits": {
@@ -109,6 +115,7 @@ class Isolation:
         hidden = [path for path in paths("hidden") if os.path.isdir(path)]
         words += [word for path in hidden for word in ("--tmpfs", path)]
         words += [word for path in paths("shown") for word in ("--ro-bind-try", path, path)]
+        words += [word for path in paths("masked") for word in ("--ro-bind", "/dev/null", path)]
         gpus = [path for path in paths("devices") if path not in DEVICES]
         words += [word for path in gpus for word in ("--dev-bind-try", path, path)]
         words += [word for path in hidden for word in ("--remount-ro", path)]
@@ -120,17 +127,60 @@ class Isolation:
         return {**kept, "HOME": "/tmp", "TMPDIR": "/tmp"}
 
 
-def _list_readable(home: Path, imports: Iterable[Import]) -> list[str]:
-    """Lists what a process may read: the system, Python with its packages, and the owner's modules."""
-    packages = [Path(path).resolve() for path in sys.path if path]
-    packages = [path for path in packages if path.exists() and not home.is_relative_to(path)]
-    own = [
-        Path(one.folder, Path(path).parts[0]).resolve() for one in imports if one.folder for path in one.files
-    ]
-    python = [Path(path) for path in (sys.prefix, sys.base_prefix, Path(sys.executable).parent)]
-    found = [*map(Path, SYSTEM), *python, *(path.resolve() for path in python), *packages, *own]
-    found.append(SCRIPT)
-    return sorted({str(path) for path in found if path != Path("/")})
+PYTHON = ("bin", "lib", "lib64", "include", "share", "pyvenv.cfg")
+"""The parts of a folder where Python or a virtual environment is installed. Other files may be beside."""
+
+
+def _list_readable(own: Iterable[Path]) -> list[str]:
+    """Lists what a process may read: the system, Python with its packages, and the owner's modules.
+
+    Of other folders of `sys.path`, such as the current one, these are the modules that this process has
+    imported: the learner's own, and no file beside them.
+
+    Args:
+      own: the files and folders of the owner's modules that a plan names.
+    """
+    python = [Path(prefix, name) for prefix in (sys.prefix, sys.base_prefix) for name in PYTHON]
+    python += [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    python += [path for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
+    python += [Path(sys.executable)]
+    found = [*map(Path, SYSTEM), *python, *(path.resolve() for path in python), SCRIPT]
+    shown = {path for path in (*found, *_list_imported(), *own) if path.exists()}
+    return sorted(str(path) for path in shown if shown.isdisjoint(path.parents))
+
+
+def _list_imported() -> list[Path]:
+    """Lists the files of imported modules, and the folders of packages, at the top of where they are."""
+    found = set[Path]()
+    for name, module in list(sys.modules.items()):
+        above, _, _ = name.rpartition(".")
+        file, package = _find_file(module), _find_file(sys.modules.get(above))
+        if file is not None and name != "__main__" and package is None:
+            found.add(file.parent if file.stem == "__init__" else file)
+    return sorted(found)
+
+
+def _find_file(module: object) -> Path | None:
+    """Returns the file of a module; None: it has none, as one of the interpreter's own."""
+    file = getattr(module, "__dict__", {}).get("__file__")
+    return Path(file).resolve() if isinstance(file, str) else None
+
+
+def _list_masked(home: Path, readable: Iterable[str]) -> list[str]:
+    """Lists the files of the owner's data contract that are among what may be read."""
+    contract = home / SETTINGS["contract"]
+    if not contract.exists():
+        return []
+    try:
+        said = tomllib.loads(contract.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{contract} is not TOML: {error}") from None
+    data = said.get("data")
+    named = [data.get("path") if isinstance(data, dict) else data, said.get("test")]
+    files = [(home / path).resolve() for path in named if isinstance(path, str)]
+    shown = [Path(path) for path in readable]
+    files = [path for path in files if path.is_file() and not path.is_relative_to(home)]  # which is hidden
+    return [str(path) for path in files if any(path.is_relative_to(one) for one in shown)]
 
 
 def find_isolation(home: Path) -> Isolation:
