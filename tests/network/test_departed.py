@@ -147,7 +147,7 @@ def test_numbers_are_reserved_freed_and_taken_over(tmp_path: Path) -> None:
     keys = [Identity.generate().public for _ in range(4)]
     secrets = [members.invite()[0] for _ in range(3)]
     for secret, key in zip(secrets, keys, strict=False):
-        members.join(secret, key)
+        members.join(Identity.derive(secret).public, key)
     with pytest.raises(Exception, match="number 1 is taken"):
         members.invite(number=1)
     members.part("1", "revoked")
@@ -155,7 +155,7 @@ def test_numbers_are_reserved_freed_and_taken_over(tmp_path: Path) -> None:
     assert number == 1  # the lowest that is free
     assert members.invite()[1] == 3  # for 1 is reserved now
     members.note("client 1", "before")
-    assert members.join(one, keys[3]).party == 1
+    assert members.join(Identity.derive(one).public, keys[3]).party == 1
     assert members.clients() == (frozenset({0, 1, 2}), 3)
     assert members.part("1", "revoked").public == keys[3]  # the active one of two
     members.close()
@@ -178,6 +178,6 @@ def test_a_register_with_unique_numbers_is_renewed(tmp_path: Path) -> None:
         members = Members(path)
         secret, number = members.invite()
         assert number == turn
-        members.join(secret, Identity.generate().public)
+        members.join(Identity.derive(secret).public, Identity.generate().public)
         assert [m.state for m in members.all() if m.number == 0] == ["left", "active"]
         members.close()

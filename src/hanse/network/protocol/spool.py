@@ -114,7 +114,8 @@ class Outgoing:
     """A client's message in a file, until the server has it.
 
     The file's name carries the hash of its content, so it need not reach the disk before anything else
-    happens: a file that was cut off is noticed, and its ticket is computed again.
+    happens: a file that was cut off is noticed, and its ticket is computed again. It also carries a name of
+    what was asked: a server whose store was restored asks other things under the same number.
 
     Args:
       digests: the SHA-256 of each chunk.
@@ -125,26 +126,30 @@ class Outgoing:
         self.sha256 = hashlib.sha256(b"".join(digests)).hexdigest()
 
     @classmethod
-    def write(cls, folder: Path, ticket: int, pieces: Pieces) -> "Outgoing":
-        """Writes the message of a ticket."""
+    def write(cls, folder: Path, ticket: int, pieces: Pieces, asked: str = "") -> "Outgoing":
+        """Writes the message of a ticket, given a name of what was asked."""
         part, chunks = folder / f"{ticket}.part", Chunks()
         with open(part, "wb", buffering=0) as file:
             for block in _blocks(pieces):
                 chunks.add(block)
                 write_all(file, block)
         digests = chunks.end().digests
-        path = folder / f"{ticket}.{hashlib.sha256(b''.join(digests)).hexdigest()}.message"
+        path = folder / _name_outgoing(ticket, asked, hashlib.sha256(b"".join(digests)).hexdigest())
         return cls(part.replace(path), chunks.size, digests)
 
     @classmethod
-    def find(cls, folder: Path, ticket: int) -> "Outgoing | None":
-        """Returns the message of a ticket, if it was written and its content is unchanged."""
+    def find(cls, folder: Path, ticket: int, asked: str = "") -> "Outgoing | None":
+        """Returns the message of a ticket, if it answers what is asked and its content is unchanged.
+
+        Names of earlier versions do not say what was asked.
+        """
         for path in folder.glob(f"{ticket}.*.message"):
             chunks = Chunks()
             for block in read_blocks(path):
                 chunks.add(block)
             found = cls(path, chunks.size, chunks.end().digests)
-            if path.name == f"{ticket}.{found.sha256}.message":
+            names = (_name_outgoing(ticket, name, found.sha256) for name in (asked, ""))
+            if path.name in names:
                 return found
             path.unlink()
         return None
@@ -160,6 +165,10 @@ class Outgoing:
         with open(self.path, "rb", buffering=0) as file:
             file.seek(offset)
             return file.read(CHUNK_BYTES), self.digests[offset // CHUNK_BYTES]
+
+
+def _name_outgoing(ticket: int, asked: str, sha256: str) -> str:
+    return ".".join(filter(None, (str(ticket), asked[:16], sha256, "message")))
 
 
 def sync_folder(folder: Path) -> None:

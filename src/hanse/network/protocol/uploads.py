@@ -71,12 +71,19 @@ class _Upload:
         self.path, self.sha256, self.size = path, sha256, size
         self.lock = threading.Lock()
         self.chunks = Chunks()
-        self.derive()
+        self._deriving, self._is_derived = threading.Lock(), False
 
     @property
     def offset(self) -> int:
         """The number of bytes that are here."""
         return self.chunks.size
+
+    def derive_once(self) -> None:
+        """Reads the file if nobody has yet. It may take seconds: an event loop calls it in a thread."""
+        with self._deriving:
+            if not self._is_derived:
+                self.derive()
+                self._is_derived = True
 
     def derive(self) -> None:
         """Reads from the file how much is here; cuts off what is no whole chunk, or is too much."""
@@ -144,11 +151,16 @@ class Spool:
     def offset(self, ticket: int, sha256: str, size: int) -> int:
         """Returns the number of bytes of a message that are here; `size`: it is complete, or durable.
 
+        The first call after a start reads these bytes, which may take seconds.
+
         Raises: Refused: if the ticket was answered with another message.
         """
         if self._is_durable(ticket, sha256):
             return size
-        return self._upload(ticket, sha256, size).offset
+        upload = self._upload(ticket, sha256, size)
+        with _refuse_disk_errors():
+            upload.derive_once()
+        return upload.offset
 
     def _is_durable(self, ticket: int, sha256: str) -> bool:
         here = self._here.get(ticket)
@@ -174,6 +186,7 @@ class Spool:
             raise Refused(409, "busy", "another request is writing this message")
         try:
             with _refuse_disk_errors():
+                upload.derive_once()
                 return Chunk(upload, offset)
         except BaseException:
             upload.lock.release()
@@ -191,6 +204,8 @@ class Spool:
         with upload.lock:
             if self._is_durable(ticket, sha256):
                 return True
+            with _refuse_disk_errors():
+                upload.derive_once()
             if upload.offset < size:
                 return False
             if upload.chunks.sha256 != sha256:

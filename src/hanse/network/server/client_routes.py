@@ -125,7 +125,7 @@ async def upload_state(caller: FromClient, run: str, ticket: Number, sha256: str
     led = caller.server.run(run)
     offer = led.mailbox.offer(caller.party, ticket)
     _check_size(led, offer, size)
-    offset = led.spool.offset(ticket, sha256_in(sha256), size)
+    offset = await asyncio.to_thread(led.spool.offset, ticket, sha256_in(sha256), size)
     return Received(
         offset=offset, durable=offset == size and await _finish(caller, led, ticket, sha256, size)
     )
@@ -168,7 +168,7 @@ async def upload(
     if offset < 0 or offset % CHUNK_BYTES or length != min(CHUNK_BYTES, size - offset):
         raise Refused(422, "wrong", f"bytes {offset} to {offset + length} of {size} are not a chunk")
     _check_size(led, offer, size)
-    if led.spool.offset(ticket, sha256_in(sha256), size) == size:
+    if await asyncio.to_thread(led.spool.offset, ticket, sha256_in(sha256), size) == size:
         return Received(offset=size, durable=await _finish(caller, led, ticket, sha256, size))
     chunk = led.spool.writing(ticket, sha256, size, offset)
     try:

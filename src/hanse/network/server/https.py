@@ -188,9 +188,13 @@ def lead(
       StoreError: if the store is older than it was.
       HanseError: if a run could not go on, because too few clients came or no space is left on the disk.
     """
-    chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
     bound = listen(*address)
-    shown = None if metrics is None else listen(*metrics)
+    try:  # a server that can't listen changes no run
+        shown = None if metrics is None else listen(*metrics)
+        chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
+    except BaseException:
+        bound.close()
+        raise
     own = certificate or certificates.make(home, (public[0],))
     pem = (proxy_certificate or own[0]).read_text()
     server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
@@ -208,7 +212,7 @@ def lead(
         stack.enter_context(serving(server, bound, public[0], own, meter))
         server.check_store([run for run in chosen if run is not None], fresh=fresh)
         _appoint(server, url, pem)
-        note_restoration(home, server.members.note, say)
+        note_restoration(home, server.members, say)
         server.rotation.switched = lambda pem: _appoint(server, url, pem)
         names = [server.lead(job, run) for job, run in zip(jobs, chosen, strict=True)]
         for name in names:

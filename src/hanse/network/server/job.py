@@ -1,8 +1,9 @@
 """A run as a server is asked to lead it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from hanse.core import Key, PartyId, Program
@@ -11,7 +12,10 @@ from hanse.network.protocol.wire import Plan
 from hanse.network.server.members import check_party
 from hanse.network.server.runtime import Patience
 
-__all__ = ["Conclude", "RunJob", "Uncounted"]
+__all__ = ["SERVED", "Conclude", "RunJob", "Uncounted"]
+
+SERVED = "served"
+"""The key, in the settings that are kept of a run, of the options of `hanse serve` that change its bits."""
 
 
 @dataclass(frozen=True)
@@ -101,3 +105,28 @@ class RunJob:
         """The settings that are kept."""
         plain: Mapping[str, Any] = json.loads(self.plan.settings)
         return plain if self.settings is None else self.settings
+
+    @property
+    def served(self) -> dict[str, int | float | str | None]:
+        """The options of `hanse serve` that change the bits. They are kept beside the settings."""
+        patience, ratio = self.patience, self.patience.max_weight_ratio
+        return {
+            "clients": self.num_clients,
+            "over_select": patience.over_select,
+            "min_clients": patience.min_clients,
+            "max_weight_ratio": "inf" if math.isinf(ratio) else ratio,
+        }
+
+    def take_served(self, kept: Mapping[str, Any], given: Collection[str] = ()) -> "RunJob":
+        """Returns this job with the options that are kept of a run, except the given ones.
+
+        Args:
+          kept: the settings that are kept of it.
+          given: the names of options that stay as they are here.
+        """
+        served: Mapping[str, Any] = kept.get(SERVED, {})
+        options = {name: option for name, option in served.items() if name not in given}
+        num_clients = options.pop("clients", self.num_clients)
+        if "max_weight_ratio" in options:
+            options["max_weight_ratio"] = float(options["max_weight_ratio"])
+        return replace(self, num_clients=num_clients, patience=replace(self.patience, **options))

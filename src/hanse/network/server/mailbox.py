@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from hanse.core import PartyId
 from hanse.network.protocol.errors import Refused
+from hanse.network.server.members import Member
 from hanse.network.server.records import Outcome, Outcomes
 
 __all__ = ["FIRST_DELAY_S", "MAX_DELAY_S", "UNFINISHED", "Mailbox", "Offer", "Stopped"]
@@ -76,6 +77,7 @@ class Mailbox:
       members: returns the numbers of the active clients, and how many numbers there are.
       parties: returns these numbers, and the names of the other parties that are active members.
       outcomes: keeps the outcomes of tickets until they are acknowledged; None: in memory alone.
+      find_player: returns the member that plays a party now; None: no member does.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Mailbox:
         members: Callable[[], tuple[frozenset[int], int]],
         parties: Callable[[], frozenset[PartyId]],
         outcomes: Outcomes | None = None,
+        find_player: Callable[[PartyId], Member | None] = lambda party: None,
     ) -> None:
         self._wake, self._present, self.members, self.parties = wake, present, members, parties
         self._changed = threading.Condition()
@@ -95,7 +98,7 @@ class Mailbox:
         self._withdrawn: dict[int, None] = {}
         self._postponed: dict[int, tuple[float, float]] = {}
         self._again: set[int] = set()
-        self._outcomes = outcomes or Outcomes()
+        self._outcomes, self.find_player = outcomes or Outcomes(), find_player
         self._draining = self._open = False
         self._stopping: Stopped | None = None
         self.began_s = time.monotonic()
@@ -297,7 +300,13 @@ class Mailbox:
             return found
 
     def news(self, party: PartyId) -> dict[int, Outcome]:
-        """Returns the oldest outcomes that a party has not acknowledged yet."""
+        """Returns the oldest outcomes that a party has not acknowledged yet.
+
+        Those of tickets that another member held, who played this party before, are removed.
+        """
+        player = self.find_player(party)
+        if player is not None:
+            self._outcomes.keep_own(party, player.id)
         return self._outcomes.told(party)
 
     def acknowledge(self, party: PartyId, tickets: Iterable[int]) -> None:
@@ -313,7 +322,7 @@ class Mailbox:
         with self._changed:
             offer = self._holders.get(ticket)
             ready = self._open
-        outcome = self._outcomes.told(party).get(ticket) if offer is None else None
+        outcome = self.news(party).get(ticket) if offer is None else None
         if offer is None and not ready:
             raise Refused(503, "unavailable", "the run is being resumed; try again in a moment")
         if offer is None:

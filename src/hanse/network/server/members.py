@@ -66,7 +66,7 @@ class Members:
     """The register, in an SQLite file. It is read from memory, and changes reach the disk first."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = open_register(path)
+        self._connection, self._count = open_register(path)
         self._lock = threading.RLock()
         self.kept_events = self._events = Events(path)
         self.attendance = self._attendance = AttendanceBook(self._connection, self._lock)
@@ -112,10 +112,12 @@ class Members:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._count.add()
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
+            self._count.write()
 
     @contextlib.contextmanager
     def _change(self, id: str = "") -> Iterator[Any]:
@@ -242,15 +244,11 @@ class Members:
             raise InvalidInput(
                 f"party {party!r} and {given}: the member that plays a party is a client without number"
             )
-        holder = self._find_holder(party)
+        holder = self.find_player(party)
         if holder is not None:
             raise InvalidInput(
                 f"party {party!r} is played by {holder.id} ({holder.name}); revoke that member first"
             )
-
-    def _find_holder(self, party: str) -> Member | None:
-        id = self._holders.get(party)
-        return None if id is None else self._members[id]
 
     def open_invitations(self) -> int:
         """Counts the invitations that are valid and not used yet."""
@@ -315,7 +313,7 @@ class Members:
                     if used_by != public or joined is None:  # also a key that its member has replaced
                         raise _refuse_invitation("was used before")
                     return self.admit(joined, (self._members[joined].role,))
-                if party is not None and self._find_holder(party) is not None:
+                if party is not None and self.find_player(party) is not None:
                     why = f"another member plays party {party!r}; its operator has to revoke it first"
                     raise Refused(409, "joined", why)
                 if number in self._holders:
@@ -340,10 +338,9 @@ class Members:
             last = max(before, key=lambda m: m.joined)
             self._attendance.hand_over(db, party, last.id)
 
-    def find_joined(self, party: PartyId) -> float | None:
-        """Returns when the active member that plays a party joined; None: no member plays it."""
-        id = self._holders.get(party)
-        return None if id is None else self._members[id].joined
+    def find_player(self, party: PartyId) -> Member | None:
+        """Returns the active member that plays a party; None: no member plays it."""
+        return self._members.get(self._holders.get(party, ""))
 
     def rekey(self, id: str, public: str) -> None:
         """Replaces a member's key with another. Raises: Refused: if another member has it."""
@@ -398,12 +395,12 @@ class Members:
 
     def find_uncounted(self, run: str) -> list[tuple[PartyId, str, int, int, str]]:
         """Returns the active clients that were not counted as they should be; see `AttendanceBook`."""
-        holders = {m.party: m.name for m in self.active("client") if m.party is not None}
+        holders = {m.party: (m.name, m.joined) for m in self.active("client") if m.party is not None}
         return self._attendance.find_uncounted(run, holders)
 
-    def bound(self, run: str, round: int, bounded: BoundedWeight) -> None:
+    def bound(self, run: str, round: int, bounded: BoundedWeight) -> bool:
         """Records that a weight was bounded; see `AttendanceBook.bound`."""
-        self._attendance.bound(run, round, bounded)
+        return self._attendance.bound(run, round, bounded)
 
     def list_bounds(self, run: str) -> list[tuple[int, BoundedWeight]]:
         """Lists the weights that were bounded in a run, with their rounds, oldest first."""
@@ -420,6 +417,8 @@ class Members:
     def write_audit_heads(self, heads: Mapping[str, KeptHead]) -> None:
         """Keeps heads of members' audit logs, in place of earlier ones."""
         rows = [(id, head.lines, head.hash, head.begun, head.at) for id, head in heads.items()]
+        if not rows:
+            return
         with self._transaction() as db:
             db.executemany("INSERT OR REPLACE INTO audit_heads VALUES (?, ?, ?, ?, ?)", rows)
 

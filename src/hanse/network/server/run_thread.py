@@ -89,6 +89,7 @@ class RunThread:
             members.clients,
             members.parties,
             Outcomes(folder / "outcomes.db"),
+            members.find_player,
         )
         self.status, self.reason, self.result = "running", "", dict[str, Any]()
         self.disk_full = False
@@ -157,10 +158,7 @@ class RunThread:
     def _lead(self) -> None:
         logger.info("event=run-started run=%s", self.name)
         try:
-            self._await_clients()
-            self.status = self._drive()
-        except Stopped as stop:  # before it had begun
-            self.status, self.reason = stop.status, stop.reason
+            self.status = self._perform()
         except Exception as error:
             self.status, self.reason = "failed", f"{type(error).__name__}: {error}"
             if is_disk_full(error):
@@ -174,6 +172,17 @@ class RunThread:
         self.mailbox.doing = self.status
         logger.info("event=run-ended run=%s status=%s round=%d", self.name, self.status, self.round)
         self._ended(self)
+
+    def _perform(self) -> str:
+        """Waits for the clients and performs the program; returns the run's status."""
+        try:
+            self._await_clients()
+        except Stopped as stop:  # before it had begun
+            self.reason = stop.reason
+            before = self._store.info(self.name).result
+            self._store.finish(self.name, stop.status, before or {"reason": stop.reason})
+            return stop.status
+        return self._drive()
 
     def _await_clients(self) -> None:
         """Waits until enough clients have joined, and enough of them and all named parties are present."""
@@ -213,9 +222,7 @@ class RunThread:
 
     def _note_bound(self, round: int, bounded: BoundedWeight) -> None:
         """Records that a client's weight was bounded, and tells the operator of it once a round."""
-        known = (round, bounded) in self._members.list_bounds(self.name)
-        self._members.bound(self.name, round, bounded)
-        if not known:
+        if self._members.bound(self.name, round, bounded):
             who, what = describe_party(bounded.party), bounded.describe()
             self._note(who, f"round {round}: {what}")
             self.say(f"round {round}: {who} {what}")
@@ -259,7 +266,7 @@ class RunThread:
                 attend=self._attend,
                 say=self.say,
                 parties=job.parties,
-                joined_s=self._members.find_joined,
+                joined_s=self._find_joined,
                 note_bound=self._note_bound,
             )
             saved = store.checkpoint()
@@ -282,6 +289,7 @@ class RunThread:
                 saved = store.checkpoint()
                 status, self.reason = stop.status, stop.reason
                 if saved is None:
+                    store.finish(status, {"reason": stop.reason})
                     return status
                 reason, progress = stop.reason, saved.state
             except Exception as error:
@@ -311,6 +319,11 @@ class RunThread:
         if here is None or here.round != record.round:
             return report
         return replace(report, num_counted=len(here.counted), missed=here.missed, late=here.late)
+
+    def _find_joined(self, party: PartyId) -> float | None:
+        """Returns when the member that plays a party joined; None: no member plays it."""
+        player = self._members.find_player(party)
+        return None if player is None else player.joined
 
     def _note(self, who: str, what: str) -> None:
         source = f"run {self.name}, {who}"

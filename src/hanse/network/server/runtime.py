@@ -105,6 +105,8 @@ class NetworkSnapshot:
       over_selection: the last cohort of which fewer are wanted than asked.
       wanted: how many contributions are counted of those asked, by the number of the dispatch.
       promises: of these roles.
+      all_wanted: whether the last sample wanted all clients.
+      senders: the ids of the members that answered the tickets that are closed and not settled.
     """
 
     coordinator: CoordinatorState
@@ -113,6 +115,8 @@ class NetworkSnapshot:
     over_selection: "OverSelection | None" = None
     wanted: Mapping[int, int] = field(default_factory=dict)
     promises: Mapping[PartyId, Memory] = field(default_factory=dict)
+    all_wanted: bool = True
+    senders: Mapping[int, str] = field(default_factory=dict)
 
 
 @value
@@ -139,6 +143,8 @@ class NetworkChanges(Changes):
       over_selection: the last cohort of which fewer are wanted than asked; () if it is the same as before.
       wanted: what has changed there.
       promises: those that were made.
+      all_wanted: whether the last sample wanted all clients.
+      senders: the ids of the members that answered the tickets that were closed.
     """
 
     coordinator: CoordinatorChanges
@@ -146,6 +152,8 @@ class NetworkChanges(Changes):
     over_selection: "tuple[OverSelection | None, ...]"
     wanted: Edits
     promises: Mapping[PartyId, Memory] = field(default_factory=dict)
+    all_wanted: bool = True
+    senders: Mapping[int, str] = field(default_factory=dict)
 
 
 LATE = "it was too late"
@@ -217,7 +225,9 @@ class NetworkRuntime(Runtime):
         self._journaled: OverSelection | None = None
         self._wanted: Tracked[int, int] = Tracked()
         self._num_damaged = Counter[int]()
-        self._all_wanted = True  # until a sample says otherwise; a restart in a round samples no more
+        self._all_wanted = True  # until a sample says otherwise
+        self._senders: dict[int, str] = {}
+        self._new_senders: dict[int, str] = {}  # since the last changes
         mailbox.restore((), spool.tickets())
 
     # -- to and from the disk ------------------------------------------------------------------
@@ -226,22 +236,29 @@ class NetworkRuntime(Runtime):
         state = self.coordinator.snapshot()
         forks, promises = self._memory.snapshot(state.holders)
         wanted = {number: count for number, count in self._wanted.items() if number in state.dispatches}
-        return NetworkSnapshot(state, {}, forks, self._over_selection, wanted, promises)
+        return NetworkSnapshot(
+            state, {}, forks, self._over_selection, wanted, promises, self._all_wanted, dict(self._senders)
+        )
 
     def changes(self) -> NetworkChanges:
         changes = self.coordinator.changes()
         selection = () if self._over_selection is self._journaled else (self._over_selection,)
         self._journaled = self._over_selection
         forks, promises = self._memory.changes(changes.holders)
-        return NetworkChanges(changes, forks, selection, self._wanted.take_edits(), promises)
+        senders, self._new_senders = self._new_senders, {}
+        edits = self._wanted.take_edits()
+        return NetworkChanges(changes, forks, selection, edits, promises, self._all_wanted, senders)
 
     def restore(self, snapshot: NetworkSnapshot | None, changes: Sequence[NetworkChanges] = ()) -> None:
         snapshot = self.snapshot() if snapshot is None else snapshot
         self.coordinator.restore(snapshot.coordinator.apply(each.coordinator for each in changes))
         self._over_selection, wanted = snapshot.over_selection, dict(snapshot.wanted)
+        self._all_wanted, self._senders = snapshot.all_wanted, dict(snapshot.senders)
         self._memory.restore([snapshot, *changes])
         for each in changes:
             each.wanted.apply(wanted)
+            self._all_wanted = each.all_wanted
+            self._senders |= each.senders
             if each.over_selection:
                 (self._over_selection,) = each.over_selection
         self._journaled, self._wanted = self._over_selection, Tracked(wanted)
@@ -260,6 +277,8 @@ class NetworkRuntime(Runtime):
         chosen = self._over_selection
         if isinstance(event, Sampled) and chosen is not None and event.cohort == chosen.cohort:
             self._over_selection = replace(chosen, cohort=event.cohort)  # the one that the program holds
+        if isinstance(event, Collected | Decoded):
+            self._whys.update({drop.ticket: drop.reason for drop in event.dropped})
 
     def _clean(self) -> None:
         """Removes files that no ticket needs. The last event is in the journal by now."""
@@ -424,15 +443,32 @@ class NetworkRuntime(Runtime):
             holder = self._find_member(name)
             if holder is not None:
                 own = outcomes.setdefault(holder, {})
-                own |= {t: Outcome(True, party=name) for t in counted}
-                own |= {t: Outcome(False, self._whys.get(t, "not counted"), name) for t in dropped}
+                own |= {t: Outcome(True, "", name, self._senders.get(t)) for t in counted}
+                own |= {t: self._describe_drop(t, name) for t in dropped}
         memories = self._memory.settle(own_roles)
         self._whys = {t: why for t, why in self._whys.items() if self.coordinator.is_open(t)}
+        self._senders = {t: id for t, id in self._senders.items() if self.coordinator.is_open(t)}
+        self._new_senders = {}
         self.round = command.round if command.again else command.round + 1
         self._mailbox.close(ticket for both in settled.values() for ticket in (*both[0], *both[1]))
         members = self._mailbox.parties()
         self._mailbox.announce({holder: own for holder, own in outcomes.items() if holder in members})
         return Committed(usage, memories)
+
+    def _describe_drop(self, ticket: int, party: PartyId) -> Outcome:
+        return Outcome(False, self._whys.get(ticket, "not counted"), party, self._senders.get(ticket))
+
+    def _note_sender(self, ticket: int, party: PartyId) -> None:
+        """Notes which member plays a ticket's party now that the ticket is heard, or given up."""
+        holder = self._find_member(party)
+        if holder is not None:
+            player = self._mailbox.find_player(holder)
+            self._senders[ticket] = self._new_senders[ticket] = "" if player is None else player.id
+
+    def _find_attendant(self, party: PartyId, ticket: int) -> PartyId:
+        """Returns whom a ticket's outcome is booked for: its party, or the former member that held it."""
+        player, sender = self._mailbox.find_player(party), self._senders.get(ticket)
+        return sender if sender and player is not None and player.id != sender else party
 
     def _attendance(
         self,
@@ -451,9 +487,9 @@ class NetworkRuntime(Runtime):
             if not self._all_wanted:
                 whys = [why for why in whys if why != LATE]
             if whys:  # even if another exchange of the round counted it
-                missed[name] = whys[0]
+                missed[self._find_attendant(name, asked[0])] = whys[0]
             elif good:
-                counted.add(name)
+                counted.add(self._find_attendant(name, good[0]))
         return Attendance(round, frozenset(counted), missed, self._all_wanted, frozenset(late))
 
     # -- collecting ----------------------------------------------------------------------------
@@ -462,14 +498,16 @@ class NetworkRuntime(Runtime):
         self.coordinator.check(command)
         asked = self.coordinator.open_tickets(command)
         still = [ticket for ticket in asked if self.coordinator.is_open(ticket)]
-        played = {t: self.coordinator.task(t).party for t in still if self._holder(t) is None}
+        parties = {ticket: self.coordinator.task(ticket).party for ticket in still}
+        played = {t: party for t, party in parties.items() if self._find_member(party) is None}
         own = OwnTickets(played, self._compute)
         awaited = [ticket for ticket in still if self._holder(ticket) is not None]
         valid, failed = list[int](), dict[int, str]()
         weights = WeightBounds(self._patience.max_weight_ratio)
         while True:
             self._hear(command, awaited, own, valid, failed, weights)
-            self._bound_weights(weights, valid)
+            weights.close(valid)
+            self._describe_hidden(weights)
             self._keep_failed_tickets(failed)
             dropped, here = {**failed, **own.declined}, own.computed
             counted = {*here, *valid}
@@ -482,6 +520,10 @@ class NetworkRuntime(Runtime):
             except Damaged as damaged:  # nothing of this fold is kept
                 valid.remove(damaged.ticket)
                 self._ask_again(damaged, failed)
+        for bounded in weights.list_bounds(parties, self.coordinator.dispatch_of):
+            self._note_bound(self.round, bounded)
+        for drop in collected.dropped:
+            self._note_sender(drop.ticket, drop.party)
         self._note_drops(collected.dropped)
         self._mailbox.close(t for t in asked if not self.coordinator.is_open(t))
         return collected
@@ -555,11 +597,8 @@ class NetworkRuntime(Runtime):
         self._memory.keep(task, fork)
         return self.coordinator.receive(ticket, pack(message))
 
-    def _bound_weights(self, weights: WeightBounds, valid: Sequence[int]) -> None:
-        """Bounds the weights of these tickets among each other, and says whose were too large."""
-        weights.close(valid)
-        for bounded in weights.list_bounds({t: self.coordinator.task(t).party for t in valid}):
-            self._note_bound(self.round, bounded)
+    def _describe_hidden(self, weights: WeightBounds) -> None:
+        """Tells the operator once which weights can't be bounded."""
         if weights.hidden - self._hidden and not math.isinf(self._patience.max_weight_ratio):
             self._hidden |= weights.hidden
             self._say(f"the weights of {', '.join(sorted(weights.hidden))} are hidden, and can't be bounded")
@@ -615,6 +654,7 @@ class NetworkRuntime(Runtime):
                     except Damaged as damaged:
                         self._ask_again(damaged, dropped)
                         continue
+                    self._note_sender(ticket, self.coordinator.task(ticket).party)
                     if why is None:
                         valid.append(ticket)
                     else:

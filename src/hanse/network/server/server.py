@@ -26,12 +26,12 @@ from hanse.network.protocol.wire import (
 )
 from hanse.network.server.audit_heads import AuditHeads
 from hanse.network.server.invitations import Invitations
-from hanse.network.server.job import RunJob
+from hanse.network.server.job import SERVED, RunJob
 from hanse.network.server.mailbox import UNFINISHED, Offer
 from hanse.network.server.members import Member, Members
 from hanse.network.server.pace import again_s, pool
 from hanse.network.server.presence import Presence
-from hanse.network.server.records import RoundReport, RunStanding
+from hanse.network.server.records import RoundReport, RunStanding, check_outcomes
 from hanse.network.server.rehearsal import foresee
 from hanse.network.server.rotation import CertificateRotation
 from hanse.network.server.run_thread import HEAD, RunThread
@@ -102,7 +102,8 @@ class Server:
         self.rates = Rates()
         self.connections: Connections | None = None
         """The connections of the socket that this server is served on; None: it is not yet."""
-        self.over = self._leaving = self._dismissing = False
+        self.over = self._leaving = False
+        self._dismissed: set[str] = set()  # the runs that their operator has stopped
         self.full = False
         """Whether a run was stopped because no space was left on the disk."""
         self.done = threading.Event()
@@ -113,7 +114,7 @@ class Server:
     def lead(self, job: RunJob, run: str | None = None) -> str:
         """Begins a run, or goes on with the one of this name; returns its name."""
         if run is None:
-            run = self.runs.begin(job.said, job.environment or {})
+            run = self.runs.begin({**job.said, SERVED: job.served}, job.environment or {})
         foreseen, why = foresee(job)
         if why:
             self.members.note(
@@ -122,6 +123,7 @@ class Server:
         job = replace(job, plan=replace(job.plan, run=run, envelopes=foreseen.write()))
         # A client that waits for work must not count as silent.
         self.presence.hold_s = min(self.presence.hold_s, job.patience.silent_s / 2)
+        self._dismissed.discard(run)
         led = self._led[run] = RunThread(
             run,
             job,
@@ -154,7 +156,9 @@ class Server:
         Raises: StoreError: saying what is missing.
         """
         for run in resumed:
-            self.runs.check(run, self.home / "runs" / run / HEAD)
+            folder = self.home / "runs" / run
+            self.runs.check(run, folder / HEAD)
+            check_outcomes(folder, (folder / HEAD).exists())
         heads = sorted((self.home / "runs").glob(f"*/{HEAD}"))
         if not fresh:
             return self.runs.check_known(heads)
@@ -192,12 +196,14 @@ class Server:
         """Notes that a run has ended; if all have, tells the clients, and sets `done`."""
         self.full = self.full or run.disk_full
         self.members.note(run.name, f"{run.status}: {json.dumps(run.result)}")
-        statuses = [led.status for led in self._led.values()]
+        if self.stay:
+            run.say(f"{run.status}: {run.reason}" if run.reason else run.status)
         if self.full:  # clients wait until the run is served again, so they must not hear that it is over
             self.done.set()
-        elif (not self.stay or self._dismissing) and "running" not in statuses:
-            if any(status in UNFINISHED for status in statuses) and not self._dismissing:
-                self.done.set()
+        elif (not self.stay or self._dismissed) and not self._has_run("running"):
+            if self._has_run(*UNFINISHED):  # its clients wait until it is served again
+                if not self.stay:
+                    self.done.set()
                 return
             self.over = True
             self.presence.wake_all()
@@ -218,12 +224,19 @@ class Server:
         Raises: Refused: if there is no such run.
         """
         led = self.run(name)
-        self._dismissing = True
+        self._dismissed.add(name)
         if led.status == "running":
             led.mailbox.stop("its operator stopped it", "stopped")
-        elif all(other.status != "running" for other in self.led()):
+        elif not self._has_run("running", *UNFINISHED):
             self.over = True
             self.presence.wake_all()
+
+    def _has_run(self, *statuses: str) -> bool:
+        """Returns whether a run has one of these statuses, apart from ended ones that were dismissed."""
+        return any(
+            led.status in statuses and (led.status == "running" or led.name not in self._dismissed)
+            for led in self.led()
+        )
 
     def _all_told(self) -> bool:
         return self.presence.all_told(self.members.parties())

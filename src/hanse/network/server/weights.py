@@ -1,7 +1,7 @@
 """Bounds on the weights that clients declare, so that none of them owns a round's mean."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hanse.core import PartyId, each
@@ -40,12 +40,17 @@ def find_bound(weights: Sequence[float], ratio: float) -> float:
 
 @dataclass(frozen=True)
 class BoundedWeight:
-    """A weight that counted for less than its client had declared."""
+    """A weight that counted for less than its client had declared.
+
+    Args:
+      dispatch: the number of the dispatch that it answers.
+    """
 
     party: PartyId
     part: str
     declared: float
     bound: float
+    dispatch: int = 0
 
     def describe(self) -> str:
         """Describes it in words, without the client.
@@ -89,12 +94,21 @@ class WeightBounds:
             kept = {ticket: weight for ticket, weight in weights.items() if ticket in counts}
             self._weights[name], self._bounds[name] = kept, find_bound(list(kept.values()), self._ratio)
 
-    def list_bounds(self, parties: Mapping[int, PartyId]) -> Iterator[BoundedWeight]:
-        """Yields the weights that are bounded. `parties`: the clients, by ticket."""
+    def list_bounds(
+        self, parties: Mapping[int, PartyId], dispatch_of: Callable[[int], int] = lambda ticket: 0
+    ) -> Iterator[BoundedWeight]:
+        """Yields the weights that are bounded.
+
+        Args:
+          parties: the clients, by ticket.
+          dispatch_of: returns the dispatch of a ticket.
+        """
         for name, weights in self._weights.items():
             for ticket, weight in weights.items():
                 if weight > self._bounds[name]:
-                    yield BoundedWeight(parties[ticket], name, weight, self._bounds[name])
+                    yield BoundedWeight(
+                        parties[ticket], name, weight, self._bounds[name], dispatch_of(ticket)
+                    )
 
     def apply(self, ticket: int, message: Message) -> Message:
         """Returns a message with its weights bounded; the same message if none is too large."""

@@ -1,8 +1,9 @@
 """What a server records beside its runs' stores: events for the operator, and how tickets ended."""
 
 from hanse.network.server.records.attendance import Attendance, AttendanceBook
+from hanse.network.server.records.counts import ChangeCount
 from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
-from hanse.network.server.records.outcomes import MAX_TOLD, Outcome, Outcomes
+from hanse.network.server.records.outcomes import MAX_TOLD, Outcome, Outcomes, check_outcomes
 from hanse.network.server.records.register import open_register
 from hanse.network.server.records.rounds import (
     NAMED,
@@ -20,12 +21,14 @@ __all__ = [
     "NAMED",
     "Attendance",
     "AttendanceBook",
+    "ChangeCount",
     "Events",
     "Outcome",
     "Outcomes",
     "RoundReport",
     "RunEnd",
     "RunStanding",
+    "check_outcomes",
     "describe_party",
     "open_register",
     "order_parties",

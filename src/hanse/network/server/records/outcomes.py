@@ -1,13 +1,15 @@
 """How tickets ended, until their holders have acknowledged it, however long that takes."""
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from hanse.core import PartyId, value
+from hanse.core import PartyId, StoreError, value
+from hanse.network.server.records.counts import ChangeCount
 
-__all__ = ["MAX_TOLD", "Outcome", "Outcomes"]
+__all__ = ["MAX_TOLD", "Outcome", "Outcomes", "check_outcomes"]
 
 MAX_TOLD = 100
 """The number of outcomes that a holder is told at a time, the oldest first, and that are in memory."""
@@ -17,22 +19,55 @@ MAX_ACKNOWLEDGED = 100
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS outcomes (
-  holder NOT NULL, ticket INTEGER NOT NULL, counted INTEGER NOT NULL, why TEXT NOT NULL, party,
+  holder NOT NULL, ticket INTEGER NOT NULL, counted INTEGER NOT NULL, why TEXT NOT NULL, party, member,
   PRIMARY KEY (holder, ticket)) WITHOUT ROWID
 """
 # A column without a type keeps numbers and names of parties as they are.
 
+_RECORD = """
+INSERT OR REPLACE INTO outcomes (holder, ticket, counted, why, party, member) VALUES (?, ?, ?, ?, ?, ?)
+"""
+
+
+IF_LOST = (
+    "then clients do not hear how these tickets ended, and if the algorithm remembers at clients (SCAFFOLD), "
+    "begin a new run with --fresh instead"
+)
+"""What follows if outcomes are lost."""
+
+
+def check_outcomes(folder: Path, has_begun: bool) -> None:
+    """Checks that a run's folder holds all outcomes that were recorded. It changes nothing.
+
+    Args:
+      has_begun: whether there was a file of outcomes.
+
+    Raises: StoreError: saying what is missing.
+    """
+    path = folder / "outcomes.db"
+    if has_begun and not path.exists():
+        raise StoreError(
+            f"{path} is missing, and it was there: put it back, all of its files together; or make an empty "
+            f"file of that name, and remove {path.with_suffix('.head')}: {IF_LOST}. Nothing was changed"
+        )
+    ChangeCount.check(path, path.with_suffix(".head"), IF_LOST)
+
 
 @value
 class Outcome:
-    """The outcome of a ticket: whether it was counted, and if not, why; and the party that held it.
+    """The outcome of a ticket: whether it was counted, and if not, why; and who held it.
 
-    An outcome that an earlier version kept names no party.
+    An outcome that an earlier version kept names no party, and no member.
+
+    Args:
+      party: that held it.
+      member: the id of the member that played this party then; None: anybody may hear of it.
     """
 
     counted: bool
     why: str = ""
     party: PartyId | None = None
+    member: str | None = None
 
 
 class Outcomes:
@@ -52,11 +87,14 @@ class Outcomes:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
         self._db.execute(_TABLE)
+        if "member" not in {row[1] for row in self._db.execute("PRAGMA table_info(outcomes)")}:
+            self._db.execute("ALTER TABLE outcomes ADD COLUMN member")
+        self._count = ChangeCount(self._db, path.with_suffix(".head") if isinstance(path, Path) else None)
         self._disk = threading.RLock()
         self._lock = threading.Lock()  # is taken after the other, and never held for long
         self._oldest: dict[PartyId, dict[int, Outcome]] = {}
         self._more: set[PartyId] = set()  # who have others on the disk
-        self._acknowledged: list[tuple[PartyId, int]] = []
+        self._acknowledged: dict[tuple[PartyId, int], None] = {}
         self._closed = False
         self._read_all()
 
@@ -64,7 +102,7 @@ class Outcomes:
         """Removes what was acknowledged, and closes the file."""
         with self._disk:
             if not self._closed:
-                self._write({})
+                self._remove_acknowledged()
                 self._closed = True
                 self._db.close()
 
@@ -112,10 +150,11 @@ class Outcomes:
             return {holder: dict(own) for holder, own in self._oldest.items() if own}
 
     def acknowledge(self, holder: PartyId, tickets: Iterable[int]) -> None:
-        """Notes that a holder knows the outcomes of these tickets."""
+        """Notes that a holder knows the outcomes of these tickets. On a full disk it may hear them again."""
         with self._lock:
             oldest = self._oldest.get(holder, {})
-            self._acknowledged += [(holder, t) for t in tickets if oldest.pop(t, None) is not None]
+            known = [(holder, ticket) for ticket in tickets if oldest.pop(ticket, None) is not None]
+            self._acknowledged.update(dict.fromkeys(known))
             if not oldest:
                 self._oldest.pop(holder, None)
             lacks = not oldest and holder in self._more
@@ -123,7 +162,7 @@ class Outcomes:
         if lacks or is_much:
             with self._disk:
                 if not self._closed:
-                    self._write({})
+                    self._remove_acknowledged()
                     if lacks:
                         self._read(holder)
 
@@ -133,31 +172,53 @@ class Outcomes:
             self._oldest.pop(holder, None)
             self._more.discard(holder)
             if not self._closed:
-                self._db.execute("DELETE FROM outcomes WHERE holder = ?", (holder,))
+                with contextlib.suppress(sqlite3.OperationalError):  # the disk is full: see `keep_own`
+                    self._db.execute("DELETE FROM outcomes WHERE holder = ?", (holder,))
+
+    def keep_own(self, holder: PartyId, member: str) -> None:
+        """Removes the outcomes of a party's tickets that another member held."""
+        if all(outcome.member in (None, member) for outcome in self.told(holder).values()):
+            return
+        query = "DELETE FROM outcomes WHERE holder = ? AND member != ?"
+        with self._disk:
+            if not self._closed:
+                with contextlib.suppress(sqlite3.OperationalError):
+                    self._db.execute(query, (holder, member))
+                self._read(holder, member)
 
     # -- the file ------------------------------------------------------------------------------
 
     def _write(self, outcomes: Mapping[PartyId, Mapping[int, Outcome]]) -> None:
         """Adds outcomes, and removes those that were acknowledged, in one transaction."""
         with self._lock:
-            gone, self._acknowledged = self._acknowledged, []
+            gone, self._acknowledged = self._acknowledged, {}
         rows = [
-            (holder, ticket, outcome.counted, outcome.why, outcome.party)
+            (holder, ticket, outcome.counted, outcome.why, outcome.party, outcome.member)
             for holder, own in outcomes.items()
             for ticket, outcome in own.items()
         ]
         if not gone and not rows:
             return
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany("DELETE FROM outcomes WHERE holder = ? AND ticket = ?", gone)
-            self._db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM outcomes WHERE holder = ? AND ticket = ?", list(gone))
+            self._db.executemany(_RECORD, rows)
+            if rows:
+                self._count.add()
+            self._db.execute("COMMIT")
         except BaseException:
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             with self._lock:
-                self._acknowledged += gone
+                self._acknowledged.update(gone)
             raise
-        self._db.execute("COMMIT")
+        if rows:
+            self._count.write()
+
+    def _remove_acknowledged(self) -> None:
+        """Removes from the disk what was acknowledged. A full disk keeps it, and it is told again."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            self._write({})
 
     def _read_all(self) -> None:
         with self._lock:
@@ -165,11 +226,12 @@ class Outcomes:
         for (holder,) in self._db.execute("SELECT DISTINCT holder FROM outcomes").fetchall():
             self._read(holder)
 
-    def _read(self, holder: PartyId) -> None:
-        """Reads the oldest outcomes of a holder."""
-        query = "SELECT ticket, counted, why, party FROM outcomes WHERE holder = ? ORDER BY ticket LIMIT ?"
-        rows = self._db.execute(query, (holder, MAX_TOLD + 1)).fetchall()
-        found = {row[0]: Outcome(bool(row[1]), row[2], row[3]) for row in rows[:MAX_TOLD]}
+    def _read(self, holder: PartyId, member: str | None = None) -> None:
+        """Reads the oldest outcomes of a holder. `member`: leaves out those of others, which may be there."""
+        query = "SELECT ticket, counted, why, party, member FROM outcomes WHERE holder = ? "
+        query += "AND (? IS NULL OR member IS NULL OR member = ?) ORDER BY ticket LIMIT ?"
+        rows = self._db.execute(query, (holder, member, member, MAX_TOLD + 1)).fetchall()
+        found = {row[0]: Outcome(bool(row[1]), *row[2:]) for row in rows[:MAX_TOLD]}
         with self._lock:
             self._oldest[holder] = found
             self._more.discard(holder)

@@ -3,6 +3,8 @@
 import sqlite3
 from pathlib import Path
 
+from hanse.network.server.records.counts import ChangeCount
+
 __all__ = ["open_register"]
 
 _TABLES = """
@@ -29,9 +31,19 @@ ALTER TABLE invitations RENAME COLUMN secret_sha256 TO public;
 """The changes to files of versions 1 and 2, which know only hashes of invitations: nobody can prove those."""
 
 
-def open_register(path: Path) -> sqlite3.Connection:
-    """Opens the file of the register, makes it if it does not exist, and renews one of an earlier version."""
+IF_LOST = "then who has left or was revoked since may be active again, so look at `hanse clients`"
+"""What follows if the end of the register is lost."""
+
+
+def open_register(path: Path) -> tuple[sqlite3.Connection, ChangeCount]:
+    """Opens the file of the register and the count of its changes.
+
+    It is made if it does not exist, and one of an earlier version is renewed.
+
+    Raises: StoreError: if it is older than it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    ChangeCount.check(path, path.with_suffix(".head"), IF_LOST)
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
@@ -43,7 +55,7 @@ def open_register(path: Path) -> sqlite3.Connection:
     if connection.execute("PRAGMA user_version").fetchone()[0] in (1, 2):
         _free_numbers(connection)
     connection.execute("PRAGMA user_version = 3")
-    return connection
+    return connection, ChangeCount(connection, path.with_suffix(".head"))
 
 
 def _free_numbers(connection: sqlite3.Connection) -> None:

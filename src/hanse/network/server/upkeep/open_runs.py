@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core import InvalidInput
-from hanse.network.server.job import RunJob
+from hanse.network.server.job import SERVED, RunJob
 from hanse.store import RunInfo, Runs
 
 __all__ = ["OtherRunOpen", "choose_runs"]
@@ -17,8 +17,11 @@ RESUMABLE = ("interrupted", "stopped", "failed")
 CONTINUED = "continued_with"
 """The key, in the settings that are kept of a run, of the versions of Hanse that its operator let go on."""
 
+SET_ASIDE = "set_aside"
+"""The key, in these settings, that tells that a run goes on only if its operator names it."""
+
 OWN_CODE = "imports"
-NOT_COMPARED = (CONTINUED, OWN_CODE, "accepted_imports")
+NOT_COMPARED = (CONTINUED, OWN_CODE, SERVED, SET_ASIDE, "accepted_imports")
 MAX_DIFFERENCES = 8
 
 
@@ -50,7 +53,8 @@ def choose_runs(
     """Returns for each job the run in the server's folder that it goes on with; None: a new one begins.
 
     Args:
-      fresh: whether new runs begin, and interrupted ones are set aside: nobody is asked about them again.
+      fresh: whether new runs begin, and unfinished ones are set aside: nobody is asked about them again, and
+        only `resume` goes on with one.
       resume: the run that the only job goes on with, though its settings or its version differ.
 
     Raises:
@@ -63,9 +67,12 @@ def choose_runs(
     runs = Runs(path)
     if resume is not None:
         return [_resume(runs, resume, jobs[0])]
-    infos = [info for info in runs.infos() if info.status in RESUMABLE]
+    infos = [
+        info for info in runs.infos() if info.status in RESUMABLE and not info.settings.get(SET_ASIDE, False)
+    ]
     if fresh:
         for info in infos:
+            runs.amend(info.run, lambda kept: {**kept, SET_ASIDE: True})
             if info.status == "interrupted":
                 runs.finish(info.run, "stopped", info.result)
         return [None] * len(jobs)
@@ -80,12 +87,14 @@ def choose_runs(
 
 
 def _resume(runs: Runs, run: str, job: RunJob) -> str:
-    """Lets a run go on with this version of Hanse, and records that; returns its whole id."""
+    """Lets a run go on with this version of Hanse and these options, and keeps both; returns its whole id."""
     info, now = runs.info(run), (job.environment or {}).get("hanse")
     if info.status not in RESUMABLE:
         raise InvalidInput(f"run {info.run} is {info.status}, and can't go on; leave out --resume")
     if now is not None and now not in (info.environment.get("hanse"), *info.settings.get(CONTINUED, ())):
         runs.amend(info.run, lambda kept: {**kept, CONTINUED: [*kept.get(CONTINUED, ()), now]})
+    if info.settings.get(SET_ASIDE, False) or info.settings.get(SERVED) != job.served:
+        runs.amend(info.run, lambda kept: {**kept, SET_ASIDE: False, SERVED: job.served})
     return info.run
 
 
@@ -97,6 +106,10 @@ def find_differences(info: RunInfo, job: RunJob) -> Iterator[str]:
         one, other = flat_before.get(name, "(nothing)"), flat_now.get(name, "(nothing)")
         if one != other:
             yield f"{name}: {_shorten(one)} -> {_shorten(other)}"
+    served = before.get(SERVED, job.served)  # a run of an earlier version keeps none
+    for name, option in job.served.items():
+        if served.get(name) != option:
+            yield f"--{name.replace('_', '-')}: {_shorten(served.get(name))} -> {_shorten(option)}"
     code_before, code_now = _name_code(before), _name_code(now)
     for name in {**code_before, **code_now}:
         one, other = code_before.get(name, "(not imported)"), code_now.get(name, "(not imported)")
