@@ -9,9 +9,34 @@ from typing import Any
 
 import typer
 
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "exit_truthfully", "print_json"]
+__all__ = [
+    "BAD_INPUT",
+    "ENDS",
+    "FAILED",
+    "INTERRUPTED",
+    "REVOKED",
+    "UNSUITED",
+    "exit_truthfully",
+    "print_json",
+]
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+STOPPED, INCOMPLETE, DIVERGED = 3, 4, 5
+"""The exit codes of `hanse serve` for ends after which it should not be started again by itself."""
+
+REVOKED, UNSUITED = 6, 7
+"""The exit codes of `hanse join` for ends after which it should not be started again by itself."""
+
+ENDS: Mapping[str, int] = {
+    "completed": 0,
+    "incomplete": INCOMPLETE,
+    "stopped": STOPPED,
+    "interrupted": INTERRUPTED,
+    "diverged": DIVERGED,
+    "failed": FAILED,
+}
+"""The exit codes of `hanse serve` by how its run ended. `docs/deployment.md` lists them."""
 
 
 @contextmanager
@@ -74,7 +99,12 @@ def _say_why(why: str, json: bool, error: BaseException, status: str) -> None:
 
 def _exit_code(error: "BaseException") -> int:
     from hanse.core import CompositionError, InvalidInput, StoreError
+    from hanse.network.protocol import Refused, Unsuited
 
+    if isinstance(error, Unsuited):
+        return UNSUITED
+    if isinstance(error, Refused) and error.is_proven and error.code in ("revoked", "left"):
+        return REVOKED
     return BAD_INPUT if isinstance(error, InvalidInput | CompositionError | StoreError) else FAILED
 
 

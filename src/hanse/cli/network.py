@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hanse.cli.exits import BAD_INPUT, FAILED, INTERRUPTED
+from hanse.cli.exits import BAD_INPUT, ENDS, INTERRUPTED, REVOKED
 from hanse.cli.options import Accept, Imports
 from hanse.cli.parties import CLIENT, PARTIES, Copies, EncryptKeys, Home, encrypt_keys, guard_parties
 from hanse.cli.serving.logs import Log, begin_logging
@@ -159,7 +159,7 @@ def serve_command(
                 raise typer.Exit(BAD_INPUT) from None
             ended = perform(answer == "new", other.run if answer == "continue" else None, ())
         if ended != "completed":
-            raise typer.Exit(INTERRUPTED if ended == "interrupted" else FAILED)
+            raise typer.Exit(ENDS[ended])
 
 
 def is_given(context: typer.Context, option: str) -> bool:
@@ -267,7 +267,7 @@ def join_command(
             raise typer.Exit(INTERRUPTED) from None
         typer.echo(f"{_name_of(client_home)}: {ended}")
         if ended == "revoked":
-            raise typer.Exit(FAILED)
+            raise typer.Exit(REVOKED)
 
 
 def _open_share(number: int, test: str | None) -> Any:

@@ -15,11 +15,12 @@ from federation import CASES, FED_AVG, NUM_CLIENTS, federation, job, simulated
 
 from hanse.core import Key
 from hanse.core.exchange import Record, Task
-from hanse.network.client.transport import patiently
+from hanse.network.client.transport import ServerLink, patiently
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity
-from hanse.network.protocol.wire import Failure, News, Plans, Poll, Received
+from hanse.network.protocol.wire import AuditHead, Failure, News, Plans, Poll, Received
 from hanse.network.server import https, requests
+from hanse.network.server.audit_heads import AuditHeads
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.members import Members
 from hanse.network.server.records import MAX_OF_ONE, MAX_TOLD, Events, Outcome, Outcomes, events
@@ -46,7 +47,9 @@ class Crowd:
 
     def enter(self, address: str, member: str | None = None) -> OpenConnection:
         made: list[OpenConnection] = []
-        made.append(self.connections.enter(address, lambda: self.ended.append(made[0])))
+        entered = self.connections.enter(address, lambda: self.ended.append(made[0]))
+        assert entered is not None
+        made.append(entered)
         if member is not None:
             self.connections.identify(made[0], member)
         return made[0]
@@ -98,6 +101,68 @@ def test_a_member_has_so_many_connections_and_a_proxy_any_number() -> None:
         crowd.connections.identify(shared, "c1")
         assert shared.member == ""
         assert shared not in crowd.ended
+
+
+def test_two_members_that_share_all_connections_leave_room_for_others() -> None:
+    crowd = Crowd(80)  # 10 reserved at most, and 8 are
+    others = [crowd.enter("192.0.2.3", f"c{n}") for n in range(3, 23)]
+    shared = []
+    for _ in range(200):
+        shared.append(crowd.enter("192.0.2.2", "c1"))
+        crowd.connections.identify(shared[-1], "c2")
+    crowd.clock.now_s += 10.0
+    others += [crowd.enter("192.0.2.3", f"c{n}") for n in range(23, 33)]
+    assert crowd.ended == shared[: len(crowd.ended)]  # the oldest first, and nobody else's
+    assert len(shared) - len(crowd.ended) == 72 - len(others)
+    last = [crowd.enter("192.0.2.3", f"c{n}") for n in range(33, 35)]
+    assert crowd.connections.num_known == 72
+    crowd.clock.now_s += 10.0
+    assert crowd.connections.enter("192.0.2.4", lambda: None) is None  # half of 80 are shared, and may be
+    assert not {*others, *last} & {*crowd.ended}
+
+
+def test_the_operator_has_places_of_its_own() -> None:
+    crowd = Crowd(80)
+    for n in range(72):
+        crowd.enter("127.0.0.1" if n % 2 else "192.0.2.1", f"c{n}")
+    assert crowd.connections.find_wait_s() == 0.0
+    assert crowd.connections.enter("192.0.2.1", lambda: None) is None
+    assert crowd.num_crowded == 1
+    own = [crowd.enter("::1") for _ in range(8)]
+    crowd.clock.now_s += 10.0
+    crowd.connections.identify(own[0], "c99")  # no operator, though of this machine
+    assert crowd.ended == own[:1]
+    for each in own[1:]:
+        crowd.connections.identify(each, "operator", is_operator=True)
+    assert crowd.ended == own[:1]
+    crowd.enter("127.0.0.1", "c99")
+    crowd.enter("127.0.0.1")
+    crowd.clock.now_s += 10.0
+    crowd.enter("127.0.0.1")  # in place of the last
+    assert [each.member for each in crowd.ended] == ["c99", "c99", None]
+    assert all(each not in crowd.ended for each in own[1:])
+    crowd.connections.identify(own[1], "c5")
+    assert (own[1].member, own[1].is_operator, own[1] in crowd.ended) == ("", False, True)
+
+
+def test_the_operator_reaches_a_server_whose_connections_two_members_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(https, "count_allowed", lambda num_files: 16)
+    monkeypatch.setattr(https, "raise_open_files", lambda: 0)
+    with federation(tmp_path, stay=True) as here, ExitStack() as stack:
+        houses = [here.client_home(n) for n in range(3)]
+        operator = Identity.generate()
+        here.server.members.appoint("operator", "operator", operator.public)
+        for _ in range(16):
+            link = stack.enter_context(closing(houses[0].link()))
+            link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+            link.identity, link.key_id = houses[1].identity, "c1"
+            link.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
+        with closing(ServerLink(here.url, link.pem, operator, "operator")) as own:
+            assert own.plain("GET", "/v1/status")["clients"] == 3
+        with closing(houses[2].link()) as other:
+            other.ask("POST", "/v1/work", News, Poll(wait_s=0.0))
 
 
 def test_a_house_with_many_addresses_is_one() -> None:
@@ -276,6 +341,20 @@ def test_repeated_events_are_counted_and_evict_nobodys(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_member_that_begins_new_audit_logs_is_blamed_once_an_hour(tmp_path: Path) -> None:
+    members = Members(tmp_path / "members.db")
+    member = members.join(invite(members, number=0), Identity.generate().public)
+    heads = AuditHeads(members)
+    for begun in range(1, 100):
+        assert heads.keep(member, AuditHead(lines=begun + 1, hash="ab" * 32, begun=begun)) is None
+    ((_, who, what),) = members.events()
+    assert who == "client 0"
+    assert what.endswith("the server kept line 0 of the last one (and 98 more of this kind)")
+    with closing(sqlite3.connect(tmp_path / "members.db")) as register:
+        assert register.execute("SELECT source FROM events").fetchall() == [(member.id,)]
+    members.close()
+
+
 def test_whoever_caused_most_events_loses_its_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "MAX_EVENTS", 20)
     kept = Events(tmp_path / "members.db")
@@ -308,6 +387,29 @@ def test_a_client_that_fails_in_each_round_does_not_evict_anothers_failed_ticket
         for party in (0, 1) if round == 2 else (0,):
             kept.keep(round, Task(2 * round + party, party, None, None, Key.from_seed(0)), payload)  # type: ignore[arg-type]
     assert kept.kept() == [(2, 0), (2, 1), (9, 0), (10, 0), (11, 0)]
+
+
+def test_files_beside_the_failed_tickets_are_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "cases"
+    assert FailedTickets(folder).find_foreign() == []
+    folder.mkdir()
+    foreign = [folder / name for name in ("1-x-0.case", "mine.payload", "notes.case", "notes.txt")]
+    for path in foreign:
+        path.write_bytes(b"mine")
+    unread, orphan = folder / "1-2-3.case", folder / f"{1:064}.payload"
+    unread.write_bytes(b"cut off")
+    orphan.write_bytes(b"model")
+    payload = tmp_path / f"{2:064}"
+    payload.write_bytes(b"model")
+    kept = FailedTickets(folder)
+    kept.keep(2, Task(7, "hospital-2", None, None, Key.from_seed(0)), payload)  # type: ignore[arg-type]
+    assert kept.kept() == [(2, "hospital-2")]
+    assert kept.find_foreign() == foreign
+    assert {path.name for path in folder.iterdir()} == {
+        *(path.name for path in foreign),
+        "2-7-hospital-2.case",
+        f"{2:064}.payload",
+    }
 
 
 # -- outcomes --------------------------------------------------------------------------------------
@@ -359,6 +461,11 @@ def test_who_does_not_acknowledge_is_told_again_but_not_without_end(tmp_path: Pa
 # -- the register ----------------------------------------------------------------------------------
 
 
+def invite(members: Members, **about: Any) -> str:
+    """Invites somebody, and returns the public key of the invitation."""
+    return Identity.derive(members.invite(**about)[0]).public
+
+
 def test_changes_of_the_register_reload_nothing_and_are_as_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,15 +473,15 @@ def test_changes_of_the_register_reload_nothing_and_are_as_on_the_disk(
     monkeypatch.setattr(members, "_load", lambda: pytest.fail("the register was loaded again"))
     keys = [Identity.generate().public for _ in range(6)]
     for number, key in ((0, keys[0]), (1, keys[1]), (2, keys[2]), (11, keys[5])):
-        member = members.join(members.invite(number=number)[0], key, f"house {number}")
+        member = members.join(invite(members, number=number), key, f"house {number}")
         assert member.number == number
         assert member.party in members.parties()
-    key_holder = members.join(members.invite(party="key_holder")[0], keys[3])
+    key_holder = members.join(invite(members, party="key_holder"), keys[3])
     new = Identity.generate().public
     members.rekey("c1", new)
     members.part("c0", "left")
     members.part(key_holder.id, "revoked")
-    other = members.join(members.invite(party="key_holder")[0], keys[4])
+    other = members.join(invite(members, party="key_holder"), keys[4])
     assert members.clients() == (frozenset({1, 2, 11}), 12)
     assert members.parties() == {1, 2, 11, "key_holder"}
     assert members.find(other.id) == other
@@ -393,13 +500,12 @@ def test_changes_of_the_register_reload_nothing_and_are_as_on_the_disk(
 
 def test_a_key_that_was_replaced_does_not_join_again(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
-        secret, _ = here.server.members.invite(number=0)
-        old = Identity.generate().public
-        here.server.members.join(secret, old)
+        invitation, old = invite(here.server.members, number=0), Identity.generate().public
+        here.server.members.join(invitation, old)
         here.server.members.rekey("c0", Identity.generate().public)
-        with pytest.raises(Refused, match="was replaced by another") as refused:
-            here.server.members.join(secret, old)
-        assert refused.value.status == 409
+        with pytest.raises(Refused, match="was used before") as refused:
+            here.server.members.join(invitation, old)
+        assert refused.value.status == 403
 
 
 # -- requests that were errors of the server -------------------------------------------------------
@@ -418,8 +524,8 @@ def test_numbers_of_many_digits_are_refused(tmp_path: Path) -> None:
             link.ask("GET", path, Received, params=long)
         assert refused.value.status in (413, 422)
         plan = f"/v1/runs/{run}/objects/{order.plan}"
-        headers = {"Range": f"bytes={'9' * 5000}-"}
-        with closing(link._send("GET", plan, headers=headers, stream=True)) as response:
+        asked = link._make_request("GET", plan, headers={"Range": f"bytes={'9' * 5000}-"})
+        with closing(link._http.send(asked, stream=True)) as response:
             assert len(response.read()) == order.plan_bytes
         assert link.ask("GET", "/v1/plans", Plans).plans
 

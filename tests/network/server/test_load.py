@@ -41,7 +41,12 @@ def judged(request: dict[str, str]) -> tuple[Any, Any]:
     """Read a request without and with the library; None: it is refused."""
     judge = verifier()
     headers = {name: text for name, text in request.items() if name not in ("method", "url")}
-    plain = judge._plain(request["method"], request["url"], headers)
+    try:
+        plain = judge._plain(request["method"], request["url"], headers)
+    except Refused:  # then the library must refuse it, too
+        with pytest.raises(Refused):
+            judge._by_library(request["method"], request["url"], headers)
+        return None, None
     try:
         return plain, judge._by_library(request["method"], request["url"], headers)
     except Refused:
@@ -89,6 +94,15 @@ def test_a_stranger_is_refused_in_the_librarys_words() -> None:
     for wrong in ({**headers, "signature": other["Signature"]}, {**headers, "content-digest": ""}, {}):
         with pytest.raises(Refused, match="not signed by a member"):
             verifier().verify("POST", URL, wrong)
+
+
+def test_a_key_that_nobody_has_never_reaches_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Verifier(lambda key_id: None)
+    monkeypatch.setattr(judge, "_by_library", lambda *request: pytest.fail("the library was asked"))
+    headers = {name: text for name, text in signed().items() if name not in ("method", "url")}
+    with pytest.raises(Refused, match="not signed by a member: nobody here has its key id") as refused:
+        judge.verify("POST", URL, headers)
+    assert (refused.value.status, refused.value.code, refused.value.who) == (401, "unsigned", None)
 
 
 def test_requests_leave_no_cycles_behind(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from hanse.network.protocol.answers import AnswerVerifier
     from hanse.network.protocol.asked import Asked
     from hanse.network.protocol.certificates import fingerprint, make
-    from hanse.network.protocol.errors import Forbidden, Refused, Unreachable
+    from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited
     from hanse.network.protocol.house import claim_home, find_readable, keep_private
     from hanse.network.protocol.private_files import (
         change_passphrase,
@@ -48,7 +48,7 @@ else:
             "hanse.network.protocol.answers": ("AnswerVerifier",),
             "hanse.network.protocol.asked": ("Asked",),
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
-            "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable"),
+            "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable", "Unsuited"),
             "hanse.network.protocol.house": ("claim_home", "find_readable", "keep_private"),
             "hanse.network.protocol.private_files": (
                 "change_passphrase",
@@ -109,6 +109,7 @@ __all__ = [
     "SealedPlan",
     "Token",
     "Unreachable",
+    "Unsuited",
     "WorkOrder",
     "certificates",
     "change_passphrase",

@@ -290,7 +290,9 @@ class Verifier:
         """Returns time, key id and nonce of a request that is signed exactly as `Identity.sign` writes it.
 
         None: the library must judge it, which reads all notations and takes three times as long. It accepts
-        whatever is accepted here.
+        whatever is accepted here, and refuses what is refused here.
+
+        Raises: Refused: if nobody has the key. Strangers should cost the server little.
         """
         given = GIVEN.fullmatch(headers.get("signature-input", ""))
         signature = SIGNATURE.fullmatch(headers.get("signature", ""))
@@ -299,7 +301,11 @@ class Verifier:
         if given is None or signature is None or at is None or not DIGEST.fullmatch(digest):
             return None
         key = self._find(given["keyid"])
-        if key is None or not METHOD.fullmatch(method):
+        if key is None:
+            raise Refused(
+                401, "unsigned", "the request is not signed by a member: nobody here has its key id"
+            )
+        if not METHOD.fullmatch(method):
             return None
         covered = dict(zip(COMPONENTS, (method, at["path"], at["query"] or "?", digest), strict=True))
         try:

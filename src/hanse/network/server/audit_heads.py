@@ -48,7 +48,7 @@ class AuditHeads:
             if shown.begun != kept.begun:
                 what = f"has begun a new audit log with line {shown.begun + 1}; the server kept line "
                 what += f"{kept.lines} of the last one"
-                self._members.note(member.name, what)
+                self._members.note(member.name, what, code="new audit log", source=member.id)
             head = KeptHead(lines=shown.lines, hash=shown.hash, begun=shown.begun, at=time.time())
             self._kept[member.id] = self._new[member.id] = head
             if time.monotonic() - self._written_s >= WRITE_S:

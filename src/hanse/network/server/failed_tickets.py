@@ -1,6 +1,7 @@
 """The tickets that failed or were refused lately, kept so that somebody can find out why."""
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable
@@ -23,11 +24,15 @@ A ticket may hold tensors for its party alone.
 BLOCK_BYTES = 4096
 """The space that the smallest file takes."""
 
+_CASE = re.compile(r"(\d+)-(\d+)-(\d+|[A-Za-z][A-Za-z0-9_-]{0,39})\.case")
+_PAYLOAD = re.compile(r"([0-9a-f]{64})\.payload")
+
 
 class FailedTickets:
     """Tickets by round and member, in a folder: ROUND-TICKET-PARTY.case, and their payloads by SHA-256.
 
-    One object at a time writes to the folder: it remembers what is kept there.
+    One object at a time writes to the folder: it remembers what is kept there. Files with other names are
+    left alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,14 +58,14 @@ class FailedTickets:
         """Returns the payload's SHA-256 and the size of each case, the oldest first. It reads them once."""
         if self._cases is None:
             self._cases = {}
-            for path in sorted(self._paths(), key=lambda path: _numbers(path)[1]):
+            for path in sorted(self._list(_CASE), key=lambda path: _numbers(path)[1]):
                 packed = path.read_bytes()
                 try:
                     self._cases[path] = unpack(packed)[1], len(packed)
                 except MessageError:  # the disk was full, or the server was killed
                     path.unlink()
             named = {sha256 for sha256, _ in self._cases.values()}
-            for path in self._folder.glob("*.payload"):
+            for path in self._list(_PAYLOAD):
                 if path.stem not in named:
                     path.unlink()
         return self._cases
@@ -85,17 +90,34 @@ class FailedTickets:
         for sha256 in gone - needed.keys():
             (self._folder / f"{sha256}.payload").unlink(missing_ok=True)
 
-    def _paths(self) -> list[Path]:
-        return list(self._folder.glob("*.case"))
+    def _list(self, named: re.Pattern[str]) -> list[Path]:
+        if not self._folder.is_dir():
+            return []
+        return [path for path in self._folder.iterdir() if named.fullmatch(path.name)]
+
+    def find_foreign(self) -> list[Path]:
+        """Returns the files and folders here that hold neither a ticket nor a payload."""
+        return sorted(
+            {*self._list(re.compile(".*", re.DOTALL))} - {*self._list(_CASE), *self._list(_PAYLOAD)}
+        )
+
+    def forget(self, party: PartyId, since_s: float, until_s: float) -> None:
+        """Removes the tickets of a party that were kept between two times, by the clock on the wall.
+
+        A party may have been played by others before and afterwards, and their tickets stay.
+        """
+        for path in self._list(_CASE):
+            if _numbers(path)[2] == party and since_s <= path.stat().st_mtime < until_s:
+                path.unlink(missing_ok=True)
 
     def kept(self) -> list[tuple[int, PartyId]]:
         """Returns the rounds and members that have kept tickets."""
-        found = {(_numbers(path)[0], _numbers(path)[2]) for path in self._paths()}
+        found = {(_numbers(path)[0], _numbers(path)[2]) for path in self._list(_CASE)}
         return sorted(found, key=lambda one: (one[0], isinstance(one[1], str), one[1]))
 
     def find(self, round: int, client: PartyId) -> list[tuple[Task, Payload]]:
         """Returns a client's tickets of a round and their payloads, in order; empty: none is kept."""
-        mine = [path for path in self._paths() if _numbers(path)[::2] == (round, client)]
+        mine = [path for path in self._list(_CASE) if _numbers(path)[::2] == (round, client)]
         found = []
         for path in sorted(mine, key=lambda path: _numbers(path)[1]):
             task, sha256 = unpack(path.read_bytes())

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from hanse.core import Key, PartyId, Program
 from hanse.core.exchange import Progress, Record, Watch, digest
 from hanse.network.protocol.wire import Plan
-from hanse.network.server.members import check_party
+from hanse.network.server.records import check_party
 from hanse.network.server.runtime import Patience
 
 __all__ = ["SERVED", "Conclude", "RunJob", "Uncounted"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import re
 import secrets
 import threading
 import time
@@ -17,25 +16,21 @@ from hanse.core import InvalidInput, PartyId
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, public_key
 from hanse.network.protocol.wire import KeptHead
-from hanse.network.server.records import Attendance, AttendanceBook, Events, open_register
+from hanse.network.server.records import (
+    Attendance,
+    AttendanceBook,
+    Events,
+    check_party,
+    find_name,
+    open_register,
+)
 from hanse.network.server.weights import BoundedWeight
 
-__all__ = ["Member", "Members", "Role", "check_party"]
+__all__ = ["Member", "Members", "Role"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
 _SELECT = "SELECT id, role, number, name, public, state, joined, coalesce(number, party) FROM members"
-
-_PARTY = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-
-
-def check_party(name: str) -> None:
-    """Checks the name of a party that a member plays. Raises: InvalidInput."""
-    if not _PARTY.fullmatch(name) or name == "server":
-        raise InvalidInput(
-            f"{name[:50]!r} can't be the name of a party that a member plays; write a letter, then letters, "
-            'digits, hyphens or underscores, such as "key_holder" ("server" is the server itself)'
-        )
 
 
 @dataclass(frozen=True)
@@ -356,23 +351,32 @@ class Members:
             db.execute("UPDATE members SET state = ? WHERE id = ?", (state, id))
         return self._members[id]
 
+    def find_gone(self, called: str) -> tuple[Member, float]:
+        """Returns a member that is gone, and when another took its party over; infinity: nobody did.
+
+        Raises: InvalidInput: if it is active, or `called` does not name exactly one member.
+        """
+        with self._lock:
+            gone = self._one(called)
+            after = [m.joined for m in self._members.values() if m.party == gone.party is not None]
+        if gone.state == "active":
+            raise InvalidInput(
+                f"{gone.id} ({gone.name}) is active; revoke it first, or name one that is gone"
+            )
+        return gone, min((joined for joined in after if joined > gone.joined), default=math.inf)
+
     def forget(self, called: str) -> Member:
         """Removes the name, key, invitation and events of a member that is gone; returns it as it was.
 
         Raises: InvalidInput: if it is active, or `called` does not name exactly one member.
         """
-        gone = self._one(called)
-        if gone.state == "active":
-            raise InvalidInput(
-                f"{gone.id} ({gone.name}) is active; revoke it first, or name one that is gone"
-            )
-        later = [m.joined for m in self._members.values() if m.party == gone.party and m.joined > gone.joined]
-        called_by_all = {gone.id, f"client {gone.party}" if gone.number is not None else gone.id}
+        gone, until_s = self.find_gone(called)
+        others = {gone.id, f"client {gone.party}" if gone.number is not None else gone.id}
+        self._events.forget(gone.id, gone.name, others, find_name(gone.name), gone.joined, until_s)
         with self._change() as db:
             nobody = f"forgotten {gone.id}"
             db.execute("UPDATE members SET name = ?, public = ? WHERE id = ?", (nobody, nobody, gone.id))
             db.execute("DELETE FROM invitations WHERE used_by = ?", (gone.public,))
-        self._events.forget(gone.id, gone.name, called_by_all, gone.joined, min(later, default=math.inf))
         return gone
 
     def _one(self, called: str) -> Member:

@@ -136,7 +136,8 @@ def _by(*roles: Role, is_heard: bool = True) -> Any:
         member = server.members.admit(speaker.key_id, roles)
         request.state.who = member.id
         if server.connections is not None and (connection := getattr(request.state, "connection", None)):
-            server.connections.identify(connection, member.id)
+            is_operator = member.role == "operator"
+            server.connections.identify(connection, member.id, is_operator=is_operator)
         await limit(server, "requests", member.id)
         if member.party is not None and is_heard:
             server.presence.hear(member.party)

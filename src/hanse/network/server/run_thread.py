@@ -102,7 +102,8 @@ class RunThread:
 
     def _name_foreign(self) -> None:
         """Notes which files in the run's folders are not Hanse's."""
-        found = [p for kept in (self.objects, self.own, self.plans, self.spool) for p in kept.find_foreign()]
+        kinds = (self.objects, self.own, self.plans, self.spool, self.failed_tickets)
+        found = [path for kept in kinds for path in kept.find_foreign()]
         if found:
             some = ", ".join(str(path) for path in found[:NAMED]) + (", ..." if len(found) > NAMED else "")
             what = "1 file that is" if len(found) == 1 else f"{len(found)} files that are"

@@ -177,7 +177,11 @@ class Web(uvicorn.Server):
                 protocol.leave()
                 accepted.close()
 
-        connection = protocol.connection = self.connections.enter(address, end)
+        connection = self.connections.enter(address, end)
+        if connection is None:
+            accepted.close()  # a client tries again
+            return
+        protocol.connection = connection
         protocol.leave = lambda: self.connections.leave(connection)
         shaking = self._begin(self._shake_hands(accepted, protocol))
         shaking.add_done_callback(conclude)
