@@ -87,7 +87,11 @@ def serve(close: Close, away_s: float) -> dict[str, Any]:
                 client_home = ClientHome(Path(folder) / f"client-{party}")
                 if client_home.membership is None:
                     named = {"number": party} if isinstance(party, int) else {"party": party}
-                    join(client_home, url, Token(server.fingerprint, server.members.invite(**named)[0]))
+                    join(
+                        client_home,
+                        url,
+                        Token(server.fingerprint, server.members.invite(**named)[0], server.identity.public),
+                    )
                 data = people.client(party) if isinstance(party, int) else people.role(party)
                 client = Client(client_home, lambda plan: data, bind_nothing)
                 threading.Thread(target=client.run, daemon=True).start()

@@ -39,7 +39,7 @@ from federation import CASES, KEYS, NUM_CLIENTS, begin, federation, job, learner
 
 from hanse.core.exchange import InMemory, PartyMemory, digest, drive
 from hanse.network.client import AuditLog, Client, ClientHome, join, read_parts, transport
-from hanse.network.protocol import Refused, Token, Unreachable, fingerprint, make
+from hanse.network.protocol import Identity, Refused, Token, Unreachable, fingerprint, make
 from hanse.network.server import Members, Patience
 from hanse.simulation import InProcess, Simulation
 from hanse.store import Runs
@@ -208,10 +208,9 @@ def one(
         port = bound.getsockname()[1]
     home = folder / "server"
     pem, _ = make(home, ("127.0.0.1",))
+    pin, key = fingerprint(pem.read_text()), Identity.at(home / "identity.pem").public
     members = Members(home / "members.db")
-    tokens = [
-        Token(fingerprint(pem.read_text()), members.invite(number=number)[0]) for number in range(NUM_CLIENTS)
-    ]
+    tokens = [Token(pin, members.invite(number=number)[0], key) for number in range(NUM_CLIENTS)]
     members.close()
     run = Runs(home / "runs.db").begin({}, {})
     keep_the_journal(home / "runs.db")

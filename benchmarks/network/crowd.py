@@ -32,6 +32,9 @@ QUICK = 10
 
 QUICK_S = 2.0
 
+ARRIVE_S = 60.0
+"""A client that has not arrived after so many seconds is an error."""
+
 
 @dataclass
 class Heard:
@@ -41,6 +44,7 @@ class Heard:
       arrivals: from connecting to the first answer.
       check_ins: the time of each request of a client that does not wait, and the seconds to its answer.
       told: when a ticket was in an answer; done: when its upload was acknowledged.
+      again: the errors after which a client tried again to arrive.
     """
 
     arrivals: list[float] = field(default_factory=list)
@@ -50,6 +54,7 @@ class Heard:
     told: dict[int, float] = field(default_factory=dict)
     done: dict[int, float] = field(default_factory=dict)
     wrong: Counter[str] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)
 
 
 class Voice:
@@ -105,7 +110,16 @@ class Crowd:
         """Connect, and send the first request."""
         voice = self._voice(number)
         began = time.monotonic()
-        await voice.ask("POST", "/v1/work", Poll(wait_s=0).model_dump_json().encode())
+        while True:  # a busy server may end a connection that no member has used yet; clients try again
+            try:
+                await voice.ask("POST", "/v1/work", Poll(wait_s=0).model_dump_json().encode())
+                break
+            except (OSError, EOFError) as error:
+                if time.monotonic() - began > ARRIVE_S:
+                    raise
+                self.heard.again[type(error).__name__] += 1
+                voice.close()
+                await asyncio.sleep(1.0)
         self.heard.arrivals.append(time.monotonic() - began)
         return voice
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from echoes import bind_nothing, part_of_them
+from echoes import EXAMPLES, bind_nothing, part_of_them
 from speed import job
 
 from hanse.core.exchange import Record
@@ -51,8 +51,9 @@ def rounds(failing: float) -> dict[str, Any]:
             threads = []
             for number in range(NUM_CLIENTS):
                 house = ClientHome(Path(folder) / f"client-{number}")
-                join(house, url, Token(server.fingerprint, server.members.invite(number=number)[0]))
-                client = Unlucky(house, lambda plan: [0], bind_nothing)
+                secret = server.members.invite(number=number)[0]
+                join(house, url, Token(server.fingerprint, secret, server.identity.public))
+                client = Unlucky(house, lambda plan: EXAMPLES, bind_nothing)
                 threads.append(threading.Thread(target=client.run, daemon=True))
                 threads[-1].start()
             server.done.wait(300)

@@ -26,6 +26,9 @@ from hanse.core import (
 )
 from hanse.core.exchange import ModelState
 
+EXAMPLES = [0] * 10
+"""The data of a client: an echo reads none, but a client's policy wants so many."""
+
 
 def bind_nothing(plan: Any) -> None:
     """Bind no learner: an echo needs none."""

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from echoes import bind_nothing
+from echoes import EXAMPLES, bind_nothing
 from machine import keep
 from speed import cpu_s, forked, job, rss_mb, tokens, usage
 
@@ -59,7 +59,7 @@ def measure(num_clients: int, rounds: int, num_values: int, *, deaf: bool) -> di
             bound.close()
             house = ClientHome(home / f"client-{number}")
             join(house, url, token)
-            client = Client(house, lambda plan: [0], bind_nothing)
+            client = Client(house, lambda plan: EXAMPLES, bind_nothing)
             if deaf and number == 0:
                 client._tickets = DeafTickets()
             client.run()

@@ -22,7 +22,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from echoes import bind_nothing, keeping
+from echoes import EXAMPLES, bind_nothing, keeping
 from machine import keep
 
 from hanse.core import Keys, ModelState
@@ -62,8 +62,9 @@ def measure(num_mb: int, num_changing: int) -> float:
             )
             run = server.lead(job)
             house = ClientHome(Path(folder) / "client")
-            join(house, url, Token(server.fingerprint, server.members.invite(number=0)[0]))
-            client = Client(house, lambda plan: [0], bind_nothing)
+            secret = server.members.invite(number=0)[0]
+            join(house, url, Token(server.fingerprint, secret, server.identity.public))
+            client = Client(house, lambda plan: EXAMPLES, bind_nothing)
             thread = threading.Thread(target=client.run, daemon=True)
             thread.start()
             server.done.wait(300)

@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from crowd import gather_crowd
-from echoes import bind_nothing, some_of_them, trivial
+from echoes import EXAMPLES, bind_nothing, some_of_them, trivial
 from machine import keep
 
 import hanse.network.server.pace
@@ -70,7 +70,8 @@ def job(num_values: int, num_clients: int, rounds: int, algorithm: Any = None) -
 def tokens(home: Path, num_clients: int) -> list[Token]:
     pem, _ = certificates.make(home, ("127.0.0.1",))
     members = Members(home / "members.db")
-    made = [Token(certificates.fingerprint(pem.read_text()), members.invite()[0]) for _ in range(num_clients)]
+    pin, key = certificates.fingerprint(pem.read_text()), Identity.at(home / "identity.pem").public
+    made = [Token(pin, members.invite()[0], key) for _ in range(num_clients)]
     members.close()
     return made
 
@@ -140,7 +141,7 @@ def federate(num_values: int, num_clients: int, rounds: int) -> Mapping[str, Any
         def take_part(token: Token, number: int) -> None:
             house = ClientHome(home / f"client-{number}")
             join(house, url, token)
-            Client(house, lambda plan: [0], bind_nothing).run()
+            Client(house, lambda plan: EXAMPLES, bind_nothing).run()
 
         clients = [forked(lambda t=t, n=n: take_part(t, n)) for n, t in enumerate(made)]  # type: ignore[misc]
         server = Server(home / "server", made[0].fingerprint)
@@ -194,7 +195,7 @@ def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
             join(house, url, token)
             down = time_calls("download", lambda url, sha256, size, to: size)
             up = time_calls("upload", lambda run, ticket, message: message.size)
-            Client(house, lambda plan: [0], bind_nothing).run()
+            Client(house, lambda plan: EXAMPLES, bind_nothing).run()
             (home / "timed.json").write_text(json.dumps([down, up, cpu_s(usage())]))
 
         child = forked(take_part)
@@ -274,6 +275,8 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
         server = Server(home, certificates.fingerprint(pem.read_text()), stay=True)
         with serving(server, bound, "127.0.0.1"):
             there.wait()
+            if ours.poll(0.5):  # it has given up, so a run would wait in vain
+                raise SystemExit(f"the crowd did not arrive: {dict(ours.recv()[0].wrong)}")
             arrived_cpu_s, before_mb = time.process_time(), rss_mb()
             began = time.monotonic()
             run = server.lead(job(num_values, num_clients, rounds, some_of_them(num_busy)))
@@ -300,6 +303,7 @@ def idle(num_clients: int, num_busy: int, rounds: int, num_values: int, *, pace:
             "polls": heard.polls,
             "sent_away": heard.sent_away,
             "wrong": dict(heard.wrong),
+            "arrived_again": dict(heard.again),
             "measured_s": round(took_s, 1),
             "server_cpu_s": round(cpu_s, 1),
             "server_arrival_cpu_s": round(arrived_cpu_s, 1),

@@ -146,7 +146,7 @@ def test_no_proxy_names_hosts_addresses_and_networks(
 
 def reach(url: str, tmp_path: Path, server: str = "ab" * 32) -> str:
     with pytest.raises(Unreachable) as caught:
-        fetch_plans(ClientHome(tmp_path / "client"), url, Token(server, b"0" * 16))
+        fetch_plans(ClientHome(tmp_path / "client"), url, Token(server, b"0" * 16, "cd" * 32))
     return str(caught.value)
 
 

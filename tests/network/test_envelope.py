@@ -32,6 +32,7 @@ from hanse.core.exchange import (
 )
 from hanse.core.exchange.downlink import Broadcast
 from hanse.network.client.allowed_plan import TicketCheck, check_again
+from hanse.network.client.audit import AuditLog
 from hanse.network.client.home import ClientHome
 from hanse.network.client.policy import Approvals, Policy
 from hanse.network.protocol.envelope import Envelopes
@@ -389,7 +390,7 @@ def test_words_of_a_stranger_are_safe_to_print_and_unknown_code_is_named() -> No
 
 
 def test_an_approval_covers_the_envelopes(tmp_path: Path) -> None:
-    approvals = Approvals(tmp_path / "approved.json")
+    approvals = Approvals(tmp_path / "approved.json", AuditLog(tmp_path / "audit.jsonl"))
     approvals.approve(PLAN)
     assert approvals.is_approved(replace(PLAN, run="other"))
     assert not approvals.is_approved(replace(PLAN, envelopes="[]"))

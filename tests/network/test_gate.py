@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import NUM_CLIENTS, federation, job
+from federation import NUM_CLIENTS, Threaded, federation, job
 
 import hanse
 from hanse.algorithms import fed_avg
-from hanse.core import Close
-from hanse.network.client.enrolment import leave, rotate_key
-from hanse.network.client.gate import read_content
+from hanse.core import Close, InvalidInput
+from hanse.network.client import enrolment
+from hanse.network.client.enrolment import check, fetch_plans, leave, rotate_key
+from hanse.network.client.gate import check_versions, read_content
 from hanse.network.client.home import ClientHome
 from hanse.network.protocol.spool import hash_chunks
+from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Poll
 from hanse.network.server import https
+from hanse.runs import what_leaves
 from hanse.version import __version__
 
 CLIENT = Path(hanse.__file__).parent / "network" / "client"
@@ -90,24 +93,26 @@ class Recorder:
         finally:
             if scope["type"] == "http":
                 headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-                self._heard.append((scope["method"], scope["path"], headers, bytes(body)))
+                query = scope["query_string"].decode()
+                path = scope["path"] + (f"?{query}" if query else "")
+                self._heard.append((scope["method"], path, headers, bytes(body)))
 
 
+NAMES = {"RUN": r"\w+", "SHA256": "[0-9a-f]{64}", "TICKET": r"\d+", "?": r"\?", "=": "=[^&]+"}
 ADDRESSES = {
-    "GET": r"/v1/(about|plans|audit)|/v1/runs/\w+/(objects/[0-9a-f]{64}|tickets/\d+/(task|message))",
-    "POST": r"/v1/(join|work|key|leave)|/v1/runs/\w+/tickets/\d+/failure",
-    "PUT": r"/v1/runs/\w+/tickets/\d+/message",
+    re.sub(r"RUN|SHA256|TICKET|\?|=", lambda m: NAMES[m[0]], one): one for one in what_leaves.REQUESTS
 }
-HEADERS = {
-    *("host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"),
-    *("content-digest", "signature", "signature-input", "authorization", "range"),
-}
+"""The addresses that `hanse join --check` lists, as patterns."""
+
+SAID = {name.strip().lower() for names in what_leaves.HEADERS for name in names.split(",")}
+"""The header fields that it lists."""
 
 
 def test_all_that_a_server_receives_is_in_the_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, str, dict[str, str], bytes]] = []
     application = https.application
-    monkeypatch.setattr(https, "application", lambda server: Recorder(application(server), heard))
+    monkeypatch.setattr(enrolment, "CHECK_S", 0.05)
+    monkeypatch.setattr(https, "application", lambda *given: Recorder(application(*given), heard))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))  # which httpx might read
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password of-theirs")
     with federation(tmp_path / "f") as here:
@@ -115,19 +120,37 @@ def test_all_that_a_server_receives_is_in_the_logs(tmp_path: Path, monkeypatch: 
         (homes[4].folder / "policy.toml").write_text("works = ['evaluate']")
         rotate_key(homes[0])
         keys = {f'keyid="c{number}"': number for number in range(NUM_CLIENTS)}
+        stranger = ClientHome(tmp_path / "stranger")
+        secret, _ = here.server.members.invite()
+        invitation = Token(here.server.fingerprint, secret, here.server.identity.public)
         run = here.lead(job(fed_avg(lr=0.5, fraction=1.0, close=Close(minimum_fraction=0.5)), 1))
+        check(stranger, here.url, invitation)
+        fetch_plans(stranger, here.url, invitation)
+        fetch_plans(homes[0])
+        check_versions(homes[0])
         here.enter()
         here.end(run, status="incomplete")
         for thread in here.threads:
             thread.join(60.0)
         leave(ClientHome(homes[1].folder))
+        rewritten = ClientHome(homes[0].folder)
+        rewritten.audit.path.rename(tmp_path / "log")
+        with pytest.raises(InvalidInput, match="is not the audit log that the server keeps"):
+            Threaded(rewritten, lambda plan: None, lambda plan: None).run()
+        shows = [line for line in rewritten.audit.lines() if "sha256" in line]
+        (tmp_path / "log").replace(rewritten.audit.path)
     logs = [list(ClientHome(home.folder).audit.lines()) for home in homes]
     left = [{line["sha256"]: line for line in log if "sha256" in line} for log in logs]
+    left[0] |= {line["sha256"]: line for line in shows}
+    left.append({line["sha256"]: line for line in stranger.audit.lines()})
     chunks: dict[tuple[int, str], list[bytes]] = defaultdict(list)
     seen = defaultdict[str, int](int)
+    addresses, fields = set[str](), set[str]()
     for method, path, headers, body in heard:
-        assert re.fullmatch(ADDRESSES[method], path), (method, path)
-        assert headers.keys() <= HEADERS
+        (address,) = (said for one, said in ADDRESSES.items() if re.fullmatch(one, f"{method} {path}"))
+        addresses.add(address)
+        fields |= headers.keys()
+        path = path.partition("?")[0]
         assert headers["user-agent"] == f"hanse/{__version__}"
         assert "somebody" not in str(headers)
         seen[path.split("/")[-1] if method != "GET" else "GET"] += 1
@@ -148,6 +171,9 @@ def test_all_that_a_server_receives_is_in_the_logs(tmp_path: Path, monkeypatch: 
         line = left[number][hash_chunks(given)]
         assert (line["what"], line["bytes"]) == ("sends", sum(map(len, given)))
         assert f"/{line['run']}/tickets/{line['ticket']}/" in path
+    assert fields == SAID - {"range"}  # no download is cut off here
+    rare = {"GET /v1/runs/RUN/tickets/TICKET/task", "GET /v1/runs/RUN/tickets/TICKET/message?sha256=&size="}
+    assert addresses == set(what_leaves.REQUESTS) - rare
     assert {"join": NUM_CLIENTS, "key": 1, "leave": 1, "failure": 1}.items() <= seen.items()
     assert len(chunks) == NUM_CLIENTS - 1
     assert seen["work"] > 2 * NUM_CLIENTS
@@ -166,7 +192,7 @@ def test_all_that_a_server_receives_is_in_the_logs(tmp_path: Path, monkeypatch: 
     assert said["sent"]["ticket"] in outcomes
     assert said["starts"]["hanse"] == __version__
     assert said["ends"]["how"] == "over"
-    assert [line["what"] for line in logs[1]][-1] == "consent withdrawn"
+    assert [line["what"] for line in logs[1]][-2:] == ["consent withdrawn", "left"]
     policy = hashlib.sha256((homes[4].folder / "policy.toml").read_bytes()).hexdigest()
     refused = {line["what"]: line for line in logs[4]}
     assert refused["starts"]["policy"] == policy

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 from test_commands import done, same_bits, typed
 from test_kill import free_port
+from test_tokens import TOKEN
 
 from hanse.core import InvalidInput
 from hanse.network.client import ClientHome
+from hanse.network.client.audit import AuditLog
 from hanse.network.client.policy import Approvals
 from hanse.network.protocol import claim_home, find_readable, seal_plan
 from hanse.network.protocol.wire import Plan
@@ -79,7 +82,9 @@ def test_a_house_is_worked_in_by_one_process_and_read_by_its_owner(
     assert f".hanse/server is in use: process {server.pid} on " in said
     first.send_signal(signal.SIGKILL)
     done(first, -signal.SIGKILL)
-    clients = [begin(tmp_path, *lines[0]), begin(tmp_path, *lines[1])]
+    assert not list(Path(".hanse/server/invitations").glob("*client-0*"))  # the token was used
+    begins_again = ["join", "--home", "hanse-client-0"]  # as the guide says
+    clients = [begin(tmp_path, *begins_again), begin(tmp_path, *lines[1])]
     for client in clients:
         assert "over" in done(client)
     same_bits(tmp_path, done(server))
@@ -118,6 +123,38 @@ def test_an_open_home_is_named_and_then_tightened(tmp_path: Path, monkeypatch: p
     assert "readable by others" not in typed("doctor", "--home", "home")
 
 
+def test_a_mistyped_home_is_refused_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with permissive():
+        Path("tree/deep").mkdir(parents=True)
+        for path in ("tree/report.txt", "tree/deep/table.csv"):
+            Path(path).write_text("of others")
+    before = {path: path.stat().st_mode for path in (Path("tree"), *Path("tree").rglob("*"))}
+    Path("app.toml").write_text(SETTINGS)
+    refused = "tree is no home of a client or a server, and holds other files, such as 'deep'"
+    join = ("join", "https://127.0.0.1:1", "--token", str(TOKEN), "--data", "share", "--home", "tree")
+    serve = ("serve", "app.toml", "--listen", "127.0.0.1:0", "--home", "tree")
+    for words in (join, (*join, "--encrypt-keys"), serve):
+        assert refused in typed(*words, code=2)
+    for words in (("passphrase",), ("leave",), ("approve", "12"), ("audit-log",)):
+        assert re.search(
+            r"tree (holds no keys|is not the folder of a client)", typed(*words, "--home", "tree", code=2)
+        )
+        assert "typo does not exist" in typed(*words, "--home", "typo", code=2)
+    assert {path: path.stat().st_mode for path in (Path("tree"), *Path("tree").rglob("*"))} == before
+    assert not Path("typo").exists()
+
+
+def test_data_beside_a_home_stay_as_they_are(tmp_path: Path) -> None:
+    home = ClientHome(tmp_path / "home").folder
+    with permissive():
+        (home / "runs" / "r").mkdir(parents=True)
+        for name in ("my_fed.py", "own.csv", "runs/r/payload", "policy.toml", "audit.1.jsonl"):
+            (home / name).write_text("")
+    with claim_home(home):
+        assert {path.name for path in find_readable(home)} == {"my_fed.py", "own.csv"}
+
+
 def test_a_client_object_enters_its_own_claim_again(tmp_path: Path) -> None:
     home, same = ClientHome(tmp_path), ClientHome(tmp_path)
     refusal = pytest.raises(InvalidInput, match=rf"in use: process {os.getpid()} on")
@@ -132,12 +169,13 @@ def test_commands_beside_a_running_client_lose_nothing_of_each_other(tmp_path: P
     """`hanse leave` and `hanse approve` write files that the running client writes, too."""
     home = ClientHome(tmp_path)
     home.enter({"url": "https://h:1", "certificate": "old", "id": "c0"})
-    approvals = Approvals(tmp_path / "approved.json")
+    approvals = Approvals(tmp_path / "approved.json", AuditLog(tmp_path / "audit.jsonl"))
+    beside = Approvals(tmp_path / "approved.json", AuditLog(tmp_path / "audit.jsonl"))
     plans = [seal_plan(Plan("", json.dumps({"n": n}), n, (1,), 2)) for n in range(20)]
     with ThreadPoolExecutor(8) as pool:
         changes = [pool.submit(ClientHome(tmp_path).amend, **{f"part{n}": n}) for n in range(20)]
         changes += [pool.submit(home.amend, left=True)]
-        changes += [pool.submit(Approvals(tmp_path / "approved.json").approve, plan) for plan in plans]
+        changes += [pool.submit(beside.approve, plan) for plan in plans]
         for change in changes:
             change.result()
     assert home.membership == {

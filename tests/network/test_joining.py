@@ -20,16 +20,17 @@ from test_leaks import NUM_ROWS, SETTINGS, table
 from typer.testing import CliRunner
 
 from hanse.cli import app
-from hanse.network.client import Asked, AuditLog, ClientHome, Owner, Sources, enrolment, join_in_order
+from hanse.network.client import AuditLog, ClientHome, Entrant, Owner, Sources, enrolment, join_in_order
 from hanse.network.protocol import Plan, Token
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.server import https as serving
 from hanse.network.server.job import RunJob
+from hanse.network.server.rehearsal import foresee
 from hanse.runs import Parties, describe_run
 from hanse.runs.contract import CONTRACT, Contract
 from hanse.runs.dry_run import plan_messages
 from hanse.runs.preparation import prepare_run
-from hanse.runs.what_leaves import FIELDS, make_examples
+from hanse.runs.what_leaves import FIELDS, Contradiction, make_examples
 
 DATA = population().client(0)
 WORDS = [word for i in range(NUM_ROWS * 5) for word in (f"Person {i}", f"note {i % 3}", "north")]
@@ -74,13 +75,13 @@ class Watched:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     here = Watched()
     application = serving.application
-    monkeypatch.setattr(serving, "application", lambda server: here.spy(application(server)))
+    monkeypatch.setattr(serving, "application", lambda *given: here.spy(application(*given)))
     return here
 
 
-def invite(here: Federation, number: int = 0) -> Asked:
+def invite(here: Federation, number: int = 0) -> Entrant:
     secret, _ = here.server.members.invite(number=number)
-    return Asked(here.url, Token(here.server.fingerprint, secret, here.server.identity.public))
+    return Entrant(here.url, Token(here.server.fingerprint, secret, here.server.identity.public))
 
 
 def stop(here: Federation) -> None:
@@ -108,14 +109,37 @@ def test_nothing_is_opened_or_promised_too_early(tmp_path: Path, watched: Watche
         *received, first, second, third = watched.take()
         assert [first, second, third] == ["asked", "opened", "POST /v1/join"]
         assert received
-        join_in_order(home, Asked(), watched.owner())  # it restarts: what was approved is not asked again
+        join_in_order(home, Entrant(), watched.owner())  # it restarts: what was approved is not asked again
         assert watched.take() == ["GET /v1/plans", "opened"]
         here.lead(served(2))
         watched.answer = False
         with pytest.raises(Forbidden, match="no data were opened"):
-            join_in_order(home, Asked(), watched.owner())
+            join_in_order(home, Entrant(), watched.owner())
         assert watched.take() == ["GET /v1/plans", "asked"]
         stop(here)
+    decided = ("joined", "receives a plan", "approves", "refuses")
+    log = [line for line in home.audit.lines() if line["what"] in decided]
+    assert [line["what"] for line in log] == [
+        *("receives a plan", "refuses", "approves", "joined", "receives a plan", "refuses"),
+    ]
+    assert [line["code"] for line in log if line["what"] == "refuses"] == ["approval"] * 2
+    first, second = (line["plan"] for line in log if line["what"] == "receives a plan")
+    assert [line["plan"] for line in log if "plan" in line] == [first, first, first, second, second]
+
+
+@pytest.mark.parametrize("forbids", ["policy", "data"])
+def test_a_refusal_before_joining_is_in_the_log(tmp_path: Path, watched: Watched, forbids: str) -> None:
+    with federation(tmp_path, stay=True) as here:
+        run = here.lead(served())
+        home = ClientHome(tmp_path / "own")
+        policy = "models = ['cnn']" if forbids == "policy" else f"min_examples = {len(DATA) + 1}"
+        (home.folder / "policy.toml").write_text(policy)
+        with pytest.raises(Forbidden):
+            join_in_order(home, invite(here), watched.owner(attended=False))
+        stop(here)
+    *_, received, refused = home.audit.lines()
+    assert (received["what"], received["run"]) == ("receives a plan", run)
+    assert (refused["what"], refused["plan"], refused["code"]) == ("refuses", received["plan"], "policy")
 
 
 def test_a_second_run_waits_for_approval_before_data_are_opened(tmp_path: Path, watched: Watched) -> None:
@@ -128,7 +152,7 @@ def test_a_second_run_waits_for_approval_before_data_are_opened(tmp_path: Path, 
         assert here.wait_for("(approval)", "nothing was refused")
         assert "opened" not in watched.take()
         with pytest.raises(Forbidden, match="waits for approval"):  # nor does --yes stand for an approval
-            join_in_order(ClientHome(home.folder), Asked(), watched.owner(attended=False))
+            join_in_order(ClientHome(home.folder), Entrant(), watched.owner(attended=False))
         assert "opened" not in watched.take()
         here.server.run(run).mailbox.stop()
         stop(here)
@@ -214,6 +238,8 @@ def test_questions_at_a_terminal_make_a_contract(folder: Path, here: Federation)
         terminal.answer(r"Columns of numbers that runs may use \[age, crp\]:")
         terminal.answer(r"Columns of categories that runs may use \[none\]:")
         terminal.answer(r"Fewest rows; .* \[30\]:", "33")
+        terminal.answer(r"File of your own test examples \[none\]:", "none.csv")
+        terminal.until("there is no file 'none.csv'")
         terminal.answer(r"File of your own test examples \[none\]:")
         terminal.answer(r"Write client/hanse.toml\? \[Y/n\]:")
         terminal.until("joined")
@@ -279,6 +305,25 @@ def test_a_client_without_data_or_contract_is_told_at_once(folder: Path, here: F
     assert (code, "--data is missing" in said) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--data", "none.csv"), "--data none.csv: there is no such file; write a path, or 'share'"),
+        (("--data", "own.csv", "--test", "none.csv"), "--test none.csv: there is no such file"),
+        (("--data", "own.toml"), "--data own.toml names none.csv: there is no such file"),
+        (("--data", "own.csv", "--test", "f"), "--test f: there is no such file"),
+    ],
+)
+def test_a_file_that_is_missing_is_named_before_anything_is_asked(
+    folder: Path, here: Federation, words: tuple[str, ...], says: str
+) -> None:
+    (folder / "own.toml").write_text('data = { name = "csv", path = "none.csv" }')
+    code, said = typed(*line(here, "--yes", *words))
+    assert (code, says in " ".join(said.split())) == (2, True), said
+    assert not (folder / "client" / CONTRACT).exists()
+    assert not (folder / "client" / "audit.jsonl").exists()  # nothing was sent
+
+
 def test_a_contract_comes_before_any_server(folder: Path) -> None:
     ask = ("init", "own.csv", "--client", "--home", "client")
     code, said = typed(*ask)
@@ -310,6 +355,11 @@ def test_check_shows_what_would_leave_without_data(folder: Path, here: Federatio
     code, said = typed(*line(here, "--data", "own.csv", "--check"))
     assert (code, "60 examples suit softmax" in said) == (0, True), said
     assert not (folder / "client" / CONTRACT).exists()  # a check writes nothing
+    assert "evaluate" not in said.partition("Run ")[2]  # the server measures on rows of its own
+    (folder / "client" / "policy.toml").write_text("approve_plans = true")
+    code, said = typed(*line(here, "--check"))
+    assert (code, "waits for approval" in said) == (1, True), said
+    assert "leaves: your update (6 numbers), enters a mean that shows single" in said
     assert not here.server.members.active("client")
 
 
@@ -323,7 +373,7 @@ def test_an_example_is_as_large_as_what_is_sent(folder: Path) -> None:
     from hanse.config import read
 
     ready = prepare_run(read(Path("app.toml"), ["algorithm.uplink=[{name = 'quantize', bits = 4}]"]))
-    plan = Parties().job(Path("app.toml"), ["algorithm.uplink=[{name = 'quantize', bits = 4}]"]).plan
+    plan = foreseen("algorithm.uplink=[{name = 'quantize', bits = 4}]")
     (local, *_) = make_examples(plan)
     (exchange, *_) = plan_messages(ready).first
     assert local.num_bytes == pytest.approx(exchange.usage.bytes_up, abs=8)
@@ -334,3 +384,26 @@ def test_an_example_is_as_large_as_what_is_sent(folder: Path) -> None:
         plan, settings=json.dumps({**json.loads(plan.settings), "algorithm": {"name": "no_such"}})
     )
     assert any("No example could be made" in said for said in describe_run(broken, 10))
+
+
+def foreseen(*sets: str) -> Plan:
+    """The plan of settings, as a server sends it."""
+    job = Parties().job(Path("app.toml"), sets)
+    return replace(job.plan, run="r", envelopes=foresee(job)[0].write())
+
+
+def test_settings_that_say_something_else_than_the_envelopes_are_refused(folder: Path) -> None:
+    """The envelopes bind; settings are words of the server."""
+    honest = foreseen()
+    for words, differs in (
+        ("[{name = 'clip', max_norm = 0.1}]", "the chain of part 'update' is"),
+        ("[{name = 'quantize', bits = 2}]", "the chain of part 'update' is"),
+    ):
+        claims = foreseen(f"algorithm.uplink={words}")
+        with pytest.raises(Contradiction, match=differs):
+            list(describe_run(replace(honest, settings=claims.settings), 10))
+        with pytest.raises(Contradiction, match=differs):
+            make_examples(replace(claims, envelopes=honest.envelopes))
+    with pytest.raises(Contradiction, match=r"the work's steps\.lr is 9"):
+        make_examples(replace(honest, settings=foreseen("algorithm.lr=9.0").settings))
+    assert "single update of yours" in " ".join(describe_run(honest, 10))

@@ -155,8 +155,8 @@ def overheard(monkeypatch: pytest.MonkeyPatch) -> list[Overhearing]:
     here: list[Overhearing] = []
     application = serving.application
 
-    def overhearing(server: Any) -> Any:
-        here.append(Overhearing(application(server)))
+    def overhearing(*given: Any) -> Any:
+        here.append(Overhearing(application(*given)))
         return here[-1]
 
     monkeypatch.setattr(serving, "application", overhearing)
@@ -276,8 +276,7 @@ def test_a_plan_that_waits_for_approval_opens_nothing(folder: Path) -> None:
         here.lead(hostile_job(folder))
         (folder / "client").mkdir()
         (folder / "client" / "policy.toml").write_text("approve_plans = true")
-        (folder / "own.csv").unlink()
-        (folder / "own.csv").mkdir()  # whoever opens it fails
+        (folder / "own.csv").write_bytes(b"\xff")  # whoever opens it fails
         code, said = typed(*joining(here, "--data", "own.csv"))
         assert (code, "waits for approval" in said) == (1, True), said
         assert typed("approve", said.split("hanse approve ")[1].split()[0], "--home", "client")[0] == 0

@@ -132,7 +132,11 @@ def test_a_proxy_that_would_cut_uploads_or_waits_is_found_by_a_check(
     with federation(tmp_path / "f") as here, behind(here, tmp_path / "nginx", **limits):
         run = here.lead(job(CASES["fed_avg"], 1))
         secret, _ = here.server.members.invite()
-        given = ClientHome(tmp_path / "client"), here.url, Token(here.server.fingerprint, secret)
+        given = (
+            ClientHome(tmp_path / "client"),
+            here.url,
+            Token(here.server.fingerprint, secret, here.server.identity.public),
+        )
         if says is None:
             assert [plan.run for plan in check(*given)[0]] == [run]
         else:

@@ -104,6 +104,10 @@ def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_token(str(TOKEN), path, ask=False)
     with pytest.raises(InvalidInput, match=r"none\.token can't be read"):
         read_token(None, tmp_path / "none.token", ask=False)
+    assert read_token(None, tmp_path / "none.token", ask=False, is_member=True) is None
+    assert read_token(None, path, ask=False, is_member=True) == TOKEN
+    with pytest.raises(InvalidInput, match=r"64 characters\) is not a join token"):
+        Token.parse(str(TOKEN)[:64])  # without the server's key, whose answers nobody could tell from others'
     with pytest.raises(InvalidInput, match="106 characters") as seen:
         read_token(str(TOKEN)[1:], None, ask=False)
     assert str(TOKEN)[10:20] not in str(seen.value)  # what is almost a token is not shown
@@ -122,7 +126,7 @@ def test_a_terminal_is_asked_and_does_not_show_the_answer(tmp_path: Path) -> Non
             sys.executable, [sys.executable, "-m", "hanse", "join", "https://127.0.0.1:1", "--data", "x"]
         )
     said = b""
-    while b"token that the operator sent" not in said:
+    while b"token that the operator sent: " not in said:  # what is typed before the last space is dropped
         said += os.read(terminal, 1000)
     os.write(terminal, b"not-a-token-at-all\n")
     try:

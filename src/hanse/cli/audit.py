@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hanse.cli.exits import print_json
-from hanse.cli.parties import CLIENT, Home, guard_parties
+from hanse.cli.parties import CLIENT, Home, check_client_home, guard_parties
 from hanse.core import HanseError, InvalidInput
 
 __all__ = ["audit_log"]
@@ -31,6 +31,7 @@ def audit_log(
     with guard_parties():
         from hanse.network.client import AuditLog
 
+        check_client_home(home)
         if begin_new:
             _begin_new(home)
             return
@@ -49,7 +50,8 @@ def _begin_new(home: Path) -> None:
     from hanse.network.client import ClientHome
 
     client_home = ClientHome(home)
-    old = client_home.audit.begin_new(_ask(client_home))
+    with client_home.claim():
+        old = client_home.audit.begin_new(_ask(client_home))
     typer.echo(f"a new log begins in {client_home.audit.path}; " + (f"the last one is {old}" if old else ""))
     typer.echo("its first line says so, and the server will note it")
 

@@ -135,8 +135,7 @@ def _ask(found: "Proposal", look: Callable[[str | None], "Proposal"], is_free: b
         print_wrapped("write a whole number from 1")
     test = found.contract.test
     if test is None:
-        test = typer.prompt("File of your own test examples", default="none")
-        test = None if test == "none" else str(Path(test).absolute())
+        test = _ask_file("File of your own test examples")
     contract = replace(found.contract, reader=own, min_rows=min_rows, test=test)
     if not typer.confirm(f"Write {contract.file}?", default=True):
         raise InvalidInput("nothing was written, and nobody was joined")
@@ -169,6 +168,15 @@ def _ask_column(question: str, proposed: str, found: "Proposal") -> str:
     while (given := typer.prompt(question, default=proposed)) not in names:
         print_wrapped(f"there is no column {given!r}; write one of {', '.join(sorted(names))}")
     return str(given)
+
+
+def _ask_file(question: str) -> str | None:
+    """Asks for a file that exists; None: there is none."""
+    while (given := typer.prompt(question, default="none")) != "none":
+        if Path(given).is_file():
+            return str(Path(given).absolute())
+        print_wrapped(f"there is no file {given!r}; write a path, or none")
+    return None
 
 
 def _ask_columns(

@@ -60,7 +60,9 @@ def _init_client(data: str, home: Path, label: str | None, *, yes: bool) -> None
         if (home / CONTRACT).exists():
             raise InvalidInput(f"{home / CONTRACT} exists already; edit it, or move it away first")
         make_contract(home, data, label=label, yes=yes)
-        print_wrapped(f"read it, then join with: hanse join https://HOST:PORT --token ... --home {home}")
+        print_wrapped(
+            f"read it, then join with: hanse join https://HOST:PORT --token-file FILE --home {home}"
+        )
 
 
 def describe_data(file: File = None, sets: Sets = None, imports: Imports = None, json: Json = False) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from hanse.cli.exits import FAILED
-from hanse.cli.parties import CLIENT, PARTIES, Copies, Home, guard_parties
+from hanse.cli.parties import CLIENT, PARTIES, Copies, Home, check_client_home, guard_parties
 from hanse.core import InvalidInput
 
 __all__ = ["approve", "leave_command", "passphrase"]
@@ -17,6 +17,7 @@ def leave_command(home: Home = CLIENT) -> None:
         from hanse.network.client import ClientHome
         from hanse.network.client import leave as withdraw
 
+        check_client_home(home)
         withdraw(ClientHome(home))
         typer.echo("left; it is recorded on both sides")
 
@@ -29,8 +30,9 @@ def passphrase(
     with guard_parties():
         from hanse.network.protocol import change_passphrase, claim_home, remove_passphrase
 
-        if not home.exists():
-            raise InvalidInput(f"{home} does not exist; name the folder of a client or a server by --home")
+        if not any((home / name).exists() for name in ("key.pem", "identity.pem")):
+            why = "holds no keys" if home.exists() else "does not exist"
+            raise InvalidInput(f"{home} {why}; name the folder of a client or a server by --home")
         with claim_home(home):
             (remove_passphrase if remove else change_passphrase)(home)
         typer.echo(f"the keys in {home} are {'not encrypted any more' if remove else 'encrypted'}")
@@ -46,6 +48,7 @@ def approve(
     with guard_parties():
         from hanse.network.client import ClientHome, plan_digest, waiting_plans
 
+        check_client_home(home)
         client_home = ClientHome(home)
         found = [p for p in waiting_plans(client_home) if plan_digest(p).startswith(plan)]
         if len({plan_digest(p) for p in found}) != 1:
@@ -57,7 +60,6 @@ def approve(
         typer.echo()
         _approve_code(client_home, found[0], yes)
         approved = client_home.approvals.approve(found[0])
-        client_home.audit.write("approves", plan=approved)
         typer.echo(f"approved {approved}")
 
 

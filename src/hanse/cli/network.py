@@ -212,6 +212,13 @@ def join_command(
     new_key: Annotated[
         bool, typer.Option("--rotate-key", help="Replace this client's key by a new one first.")
     ] = False,
+    new_server_key: Annotated[
+        bool,
+        typer.Option(
+            "--new-server-key",
+            help="Trust the server's key in the token in place of the kept one; ask the operator before.",
+        ),
+    ] = False,
     yes: Annotated[
         bool,
         typer.Option("--yes", help="Ask nothing: take part, and accept what is proposed for hanse.toml."),
@@ -231,12 +238,19 @@ def join_command(
             encrypt_keys(home)
         client_home = ClientHome(home)
         client_home.own_imports.given = imports or ()
-        invitation = read_token(token, token_file, url is not None and client_home.membership is None)
+        kept = client_home.membership
+        ask = url is not None and kept is None
+        invitation = read_token(token, token_file, ask, is_member=kept is not None)
         contract = Contract.at(home)
+        client_home.note_contract()
         if contract is not None:
             contract.check_source(data, test)
+        elif data is None and kept is not None and kept.get("data") == SHARE:
+            data, test = SHARE, test or kept.get("test")
         elif data is None and not check:
             raise InvalidInput("--data is missing; name a file of this client's own examples")
+        if contract is None:
+            PARTIES.check_files(data, test)
         held.enter_context(client_home.claim())
         if isolate or client_home.policy.isolate:
             find_isolation(home)  # before anything is joined
@@ -251,9 +265,11 @@ def join_command(
             from hanse.cli.contract import make_contract
 
             wanted = PARTIES.wanted(plans[0]) if plans else None
-            return make_contract(home, str(data), test, wanted, yes=yes, write=not check)
+            made = make_contract(home, str(data), test, wanted, yes=yes, write=not check)
+            client_home.note_contract()
+            return made
 
-        entrant = Entrant(url, invitation, name, new_key)
+        entrant = Entrant(url, invitation, name, new_key, new_server_key)
         owner = Owner(open_data, PARTIES.bind, typer.echo, agree if is_attended() and not yes else None)
         try:
             with threadpool_limits(1):  # several threads would add up large products in another order
@@ -261,7 +277,10 @@ def join_command(
                     return _check(
                         client_home, entrant, owner, with_data=data is not None or contract is not None
                     )
-                ended = _work(client_home, join_in_order(client_home, entrant, owner), isolate)
+                sources = join_in_order(client_home, entrant, owner)
+                if contract is None and data == SHARE:  # no file remembers it
+                    client_home.amend(data=SHARE, test=None if test is None else str(Path(test).absolute()))
+                ended = _work(client_home, sources, isolate)
         except KeyboardInterrupt:
             typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
             raise typer.Exit(INTERRUPTED) from None
@@ -329,8 +348,12 @@ def _check(client_home: Any, entrant: Any, owner: Any, *, with_data: bool) -> No
     from hanse.network.protocol import CHUNK_BYTES, WAIT_S
     from hanse.runs import describe_requests, describe_run
 
-    def describe(plan: Any) -> None:
-        typer.echo(f"\nRun {plan.run} of the model {type(plan.model).__name__}")
+    def describe(sealed: Any) -> None:
+        typer.echo(f"\nRun {sealed.run}. This client computes what follows, and refuses all else.")
+        for line in client_home.approvals.describe(sealed):
+            typer.echo(line)
+
+    def show(plan: Any) -> None:
         for line in describe_run(plan, client_home.policy.fewest_examples):
             typer.echo(line)
         typer.echo()
@@ -340,5 +363,5 @@ def _check(client_home: Any, entrant: Any, owner: Any, *, with_data: bool) -> No
     typer.echo(
         f"\nsending {CHUNK_BYTES >> 20} MiB, to be answered after {WAIT_S:g} s, as proxies must allow ..."
     )
-    try_joining(client_home, entrant, owner, describe, with_data)
+    try_joining(client_home, entrant, owner, describe, show, with_data)
     typer.echo("nothing was joined; the token is still good")

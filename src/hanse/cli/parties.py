@@ -9,7 +9,16 @@ import typer
 
 from hanse.cli.exits import exit_truthfully
 
-__all__ = ["CLIENT", "PARTIES", "Copies", "EncryptKeys", "Home", "encrypt_keys", "guard_parties"]
+__all__ = [
+    "CLIENT",
+    "PARTIES",
+    "Copies",
+    "EncryptKeys",
+    "Home",
+    "check_client_home",
+    "encrypt_keys",
+    "guard_parties",
+]
 
 Home = Annotated[Path, typer.Option(metavar="FOLDER", help="The folder where everything is kept.")]
 Copies = Annotated[
@@ -57,6 +66,15 @@ def guard_parties() -> Iterator[ExitStack]:
             raise InvalidInput(
                 f'real parties need {missing.name}, which is not installed: pip install "hanse[server]"'
             ) from missing
+
+
+def check_client_home(home: Path) -> None:
+    """Checks that a folder is a client's, or an operator's. Raises: InvalidInput: if it holds no key."""
+    from hanse.core import InvalidInput
+
+    if not (home / "key.pem").exists():
+        why = "is not the folder of a client: it holds no key.pem" if home.exists() else "does not exist"
+        raise InvalidInput(f"{home} {why}. Name the folder of hanse join by --home")
 
 
 def encrypt_keys(home: Path) -> None:

@@ -15,13 +15,15 @@ HANSE_TOKEN = "HANSE_TOKEN"
 """The variable of the environment that may hold a token."""
 
 
-def read_token(token: str | None, path: Path | None, ask: bool) -> Any | None:
+def read_token(token: str | None, path: Path | None, ask: bool, *, is_member: bool = False) -> Any | None:
     """Returns the token that a client was given; None: it was given none.
 
     Args:
       token: from the command line.
       path: a file that holds it.
       ask: whether to ask for it on a terminal.
+      is_member: whether the client has joined: the server removes the file of a token that was used, so it
+        need not be there any more.
 
     Raises: InvalidInput: if it is none, or was given twice.
     """
@@ -29,7 +31,7 @@ def read_token(token: str | None, path: Path | None, ask: bool) -> Any | None:
 
     if token is not None and path is not None:
         raise InvalidInput("give --token or --token-file, not both")
-    if path is not None:
+    if path is not None and not (is_member and not path.exists()):
         try:
             token = path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:

@@ -19,7 +19,7 @@ from hanse.network.server import RunJob
 from hanse.runs.contract import Contract
 from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
-from hanse.runs.own_file import read_examples, read_with_groups
+from hanse.runs.own_file import read_description, read_examples, read_with_groups
 from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
@@ -114,6 +114,18 @@ class Parties:
                 "privacy": _claim(ready, records),
             },
         )
+
+    def check_files(self, data: str | None, test: str | None) -> None:
+        """Checks that files exist that were named on a command line. Nothing is read but their description.
+
+        Raises: InvalidInput.
+        """
+        if data is not None and data != SHARE:
+            _check_file("--data", data)
+            if data.endswith(".toml"):
+                _check_file(f"--data {data} names", read_description(data).path)
+        if test is not None:
+            _check_file("--test", test)
 
     def data(
         self, what: str, number: int, test: str | None = None, warn: Warn = warn_user
@@ -245,7 +257,7 @@ def _share(plan: Plan) -> FederatedData:
 
 
 def _check_file(option: str, path: str) -> None:
-    if not Path(path).exists():
+    if not Path(path).is_file():
         also = f", or {SHARE!r}" if option == "--data" else ""
         raise InvalidInput(f"{option} {path}: there is no such file; write a path{also}")
 

@@ -1,6 +1,7 @@
 """What leaves a client: each field of its requests, and an example of each message that a run asks for.
 
-The fields are read from the wire's own messages, so that this list can't forget one.
+The fields are read from the wire's own messages, so that this list can't forget one. What a run asks for is
+read from its plan's envelopes, which each ticket is compared with.
 """
 
 import json
@@ -16,12 +17,25 @@ from hanse.config import Experiment
 from hanse.core import Array, Key, Memory, RoundAbandoned
 from hanse.core.exchange import Fork, Message, Payload, Task, choose_measure, drive, pack
 from hanse.data import arrays, iid
-from hanse.network.protocol import CHUNK_BYTES, Code, Doing, Failure, Join, Plan, Poll, Rekey
+from hanse.network.protocol import (
+    CHUNK_BYTES,
+    AuditHead,
+    Code,
+    Doing,
+    Envelopes,
+    Failure,
+    Forbidden,
+    Join,
+    Plan,
+    Poll,
+    Rekey,
+    describe_ticket,
+)
 from hanse.runs.preparation import prepare_run
 from hanse.simulation import InProcess, Simulation
 from hanse.version import __version__
 
-__all__ = ["FIELDS", "Example", "describe_requests", "describe_run", "make_examples"]
+__all__ = ["FIELDS", "HEADERS", "REQUESTS", "Example", "describe_requests", "describe_run", "make_examples"]
 
 WIDTH = 80
 
@@ -36,6 +50,15 @@ FIELDS: Mapping[type[Any], tuple[str, Mapping[str, str]]] = {
             "know": "the numbers of the tickets whose outcome it has stored",
             "doing": f"one word of this list: {', '.join(word for word in get_args(Doing) if word)}",
             "expects": "the fingerprint of the certificate that the server announced",
+            "audit": "the head of its audit log: see AuditHead",
+        },
+    ),
+    AuditHead: (
+        "in a poll, or alone if the server keeps another log",
+        {
+            "lines": "the number of lines",
+            "hash": "the hash of the last one, which tells nothing else of them",
+            "begun": "the number of lines before its first one, if you have begun a new log",
         },
     ),
     Failure: (
@@ -52,12 +75,34 @@ FIELDS: Mapping[type[Any], tuple[str, Mapping[str, str]]] = {
 }
 """The fields of each message that a client sends, in words."""
 
-HEADERS = {
-    "your address, the time and the size of each request": "as for all traffic",
+HEADERS: Mapping[str, str] = {
     "User-Agent": f"hanse/{__version__}",
     "Signature, Signature-Input": "the client's id or public key, the time, a random number, a signature",
     "Content-Digest": "the SHA-256 of what is sent",
+    "Invitation": "before it has joined: the public half of a key made of the token, and a signature",
+    "Range": "the place from which a download that was cut off goes on",
+    "Host, Accept, Accept-Encoding, Connection, Content-Type, Content-Length": "as in all of HTTP",
 }
+"""All header fields that a client sends, in words. To a proxy of yours it also sends what that asks for."""
+
+REQUESTS: Mapping[str, str] = {
+    "GET /v1/about": "nothing, to ask for the versions of the server",
+    "POST /v1/check?wait_s=": f"with --check, {CHUNK_BYTES >> 20} MiB of zeros, as a test of proxies",
+    "POST /v1/check": "nothing, to ask for the plans before it has joined",
+    "GET /v1/plans": "nothing, to ask for the plans as a member",
+    "POST /v1/join": "Join",
+    "POST /v1/work": "Poll",
+    "GET /v1/audit": "nothing, to ask for the head of its log that the server keeps",
+    "POST /v1/audit": "AuditHead",
+    "GET /v1/runs/RUN/objects/SHA256": "nothing, to download a plan or a payload",
+    "GET /v1/runs/RUN/tickets/TICKET/task": "nothing, to download tensors for it alone",
+    "GET /v1/runs/RUN/tickets/TICKET/message?sha256=&size=": "nothing, to ask how much has arrived",
+    "PUT /v1/runs/RUN/tickets/TICKET/message?sha256=&size=&offset=": "a chunk of a Message",
+    "POST /v1/runs/RUN/tickets/TICKET/failure": "Failure",
+    "POST /v1/key": "Rekey",
+    "POST /v1/leave": "nothing, to withdraw consent",
+}
+"""All requests of a client, with what they send. RUN, TICKET and SHA256 are as the server names them."""
 
 
 def describe_requests() -> Iterator[str]:
@@ -67,7 +112,11 @@ def describe_requests() -> Iterator[str]:
         "This client opens connections to one server and accepts none. Your rows stay here. This list is "
         "complete; hanse audit-log shows what has left."
     )
+    yield from ("", "Requests, by method and address, with what each sends")
+    for address, about in REQUESTS.items():
+        yield from _entry(address, about)
     yield from ("", "With each request")
+    yield from _wrap("  your address, the time and the size, as for all traffic; and the header fields")
     for name, about in HEADERS.items():
         yield from _entry(name, about)
     for kind, (when, about_fields) in FIELDS.items():
@@ -113,22 +162,43 @@ class Example:
 
 
 class _Recording(InProcess):
-    """Computes tickets, and keeps the first message of each work."""
+    """Computes tickets, and keeps the first message of each work, if the plan lets the work be asked.
 
-    def __init__(self, *given: Any) -> None:
+    Args:
+      envelopes: of the plan.
+      given: see `InProcess`.
+    """
+
+    def __init__(self, envelopes: Envelopes, *given: Any) -> None:
         super().__init__(*given, together=False)
+        self._envelopes = envelopes
+        self._asked = {envelope.work for envelope in envelopes}
+        self.is_measuring = False
         self.examples: dict[str, Example] = {}
 
     def compute_ticket(
         self, before: Memory, task: Task, payload: Payload, timer: Any = None
     ) -> tuple[Message, Fork]:
         message, fork = super().compute_ticket(before, task, payload, timer)
-        if isinstance(task.party, int):
+        name = type(payload.work).__name__
+        is_asked = name in self._asked or not self.is_measuring  # a server may measure by itself
+        if isinstance(task.party, int) and is_asked and name not in self.examples:
+            if beyond := self._envelopes.find_beyond(describe_ticket(payload, task)):
+                raise Contradiction(beyond)
             into = {name: str(part.into) for name, part in payload.uplink.items()}
             hidden = tuple(name for name, part in payload.uplink.items() if part.into.hides)
-            work = type(payload.work).__name__
-            self.examples.setdefault(work, Example(work, message, hidden, into, len(pack(message))))
+            self.examples[name] = Example(name, message, hidden, into, len(pack(message)))
         return message, fork
+
+
+class Contradiction(Forbidden):
+    """The settings of a plan ask for something that the plan does not let its server ask for."""
+
+    def __init__(self, beyond: str) -> None:
+        super().__init__(
+            f"the plan contradicts itself. In a round as its settings describe it, {beyond}. This client "
+            "would refuse that. Do not take part before the operator has explained it"
+        )
 
 
 NUM_CLIENTS, NUM_ROWS = 8, 8
@@ -136,9 +206,11 @@ NUM_CLIENTS, NUM_ROWS = 8, 8
 
 
 def make_examples(plan: Plan) -> tuple[Example, ...]:
-    """Performs a round of a plan with made-up rows; returns the first message of each work.
+    """Performs a round of a plan with made-up rows; returns the first message of each work that it asks for.
 
     Building from a plan's settings imports nothing, and no data are opened.
+
+    Raises: Contradiction: if the plan's envelopes do not admit what its settings ask for.
     """
     said = json.loads(plan.settings)
     measured = int(bool(said.get("evaluate_every")))
@@ -146,12 +218,13 @@ def make_examples(plan: Plan) -> tuple[Example, ...]:
     ready = prepare_run(
         replace(announced, data=_make_up(plan, said["data"]), partition=iid(NUM_CLIENTS), model=plan.model)
     )
-    backend = _Recording(ready.learner, ready.population, ready.keys)
+    backend = _Recording(Envelopes.read(plan.envelopes), ready.learner, ready.population, ready.keys)
     runtime = Simulation(backend, NUM_CLIENTS, ready.keys)
     state = ready.begin().state
     with suppress(RoundAbandoned):
         state = drive(ready.experiment.algorithm.round(state, ready.keys.public.fold_in("round", 1)), runtime)
     evaluate = ready.evaluate()
+    backend.is_measuring = True
     if evaluate is not None:
         measure = choose_measure(ready.experiment.algorithm, evaluate)
         with suppress(RoundAbandoned):
@@ -175,9 +248,13 @@ def describe_run(plan: Plan, min_examples: int) -> Iterator[str]:
 
     Args:
       min_examples: of this client's policy.
+
+    Raises: Contradiction: if the plan's envelopes do not admit what its settings ask for.
     """
     try:
         examples = make_examples(plan)
+    except Contradiction:
+        raise
     except Exception as error:  # of a model or an algorithm that needs more than made-up rows
         examples = ()
         yield from _wrap(f"No example could be made: {' '.join(str(error).split()):.300}")
@@ -201,11 +278,12 @@ def describe_run(plan: Plan, min_examples: int) -> Iterator[str]:
             sees = "hides it in a sum" if name in example.hidden else "shows the server this client's own"
             yield from _entry(name, f"goes into {into}, which {sees}")
     yield ""
-    hidden = [not set(example.into) - set(example.hidden) for example in examples]
+    asked = [envelope for envelope in Envelopes.read(plan.envelopes) if not envelope.is_phase]
+    shown = [part for envelope in asked for part in envelope.pattern["uplink"].values() if not part["hides"]]
     sees = (
-        "In this run the server sees sums over clients, and no single update."
-        if hidden and all(hidden)
-        else "In this run the server sees each single update of yours."
+        "In this run the server sees each single update of yours."
+        if shown or not asked
+        else "In this run the server sees sums over clients, and no single update."
     )
     yield from _wrap(
         "An update that was computed on few rows can be those rows: for a linear model, the update of one "

@@ -1,8 +1,11 @@
 """The audit log: its chain, and its head, which the server keeps."""
 
+import fcntl
+import hashlib
 import json
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from hanse.network.client import audit
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.gate import Gate, ask_kept_head
 from hanse.network.client.home import ClientHome
+from hanse.network.protocol.spool import durably
 from hanse.network.protocol.wire import AuditHead, KeptHead, News, Poll
 
 
@@ -214,11 +218,17 @@ def test_changes_of_the_owners_files_are_noted_once(tmp_path: Path) -> None:
     home.note_settings()
     home.note_settings()
     (tmp_path / "hanse.toml").write_text("label = 'ill'")
-    home.note_settings()
+    home.note_settings()  # it is not in force: a client that is at work does not read it again
     lines = list(home.audit.lines())
-    assert [line["what"] for line in lines] == ["starts", "settings", "settings"]
-    assert [bool(line["policy"]) for line in lines] == [False, True, True]
-    assert [bool(line["contract"]) for line in lines] == [False, False, True]
+    assert [line["what"] for line in lines] == ["starts", "settings"]
+    assert [bool(line["policy"]) for line in lines] == [False, True]
+    assert [line["contract"] for line in lines] == ["", ""]
+    again = ClientHome(tmp_path)
+    again.note_contract()
+    (tmp_path / "hanse.toml").write_text("label = 'dead'")
+    again.note_settings("starts", hanse="1")
+    *_, last = again.audit.lines()
+    assert last["contract"] == hashlib.sha256(b"label = 'ill'").hexdigest()
 
 
 def test_the_command_shows_compares_and_begins_anew(tmp_path: Path) -> None:
@@ -245,9 +255,43 @@ def test_the_command_shows_compares_and_begins_anew(tmp_path: Path) -> None:
         cut(home.audit)
         cut(home.audit)
         assert "it ends with line 2, and the server keeps line 3" in typed(code=2)
+        with home.claim():
+            assert "client-0 is in use: process " in typed("--begin-new", code=2)
+            assert len(list(home.audit.lines())) == 2
         assert "audit.1.jsonl" in typed("--begin-new")
         assert "it begins with line 4" not in typed()
     assert "it was not compared with the server: " in typed()
-    folder = tmp_path / "nobody"
+    folder = tmp_path / "new"
+    ClientHome(folder)
     assert "this client has joined none" in typed()
-    assert not folder.exists()
+    folder = tmp_path / "mistyped"
+    for words in ((), ("--begin-new",)):
+        assert "mistyped does not exist. Name the folder of hanse join by --home" in typed(*words, code=2)
+        assert not folder.exists()
+
+
+def test_a_line_that_is_written_while_a_new_log_begins_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command has opened the old file already, and waits for it."""
+    path = tmp_path / "audit.jsonl"
+    AuditLog(path).write("one")
+    written = threading.Thread(target=lambda: AuditLog(path).write("beside"))
+    waits, flock = threading.Event(), fcntl.flock
+
+    def say_and_lock(file: Any, how: int) -> None:
+        if threading.current_thread() is written:
+            waits.set()
+        flock(file, how)
+
+    def replace(path: Path, data: bytes) -> None:
+        written.start()
+        assert waits.wait(60.0)
+        durably(path, data)
+
+    monkeypatch.setattr(fcntl, "flock", say_and_lock)
+    monkeypatch.setattr(audit, "durably", replace)
+    assert AuditLog(path).begin_new(KeptHead()) == tmp_path / "audit.1.jsonl"
+    written.join(60.0)
+    assert [line["what"] for line in AuditLog(path).lines()] == [audit.BEGINS, "beside"]
+    assert [line["what"] for line in AuditLog(tmp_path / "audit.1.jsonl").lines()] == ["one"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from federation import federation, job
+from federation import Threaded, federation, job
 
 from hanse.algorithms import fed_avg
 from hanse.core import Close, Examples, InvalidInput
@@ -20,6 +20,7 @@ from hanse.network.client.enrolment import join, waiting_plans
 from hanse.network.client.home import ClientHome
 from hanse.network.client.limits import Spent
 from hanse.network.client.policy import Approvals, Policy, count_rows
+from hanse.network.client.poller import Poller
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
 from hanse.network.protocol.sealed_plan import seal_plan
@@ -97,7 +98,7 @@ def test_a_policy_that_can_not_be_read_says_why(tmp_path: Path, text: str, why: 
 
 
 def test_a_new_plan_waits_and_shows_what_is_new(tmp_path: Path) -> None:
-    approvals = Approvals(tmp_path / "approved.json")
+    approvals = Approvals(tmp_path / "approved.json", AuditLog(tmp_path / "audit.jsonl"))
     with pytest.raises(Forbidden, match=r"hanse approve [0-9a-f]{16}"):
         approvals.check(PLAN)
     approvals.approve(PLAN)
@@ -264,7 +265,11 @@ def test_another_certificate_than_the_tokens_is_refused(tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         secret, _ = here.server.members.invite()
         with pytest.raises(Refused, match="somebody intercepts the connection"):
-            join(ClientHome(tmp_path / "client"), here.url, Token("ab" * 32, secret))
+            join(
+                ClientHome(tmp_path / "client"),
+                here.url,
+                Token("ab" * 32, secret, here.server.identity.public),
+            )
 
 
 def test_what_a_client_writes_is_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,3 +284,19 @@ def test_what_a_client_writes_is_for_its_owner_alone(tmp_path: Path, monkeypatch
     logs = sorted(folder.glob("client.log*"))
     assert [path.name for path in logs] == ["client.log", "client.log.1"]
     assert all(path.stat().st_mode & 0o077 == 0 for path in logs)
+
+
+def test_the_log_says_that_the_owner_stopped_the_client(tmp_path: Path) -> None:
+    class Interrupted(Poller):
+        def run(self) -> str:
+            raise KeyboardInterrupt
+
+    class Stopped(Threaded):
+        poller = Interrupted
+
+    with federation(tmp_path) as here:
+        client = Stopped(here.client_home(0), lambda plan: None, lambda plan: None)
+        with pytest.raises(KeyboardInterrupt):
+            client.run()
+        *_, last = here.client_home(0).audit.lines()
+    assert (last["what"], last["how"]) == ("ends", "stopped")

@@ -38,7 +38,7 @@ def test_a_run_that_is_stopped_before_its_first_round_ends_is_stopped_in_the_sto
         server = here.server
         run = server.lead(replace(job(FED_AVG, 3), num_clients=0, num_present=0))
         led = server.run(run)
-        here.wait_until(lambda: "waiting for clients (0" in led.mailbox.doing, "it does not begin")
+        here.wait_until(lambda: led.mailbox.doing.startswith("waiting"), "it does not begin")
         server.stop_run(run)
         await_end(here, run, "stopped")
         assert server.runs.info(run).status == "stopped"

@@ -4,6 +4,8 @@ Each ticket is held against the plan's envelopes before anything is computed for
 """
 
 import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from hanse.core import MessageError
@@ -16,7 +18,7 @@ from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import Plan, WorkOrder
 
-__all__ = ["AllowedPlan", "TicketCheck", "allow_plan", "check_again"]
+__all__ = ["AllowedPlan", "TicketCheck", "allow_plan", "check_again", "note_refusal"]
 
 
 class AllowedPlan(NamedTuple):
@@ -31,27 +33,43 @@ class AllowedPlan(NamedTuple):
     imports: tuple[Import, ...]
 
 
-def allow_plan(client_home: ClientHome, sealed: SealedPlan) -> AllowedPlan:
+@contextmanager
+def note_refusal(client_home: ClientHome, sealed: SealedPlan) -> Iterator[None]:
+    """Notes in the audit log that a plan is here, if it is new, and that it is refused, if it is."""
+    client_home.note_plan(sealed)
+    try:
+        yield
+    except Forbidden as forbidden:
+        plan = {"run": sealed.run, "plan": plan_digest(sealed)}
+        client_home.audit.write("refuses", sync=False, **plan, code=forbidden.code)
+        raise
+
+
+def allow_plan(
+    client_home: ClientHome, sealed: SealedPlan, agree: Callable[[Sequence[str]], bool] | None = None
+) -> AllowedPlan:
     """Opens a plan, if the client's owner allows it and all that it imports.
 
     A plan that needs an approval, or imports something, is written to the client home for `hanse approve`.
 
+    Args:
+      agree: asks the owner about a plan that is not approved; None: nobody is there to answer.
+
     Raises: Forbidden: if the policy does not allow it, or it waits for approval, or an import is not allowed,
       differs or fails. MessageError: if it can't be read.
     """
-    plan = {"run": sealed.run, "plan": plan_digest(sealed)}
-    client_home.audit.write("receives a plan", sync=False, **plan)
-    try:
-        policy = client_home.policy
+    with note_refusal(client_home, sealed):
+        policy, approvals = client_home.policy, client_home.approvals
         policy.check_plan(sealed)
+        if agree is not None and not approvals.is_approved(sealed):
+            if not agree(approvals.describe(sealed)):
+                raise Forbidden("you do not take part; no data were opened", "approval")
+            approvals.approve(sealed)
         if policy.approve_plans or sealed.imports:
             client_home.keep(sealed)
         if policy.approve_plans:
-            client_home.approvals.check(sealed)
+            approvals.check(sealed)
         imports = client_home.own_imports.load(sealed)
-    except Forbidden as forbidden:
-        client_home.audit.write("refuses", sync=False, **plan, code=forbidden.code)
-        raise
     return AllowedPlan(sealed.open(), imports)
 
 

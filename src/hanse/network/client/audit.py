@@ -49,12 +49,27 @@ class AuditLog:
     @contextmanager
     def _hold(self, mode: str) -> Iterator[IO[bytes]]:
         """Opens the file, and keeps other threads and commands of this client from writing it."""
-        with self._lock, open(self.path, mode) as file:
-            if sys.platform != "win32":
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX)
+        with self._lock, self._open(mode) as file:
             yield file
+
+    def _open(self, mode: str) -> IO[bytes]:
+        """Opens and locks the file that has the log's name once the lock is there.
+
+        While this waited, the file may have been replaced by the first line of a new log.
+        """
+        while True:
+            file = open(self.path, mode)  # noqa: SIM115 (the caller closes it)
+            try:
+                if sys.platform != "win32":
+                    import fcntl
+
+                    fcntl.flock(file, fcntl.LOCK_EX)
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
 
     def _catch_up(self, file: IO[bytes]) -> None:
         """Reads what was written since the last time, to go on from the last line."""
@@ -188,6 +203,8 @@ class AuditLog:
     def begin_new(self, kept: AuditHead) -> Path | None:
         """Begins a new log, whose first line names the old one; returns where the old one is now.
 
+        No client may be at work: it would find another log than the one that it has written.
+
         Args:
           kept: the head that the server keeps. The new log goes on after its number, so that the server can
             tell it from one whose end was cut off.
@@ -206,10 +223,10 @@ class AuditLog:
                 with open(old, "rb+") as copy:
                     about |= {"old": old.name, "old_sha256": hashlib.file_digest(copy, "sha256").hexdigest()}
                     os.fsync(copy.fileno())
-        line = {"n": number, "at": round(time.time(), 3), "what": BEGINS, **about, "before": ""}
-        durably(self.path, (json.dumps({**line, "hash": _hash(line)}) + "\n").encode())
-        self._read_bytes, self._head = None, None
-        self._number, self._begun, self._hash, self._text = 0, 0, "", b""
+            line = {"n": number, "at": round(time.time(), 3), "what": BEGINS, **about, "before": ""}
+            durably(self.path, (json.dumps({**line, "hash": _hash(line)}) + "\n").encode())
+            self._read_bytes, self._head = None, None
+            self._number, self._begun, self._hash, self._text = 0, 0, "", b""
         return old
 
     def _name_old(self, number: int) -> Path:

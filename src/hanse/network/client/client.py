@@ -101,6 +101,9 @@ class Client:
                 if ended != "stopped":
                     self._roles.forget_all_tasks()
                 return ended
+            except KeyboardInterrupt:
+                ended = "stopped"
+                raise
             except Exception as error:
                 if not is_disk_full(error):
                     raise

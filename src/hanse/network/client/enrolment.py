@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hanse.core import InvalidInput, Key, MessageError, OwnLearners, own_test
-from hanse.network.client.allowed_plan import allow_plan
+from hanse.network.client.allowed_plan import allow_plan, note_refusal
 from hanse.network.client.gate import Gate, fetch_certificate
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
 from hanse.network.client.policy import count_rows
@@ -19,7 +19,7 @@ from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import WAIT_S, WIRE, Join, Joined, Plan, Plans, Receipt, Rekey
 from hanse.version import __version__
 
-__all__ = ["check", "examine", "fetch_plans", "join", "leave", "rotate_key", "waiting_plans"]
+__all__ = ["check", "check_address", "examine", "fetch_plans", "join", "leave", "rotate_key", "waiting_plans"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,15 +55,20 @@ def _approach(url: str, token: Token, client_home: ClientHome) -> Gate:
     return gate
 
 
-def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joined:
+def join(
+    client_home: ClientHome, url: str, token: Token, name: str = "", *, new_server_key: bool = False
+) -> Joined:
     """Joins a federation. Joining again changes nothing, except that a token may name a new certificate.
 
-    Raises: Refused, Unreachable, InvalidInput.
+    Args:
+      new_server_key: whether a member trusts the server's key in the token in place of the one it has kept.
+
+    Raises: Refused, Unreachable, InvalidInput: also if the token names another server than the one joined.
     """
     kept = client_home.membership
     if kept is not None:
-        if kept["url"] != url.rstrip("/"):
-            raise InvalidInput(f"{client_home.folder} has joined {kept['url']}; use another --home for {url}")
+        check_address(client_home, url)
+        _check_server_key(client_home, kept, token, trusts_new=new_server_key)
         if token.fingerprint != certificates.fingerprint(kept["certificate"]):
             client_home.expect(fetch_certificate(kept["url"], token.fingerprint))
         client_home.link().close()
@@ -81,6 +86,37 @@ def join(client_home: ClientHome, url: str, token: Token, name: str = "") -> Joi
     )
     logger.info("event=joined server=%s member=%s role=%s", link.url, joined.id, joined.role)
     return joined
+
+
+def check_address(client_home: ClientHome, url: str) -> None:
+    """Checks that an address is that of the server that a member has joined. Raises: InvalidInput."""
+    joined = (client_home.membership or {})["url"]
+    if joined != url.rstrip("/"):
+        raise InvalidInput(f"{client_home.folder} has joined {joined}; use another --home for {url}")
+
+
+def _check_server_key(
+    client_home: ClientHome, kept: Mapping[str, Any], token: Token, *, trusts_new: bool
+) -> None:
+    """Checks that a token names the server that a member has joined, or keeps its new key if that is trusted.
+
+    Whoever has another key is another server, even at the same address: it could announce its certificate.
+
+    Raises: InvalidInput.
+    """
+    known = kept.get("server_key", "")
+    if token.key == known:
+        return
+    if not trusts_new:
+        had = f"the key {known[:16]}..." if known else "no key of its server"
+        raise InvalidInput(
+            f"the token is of a server with the key {token.key[:16]}..., and {client_home.folder} has kept "
+            f"{had} since it joined: another server answers there, or the operator has replaced the "
+            "server's key. Ask the operator by another way than the one by which the token came. If the key "
+            "is right, type the same line with --new-server-key; if not, tell the operator, and join nothing"
+        )
+    client_home.audit.write("trusts a server key", key=token.key, instead_of=known or "none")
+    client_home.amend(server_key=token.key)
 
 
 CHECK_S = WAIT_S
@@ -154,8 +190,19 @@ def examine(
     Raises: Forbidden: if the client's owner does not allow the plan, or its imports; see `allow_plan`.
       InvalidInput: if the data can't be read, or don't suit the plan.
     """
-    policy = client_home.policy
     plan, _ = allow_plan(client_home, sealed)
+    with note_refusal(client_home, sealed):
+        return _examine(client_home, plan, data, bind, test)
+
+
+def _examine(
+    client_home: ClientHome,
+    plan: Plan,
+    data: Callable[[Plan], Any],
+    bind: Callable[[Plan], Any],
+    test: Callable[[Plan], Any] | None,
+) -> dict[str, int]:
+    policy = client_home.policy
     learner, found = bind(plan), dict[str, int]()
     party = client_home.party
     tested = own_test(party) if isinstance(party, int) else None  # a named party has no test role

@@ -48,6 +48,7 @@ Insist = Callable[[Callable[[], T]], T]
 """Repeats an attempt until the server answers."""
 
 HEAD = "/v1/audit"
+PLAIN = {"User-Agent": f"hanse/{__version__}", "Accept-Encoding": "identity"}
 
 
 def fetch_certificate(url: str, fingerprint: str) -> str:
@@ -69,9 +70,7 @@ def check_versions(client_home: ClientHome) -> None:
     try:
         with (
             certificates.make_client(verify=certificates.pin(member["certificate"]), timeout=10.0) as asking,
-            asking.stream(
-                "GET", f"{member['url']}/v1/about", headers={"Accept-Encoding": "identity"}
-            ) as answer,
+            asking.stream("GET", f"{member['url']}/v1/about", headers=PLAIN) as answer,
         ):
             said = b""
             for chunk in answer.iter_raw():

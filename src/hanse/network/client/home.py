@@ -16,21 +16,21 @@ from hanse.core.exchange import pack
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import Spent
 from hanse.network.client.own_imports import OwnImports
-from hanse.network.client.policy import Approvals, Policy
+from hanse.network.client.policy import Approvals, Policy, plan_digest
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Withdrawn
-from hanse.network.protocol.house import change_file, claim_home
+from hanse.network.protocol.house import change_file, check_is_home, claim_home
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
 from hanse.network.protocol.spool import durably
 
-__all__ = ["KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
+__all__ = ["CONTRACT", "KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
 
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
-SETTINGS = {"policy": "policy.toml", "contract": "hanse.toml"}
-"""The files by which a client's owner decides what it does, by their names in the audit log."""
+POLICY, CONTRACT = "policy.toml", "hanse.toml"
+"""The files by which a client's owner decides what it does."""
 DOWNLOADS = re.compile(r"([0-9a-f]{64}|.*\.payload|.*\.own)(\.part)?")
 """The names of files that a server sends: plans, payloads, and tasks with tensors for this client alone."""
 
@@ -40,17 +40,22 @@ class ClientHome:
 
     Args:
       folder: is made if it does not exist, readable for its owner only.
+
+    Raises: InvalidInput: if the folder holds files of others and nothing of a home.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        check_is_home(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)  # also if somebody made it before
         self.identity = Identity.at(folder / KEY)
         self.audit = AuditLog(folder / "audit.jsonl")
-        self.approvals = Approvals(folder / "approved.json")
+        self.approvals = Approvals(folder / "approved.json", self.audit)
         self.own_imports = OwnImports(folder, lambda: self.policy, self.audit)
         self._noted: dict[str, Any] | None = None
+        self._plans: set[tuple[str, str]] = set()
+        self._contract_sha256 = ""
         self.spent = Spent(folder / "spent.json", begin=self._count_sent)
         self._num_claims = 0
 
@@ -75,14 +80,20 @@ class ClientHome:
     @property
     def policy(self) -> Policy:
         """The policy, as its file reads now."""
-        return Policy.read(self.folder / "policy.toml")
+        return Policy.read(self.folder / POLICY)
+
+    def note_contract(self) -> None:
+        """Notes that the data contract is in force as its file reads now; the file is not read again."""
+        self._contract_sha256 = _hash_file(self.folder / CONTRACT)
 
     def note_settings(self, what: str = "settings", **about: Any) -> None:
-        """Notes the SHA-256 of the files by which the owner decides, at the start and when they change."""
-        paths = {name: self.folder / file for name, file in SETTINGS.items()}
+        """Notes the SHA-256 of what is in force, at the start and when it changes.
+
+        The policy is read for each ticket. A change of the data contract holds from the next start on.
+        """
         found: dict[str, Any] = {
-            name: hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
-            for name, path in paths.items()
+            "policy": _hash_file(self.folder / POLICY),
+            "contract": self._contract_sha256,
         }
         if about or found != self._noted:
             self.audit.write(what, **about, **found)
@@ -149,13 +160,14 @@ class ClientHome:
                 f"{self.folder} is leaving the federation at {kept['url']}, which has not confirmed it yet; "
                 f"write hanse leave --home {self.folder}"
             )
-        link = ServerLink(
-            kept["url"],
-            kept["certificate"],
-            identity or self.identity,
-            kept["id"],
-            kept.get("server_key", ""),
-        )
+        server_key = kept.get("server_key")
+        if not server_key:
+            raise InvalidInput(
+                f"{self.folder} was made by a version that did not keep the key of its server: no answer can "
+                "be verified. Let the operator type hanse invite, and join again with the same --home: "
+                f"hanse join {kept['url']} --token-file FILE --home {self.folder} --new-server-key"
+            )
+        link = ServerLink(kept["url"], kept["certificate"], identity or self.identity, kept["id"], server_key)
         if kept.get("next_certificate"):
             link.trust(kept["next_certificate"])
         return link
@@ -204,6 +216,13 @@ class ClientHome:
         part = to.with_name(f"{to.name}.part")
         return sum(path.stat().st_size for path in self.list_downloads() if path not in (to, part))
 
+    def note_plan(self, plan: SealedPlan) -> None:
+        """Notes in the audit log that a plan is here; this process notes each plan once."""
+        found = plan.run, plan_digest(plan)
+        if found not in self._plans:
+            self.audit.write("receives a plan", sync=False, run=plan.run, plan=found[1])
+            self._plans.add(found)
+
     def keep(self, plan: SealedPlan) -> None:
         """Writes a plan to the disk, so that the client's owner can look at it and approve it."""
         packed = pack(plan)
@@ -214,6 +233,10 @@ class ClientHome:
     def log(self) -> "ClientLog":
         """Returns the client's own log of errors. Its texts may quote data, and never leave this folder."""
         return ClientLog(self.folder / "client.log")
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 LOG_BYTES = 10_000_000

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 from hanse.core import InvalidInput
 from hanse.network.client.allowed_plan import allow_plan
-from hanse.network.client.enrolment import check, examine, fetch_plans, join, rotate_key
+from hanse.network.client.enrolment import check, check_address, examine, fetch_plans, join, rotate_key
 from hanse.network.client.gate import check_versions
 from hanse.network.client.home import NEXT_KEY, ClientHome
 from hanse.network.client.transport import patiently
-from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
@@ -59,12 +58,14 @@ class Entrant:
       url, token: the server's address and the invitation.
       name: by which the operator will know the client.
       new_key: whether a member replaces its key first.
+      new_server_key: whether a member trusts the server's key in the token in place of the one it has kept.
     """
 
     url: str | None = None
     token: Token | None = None
     name: str = ""
     new_key: bool = False
+    new_server_key: bool = False
 
 
 def join_in_order(client_home: ClientHome, entrant: Entrant, owner: Owner) -> Sources:
@@ -81,7 +82,7 @@ def join_in_order(client_home: ClientHome, entrant: Entrant, owner: Owner) -> So
     Raises: Forbidden, Refused, Unreachable, InvalidInput.
     """
     plans, number = _receive_plans(client_home, entrant, owner.say)
-    allowed = [_approve(client_home, plan, owner) for plan in plans]
+    allowed = [allow_plan(client_home, plan, owner.agree).plan for plan in plans]
     sources = owner.open_data(allowed, number)
     for plan in plans:
         test = sources.test if sources.examined else None
@@ -96,24 +97,28 @@ def try_joining(
     client_home: ClientHome,
     entrant: Entrant,
     owner: Owner,
-    describe: Callable[[Plan], None],
+    describe: Callable[[SealedPlan], None],
+    show: Callable[[Plan], None],
     with_data: bool,
 ) -> None:
     """Tries all steps but the last, and asks nothing; see `join_in_order`.
 
     Args:
-      describe: is called with each plan that is allowed.
+      describe: is called with each plan, before the policy is asked and before anything is imported.
+      show: is called with each plan that is allowed, once its imports are there.
       with_data: whether data are opened.
 
     Raises: Forbidden, Refused, Unreachable, InvalidInput.
     """
     if entrant.url is None or entrant.token is None:
-        raise InvalidInput("to check, write hanse join https://HOST:PORT --token ... --check")
+        raise InvalidInput("to check, write hanse join https://HOST:PORT --token-file FILE --check")
     plans, number = check(client_home, entrant.url, entrant.token)
     owner.say("network, certificate, versions, invitation: fine")
+    for sealed in plans:
+        describe(sealed)
     allowed = [allow_plan(client_home, sealed).plan for sealed in plans]
     for plan in allowed:
-        describe(plan)
+        show(plan)
     if not with_data:
         for plan in allowed:
             owner.bind(plan)
@@ -132,11 +137,14 @@ def _receive_plans(
     """Returns the plans of the server's runs, and this client's number; replaces a member's key first."""
     if client_home.membership is None:
         if entrant.url is None or entrant.token is None:
-            raise InvalidInput("write hanse join https://HOST:PORT --token ... --data ...")
+            raise InvalidInput("write hanse join https://HOST:PORT --token-file FILE --data FILE")
         return fetch_plans(client_home, entrant.url, entrant.token)
     check_versions(client_home)
-    if entrant.url is not None and entrant.token is not None:
-        join(client_home, entrant.url, entrant.token, entrant.name)  # the token may name a new certificate
+    if entrant.url is not None and entrant.token is not None:  # the token may name a new certificate
+        trusted = entrant.new_server_key
+        join(client_home, entrant.url, entrant.token, entrant.name, new_server_key=trusted)
+    elif entrant.url is not None:
+        check_address(client_home, entrant.url)
     if entrant.new_key or (client_home.folder / NEXT_KEY).exists():  # an earlier one may have been cut off
         rotate_key(client_home)
         say(f"its key is {client_home.identity.public[:16]}... now")
@@ -146,20 +154,6 @@ def _receive_plans(
 def _pause(wait_s: float) -> bool:
     time.sleep(wait_s)
     return False
-
-
-def _approve(client_home: ClientHome, sealed: SealedPlan, owner: Owner) -> Plan:
-    """Asks the owner about a plan that is not approved, if somebody is there, and opens it if it is allowed.
-
-    Raises: Forbidden: if the policy, or the owner, does not allow it.
-    """
-    client_home.policy.check_plan(sealed)
-    approvals = client_home.approvals
-    if owner.agree is not None and not approvals.is_approved(sealed):
-        if not owner.agree(approvals.describe(sealed)):
-            raise Forbidden("you do not take part; no data were opened", "approval")
-        approvals.approve(sealed)
-    return allow_plan(client_home, sealed).plan
 
 
 def describe_counts(found: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from hanse.core import InvalidInput, Reducer, nearest
 from hanse.core.exchange import digest, find_classes
+from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import Spent
 from hanse.network.protocol.envelope import Envelope, Envelopes
 from hanse.network.protocol.envelope_words import describe_plan, to_record
@@ -262,10 +263,10 @@ def count_rows(data: Any) -> int | None:
 
 
 class Approvals:
-    """The plans that the client's owner has approved, in a file."""
+    """The plans that the client's owner has approved, in a file; the audit log has each approval before."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, audit: AuditLog) -> None:
+        self._path, self._audit = path, audit
 
     def _read(self) -> dict[str, Any]:
         return dict(json.loads(self._path.read_text())) if self._path.exists() else {}
@@ -302,6 +303,7 @@ class Approvals:
             approved = self._read()
             approved.pop(plan_digest(plan), None)
             approved[plan_digest(plan)] = to_record(plan)
+            self._audit.write("approves", plan=plan_digest(plan))
             durably(self._path, json.dumps(approved, indent=1).encode())
         return plan_digest(plan)
 

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from hanse.network.protocol.answers import AnswerVerifier
     from hanse.network.protocol.asked import Asked
     from hanse.network.protocol.certificates import fingerprint, make
+    from hanse.network.protocol.envelope import Envelopes, describe_ticket
     from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited
-    from hanse.network.protocol.house import claim_home, find_readable, keep_private
+    from hanse.network.protocol.house import check_is_home, claim_home, find_readable, keep_private
     from hanse.network.protocol.private_files import (
         change_passphrase,
         encrypt_home,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         CHUNK_BYTES,
         LIST_BYTES,
         WAIT_S,
+        AuditHead,
         Code,
         Doing,
         Failure,
@@ -48,8 +50,9 @@ else:
             "hanse.network.protocol.answers": ("AnswerVerifier",),
             "hanse.network.protocol.asked": ("Asked",),
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
+            "hanse.network.protocol.envelope": ("Envelopes", "describe_ticket"),
             "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable", "Unsuited"),
-            "hanse.network.protocol.house": ("claim_home", "find_readable", "keep_private"),
+            "hanse.network.protocol.house": ("check_is_home", "claim_home", "find_readable", "keep_private"),
             "hanse.network.protocol.private_files": (
                 "change_passphrase",
                 "encrypt_home",
@@ -61,6 +64,7 @@ else:
             "hanse.network.protocol.spool": ("hash_chunks",),
             "hanse.network.protocol.tokens": ("Token",),
             "hanse.network.protocol.wire": (
+                "AuditHead",
                 "CHUNK_BYTES",
                 "Code",
                 "Doing",
@@ -90,8 +94,10 @@ __all__ = [
     "WAIT_S",
     "AnswerVerifier",
     "Asked",
+    "AuditHead",
     "Code",
     "Doing",
+    "Envelopes",
     "Failure",
     "Forbidden",
     "Identity",
@@ -113,7 +119,9 @@ __all__ = [
     "WorkOrder",
     "certificates",
     "change_passphrase",
+    "check_is_home",
     "claim_home",
+    "describe_ticket",
     "encrypt_home",
     "find_readable",
     "fingerprint",

@@ -6,15 +6,40 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hanse.core import InvalidInput
 from hanse.store import Claim, is_claimed, read_note
 
-__all__ = ["change_file", "claim_home", "find_readable", "is_in_use", "keep_private", "tighten"]
+__all__ = [
+    "change_file",
+    "check_is_home",
+    "claim_home",
+    "find_readable",
+    "is_in_use",
+    "keep_private",
+    "tighten",
+]
 
 CLAIM = "claim"
 """The name of the file that the process which works in a home has locked."""
+
+MARKS = (
+    *("key.pem*", "identity.pem*", "sealing-key*", CLAIM),
+    *("membership.json*", "audit*.jsonl", "policy.toml", "hanse.toml", "members.db*", "runs.db*"),
+)
+"""Patterns of names by which a home of a client or a server is recognized."""
+
+OF_HOMES = (
+    *MARKS,
+    *("key.next.pem*", "secret*", "runs", "approved*", "spent.json*", "client.log*"),
+    *("certificate.*", "next", "shown.pem", "restored*", "invitations", "operator"),
+)
+"""Patterns of the names of all that Hanse keeps in a home. Files of others may be beside them."""
+
+OF_DISKS = (".*", "lost+found")
+"""Patterns of the names of what may be in a new folder."""
 
 PATIENCE_S = 10.0
 """The time to wait for another command that changes a file."""
@@ -26,8 +51,10 @@ def claim_home(folder: Path) -> Iterator[None]:
 
     The operating system ends the claim if the process dies, however it dies.
 
-    Raises: InvalidInput: if another process works there; the error says which.
+    Raises: InvalidInput: if another process works there; the error says which. Also if the folder is not a
+      home; see `check_is_home`.
     """
+    check_is_home(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / CLAIM
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
@@ -43,6 +70,29 @@ def claim_home(folder: Path) -> Iterator[None]:
         yield
     finally:
         claim.release()
+
+
+def check_is_home(folder: Path) -> None:
+    """Checks that a folder is a home, or can become one because nothing of others is in it.
+
+    So a mistyped name changes neither permissions nor files of another tree.
+
+    Raises: InvalidInput.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InvalidInput(f"{folder} is a file; name a folder by --home")
+    found = sorted(path.name for path in folder.iterdir() if not _is_like(path.name, OF_DISKS))
+    if found and not any(_is_like(name, MARKS) for name in found):
+        raise InvalidInput(
+            f"{folder} is no home of a client or a server, and holds other files, such as {found[0]!r}: "
+            "nothing there was changed. Name a new folder, or the right one, by --home"
+        )
+
+
+def _is_like(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def is_in_use(folder: Path) -> bool:
@@ -83,9 +133,14 @@ def find_readable(folder: Path) -> list[Path]:
     return [path for path in (folder, *_walk(folder)) if _is_open(path)]
 
 
-def tighten(folder: Path) -> None:
-    """Takes the permissions of others away from a folder and all below it, as far as this user may."""
-    for path in find_readable(folder):
+def tighten(home: Path) -> None:
+    """Takes the permissions of others away from a home and what is of it there, as far as this user may.
+
+    Files beside it, such as data or modules of its owner, stay as they are.
+    """
+    own = [path for path in home.iterdir() if _is_like(path.name, OF_HOMES)]
+    found = [path for part in own for path in ((part, *_walk(part)) if part.is_dir() else (part,))]
+    for path in filter(_is_open, (home, *found)):
         with suppress(OSError):  # it belongs to another user, or is gone
             path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
 

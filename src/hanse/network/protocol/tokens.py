@@ -9,6 +9,10 @@ from hanse.network.protocol.signing import Identity
 __all__ = ["Token"]
 
 
+RAW_BYTES = 80
+"""32 of the fingerprint, 16 of the secret, 32 of the key. A token without the key would bind to nobody."""
+
+
 @dataclass(frozen=True)
 class Token:
     """An invitation as text: the certificate's fingerprint, a secret that is good once, the server's key.
@@ -20,12 +24,12 @@ class Token:
     Args:
       fingerprint: of the certificate that the server shows.
       secret: is good for one client to join. It is never sent: the key that is made of it signs requests.
-      key: the public key of the server, which signs its answers; empty: it signs none.
+      key: the public key of the server, which signs its answers.
     """
 
     fingerprint: str
     secret: bytes
-    key: str = ""
+    key: str
 
     def __str__(self) -> str:
         raw = bytes.fromhex(self.fingerprint) + self.secret + bytes.fromhex(self.key)
@@ -43,7 +47,7 @@ class Token:
             raw = base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4))
         except ValueError:
             raw = b""
-        if len(raw) not in (48, 80):
+        if len(raw) != RAW_BYTES:
             raise InvalidInput(
                 f"{text[:8]!r}... ({len(text)} characters) is not a join token, which has 107 characters; "
                 "copy the whole line or file of the operator"

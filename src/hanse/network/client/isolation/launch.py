@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hanse.core import InvalidInput
 from hanse.imports import Import
-from hanse.network.client.home import SETTINGS
+from hanse.network.client.home import CONTRACT
 
 __all__ = ["Isolation", "describe_isolation", "find_isolation"]
 
@@ -168,7 +168,7 @@ def _find_file(module: object) -> Path | None:
 
 def _list_masked(home: Path, readable: Iterable[str]) -> list[str]:
     """Lists the files of the owner's data contract that are among what may be read."""
-    contract = home / SETTINGS["contract"]
+    contract = home / CONTRACT
     if not contract.exists():
         return []
     try:
