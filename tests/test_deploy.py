@@ -71,7 +71,6 @@ def test_a_unit_is_hardened(name: str) -> None:
         "UMask": "0077",
         "StateDirectoryMode": "0700",
         "Restart": "on-failure",
-        "RestartPreventExitStatus": "2",
         "KillSignal": "SIGINT",
         "CapabilityBoundingSet": "",
     }

@@ -57,7 +57,7 @@ def serve(folder: Path) -> None:
             server.members.join(Identity.derive(secret).public, Identity.at(folder / f"c{number}").public)
         server.part("c1", "revoked")
         algorithm = fed_avg(lr=0.5, fraction=1.0, epochs=1, batch_size=50, close=Close(minimum_fraction=0.5))
-        endless = job(algorithm, 10**9, num_clients=1, patience=Patience(silent_s=60.0, round_s=20.0))
+        endless = job(algorithm, 2000, num_clients=1, patience=Patience(silent_s=60.0, round_s=20.0))
         run = server.lead(endless)
         server.presence.hold_s = 0.01
 

@@ -183,8 +183,8 @@ def test_options_of_serve_that_change_the_bits_are_kept_and_compared(tmp_path: P
     with pytest.raises(OtherRunOpen, match="--clients: 5 -> 4"):
         choose_runs(tmp_path, [replace(old, num_clients=4)])
     kept = Runs(tmp_path / "runs.db").info(run).settings
-    assert job(FED_AVG, 2).take_served(kept).served == old.served
-    other = job(FED_AVG, 2).take_served(kept, ["over_select"])
+    assert job(FED_AVG, 2).take_options(kept).served == old.served
+    other = job(FED_AVG, 2).take_options(kept, ["over_select"])
     assert other.served == {**old.served, "over_select": 1.0}
     assert choose_runs(tmp_path, [other], resume=run) == [run]
     assert choose_runs(tmp_path, [other]) == [run]  # it was answered

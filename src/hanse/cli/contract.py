@@ -14,7 +14,7 @@ from hanse.core import InvalidInput
 if TYPE_CHECKING:
     from hanse.runs import Contract, Proposal, Wanted
 
-__all__ = ["agree", "is_attended", "make_contract", "print_wrapped"]
+__all__ = ["agree", "is_attended", "make_contract", "print_paragraph"]
 
 WIDTH = 80
 
@@ -24,7 +24,7 @@ def is_attended() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def print_wrapped(text: str, indent: str = "") -> None:
+def print_paragraph(text: str, indent: str = "") -> None:
     """Prints a paragraph in lines of at most 80 columns."""
     for line in textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent + "  "):
         typer.echo(line)
@@ -82,12 +82,12 @@ def make_contract(
                 f"yourself: hanse init {source} --client --home {folder} --label COLUMN"
             )
         for line in found.notes:
-            print_wrapped(line)
+            print_paragraph(line)
         contract = found.contract
     if write:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         contract.write()
-        print_wrapped(f"wrote {file}: {_describe(contract)}")
+        print_paragraph(f"wrote {file}: {_describe(contract)}")
     return contract
 
 
@@ -119,7 +119,7 @@ def _ask(found: "Proposal", look: Callable[[str | None], "Proposal"], is_free: b
                 own = found.contract.reader
                 assert isinstance(own, Tabular)
         elif own.label is not None:
-            print_wrapped(f"The run predicts {own.label!r}.")
+            print_paragraph(f"The run predicts {own.label!r}.")
         chosen: dict[str, Any] = {}
         for option, words in (("numeric", "Columns of numbers"), ("categorical", "Columns of categories")):
             taken = (*own.predicted, own.group, *chosen.get("numeric", ()))
@@ -132,7 +132,7 @@ def _ask(found: "Proposal", look: Callable[[str | None], "Proposal"], is_free: b
         own = replace(own, **chosen)
     question = "Fewest rows; with fewer the file is taken to be broken"
     while (min_rows := typer.prompt(question, default=found.contract.min_rows, type=int)) < 1:
-        print_wrapped("write a whole number from 1")
+        print_paragraph("write a whole number from 1")
     test = found.contract.test
     if test is None:
         test = _ask_file("File of your own test examples")
@@ -154,9 +154,9 @@ def _show_found(found: "Proposal") -> None:
     if len(found.columns) > MOST_COLUMNS:
         typer.echo(f"  and {len(found.columns) - MOST_COLUMNS} more")
     if len(found.labels) > 1:
-        print_wrapped(f"Could be predicted: {', '.join(found.labels[:8])}")
+        print_paragraph(f"Could be predicted: {', '.join(found.labels[:8])}")
     for line in (*found.unsure, *found.notes):
-        print_wrapped(f"- {line}")
+        print_paragraph(f"- {line}")
     typer.echo()
 
 
@@ -166,7 +166,7 @@ MOST_COLUMNS = 40
 def _ask_column(question: str, proposed: str, found: "Proposal") -> str:
     names = {one.name for one in found.columns}
     while (given := typer.prompt(question, default=proposed)) not in names:
-        print_wrapped(f"there is no column {given!r}; write one of {', '.join(sorted(names))}")
+        print_paragraph(f"there is no column {given!r}; write one of {', '.join(sorted(names))}")
     return str(given)
 
 
@@ -175,7 +175,7 @@ def _ask_file(question: str) -> str | None:
     while (given := typer.prompt(question, default="none")) != "none":
         if Path(given).is_file():
             return str(Path(given).absolute())
-        print_wrapped(f"there is no file {given!r}; write a path, or none")
+        print_paragraph(f"there is no file {given!r}; write a path, or none")
     return None
 
 
@@ -195,4 +195,4 @@ def _ask_columns(
         if wrong is None:
             return chosen
         why = "has another role already" if wrong in names else "is not in the file"
-        print_wrapped(f"{wrong!r} {why}; write names of columns with commas between them, or none")
+        print_paragraph(f"{wrong!r} {why}; write names of columns with commas between them, or none")

@@ -53,14 +53,14 @@ def init(
 def _init_client(data: str, home: Path, label: str | None, *, yes: bool) -> None:
     """Writes the data contract of a client, before any server is known."""
     with guard_parties():
-        from hanse.cli.contract import make_contract, print_wrapped
+        from hanse.cli.contract import make_contract, print_paragraph
         from hanse.core import InvalidInput
         from hanse.runs import CONTRACT
 
         if (home / CONTRACT).exists():
             raise InvalidInput(f"{home / CONTRACT} exists already; edit it, or move it away first")
         make_contract(home, data, label=label, yes=yes)
-        print_wrapped(
+        print_paragraph(
             f"read it, then join with: hanse join https://HOST:PORT --token-file FILE --home {home}"
         )
 

@@ -126,7 +126,7 @@ def serve_command(
                 num_clients=clients or job.num_clients,
             )
             if resume is not None:
-                job = job.take_served(Runs(home / "runs.db").info(resume).settings, given)
+                job = job.take_options(Runs(home / "runs.db").info(resume).settings, given)
             with open_screen(home) as screen:
                 return lead(
                     [job],

@@ -112,6 +112,6 @@ def test_files_of_all_runs_count_together_and_unfinished_ones_too(tmp_path: Path
         for name, size in (("a.payload", 5), ("test/b.payload.part", 7), ("3.c.own", 11), ("memory", 100)):
             (folder / name).write_bytes(bytes(size))
         (other / ("0" * 64)).write_bytes(bytes(13))  # a plan
-        assert house.downloaded_bytes(folder / "d.payload") == 36
-        assert house.downloaded_bytes(folder / "test" / "b.payload") == 29
-        assert house.downloaded_bytes(folder / "b.payload") == 36
+        assert house.count_download_bytes(folder / "d.payload") == 36
+        assert house.count_download_bytes(folder / "test" / "b.payload") == 29
+        assert house.count_download_bytes(folder / "b.payload") == 36

@@ -120,6 +120,7 @@ def test_a_message_is_held_against_the_policy_once_more_before_it_is_sent(
         assert computed
         assert code in lines_of(home)
         assert "sends" not in lines_of(home)
+        assert home.spent.of_all("tickets") == (1 if code == "approval" else 0)
         assert list(home.folder.glob("runs/*/*.message")) == []
 
 
@@ -152,7 +153,7 @@ def test_a_kill_counts_no_ticket_twice_and_a_message_on_the_disk_is_checked(
         assert isinstance(killed.error, Killed)
         assert home.spent.of_all("tickets") == 1
         (message,) = home.folder.glob("runs/*/*.message")
-        (home.folder / "policy.toml").write_text("max_tickets = 1\nworks = []")
+        (home.folder / "policy.toml").write_text("max_tickets = 1\nmax_message_bytes = 1")
         start(here)
         here.end(run, status="incomplete")
         assert lines_of(home).count("policy") == 1

@@ -49,7 +49,7 @@ def test_clients_hear_that_they_counted_in_a_round_that_could_not_be_measured(se
     server.answer(counted)
     server.runtime.perform(Collect((counted,)))
     server.runtime.perform(Commit(1, None, {}, "evaluation: too few"))
-    assert server.mailbox.news(0) == {counted: Outcome(True, party=0)}
+    assert server.mailbox.news(0) == {counted: Outcome(True, party=0, member="")}
 
 
 def test_a_payload_goes_with_the_last_ticket_that_needs_it(server: PlayedServer) -> None:
@@ -87,7 +87,7 @@ def test_a_server_goes_on_from_the_changes_of_a_cut_round(server: PlayedServer, 
     again = PlayedServer(tmp_path)
     again.runtime.restore(unpack(saved), [unpack(each) for each in changes])
     assert digest(again.runtime.snapshot()) == digest(wanted)
-    assert again.mailbox.news(2) == {old: Outcome(True, party=2)}
+    assert again.mailbox.news(2) == {old: Outcome(True, party=2, member="")}
     assert [again.mailbox.offer(n, t).ticket for n, t in zip(cohort, tickets, strict=True)] == [*tickets]
     for ticket in tickets[:2]:
         again.answer(ticket)

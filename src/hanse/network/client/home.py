@@ -211,7 +211,7 @@ class ClientHome:
                 if DOWNLOADS.fullmatch(path.name) and path.is_file():
                     yield path
 
-    def downloaded_bytes(self, to: Path) -> int:
+    def count_download_bytes(self, to: Path) -> int:
         """Counts the bytes on the disk that servers have sent, but for those of the file `to`."""
         part = to.with_name(f"{to.name}.part")
         return sum(path.stat().st_size for path in self.list_downloads() if path not in (to, part))

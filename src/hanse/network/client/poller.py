@@ -56,7 +56,7 @@ class Poller:
                     return refused.code
                 raise
             self._take(news)
-            self._tell_ended(news)
+            self._tell_end(news)
             if news.certificate and connection.link.is_signed:
                 self._home.expect(news.certificate)
                 connection.link.trust(news.certificate)
@@ -75,7 +75,7 @@ class Poller:
                 connection.stopping.wait(min(news.again_s, 3600.0))
         return "left" if self._home.is_leaving else "stopped"
 
-    def _tell_ended(self, news: News) -> None:
+    def _tell_end(self, news: News) -> None:
         """Says once how each run has ended, and whether this client waits for it."""
         waits = not news.over and any(status not in OVER for status in news.ended.values())
         for run, status in news.ended.items():

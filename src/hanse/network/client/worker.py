@@ -213,7 +213,7 @@ class Worker:
 
         def attempt() -> None:
             here, arrived = part.stat().st_size if part.exists() else 0, [0]
-            home.policy.check_download(size, home.downloaded_bytes(to))
+            home.policy.check_download(size, home.count_download_bytes(to))
             home.policy.check_use(home.spent, download_bytes=max(0, size - here), tickets=0)
             try:
                 self._connection.gate.download(url, sha256, size, to, arrived.append)

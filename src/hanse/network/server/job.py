@@ -117,7 +117,7 @@ class RunJob:
             "max_weight_ratio": "inf" if math.isinf(ratio) else ratio,
         }
 
-    def take_served(self, kept: Mapping[str, Any], given: Collection[str] = ()) -> "RunJob":
+    def take_options(self, kept: Mapping[str, Any], given: Collection[str] = ()) -> "RunJob":
         """Returns this job with the options that are kept of a run, except the given ones.
 
         Args:

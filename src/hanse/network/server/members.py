@@ -317,7 +317,8 @@ class Members:
                 if joined is not None:
                     raise Refused(409, "joined", "this key has joined; give the other client another home")
                 begin = f"c{number}" if number is not None else role[0] if party is None else party
-                id = begin if number is not None and begin not in self._members else _add_digits(begin)
+                is_first = number is not None and begin not in self._members
+                id = begin if is_first else f"{begin}-{secrets.token_hex(4)}"
                 self._take_over(db, party if number is None else number)
                 db.execute(
                     "INSERT INTO members VALUES (?, ?, ?, ?, ?, 'active', ?, ?)",
@@ -360,16 +361,12 @@ class Members:
             gone = self._one(called)
             after = [m.joined for m in self._members.values() if m.party == gone.party is not None]
         if gone.state == "active":
-            raise InvalidInput(
-                f"{gone.id} ({gone.name}) is active; revoke it first, or name one that is gone"
-            )
+            why = f"{gone.id} ({gone.name}) is active; revoke it first, or name one that is gone"
+            raise InvalidInput(why)
         return gone, min((joined for joined in after if joined > gone.joined), default=math.inf)
 
     def forget(self, called: str) -> Member:
-        """Removes the name, key, invitation and events of a member that is gone; returns it as it was.
-
-        Raises: InvalidInput: if it is active, or `called` does not name exactly one member.
-        """
+        """Removes name, key, invitation and events of a member that is gone: see `find_gone`; returns it."""
         gone, until_s = self.find_gone(called)
         others = {gone.id, f"client {gone.party}" if gone.number is not None else gone.id}
         self._events.forget(gone.id, gone.name, others, find_name(gone.name), gone.joined, until_s)
@@ -446,8 +443,3 @@ def _refuse_invitation(why: str) -> Refused:
 
 
 _STATES = {"left": "left", "revoked": "been revoked"}
-
-
-def _add_digits(begin: str) -> str:
-    """Makes an id that no other member has."""
-    return f"{begin}-{secrets.token_hex(4)}"

@@ -87,7 +87,7 @@ class Isolation:
         spec = {
             "namespaces": not self.bwrap,
             "readable": (readable := _list_readable(own)),
-            "masked": _list_masked(home, readable),
+            "masked": _list_data_files(home, readable),
             "hidden": [str(home)],
             "shown": [*([str(home / "runs" / run)] if run else []), *kept],
             "devices": [*DEVICES, *gpus],
@@ -145,11 +145,11 @@ def _list_readable(own: Iterable[Path]) -> list[str]:
     python += [path for path in map(Path, sys.path) if path.name in ("site-packages", "dist-packages")]
     python += [Path(sys.executable)]
     found = [*map(Path, SYSTEM), *python, *(path.resolve() for path in python), SCRIPT]
-    shown = {path for path in (*found, *_list_imported(), *own) if path.exists()}
+    shown = {path for path in (*found, *_list_modules(), *own) if path.exists()}
     return sorted(str(path) for path in shown if shown.isdisjoint(path.parents))
 
 
-def _list_imported() -> list[Path]:
+def _list_modules() -> list[Path]:
     """Lists the files of imported modules, and the folders of packages, at the top of where they are."""
     found = set[Path]()
     for name, module in list(sys.modules.items()):
@@ -166,7 +166,7 @@ def _find_file(module: object) -> Path | None:
     return Path(file).resolve() if isinstance(file, str) else None
 
 
-def _list_masked(home: Path, readable: Iterable[str]) -> list[str]:
+def _list_data_files(home: Path, readable: Iterable[str]) -> list[str]:
     """Lists the files of the owner's data contract that are among what may be read."""
     contract = home / CONTRACT
     if not contract.exists():

@@ -132,7 +132,7 @@ class Events:
         with self._lock:
             with contextlib.suppress(sqlite3.Error):
                 self._wait_for_others(PATIENT_S)
-            if not self._write_noted():
+            if not self._write_queue():
                 lost = self._num_lost + len(self._noted)
                 logger.error("event=events-lost count=%d", lost)
             self._write_counts()
@@ -164,7 +164,7 @@ class Events:
         """Writes the events that wait, unless another thread does so; tries again later if it can't."""
         while self._noted and self._lock.acquire(blocking=False):
             try:
-                done = self._write_noted()
+                done = self._write_queue()
             finally:
                 self._lock.release()
             if not done:
@@ -180,7 +180,7 @@ class Events:
             self._again = None
         self._write_soon()
 
-    def _write_noted(self) -> bool:
+    def _write_queue(self) -> bool:
         """Writes the events that wait, and returns whether none is left; the caller holds the lock."""
         try:
             while self._noted:
@@ -268,7 +268,7 @@ class Events:
         gone, changed = list[tuple[int, str]](), list[tuple[str, int]]()
         called = others if named is None else {name, *others}
         with self._lock:
-            self._write_noted()
+            self._write_queue()
             self._write_counts()
             self._folds = {key: fold for key, fold in self._folds.items() if key[0] != id}
             events = self._db.execute(
@@ -306,7 +306,7 @@ class Events:
         """Returns the last events after a position, oldest first: position, time, who and what."""
         query = f"SELECT {_SHOWN} FROM events WHERE position > ? ORDER BY position DESC LIMIT ?"
         with self._lock:
-            self._write_noted()
+            self._write_queue()
             self._write_counts()
             rows = self._db.execute(query, (position, limit)).fetchall()
         return [(here, at, who, what + _describe_count(count)) for here, at, who, what, count in rows[::-1]]

@@ -102,7 +102,7 @@ class Outcomes:
         """Removes what was acknowledged, and closes the file."""
         with self._disk:
             if not self._closed:
-                self._remove_acknowledged()
+                self._clear_known()
                 self._closed = True
                 self._db.close()
 
@@ -162,7 +162,7 @@ class Outcomes:
         if lacks or is_much:
             with self._disk:
                 if not self._closed:
-                    self._remove_acknowledged()
+                    self._clear_known()
                     if lacks:
                         self._read(holder)
 
@@ -215,7 +215,7 @@ class Outcomes:
         if rows:
             self._count.write()
 
-    def _remove_acknowledged(self) -> None:
+    def _clear_known(self) -> None:
         """Removes from the disk what was acknowledged. A full disk keeps it, and it is told again."""
         with contextlib.suppress(sqlite3.OperationalError):
             self._write({})
