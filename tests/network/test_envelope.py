@@ -40,6 +40,7 @@ from hanse.network.protocol.envelope_words import describe_plan, to_record
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
 from hanse.network.protocol.wire import PlanImport, WorkOrder
+from hanse.network.server import rehearsal
 from hanse.network.server import server as serving
 from hanse.network.server.rehearsal import foresee
 from hanse.transforms import cast, clip, quantize
@@ -262,6 +263,22 @@ def test_a_rate_may_be_what_the_schedule_says_and_no_more() -> None:
     decaying = replace(APPROVED, lr=inverse_time(0.1, half_life=2))
     (envelope,) = (e for e in foresee(job(decaying, 5))[0] if e.role == "client")
     assert envelope.pattern["work"]["steps"]["lr"] == {"~": "range", "from": 0.1 / 3, "to": 0.1}
+
+
+def test_a_long_run_is_performed_dry_in_parts_and_what_varies_in_it_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rate changes long after the rounds that are performed, and shortly before the last one."""
+    monkeypatch.setattr(rehearsal, "MOST_ROUNDS", 8)
+    rates = []
+    for every in (100, 95):
+        late = replace(APPROVED, lr=step_decay(0.1, every=every, factor=0.5))
+        (envelope,) = (e for e in foresee(job(late, 100))[0] if e.role == "client")
+        rates.append(envelope.pattern["work"]["steps"]["lr"])
+    assert rates == [0.1, {"~": "any", "of": "number"}]
+    decaying = replace(APPROVED, lr=inverse_time(0.1, half_life=2))
+    (envelope,) = (e for e in foresee(job(decaying, 8))[0] if e.role == "client")
+    assert envelope.pattern["work"]["steps"]["lr"] == {"~": "range", "from": 0.1 / 4.5, "to": 0.1}
 
 
 def test_a_run_that_would_stop_early_is_foreseen_to_its_last_round() -> None:

@@ -8,7 +8,7 @@ what clients answer, on who answers, or on a draw.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -59,6 +59,10 @@ FEW_ROUNDS = 3
 
 MOST_COMMANDS = 10_000
 """The most commands of a round; a program that goes on depends on answers that are not made up here."""
+
+MOST_ROUNDS = 1000
+"""The rounds of a long run that are performed dry, before others here and there. Numbers that vary between
+rounds are then stated as any number."""
 
 Fill: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
@@ -347,6 +351,47 @@ def _probe(job: RunJob, dry: _Dry, attempts: int) -> None:
         _lead(job, dry, replace(progress, stopped=EARLY))
 
 
+def _lead_to_end(job: RunJob, dry: _Dry) -> bool:
+    """Performs a run: of a long one the first rounds, a few later ones, and the last.
+
+    Returns: whether rounds were left out.
+    """
+    progress = _lead(job, dry, job.begin(), MOST_ROUNDS)
+    if not isinstance(progress, Progress):
+        return False
+    if not _has_round(job, dry, progress):
+        _lead(job, dry, progress)  # at most its end is left
+        return False
+    last, beyond = progress.round, 2 * progress.round
+    while _has_round(job, dry, _skip_to(progress, beyond)):
+        _lead(job, dry, _skip_to(progress, beyond), FEW_ROUNDS)
+        last, beyond = beyond, 2 * beyond
+    while beyond - last > 1:
+        middle = (last + beyond) // 2
+        last, beyond = (
+            (middle, beyond) if _has_round(job, dry, _skip_to(progress, middle)) else (last, middle)
+        )
+    _lead(job, dry, _skip_to(progress, max(progress.round, last - FEW_ROUNDS)))
+    return True
+
+
+def _skip_to(progress: Progress[Any], round: int) -> Progress[Any]:
+    """Makes the progress that a run has later, with each number of its state that counts rounds."""
+    state = progress.state
+    counts = {
+        one.name: round
+        for one in (fields(state) if is_dataclass(state) else ())
+        if type(held := getattr(state, one.name)) is int and held == progress.round
+    }
+    return replace(progress, round=round, state=replace(state, **counts) if counts else state)
+
+
+def _has_round(job: RunJob, dry: _Dry, progress: Progress[Any]) -> bool:
+    """Returns whether a run has another round after so many. It is performed apart."""
+    then = _lead(job, _Dry(dry.num_clients, dry.members, dry.fill), progress, 1)
+    return isinstance(then, Progress) and then.round > progress.round and not then.finished
+
+
 def foresee(job: RunJob) -> tuple[Envelopes, str]:
     """Finds the envelopes of all that a run will ask of its members.
 
@@ -357,14 +402,14 @@ def foresee(job: RunJob) -> tuple[Envelopes, str]:
         return party in job.parties or name_role(party) in ("client", "test")
 
     num_clients = max(1, job.num_clients)
-    whole, why = _Dry(num_clients, is_member, _fill_calmly), ""
+    whole, why, is_cut = _Dry(num_clients, is_member, _fill_calmly), "", False
     try:
-        _lead(job, whole, job.begin())
+        is_cut = _lead_to_end(job, whole)
     except Exception as error:  # a program may not bear such answers
         why = f"{type(error).__name__}: {error}"
         other = _Dry(num_clients, is_member, _FillWildly())
         with suppress(Exception):
-            _lead(job, other, job.begin())
+            is_cut = _lead_to_end(job, other)
             why = ""
         whole = other if not why else whole
     probes = [
@@ -375,11 +420,15 @@ def foresee(job: RunJob) -> tuple[Envelopes, str]:
     for dry, attempts in probes:
         with suppress(Exception):
             _probe(job, dry, attempts)
-    return _join(whole, [dry for dry, _ in probes]), why
+    return _join(whole, [dry for dry, _ in probes], is_cut), why
 
 
-def _join(whole: _Dry, probes: Sequence[_Dry]) -> Envelopes:
-    """Joins the forms of each sort of dispatch into one envelope."""
+def _join(whole: _Dry, probes: Sequence[_Dry], is_cut: bool) -> Envelopes:
+    """Joins the forms of each sort of dispatch into one envelope.
+
+    Args:
+      is_cut: whether not every round was performed, so that what varies may take other values.
+    """
     patterns: dict[str, Form] = {}
     fewest: dict[str, int] = {}
     phases: dict[str, bool] = {}
@@ -394,7 +443,7 @@ def _join(whole: _Dry, probes: Sequence[_Dry]) -> Envelopes:
             if known is None:
                 patterns[sort] = form
             elif find_excess(known, form) is not None:
-                patterns[sort] = join_patterns(known, form, free=dry is not whole)
+                patterns[sort] = join_patterns(known, form, free=is_cut or dry is not whole)
             if dry is whole or sort not in fewest:
                 least = dry.fewest.get(asked.number, 0)
                 fewest[sort] = min(least, fewest.get(sort, least))
