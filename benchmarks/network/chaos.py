@@ -60,10 +60,8 @@ def shake(seed: int, rate: float) -> None:
         time.sleep(dice.random() * 0.02)
         response = send(self, *given, **named)
         if luck < 2 * rate:
-            response.close()
             raise Unreachable("the answer was lost")
         if luck < 3 * rate:  # the same request again; which of the two arrives first is open
-            response.close()
             twin = threading.Thread(target=overtake, args=(self, given, named))
             twin.start()
             try:

@@ -431,7 +431,7 @@ FEW: dict[str, list[dict[str, list[Stop]]]] = {
             ],
             "client-0": [
                 ("secret", 3, BEFORE),
-                ("seconds", 2, BEFORE),
+                ("spent", 2, BEFORE),
                 ("memory", 1, BEFORE),  # the fork of its memory
                 ("memory", 3, AFTER),
                 ("/1.part", 1, AFTER),

@@ -70,7 +70,7 @@ def test_a_rule_that_needs_more_clients_is_refused_before_anybody_is_asked(tmp_p
 
 def test_a_rehearsal_lets_as_many_answer_as_a_rule_needs() -> None:
     for into, counted in {krum(1): 5, trimmed_mean(1): 4, mean(): 4}.items():
-        dry = _Dry(8, lambda party: True, _fill_calmly, all_answer=False)
+        dry = _Dry(8, lambda party: True, _fill_calmly, missing=8)
         program = replace(FED_AVG, into=into).round(begin(FED_AVG).state, KEYS.public)
         event, events = None, []
         with suppress(StopIteration):

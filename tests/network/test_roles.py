@@ -136,7 +136,8 @@ def test_a_client_without_tests_says_so_and_the_others_measure(instead: Any, tmp
         assert here.records[-1].metrics["accuracy"] > 0.3
         events = here.events()
         assert f"client 3: run {run}: ticket 3 is not counted: declined: it has no test" in events
-        assert events.count("is not counted") == 2
+        (line,) = (line for line in events.splitlines() if "is not counted" in line)
+        assert line.endswith("(and 1 more of this kind)")
 
 
 @pytest.mark.parametrize("party", [1, own_test(1), "test/x", "server"])

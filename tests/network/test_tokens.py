@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -119,12 +120,21 @@ def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_terminal_is_asked_and_does_not_show_the_answer(tmp_path: Path) -> None:
     import pty
 
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(tmp_path)
-        os.execv(
-            sys.executable, [sys.executable, "-m", "hanse", "join", "https://127.0.0.1:1", "--data", "x"]
-        )
+    terminal, theirs = pty.openpty()
+    begin = (  # passwords are asked for at the terminal that controls a process
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    words = [sys.executable, "-m", "hanse", "join", "https://127.0.0.1:1", "--data", "x"]
+    child = subprocess.Popen(
+        [sys.executable, "-c", begin, *words],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
     said = b""
     while b"token that the operator sent: " not in said:  # what is typed before the last space is dropped
         said += os.read(terminal, 1000)
@@ -134,7 +144,7 @@ def test_a_terminal_is_asked_and_does_not_show_the_answer(tmp_path: Path) -> Non
             said += block
     except OSError:  # the other end is closed
         pass
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert child.wait(60.0) == 2
     os.close(terminal)
     assert b"(18 characters) is not a join token" in b" ".join(said.split())
     assert b"not-a-token-at-all" not in said

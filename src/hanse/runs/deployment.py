@@ -257,7 +257,8 @@ def _share(plan: Plan) -> FederatedData:
 
 
 def _check_file(option: str, path: str) -> None:
-    if not Path(path).is_file():
+    is_folder = option == "--data" and Path(path).is_dir()  # its reader says what is wrong with it
+    if not (is_folder or Path(path).is_file()):
         also = f", or {SHARE!r}" if option == "--data" else ""
         raise InvalidInput(f"{option} {path}: there is no such file; write a path{also}")
 

@@ -138,7 +138,7 @@ class RunEnd:
 def describe_some(parties: "tuple[PartyId, ...] | list[PartyId]") -> str:
     """Names a few members, and says how many more there are.
 
-    >>> describe_some([1, "key_holder"]), describe_some(list(range(12)))[-27:]
+    >>> describe_some([1, "key_holder"]), describe_some(list(range(12)))[-26:]
     ('client 1, key_holder', 'client 8, client 9, 2 more')
     """
     more = [f"{len(parties) - NAMED} more"] if len(parties) > NAMED else []

@@ -18,7 +18,7 @@ from hanse.version import __version__
 __all__ = ["back_up", "note_restoration", "restore_backup"]
 
 MADE, RESTORED = "backup.json", "restored.json"
-"""The file that makes a folder a backup, and the file that begins a new epoch in a restored folder."""
+"""The file that makes a folder a backup, and the file that says that a folder was restored."""
 
 RUNS, MEMBERS, MEMBERS_HEAD, OUTCOMES = "runs.db", "members.db", "members.head", "outcomes.db"
 
@@ -65,8 +65,7 @@ def back_up(home: Path, to: Path) -> str:
 def restore_backup(backup: Path, home: Path) -> str:
     """Copies a backup to a folder that a server can go on with; returns when the backup was made, in UTC.
 
-    It leaves a note there that a new epoch begins, since clients may remember later rounds: see
-    `note_restoration`.
+    It leaves a note there, since clients may remember later rounds: see `note_restoration`.
 
     Raises: InvalidInput: if it is no backup, is damaged, or `home` exists.
     """
@@ -81,7 +80,7 @@ def restore_backup(backup: Path, home: Path) -> str:
             _copy(path, part / path.name)
     for path in (part / RUNS, part / MEMBERS, *part.glob(f"runs/*/{OUTCOMES}")):
         _check_database(path)
-    durably(part / RESTORED, json.dumps({"backup": made["at"], "epoch": os.urandom(8).hex()}).encode())
+    durably(part / RESTORED, json.dumps({"backup": made["at"]}).encode())
     _end(part, home)
     return str(made["at"])
 
