@@ -17,7 +17,12 @@ collect_ignore = [
 ]
 """Helper modules that tests import by name: collected, they would be imported twice."""
 
-MAY_BE_MISSING = ("needs the extra huggingface", "may mount no file system")
+MAY_BE_MISSING = (
+    "needs the extra huggingface",
+    "may mount no file system",
+    "no podman, and no docker whose daemon runs",
+    "systemd-analyze is not installed",
+)
 """Reasons to skip a test that the continuous check accepts too."""
 
 

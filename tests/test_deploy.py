@@ -134,7 +134,7 @@ def test_the_image_is_made_of_files_that_are_here(tmp_path: Path) -> None:
     assert re.search(r"^server = \[", pyproject, re.MULTILINE)
     assert re.search(r"^(USER hanse)$", text, re.MULTILINE)
     images = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-    assert images == ["docker.io/library/python:3.12-slim"]
+    assert images == ["python:3.12-slim"]
 
 
 def test_the_image_can_be_built() -> None:

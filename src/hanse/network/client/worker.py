@@ -128,7 +128,7 @@ class Worker:
         except Withdrawn:
             raise
         except Refused as refused:
-            self._give_up(work, keep=refused.code == "late")
+            self._give_up(work, keep=True)  # a message may have arrived, whatever is said now
             self._roles.forget_tasks(work.run, [work.ticket])
             say(f"ticket {work.ticket}: {refused}")
         except Unreachable:

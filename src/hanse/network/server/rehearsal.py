@@ -61,8 +61,7 @@ MOST_COMMANDS = 10_000
 """The most commands of a round; a program that goes on depends on answers that are not made up here."""
 
 MOST_ROUNDS = 1000
-"""The rounds of a long run that are performed dry, before others here and there. Numbers that vary between
-rounds are then stated as any number."""
+"""The rounds of a run that are performed dry; of a longer one some more are, and what varies is free."""
 
 Fill: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
