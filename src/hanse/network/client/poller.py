@@ -57,15 +57,9 @@ class Poller:
                 raise
             self._take(news)
             self._tell_end(news)
-            if news.certificate and connection.link.is_signed:
+            if news.certificate:
                 self._home.expect(news.certificate)
                 connection.link.trust(news.certificate)
-            elif news.certificate:
-                connection.say(
-                    "another certificate is announced, but the server's answers are not signed; ask the "
-                    "operator for a new token"
-                )
-                connection.stopping.wait(UNHEEDED_S)
             if any(not self._home.has_run(decision.run) for decision in news.decisions):
                 connection.stopping.wait(UNHEEDED_S)  # nothing of them is kept here, so they need no haste
             if news.over and not news.decisions and not news.work:

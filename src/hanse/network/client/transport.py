@@ -100,11 +100,6 @@ class ServerLink:
             trust_env=True,
         )
 
-    @property
-    def is_signed(self) -> bool:
-        """Whether the server signs its answers, so that a proxy that ends TLS can't change them."""
-        return self._answers is not None
-
     def trust(self, pem: str) -> None:
         """Accepts another certificate of the server, too."""
         certificates.trust(self._context, pem)

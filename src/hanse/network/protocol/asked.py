@@ -1,4 +1,4 @@
-"""What signatures cover: the parts of a request, and those of the answer that is bound to it (RFC 9421)."""
+"""The parts of a request that signatures cover, and those of the answer that is bound to it (RFC 9421)."""
 
 import base64
 import re

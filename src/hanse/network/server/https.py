@@ -1,6 +1,5 @@
 """Serves a server's HTTP interface on a port, and leads runs from beginning to end."""
 
-import functools
 import gc
 import json
 import socket
@@ -9,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeAlias
+from typing import TYPE_CHECKING
 
 import uvicorn
 from threadpoolctl import threadpool_limits
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from hanse.network.server.monitoring import Meter
 
 __all__ = ["join_line", "lead", "listen", "serving"]
-
-P = ParamSpec("P")
 
 LOOK_S = 0.2
 """The seconds after which whoever watches runs is called again."""
@@ -130,21 +127,6 @@ def join_line(url: str, token: str | Path, party: PartyId | None, imports: Seque
     return f"hanse join {url} {given}{home} --data FILE{''.join(map(write_option, imports))}"
 
 
-Lead: TypeAlias = Callable[Concatenate[Sequence[RunJob], Path, P], str]
-
-
-def _alone(lead: Lead[P]) -> Lead[P]:
-    """Makes a function claim the home that it is given, so that no other process works there."""
-
-    @functools.wraps(lead)
-    def lead_alone(jobs: Sequence[RunJob], home: Path, /, *args: P.args, **options: P.kwargs) -> str:
-        with claim_home(home):
-            return lead(jobs, home, *args, **options)
-
-    return lead_alone
-
-
-@_alone
 def lead(
     jobs: Sequence[RunJob],
     home: Path,
@@ -188,19 +170,21 @@ def lead(
       StoreError: if the store is older than it was.
       HanseError: if a run could not go on, because too few clients came or no space is left on the disk.
     """
-    bound = listen(*address)
-    try:  # a server that can't listen changes no run
-        shown = None if metrics is None else listen(*metrics)
-        chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
-    except BaseException:
-        bound.close()
-        raise
-    own = certificate or certificates.make(home, (public[0],))
-    pem = (proxy_certificate or own[0]).read_text()
-    server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
-    url = f"https://{bracket(public[0])}:{public[1] or bound.getsockname()[1]}"
-    server.report = report or server.report
     with ExitStack() as stack:
+        stack.enter_context(claim_home(home))
+        bound = listen(*address)
+        stack.callback(bound.close)
+        shown = None if metrics is None else listen(*metrics)
+        if shown is not None:
+            stack.callback(shown.close)
+        chosen = choose_runs(
+            home, jobs, fresh=fresh, resume=resume
+        )  # a server that can't listen changes no run
+        own = certificate or certificates.make(home, (public[0],))
+        pem = (proxy_certificate or own[0]).read_text()
+        server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)
+        url = f"https://{bracket(public[0])}:{public[1] or bound.getsockname()[1]}"
+        server.report = report or server.report
         meter = None
         if shown is not None:
             from hanse.network.server.monitoring import Meter, monitor
