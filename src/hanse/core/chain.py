@@ -60,7 +60,7 @@ class Transform(ABC):
 
     @property
     def effect(self) -> str:
-        """What it does to a part, in a few words for the owner of the data, such as "clipped to norm 1"."""
+        """The effect on a part, in a few words for the owner of the data, such as "clipped to norm 1"."""
         return f"through {brief(self)}"
 
     @abstractmethod

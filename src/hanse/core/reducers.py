@@ -53,7 +53,7 @@ class Reducer(ABC, Generic[A]):
 
     @property
     def disclosure(self) -> str:
-        """What the server sees of it, in a few words for the owner of the data."""
+        """The part of it that the server sees, in a few words for the owner of the data."""
         shown = "hides single updates from" if self.hides else "shows single updates to"
         return f"{brief(self)} that {shown} the server"
 

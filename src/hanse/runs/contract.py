@@ -56,7 +56,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a client's owner lets runs use.
+    """The data that a client's owner lets runs use.
 
     Args:
       file: the TOML file that says so.

@@ -21,7 +21,7 @@ SLOT_BYTES = 512
 
 @dataclass(frozen=True)
 class Position:
-    """How far the store of a run has got.
+    """The point that the store of a run has reached.
 
     Args:
       run: its id.

@@ -7,7 +7,7 @@ from typing import Any
 
 from hanse.core import InvalidInput, Key, MessageError, OwnLearners, own_test
 from hanse.network.client.allowed_plan import allow_plan, note_refusal
-from hanse.network.client.gate import Gate, fetch_certificate
+from hanse.network.client.gate import Gate, compare_versions, fetch_certificate
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
 from hanse.network.client.policy import count_rows
 from hanse.network.client.transport import ServerLink, split
@@ -16,8 +16,7 @@ from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import WAIT_S, WIRE, Join, Joined, Plan, Plans, Receipt, Rekey
-from hanse.version import __version__
+from hanse.network.protocol.wire import WAIT_S, Join, Joined, Plan, Plans, Receipt, Rekey
 
 __all__ = ["check", "check_address", "examine", "fetch_plans", "join", "leave", "rotate_key", "waiting_plans"]
 
@@ -40,15 +39,7 @@ def _approach(url: str, token: Token, client_home: ClientHome) -> Gate:
     link = ServerLink(url, pem, own, own.public, token.key, token.invitation)
     gate = Gate(link, client_home.audit)
     try:
-        about = gate.ask_about()
-        if WIRE not in about.wire:
-            theirs = ", ".join(map(str, about.wire))
-            raise Refused(
-                426,
-                "wire",
-                f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse "
-                f"{__version__}) speaks {WIRE}; upgrade the older of the two",
-            )
+        compare_versions(gate.ask_about())
     except BaseException:
         gate.close()
         raise

@@ -40,7 +40,7 @@ from hanse.network.protocol.wire import (
 )
 from hanse.version import __version__
 
-__all__ = ["Gate", "ask_kept_head", "check_versions", "fetch_certificate", "read_content"]
+__all__ = ["Gate", "ask_kept_head", "check_versions", "compare_versions", "fetch_certificate", "read_content"]
 
 T = TypeVar("T")
 
@@ -80,14 +80,21 @@ def check_versions(client_home: ClientHome) -> None:
         about = About.model_validate_json(said)
     except (httpx.HTTPError, ValueError):
         return  # what is wrong is said where requests are repeated
+    compare_versions(about, ", then join again with the same --home")
+
+
+def compare_versions(about: About, then: str = "") -> None:
+    """Checks that a server speaks this client's version of the wire.
+
+    Args:
+      then: what to do after the upgrade.
+
+    Raises: Refused.
+    """
     if WIRE not in about.wire:
         theirs = ", ".join(map(str, about.wire))
         why = f"the server (hanse {about.hanse}) speaks the wire {theirs}, this client (hanse {__version__}) "
-        raise Refused(
-            426,
-            "wire",
-            f"{why}speaks {WIRE}; upgrade the older of the two, then join again with the same --home",
-        )
+        raise Refused(426, "wire", f"{why}speaks {WIRE}; upgrade the older of the two{then}")
 
 
 def read_content(poll: Poll) -> Poll:

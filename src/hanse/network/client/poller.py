@@ -13,7 +13,7 @@ __all__ = ["Poller"]
 logger = logging.getLogger(__name__)
 
 UNHEEDED_S = 1.0
-"""The pause of a client that does not heed an announcement, which the server repeats at once."""
+"""The pause of a client that is told outcomes of a run that it does not have."""
 
 
 MOST_DECISIONS = 100

@@ -309,16 +309,16 @@ class Roles:
             for path in self._home.folder.glob(f"runs/*/{kind}"):
                 path.unlink(missing_ok=True)
 
-    def forget(self, run: str, ticket: int, *, keep: bool = False) -> None:
-        """Drops a ticket that this client does not work on any more.
+    def forget(self, run: str, ticket: int, *, drop: bool = False) -> None:
+        """Forgets a ticket that this client does not work on any more, if its outcome is known.
 
         Args:
-          keep: whether to keep its fork until its outcome is known. A ticket that is late now may have been
-            counted, if only the answer to an earlier upload got lost.
+          drop: whether to forget it in any case. A ticket that is refused now may have been counted, if only
+            the answer to an earlier upload got lost.
         """
         for kind in (OWN, TEST):
             role = self._roles.get((run, kind))
-            if role is not None and (not keep or ticket in role.decided):
+            if role is not None and (drop or ticket in role.decided):
                 role.forget(ticket)
 
 

@@ -128,11 +128,11 @@ class Worker:
         except Withdrawn:
             raise
         except Refused as refused:
-            self._give_up(work, keep=True)  # a message may have arrived, whatever is said now
+            self._give_up(work)  # a message may have arrived, whatever is said now
             self._roles.forget_tasks(work.run, [work.ticket])
             say(f"ticket {work.ticket}: {refused}")
         except Unreachable:
-            self._give_up(work, keep=True)
+            self._give_up(work)
         except Forbidden as forbidden:
             self._fail(work, Failure(state="refused", code=forbidden.code), forbidden)
         except Unsuited as error:
@@ -140,7 +140,7 @@ class Worker:
             raise
         except Exception as error:
             if isinstance(error, ComputationFailed) and self._connection.stopping.is_set():
-                self._give_up(work, keep=True)  # its process was ended with the client
+                self._give_up(work)  # its process was ended with the client
                 return False
             if is_disk_full(error):  # the ticket stays open, and is computed again once there is space
                 raise
@@ -256,10 +256,10 @@ class Worker:
         self._roles.forget_tasks(work.run, [work.ticket])
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 
-    def _give_up(self, work: WorkOrder, *, keep: bool = False) -> None:
-        """Stops working on a ticket; for `keep`, see `Roles.forget`."""
+    def _give_up(self, work: WorkOrder, *, drop: bool = False) -> None:
+        """Stops working on a ticket; for `drop`, see `Roles.forget`."""
         self._tickets.give_up(work)
-        self._roles.forget(work.run, work.ticket, keep=keep)
+        self._roles.forget(work.run, work.ticket, drop=drop)
 
     def _fail(self, work: WorkOrder, failure: Failure, error: Exception) -> None:
         """Tells the server by a code that a ticket will not be answered. The reason stays at the client."""
@@ -273,7 +273,7 @@ class Worker:
             self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
         logger.info("event=failed run=%s ticket=%d code=%s", work.run, work.ticket, failure.code)
         self._connection.gate.fail(work, failure, partial(self._connection.insist, quietly=True))
-        self._give_up(work)
+        self._give_up(work, drop=True)
 
 
 def _code(error: Exception) -> Code:

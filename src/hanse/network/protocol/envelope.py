@@ -125,7 +125,7 @@ def describe_dispatch(command: Dispatch, party: PartyId, plans: Mapping[str, tup
 
 @dataclass(frozen=True)
 class Envelope:
-    """What one dispatch of a run may ask of the members that play a role.
+    """The bounds of what one dispatch of a run may ask of the members that play a role.
 
     Args:
       pattern: of the forms of its tickets.

@@ -177,9 +177,8 @@ def lead(
         shown = None if metrics is None else listen(*metrics)
         if shown is not None:
             stack.callback(shown.close)
-        chosen = choose_runs(
-            home, jobs, fresh=fresh, resume=resume
-        )  # a server that can't listen changes no run
+        # only now, since a server that can't listen changes no run
+        chosen = choose_runs(home, jobs, fresh=fresh, resume=resume)
         own = certificate or certificates.make(home, (public[0],))
         pem = (proxy_certificate or own[0]).read_text()
         server = Server(home, certificates.fingerprint(pem), stay=stay, say=say)

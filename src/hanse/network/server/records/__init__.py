@@ -1,4 +1,4 @@
-"""What a server records beside its runs' stores: events for the operator, and how tickets ended."""
+"""The records of a server beside its runs' stores: events for the operator, and outcomes of tickets."""
 
 from hanse.network.server.records.attendance import Attendance, AttendanceBook
 from hanse.network.server.records.counts import ChangeCount

@@ -1,4 +1,4 @@
-"""How tickets ended, until their holders have acknowledged it, however long that takes."""
+"""The outcomes of tickets, kept until their holders have acknowledged them, however long that takes."""
 
 import contextlib
 import sqlite3
@@ -33,7 +33,7 @@ IF_LOST = (
     "then clients do not hear how these tickets ended, and if the algorithm remembers at clients (SCAFFOLD), "
     "begin a new run with --fresh instead"
 )
-"""What follows if outcomes are lost."""
+"""The consequence if outcomes are lost."""
 
 
 def check_outcomes(folder: Path, has_begun: bool) -> None:

@@ -32,7 +32,7 @@ ALTER TABLE invitations RENAME COLUMN secret_sha256 TO public;
 
 
 IF_LOST = "then who has left or was revoked since may be active again, so look at `hanse clients`"
-"""What follows if the end of the register is lost."""
+"""The consequence if the end of the register is lost."""
 
 
 def open_register(path: Path) -> tuple[sqlite3.Connection, ChangeCount]:
