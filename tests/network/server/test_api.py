@@ -10,7 +10,7 @@ from federation import FED_AVG, federation, job
 from pydantic import BaseModel
 
 from hanse.core import InvalidInput
-from hanse.network.client import enrolment
+from hanse.network.client import gate
 from hanse.network.protocol.certificates import pin
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, sha256
@@ -116,7 +116,7 @@ def test_a_client_of_another_version_is_told_so_before_anything_else(
 def test_a_client_that_knows_no_version_of_the_servers_does_not_join(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(enrolment, "WIRE", 99)
+    monkeypatch.setattr(gate, "WIRE", 99)
     with (
         federation(tmp_path, stay=True) as here,
         pytest.raises(Refused, match="99; upgrade the older of the two"),
