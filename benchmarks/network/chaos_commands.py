@@ -3,8 +3,9 @@
     python benchmarks/network/chaos_commands.py --runs 200 --minutes 30 --keep
 
 Each run is SCAFFOLD over three clients, and every party a process that performs the real command. Several of
-them are killed with SIGKILL, the server at least once. A run passes if all commands end by themselves in time
-with 0, and the server's last words name the parameters of `hanse run`.
+them are killed with SIGKILL, the server at least once. A client that was not a member yet and found no server
+types its command again. A run passes if all commands end by themselves in time with 0, and the server's last
+words name the parameters of `hanse run`.
 """
 
 import argparse
@@ -70,11 +71,14 @@ def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[st
     lines: list[list[str]] = []
     ends: dict[int, int] = {}
     killed: list[tuple[float, int]] = []
+    retyped = 0
+
+    def is_member(who: int) -> bool:
+        return (folder / f"hanse-client-{who}" / "membership.json").exists()
 
     def join(who: int) -> int:
-        is_member = (folder / f"hanse-client-{who}" / "membership.json").exists()
         short = ["join", "--home", f"hanse-client-{who}", "--data", "share"]
-        return begin(folder, short if is_member else lines[who], logs[who])
+        return begin(folder, short if is_member(who) else lines[who], logs[who])
 
     try:
         while len(lines) < NUM_CLIENTS and time.monotonic() - began_s < DEADLINE_S:
@@ -96,7 +100,12 @@ def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[st
                 gone, status = os.waitpid(process, os.WNOHANG)
                 if gone:
                     del running[who]
-                    ends[who] = os.waitstatus_to_exitcode(status)
+                    code = os.waitstatus_to_exitcode(status)
+                    if code and who >= 0 and -1 in running and not is_member(who):
+                        running[who] = join(who)  # it found no server to join: its owner types it again
+                        retyped += 1
+                    else:
+                        ends[who] = code
             time.sleep(0.01)
     finally:
         for process in running.values():
@@ -112,7 +121,7 @@ def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[st
     if hanging:
         wrong.append(f"clients that did not end with 0: { {who: ends.get(who) for who in hanging} }")
     seconds = round(time.monotonic() - began_s, 1)
-    return {"seed": seed, "killed": killed, "wrong": wrong, "seconds": seconds}
+    return {"seed": seed, "killed": killed, "retyped": retyped, "wrong": wrong, "seconds": seconds}
 
 
 def main() -> int:
@@ -136,6 +145,7 @@ def main() -> int:
             break
         with tempfile.TemporaryDirectory() as folder:
             ends.append(one(seed, due, given.kills, span_s, Path(folder)))
+            print(f"{len(ends)} of {given.runs}: {ends[-1]['seconds']} s", file=sys.stderr, flush=True)
             if ends[-1]["wrong"]:
                 texts = [f"--- {p.name}\n{p.read_text()[-2500:]}" for p in sorted(Path(folder).glob("*.log"))]
                 print(json.dumps(ends[-1]), *texts, sep="\n", flush=True)
@@ -143,6 +153,7 @@ def main() -> int:
         "runs": len(ends),
         "wrong": sum(bool(end["wrong"]) for end in ends),
         "killed": Counter("server" if who < 0 else "client" for end in ends for _, who in end["killed"]),
+        "typed again for want of a server": sum(end["retyped"] for end in ends),
         "undisturbed_s": alone["seconds"],
         "longest_s": max(end["seconds"] for end in ends),
     }

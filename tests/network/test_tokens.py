@@ -13,11 +13,12 @@ from typer.testing import CliRunner
 
 from hanse.cli import app
 from hanse.cli.tokens import HANSE_TOKEN, read_token
-from hanse.core import InvalidInput
+from hanse.core import InvalidInput, PartyId
 from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
 from hanse.network.protocol.tokens import Token
 from hanse.network.server import https
+from hanse.network.server.members import Members
 from hanse.network.server.server import Server
 
 TOKEN = Token("ab" * 32, b"0123456789abcdef", "cd" * 32)
@@ -53,6 +54,25 @@ def test_unused_tokens_survive_a_restart_and_used_ones_are_removed(tmp_path: Pat
     assert (len(again), again[0], again[2]) == (3, first[0], first[3])
     assert again[1] not in first
     assert not kept[1].exists()
+
+
+@pytest.mark.parametrize("party", [1, "bank"])
+def test_a_client_may_join_while_a_server_that_starts_again_invites(
+    tmp_path: Path, party: PartyId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown(tmp_path)
+    given = Token.parse((tmp_path / "invitations" / f"hanse-client-{party}.token").read_text().strip())
+    is_open = Members.is_open
+
+    def join_before(members: Members, secret: bytes) -> bool:
+        if secret == given.secret:
+            members.join(given.invitation.public, "11" * 32)
+        return is_open(members, secret)
+
+    monkeypatch.setattr(Members, "is_open", join_before)
+    lines = shown(tmp_path)
+    assert len(lines) == 3
+    assert not [line for line in lines if f"--home hanse-client-{party} " in line]
 
 
 def test_no_line_holds_a_token_that_has_a_file(tmp_path: Path) -> None:

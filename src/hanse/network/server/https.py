@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from hanse.network.protocol.house import claim_home
 from hanse.network.protocol.wire import PlanImport
 from hanse.network.server.api import application
 from hanse.network.server.job import RunJob
+from hanse.network.server.members import Taken
 from hanse.network.server.records import RoundReport, RunEnd, RunStanding
 from hanse.network.server.server import Server
 from hanse.network.server.sockets import (
@@ -285,7 +286,8 @@ def _invite(
     if missing:
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")
     for number in missing:
-        say(f"  {join_line(url, _find_token(server, number), number, imports)}")
+        with suppress(Taken):  # the server listens already: one may join meanwhile with an earlier token
+            say(f"  {join_line(url, _find_token(server, number), number, imports)}")
 
 
 def _find_token(server: Server, party: PartyId) -> str | Path:
@@ -307,4 +309,5 @@ def _invite_parties(
         num_here = len(parties) - len(missing)
         say(f"{num_here} of {len(parties)} named parties have joined; these lines are for the others:")
     for party in missing:
-        say(f"  {party}: {join_line(url, _find_token(server, party), party, imports)}")
+        with suppress(Taken):
+            say(f"  {party}: {join_line(url, _find_token(server, party), party, imports)}")

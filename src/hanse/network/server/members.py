@@ -26,7 +26,7 @@ from hanse.network.server.records import (
 )
 from hanse.network.server.weights import BoundedWeight
 
-__all__ = ["Member", "Members", "Role"]
+__all__ = ["Member", "Members", "Role", "Taken"]
 
 Role: TypeAlias = Literal["operator", "client", "observer"]
 
@@ -55,6 +55,10 @@ class Member:
     def is_forgotten(self) -> bool:
         """Whether its name and key were removed: see `Members.forget`."""
         return self.public == f"forgotten {self.id}"
+
+
+class Taken(InvalidInput):
+    """Nobody can be invited, because another member has the number or plays the party."""
 
 
 class Members:
@@ -203,7 +207,9 @@ class Members:
         Args:
           party: the name of the party that the member will play, in place of a client with a number.
 
-        Raises: InvalidInput: if the number or the name is taken, or can't be one.
+        Raises:
+          Taken: if another member has the number or plays the party.
+          InvalidInput: if they can't be one.
         """
         secret = secrets.token_bytes(16)
         if party:
@@ -214,7 +220,7 @@ class Members:
             elif role == "client":
                 number = self._find_number(db) if number is None else number
                 if number in self._holders:
-                    raise InvalidInput(f"number {number} is taken; leave it out")
+                    raise Taken(f"number {number} is taken; leave it out")
                 db.execute("DELETE FROM invitations WHERE number = ? AND used_by IS NULL", (number,))
             name = name or (f"client {number}" if role == "client" else role)
             public, expires = Identity.derive(secret).public, time.time() + valid_s
@@ -241,9 +247,7 @@ class Members:
             )
         holder = self.find_player(party)
         if holder is not None:
-            raise InvalidInput(
-                f"party {party!r} is played by {holder.id} ({holder.name}); revoke that member first"
-            )
+            raise Taken(f"party {party!r} is played by {holder.id} ({holder.name}); revoke that member first")
 
     def open_invitations(self) -> int:
         """Counts the invitations that are valid and not used yet."""
