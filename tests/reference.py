@@ -4,8 +4,8 @@ Nothing here calls an algorithm, a work, a solver or a learner of Hanse to find 
 Parameters are one vector, the bias last.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -43,6 +43,15 @@ class Labelled(Few):
     def __init__(self) -> None:
         super().__init__()
         self.parts = [Examples(part.x, (part.y > k).astype(int)) for k, part in enumerate(self.parts)]
+
+
+class Far(Few):
+    """The unequal clients of `Few`, some of which want nearly the opposite of the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = [Examples(part.x, part.y * (-3) ** (k % 3 == 1)) for k, part in enumerate(self.parts)]
+        self.pooled = Examples(*(np.concatenate([getattr(p, n) for p in self.parts]) for n in "xy"))
 
 
 @dataclass(frozen=True)
@@ -196,19 +205,27 @@ def perform(
     return rounds
 
 
-def one_by_one(rounds: Sequence[Round], size: int) -> Iterator[tuple[int, Round]]:
+def trained(rounds: Sequence[Round]) -> list[Round]:
+    """The rounds with their first exchange alone, in which clients trained."""
+    return [replace(round, heard=round.heard[:1]) for round in rounds]
+
+
+def one_by_one(
+    rounds: Sequence[Round], size: int, more: Set[str] = frozenset()
+) -> Iterator[tuple[int, Round]]:
     """Yields the closed rounds with their numbers; in some of them clients must have been missing.
 
     Args:
       rounds: of a run.
       size: of the cohort that is due in each round.
+      more: the roles that are asked beside it.
     """
-    answered = [set(round.heard[-1].parties) for round in rounds]
+    answered = [set(round.heard[-1].parties) - more for round in rounds]
     assert any(len(parties) < size for parties in answered), "nobody dropped out: this shows too little"
     assert any(b - a for a, b in pairwise(answered)), "nobody came back"
     for number, round in enumerate(round for round in rounds if not round.abandoned):
         assert len(round.cohort) == size
-        assert all(set(got.parties) <= set(round.cohort) for got in round.heard[-1:])
+        assert all(set(got.parties) - more <= set(round.cohort) for got in round.heard[-1:])
         yield number, round
 
 

@@ -18,6 +18,7 @@ from hanse.version import __version__
 if TYPE_CHECKING:
     from hanse import (
         algorithms,
+        attacks,
         config,
         core,
         data,
@@ -75,6 +76,7 @@ __all__ = [
     "StoreError",
     "__version__",
     "algorithms",
+    "attacks",
     "config",
     "core",
     "data",
@@ -101,6 +103,7 @@ __all__ = [
 
 _ROOMS = (
     "algorithms",
+    "attacks",
     "config",
     "core",
     "data",

@@ -12,6 +12,7 @@ from cases import ALGORITHMS
 from reference import (
     L2,
     REFERENCES,
+    Far,
     Logistic,
     Ridge,
     Round,
@@ -24,6 +25,7 @@ from reference import (
     one_by_one,
     perform,
     reference_of,
+    trained,
 )
 from support import KEYS
 
@@ -45,6 +47,8 @@ from hanse.algorithms import (
     fed_prox,
     fed_sgd,
     fed_yogi,
+    fl_trust,
+    fools_gold,
     giant,
     gossip,
     local_steps,
@@ -55,6 +59,7 @@ from hanse.algorithms import (
     scaffold,
     step_decay,
     uniform,
+    zeno,
 )
 from hanse.core import Close, Discount, value
 from hanse.core import sum as sum_
@@ -62,7 +67,7 @@ from hanse.core.exchange import PartyMemory, Progress, training
 from hanse.learners import dual, least_squares
 from hanse.simulation import Devices, InProcess, Simulation, drive_together
 
-RIDGE, LOGISTIC = Ridge(), Logistic()
+FAR, RIDGE, LOGISTIC = Ridge(Far()), Ridge(), Logistic()
 WEIGHTINGS = pytest.mark.parametrize(
     ("weighting", "weigh"), [(by_examples(), RIDGE.size), (uniform(), lambda k: 1)], ids=["examples", "alike"]
 )
@@ -299,6 +304,98 @@ def test_nesterov(weighting: Any, weigh: Any) -> None:
         slopes = [LOGISTIC.gradient(ahead, k) for k in round.parties]
         w, before = ahead - lr(t) * average(slopes, [weigh(k) for k in round.parties]), w
         assert_close(round.params, w)
+
+
+# -- the server judges the clients ----------------------------------------------------------------
+
+
+def descend_at_server(model: Ridge, w: Any, lr: float, epochs: int) -> Any:
+    """The server's own full-batch steps, on everybody's data together."""
+    sizes = [model.size(k) for k in range(len(model.population.parts))]
+    v = w.copy()
+    for _ in range(epochs):
+        v = v - lr * average([model.gradient(v, k) for k in range(len(sizes))], sizes)
+    return v - w
+
+
+@reference_of(fl_trust)
+def test_fl_trust() -> None:
+    """Cao et al. 2021, Algorithm 2, with momentum at the server."""
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": None, "trusted": "server"}
+    algorithm = fl_trust(LR, 0.8, **settings, server_lr=SERVER_LR, server=momentum(0.6))
+    w, v, num_left_out = np.zeros(4), np.zeros(4), 0
+    for t, round in one_by_one(perform(algorithm, 4, FAR), size=5, more={"server"}):
+        trusted = descend_at_server(FAR, w, lr(t), 3)
+        trust, scaled = [], []
+        for k in round.parties[1:]:
+            u = descend(FAR, w, k, [slice(None)] * 3, lr(t))
+            cosine = u @ trusted / np.linalg.norm(u) / np.linalg.norm(trusted)
+            trust.append(max(0.0, cosine))
+            scaled.append(u / np.linalg.norm(u) * np.linalg.norm(trusted))
+        num_left_out += trust.count(0.0)
+        v = 0.6 * v - average(scaled, trust)
+        w = w - server_lr(t) * v
+        assert_close(round.params, w)
+    assert num_left_out > 0, "everybody pointed the server's way: this shows too little"
+
+
+@reference_of(zeno)
+@pytest.mark.parametrize("num_byzantine", [2, None])
+def test_zeno(num_byzantine: int | None) -> None:
+    """Xie et al. 2019, Algorithm 1, on updates; without a number, those count whose score is not below 0."""
+    sizes = [FAR.size(k) for k in range(6)]
+
+    def loss(w: Any) -> float:
+        free = [FAR.objective(w, k) - L2 / 2 * float(w[:3] @ w[:3]) for k in range(6)]
+        return float(average(free, sizes))
+
+    settings: dict[str, Any] = {"epochs": 3, "batch_size": 4, "trusted": "server", "rho": 0.3}
+    algorithm = zeno(LR, 0.8, **settings, num_byzantine=num_byzantine, server_lr=SERVER_LR)
+    w, counts = np.zeros(4), set()
+    for t, round in one_by_one(trained(perform(algorithm, 4, FAR)), size=5):
+        parties = round.heard[0].parties
+        key = round.sent[0][0].key
+        updates = [descend(FAR, w, k, batches(key, k, FAR.size(k), 3, 4), lr(t)) for k in parties]
+        scores = np.array([loss(w) - loss(w + u) - 0.3 * u @ u for u in updates])
+        best = np.argsort(-scores)[: len(scores) - (num_byzantine or 0)]
+        chosen = [i for i in best if num_byzantine or scores[i] >= 0]
+        counts.add(len(chosen))
+        w = w + server_lr(t) * sum(updates[i] for i in chosen) / max(1, len(chosen))
+        assert_close(round.params, w)
+    assert len(counts) > 1
+
+
+@reference_of(fools_gold)
+def test_fools_gold() -> None:
+    """Fung et al. 2020, Algorithm 1, client by client, with a mean in place of the sum."""
+    algorithm = fools_gold(LR, 0.8, epochs=3, batch_size=4, confidence=0.4, server_lr=SERVER_LR)
+    w, sums, weights = np.zeros(4), dict[int, Any](), set()
+    for t, round in one_by_one(perform(algorithm, 4, FAR), size=5):
+        parties = round.parties
+        updates = {k: descend(FAR, w, k, batches(round.key, k, FAR.size(k), 3, 4), lr(t)) for k in parties}
+        for k, u in updates.items():
+            sums[k] = sums.get(k, 0) + u
+        cosine = {
+            (i, j): sums[i] @ sums[j] / np.linalg.norm(sums[i]) / np.linalg.norm(sums[j])
+            for i in parties
+            for j in parties
+            if i != j
+        }
+        v = {i: max(0.0, *(cosine[i, j] for j in parties if j != i)) for i in parties}
+        for i, j in cosine:
+            if v[j] > v[i]:
+                cosine[i, j] *= v[i] / v[j]
+        alike = {i: max(0.0, *(cosine[i, j] for j in parties if j != i)) for i in parties}
+        most = max(1 - a for a in alike.values())
+        a = {}
+        for i in parties:
+            share = (1 - alike[i]) / most
+            found = np.inf if share == 1 else 0.4 * (np.log(share / (1 - share)) + 0.5)
+            a[i] = float(np.clip(found, 0, 1))
+        weights |= set(a.values())
+        w = w + server_lr(t) * average([updates[k] for k in parties], [a[k] for k in parties])
+        assert_close(round.params, w)
+    assert {0.0, 1.0} < weights
 
 
 # -- approximate Newton methods -------------------------------------------------------------------

@@ -27,6 +27,8 @@ from hanse.algorithms import (
     fed_prox,
     fed_sgd,
     fed_yogi,
+    fl_trust,
+    fools_gold,
     giant,
     inverse_time,
     local_steps,
@@ -38,6 +40,7 @@ from hanse.algorithms import (
     step_decay,
     trained_by,
     uniform,
+    zeno,
 )
 from hanse.core import Algorithm, Close, Examples, Key, fixed_mean
 from hanse.core import sum as sum_
@@ -154,6 +157,9 @@ CASES = {
     "scaffold": _case(
         scaffold(lr=0.02, fraction=0.7, epochs=2, batch_size=4), devices=unstable(0.2), rounds=4
     ),
+    "fl_trust": _case(fl_trust(lr=0.02, fraction=0.7, epochs=2, uplink=(quantize(8),), trusted="server")),
+    "zeno": _case(zeno(lr=0.02, fraction=1.0, epochs=2, num_byzantine=1, trusted="server")),
+    "fools_gold": _case(fools_gold(lr=0.02, fraction=0.7, epochs=2)),
     "giant": _case(giant(fraction=0.7), rounds=2, unreliable=unstable(0.06)),
     "fed_avg_momentum_decaying": _case(
         fed_avg(

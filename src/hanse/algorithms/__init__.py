@@ -10,6 +10,8 @@ from hanse.algorithms.fed_nova import fed_nova
 from hanse.algorithms.fed_opt import fed_adagrad, fed_adam, fed_yogi
 from hanse.algorithms.fed_prox import fed_prox
 from hanse.algorithms.fed_sgd import fed_sgd
+from hanse.algorithms.fl_trust import fl_trust
+from hanse.algorithms.fools_gold import fools_gold
 from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
 from hanse.algorithms.local import settle_fraction
@@ -23,6 +25,7 @@ from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
 from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
+from hanse.algorithms.zeno import zeno
 
 __all__ = [
     "OBJECTIVE",
@@ -59,6 +62,8 @@ __all__ = [
     "fed_prox",
     "fed_sgd",
     "fed_yogi",
+    "fl_trust",
+    "fools_gold",
     "giant",
     "gossip",
     "inverse_time",
@@ -76,4 +81,5 @@ __all__ = [
     "trained_by",
     "uniform",
     "yogi",
+    "zeno",
 ]

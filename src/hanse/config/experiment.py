@@ -9,6 +9,7 @@ from typing import Any
 import hanse.robust
 import hanse.transforms  # noqa: F401  (registers what uplinks name)
 from hanse.algorithms import fed_avg
+from hanse.attacks import Adversary
 from hanse.config.plain_data import format_plain, to_plain
 from hanse.config.settings import UnknownSetting, WrongSetting, build
 from hanse.core import Algorithm, InvalidInput, Plain, Stop
@@ -42,12 +43,16 @@ NUMBERS = ("rounds", "seed", "evaluate_every")
 PRIVACY = "privacy"
 """The setting of differential privacy. It is left out of settings where there is none."""
 
+ADVERSARY = "adversary"
+"""The setting of liars in a simulation. It is left out of settings where there is none."""
+
 OTHERS: Mapping[str, Any] = {
     "preprocessing": Preprocessing | None,
     "client_test_fraction": float,
     "initial": str | None,
     "baselines": tuple[Baseline, ...],
     PRIVACY: Privacy | None,
+    ADVERSARY: Adversary | None,
 }
 """The remaining settings, with their types."""
 
@@ -82,6 +87,7 @@ class Experiment:
         initial parameters.
       baselines: what the run is compared with, trained on the same budget: `centralised()`, `on_site()`.
       privacy: the differential privacy that the run keeps to: `central(epsilon=...)`; None: none.
+      adversary: clients that lie, in a simulation only: `Adversary(attack, fraction=0.2)`; None: nobody lies.
       imports: modules and files of your own, whose values the other settings may then name; paths are
         relative to the settings file. In Python, import them yourself.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
@@ -102,6 +108,7 @@ class Experiment:
     initial: str | None = None
     baselines: tuple[Baseline, ...] = ()
     privacy: Privacy | None = None
+    adversary: Adversary | None = None
     imports: tuple[Import, ...] = ()
 
     def __post_init__(self) -> None:
@@ -134,6 +141,11 @@ class Experiment:
             raise InvalidInput(
                 f"privacy is of type {type(self.privacy).__name__}; write a value, such as "
                 "privacy=central(epsilon=3.0)"
+            )
+        if self.adversary is not None and not isinstance(self.adversary, Adversary):
+            raise InvalidInput(
+                f"adversary is of type {type(self.adversary).__name__}; write a value, such as "
+                "adversary=Adversary(scaled_mean(-3.0), fraction=0.2)"
             )
         if not 0 <= self.client_test_fraction < 1:
             raise InvalidInput(
@@ -175,8 +187,9 @@ class Experiment:
         except InvalidInput:
             described = {"name": type(data).__name__, IN_PYTHON: True}
         named = {IMPORTS: [found.name for found in imports]} if imports else {}
-        if said[PRIVACY] is None:
-            said.pop(PRIVACY)
+        for name in (PRIVACY, ADVERSARY):
+            if said[name] is None:
+                said.pop(name)
         return {"data": described, **{name: to_plain(value) for name, value in said.items()}, **named}
 
     @classmethod
@@ -227,7 +240,7 @@ def summary(settings: Mapping[str, Plain]) -> str:
     about = [format_plain(settings["algorithm"]), format_plain(settings["model"])]
     about.append(f"{where} over {format_plain(partition)}" if partition else where)
     about.append(f"seed {settings['seed']}")
-    more = ("stop", "devices", "execution", "preprocessing", PRIVACY)
+    more = ("stop", "devices", "execution", "preprocessing", PRIVACY, ADVERSARY)
     about += [
         format_plain(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))
     ]

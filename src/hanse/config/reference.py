@@ -54,6 +54,7 @@ def _top() -> Iterator[str]:
 
 def _kinds() -> Iterator[str]:
     from hanse.algorithms import ClientTraining
+    from hanse.attacks import Adversary
     from hanse.data import Dataset, Partition
     from hanse.learners import Model
     from hanse.preprocessing import Preprocessing
@@ -83,6 +84,7 @@ def _kinds() -> Iterator[str]:
             "How clients are computed on this machine. It changes the time that a run takes, not its result.",
         ),
         "baselines": (Baseline, "What the run is compared with, trained on the same budget: a list."),
+        "adversary": (Adversary, "Clients that lie, in a simulation."),
         "privacy": (Privacy, "The differential privacy of the run. It needs the extra `privacy`."),
     }
     for setting, (kind, about) in kinds.items():

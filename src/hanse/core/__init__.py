@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         StoreError,
         nearest,
     )
-    from hanse.core.gathering import ask_each, gather
+    from hanse.core.gathering import ask_each, gather, leave_out
     from hanse.core.keys import ClientKeys, Key, Keys
     from hanse.core.learner import (
         DifferentiableLearner,
@@ -114,7 +114,7 @@ else:
                 "StoreError",
                 "nearest",
             ),
-            "hanse.core.gathering": ("ask_each", "gather"),
+            "hanse.core.gathering": ("ask_each", "gather", "leave_out"),
             "hanse.core.keys": ("ClientKeys", "Key", "Keys"),
             "hanse.core.learner": (
                 "DifferentiableLearner",
@@ -270,6 +270,7 @@ __all__ = [
     "gather",
     "l2_norm",
     "l2_norms",
+    "leave_out",
     "mean",
     "nearest",
     "negate",

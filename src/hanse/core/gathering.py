@@ -11,11 +11,13 @@ from hanse.core.program import (
     Close,
     Collect,
     Collected,
+    Command,
     Decode,
     Decoded,
     Dispatch,
     Dispatched,
     Drop,
+    Event,
     PartSpec,
     Program,
     ask,
@@ -23,10 +25,30 @@ from hanse.core.program import (
 )
 from hanse.core.reducers import Unveiled, each
 from hanse.core.tensors import Tensors
-from hanse.core.values import digest
+from hanse.core.values import digest, value
 from hanse.core.work import Contribution, Part, PartyId, Total, Work
 
-__all__ = ["ask_each", "find_zeros", "gather"]
+__all__ = ["LeaveOut", "LeftOut", "ask_each", "find_zeros", "gather", "leave_out"]
+
+
+@value
+class LeaveOut(Command["LeftOut"]):
+    """Note parties whose counted contributions the program keeps out of what it makes of them.
+
+    A reducer that does so says it in `Total.left_out`. This is for programs that weigh them themselves.
+    """
+
+    parties: tuple[PartyId, ...]
+
+
+@value
+class LeftOut(Event):
+    """The parties are noted, in `Usage.left_out` of the round."""
+
+
+def leave_out(parties: Iterable[PartyId]) -> Program[LeftOut]:
+    """Notes parties whose contributions the program keeps out of what it makes of them."""
+    return (yield from ask(LeaveOut(tuple(parties)), LeftOut))
 
 
 def gather(

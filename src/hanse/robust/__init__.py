@@ -16,12 +16,14 @@ from hanse.robust.coordinates import median, trimmed_mean
 from hanse.robust.history import recentre, worker_momentum
 from hanse.robust.rule import Rule
 from hanse.robust.selections import bulyan, krum, minimum_diameter, multi_krum
+from hanse.robust.trust import cosine_trust
 
 __all__ = [
     "Rule",
     "bucketing",
     "bulyan",
     "centred_clipping",
+    "cosine_trust",
     "geometric_median",
     "krum",
     "median",

@@ -24,6 +24,7 @@ from hanse.runs.preparation import Prepared, client_tests, load_population, prep
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
 from hanse.runs.session import check_same_data, existing, experiment_of
+from hanse.runs.trusted import is_led_by_test
 from hanse.runs.wanted import Wanted
 from hanse.simulation import Devices
 
@@ -74,6 +75,11 @@ class Parties:
         return job
 
     def _make_job(self, experiment: Experiment, warn: Warn) -> RunJob:
+        if experiment.adversary is not None:
+            raise InvalidInput(
+                "adversary makes clients of a simulation lie, and a server can't make real ones do so; leave "
+                "out [adversary], or simulate with hanse run"
+            )
         ready = prepare_run(experiment)
         people, settings = ready.population, ready.experiment.settings()
         for line in people.notes:
@@ -110,6 +116,7 @@ class Parties:
                     higher=ready.higher_is_better,
                     remedy=experiment.algorithm.remedy,
                     on_test=ready.chooses_on_test,
+                    led_by_test=is_led_by_test(experiment.algorithm),
                 ).to_json(),
                 "privacy": _claim(ready, records),
             },

@@ -12,6 +12,7 @@ __all__ = [
     "CHOSEN_ON_TEST",
     "DEVICE_NOT_REPEATABLE",
     "ENDED",
+    "LED_BY_TEST",
     "NOT_REPEATABLE",
     "Finding",
     "find_problems",
@@ -31,7 +32,8 @@ class Finding:
 
     Args:
       code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved",
-        "not_repeatable", "config_unread", "chosen_on_test" or, where parties were real, "weight_bounded".
+        "not_repeatable", "config_unread", "chosen_on_test", "led_by_test" or, where parties were real,
+        "weight_bounded".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
@@ -75,6 +77,15 @@ CHOSEN_ON_TEST = Finding(
     is_presence=False,
 )
 """The finding that the run ended where its metric on the test examples was good."""
+
+LED_BY_TEST = Finding(
+    "led_by_test",
+    "the server judged the clients by the test examples (algorithm.trusted), so that the metrics on them are "
+    "better than on examples that nobody has seen",
+    'hold out examples for the server, data.validation_fraction = 0.1, and write trusted = "validation"',
+    is_presence=False,
+)
+"""The finding that an algorithm whose server holds trusted examples took the test set for them."""
 
 
 def find_problems(

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, settle_fraction, trained_by
+from hanse.attacks import Adversary
 from hanse.config import Experiment, to_plain
 from hanse.core import (
     Algorithm,
@@ -18,6 +19,7 @@ from hanse.core import (
     PartyId,
     Program,
     Reducer,
+    Spec,
     Stop,
     Tensors,
     fields,
@@ -40,12 +42,17 @@ from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
 from hanse.privacy import Spending, central
+from hanse.runs.adversary import MARKED, LyingBackend, PoisonedPopulation, Rounds
 from hanse.runs.own_code import find_imports
 from hanse.runs.protection import Disclosure, check_budget, protect, rehearse
 from hanse.runs.start import initial
+from hanse.runs.trusted import check_trusted
 from hanse.simulation import ClientBackend, InProcess, Simulation
 
 __all__ = ["Prepared", "client_tests", "load_population", "prepare_run"]
+
+OF_MARKED = "attack_"
+"""The prefix of metrics on examples that an attack has marked: "attack_accuracy" is its rate of success."""
 
 MAX_EVALUATED_CLIENTS = 1000
 """The most clients that measure the model if there is no test set; more would take longer than training."""
@@ -139,6 +146,7 @@ class Prepared:
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
         """Makes the program that leads from this progress to the last round, as far as its budget allows."""
+        self._lying_rounds.begin(progress.round)
         program = training(
             self.experiment.algorithm,
             progress,
@@ -148,7 +156,8 @@ class Prepared:
             evaluate_every=max(1, self.experiment.evaluate_every),
             stop=self.stop,
         )
-        return program if self.spending is None else self.spending.guard(program)
+        program = program if self.spending is None else self.spending.guard(program)
+        return self._lying_rounds.watch(program) if self.liars else program
 
     def evaluate(self) -> Evaluate | None:
         """Returns the program that measures the model, or None if it is never measured."""
@@ -158,6 +167,8 @@ class Prepared:
         more: dict[str, tuple[str, Evaluate]] = {}
         if self.population.validation is not None:
             more[VALIDATION] = OF_VALIDATION, evaluation(self.learner, (VALIDATION,))
+        if self._measures_attack:
+            more[MARKED] = OF_MARKED, evaluation(self.learner, (MARKED,))
         if self.measures_objective:
             more[OBJECTIVE] = "", objective_evaluation(tuple(range(self.population.num_clients)))
         if not more:
@@ -178,6 +189,29 @@ class Prepared:
         names = list_higher(self.experiment.algorithm, self.learner)
         watched = frozenset({self.stop.metric})
         return names | watched if self.stop.better(1.0, 0.0) else names - watched
+
+    @cached_property
+    def liars(self) -> tuple[int, ...]:
+        """The numbers of the clients that lie."""
+        adversary, people = self.experiment.adversary, self.population
+        if adversary is None:
+            return ()
+        key = self.keys.public.fold_in("adversary", "liars")
+        return adversary.find_liars(people.num_clients, people.names, key)
+
+    @cached_property
+    def _lying_rounds(self) -> Rounds:
+        """The number of the round, for liars that lie only in some."""
+        return Rounds()
+
+    @cached_property
+    def _parties(self) -> FederatedData | PoisonedPopulation:
+        return find_parties(self.population, self.experiment.adversary, self.keys)
+
+    @property
+    def _measures_attack(self) -> bool:
+        """Returns whether there are test examples on which accuracy is the success of an attack."""
+        return isinstance(self._parties, PoisonedPopulation) and self._parties.mark() is not None
 
     @property
     def measures_itself(self) -> bool:
@@ -229,7 +263,7 @@ class Prepared:
           store: holds the memory of clients; None: they begin with none.
         """
         if backend is None:
-            backend = InProcess(self.learner, self.population, self.keys)
+            backend = InProcess(self.learner, self._parties, self.keys)
         memory = PartyMemory(None if store is None else store.memory)
         num_clients, devices = self.population.num_clients, self.experiment.devices
         return Simulation(backend, num_clients, self.keys, devices, memory)
@@ -250,9 +284,14 @@ class Prepared:
             self.keys,
             experiment.execution.together,
             self.own_training,
+            experiment.adversary,
         )
         execution = experiment.execution if alone else experiment.execution.alone()
-        return execution.backend(make, num_rounds)
+        backend = execution.backend(make, num_rounds)
+        if experiment.adversary is None:
+            return backend
+        model = Spec.of(self.start())
+        return LyingBackend(backend, experiment.adversary, self.liars, model, self.keys, self._lying_rounds)
 
 
 def _make_backend(
@@ -262,11 +301,21 @@ def _make_backend(
     keys: Keys,
     together: bool | None,
     own_training: trained_by | None,
+    adversary: Adversary | None,
 ) -> InProcess:
     """Makes the backend of one process, also in worker processes, which must have this process's code."""
     load_same(imports)
     learner = model.bind(population.feature_shape, population.num_classes)
-    return InProcess(learner, population, keys, together=together)
+    return InProcess(learner, find_parties(population, adversary, keys), keys, together=together)
+
+
+def find_parties(
+    population: FederatedData, adversary: Adversary | None, keys: Keys
+) -> FederatedData | PoisonedPopulation:
+    """Returns the data of all parties, also what liars train on."""
+    if adversary is None:
+        return population
+    return PoisonedPopulation(population, adversary, keys.public.fold_in("adversary"))
 
 
 def prepare_run(experiment: Experiment) -> Prepared:
@@ -300,6 +349,8 @@ def prepare_run(experiment: Experiment) -> Prepared:
         baseline.check(experiment.algorithm)
     _check_evaluation(ready)
     _check_reducers(ready)
+    check_trusted(ready.experiment.algorithm, ready.population)
+    _check_adversary(ready)
     check_budget(experiment.privacy, ready.disclosure, experiment.rounds)
     return ready
 
@@ -391,3 +442,14 @@ def _check_reducers(ready: Prepared) -> None:
                 f"algorithm.{field.name} is {held}, which is no setting: only the program of an algorithm "
                 "names it"
             )
+
+
+def _check_adversary(ready: Prepared) -> None:
+    """Checks that there are such liars, and that their attacks can be done to their data."""
+    adversary, parties = ready.experiment.adversary, ready._parties
+    if adversary is None or not isinstance(parties, PoisonedPopulation):
+        return
+    if len(ready.liars) == ready.population.num_clients:
+        raise InvalidInput(f"adversary: all {len(ready.liars)} clients lie; leave an honest one")
+    if any(attack.poisons for attack in adversary.attacks):
+        parties.try_poison(ready.liars[0])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from hanse.attacks import Adversary
 from hanse.config import IN_PYTHON, Experiment, WrongSetting
 from hanse.core import Algorithm, Diverged, InvalidInput, Stalled, Stop, StoreError, Tensors
 from hanse.core.exchange import Commit, Led, Progress, Record, Watch, frozen
@@ -30,6 +31,7 @@ from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
+from hanse.runs.trusted import is_led_by_test
 from hanse.simulation import Devices, Execution
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def run(
     initial: str | Path | None = None,
     baselines: Sequence[Baseline] = (),
     privacy: Privacy | None = None,
+    adversary: Adversary | None = None,
     store: str | Path | None = None,
     watch: Watch | None = None,
 ) -> Result:
@@ -86,7 +89,7 @@ def run(
 
     Args:
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
-        preprocessing, client_test_fraction, initial, baselines, privacy: see `Experiment`.
+        preprocessing, client_test_fraction, initial, baselines, privacy, adversary: see `Experiment`.
       store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round; and with the parameters, if it has an argument `params`.
 
@@ -111,6 +114,7 @@ def run(
         initial=None if initial is None else str(initial),
         baselines=tuple(baselines),
         privacy=privacy,
+        adversary=adversary,
     )
     return perform(experiment, store=store, watch=watch)
 
@@ -290,6 +294,7 @@ class Session:
             higher=higher,
             remedy=remedy,
             on_test=self._ready.chooses_on_test,
+            led_by_test=is_led_by_test(self.experiment.algorithm),
         )
         claim = claim_of(self._records, self.experiment.privacy, self._ready.disclosure, is_simulated=True)
         said = None if claim is None else claim.to_json()

@@ -1,8 +1,8 @@
 """One machine plays all parties: research on a laptop, on a simulated clock."""
 
 from hanse.simulation.automatic import Automatic
-from hanse.simulation.backend import Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend
-from hanse.simulation.blocks import Place
+from hanse.simulation.backend import BLOCK_HEIGHT, Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend
+from hanse.simulation.blocks import Folding, Place
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
 from hanse.simulation.execution import Execution, auto, batched, num_processors, sequential
 from hanse.simulation.in_process import InProcess
@@ -11,11 +11,13 @@ from hanse.simulation.simulation import Simulation, SimulationChanges, Snapshot
 from hanse.simulation.workers import WorkerPool, WorkersFailed
 
 __all__ = [
+    "BLOCK_HEIGHT",
     "Answer",
     "Automatic",
     "ClientBackend",
     "Devices",
     "Execution",
+    "Folding",
     "InProcess",
     "Job",
     "Make",

@@ -34,6 +34,7 @@ from hanse.core.exchange import (
     Edits,
     Event,
     Fork,
+    LeaveOut,
     Message,
     PartyMemory,
     Runtime,
@@ -146,6 +147,8 @@ class Simulation(Runtime):
                 return self._collect(command)
             case Decode():
                 return self.coordinator.decode(command)
+            case LeaveOut():
+                return self.coordinator.leave_out(command)
             case Commit():
                 usage, settled = self.coordinator.settle(not command.is_closed, command.again)
                 self._due_s.take_edits()

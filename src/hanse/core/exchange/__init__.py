@@ -57,6 +57,7 @@ if TYPE_CHECKING:
         renew_result,
         renew_settings,
     )
+    from hanse.core.gathering import LeaveOut, LeftOut
     from hanse.core.layout import MAPPED_BYTES, Packed, Stored
     from hanse.core.program import (
         Collect,
@@ -140,6 +141,7 @@ else:
             ),
             "hanse.core.exchange.state": ("CoordinatorChanges", "CoordinatorState"),
             "hanse.core.exchange.tickets": ("explain_decline", "explain_orphan"),
+            "hanse.core.gathering": ("LeaveOut", "LeftOut"),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
             "hanse.core.program": (
                 "Collect",
@@ -216,7 +218,9 @@ __all__ = [
     "Fork",
     "Forks",
     "InMemory",
+    "LeaveOut",
     "Led",
+    "LeftOut",
     "Message",
     "ModelState",
     "NotReady",

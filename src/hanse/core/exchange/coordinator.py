@@ -19,7 +19,7 @@ from hanse.core.exchange.party import Message, Payload, Task
 from hanse.core.exchange.state import MAPPINGS, CoordinatorChanges, CoordinatorState
 from hanse.core.exchange.tickets import DispatchRecord, PoissonSample, TicketBook, explain_orphan
 from hanse.core.exchange.traffic import TrafficLedger
-from hanse.core.gathering import find_zeros
+from hanse.core.gathering import LeaveOut, LeftOut, find_zeros
 from hanse.core.keys import Key
 from hanse.core.layout import Packed
 from hanse.core.program import (
@@ -182,6 +182,11 @@ class Coordinator:
         self._ledger.add(bytes_down=cost)
         self._ledger.add_broadcasts(command, editions)
         return Dispatched(tuple(task.ticket for task in tasks), number)
+
+    def leave_out(self, command: LeaveOut) -> LeftOut:
+        """Books parties that the program keeps out of what it makes of their contributions."""
+        self._ledger.add_left_out(command.parties)
+        return LeftOut()
 
     def add_virtual_seconds(self, seconds: float) -> None:
         """Books time on the simulated clock."""

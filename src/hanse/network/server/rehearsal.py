@@ -38,6 +38,8 @@ from hanse.core.exchange import (
     Dispatched,
     Drop,
     Event,
+    LeaveOut,
+    LeftOut,
     Payload,
     Progress,
     Sample,
@@ -148,6 +150,8 @@ class _Dry:
                 return self._collect(command)
             case Decode():
                 return self._decode(command)
+            case LeaveOut():
+                return LeftOut()
             case Commit():
                 self._memories.clear()
                 kept = {ticket.dispatch for ticket in self._tickets.values()}

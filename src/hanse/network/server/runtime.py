@@ -31,6 +31,7 @@ from hanse.core.exchange import (
     Edits,
     Event,
     Fork,
+    LeaveOut,
     Message,
     PartyMemory,
     Payload,
@@ -316,6 +317,8 @@ class NetworkRuntime(Runtime):
                 return self._collect(command)
             case Decode():
                 return self._decode(command)
+            case LeaveOut():
+                return self.coordinator.leave_out(command)
             case Commit():
                 return self._commit(command)
             case _:
