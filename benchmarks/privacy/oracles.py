@@ -6,7 +6,7 @@ python benchmarks/privacy/oracles.py    writes oracles.json beside this file, an
 import json
 from pathlib import Path
 
-from hanse.privacy import compute_epsilon
+from hanse.privacy import compute_epsilon, tree
 
 SAMPLED = (  # q, z, times, delta, RDP, PLD
     (0.01, 1.0, 1000, 1e-5, 2.1014, 1.8282),
@@ -17,6 +17,7 @@ SAMPLED = (  # q, z, times, delta, RDP, PLD
     (5000 / 763430, 1.0, 5000, 1e-9, 4.1833, 3.8988),
 )
 ONE = ((1.0, 4.3772), (2.0, 1.9931), (5.0, 0.7255))  # z, PLD of one Gaussian without sampling, delta 1e-5
+TREES = ((1600, 7.0, 2.0404), (1000, 6.0, 2.2961), (2048, 4.0, 4.0113))  # rounds, z, RDP, delta 1e-5
 TWO_DIGITS = (  # q, z, times, delta, PLD to the digits given
     (100 / 3400, 1.0, 1000, 1 / 3400, 4.72, 2),
     (0.1, 2.0, 100, 1e-4, 1.97, 2),  # against the world
@@ -35,6 +36,10 @@ def main() -> None:
     for z, pld in ONE:
         rows.append(one(1.0, z, 1, 1e-5, 4))
         differ += [rows[-1]] if rows[-1]["pld"] != pld else []
+    for rounds, z, rdp in TREES:  # each client takes part once: one Gaussian on the sequence
+        spent = {(1.0, z / tree(z, rounds).measure_sensitivity(rounds)): 1}
+        rows.append({"tree": rounds, "z": z, "delta": 1e-5, "rdp": round(compute_epsilon(spent, 1e-5), 4)})
+        differ += [rows[-1]] if rows[-1]["rdp"] != rdp else []
     for q, z, times, delta, pld, digits in TWO_DIGITS:
         rows.append(one(q, z, times, delta, digits))
         differ += [rows[-1]] if rows[-1]["pld"] != pld else []

@@ -45,7 +45,7 @@ from hanse.algorithms import (
 from hanse.core import Algorithm, Close, Examples, Key, fixed_mean
 from hanse.core import sum as sum_
 from hanse.core.exchange import find_classes
-from hanse.privacy import gaussian
+from hanse.privacy import adaptive_clip, banded, gaussian
 from hanse.robust import (
     bucketing,
     centred_clipping,
@@ -238,6 +238,18 @@ CASES = {
             weighting=uniform(),
             uplink=(clip(1.0), gaussian(0.5)),
             into=fixed_mean(1.8),
+            close=EVEN_EMPTY,
+        ),
+        devices=unstable(0.2),
+    ),
+    "fed_avg_correlated": Case(
+        fed_avg(
+            lr=0.02,
+            fraction=0.3,
+            separation=2,
+            weighting=uniform(),
+            uplink=(adaptive_clip(0.5), banded(0.5, num_bands=3, separation=2)),
+            into=fixed_mean(2.0),
             close=EVEN_EMPTY,
         ),
         devices=unstable(0.2),

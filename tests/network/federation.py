@@ -42,7 +42,7 @@ from hanse.network.server.https import listen, serving
 from hanse.network.server.job import RunJob
 from hanse.network.server.runtime import Patience
 from hanse.network.server.server import Server
-from hanse.privacy import gaussian
+from hanse.privacy import adaptive_clip, gaussian, tree
 from hanse.simulation import Devices, InProcess, Simulation, ideal
 from hanse.transforms import clip, quantize, random_mask, rotate
 
@@ -78,6 +78,16 @@ CASES: dict[str, Algorithm[Any]] = {
         batch_size=50,
         uplink=(clip(1.0), gaussian(0.02)),
         into=fixed_mean(0.7 * NUM_CLIENTS),
+        close=Close(minimum_fraction=0.0),
+    ),
+    "correlated": fed_avg(
+        lr=0.5,
+        fraction=0.2,
+        separation=3,
+        weighting=uniform(),
+        batch_size=50,
+        uplink=(adaptive_clip(0.5), tree(0.02, restart_every=3)),
+        into=fixed_mean(1.0),
         close=Close(minimum_fraction=0.0),
     ),
     "downlink": fed_avg(lr=0.5, fraction=0.7, batch_size=50, downlink=(rotate(), quantize(4))),

@@ -19,7 +19,7 @@ def guarded(algorithm: Any) -> RunJob:
     return replace(
         given,
         program=lambda progress: spending.guard(given.program(progress)),
-        recall=lambda records: spending.recall(record.usage for record in records),
+        recall=lambda records: spending.recall(records),
     )
 
 

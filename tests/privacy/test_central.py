@@ -318,9 +318,9 @@ def test_what_was_spent_before_is_counted() -> None:
     fits = central(epsilon=compute_epsilon({(RATE, 1.0): 4}, 1e-3), delta=1e-3)
     records = hanse.perform(experiment(algorithm=by_hand(1.0), rounds=4, privacy=fits)).records
     spending = Spending(fits)
-    spending.recall(record.usage for record in records)
+    spending.recall(records)
     assert spending.epsilon == fits.epsilon
-    spending.recall(record.usage for record in records)
+    spending.recall(records)
     assert spending.epsilon == fits.epsilon, "once"
 
 
@@ -353,7 +353,8 @@ def test_empty_rounds_release_noise() -> None:
 def test_settings_say_privacy_only_where_there_is_some() -> None:
     assert "privacy" not in hanse.Experiment().settings()
     said = experiment().settings()
-    assert said["privacy"] == {"name": "central", "epsilon": 8.0, "delta": 1e-3, "max_norm": 1.0, "open": []}
+    given = {"name": "central", "epsilon": 8.0, "delta": 1e-3, "max_norm": 1.0, "open": [], "mechanism": None}
+    assert said["privacy"] == given
     assert hanse.Experiment.from_settings(said).privacy == BUDGET
     assert "central(8.0, delta=0.001)" in str(experiment())
 

@@ -49,6 +49,8 @@ class fed_avg(LocalTraining[OptimiserState]):
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
       sampling_rate: the probability with which each client takes part in a round, independently of others,
         in place of `fraction`. Only the server's secret decides it, as amplification of privacy needs.
+      separation: a client that took part in a round is asked again so many rounds later at the earliest, as
+        noise needs that is correlated over rounds (`tree`, `banded`). None: whenever it is drawn.
     """
 
     server_lr: Rate = 1.0
@@ -57,10 +59,11 @@ class fed_avg(LocalTraining[OptimiserState]):
     into: Reducer[Any] = mean()
     downlink: tuple[Transform, ...] = ()
     sampling_rate: float | None = field(default=None, kw_only=True)
+    separation: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sampling(self.fraction, self.sampling_rate)
+        check_sampling(self.fraction, self.sampling_rate, self.separation)
         check_server(self.server, self.server_lr)
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
@@ -75,9 +78,11 @@ class fed_avg(LocalTraining[OptimiserState]):
             key,
             fraction=self.fraction,
             rate=self.sampling_rate,
+            without=state.find_resting(self.separation),
             close=self.close,
             downlink=self.downlink,
             update=update,
             **make_training_parts(self.training),
         )
+        state = state.let_rest(got.parties, self.separation)
         return state.advance(self.server, self.server_lr, got["update"].values)

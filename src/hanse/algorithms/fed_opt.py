@@ -26,7 +26,7 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       tau: added to the root of the second moment; the smaller, the more adaptive.
-      sampling_rate: as in `fed_avg`.
+      sampling_rate, separation: as in `fed_avg`.
     """
 
     server_lr: Rate = 0.01
@@ -36,10 +36,11 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
     into: Reducer[Any] = mean()
     downlink: tuple[Transform, ...] = ()
     sampling_rate: float | None = field(default=None, kw_only=True)
+    separation: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_sampling(self.fraction, self.sampling_rate)
+        check_sampling(self.fraction, self.sampling_rate, self.separation)
         check_rate("server_lr", self.server_lr)
         check_positive("tau", self.tau)
         self.server()
@@ -64,6 +65,7 @@ class FedOpt(LocalTraining[OptimiserState], ABC):
             into=self.into,
             downlink=self.downlink,
             sampling_rate=self.sampling_rate,
+            separation=self.separation,
         )
 
     def init(self, params: Tensors, key: Key) -> OptimiserState:
@@ -85,7 +87,7 @@ class fed_adagrad(FedOpt):
 
     Args:
       lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink,
-        sampling_rate: as in `fed_avg`.
+        sampling_rate, separation: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       tau: added to the root of the second moment; the smaller, the more adaptive.
@@ -110,7 +112,7 @@ class fed_adam(FedOpt):
 
     Args:
       lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink,
-        sampling_rate: as in `fed_avg`.
+        sampling_rate, separation: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: how much of the last second moment is kept.
@@ -135,7 +137,7 @@ class fed_yogi(FedOpt):
 
     Args:
       lr, fraction, epochs, batch_size, weighting, close, client, uplink, into, downlink,
-        sampling_rate: as in `fed_avg`.
+        sampling_rate, separation: as in `fed_avg`.
       server_lr: eta, step size at the server: a number or a schedule.
       beta1: how much of the last direction is kept.
       beta2: 1 - beta2 scales the change of the second moment.

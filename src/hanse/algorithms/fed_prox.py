@@ -39,6 +39,7 @@ class fed_prox(fed_avg):
       into: the reducer.
       downlink: transforms of the broadcast; clients receive the difference to what they hold.
       sampling_rate: the probability of each client in each round, in place of `fraction`, as in `fed_avg`.
+      separation: the least number of rounds between two of one client, as in `fed_avg`.
     """
 
     mu: float = 0.01

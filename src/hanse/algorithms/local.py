@@ -7,7 +7,18 @@ from typing import Any, TypeVar
 from hanse.algorithms.client_optimisers import EPOCHS, LR, ClientOptimiser, ClientTraining, sgd
 from hanse.algorithms.schedules import Rate, check_rate
 from hanse.algorithms.works import Weighting, by_examples
-from hanse.core import Algorithm, Close, Examples, InvalidInput, Key, Steps, Work, check_fraction, fields
+from hanse.core import (
+    Algorithm,
+    Close,
+    Examples,
+    InvalidInput,
+    Key,
+    Steps,
+    Work,
+    check_count,
+    check_fraction,
+    fields,
+)
 from hanse.core.exchange import Sample
 
 __all__ = ["LocalTraining", "check_sampling", "choose_training", "settle_fraction"]
@@ -84,8 +95,17 @@ def settle_fraction(algorithm: Algorithm[S], num_clients: int) -> Algorithm[S]:
     return replace(algorithm, fraction=size / num_clients)
 
 
-def check_sampling(fraction: float | None, sampling_rate: float | None) -> None:
+def check_sampling(
+    fraction: float | None, sampling_rate: float | None, separation: int | None = None
+) -> None:
     """Checks how clients are chosen. Raises: InvalidInput: if it is said twice, or out of range."""
+    if separation is not None:
+        check_count("separation", separation)
+        if sampling_rate is not None:
+            raise InvalidInput(
+                f"separation is {separation} and sampling_rate is {sampling_rate}; write one of them: "
+                "clients that rest between their rounds, or each client with this probability in every round"
+            )
     if sampling_rate is None:
         return
     if not 0 < sampling_rate <= 1:

@@ -9,8 +9,8 @@ place of a gradient. A true gradient (`fed_sgd`) is used as it is.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from hanse.algorithms.schedules import Rate, check_rate, rate
 from hanse.core import (
     Array,
     InvalidInput,
+    PartyId,
     Tensors,
     add,
     add_scaled,
@@ -80,11 +81,29 @@ def check_server(server: ServerOptimiser, server_lr: Rate) -> None:
 
 @value
 class OptimiserState:
-    """The model, the number of rounds that led to it, and the memory of the server's optimiser."""
+    """The model, the number of rounds that led to it, and the memory of the server's optimiser.
+
+    Args:
+      last_rounds: the round that each client last took part in, from 0, of those that rest since then.
+    """
 
     params: Tensors
     num_rounds: int = 0
     moments: Moments = field(default_factory=dict)
+    last_rounds: Mapping[PartyId, int] = field(default_factory=dict)
+
+    def find_resting(self, separation: int | None) -> tuple[PartyId, ...]:
+        """Returns the clients that took part in one of the last rounds, and so rest in this one."""
+        if separation is None:
+            return ()
+        return tuple(party for party, last in self.last_rounds.items() if self.num_rounds - last < separation)
+
+    def let_rest(self, parties: Iterable[PartyId], separation: int | None) -> "OptimiserState":
+        """Returns the state that remembers who took part in this round, if clients have to rest."""
+        if separation is None:
+            return self
+        resting = {party: self.last_rounds[party] for party in self.find_resting(separation)}
+        return replace(self, last_rounds={**resting, **dict.fromkeys(parties, self.num_rounds)})
 
     def advance(self, optimiser: ServerOptimiser, lr: Rate, update: Tensors) -> "OptimiserState":
         """Returns the state after one more round, in which the clients' mean update was `update`."""
@@ -95,7 +114,7 @@ class OptimiserState:
         direction, moments = optimiser.direction(gradient, self.moments)
         step = rate(lr if optimiser.lr is None else optimiser.lr, self.num_rounds)
         params = add_scaled(self.params, -step, direction)
-        return OptimiserState(params, self.num_rounds + 1, moments)
+        return replace(self, params=params, num_rounds=self.num_rounds + 1, moments=moments)
 
 
 @value

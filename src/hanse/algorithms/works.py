@@ -24,6 +24,7 @@ from hanse.core import (
     PartyId,
     Program,
     Reducer,
+    RoundAbandoned,
     Shared,
     Spec,
     Steps,
@@ -32,11 +33,10 @@ from hanse.core import (
     Transform,
     Work,
     gather,
-    sample,
     value,
 )
 from hanse.core import sum as sum_
-from hanse.core.exchange import Collected, Evaluate
+from hanse.core.exchange import Collected, Evaluate, Sample, Sampled
 
 __all__ = [
     "Weighting",
@@ -128,12 +128,19 @@ def exchange(
     *,
     fraction: float | None,
     rate: float | None = None,
+    without: tuple[PartyId, ...] = (),
     close: Close = Close(),
     downlink: tuple[Transform, ...] = (),
     **uplink: PartSpec,
 ) -> Program[Collected]:
-    """Broadcasts to a random cohort and gathers its answers. For `fraction` and `rate`, see `Sample`."""
-    chosen = yield from sample(key, fraction=fraction, rate=rate)
+    """Broadcasts to a random cohort and gathers its answers. For how it is chosen, see `Sample`."""
+    chosen = yield Sample(key, fraction=fraction, rate=rate, without=without)
+    assert isinstance(chosen, Sampled)
+    if not chosen.cohort and rate is None:
+        resting = f" {len(without)} of them rest," if without else ""
+        raise RoundAbandoned(
+            f"none of {chosen.num_clients} clients is free:{resting} others are busy or away"
+        )
     return (
         yield from gather(
             work, chosen.cohort, shared, key, close=close, downlink=downlink, own=None, **uplink

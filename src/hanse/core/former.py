@@ -54,7 +54,7 @@ ADDED: Mapping[str, tuple[str, ...]] = {
     "Decode": ("dropped",),
     "Dispatch": ("own", "is_phase"),
     "Redrawn": ("moves",),
-    "Sample": ("rate",),
+    "Sample": ("rate", "without"),
     "Spec": ("moves",),
     "Steps": ("num_steps", "rule", "lr_scales"),
     "Total": ("left_out",),

@@ -119,21 +119,21 @@ class Sample(Command["Sampled"]):
     if they are fewer. Such a number is drawn from `key`, uniformly and without replacement. With a `rate`
     each client is in the cohort independently, as accounting by Poisson sampling assumes. It may be empty,
     and nobody replaces clients that are busy or absent. It is drawn from the runtime's secret and this key,
-    and no two Samples draw alike.
-
-    Such sampling lessens what is lost of privacy only towards those who do not know the cohort. So lists of
-    participants (log, status, page) must then stay with the server.
+    and no two Samples draw alike. That protects only from those who do not know the cohort: lists of
+    participants (log, status, page) must stay with the server.
 
     Args:
       count: of clients, at most.
       fraction: of all clients, at least one.
       rate: the probability of each client.
+      without: clients that are not chosen, such as those that took part shortly before.
     """
 
     key: Key
     count: int | None = None
     fraction: float | None = None
     rate: float | None = None
+    without: tuple[PartyId, ...] = ()
 
     def __post_init__(self) -> None:
         if [self.count, self.fraction, self.rate].count(None) < 2:

@@ -1,6 +1,7 @@
 """Differential privacy: noise, accounting, and what an epsilon says.
 
-    noise        gaussian                      on a total, drawn by the server
+    noise        gaussian, tree, banded        on a total, by the server: fresh, or correlated over rounds
+    clipping     adaptive_clip                 to a norm that follows the updates
     settings     central                       the server is trusted; the released models are protected
     accounting   compose, compute_epsilon, calibrate
     claims       make_claim                    epsilon with unit, adversary, and what is not covered
@@ -13,21 +14,33 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.privacy.accounting import calibrate, compose, compute_epsilon, load_accounting
+    from hanse.privacy.accounting import calibrate, compose, compute_epsilon, load_accounting, read_books
     from hanse.privacy.claim import PrivacyClaim, make_claim
+    from hanse.privacy.clipping import adaptive_clip
+    from hanse.privacy.correlated import CorrelatedNoise, banded, tree
     from hanse.privacy.exposure import Exposures
     from hanse.privacy.models import PREPROCESSING, Privacy, central
     from hanse.privacy.noise import gaussian
+    from hanse.privacy.participation import find_separation, keep_separation
     from hanse.privacy.spending import BudgetSpent, Spending, refuse_open
 else:
     __getattr__ = load_from(
         __name__,
         {
-            "hanse.privacy.accounting": ("calibrate", "compose", "compute_epsilon", "load_accounting"),
+            "hanse.privacy.accounting": (
+                "calibrate",
+                "compose",
+                "compute_epsilon",
+                "load_accounting",
+                "read_books",
+            ),
+            "hanse.privacy.clipping": ("adaptive_clip",),
             "hanse.privacy.claim": ("PrivacyClaim", "make_claim"),
+            "hanse.privacy.correlated": ("CorrelatedNoise", "banded", "tree"),
             "hanse.privacy.exposure": ("Exposures",),
             "hanse.privacy.models": ("PREPROCESSING", "Privacy", "central"),
             "hanse.privacy.noise": ("gaussian",),
+            "hanse.privacy.participation": ("find_separation", "keep_separation"),
             "hanse.privacy.spending": ("BudgetSpent", "Spending", "refuse_open"),
         },
     )
@@ -35,16 +48,23 @@ else:
 __all__ = [
     "PREPROCESSING",
     "BudgetSpent",
+    "CorrelatedNoise",
     "Exposures",
     "Privacy",
     "PrivacyClaim",
     "Spending",
+    "adaptive_clip",
+    "banded",
     "calibrate",
     "central",
     "compose",
     "compute_epsilon",
+    "find_separation",
     "gaussian",
+    "keep_separation",
     "load_accounting",
     "make_claim",
+    "read_books",
     "refuse_open",
+    "tree",
 ]

@@ -13,15 +13,28 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
 from hanse.core import InvalidInput
-from hanse.core.exchange import ReleaseRecord
+from hanse.core.exchange import Record, ReleaseRecord
+from hanse.privacy.correlated import CorrelatedNoise, find_correlated
 from hanse.privacy.noise import MECHANISM
 
-__all__ = ["Accountant", "Spent", "calibrate", "compose", "compute_epsilon", "load_accounting"]
+__all__ = [
+    "Accountant",
+    "Spent",
+    "Tally",
+    "calibrate",
+    "calibrate_correlated",
+    "compose",
+    "compute_epsilon",
+    "load_accounting",
+    "mark_abandoned",
+    "read_books",
+]
 
 Spent: TypeAlias = Mapping[tuple[float, float], int]
 """How often a Gaussian mechanism was used, by sampling rate and noise multiplier."""
@@ -52,6 +65,51 @@ def compose(records: Iterable[ReleaseRecord]) -> Spent:
 
     Raises: InvalidInput: if a mechanism is unknown.
     """
+    tally = Tally()
+    tally.add(records)
+    return tally.spent
+
+
+class Tally:
+    """A count of mechanisms that goes on from round to round.
+
+    Totals with correlated noise are counted by their number: together they are one mechanism on a sequence.
+    """
+
+    def __init__(self, other: "Tally | None" = None) -> None:
+        self._fresh: Counter[tuple[float, float]] = Counter()
+        self._series: Counter[tuple[str, str]] = Counter()
+        self._noise: dict[tuple[str, str], CorrelatedNoise] = {}
+        if other is not None:
+            self._fresh.update(other._fresh)
+            self._series.update(other._series)
+            self._noise.update(other._noise)
+
+    def add(self, records: Iterable[ReleaseRecord]) -> None:
+        """Adds the releases of a round."""
+        fresh = list[ReleaseRecord]()
+        for record in records:
+            noise = find_correlated(record.release)
+            if noise is None:
+                fresh.append(record)
+                continue
+            self._series[record.part, str(noise)] += 1
+            self._noise[record.part, str(noise)] = noise
+        self._fresh.update(_compose(fresh))
+
+    @property
+    def spent(self) -> Spent:
+        """The mechanisms so far. A sequence with correlated noise is one Gaussian, not amplified."""
+        found = Counter(self._fresh)
+        for name, times in self._series.items():
+            noise = self._noise[name]
+            assert noise.noise_multiplier is not None
+            found[1.0, noise.noise_multiplier / noise.measure_sensitivity(times)] += 1
+        return found
+
+
+def _compose(records: Iterable[ReleaseRecord]) -> Spent:
+    """Counts the mechanisms of totals with fresh noise."""
     of_sample: dict[int, list[ReleaseRecord]] = {}
     for record in records:
         if record.release.mechanism != MECHANISM:
@@ -147,3 +205,38 @@ def calibrate(epsilon: float, delta: float, *, sampling: float, times: int) -> f
         else:
             high, shift = middle, -1
     return high / unit
+
+
+def calibrate_correlated(epsilon: float, delta: float, *, noise: CorrelatedNoise, times: int) -> float:
+    """Computes the smallest noise multiplier, in four decimals, of correlated noise on a sequence of totals.
+
+    Raises: InvalidInput: if no noise suffices.
+    """
+    one, unit = calibrate(epsilon, delta, sampling=1.0, times=1), 10**_DIGITS
+    sensitivity = noise.measure_sensitivity(times)
+    low = math.floor((one - 1 / unit) * sensitivity * unit)
+    found = next(
+        number
+        for number in range(max(1, low), low + 10 * unit)
+        if compute_epsilon({(1.0, number / unit / sensitivity): 1}, delta) <= epsilon
+    )
+    return float(found / unit)
+
+
+def read_books(records: Iterable[Record]) -> Iterator[ReleaseRecord]:
+    """Lists the noised totals of a run, round by round.
+
+    The memory of correlated noise is taken back with a round that is abandoned, but its totals have been
+    seen. They are named as such, and can't be accounted for.
+    """
+    for record in records:
+        yield from mark_abandoned(record.usage.releases, is_closed=record.is_closed)
+
+
+def mark_abandoned(releases: Iterable[ReleaseRecord], *, is_closed: bool) -> Iterator[ReleaseRecord]:
+    """Names the totals with correlated noise of a round as abandoned, if it was."""
+    for one in releases:
+        if not is_closed and find_correlated(one.release) is not None:
+            mechanism = f"{one.release.mechanism} of an abandoned round"
+            one = replace(one, release=replace(one.release, mechanism=mechanism))
+        yield one

@@ -8,6 +8,7 @@ from typing import Any
 from hanse.core import InvalidInput
 from hanse.core.exchange import ReleaseRecord
 from hanse.privacy.accounting import Accountant, compose, compute_epsilon
+from hanse.privacy.correlated import SEPARATION
 
 __all__ = ["DELTA", "PrivacyClaim", "make_claim"]
 
@@ -27,6 +28,7 @@ class PrivacyClaim:
       accountant: the method by which epsilon was computed: "rdp" or "pld".
       totals: the number of noised totals that were released, or are planned.
       rates: the rates of the Poisson samples that amplify it; empty: nothing does.
+      separation: the rounds that each client rests for at least, on which it relies; None: on no rest.
       beside: what was released of clients un-noised.
       is_simulated: whether the noise follows from the seed of a simulation.
       unknown: why epsilon can't be computed; None: it was.
@@ -40,6 +42,7 @@ class PrivacyClaim:
     beside: tuple[str, ...]
     is_simulated: bool
     unknown: str | None = None
+    separation: int | None = None
 
     unit = "one client, added or removed"
     adversary = "whoever sees the released models"
@@ -64,6 +67,11 @@ class PrivacyClaim:
     @property
     def amplification(self) -> str:
         """Describes how sampling lowers epsilon, in words."""
+        if self.separation is not None:
+            return (
+                f"each client takes part at most once in any {self.separation} rounds in a row, which the "
+                "run enforces; not amplified by sampling, whoever knows who took part"
+            )
         if not self.rates:
             return "not amplified by sampling, because no Poisson sample decided who took part"
         rates = " and ".join(f"{rate:g}" for rate in self.rates)
@@ -84,6 +92,7 @@ class PrivacyClaim:
             "not_against": self.not_against,
             "totals": self.totals,
             "rates": list(self.rates),
+            "separation": self.separation,
             "beside": list(self.beside),
             "is_simulated": self.is_simulated,
         }
@@ -116,7 +125,10 @@ def make_claim(
         unknown = str(error)
     rates = tuple(sorted({one.sampling for one in found if one.sampling < 1}))
     said = (*beside, RECORDS)
-    return PrivacyClaim(epsilon, delta, accountant, len(found), rates, said, is_simulated, unknown)
+    rests = [int(one.release.parameters[SEPARATION]) for one in found if SEPARATION in one.release.parameters]
+    return PrivacyClaim(
+        epsilon, delta, accountant, len(found), rates, said, is_simulated, unknown, max(rests, default=None)
+    )
 
 
 def _round_up(epsilon: float) -> str:

@@ -1,7 +1,9 @@
 """Settings of differential privacy: who is trusted with what, and how much may be spent."""
 
 from hanse.core import InvalidInput, check_positive, value
-from hanse.privacy.accounting import calibrate
+from hanse.privacy.accounting import calibrate, calibrate_correlated
+from hanse.privacy.clipping import adaptive_clip
+from hanse.privacy.correlated import CorrelatedNoise
 from hanse.privacy.noise import gaussian
 
 __all__ = ["PREPROCESSING", "Privacy", "central"]
@@ -27,10 +29,12 @@ class central(Privacy):
       epsilon: the budget, for a client that is added or removed.
       delta: the probability with which more may be lost; below one in the number of clients.
       max_norm: the bound on the Euclidean norm of an update. If it is too small, training is slow; if it is
-        too large, so is the noise.
+        too large, so is the noise. `adaptive_clip()`: it follows the norms of the updates.
       open: what clients send un-noised all the same, which the claim then names: parts of messages, such as
         "metrics", the measurements of the model at clients, and "preprocessing", the sums by which
         features are encoded.
+      mechanism: noise that is correlated over rounds, `tree()` or `banded()`, in place of Poisson samples and
+        fresh noise in each round. Then nothing is amplified, and each client rests after it took part.
     References: McMahan, Ramage, Talwar, Zhang, "Learning differentially private recurrent language models",
       ICLR 2018, arXiv 1710.06963, Algorithm 1.
 
@@ -40,22 +44,36 @@ class central(Privacy):
 
     epsilon: float
     delta: float = 1e-5
-    max_norm: float = 1.0
+    max_norm: float | adaptive_clip = 1.0
     open: tuple[str, ...] = ()
+    mechanism: CorrelatedNoise | None = None
 
     def __post_init__(self) -> None:
         check_positive("epsilon", self.epsilon)
-        check_positive("max_norm", self.max_norm)
+        if not isinstance(self.max_norm, adaptive_clip):
+            check_positive("max_norm", self.max_norm)
+        if self.mechanism is not None and self.mechanism.noise_multiplier is not None:
+            raise InvalidInput(
+                f"mechanism is {self.mechanism}, but a budget chooses the noise; leave noise_multiplier out"
+            )
         if not 0 < self.delta < 1:
             raise InvalidInput(f"delta is {self.delta}; write a number above 0 and below 1, such as 1e-5")
         if isinstance(self.open, str):
             raise InvalidInput(f"open is {self.open!r}; write names, such as open=({self.open!r},)")
 
-    def choose_noise(self, sampling: float, rounds: int) -> gaussian:
+    def choose_noise(self, sampling: float, rounds: int) -> gaussian | CorrelatedNoise:
         """Chooses the smallest noise with which so many rounds stay within the budget.
+
+        Args:
+          sampling: the rate of Poisson samples, which a `mechanism` does not use.
 
         Raises: InvalidInput: if dp-accounting is not installed, or no noise suffices.
         """
+        if self.mechanism is not None:
+            noise = self.mechanism.settle(rounds)
+            return noise.with_multiplier(
+                calibrate_correlated(self.epsilon, self.delta, noise=noise, times=rounds)
+            )
         return gaussian(calibrate(self.epsilon, self.delta, sampling=sampling, times=rounds))
 
     def check_delta(self, num_clients: int) -> None:

@@ -67,28 +67,13 @@ class gaussian(Transform):
         return f"the server adds noise of {self.noise_multiplier:g} times one client's reach to the total"
 
     def __call__(self, spec: Spec) -> Stage:
-        if spec.kind != "real":
-            raise CompositionError(
-                f"{self} needs real numbers, these are {spec.kind}: put it after clip(...)"
-            )
-        if spec.l2_bound is None:
-            raise CompositionError(
-                f"{self} must know a bound on each message: put clip(max_norm) directly before it"
-            )
-        if spec.moves is None:
-            raise CompositionError(
-                f"{self} must know how far one client moves the total, which a reducer with a changing "
-                "divisor, or one that keeps messages apart, does not say: write "
-                "into=fixed_mean(denominator), with the sampling rate times the number of clients"
-            )
-        std = self.noise_multiplier * spec.l2_bound * spec.moves
-        step = 2.0 ** (math.floor(math.log2(std)) - GRID_BITS)
+        measure_noise(self, spec, self.noise_multiplier)  # refuses what can't be noised
 
         def decode(state: Any, plan: Plan, total: Total, secret_key: Key) -> tuple[Total, Any]:
             size = sum(array.size for array in total.values.values())
-            wide = std + self.noise_multiplier * step * math.sqrt(size)
+            std, step = measure_noise(self, spec, self.noise_multiplier, size)
             values = {
-                name: _add_noise(array, wide, step, secret_key.fold_in(name))
+                name: add_steps(array, draw_noise(array.shape, std / step, secret_key.fold_in(name)), step)
                 for name, array in total.values.items()
             }
             return replace(total, values=values), state
@@ -96,10 +81,39 @@ class gaussian(Transform):
         return Stage(spec.like(sealed=True), decode=decode, release=Release(MECHANISM, self.noise_multiplier))
 
 
-def _add_noise(values: Array, std: float, step: float, secret_key: Key) -> Array:
-    """Adds noise in whole steps, in float64, where sums of whole numbers are exact up to 2^53."""
-    noise = secret_key.secret_rng().standard_normal(values.shape)
-    noise *= std / step
+def measure_noise(
+    noise: Transform, spec: Spec, noise_multiplier: float, size: int = 0
+) -> tuple[float, float]:
+    """Computes the standard deviation of noise on a total of so many numbers, and the step of its grid.
+
+    Raises: CompositionError: if it can't be calibrated to messages of this spec.
+    """
+    if spec.kind != "real":
+        raise CompositionError(f"{noise} needs real numbers, these are {spec.kind}: put it after clip(...)")
+    if spec.l2_bound is None:
+        raise CompositionError(
+            f"{noise} must know a bound on each message: put clip(max_norm) directly before it"
+        )
+    if spec.moves is None:
+        raise CompositionError(
+            f"{noise} must know how far one client moves the total, which a reducer with a changing "
+            "divisor, or one that keeps messages apart, does not say: write "
+            "into=fixed_mean(denominator), with the sampling rate times the number of clients"
+        )
+    std = noise_multiplier * spec.l2_bound * spec.moves
+    step = 2.0 ** (math.floor(math.log2(std)) - GRID_BITS)
+    return std + noise_multiplier * step * math.sqrt(size), step
+
+
+def draw_noise(shape: tuple[int, ...], std: float, secret_key: Key) -> Array:
+    """Draws normal noise from a secret key."""
+    noise = secret_key.secret_rng().standard_normal(shape)
+    noise *= std
+    return noise
+
+
+def add_steps(values: Array, noise: Array, step: float) -> Array:
+    """Adds noise in whole steps, in float64, which holds them exactly up to 2^53. Consumes the noise."""
     np.rint(noise, out=noise)
     noise += np.rint(values.astype(np.float64) / step)
     noise *= step

@@ -1,21 +1,21 @@
 """The budget of a run: what has been spent, and how far a program may still go."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from hanse.core import CompositionError, Program, Stalled
 from hanse.core.exchange import (
     Command,
+    Commit,
     Committed,
     Dispatch,
     Event,
+    Record,
     ReleaseRecord,
     Sample,
     Sampled,
-    Usage,
 )
-from hanse.privacy.accounting import compose, compute_epsilon
+from hanse.privacy.accounting import Tally, compute_epsilon, mark_abandoned, read_books
 from hanse.privacy.exposure import Exposures
 from hanse.privacy.models import central
 
@@ -49,21 +49,18 @@ class Spending:
 
     def __init__(self, privacy: central) -> None:
         self._privacy = privacy
-        self._spent: Counter[tuple[float, float]] = Counter()
+        self._tally = Tally()
 
     @property
     def epsilon(self) -> float:
         """The epsilon of what has been spent, by Rényi divergences."""
-        return compute_epsilon(self._spent, self._privacy.delta)
+        return compute_epsilon(self._tally.spent, self._privacy.delta)
 
-    def recall(self, usages: Iterable[Usage]) -> None:
+    def recall(self, records: Iterable[Record]) -> None:
         """Counts what a run spent before it goes on, in place of what was counted so far."""
-        self._spent = Counter()
-        for usage in usages:
-            self._add(usage)
-
-    def _add(self, usage: Usage) -> None:
-        self._spent.update(compose(usage.releases))
+        self._tally = Tally()
+        for record in records:
+            self._tally.add(read_books([record]))
 
     def guard(self, program: Program[T]) -> Program[T]:
         """Performs a program as far as the budget allows.
@@ -77,13 +74,14 @@ class Spending:
             while True:
                 if isinstance(command, Dispatch):
                     pending += exposures.find_releases(command)
-                    self._check(compose(pending))
+                    self._check(pending)
                     refuse_open(exposures.find_open(command), self._privacy, type(command.work).__name__)
                 event: Event = yield command
                 if isinstance(command, Sample) and isinstance(event, Sampled):
                     exposures.see_sample(command, event)
                 elif isinstance(event, Committed):
-                    self._add(event.usage)
+                    closed = isinstance(command, Commit) and command.is_closed
+                    self._tally.add(mark_abandoned(event.usage.releases, is_closed=closed))
                     pending = []
                 command = program.send(event)
         except StopIteration as end:
@@ -92,10 +90,12 @@ class Spending:
         finally:
             program.close()
 
-    def _check(self, more: Mapping[tuple[float, float], int]) -> None:
+    def _check(self, more: Iterable[ReleaseRecord]) -> None:
         if not more:
             return
-        then = compute_epsilon(self._spent + Counter(more), self._privacy.delta)
+        tally = Tally(self._tally)
+        tally.add(more)
+        then = compute_epsilon(tally.spent, self._privacy.delta)
         if then > self._privacy.epsilon:
             raise BudgetSpent(
                 f"the budget of privacy is spent: epsilon is {self.epsilon:.4f} of {self._privacy.epsilon:g} "

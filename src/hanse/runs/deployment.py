@@ -185,7 +185,7 @@ class Parties:
 def _recall(ready: Prepared, records: Sequence[Record]) -> None:
     """Counts what a run has spent of its budget of privacy before it goes on."""
     if ready.spending is not None:
-        ready.spending.recall(record.usage for record in records)
+        ready.spending.recall(records)
 
 
 def _claim(ready: Prepared, records: Sequence[Record]) -> dict[str, Any] | None:

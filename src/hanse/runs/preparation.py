@@ -41,10 +41,10 @@ from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
-from hanse.privacy import Spending, central
+from hanse.privacy import Spending, central, keep_separation
 from hanse.runs.adversary import MARKED, LyingBackend, PoisonedPopulation, Rounds
 from hanse.runs.own_code import find_imports
-from hanse.runs.protection import Disclosure, check_budget, protect, rehearse
+from hanse.runs.protection import Disclosure, check_budget, check_separation, protect, rehearse
 from hanse.runs.start import initial
 from hanse.runs.trusted import check_trusted
 from hanse.simulation import ClientBackend, InProcess, Simulation
@@ -156,6 +156,11 @@ class Prepared:
             evaluate_every=max(1, self.experiment.evaluate_every),
             stop=self.stop,
         )
+        if getattr(self.experiment.algorithm, "separation", None) is not None:
+            state = progress.state
+            program = keep_separation(
+                program, getattr(state, "last_rounds", {}), getattr(state, "num_rounds", 0)
+            )
         program = program if self.spending is None else self.spending.guard(program)
         return self._lying_rounds.watch(program) if self.liars else program
 
@@ -351,6 +356,7 @@ def prepare_run(experiment: Experiment) -> Prepared:
     _check_reducers(ready)
     check_trusted(ready.experiment.algorithm, ready.population)
     _check_adversary(ready)
+    check_separation(algorithm, ready.disclosure)
     check_budget(experiment.privacy, ready.disclosure, experiment.rounds)
     return ready
 

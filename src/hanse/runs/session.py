@@ -162,7 +162,7 @@ class Session:
         self.run = None if kept is None else kept.run
         self._ready, self._kept, self._records = ready, kept, list(records)
         if ready.spending is not None:
-            ready.spending.recall(record.usage for record in records)
+            ready.spending.recall(records)
         self._findings: tuple[Finding, ...] = ()
         saved = None if kept is None else kept.checkpoint()
         self._progress: Progress[Any] = ready.begin() if saved is None else saved.state

@@ -115,6 +115,7 @@ class Coordinator:
 
     def sample(self, command: Sample, away: Set[PartyId] = frozenset()) -> Sampled:
         """Draws a cohort among the clients that hold no open ticket and are not away."""
+        away = away | set(command.without)
         if command.rate is not None:
             return Sampled(self._sample_poisson(command.key, command.rate, away), self.num_clients)
         cohort = self._book.draw(command.key, command.size(self.num_clients), self.num_clients, away)

@@ -335,6 +335,7 @@ class NetworkRuntime(Runtime):
         waiting = Waiting(self._mailbox, self._say)
         while True:
             here, self.coordinator.num_clients = self._mailbox.members()
+            here = here - set(command.without)
             wanted = command.size(self.coordinator.num_clients)
             count = self._size_cohort(command, wanted)
             self._mailbox.most = max(self._mailbox.most, count)
@@ -357,7 +358,7 @@ class NetworkRuntime(Runtime):
             known = self._mailbox.wait(began_s + self._patience.round_s, known)
         self._all_wanted = wanted >= len(here)
         if count > wanted:
-            command = Sample(command.key, count)
+            command = Sample(command.key, count, without=command.without)
         sampled = self.coordinator.sample(command, frozenset(away))
         more = len(sampled.cohort) > wanted
         self._over_selection = OverSelection(sampled.cohort, wanted) if more else None

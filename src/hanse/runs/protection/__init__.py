@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hanse.runs.protection.planning import (
         Disclosure,
         check_budget,
+        check_separation,
         claim_of,
         plan_claim,
         protect,
@@ -22,6 +23,7 @@ else:
             "hanse.runs.protection.planning": (
                 "Disclosure",
                 "check_budget",
+                "check_separation",
                 "claim_of",
                 "plan_claim",
                 "protect",
@@ -33,6 +35,7 @@ else:
 __all__ = [
     "Disclosure",
     "check_budget",
+    "check_separation",
     "claim_of",
     "describe_claim",
     "plan_claim",

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hanse.core.exchange import Record
-from hanse.privacy import make_claim
+from hanse.privacy import make_claim, read_books
 from hanse.runs.machine import is_simulated
-from hanse.runs.protection.planning import describe_open, list_releases
+from hanse.runs.protection.planning import describe_open
 
 if TYPE_CHECKING:
     from hanse.store import RunInfo, Runs
@@ -22,7 +22,7 @@ def describe_claim(runs: "Runs", info: "RunInfo", records: Sequence[Record]) -> 
     if info.result is not None and "privacy" in info.result:
         found = info.result["privacy"]
         return None if found is None else str(found["claim"])
-    releases = list(list_releases(records))
+    releases = list(read_books(records))
     if not releases:
         return None
     settings = info.settings["experiment"].get("privacy") or {}

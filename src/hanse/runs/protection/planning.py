@@ -1,7 +1,6 @@
 """Differential privacy of a run: its algorithm is protected, and its budget is checked before it begins."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,14 +18,17 @@ from hanse.core import (
 from hanse.core.exchange import Collect, Dispatch, Record, ReleaseRecord, Sample, Sampled
 from hanse.privacy import (
     PREPROCESSING,
+    CorrelatedNoise,
     Exposures,
     Privacy,
     PrivacyClaim,
+    adaptive_clip,
     central,
     compose,
     compute_epsilon,
     gaussian,
     make_claim,
+    read_books,
     refuse_open,
 )
 from hanse.simulation import Simulation
@@ -35,9 +37,9 @@ from hanse.transforms import clip
 __all__ = [
     "Disclosure",
     "check_budget",
+    "check_separation",
     "claim_of",
     "describe_open",
-    "list_releases",
     "plan_claim",
     "protect",
     "rehearse",
@@ -74,7 +76,7 @@ def protect(
     if not isinstance(privacy, central):
         return algorithm
     privacy.check_delta(num_clients)
-    if any(isinstance(stage, gaussian) for stage in getattr(algorithm, "uplink", ())):
+    if any(isinstance(stage, gaussian | CorrelatedNoise) for stage in getattr(algorithm, "uplink", ())):
         return algorithm
     own: Any = algorithm
     name = type(algorithm).__name__
@@ -101,16 +103,59 @@ def protect(
         )
     rate = own.sampling_rate or own.fraction
     assert rate is not None  # `settle_fraction` has seen to it
+    noise = privacy.choose_noise(rate, rounds)
+    bound = privacy.max_norm if isinstance(privacy.max_norm, adaptive_clip) else clip(privacy.max_norm)
+    if isinstance(noise, CorrelatedNoise):
+        how = {"separation": noise.separation}
+        cohort = float(_size_resting_cohort(own, noise, num_clients))
+    else:
+        how, cohort = {"fraction": None, "sampling_rate": rate, "separation": None}, rate * num_clients
     changes: dict[str, Any] = {
-        "fraction": None,
-        "sampling_rate": rate,
+        **how,
         "weighting": uniform(),
         "close": replace(own.close, minimum_fraction=0.0),
-        "uplink": (*own.uplink, clip(privacy.max_norm), privacy.choose_noise(rate, rounds)),
-        "into": fixed_mean(rate * num_clients) if own.into == mean() else own.into,
+        "uplink": (*own.uplink, bound, noise),
+        "into": fixed_mean(cohort) if own.into == mean() else own.into,
     }
     protected: Algorithm[Any] = replace(own, **changes)
     return protected
+
+
+def _size_resting_cohort(own: Any, noise: CorrelatedNoise, num_clients: int) -> int:
+    """Returns the size of a cohort of which each member rests afterwards.
+
+    Raises: CompositionError: if the clients are too few for that.
+    """
+    if own.sampling_rate is not None:
+        raise CompositionError(
+            f"algorithm.sampling_rate is {own.sampling_rate}, but {noise.mechanism}() gains nothing by "
+            "Poisson samples, and its clients rest; write fraction"
+        )
+    size, separation = max(1, round(own.fraction * num_clients)), noise.separation or 1
+    if size * separation > num_clients:
+        most = num_clients // separation
+        remedy = f"fraction = {most / num_clients:.4g} or less, or " if most else ""
+        raise CompositionError(
+            f"algorithm.fraction is {own.fraction:.4g}, which asks {size} of {num_clients} clients a round, "
+            f"but each takes part once in {separation} rounds, so that they do not suffice; write {remedy}a "
+            "mechanism that needs less rest, such as tree(restart_every=...) or banded(separation=...)"
+        )
+    return int(size)
+
+
+def check_separation(algorithm: Algorithm[Any], disclosure: Disclosure) -> None:
+    """Checks that clients rest for as long as correlated noise needs, with or without a budget.
+
+    Raises: CompositionError: if the algorithm does not see to it.
+    """
+    needed = max((int(one.release.parameters.get("separation", 1)) for one in disclosure.releases), default=1)
+    given = getattr(algorithm, "separation", None) or 1
+    if given < needed:
+        raise CompositionError(
+            f"the noise of {type(algorithm).__name__}() hides clients that take part once in {needed} "
+            f"rounds, but nothing sees to it: write separation = {needed}, which fed_avg, fed_prox, "
+            "fed_adagrad, fed_adam and fed_yogi have"
+        )
 
 
 def rehearse(
@@ -161,17 +206,15 @@ def check_budget(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -
     if not isinstance(privacy, central):
         return
     refuse_open(disclosure.open, privacy, "the run")
-    each = compose(disclosure.releases)
-    if not each:
+    if not disclosure.releases:
         raise CompositionError(
             "privacy is central(...), but no total of a round is noised; write "
             "uplink = [clip(...), gaussian(...)]"
         )
-    spent = Counter({mechanism: times * rounds for mechanism, times in each.items()})
-    epsilon = compute_epsilon(spent, privacy.delta)
+    epsilon = compute_epsilon(compose(_plan_releases(disclosure, rounds)), privacy.delta)
     if epsilon > privacy.epsilon:
         why = ""
-        if any(sampling == 1 for sampling, _ in each):
+        if any(one.sampling == 1 and not one.release.parameters for one in disclosure.releases):
             why = ". The cohort is no Poisson sample, which alone gains by sampling: write sampling_rate"
         raise InvalidInput(
             f"{rounds} rounds would spend epsilon = {epsilon:.4f} for delta = {privacy.delta:g}, and the "
@@ -185,7 +228,7 @@ def claim_of(
 ) -> PrivacyClaim | None:
     """Makes the claim about a run, from the books of its rounds. None: it released nothing noised."""
     return make_claim(
-        list_releases(records),
+        read_books(records),
         delta=_delta_of(privacy),
         beside=disclosure.beside,
         is_simulated=is_simulated,
@@ -194,13 +237,18 @@ def claim_of(
 
 def plan_claim(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -> PrivacyClaim | None:
     """Makes the claim that a run of so many rounds will come to, if it goes as planned."""
+    planned = _plan_releases(disclosure, rounds)
+    return make_claim(planned, delta=_delta_of(privacy), beside=disclosure.beside, is_simulated=False)
+
+
+def _plan_releases(disclosure: Disclosure, rounds: int) -> list[ReleaseRecord]:
+    """Lists the noised totals of so many rounds that are all as the first."""
     last = max((one.sample for one in disclosure.releases), default=0) + 1
-    planned = [
+    return [
         replace(one, sample=one.sample + number * last)
         for number in range(rounds)
         for one in disclosure.releases
     ]
-    return make_claim(planned, delta=_delta_of(privacy), beside=disclosure.beside, is_simulated=False)
 
 
 def _delta_of(privacy: Privacy | None) -> float | None:
@@ -210,9 +258,3 @@ def _delta_of(privacy: Privacy | None) -> float | None:
 def describe_open(name: str) -> str:
     """Formats what clients send un-noised."""
     return "the sums for preprocessing" if name == PREPROCESSING else f"the part {name!r} of messages"
-
-
-def list_releases(records: Sequence[Record]) -> Iterator[ReleaseRecord]:
-    """Lists the noised totals of a run, round by round."""
-    for record in records:
-        yield from record.usage.releases
