@@ -130,6 +130,49 @@ def test_evaluate_sums_over_examples(case: Case) -> None:
     assert {name: sum(part[name] for part in parts) for name in total} == pytest.approx(total, rel=case.same)
 
 
+# Clipped gradients of single examples
+
+
+def clip_in_a_loop(learner: Any, params: Tensors, data: Examples, max_norm: float) -> Tensors:
+    """The definition, in as many words."""
+    total = tree_map(np.zeros_like, params)
+    for row in range(len(data)):
+        whole = learner.gradient(params, data.take(np.array([row])))
+        gradient = tree_map(np.subtract, whole, learner.regulariser_gradient(params))
+        factor = min(1.0, max_norm / max(l2_norm(gradient), 1e-300))
+        total = tree_map(lambda a, g, c=factor: a + c * g, total, gradient)
+    return total
+
+
+@each_case
+def test_a_clipped_sum_is_a_loop_of_clipped_gradients(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    norms = [l2_norm(clip_in_a_loop(learner, params, data.take(np.array([i])), np.inf)) for i in range(23)]
+    for max_norm in (1e-3, float(np.median(norms)), 1e6):
+        found = learner.clipped_sum(params, data, max_norm)
+        assert_tensors_like(found, params)
+        assert_same(found, clip_in_a_loop(learner, params, data, max_norm), 1e-12)
+
+
+@each_case
+def test_without_a_bound_it_is_the_gradient_less_that_of_the_regulariser(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(), case.random("params")
+    found, added = learner.clipped_sum(params, data, 1e9), learner.regulariser_gradient(params)
+    whole = tree_map(lambda s, r: s / len(data) + r, found, added)
+    assert_same(whole, learner.gradient(params, data), case.same)
+
+
+@each_case_of_reals
+def test_an_example_without_a_finite_gradient_counts_as_nothing(case: Case) -> None:
+    learner, data, params = case.learner, case.examples(3), case.random("params")
+    x = np.array(data.x)
+    x[1] = 1e200  # its square overflows
+    found = learner.clipped_sum(params, Examples(x, data.y), 1e-3)
+    others = learner.clipped_sum(params, data.take(np.array([0, 2])), 1e-3)
+    assert all(np.isfinite(value).all() for value in found.values())
+    assert l2_norm(tree_map(np.subtract, found, others)) <= 1e-3 * (1 + 1e-12)
+
+
 # Local stochastic gradient descent
 
 

@@ -19,7 +19,7 @@ from hanse.evaluation import Baseline
 from hanse.imports import Import
 from hanse.learners import Model, softmax
 from hanse.preprocessing import Preprocessing
-from hanse.privacy import Privacy
+from hanse.privacy import Privacy, private_sgd  # noqa: F401  (registers the work and its settings)
 from hanse.simulation import Devices, Execution, auto, ideal
 
 __all__ = ["IMPORTS", "IN_PYTHON", "Experiment", "summary"]
@@ -86,7 +86,8 @@ class Experiment:
       initial: a safetensors file to start from, such as a released model; None: the model's own
         initial parameters.
       baselines: what the run is compared with, trained on the same budget: `centralised()`, `on_site()`.
-      privacy: the differential privacy that the run keeps to: `central(epsilon=...)`; None: none.
+      privacy: the differential privacy that the run keeps to: `central(epsilon=...)` or
+        `examples(epsilon=...)`; None: none.
       adversary: clients that lie, in a simulation only: `Adversary(attack, fraction=0.2)`; None: nobody lies.
       imports: modules and files of your own, whose values the other settings may then name; paths are
         relative to the settings file. In Python, import them yourself.

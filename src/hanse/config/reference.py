@@ -101,6 +101,7 @@ def _values(kind: type[Any]) -> dict[str, type[Any]]:
         for name, cls in find_classes(kind).items()
         if cls.__module__.startswith("hanse.")
         and getattr(cls, "is_setting", True)
+        and getattr(cls, "is_written", True)
         and not inspect.isabstract(cls)
     }
 

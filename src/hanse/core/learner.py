@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 import numpy as np
 
+from hanse.core.errors import InvalidInput
 from hanse.core.keys import Key
 from hanse.core.local import Examples, LocalProblem
-from hanse.core.tensors import Array, Tensors
+from hanse.core.tensors import Array, Tensors, zeros_like
 from hanse.core.work import PartyId
 
 __all__ = [
@@ -217,3 +218,25 @@ class DifferentiableLearner(Learner):
         Returns: the updates, with a leading client axis.
         """
         return None
+
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums the gradients of single examples, each shortened to a norm of at most `max_norm`.
+
+        An example's gradient is that of its loss, without the regulariser. Its norm is that of all parameters
+        together. If it is not finite, it counts as 0.
+
+        Args:
+          key: draws what the model draws in training, such as dropout; None: not in training mode.
+
+        Raises: InvalidInput: if one example's gradient depends on others, or can't be computed alone.
+        """
+        raise InvalidInput(
+            f"{type(self).__name__} has no gradients of single examples, which privacy of examples needs; "
+            "use a model that adds up a loss over examples, such as softmax(), mlp() or torch_module(...)"
+        )
+
+    def regulariser_gradient(self, params: Tensors) -> Tensors:
+        """Computes the gradient of the part of the objective that no example changes. By default it is 0."""
+        return zeros_like(params)

@@ -7,7 +7,18 @@ from typing import TypeAlias
 
 import numpy as np
 
-from hanse.core import Array, Examples, InvalidInput, Key, Tensors, add_scaled, divide, l2_norm, subtract
+from hanse.core import (
+    Array,
+    Examples,
+    InvalidInput,
+    Key,
+    Tensors,
+    add_scaled,
+    divide,
+    l2_norm,
+    subtract,
+    zeros_like,
+)
 from hanse.learners.descent import ByGradient
 from hanse.learners.examples import check_predictions, check_rows, check_some
 from hanse.learners.model import Model
@@ -86,6 +97,19 @@ class Objective(ByGradient):
         """Returns the user's gradient. Raises: InvalidInput: if it does not fit the parameters."""
         check_some(data)
         return _fitting("gradient", self.given.gradient(params, data.x, data.y), params)
+
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums clipped gradients of single examples, one by one, with any regulariser in `value`."""
+        check_some(data)
+        total = zeros_like(params)
+        for row in range(len(data)):
+            gradient = self.gradient(params, data.take(np.array([row])))
+            norm = l2_norm(gradient)
+            if math.isfinite(norm):
+                total = add_scaled(total, min(1.0, max_norm / norm) if norm else 0.0, gradient)
+        return total
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the user's product, or a central difference of gradients along the vector."""

@@ -3,6 +3,7 @@
     noise        gaussian, tree, banded        on a total, by the server: fresh, or correlated over rounds
     clipping     adaptive_clip                 to a norm that follows the updates
     settings     central                       the server is trusted; the released models are protected
+                 examples                      each example of a client, against everybody else (DP-SGD)
     accounting   compose, compute_epsilon, calibrate
     claims       make_claim                    epsilon with unit, adversary, and what is not covered
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from hanse.privacy.claim import PrivacyClaim, make_claim
     from hanse.privacy.clipping import adaptive_clip
     from hanse.privacy.correlated import CorrelatedNoise, banded, tree
+    from hanse.privacy.example_budget import ExampleBook, NoisedSteps, examples
+    from hanse.privacy.example_claim import WEIGHTS, ExampleClaim, guard_examples, make_example_claim
+    from hanse.privacy.example_steps import PRIVATE_PART, private_sgd, take_noised_steps
     from hanse.privacy.exposure import Exposures
     from hanse.privacy.models import PREPROCESSING, Privacy, central
     from hanse.privacy.noise import gaussian
@@ -41,15 +45,28 @@ else:
             "hanse.privacy.models": ("PREPROCESSING", "Privacy", "central"),
             "hanse.privacy.noise": ("gaussian",),
             "hanse.privacy.participation": ("find_separation", "keep_separation"),
+            "hanse.privacy.example_claim": (
+                "WEIGHTS",
+                "ExampleClaim",
+                "guard_examples",
+                "make_example_claim",
+            ),
+            "hanse.privacy.example_budget": ("ExampleBook", "NoisedSteps", "examples"),
+            "hanse.privacy.example_steps": ("PRIVATE_PART", "private_sgd", "take_noised_steps"),
             "hanse.privacy.spending": ("BudgetSpent", "Spending", "refuse_open"),
         },
     )
 
 __all__ = [
     "PREPROCESSING",
+    "PRIVATE_PART",
+    "WEIGHTS",
     "BudgetSpent",
     "CorrelatedNoise",
+    "ExampleBook",
+    "ExampleClaim",
     "Exposures",
+    "NoisedSteps",
     "Privacy",
     "PrivacyClaim",
     "Spending",
@@ -59,12 +76,17 @@ __all__ = [
     "central",
     "compose",
     "compute_epsilon",
+    "examples",
     "find_separation",
     "gaussian",
+    "guard_examples",
     "keep_separation",
     "load_accounting",
     "make_claim",
+    "make_example_claim",
+    "private_sgd",
     "read_books",
     "refuse_open",
+    "take_noised_steps",
     "tree",
 ]

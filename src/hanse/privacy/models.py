@@ -15,6 +15,9 @@ PREPROCESSING = "preprocessing"
 class Privacy:
     """A model of differential privacy: whom a run protects, against whom, and by how much."""
 
+    open: tuple[str, ...]
+    """What clients send un-noised all the same, which the claim then names."""
+
 
 @value
 class central(Privacy):

@@ -14,13 +14,14 @@ from hanse.core import (
     Release,
     Spec,
     Stage,
+    Tensors,
     Total,
     Transform,
     check_positive,
     value,
 )
 
-__all__ = ["gaussian"]
+__all__ = ["add_gaussian", "gaussian"]
 
 MECHANISM = "gaussian"
 """The name of this noise in the books of a run."""
@@ -67,16 +68,11 @@ class gaussian(Transform):
         return f"the server adds noise of {self.noise_multiplier:g} times one client's reach to the total"
 
     def __call__(self, spec: Spec) -> Stage:
-        measure_noise(self, spec, self.noise_multiplier)  # refuses what can't be noised
+        std, _ = measure_noise(self, spec, self.noise_multiplier)
 
         def decode(state: Any, plan: Plan, total: Total, secret_key: Key) -> tuple[Total, Any]:
-            size = sum(array.size for array in total.values.values())
-            std, step = measure_noise(self, spec, self.noise_multiplier, size)
-            values = {
-                name: add_steps(array, draw_noise(array.shape, std / step, secret_key.fold_in(name)), step)
-                for name, array in total.values.items()
-            }
-            return replace(total, values=values), state
+            noised = add_gaussian(total.values, std, secret_key, noise_multiplier=self.noise_multiplier)
+            return replace(total, values=noised), state
 
         return Stage(spec.like(sealed=True), decode=decode, release=Release(MECHANISM, self.noise_multiplier))
 
@@ -100,7 +96,11 @@ def measure_noise(
             "divisor, or one that keeps messages apart, does not say: write "
             "into=fixed_mean(denominator), with the sampling rate times the number of clients"
         )
-    std = noise_multiplier * spec.l2_bound * spec.moves
+    return _widen(noise_multiplier * spec.l2_bound * spec.moves, noise_multiplier, size)
+
+
+def _widen(std: float, noise_multiplier: float, size: int) -> tuple[float, float]:
+    """Returns a standard deviation that makes up for rounding so many numbers, and the step of the grid."""
     step = 2.0 ** (math.floor(math.log2(std)) - GRID_BITS)
     return std + noise_multiplier * step * math.sqrt(size), step
 
@@ -118,3 +118,17 @@ def add_steps(values: Array, noise: Array, step: float) -> Array:
     noise += np.rint(values.astype(np.float64) / step)
     noise *= step
     return noise.astype(values.dtype)
+
+
+def add_gaussian(values: Tensors, std: float, secret_key: Key, *, noise_multiplier: float) -> Tensors:
+    """Adds normal noise to tensors on a grid, by the formula of `gaussian`.
+
+    Args:
+      std: the standard deviation of the noise, before it is enlarged for the rounding.
+      noise_multiplier: this divided by how far the values may move.
+    """
+    wide, step = _widen(std, noise_multiplier, sum(array.size for array in values.values()))
+    return {
+        name: add_steps(array, draw_noise(array.shape, wide / step, secret_key.fold_in(name)), step)
+        for name, array in values.items()
+    }

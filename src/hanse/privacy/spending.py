@@ -17,7 +17,7 @@ from hanse.core.exchange import (
 )
 from hanse.privacy.accounting import Tally, compute_epsilon, mark_abandoned, read_books
 from hanse.privacy.exposure import Exposures
-from hanse.privacy.models import central
+from hanse.privacy.models import Privacy, central
 
 __all__ = ["BudgetSpent", "Spending", "refuse_open"]
 
@@ -28,7 +28,7 @@ class BudgetSpent(Stalled):
     """A run stops before an exchange that would pass its budget of privacy."""
 
 
-def refuse_open(names: Iterable[str], privacy: central, work: str) -> None:
+def refuse_open(names: Iterable[str], privacy: Privacy, work: str) -> None:
     """Refuses parts that clients would send un-noised, unless the settings name them."""
     for name in names:
         if name not in privacy.open:

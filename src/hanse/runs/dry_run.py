@@ -351,7 +351,7 @@ def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan
         link,
         rehearsal.client,
         rehearsal.asynchronous,
-        plan_claim(ready.experiment.privacy, ready.disclosure, num),
+        plan_claim(ready.experiment.privacy, ready.disclosure, num, ready.noised_steps),
     )
 
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
+
+import numpy as np
 
 from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, settle_fraction, trained_by
 from hanse.attacks import Adversary
@@ -41,7 +43,7 @@ from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
-from hanse.privacy import Spending, central, keep_separation
+from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation
 from hanse.runs.adversary import MARKED, LyingBackend, PoisonedPopulation, Rounds
 from hanse.runs.own_code import find_imports
 from hanse.runs.protection import Disclosure, check_budget, check_separation, protect, rehearse
@@ -53,6 +55,7 @@ __all__ = ["Prepared", "client_tests", "load_population", "prepare_run"]
 
 OF_MARKED = "attack_"
 """The prefix of metrics on examples that an attack has marked: "attack_accuracy" is its rate of success."""
+T = TypeVar("T")
 
 MAX_EVALUATED_CLIENTS = 1000
 """The most clients that measure the model if there is no test set; more would take longer than training."""
@@ -136,7 +139,13 @@ class Prepared:
             everybody = tuple(range(self.population.num_clients))
             measures.append(objective_evaluation(everybody)(state.params, key))
         preprocesses = self.encoder is not None
-        return rehearse(algorithm.round(state, key), measures, self.runtime(), preprocesses=preprocesses)
+        return rehearse(
+            self._guard(algorithm.round(state, key)),
+            measures,
+            self.runtime(),
+            preprocesses=preprocesses,
+            is_private=self.experiment.privacy is not None,
+        )
 
     @cached_property
     def spending(self) -> Spending | None:
@@ -161,8 +170,22 @@ class Prepared:
             program = keep_separation(
                 program, getattr(state, "last_rounds", {}), getattr(state, "num_rounds", 0)
             )
-        program = program if self.spending is None else self.spending.guard(program)
+        program = self._guard(program) if self.spending is None else self.spending.guard(program)
         return self._lying_rounds.watch(program) if self.liars else program
+
+    def _guard(self, program: Program[T]) -> Program[T]:
+        """Performs a program as long as clients send what privacy of examples allows, if it was chosen."""
+        privacy = self.experiment.privacy
+        return guard_examples(program, privacy) if isinstance(privacy, examples) else program
+
+    @cached_property
+    def noised_steps(self) -> tuple[NoisedSteps, ...] | None:
+        """The noised steps of each client in the first round, where examples are protected."""
+        privacy, algorithm = self.experiment.privacy, cast(Any, self.experiment.algorithm)
+        if not isinstance(privacy, examples):
+            return None
+        steps, rounds = algorithm.work(0).steps, self.experiment.rounds
+        return tuple(privacy.choose_steps(int(n), steps, rounds) for n in self.population.sizes())
 
     def evaluate(self) -> Evaluate | None:
         """Returns the program that measures the model, or None if it is never measured."""
@@ -358,7 +381,21 @@ def prepare_run(experiment: Experiment) -> Prepared:
     _check_adversary(ready)
     check_separation(algorithm, ready.disclosure)
     check_budget(experiment.privacy, ready.disclosure, experiment.rounds)
+    if isinstance(experiment.privacy, examples):
+        _check_gradients(ready)
     return ready
+
+
+def _check_gradients(ready: Prepared) -> None:
+    """Checks on one example that the model has gradients of single examples. Raises: InvalidInput."""
+    learner, name = ready.learner, type(ready.experiment.model).__name__
+    if not isinstance(learner, DifferentiableLearner):
+        raise InvalidInput(
+            f"privacy of examples clips gradients of single examples, and {name}() has no gradients; write "
+            "another model, such as softmax() or mlp()"
+        )
+    first = ready.population.client(0).take(np.array([0]))
+    learner.clipped_sum(ready.start(), first, 1.0)
 
 
 def load_population(experiment: Experiment) -> FederatedData:

@@ -296,7 +296,13 @@ class Session:
             on_test=self._ready.chooses_on_test,
             led_by_test=is_led_by_test(self.experiment.algorithm),
         )
-        claim = claim_of(self._records, self.experiment.privacy, self._ready.disclosure, is_simulated=True)
+        claim = claim_of(
+            self._records,
+            self.experiment.privacy,
+            self._ready.disclosure,
+            is_simulated=True,
+            clients=self._ready.noised_steps,
+        )
         said = None if claim is None else claim.to_json()
         return replace(result, findings=(*result.findings, *self._findings), privacy=said, **found)
 

@@ -96,6 +96,24 @@ class JaxLearner(DifferentiableLearner):
         with precision(self.dtype):
             return self._gradient(self.program, self._own(params), x, y, None)
 
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums clipped gradients, vmapped over some examples at a time."""
+        x, y = self._check(data)
+        program, chosen = (self.program, full()) if key is None else (self.training, self.precision)
+        own = None if key is None or self.program.train is None else _seed_of(key)
+        at_once = compiled.ROWS_CLIPPED_AT_ONCE
+        with precision(self.dtype, chosen):
+            rows = self._weigh(x, y, 1.0, at_once * -(-compiled.pad_size(len(y)) // at_once))
+            found = compiled.clipped_sum(program, self._own(params), *rows, max_norm, own)
+            return _copy_to_host(found, params)
+
+    def regulariser_gradient(self, params: Tensors) -> Tensors:
+        """Returns l2 times the weights; biases are not regularised."""
+        l2 = self.program.l2
+        return {n: np.asarray((l2 if w.ndim >= 2 else 0.0) * w, self.dtype) for n, w in params.items()}
+
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._check(data)

@@ -17,6 +17,7 @@ __all__ = [
     "StepSettings",
     "Traced",
     "apply_prediction",
+    "clipped_sum",
     "count_vmap_programs",
     "descend",
     "descend_lanes",
@@ -270,6 +271,38 @@ def loss_gradient(
 ) -> Params:
     """Returns the gradient of the weighted loss; in training, with a key."""
     return program.gradient(params, x, y, weights, None if key is None else jax_key(key))
+
+
+ROWS_CLIPPED_AT_ONCE = 16
+"""Examples whose gradients are held together: each takes as much memory as the parameters."""
+
+
+@compiled
+def clipped_sum(
+    program: Program, params: Params, x: Traced, y: Traced, weights: Traced, max_norm: Traced, key: Traced
+) -> Params:
+    """Sums the clipped gradients of single examples; in training, with a key.
+
+    Args:
+      weights: 1 for each example, 0 for padding. Their number is a multiple of `ROWS_CLIPPED_AT_ONCE`.
+    """
+
+    def clip(number: Traced, x: Traced, y: Traced, weight: Traced) -> Params:
+        own = None if key is None else jax.random.fold_in(jax_key(key), number)
+        gradient = jax.grad(program.mean_loss)(params, x[None], y[None], jnp.ones(1, weight.dtype), own)
+        norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in gradient.values()))
+        known = jnp.isfinite(norm)
+        factor = weight * jnp.where(norm > max_norm, max_norm / norm, 1.0)
+        return {name: jnp.where(known, factor * g, 0.0) for name, g in gradient.items()}
+
+    def add(total: Params, rows: Any) -> tuple[Params, None]:
+        clipped = jax.vmap(clip)(*rows)
+        return {name: total[name] + g.sum(axis=0) for name, g in clipped.items()}, None
+
+    rows = (jnp.arange(len(weights)), x, y, weights)
+    parts = jax.tree.map(lambda v: v.reshape(-1, ROWS_CLIPPED_AT_ONCE, *v.shape[1:]), rows)
+    total, _ = lax.scan(add, {name: jnp.zeros_like(w) for name, w in params.items()}, parts)
+    return dict(total)
 
 
 @compiled

@@ -212,6 +212,16 @@ class Dual(DifferentiableLearner):
         """Returns the gradient of the primal."""
         return self.primal.gradient(params, data)
 
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums clipped gradients of the primal's loss."""
+        return self.primal.clipped_sum(params, data, max_norm)
+
+    def regulariser_gradient(self, params: Tensors) -> Tensors:
+        """Returns the gradient of the primal's regulariser."""
+        return self.primal.regulariser_gradient(params)
+
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the primal's Hessian with a vector."""
         return self.primal.hessian_vector(params, data, vector)

@@ -86,8 +86,17 @@ class ElasticNet(ByGradient):
 
     def gradient(self, params: Tensors, data: Examples) -> Tensors:
         """Returns the gradient of the objective by the parameters."""
-        slopes = {name: np.clip(params[name] / self.smoothing, -1, 1) for name in self.linear.regularised}
-        return self._more(self.linear.gradient(params, data), slopes)
+        return self._more(self.linear.gradient(params, data), self._slopes(params))
+
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums clipped gradients of the linear model's loss."""
+        return self.linear.clipped_sum(params, data, max_norm)
+
+    def regulariser_gradient(self, params: Tensors) -> Tensors:
+        """Returns the gradient of both regularisers."""
+        return self._more(self.linear.regulariser_gradient(params), self._slopes(params))
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's (generalised) Hessian with a vector."""
@@ -119,6 +128,9 @@ class ElasticNet(ByGradient):
             size = np.maximum(0, np.abs(tensor) - tensor.dtype.type(self.smoothing))
             drawn[name] = np.asarray(np.sign(tensor) * size)
         return drawn
+
+    def _slopes(self, params: Tensors) -> Tensors:
+        return {name: np.clip(params[name] / self.smoothing, -1, 1) for name in self.linear.regularised}
 
     def _more(self, tensors: Tensors, added: Tensors) -> Tensors:
         more = dict(tensors)

@@ -85,6 +85,31 @@ class Linear(DifferentiableLearner):
         return self._gradient(params, *self._check(data))
 
     @_quietly
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums clipped gradients in closed form: |gradient|² = |residual|² (|row|² + 1), + 1 for the bias."""
+        x, y = self._check(data)
+        residuals = self.loss.gradient(self._scores(params, x), y)
+        flat = residuals.reshape(len(x), -1)
+        rows = np.einsum("ij,ij->i", x, x) + (1 if self.intercept else 0)
+        norms = np.sqrt(np.einsum("ij,ij->i", flat, flat) * rows)
+        known = np.isfinite(norms)
+        flat[~known] = 0
+        flat *= np.where(known & (norms > max_norm), max_norm / np.where(norms > 0, norms, 1), 1)[:, None]
+        total = {"weights": x.T @ residuals}
+        if self.intercept:
+            total["bias"] = np.asarray(np.add.reduce(residuals, axis=0))
+        return total
+
+    def regulariser_gradient(self, params: Tensors) -> Tensors:
+        """Returns l2 times the parameters that are regularised."""
+        return {
+            name: np.asarray((self.l2 if name in self.regularised else 0.0) * value, self.dtype)
+            for name, value in params.items()
+        }
+
+    @_quietly
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""
         x, y = self._check(data)

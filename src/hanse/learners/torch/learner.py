@@ -31,6 +31,7 @@ from hanse.learners.examples import (
 )
 from hanse.learners.model import batches
 from hanse.learners.torch.arithmetic import compute_exactly, draw_from
+from hanse.learners.torch.clipping import add_clipped, check_examples_apart
 from hanse.learners.torch.losses import BatchLoss, Tensor
 from hanse.learners.torch.optimisers import make_optimiser
 from hanse.learners.torch.precision import PRECISIONS, check_on_device, multiply_in
@@ -81,7 +82,7 @@ class TorchLearner(DifferentiableLearner):
         if not isinstance(precision, full):
             check_on_device(precision, bench.dtype, bench.device)
         self._features, self._labels, self._loss, self._l2 = features, loss.labels, loss, l2
-        self._may_keep_state, self._some_ignored = is_own, False
+        self._is_own, self._may_keep_state, self._some_ignored = is_own, is_own, False
         self._lock = threading.Lock()
         self._unused: Workbench | None = None
 
@@ -117,6 +118,29 @@ class TorchLearner(DifferentiableLearner):
                 for total, gradient in zip(gradients, self._gradients(x[rows], y[rows]), strict=True):
                     total.add_(gradient, alpha=share)
             return self._with_regulariser(gradients, params, params)
+
+    def clipped_sum(
+        self, params: Tensors, data: Examples, max_norm: float, *, key: Key | None = None
+    ) -> Tensors:
+        """Sums clipped gradients, in full precision: see `hanse.learners.torch.clipping`."""
+        x, y = self._check(data)
+        check_examples_apart(self._bench)
+        with self._measuring(params):
+            self._check_measuring(params, x[:PROBED_ROWS], y[:PROBED_ROWS])
+        with self._at(params), draw_from(key or MEASURING, self._bench.device):
+            if key is None:
+                self._bench.evaluate(x)
+            else:
+                self._bench.train(len(y))
+            totals = add_clipped(self._bench, self._loss, x, y, max_norm, not self._is_own)
+            found = {n: to_array(total) for n, total in zip(self._bench.trained, totals, strict=True)}
+        return {name: found[name] for name in params}
+
+    def regulariser_gradient(self, params: Tensors) -> Tensors:
+        """Returns l2 times the weights that are trained; biases are not regularised."""
+        regular = {name for name, w in self._bench.trained.items() if w.ndim >= 2}
+        dtype = self._bench.dtype
+        return {n: np.asarray((self._l2 if n in regular else 0.0) * w, dtype) for n, w in params.items()}
 
     def hessian_vector(self, params: Tensors, data: Examples, vector: Tensors) -> Tensors:
         """Returns the product of the objective's Hessian with a vector in the shapes of the parameters."""

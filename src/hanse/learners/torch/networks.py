@@ -10,7 +10,7 @@ from torch import nn
 from hanse.learners.examples import Characters, Numbers
 from hanse.learners.networks import Bound, Network, char_lstm, cnn, image_shape, mlp
 
-__all__ = ["network_module"]
+__all__ = ["Perceptron", "network_module"]
 
 
 def network_module(bound: Bound) -> nn.Module:
@@ -48,7 +48,8 @@ class Dense(nn.Linear):
 
     def forward(self, x: Any) -> Any:
         ours = _HAS_PRODUCT and x.device.type == "cpu" and x.dtype == torch.float32
-        if not ours or torch.is_autocast_enabled("cpu"):
+        # `Product` has no form for examples side by side, which `vmap` asks for
+        if not ours or torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
             return super().forward(x)
         return Product.apply(x, self.weight) + self.bias
 

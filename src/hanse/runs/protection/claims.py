@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hanse.config import build
 from hanse.core.exchange import Record
-from hanse.privacy import make_claim, read_books
+from hanse.privacy import Privacy, make_claim, make_example_claim, read_books
 from hanse.runs.machine import is_simulated
 from hanse.runs.protection.planning import describe_open
 
@@ -22,10 +23,16 @@ def describe_claim(runs: "Runs", info: "RunInfo", records: Sequence[Record]) -> 
     if info.result is not None and "privacy" in info.result:
         found = info.result["privacy"]
         return None if found is None else str(found["claim"])
+    settings = info.settings["experiment"].get("privacy") or {}
+    if settings.get("name") == "examples":
+        budget = build(settings, Privacy, "privacy")
+        beside = [describe_open(name) for name in budget.open]
+        rounds = sum(record.round > 0 for record in records)
+        simulated = is_simulated(runs.checkpoint(info.run))
+        return f"so far, {make_example_claim(budget, None, rounds, beside=beside, is_simulated=simulated)}"
     releases = list(read_books(records))
     if not releases:
         return None
-    settings = info.settings["experiment"].get("privacy") or {}
     claim = make_claim(
         releases,
         delta=settings.get("delta"),

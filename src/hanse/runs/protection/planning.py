@@ -18,19 +18,25 @@ from hanse.core import (
 from hanse.core.exchange import Collect, Dispatch, Record, ReleaseRecord, Sample, Sampled
 from hanse.privacy import (
     PREPROCESSING,
+    PRIVATE_PART,
+    WEIGHTS,
     CorrelatedNoise,
     Exposures,
+    NoisedSteps,
     Privacy,
     PrivacyClaim,
     adaptive_clip,
     central,
     compose,
     compute_epsilon,
+    examples,
     gaussian,
     make_claim,
+    make_example_claim,
     read_books,
     refuse_open,
 )
+from hanse.runs.protection.training import protect_examples
 from hanse.simulation import Simulation
 from hanse.transforms import clip
 
@@ -73,6 +79,8 @@ def protect(
 
     Raises: CompositionError: if it can't be protected.
     """
+    if isinstance(privacy, examples):
+        return protect_examples(algorithm, privacy, rounds)
     if not isinstance(privacy, central):
         return algorithm
     privacy.check_delta(num_clients)
@@ -159,18 +167,24 @@ def check_separation(algorithm: Algorithm[Any], disclosure: Disclosure) -> None:
 
 
 def rehearse(
-    round: Program[Any], measures: Sequence[Program[Any]], runtime: Simulation, *, preprocesses: bool
+    round: Program[Any],
+    measures: Sequence[Program[Any]],
+    runtime: Simulation,
+    *,
+    preprocesses: bool,
+    is_private: bool = False,
 ) -> Disclosure:
     """Performs the first exchange of a round as a trial, up to where clients would compute.
 
     Args:
       measures: the measurements of the model, which are tried too if the round adds noise.
       preprocesses: whether features were encoded by sums over clients.
+      is_private: whether the settings ask for privacy, also if the round adds no noise to totals.
 
     Raises: CompositionError: if chains, reducers and conditions don't fit each other.
     """
     releases, found = _try_exchange(round, runtime)
-    for measure in measures if releases else ():
+    for measure in measures if releases or is_private else ():
         found |= _try_exchange(measure, runtime)[1]
     if preprocesses:
         found[PREPROCESSING] = None
@@ -203,6 +217,9 @@ def check_budget(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -
       CompositionError: if clients send un-noised what the settings do not name.
       InvalidInput: if all rounds together would spend more than the budget.
     """
+    if isinstance(privacy, examples):  # each client checks its own; what else leaves is checked here
+        refuse_open((name for name in disclosure.open if name != PRIVATE_PART), privacy, "the run")
+        return
     if not isinstance(privacy, central):
         return
     refuse_open(disclosure.open, privacy, "the run")
@@ -224,9 +241,22 @@ def check_budget(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -
 
 
 def claim_of(
-    records: Sequence[Record], privacy: Privacy | None, disclosure: Disclosure, *, is_simulated: bool
+    records: Sequence[Record],
+    privacy: Privacy | None,
+    disclosure: Disclosure,
+    *,
+    is_simulated: bool,
+    clients: Sequence[NoisedSteps] | None = None,
 ) -> PrivacyClaim | None:
-    """Makes the claim about a run, from the books of its rounds. None: it released nothing noised."""
+    """Makes the claim about a run, from the books of its rounds. None: it released nothing noised.
+
+    Args:
+      clients: the noised steps of each client in a round, where they are known and examples are protected.
+    """
+    if isinstance(privacy, examples):
+        rounds = sum(record.round > 0 for record in records)
+        beside = _beside_examples(privacy, disclosure)
+        return make_example_claim(privacy, clients, rounds, beside=beside, is_simulated=is_simulated)
     return make_claim(
         read_books(records),
         delta=_delta_of(privacy),
@@ -235,8 +265,15 @@ def claim_of(
     )
 
 
-def plan_claim(privacy: Privacy | None, disclosure: Disclosure, rounds: int) -> PrivacyClaim | None:
-    """Makes the claim that a run of so many rounds will come to, if it goes as planned."""
+def plan_claim(
+    privacy: Privacy | None,
+    disclosure: Disclosure,
+    rounds: int,
+    clients: Sequence[NoisedSteps] | None = None,
+) -> PrivacyClaim | None:
+    """Makes the claim that a run of so many rounds will come to, if it goes as planned. See `claim_of`."""
+    if isinstance(privacy, examples):
+        return make_example_claim(privacy, clients, rounds, beside=_beside_examples(privacy, disclosure))
     planned = _plan_releases(disclosure, rounds)
     return make_claim(planned, delta=_delta_of(privacy), beside=disclosure.beside, is_simulated=False)
 
@@ -251,10 +288,16 @@ def _plan_releases(disclosure: Disclosure, rounds: int) -> list[ReleaseRecord]:
     ]
 
 
+def _beside_examples(privacy: examples, disclosure: Disclosure) -> list[str]:
+    beside = [describe_open(name) for name in disclosure.open if name != PRIVATE_PART]
+    return [*beside, *([describe_open(WEIGHTS)] if WEIGHTS in privacy.open else [])]
+
+
 def _delta_of(privacy: Privacy | None) -> float | None:
     return privacy.delta if isinstance(privacy, central) else None
 
 
 def describe_open(name: str) -> str:
     """Formats what clients send un-noised."""
-    return "the sums for preprocessing" if name == PREPROCESSING else f"the part {name!r} of messages"
+    known = {PREPROCESSING: "the sums for preprocessing", WEIGHTS: "clients' numbers of examples, as weights"}
+    return known.get(name, f"the part {name!r} of messages")
