@@ -19,7 +19,15 @@ from hanse.evaluation import Baseline
 
 __all__ = ["reference"]
 
-MODULES = ("algorithms", "data", "learners", "learners.networks", "preprocessing", "transforms")
+MODULES = (
+    "algorithms",
+    "data",
+    "learners",
+    "learners.networks",
+    "preprocessing",
+    "privacy.secure_sums",
+    "transforms",
+)
 """Modules that register the values that a file may name."""
 
 HEAD = """# Settings, all of them

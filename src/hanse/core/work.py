@@ -68,6 +68,7 @@ A work may replace a promise, but not take it back. All promises of a client are
 tickets is counted and none is in flight any more. So write the round into the name: a promise of an abandoned
 round is still there in the next one. A ticket may be computed twice, also after a crash: compare what is
 asked with the promise, answer the same question again, and raise `Declined` for another one.
+Promises whose names begin with "!!" are not cleared: they hold until the run is over.
 """
 
 L = TypeVar("L", contravariant=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         encode,
         find_test_client,
         join_memory,
+        pending,
         run_work,
     )
     from hanse.core.exchange.runtime import (
@@ -123,6 +124,7 @@ else:
                 "compute",
                 "encode",
                 "join_memory",
+                "pending",
                 "run_work",
                 "find_test_client",
             ),
@@ -270,6 +272,7 @@ __all__ = [
     "measure_layout",
     "measure_packed_bytes",
     "pack",
+    "pending",
     "pieces",
     "renew",
     "renew_result",

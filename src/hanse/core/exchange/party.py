@@ -289,7 +289,8 @@ class Forks:
     def settle(self, counted: Collection[int], dropped: Iterable[int]) -> bool:
         """Commits the forks of counted tickets and drops the others; returns whether the memory changed.
 
-        Promises end once a ticket is counted and no fork is left from which they could be broken.
+        Promises end once a ticket is counted and no fork is left from which they could be broken. Those
+        that are made for the whole run do not.
         """
         self._latest = None
         for ticket in dropped:
@@ -302,10 +303,15 @@ class Forks:
                 changed = changed or bool(lasting or fork.removed)
                 self.committed = replace(fork, changed=lasting).on(self.committed)
         if counted and not self.forks:
-            self.committed = _part(self.committed)[1]
+            self.committed = {n: v for n, v in self.committed.items() if not _ends_with_round(n)}
         before, after = self._settled_promises, self.promises()
         self._settled_promises = after
         return changed or before.keys() != after.keys() or any(after[n] is not before[n] for n in after)
+
+
+def _ends_with_round(name: str) -> bool:
+    """Returns whether a name in memory is that of a promise which does not hold for the whole run."""
+    return name.startswith(PROMISED) and not name.startswith(PROMISED * 2)
 
 
 def _part(memory: Memory) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,0 +1,33 @@
+"""Secure sums: the server learns the total of what clients send, and nothing else.
+
+thresholds   find_thresholds               how many neighbours and shares are needed
+ring         make_encoding, encode_parts   real numbers as integers whose sum can't wrap
+parties      draw_secrets, deal, mask ...  the protocol, without exchanges
+reducers     secure_sum, secure_mean       the protocol as reducers
+"""
+
+from hanse.privacy.secure_sums.graph import draw_neighbours
+from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
+from hanse.privacy.secure_sums.reducers import secure_mean, secure_sum
+from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total
+from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_range, find_thresholds
+
+__all__ = [
+    "Assumptions",
+    "Encoding",
+    "Thresholds",
+    "advertise",
+    "deal",
+    "draw_neighbours",
+    "draw_secrets",
+    "encode_parts",
+    "find_range",
+    "find_thresholds",
+    "make_encoding",
+    "mask",
+    "reveal",
+    "secure_mean",
+    "secure_sum",
+    "split_total",
+    "unmask",
+]

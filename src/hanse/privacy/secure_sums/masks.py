@@ -1,0 +1,122 @@
+"""Keys that two clients agree on, masks drawn from them, and messages that only the other one can read.
+
+X25519 (RFC 7748) gives two clients a common secret, HKDF-SHA256 (RFC 5869) derives keys from it that are
+bound to the round, the two clients and the purpose, AES-256 in counter mode draws masks from such a key, and
+AES-256-GCM seals messages. All come from the package `cryptography`.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hanse.core import Array, CompositionError
+
+__all__ = [
+    "KEY_BYTES",
+    "SEAL_BYTES",
+    "add_masks",
+    "derive_key",
+    "load_cryptography",
+    "make_public",
+    "open_sealed",
+    "read_secret",
+    "seal",
+]
+
+KEY_BYTES = 32
+
+SEAL_BYTES = 16
+"""The bytes that a sealed message is longer."""
+
+WINDOW_BYTES = 1 << 18
+"""Masks are drawn and added in pieces of this size, which stay in the processor's cache."""
+
+
+@cache
+def load_cryptography() -> Any:
+    """Imports what is used of `cryptography`. Raises: CompositionError: if it is not installed."""
+    try:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    except ImportError:
+        raise CompositionError(
+            "secure sums need the package cryptography: pip install 'hanse[secure]', or 'hanse[server]'"
+        ) from None
+
+    class Loaded:
+        """The classes that are used."""
+
+    for used in (hashes, ed25519, x25519, Cipher, algorithms, modes, AESGCM, HKDF):
+        setattr(Loaded, used.__name__.rpartition(".")[2], used)
+    return Loaded
+
+
+def read_secret(secret: bytes) -> Any:
+    """Makes the private key of its 32 bytes; keep it, since that takes longer than to agree."""
+    return load_cryptography().x25519.X25519PrivateKey.from_private_bytes(secret)
+
+
+def make_public(secret: bytes) -> bytes:
+    """Computes the public half of a private key."""
+    public: bytes = read_secret(secret).public_key().public_bytes_raw()
+    return public
+
+
+def derive_key(mine: Any, theirs: bytes, context: bytes) -> bytes:
+    """Derives the key that two clients have in common.
+
+    Args:
+      mine: the private key, from `read_secret`.
+      theirs: the other's public key.
+      context: all that the key is for: purpose, round, and both clients in a fixed order.
+    """
+    loaded = load_cryptography()
+    common = mine.exchange(loaded.x25519.X25519PublicKey.from_public_bytes(theirs))
+    derive = loaded.HKDF(algorithm=loaded.hashes.SHA256(), length=KEY_BYTES, salt=None, info=context)
+    key: bytes = derive.derive(common)
+    return key
+
+
+def seal(key: bytes, text: bytes) -> bytes:
+    """Seals the only message of a key."""
+    sealed: bytes = load_cryptography().AESGCM(key).encrypt(bytes(12), text, None)
+    return sealed
+
+
+def open_sealed(key: bytes, sealed: bytes) -> bytes | None:
+    """Opens a sealed message; None: it is not what was sealed under this key."""
+    try:
+        text: bytes = load_cryptography().AESGCM(key).decrypt(bytes(12), sealed, None)
+    except Exception as error:
+        if type(error).__name__ != "InvalidTag":
+            raise
+        return None
+    return text
+
+
+def add_masks(total: Array, masks: Iterable[tuple[bytes, bool]]) -> None:
+    """Adds the masks of keys to a vector of unsigned integers, in place, or subtracts them.
+
+    Args:
+      total: modulo 2^bits of its dtype.
+      masks: keys, and whether the mask is added.
+    """
+    loaded = load_cryptography()
+    begun = [
+        (loaded.Cipher(loaded.algorithms.AES(key), loaded.modes.CTR(bytes(16))).encryptor(), added)
+        for key, added in masks
+    ]
+    window = WINDOW_BYTES // total.itemsize
+    zeros = bytes(WINDOW_BYTES)
+    buffer = np.empty(WINDOW_BYTES + 15, np.uint8)
+    for begin in range(0, len(total), window):
+        piece = total[begin : begin + window]
+        for stream, added in begun:
+            stream.update_into(memoryview(zeros)[: piece.nbytes], buffer)
+            mask = buffer[: piece.nbytes].view(total.dtype.newbyteorder("<"))
+            (np.add if added else np.subtract)(piece, mask, out=piece)

@@ -1,0 +1,249 @@
+"""What clients and server compute in a secure sum, as functions of what they hold: no exchange happens here.
+
+Clients have seats 0, 1, ... in a sum. Client u draws two key pairs and a seed for this sum alone. It adds to
+its vector x_u the mask of its seed, and for each neighbour v a mask of their common key, which v subtracts:
+
+    y_u = x_u + PRG(b_u) + sum_{v > u} PRG(s_uv) - sum_{v < u} PRG(s_uv)   mod 2^bits
+
+Shares of the seed b_u and of the masking key are dealt to the neighbours. If u has sent y_u, its neighbours
+reveal shares of its seed, and otherwise shares of its masking key; nobody reveals both.
+
+References: Bonawitz et al., "Practical secure aggregation for privacy-preserving machine learning", CCS 2017,
+figure 4; Bell et al., CCS 2020, Algorithm 2.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hanse.core import Array, RoundAbandoned
+from hanse.privacy.secure_sums.masks import (
+    KEY_BYTES,
+    SEAL_BYTES,
+    add_masks,
+    derive_key,
+    make_public,
+    open_sealed,
+    read_secret,
+    seal,
+)
+from hanse.privacy.secure_sums.shamir import SHARE_BYTES, join_shares, make_shares
+
+__all__ = [
+    "ADVERT_BYTES",
+    "MISSING",
+    "SEALED_BYTES",
+    "SECRET_BYTES",
+    "Dealt",
+    "Draw",
+    "advertise",
+    "deal",
+    "draw_secrets",
+    "mask",
+    "reveal",
+    "unmask",
+]
+
+SECRET_BYTES = 3 * KEY_BYTES
+ADVERT_BYTES = 3 * KEY_BYTES
+"""The bytes of what a client advertises: two public keys, and a commitment to its seed."""
+
+SEALED_BYTES = 2 * SHARE_BYTES + SEAL_BYTES
+"""The bytes of two shares, sealed for one neighbour."""
+
+MISSING = b"\xff" * SHARE_BYTES
+"""Stands for a share that a client does not have; no share is as large."""
+
+Draw: TypeAlias = Callable[[int], bytes]
+"""Draws so many bytes that nobody can predict."""
+
+Adverts: TypeAlias = Mapping[int, bytes]
+"""What clients advertise, by seat."""
+
+
+@dataclass(frozen=True)
+class _Secrets:
+    """The secrets of one client for one sum, read from its 96 bytes."""
+
+    sealing: bytes
+    masking: bytes
+    seed: bytes
+
+    @classmethod
+    def read(cls, secrets: bytes) -> "_Secrets":
+        return cls(*(secrets[at : at + KEY_BYTES] for at in range(0, SECRET_BYTES, KEY_BYTES)))
+
+
+def draw_secrets(draw: Draw) -> bytes:
+    """Draws a client's secrets for one sum: a key for sealing, one for masking, and a seed.
+
+    Each is below 2^255, and so below the prime of the shares. X25519 sets the highest bits by itself.
+    """
+    drawn = [draw(KEY_BYTES) for _ in range(3)]
+    return b"".join(bytes([secret[0] & 0x7F]) + secret[1:] for secret in drawn)
+
+
+def advertise(secrets: bytes) -> bytes:
+    """Makes what a client advertises."""
+    own = _Secrets.read(secrets)
+    return make_public(own.sealing) + make_public(own.masking) + _commit(own.seed)
+
+
+def _commit(seed: bytes) -> bytes:
+    return hashlib.sha256(b"hanse secure sum seed" + seed).digest()
+
+
+def _context(
+    purpose: bytes, round: bytes, first: int, first_advert: bytes, then: int, advert: bytes
+) -> bytes:
+    """Binds a key to its purpose, its round and two clients in order. Their keys are fresh in each sum."""
+    seats = first.to_bytes(4, "big") + first_advert + then.to_bytes(4, "big") + advert
+    return b"hanse secure sum 1 " + purpose + hashlib.sha256(round + seats).digest()
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What a client made in its second phase.
+
+    Args:
+      sealed: for each neighbour, the shares that only it can read.
+      opening: for each neighbour, the key that opens what it seals for this client.
+      kept: this client's own two shares.
+    """
+
+    sealed: Mapping[int, bytes]
+    opening: Mapping[int, bytes]
+    kept: bytes
+
+
+def deal(round: bytes, secrets: bytes, seat: int, adverts: Adverts, needed: int, draw: Draw) -> Dealt:
+    """Divides a client's secrets into shares, one for each neighbour and one for itself.
+
+    Args:
+      adverts: of the neighbours.
+      needed: the number of shares that reveal a secret.
+    """
+    own, mine = _Secrets.read(secrets), advertise(secrets)
+    holders = [*adverts, seat]
+    shares = [
+        masking + seed
+        for masking, seed in zip(
+            make_shares(own.masking, holders, needed, draw),
+            make_shares(own.seed, holders, needed, draw),
+            strict=True,
+        )
+    ]
+    private, sealed, opening = read_secret(own.sealing), dict[int, bytes](), dict[int, bytes]()
+    for other, share in zip(adverts, shares, strict=False):
+        theirs = adverts[other][:KEY_BYTES]
+        to = derive_key(private, theirs, _context(b"seal", round, seat, mine, other, adverts[other]))
+        sealed[other] = seal(to, share)
+        opening[other] = derive_key(
+            private, theirs, _context(b"seal", round, other, adverts[other], seat, mine)
+        )
+    return Dealt(sealed, opening, shares[-1])
+
+
+def _pair_masks(
+    round: bytes, masking: bytes, seat: int, mine: bytes, adverts: Adverts
+) -> Iterator[tuple[bytes, bool]]:
+    """Yields the common masks of a client with others, and whether this client adds them."""
+    private = read_secret(masking)
+    for other, advert in adverts.items():
+        ends = (seat, mine, other, advert) if seat < other else (other, advert, seat, mine)
+        theirs = advert[KEY_BYTES : 2 * KEY_BYTES]
+        yield derive_key(private, theirs, _context(b"mask", round, *ends)), seat < other
+
+
+def mask(vector: Array, round: bytes, secrets: bytes, seat: int, adverts: Adverts) -> None:
+    """Masks a client's vector, in place.
+
+    Args:
+      vector: integers modulo 2^bits of its dtype.
+      adverts: of the neighbours that have dealt shares.
+    """
+    own, mine = _Secrets.read(secrets), advertise(secrets)
+    pairs = _pair_masks(round, own.masking, seat, mine, adverts)
+    add_masks(vector, [(own.seed, True), *pairs])
+
+
+def reveal(
+    opening: Mapping[int, bytes], mail: Mapping[int, bytes], seat: int, kept: bytes, alive: Collection[int]
+) -> dict[int, bytes]:
+    """Opens the mail of a client, and reveals one of the two shares of each sender.
+
+    Args:
+      opening: keys by sender, from `Dealt`.
+      mail: sealed shares by sender.
+      kept: the client's own two shares.
+      alive: the seats whose masked vectors are in the total.
+
+    Returns: by seat, a share of the seed of those alive, and of the masking key of the others.
+    """
+    revealed: dict[int, bytes] = {}
+    for sender, sealed in mail.items():
+        shares = open_sealed(opening[sender], sealed)
+        if shares is None or len(shares) != 2 * SHARE_BYTES:
+            revealed[sender] = MISSING
+        else:
+            revealed[sender] = shares[SHARE_BYTES:] if sender in alive else shares[:SHARE_BYTES]
+    if seat in alive:
+        revealed[seat] = kept[SHARE_BYTES:]
+    return revealed
+
+
+def unmask(
+    total: Array,
+    round: bytes,
+    adverts: Adverts,
+    partners: Mapping[int, Collection[int]],
+    alive: Collection[int],
+    revealed: Mapping[int, Mapping[int, bytes]],
+    needed: int,
+) -> None:
+    """Takes the masks off the sum of masked vectors, in place: the server's part.
+
+    Args:
+      total: the sum of the masked vectors of those alive.
+      adverts: of all clients that dealt shares.
+      partners: for each of them, the neighbours that dealt shares, too.
+      alive: the seats whose vectors are in the total.
+      revealed: by seat of who reveals, the shares by seat of whom they are.
+      needed: the number of shares that reveal a secret.
+
+    Raises: RoundAbandoned: if there are too few shares of one client, or if they are wrong.
+    """
+    shares: dict[int, dict[int, bytes]] = {}
+    for holder, own in sorted(revealed.items()):
+        for seat, share in own.items():
+            if share != MISSING:
+                shares.setdefault(seat, {})[holder] = share
+    masks: list[tuple[bytes, bool]] = []
+    for seat in sorted(adverts):
+        if seat in alive:
+            masks.append((_join(shares, seat, adverts[seat], needed, is_seed=True), False))
+            continue
+        with_whom = {other: adverts[other] for other in partners[seat] if other in alive}
+        if with_whom:
+            masking = _join(shares, seat, adverts[seat], needed, is_seed=False)
+            masks += list(_pair_masks(round, masking, seat, adverts[seat], with_whom))
+    add_masks(total, masks)  # what a lost client would have added is what cancels its neighbours' masks
+
+
+def _join(
+    shares: Mapping[int, Mapping[int, bytes]], seat: int, advert: bytes, needed: int, *, is_seed: bool
+) -> bytes:
+    held = dict(list(shares.get(seat, {}).items())[:needed])
+    if len(held) < needed:
+        raise RoundAbandoned(
+            f"{len(held)} clients revealed a share of the client at seat {seat}, and {needed} are needed"
+        )
+    secret = join_shares(held)
+    if is_seed:
+        is_right = _commit(secret) == advert[2 * KEY_BYTES :]
+    else:
+        is_right = make_public(secret) == advert[KEY_BYTES : 2 * KEY_BYTES]
+    if not is_right:
+        raise RoundAbandoned(f"the shares of the client at seat {seat} do not fit what it advertised")
+    return secret

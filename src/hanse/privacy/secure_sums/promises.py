@@ -1,0 +1,106 @@
+"""What a client remembers of a secure sum, and compares with what it is asked."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hanse.core import PROMISED, VOLATILE, Array, Declined, Memory
+from hanse.privacy.secure_sums.thresholds import Thresholds
+
+__all__ = [
+    "NAME_BYTES",
+    "answer_once",
+    "bind_round",
+    "find_peers",
+    "hash_arrays",
+    "name_own",
+    "promise",
+    "recall",
+    "view_bytes",
+    "to_rows",
+]
+
+ANSWERED = f"{PROMISED}{PROMISED}secure sums"
+"""The name in memory of what a client has helped to unmask in a run: digests of it, and of who was in it."""
+
+NAME_BYTES = 16
+"""The bytes of a digest that names something."""
+
+
+def name_own(round: str, what: str) -> str:
+    """Names what a client keeps of one sum until its round is over."""
+    return f"{VOLATILE}secure sum/{round}/{what}"
+
+
+def recall(memory: Memory, round: str, what: str) -> Any:
+    """Returns what a client kept of a sum. Raises: Declined: if it was not asked for that before."""
+    try:
+        return memory[name_own(round, what)]
+    except KeyError:
+        raise Declined(f"it is asked to go on with a sum of which it knows no {what}") from None
+
+
+def bind_round(round: str) -> bytes:
+    """Returns the bytes that bind keys to a round."""
+    return round.encode()
+
+
+def promise(memory: Memory, round: str, what: str, asked: bytes) -> Memory:
+    """Keeps the promise to answer nothing else in this phase. Raises: Declined: if it did before."""
+    name = f"{PROMISED}secure sum/{round}/{what}"
+    if memory.get(name, asked) != asked:
+        raise Declined(f"it has answered in this sum already, for other {what}")
+    return {**memory, name: asked}
+
+
+def answer_once(memory: Memory, digest: bytes, who: bytes) -> Memory:
+    """Notes what is unmasked, and with whom. Raises: Declined: if the same was unmasked with others before.
+
+    Two totals that differ by one client show what this client sent.
+    """
+    answered = memory.get(ANSWERED, np.empty((0, 2 * NAME_BYTES), np.uint8))
+    row = digest[:NAME_BYTES] + who[:NAME_BYTES]
+    known = set(map(bytes, answered))
+    if row in known:
+        return memory
+    if any(other[:NAME_BYTES] == row[:NAME_BYTES] for other in known):
+        raise Declined("it has sent the same numbers into a total of other clients before, in this run")
+    return {**memory, ANSWERED: np.concatenate([answered, to_rows([row], 2 * NAME_BYTES)])}
+
+
+def find_peers(own: bytes, seats: Array, rows: Array, thresholds: Thresholds) -> tuple[int, dict[int, bytes]]:
+    """Finds a client's seat, and what its neighbours advertise. Raises: Declined: if these are not right."""
+    adverts = dict(zip(seats.tolist(), map(bytes, rows), strict=True))
+    mine = [seat for seat, advert in adverts.items() if advert == own]
+    others = {seat: advert for seat, advert in adverts.items() if advert != own}
+    keys = {half for advert in others.values() for half in (advert[:32], advert[32:64])}
+    if len(mine) != 1 or len(keys) != 2 * len(others) or len(seats) != len(adverts):
+        raise Declined("the keys that it was sent are not its own once, and those of others once each")
+    if not all(0 <= seat < thresholds.num_clients for seat in adverts):
+        raise Declined(f"the seats {sorted(adverts)} are not those of {thresholds.num_clients} clients")
+    if len(others) != thresholds.num_neighbours:
+        raise Declined(
+            f"it was sent the keys of {len(others)} neighbours, and has to have {thresholds.num_neighbours}"
+        )
+    return mine[0], others
+
+
+def hash_arrays(*arrays: Array) -> bytes:
+    """Hashes arrays with their shapes."""
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.dtype.str}{array.shape}".encode())
+        state.update(np.ascontiguousarray(array).data)
+    return state.digest()
+
+
+def view_bytes(text: bytes) -> Array:
+    """Returns bytes as an array."""
+    return np.frombuffer(text, np.uint8)
+
+
+def to_rows(rows: Sequence[bytes], length: int) -> Array:
+    """Returns byte strings of one length as the rows of an array."""
+    return view_bytes(b"".join(rows)).reshape(len(rows), length)

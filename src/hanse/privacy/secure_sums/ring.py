@@ -1,0 +1,180 @@
+"""Real numbers as integers modulo 2^bits, scaled so that no sum of all clients can wrap."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hanse.core import Array, CompositionError, Declined, InvalidInput, Part, Spec, Tensors, value
+
+__all__ = ["Encoding", "encode_parts", "make_encoding", "split_total"]
+
+FEWEST_STEPS = 1 << 10
+"""The fewest steps that the largest number must have, or what is summed is mostly rounding."""
+
+SLACK = 1.001
+"""A clipped message may be a little longer than its bound, because of rounding."""
+
+
+@value
+class Encoding:
+    """How a part is written into a ring of integers modulo 2^bits.
+
+    A number x of weight w is the integer nearest to w x 2^fraction_bits, and one that is an integer already
+    is w x. The weight itself is the last number of a part, in steps of 2^-weight_bits.
+
+    Args:
+      spec: of the part, as its chain encodes it; of kind "ring": its integers are taken as they are.
+      bits: 32 or 64.
+      fraction_bits: how fine numbers are.
+      weight_bits: how fine weights are.
+      bound: no number is larger.
+      max_weight: no weight is larger.
+    """
+
+    spec: Spec
+    bits: int
+    fraction_bits: int
+    weight_bits: int
+    bound: float
+    max_weight: float
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the ring."""
+        return np.dtype(f"uint{self.bits}")
+
+    @property
+    def num_values(self) -> int:
+        """The number of integers of a part, the weight included."""
+        return sum(tensor.num_values or 0 for tensor in self.spec.tensors.values()) + 1
+
+    def encode(self, part: Part) -> Array:
+        """Writes a part as integers modulo 2^bits. Raises: Declined: if a number is above its bound."""
+        weight, is_ring = part.weight, self.spec.kind == "ring"
+        if not 0 <= weight <= self.max_weight or (is_ring and weight != 1):
+            raise Declined(
+                f"it counts with weight {weight:g}, and the sum is scaled for weights "
+                f"{'of 1' if is_ring else f'from 0 to {self.max_weight:g}'}"
+            )
+        whole = np.empty(self.num_values, self.dtype)
+        at = 0
+        for name in sorted(self.spec.tensors):
+            numbers = part.values[name].reshape(-1)
+            whole[at : at + numbers.size] = numbers if is_ring else self._encode(name, numbers, weight)
+            at += numbers.size
+        whole[at] = _to_ring(np.array(weight * 2.0**self.weight_bits), self.dtype)
+        return whole
+
+    def _encode(self, name: str, numbers: Array, weight: float) -> Array:
+        largest = float(max(-numbers.min(), numbers.max())) if numbers.size else 0.0
+        if not largest <= self.bound:
+            raise Declined(
+                f"{name!r} holds {largest:g}, and the sum is scaled for numbers up to {self.bound:g}: write "
+                "a larger max_value, or clip"
+            )
+        if numbers.dtype.kind in "iu" and weight == int(weight):
+            return (numbers.astype(np.int64) * int(weight)).astype(self.dtype)
+        bits = 0 if numbers.dtype.kind in "iu" else self.fraction_bits
+        return _to_ring(np.multiply(numbers, weight * 2.0**bits, dtype=np.float64), self.dtype)
+
+    def decode(self, whole: Array) -> tuple[dict[str, Array], float]:
+        """Reads the sum of parts, and the sum of their weights.
+
+        Numbers that were integers are int64, integers of a ring stay, and others are float64.
+        """
+        values: dict[str, Array] = {}
+        at = 0
+        for name in sorted(self.spec.tensors):
+            tensor = self.spec.tensors[name]
+            numbers = whole[at : at + (tensor.num_values or 0)]
+            at += numbers.size
+            if self.spec.kind != "ring":
+                numbers = _from_ring(numbers)
+                if np.dtype(tensor.dtype).kind not in "iu":
+                    numbers = numbers * 2.0**-self.fraction_bits
+            values[name] = numbers.reshape([int(dim) for dim in tensor.shape])
+        return values, float(_from_ring(whole[at : at + 1])[0]) * 2.0**-self.weight_bits
+
+
+def _to_ring(numbers: Array, dtype: np.dtype[Any]) -> Array:
+    return np.rint(numbers, out=numbers).astype(np.int64).astype(dtype)
+
+
+def _from_ring(numbers: Array) -> Array:
+    return numbers.view(f"int{8 * numbers.itemsize}").astype(np.int64)
+
+
+def make_encoding(
+    spec: Spec, bits: int, *, max_value: float | None, max_weight: float, max_clients: int
+) -> Encoding:
+    """Chooses the finest scale at which no sum of `max_clients` parts can wrap.
+
+    >>> spec = Spec.of({"w": np.zeros(2, np.float32)}, l2_bound=1.0)
+    >>> make_encoding(spec, 32, max_value=None, max_weight=1.0, max_clients=1000).fraction_bits
+    21
+
+    Raises: CompositionError: if nothing bounds the numbers, or if the scale would be too coarse.
+    """
+    if bits not in (32, 64):
+        raise InvalidInput(f"bits is {bits}; write 32 or 64")
+    _check_spec(spec, bits)
+    if spec.kind == "ring":
+        return Encoding(spec, bits, 0, 0, 0.0, 1.0)
+    bounds = [bound for bound in (max_value, spec.l2_bound and SLACK * spec.l2_bound) if bound is not None]
+    if not bounds:
+        raise CompositionError(
+            "a secure sum needs to know how large numbers may become, so that the sum can't wrap: put "
+            "clip(...) into uplink, or write max_value=..."
+        )
+    bound = min(bounds)
+    fraction_bits = _find_bits(bits, max_clients, max_weight * bound)
+    if bound * 2.0**fraction_bits < FEWEST_STEPS:
+        raise CompositionError(
+            f"numbers up to {bound:g} with weights up to {max_weight:g} of {max_clients} clients leave "
+            f"{max(0, int(bound * 2.0**fraction_bits))} steps in {bits} bits, and {FEWEST_STEPS} are needed: "
+            "write bits=64, a smaller max_weight (1 with uniform() weighting), or a tighter clip"
+        )
+    return Encoding(spec, bits, fraction_bits, _find_bits(bits, max_clients, max_weight), bound, max_weight)
+
+
+def _check_spec(spec: Spec, bits: int) -> None:
+    for name, tensor in spec.tensors.items():
+        if tensor.num_values is None:
+            raise CompositionError(f"a secure sum needs one fixed shape, and {name!r} has {tensor.shape}")
+        if tensor.dtype == "bool":
+            raise CompositionError(f"a secure sum adds numbers, but {name!r} is bool; emit it as int64")
+        if spec.kind == "ring" and tensor.dtype != f"uint{bits}":
+            raise CompositionError(
+                f"{name!r} has integers modulo 2^{tensor.dtype.removeprefix('uint')}; write bits="
+                f"{tensor.dtype.removeprefix('uint')} for the sum"
+            )
+    if spec.kind not in ("real", "table", "ring") or not spec.summable:
+        what = spec.kind if spec.summable else "different at each client"
+        raise CompositionError(
+            f"a secure sum adds messages up, but these are {what}: use transforms that commute with sums "
+            "(clip, a mask or rotation shared by the round)"
+        )
+
+
+def _find_bits(bits: int, max_clients: int, bound: float) -> int:
+    """Returns the most bits of a fraction with which max_clients (bound 2^b + 1) stays below 2^(bits - 1)."""
+    room = (2.0 ** (bits - 1) - 1) / max_clients - 1
+    return math.floor(math.log2(room / bound))
+
+
+def encode_parts(encodings: Mapping[str, Encoding], parts: Mapping[str, Part]) -> Array:
+    """Writes parts side by side, in the order of their names."""
+    return np.concatenate([encodings[name].encode(parts[name]) for name in sorted(encodings)])
+
+
+def split_total(encodings: Mapping[str, Encoding], whole: Array) -> dict[str, tuple[Tensors, float]]:
+    """Reads the sum of what `encode_parts` writes: the values and the weight of each part."""
+    found: dict[str, tuple[Tensors, float]] = {}
+    at = 0
+    for name in sorted(encodings):
+        size = encodings[name].num_values
+        found[name] = encodings[name].decode(whole[at : at + size])
+        at += size
+    return found

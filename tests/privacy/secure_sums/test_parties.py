@@ -1,0 +1,235 @@
+"""Shares, masks and encodings, each against an independent computation."""
+
+import hashlib
+import hmac
+from itertools import combinations
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from hanse.core import CompositionError, Declined, InvalidInput, Key, Part, RoundAbandoned, Spec, TensorSpec
+from hanse.privacy.secure_sums import (
+    advertise,
+    deal,
+    draw_secrets,
+    encode_parts,
+    make_encoding,
+    mask,
+    reveal,
+    split_total,
+    unmask,
+)
+from hanse.privacy.secure_sums.masks import derive_key, open_sealed, read_secret, seal
+from hanse.privacy.secure_sums.shamir import PRIME, join_shares, make_shares
+
+KEY = Key.from_seed(9)
+
+
+def draw(name: str):
+    return KEY.fold_in(name).secret_rng().bytes
+
+
+def test_any_t_shares_reveal_a_secret_and_fewer_fit_any() -> None:
+    secret = bytes(range(32))
+    shares = dict(zip((0, 1, 4, 9), make_shares(secret, (0, 1, 4, 9), 3, draw("s")), strict=True))
+    for some in combinations(shares, 3):
+        assert join_shares({holder: shares[holder] for holder in some}) == secret
+    assert join_shares({holder: shares[holder] for holder in (0, 1)}) != secret
+    # Two shares fit any secret: one more share makes them so, and it is found by interpolation at 0, 1 and 2.
+    x, y = (1, 2), [int.from_bytes(shares[holder], "big") for holder in (0, 1)]
+    other = 12345
+    slope = [(value - other) * pow(at, -1, PRIME) % PRIME for at, value in zip(x, y, strict=True)]
+    square = (slope[1] - slope[0]) % PRIME
+    linear = (slope[0] - square) % PRIME
+    third = ((other + linear * 5 + square * 25) % PRIME).to_bytes(32, "big")
+    assert int.from_bytes(join_shares({0: shares[0], 1: shares[1], 4: third}), "big") == other
+    with pytest.raises(ValueError, match="below the prime"):
+        make_shares(b"\xff" * 32, (0, 1), 2, draw("s"))
+
+
+def test_keys_follow_the_published_standards() -> None:
+    """HKDF is written with HMAC alone, as in RFC 5869, and the common secret is computed at the other end."""
+    alice = b"\x11" * 32
+    bob = X25519PrivateKey.from_private_bytes(b"\x22" * 32)
+    theirs = bob.public_key().public_bytes_raw()
+    common = bob.exchange(
+        X25519PublicKey.from_public_bytes(read_secret(alice).public_key().public_bytes_raw())
+    )
+    extracted = hmac.new(bytes(32), common, hashlib.sha256).digest()
+    expected = hmac.new(extracted, b"what for\x01", hashlib.sha256).digest()
+    assert derive_key(read_secret(alice), theirs, b"what for") == expected
+    assert derive_key(read_secret(alice), theirs, b"what else") != expected
+
+
+def test_sealed_messages_open_under_their_key_alone() -> None:
+    sealed = seal(b"k" * 32, b"shares")
+    assert open_sealed(b"k" * 32, sealed) == b"shares"
+    assert open_sealed(b"j" * 32, sealed) is None
+    assert open_sealed(b"k" * 32, sealed[:-1] + bytes([sealed[-1] ^ 1])) is None
+
+
+def adverts_of(secrets: list[bytes]) -> dict[int, bytes]:
+    return {seat: advertise(one) for seat, one in enumerate(secrets)}
+
+
+def without(adverts: dict[int, bytes], seat: int) -> dict[int, bytes]:
+    return {other: advert for other, advert in adverts.items() if other != seat}
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "uint64"])
+def test_masks_are_those_of_the_paper_and_cancel(dtype: str) -> None:
+    """A mask of the seed and of each pair, by another implementation of AES in counter mode; odd sizes."""
+    secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(3)]
+    adverts, size = adverts_of(secrets), 70_001
+    masked = []
+    for seat, own in enumerate(secrets):
+        vector = np.full(size, seat, dtype)
+        mask(vector, b"round", own, seat, without(adverts, seat))
+        masked.append(vector)
+    assert all(
+        np.mean(vector > np.iinfo(dtype).max // 2) == pytest.approx(0.5, abs=0.02) for vector in masked
+    )
+    total = masked[0] + masked[1] + masked[2]
+    for own in secrets:
+        stream = Cipher(algorithms.AES(own[64:]), modes.CTR(bytes(16))).encryptor()
+        total -= np.frombuffer(stream.update(bytes(size * np.dtype(dtype).itemsize)), dtype)
+    assert np.array_equal(total, np.full(size, 3, dtype))
+
+
+def test_masks_differ_by_round() -> None:
+    secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(2)]
+    vectors = []
+    for round in (b"1", b"2"):
+        vector = np.zeros(8, np.uint32)
+        mask(vector, round, secrets[0], 0, {1: advertise(secrets[1])})
+        vectors.append(vector)
+    assert not np.array_equal(*vectors)
+
+
+def test_shares_that_do_not_fit_are_noticed() -> None:
+    secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(3)]
+    adverts = adverts_of(secrets)
+    dealt = [
+        deal(b"r", own, seat, without(adverts, seat), 2, draw(f"deal {seat}"))
+        for seat, own in enumerate(secrets)
+    ]
+    total = np.zeros(4, np.uint32)
+    for seat in (0, 1):
+        vector = np.full(4, 5, np.uint32)
+        mask(vector, b"r", secrets[seat], seat, without(adverts, seat))
+        total += vector
+    partners = {seat: [other for other in range(3) if other != seat] for seat in range(3)}
+
+    def revealed(**changes: bytes) -> dict[int, dict[int, bytes]]:
+        shares = {}
+        for seat in (0, 1):
+            mail = {other: dealt[other].sealed[seat] for other in partners[seat]}
+            shares[seat] = reveal(dealt[seat].opening, mail, seat, dealt[seat].kept, {0, 1})
+        shares[1] |= {int(name[1:]): share for name, share in changes.items()}
+        return shares
+
+    for wrong in ({"s0": b"\x01" * 32}, {"s2": b"\x01" * 32}):
+        with pytest.raises(RoundAbandoned, match="do not fit what it advertised"):
+            unmask(total.copy(), b"r", adverts, partners, {0, 1}, revealed(**wrong), 2)
+    with pytest.raises(RoundAbandoned, match="1 clients revealed a share of the client at seat 2, and 2"):
+        unmask(total.copy(), b"r", adverts, partners, {0, 1}, revealed(s2=b"\xff" * 32), 2)
+    unmask(total, b"r", adverts, partners, {0, 1}, revealed(), 2)
+    assert total.tolist() == [10] * 4
+
+
+def test_a_share_that_can_not_be_opened_is_missing() -> None:
+    assert reveal({1: b"k" * 32}, {1: b"rubbish" * 12}, 0, b"a" * 32 + b"b" * 32, {0, 1}) == {
+        1: b"\xff" * 32,
+        0: b"b" * 32,
+    }
+
+
+REAL = Spec({"b": TensorSpec((), "float32"), "a": TensorSpec((2, 3), "float32")}, l2_bound=1.0)
+
+
+def test_no_sum_of_all_clients_wraps() -> None:
+    for bits, most in ((32, 1.0), (64, 1e6)):
+        encoding = make_encoding(REAL, bits, max_value=None, max_weight=most, max_clients=1000)
+        for sign in (-1, 1):
+            largest = Part({"b": np.float32(sign), "a": np.full((2, 3), sign, np.float32)}, most)
+            one = encoding.encode(largest).view(f"int{bits}")
+            assert [abs(int(number)) * 1000 < 2 ** (bits - 1) for number in one] == [True] * 8
+        finer = 2 * int(most * 1.001 * 2**encoding.fraction_bits + 1) * 1000
+        assert finer >= 2 ** (bits - 1), "one more bit could wrap"
+
+
+def test_sums_of_encodings_are_sums_to_within_half_a_step_each() -> None:
+    specs = {"u": REAL, "n": Spec({"n": TensorSpec((2,), "int64")}, kind="table")}
+    encodings = {
+        name: make_encoding(spec, 64, max_value=2.0**30, max_weight=10.0, max_clients=10**6)
+        for name, spec in specs.items()
+    }
+    rng, whole, exact = np.random.default_rng(0), 0, {"a": 0.0, "b": 0.0, "n": 0, "w": 0.0}
+    for number in range(10):
+        part = Part({"a": rng.normal(size=(2, 3)).astype("f4") / 3, "b": np.float32(-0.5)}, 0.1 * number)
+        count = Part({"n": np.array([2**20 + number, -number])}, 1.0)
+        whole = whole + encode_parts(encodings, {"u": part, "n": count})
+        exact["a"] += part.weight * part.values["a"].astype("f8")
+        exact["b"] += part.weight * float(part.values["b"])
+        exact["n"] += count.values["n"]
+        exact["w"] += part.weight
+    found = split_total(encodings, whole)
+    step = 2.0 ** -encodings["u"].fraction_bits
+    assert np.abs(found["u"][0]["a"] - exact["a"]).max() <= 5 * step
+    assert abs(found["u"][0]["b"] - exact["b"]) <= 5 * step
+    assert found["u"][1] == pytest.approx(exact["w"], abs=1e-9)
+    assert found["n"][0]["n"].tolist() == exact["n"].tolist()
+    assert found["n"][1] == 10
+
+
+def test_integers_of_a_ring_pass_through() -> None:
+    spec = Spec({"r": TensorSpec((3,), "uint32")}, kind="ring")
+    encoding = make_encoding(spec, 32, max_value=None, max_weight=1.0, max_clients=10)
+    numbers = np.array([1, 2**32 - 1, 2**31], np.uint32)
+    values, weight = encoding.decode(
+        encoding.encode(Part({"r": numbers})) + encoding.encode(Part({"r": numbers}))
+    )
+    assert values["r"].tolist() == [2, 2**32 - 2, 0]
+    assert values["r"].dtype == np.uint32
+    assert weight == 2
+    with pytest.raises(Declined, match="weights of 1"):
+        encoding.encode(Part({"r": numbers}, 2.0))
+    with pytest.raises(CompositionError, match="write bits=32"):
+        make_encoding(spec, 64, max_value=None, max_weight=1.0, max_clients=10)
+
+
+def test_numbers_beyond_the_scale_are_refused() -> None:
+    encoding = make_encoding(REAL, 64, max_value=None, max_weight=3.0, max_clients=10)
+
+    def part(number: float, weight: float = 1.0) -> Part:
+        return Part({"b": np.float32(number), "a": np.zeros((2, 3), np.float32)}, weight)
+
+    encoding.encode(part(1.0005))  # a clipped message may be longer by its rounding
+    for number in (1.01, -1.01, float("nan"), float("inf")):
+        with pytest.raises(Declined, match="'b' holds"):
+            encoding.encode(part(number))
+    for weight in (3.5, -1.0, float("nan")):
+        with pytest.raises(Declined, match="weights from 0 to 3"):
+            encoding.encode(part(0.0, weight))
+
+
+@pytest.mark.parametrize(
+    ("spec", "changes", "match"),
+    [
+        (Spec({"x": TensorSpec((2,), "float32")}), {}, r"put clip\(...\) into uplink, or write max_value"),
+        (REAL, {"max_weight": 1e6, "bits": 32}, "write bits=64, a smaller max_weight"),
+        (REAL, {"bits": 16}, "write 32 or 64"),
+        (Spec({"x": TensorSpec(("n",), "float32")}), {}, "one fixed shape"),
+        (Spec({"x": TensorSpec((2,), "bool")}), {}, "emit it as int64"),
+        (Spec({"x": TensorSpec((2,), "uint8")}, kind="coded"), {}, "these are coded"),
+        (Spec({"x": TensorSpec((2,), "float32")}, summable=False), {}, "different at each client"),
+    ],
+)
+def test_what_can_not_be_summed_is_refused(spec: Spec, changes: dict[str, float], match: str) -> None:
+    given = {"bits": 64, "max_weight": 1.0, **changes}
+    with pytest.raises((CompositionError, InvalidInput), match=match):
+        make_encoding(
+            spec, int(given["bits"]), max_value=None, max_weight=given["max_weight"], max_clients=100
+        )
