@@ -75,6 +75,7 @@ if TYPE_CHECKING:
     from hanse.core.usage import Release
     from hanse.core.values import Plain, fields, value
     from hanse.core.work import (
+        HOUSES,
         PROMISED,
         VOLATILE,
         Contribution,
@@ -175,6 +176,7 @@ else:
             "hanse.core.usage": ("Release",),
             "hanse.core.values": ("Plain", "fields", "value"),
             "hanse.core.work": (
+                "HOUSES",
                 "PROMISED",
                 "VOLATILE",
                 "Contribution",
@@ -194,6 +196,7 @@ else:
 
 
 __all__ = [
+    "HOUSES",
     "PROMISED",
     "VOLATILE",
     "Algorithm",

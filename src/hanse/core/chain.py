@@ -41,6 +41,8 @@ class Stage:
       decode: (state, plan, total, secret_key) -> (total, state). At the server, after the fold.
       lossless: whether `encode` can be undone exactly, so that it may follow calibrated noise.
       release: what the total reveals after this stage, if that is noised. Runtimes book it for each total.
+      fewest: the fewest clients whose noise must be in a total, if each adds a share of it; the reducer has
+        to make sure of that. 0: it does not matter.
     """
 
     out: Spec
@@ -53,6 +55,7 @@ class Stage:
     decode: Callable[[Any, Plan, Total, Key], tuple[Total, Any]] | None = None
     lossless: bool = False
     release: Release | None = None
+    fewest: int = 0
 
 
 class Transform(ABC):
@@ -81,8 +84,11 @@ class Chain:
     stages: tuple[Stage, ...] = field(repr=False)
 
     @classmethod
-    def bind(cls, source: Spec, transforms: Sequence[Transform]) -> "Chain":
+    def bind(cls, source: Spec, transforms: Sequence[Transform], fewest: int | None = None) -> "Chain":
         """Binds each transform to what the ones before it emit.
+
+        Args:
+          fewest: the fewest clients in a total, as far as the reducer makes sure of it. None: nobody asks.
 
         Raises: CompositionError: if one of them can't be used in its place.
         """
@@ -90,6 +96,12 @@ class Chain:
         spec = source
         for i, transform in enumerate(transforms):
             stage = transform(spec)
+            if fewest is not None and stage.fewest > fewest:
+                raise CompositionError(
+                    f"{transform} counts on the noise of {stage.fewest} clients in each total, and the "
+                    f"reducer makes sure of {fewest} only: write one that hides single messages and lets no "
+                    f"total have fewer, such as into=encrypted_sum({stage.fewest})"
+                )
             if stage.within is not None and i > 0:
                 raise CompositionError(
                     f"{transform} is a space that the client trains in, so it must come first; "

@@ -91,12 +91,12 @@ class PartSpec:
 
     def chain(self) -> Chain:
         """Binds the chain and checks it against the reducer."""
-        chain = Chain.bind(self.spec.like(moves=self.into.moves(self.max_weight)), self.uplink)
+        moved = self.spec.like(moves=self.into.moves(self.max_weight))
+        chain = Chain.bind(moved, self.uplink, self.into.fewest)
         if self.into.hides and chain.opens is not None:
             raise CompositionError(
-                f"{chain.opens} must see single contributions; {self.into} hides them: "
-                "use transforms that commute with sums (clip, a mask or rotation shared by the round), "
-                "or drop one"
+                f"{chain.opens} must see single contributions; {self.into} hides them: use transforms that "
+                "commute with sums (clip, a mask or rotation shared by the round), or drop one"
             )
         if isinstance(self.into, each) and chain.decodes is not None:
             raise CompositionError(

@@ -57,6 +57,16 @@ class Reducer(ABC, Generic[A]):
         shown = "hides single updates from" if self.hides else "shows single updates to"
         return f"{brief(self)} that {shown} the server"
 
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """The names of the parties beside the cohort that its protocol asks. No server may play them."""
+        return ()
+
+    @property
+    def fewest(self) -> int:
+        """The fewest parties in a total, which a server can't lower. 0: it sees single ones or decides."""
+        return 0
+
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
         """Checks a spec. Raises: CompositionError: if this reducer can't fold messages of it."""

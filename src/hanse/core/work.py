@@ -10,6 +10,7 @@ from hanse.core.tensors import Array, Tensors, zeros_like
 from hanse.core.values import value
 
 __all__ = [
+    "HOUSES",
     "PROMISED",
     "VOLATILE",
     "Contribution",
@@ -70,6 +71,10 @@ round is still there in the next one. A ticket may be computed twice, also after
 asked with the promise, answer the same question again, and raise `Declined` for another one.
 Promises whose names begin with "!!" are not cleared: they hold until the run is over.
 """
+
+HOUSES = f"{VOLATILE}houses"
+"""The name in memory of the secret `Key` that the houses share and the server does not know. Only works that
+say so (`Work.needs_houses`) find it there, and it is never kept."""
 
 L = TypeVar("L", contravariant=True)
 D = TypeVar("D", contravariant=True)
@@ -164,6 +169,13 @@ class Work(ABC, Generic[L, D]):
 
     trains_within: ClassVar[frozenset[str]] = frozenset()
     """The parts that this work can compute inside a restricted space (`Shared.spaces`)."""
+
+    needs_data: ClassVar[bool] = True
+    """Returns whether it reads its party's data or learner. If not, a party that has none may compute it."""
+
+    needs_houses: ClassVar[bool] = False
+    """Returns whether it reads the secret of the houses, under `HOUSES` in memory. A rehearsal does not have
+    it, so it makes up the answers: the program must be able to go on with any of the right spec."""
 
     @abstractmethod
     def run(

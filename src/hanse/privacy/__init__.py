@@ -1,13 +1,15 @@
 """Differential privacy: noise, accounting, and what an epsilon says.
 
     noise        gaussian, tree, banded        on a total, by the server: fresh, or correlated over rounds
+                 skellam                       a share at each client, within a sum that hides single messages
     clipping     adaptive_clip                 to a norm that follows the updates
     settings     central                       the server is trusted; the released models are protected
                  examples                      each example of a client, against everybody else (DP-SGD)
     accounting   compose, compute_epsilon, calibrate
     claims       make_claim                    epsilon with unit, adversary, and what is not covered
+    encryption   encrypted_sum, encrypted_mean sums that a key holder beside the server decrypts
 
-Accounting needs the extra `privacy`, which is loaded when it is used.
+Accounting needs the extra `privacy`, and encryption the extra `encryption`; each is loaded when it is used.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from hanse.privacy.claim import PrivacyClaim, make_claim
     from hanse.privacy.clipping import adaptive_clip
     from hanse.privacy.correlated import CorrelatedNoise, banded, tree
+    from hanse.privacy.encryption import KEY_HOLDER, bfv, encrypted_mean, encrypted_sum
     from hanse.privacy.example_budget import ExampleBook, NoisedSteps, examples
     from hanse.privacy.example_claim import WEIGHTS, ExampleClaim, guard_examples, make_example_claim
     from hanse.privacy.example_steps import PRIVATE_PART, private_sgd, take_noised_steps
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from hanse.privacy.models import PREPROCESSING, Privacy, central
     from hanse.privacy.noise import gaussian
     from hanse.privacy.participation import find_separation, keep_separation
+    from hanse.privacy.skellam_noise import skellam
     from hanse.privacy.spending import BudgetSpent, Spending, refuse_open
 else:
     __getattr__ = load_from(
@@ -53,11 +57,14 @@ else:
             ),
             "hanse.privacy.example_budget": ("ExampleBook", "NoisedSteps", "examples"),
             "hanse.privacy.example_steps": ("PRIVATE_PART", "private_sgd", "take_noised_steps"),
+            "hanse.privacy.encryption": ("KEY_HOLDER", "bfv", "encrypted_mean", "encrypted_sum"),
+            "hanse.privacy.skellam_noise": ("skellam",),
             "hanse.privacy.spending": ("BudgetSpent", "Spending", "refuse_open"),
         },
     )
 
 __all__ = [
+    "KEY_HOLDER",
     "PREPROCESSING",
     "PRIVATE_PART",
     "WEIGHTS",
@@ -72,10 +79,13 @@ __all__ = [
     "Spending",
     "adaptive_clip",
     "banded",
+    "bfv",
     "calibrate",
     "central",
     "compose",
     "compute_epsilon",
+    "encrypted_mean",
+    "encrypted_sum",
     "examples",
     "find_separation",
     "gaussian",
@@ -87,6 +97,7 @@ __all__ = [
     "private_sgd",
     "read_books",
     "refuse_open",
+    "skellam",
     "take_noised_steps",
     "tree",
 ]

@@ -22,6 +22,7 @@ from hanse.core import InvalidInput
 from hanse.core.exchange import Record, ReleaseRecord
 from hanse.privacy.correlated import CorrelatedNoise, find_correlated
 from hanse.privacy.noise import MECHANISM
+from hanse.privacy.skellam_noise import SKELLAM, bound_divergence
 
 __all__ = [
     "Accountant",
@@ -36,8 +37,9 @@ __all__ = [
     "read_books",
 ]
 
-Spent: TypeAlias = Mapping[tuple[float, float], int]
-"""How often a Gaussian mechanism was used, by sampling rate and noise multiplier."""
+Spent: TypeAlias = Mapping[tuple[float, ...], int]
+"""How often a Gaussian mechanism was used, by sampling rate and noise multiplier. Of Skellam noise the two
+norms of what one client can change follow; nothing amplifies it, because the server knows who was asked."""
 
 Accountant: TypeAlias = Literal["rdp", "pld"]
 """The method: Rényi divergences, which are fast, or privacy loss distributions, which are tighter."""
@@ -77,7 +79,7 @@ class Tally:
     """
 
     def __init__(self, other: "Tally | None" = None) -> None:
-        self._fresh: Counter[tuple[float, float]] = Counter()
+        self._fresh: Counter[tuple[float, ...]] = Counter()
         self._series: Counter[tuple[str, str]] = Counter()
         self._noise: dict[tuple[str, str], CorrelatedNoise] = {}
         if other is not None:
@@ -111,17 +113,23 @@ class Tally:
 def _compose(records: Iterable[ReleaseRecord]) -> Spent:
     """Counts the mechanisms of totals with fresh noise."""
     of_sample: dict[int, list[ReleaseRecord]] = {}
+    found: Counter[tuple[float, ...]] = Counter()
+    shown = set[int]()
     for record in records:
+        if record.release.mechanism == SKELLAM:
+            norms = record.release.parameters["norm"], record.release.parameters["norm_1"]
+            found[1.0, record.release.noise_multiplier, *norms] += 1
+            shown.add(record.sample)
+            continue
         if record.release.mechanism != MECHANISM:
             raise InvalidInput(
                 f"the noise {record.release.mechanism!r} of {record.part!r} can't be accounted for here; use "
-                "gaussian(noise_multiplier), from hanse.privacy"
+                "gaussian(noise_multiplier) or skellam(noise_multiplier, honest), from hanse.privacy"
             )
         of_sample.setdefault(record.sample, []).append(record)
-    found: Counter[tuple[float, float]] = Counter()
-    for together in of_sample.values():
+    for sample, together in of_sample.items():
         # If one of them went to more than its sample, it may have shown who was drawn.
-        sampling = max(record.sampling for record in together)
+        sampling = 1.0 if sample in shown else max(record.sampling for record in together)
         precision = math.fsum(record.release.noise_multiplier**-2 for record in together)
         only = together[0].release.noise_multiplier
         found[sampling, only if len(together) == 1 else precision**-0.5] += 1
@@ -140,12 +148,12 @@ def compute_epsilon(spent: Spent, delta: float, accountant: Accountant = "rdp") 
 
 
 @lru_cache(maxsize=256)
-def _compute(
-    spent: tuple[tuple[tuple[float, float], int], ...], delta: float, accountant: Accountant
-) -> float:
+def _compute(spent: tuple[tuple[tuple[float, ...], int], ...], delta: float, accountant: Accountant) -> float:
     if not spent:
         return 0.0
     dp = load_accounting()
+    if any(len(mechanism) > 2 for mechanism, _ in spent):
+        return _compute_with_skellam(dp, spent, delta)
     books = dp.rdp.RdpAccountant() if accountant == "rdp" else dp.pld.PLDAccountant()
     with _quiet():
         for (sampling, noise_multiplier), times in spent:
@@ -154,6 +162,30 @@ def _compute(
                 event = dp.PoissonSampledDpEvent(sampling, event)
             books.compose(dp.SelfComposedDpEvent(event, times))
         return float(books.get_epsilon(delta))
+
+
+ORDERS = (*range(2, 64), *range(64, 1025, 16))
+"""The orders of Rényi divergence at which Skellam noise is bounded: its theorem holds for integers."""
+
+
+def _compute_with_skellam(dp: Any, spent: tuple[tuple[tuple[float, ...], int], ...], delta: float) -> float:
+    """Computes epsilon by Rényi divergences; for Skellam noise there are no privacy loss distributions."""
+    divergences = [0.0] * len(ORDERS)
+    for (sampling, noise_multiplier, *norms), times in spent:
+        for i, order in enumerate(ORDERS):
+            if norms:
+                variance = (noise_multiplier * norms[0]) ** 2
+                divergences[i] += times * bound_divergence(order, variance, *norms)
+            elif sampling == 1:
+                divergences[i] += times * order / (2 * noise_multiplier**2)
+    sampled = [item for item in spent if len(item[0]) == 2 and item[0][0] < 1]
+    books = dp.rdp.RdpAccountant(ORDERS)
+    with _quiet():
+        for (sampling, noise_multiplier), times in sampled:
+            event = dp.PoissonSampledDpEvent(sampling, dp.GaussianDpEvent(noise_multiplier))
+            books.compose(dp.SelfComposedDpEvent(event, times))
+        both = [own + float(more) for own, more in zip(divergences, books.rdp, strict=True)]
+        return float(dp.rdp.compute_epsilon(ORDERS, both, delta)[0])
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from hanse.core import InvalidInput
 from hanse.core.exchange import ReleaseRecord
 from hanse.privacy.accounting import Accountant, compose, compute_epsilon
 from hanse.privacy.correlated import SEPARATION
+from hanse.privacy.skellam_noise import SKELLAM
 
-__all__ = ["DELTA", "PrivacyClaim", "make_claim"]
+__all__ = ["DELTA", "DistributedClaim", "PrivacyClaim", "make_claim"]
 
 DELTA = 1e-5
 """The delta of claims about runs whose settings name none."""
@@ -98,6 +99,25 @@ class PrivacyClaim:
         }
 
 
+@dataclass(frozen=True)
+class DistributedClaim(PrivacyClaim):
+    """A promise of a run in which the noise of all totals was added by the clients, in shares."""
+
+    not_against: str = ""
+
+    unit = "one client, against the same client with an update of zeros"
+    adversary = "whoever sees the totals and the models, the server among them"
+
+    @classmethod
+    def describe_limits(cls, honest: int) -> str:
+        """Says against whom it does not protect."""
+        return (
+            f"a server that works together with others, if fewer than {honest} of the clients in a total, "
+            "the protected one among them, add their noise and keep it to themselves, or if single messages "
+            "become known; and that a client took part is known to the server"
+        )
+
+
 def make_claim(
     releases: Iterable[ReleaseRecord],
     *,
@@ -121,11 +141,20 @@ def make_claim(
     delta, epsilon, unknown = delta or DELTA, None, None
     try:
         epsilon = compute_epsilon(compose(found), delta, accountant)
+        if any(one.release.mechanism == SKELLAM for one in found):
+            accountant = "rdp"  # there are no privacy loss distributions of it
     except InvalidInput as error:
         unknown = str(error)
-    rates = tuple(sorted({one.sampling for one in found if one.sampling < 1}))
     said = (*beside, RECORDS)
     rests = [int(one.release.parameters[SEPARATION]) for one in found if SEPARATION in one.release.parameters]
+    of_clients = [one.release for one in found if one.release.mechanism == SKELLAM]
+    if len(of_clients) == len(found):
+        limits = DistributedClaim.describe_limits(int(max(one.parameters["honest"] for one in of_clients)))
+        return DistributedClaim(
+            epsilon, delta, accountant, len(found), (), said, is_simulated, unknown, not_against=limits
+        )
+    shown = {one.sample for one in found if one.release.mechanism == SKELLAM}
+    rates = tuple(sorted({one.sampling for one in found if one.sampling < 1 and one.sample not in shown}))
     return PrivacyClaim(
         epsilon, delta, accountant, len(found), rates, said, is_simulated, unknown, max(rests, default=None)
     )

@@ -104,6 +104,7 @@ class Parties:
             },
             environment=environment(),
             num_present=_num_present(experiment, ready),
+            parties=ready.parties,
             recall=lambda records: _recall(ready, records),
             conclude=lambda run, status, progress, records, reason, uncounted: {
                 **Result.of(

@@ -120,7 +120,10 @@ class _Rehearsal(Runtime):
 
     def __init__(self, ready: Prepared) -> None:
         self._inner = Simulation(
-            InProcess(ready.learner, ready.population, ready.keys), ready.population.num_clients, ready.keys
+            InProcess(ready.learner, ready.population, ready.keys),
+            ready.population.num_clients,
+            ready.keys,
+            parties=ready.parties,
         )
         self.client: PartyId | None = None
         self._num_sampled = 1

@@ -86,6 +86,14 @@ class Prepared:
         return find_imports(self.experiment)
 
     @property
+    def parties(self) -> tuple[str, ...]:
+        """The names of the parties beside clients and server that the reducers of the algorithm ask."""
+        algorithm = self.experiment.algorithm
+        held = [getattr(algorithm, field.name) for field in fields(type(algorithm))]
+        found = (name for one in held if isinstance(one, Reducer) for name in one.parties)
+        return tuple(dict.fromkeys(found))
+
+    @property
     def keys(self) -> Keys:
         """The keys of all draws."""
         return Keys.from_seed(self.experiment.seed)
@@ -294,7 +302,7 @@ class Prepared:
             backend = InProcess(self.learner, self._parties, self.keys)
         memory = PartyMemory(None if store is None else store.memory)
         num_clients, devices = self.population.num_clients, self.experiment.devices
-        return Simulation(backend, num_clients, self.keys, devices, memory)
+        return Simulation(backend, num_clients, self.keys, devices, memory, parties=self.parties)
 
     def backend(self, num_rounds: int, *, alone: bool = True) -> ClientBackend:
         """Makes the backend of the experiment's execution, which has to be closed.

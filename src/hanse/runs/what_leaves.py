@@ -219,7 +219,7 @@ def make_examples(plan: Plan) -> tuple[Example, ...]:
         replace(announced, data=_make_up(plan, said["data"]), partition=iid(NUM_CLIENTS), model=plan.model)
     )
     backend = _Recording(Envelopes.read(plan.envelopes), ready.learner, ready.population, ready.keys)
-    runtime = Simulation(backend, NUM_CLIENTS, ready.keys)
+    runtime = Simulation(backend, NUM_CLIENTS, ready.keys, parties=ready.parties)
     state = ready.begin().state
     with suppress(RoundAbandoned):
         state = drive(ready.experiment.algorithm.round(state, ready.keys.public.fold_in("round", 1)), runtime)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from hanse.core import (
+    HOUSES,
     ClientKeys,
     Declined,
     Key,
@@ -60,6 +61,7 @@ class InProcess:
         self._together = self._together and not isinstance(learner, OwnLearners)
         self._own: dict[PartyId, Any] = {}
         self._secret = keys.secret.fold_in("clients")
+        self._houses = keys.secret.fold_in("houses")
         self._joint: Together | None = None
 
     @property
@@ -118,10 +120,13 @@ class InProcess:
     ) -> tuple[Message, Fork]:
         """Performs a ticket from the memory that it continues."""
         timer = timer or Timer()
+        if payload.work.needs_houses:
+            before = {**before, HOUSES: self._houses}
         try:
-            data = self.data(task.party)
+            data = self.data(task.party) if payload.work.needs_data else None
             timer.book("data")
-            secret, learner = self.secret(task), self.learner_of(task.party, data)
+            learner = self.learner_of(task.party, data) if payload.work.needs_data else None
+            secret = self.secret(task)
             parts, own = run_work(task, payload, learner, data, before, secret)
             timer.book("compute")
             message, memory = encode(task, payload, parts, own, before, secret)

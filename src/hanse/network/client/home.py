@@ -29,6 +29,9 @@ __all__ = ["CONTRACT", "KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
 
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
+HOUSES_KEY = "houses.key"
+"""The file with the secret that the houses share, and that the server does not know."""
+
 POLICY, CONTRACT = "policy.toml", "hanse.toml"
 """The files by which a client's owner decides what it does."""
 DOWNLOADS = re.compile(r"([0-9a-f]{64}|.*\.payload|.*\.own)(\.part)?")
@@ -103,6 +106,23 @@ class ClientHome:
     def secret(self) -> Key:
         """The root of the client's secrets, which nobody else may know."""
         return secret_at(self.folder / "secret")
+
+    @property
+    def houses(self) -> Key | None:
+        """The secret that the houses share; None: this one has no copy.
+
+        Raises: InvalidInput: if it is damaged.
+        """
+        path = self.folder / HOUSES_KEY
+        if not path.exists():
+            return None
+        text = path.read_text(errors="replace").strip()
+        if not re.fullmatch("[0-9a-fA-F]{64}", text):
+            raise InvalidInput(
+                f"{path} must hold 64 hexadecimal digits and nothing else, the same at each house; one of "
+                "them makes it by openssl rand -hex 32"
+            )
+        return Key(bytes.fromhex(text))
 
     @property
     def membership(self) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from hanse.core import InvalidInput, Reducer, nearest
 from hanse.core.exchange import digest, find_classes
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import Spent
-from hanse.network.protocol.envelope import Envelope, Envelopes
+from hanse.network.protocol.envelope import CLIENT, TEST, Envelope, Envelopes
 from hanse.network.protocol.envelope_words import describe_plan, to_record
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.forms import write_form
@@ -105,7 +105,8 @@ class Policy:
                     f"this client's policy reveals sums only, and {envelope.work} sends part {name!r} into "
                     f"{write_form(part['into'])}, which shows the server single messages"
                 )
-        if self.min_cohort is not None and envelope.fewest < self.min_cohort:
+        is_of_clients = envelope.role in (CLIENT, TEST)  # another party's answer is no total of clients
+        if self.min_cohort is not None and is_of_clients and envelope.fewest < self.min_cohort:
             raise Forbidden(
                 f"this client's policy wants {self.min_cohort} members in one total, and the plan's "
                 f"{envelope.work} may end with {envelope.fewest}"

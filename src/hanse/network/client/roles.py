@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hanse.core import InvalidInput, Key, Memory, MessageError, PartyId, player
-from hanse.core.exchange import Fork, Forks, Payload, Task, digest, join_memory
+from hanse.core import HOUSES, InvalidInput, Key, Memory, MessageError, PartyId, Work, player
+from hanse.core.exchange import Fork, Forks, Payload, Task, digest, find_classes, join_memory
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
 from hanse.network.client.memory_parts import MEMORY, pack_parts, read_parts, sweep_parts
 from hanse.network.client.policy import count_rows
 from hanse.network.client.ticket_process import Loaded, TicketBackend
-from hanse.network.protocol.envelope import Envelopes
+from hanse.network.protocol.envelope import Envelopes, name_role
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.spool import Outgoing, durably
@@ -58,7 +58,9 @@ class OpenRole:
       backend: computes its tickets.
       secret: its own; the name of each ticket is folded in.
       forks: its memory.
+      houses: gives the secret that the houses share; None: this house has none.
       num_examples: that its data hold; None: they can't be counted.
+      has_data: whether it has data; a party that only takes part in protocols needs none.
       client: gives what the client has committed, which the role of its own test examples reads; None: this
         is the client itself.
       isolates: whether the policy asked for isolation when the backend was made.
@@ -70,7 +72,9 @@ class OpenRole:
     backend: TicketBackend
     secret: Key
     forks: Forks
+    houses: Callable[[], Key | None]
     num_examples: int | None = None
+    has_data: bool = True
     client: Callable[[], Memory] | None = None
     isolates: bool = False
     decided: set[int] = field(default_factory=set)
@@ -89,6 +93,8 @@ class OpenRole:
             before = self.forks.at(task.after)
         if client is not None:
             before = join_memory(before, client)
+        if payload.work.needs_houses and (houses := self.houses()) is not None:
+            before = {**before, HOUSES: houses}
         secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
         message, fork = self.backend.compute(task, payload, before, secret, limit_s)
         with self.lock:
@@ -234,8 +240,10 @@ class Roles:
         client = None if kind == OWN else lambda: self._committed(name)
         count = count_rows(first[0].data)
         with self.settling:
+            has_data = _needs_data(run, party)
+            forks, houses = _recall(folder), lambda: self._home.houses
             role = self._roles[name, kind] = OpenRole(
-                folder, backend, secret, _recall(folder), count, client, isolates
+                folder, backend, secret, forks, houses, count, has_data, client, isolates
             )
         return role
 
@@ -253,6 +261,8 @@ class Roles:
 
     def _load(self, name: str, run: OpenRun, kind: str, party: PartyId) -> Loaded:
         """Reads the data of a role, if they are allowed."""
+        if not _needs_data(run, party):
+            return Loaded(_bind_nothing, run.plan, None, run.imports, party)
         self._connection.say("reading the data", "checking")
         try:
             data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
@@ -320,6 +330,17 @@ class Roles:
             role = self._roles.get((run, kind))
             if role is not None and (drop or ticket in role.decided):
                 role.forget(ticket)
+
+
+def _needs_data(run: OpenRun, party: PartyId) -> bool:
+    """Returns whether any work that the plan asks of a party reads data, as far as it is known here."""
+    known, role = find_classes(Work), name_role(party)
+    asked = [envelope.work for envelope in Envelopes.read(run.sealed.envelopes) if envelope.role == role]
+    return not asked or any(known[name].needs_data if name in known else True for name in asked)
+
+
+def _bind_nothing(plan: Plan) -> None:
+    """Makes no learner, for a party whose works need none."""
 
 
 def _settle(folder: Path, forks: Forks, counted: list[int], dropped: list[int]) -> None:

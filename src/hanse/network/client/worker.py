@@ -173,7 +173,7 @@ class Worker:
         self._home.note_settings()
         check_again(self._home, run.sealed)
         self._home.policy.check_work(work.work, sends_bytes)
-        if role is not None:
+        if role is not None and role.has_data:
             self._home.policy.check_data(role.num_examples)
 
     def _read_task(self, work: WorkOrder, run: OpenRun) -> Task:

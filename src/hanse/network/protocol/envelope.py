@@ -28,6 +28,8 @@ from hanse.network.protocol.forms import (
 )
 
 __all__ = [
+    "CLIENT",
+    "TEST",
     "Envelope",
     "Envelopes",
     "describe_dispatch",

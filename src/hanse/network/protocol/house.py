@@ -27,7 +27,8 @@ CLAIM = "claim"
 
 MARKS = (
     *("key.pem*", "identity.pem*", "sealing-key*", CLAIM),
-    *("membership.json*", "audit*.jsonl", "policy.toml", "hanse.toml", "members.db*", "runs.db*"),
+    *("membership.json*", "audit*.jsonl", "policy.toml", "hanse.toml", "houses.key"),
+    *("members.db*", "runs.db*"),
 )
 """Patterns of names by which a home of a client or a server is recognized."""
 

@@ -191,7 +191,8 @@ class _Dry:
         needed = command.close.minimum(len(asked)) if command.tickets is not None else 1
         goal = len(asked) if command.close.goal is None else min(command.close.goal, len(asked))
         for number in {self._tickets[t].dispatch for t in asked}:
-            least = needed if command.tickets is not None else goal
+            fewest = [part_spec.into.fewest for part_spec in self._dispatches[number].uplink.values()]
+            least = max(needed if command.tickets is not None else goal, min(fewest, default=0))
             self.fewest[number] = min(least, self.fewest.get(number, least))
         counted = asked[: self._least(asked, min(goal, max(needed, len(asked) - self.missing)), goal)]
         closed = asked if command.tickets is not None else counted
@@ -255,7 +256,8 @@ class _Dry:
     def _is_computed(self, ticket: _Ticket) -> bool:
         """Returns whether messages are really encoded: a protocol's phases go on from what is in memory."""
         command = self._dispatches[ticket.dispatch]
-        return command.is_phase or any(part_spec.into.hides for part_spec in command.uplink.values())
+        is_computed = command.is_phase or any(part_spec.into.hides for part_spec in command.uplink.values())
+        return is_computed and not command.work.needs_houses  # the server does not have their secret
 
     def _answer(self, ticket: _Ticket) -> Mapping[str, Part | None]:
         command = self._dispatches[ticket.dispatch]

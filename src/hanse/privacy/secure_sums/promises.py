@@ -18,8 +18,8 @@ __all__ = [
     "name_own",
     "promise",
     "recall",
-    "view_bytes",
     "to_rows",
+    "view_bytes",
 ]
 
 ANSWERED = f"{PROMISED}{PROMISED}secure sums"

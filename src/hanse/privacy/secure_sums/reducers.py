@@ -65,8 +65,8 @@ from hanse.privacy.secure_sums.promises import (
     name_own,
     promise,
     recall,
-    view_bytes,
     to_rows,
+    view_bytes,
 )
 from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
@@ -170,6 +170,8 @@ class reveal_shares(Work[Any, Any]):
         if len(bits) != self.num_clients or len(names) != self.num_clients:
             raise Declined(f"it was told of {len(bits)} clients, and {self.num_clients} are in this sum")
         alive = set(np.flatnonzero(bits).tolist())
+        if len(alive) < self.sums.min_clients:
+            raise Declined(f"{len(alive)} clients are in the total, and {self.sums.min_clients} must be")
         peers, mail = recall(memory, self.round, "peers"), recall(memory, self.round, "mail")
         senders = mail["seats"].tolist()
         if peers["seat"] not in alive:
@@ -210,6 +212,8 @@ class SecureReducer(Reducer[Any]):
       max_value: a client with a larger number takes no part; None: the bound of clip(...) in uplink.
       max_clients: the most clients of a sum; the scale is such that so many can't make it wrap.
       num_neighbours: with whom each client shares its secrets; None: the fewest that suffice.
+      min_clients: the fewest clients in a total; with fewer, the clients do not help to unmask it. Noise that
+        clients add in shares counts on it.
     """
 
     hides: ClassVar[bool] = True
@@ -223,6 +227,11 @@ class SecureReducer(Reducer[Any]):
     max_value: float | None = None
     max_clients: int = 1024
     num_neighbours: int | None = None
+    min_clients: int = 0
+
+    @property
+    def fewest(self) -> int:
+        return self.min_clients
 
     def __post_init__(self) -> None:
         self._assume()
@@ -264,6 +273,11 @@ class SecureReducer(Reducer[Any]):
 
     def check_number(self, num_parts: int) -> None:
         self.find_thresholds(num_parts)
+        if num_parts < self.min_clients:
+            raise CompositionError(
+                f"at most {num_parts} clients answer, and {self.min_clients} must be in a total: ask more "
+                "clients, or write a smaller min_clients"
+            )
 
     def lift(self, part: Part) -> NoReturn:
         raise CompositionError(f"{self} hides parts from who adds them up: gather(...) runs its protocol")
@@ -335,6 +349,10 @@ class SecureReducer(Reducer[Any]):
         got = yield from gather(
             work, got.parties, {}, key.fold_in("mask"), close=close, own=mail, masked=masked
         )
+        if len(got.parties) < self.min_clients:
+            raise RoundAbandoned(
+                f"{len(got.parties)} clients are left, and {self.min_clients} must be in a total"
+            )
         total, alive = np.array(got["masked"].values["integers"]), {seat_of[party] for party in got.parties}
 
         names = to_rows([_name(party) for party in seated], NAME_BYTES)

@@ -1,0 +1,11 @@
+"""Encryption: sums of messages that nobody but a key holder can decrypt, and it decrypts sums alone.
+
+bfv        the encryption of integers, with safe parameters
+evidence   the code by which the key holder sees that it was sent a sum
+reducers   encrypted_sum, encrypted_mean
+"""
+
+from hanse.privacy.encryption.bfv import bfv, load_tenseal
+from hanse.privacy.encryption.reducers import KEY_HOLDER, encrypted_mean, encrypted_sum
+
+__all__ = ["KEY_HOLDER", "bfv", "encrypted_mean", "encrypted_sum", "load_tenseal"]

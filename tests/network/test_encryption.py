@@ -1,0 +1,122 @@
+"""Encrypted sums over the network: a key holder beside the server, which gets neither keys nor single messages."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federation import KEYS, Federation, begin, bound, federation, job, population, program
+from learning import SOFTMAX, learner
+from starlette.types import ASGIApp
+from test_leaks import Overhearing
+
+from hanse.algorithms import fed_avg, uniform
+from hanse.core import Reducer
+from hanse.core.exchange import InMemory, PartyMemory, digest, drive
+from hanse.network.client.memory_parts import read_parts
+from hanse.network.server import https as serving
+from hanse.privacy import KEY_HOLDER, encrypted_mean
+from hanse.privacy.secure_sums import secure_mean
+from hanse.simulation import InProcess, Simulation
+from hanse.transforms import clip
+
+NUM_HOUSES, ROUNDS = 3, 2
+SECRET = "c0ffee" * 10 + "beef"
+
+
+def make(into: Reducer[Any]) -> Any:
+    return fed_avg(lr=0.5, fraction=1.0, batch_size=50, weighting=uniform(), uplink=(clip(1.0),), into=into)
+
+
+def simulate(into: Reducer[Any]) -> str:
+    store = InMemory()
+    backend = InProcess(bound(SOFTMAX), population(), KEYS)
+    memory = PartyMemory(store.memory)
+    runtime = Simulation(backend, NUM_HOUSES, KEYS, memory=memory, parties=into.parties)
+    algorithm = make(into)
+    return digest(dict(drive(program(algorithm, ROUNDS, begin(algorithm)), runtime, store).state.params))
+
+
+@pytest.fixture
+def overheard(monkeypatch: pytest.MonkeyPatch) -> list[Overhearing]:
+    here, application = list[Overhearing](), serving.application
+
+    def overhearing(*given: Any) -> ASGIApp:
+        here.append(Overhearing(application(*given)))
+        return here[-1]
+
+    monkeypatch.setattr(serving, "application", overhearing)
+    return here
+
+
+def enter(
+    here: Federation, *, without: tuple[int | str, ...] = (), other: tuple[int | str, ...] = ()
+) -> None:
+    """Lets houses and key holder join; some of them without the secret of the houses, or with another."""
+    for party in (*range(NUM_HOUSES), KEY_HOLDER):
+        home = here.client_home(party)
+        if party not in without:
+            (home.folder / "houses.key").write_text(("0" * 64 if party in other else SECRET) + "\n")
+        if party == KEY_HOLDER:
+            here.enter_one(party, refuse_data, refuse_data)
+        else:
+            data = population().client(int(party))
+            here.enter_one(party, lambda plan, data=data: data, learner)
+
+
+def refuse_data(plan: Any) -> Any:
+    raise AssertionError("a party that holds a key alone opened data, or made a model")
+
+
+def lead(here: Federation, into: Reducer[Any]) -> str:
+    return here.lead(job(make(into), ROUNDS, num_clients=NUM_HOUSES, parties=into.parties))
+
+
+def test_a_key_holder_decrypts_in_the_bits_of_the_simulation_and_the_server_never_has_a_key(
+    tmp_path: Path, overheard: list[Overhearing]
+) -> None:
+    into = encrypted_mean(NUM_HOUSES)
+    expected = simulate(into)
+    assert expected == simulate(secure_mean(bits=32, max_weight=1.0, max_clients=into.max_cohort))
+    with federation(tmp_path, stay=True) as here:
+        run = lead(here, into)
+        enter(here)
+        assert here.end(run)["params_sha256"] == expected
+        held = read_parts(here.client_home(KEY_HOLDER).folder / "runs" / run / "memory")[0]
+        public, secret, answered, unused = held["!!encryption/keys"]
+    assert answered
+    assert unused == b""
+    seen = b"\n".join(
+        [
+            *overheard[0].heard,
+            *(path.read_bytes() for path in (tmp_path / "server").rglob("*") if path.is_file()),
+        ]
+    )
+    at = next(i for i in range(0, len(secret), 64) if secret[i : i + 64] not in public)
+    assert len(secret) > len(public) + 100_000
+    for piece in (secret[at : at + 64], secret[-64:], bytes.fromhex(SECRET), SECRET.encode()):
+        assert piece not in seen
+    assert public[2000:2064] in seen  # the search finds what is there
+
+
+@pytest.mark.parametrize(
+    ("without", "other", "why"),
+    [
+        ((KEY_HOLDER,), (), "need the secret that the houses share"),
+        ((1,), (), "need the secret that the houses share"),
+        ((), (1,), "not vouched for by the party that holds the secret one"),
+    ],
+    ids=["key holder without", "house without", "house with another"],
+)
+def test_without_the_secret_of_the_houses_nothing_is_decrypted(
+    without: tuple[int | str, ...], other: tuple[int | str, ...], why: str, tmp_path: Path
+) -> None:
+    with federation(tmp_path, stay=True) as here:
+        run = lead(here, encrypted_mean(NUM_HOUSES))
+        enter(here, without=without, other=other)
+        here.wait_until(
+            lambda: any(record.abandoned for record in here.records),
+            "no round was lost",
+        )
+        here.server.run(run).mailbox.stop()
+    party = (*without, *other)[0]
+    assert why in (tmp_path / f"client-{party}" / "client.log").read_text()
