@@ -3,7 +3,8 @@
 python benchmarks/privacy/overhead.py    writes overhead.json beside this file
 
 1,000 clients with 20 examples of 784 features each, softmax with 7,850 parameters, 100 clients a round,
-10 rounds. The machine may be busy: compare the ratios, which are of processor seconds in one process, best of 3.
+10 rounds. The machine may be busy: compare the ratios, which are of processor seconds in one process,
+best of 3.
 """
 
 import json

@@ -105,9 +105,9 @@ def test_epsilon_is_close_to_that_of_the_exact_distribution_and_never_below() ->
 
 def test_samples_with_noise_of_clients_amplify_nothing() -> None:
     of_clients = Release("skellam", 2.0, {"norm": 10.0, "norm_1": 10.0, "honest": 3.0})
-    records = [ReleaseRecord("a", of_clients, 0.1, 1), ReleaseRecord("b", Release("gaussian", 4.0), 0.1, 1)]
-    assert dict(compose(records)) == {(1.0, 2.0, 10.0, 10.0): 1, (1.0, 4.0): 1}
-    claim = make_claim(records[:1], beside=["metrics"])
+    records = [ReleaseRecord("a", of_clients, 0.1, 1), ReleaseRecord("b", of_clients, 0.1, 1)]
+    assert dict(compose(records)) == {(1.0, 2.0, 10.0, 10.0): 2}
+    claim = make_claim(records, beside=["metrics"])
     assert claim is not None
     assert claim.accountant == "rdp"
     assert claim.rates == ()
@@ -115,14 +115,10 @@ def test_samples_with_noise_of_clients_amplify_nothing() -> None:
         "one client, against the same client with an update of zeros",
         "the server among them",
         "if fewer than 3 of the clients in a total",
-        "not amplified by sampling",
+        "not amplified by sampling, because the server knows who took part",
         "beside it un-noised: metrics",
     ):
         assert words in str(claim)
-    mixed = make_claim(records)
-    assert mixed is not None
-    assert "not against the server, which sees single clipped updates" in str(mixed)
-    assert "not amplified" in str(mixed)
 
 
 @pytest.mark.parametrize("mean", [0.4, 5.0, 16.0, 200.0, 1e6])

@@ -73,7 +73,7 @@ class fed_avg(LocalTraining[OptimiserState]):
         update = make_update_part(state.params, self.uplink, self.into, self.weighting)
         work = self.work(state.num_rounds)
         got = yield from exchange(
-            work if update.chain().calibrated is None else refuse_weights(work),
+            refuse_weights(work) if update.chain().releases else work,
             {"params": state.params},
             key,
             fraction=self.fraction,

@@ -82,7 +82,13 @@ class fools_gold(ServerRule[SimilarityState]):
         yield from leave_out(party for party, weight in weights.items() if not weight)
         total = average(state.params, updates, weights)
         after = state.advance(self.server, self.server_lr, total)
-        return SimilarityState(after.params, after.num_rounds, after.moments, history)
+        return SimilarityState(
+            params=after.params,
+            num_rounds=after.num_rounds,
+            moments=after.moments,
+            last_rounds=after.last_rounds,
+            history=history,
+        )
 
 
 def _compare(sums: list[Tensors]) -> Array:

@@ -156,8 +156,14 @@ def make_update_part(
     Raises: CompositionError: if the weights have no bound then.
     """
     part = PartSpec(Spec.of(params), uplink, into)
-    if not uplink or part.chain().calibrated is None:
+    chain = part.chain() if uplink else None
+    if chain is None or not chain.releases:
         return part
+    if weighting.largest is None and chain.calibrated is None:
+        raise CompositionError(
+            f"{type(weighting).__name__}() would send the number of a client's examples without noise, "
+            "beside the update that it noises: write weighting = uniform()"
+        )
     if weighting.largest is None:
         raise CompositionError(
             f"{type(weighting).__name__}() weights updates after they are clipped, so that a client moves "

@@ -55,7 +55,7 @@ def approve(
             raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
         client_home.own_imports.given = imports or ()
         PARTIES.register()  # so that transforms and reducers can say what they do
-        for line in client_home.approvals.describe(found[0]):
+        for line in client_home.describe_plan(found[0]):
             typer.echo(line)
         typer.echo()
         _approve_code(client_home, found[0], yes)

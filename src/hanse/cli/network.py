@@ -350,7 +350,7 @@ def _check(client_home: Any, entrant: Any, owner: Any, *, with_data: bool) -> No
 
     def describe(sealed: Any) -> None:
         typer.echo(f"\nRun {sealed.run}. This client computes what follows, and refuses all else.")
-        for line in client_home.approvals.describe(sealed):
+        for line in client_home.describe_plan(sealed):
             typer.echo(line)
 
     def show(plan: Any) -> None:

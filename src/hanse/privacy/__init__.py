@@ -1,12 +1,15 @@
 """Differential privacy: noise, accounting, and what an epsilon says.
 
     noise        gaussian, tree, banded        on a total, by the server: fresh, or correlated over rounds
+                 local_gaussian                on a message, by its client before it leaves
                  skellam                       a share at each client, within a sum that hides single messages
     clipping     adaptive_clip                 to a norm that follows the updates
     settings     central                       the server is trusted; the released models are protected
+                 local                         nobody is trusted; all that leaves a client is protected
                  examples                      each example of a client, against everybody else (DP-SGD)
     accounting   compose, compute_epsilon, calibrate
     claims       make_claim                    epsilon with unit, adversary, and what is not covered
+    audits       audit_guesses                 a lower bound on epsilon, from guesses about canaries
     encryption   encrypted_sum, encrypted_mean sums that a key holder beside the server decrypts
 
 Accounting needs the extra `privacy`, and encryption the extra `encryption`; each is loaded when it is used.
@@ -17,7 +20,16 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.privacy.accounting import calibrate, compose, compute_epsilon, load_accounting, read_books
+    from hanse.privacy.accounting import (
+        Trust,
+        calibrate,
+        classify_noise,
+        compose,
+        compute_epsilon,
+        load_accounting,
+        read_books,
+    )
+    from hanse.privacy.audit import CanaryAudit, audit_guesses, bound_epsilon
     from hanse.privacy.claim import PrivacyClaim, make_claim
     from hanse.privacy.clipping import adaptive_clip
     from hanse.privacy.correlated import CorrelatedNoise, banded, tree
@@ -26,7 +38,8 @@ if TYPE_CHECKING:
     from hanse.privacy.example_claim import WEIGHTS, ExampleClaim, guard_examples, make_example_claim
     from hanse.privacy.example_steps import PRIVATE_PART, private_sgd, take_noised_steps
     from hanse.privacy.exposure import Exposures
-    from hanse.privacy.models import PREPROCESSING, Privacy, central
+    from hanse.privacy.local_noise import LOCAL, local_gaussian
+    from hanse.privacy.models import PREPROCESSING, Privacy, central, local
     from hanse.privacy.noise import gaussian
     from hanse.privacy.participation import find_separation, keep_separation
     from hanse.privacy.skellam_noise import skellam
@@ -36,17 +49,21 @@ else:
         __name__,
         {
             "hanse.privacy.accounting": (
+                "Trust",
                 "calibrate",
+                "classify_noise",
                 "compose",
                 "compute_epsilon",
                 "load_accounting",
                 "read_books",
             ),
+            "hanse.privacy.audit": ("CanaryAudit", "audit_guesses", "bound_epsilon"),
             "hanse.privacy.clipping": ("adaptive_clip",),
             "hanse.privacy.claim": ("PrivacyClaim", "make_claim"),
             "hanse.privacy.correlated": ("CorrelatedNoise", "banded", "tree"),
             "hanse.privacy.exposure": ("Exposures",),
-            "hanse.privacy.models": ("PREPROCESSING", "Privacy", "central"),
+            "hanse.privacy.local_noise": ("LOCAL", "local_gaussian"),
+            "hanse.privacy.models": ("PREPROCESSING", "Privacy", "central", "local"),
             "hanse.privacy.noise": ("gaussian",),
             "hanse.privacy.participation": ("find_separation", "keep_separation"),
             "hanse.privacy.example_claim": (
@@ -65,10 +82,12 @@ else:
 
 __all__ = [
     "KEY_HOLDER",
+    "LOCAL",
     "PREPROCESSING",
     "PRIVATE_PART",
     "WEIGHTS",
     "BudgetSpent",
+    "CanaryAudit",
     "CorrelatedNoise",
     "ExampleBook",
     "ExampleClaim",
@@ -77,11 +96,15 @@ __all__ = [
     "Privacy",
     "PrivacyClaim",
     "Spending",
+    "Trust",
     "adaptive_clip",
+    "audit_guesses",
     "banded",
     "bfv",
+    "bound_epsilon",
     "calibrate",
     "central",
+    "classify_noise",
     "compose",
     "compute_epsilon",
     "encrypted_mean",
@@ -92,6 +115,8 @@ __all__ = [
     "guard_examples",
     "keep_separation",
     "load_accounting",
+    "local",
+    "local_gaussian",
     "make_claim",
     "make_example_claim",
     "private_sgd",

@@ -11,16 +11,17 @@ distributions", PoPETs 2022, arXiv 2207.04380 (PLD).
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, Literal, TypeAlias
 
-from hanse.core import InvalidInput
-from hanse.core.exchange import Record, ReleaseRecord
+from hanse.core import InvalidInput, Release
+from hanse.core.exchange import Record, ReleaseRecord, Usage
 from hanse.privacy.correlated import CorrelatedNoise, find_correlated
+from hanse.privacy.local_noise import LOCAL
 from hanse.privacy.noise import MECHANISM
 from hanse.privacy.skellam_noise import SKELLAM, bound_divergence
 
@@ -28,21 +29,43 @@ __all__ = [
     "Accountant",
     "Spent",
     "Tally",
+    "Trust",
     "calibrate",
     "calibrate_correlated",
+    "classify_noise",
     "compose",
     "compute_epsilon",
     "load_accounting",
-    "mark_abandoned",
     "read_books",
+    "read_round",
 ]
+
+Trust: TypeAlias = Literal["central", "local", "distributed"]
+"""The model of trust that noise belongs to: the server adds it, each client, or clients in shares."""
+
+_ADDED: Mapping[Trust, str] = {
+    "central": "by the server, gaussian(...)",
+    "local": "by clients, local_gaussian(...)",
+    "distributed": "by clients in shares, skellam(...)",
+}
 
 Spent: TypeAlias = Mapping[tuple[float, ...], int]
 """How often a Gaussian mechanism was used, by sampling rate and noise multiplier. Of Skellam noise the two
-norms of what one client can change follow; nothing amplifies it, because the server knows who was asked."""
+norms of what one client can change follow. Nothing amplifies it: the server knows who was asked."""
 
 Accountant: TypeAlias = Literal["rdp", "pld"]
 """The method: Rényi divergences, which are fast, or privacy loss distributions, which are tighter."""
+
+
+def classify_noise(release: Release) -> Trust:
+    """Returns the model of trust that the noise of a release belongs to.
+
+    >>> classify_noise(Release("local_gaussian", 2.0))
+    'local'
+    """
+    if release.mechanism == LOCAL:
+        return "local"
+    return "distributed" if release.mechanism == SKELLAM else "central"
 
 
 def load_accounting() -> Any:
@@ -65,7 +88,10 @@ def compose(records: Iterable[ReleaseRecord]) -> Spent:
     >>> dict(compose([one, ReleaseRecord("update", Release("gaussian", 2.0), 0.1, 2)]))
     {(0.1, 2.0): 2}
 
-    Raises: InvalidInput: if a mechanism is unknown.
+    The noise of a client gains nothing by sampling: whoever reads its messages knows that it took part.
+
+    Raises: InvalidInput: if a mechanism is unknown, or if some noise is of the server, some of single clients
+      or some of clients in shares: they protect something else, against others.
     """
     tally = Tally()
     tally.add(records)
@@ -82,15 +108,21 @@ class Tally:
         self._fresh: Counter[tuple[float, ...]] = Counter()
         self._series: Counter[tuple[str, str]] = Counter()
         self._noise: dict[tuple[str, str], CorrelatedNoise] = {}
+        self._trust = set[Trust]()
         if other is not None:
             self._fresh.update(other._fresh)
             self._series.update(other._series)
             self._noise.update(other._noise)
+            self._trust |= other._trust
 
     def add(self, records: Iterable[ReleaseRecord]) -> None:
-        """Adds the releases of a round."""
+        """Adds the releases of a round.
+
+        Raises: InvalidInput: if they can't be accounted for, alone or beside those before.
+        """
         fresh = list[ReleaseRecord]()
         for record in records:
+            self._trust.add(classify_noise(record.release))
             noise = find_correlated(record.release)
             if noise is None:
                 fresh.append(record)
@@ -98,6 +130,12 @@ class Tally:
             self._series[record.part, str(noise)] += 1
             self._noise[record.part, str(noise)] = noise
         self._fresh.update(_compose(fresh))
+        if len(self._trust) > 1:
+            *some, last = (words for trust, words in _ADDED.items() if trust in self._trust)
+            raise InvalidInput(
+                f"some parts are noised {', some '.join(some)}, and some {last}: they protect "
+                "against different adversaries, and no epsilon covers them together; write one of them"
+            )
 
     @property
     def spent(self) -> Spent:
@@ -114,22 +152,23 @@ def _compose(records: Iterable[ReleaseRecord]) -> Spent:
     """Counts the mechanisms of totals with fresh noise."""
     of_sample: dict[int, list[ReleaseRecord]] = {}
     found: Counter[tuple[float, ...]] = Counter()
-    shown = set[int]()
     for record in records:
         if record.release.mechanism == SKELLAM:
             norms = record.release.parameters["norm"], record.release.parameters["norm_1"]
             found[1.0, record.release.noise_multiplier, *norms] += 1
-            shown.add(record.sample)
+            continue
+        if record.release.mechanism == LOCAL:
+            found[1.0, record.release.noise_multiplier] += 1
             continue
         if record.release.mechanism != MECHANISM:
             raise InvalidInput(
                 f"the noise {record.release.mechanism!r} of {record.part!r} can't be accounted for here; use "
-                "gaussian(noise_multiplier) or skellam(noise_multiplier, honest), from hanse.privacy"
+                "gaussian(...), tree(...), banded(...), local_gaussian(...) or skellam(...)"
             )
         of_sample.setdefault(record.sample, []).append(record)
-    for sample, together in of_sample.items():
+    for together in of_sample.values():
         # If one of them went to more than its sample, it may have shown who was drawn.
-        sampling = 1.0 if sample in shown else max(record.sampling for record in together)
+        sampling = max(record.sampling for record in together)
         precision = math.fsum(record.release.noise_multiplier**-2 for record in together)
         only = together[0].release.noise_multiplier
         found[sampling, only if len(together) == 1 else precision**-0.5] += 1
@@ -255,19 +294,37 @@ def calibrate_correlated(epsilon: float, delta: float, *, noise: CorrelatedNoise
     return float(found / unit)
 
 
-def read_books(records: Iterable[Record]) -> Iterator[ReleaseRecord]:
-    """Lists the noised totals of a run, round by round.
+def read_books(records: Iterable[Record], planned: Sequence[ReleaseRecord] = ()) -> Iterator[ReleaseRecord]:
+    """Lists what the rounds of a run revealed with noise, abandoned ones included; see `read_round`.
 
-    The memory of correlated noise is taken back with a round that is abandoned, but its totals have been
-    seen. They are named as such, and can't be accounted for.
+    Args:
+      planned: what was asked of clients in each round. Empty: as much as in the fullest round.
     """
-    for record in records:
-        yield from mark_abandoned(record.usage.releases, is_closed=record.is_closed)
+    kept = tuple(records)
+    asked = planned or max((record.usage.releases for record in kept), key=len, default=())
+    for record in kept:
+        # round 0 only measures the model
+        yield from read_round(record.usage, asked if record.round else (), is_closed=record.is_closed)
 
 
-def mark_abandoned(releases: Iterable[ReleaseRecord], *, is_closed: bool) -> Iterator[ReleaseRecord]:
-    """Names the totals with correlated noise of a round as abandoned, if it was."""
-    for one in releases:
+def read_round(usage: Usage, asked: Sequence[ReleaseRecord], *, is_closed: bool) -> Iterator[ReleaseRecord]:
+    """Lists what a round revealed with noise, whether it was abandoned or not.
+
+    - Totals with noise of the server have been seen, also in a round that was abandoned. Only the memory of
+      correlated noise is taken back with it, so that they are named, and can't be accounted for.
+    - Messages that clients noised themselves have been read, even if they were dropped and no total came of
+      them: they count as they were asked for.
+    - Shares of noise protect sums alone, and messages without a total were hidden by the reducer.
+
+    Args:
+      asked: what was asked of clients in this round.
+    """
+    own = [one for one in asked if classify_noise(one.release) == "local"]
+    summed = [one for one in usage.releases if classify_noise(one.release) == "local"]
+    yield from own if len(own) > len(summed) and (usage.dropped or not is_closed) else summed
+    for one in usage.releases:
+        if classify_noise(one.release) == "local":
+            continue
         if not is_closed and find_correlated(one.release) is not None:
             mechanism = f"{one.release.mechanism} of an abandoned round"
             one = replace(one, release=replace(one.release, mechanism=mechanism))

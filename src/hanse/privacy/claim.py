@@ -7,11 +7,10 @@ from typing import Any
 
 from hanse.core import InvalidInput
 from hanse.core.exchange import ReleaseRecord
-from hanse.privacy.accounting import Accountant, compose, compute_epsilon
+from hanse.privacy.accounting import Accountant, classify_noise, compose, compute_epsilon
 from hanse.privacy.correlated import SEPARATION
-from hanse.privacy.skellam_noise import SKELLAM
 
-__all__ = ["DELTA", "DistributedClaim", "PrivacyClaim", "make_claim"]
+__all__ = ["DELTA", "DistributedClaim", "LocalClaim", "PrivacyClaim", "make_claim"]
 
 DELTA = 1e-5
 """The delta of claims about runs whose settings name none."""
@@ -20,7 +19,7 @@ RECORDS = "the number of clients in each round and the bytes of each, in the rec
 """The numbers that every run writes down un-noised."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PrivacyClaim:
     """A promise of a run to each of its clients.
 
@@ -39,7 +38,7 @@ class PrivacyClaim:
     delta: float
     accountant: Accountant
     totals: int
-    rates: tuple[float, ...]
+    rates: tuple[float, ...] = ()
     beside: tuple[str, ...]
     is_simulated: bool
     unknown: str | None = None
@@ -99,9 +98,13 @@ class PrivacyClaim:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistributedClaim(PrivacyClaim):
-    """A promise of a run in which the noise of all totals was added by the clients, in shares."""
+    """A promise of a run in which the noise of all totals was added by the clients, in shares.
+
+    Args:
+      not_against: see `describe_limits`.
+    """
 
     not_against: str = ""
 
@@ -115,6 +118,28 @@ class DistributedClaim(PrivacyClaim):
             f"a server that works together with others, if fewer than {honest} of the clients in a total, "
             "the protected one among them, add their noise and keep it to themselves, or if single messages "
             "become known; and that a client took part is known to the server"
+        )
+
+    @property
+    def amplification(self) -> str:
+        """Describes that sampling does not lower epsilon, in words."""
+        return "not amplified by sampling, because the server knows who took part"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalClaim(PrivacyClaim):
+    """A promise of a run whose clients add the noise; its epsilon is that of one that always answers."""
+
+    unit = "the data of one client, replaced by any others"
+    adversary = "the server, the other clients and whoever sees the models"
+    not_against = "whoever reads the client's own machine; and that a client took part is known to the server"
+
+    @property
+    def amplification(self) -> str:
+        """Describes that nothing lowers epsilon but rounds without this client, in words."""
+        return (
+            f"for a client that takes part each time ({self.totals:,} noised messages), less for others; not "
+            "amplified by sampling, because the server reads each message"
         )
 
 
@@ -138,26 +163,33 @@ def make_claim(
     found = tuple(releases)
     if not found:
         return None
+    trust = {classify_noise(one.release) for one in found}
     delta, epsilon, unknown = delta or DELTA, None, None
+    if "distributed" in trust:
+        accountant = "rdp"  # there are no privacy loss distributions of it
     try:
         epsilon = compute_epsilon(compose(found), delta, accountant)
-        if any(one.release.mechanism == SKELLAM for one in found):
-            accountant = "rdp"  # there are no privacy loss distributions of it
     except InvalidInput as error:
         unknown = str(error)
-    said = (*beside, RECORDS)
-    rests = [int(one.release.parameters[SEPARATION]) for one in found if SEPARATION in one.release.parameters]
-    of_clients = [one.release for one in found if one.release.mechanism == SKELLAM]
-    if len(of_clients) == len(found):
-        limits = DistributedClaim.describe_limits(int(max(one.parameters["honest"] for one in of_clients)))
-        return DistributedClaim(
-            epsilon, delta, accountant, len(found), (), said, is_simulated, unknown, not_against=limits
-        )
-    shown = {one.sample for one in found if one.release.mechanism == SKELLAM}
-    rates = tuple(sorted({one.sampling for one in found if one.sampling < 1 and one.sample not in shown}))
-    return PrivacyClaim(
-        epsilon, delta, accountant, len(found), rates, said, is_simulated, unknown, max(rests, default=None)
-    )
+    said: dict[str, Any] = {
+        "epsilon": epsilon,
+        "delta": delta,
+        "accountant": accountant,
+        "totals": len(found),
+        "beside": (*beside, RECORDS),
+        "is_simulated": is_simulated,
+        "unknown": unknown,
+    }
+    if trust == {"distributed"}:
+        honest = max(int(one.release.parameters["honest"]) for one in found)
+        return DistributedClaim(**said, not_against=DistributedClaim.describe_limits(honest))
+    if trust == {"local"}:
+        return LocalClaim(**said)
+    if trust == {"central"}:
+        said["rates"] = tuple(sorted({one.sampling for one in found if one.sampling < 1}))
+        rests = (one.release.parameters.get(SEPARATION) for one in found)
+        said["separation"] = max((int(rest) for rest in rests if rest is not None), default=None)
+    return PrivacyClaim(**said)  # of mixed noise it says why epsilon is unknown
 
 
 def _round_up(epsilon: float) -> str:

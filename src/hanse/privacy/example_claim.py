@@ -27,7 +27,7 @@ MOST_BY_PLD = 10
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExampleClaim(PrivacyClaim):
     """A promise of a run to each example of its clients. Epsilon is that of the client that spends most.
 
@@ -87,7 +87,15 @@ def make_example_claim(
         except InvalidInput as error:
             epsilon, unknown = None, str(error)
     return ExampleClaim(
-        epsilon, budget.delta, accountant, most, rates, said, is_simulated, unknown, budget.epsilon
+        epsilon=epsilon,
+        delta=budget.delta,
+        accountant=accountant,
+        totals=most,
+        rates=rates,
+        beside=said,
+        is_simulated=is_simulated,
+        unknown=unknown,
+        budget=budget.epsilon,
     )
 
 

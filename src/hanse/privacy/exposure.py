@@ -43,7 +43,7 @@ class Exposures:
         if dispatch.cohort and not any(map(_is_client, dispatch.cohort)):
             return
         for name, part in dispatch.uplink.items():
-            if part.chain().calibrated is None:
+            if not part.chain().releases:
                 yield name
 
 

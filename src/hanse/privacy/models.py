@@ -4,9 +4,10 @@ from hanse.core import InvalidInput, check_positive, value
 from hanse.privacy.accounting import calibrate, calibrate_correlated
 from hanse.privacy.clipping import adaptive_clip
 from hanse.privacy.correlated import CorrelatedNoise
+from hanse.privacy.local_noise import local_gaussian
 from hanse.privacy.noise import gaussian
 
-__all__ = ["PREPROCESSING", "Privacy", "central"]
+__all__ = ["PREPROCESSING", "Privacy", "central", "local"]
 
 PREPROCESSING = "preprocessing"
 """The word in `central.open` for the sums over clients by which features are encoded."""
@@ -86,3 +87,44 @@ class central(Privacy):
                 f"privacy.delta is {self.delta:g} with {num_clients} clients, which would allow to publish "
                 f"all that one of them holds; write less than 1/{num_clients}: {0.1 / num_clients:.0e}"
             )
+
+
+@value
+class local(Privacy):
+    """Protects the data of each client against everybody, the server included.
+
+    Each client clips its update to `max_norm` and adds Gaussian noise to it before it leaves. The noise is
+    the smallest with which a client that takes part in every round stays within the budget; who takes part
+    is known to the server, so sampling gains nothing. All clients count alike, because a number of examples
+    would leave without noise. What follows, such as `quantize`, changes nothing about the protection.
+
+    Args:
+      epsilon: the budget, for a client all of whose data are replaced by any others.
+      delta: the probability with which more may be lost.
+      max_norm: the bound on the Euclidean norm of an update.
+      open: what clients send un-noised all the same, which the claim then names; see `central`.
+    References: Kasiviswanathan et al., "What can we learn privately?", FOCS 2008, arXiv 0803.0924.
+
+    >>> local(epsilon=8.0).delta
+    1e-05
+    """
+
+    epsilon: float
+    delta: float = 1e-5
+    max_norm: float = 1.0
+    open: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_positive("epsilon", self.epsilon)
+        check_positive("max_norm", self.max_norm)
+        if not 0 < self.delta < 1:
+            raise InvalidInput(f"delta is {self.delta}; write a number above 0 and below 1, such as 1e-5")
+        if isinstance(self.open, str):
+            raise InvalidInput(f"open is {self.open!r}; write names, such as open=({self.open!r},)")
+
+    def choose_noise(self, rounds: int) -> local_gaussian:
+        """Chooses the smallest noise with which a client may take part in so many rounds.
+
+        Raises: InvalidInput: if dp-accounting is not installed, or no noise suffices.
+        """
+        return local_gaussian(calibrate(self.epsilon, self.delta, sampling=1.0, times=rounds))

@@ -21,7 +21,7 @@ from hanse.core import (
     value,
 )
 
-__all__ = ["add_gaussian", "gaussian"]
+__all__ = ["MECHANISM", "add_gaussian", "gaussian"]
 
 MECHANISM = "gaussian"
 """The name of this noise in the books of a run."""

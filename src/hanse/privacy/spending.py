@@ -1,6 +1,6 @@
 """The budget of a run: what has been spent, and how far a program may still go."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from hanse.core import CompositionError, Program, Stalled
@@ -15,9 +15,9 @@ from hanse.core.exchange import (
     Sample,
     Sampled,
 )
-from hanse.privacy.accounting import Tally, compute_epsilon, mark_abandoned, read_books
+from hanse.privacy.accounting import Tally, compute_epsilon, read_books, read_round
 from hanse.privacy.exposure import Exposures
-from hanse.privacy.models import Privacy, central
+from hanse.privacy.models import Privacy, central, local
 
 __all__ = ["BudgetSpent", "Spending", "refuse_open"]
 
@@ -45,10 +45,11 @@ class Spending:
 
     Args:
       privacy: the budget.
+      planned: the releases of a round, by which messages of earlier, abandoned rounds are counted.
     """
 
-    def __init__(self, privacy: central) -> None:
-        self._privacy = privacy
+    def __init__(self, privacy: central | local, planned: Sequence[ReleaseRecord] = ()) -> None:
+        self._privacy, self._planned = privacy, planned
         self._tally = Tally()
 
     @property
@@ -60,7 +61,7 @@ class Spending:
         """Counts what a run spent before it goes on, in place of what was counted so far."""
         self._tally = Tally()
         for record in records:
-            self._tally.add(read_books([record]))
+            self._tally.add(read_books([record], self._planned))
 
     def guard(self, program: Program[T]) -> Program[T]:
         """Performs a program as far as the budget allows.
@@ -81,7 +82,7 @@ class Spending:
                     exposures.see_sample(command, event)
                 elif isinstance(event, Committed):
                     closed = isinstance(command, Commit) and command.is_closed
-                    self._tally.add(mark_abandoned(event.usage.releases, is_closed=closed))
+                    self._tally.add(read_round(event.usage, pending, is_closed=closed))
                     pending = []
                 command = program.send(event)
         except StopIteration as end:

@@ -43,7 +43,7 @@ from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder, Schema, tabular
-from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation
+from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation, local
 from hanse.runs.adversary import MARKED, LyingBackend, PoisonedPopulation, Rounds
 from hanse.runs.own_code import find_imports
 from hanse.runs.protection import Disclosure, check_budget, check_separation, protect, rehearse
@@ -159,7 +159,9 @@ class Prepared:
     def spending(self) -> Spending | None:
         """The spending of the run from its budget of privacy, if it has one."""
         privacy = self.experiment.privacy
-        return Spending(privacy) if isinstance(privacy, central) else None
+        if not isinstance(privacy, central | local):
+            return None
+        return Spending(privacy, self.disclosure.releases)
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
         """Makes the program that leads from this progress to the last round, as far as its budget allows."""

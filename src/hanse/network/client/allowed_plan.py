@@ -62,7 +62,7 @@ def allow_plan(
         policy, approvals = client_home.policy, client_home.approvals
         policy.check_plan(sealed)
         if agree is not None and not approvals.is_approved(sealed):
-            if not agree(approvals.describe(sealed)):
+            if not agree(client_home.describe_plan(sealed)):
                 raise Forbidden("you do not take part; no data were opened", "approval")
             approvals.approve(sealed)
         if policy.approve_plans or sealed.imports:
@@ -70,6 +70,7 @@ def allow_plan(
         if policy.approve_plans:
             approvals.check(sealed)
         imports = client_home.own_imports.load(sealed)
+        policy.check_releases(Envelopes.read(sealed.envelopes), client_home.spent)
     return AllowedPlan(sealed.open(), imports)
 
 
@@ -100,8 +101,8 @@ class TicketCheck:
         self._envelopes = envelopes
         self._checked: dict[tuple[str, str], tuple[Envelope, int | None]] = {}
 
-    def check(self, client_home: ClientHome, work: WorkOrder, payload: Payload, task: Task) -> None:
-        """Checks that a ticket asks nothing beyond the plan.
+    def check(self, client_home: ClientHome, work: WorkOrder, payload: Payload, task: Task) -> Envelope:
+        """Checks that a ticket asks nothing beyond the plan, and returns the envelope that admits it.
 
         Raises: Forbidden: if it does; the error names the field. MessageError: if it can't be read.
         """
@@ -127,6 +128,7 @@ class TicketCheck:
                 f"{limit}"
             )
         client_home.policy.check_phase(payload.work, envelope)
+        return envelope
 
     def _find_envelope(self, payload: Payload, task: Task) -> Envelope:
         try:

@@ -19,6 +19,7 @@ from hanse.network.client.own_imports import OwnImports
 from hanse.network.client.policy import Approvals, Policy, plan_digest
 from hanse.network.client.transport import ServerLink
 from hanse.network.protocol import certificates
+from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.errors import Withdrawn
 from hanse.network.protocol.house import change_file, check_is_home, claim_home
 from hanse.network.protocol.sealed_plan import SealedPlan
@@ -61,6 +62,11 @@ class ClientHome:
         self._contract_sha256 = ""
         self.spent = Spent(folder / "spent.json", begin=self._count_sent)
         self._num_claims = 0
+
+    def describe_plan(self, plan: SealedPlan) -> list[str]:
+        """Describes a plan to the client's owner, with what its messages would reveal beside earlier ones."""
+        envelopes = Envelopes.read(plan.envelopes)
+        return [*self.approvals.describe(plan), *self.policy.describe_releases(envelopes, self.spent)]
 
     @contextlib.contextmanager
     def claim(self) -> Iterator[None]:

@@ -2,11 +2,18 @@
 
 import hashlib
 import json
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-__all__ = ["Spent"]
+from hanse.core import Release
+from hanse.network.protocol.spool import durably
+
+__all__ = ["LOCAL", "PRIVACY", "UNNOISED", "Spent", "find_epsilon", "measure_release"]
+
+PRIVACY, UNNOISED = "privacy", "unnoised"
+"""The amounts of what messages reveal: in units of noise, see `measure_release`, and messages without."""
 
 MOST_NAMED = 256
 """The latest tickets that are counted once, however often they are computed. Older ones may count twice."""
@@ -69,11 +76,76 @@ class Spent:
             for name, amount in amounts.items():
                 sums[name] = round(sums.get(name, 0.0) + amount, 3)
         whole = self._path.with_name(f"{self._path.name}.part")
-        said = {"day": self._today(), "today": today, "total": totals, "tickets": named}
-        whole.write_text(json.dumps(said))
+        said = json.dumps({"day": self._today(), "today": today, "total": totals, "tickets": named})
+        if PRIVACY in amounts:  # it must outlive what is sent next
+            durably(self._path, said.encode())
+            return
+        whole.write_text(said)
         whole.replace(self._path)
 
 
 def _shorten(ticket: str) -> str:
     """Returns a short name of a ticket, of the same length for all."""
     return hashlib.sha256(ticket.encode()).hexdigest()[:24]
+
+
+# -- what messages reveal ------------------------------------------------------------------------
+
+CENTRAL, LOCAL = "gaussian", "local_gaussian"
+"""The noises that can be added up: of the server, and of the client itself."""
+
+_UNITS = 10**9
+"""The units of noise in one message with a noise multiplier of 1."""
+
+
+def measure_release(releases: Iterable[Release]) -> int | None:
+    """Measures what one message reveals: the sum of 1 / noise_multiplier², in 10^-9, rounded up.
+
+    Gaussian mechanisms compose to one whose sums of these are added, in any order and over any time (Dong,
+    Roth, Su, "Gaussian differential privacy", 2022, arXiv 1905.02383, Corollary 3.3). Nothing is gained by
+    sampling, because this client knows that it takes part.
+
+    Returns: None: some noise is of a kind that is not known here.
+
+    >>> from hanse.core import Release
+    >>> measure_release([Release("gaussian", 2.0), Release("local_gaussian", 1.0)])
+    1250000000
+    """
+    found = list(releases)
+    if any(one.mechanism not in (CENTRAL, LOCAL) or not one.noise_multiplier > 0 for one in found):
+        return None
+    return math.ceil(sum(_UNITS / one.noise_multiplier**2 for one in found))
+
+
+def find_epsilon(units: float, delta: float) -> float:
+    """Computes the epsilon of Gaussian mechanisms together, exactly.
+
+        delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu),   mu² = the sum of 1/z²
+
+    References: Balle, Wang, "Improving the Gaussian mechanism for differential privacy", ICML 2018, arXiv
+      1805.06530, Theorem 8.
+
+    >>> round(find_epsilon(10**9, 1e-5), 4)
+    4.3772
+    """
+    mu = math.sqrt(units / _UNITS)
+    if mu == 0 or _find_delta(0.0, mu) <= delta:
+        return 0.0
+    low, high = 0.0, 1.0
+    while _find_delta(high, mu) > delta:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _find_delta(middle, mu) > delta else (low, middle)
+    return high
+
+
+def _find_delta(epsilon: float, mu: float) -> float:
+    return math.exp(_log_tail(epsilon / mu - mu / 2)) - math.exp(epsilon + _log_tail(epsilon / mu + mu / 2))
+
+
+def _log_tail(x: float) -> float:
+    """Returns the logarithm of the probability that a normal number is above x; below it if x is large."""
+    if x < 30:
+        return math.log(math.erfc(x / math.sqrt(2)) / 2)
+    return -x * x / 2 - math.log(x * math.sqrt(2 * math.pi)) + math.log1p(-1 / (x * x))

@@ -9,12 +9,19 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hanse.core import InvalidInput, Reducer, nearest
+from hanse.core import InvalidInput, PartSpec, Reducer, Release, nearest
 from hanse.core.exchange import digest, find_classes
 from hanse.network.client.audit import AuditLog
-from hanse.network.client.limits import Spent
+from hanse.network.client.limits import (
+    LOCAL,
+    PRIVACY,
+    UNNOISED,
+    Spent,
+    find_epsilon,
+    measure_release,
+)
 from hanse.network.protocol.envelope import CLIENT, TEST, Envelope, Envelopes
-from hanse.network.protocol.envelope_words import describe_plan, to_record
+from hanse.network.protocol.envelope_words import describe_plan, find_releases, to_record
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.forms import write_form
 from hanse.network.protocol.house import change_file
@@ -44,6 +51,10 @@ class Policy:
       reveals: "sums": a part is computed only if its reducer hides single messages from the server;
         "updates": the server may see them.
       min_cohort: the fewest members whose messages enter one total together, as the plan says.
+      max_epsilon: the most that all messages together may reveal, in all runs of the server, counted by this
+        client: by the noise that it adds itself, or that the server promises to add. Nothing leaves without.
+      delta: of max_epsilon.
+      unnoised: the parts of messages that may leave without noise all the same, such as "metrics".
       imports: the digests of the owner's own copies of modules that plans may name, by the name of the
         module, or by the path of its file below the client home.
       isolate: whether tickets are computed without network, keys and a writable disk.
@@ -64,6 +75,9 @@ class Policy:
     max_day_examples: int | None = None
     reveals: str | None = None
     min_cohort: int | None = None
+    max_epsilon: float | None = None
+    delta: float = 1e-5
+    unnoised: tuple[str, ...] = ()
     approve_plans: bool = False
     imports: Mapping[str, str] = field(default_factory=dict)
     isolate: bool = False
@@ -117,14 +131,97 @@ class Policy:
 
         Raises: Forbidden: if only sums may be revealed, and any work could pass for a phase.
         """
-        if self.reveals != "sums" or not envelope.is_phase:
+        if (self.reveals != "sums" and self.max_epsilon is None) or not envelope.is_phase:
             return
         modules = {kind.__module__ for kind in find_classes(Reducer).values() if kind.hides}
         if type(work).__module__ not in modules:
+            only = "reveals sums only" if self.reveals == "sums" else "has a max_epsilon"
             raise Forbidden(
-                f"this client's policy reveals sums only, and {envelope.work} is no phase of a reducer that "
-                "hides single messages"
+                f"this client's policy {only}, and {envelope.work} is no phase of a reducer that hides "
+                "single messages"
             )
+
+    def check_releases(self, envelopes: Envelopes, spent: Spent) -> None:
+        """Checks what the messages of a plan reveal, as far as it is known before a ticket is here.
+
+        Raises: Forbidden: if one would leave without noise, or its first message would pass max_epsilon.
+        """
+        if self.max_epsilon is None:
+            return
+        for envelope in envelopes:
+            if not envelope.is_phase:
+                found = {name: find_releases(part) for name, part in envelope.pattern["uplink"].items()}
+                known = {name: releases for name, releases in found.items() if releases is not None}
+                self.check_epsilon(spent, self._measure(envelope.work, known))
+
+    def measure_message(self, work: str, uplink: Mapping[str, PartSpec]) -> tuple[int, bool]:
+        """Measures what the message of a ticket reveals; see `measure_release`.
+
+        Returns: its units of noise; and whether a part of it leaves without noise, as allowed.
+
+        Raises: Forbidden: if there is a max_epsilon, and a part would leave without noise that counts.
+        """
+        found = {name: part_spec.chain().releases for name, part_spec in uplink.items()}
+        if self.max_epsilon is not None:
+            return self._measure(work, found), not all(found.values())
+        each = [measure_release(releases) if releases else None for releases in found.values()]
+        return sum(units or 0 for units in each), None in each
+
+    def _measure(self, work: str, found: Mapping[str, tuple[Release, ...]]) -> int:
+        units = 0
+        for name, releases in found.items():
+            measured = measure_release(releases)
+            if not releases and name in self.unnoised:
+                continue
+            if not releases or measured is None:
+                how = "with noise that can't be counted here" if releases else "without noise"
+                raise Forbidden(
+                    f"this client's policy has a max_epsilon, and {work} sends part {name!r} {how}; the run "
+                    "can leave that part out or set privacy, or this client's owner can name it in policy."
+                    f'toml: unnoised = ["{name}"]'
+                )
+            units += measured
+        return units
+
+    def check_epsilon(self, spent: Spent, units: int) -> None:
+        """Checks what all messages and one more reveal. Raises: Forbidden: if it is more than max_epsilon."""
+        if self.max_epsilon is None or not units:
+            return
+        before = spent.of_all(PRIVACY)
+        then = find_epsilon(before + units, self.delta)
+        if then > self.max_epsilon:
+            raise Forbidden(
+                f"this client's policy allows max_epsilon = {self.max_epsilon:g} for delta = {self.delta:g}, "
+                f"in all runs together: {find_epsilon(before, self.delta):.4g} is spent, and one more "
+                f"message would make it {then:.4g}",
+                "budget",
+            )
+
+    def describe_releases(self, envelopes: Envelopes, spent: Spent) -> list[str]:
+        """Describes in lines what a plan's messages reveal, beside what was revealed before."""
+        if self.max_epsilon is None:
+            return []
+        before = spent.of_all(PRIVACY)
+        lines = [
+            f"max_epsilon: {find_epsilon(before, self.delta):.2f} of {self.max_epsilon:g} is spent "
+            f"(delta {self.delta:g}, in all runs together)"
+        ]
+        if spent.of_all(UNNOISED):
+            lines.append(f"  not counted: {spent.of_all(UNNOISED):g} messages with parts without noise")
+        for envelope in envelopes:
+            for name, part in envelope.pattern["uplink"].items() if not envelope.is_phase else ():
+                releases = find_releases(part)
+                units = None if not releases else measure_release(releases)
+                what = f"  each {name!r} of {envelope.work}"
+                if releases is None:
+                    lines.append(f"{what}: known once a ticket is here; without noise it is refused")
+                elif units is None:
+                    lines.append(f"{what}: without noise that can be counted here")
+                else:
+                    own = all(one.mechanism == LOCAL for one in releases)
+                    whom = "this client adds the noise" if own else "you trust the server to add the noise"
+                    lines.append(f"{what}: {find_epsilon(units, self.delta):.2f} if alone; {whom}")
+        return lines
 
     @property
     def fewest_examples(self) -> int:
@@ -221,10 +318,18 @@ _KINDS: dict[str, type] = {
     "models": list,
     "max_ticket_s": float,
     "max_day_s": float,
+    "max_epsilon": float,
+    "delta": float,
+    "unnoised": list,
     "approve_plans": bool,
     "imports": dict,
     "isolate": bool,
     "reveals": str,
+}
+
+_NUMBERS = {
+    "max_epsilon": (math.inf, "a number above 0, such as 8.0"),
+    "delta": (1.0, "a number above 0 and below 1, such as 1e-5"),
 }
 
 
@@ -245,8 +350,12 @@ def _check_setting(path: Path, key: str, given: Any) -> Any:
         wrong = wrong or not all(isinstance(word, str) for word in given)
     if isinstance(given, dict):
         wrong = wrong or not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in given.values())
+    words = _WORDS[kind]
+    if key in _NUMBERS:
+        most, words = _NUMBERS[key]
+        wrong = wrong or not 0 < given < most
     if wrong:
-        raise InvalidInput(f"{path}: {key} is {given!r}; write {_WORDS[kind]}")
+        raise InvalidInput(f"{path}: {key} is {given!r}; write {words}")
     return tuple(given) if isinstance(given, list) else given
 
 

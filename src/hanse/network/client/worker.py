@@ -13,6 +13,7 @@ from hanse.core import Declined, InvalidInput, MessageError
 from hanse.core.exchange import NotReady, Payload, Stored, Task, unpack
 from hanse.network.client.allowed_plan import check_again
 from hanse.network.client.connection import Connection
+from hanse.network.client.limits import PRIVACY, UNNOISED
 from hanse.network.client.roles import OpenRole, OpenRun, Roles, name_ticket
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
 from hanse.network.client.tickets import Tickets
@@ -107,7 +108,13 @@ class Worker:
                     payload=work.payload,
                 )
                 home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
-                run.check.check(home, work, payload, task)
+                envelope = run.check.check(home, work, payload, task)
+                units, is_open = (
+                    (0, False)
+                    if envelope.is_phase
+                    else home.policy.measure_message(envelope.work, payload.uplink)
+                )
+                home.policy.check_epsilon(home.spent, units)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 role.note(task, work.payload)
                 answer = self._compute(work, role, task, payload, name)
@@ -116,6 +123,7 @@ class Worker:
                 home.policy.check_work(type(payload.work).__name__, len(answer))
                 if not home.spent.has(counted):
                     home.policy.check_use(home.spent, len(answer), examples=examples)
+                self._count_release(f"{counted}/{hashlib.sha256(answer).hexdigest()}", units, is_open)
                 home.spent.add(counted, tickets=1, upload_bytes=len(answer), examples=examples)
                 role.keep()
                 self._early.discard((work.run, work.ticket))
@@ -146,6 +154,16 @@ class Worker:
                 raise
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
+
+    def _count_release(self, name: str, units: int, is_open: bool) -> None:
+        """Counts what a message reveals, before it is sent. Another message for the same ticket is another.
+
+        Raises: Forbidden: if the policy does not allow it any more.
+        """
+        spent = self._home.spent
+        if (units or is_open) and not spent.has(name):
+            self._home.policy.check_epsilon(spent, units)
+            spent.add(name, **{PRIVACY: units, UNNOISED: int(is_open)})
 
     def _check_policy(
         self, work: WorkOrder, run: OpenRun, role: OpenRole | None = None, counted: str = ""

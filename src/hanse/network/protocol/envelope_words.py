@@ -7,14 +7,14 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hanse.core import Reducer, Transform, sgd_rule
+from hanse.core import PartSpec, Reducer, Release, Spec, TensorSpec, Transform, fields, sgd_rule
 from hanse.core.exchange import find_classes
 from hanse.network.protocol.envelope import Envelope, name_one
 from hanse.network.protocol.forms import WIDE, Form, to_form, write_form
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import printable
 
-__all__ = ["describe_plan", "to_record"]
+__all__ = ["describe_plan", "find_releases", "to_record"]
 
 COLUMNS = 80
 PLAIN = to_form(sgd_rule())
@@ -135,6 +135,27 @@ def _find_words(form: Form, kind: type, words: str) -> str:
     except Exception:  # a stranger's fields may be of any type, and a class of users may do anything
         return write_form(form)
     return f"{write_form(form)}, a {kind.__name__.lower()} of code that is not imported yet"
+
+
+def find_releases(part: Form) -> tuple[Release, ...] | None:
+    """Finds the noise of a part from its form. None: it is not known before a ticket is here.
+
+    >>> from hanse.core import Spec
+    >>> form = {f.name: to_form(getattr(PartSpec(Spec({})), f.name)) for f in fields(PartSpec)}
+    >>> find_releases(form), find_releases({**form, "max_weight": {"~": "any", "of": "number"}})
+    ((), None)
+    """
+    try:
+        known, said = find_classes(object), part["spec"]
+        tensors = {name: TensorSpec(tuple(shape), dtype) for name, (dtype, *shape) in said["tensors"].items()}
+        others = {f.name: said[f.name] for f in fields(Spec) if f.name != "tensors"}
+        weight = part["max_weight"]
+        if type(weight) not in (int, float) or any(isinstance(held, dict) for held in others.values()):
+            return None
+        uplink, into = _build(part["uplink"], known), _build(part["into"], known)
+        return PartSpec(Spec(tensors, **others), uplink, into, weight).chain().releases
+    except Exception:  # a pattern, or a class that is not imported here
+        return None
 
 
 def _build(form: Form, known: Mapping[str, type]) -> Any:

@@ -5,30 +5,18 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.runs.protection.central import check_separation
     from hanse.runs.protection.claims import describe_claim
-    from hanse.runs.protection.planning import (
-        Disclosure,
-        check_budget,
-        check_separation,
-        claim_of,
-        plan_claim,
-        protect,
-        rehearse,
-    )
+    from hanse.runs.protection.disclosure import Disclosure, rehearse
+    from hanse.runs.protection.planning import check_budget, claim_of, plan_claim, protect
 else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.runs.protection.central": ("check_separation",),
             "hanse.runs.protection.claims": ("describe_claim",),
-            "hanse.runs.protection.planning": (
-                "Disclosure",
-                "check_budget",
-                "check_separation",
-                "claim_of",
-                "plan_claim",
-                "protect",
-                "rehearse",
-            ),
+            "hanse.runs.protection.disclosure": ("Disclosure", "rehearse"),
+            "hanse.runs.protection.planning": ("check_budget", "claim_of", "plan_claim", "protect"),
         },
     )
 

@@ -7,7 +7,7 @@ from hanse.config import build
 from hanse.core.exchange import Record
 from hanse.privacy import Privacy, make_claim, make_example_claim, read_books
 from hanse.runs.machine import is_simulated
-from hanse.runs.protection.planning import describe_open
+from hanse.runs.protection.disclosure import describe_open
 
 if TYPE_CHECKING:
     from hanse.store import RunInfo, Runs
@@ -25,7 +25,7 @@ def describe_claim(runs: "Runs", info: "RunInfo", records: Sequence[Record]) -> 
         return None if found is None else str(found["claim"])
     settings = info.settings["experiment"].get("privacy") or {}
     if settings.get("name") == "examples":
-        budget = build(settings, Privacy, "privacy")
+        budget = build(Privacy, settings, "privacy")
         beside = [describe_open(name) for name in budget.open]
         rounds = sum(record.round > 0 for record in records)
         simulated = is_simulated(runs.checkpoint(info.run))
