@@ -33,6 +33,7 @@ test: $(VENV)/.dev
 		echo "python $$example"; \
 		(cd $(VENV)/examples && ../bin/python -W error ../../$$example) || exit 1; \
 	done
+	@$(BIN)/python -m compileall -q src  # once, for all processes that the tests start
 	$(BIN)/pytest -n auto --dist worksteal
 
 format: $(VENV)/.dev

@@ -33,6 +33,7 @@ PUBLIC = {
     # rooms
     *(
         "algorithms",
+        "attacks",
         "config",
         "core",
         "data",

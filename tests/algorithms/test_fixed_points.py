@@ -74,10 +74,10 @@ def interrupted(algorithm: Any) -> Interrupted:
 
 
 EXACT = {
-    "fed_sgd": (fed_sgd(0.2), 150, SIZES),
-    "fed_sgd, uniform": (fed_sgd(0.2, weighting=uniform()), 150, ALIKE),
-    "nesterov": (nesterov(0.2, 0.5), 120, SIZES),
-    "scaffold": (scaffold(0.1, **MANY_STEPS), 240, SIZES),
+    "fed_sgd": (fed_sgd(0.2), 120, SIZES),
+    "fed_sgd, uniform": (fed_sgd(0.2, weighting=uniform()), 120, ALIKE),
+    "nesterov": (nesterov(0.2, 0.5), 80, SIZES),
+    "scaffold": (scaffold(0.1, **MANY_STEPS), 210, SIZES),
     "scaffold, uniform": (scaffold(0.1, **MANY_STEPS, weighting=uniform()), 240, ALIKE),
     "fed_dyn": (fed_dyn(0.2, **MANY_STEPS, alpha=1.0), 200, ALIKE),
     "fed_dyn, by examples": (fed_dyn(0.2, **MANY_STEPS, alpha=1.0, weighting=by_examples()), 200, SIZES),

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import hanse
+from hanse.cli import app
 from hanse.core.exchange import Record
 from hanse.store import Runs
 
@@ -96,6 +98,14 @@ def command(*words: str, code: int = 0) -> str:
     return done.stdout if code == 0 else " ".join(done.stderr.split())
 
 
+def typed(*words: str, code: int = 0) -> str:
+    """What a command says that is performed here, as by a process that has imported nothing of the user's."""
+    forget(Path.cwd())
+    done = CliRunner().invoke(app, words, prog_name="hanse")
+    assert done.exit_code == code, done.output
+    return done.stdout if code == 0 else " ".join(done.stderr.split())
+
+
 def undisturbed() -> hanse.Result:
     return hanse.perform(hanse.read("mine.toml"))
 
@@ -106,9 +116,9 @@ def test_settings_name_a_function(folder: Path) -> None:
     assert done["findings"] == []
     assert done["final"]["train_loss"] < 2.3
     assert done["params_sha256"] == undisturbed().params_sha256
-    workers = command("run", "mine.toml", "--json", "--set", "execution={name='sequential', num_workers=2}")
+    workers = typed("run", "mine.toml", "--json", "--set", "execution={name='sequential', num_workers=2}")
     assert json.loads(workers)["params_sha256"] == done["params_sha256"]
-    other = command("run", "mine.toml", "--json", "--set", "algorithm.client.config.lr=0.01")
+    other = typed("run", "mine.toml", "--json", "--set", "algorithm.client.config.lr=0.01")
     assert json.loads(other)["params_sha256"] != done["params_sha256"]
 
 
@@ -124,7 +134,7 @@ def test_a_stored_run_is_resumed_by_another_process_with_its_function(folder: Pa
     assert Runs("store.db").info(run).settings["imports"][0]["name"] == "my_training.py"
     text = TRAINING.replace("20]", "10]")
     (folder / "my_training.py").write_text(text)
-    assert "my_training.py has changed" in command("resume", run, code=2)
+    assert "my_training.py has changed" in typed("resume", run, code=2)
     (folder / "my_training.py").write_text(TRAINING)
     assert json.loads(command("resume", run, "--json"))["params_sha256"] == expected
 
@@ -133,7 +143,7 @@ def test_a_run_of_a_script_is_resumed_with_the_script(folder: Path) -> None:
     (folder / "my_script.py").write_text(SCRIPT)
     run = subprocess.run([sys.executable, "my_script.py"], capture_output=True, text=True, check=True)
     name = run.stdout.strip()
-    said = command("resume", name, code=2)
+    said = typed("resume", name, code=2)
     assert "--import" in said
     assert "my_script.py" in said
     done = json.loads(command("resume", name, "--import", "my_script.py", "--json"))

@@ -12,6 +12,7 @@ from hanse.core import Part, Parts, Reducer, each, fixed_mean, mean, reduce, sta
 from hanse.core import sum as sum_
 from hanse.core.exchange import Stored, TreeFold, digest, find_classes, pack, unpack
 from hanse.core.layout import Mapped
+from hanse.robust import cosine_trust
 
 REDUCERS: dict[str, Reducer[Any]] = {
     "mean": mean(),
@@ -19,6 +20,7 @@ REDUCERS: dict[str, Reducer[Any]] = {
     "fixed_mean": fixed_mean(8.0),
     "stack": stack(),
     "each": each(),
+    "cosine_trust": cosine_trust(),
     **RULES,
 }
 

@@ -11,6 +11,7 @@ from federation import (
     NUM_CLIENTS,
     Ended,
     Federation,
+    Threaded,
     federation,
     job,
     learner,
@@ -49,6 +50,9 @@ PARTS = ("part", "sweep")
 
 CLIENT_POINTS = [(step, when) for step in (*SENDS, *ENDS, *PARTS) for when in ("before", "after")]
 CLIENT_POINTS += [("verdict", "before"), ("acknowledge", "before")]
+COMPUTED_IN_A_CHILD = ("keep", "upload", "commit")
+"""The steps around which the victim computes in a child process, as clients do; else in its own thread."""
+
 SERVER_STEPS = ("append Dispatched", "receive", "append Collected", "save")
 
 
@@ -63,6 +67,8 @@ class Victims:
     def __init__(self, here: Federation, fate: Fate) -> None:
         self.here, self.fate = here, fate
         self.num_crashes = 0
+        self.kind: type[Client] = Client
+        """In what the victim computes once it is started again."""
         here.client_home(VICTIM)
         here.enter([number for number in range(NUM_CLIENTS) if number != VICTIM])
         here.threads.append(threading.Thread(target=self._live, daemon=True))
@@ -72,7 +78,7 @@ class Victims:
         people = population()
         while True:
             home = FragileHome(self.here.folder / f"client-{VICTIM}", self.fate)
-            client = Client(home, lambda plan: people.client(VICTIM), learner, self.here.said.append)
+            client = self.kind(home, lambda plan: people.client(VICTIM), learner, self.here.said.append)
             self.here.clients.append(client)
             try:
                 client.run()
@@ -98,6 +104,7 @@ def test_a_client_that_dies_at_a_step_ends_in_the_same_bits(
     step: str, when: str, victims: Victims, due: Ended
 ) -> None:
     crashes = victims.num_crashes
+    victims.kind = Client if step in COMPUTED_IN_A_CHILD else Threaded
     victims.fate.die(step, 2, when)
     run = victims.here.lead(job(SCAFFOLD, ROUNDS))
     assert victims.here.ended(run) == due
@@ -207,7 +214,8 @@ def perform_mortally(
     people, ends, threads = population(), list[str](), list[threading.Thread]()
     for number in range(NUM_CLIENTS):
         mine = people.client(number)
-        client = Client(ClientHome(tmp_path / f"client-{number}"), lambda plan, mine=mine: mine, learner)
+        kind = Client if number == VICTIM else Threaded  # one computes in a child process
+        client = kind(ClientHome(tmp_path / f"client-{number}"), lambda plan, mine=mine: mine, learner)
         threads.append(threading.Thread(target=lambda client=client: ends.append(client.run()), daemon=True))
         threads[-1].start()
     run = here.perform(given)

@@ -1,4 +1,4 @@
-"""Encrypted sums over the network: a key holder beside the server, which gets neither keys nor single messages."""
+"""Encrypted sums over the network: a key holder beside the server, which gets no keys."""
 
 from pathlib import Path
 from typing import Any

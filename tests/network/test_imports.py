@@ -80,13 +80,14 @@ def train(params, data, key, config):
 """
 
 TRAINED = """
-imports = ["lib/my_training.py"]
+imports = ["lib/my_training.py", "lib/terngrad.py"]
 rounds = 2
 partition = {name = "iid", num_clients = 2}
 
 [algorithm]
 name = "fed_avg"
 fraction = 1.0
+uplink = ["terngrad", "deflate"]
 client = {name = "trained_by", function = "my_training:train", config = {step = 0.1}, metrics = ["size"]}
 """
 
@@ -190,30 +191,27 @@ def serve_to_two(folder: Path, settings: str, **files: str) -> None:
         same_bits(folder, done(server))
 
 
-def test_a_training_function_is_served_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def read_page(page: str) -> dict[str, str]:
+    """Returns the module that a page tells a reader to save, by its name."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return dict(re.findall(r"^```python\n# file: (\w+)\.py\n(.*?)^```", text, re.M | re.S))
+
+
+def test_the_algorithm_of_the_page_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    serve_to_two(tmp_path, TRAINED, my_training=TRAINING)
+    files = read_page("own-algorithm.md")
+    assert list(files) == ["q_fed_avg"]
+    fair = 'imports = ["lib/q_fed_avg.py"]\nalgorithm = {name = "q_fed_avg", q = 0.5, fraction = 1.0}\n'
+    serve_to_two(tmp_path, TWO + fair, **files)
 
 
-def test_the_algorithm_and_the_transform_of_the_pages_are_served(
+def test_a_training_function_and_the_transform_of_the_page_are_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files are those that the pages tell a reader to save."""
     monkeypatch.chdir(tmp_path)
-    files = {}
-    for page in ("own-algorithm.md", "own-transform.md"):
-        text = (DOCS / page).read_text(encoding="utf-8")
-        for name, code in re.findall(r"^```python\n# file: (\w+)\.py\n(.*?)^```", text, re.M | re.S):
-            files[name] = code
-    assert files.keys() == {"q_fed_avg", "terngrad"}
-    (tmp_path / "fair").mkdir()
-    fair = 'imports = ["lib/q_fed_avg.py"]\nalgorithm = {name = "q_fed_avg", q = 0.5, fraction = 1.0}\n'
-    serve_to_two(tmp_path / "fair", TWO + fair, q_fed_avg=files["q_fed_avg"])
-    (tmp_path / "tern").mkdir()
-    tern = 'imports = ["lib/terngrad.py"]\nalgorithm = {name = "fed_avg", lr = 0.3, fraction = 1.0, '
-    serve_to_two(
-        tmp_path / "tern", TWO + tern + 'uplink = ["terngrad", "deflate"]}\n', terngrad=files["terngrad"]
-    )
+    files = read_page("own-transform.md")
+    assert list(files) == ["terngrad"]
+    serve_to_two(tmp_path, TRAINED, my_training=TRAINING, **files)
 
 
 def test_own_code_is_served_to_two_clients_in_the_bits_of_the_simulation(

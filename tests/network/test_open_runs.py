@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import FED_AVG, job
+from federation import FED_AVG, federation, job
 from test_commands import typed
 from test_kill import free_port
 
@@ -22,7 +22,7 @@ from hanse.network.server.job import SERVED, RunJob
 from hanse.network.server.members import Members
 from hanse.network.server.runtime import Patience
 from hanse.network.server.server import Server
-from hanse.network.server.upkeep import OtherRunOpen, choose_runs
+from hanse.network.server.upkeep import OtherRunOpen, choose_runs, find_completed
 from hanse.runs import Parties
 from hanse.store import Runs
 
@@ -103,6 +103,20 @@ def test_resume_and_fresh_answer_the_question(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=f"run {newest} is completed, and can't go on"):
         choose_runs(tmp_path, [old], resume=newest)
     assert choose_runs(tmp_path / "nothing", [new]) == [None]
+    assert find_completed(Runs(tmp_path / "runs.db"), old) == newest
+    assert find_completed(Runs(tmp_path / "runs.db"), new) is None
+
+
+def test_a_run_that_was_completed_waits_for_nobody_again(tmp_path: Path) -> None:
+    """Its server was killed while clients heard that it is over; those have gone."""
+    given = job(FED_AVG, 1)
+    with federation(tmp_path) as here:
+        run = here.lead(given)
+        here.enter()
+        ended = here.end(run)
+    with federation(tmp_path) as again:
+        again.server.lead(given, run)
+        assert again.end(run) == ended
 
 
 def code(name: str, digest: str, folder: str) -> dict[str, Any]:

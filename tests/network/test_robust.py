@@ -12,6 +12,7 @@ import pytest
 from federation import FED_AVG, KEYS, NUM_CLIENTS, begin, federation, job, simulated
 from test_hostile import LIAR, Liar, LyingBackend, changed
 
+from hanse.algorithms import fl_trust, fools_gold, zeno
 from hanse.core import mean
 from hanse.network.server.rehearsal import _Dry, _fill_calmly, foresee
 from hanse.robust import centred_clipping, krum, multi_krum, recentre, trimmed_mean, worker_momentum
@@ -20,6 +21,9 @@ TRIMMED = replace(FED_AVG, into=trimmed_mean(1))
 CASES: dict[str, Any] = {
     "trimmed_mean": TRIMMED,
     "history": replace(FED_AVG, into=centred_clipping(1.0, 2), uplink=(worker_momentum(0.5), recentre())),
+    "fl_trust": fl_trust(lr=0.5, fraction=1.0, batch_size=50, trusted="server"),
+    "zeno": zeno(lr=0.5, fraction=1.0, batch_size=50, num_byzantine=1, trusted="server"),
+    "fools_gold": fools_gold(lr=0.5, fraction=1.0, batch_size=50),
 }
 
 

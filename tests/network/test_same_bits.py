@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import CASES, federation, job, simulated
+from federation import CASES, NUM_CLIENTS, federation, job, simulated
 
 from hanse.algorithms import fed_avg, trained_by, uniform
 from hanse.algorithms.own_training import own_loop
@@ -17,7 +17,8 @@ from hanse.network.client.client import Client
 def test_the_network_ends_in_the_bits_of_the_simulation(algorithm: Any, tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(algorithm, 4))
-        here.enter(kind=Client)  # each computes in a child process
+        here.enter(range(2), kind=Client)  # each computes in a child process
+        here.enter(range(2, NUM_CLIENTS))
         result = here.end(run)
         assert result["params_sha256"] == simulated(algorithm, 4)
         assert [r.abandoned for r in here.records] == [None] * 5

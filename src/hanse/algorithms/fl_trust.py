@@ -49,6 +49,7 @@ class fl_trust(ServerRule[OptimiserState]):
             key,
             close=self.close if goal is None else replace(self.close, goal=goal + 1),
             downlink=self.downlink,
+            own=None,
             update=PartSpec(Spec.of(state.params), self.uplink, cosine_trust()),
             **make_training_parts(self.training),
         )

@@ -10,7 +10,7 @@ from dataclasses import field
 import numpy as np
 
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.algorithms.server_rules import ServerRule, average
+from hanse.algorithms.server_rules import ServerRule, combine
 from hanse.core import (
     Array,
     InvalidInput,
@@ -80,7 +80,7 @@ class fools_gold(ServerRule[SimilarityState]):
         sums = [history[party] for party in updates]
         weights = dict(zip(updates, weigh(_compare(sums), self.confidence).tolist(), strict=True))
         yield from leave_out(party for party, weight in weights.items() if not weight)
-        total = average(state.params, updates, weights)
+        total = combine(state.params, updates, weights)
         after = state.advance(self.server, self.server_lr, total)
         return SimilarityState(
             params=after.params,
@@ -96,7 +96,7 @@ def _compare(sums: list[Tensors]) -> Array:
     products = np.array([[dot(one, other) for other in sums] for one in sums])
     norms = np.sqrt(np.diag(products))
     lengths = np.outer(norms, norms)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return np.asarray(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0))
 
 
 def weigh(cosines: Array, confidence: float) -> Array:
@@ -113,4 +113,5 @@ def weigh(cosines: Array, confidence: float) -> Array:
     weights = np.clip(1 - (similar * ratios).max(axis=1), 0, 1)
     weights = weights / (weights.max() or 1.0)
     with np.errstate(divide="ignore"):
-        return np.asarray(np.clip(confidence * (np.log(weights / (1 - weights)) + 0.5), 0, 1))
+        found: Array = np.clip(confidence * (np.log(weights / (1 - weights)) + 0.5), 0, 1)
+    return found

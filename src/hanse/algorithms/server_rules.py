@@ -28,7 +28,7 @@ from hanse.core import (
 )
 from hanse.core.exchange import Collected, Sample
 
-__all__ = ["TRUSTED", "ServerRule", "average"]
+__all__ = ["TRUSTED", "ServerRule", "combine"]
 
 TRUSTED = "validation"
 """The role whose examples the server trusts by default."""
@@ -76,6 +76,7 @@ class ServerRule(LocalTraining[S], ABC):
             key,
             close=self.close,
             downlink=self.downlink,
+            own=None,
             update=PartSpec(Spec.of(state.params), self.uplink, each()),
             **make_training_parts(self.training),
         )
@@ -94,7 +95,7 @@ class ServerRule(LocalTraining[S], ABC):
             )
 
 
-def average(params: Tensors, updates: Mapping[PartyId, Tensors], weights: Mapping[PartyId, float]) -> Tensors:
+def combine(params: Tensors, updates: Mapping[PartyId, Tensors], weights: Mapping[PartyId, float]) -> Tensors:
     """Averages updates by weights that are not negative; those of weight 0 are not read. All 0: no update."""
     total = sum(weights.values())
     mean = zeros_like(params)

@@ -10,7 +10,7 @@ from dataclasses import field
 import numpy as np
 
 from hanse.algorithms.optimisers import OptimiserState
-from hanse.algorithms.server_rules import TRUSTED, ServerRule, average
+from hanse.algorithms.server_rules import TRUSTED, ServerRule, combine
 from hanse.core import (
     Contribution,
     Examples,
@@ -119,4 +119,4 @@ class zeno(ServerRule[OptimiserState]):
             chosen = set(best[: len(best) - self.num_byzantine].tolist())
         weights = {party: float(i in chosen) for i, party in enumerate(updates)}
         yield from leave_out(party for party, weight in weights.items() if not weight)
-        return state.advance(self.server, self.server_lr, average(state.params, updates, weights))
+        return state.advance(self.server, self.server_lr, combine(state.params, updates, weights))

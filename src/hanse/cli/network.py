@@ -192,7 +192,9 @@ def join_command(
     data: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="This client's own data, the first time; hanse.toml then keeps the answers."
+            metavar="FILE",
+            help="This client's own data, the first time; hanse.toml then keeps the answers. Or none, for a "
+            "party without data, such as one that holds a key.",
         ),
     ] = None,
     test: Annotated[
@@ -231,7 +233,7 @@ def join_command(
 
         from hanse.cli.contract import agree, is_attended
         from hanse.network.client import ClientHome, Entrant, Owner, find_isolation, join_in_order
-        from hanse.runs import SHARE, Contract
+        from hanse.runs import NO_DATA, SHARE, Contract
 
         begin_logging(log)
         if encrypted:
@@ -245,8 +247,8 @@ def join_command(
         client_home.note_contract()
         if contract is not None:
             contract.check_source(data, test)
-        elif data is None and kept is not None and kept.get("data") == SHARE:
-            data, test = SHARE, test or kept.get("test")
+        elif data is None and kept is not None and kept.get("data") in (SHARE, NO_DATA):
+            data, test = kept["data"], test or kept.get("test")
         elif data is None and not check:
             raise InvalidInput("--data is missing; name a file of this client's own examples")
         if contract is None:
@@ -259,6 +261,8 @@ def join_command(
         def open_data(plans: Sequence[Any], number: int) -> Any:
             if contract is None and data == SHARE:
                 return _open_share(number, test)
+            if contract is None and data == NO_DATA:
+                return _open_nothing()
             return _open_contract(contract or make(plans), number)
 
         def make(plans: Sequence[Any]) -> Any:
@@ -278,8 +282,8 @@ def join_command(
                         client_home, entrant, owner, with_data=data is not None or contract is not None
                     )
                 sources = join_in_order(client_home, entrant, owner)
-                if contract is None and data == SHARE:  # no file remembers it
-                    client_home.amend(data=SHARE, test=None if test is None else str(Path(test).absolute()))
+                if contract is None and data in (SHARE, NO_DATA):  # no file remembers it
+                    client_home.amend(data=data, test=None if test is None else str(Path(test).absolute()))
                 ended = _work(client_home, sources, isolate)
         except KeyboardInterrupt:
             typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
@@ -297,6 +301,13 @@ def _open_share(number: int, test: str | None) -> Any:
 
     examples = _keep_last(PARTIES.data(SHARE, number, test, note))
     return Sources(examples, _keep_last(PARTIES.test(SHARE, number, test)), test is not None)
+
+
+def _open_nothing() -> Any:
+    """Opens no data, for a party whose works need none."""
+    from hanse.network.client import Sources
+
+    return Sources(lambda plan: None, None)
 
 
 def _open_contract(contract: Any, number: int) -> Any:

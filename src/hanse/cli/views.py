@@ -157,7 +157,7 @@ def run_page(
     claim: str | None = None,
 ) -> None:
     """Prints all that is known of a run: `sent`, the bytes of its clients, and `claim`, what it promises."""
-    from hanse.runs import describe_releases, describe_traffic
+    from hanse.runs import describe_liars, describe_releases, describe_traffic
 
     out = make_stdout()
     settings = info.settings["experiment"]
@@ -182,6 +182,7 @@ def run_page(
             make_pairs(("releases", words) for words in describe_releases(record.usage for record in records))
         )
         out.print(make_pairs([("privacy", claim)] if claim else []))
+        out.print(make_pairs(describe_liars(records, (info.result or {}).get("adversary"))))
     if sent is not None:
         out.print(make_pairs([("bytes by client", describe_traffic(sent))]))
     out.print(make_pairs(info.environment.items()))
@@ -212,6 +213,7 @@ def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
             varies = varies or bool(exchange.varying)
     out.print(make_pairs(_format_plan(plan)))
     out.print(make_pairs([("privacy", f"as planned, {plan.claim}")] if plan.claim else []))
+    out.print(make_pairs([("who sees what" if i == 0 else "", view) for i, view in enumerate(plan.views)]))
     if varies:
         note(f"* depends on the data; this is the size that client {plan.client} would send now")
     if plan.asynchronous:

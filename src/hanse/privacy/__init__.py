@@ -10,6 +10,7 @@
     accounting   compose, compute_epsilon, calibrate
     claims       make_claim                    epsilon with unit, adversary, and what is not covered
     audits       audit_guesses                 a lower bound on epsilon, from guesses about canaries
+    views        describe_views                who sees what of a part, in words
     encryption   encrypted_sum, encrypted_mean sums that a key holder beside the server decrypts
 
 Accounting needs the extra `privacy`, and encryption the extra `encryption`; each is loaded when it is used.
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from hanse.privacy.participation import find_separation, keep_separation
     from hanse.privacy.skellam_noise import skellam
     from hanse.privacy.spending import BudgetSpent, Spending, refuse_open
+    from hanse.privacy.views import View, describe_views
 else:
     __getattr__ = load_from(
         __name__,
@@ -77,6 +79,7 @@ else:
             "hanse.privacy.encryption": ("KEY_HOLDER", "bfv", "encrypted_mean", "encrypted_sum"),
             "hanse.privacy.skellam_noise": ("skellam",),
             "hanse.privacy.spending": ("BudgetSpent", "Spending", "refuse_open"),
+            "hanse.privacy.views": ("View", "describe_views"),
         },
     )
 
@@ -97,6 +100,7 @@ __all__ = [
     "PrivacyClaim",
     "Spending",
     "Trust",
+    "View",
     "adaptive_clip",
     "audit_guesses",
     "banded",
@@ -107,6 +111,7 @@ __all__ = [
     "classify_noise",
     "compose",
     "compute_epsilon",
+    "describe_views",
     "encrypted_mean",
     "encrypted_sum",
     "examples",

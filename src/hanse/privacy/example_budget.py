@@ -4,7 +4,7 @@ from collections import Counter
 from functools import lru_cache
 
 from hanse.core import Declined, InvalidInput, Memory, Steps, check_count, check_positive, value
-from hanse.privacy.accounting import Accountant, calibrate, compute_epsilon
+from hanse.privacy.accounting import Accountant, Spent, calibrate, compute_epsilon
 from hanse.privacy.models import Privacy
 
 __all__ = ["ExampleBook", "NoisedSteps", "examples"]
@@ -31,7 +31,7 @@ class NoisedSteps:
 
     def compute_epsilon(self, rounds: int, delta: float, accountant: Accountant = "pld") -> float:
         """Computes the epsilon of so many rounds, for one example that is added or removed."""
-        spent = {(self.rate, self.noise_multiplier): self.num_steps * rounds}
+        spent: Spent = {(self.rate, self.noise_multiplier): self.num_steps * rounds}
         return compute_epsilon(spent, delta, accountant)
 
 
@@ -44,12 +44,12 @@ class examples(Privacy):
 
         w <- w - lr (Σ clip(g_i) + N(0, (z max_norm)²)) / batch_size
 
-    Rows and noise come from the client's own secret. Each client chooses z by its own number of examples, n,
-    and its own steps, as the smallest with which all rounds together stay within the budget; keeps a book of
-    what it spent; and refuses a round that would pass its budget. The algorithm's `batch_size` is the expected
-    size, so that the probability is batch_size / n; `epochs` passes are epochs n / batch_size steps. What
-    follows the noise, such as momentum or an uplink, costs nothing. All clients count alike, because a weight
-    would tell n.
+    Rows and noise come from the client's own secret. Each client chooses z by its own number of examples,
+    n, and its own steps, as the smallest with which all rounds together stay within the budget; keeps a
+    book of what it spent; and refuses a round that would pass its budget. The algorithm's `batch_size` is
+    the expected size, so that the probability is batch_size / n; `epochs` passes are epochs n /
+    batch_size steps. What follows the noise, such as momentum or an uplink, costs nothing. All clients
+    count alike, because a weight would tell n.
 
     Args:
       epsilon: the budget of each client, for one example that is added or removed.
@@ -87,8 +87,8 @@ class examples(Privacy):
         Args:
           rounds: the number of rounds of the run.
 
-        Raises: InvalidInput: if delta is too large for so many examples, dp-accounting is missing, or no noise
-          suffices.
+        Raises: InvalidInput: if delta is too large for so many examples, dp-accounting is missing, or no
+          noise suffices.
 
         >>> examples(3.0).choose_steps(60_000, Steps(4.0, batch_size=6_000), 10)
         NoisedSteps(rate=0.1, noise_multiplier=2.025, num_steps=10)
@@ -156,8 +156,8 @@ class ExampleBook:
         if then > budget.epsilon:
             raise Declined(
                 f"this client's budget of privacy is spent: epsilon of its examples is "
-                f"{self.compute_epsilon(budget.delta):.4f} of {budget.epsilon:g} for delta = {budget.delta:g}, "
-                f"and would be {then:.4f} after this ticket"
+                f"{self.compute_epsilon(budget.delta):.4f} of {budget.epsilon:g} for delta = "
+                f"{budget.delta:g}, and would be {then:.4f} after this ticket"
             )
         return after
 

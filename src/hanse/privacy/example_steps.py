@@ -81,14 +81,14 @@ def take_noised_steps(
     Args:
       keys: rows and noise follow the secret one; what the model draws in training, the public one.
     """
-    now = {name: np.array(w) for name, w in start.items()}
+    now: Tensors = {name: np.array(w) for name, w in start.items()}
     rates, slots = steps.lr_of(now), steps.rule.start(now)
     expected = noised.rate * len(data)  # fixed: the size of the batch that was drawn would tell more
     std = noised.noise_multiplier * max_norm * SLACK
     for number in range(noised.num_steps):
         public, secret = keys.public.fold_in("step", number), keys.secret.fold_in("step", number)
         rows = secret.fold_in("rows").secret_rng().poisson_sample(len(data), noised.rate)
-        total = zeros_like(now)  # an empty batch releases noise as any other
+        total: Tensors = zeros_like(now)  # an empty batch releases noise as any other
         if rows:
             total = learner.clipped_sum(now, data.take(np.array(rows)), max_norm, key=public)
         total = add_gaussian(total, std, secret.fold_in("noise"), noise_multiplier=noised.noise_multiplier)

@@ -173,7 +173,7 @@ def bound_norms(steps: float, size: int) -> tuple[float, float]:
     The first is the bound of conditional rounding, which `round_within` enforces.
 
     >>> [round(bound) for bound in bound_norms(1024, 650)]
-    [1030, 26260]
+    [1025, 26122]
     """
     root = math.sqrt(size)
     likely = steps**2 + size / 4 + math.sqrt(2 * math.log(1 / BETA)) * (steps + root / 2)
@@ -254,7 +254,7 @@ def _tabulate(mean: float) -> Array:
     terms = [math.exp(-mean)]
     while len(terms) < mean or terms[-1] > 1e-20:
         terms.append(terms[-1] * mean / len(terms))
-    return np.minimum(np.cumsum(terms), 1.0)
+    return np.asarray(np.minimum(np.cumsum(terms), 1.0))
 
 
 def _log_poisson(k: Array, mean: float) -> Array:

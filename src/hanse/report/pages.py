@@ -10,7 +10,7 @@ from hanse.config import as_toml, summary
 from hanse.evaluation import NAMES, as_bytes, as_number, as_percent, as_seconds, metric_of, spent_on, table
 from hanse.report.charts import Drawing, draw_comparison, draw_run, draw_spending, html_script, png
 from hanse.report.run_data import RunData
-from hanse.runs import ENDED, flows_of, ledger_table, sentences
+from hanse.runs import ENDED, describe_liars, flows_of, ledger_table, sentences
 from hanse.version import __version__
 
 __all__ = ["compare_page", "report_page", "write"]
@@ -181,6 +181,10 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
         notes.append(
             f"Clients were measured on {clients['on']}" + (f" (or {others[0]})" if others else "") + "."
         )
+    notes += [
+        f"{heading.capitalize()}: {said}."
+        for heading, said in describe_liars(run_data.records, result.get("adversary"))
+    ]
     if result.get("spent"):
         notes.append(f"Time went to {spent_on(result)}.")
     return f'<p class="quiet">{_text(" ".join(notes))}</p>' if notes else ""
@@ -189,8 +193,10 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
 def _comparison(runs_data: Sequence[RunData]) -> str:
     metrics = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
+    judged = [(run_data.result or {}).get("adversary") for run_data in runs_data]
+    heads += ["liars left out", "of those left out lie"] if any(judged) else []
     rows = []
-    for run_data in runs_data:
+    for run_data, found in zip(runs_data, judged, strict=True):
         last = ([*run_data.points()] or [{}])[-1]
         seconds = sum(record.seconds for record in run_data.records)
         cells = [as_number(last.get(name)) for name in metrics]
@@ -208,9 +214,15 @@ def _comparison(runs_data: Sequence[RunData]) -> str:
                 _raw_up(run_data),
                 as_bytes(last.get("bytes down", 0)),
                 as_seconds(seconds),
+                *([_as_share(found, "recall"), _as_share(found, "precision")] if any(judged) else []),
             ]
         )
     return _html_table(heads, rows)
+
+
+def _as_share(found: Mapping[str, Any] | None, name: str) -> str:
+    share = None if found is None else found[name]
+    return "–" if share is None else as_percent(share)
 
 
 def _raw_up(run_data: RunData) -> str:

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.runs.adversary import describe_liars
     from hanse.runs.contract import CONTRACT, Contract
     from hanse.runs.debugging import debug_errors
-    from hanse.runs.deployment import SHARE, Parties
+    from hanse.runs.deployment import NO_DATA, SHARE, Parties
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
     from hanse.runs.ledger import describe_releases, describe_traffic, flows_of, ledger_table, traffic
@@ -56,7 +57,7 @@ else:
         {
             "hanse.runs.contract": ("CONTRACT", "Contract"),
             "hanse.runs.debugging": ("debug_errors",),
-            "hanse.runs.deployment": ("SHARE", "Parties"),
+            "hanse.runs.deployment": ("NO_DATA", "SHARE", "Parties"),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
             "hanse.runs.ledger": (
@@ -78,6 +79,7 @@ else:
                 "record_imports",
             ),
             "hanse.runs.own_file": ("Unlabelled", "read_examples", "read_rows"),
+            "hanse.runs.adversary": ("describe_liars",),
             "hanse.runs.preparation": ("load_population", "prepare_run"),
             "hanse.runs.proposal": ("Proposal", "Seen", "propose"),
             "hanse.runs.protection": ("describe_claim",),
@@ -113,6 +115,7 @@ __all__ = [
     "ACCEPTED",
     "CONTRACT",
     "ENDED",
+    "NO_DATA",
     "SHARE",
     "Case",
     "Contract",
@@ -136,6 +139,7 @@ __all__ = [
     "debug_errors",
     "default_store",
     "describe_claim",
+    "describe_liars",
     "describe_releases",
     "describe_requests",
     "describe_run",

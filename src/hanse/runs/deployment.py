@@ -20,18 +20,20 @@ from hanse.runs.contract import Contract
 from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import read_description, read_examples, read_with_groups
-from hanse.runs.preparation import Prepared, client_tests, load_population, prepare_run
+from hanse.runs.preparation import Prepared, client_tests, is_led_by_test, load_population, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
 from hanse.runs.session import check_same_data, existing, experiment_of
-from hanse.runs.trusted import is_led_by_test
 from hanse.runs.wanted import Wanted
 from hanse.simulation import Devices
 
-__all__ = ["SHARE", "Parties"]
+__all__ = ["NO_DATA", "SHARE", "Parties"]
 
 SHARE = "share"
 """The word for the client's share of a built-in data set, in place of a file. It is for trying things out."""
+
+NO_DATA = "none"
+"""The word for no data, in place of a file: for a party that only takes part in protocols."""
 
 BUILT_IN = ("digits",)
 """The data sets that come with Hanse: a plan that names one of them opens no file of a client's machine."""
@@ -128,7 +130,7 @@ class Parties:
 
         Raises: InvalidInput.
         """
-        if data is not None and data != SHARE:
+        if data is not None and data not in (SHARE, NO_DATA):
             _check_file("--data", data)
             if data.endswith(".toml"):
                 _check_file(f"--data {data} names", read_description(data).path)

@@ -246,6 +246,7 @@ class MessagePlan:
       asynchronous: whether the server does not wait for all clients that it asked; then a round is one of
         its steps.
       claim: what all its rounds promise to each client, as planned; None: nothing is noised.
+      views: who sees what of a part that clients send, a line each.
     """
 
     rounds: int
@@ -257,6 +258,7 @@ class MessagePlan:
     client: PartyId | None
     asynchronous: bool
     claim: PrivacyClaim | None = None
+    views: tuple[str, ...] = ()
 
     def total(self, direction: str) -> int:
         """Sums the bytes "up" or "down" of the whole run."""
@@ -300,6 +302,7 @@ class MessagePlan:
             "round": {**_sums(self.later), "seconds": self.seconds(self.later)},
             "run": {"bytes_up": self.total("up"), "bytes_down": self.total("down"), "seconds": self.run_s},
             "privacy": None if self.claim is None else self.claim.to_json(),
+            "views": list(self.views),
         }
 
 
@@ -355,6 +358,7 @@ def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan
         rehearsal.client,
         rehearsal.asynchronous,
         plan_claim(ready.experiment.privacy, ready.disclosure, num, ready.noised_steps),
+        ready.views,
     )
 
 

@@ -324,7 +324,7 @@ def _lead(
 ) -> tuple[list[Replayed], Record | None, list[PartyId]]:
     """Leads the run to the end of a round, and watches a party in the last of its recorded attempts."""
     together = ready.experiment.execution.together
-    backend = _Watched(InProcess(ready.learner, ready.population, ready.keys, together=together), act, own)
+    backend = _Watched(InProcess(ready.learner, ready.party_data, ready.keys, together=together), act, own)
     runtime, seen = ready.runtime(backend, store), list[Record]()
 
     def look() -> Any:

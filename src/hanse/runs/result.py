@@ -42,6 +42,7 @@ class Result:
       findings: facts that a reader has to know before trusting the result.
       higher_is_better: the names of its metrics that are better when higher.
       privacy: what the run promises to each of its clients; None: it released nothing noised.
+      adversary: who lied, and whom the rule has left out; None: nobody lied.
     """
 
     run: str | None
@@ -59,6 +60,7 @@ class Result:
     findings: tuple[Finding, ...] = ()
     higher_is_better: tuple[str, ...] = ()
     privacy: Mapping[str, Any] | None = None
+    adversary: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -174,6 +176,7 @@ class Result:
             "baselines": list(self.baselines),
             "data": self.data,
             "privacy": self.privacy,
+            **({} if self.adversary is None else {"adversary": self.adversary}),
         }
 
 

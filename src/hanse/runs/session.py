@@ -24,14 +24,14 @@ from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.privacy import BudgetSpent, Privacy
+from hanse.runs.adversary import judge_left_out
 from hanse.runs.interrupts import Interrupts
 from hanse.runs.judgement import DEVICE_NOT_REPEATABLE, NOT_REPEATABLE, Finding, find_unread
 from hanse.runs.machine import changes, environment, is_simulated
 from hanse.runs.own_code import import_code, record_imports
-from hanse.runs.preparation import Prepared, prepare_run
+from hanse.runs.preparation import Prepared, is_led_by_test, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
-from hanse.runs.trusted import is_led_by_test
 from hanse.simulation import Devices, Execution
 
 if TYPE_CHECKING:
@@ -304,6 +304,9 @@ class Session:
             clients=self._ready.noised_steps,
         )
         said = None if claim is None else claim.to_json()
+        if self._ready.liars:
+            num_clients = self._ready.population.num_clients
+            found["adversary"] = judge_left_out(self._records, self._ready.liars, num_clients)
         return replace(result, findings=(*result.findings, *self._findings), privacy=said, **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:

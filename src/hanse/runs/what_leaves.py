@@ -31,6 +31,7 @@ from hanse.network.protocol import (
     Rekey,
     describe_ticket,
 )
+from hanse.privacy import describe_views
 from hanse.runs.preparation import prepare_run
 from hanse.simulation import InProcess, Simulation
 from hanse.version import __version__
@@ -152,6 +153,7 @@ class Example:
       hidden: the parts whose values the server does not see, because a reducer hides them.
       into: what each part goes into.
       num_bytes: of the packed message.
+      views: who sees what of each part.
     """
 
     work: str
@@ -159,6 +161,7 @@ class Example:
     hidden: tuple[str, ...]
     into: Mapping[str, str]
     num_bytes: int
+    views: tuple[str, ...] = ()
 
 
 class _Recording(InProcess):
@@ -173,6 +176,7 @@ class _Recording(InProcess):
         super().__init__(*given, together=False)
         self._envelopes = envelopes
         self._asked = {envelope.work for envelope in envelopes}
+        self._phases = {envelope.work for envelope in envelopes if envelope.is_phase}
         self.is_measuring = False
         self.examples: dict[str, Example] = {}
 
@@ -187,7 +191,13 @@ class _Recording(InProcess):
                 raise Contradiction(beyond)
             into = {name: str(part.into) for name, part in payload.uplink.items()}
             hidden = tuple(name for name, part in payload.uplink.items() if part.into.hides)
-            self.examples[name] = Example(name, message, hidden, into, len(pack(message)))
+            seen = tuple(
+                f"{part}: {view}"
+                for part, part_spec in payload.uplink.items()
+                for view in describe_views(part_spec)
+                if name not in self._phases  # their parts are no updates
+            )
+            self.examples[name] = Example(name, message, hidden, into, len(pack(message)), seen)
         return message, fork
 
 
@@ -277,6 +287,8 @@ def describe_run(plan: Plan, min_examples: int) -> Iterator[str]:
         for name, into in example.into.items():
             sees = "hides it in a sum" if name in example.hidden else "shows the server this client's own"
             yield from _entry(name, f"goes into {into}, which {sees}")
+        for view in example.views:
+            yield from _entry(*view.split(": ", 1))
     yield ""
     asked = [envelope for envelope in Envelopes.read(plan.envelopes) if not envelope.is_phase]
     shown = [part for envelope in asked for part in envelope.pattern["uplink"].values() if not part["hides"]]

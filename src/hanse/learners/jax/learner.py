@@ -106,7 +106,7 @@ class JaxLearner(DifferentiableLearner):
         at_once = compiled.ROWS_CLIPPED_AT_ONCE
         with precision(self.dtype, chosen):
             rows = self._weigh(x, y, 1.0, at_once * -(-compiled.pad_size(len(y)) // at_once))
-            found = compiled.clipped_sum(program, self._own(params), *rows, max_norm, own)
+            found = compiled.sum_clipped_gradients(program, self._own(params), *rows, max_norm, own)
             return _copy_to_host(found, params)
 
     def regulariser_gradient(self, params: Tensors) -> Tensors:

@@ -17,7 +17,6 @@ __all__ = [
     "StepSettings",
     "Traced",
     "apply_prediction",
-    "clipped_sum",
     "count_vmap_programs",
     "descend",
     "descend_lanes",
@@ -27,6 +26,7 @@ __all__ = [
     "measure",
     "pad_size",
     "power_of_two",
+    "sum_clipped_gradients",
     "to_device",
 ]
 
@@ -278,7 +278,7 @@ ROWS_CLIPPED_AT_ONCE = 16
 
 
 @compiled
-def clipped_sum(
+def sum_clipped_gradients(
     program: Program, params: Params, x: Traced, y: Traced, weights: Traced, max_norm: Traced, key: Traced
 ) -> Params:
     """Sums the clipped gradients of single examples; in training, with a key.

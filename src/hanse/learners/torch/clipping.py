@@ -10,7 +10,7 @@ Hashimoto, "Large language models can be strong differentially private learners"
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from hanse.learners.torch.losses import BatchLoss, Checked, Tensor
 from hanse.learners.torch.networks import Perceptron
 from hanse.learners.torch.workbench import ROWS_AT_ONCE, Workbench
 
-__all__ = ["add_clipped", "check_examples_apart"]
+__all__ = ["check_examples_apart", "clip_and_sum"]
 
 ROWS_CLIPPED_AT_ONCE = 16
 """Examples whose gradients are held together: each takes as much memory as the parameters."""
@@ -51,8 +51,8 @@ def check_examples_apart(bench: Workbench) -> None:
         if is_batch or getattr(module, "track_running_stats", False):
             raise InvalidInput(
                 f"the module's part {name!r} is {type(module).__name__}, which mixes the examples of a "
-                "batch, so that no example's own gradient exists; privacy of examples needs GroupNorm, LayerNorm or "
-                "no normalisation in its place"
+                "batch, so that no example's own gradient exists; privacy of examples needs GroupNorm, "
+                "LayerNorm or no normalisation in its place"
             )
     if bench.buffers:
         raise InvalidInput(
@@ -61,7 +61,7 @@ def check_examples_apart(bench: Workbench) -> None:
         )
 
 
-def add_clipped(
+def clip_and_sum(
     bench: Workbench, loss: BatchLoss, x: Array, y: Array, max_norm: float, ready: bool
 ) -> list[Tensor]:
     """Returns the sums of clipped gradients, in the order of the trained parameters.
@@ -180,7 +180,8 @@ def _gradients(bench: Workbench, loss: BatchLoss, x: Array, y: Array) -> Iterato
         some, labels = bench.tensor(x[rows]), bench.tensor(y[rows])
         if is_vmapped:
             try:
-                found = together(trained, some, labels)
+                with _refuse_fallbacks():
+                    found = together(trained, some, labels)
             except (RuntimeError, NotImplementedError):
                 is_vmapped = False
             else:
@@ -190,6 +191,17 @@ def _gradients(bench: Workbench, loss: BatchLoss, x: Array, y: Array) -> Iterato
             _compute_alone(compute, trained, row, label) for row, label in zip(some, labels, strict=True)
         ]
         yield [torch.stack(parts) for parts in zip(*alone, strict=True)]
+
+
+@contextmanager
+def _refuse_fallbacks() -> Iterator[None]:
+    """Lets vmap raise where it would compute one by one by itself, more slowly, with a warning at first."""
+    before = torch._C._functorch._is_vmap_fallback_enabled()
+    torch._C._functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._functorch._set_vmap_fallback_enabled(before)
 
 
 def _compute_alone(compute: Any, trained: dict[str, Tensor], row: Tensor, label: Tensor) -> list[Tensor]:

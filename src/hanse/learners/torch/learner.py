@@ -31,7 +31,7 @@ from hanse.learners.examples import (
 )
 from hanse.learners.model import batches
 from hanse.learners.torch.arithmetic import compute_exactly, draw_from
-from hanse.learners.torch.clipping import add_clipped, check_examples_apart
+from hanse.learners.torch.clipping import check_examples_apart, clip_and_sum
 from hanse.learners.torch.losses import BatchLoss, Tensor
 from hanse.learners.torch.optimisers import make_optimiser
 from hanse.learners.torch.precision import PRECISIONS, check_on_device, multiply_in
@@ -132,7 +132,7 @@ class TorchLearner(DifferentiableLearner):
                 self._bench.evaluate(x)
             else:
                 self._bench.train(len(y))
-            totals = add_clipped(self._bench, self._loss, x, y, max_norm, not self._is_own)
+            totals = clip_and_sum(self._bench, self._loss, x, y, max_norm, not self._is_own)
             found = {n: to_array(total) for n, total in zip(self._bench.trained, totals, strict=True)}
         return {name: found[name] for name in params}
 

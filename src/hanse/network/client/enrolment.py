@@ -194,6 +194,8 @@ def _examine(
     test: Callable[[Plan], Any] | None,
 ) -> dict[str, int]:
     policy = client_home.policy
+    if data(plan) is None:
+        return {}  # a party without data computes nothing that needs a model
     learner, found = bind(plan), dict[str, int]()
     party = client_home.party
     tested = own_test(party) if isinstance(party, int) else None  # a named party has no test role

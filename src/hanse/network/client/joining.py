@@ -158,4 +158,4 @@ def _pause(wait_s: float) -> bool:
 
 def describe_counts(found: Mapping[str, int]) -> str:
     """Describes how many examples were found."""
-    return " and ".join(f"{count} {what}" for what, count in found.items())
+    return " and ".join(f"{count} {what}" for what, count in found.items()) or "no data"

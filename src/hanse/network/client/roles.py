@@ -72,7 +72,7 @@ class OpenRole:
     backend: TicketBackend
     secret: Key
     forks: Forks
-    houses: Callable[[], Key | None]
+    houses: Callable[[], Key | None] = lambda: None
     num_examples: int | None = None
     has_data: bool = True
     client: Callable[[], Memory] | None = None

@@ -33,7 +33,7 @@ from hanse.network.server.sockets import (
     listen,
     raise_open_files,
 )
-from hanse.network.server.upkeep import choose_runs, note_restoration
+from hanse.network.server.upkeep import choose_runs, find_completed, note_restoration
 
 if TYPE_CHECKING:
     from hanse.network.server.monitoring import Meter
@@ -199,8 +199,10 @@ def lead(
         note_restoration(home, server.members, say)
         server.rotation.switched = lambda pem: _appoint(server, url, pem)
         names = [server.lead(job, run) for job, run in zip(jobs, chosen, strict=True)]
-        for name in names:
+        for name, job, run in zip(names, jobs, chosen, strict=True):
             say(f"run {name} is served at {url}")
+            if run is None and (before := find_completed(server.runs, job)) is not None:
+                say(f"run {before} of the same settings is completed; run {name} is another one")
         num_clients = max(job.num_clients for job in jobs)
         _warn_of_files(server, num_clients, say)
         needed = {one.name: one for job in jobs for one in job.plan.imports}

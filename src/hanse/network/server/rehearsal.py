@@ -191,18 +191,17 @@ class _Dry:
         needed = command.close.minimum(len(asked)) if command.tickets is not None else 1
         goal = len(asked) if command.close.goal is None else min(command.close.goal, len(asked))
         for number in {self._tickets[t].dispatch for t in asked}:
-            fewest = [part_spec.into.fewest for part_spec in self._dispatches[number].uplink.values()]
-            least = max(needed if command.tickets is not None else goal, min(fewest, default=0))
+            known = min((part.into.fewest for part in self._dispatches[number].uplink.values()), default=0)
+            least = max(known, needed if command.tickets is not None else goal)
             self.fewest[number] = min(least, self.fewest.get(number, least))
         counted = asked[: self._least(asked, min(goal, max(needed, len(asked) - self.missing)), goal)]
         closed = asked if command.tickets is not None else counted
         drops = tuple(Drop(t, self._tickets[t].party, "made up") for t in closed if t not in counted)
-        parties = tuple(self._tickets[t].party for t in counted)
-        totals = self._total(counted)
+        parties, totals = tuple(self._tickets[t].party for t in counted), self._total(counted)
         for ticket in closed:
             del self._tickets[ticket]
-        abandoned = None if counted else "nobody was asked"
-        return Collected(totals, tuple(counted), parties, drops, abandoned, needed)
+        why = None if counted else "nobody was asked"
+        return Collected(totals, tuple(counted), parties, drops, why, needed)
 
     def _least(self, asked: Sequence[int], needed: int, goal: int) -> int:
         """Returns the least number of answers, of at least `needed`, that all reducers can fold."""
@@ -249,15 +248,14 @@ class _Dry:
         return self._totals[key]
 
     def _undo(self, number: int, name: str, total: Total) -> Total:
-        command = self._dispatches[number]
-        chain = command.uplink[name].chain()
-        return chain.decode(chain.init(), self._plans[number][name], total, command.key)[0]
+        chain, key = self._dispatches[number].uplink[name].chain(), self._dispatches[number].key
+        return chain.decode(chain.init(), self._plans[number][name], total, key)[0]
 
     def _is_computed(self, ticket: _Ticket) -> bool:
         """Returns whether messages are really encoded: a protocol's phases go on from what is in memory."""
         command = self._dispatches[ticket.dispatch]
-        is_computed = command.is_phase or any(part_spec.into.hides for part_spec in command.uplink.values())
-        return is_computed and not command.work.needs_houses  # the server does not have their secret
+        hides = any(part_spec.into.hides for part_spec in command.uplink.values())
+        return (command.is_phase or hides) and not command.work.needs_houses  # a secret that it lacks
 
     def _answer(self, ticket: _Ticket) -> Mapping[str, Part | None]:
         command = self._dispatches[ticket.dispatch]

@@ -177,7 +177,8 @@ class RunThread:
     def _perform(self) -> str:
         """Waits for the clients and performs the program; returns the run's status."""
         try:
-            self._await_clients()
+            if self._store.info(self.name).status != "completed":  # else it was killed while it said goodbye
+                self._await_clients()
         except Stopped as stop:  # before it had begun
             self.reason = stop.reason
             before = self._store.info(self.name).result

@@ -47,8 +47,7 @@ class bfv:
     (2, 262144)
     >>> bfv(degree=4096)
     Traceback (most recent call last):
-    hanse.core.errors.InvalidInput: degree 4096 with primes of 180 bits is not secure: 128-bit security \
-allows 109 bits at this degree (Homomorphic encryption standard, table 1); write degree=8192, or fewer bits
+    hanse.core.errors.InvalidInput: degree 4096 with primes of 180 bits is not secure: ...
     """
 
     degree: int = 8192

@@ -82,7 +82,7 @@ EVERYBODY = Close(minimum_fraction=1.0)
 
 
 @value
-class _Terms:
+class SumTerms:
     """The terms to which all evidence is bound: a party that was told others finds that codes do not fit.
 
     Args:
@@ -119,7 +119,7 @@ class make_keys(Work[Any, Any]):
     encrypted under these.
     """
 
-    terms: _Terms
+    terms: SumTerms
     needs_data: ClassVar[bool] = False
     needs_houses: ClassVar[bool] = True
 
@@ -147,7 +147,7 @@ class encrypt_pending(Work[Any, Any]):
     decrypted with the ones before: of two sums with and without a client, the difference is that client's.
     """
 
-    terms: _Terms
+    terms: SumTerms
     encodings: Mapping[str, Encoding]
     needs_data: ClassVar[bool] = False
     needs_houses: ClassVar[bool] = True
@@ -188,14 +188,14 @@ class encrypt_pending(Work[Any, Any]):
         self, what: str, public: bytes, unused: Array, memory: Memory, keys: Keys
     ) -> tuple[bytes, tuple[tuple[bytes, str, bytes], ...]]:
         """Returns this client's name under a key pair, and what it has sent under which pairs."""
-        pair, unused = sha256(public).digest(), {row.tobytes() for row in unused}
+        pair, never_used = sha256(public).digest(), {row.tobytes() for row in unused}
         sent: tuple[tuple[bytes, str, bytes], ...] = memory.get(OF_CLIENT, ())
         for earlier, other, name in sent:
             if earlier == pair and other == what:
                 return name, sent
             if earlier == pair:
                 raise Declined("it was asked to encrypt something else under the same keys")
-            if other == what and earlier not in unused:
+            if other == what and earlier not in never_used:
                 raise Declined("it was asked to encrypt the same under other keys, for another sum")
         name = keys.secret.fold_in("name").digest[:NAME_BYTES]
         return name, (*sent, (pair, what, name))
@@ -205,7 +205,7 @@ class encrypt_pending(Work[Any, Any]):
 class decrypt_sum(Work[Any, Any]):
     """The key holder decrypts a sum of enough clients, one for each pair of keys."""
 
-    terms: _Terms
+    terms: SumTerms
     num_values: int
     needs_data: ClassVar[bool] = False
     needs_houses: ClassVar[bool] = True
@@ -325,7 +325,7 @@ class _Encrypted(Reducer[Any]):
             )
         encodings = {name: self._encode(spec) for name, spec in parts.items()}
         num_values = int(np.sum([encoding.num_values for encoding in encodings.values()]))
-        terms, holder = _Terms(self.scheme, self.min_cohort, self.max_cohort), (self.key_holder,)
+        terms, holder = SumTerms(self.scheme, self.min_cohort, self.max_cohort), (self.key_holder,)
         answer = describe_keys(self.scheme)
         made = yield from gather(
             make_keys(terms), holder, {}, key.fold_in("keys"), close=EVERYBODY, keys=answer

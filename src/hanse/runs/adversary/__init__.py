@@ -1,6 +1,16 @@
-"""Liars in a simulation: their data, and their messages at the simulation's door."""
+"""Liars in a simulation: their data, their messages at its door, and whether a rule caught them."""
 
-from hanse.runs.adversary.backend import LyingBackend, Rounds
-from hanse.runs.adversary.population import MARKED, PoisonedPopulation
+from hanse.runs.adversary.backend import LyingBackend, RoundCounter
+from hanse.runs.adversary.detection import describe_liars, judge_left_out
+from hanse.runs.adversary.population import MARKED, PoisonedPopulation, check_adversary, find_parties
 
-__all__ = ["MARKED", "LyingBackend", "PoisonedPopulation", "Rounds"]
+__all__ = [
+    "MARKED",
+    "LyingBackend",
+    "PoisonedPopulation",
+    "RoundCounter",
+    "check_adversary",
+    "describe_liars",
+    "find_parties",
+    "judge_left_out",
+]

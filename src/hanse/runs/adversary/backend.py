@@ -39,12 +39,12 @@ from hanse.core.exchange import (
 from hanse.runs.adversary.population import name_liar
 from hanse.simulation import BLOCK_HEIGHT, Answer, ClientBackend, Folding, Job, MemoryAt, WrappedBackend
 
-__all__ = ["LyingBackend", "Rounds"]
+__all__ = ["LyingBackend", "RoundCounter"]
 
 T = TypeVar("T")
 
 
-class Rounds:
+class RoundCounter:
     """The number of the round that a program performs, which no ticket says."""
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class LyingBackend(WrappedBackend):
         liars: Sequence[int],
         model: Spec,
         keys: Keys,
-        rounds: Rounds,
+        rounds: RoundCounter,
     ) -> None:
         super().__init__(inner)
         self._adversary, self._liars, self._model = adversary, frozenset(liars), model

@@ -1,12 +1,12 @@
 """Clients of which some train on poisoned data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hanse.attacks import Adversary, Attack
-from hanse.core import Examples, InvalidInput, Key, PartyId, Population
+from hanse.core import Examples, InvalidInput, Key, Keys, PartyId, Population
 from hanse.data import FederatedData
 
-__all__ = ["MARKED", "PoisonedPopulation", "name_liar"]
+__all__ = ["MARKED", "PoisonedPopulation", "check_adversary", "find_parties", "name_liar"]
 
 LIAR = "liar/"
 """The prefix of the role of a client that lies."""
@@ -72,3 +72,27 @@ class PoisonedPopulation(Population[Examples]):
             return None
         found = (attack.mark(test, self._people.num_classes) for attack in self._adversary.attacks)
         return next((examples for examples in found if examples is not None), None)
+
+
+def find_parties(
+    people: FederatedData, adversary: Adversary | None, keys: Keys
+) -> FederatedData | PoisonedPopulation:
+    """Returns the data of all parties, also what liars train on."""
+    if adversary is None:
+        return people
+    return PoisonedPopulation(people, adversary, keys.public.fold_in("adversary"))
+
+
+def check_adversary(
+    adversary: Adversary | None, parties: FederatedData | PoisonedPopulation, liars: Sequence[int]
+) -> None:
+    """Checks that somebody is honest, and that the attacks can be done to the liars' data.
+
+    Raises: InvalidInput.
+    """
+    if adversary is None or not isinstance(parties, PoisonedPopulation):
+        return
+    if len(liars) == parties.num_clients:
+        raise InvalidInput(f"adversary: all {len(liars)} clients lie; leave an honest one")
+    if any(attack.poisons for attack in adversary.attacks):
+        parties.try_poison(liars[0])

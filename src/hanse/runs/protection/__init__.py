@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from hanse.runs.protection.claims import describe_claim
     from hanse.runs.protection.disclosure import Disclosure, rehearse
     from hanse.runs.protection.planning import check_budget, claim_of, plan_claim, protect
+    from hanse.runs.protection.training import private_training
+    from hanse.runs.protection.views import find_views
 else:
     __getattr__ = load_from(
         __name__,
@@ -17,6 +19,8 @@ else:
             "hanse.runs.protection.claims": ("describe_claim",),
             "hanse.runs.protection.disclosure": ("Disclosure", "rehearse"),
             "hanse.runs.protection.planning": ("check_budget", "claim_of", "plan_claim", "protect"),
+            "hanse.runs.protection.training": ("private_training",),
+            "hanse.runs.protection.views": ("find_views",),
         },
     )
 
@@ -26,7 +30,9 @@ __all__ = [
     "check_separation",
     "claim_of",
     "describe_claim",
+    "find_views",
     "plan_claim",
+    "private_training",
     "protect",
     "rehearse",
 ]

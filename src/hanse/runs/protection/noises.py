@@ -38,9 +38,9 @@ def check_noise(found: Iterable[Trust], privacy: central | local) -> None:
     for trust in sorted(found):
         if trust == "distributed":
             raise CompositionError(
-                f"privacy = {own}(...) has a budget for noise that {adds}, and uplink has skellam(...), which "
-                "clients add in shares: leave it out, or leave privacy out, and the claim says the epsilon "
-                "of skellam(...)"
+                f"privacy = {own}(...) has a budget for noise that {adds}, and uplink has skellam(...), "
+                "of which clients add shares: leave it out, or leave privacy out, and the claim says what "
+                "skellam(...) spends"
             )
         if trust != own:
             noise = "local_gaussian(...)" if trust == "local" else "noise of the server"

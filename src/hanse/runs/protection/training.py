@@ -47,8 +47,8 @@ def protect_examples(algorithm: Algorithm[Any], budget: examples, rounds: int) -
     if isinstance(own.client, private_training):
         if own.client.budget != budget or own.client.rounds < rounds:
             raise CompositionError(
-                f"algorithm.client was made for {own.client.budget} and {own.client.rounds} rounds, but privacy "
-                f"is {budget} and there are {rounds} rounds; leave algorithm.client out"
+                f"algorithm.client was made for {own.client.budget} and {own.client.rounds} rounds, but "
+                f"privacy is {budget} and there are {rounds} rounds; leave algorithm.client out"
             )
         return algorithm
     if not isinstance(own.training, ClientOptimiser):

@@ -9,7 +9,7 @@ from hanse.core import InvalidInput
 from hanse.network.server.job import SERVED, RunJob
 from hanse.store import RunInfo, Runs
 
-__all__ = ["OtherRunOpen", "choose_runs"]
+__all__ = ["OtherRunOpen", "choose_runs", "find_completed"]
 
 RESUMABLE = ("interrupted", "stopped", "failed")
 """The statuses of runs that are resumed by the same settings."""
@@ -84,6 +84,13 @@ def choose_runs(
     if others and None in chosen:
         raise OtherRunOpen(home, others[0], list(find_differences(others[0], jobs[chosen.index(None)])))
     return chosen
+
+
+def find_completed(runs: Runs, job: RunJob) -> str | None:
+    """Returns the last run of the same settings that is completed; None: there is none."""
+    completed = [info for info in runs.infos() if info.status == "completed"]
+    same = [info.run for info in completed if not list(find_differences(info, job))]
+    return same[0] if same else None
 
 
 def _resume(runs: Runs, run: str, job: RunJob) -> str:

@@ -1,21 +1,16 @@
-"""Preparing an experiment: data are loaded, the model is bound, and all is checked as far as possible."""
+"""An experiment that is ready to run."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
-from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, settle_fraction, trained_by
+from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, trained_by
 from hanse.attacks import Adversary
 from hanse.config import Experiment, to_plain
 from hanse.core import (
-    Algorithm,
     DifferentiableLearner,
     InvalidInput,
-    Key,
     Keys,
     Learner,
     PartyId,
@@ -27,7 +22,6 @@ from hanse.core import (
     fields,
 )
 from hanse.core.exchange import (
-    HIGHER_IS_BETTER,
     OF_VALIDATION,
     Evaluate,
     PartyMemory,
@@ -35,30 +29,34 @@ from hanse.core.exchange import (
     Record,
     Store,
     choose_measure,
-    drive,
     training,
 )
-from hanse.data import VALIDATION, FederatedData, own_test, partition_data
+from hanse.data import VALIDATION, FederatedData, own_test
 from hanse.evaluation import Budget, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
-from hanse.preprocessing import Encoder, Schema, tabular
+from hanse.preprocessing import Encoder
 from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation, local
-from hanse.runs.adversary import MARKED, LyingBackend, PoisonedPopulation, Rounds
+from hanse.runs.adversary import (
+    MARKED,
+    LyingBackend,
+    PoisonedPopulation,
+    RoundCounter,
+    find_parties,
+)
 from hanse.runs.own_code import find_imports
-from hanse.runs.protection import Disclosure, check_budget, check_separation, protect, rehearse
+from hanse.runs.preparation.measures import OF_MARKED, join_measures, list_higher
+from hanse.runs.protection import (
+    Disclosure,
+    find_views,
+    rehearse,
+)
 from hanse.runs.start import initial
-from hanse.runs.trusted import check_trusted
 from hanse.simulation import ClientBackend, InProcess, Simulation
 
-__all__ = ["Prepared", "client_tests", "load_population", "prepare_run"]
+__all__ = ["Prepared"]
 
-OF_MARKED = "attack_"
-"""The prefix of metrics on examples that an attack has marked: "attack_accuracy" is its rate of success."""
 T = TypeVar("T")
-
-MAX_EVALUATED_CLIENTS = 1000
-"""The most clients that measure the model if there is no test set; more would take longer than training."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +154,12 @@ class Prepared:
         )
 
     @cached_property
+    def views(self) -> tuple[str, ...]:
+        """The views of all parties on what clients send in a round, in words."""
+        key, state = self.keys.public.fold_in("rehearsal"), self.begin().state
+        return find_views(self.experiment.algorithm.round(state, key), self.runtime())
+
+    @cached_property
     def spending(self) -> Spending | None:
         """The spending of the run from its budget of privacy, if it has one."""
         privacy = self.experiment.privacy
@@ -209,17 +213,7 @@ class Prepared:
             more[MARKED] = OF_MARKED, evaluation(self.learner, (MARKED,))
         if self.measures_objective:
             more[OBJECTIVE] = "", objective_evaluation(tuple(range(self.population.num_clients)))
-        if not more:
-            return measure
-
-        def measure_all(params: Tensors, key: Key) -> Program[Mapping[str, float]]:
-            metrics = dict((yield from measure(params, key)))
-            for name, (prefix, also) in more.items():
-                found = yield from also(params, key.fold_in(name))
-                metrics |= {prefix + metric: number for metric, number in found.items()}
-            return metrics
-
-        return measure_all
+        return join_measures(measure, more)
 
     @cached_property
     def higher_is_better(self) -> frozenset[str]:
@@ -238,18 +232,19 @@ class Prepared:
         return adversary.find_liars(people.num_clients, people.names, key)
 
     @cached_property
-    def _lying_rounds(self) -> Rounds:
+    def _lying_rounds(self) -> RoundCounter:
         """The number of the round, for liars that lie only in some."""
-        return Rounds()
+        return RoundCounter()
 
     @cached_property
-    def _parties(self) -> FederatedData | PoisonedPopulation:
+    def party_data(self) -> FederatedData | PoisonedPopulation:
+        """The data of all parties, also what liars train on."""
         return find_parties(self.population, self.experiment.adversary, self.keys)
 
     @property
     def _measures_attack(self) -> bool:
         """Returns whether there are test examples on which accuracy is the success of an attack."""
-        return isinstance(self._parties, PoisonedPopulation) and self._parties.mark() is not None
+        return isinstance(self.party_data, PoisonedPopulation) and self.party_data.mark() is not None
 
     @property
     def measures_itself(self) -> bool:
@@ -301,7 +296,12 @@ class Prepared:
           store: holds the memory of clients; None: they begin with none.
         """
         if backend is None:
-            backend = InProcess(self.learner, self._parties, self.keys)
+            backend = InProcess(self.learner, self.party_data, self.keys)
+        elif self.experiment.adversary is not None:
+            model = Spec.of(self.start())
+            backend = LyingBackend(
+                backend, self.experiment.adversary, self.liars, model, self.keys, self._lying_rounds
+            )
         memory = PartyMemory(None if store is None else store.memory)
         num_clients, devices = self.population.num_clients, self.experiment.devices
         return Simulation(backend, num_clients, self.keys, devices, memory, parties=self.parties)
@@ -325,11 +325,7 @@ class Prepared:
             experiment.adversary,
         )
         execution = experiment.execution if alone else experiment.execution.alone()
-        backend = execution.backend(make, num_rounds)
-        if experiment.adversary is None:
-            return backend
-        model = Spec.of(self.start())
-        return LyingBackend(backend, experiment.adversary, self.liars, model, self.keys, self._lying_rounds)
+        return execution.backend(make, num_rounds)
 
 
 def _make_backend(
@@ -345,164 +341,3 @@ def _make_backend(
     load_same(imports)
     learner = model.bind(population.feature_shape, population.num_classes)
     return InProcess(learner, find_parties(population, adversary, keys), keys, together=together)
-
-
-def find_parties(
-    population: FederatedData, adversary: Adversary | None, keys: Keys
-) -> FederatedData | PoisonedPopulation:
-    """Returns the data of all parties, also what liars train on."""
-    if adversary is None:
-        return population
-    return PoisonedPopulation(population, adversary, keys.public.fold_in("adversary"))
-
-
-def prepare_run(experiment: Experiment) -> Prepared:
-    """Loads the data, divides them among clients, binds the model, and checks the experiment.
-
-    Raises: InvalidInput: if data, model and other settings don't fit each other.
-      CompositionError: if transforms and reducers don't fit each other.
-    """
-    whose, name = experiment.algorithm.performed_by, type(experiment.algorithm).__name__
-    if whose != "server":
-        raise InvalidInput(
-            f"{name} is a program that each {whose} performs for itself; lead all of them in Python, with "
-            "hanse.simulation.drive_together, or name another algorithm"
-        )
-    keys = Keys.from_seed(experiment.seed)
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(experiment.model.load)  # if that fails, `bind` says why
-        population = load_population(experiment)
-        population, encoder = _encode_features(experiment, population, keys)
-    if population.num_classes is None:
-        model = experiment.model.suit_targets(population.target_shape)
-        experiment = experiment if model is experiment.model else replace(experiment, model=model)
-    learner = experiment.model.bind(population.feature_shape, population.num_classes)
-    algorithm = settle_fraction(experiment.algorithm, population.num_clients)
-    algorithm = protect(algorithm, experiment.privacy, population.num_clients, experiment.rounds)
-    if algorithm is not experiment.algorithm:
-        experiment = replace(experiment, algorithm=algorithm)
-    stop = _watching(experiment, learner, population.validation is not None)
-    ready = Prepared(experiment, population, learner, stop, encoder)
-    for baseline in experiment.baselines:
-        baseline.check(experiment.algorithm)
-    _check_evaluation(ready)
-    _check_reducers(ready)
-    check_trusted(ready.experiment.algorithm, ready.population)
-    _check_adversary(ready)
-    check_separation(algorithm, ready.disclosure)
-    check_budget(experiment.privacy, ready.disclosure, experiment.rounds)
-    if isinstance(experiment.privacy, examples):
-        _check_gradients(ready)
-    return ready
-
-
-def _check_gradients(ready: Prepared) -> None:
-    """Checks on one example that the model has gradients of single examples. Raises: InvalidInput."""
-    learner, name = ready.learner, type(ready.experiment.model).__name__
-    if not isinstance(learner, DifferentiableLearner):
-        raise InvalidInput(
-            f"privacy of examples clips gradients of single examples, and {name}() has no gradients; write "
-            "another model, such as softmax() or mlp()"
-        )
-    first = ready.population.client(0).take(np.array([0]))
-    learner.clipped_sum(ready.start(), first, 1.0)
-
-
-def load_population(experiment: Experiment) -> FederatedData:
-    """Loads the data of all clients, before any preprocessing.
-
-    Raises: InvalidInput: if data and partition don't fit each other.
-    """
-    keys = Keys.from_seed(experiment.seed)
-    if isinstance(experiment.data, FederatedData):
-        population = experiment.data
-    else:
-        assert experiment.partition is not None
-        population = partition_data(
-            experiment.data.load(), experiment.partition, keys.public.fold_in("partition")
-        )
-    if experiment.client_test_fraction:
-        population = population.holding_out(experiment.client_test_fraction, client_tests(experiment.seed))
-    return population
-
-
-def client_tests(seed: int) -> Key:
-    """Returns the key by which clients hold out test examples."""
-    return Keys.from_seed(seed).public.fold_in("client tests")
-
-
-def _encode_features(
-    experiment: Experiment, population: FederatedData, keys: Keys
-) -> tuple[FederatedData, Encoder | None]:
-    """Encodes the features of the data as numbers; returns the data and the encoder."""
-    preprocessing = experiment.preprocessing or (tabular() if population.columns else None)
-    if preprocessing is None:
-        return population, None
-    key = keys.public.fold_in("preprocessing")
-    backend = InProcess(cast(Learner, None), population, keys)
-    runtime = Simulation(backend, population.num_clients, keys, experiment.devices)
-    encoder = drive(preprocessing.program(Schema.of(population.client(0).x), key), runtime)
-    return population.map(encoder), encoder
-
-
-def list_higher(algorithm: Algorithm[Any], learner: Learner) -> frozenset[str]:
-    """Lists the names of metrics that are better when higher: well-known ones, and what these declare."""
-    return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better
-
-
-def _watching(experiment: Experiment, learner: Learner, validates: bool) -> Stop:
-    stop, measured = experiment.stop, list(experiment.algorithm.measured or learner.measured)
-    if isinstance(learner, DifferentiableLearner) and not experiment.algorithm.measured:
-        measured.append(OBJECTIVE)
-    if stop == Stop() and stop.metric not in measured:
-        stop = replace(stop, metric=measured[0])
-    if validates:  # the test set is only reported
-        on_validation = [OF_VALIDATION + name for name in measured if name != OBJECTIVE]
-        if OF_VALIDATION + stop.metric in on_validation:
-            stop = replace(stop, metric=OF_VALIDATION + stop.metric)
-        measured = [*measured, *on_validation]
-    if stop.metric not in measured:
-        who = experiment.algorithm if experiment.algorithm.measured else experiment.model
-        raise InvalidInput(
-            f"stop: metric is {stop.metric!r}, which {type(who).__name__} does not measure; "
-            f"write one of {', '.join(measured)}"
-        )
-    metric = stop.metric.removeprefix(OF_VALIDATION)
-    declared = metric in list_higher(experiment.algorithm, learner) - HIGHER_IS_BETTER
-    return replace(stop, higher_is_better=True) if declared and stop.higher_is_better is None else stop
-
-
-def _check_evaluation(ready: Prepared) -> None:
-    if ready.measures_itself and ready.population.validation is not None:
-        raise InvalidInput(
-            f"{type(ready.experiment.algorithm).__name__} measures its models at the clients, which hold no "
-            "validation examples; leave validation examples and validation_fraction out"
-        )
-    if not ready.experiment.evaluate_every or ready.population.test is not None or ready.measures_itself:
-        return
-    if ready.population.num_clients > MAX_EVALUATED_CLIENTS:
-        raise InvalidInput(
-            f"the data have no test set, and {ready.population.num_clients} clients are too many to measure "
-            "the model each time; give test examples, or write evaluate_every = 0"
-        )
-
-
-def _check_reducers(ready: Prepared) -> None:
-    for field in fields(type(ready.experiment.algorithm)):
-        held = getattr(ready.experiment.algorithm, field.name)
-        if isinstance(held, Reducer) and not held.is_setting:
-            raise InvalidInput(
-                f"algorithm.{field.name} is {held}, which is no setting: only the program of an algorithm "
-                "names it"
-            )
-
-
-def _check_adversary(ready: Prepared) -> None:
-    """Checks that there are such liars, and that their attacks can be done to their data."""
-    adversary, parties = ready.experiment.adversary, ready._parties
-    if adversary is None or not isinstance(parties, PoisonedPopulation):
-        return
-    if len(ready.liars) == ready.population.num_clients:
-        raise InvalidInput(f"adversary: all {len(ready.liars)} clients lie; leave an honest one")
-    if any(attack.poisons for attack in adversary.attacks):
-        parties.try_poison(ready.liars[0])

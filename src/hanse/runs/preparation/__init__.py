@@ -1,0 +1,8 @@
+"""Preparing an experiment: its data, its measures, what its server trusts, and all checks before it runs."""
+
+from hanse.runs.preparation.data import client_tests, load_population
+from hanse.runs.preparation.prepare import prepare_run
+from hanse.runs.preparation.prepared import Prepared
+from hanse.runs.preparation.trusted import is_led_by_test
+
+__all__ = ["Prepared", "client_tests", "is_led_by_test", "load_population", "prepare_run"]

@@ -1,0 +1,79 @@
+"""The measures of an experiment: which metrics there are, which of them a run watches, and where."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hanse.algorithms import OBJECTIVE
+from hanse.config import Experiment
+from hanse.core import (
+    Algorithm,
+    DifferentiableLearner,
+    InvalidInput,
+    Key,
+    Learner,
+    Program,
+    Stop,
+    Tensors,
+)
+from hanse.core.exchange import (
+    HIGHER_IS_BETTER,
+    OF_VALIDATION,
+    Evaluate,
+)
+
+__all__ = ["OF_MARKED", "choose_stop", "join_measures", "list_higher"]
+
+OF_MARKED = "attack_"
+"""The prefix of metrics on examples that an attack has marked: "attack_accuracy" is its rate of success."""
+
+
+def join_measures(measure: Evaluate, more: Mapping[str, tuple[str, Evaluate]]) -> Evaluate:
+    """Joins measures of a model to one.
+
+    Args:
+      more: further ones by the name of their draws, each with a prefix for the names of its metrics.
+    """
+
+    def measure_all(params: Tensors, key: Key) -> Program[Mapping[str, float]]:
+        metrics = dict((yield from measure(params, key)))
+        for name, (prefix, also) in more.items():
+            found = yield from also(params, key.fold_in(name))
+            metrics |= {prefix + metric: number for metric, number in found.items()}
+        return metrics
+
+    return measure_all if more else measure
+
+
+def list_higher(algorithm: Algorithm[Any], learner: Learner) -> frozenset[str]:
+    """Lists the names of metrics that are better when higher: well-known ones, and what these declare."""
+    return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better
+
+
+def choose_stop(experiment: Experiment, learner: Learner, validates: bool) -> Stop:
+    """Returns the experiment's stop, which watches a metric that is measured, and knows which way is better.
+
+    Args:
+      validates: whether the model is measured on validation examples, which are watched then.
+
+    Raises: InvalidInput: if the metric that it names is not measured.
+    """
+    stop, measured = experiment.stop, list(experiment.algorithm.measured or learner.measured)
+    if isinstance(learner, DifferentiableLearner) and not experiment.algorithm.measured:
+        measured.append(OBJECTIVE)
+    if stop == Stop() and stop.metric not in measured:
+        stop = replace(stop, metric=measured[0])
+    if validates:  # the test set is only reported
+        on_validation = [OF_VALIDATION + name for name in measured if name != OBJECTIVE]
+        if OF_VALIDATION + stop.metric in on_validation:
+            stop = replace(stop, metric=OF_VALIDATION + stop.metric)
+        measured = [*measured, *on_validation]
+    if stop.metric not in measured:
+        who = experiment.algorithm if experiment.algorithm.measured else experiment.model
+        raise InvalidInput(
+            f"stop: metric is {stop.metric!r}, which {type(who).__name__} does not measure; "
+            f"write one of {', '.join(measured)}"
+        )
+    metric = stop.metric.removeprefix(OF_VALIDATION)
+    declared = metric in list_higher(experiment.algorithm, learner) - HIGHER_IS_BETTER
+    return replace(stop, higher_is_better=True) if declared and stop.higher_is_better is None else stop

@@ -1,0 +1,199 @@
+"""Liars in whole runs: what they change, and that nothing else changes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import hanse
+from hanse.algorithms import fed_avg, scaffold, sgd, uniform
+from hanse.attacks import (
+    Adversary,
+    Attack,
+    Collusion,
+    alie,
+    intermittent,
+    label_flip,
+    mimic,
+    scaled_mean,
+    sign_flip,
+    zero_update,
+)
+from hanse.cli import app
+from hanse.core import Examples, InvalidInput, Key, Part, value
+from hanse.core.exchange import digest
+from hanse.data import digits, iid
+from hanse.robust import krum, multi_krum, recentre, trimmed_mean, worker_momentum
+from hanse.runs import Result
+from hanse.simulation import batched, sequential
+from hanse.transforms import clip, quantize, random_mask, top_k
+
+
+@value
+class truth(Attack):
+    """Does all that a liar does, and changes nothing."""
+
+    def poison(self, data: Examples, num_classes: int | None, key: Key) -> Examples:
+        return data
+
+    def falsify(self, seen: Collusion) -> tuple[Part, ...]:
+        return seen.own
+
+
+def train(algorithm: Any = None, attack: Any = None, *, execution: Any = None, **more: Any) -> Result:
+    knows, fraction = more.pop("knows", "colluders"), more.pop("fraction", 0.3)
+    return hanse.run(
+        data=digits(),
+        partition=iid(10),
+        algorithm=algorithm or fed_avg(0.5, 1.0, epochs=1, batch_size=None, weighting=uniform()),
+        adversary=None if attack is None else Adversary(attack, fraction, knows=knows),
+        execution=execution or sequential(),
+        **{"rounds": 3, "evaluate_every": 3, **more},
+    )
+
+
+CHAINS = {
+    "plain": fed_avg(0.5, 0.7, epochs=1),
+    "memory": fed_avg(0.5, 1.0, epochs=1, uplink=(worker_momentum(0.9), recentre()), into=trimmed_mean(3)),
+    "wire": fed_avg(0.5, 1.0, epochs=1, uplink=(clip(0.1), quantize(4))),
+    "sparse": fed_avg(0.5, 1.0, epochs=1, uplink=(top_k(0.1),)),
+    "inside": fed_avg(0.5, 1.0, epochs=1, uplink=(random_mask(0.3),)),
+    "two parts": scaffold(0.5, 1.0, epochs=1),
+}
+
+
+@pytest.mark.parametrize("knows", ["colluders", "all"])
+@pytest.mark.parametrize("name", CHAINS)
+def test_liars_that_tell_the_truth_change_no_bit(name: str, knows: Any) -> None:
+    if name in ("wire", "two parts") and knows == "all":
+        return  # one more of each path is enough
+    honest = train(CHAINS[name])
+    lying = train(CHAINS[name], truth(), knows=knows)
+    assert digest(dict(honest.params)) == digest(dict(lying.params))
+
+
+@pytest.mark.parametrize("knows", ["colluders", "all"])
+def test_the_bits_depend_neither_on_processes_nor_on_batches(knows: Any) -> None:
+    attack = (label_flip(), alie("optimised"))
+    algorithm = fed_avg(0.5, 1.0, epochs=1, into=trimmed_mean(3), uplink=(worker_momentum(0.9),))
+    found = {
+        digest(dict(train(algorithm, attack, knows=knows, execution=execution).params))
+        for execution in (sequential(), batched(), sequential(2))
+    }
+    assert len(found) == 1
+
+
+def test_scaled_means_slow_a_mean_down_exactly() -> None:
+    """With all clients, one full step and -3 mu of 3 in 10 liars, the mean makes (7 - 9)/10 of a step."""
+    honest = train(rounds=1, evaluate_every=0, attack=zero_update(), knows="all")
+    lying = train(rounds=1, evaluate_every=0, attack=scaled_mean(-3.0), knows="all")
+    start = train(rounds=1, evaluate_every=0, algorithm=fed_avg(1e-30, 1.0, epochs=1)).params
+    for name, begin in start.items():
+        np.testing.assert_allclose(
+            lying.params[name] - begin, (honest.params[name] - begin) * -2 / 7, atol=1e-6
+        )
+
+
+def test_attacks_harm_a_mean_and_rules_hold() -> None:
+    def reach(attack: Any, into: Any = None) -> float:
+        algorithm = fed_avg(
+            1.0, 1.0, epochs=1, batch_size=None, weighting=uniform(), **({"into": into} if into else {})
+        )
+        return train(algorithm, attack, rounds=10, evaluate_every=10, knows="all").final.metrics["accuracy"]  # type: ignore[union-attr]
+
+    assert reach(None) > 0.85
+    assert reach(scaled_mean(-3.0)) < 0.3
+    assert reach(scaled_mean(-3.0), krum(3)) > 0.7
+    assert reach(mimic(), trimmed_mean(3)) > 0.8
+
+
+def test_only_active_rounds_differ() -> None:
+    never = train(None, intermittent(sign_flip(), first=9))
+    late = train(None, intermittent(sign_flip(), first=3))
+    honest = train()
+    assert digest(dict(never.params)) == digest(dict(honest.params)) != digest(dict(late.params))
+    poisoned = train(None, intermittent(label_flip(), first=3))
+    assert digest(dict(poisoned.params)) != digest(dict(honest.params))
+    short, short_honest = train(None, intermittent(label_flip(), first=3), rounds=2), train(rounds=2)
+    assert digest(dict(short.params)) == digest(dict(short_honest.params))
+
+
+def test_a_lie_over_the_bound_is_refused_and_the_round_goes_on() -> None:
+    result = train(fed_avg(0.5, 1.0, epochs=1, uplink=(clip(0.1),)), scaled_mean(-300.0))
+    assert [record.usage.dropped for record in result.records[1:]] == [3, 3, 3]
+    assert result.final is not None
+    assert result.final.metrics["accuracy"] > 0.3
+
+
+def test_a_resumed_run_goes_on_in_the_same_round(tmp_path: Path) -> None:
+    attack = intermittent(scaled_mean(-2.0), every=2)
+    whole = train(None, attack, rounds=4)
+    store = tmp_path / "store.db"
+
+    def stop(record: Any) -> None:
+        if record.round == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(hanse.Interrupted) as cut:
+        train(None, attack, rounds=4, store=store, watch=stop)
+    resumed = hanse.resume(str(cut.value.result.run), store=store)
+    assert digest(dict(resumed.params)) == digest(dict(whole.params))
+
+
+def test_who_was_left_out_is_judged_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    store = tmp_path / "store.db"
+    algorithm = fed_avg(0.5, 1.0, epochs=1, into=multi_krum(3, 7))
+    result = train(algorithm, scaled_mean(-30.0), knows="all", store=store)
+    found = result.adversary
+    assert found is not None
+    assert len(found["liars"]) == 3
+    assert found["left_out"] == {str(liar): 3 for liar in found["liars"]}
+    assert found["precision"] == found["recall"] == 1
+    shown = CliRunner().invoke(app, ["show", str(result.run), "--store", str(store)]).output
+    assert f"client {found['liars'][0]} (lies) in 3, " in shown
+    assert "100% of those left out lie" in shown
+    said = json.loads(CliRunner().invoke(app, ["ls", "--json", "--store", str(store)]).output)
+    assert said["runs"]
+    missed = train(fed_avg(0.5, 1.0, epochs=1, into=krum(3)), zero_update(), knows="all").adversary
+    assert missed is not None
+    assert missed["precision"] < 0.5
+    assert train().adversary is None
+
+
+def test_settings(tmp_path: Path) -> None:
+    file = tmp_path / "liars.toml"
+    file.write_text(
+        'rounds = 2\npartition = {name = "iid", num_clients = 10}\n[adversary]\nfraction = 0.3\n'
+        'attack = {name = "intermittent", every = 2, attack = {name = "alie", z = "optimised"}}\n'
+    )
+    experiment = hanse.read(file)
+    assert experiment.adversary == Adversary(intermittent(alie("optimised"), every=2), 0.3)
+    assert type(experiment).from_settings(experiment.settings()) == experiment
+    several = hanse.read(file, sets=['adversary.attack=["label_flip", {name="scaled_mean", factor=-2}]'])
+    assert several.adversary is not None
+    assert several.adversary.attacks == (label_flip(), scaled_mean(-2.0))
+    assert "adversary" not in hanse.Experiment().settings()
+    served = CliRunner().invoke(app, ["serve", str(file), "--home", str(tmp_path)])
+    assert served.exit_code != 0
+    assert "a server can't make real ones do so" in " ".join(served.output.split())
+
+
+@pytest.mark.parametrize(
+    ("said", "adversary"),
+    [
+        ("from 0 to 9", Adversary(sign_flip(), clients=(10,))),
+        ("leave an honest one", Adversary(sign_flip(), clients=tuple(range(10)))),
+    ],
+)
+def test_impossible_liars(said: str, adversary: Adversary) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        hanse.run(data=digits(), partition=iid(10), adversary=adversary, rounds=1)
+
+
+def test_sgd_of_own_steps_is_attacked_as_well() -> None:
+    algorithm = fed_avg(fraction=1.0, client=sgd(0.5, batch_size=50, num_steps=1))
+    assert digest(dict(train(algorithm, sign_flip()).params)) != digest(dict(train(algorithm).params))
