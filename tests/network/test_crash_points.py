@@ -23,7 +23,7 @@ from fragile import Crash, Fate, FragileHome, name_client_file, watch_files
 from secure import asks_twice, secure_avg, shared_sum
 from test_kill import free_port
 
-from hanse.algorithms import scaffold
+from hanse.algorithms import fed_avg, scaffold
 from hanse.core.exchange import digest
 from hanse.network.client import memory_parts
 from hanse.network.client.client import Client
@@ -34,9 +34,12 @@ from hanse.network.protocol.tokens import Token
 from hanse.network.server.https import listen, serving
 from hanse.network.server.job import RunJob
 from hanse.network.server.server import Server
+from hanse.privacy.secure_sums import secure_mean
 from hanse.store import Runs, RunStore
+from hanse.transforms import clip
 
 SCAFFOLD = scaffold(lr=0.3, fraction=1.0, batch_size=50)
+SECURE = fed_avg(lr=0.5, fraction=1.0, batch_size=50, uplink=(clip(1.0),), into=secure_mean())
 ROUNDS = 3
 VICTIM = 0
 SENDS = ("keep", "write", "sends", "upload", "sent")
@@ -66,7 +69,7 @@ class Victims:
 
     def __init__(self, here: Federation, fate: Fate) -> None:
         self.here, self.fate = here, fate
-        self.num_crashes = 0
+        self.num_crashes, self.next_points = 0, list[tuple[str, int, str]]()
         self.kind: type[Client] = Client
         """In what the victim computes once it is started again."""
         here.client_home(VICTIM)
@@ -86,6 +89,8 @@ class Victims:
             except Crash:
                 self.num_crashes += 1
                 self.fate.revive()
+                if self.next_points:
+                    self.fate.die(*self.next_points.pop(0))
 
 
 @pytest.fixture(scope="module")
@@ -246,3 +251,28 @@ def test_a_server_that_dies_with_private_messages_in_flight_ends_in_the_same_bit
         job(algorithm, 1), [(step, 3, "before"), (step, 1, "after")], tmp_path, monkeypatch
     )
     assert ended == simulate(algorithm, 1)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning",
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore::ResourceWarning",
+)
+@pytest.mark.usefixtures("remains")
+def test_a_server_that_dies_between_any_two_phases_of_a_secure_sum_ends_in_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each phase ends with an event in the journal; a server that is started again goes on from the last."""
+    points = [("append Collected", 2, "after"), *[("append Collected", 1, "after")] * 3]
+    ended = perform_mortally(job(SECURE, 1), points, tmp_path, monkeypatch)
+    assert ended == simulate(SECURE, 1)
+
+
+def test_a_client_that_dies_in_each_phase_of_a_secure_sum_ends_in_the_same_bits(victims: Victims) -> None:
+    crashes = victims.num_crashes
+    victims.fate.revive()
+    victims.fate.die("keep", 2, "after")
+    victims.next_points = [("upload", 2, "before"), ("keep", 2, "after"), ("upload", 1, "before")]
+    run = victims.here.lead(job(SECURE, 1))
+    assert victims.here.ended(run) == simulate(SECURE, 1)
+    assert victims.num_crashes == crashes + 4

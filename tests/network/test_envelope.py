@@ -40,9 +40,8 @@ from hanse.network.protocol.envelope_words import describe_plan, to_record
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
 from hanse.network.protocol.wire import PlanImport, WorkOrder
-from hanse.network.server import rehearsal
 from hanse.network.server import server as serving
-from hanse.network.server.rehearsal import foresee
+from hanse.network.server.rehearsal import foresee, foresight
 from hanse.transforms import cast, clip, quantize
 
 APPROVED = fed_avg(lr=0.1, fraction=1.0, batch_size=50, uplink=(clip(1.0), quantize(2)))
@@ -269,7 +268,7 @@ def test_a_long_run_is_performed_dry_in_parts_and_what_varies_in_it_is_free(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The rate changes long after the rounds that are performed, and shortly before the last one."""
-    monkeypatch.setattr(rehearsal, "MOST_ROUNDS", 8)
+    monkeypatch.setattr(foresight, "MOST_ROUNDS", 8)
     rates = []
     for every in (100, 95):
         late = replace(APPROVED, lr=step_decay(0.1, every=every, factor=0.5))

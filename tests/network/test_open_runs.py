@@ -22,7 +22,7 @@ from hanse.network.server.job import SERVED, RunJob
 from hanse.network.server.members import Members
 from hanse.network.server.runtime import Patience
 from hanse.network.server.server import Server
-from hanse.network.server.upkeep import OtherRunOpen, choose_runs, find_completed
+from hanse.network.server.upkeep import OtherRunOpen, choose_runs, find_ended_run
 from hanse.runs import Parties
 from hanse.store import Runs
 
@@ -103,8 +103,8 @@ def test_resume_and_fresh_answer_the_question(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=f"run {newest} is completed, and can't go on"):
         choose_runs(tmp_path, [old], resume=newest)
     assert choose_runs(tmp_path / "nothing", [new]) == [None]
-    assert find_completed(Runs(tmp_path / "runs.db"), old) == newest
-    assert find_completed(Runs(tmp_path / "runs.db"), new) is None
+    assert find_ended_run(Runs(tmp_path / "runs.db"), old) == newest
+    assert find_ended_run(Runs(tmp_path / "runs.db"), new) is None
 
 
 def test_a_run_that_was_completed_waits_for_nobody_again(tmp_path: Path) -> None:

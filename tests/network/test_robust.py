@@ -14,7 +14,8 @@ from test_hostile import LIAR, Liar, LyingBackend, changed
 
 from hanse.algorithms import fl_trust, fools_gold, zeno
 from hanse.core import mean
-from hanse.network.server.rehearsal import _Dry, _fill_calmly, foresee
+from hanse.network.server.rehearsal import foresee
+from hanse.network.server.rehearsal.dry_runtime import DryRuntime, fill_calmly
 from hanse.robust import centred_clipping, krum, multi_krum, recentre, trimmed_mean, worker_momentum
 
 TRIMMED = replace(FED_AVG, into=trimmed_mean(1))
@@ -74,7 +75,7 @@ def test_a_rule_that_needs_more_clients_is_refused_before_anybody_is_asked(tmp_p
 
 def test_a_rehearsal_lets_as_many_answer_as_a_rule_needs() -> None:
     for into, counted in {krum(1): 5, trimmed_mean(1): 4, mean(): 4}.items():
-        dry = _Dry(8, lambda party: True, _fill_calmly, missing=8)
+        dry = DryRuntime(8, lambda party: True, fill_calmly, missing=8)
         program = replace(FED_AVG, into=into).round(begin(FED_AVG).state, KEYS.public)
         event, events = None, []
         with suppress(StopIteration):

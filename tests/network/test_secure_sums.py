@@ -1,14 +1,19 @@
 """Secure means over the network: the bits of the simulation, and nothing of a client in what is sent."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from federation import NUM_CLIENTS, InThread, Threaded, federation, job, simulated
+from test_leaks import Overhearing
 
 from hanse.algorithms import fed_avg
-from hanse.core import Key
+from hanse.core import Key, PartSpec, Spec, mean
+from hanse.core.exchange import pending, unpack
 from hanse.network.client.client import Client
+from hanse.network.server import https
 from hanse.privacy.secure_sums import secure_mean
 from hanse.simulation import Devices, ideal
 from hanse.transforms import clip
@@ -50,15 +55,69 @@ class Vanished(Devices):
         return None
 
 
-@pytest.mark.parametrize("silent", [None, "mask_parts", "reveal_shares"])
+@pytest.mark.parametrize("silent", [None, "mask_parts"])
 def test_a_secure_mean_ends_in_the_bits_of_the_simulation(silent: str | None, tmp_path: Path) -> None:
     with federation(tmp_path) as here:
         run = here.lead(job(ALGORITHM, ROUNDS))
         here.enter(range(SILENT))
         here.enter([SILENT], kind=vanishing(silent) if silent else Threaded)
-        result = here.end(run, status="incomplete" if silent == "mask_parts" else "completed")
+        result = here.end(run, status="incomplete" if silent else "completed")
         assert [r.abandoned for r in here.records] == [None] * (ROUNDS + 1)
-        counts_all = silent in (None, "reveal_shares")  # who has sent its part is in the total
+        counted_all = silent is None
         counted = [(r.usage.counted, r.usage.dropped) for r in here.records[1:]]
-        assert counted == [(NUM_CLIENTS - (not counts_all), int(not counts_all))] * ROUNDS
+        assert counted == [(NUM_CLIENTS - (not counted_all), int(not counted_all))] * ROUNDS
     assert result["params_sha256"] == simulated(ALGORITHM, ROUNDS, Vanished(silent) if silent else ideal())
+
+
+@pytest.mark.parametrize("into", [secure_mean(colluders=0.0), mean()], ids=["secure", "plain"])
+def test_a_server_hears_no_number_of_a_client(
+    into: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All bytes that reach it are searched for the numbers of each update, also as integers of the sum.
+
+    The clients are listed in a roster, so they sign. The search finds what a plain mean sends.
+    """
+    heard: list[Overhearing] = []
+    make = https.application
+
+    def overhear(*given: Any) -> Any:
+        heard.append(Overhearing(make(*given)))
+        return heard[-1]
+
+    monkeypatch.setattr(https, "application", overhear)
+    updates: list[Any] = []
+
+    class WatchingBackend(InThread):
+        def compute(self, task: Any, payload: Any, *more: Any) -> Any:
+            message, fork = super().compute(task, payload, *more)
+            if "update" in payload.uplink:
+                updates.append(fork.changed.get(pending("update")) or unpack(message).parts["update"])
+            return message, fork
+
+    class Watching(Client):
+        backend = WatchingBackend
+
+    with federation(tmp_path) as here:
+        roster = tuple(here.client_home(number).identity.public for number in range(NUM_CLIENTS))
+        listed = replace(into, roster=roster) if into.hides else into
+        algorithm = replace(ALGORITHM, into=listed)
+        run = here.lead(job(algorithm, 1))
+        here.enter(range(NUM_CLIENTS), kind=Watching)
+        result = here.end(run)
+        assert [record.usage.counted for record in here.records[1:]] == [NUM_CLIENTS]
+    whole = b"".join(data for one in heard for data in one.heard)
+    assert len(updates) == NUM_CLIENTS
+    found = 0
+    for update in updates:
+        numbers = np.concatenate([values.ravel() for values in update.values.values()])
+        spellings = [number.tobytes() for number in numbers[np.abs(numbers) > 1e-3]]
+        assert len(spellings) > 100
+        if into.hides:
+            spec = PartSpec(Spec.of(update.values), (clip(1.0),)).chain().out
+            spellings += [n.tobytes() for n in listed.make_encoding(spec).encode(update) if 2**20 < n < 2**63]
+        found += sum(spelling in whole for spelling in spellings if len(spelling) == 8 or not into.hides)
+    assert (found == 0) == into.hides
+    assert all(bytes.fromhex(key) in whole for key in roster) == into.hides, (
+        "who proves its key, says whose it is"
+    )
+    assert result["params_sha256"] == simulated(algorithm, 1)

@@ -12,6 +12,7 @@ __all__ = ["label_flip", "random_labels"]
 class label_flip(Attack):
     """Trains on flipped labels: class c becomes class k - 1 - c of k classes.
 
+    >>> import numpy as np
     >>> label_flip().poison(Examples(np.ones((3, 1)), np.array([0, 1, 9])), 10, Key.from_seed(0)).y
     array([9, 8, 0])
 

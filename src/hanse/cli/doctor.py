@@ -25,6 +25,7 @@ PURPOSES = {
     "parquet": "Parquet files",
     "ray": "a cluster of machines",
     "privacy": "accounting of privacy",
+    "secure": "secure sums in simulations",
     "huggingface": "data sets of Hugging Face",
     "sklearn": "data sets of scikit-learn",
 }

@@ -210,6 +210,8 @@ def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
             )
             out.print(Text(f"{exchange.work}{what}: one of {exchange.asked:,} clients{answer}"))
             out.print(Padding(_exchange(exchange), (0, 0, 1, 2)))
+            if exchange.secure:
+                out.print(Padding(Text(f"secure sum: {exchange.secure}"), (0, 0, 1, 2)))
             varies = varies or bool(exchange.varying)
     out.print(make_pairs(_format_plan(plan)))
     out.print(make_pairs([("privacy", f"as planned, {plan.claim}")] if plan.claim else []))

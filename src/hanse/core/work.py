@@ -167,6 +167,9 @@ class Work(ABC, Generic[L, D]):
     Its fields are its settings and travel with the task.
     """
 
+    signs: ClassVar[bool] = False
+    """Returns whether it signs for its party: a real party's memory then holds its Signer."""
+
     trains_within: ClassVar[frozenset[str]] = frozenset()
     """The parts that this work can compute inside a restricted space (`Shared.spaces`)."""
 

@@ -23,6 +23,7 @@ from hanse.core.exchange import (
     drive,
 )
 from hanse.privacy import PrivacyClaim
+from hanse.privacy.secure_sums import SecureReducer
 from hanse.runs.ledger import as_json
 from hanse.runs.preparation import Prepared
 from hanse.runs.protection import plan_claim
@@ -95,6 +96,7 @@ class Exchange:
       usage: bytes and flows of one client.
       varying: parts and stages whose size depends on the data.
       compute_s: how long that client's computation took here.
+      secure: the secure sum that its answers enter, in words; empty: none.
     """
 
     work: str
@@ -103,6 +105,7 @@ class Exchange:
     usage: Usage = Usage()
     varying: set[tuple[str, str]] = field(default_factory=set)
     compute_s: float = 0.0
+    secure: str = ""
 
     @property
     def bytes_up(self) -> int:
@@ -116,7 +119,10 @@ class Exchange:
 
 
 class _Rehearsal(Runtime):
-    """A runtime that has one client in place of each cohort, and books the costs of that client."""
+    """A runtime that has one client in place of each cohort, and books the costs of that client.
+
+    A reducer that hides needs the whole cohort, so all of it is performed, and each client's share is booked.
+    """
 
     def __init__(self, ready: Prepared) -> None:
         self._inner = Simulation(
@@ -127,6 +133,7 @@ class _Rehearsal(Runtime):
         )
         self.client: PartyId | None = None
         self._num_sampled = 1
+        self._drawn: tuple[PartyId, ...] = ()
         self._exchange_of: dict[int, Exchange] = {}
         self.exchanges: list[Exchange] = []
         self.asynchronous = False
@@ -155,7 +162,7 @@ class _Rehearsal(Runtime):
         if not drawn.cohort:
             return drawn
         self.client = drawn.cohort[0] if self.client is None else self.client
-        self._num_sampled = len(drawn.cohort)
+        self._num_sampled, self._drawn = len(drawn.cohort), drawn.cohort
         return Sampled((self.client,), drawn.num_clients)
 
     def _dispatch(self, command: Dispatch) -> Event:
@@ -163,10 +170,16 @@ class _Rehearsal(Runtime):
         asked = self._num_sampled if clients == [self.client] else len(clients)
         roles = [party for party in command.cohort if isinstance(party, str)]
         kept: tuple[PartyId, ...] = (*roles, *clients[:1])
+        hiding = [part_spec.into for part_spec in command.uplink.values() if part_spec.into.hides]
+        if hiding and clients == [self.client]:
+            clients = [party for party in self._drawn if isinstance(party, int)]
+        if hiding or command.is_phase:
+            kept = (*roles, *clients)
         exchange = Exchange(type(command.work).__name__, asked, asked)
+        exchange.secure = next((r.explain(asked) for r in hiding if isinstance(r, SecureReducer)), "")
         before = self._usage()
         event = self._inner.perform(replace(command, cohort=kept))
-        exchange.usage = _less(self._usage(), before)
+        exchange.usage = _share(_less(self._usage(), before), max(1, len(kept)))
         assert isinstance(event, Dispatched)
         self._exchange_of.update(dict.fromkeys(event.tickets, exchange))
         if clients:
@@ -193,8 +206,8 @@ class _Rehearsal(Runtime):
         event = self._inner.perform(replace(command, close=Close(), discount=None))
         if tickets:
             exchange = self._exchange_of[tickets[-1]]
-            exchange.compute_s = time.perf_counter() - began_s
-            exchange.usage = _more(exchange.usage, _less(self._usage(), before))
+            exchange.compute_s = (time.perf_counter() - began_s) / len(tickets)
+            exchange.usage = _more(exchange.usage, _share(_less(self._usage(), before), len(tickets)))
         return event
 
     def _usage(self) -> Usage:
@@ -219,6 +232,19 @@ def _less(after: Usage, before: Usage) -> Usage:
         if flow.messages:
             flows.append(flow)
     return Usage(after.bytes_up - before.bytes_up, after.bytes_down - before.bytes_down, flows=tuple(flows))
+
+
+def _share(usage: Usage, num_clients: int) -> Usage:
+    """Returns the usage of one of several clients that were asked alike."""
+    flows = tuple(
+        replace(
+            flow,
+            messages=max(1, flow.messages // num_clients),
+            num_bytes=tuple(None if size is None else size // num_clients for size in flow.num_bytes),
+        )
+        for flow in usage.flows
+    )
+    return Usage(usage.bytes_up // num_clients, usage.bytes_down // num_clients, flows=flows)
 
 
 def _more(one: Usage, other: Usage) -> Usage:
@@ -325,6 +351,7 @@ def _as_json(exchange: Exchange) -> dict[str, Any]:
         "flows": as_json(exchange.usage.flows),
         "depends_on_the_data": [{"name": n, "stage": stage} for n, stage in sorted(exchange.varying)],
         "compute_s": exchange.compute_s,
+        **({"secure_sum": exchange.secure} if exchange.secure else {}),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from federation import FED_AVG, Federation, InThread, Threaded, federation, job, population
 from learning import learner
 
+from hanse.algorithms.cocoa import count_examples
 from hanse.core import Key
 from hanse.core.exchange import Fork, Forks, Payload, Task
 from hanse.network.client.home import ClientHome
@@ -187,8 +188,10 @@ def test_one_number_for_two_tickets_gives_two_secrets(tmp_path: Path) -> None:
         def close(self) -> None:
             pass
 
-    role = OpenRole(tmp_path, Noting(), Key.from_seed(1), Forks())
-    task, payload = Task(7, 0, Key.from_seed(2), None), Payload(None, {}, {}, {})
+    role = OpenRole(
+        tmp_path, Noting(), Key.from_seed(1), Forks(), ClientHome(tmp_path / "home").identity.delegate
+    )
+    task, payload = Task(7, 0, Key.from_seed(2), None), Payload(count_examples(), {}, {}, {})
     asked = [
         (task, "0" * 64),
         (Task(7, 0, Key.from_seed(2), None), "0" * 64),

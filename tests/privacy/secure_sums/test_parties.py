@@ -93,7 +93,7 @@ def test_masks_are_those_of_the_paper_and_cancel(dtype: str) -> None:
     )
     total = masked[0] + masked[1] + masked[2]
     for own in secrets:
-        stream = Cipher(algorithms.AES(own[64:]), modes.CTR(bytes(16))).encryptor()
+        stream = Cipher(algorithms.AES(own[64:80]), modes.CTR(own[80:])).encryptor()
         total -= np.frombuffer(stream.update(bytes(size * np.dtype(dtype).itemsize)), dtype)
     assert np.array_equal(total, np.full(size, 3, dtype))
 

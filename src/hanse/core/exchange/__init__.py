@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         Sampled,
     )
     from hanse.core.reducers import TreeFold
+    from hanse.core.signer import SIGNER, Signer, write_certificate
     from hanse.core.tensors import all_finite, frozen, held_bytes
     from hanse.core.usage import Flow, ReleaseRecord, Usage
     from hanse.core.values import (
@@ -145,6 +146,7 @@ else:
             "hanse.core.exchange.tickets": ("explain_decline", "explain_orphan"),
             "hanse.core.gathering": ("LeaveOut", "LeftOut"),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
+            "hanse.core.signer": ("SIGNER", "Signer", "write_certificate"),
             "hanse.core.program": (
                 "Collect",
                 "Collected",
@@ -193,6 +195,7 @@ __all__ = [
     "HIGHER_IS_BETTER",
     "MAPPED_BYTES",
     "OF_VALIDATION",
+    "SIGNER",
     "TRAINING",
     "Block",
     "Changes",
@@ -239,6 +242,7 @@ __all__ = [
     "Sample",
     "Sampled",
     "Settled",
+    "Signer",
     "Store",
     "Stored",
     "Task",
@@ -283,4 +287,5 @@ __all__ = [
     "training",
     "unpack",
     "validate",
+    "write_certificate",
 ]

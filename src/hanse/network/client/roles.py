@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core import HOUSES, InvalidInput, Key, Memory, MessageError, PartyId, Work, player
-from hanse.core.exchange import Fork, Forks, Payload, Task, digest, find_classes, join_memory
+from hanse.core.exchange import (
+    SIGNER,
+    Fork,
+    Forks,
+    Payload,
+    Signer,
+    Task,
+    digest,
+    find_classes,
+    join_memory,
+)
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
@@ -58,6 +68,7 @@ class OpenRole:
       backend: computes its tickets.
       secret: its own; the name of each ticket is folded in.
       forks: its memory.
+      signer: gives the key that signs for the client in protocols.
       houses: gives the secret that the houses share; None: this house has none.
       num_examples: that its data hold; None: they can't be counted.
       has_data: whether it has data; a party that only takes part in protocols needs none.
@@ -72,6 +83,7 @@ class OpenRole:
     backend: TicketBackend
     secret: Key
     forks: Forks
+    signer: Callable[[], Signer]
     houses: Callable[[], Key | None] = lambda: None
     num_examples: int | None = None
     has_data: bool = True
@@ -93,6 +105,8 @@ class OpenRole:
             before = self.forks.at(task.after)
         if client is not None:
             before = join_memory(before, client)
+        if payload.work.signs:
+            before = {**before, SIGNER: self.signer()}
         if payload.work.needs_houses and (houses := self.houses()) is not None:
             before = {**before, HOUSES: houses}
         secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
@@ -237,13 +251,13 @@ class Roles:
         backend = self._make_backend(lambda: first.pop() if first else self._load(name, run, kind, party))
         folder = self._home.run(name) / kind
         folder.mkdir(exist_ok=True)
-        client = None if kind == OWN else lambda: self._committed(name)
+        client, signer = None if kind == OWN else lambda: self._committed(name), self._home.identity.delegate
         count = count_rows(first[0].data)
         with self.settling:
             has_data = _needs_data(run, party)
             forks, houses = _recall(folder), lambda: self._home.houses
             role = self._roles[name, kind] = OpenRole(
-                folder, backend, secret, forks, houses, count, has_data, client, isolates
+                folder, backend, secret, forks, signer, houses, count, has_data, client, isolates
             )
         return role
 

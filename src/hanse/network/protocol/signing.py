@@ -27,6 +27,7 @@ from http_message_signatures import (
 from http_message_signatures.algorithms import ED25519
 
 from hanse.core import InvalidInput, Key
+from hanse.core.exchange import Signer, write_certificate
 from hanse.network.protocol.asked import (
     ANSWER,
     COMPONENTS,
@@ -175,6 +176,13 @@ class Identity:
     def prove(self, id: str) -> str:
         """Proves that whoever asks to replace a member's key holds this key."""
         return self._private.sign(_claim(id, self.public)).hex()
+
+    def delegate(self) -> Signer:
+        """Derives and certifies the key that signs for this one in protocols between clients."""
+        secret = sha256(b"hanse: protocols\0" + self._private.private_bytes_raw())
+        identity = bytes.fromhex(self.public)
+        public = Ed25519PrivateKey.from_private_bytes(secret).public_key().public_bytes_raw()
+        return Signer(identity, self._private.sign(write_certificate(public, identity)), secret)
 
     def permit(self, key_id: str, asked: Asked) -> str:
         """Proves, as an invitation's key, that a key may make this request; returns the Invitation field."""

@@ -33,7 +33,7 @@ from hanse.network.server.sockets import (
     listen,
     raise_open_files,
 )
-from hanse.network.server.upkeep import choose_runs, find_completed, note_restoration
+from hanse.network.server.upkeep import choose_runs, find_ended_run, note_restoration
 
 if TYPE_CHECKING:
     from hanse.network.server.monitoring import Meter
@@ -201,7 +201,7 @@ def lead(
         names = [server.lead(job, run) for job, run in zip(jobs, chosen, strict=True)]
         for name, job, run in zip(names, jobs, chosen, strict=True):
             say(f"run {name} is served at {url}")
-            if run is None and (before := find_completed(server.runs, job)) is not None:
+            if run is None and (before := find_ended_run(server.runs, job)) is not None:
                 say(f"run {before} of the same settings is completed; run {name} is another one")
         num_clients = max(job.num_clients for job in jobs)
         _warn_of_files(server, num_clients, say)

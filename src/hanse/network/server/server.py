@@ -405,6 +405,7 @@ class Server:
                 "number": m.number,
                 "party": m.party,
                 "name": m.name,
+                "key": m.public,
                 "state": m.state,
                 "joined": m.joined,
                 "silent_s": None if m.party is None else _floor_at_zero(self.presence.silent_s(m.party)),

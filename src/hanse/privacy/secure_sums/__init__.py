@@ -7,15 +7,18 @@ reducers     secure_sum, secure_mean       the protocol as reducers
 """
 
 from hanse.privacy.secure_sums.graph import draw_neighbours
+from hanse.privacy.secure_sums.masks import add_masks
 from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
-from hanse.privacy.secure_sums.reducers import secure_mean, secure_sum
+from hanse.privacy.secure_sums.reducers import SecureReducer, secure_mean, secure_sum
 from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total
 from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_range, find_thresholds
 
 __all__ = [
     "Assumptions",
     "Encoding",
+    "SecureReducer",
     "Thresholds",
+    "add_masks",
     "advertise",
     "deal",
     "draw_neighbours",

@@ -1,7 +1,7 @@
 """Keys that two clients agree on, masks drawn from them, and messages that only the other one can read.
 
 X25519 (RFC 7748) gives two clients a common secret, HKDF-SHA256 (RFC 5869) derives keys from it that are
-bound to the round, the two clients and the purpose, AES-256 in counter mode draws masks from such a key, and
+bound to the round, the two clients and the purpose, AES-128 in counter mode draws masks from such a key, and
 AES-256-GCM seals messages. All come from the package `cryptography`.
 """
 
@@ -104,11 +104,11 @@ def add_masks(total: Array, masks: Iterable[tuple[bytes, bool]]) -> None:
 
     Args:
       total: modulo 2^bits of its dtype.
-      masks: keys, and whether the mask is added.
+      masks: keys of 32 bytes, a key of the cipher and its first counter; and whether the mask is added.
     """
     loaded = load_cryptography()
     begun = [
-        (loaded.Cipher(loaded.algorithms.AES(key), loaded.modes.CTR(bytes(16))).encryptor(), added)
+        (loaded.Cipher(loaded.algorithms.AES(key[:16]), loaded.modes.CTR(key[16:])).encryptor(), added)
         for key, added in masks
     ]
     window = WINDOW_BYTES // total.itemsize

@@ -3,7 +3,7 @@
     advertise_keys     each client draws fresh keys
     deal_shares        it deals sealed shares of its secrets to its neighbours
     mask_parts         it sends its part, masked
-    confirm_survivors  with a roster: it signs who is in the total
+    confirm_survivors  with a roster: it signs who is in the total, as it was told
     reveal_shares      it reveals, of each neighbour, a share of the seed or of the masking key
 
 Works and reducers are in one module, because a client whose policy reveals sums only computes the phases of
@@ -19,7 +19,6 @@ import numpy as np
 
 from hanse.core import (
     Array,
-    Close,
     CompositionError,
     Contribution,
     Declined,
@@ -28,24 +27,25 @@ from hanse.core import (
     Keys,
     Memory,
     Part,
-    PartSpec,
     PartyId,
     Program,
     Reducer,
-    RoundAbandoned,
     Shared,
     Spec,
-    TensorSpec,
     Total,
     Unveiled,
     Work,
-    each,
-    gather,
-    sum,
     value,
 )
-from hanse.core.exchange import pending
-from hanse.privacy.secure_sums.graph import draw_neighbours
+from hanse.core.exchange import digest, pending
+from hanse.privacy.secure_sums.evidence import (
+    check_members,
+    check_signatures,
+    find_signer,
+    make_proof,
+    read_roster,
+    sign_survivors,
+)
 from hanse.privacy.secure_sums.parties import (
     ADVERT_BYTES,
     SEALED_BYTES,
@@ -54,10 +54,8 @@ from hanse.privacy.secure_sums.parties import (
     draw_secrets,
     mask,
     reveal,
-    unmask,
 )
 from hanse.privacy.secure_sums.promises import (
-    NAME_BYTES,
     answer_once,
     bind_round,
     find_peers,
@@ -68,16 +66,19 @@ from hanse.privacy.secure_sums.promises import (
     to_rows,
     view_bytes,
 )
-from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total
+from hanse.privacy.secure_sums.protocol import Phases, perform_phases
+from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
 from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_thresholds
 
-__all__ = ["secure_mean", "secure_sum"]
+__all__ = ["SecureReducer", "secure_mean", "secure_sum"]
 
 
 @value
 class advertise_keys(Work[Any, Any]):
     """Draws a client's keys for one sum, and advertises their public halves."""
+
+    signs: ClassVar[bool] = True
 
     sums: "SecureReducer"
     round: str
@@ -86,13 +87,19 @@ class advertise_keys(Work[Any, Any]):
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         secrets = draw_secrets(keys.secret.secret_rng().bytes)
-        advert = view_bytes(advertise(secrets))
-        return {"advert": Part({"keys": advert})}, {**memory, name_own(self.round, "secrets"): secrets}
+        advert = advertise(secrets)
+        if self.sums.roster:
+            advert += make_proof(find_signer(memory), bind_round(self.round), advert)
+        memory = promise(memory, self.round, "settings", bytes.fromhex(digest(self.sums)))
+        own = {name_own(self.round, "secrets"): secrets}
+        return {"advert": Part({"keys": view_bytes(advert)})}, {**memory, **own}
 
 
 @value
 class deal_shares(Work[Any, Any]):
     """Deals shares of a client's secrets to its neighbours, sealed for each."""
+
+    signs: ClassVar[bool] = True
 
     sums: "SecureReducer"
     round: str
@@ -101,11 +108,17 @@ class deal_shares(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        thresholds = self.sums.find_thresholds(self.num_clients)
+        thresholds = self.sums.begin_phase(memory, self.round, self.num_clients)
         secrets = recall(memory, self.round, "secrets")
         peers = shared["peers"]
         seats, rows = peers["seats"], peers["keys"]
-        seat, adverts = find_peers(advertise(secrets), seats, rows, thresholds)
+        seat, adverts = find_peers(advertise(secrets), seats, rows[:, :ADVERT_BYTES], thresholds)
+        signer, signing, proofs = find_signer(memory), dict[int, bytes](), dict[int, bytes]()
+        if self.sums.roster and signer is not None:
+            proofs = dict(zip(seats.tolist(), map(bytes, rows[:, ADVERT_BYTES:]), strict=True))
+            proven = {other: (advert, proofs[other]) for other, advert in adverts.items()}
+            roster = read_roster(self.sums.roster)
+            signing = check_members(signer, roster, bind_round(self.round), proven)
         memory = promise(memory, self.round, "peers", hash_arrays(seats, rows, np.array(seat)))
         draw = keys.secret.secret_rng().bytes
         dealt = deal(bind_round(self.round), secrets, seat, adverts, thresholds.num_shares, draw)
@@ -115,6 +128,9 @@ class deal_shares(Work[Any, Any]):
             "adverts": to_rows(list(adverts.values()), ADVERT_BYTES),
             "opening": to_rows(list(dealt.opening.values()), SHARE_BYTES),
             "kept": dealt.kept,
+            "all": _hash_adverts(seats, rows),
+            "identities": to_rows([proofs[other][:SHARE_BYTES] for other in adverts if signing], SHARE_BYTES),
+            "signing": to_rows([signing[other] for other in adverts if signing], SHARE_BYTES),
         }
         rows = to_rows(list(dealt.sealed.values()), SEALED_BYTES)
         return {"shares": Part({"sealed": rows})}, {**memory, name_own(self.round, "peers"): kept}
@@ -132,7 +148,7 @@ class mask_parts(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        thresholds = self.sums.find_thresholds(self.num_clients)
+        thresholds = self.sums.begin_phase(memory, self.round, self.num_clients)
         peers = recall(memory, self.round, "peers")
         adverts = dict(zip(peers["seats"].tolist(), map(bytes, peers["adverts"]), strict=True))
         senders, sealed = shared["mail"]["seats"].tolist(), shared["mail"]["sealed"]
@@ -155,8 +171,10 @@ class mask_parts(Work[Any, Any]):
 
 
 @value
-class reveal_shares(Work[Any, Any]):
-    """Reveals one share of each neighbour: of its seed if it is in the total, else of its masking key."""
+class confirm_survivors(Work[Any, Any]):
+    """Signs who is in the total, as this client was told, before anybody unmasks it."""
+
+    signs: ClassVar[bool] = True
 
     sums: "SecureReducer"
     round: str
@@ -165,37 +183,69 @@ class reveal_shares(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        thresholds = self.sums.find_thresholds(self.num_clients)
-        bits, names = shared["alive"]["seats"], shared["alive"]["names"]
-        if len(bits) != self.num_clients or len(names) != self.num_clients:
-            raise Declined(f"it was told of {len(bits)} clients, and {self.num_clients} are in this sum")
-        alive = set(np.flatnonzero(bits).tolist())
-        if len(alive) < self.sums.min_clients:
-            raise Declined(f"{len(alive)} clients are in the total, and {self.sums.min_clients} must be")
+        _, told, _, memory = _check_survivors(self, shared, memory)
+        signature = view_bytes(sign_survivors(find_signer(memory), told))
+        return {"confirmed": Part({"signature": signature})}, memory
+
+
+@value
+class reveal_shares(Work[Any, Any]):
+    """Reveals one share of each neighbour: of its seed if it is in the total, else of its masking key."""
+
+    signs: ClassVar[bool] = True
+
+    sums: "SecureReducer"
+    round: str
+    num_clients: int
+
+    def run(
+        self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        alive, told, who, memory = _check_survivors(self, shared, memory)
         peers, mail = recall(memory, self.round, "peers"), recall(memory, self.round, "mail")
-        senders = mail["seats"].tolist()
-        if peers["seat"] not in alive:
-            raise Declined("its own part is not in the total, so it helps nobody to unmask it")
-        if len(alive.intersection(senders)) + 1 < thresholds.num_shares:
-            raise Declined(
-                f"only {len(alive.intersection(senders)) + 1} of its neighbours and it are in the total, and "
-                f"{thresholds.num_shares} are needed"
-            )
-        who = hashlib.sha256(b"".join(sorted(bytes(names[seat]) for seat in alive))).digest()
-        memory = promise(memory, self.round, "alive", hash_arrays(bits, names))
+        seats, senders = peers["seats"].tolist(), mail["seats"].tolist()
+        if self.sums.roster and find_signer(memory) is not None:
+            confirmed = shared["confirmed"]
+            signatures = zip(confirmed["seats"].tolist(), map(bytes, confirmed["signatures"]), strict=True)
+            signing = zip(seats, map(bytes, peers["signing"]), strict=True)
+            needed = self.sums.find_thresholds(self.num_clients).num_shares
+            check_signatures(told, {s: key for s, key in signing if s in alive}, dict(signatures), needed)
         memory = answer_once(memory, recall(memory, self.round, "digest"), who)
-        opening = dict(zip(peers["seats"].tolist(), map(bytes, peers["opening"]), strict=True))
+        opening = dict(zip(seats, map(bytes, peers["opening"]), strict=True))
         sealed = dict(zip(senders, map(bytes, mail["sealed"]), strict=True))
         revealed = reveal(opening, sealed, peers["seat"], peers["kept"], alive)
         rows = to_rows([revealed[seat] for seat in (*senders, peers["seat"])], SHARE_BYTES)
         return {"revealed": Part({"shares": rows})}, memory
 
 
+def _check_survivors(
+    work: confirm_survivors | reveal_shares, shared: Shared, memory: Memory
+) -> tuple[set[int], bytes, bytes, Memory]:
+    """Checks the list of survivors that a client is sent, and promises to answer for no other one.
+
+    Returns: their seats, digests of all that the client was told and of who they are, and its memory.
+    """
+    thresholds = work.sums.begin_phase(memory, work.round, work.num_clients)
+    bits, names = shared["alive"]["seats"], shared["alive"]["names"]
+    if len(bits) != work.num_clients or len(names) != work.num_clients:
+        raise Declined(f"it was told of {len(bits)} clients, and {work.num_clients} are in this sum")
+    alive = set(np.flatnonzero(bits).tolist())
+    if len(alive) < work.sums.min_clients:
+        raise Declined(f"{len(alive)} clients are in the total, and {work.sums.min_clients} must be")
+    peers, mail = recall(memory, work.round, "peers"), recall(memory, work.round, "mail")
+    if peers["seat"] not in alive:
+        raise Declined("its own part is not in the total, so it helps nobody to unmask it")
+    known = len(alive.intersection(mail["seats"].tolist())) + 1
+    if known < thresholds.num_shares:
+        raise Declined(f"only {known} of its neighbours and it are in the total, not {thresholds.num_shares}")
+    known_as = dict(enumerate(map(bytes, names)))
+    known_as |= dict(zip(peers["seats"].tolist(), map(bytes, peers["identities"]), strict=False))
+    who = hashlib.sha256(b"".join(sorted(known_as[seat] for seat in alive if seat != peers["seat"]))).digest()
+    all_told = hash_arrays(bits, names, to_rows([peers["all"]], SHARE_BYTES))
+    return alive, all_told, who, promise(memory, work.round, "alive", all_told)
+
+
 # -- the reducers --------------------------------------------------------------------------------
-
-
-def _part_of(into: Reducer[Any], **tensors: TensorSpec) -> PartSpec:
-    return PartSpec(Spec(tensors, kind="ring" if into == sum() else "coded"), into=into)
 
 
 @dataclass(frozen=True)
@@ -212,6 +262,8 @@ class SecureReducer(Reducer[Any]):
       max_value: a client with a larger number takes no part; None: the bound of clip(...) in uplink.
       max_clients: the most clients of a sum; the scale is such that so many can't make it wrap.
       num_neighbours: with whom each client shares its secrets; None: the fewest that suffice.
+      roster: the public keys of all members that may take part, against a server that lies; empty: the
+        server is taken to be honest but curious.
       min_clients: the fewest clients in a total; with fewer, the clients do not help to unmask it. Noise that
         clients add in shares counts on it.
     """
@@ -227,6 +279,7 @@ class SecureReducer(Reducer[Any]):
     max_value: float | None = None
     max_clients: int = 1024
     num_neighbours: int | None = None
+    roster: tuple[str, ...] = ()
     min_clients: int = 0
 
     @property
@@ -235,6 +288,9 @@ class SecureReducer(Reducer[Any]):
 
     def __post_init__(self) -> None:
         self._assume()
+        read_roster(self.roster)
+        if self.roster and self.num_neighbours is not None:
+            raise InvalidInput("with a roster all clients are neighbours: leave num_neighbours out")
         if self.bits not in (32, 64):
             raise InvalidInput(f"bits is {self.bits}; write 32 or 64")
         for name in ("max_weight", "max_value", "max_clients", "num_neighbours"):
@@ -247,7 +303,8 @@ class SecureReducer(Reducer[Any]):
             )
 
     def _assume(self) -> Assumptions:
-        return Assumptions(self.colluders, self.drop_out, self.failure, self.secrecy)
+        listed = len(self.roster) or None
+        return Assumptions(self.colluders, self.drop_out, self.failure, self.secrecy, listed)
 
     def find_thresholds(self, num_clients: int) -> Thresholds:
         """Finds neighbours and shares for a number of clients. Raises: CompositionError: if none suit."""
@@ -258,6 +315,14 @@ class SecureReducer(Reducer[Any]):
             )
         return find_thresholds(self._assume(), num_clients, self.num_neighbours)
 
+    def begin_phase(self, memory: Memory, round: str, num_clients: int) -> Thresholds:
+        """Checks at a client that a phase belongs to the sum that it has begun. Raises: Declined."""
+        promise(memory, round, "settings", bytes.fromhex(digest(self)))
+        try:
+            return self.find_thresholds(num_clients)
+        except CompositionError as error:
+            raise Declined(str(error)) from error
+
     def make_encoding(self, spec: Spec) -> Encoding:
         """Chooses how a part is written as integers. Raises: CompositionError: if it can't be."""
         return make_encoding(
@@ -266,6 +331,27 @@ class SecureReducer(Reducer[Any]):
             max_value=self.max_value,
             max_weight=self.max_weight,
             max_clients=self.max_clients,
+        )
+
+    @property
+    def disclosure(self) -> str:
+        if not self.roster:
+            return (
+                f"{super().disclosure}, which learns the total and nothing else if it is honest but curious "
+                "(it follows the protocol, and invents no clients)"
+            )
+        return (
+            f"a sum that hides single updates from the server, also from one that lies: only these "
+            f"{len(self.roster)} members take part: {', '.join(key[:16] for key in self.roster)}"
+        )
+
+    def explain(self, num_clients: int) -> str:
+        """Explains a sum of so many clients. Raises: CompositionError: if no thresholds suit them."""
+        thresholds, assumed = self.find_thresholds(num_clients), self._assume()
+        server = "lies" if self.roster else "is honest but curious"
+        return (
+            f"{thresholds}; up to {assumed.count_colluders(num_clients)} may collude with a server that "
+            f"{server}, and up to {assumed.count_lost(num_clients)} fall silent"
         )
 
     def accepts(self, spec: Spec) -> None:
@@ -295,95 +381,14 @@ class SecureReducer(Reducer[Any]):
     def protocol(
         self, parts: Mapping[str, Spec], parties: tuple[PartyId, ...], key: Key
     ) -> Program[Unveiled]:
-        encodings = {part: self.make_encoding(spec) for part, spec in parts.items()}
-        size = 0
-        for encoding in encodings.values():
-            size += encoding.num_values
-        round = key.digest.hex()
-
-        advert = _part_of(each(), keys=TensorSpec((ADVERT_BYTES,), "uint8"))
-        work: Work[Any, Any] = advertise_keys(self, round)
-        got = yield from gather(work, parties, {}, key.fold_in("advertise"), close=ANYBODY, advert=advert)
-        seated = got.parties
-        adverts = [bytes(part.values["keys"]) for part in got.by_party("advert").values()]
-        try:
-            thresholds = self.find_thresholds(len(seated))
-        except CompositionError as error:
-            raise RoundAbandoned(f"{len(seated)} clients were ready: {error}") from error
-        neighbours = draw_neighbours(thresholds, key.fold_in("graph"))
-        num, needed = len(seated), thresholds.num_shares
-        close = Close(minimum_fraction=needed / num)
-
-        rows = to_rows(adverts, ADVERT_BYTES)
-        shared: dict[str, Any] = {}
-        own: dict[PartyId, Any] = {}
-        if thresholds.is_complete:
-            shared = {"peers": {"seats": np.arange(num), "keys": rows}}
-        else:
-            for seat, party in enumerate(seated):
-                around = np.array([seat, *neighbours[seat]])
-                own[party] = {"peers": {"seats": around, "keys": rows[around]}}
-        shares = _part_of(each(), sealed=TensorSpec(("neighbours", SEALED_BYTES), "uint8"))
-        work = deal_shares(self, round, num)
-        got = yield from gather(
-            work, seated, shared, key.fold_in("deal"), close=close, own=own, shares=shares
-        )
-        seat_of = {party: seat for seat, party in enumerate(seated)}
-        sealed = {
-            seat_of[party]: dict(zip(neighbours[seat_of[party]], part.values["sealed"], strict=True))
-            for party, part in got.by_party("shares").items()
-        }
-        partners = {seat: [other for other in neighbours[seat] if other in sealed] for seat in sealed}
-
-        mail = {
-            seated[seat]: {
-                "mail": {
-                    "seats": np.array(senders, np.int64),
-                    "sealed": to_rows([bytes(sealed[s][seat]) for s in senders], SEALED_BYTES),
-                }
-            }
-            for seat, senders in partners.items()
-        }
-        masked = _part_of(sum(), integers=TensorSpec((size,), f"uint{self.bits}"))
-        work = mask_parts(self, round, num, encodings)
-        got = yield from gather(
-            work, got.parties, {}, key.fold_in("mask"), close=close, own=mail, masked=masked
-        )
-        if len(got.parties) < self.min_clients:
-            raise RoundAbandoned(
-                f"{len(got.parties)} clients are left, and {self.min_clients} must be in a total"
-            )
-        total, alive = np.array(got["masked"].values["integers"]), {seat_of[party] for party in got.parties}
-
-        names = to_rows([_name(party) for party in seated], NAME_BYTES)
-        bits = np.array([seat in alive for seat in range(num)], np.uint8)
-        told = {"alive": {"seats": bits, "names": names}}
-        revealing = _part_of(each(), shares=TensorSpec(("senders", SHARE_BYTES), "uint8"))
-        work = reveal_shares(self, round, num)
-        last = yield from gather(
-            work, got.parties, told, key.fold_in("reveal"), close=ANYBODY, revealed=revealing
-        )
-        revealed = {
-            seat: dict(zip((*partners[seat], seat), map(bytes, part.values["shares"]), strict=True))
-            for party, part in last.by_party("revealed").items()
-            for seat in (seat_of[party],)
-        }
-        dealt = {seat: adverts[seat] for seat in sealed}
-        unmask(total, bind_round(round), dealt, partners, alive, revealed, needed)
-        totals = {
-            part: self.finish(parts[part], values, weight, len(alive))
-            for part, (values, weight) in split_total(encodings, total).items()
-        }
-        return Unveiled(totals, got.parties)
+        phases = Phases(advertise_keys, deal_shares, mask_parts, confirm_survivors, reveal_shares)
+        return perform_phases(self, phases, parts, parties, key)
 
 
-ANYBODY = Close(minimum_fraction=1e-6)
-"""Of whose own number nothing is wanted: thresholds decide whether those who are left suffice."""
-
-
-def _name(party: PartyId) -> bytes:
-    """Names a party in the same way in all rounds of a run."""
-    return hashlib.sha256(f"{type(party).__name__} {party}".encode()).digest()[:NAME_BYTES]
+def _hash_adverts(seats: Array, rows: Array) -> bytes:
+    """Hashes what all advertise, in the order of their seats: with a roster, all clients know all of it."""
+    order = np.argsort(seats)
+    return hash_arrays(seats[order], rows[order])
 
 
 def _like(spec: Spec, name: str, numbers: Array) -> Array:

@@ -59,15 +59,20 @@ def rehearse(
 def _try_exchange(program: Program[Any], runtime: Simulation) -> tuple[list[ReleaseRecord], dict[str, None]]:
     """Returns the noised totals that it will release, and the names of un-noised parts, each once."""
     exposures, releases, found = Exposures(), list[ReleaseRecord](), dict[str, None]()
+    is_poisson = False
     with suppress(StopIteration, RoundAbandoned):
         command = next(program)
         while isinstance(command, Sample | Dispatch):
             event = runtime.perform(command)
             if isinstance(command, Dispatch):
+                for part_spec in command.uplink.values():
+                    if part_spec.into.hides and not is_poisson:  # whose size is drawn anew in each round
+                        part_spec.into.check_number(len(command.cohort))
                 releases += exposures.find_releases(command)
                 found |= dict.fromkeys(exposures.find_open(command))
             elif isinstance(event, Sampled):
                 exposures.see_sample(command, event)
+                is_poisson = command.rate is not None
             command = program.send(event)
         if isinstance(command, Collect):
             runtime.coordinator.check(command, strict=True)

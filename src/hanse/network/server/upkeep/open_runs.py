@@ -9,7 +9,7 @@ from hanse.core import InvalidInput
 from hanse.network.server.job import SERVED, RunJob
 from hanse.store import RunInfo, Runs
 
-__all__ = ["OtherRunOpen", "choose_runs", "find_completed"]
+__all__ = ["OtherRunOpen", "choose_runs", "find_ended_run"]
 
 RESUMABLE = ("interrupted", "stopped", "failed")
 """The statuses of runs that are resumed by the same settings."""
@@ -86,7 +86,7 @@ def choose_runs(
     return chosen
 
 
-def find_completed(runs: Runs, job: RunJob) -> str | None:
+def find_ended_run(runs: Runs, job: RunJob) -> str | None:
     """Returns the last run of the same settings that is completed; None: there is none."""
     completed = [info for info in runs.infos() if info.status == "completed"]
     same = [info.run for info in completed if not list(find_differences(info, job))]
