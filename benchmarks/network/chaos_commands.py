@@ -59,6 +59,11 @@ def invited(log: Path) -> list[list[str]]:
     return [line.replace("FILE", "share").split() for line in lines]
 
 
+def hears_nobody(log: Path) -> bool:
+    """Return whether a client's last word is that it can't reach the server, and not for the first time."""
+    return "can't be reached" in log.read_text()[-400:] and "again in 6.4 s" in log.read_text()[-2000:]
+
+
 def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[str, Any]:
     """Perform one run, of which parties are killed at random moments; return how it ended."""
     dice = random.Random(seed)
@@ -88,6 +93,8 @@ def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[st
         for who in range(NUM_CLIENTS):
             running[who] = join(who)
         while len(ends) <= NUM_CLIENTS and time.monotonic() - began_s < DEADLINE_S:
+            if -1 in ends and all(who in ends or hears_nobody(logs[who]) for who in range(NUM_CLIENTS)):
+                break  # who was dead until the server had ended can hear of that from nobody
             if victims and time.monotonic() > moments[0]:
                 moments.pop(0)
                 who = victims.pop()
@@ -117,11 +124,19 @@ def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[st
         wrong.append(f"the server ended with {ends.get(-1, 'nothing: it hangs')}")
     if not found or found[-1] != due:
         wrong.append("other parameters" if found else "no parameters")
-    hanging = [who for who in range(NUM_CLIENTS) if ends.get(who) != 0]
+    late = [who for who in range(NUM_CLIENTS) if who not in ends and hears_nobody(logs[who])]
+    hanging = [who for who in range(NUM_CLIENTS) if ends.get(who) != 0 and who not in late]
     if hanging:
         wrong.append(f"clients that did not end with 0: { {who: ends.get(who) for who in hanging} }")
     seconds = round(time.monotonic() - began_s, 1)
-    return {"seed": seed, "killed": killed, "retyped": retyped, "wrong": wrong, "seconds": seconds}
+    return {
+        "seed": seed,
+        "killed": killed,
+        "retyped": retyped,
+        "late": late,
+        "wrong": wrong,
+        "seconds": seconds,
+    }
 
 
 def main() -> int:
@@ -154,6 +169,7 @@ def main() -> int:
         "wrong": sum(bool(end["wrong"]) for end in ends),
         "killed": Counter("server" if who < 0 else "client" for end in ends for _, who in end["killed"]),
         "typed again for want of a server": sum(end["retyped"] for end in ends),
+        "clients that came back after the server had ended": sum(len(end["late"]) for end in ends),
         "undisturbed_s": alone["seconds"],
         "longest_s": max(end["seconds"] for end in ends),
     }

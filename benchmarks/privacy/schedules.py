@@ -103,8 +103,7 @@ def _deal(ready: tuple[int, ...], sums: secure_sum) -> tuple[Thresholds, list[An
     dealt = []
     for seat, client in enumerate(ready):
         adverts = {other: _advertise(ready[other])[1] for other in neighbours[seat]}
-        draw = KEY.fold_in("deal", client, *ready).secret_rng().bytes
-        dealt.append(deal(ROUND, _advertise(client)[0], seat, adverts, thresholds.num_shares, draw))
+        dealt.append(deal(ROUND, _advertise(client)[0], seat, adverts, thresholds.num_shares))
     return thresholds, neighbours, dealt
 
 
@@ -266,7 +265,7 @@ def main() -> None:
     all_of_six = list(product(range(NEVER + 1), repeat=6))
     of_six = sum(check(leaves, secure_sum()) for leaves in all_of_six)
     six_s, began = time.process_time() - began, time.process_time()
-    kinds = (secure_sum(max_value=1e12), secure_mean(max_value=1e12))
+    kinds = (secure_sum(max_value=1e12, max_weight=1e3), secure_mean(max_value=1e12, max_weight=1e3))
     simulated = [check_simulated(leaves, kinds[i % 2]) for i, leaves in enumerate(draw_many(300, 1))]
     simulated_s, began = time.process_time() - began, time.process_time()
     rng = random.Random(0)

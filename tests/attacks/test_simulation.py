@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from secure import fixed_point, shared_sum
 from typer.testing import CliRunner
 
 import hanse
@@ -18,7 +19,9 @@ from hanse.attacks import (
     intermittent,
     label_flip,
     mimic,
+    min_max,
     scaled_mean,
+    semantic_backdoor,
     sign_flip,
     zero_update,
 )
@@ -27,7 +30,7 @@ from hanse.core import Examples, InvalidInput, Key, Part, value
 from hanse.core.exchange import digest
 from hanse.data import digits, iid
 from hanse.robust import krum, multi_krum, recentre, trimmed_mean, worker_momentum
-from hanse.runs import Result
+from hanse.runs import Result, describe_liars
 from hanse.simulation import batched, sequential
 from hanse.transforms import clip, quantize, random_mask, top_k
 
@@ -114,11 +117,26 @@ def test_only_active_rounds_differ() -> None:
     never = train(None, intermittent(sign_flip(), first=9))
     late = train(None, intermittent(sign_flip(), first=3))
     honest = train()
+    assert [found.code for found in never.findings] == ["attack_without_effect"]
+    assert not late.findings
     assert digest(dict(never.params)) == digest(dict(honest.params)) != digest(dict(late.params))
     poisoned = train(None, intermittent(label_flip(), first=3))
     assert digest(dict(poisoned.params)) != digest(dict(honest.params))
+    assert not poisoned.findings
     short, short_honest = train(None, intermittent(label_flip(), first=3), rounds=2), train(rounds=2)
     assert digest(dict(short.params)) == digest(dict(short_honest.params))
+
+
+def test_liars_lie_on_when_a_chain_changes_the_type_of_the_model() -> None:
+    """Sums of whole numbers decode to float64, so that the second round's messages have another type."""
+    algorithm = fed_avg(
+        0.5, 1.0, 0.1, epochs=1, weighting=uniform(), uplink=(fixed_point(),), into=shared_sum()
+    )
+    honest, lying = (
+        train(algorithm, attack, rounds=2) for attack in (None, intermittent(sign_flip(), first=2))
+    )
+    assert {str(values.dtype) for values in honest.params.values()} == {"float64"}
+    assert digest(dict(lying.params)) != digest(dict(honest.params))
 
 
 def test_a_lie_over_the_bound_is_refused_and_the_round_goes_on() -> None:
@@ -164,6 +182,20 @@ def test_who_was_left_out_is_judged_and_shown(tmp_path: Path, monkeypatch: pytes
     assert train().adversary is None
 
 
+def test_a_lone_liar_that_needs_others_is_refused_or_counted() -> None:
+    with pytest.raises(InvalidInput, match=r'a lone liar that knows only its own .* write knows = "all"'):
+        train(None, intermittent(min_max(), first=2), fraction=0.1)
+    assert train(None, alie(5.0), fraction=0.1, knows="all").adversary["alone"] == 0  # type: ignore[index]
+    two, few = Adversary(alie(5.0), clients=(0, 1)), fed_avg(0.5, 0.1, epochs=1)
+    found = hanse.run(data=digits(), partition=iid(10), algorithm=few, adversary=two, rounds=8)
+    assert found.adversary is not None
+    assert 0 < found.adversary["alone"] < 8
+    honest = hanse.run(data=digits(), partition=iid(10), algorithm=few, rounds=8)
+    assert digest(dict(honest.params)) == digest(dict(found.params))
+    said = dict(describe_liars(found.records, found.adversary))
+    assert f"in {found.adversary['alone']} rounds" in said["honest"]
+
+
 def test_settings(tmp_path: Path) -> None:
     file = tmp_path / "liars.toml"
     file.write_text(
@@ -186,6 +218,8 @@ def test_settings(tmp_path: Path) -> None:
     ("said", "adversary"),
     [
         ("from 0 to 9", Adversary(sign_flip(), clients=(10,))),
+        ("changes no example of the 2 liars", Adversary(semantic_backdoor(1, 20, above=9e9), clients=(0, 1))),
+        ("target is 10", Adversary(semantic_backdoor(10, 20, above=0.5), clients=(1,))),
         ("leave an honest one", Adversary(sign_flip(), clients=tuple(range(10)))),
     ],
 )

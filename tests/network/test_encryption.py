@@ -15,12 +15,15 @@ from hanse.core.exchange import InMemory, PartyMemory, digest, drive
 from hanse.network.client.memory_parts import read_parts
 from hanse.network.server import https as serving
 from hanse.privacy import KEY_HOLDER, encrypted_mean
+from hanse.privacy.encryption import reducers
+from hanse.privacy.encryption.reducers import make_keys
 from hanse.privacy.secure_sums import secure_mean
 from hanse.simulation import InProcess, Simulation
 from hanse.transforms import clip
 
 NUM_HOUSES, ROUNDS = 3, 2
 SECRET = "c0ffee" * 10 + "beef"
+INTO = encrypted_mean(NUM_HOUSES)
 
 
 def make(into: Reducer[Any]) -> Any:
@@ -96,6 +99,33 @@ def test_a_key_holder_decrypts_in_the_bits_of_the_simulation_and_the_server_neve
     for piece in (secret[at : at + 64], secret[-64:], bytes.fromhex(SECRET), SECRET.encode()):
         assert piece not in seen
     assert public[2000:2064] in seen  # the search finds what is there
+
+
+def test_keys_of_one_run_are_good_in_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that shows one key pair in many runs would have one client count as many."""
+    made, gather = list[Any](), reducers.gather
+
+    def gather_again(work: Any, *given: Any, **more: Any) -> Any:
+        if not made or not isinstance(work, make_keys):
+            got = yield from gather(work, *given, **more)
+            if isinstance(work, make_keys):
+                public = got.by_party("keys")[KEY_HOLDER].values["public"]
+                length = int.from_bytes(public[:4].tobytes(), "little")
+                made.extend([got] if 0 < length < public.size else [])  # it is made up in a rehearsal
+            return got
+        return made[0]
+
+    monkeypatch.setattr(reducers, "gather", gather_again)
+    with federation(tmp_path, stay=True) as here:
+        enter(here)
+        first = here.lead(job(make(INTO), 1, num_clients=NUM_HOUSES, parties=INTO.parties))
+        here.end(first)
+        assert made
+        second = lead(here, INTO)
+        here.wait_until(lambda: any(record.abandoned for record in here.records), "no round was lost")
+        here.server.run(second).mailbox.stop()
+    for house in range(NUM_HOUSES):
+        assert "not vouched for" in (tmp_path / f"client-{house}" / "client.log").read_text()
 
 
 @pytest.mark.parametrize(

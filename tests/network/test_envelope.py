@@ -14,7 +14,7 @@ from federation import KEYS, Federation, Threaded, begin, federation, job, popul
 from learning import learner
 from secure import advertise, secure_avg
 
-from hanse.algorithms import evaluation, fed_avg, inverse_time, step_decay
+from hanse.algorithms import evaluation, fed_avg, inverse_time, step_decay, uniform
 from hanse.algorithms.works import gradient
 from hanse.core import Close, MessageError, PartSpec, Program, Spec, Stop, fields, mean, sgd_rule, stack
 from hanse.core import sum as sum_
@@ -42,6 +42,7 @@ from hanse.network.protocol.sealed_plan import SealedPlan, read_plan, seal_plan
 from hanse.network.protocol.wire import PlanImport, WorkOrder
 from hanse.network.server import server as serving
 from hanse.network.server.rehearsal import foresee, foresight
+from hanse.privacy import encrypted_mean
 from hanse.transforms import cast, clip, quantize
 
 APPROVED = fed_avg(lr=0.1, fraction=1.0, batch_size=50, uplink=(clip(1.0), quantize(2)))
@@ -142,6 +143,19 @@ def enter(here: Federation, number: int) -> None:
     here.threads[-1].start()
 
 
+def read_refused(home: Path) -> dict[str, str]:
+    """Returns what the log of a client says of each ticket that it refused.
+
+    An order may come twice: two polls that are under way are answered with it, and the later answer is read
+    after the ticket was refused. Then the ticket is refused once more, and the server keeps the first word.
+    """
+    lines = (home / "client.log").read_text().splitlines()
+    found = dict[str, str]()
+    for ticket, _, why in (line.partition(" failed: ") for line in lines if " failed: " in line):
+        found.setdefault(ticket.rpartition(" ticket ")[2], why)
+    return found
+
+
 def read_audit(home: Path) -> Counter[str]:
     return Counter(line.get("code", line["what"]) for line in ClientHome(home).audit.lines())
 
@@ -164,12 +178,11 @@ def test_nothing_beyond_the_plan_is_computed_and_each_field_is_named(
         here.end(run, status="incomplete")
         assert "not counted: declined: its policy does not allow this (policy)" in here.events()
     home = tmp_path / "client-0"
-    assert read_audit(home)["policy"] == len(tried)
+    codes = {line["ticket"]: line["code"] for line in ClientHome(home).audit.lines() if "code" in line}
+    assert list(codes.values()) == ["policy"] * len(tried)
     assert not read_audit(home).keys() & {"sends", "sent"}
-    refused = [line for line in (home / "client.log").read_text().splitlines() if " failed: " in line]
-    assert len(refused) == len(tried)
-    for (_, why), line in zip(tried, refused, strict=True):
-        assert why in line
+    for (_, why), said in zip(tried, read_refused(home).values(), strict=True):
+        assert why in said
     assert ClientHome(home).spent.of_all("tickets") == 0
 
 
@@ -307,8 +320,8 @@ def test_envelopes_of_unknown_form_are_refused(text: str) -> None:
 # -- what the owner allows -----------------------------------------------------------------------
 
 
-def plan_for(algorithm: Any) -> SealedPlan:
-    given = job(algorithm, 3)
+def plan_for(algorithm: Any, **options: Any) -> SealedPlan:
+    given = job(algorithm, 3, **options)
     return seal_plan(replace(given.plan, run="r", envelopes=foresee(given)[0].write()))
 
 
@@ -393,6 +406,25 @@ def test_an_owner_reads_what_leaves_and_what_has_changed() -> None:
         assert line in lines
     assert describe_plan(PLAN, to_record(PLAN))[-1] == "Nothing has changed since the last approval."
     assert max(map(len, [*text.splitlines(), *lines])) <= 80
+
+
+def test_an_owner_reads_what_each_step_of_a_protocol_is() -> None:
+    into = encrypted_mean(3)
+    algorithm = fed_avg(lr=0.1, weighting=uniform(), uplink=(clip(1.0),), into=into)
+    text = "\n".join(describe_plan(plan_for(algorithm, parties=into.parties)))
+    blocks = [" ".join(block.split()) for block in text.split("\n\n") if "a phase of a protocol" in block]
+    steps = {block.partition(",")[0]: block for block in blocks}
+    assert steps.keys() == {"make_keys", "encrypt_pending", "decrypt_sum"}
+    assert "does: The key holder makes a new key pair and keeps the secret half" in steps["make_keys"]
+    assert "does: Each client encrypts what it holds back, once for each" in steps["encrypt_pending"]
+    assert "a step of the protocol that hides single updates" in steps["encrypt_pending"]
+    assert not any("shows single updates" in step for step in steps.values())
+    said = json.loads(PLAN.envelopes)
+    for one in said:
+        one["is_phase"] = True  # the server calls its training so
+    assert "shows single updates to the server" in " ".join(
+        "\n".join(describe_plan(replace(PLAN, envelopes=json.dumps(said)))).split()
+    )
 
 
 def test_words_of_a_stranger_are_safe_to_print_and_unknown_code_is_named() -> None:

@@ -5,24 +5,28 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from federation import FED_AVG, federation, job
+from federation import FED_AVG, Threaded, federation, job, learner, population
 from test_commands import typed
 from test_kill import free_port
 
 from hanse.core import InvalidInput
+from hanse.network.client.enrolment import join
+from hanse.network.client.home import ClientHome
 from hanse.network.protocol.signing import Identity
+from hanse.network.protocol.tokens import Token
 from hanse.network.server.https import lead, listen
 from hanse.network.server.job import SERVED, RunJob
 from hanse.network.server.members import Members
 from hanse.network.server.runtime import Patience
 from hanse.network.server.server import Server
-from hanse.network.server.upkeep import OtherRunOpen, choose_runs, find_ended_run
+from hanse.network.server.upkeep import OtherRunOpen, choose_runs, close_run, find_ended_run, open_run
 from hanse.runs import Parties
 from hanse.store import Runs
 
@@ -117,6 +121,36 @@ def test_a_run_that_was_completed_waits_for_nobody_again(tmp_path: Path) -> None
     with federation(tmp_path) as again:
         again.server.lead(given, run)
         assert again.end(run) == ended
+
+
+def test_a_run_whose_end_nobody_heard_goes_on_with_the_same_settings(tmp_path: Path) -> None:
+    given = job(FED_AVG, 1)
+    run, runs = begin(tmp_path, given), Runs(tmp_path / "runs.db")
+    open_run(runs, run)
+    runs.finish(run, "completed")
+    assert choose_runs(tmp_path, [job(FED_AVG, 2)]) == [None]
+    assert choose_runs(tmp_path, [given]) == [run]
+    close_run(runs, run)
+    assert choose_runs(tmp_path, [given]) == [None]
+    assert runs.info(run).settings == given.said
+
+
+def test_a_server_closes_the_runs_that_it_has_concluded(tmp_path: Path) -> None:
+    said: list[str] = []
+    address = ("127.0.0.1", 0)
+
+    def join_when_told(line: str) -> None:
+        said.append(line)
+        if found := re.search(r"hanse join (\S+) --token (\S+)", line):
+            home = ClientHome(tmp_path / "client")
+            join(home, found[1], Token.parse(found[2]))
+            threading.Thread(target=Threaded(home, lambda plan: population().client(0), learner).run).start()
+
+    given = replace(job(FED_AVG, 1), num_clients=1)
+    assert lead([given], tmp_path / "home", address, address, say=join_when_told) == "completed"
+    (info,) = Runs(tmp_path / "home" / "runs.db").infos()
+    assert (info.status, "untold" in info.settings) == ("completed", False)
+    assert choose_runs(tmp_path / "home", [given]) == [None]
 
 
 def code(name: str, digest: str, folder: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hanse.core import InvalidInput, PartyId
 from hanse.network.client.enrolment import join
 from hanse.network.client.home import ClientHome
 from hanse.network.protocol.tokens import Token
+from hanse.network.protocol.wire import WIRE, News, Poll
 from hanse.network.server import https
 from hanse.network.server.members import Members
 from hanse.network.server.server import Server
@@ -53,7 +54,10 @@ def test_unused_tokens_survive_a_restart_and_used_ones_are_removed(tmp_path: Pat
     again = tokens(shown(tmp_path))
     assert (len(again), again[0], again[2]) == (3, first[0], first[3])
     assert again[1] not in first
+    assert kept[1].exists()  # its client may have been killed while it joined
+    Server(tmp_path, "ab" * 32).invitations.hear(1)
     assert not kept[1].exists()
+    assert kept[0].exists()
 
 
 @pytest.mark.parametrize("party", [1, "bank"])
@@ -95,7 +99,13 @@ def test_a_token_is_removed_when_its_client_joins(tmp_path: Path) -> None:
         token = here.server.invitations.find(*about, 0)
         path = here.server.invitations.path(0)
         assert path.exists()
-        join(ClientHome(tmp_path / "client"), here.url, token)
+        home = ClientHome(tmp_path / "client")
+        entered = join(home, here.url, token)
+        (home.folder / "membership.json").unlink()  # as if it had been killed before it wrote that
+        token = Token.parse(path.read_text().strip())
+        assert join(ClientHome(tmp_path / "client"), here.url, token).id == entered.id
+        with closing(ClientHome(tmp_path / "client").link()) as link:
+            link.ask("POST", "/v1/work", News, Poll(wire=WIRE, wait_s=0.0))
         assert not path.exists()
         operator = tmp_path / "operator"
         here.server.members.appoint("operator", "operator", ClientHome(operator).identity.public)

@@ -22,13 +22,13 @@ from hanse.core import (
     Shared,
     Spec,
 )
-from hanse.core.exchange import pending
+from hanse.core.exchange import SIGNER, Signer, pending
 from hanse.privacy import KEY_HOLDER, bfv, describe_views, encrypted_mean, encrypted_sum, skellam
 from hanse.privacy.encryption.bfv import decrypt, encrypt, make_key_pair
 from hanse.privacy.encryption.evidence import add_pads, compute_codes
-from hanse.privacy.encryption.messages import add_residues, join_primes
+from hanse.privacy.encryption.messages import HOUSE_BYTES, NAME_BYTES, add_residues, join_primes, unpad
 from hanse.privacy.encryption.reducers import SumTerms, decrypt_sum, encrypt_pending, make_keys
-from hanse.privacy.secure_sums import make_encoding
+from hanse.privacy.secure_sums import make_encoding, secure_sum
 from hanse.transforms import clip
 
 SCHEME = bfv()
@@ -103,7 +103,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "a sum of 1 clients; at least 3",
     ),
     "one message and two invented clients": (
-        lambda sent, names: (sent[0], [names[0], bytes(16), b"\1" * 16]),
+        lambda sent, names: (sent[0], [names[0], bytes(32), b"\1" * 32]),
         "not the sum of the messages",
     ),
     "one client left out": (lambda sent, names: (add_up(sent[:3]), names), "not the sum of the messages"),
@@ -143,6 +143,19 @@ def test_a_server_that_wants_anything_but_the_sum_of_enough_clients_is_refused(
     assert here.decrypt(add_up(list(sent)), list(names)).tolist() == sum_plainly([0, 1, 2, 3])
 
 
+def test_a_house_counts_once_in_whatever_roles_it_answers() -> None:
+    """A client and its own test examples are two parties with memories of their own, and one house."""
+    here = Round()
+    told = here.make()
+    houses = [Signer(bytes([i]) * 32, b"", b"") for i in range(4)]
+    for i in range(4):
+        here.clients[i] = {**here.clients[i], SIGNER: houses[min(i, 2)]}
+    sent, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
+    with pytest.raises(MessageError, match="a sum of 2 clients; at least 3"):
+        here.decrypt(add_up(list(sent[1:])), list(names[1:]))
+    assert here.decrypt(add_up(list(sent[:3])), list(names[:3])).tolist() == sum_plainly([0, 1, 2])
+
+
 def test_terms_and_keys_of_the_server_are_refused() -> None:
     here, lower = Round(), SumTerms(SCHEME, 2, 256)
     told = here.make()
@@ -164,10 +177,9 @@ def test_nothing_is_encrypted_for_a_second_sum_unless_the_first_was_never_decryp
     here = Round()
     told = here.make()
     first = [here.send(i, told) for i in range(4)]
-    assert here.send(0, told)[1] == first[0][1]  # computed twice, under the same name
     again = here.make()  # the first attempt was abandoned
     second = [here.send(i, again) for i in range(4)]
-    assert second[0][1] != first[0][1]
+    assert second[0][1][:HOUSE_BYTES] != first[0][1][:HOUSE_BYTES]
     with pytest.raises(MessageError, match="not the sum"):
         here.decrypt(add_up([s for s, _ in first]), [n for _, n in first])  # these keys are gone
     here.decrypt(add_up([s for s, _ in second]), [n for _, n in second])
@@ -182,6 +194,26 @@ def test_nothing_is_encrypted_for_a_second_sum_unless_the_first_was_never_decryp
     here.clients[1] = {**here.clients[1], pending("update"): UPDATES[2]}
     with pytest.raises(Declined, match="something else under the same keys"):
         here.send(1, third)
+
+
+def test_a_message_that_is_computed_twice_tells_nothing_of_the_function_and_counts_once() -> None:
+    here = Round()
+    told = here.make()
+    (one, name), (two, other) = here.send(0, told), here.send(0, told)
+    assert (name[:HOUSE_BYTES], len(name)) == (other[:HOUSE_BYTES], NAME_BYTES)
+    (residues, codes), (others, other_codes) = join_primes(one), join_primes(two)
+    assert not np.array_equal(residues, others)  # encryption draws anew
+    primes = np.array(SCHEME.primes, object)
+    between = (residues.astype(object) - others.astype(object)) % primes[:, None]
+    session = TERMS.open_session(here.holder, unpad(told["public"]))
+    function = compute_codes(SCHEME, session, between.astype(np.uint64)).astype(object)
+    assert not ((codes.astype(object) - other_codes.astype(object) - function) % primes == 0).any()
+    sent, names = zip(*[here.send(i, told) for i in (1, 2)], strict=True)
+    with pytest.raises(MessageError, match="a sum of 3 clients"):
+        here.decrypt(add_up([one, two, *sent]), [name, other, *names])
+    with pytest.raises(MessageError, match="not the sum of the messages"):
+        here.decrypt(add_up([one, *sent]), [other, *names])
+    assert here.decrypt(add_up([two, *sent]), [other, *names]).tolist() == sum_plainly([0, 1, 2])
 
 
 def test_codes_are_linear_functions_and_pads_hide_them() -> None:
@@ -212,6 +244,8 @@ def test_codes_are_linear_functions_and_pads_hide_them() -> None:
         (lambda: bfv(8192, (60,)), InvalidInput, "two or more sizes"),
         (lambda: encrypted_sum(1), InvalidInput, "a sum of one is a single message"),
         (lambda: encrypted_sum(3, key_holder="server"), InvalidInput, "must not hold the key"),
+        (lambda: encrypted_sum(3, key_holder="test/0"), InvalidInput, "nor a role of a client"),
+        (lambda: encrypted_sum(3, key_holder=""), InvalidInput, "the name of a party of its own"),
         (lambda: encrypted_sum(3, max_cohort=2), InvalidInput, "max_cohort is 2"),
         (
             lambda: PartSpec(Spec.of({"w": np.zeros(2)}), (), encrypted_sum(3)).chain(),
@@ -235,6 +269,12 @@ def test_views_say_who_sees_what() -> None:
     spec = Spec.of({"w": np.zeros(2)})
     views = {v.who: v.sees for v in describe_views(PartSpec(spec, (clip(1.0),), encrypted_sum(4)))}
     assert "at least 4 clients, and no single message" in views["the server"]
+    assert "unless it works with key_holder or with a client" in views["the server"]
+    trusted = describe_views(PartSpec(spec, (clip(1.0),), secure_sum(colluders=0.2)))[0].sees
+    assert "no single message, if it is honest but curious" in trusted
+    assert "at most 0.2 of a sum's clients work with it" in trusted
+    listed = describe_views(PartSpec(spec, (clip(1.0),), secure_sum(roster=("ab" * 32, "cd" * 32))))[0].sees
+    assert "no single message, if at most 0.1 of the roster's members work with it" in listed
     assert "together with the server, single messages" in views[KEY_HOLDER]
     assert "no noise limits" in views["the world"]
     assert "not even that it is clipped" in views["nobody"]

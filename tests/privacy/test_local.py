@@ -36,11 +36,12 @@ from hanse.privacy import (
     local_gaussian,
     make_claim,
     read_books,
+    skellam,
 )
 from hanse.privacy.accounting import Tally
 from hanse.robust import median
 from hanse.runs import plan_messages, prepare_run
-from hanse.runs.protection import claim_of
+from hanse.runs.protection import Disclosure, check_budget, claim_of
 from hanse.simulation import unstable
 from hanse.transforms import clip, quantize, rotate, top_k
 
@@ -175,6 +176,9 @@ def test_the_server_may_do_with_noised_messages_what_it_likes(into: Any) -> None
     assert result.privacy["totals"] == 2
 
 
+SHARED = (clip(1.0), skellam(2.0, honest=3))
+
+
 def tell(params: Any, data: Any) -> Any:
     return params, None, {"size": float(len(data))}
 
@@ -197,11 +201,25 @@ def weigh(params: Any, data: Any) -> Any:
             {"algorithm": fed_avg(0.5, uplink=(clip(1.0), gaussian(1.0)))},
             "leave it out, or write privacy = c",
         ),
+        ({"algorithm": by_hand(uplink=SHARED)}, r"clients add shares: leave it out, or leave privacy out"),
+        (
+            {"algorithm": by_hand(uplink=SHARED), "privacy": central(8.0, delta=1e-3)},
+            r"noise that the server adds, and uplink has skellam.*leave it out, or leave privacy out",
+        ),
     ],
 )
 def test_what_epsilon_would_not_cover_is_refused_with_a_remedy(changes: dict[str, Any], remedy: str) -> None:
     with pytest.raises(CompositionError, match=remedy):
         prepare_run(experiment(**changes))
+
+
+@pytest.mark.parametrize("trust", ["central", "local"])
+def test_noise_that_an_own_program_writes_must_belong_to_the_budget(trust: str) -> None:
+    budget, mechanism = (BUDGET, "gaussian") if trust == "central" else (central(8.0), LOCAL)
+    other = Disclosure((ReleaseRecord("update", Release(mechanism, 5.0), 1.0, 1),))
+    with pytest.raises(CompositionError, match=rf"leave it out, or write privacy = {trust}\(\.\.\.\)"):
+        check_budget(budget, other, 1)
+    check_budget(central(8.0) if trust == "central" else BUDGET, other, 1)
 
 
 def test_a_training_function_may_not_weigh_itself() -> None:

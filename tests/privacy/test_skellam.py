@@ -115,6 +115,8 @@ def test_samples_with_noise_of_clients_amplify_nothing() -> None:
         "one client, against the same client with an update of zeros",
         "the server among them",
         "if fewer than 3 of the clients in a total",
+        "without a roster one that is not honest but curious",
+        "works with the key holder or with a client",
         "not amplified by sampling, because the server knows who took part",
         "beside it un-noised: metrics",
     ):
@@ -199,10 +201,30 @@ def test_a_sum_has_the_noise_of_all_and_is_the_mean_without_it() -> None:
         ((clip(1.0), skellam(1.0, 3)), fixed_mean(3.0), "noise of 3 clients in each total.*of 0 only"),
         ((clip(1.0), skellam(1.0, 3), clip(2.0)), encrypted_sum(3), "clip.*calibrated before it|needs real"),
         ((clip(1.0), skellam(1.0, 3, steps=1 << 25)), encrypted_sum(3), "write bits=64, fewer steps"),
+        (
+            (clip(1.0), skellam(1.0, 3, steps=1 << 21, max_clients=256)),
+            secure_sum(bits=32, min_clients=3),
+            "room for totals of 256 clients, and the reducer allows 1024: write max_clients=1024",
+        ),
+        (
+            (clip(1.0), skellam(1.0, 3, max_clients=5)),
+            encrypted_sum(3, max_cohort=6),
+            "room for totals of 5 clients, and the reducer allows 6",
+        ),
         ((clip(1.0), skellam(1.0, 3, bits=64)), encrypted_sum(3), "2.64.*bits=64"),
         ((clip(1.0), skellam(1.0, 3), gaussian(1.0)), encrypted_sum(3), "needs real numbers"),
     ],
-    ids=["no bound", "too few", "open sum", "changed afterwards", "no room", "other ring", "two noises"],
+    ids=[
+        "no bound",
+        "too few",
+        "open sum",
+        "changed afterwards",
+        "no room",
+        "too many",
+        "one too many",
+        "other ring",
+        "two noises",
+    ],
 )
 def test_chains_that_do_not_protect_are_refused_when_built(uplink: tuple, into: object, why: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(CompositionError, match=why):
@@ -217,7 +239,7 @@ def test_chains_that_do_not_protect_are_refused_when_built(uplink: tuple, into: 
         {"denominator": 0.0},
         {"bits": 16},
         {"steps": 0},
-        {"honest": 999},
+        {"honest": 1025},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
@@ -225,7 +247,21 @@ def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> Non
         skellam(**{"noise_multiplier": 1.0, "honest": 3, **wrong})  # type: ignore[arg-type]
 
 
+def test_the_longest_sum_that_is_allowed_does_not_wrap() -> None:
+    spec, into = Spec.of({"w": np.zeros(1)}), encrypted_sum(3, max_cohort=250)
+    chain = PartSpec(spec, (clip(1.0), skellam(1e-3, 3, steps=1 << 22, max_clients=250)), into).chain()
+    plans, longest = chain.plan(chain.init(), KEYS.public), Part({"w": np.ones(1)})
+    sent = [chain.encode(plans, longest, {}, Keys.from_seed(i))[0].values["w"] for i in range(250)]
+    total = Total({"w": np.sum(sent, 0, np.uint32)}, 250.0, 250)
+    found = chain.decode(chain.init(), plans, total, Key.from_seed(0))[0].values["w"]
+    assert found == pytest.approx(250.0, rel=1e-3)
+
+
 def test_a_secure_sum_of_at_least_so_many_takes_it() -> None:
     assert PartSpec(SPEC, CHAIN, secure_sum(bits=32, min_clients=3)).chain().out.kind == "ring"
     with pytest.raises(CompositionError, match="of 0 only"):
         PartSpec(SPEC, CHAIN, secure_sum(bits=32)).chain()
+    into = secure_sum(bits=32, min_clients=5, colluders=0.2)  # one of five may tell its noise to the server
+    assert PartSpec(SPEC, (clip(1.0), skellam(1.0, 4)), into).chain().stages[-1].fewest == 4
+    with pytest.raises(CompositionError, match=r"noise of 5 clients in each total.*of 4 only"):
+        PartSpec(SPEC, (clip(1.0), skellam(1.0, 5)), into).chain()

@@ -184,10 +184,12 @@ class evaluate(Work[Learner, Examples]):
         return {"metrics": Part({name: np.asarray(v, np.float64) for name, v in sums.items()})}, memory
 
 
-def evaluation(learner: Learner, parties: tuple[PartyId, ...] = ("server",)) -> Evaluate:
-    """A program that measures parameters over the examples of some parties."""
+def evaluation(
+    learner: Learner, parties: tuple[PartyId, ...] = ("server",), into: Reducer[Any] = sum_()
+) -> Evaluate:
+    """A program that measures parameters over the examples of some parties; `into` adds their metrics up."""
     names = (*learner.metrics, "count")
-    part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=sum_())
+    part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=into)
 
     def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:
         got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=part_spec)

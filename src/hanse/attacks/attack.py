@@ -89,6 +89,11 @@ class Attack:
         """Whether it needs to know what each honest client sends, and can't guess it from the liars' own."""
         return False
 
+    @property
+    def needs_company(self) -> bool:
+        """Whether it needs messages of several clients, because it uses how they differ."""
+        return False
+
     def is_active(self, round: int) -> bool:
         """Returns whether the liars lie in a round."""
         return True

@@ -189,6 +189,9 @@ class constrain_and_scale(Attack):
 
         u = alpha u_liar + (1 - alpha) mean of the honest;   u * max_norm / |u|
 
+    A liar that is alone and knows no honest message (`knows = "colluders"`) knows one length, its own: it
+    sends its update as it is, unless `max_norm` is given or the server has a bound.
+
     It passes by defences that look at lengths or distances. The paper constrains while it trains, by an
     anomaly term in the loss; here the trained update is drawn back by the same share. With alpha = 1 it is
     the paper's train-and-scale.

@@ -33,6 +33,10 @@ class alie(Attack):
 
     z: float | Literal["published", "optimised"] = "published"
 
+    @property
+    def needs_company(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         if isinstance(self.z, str) and self.z not in ("published", "optimised"):
             raise InvalidInput(f'z is {self.z!r}; write a number, "published" or "optimised"')
@@ -111,6 +115,10 @@ class min_max(Attack):
     """
 
     direction: Literal["deviation", "mean", "sign"] = "deviation"
+
+    @property
+    def needs_company(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         if self.direction not in DIRECTIONS:

@@ -41,6 +41,10 @@ class intermittent(Attack):
         return self.attack.needs_honest
 
     @property
+    def needs_company(self) -> bool:
+        return self.attack.needs_company
+
+    @property
     def poisons(self) -> bool:
         return self.attack.poisons
 

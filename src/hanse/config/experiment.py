@@ -47,12 +47,16 @@ PRIVACY = "privacy"
 ADVERSARY = "adversary"
 """The setting of liars in a simulation. It is left out of settings where there is none."""
 
+SECURE = "secure"
+"""The setting by which all that clients send enters secure sums. It is left out where it is false."""
+
 OTHERS: Mapping[str, Any] = {
     "preprocessing": Preprocessing | None,
     "client_test_fraction": float,
     "initial": str | None,
     "baselines": tuple[Baseline, ...],
     PRIVACY: Privacy | None,
+    SECURE: bool,
     ADVERSARY: Adversary | None,
 }
 """The remaining settings, with their types."""
@@ -90,6 +94,8 @@ class Experiment:
       privacy: the differential privacy that the run keeps to: `central(epsilon=...)` or
         `examples(epsilon=...)`; None: none.
       adversary: clients that lie, in a simulation only: `Adversary(attack, fraction=0.2)`; None: nobody lies.
+      secure: whether all that clients send enters secure sums, so that the server sees totals; what can't
+        is refused.
       imports: modules and files of your own, whose values the other settings may then name; paths are
         relative to the settings file. In Python, import them yourself.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
@@ -111,6 +117,7 @@ class Experiment:
     baselines: tuple[Baseline, ...] = ()
     privacy: Privacy | None = None
     adversary: Adversary | None = None
+    secure: bool = False
     imports: tuple[Import, ...] = ()
 
     def __post_init__(self) -> None:
@@ -139,6 +146,8 @@ class Experiment:
                 f"preprocessing is of type {type(self.preprocessing).__name__}; write a value, such as "
                 "preprocessing=tabular()"
             )
+        if not isinstance(self.secure, bool):
+            raise InvalidInput(f"secure is {self.secure!r}; write true or false")
         if self.privacy is not None and not isinstance(self.privacy, Privacy):
             raise InvalidInput(
                 f"privacy is of type {type(self.privacy).__name__}; write a value, such as "
@@ -189,8 +198,8 @@ class Experiment:
         except InvalidInput:
             described = {"name": type(data).__name__, IN_PYTHON: True}
         named = {IMPORTS: [found.name for found in imports]} if imports else {}
-        for name in (PRIVACY, ADVERSARY):
-            if said[name] is None:
+        for name, absent in ((PRIVACY, None), (ADVERSARY, None), (SECURE, False)):
+            if said[name] is absent:
                 said.pop(name)
         return {"data": described, **{name: to_plain(value) for name, value in said.items()}, **named}
 
@@ -246,6 +255,7 @@ def summary(settings: Mapping[str, Plain]) -> str:
     about += [
         format_plain(settings[name]) for name in more if settings.get(name) not in (None, [], _default(name))
     ]
+    about += ["secure"] if settings.get(SECURE) else []
     about += [f"from {settings['initial']}"] if settings.get("initial") else []
     if settings.get("baselines"):
         about.append("beside " + " and ".join(map(format_plain, settings["baselines"])))

@@ -43,6 +43,8 @@ class Stage:
       release: what the total reveals after this stage, if that is noised. Runtimes book it for each total.
       fewest: the fewest clients whose noise must be in a total, if each adds a share of it; the reducer has
         to make sure of that. 0: it does not matter.
+      most: the most clients whose messages a total has room for; the reducer has to make sure of that, too.
+        0: it does not matter.
     """
 
     out: Spec
@@ -56,6 +58,7 @@ class Stage:
     lossless: bool = False
     release: Release | None = None
     fewest: int = 0
+    most: int = 0
 
 
 class Transform(ABC):
@@ -84,11 +87,14 @@ class Chain:
     stages: tuple[Stage, ...] = field(repr=False)
 
     @classmethod
-    def bind(cls, source: Spec, transforms: Sequence[Transform], fewest: int | None = None) -> "Chain":
+    def bind(
+        cls, source: Spec, transforms: Sequence[Transform], fewest: int | None = None, most: int = 0
+    ) -> "Chain":
         """Binds each transform to what the ones before it emit.
 
         Args:
           fewest: the fewest clients in a total, as far as the reducer makes sure of it. None: nobody asks.
+          most: the most clients in a total, if fewest is given. 0: the reducer bounds them by no number.
 
         Raises: CompositionError: if one of them can't be used in its place.
         """
@@ -101,6 +107,12 @@ class Chain:
                     f"{transform} counts on the noise of {stage.fewest} clients in each total, and the "
                     f"reducer makes sure of {fewest} only: write one that hides single messages and lets no "
                     f"total have fewer, such as into=encrypted_sum({stage.fewest})"
+                )
+            if fewest is not None and stage.most and not 0 < most <= stage.most:
+                raise CompositionError(
+                    f"{transform} has room for totals of {stage.most} clients, and the reducer allows "
+                    f"{most or 'any number'}: write max_clients={most or '...'} in the former, or a smaller "
+                    "bound in the reducer, such as secure_sum(max_clients=...), encrypted_sum(max_cohort=...)"
                 )
             if stage.within is not None and i > 0:
                 raise CompositionError(

@@ -92,7 +92,7 @@ class PartSpec:
     def chain(self) -> Chain:
         """Binds the chain and checks it against the reducer."""
         moved = self.spec.like(moves=self.into.moves(self.max_weight))
-        chain = Chain.bind(moved, self.uplink, self.into.fewest)
+        chain = Chain.bind(moved, self.uplink, self.into.fewest, self.into.most)
         if self.into.hides and chain.opens is not None:
             raise CompositionError(
                 f"{chain.opens} must see single contributions; {self.into} hides them: use transforms that "

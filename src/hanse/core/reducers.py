@@ -35,10 +35,7 @@ class Unveiled:
 
 
 class Reducer(ABC, Generic[A]):
-    """A commutative fold: `lift` one part, `merge` two accumulators, read the `result`.
-
-    An accumulator may be consumed by `merge`.
-    """
+    """A commutative fold: `lift` one part, `merge` two accumulators (it may consume them), read `result`."""
 
     hides: ClassVar[bool] = False
     """Returns whether the server is kept from seeing single contributions. Such a reducer withholds the
@@ -64,8 +61,18 @@ class Reducer(ABC, Generic[A]):
 
     @property
     def fewest(self) -> int:
-        """The fewest parties in a total, which a server can't lower. 0: it sees single ones or decides."""
+        """The fewest honest parties in a total, as it assumes. 0: a server sees single ones or decides."""
         return 0
+
+    @property
+    def most(self) -> int:
+        """The most parties in a total. 0: no number bounds them."""
+        return 0
+
+    @property
+    def condition(self) -> str:
+        """The condition on which it hides single messages, such as "unless it ...". Empty: there is none."""
+        return ""
 
     @abstractmethod
     def accepts(self, spec: Spec) -> None:
@@ -101,10 +108,8 @@ class Reducer(ABC, Generic[A]):
     def moves(self, max_weight: float) -> float | None:
         """Returns how far the total moves at most, for each unit of a part's norm, if a client comes or goes.
 
-        A reducer that hides can't rely on `max_weight`, because the server does not see the weights.
-
         Args:
-          max_weight: no part weighs more.
+          max_weight: no part weighs more; a reducer that hides can't rely on it, as weights are hidden, too.
 
         Returns: the bound on the Euclidean norm; None: there is none, or it depends on the other clients.
         """

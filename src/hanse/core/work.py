@@ -73,8 +73,8 @@ Promises whose names begin with "!!" are not cleared: they hold until the run is
 """
 
 HOUSES = f"{VOLATILE}houses"
-"""The name in memory of the secret `Key` that the houses share and the server does not know. Only works that
-say so (`Work.needs_houses`) find it there, and it is never kept."""
+"""The name in memory of the secret `Key` that the houses share in a run, and the server does not know. Only
+works that say so (`Work.needs_houses`) find it there, and it is never kept."""
 
 L = TypeVar("L", contravariant=True)
 D = TypeVar("D", contravariant=True)

@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeAlias
 
 from hanse.core import InvalidInput, Release
 from hanse.core.exchange import Record, ReleaseRecord, Usage
-from hanse.privacy.correlated import CorrelatedNoise, find_correlated
+from hanse.privacy.correlated import CorrelatedNoise, find_series
 from hanse.privacy.local_noise import LOCAL
 from hanse.privacy.noise import MECHANISM
 from hanse.privacy.skellam_noise import SKELLAM, bound_divergence
@@ -31,7 +31,7 @@ __all__ = [
     "Tally",
     "Trust",
     "calibrate",
-    "calibrate_correlated",
+    "calibrate_series",
     "classify_noise",
     "compose",
     "compute_epsilon",
@@ -123,7 +123,7 @@ class Tally:
         fresh = list[ReleaseRecord]()
         for record in records:
             self._trust.add(classify_noise(record.release))
-            noise = find_correlated(record.release)
+            noise = find_series(record.release)
             if noise is None:
                 fresh.append(record)
                 continue
@@ -278,7 +278,7 @@ def calibrate(epsilon: float, delta: float, *, sampling: float, times: int) -> f
     return high / unit
 
 
-def calibrate_correlated(epsilon: float, delta: float, *, noise: CorrelatedNoise, times: int) -> float:
+def calibrate_series(epsilon: float, delta: float, *, noise: CorrelatedNoise, times: int) -> float:
     """Computes the smallest noise multiplier, in four decimals, of correlated noise on a sequence of totals.
 
     Raises: InvalidInput: if no noise suffices.
@@ -325,7 +325,7 @@ def read_round(usage: Usage, asked: Sequence[ReleaseRecord], *, is_closed: bool)
     for one in usage.releases:
         if classify_noise(one.release) == "local":
             continue
-        if not is_closed and find_correlated(one.release) is not None:
+        if not is_closed and find_series(one.release) is not None:
             mechanism = f"{one.release.mechanism} of an abandoned round"
             one = replace(one, release=replace(one.release, mechanism=mechanism))
         yield one

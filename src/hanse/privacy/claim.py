@@ -109,15 +109,17 @@ class DistributedClaim(PrivacyClaim):
     not_against: str = ""
 
     unit = "one client, against the same client with an update of zeros"
-    adversary = "whoever sees the totals and the models, the server among them"
+    adversary = "whoever sees the totals and the models, the server among them if the sum hides the rest"
 
     @classmethod
     def describe_limits(cls, honest: int) -> str:
         """Says against whom it does not protect."""
         return (
-            f"a server that works together with others, if fewer than {honest} of the clients in a total, "
-            "the protected one among them, add their noise and keep it to themselves, or if single messages "
-            "become known; and that a client took part is known to the server"
+            f"whoever knows the noise of others, if fewer than {honest} of the clients in a total, the "
+            "protected one among them, add theirs and keep it to themselves; a server from which the sum "
+            "does not hide single messages: in a secure sum without a roster one that is not honest but "
+            "curious, or works with more clients than the sum allows, in an encrypted one a server that "
+            "works with the key holder or with a client; and that a client took part is known to the server"
         )
 
     @property

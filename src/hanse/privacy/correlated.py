@@ -34,7 +34,7 @@ from hanse.core import (
 )
 from hanse.privacy.noise import add_steps, draw_noise, measure_noise
 
-__all__ = ["SEPARATION", "CorrelatedNoise", "banded", "find_correlated", "tree"]
+__all__ = ["SEPARATION", "CorrelatedNoise", "banded", "find_series", "tree"]
 
 SEPARATION = "separation"
 """The name under which books keep how many rounds two of one client lie apart at least."""
@@ -287,7 +287,7 @@ def _measure_toeplitz(num_bands: int, separation: int, times: int) -> float:
     return float(np.linalg.norm(total))
 
 
-def find_correlated(release: Release) -> CorrelatedNoise | None:
+def find_series(release: Release) -> CorrelatedNoise | None:
     """Returns the noise that a release was made with; None: it is not correlated.
 
     Raises: InvalidInput: if the books lack one of its settings.

@@ -3,16 +3,16 @@
 from collections import Counter
 from functools import lru_cache
 
-from hanse.core import Declined, InvalidInput, Memory, Steps, check_count, check_positive, value
+from hanse.core import PROMISED, Declined, InvalidInput, Memory, Steps, check_count, check_positive, value
 from hanse.privacy.accounting import Accountant, Spent, calibrate, compute_epsilon
 from hanse.privacy.models import Privacy
 
 __all__ = ["ExampleBook", "NoisedSteps", "examples"]
 
 BOOK = "privacy of examples"
-"""The name of the book in a client's memory; after PROMISED, of the one that no drop undoes."""
+"""The name of the book in a client's memory; after PROMISED twice, of the one that nothing undoes."""
 
-PROMISED_BOOK = f"!{BOOK}"
+PROMISED_BOOK = f"{PROMISED}{PROMISED}{BOOK}"
 
 
 @value
@@ -30,7 +30,7 @@ class NoisedSteps:
     num_steps: int
 
     def compute_epsilon(self, rounds: int, delta: float, accountant: Accountant = "pld") -> float:
-        """Computes the epsilon of so many rounds, for one example that is added or removed."""
+        """Computes the epsilon of so many rounds, for one example, against its counting as zero."""
         spent: Spent = {(self.rate, self.noise_multiplier): self.num_steps * rounds}
         return compute_epsilon(spent, delta, accountant)
 
@@ -52,7 +52,8 @@ class examples(Privacy):
     count alike, because a weight would tell n.
 
     Args:
-      epsilon: the budget of each client, for one example that is added or removed.
+      epsilon: the budget of each client, for one example, against its counting as zero; the number of
+        examples is known.
       delta: the probability with which more may be lost; below one in the number of a client's examples.
       max_norm: the bound on the Euclidean norm of an example's gradient.
       max_rounds: the most rounds that one client takes part in; it refuses further ones. None: all rounds. A
@@ -118,8 +119,8 @@ class ExampleBook:
 
     Args:
       steps: the number of steps by their rate and noise multiplier: (rate, noise multiplier, number).
-      last: names the last question that was answered. The same one is answered again by the same draws, which
-        spends nothing.
+      last: names the last question that was answered, with the data of the answer. The same one is answered
+        again by the same draws, which spends nothing.
     """
 
     steps: tuple[tuple[float, float, int], ...] = ()

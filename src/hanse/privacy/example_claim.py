@@ -37,7 +37,7 @@ class ExampleClaim(PrivacyClaim):
 
     budget: float = 0.0
 
-    unit = "one example of one client, added or removed"
+    unit = "one example of one client, against the same client in which that example counts as zero"
     adversary = "the server, the other clients and whoever sees the models"
     not_against = (
         "the client that holds the example; a person with examples at several clients spends at each of them"

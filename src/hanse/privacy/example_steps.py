@@ -18,7 +18,9 @@ from hanse.core import (
     value,
     zeros_like,
 )
+from hanse.core.exchange import digest
 from hanse.privacy.example_budget import ExampleBook, NoisedSteps, examples
+from hanse.privacy.local_noise import digest_tensors
 from hanse.privacy.noise import add_gaussian
 
 __all__ = ["PRIVATE_PART", "private_sgd", "take_noised_steps"]
@@ -41,7 +43,9 @@ class Weighs(Protocol):
 class private_sgd(Work[DifferentiableLearner, Examples]):
     """Runs DP-SGD from the broadcast "params"; emits "update", own less broadcast. See `examples`.
 
-    The client keeps the book of what it spent in its memory, and declines what would pass its budget.
+    The client keeps the book of what it spent in its memory, and declines what would pass its budget. Rows
+    and noise follow from its secret, from all that it was asked, and from its data: other data get other
+    noise, and are booked.
 
     Args:
       steps: the local steps; their batch size is the expected one.
@@ -59,11 +63,13 @@ class private_sgd(Work[DifferentiableLearner, Examples]):
         self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         noised = self.budget.choose_steps(len(data), self.steps, self.rounds)
-        question = keys.secret.fold_in("question").digest.hex()
+        start = shared["params"]
+        # the same noise for other data or another model would cancel out of the difference of two answers
+        told = digest(self), digest_tensors(start), digest_tensors({"x": data.x, "y": data.y})
+        own = Keys(keys.public, keys.secret.fold_in(*told))
+        question = own.secret.fold_in("question").digest.hex()
         book = ExampleBook.find(memory).add(noised, self.budget, question)
-        update = take_noised_steps(
-            learner, shared["params"], data, self.steps, noised, self.budget.max_norm, keys
-        )
+        update = take_noised_steps(learner, start, data, self.steps, noised, self.budget.max_norm, own)
         return {PRIVATE_PART: Part(update, self.weighting.of(len(data)))}, book.keep(memory)
 
 
@@ -79,7 +85,8 @@ def take_noised_steps(
     """Takes a client's noised steps of a round, and returns the update.
 
     Args:
-      keys: rows and noise follow the secret one; what the model draws in training, the public one.
+      keys: rows and noise follow the secret one, which must be another for other data or another start; what
+        the model draws in training follows the public one.
     """
     now: Tensors = {name: np.array(w) for name, w in start.items()}
     rates, slots = steps.lr_of(now), steps.rule.start(now)

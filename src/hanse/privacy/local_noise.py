@@ -83,7 +83,7 @@ class local_gaussian(Transform):
         std = 2 * self.noise_multiplier * spec.l2_bound
 
         def add(values: Tensors, secret_key: Key) -> Tensors:
-            own = secret_key.fold_in(_digest(values))
+            own = secret_key.fold_in(digest_tensors(values))
             return add_gaussian(values, std, own, noise_multiplier=self.noise_multiplier)
 
         def encode(plan: Plan, part: Part, memory: Memory, keys: Keys) -> tuple[Part, Any]:
@@ -105,8 +105,8 @@ class local_gaussian(Transform):
         )
 
 
-def _digest(values: Tensors) -> str:
-    """Returns a digest of a message, so that noise is never repeated for another one."""
+def digest_tensors(values: Tensors) -> str:
+    """Returns a digest of a message or of data, so that noise is never repeated for others."""
     found = hashlib.sha256()
     for name in sorted(values):
         found.update(f"{name} {values[name].dtype.str} {values[name].shape};".encode())

@@ -1,7 +1,7 @@
 """Settings of differential privacy: who is trusted with what, and how much may be spent."""
 
 from hanse.core import InvalidInput, check_positive, value
-from hanse.privacy.accounting import calibrate, calibrate_correlated
+from hanse.privacy.accounting import calibrate, calibrate_series
 from hanse.privacy.clipping import adaptive_clip
 from hanse.privacy.correlated import CorrelatedNoise
 from hanse.privacy.local_noise import local_gaussian
@@ -76,7 +76,7 @@ class central(Privacy):
         if self.mechanism is not None:
             noise = self.mechanism.settle(rounds)
             return noise.with_multiplier(
-                calibrate_correlated(self.epsilon, self.delta, noise=noise, times=rounds)
+                calibrate_series(self.epsilon, self.delta, noise=noise, times=rounds)
             )
         return gaussian(calibrate(self.epsilon, self.delta, sampling=sampling, times=rounds))
 

@@ -66,12 +66,13 @@ class skellam(Transform):
       denominator: the total is divided by it; for a mean, the number of clients that are expected.
       steps: of which size numbers are: the bound of `clip` has so many. None: as many as make rounding small.
       bits: of the integers, 32 or 64.
-      max_clients: the most clients in a total, so that no sum is longer than bits allow.
+      max_clients: the most clients in a total, so that no sum is longer than bits allow. The reducer must not
+        allow more.
     Runs at: client (encode), server (decode).
     Reveals: to the server and everybody else, the noised total.
     Spec: real[d] with l2_bound -> ring[d], sealed.
     Raises: CompositionError: if messages have no bound, if sums have no room, or if the reducer lets a total
-      have fewer clients than `honest`.
+      have fewer clients than `honest`, or more than `max_clients`.
     References: Agarwal et al. 2021, arXiv 2110.04995.
 
     >>> from hanse.core import Keys, Spec
@@ -86,7 +87,7 @@ class skellam(Transform):
     denominator: float = 1.0
     steps: int | None = None
     bits: int = 32
-    max_clients: int = 256
+    max_clients: int = 1024
 
     def __post_init__(self) -> None:
         check_positive("noise_multiplier", self.noise_multiplier)
@@ -155,7 +156,9 @@ class skellam(Transform):
         out = spec.like(tensors=tensors, kind="ring", l2_bound=None, sealed=True)
         parameters = {"norm": norm, "norm_1": norm_1, "honest": float(self.honest)}
         release = Release(SKELLAM, self.noise_multiplier, parameters)
-        return Stage(out, encode=encode, decode=decode, release=release, fewest=self.honest)
+        return Stage(
+            out, encode=encode, decode=decode, release=release, fewest=self.honest, most=self.max_clients
+        )
 
 
 def _split(flat: Array, spec: Spec) -> dict[str, Array]:

@@ -38,10 +38,11 @@ def _describe(part_spec: PartSpec) -> Iterator[View]:
     is_local = bool(chain.releases) and not chain.calibrated
     if into.hides:
         many = f"of at least {into.fewest} clients" if into.fewest else "of the clients that answer"
-        total = f"the total {many}, and no single message"
-        if shares:
-            total = f"the total {many} with the noise of {shares} or more in it, and no single message"
-        elif is_central:
+        noise = f" with the noise of {shares} or more in it" if shares else ""
+        total = f"the total {many}{noise}, and no single message"
+        if into.condition:
+            total += f", {into.condition}"
+        if is_central:
             total += "; it adds noise to the total only after it has seen it"
     else:
         total = "each client's own message" + (", which its client has noised" if is_local else "")

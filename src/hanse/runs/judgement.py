@@ -14,6 +14,7 @@ __all__ = [
     "ENDED",
     "LED_BY_TEST",
     "NOT_REPEATABLE",
+    "WITHOUT_EFFECT",
     "Finding",
     "find_problems",
     "find_unread",
@@ -32,7 +33,8 @@ class Finding:
 
     Args:
       code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved",
-        "not_repeatable", "config_unread", "chosen_on_test", "led_by_test" or, where parties were real,
+        "not_repeatable", "config_unread", "chosen_on_test", "led_by_test",
+        "attack_without_effect" or, where parties were real,
         "weight_bounded".
       text: what was found.
       cure: what to do about it.
@@ -86,6 +88,17 @@ LED_BY_TEST = Finding(
     is_presence=False,
 )
 """The finding that an algorithm whose server holds trusted examples took the test set for them."""
+
+
+WITHOUT_EFFECT = Finding(
+    "attack_without_effect",
+    "no liar trained on or sent anything else than an honest client would have, so the result is that of a "
+    "run in which nobody lies",
+    "let liars take part (algorithm.fraction, adversary.fraction), in rounds in which the attack is active, "
+    "and choose an attack that changes their data or messages",
+    is_presence=False,
+)
+"""The finding that the attacks of a simulation did nothing."""
 
 
 def find_problems(

@@ -24,9 +24,14 @@ from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.privacy import BudgetSpent, Privacy
-from hanse.runs.adversary import judge_left_out
 from hanse.runs.interrupts import Interrupts
-from hanse.runs.judgement import DEVICE_NOT_REPEATABLE, NOT_REPEATABLE, Finding, find_unread
+from hanse.runs.judgement import (
+    DEVICE_NOT_REPEATABLE,
+    NOT_REPEATABLE,
+    WITHOUT_EFFECT,
+    Finding,
+    find_unread,
+)
 from hanse.runs.machine import changes, environment, is_simulated
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.preparation import Prepared, is_led_by_test, prepare_run
@@ -78,6 +83,7 @@ def run(
     baselines: Sequence[Baseline] = (),
     privacy: Privacy | None = None,
     adversary: Adversary | None = None,
+    secure: bool = False,
     store: str | Path | None = None,
     watch: Watch | None = None,
 ) -> Result:
@@ -89,7 +95,7 @@ def run(
 
     Args:
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
-        preprocessing, client_test_fraction, initial, baselines, privacy, adversary: see `Experiment`.
+        preprocessing, client_test_fraction, initial, baselines, privacy, adversary, secure: see `Experiment`.
       store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
       watch: called with the `Record` of each round; and with the parameters, if it has an argument `params`.
 
@@ -115,6 +121,7 @@ def run(
         baselines=tuple(baselines),
         privacy=privacy,
         adversary=adversary,
+        secure=secure,
     )
     return perform(experiment, store=store, watch=watch)
 
@@ -305,9 +312,10 @@ class Session:
         )
         said = None if claim is None else claim.to_json()
         if self._ready.liars:
-            num_clients = self._ready.population.num_clients
-            found["adversary"] = judge_left_out(self._records, self._ready.liars, num_clients)
-        return replace(result, findings=(*result.findings, *self._findings), privacy=said, **found)
+            found["adversary"] = self._ready.judge_liars(self._records)
+        idle = (WITHOUT_EFFECT,) if self._ready.is_attack_idle else ()
+        findings = (*result.findings, *self._findings, *idle)
+        return replace(result, findings=findings, privacy=said, **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:
         """Writes down how the run ended, and returns its result."""

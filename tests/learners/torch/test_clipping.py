@@ -36,11 +36,28 @@ class Recurrent(nn.Module):
         return self.output(self.lstm(x.reshape(-1, 2, 3))[0][:, -1])
 
 
+def hook() -> nn.Module:
+    """Makes a module whose hook takes half the mean of a batch off what leaves it."""
+    layers = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    layers.register_forward_hook(lambda module, given, output: output - output.mean(0, keepdim=True) / 2)
+    return layers
+
+
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "dense": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3, bias=False)),
     "one layer twice": lambda: (lambda layer: nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(6, 3)))(
         nn.Linear(6, 6)
     ),
+    "one layer in two parts": lambda: (
+        lambda layer: nn.Sequential(
+            nn.Sequential(layer, nn.Tanh()), nn.Sequential(layer, nn.Tanh()), nn.Linear(6, 3)
+        )
+    )(nn.Linear(6, 6)),
+    "in place": lambda: nn.Sequential(nn.Linear(6, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
+    "in place, of its input": lambda: nn.Sequential(
+        nn.Linear(6, 6), nn.LeakyReLU(inplace=True), nn.Linear(6, 3), nn.ELU(inplace=True)
+    ),
+    "hooked": hook,
     "convolution": lambda: nn.Sequential(
         nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 4, 2), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(8, 3)
     ).to(memory_format=torch.channels_last),

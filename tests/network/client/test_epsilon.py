@@ -1,6 +1,8 @@
 """A client counts what its own messages reveal, in all runs, and stops at its max_epsilon."""
 
 import json
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 from federation import NUM_CLIENTS, Federation, federation, job
 
-from hanse.algorithms import fed_avg, uniform
+from hanse.algorithms import fed_avg, sgd, uniform
 from hanse.core import Close, InvalidInput, PartSpec, Release, Spec, TensorSpec, fixed_mean
 from hanse.core import sum as sum_
 from hanse.network.client.allowed_plan import allow_plan
@@ -26,7 +28,8 @@ from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan, seal_plan
 from hanse.network.server.rehearsal import foresee
 from hanse.privacy import compute_epsilon as compute_by_accountant
-from hanse.privacy import gaussian, local_gaussian
+from hanse.privacy import examples, gaussian, local_gaussian
+from hanse.runs.protection import private_training
 from hanse.transforms import clip, quantize
 
 ANY = Close(minimum_fraction=0.0)
@@ -73,7 +76,28 @@ def test_extremes_stay_finite_and_grow() -> None:
 def test_noise_of_an_unknown_kind_is_not_counted_as_none() -> None:
     assert measure_release([Release("skellam", 2.0)]) is None
     assert measure_release([Release("gaussian", 0.0)]) is None
-    assert measure_release([Release("gaussian", 1e6)]) == 1, "rounded up"
+    assert measure_release([Release("gaussian", 1e5)]) == 1, "rounded up"
+
+
+@pytest.mark.parametrize("z", [0.0, -1.0, 1e-200, 1e-6, 1e6, 1e200, float("inf"), float("nan")])
+def test_noise_of_a_size_that_nobody_means_is_not_counted(z: float) -> None:
+    assert measure_release([Release("local_gaussian", 2.0), Release("local_gaussian", z)]) is None
+
+
+@pytest.mark.parametrize("z", [1e-200, 1e200])
+def test_a_part_with_noise_of_such_a_size_is_refused(z: float) -> None:
+    spec = Spec({"w": TensorSpec((3,), "float32")})
+    uplink = {"update": PartSpec(spec, (clip(1.0), local_gaussian(z)), sum_())}
+    with pytest.raises(Forbidden, match="sends part 'update' with noise that can't be counted here"):
+        Policy(max_epsilon=8.0).measure_message("work", uplink)
+    assert Policy().measure_message("work", uplink) == (0, True), "as a part without noise"
+
+
+@pytest.mark.parametrize("z", [1.1e-6, 0.9e6])
+def test_all_sizes_that_are_counted_have_an_epsilon(z: float) -> None:
+    units = measure_release([Release("local_gaussian", z)])
+    assert units is not None
+    assert find_epsilon(1000 * units, DELTA) == pytest.approx(500 / z**2, rel=1e-3, abs=0.01)
 
 
 # -- plans ---------------------------------------------------------------------------------------
@@ -93,11 +117,31 @@ def home_with(folder: Path, *lines: str) -> ClientHome:
 def test_a_plan_whose_messages_leave_without_noise_is_refused_when_joining(tmp_path: Path) -> None:
     home = home_with(tmp_path, "max_epsilon = 8.0")
     with pytest.raises(
-        Forbidden, match=r"local_sgd sends part 'update' without noise;.*unnoised = \[\"update\"\]"
+        Forbidden, match=r"local_sgd sends part 'update' without noise .*unnoised = \[\"local_sgd/update\"\]"
     ):
         allow_plan(home, plan_for(OPEN))
     allow_plan(home, plan_for(LOCAL))
     allow_plan(home_with(tmp_path, "max_epsilon = 8.0", 'unnoised = ["update"]'), plan_for(OPEN))
+
+
+def test_private_examples_are_not_counted_and_their_name_lets_no_raw_update_leave(tmp_path: Path) -> None:
+    budget = examples(epsilon=4.0, delta=1e-4)
+    client = private_training(sgd(0.5, batch_size=100, epochs=1), budget, rounds=3)
+    private = plan_for(fed_avg(client=client, weighting=uniform()))
+    home = home_with(tmp_path, "max_epsilon = 8.0")
+    with pytest.raises(
+        Forbidden, match=r"private_sgd sends part 'update' without noise that it counts"
+    ) as no:
+        allow_plan(home, private)
+    said = re.search(r"unnoised = .*", str(no.value))
+    assert said is not None
+    home = home_with(tmp_path, "max_epsilon = 8.0", said[0])
+    allow_plan(home, private)
+    with pytest.raises(Forbidden, match="local_sgd sends part 'update' without noise"):
+        allow_plan(home, plan_for(OPEN))
+    lines = home.describe_plan(private)
+    assert "  each 'update' of private_sgd: without noise that can be counted here" in lines
+    assert "epsilon=4.0" in "".join(lines), "the owner sees the budget of its book"
 
 
 def test_a_plan_whose_first_message_would_pass_the_budget_is_refused_when_joining(tmp_path: Path) -> None:
@@ -113,6 +157,52 @@ def test_a_plan_whose_first_message_would_pass_the_budget_is_refused_when_joinin
     home.spent.add("another-run/ticket", **{PRIVACY: EACH})
     with pytest.raises(Forbidden, match=r"1\.993 is spent, and one more message would make it 2\.9"):
         allow_plan(home, plan_for(LOCAL))
+
+
+@pytest.mark.parametrize("left", [None, "", '{"day": "2026-01-'], ids=["lost", "empty", "cut off"])
+def test_a_count_that_was_lost_does_not_begin_at_0(tmp_path: Path, left: str | None) -> None:
+    home = home_with(tmp_path, "max_epsilon = 8.0")
+    allow_plan(home, plan_for(LOCAL))
+    home.audit.write("sent", bytes=10)
+    path = tmp_path / "spent.json"
+    if left is not None:
+        path.write_text(left)
+    for _ in range(2):
+        with pytest.raises(Forbidden, match=r"nobody knows what 1 earlier messages.*put back a copy") as lost:
+            allow_plan(home, plan_for(LOCAL))
+        assert lost.value.code == "budget"
+        assert "  unknown: what 1 earlier messages revealed, so that all is refused" in home.describe_plan(
+            plan_for(LOCAL)
+        )
+        home.spent.add(download_bytes=1)  # the file is written anew, and still says so
+    home_with(tmp_path, "")
+    allow_plan(home, plan_for(LOCAL))
+    home_with(tmp_path, "max_epsilon = 8.0")
+    said = re.search(r"write (\{.*\}) into it", str(lost.value))
+    assert said is not None
+    path.write_text(said[1])
+    allow_plan(home, plan_for(LOCAL))
+
+
+def test_a_count_is_on_the_disk_after_each_sum_that_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was replaced by one that a loss of power empties would be lost with it."""
+    path, synced, fsync = tmp_path / "spent.json", set[int](), os.fsync
+
+    def note(number: int) -> None:
+        synced.add(os.fstat(number).st_ino)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", note)
+    spent = Spent(path)
+    spent.add("one", tickets=1, seconds=2.0)
+    assert not synced, "nothing is counted yet that must not be lost"
+    spent.add("one/message", **{PRIVACY: 10, UNNOISED: 0})
+    for amounts in ({}, {"seconds": 2.0}, {"tickets": 1, "upload_bytes": 9}):
+        spent.add("two" if "tickets" in amounts else "", **amounts)
+        assert path.stat().st_ino in synced
+        assert spent.of_all(PRIVACY) == 10
 
 
 @pytest.mark.parametrize(
@@ -154,7 +244,8 @@ def test_a_message_is_measured_by_its_own_chains() -> None:
     [
         ("max_epsilon = 0", "write a number above 0, such as 8.0"),
         ('max_epsilon = "8"', "write a number above 0, such as 8.0"),
-        ("delta = 1", "write a number above 0 and below 1"),
+        ("delta = 1", "write a number above 0 and below 0.01"),
+        ("delta = 0.01", "write a number above 0 and below 0.01"),
         ('unnoised = "metrics"', "write a list of names"),
     ],
 )

@@ -46,8 +46,8 @@ def signer_of(name: str) -> Signer:
 
 
 ROSTER = tuple(signer_of(f"house {number}").identity.hex() for number in range(8))
-LISTED = secure_sum(colluders=0.125, drop_out=0.0, max_value=1e12, roster=ROSTER)
-TRUSTED = secure_sum(max_value=1e12)
+LISTED = secure_sum(colluders=0.125, drop_out=0.0, max_value=1e12, max_weight=1e3, roster=ROSTER)
+TRUSTED = secure_sum(max_value=1e12, max_weight=1e3)
 
 
 class House:
@@ -184,6 +184,49 @@ def test_nobody_answers_for_two_sets_of_keys_or_shares() -> None:
         server.mask()
 
 
+@pytest.mark.parametrize("server", [lambda: Server(TRUSTED, [House(n) for n in EVERYBODY]), listed])
+def test_masks_hide_one_vector_alone(server: Any) -> None:
+    """A client that trains again, or writes its numbers in another scale, masks nothing a second time."""
+    one = server().lead()
+    house, dealt = one.houses[2], one.houses[2].last - 1
+    encoding = one.sums.make_encoding(NUMBERS)
+    for finer in (0, 1):
+        scale = replace(encoding, fraction_bits=encoding.fraction_bits - finer)
+        if not finer:
+            house.number = 4  # its numbers are others now, as if it had trained from another model
+            house.answer(emit_numbers(), one.sums, after=dealt)
+        mask = mask_parts(one.sums, one.round, NUM, {"numbers": scale})
+        with pytest.raises(Declined, match="already, for other numbers"):
+            house.answer(mask, mail=one.mail(2), after=-1 if not finer else dealt)
+    again = mask_parts(one.sums, one.round, NUM, {"numbers": encoding})
+    masked = house.answer(again, mail=one.mail(2), after=dealt)["masked"]["integers"]
+    assert np.array_equal(masked, one.masked[2])  # a ticket that is computed twice has the same answer
+
+
+def test_shares_are_sealed_once_under_a_key() -> None:
+    """A client that is asked to deal a second time answers with the same bytes."""
+    server = listed()
+    server.begin()
+    server.advertise()
+    house = server.houses[2]
+    advertised, asked = house.last, {"seats": np.arange(NUM), "keys": server.rows}
+    deal = deal_shares(LISTED, "r1", NUM)
+    first, again = (house.answer(deal, peers=asked, after=advertised)["shares"]["sealed"] for _ in range(2))
+    assert np.array_equal(first, again)
+    with pytest.raises(Declined, match="other number of clients"):
+        house.answer(deal_shares(LISTED, "r1", NUM + 1), peers=asked, after=advertised)
+
+
+def test_the_number_of_clients_is_that_of_the_beginning() -> None:
+    """A larger number would move the thresholds, and with it what is revealed."""
+    server = trusted()
+    server.num = NUM + 1
+    with pytest.raises(Declined, match="other number of clients"):
+        server.mask()
+    with pytest.raises(Declined, match="other number of clients"):
+        server.reveal(server.houses[0], EVERYBODY)
+
+
 def test_the_same_numbers_never_enter_a_total_of_others() -> None:
     """Also in another round, and when the server has dropped and counted tickets in between."""
     house = House(0)
@@ -215,6 +258,18 @@ def test_cohorts_of_one_or_two_are_refused(num: int) -> None:
     server.advertise()
     with pytest.raises(Declined, match="hides nothing"):
         server.deal()
+
+
+@pytest.mark.parametrize("roster", [(), ROSTER[:3]], ids=["trusted", "listed"])
+def test_totals_of_two_of_three_are_refused(roster: tuple[str, ...]) -> None:
+    """Each of the two would know what the other one sent."""
+    signers = [signer_of(f"house {number}") if roster else None for number in range(3)]
+    sums = replace(TRUSTED, colluders=0.0, drop_out=0.0, roster=roster)
+    server = Server(sums, [House(number, signer) for number, signer in enumerate(signers)]).lead()
+    with pytest.raises(Declined, match="2 clients are in the total, and 3 must be"):
+        server.reveal(server.houses[0], (0, 1))
+    signed = sign_all(server, (0, 1, 2), by=(0, 1, 2)) if roster else None
+    assert server.reveal(server.houses[0], (0, 1, 2), signed).shape == (3, 32)
 
 
 def test_a_cohort_of_one_and_colluders_is_refused() -> None:
@@ -290,6 +345,17 @@ def test_invented_peers_are_refused() -> None:
     old.advertise()  # of another round
     with pytest.raises(Declined, match="has not signed"):
         server.deal(np.concatenate([server.rows[:-1], old.rows[-1:]]))
+
+
+@pytest.mark.parametrize("begin", [0, 32], ids=["sealing", "masking"])
+def test_keys_with_which_all_agree_on_nothing_are_refused(begin: int) -> None:
+    server = Server(TRUSTED, [House(number) for number in EVERYBODY])
+    server.begin()
+    server.advertise()
+    rows = server.rows.copy()
+    rows[5, begin : begin + 32] = 0
+    with pytest.raises(Declined, match="everybody would agree on 0"):
+        server.deal(rows)
 
 
 def test_a_client_outside_the_roster_takes_no_part() -> None:
@@ -391,3 +457,17 @@ def test_rosters_are_checked_when_they_are_written() -> None:
     assert "honest but curious" in TRUSTED.disclosure
     assert ROSTER[0][:16] in LISTED.disclosure
     assert "that lies" in LISTED.explain(6)
+
+
+def test_a_total_in_which_too_few_may_be_honest_is_not_unmasked() -> None:
+    """One of five may collude, and two of eight: a total of five of these has three honest clients only."""
+    sums = secure_sum(colluders=0.25, drop_out=0.25, max_value=1e12, min_clients=5)
+    assert sums.fewest == 4
+    server = Server(sums, [House(number) for number in range(8)])
+    server.begin()
+    server.advertise()
+    server.deal()
+    server.mask()
+    with pytest.raises(Declined, match="fewer than 4 of 5 clients in the total may be honest"):
+        server.reveal(server.houses[0], tuple(range(5)))
+    server.reveal(server.houses[0], tuple(range(6)))

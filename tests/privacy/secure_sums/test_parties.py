@@ -3,13 +3,26 @@
 import hashlib
 import hmac
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from hanse.core import CompositionError, Declined, InvalidInput, Key, Part, RoundAbandoned, Spec, TensorSpec
+from hanse.core import (
+    CompositionError,
+    Declined,
+    InvalidInput,
+    Key,
+    Part,
+    RoundAbandoned,
+    Spec,
+    TensorSpec,
+    mean,
+    reduce,
+    sum,
+)
 from hanse.privacy.secure_sums import (
     advertise,
     deal,
@@ -18,10 +31,12 @@ from hanse.privacy.secure_sums import (
     make_encoding,
     mask,
     reveal,
+    secure_mean,
+    secure_sum,
     split_total,
     unmask,
 )
-from hanse.privacy.secure_sums.masks import derive_key, open_sealed, read_secret, seal
+from hanse.privacy.secure_sums.masks import WEAK, derive_key, is_weak, read_secret, seal, unseal
 from hanse.privacy.secure_sums.shamir import PRIME, join_shares, make_shares
 
 KEY = Key.from_seed(9)
@@ -63,11 +78,21 @@ def test_keys_follow_the_published_standards() -> None:
     assert derive_key(read_secret(alice), theirs, b"what else") != expected
 
 
+def test_keys_with_which_all_agree_on_nothing_are_known() -> None:
+    """The library refuses the same keys; the highest bit counts for nothing (RFC 7748)."""
+    for key in WEAK:
+        for weak in (key, key[:-1] + bytes([key[-1] | 0x80])):
+            assert is_weak(weak)
+            with pytest.raises(ValueError, match="shared key"):
+                derive_key(read_secret(b"\x11" * 32), weak, b"what for")
+    assert not is_weak(read_secret(b"\x11" * 32).public_key().public_bytes_raw())
+
+
 def test_sealed_messages_open_under_their_key_alone() -> None:
     sealed = seal(b"k" * 32, b"shares")
-    assert open_sealed(b"k" * 32, sealed) == b"shares"
-    assert open_sealed(b"j" * 32, sealed) is None
-    assert open_sealed(b"k" * 32, sealed[:-1] + bytes([sealed[-1] ^ 1])) is None
+    assert unseal(b"k" * 32, sealed) == b"shares"
+    assert unseal(b"j" * 32, sealed) is None
+    assert unseal(b"k" * 32, sealed[:-1] + bytes([sealed[-1] ^ 1])) is None
 
 
 def adverts_of(secrets: list[bytes]) -> dict[int, bytes]:
@@ -111,10 +136,7 @@ def test_masks_differ_by_round() -> None:
 def test_shares_that_do_not_fit_are_noticed() -> None:
     secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(3)]
     adverts = adverts_of(secrets)
-    dealt = [
-        deal(b"r", own, seat, without(adverts, seat), 2, draw(f"deal {seat}"))
-        for seat, own in enumerate(secrets)
-    ]
+    dealt = [deal(b"r", own, seat, without(adverts, seat), 2) for seat, own in enumerate(secrets)]
     total = np.zeros(4, np.uint32)
     for seat in (0, 1):
         vector = np.full(4, 5, np.uint32)
@@ -137,6 +159,25 @@ def test_shares_that_do_not_fit_are_noticed() -> None:
         unmask(total.copy(), b"r", adverts, partners, {0, 1}, revealed(s2=b"\xff" * 32), 2)
     unmask(total, b"r", adverts, partners, {0, 1}, revealed(), 2)
     assert total.tolist() == [10] * 4
+
+
+def test_shares_follow_from_the_keys_of_a_sum() -> None:
+    """AES-GCM is used once with a key: a client that deals twice must not seal other shares."""
+    secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(4)]
+    adverts = without(adverts_of(secrets), 0)
+    dealt = deal(b"r", secrets[0], 0, adverts, 3)
+    assert dealt == deal(b"r", secrets[0], 0, adverts, 3)
+    assert dealt.kept != deal(b"s", secrets[0], 0, adverts, 3).kept
+    assert dealt.kept != deal(b"r", draw_secrets(draw("another")), 0, adverts, 3).kept
+    shares = {0: dealt.kept}
+    for other in adverts:
+        peer = deal(b"r", secrets[other], other, without(adverts_of(secrets), other), 3)
+        shares[other] = unseal(peer.opening[0], dealt.sealed[other]) or b""
+    for some in combinations(shares, 3):
+        for begin, secret in ((0, secrets[0][32:64]), (32, secrets[0][64:])):
+            assert join_shares({holder: shares[holder][begin : begin + 32] for holder in some}) == secret
+    pair = {holder: shares[holder][:32] for holder in (0, 1)}
+    assert join_shares(pair) != secrets[0][32:64]  # the coefficients are not all zero
 
 
 def test_a_share_that_can_not_be_opened_is_missing() -> None:
@@ -182,6 +223,60 @@ def test_sums_of_encodings_are_sums_to_within_half_a_step_each() -> None:
     assert found["u"][1] == pytest.approx(exact["w"], abs=1e-9)
     assert found["n"][0]["n"].tolist() == exact["n"].tolist()
     assert found["n"][1] == 10
+
+
+@pytest.mark.parametrize("into", [secure_sum, secure_mean])
+@pytest.mark.parametrize("weights", [(0.4, 0.4, 0.8), (3.0, 1.0, 2.0)])
+def test_weights_of_integers_may_be_fractions(into: Any, weights: tuple[float, ...]) -> None:
+    """The total is that of the plain reducer: also below 1, and in its dtype if weights are whole."""
+    spec = Spec({"n": TensorSpec((2,), "int64")})
+    encoding = into(max_value=1e6).make_encoding(spec)
+    parts = [Part({"n": np.array([1, -number])}, weight) for number, weight in enumerate(weights)]
+    values, weight = encoding.decode(np.sum([encoding.encode(part) for part in parts], axis=0))
+    plain = reduce(sum() if into is secure_sum else mean(), parts)
+    found = into(max_value=1e6).finish(spec, values, weight, 3).values["n"]
+    np.testing.assert_allclose(found, plain.values["n"], rtol=0, atol=2.0 ** -(encoding.fraction_bits - 3))
+    if weights[0] == 3:
+        assert np.array_equal(found, plain.values["n"])
+        assert found.dtype == ("int64" if into is secure_sum else "float64")
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_no_sum_of_integers_wraps(bits: int) -> None:
+    spec, most = Spec({"n": TensorSpec((1,), "int64")}), {32: (4, 2**10), 64: (2**19, 2**30)}[bits]
+    weight, largest = most
+    encoding = make_encoding(spec, bits, max_value=largest, max_weight=weight, max_clients=1000)
+    assert encoding.fraction_bits >= 0
+    for sign in (-1, 1):
+        one = encoding.encode(Part({"n": np.array([sign * largest])}, float(weight)))
+        values, total = encoding.decode(one * one.dtype.type(1000))
+        assert (int(values["n"][0]), total) == (sign * 1000 * weight * largest, 1000 * weight)
+    for beyond in ({"max_weight": 2**12 * weight}, {"max_value": 2**12 * largest}, {"max_clients": 2**22}):
+        given = {"max_value": largest, "max_weight": weight, "max_clients": 1000, **beyond}
+        with pytest.raises(CompositionError, match=r"'n' holds integers up to .* do not fit into"):
+            make_encoding(spec, bits, **given)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "is_taken"),
+    [
+        ("int8", -128, False),
+        ("int64", -(2**63), False),
+        ("uint64", 2**64 - 1, False),
+        ("uint8", 1, True),
+        ("int8", -100, True),
+        ("float32", float("nan"), False),
+    ],
+)
+def test_the_ends_of_a_dtype_do_not_pass_the_bound(dtype: str, number: float, is_taken: bool) -> None:
+    spec = Spec({"n": TensorSpec((1,), dtype)})
+    encoding = make_encoding(spec, 64, max_value=100.0, max_weight=10.0, max_clients=10)
+    part = Part({"n": np.array([number], dtype)})
+    if is_taken:
+        assert encoding.decode(encoding.encode(part))[0]["n"].tolist() == [number]
+        return
+    with pytest.raises(Declined, match="scaled for numbers up to 100"):
+        encoding.encode(part)
 
 
 def test_integers_of_a_ring_pass_through() -> None:

@@ -42,7 +42,8 @@ def test_others_stay_connected_unless_neighbours_on_the_circle_are_gone() -> Non
 
 
 def test_complete_graphs_have_the_papers_thresholds() -> None:
-    assert find_range(assume(0.0, 0.0), 10, 9) == (2, 10)
+    assert find_range(assume(0.0, 0.0), 10, 9) == (3, 10), "in a total of two, each knows the other's part"
+    assert find_range(assume(0.25, 0.0, num_listed=4), 3, 2) == (3, 3)
     assert find_range(assume(0.3, 0.2), 10, 9) == (5, 8), "two honest ones beside 3 colluders"
     assert find_range(assume(0.0, 0.2, num_listed=10), 10, 9) == (6, 8), "2 t > n"
     assert find_range(assume(0.3, 0.0, num_listed=10), 10, 9) == (7, 10), "2 t > n + colluders"
@@ -64,6 +65,8 @@ def test_found_thresholds_hold_and_fewer_neighbours_do_not(num_clients: int) -> 
 def test_what_can_not_be_met_is_refused_with_the_reason() -> None:
     with pytest.raises(CompositionError, match="hides nothing: let at least 3 take part"):
         find_thresholds(assume(0.0, 0.0), 2)
+    with pytest.raises(CompositionError, match="at least 3 shares must be needed, and only 2 are left"):
+        find_thresholds(assume(0.0, 0.4), 3)
     with pytest.raises(
         CompositionError, match=r"at least 9 .* only 5 are left.*smaller colluders or drop_out"
     ):

@@ -110,12 +110,15 @@ def _find_dense(bench: Workbench, loss: BatchLoss, ready: bool) -> list[nn.Linea
 
 
 def _is_plain(module: nn.Module) -> bool:
+    if module._forward_hooks or module._forward_pre_hooks:
+        return False
     if type(module) is nn.Sequential:
         parts = list(module)
         return len({id(part) for part in parts}) == len(parts) and all(map(_is_plain, parts))
     if type(module) is nn.Flatten and module.start_dim != 1:
         return False
-    return type(module) in PLAIN and not (module._forward_hooks or module._forward_pre_hooks)
+    # in place, it would change the outputs by which the derivatives are taken
+    return type(module) in PLAIN and not getattr(module, "inplace", False)
 
 
 def _add_by_norms(
@@ -129,8 +132,10 @@ def _add_by_norms(
 ) -> bool:
     """Adds gradients clipped by norms of activations and derivatives; returns whether that was possible."""
     seen: dict[nn.Linear, tuple[Tensor, Tensor]] = {}
+    calls = list[nn.Linear]()
 
     def note(layer: nn.Linear, given: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append(layer)
         seen[layer] = given[0].detach(), output
 
     with ExitStack() as stack:
@@ -138,7 +143,7 @@ def _add_by_norms(
             stack.callback(layer.register_forward_hook(note).remove)
         outputs = bench.module(bench.tensor(x))
         mean = loss.mean(outputs, bench.tensor(y))
-    if len(seen) != len(layers) or any(given.ndim != 2 for given, _ in seen.values()):
+    if not len(calls) == len(seen) == len(layers) or any(given.ndim != 2 for given, _ in seen.values()):
         return False
     derivatives = torch.autograd.grad(mean * len(y), [seen[layer][1] for layer in layers])
     with torch.no_grad():

@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from hanse.core import Release
+from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.spool import durably
 
-__all__ = ["LOCAL", "PRIVACY", "UNNOISED", "Spent", "find_epsilon", "measure_release"]
+__all__ = ["LOCAL", "PRIVACY", "UNCOUNTED", "UNNOISED", "Spent", "find_epsilon", "measure_release"]
 
 PRIVACY, UNNOISED = "privacy", "unnoised"
 """The amounts of what messages reveal: in units of noise, see `measure_release`, and messages without."""
+
+UNCOUNTED = "uncounted"
+"""The amount of messages that left before this file was begun, because an earlier one was lost or damaged."""
 
 MOST_NAMED = 256
 """The latest tickets that are counted once, however often they are computed. Older ones may count twice."""
@@ -27,7 +31,8 @@ class Spent:
     Args:
       path: of the file.
       today: returns the current day.
-      begin: returns the totals to begin with, if there is no file yet.
+      begin: returns the totals to begin with, if there is no file, or none that can be read. If messages were
+        sent before, nobody knows what they revealed, and `check_known` says so.
     """
 
     def __init__(
@@ -47,7 +52,8 @@ class Spent:
             named = [str(name) for name in said.get("tickets", ())]
             return {name: float(amount) for name, amount in today}, totals, named
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}, dict(self._begin()), []
+            begun = dict(self._begin())
+            return {}, {**begun, UNCOUNTED: begun["tickets"]} if begun.get("tickets") else begun, []
 
     def of_today(self, what: str) -> float:
         """Returns the sum of the current day of "tickets", "upload_bytes", "seconds" or another amount."""
@@ -56,6 +62,20 @@ class Spent:
     def of_all(self, what: str) -> float:
         """Returns the sum of all days."""
         return self._read()[1].get(what, 0.0)
+
+    def check_known(self) -> None:
+        """Checks that what all messages revealed is known.
+
+        Raises: Forbidden: if the file was lost or damaged after messages were sent.
+        """
+        if sent := self.of_all(UNCOUNTED):
+            raise Forbidden(
+                f"this client's policy has a max_epsilon, but {self._path} was lost or damaged, so that "
+                f"nobody knows what {sent:g} earlier messages revealed; put back a copy of that file, "
+                'or, to count from 0 on your own responsibility, write {"day": "", "today": {}, "total": {}} '
+                "into it, while the client does not run",
+                "budget",
+            )
 
     def has(self, ticket: str) -> bool:
         """Returns whether a ticket of this name was counted lately."""
@@ -77,7 +97,7 @@ class Spent:
                 sums[name] = round(sums.get(name, 0.0) + amount, 3)
         whole = self._path.with_name(f"{self._path.name}.part")
         said = json.dumps({"day": self._today(), "today": today, "total": totals, "tickets": named})
-        if PRIVACY in amounts:  # it must outlive what is sent next
+        if PRIVACY in totals:  # it must outlive what is sent next, and each file replaces the last
             durably(self._path, said.encode())
             return
         whole.write_text(said)
@@ -97,6 +117,9 @@ CENTRAL, LOCAL = "gaussian", "local_gaussian"
 _UNITS = 10**9
 """The units of noise in one message with a noise multiplier of 1."""
 
+_LEAST, _MOST = 1e-6, 1e6
+"""The noise multipliers that can be counted lie between these. Others are too much for the arithmetic."""
+
 
 def measure_release(releases: Iterable[Release]) -> int | None:
     """Measures what one message reveals: the sum of 1 / noise_multiplier², in 10^-9, rounded up.
@@ -105,14 +128,16 @@ def measure_release(releases: Iterable[Release]) -> int | None:
     Roth, Su, "Gaussian differential privacy", 2022, arXiv 1905.02383, Corollary 3.3). Nothing is gained by
     sampling, because this client knows that it takes part.
 
-    Returns: None: some noise is of a kind that is not known here.
+    Returns: None: some noise is of a kind that is not known here, or of a size that nobody means.
 
     >>> from hanse.core import Release
     >>> measure_release([Release("gaussian", 2.0), Release("local_gaussian", 1.0)])
     1250000000
     """
     found = list(releases)
-    if any(one.mechanism not in (CENTRAL, LOCAL) or not one.noise_multiplier > 0 for one in found):
+    if any(
+        one.mechanism not in (CENTRAL, LOCAL) or not _LEAST < one.noise_multiplier < _MOST for one in found
+    ):
         return None
     return math.ceil(sum(_UNITS / one.noise_multiplier**2 for one in found))
 

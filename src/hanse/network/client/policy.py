@@ -15,6 +15,7 @@ from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import (
     LOCAL,
     PRIVACY,
+    UNCOUNTED,
     UNNOISED,
     Spent,
     find_epsilon,
@@ -53,8 +54,9 @@ class Policy:
       min_cohort: the fewest members whose messages enter one total together, as the plan says.
       max_epsilon: the most that all messages together may reveal, in all runs of the server, counted by this
         client: by the noise that it adds itself, or that the server promises to add. Nothing leaves without.
-      delta: of max_epsilon.
-      unnoised: the parts of messages that may leave without noise all the same, such as "metrics".
+      delta: of max_epsilon; below 0.01, because with this probability more may be revealed than that.
+      unnoised: the parts of messages that may leave without noise that is counted, such as "metrics"; of one
+        work alone: "private_sgd/update".
       imports: the digests of the owner's own copies of modules that plans may name, by the name of the
         module, or by the path of its file below the client home.
       isolate: whether tickets are computed without network, keys and a writable disk.
@@ -171,14 +173,15 @@ class Policy:
         units = 0
         for name, releases in found.items():
             measured = measure_release(releases)
-            if not releases and name in self.unnoised:
+            if not releases and not {name, f"{work}/{name}"}.isdisjoint(self.unnoised):
                 continue
             if not releases or measured is None:
-                how = "with noise that can't be counted here" if releases else "without noise"
+                how = "with noise that can't be counted here" if releases else "without noise that it counts"
                 raise Forbidden(
                     f"this client's policy has a max_epsilon, and {work} sends part {name!r} {how}; the run "
-                    "can leave that part out or set privacy, or this client's owner can name it in policy."
-                    f'toml: unnoised = ["{name}"]'
+                    "can leave that part out or add noise to it (local_gaussian, gaussian), or this client's "
+                    "owner can let that part of that work alone leave uncounted, in policy.toml: "
+                    f'unnoised = ["{work}/{name}"]'
                 )
             units += measured
         return units
@@ -187,6 +190,7 @@ class Policy:
         """Checks what all messages and one more reveal. Raises: Forbidden: if it is more than max_epsilon."""
         if self.max_epsilon is None or not units:
             return
+        spent.check_known()
         before = spent.of_all(PRIVACY)
         then = find_epsilon(before + units, self.delta)
         if then > self.max_epsilon:
@@ -206,6 +210,8 @@ class Policy:
             f"max_epsilon: {find_epsilon(before, self.delta):.2f} of {self.max_epsilon:g} is spent "
             f"(delta {self.delta:g}, in all runs together)"
         ]
+        if lost := spent.of_all(UNCOUNTED):
+            lines.append(f"  unknown: what {lost:g} earlier messages revealed, so that all is refused")
         if spent.of_all(UNNOISED):
             lines.append(f"  not counted: {spent.of_all(UNNOISED):g} messages with parts without noise")
         for envelope in envelopes:
@@ -329,7 +335,7 @@ _KINDS: dict[str, type] = {
 
 _NUMBERS = {
     "max_epsilon": (math.inf, "a number above 0, such as 8.0"),
-    "delta": (1.0, "a number above 0 and below 1, such as 1e-5"),
+    "delta": (0.01, "a number above 0 and below 0.01, such as 1e-5"),
 }
 
 

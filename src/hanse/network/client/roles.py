@@ -69,7 +69,7 @@ class OpenRole:
       secret: its own; the name of each ticket is folded in.
       forks: its memory.
       signer: gives the key that signs for the client in protocols.
-      houses: gives the secret that the houses share; None: this house has none.
+      houses: gives the secret of the houses for this run alone; None: this house has none.
       num_examples: that its data hold; None: they can't be counted.
       has_data: whether it has data; a party that only takes part in protocols needs none.
       client: gives what the client has committed, which the role of its own test examples reads; None: this
@@ -255,7 +255,7 @@ class Roles:
         count = count_rows(first[0].data)
         with self.settling:
             has_data = _needs_data(run, party)
-            forks, houses = _recall(folder), lambda: self._home.houses
+            forks, houses = _recall(folder), lambda: self._houses(name)
             role = self._roles[name, kind] = OpenRole(
                 folder, backend, secret, forks, signer, houses, count, has_data, client, isolates
             )
@@ -266,6 +266,11 @@ class Roles:
             return self._backend(load)
         except InvalidInput as error:  # the owner asks for an isolation that this machine does not have
             raise Forbidden(str(error)) from error
+
+    def _houses(self, name: str) -> Key | None:
+        """Derives the secret of the houses for a run: no key or message of one run is good in another."""
+        houses = self._home.houses
+        return None if houses is None else houses.fold_in("run", name)
 
     def _committed(self, name: str) -> Memory:
         """Returns what this client has committed in a run."""

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from hanse.core import PartSpec, Reducer, Release, Spec, TensorSpec, Transform, fields, sgd_rule
+from hanse.core import PartSpec, Reducer, Release, Spec, TensorSpec, Transform, Work, fields, sgd_rule
 from hanse.core.exchange import find_classes
 from hanse.network.protocol.envelope import Envelope, name_one
 from hanse.network.protocol.forms import WIDE, Form, to_form, write_form
@@ -70,8 +70,14 @@ def _describe_envelope(envelope: Envelope) -> Iterator[str]:
     ]
     if settings:
         yield from _wrap(f"computes: with {', '.join(settings)}", 2)
+    step = _describe_phase(envelope)
+    if step:
+        yield from _wrap(f"does: {step}", 2)
     for name, part in pattern["uplink"].items():
         what = f"your {name} ({_count(part['spec']['tensors'])})"
+        if step:
+            yield from _wrap(f"leaves: {what}, a step of the protocol that hides single updates", 2)
+            continue
         effects = [_find_words(t, Transform, "effect") for t in _list(part["uplink"])]
         where = f"enters {_find_words(part['into'], Reducer, 'disclosure')}"
         yield from _wrap(f"leaves: {', '.join([what, *effects, where])}", 2)
@@ -84,6 +90,18 @@ def _describe_envelope(envelope: Envelope) -> Iterator[str]:
         yield from _wrap(f"comes down: {name} ({_count(tensors)}){how}", 2)
     for name, tensors in pattern["own"].items():
         yield from _wrap(f"comes down to you alone: {name} ({_count(tensors)})", 2)
+
+
+def _describe_phase(envelope: Envelope) -> str:
+    """Describes a phase by its own first sentence; empty: it is none that a reducer known here performs.
+
+    That it is a phase is the server's word alone. So it must come with a reducer that hides single messages.
+    """
+    work = find_classes(Work).get(envelope.work) if envelope.is_phase else None
+    modules = {kind.__module__ for kind in find_classes(Reducer).values() if kind.hides}
+    if work is None or work.__module__ not in modules:
+        return ""
+    return " ".join((work.__doc__ or "").partition("\n\n")[0].split()).rstrip(".")
 
 
 def _list(form: Form) -> list[Form]:

@@ -85,6 +85,7 @@ async def plans(caller: FromClient) -> Plans:
 async def work(request: Request, caller: FromClient) -> Response:
     poll = await parse_body(request, caller.speaker, Poll)
     check_wire(poll.wire)
+    caller.server.invitations.hear(caller.member.party)
     kept = None if poll.audit is None else caller.server.audit_heads.keep(caller.member, poll.audit)
     if kept is not None:
         poll = poll.model_copy(update={"wait_s": 0.0})  # its client should hear of it at once

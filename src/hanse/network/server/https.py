@@ -33,7 +33,7 @@ from hanse.network.server.sockets import (
     listen,
     raise_open_files,
 )
-from hanse.network.server.upkeep import choose_runs, find_ended_run, note_restoration
+from hanse.network.server.upkeep import choose_runs, close_run, find_ended_run, note_restoration, open_run
 
 if TYPE_CHECKING:
     from hanse.network.server.monitoring import Meter
@@ -201,6 +201,7 @@ def lead(
         names = [server.lead(job, run) for job, run in zip(jobs, chosen, strict=True)]
         for name, job, run in zip(names, jobs, chosen, strict=True):
             say(f"run {name} is served at {url}")
+            open_run(server.runs, name)
             if run is None and (before := find_ended_run(server.runs, job)) is not None:
                 say(f"run {before} of the same settings is completed; run {name} is another one")
         num_clients = max(job.num_clients for job in jobs)
@@ -225,6 +226,7 @@ def lead(
         server.stop()
         for name in names:
             led = server.run(name)
+            close_run(server.runs, name)
             if conclude is not None:
                 conclude(led.end)
                 continue
@@ -283,7 +285,7 @@ def _invite(
     """
     here, _ = server.members.clients()
     taken = here if replace_departed else {member.number for member in server.members.all()}
-    server.invitations.forget([number for number in taken if number is not None])
+    server.invitations.forget(number for number in taken - here if number is not None)
     missing = [number for number in range(num_clients) if number not in taken]
     if missing:
         say(f"{len(here)} of {num_clients} clients have joined; each of these lines is good for one more:")

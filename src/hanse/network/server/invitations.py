@@ -1,6 +1,6 @@
 """Invitations that were not used yet: their tokens, in files that only their owner may read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ class Invitations:
     """The tokens of parties that have not joined, so that a server that starts again can show the same ones.
 
     The register holds the public halves of invitations only, so a token can't be made from it. A token's file
-    is removed when its party joins.
+    is removed when its party is heard as a member: one that was killed while it joined needs it once more.
 
     Args:
       folder: is made when it is needed, readable for its owner only.
@@ -26,6 +26,8 @@ class Invitations:
         self.folder, self._members = folder, members
         self.copies: Path | None = None
         """A folder for copies of the files, from which the operator hands them out; None: there are none."""
+        names = (path.name for path in folder.glob("hanse-client-*.token"))
+        self._kept = {name.removeprefix("hanse-client-").removesuffix(".token") for name in names}
 
     def invite(self, fingerprint: str, key: str, **about: Any) -> tuple[Token, int | None]:
         """Makes an invitation; returns its token, and the number reserved for a client.
@@ -66,13 +68,20 @@ class Invitations:
         """Returns the path of the file that the operator hands out."""
         return (self.copies or self.folder) / self.path(party).name
 
-    def forget(self, parties: Sequence[PartyId]) -> None:
+    def hear(self, party: PartyId | None) -> None:
+        """Notes that a member was heard, so that the token of its party is no longer needed."""
+        if str(party) in self._kept and party is not None:
+            self.forget([party])
+
+    def forget(self, parties: Iterable[PartyId]) -> None:
         """Removes the tokens of parties that have joined."""
         for party in parties:
+            self._kept.discard(str(party))
             for path in {self.path(party), self.copy(party)}:
                 path.unlink(missing_ok=True)
 
     def _keep(self, party: PartyId, token: Token) -> None:
+        self._kept.add(str(party))
         for path in {self.path(party), self.copy(party)}:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_privately(path, f"{token}\n".encode())

@@ -68,8 +68,6 @@ async def join(request: Request) -> Joined:
     member = server.members.join(invitation, speaker.key_id, asked.name)
     server.members.note(member.name, f"joined as {member.role} {member.id}", code="joined", source=member.id)
     logger.info("event=joined member=%s role=%s", member.id, member.role)
-    if member.party is not None:
-        server.invitations.forget([member.party])
     server.notify_runs()
     party = member.party if isinstance(member.party, str) else ""
     return Joined(id=member.id, role=member.role, number=member.number, name=member.name, party=party)

@@ -55,7 +55,8 @@ def add_pads(scheme: bfv, session: Key, codes: Array, names: Iterable[bytes]) ->
     """Adds the pads of members to codes.
 
     Args:
-      names: the random names of the members, which nobody but their owners chose.
+      names: of the members' messages. A pad must cover one ciphertext alone: the difference of two codes of
+        one pad is the function of a known ciphertext, and enough of them are the function itself.
     """
     whole = codes.astype(object)
     for name in names:

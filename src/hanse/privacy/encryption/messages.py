@@ -9,6 +9,7 @@ from hanse.privacy.encryption.bfv import bfv
 from hanse.privacy.encryption.evidence import NUM_FUNCTIONS
 
 __all__ = [
+    "HOUSE_BYTES",
     "MOST_UNUSED",
     "NAMES",
     "NAME_BYTES",
@@ -21,7 +22,8 @@ __all__ = [
     "unpad",
 ]
 
-NAME_BYTES = 16
+HOUSE_BYTES, NAME_BYTES = 16, 32
+"""The bytes of the name of a message in a sum, and those of them, the first, that name its house."""
 
 MOST_UNUSED = 16
 """The most key pairs that a holder vouches for that it never used: the last ones."""

@@ -8,6 +8,7 @@
 The works are in the module of the reducers: by that a client's policy knows them as phases of these.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -46,10 +47,11 @@ from hanse.core import (
     gather,
     value,
 )
-from hanse.core.exchange import digest, pending
+from hanse.core.exchange import SIGNER, digest, pending
 from hanse.privacy.encryption.bfv import bfv, decrypt, encrypt, make_key_pair
 from hanse.privacy.encryption.evidence import add_pads, compute_codes
 from hanse.privacy.encryption.messages import (
+    HOUSE_BYTES,
     MOST_UNUSED,
     NAME_BYTES,
     NAMES,
@@ -61,7 +63,7 @@ from hanse.privacy.encryption.messages import (
     part_by_prime,
     unpad,
 )
-from hanse.privacy.secure_sums import Encoding, encode_parts, make_encoding, split_total
+from hanse.privacy.secure_sums import Encoding, encode_parts, make_encoding, split_total, to_dtype
 
 __all__ = ["KEY_HOLDER", "encrypted_mean", "encrypted_sum"]
 
@@ -77,6 +79,9 @@ decrypted, and the names of all earlier ones that were never used to decrypt."""
 
 OF_CLIENT = f"{PROMISED}{PROMISED}encryption/sent"
 """The name in memory of all that a client has encrypted in a run: key pair, digest, its own name there."""
+
+PARTY = re.compile("[A-Za-z][A-Za-z0-9_-]*")
+"""The names of parties that members play beside the clients; "test/0" is a role of a client."""
 
 EVERYBODY = Close(minimum_fraction=1.0)
 
@@ -109,6 +114,13 @@ class SumTerms:
 def _vouch(session: Key, unused: Array) -> Array:
     """Vouches for a key pair, and for the pairs before it that were never used to decrypt."""
     return np.frombuffer(session.fold_in("vouch", unused.tobytes().hex()).digest, np.uint8)
+
+
+def _name_house(session: Key, memory: Memory, keys: Keys) -> bytes:
+    """Names a house under one key pair: all the roles that it plays have one name, so that it counts once."""
+    signer = memory.get(SIGNER)
+    key = keys.secret.fold_in("name") if signer is None else session.fold_in("house", signer.identity.hex())
+    return key.digest[:HOUSE_BYTES]
 
 
 @value
@@ -151,6 +163,7 @@ class encrypt_pending(Work[Any, Any]):
     encodings: Mapping[str, Encoding]
     needs_data: ClassVar[bool] = False
     needs_houses: ClassVar[bool] = True
+    signs: ClassVar[bool] = True
 
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
@@ -164,8 +177,11 @@ class encrypt_pending(Work[Any, Any]):
                 "terms: the server may have made it, or this house has another secret"
             )
         parts = {name: memory[pending(name)] for name in self.encodings}
-        name, sent = self._promise(digest(parts), public, told["unused"], memory, keys)
+        house = _name_house(session, memory, keys)
+        house, sent = self._promise(digest(parts), public, told["unused"], memory, house)
         residues = encrypt(scheme, public, self._write(parts))
+        # A ticket that is computed twice is encrypted anew, so each ciphertext needs a pad of its own.
+        name = house + sha256(residues).digest()[: NAME_BYTES - HOUSE_BYTES]
         codes = add_pads(scheme, session, compute_codes(scheme, session, residues), [name])
         answer = {
             "sum": Part(part_by_prime(residues, codes)),
@@ -185,9 +201,9 @@ class encrypt_pending(Work[Any, Any]):
         return whole
 
     def _promise(
-        self, what: str, public: bytes, unused: Array, memory: Memory, keys: Keys
+        self, what: str, public: bytes, unused: Array, memory: Memory, own: bytes
     ) -> tuple[bytes, tuple[tuple[bytes, str, bytes], ...]]:
-        """Returns this client's name under a key pair, and what it has sent under which pairs."""
+        """Returns this house's name under a key pair, and what it has sent under which pairs."""
         pair, never_used = sha256(public).digest(), {row.tobytes() for row in unused}
         sent: tuple[tuple[bytes, str, bytes], ...] = memory.get(OF_CLIENT, ())
         for earlier, other, name in sent:
@@ -197,8 +213,7 @@ class encrypt_pending(Work[Any, Any]):
                 raise Declined("it was asked to encrypt something else under the same keys")
             if other == what and earlier not in never_used:
                 raise Declined("it was asked to encrypt the same under other keys, for another sum")
-        name = keys.secret.fold_in("name").digest[:NAME_BYTES]
-        return name, (*sent, (pair, what, name))
+        return own, (*sent, (pair, what, own))
 
 
 @value
@@ -221,9 +236,10 @@ class decrypt_sum(Work[Any, Any]):
             raise Declined("it has decrypted another sum with these keys")
         sent = dict(shared["sum"])
         names = [row.tobytes() for row in sent.pop("names")]
-        if len(set(names)) != len(names) or len(names) < self.terms.min_cohort:
+        houses = {name[:HOUSE_BYTES] for name in names}
+        if len(houses) != len(names) or len(names) < self.terms.min_cohort:
             raise MessageError(
-                f"a sum of {len(set(names))} clients; at least {self.terms.min_cohort} are needed"
+                f"a sum of {len(houses)} clients; at least {self.terms.min_cohort} are needed, each once"
             )
         if len(names) > self.terms.max_cohort:
             raise MessageError(f"a sum of {len(names)} clients; at most {self.terms.max_cohort} have room")
@@ -263,10 +279,11 @@ class _Encrypted(Reducer[Any]):
             raise InvalidInput(
                 f"max_cohort is {self.max_cohort}; write {self.min_cohort} to {self.scheme.max_terms}"
             )
-        if self.key_holder == "server" or not self.key_holder:
+        if self.key_holder == "server" or not PARTY.fullmatch(self.key_holder):
             raise InvalidInput(
-                f"key_holder is {self.key_holder!r}; write the name of a party that is not the server, such "
-                f"as {KEY_HOLDER!r}: who adds up must not hold the key"
+                f"key_holder is {self.key_holder!r}; write the name of a party of its own, a letter and then "
+                f"letters, digits, hyphens or underscores, such as {KEY_HOLDER!r}: neither the server, which "
+                "adds up and must not hold the key, nor a role of a client"
             )
 
     @property
@@ -274,8 +291,13 @@ class _Encrypted(Reducer[Any]):
         what = "mean" if self.is_mean else "sum"
         return (
             f"an encrypted {what} of at least {self.min_cohort} clients, which {self.key_holder} decrypts: "
-            "it and the server see the total and no single message, unless they work together"
+            "it and the server see the total and no single message, unless they work together, or the server "
+            "works with a client"
         )
+
+    @property
+    def condition(self) -> str:
+        return f"unless it works with {self.key_holder} or with a client that takes part"
 
     @property
     def parties(self) -> tuple[str, ...]:
@@ -284,6 +306,10 @@ class _Encrypted(Reducer[Any]):
     @property
     def fewest(self) -> int:
         return self.min_cohort
+
+    @property
+    def most(self) -> int:
+        return self.max_cohort
 
     def accepts(self, spec: Spec) -> None:
         if spec.kind == "ring" and self.is_mean:
@@ -356,15 +382,8 @@ class _Encrypted(Reducer[Any]):
         return Unveiled(totals, got.parties)
 
     def _finish(self, spec: Spec, values: Tensors, weight: float, count: int) -> Total:
-        divisor = (weight or 1.0) if self.is_mean else 1
-        return Total(
-            {
-                name: v if spec.kind == "ring" else (v / divisor).astype(spec.tensors[name].dtype)
-                for name, v in values.items()
-            },
-            weight,
-            count,
-        )
+        divided = {name: v / (weight or 1.0) if self.is_mean else v for name, v in values.items()}
+        return Total({name: to_dtype(spec, name, v) for name, v in divided.items()}, weight, count)
 
 
 @value

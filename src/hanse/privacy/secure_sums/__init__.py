@@ -10,7 +10,7 @@ from hanse.privacy.secure_sums.graph import draw_neighbours
 from hanse.privacy.secure_sums.masks import add_masks
 from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
 from hanse.privacy.secure_sums.reducers import SecureReducer, secure_mean, secure_sum
-from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total
+from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total, to_dtype
 from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_range, find_thresholds
 
 __all__ = [
@@ -32,5 +32,6 @@ __all__ = [
     "secure_mean",
     "secure_sum",
     "split_total",
+    "to_dtype",
     "unmask",
 ]

@@ -18,11 +18,12 @@ __all__ = [
     "SEAL_BYTES",
     "add_masks",
     "derive_key",
+    "is_weak",
     "load_cryptography",
     "make_public",
-    "open_sealed",
     "read_secret",
     "seal",
+    "unseal",
 ]
 
 KEY_BYTES = 32
@@ -67,6 +68,29 @@ def make_public(secret: bytes) -> bytes:
     return public
 
 
+WEAK = frozenset(
+    bytes.fromhex(key)
+    for key in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+        "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
+"""The public keys of small order, whose common secret with anybody is 0, with the highest bit clear.
+
+References: Bernstein, "Curve25519: new Diffie-Hellman speed records", PKC 2006; RFC 7748, section 6.1.
+"""
+
+
+def is_weak(public: bytes) -> bool:
+    """Returns whether nobody can agree on a secret with the holder of a public key."""
+    return public[:-1] + bytes([public[-1] & 0x7F]) in WEAK
+
+
 def derive_key(mine: Any, theirs: bytes, context: bytes) -> bytes:
     """Derives the key that two clients have in common.
 
@@ -88,7 +112,7 @@ def seal(key: bytes, text: bytes) -> bytes:
     return sealed
 
 
-def open_sealed(key: bytes, sealed: bytes) -> bytes | None:
+def unseal(key: bytes, sealed: bytes) -> bytes | None:
     """Opens a sealed message; None: it is not what was sealed under this key."""
     try:
         text: bytes = load_cryptography().AESGCM(key).decrypt(bytes(12), sealed, None)

@@ -13,8 +13,10 @@ figure 4; Bell et al., CCS 2020, Algorithm 2.
 """
 
 import hashlib
+import hmac
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 from hanse.core import Array, RoundAbandoned
@@ -24,9 +26,9 @@ from hanse.privacy.secure_sums.masks import (
     add_masks,
     derive_key,
     make_public,
-    open_sealed,
     read_secret,
     seal,
+    unseal,
 )
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES, join_shares, make_shares
 
@@ -84,6 +86,17 @@ def draw_secrets(draw: Draw) -> bytes:
     return b"".join(bytes([secret[0] & 0x7F]) + secret[1:] for secret in drawn)
 
 
+def _draw_from(secret: bytes, round: bytes) -> Draw:
+    """Returns a draw of bytes that follow from a secret and the round, by HMAC-SHA256 of a counter."""
+    numbers = count()
+
+    def draw(length: int) -> bytes:
+        text = b"hanse secure sum shares" + next(numbers).to_bytes(8, "big") + round
+        return hmac.digest(secret, text, "sha256")[:length]
+
+    return draw
+
+
 def advertise(secrets: bytes) -> bytes:
     """Makes what a client advertises."""
     own = _Secrets.read(secrets)
@@ -117,15 +130,18 @@ class Dealt:
     kept: bytes
 
 
-def deal(round: bytes, secrets: bytes, seat: int, adverts: Adverts, needed: int, draw: Draw) -> Dealt:
+def deal(round: bytes, secrets: bytes, seat: int, adverts: Adverts, needed: int) -> Dealt:
     """Divides a client's secrets into shares, one for each neighbour and one for itself.
+
+    The coefficients of the shares follow from the sealing key, which is never shared. So a client that deals
+    twice in a sum seals the same shares: AES-GCM would show the difference of two messages under one key.
 
     Args:
       adverts: of the neighbours.
       needed: the number of shares that reveal a secret.
     """
     own, mine = _Secrets.read(secrets), advertise(secrets)
-    holders = [*adverts, seat]
+    holders, draw = [*adverts, seat], _draw_from(own.sealing, round)
     shares = [
         masking + seed
         for masking, seed in zip(
@@ -183,7 +199,7 @@ def reveal(
     """
     revealed: dict[int, bytes] = {}
     for sender, sealed in mail.items():
-        shares = open_sealed(opening[sender], sealed)
+        shares = unseal(opening[sender], sealed)
         if shares is None or len(shares) != 2 * SHARE_BYTES:
             revealed[sender] = MISSING
         else:

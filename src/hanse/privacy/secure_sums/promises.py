@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hanse.core import PROMISED, VOLATILE, Array, Declined, Memory
+from hanse.privacy.secure_sums.masks import is_weak
 from hanse.privacy.secure_sums.thresholds import Thresholds
 
 __all__ = [
@@ -78,6 +79,8 @@ def find_peers(own: bytes, seats: Array, rows: Array, thresholds: Thresholds) ->
     keys = {half for advert in others.values() for half in (advert[:32], advert[32:64])}
     if len(mine) != 1 or len(keys) != 2 * len(others) or len(seats) != len(adverts):
         raise Declined("the keys that it was sent are not its own once, and those of others once each")
+    if any(map(is_weak, keys)):
+        raise Declined("it was sent a key with which everybody would agree on 0")
     if not all(0 <= seat < thresholds.num_clients for seat in adverts):
         raise Declined(f"the seats {sorted(adverts)} are not those of {thresholds.num_clients} clients")
     if len(others) != thresholds.num_neighbours:

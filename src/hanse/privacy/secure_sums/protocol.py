@@ -1,6 +1,7 @@
 """The server's half of a secure sum: it asks phase after phase, and takes the masks off the total."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -26,11 +27,12 @@ from hanse.core import (
 )
 from hanse.privacy.secure_sums.evidence import PROOF_BYTES, SIGNATURE_BYTES
 from hanse.privacy.secure_sums.graph import draw_neighbours
+from hanse.privacy.secure_sums.masks import KEY_BYTES, is_weak
 from hanse.privacy.secure_sums.parties import ADVERT_BYTES, SEALED_BYTES, unmask
 from hanse.privacy.secure_sums.promises import NAME_BYTES, bind_round, to_rows
 from hanse.privacy.secure_sums.ring import Encoding, split_total
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
-from hanse.privacy.secure_sums.thresholds import Thresholds
+from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Thresholds
 
 __all__ = ["Phases", "Sums", "perform_phases"]
 
@@ -83,6 +85,19 @@ def _name(party: PartyId) -> bytes:
     return hashlib.sha256(f"{type(party).__name__} {party}".encode()).digest()[:NAME_BYTES]
 
 
+def _find_usable(adverts: Mapping[PartyId, bytes]) -> dict[PartyId, bytes]:
+    """Finds what clients advertise with which others can agree on keys: strong keys that are theirs alone."""
+    halves = {
+        party: (advert[:KEY_BYTES], advert[KEY_BYTES : 2 * KEY_BYTES]) for party, advert in adverts.items()
+    }
+    times = Counter(half for both in halves.values() for half in both)
+    return {
+        party: adverts[party]
+        for party, both in halves.items()
+        if not any(is_weak(half) or times[half] > 1 for half in both)
+    }
+
+
 def perform_phases(
     sums: Sums, phases: Phases, parts: Mapping[str, Spec], parties: tuple[PartyId, ...], key: Key
 ) -> Program[Unveiled]:
@@ -97,8 +112,10 @@ def perform_phases(
     advert = _part_of(each(), keys=TensorSpec((length,), "uint8"))
     work = phases.advertise_keys(sums, round)
     got = yield from gather(work, parties, {}, key.fold_in("advertise"), close=ANYBODY, advert=advert)
-    seated = got.parties
-    adverts = [bytes(part.values["keys"]) for part in got.by_party("advert").values()]
+    usable = _find_usable(
+        {party: bytes(part.values["keys"]) for party, part in got.by_party("advert").items()}
+    )
+    seated, adverts = tuple(usable), list(usable.values())
     try:
         thresholds = sums.find_thresholds(len(seated))
     except CompositionError as error:
@@ -120,10 +137,15 @@ def perform_phases(
     work = phases.deal_shares(sums, round, num)
     got = yield from gather(work, seated, shared, key.fold_in("deal"), close=close, own=own, shares=shares)
     seat_of = {party: seat for seat, party in enumerate(seated)}
+    # Who answers with a wrong number of rows is lost from here on, and ends nobody's sum.
     sealed = {
         seat_of[party]: dict(zip(neighbours[seat_of[party]], part.values["sealed"], strict=True))
         for party, part in got.by_party("shares").items()
+        if len(part.values["sealed"]) == len(neighbours[seat_of[party]])
     }
+    dealers = tuple(party for party in got.parties if seat_of[party] in sealed)
+    if len(dealers) < needed:
+        raise RoundAbandoned(f"{len(dealers)} clients dealt shares, and {needed} have to")
     partners = {seat: [other for other in neighbours[seat] if other in sealed] for seat in sealed}
 
     mail = {
@@ -137,11 +159,9 @@ def perform_phases(
     }
     masked = _part_of(sum(), integers=TensorSpec((size,), f"uint{sums.bits}"))
     work = phases.mask_parts(sums, round, num, encodings)
-    got = yield from gather(work, got.parties, {}, key.fold_in("mask"), close=close, own=mail, masked=masked)
-    if len(got.parties) < sums.min_clients:
-        raise RoundAbandoned(
-            f"{len(got.parties)} clients are left, and {sums.min_clients} must be in a total"
-        )
+    got = yield from gather(work, dealers, {}, key.fold_in("mask"), close=close, own=mail, masked=masked)
+    if len(got.parties) < (fewest := max(sums.min_clients, FEWEST_CLIENTS)):
+        raise RoundAbandoned(f"{len(got.parties)} clients are left, and {fewest} must be in a total")
     total, alive = np.array(got["masked"].values["integers"]), {seat_of[party] for party in got.parties}
 
     names = to_rows([_name(party) for party in seated], NAME_BYTES)
@@ -168,6 +188,7 @@ def perform_phases(
         seat: dict(zip((*partners[seat], seat), map(bytes, part.values["shares"]), strict=True))
         for party, part in last.by_party("revealed").items()
         for seat in (seat_of[party],)
+        if len(part.values["shares"]) == len(partners[seat]) + 1
     }
     dealt = {seat: adverts[seat][:ADVERT_BYTES] for seat in sealed}
     unmask(total, bind_round(round), dealt, partners, alive, revealed, needed)

@@ -67,9 +67,9 @@ from hanse.privacy.secure_sums.promises import (
     view_bytes,
 )
 from hanse.privacy.secure_sums.protocol import Phases, perform_phases
-from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding
+from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, to_dtype
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
-from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_thresholds
+from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Assumptions, Thresholds, find_thresholds
 
 __all__ = ["SecureReducer", "secure_mean", "secure_sum"]
 
@@ -108,7 +108,7 @@ class deal_shares(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        thresholds = self.sums.begin_phase(memory, self.round, self.num_clients)
+        thresholds, memory = self.sums.begin_phase(memory, self.round, self.num_clients)
         secrets = recall(memory, self.round, "secrets")
         peers = shared["peers"]
         seats, rows = peers["seats"], peers["keys"]
@@ -120,8 +120,7 @@ class deal_shares(Work[Any, Any]):
             roster = read_roster(self.sums.roster)
             signing = check_members(signer, roster, bind_round(self.round), proven)
         memory = promise(memory, self.round, "peers", hash_arrays(seats, rows, np.array(seat)))
-        draw = keys.secret.secret_rng().bytes
-        dealt = deal(bind_round(self.round), secrets, seat, adverts, thresholds.num_shares, draw)
+        dealt = deal(bind_round(self.round), secrets, seat, adverts, thresholds.num_shares)
         kept = {
             "seat": seat,
             "seats": np.array(list(adverts), np.int64),
@@ -148,7 +147,7 @@ class mask_parts(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        thresholds = self.sums.begin_phase(memory, self.round, self.num_clients)
+        thresholds, memory = self.sums.begin_phase(memory, self.round, self.num_clients)
         peers = recall(memory, self.round, "peers")
         adverts = dict(zip(peers["seats"].tolist(), map(bytes, peers["adverts"]), strict=True))
         senders, sealed = shared["mail"]["seats"].tolist(), shared["mail"]["sealed"]
@@ -158,8 +157,10 @@ class mask_parts(Work[Any, Any]):
             raise Declined(
                 f"only {len(senders)} neighbours dealt shares, and {thresholds.num_shares} reveal a secret"
             )
-        memory = promise(memory, self.round, "mail", hash_arrays(shared["mail"]["seats"], sealed))
         whole = encode_parts(self.encodings, {name: memory[pending(name)] for name in self.encodings})
+        # The masks of a sum hide one vector: of two under the same masks, the server sees the difference.
+        memory = promise(memory, self.round, "mail", hash_arrays(shared["mail"]["seats"], sealed))
+        memory = promise(memory, self.round, "numbers", hash_arrays(whole))
         memory = {
             **memory,
             name_own(self.round, "mail"): {"seats": shared["mail"]["seats"], "sealed": sealed},
@@ -225,16 +226,18 @@ def _check_survivors(
 
     Returns: their seats, digests of all that the client was told and of who they are, and its memory.
     """
-    thresholds = work.sums.begin_phase(memory, work.round, work.num_clients)
+    thresholds, memory = work.sums.begin_phase(memory, work.round, work.num_clients)
     bits, names = shared["alive"]["seats"], shared["alive"]["names"]
     if len(bits) != work.num_clients or len(names) != work.num_clients:
         raise Declined(f"it was told of {len(bits)} clients, and {work.num_clients} are in this sum")
     alive = set(np.flatnonzero(bits).tolist())
-    if len(alive) < work.sums.min_clients:
-        raise Declined(f"{len(alive)} clients are in the total, and {work.sums.min_clients} must be")
+    if len(alive) < (fewest := max(work.sums.min_clients, FEWEST_CLIENTS)):
+        raise Declined(f"{len(alive)} clients are in the total, and {fewest} must be")
     peers, mail = recall(memory, work.round, "peers"), recall(memory, work.round, "mail")
     if peers["seat"] not in alive:
         raise Declined("its own part is not in the total, so it helps nobody to unmask it")
+    if work.sums._assume().count_honest(len(alive), work.num_clients) < work.sums.fewest:
+        raise Declined(f"fewer than {work.sums.fewest} of {len(alive)} clients in the total may be honest")
     known = len(alive.intersection(mail["seats"].tolist())) + 1
     if known < thresholds.num_shares:
         raise Declined(f"only {known} of its neighbours and it are in the total, not {thresholds.num_shares}")
@@ -284,7 +287,15 @@ class SecureReducer(Reducer[Any]):
 
     @property
     def fewest(self) -> int:
-        return self.min_clients
+        return self._assume().count_honest(self.min_clients)
+
+    @property
+    def most(self) -> int:
+        return self.max_clients
+
+    @property
+    def condition(self) -> str:
+        return self._assume().condition
 
     def __post_init__(self) -> None:
         self._assume()
@@ -315,11 +326,12 @@ class SecureReducer(Reducer[Any]):
             )
         return find_thresholds(self._assume(), num_clients, self.num_neighbours)
 
-    def begin_phase(self, memory: Memory, round: str, num_clients: int) -> Thresholds:
+    def begin_phase(self, memory: Memory, round: str, num_clients: int) -> tuple[Thresholds, Memory]:
         """Checks at a client that a phase belongs to the sum that it has begun. Raises: Declined."""
         promise(memory, round, "settings", bytes.fromhex(digest(self)))
+        memory = promise(memory, round, "number of clients", num_clients.to_bytes(8, "big"))
         try:
-            return self.find_thresholds(num_clients)
+            return self.find_thresholds(num_clients), memory
         except CompositionError as error:
             raise Declined(str(error)) from error
 
@@ -336,10 +348,7 @@ class SecureReducer(Reducer[Any]):
     @property
     def disclosure(self) -> str:
         if not self.roster:
-            return (
-                f"{super().disclosure}, which learns the total and nothing else if it is honest but curious "
-                "(it follows the protocol, and invents no clients)"
-            )
+            return f"{super().disclosure}, which learns the total and nothing else {self.condition}"
         return (
             f"a sum that hides single updates from the server, also from one that lies: only these "
             f"{len(self.roster)} members take part: {', '.join(key[:16] for key in self.roster)}"
@@ -391,11 +400,6 @@ def _hash_adverts(seats: Array, rows: Array) -> bytes:
     return hash_arrays(seats[order], rows[order])
 
 
-def _like(spec: Spec, name: str, numbers: Array) -> Array:
-    """Returns numbers in the dtype of a part, where it is the sum that is wanted."""
-    return numbers.astype(spec.tensors[name].dtype)
-
-
 @value
 class secure_sum(SecureReducer):
     """The weighted sum, sum(w x), of which the server learns the total and nothing else.
@@ -404,7 +408,7 @@ class secure_sum(SecureReducer):
     """
 
     def finish(self, spec: Spec, values: Mapping[str, Array], weight: float, count: int) -> Total:
-        return Total({name: _like(spec, name, v) for name, v in values.items()}, weight, count)
+        return Total({name: to_dtype(spec, name, v) for name, v in values.items()}, weight, count)
 
 
 @value
@@ -433,8 +437,5 @@ class secure_mean(SecureReducer):
             )
 
     def finish(self, spec: Spec, values: Mapping[str, Array], weight: float, count: int) -> Total:
-        divided = {
-            name: (v / (weight or 1.0)).astype(spec.tensors[name].dtype if v.dtype.kind == "f" else "float64")
-            for name, v in values.items()
-        }
+        divided = {name: to_dtype(spec, name, v / (weight or 1.0)) for name, v in values.items()}
         return Total(divided, weight, count)

@@ -8,7 +8,7 @@ import numpy as np
 
 from hanse.core import Array, CompositionError, Declined, InvalidInput, Part, Spec, Tensors, value
 
-__all__ = ["Encoding", "encode_parts", "make_encoding", "split_total"]
+__all__ = ["Encoding", "encode_parts", "make_encoding", "split_total", "to_dtype"]
 
 FEWEST_STEPS = 1 << 10
 """The fewest steps that the largest number must have, or what is summed is mostly rounding."""
@@ -21,8 +21,8 @@ SLACK = 1.001
 class Encoding:
     """How a part is written into a ring of integers modulo 2^bits.
 
-    A number x of weight w is the integer nearest to w x 2^fraction_bits, and one that is an integer already
-    is w x. The weight itself is the last number of a part, in steps of 2^-weight_bits.
+    A number x of weight w is the integer nearest to w x 2^fraction_bits; it is exact if x and w are integers.
+    The weight itself is the last number of a part, in steps of 2^-weight_bits.
 
     Args:
       spec: of the part, as its chain encodes it; of kind "ring": its integers are taken as they are.
@@ -68,21 +68,20 @@ class Encoding:
         return whole
 
     def _encode(self, name: str, numbers: Array, weight: float) -> Array:
-        largest = float(max(-numbers.min(), numbers.max())) if numbers.size else 0.0
+        largest = max(-float(numbers.min()), float(numbers.max())) if numbers.size else 0.0
         if not largest <= self.bound:
             raise Declined(
                 f"{name!r} holds {largest:g}, and the sum is scaled for numbers up to {self.bound:g}: write "
                 "a larger max_value, or clip"
             )
         if numbers.dtype.kind in "iu" and weight == int(weight):
-            return (numbers.astype(np.int64) * int(weight)).astype(self.dtype)
-        bits = 0 if numbers.dtype.kind in "iu" else self.fraction_bits
-        return _to_ring(np.multiply(numbers, weight * 2.0**bits, dtype=np.float64), self.dtype)
+            return (numbers.astype(np.int64) * (int(weight) << self.fraction_bits)).astype(self.dtype)
+        return _to_ring(np.multiply(numbers, weight * 2.0**self.fraction_bits, dtype=np.float64), self.dtype)
 
     def decode(self, whole: Array) -> tuple[dict[str, Array], float]:
         """Reads the sum of parts, and the sum of their weights.
 
-        Numbers that were integers are int64, integers of a ring stay, and others are float64.
+        Sums of integers are int64 if they are whole, integers of a ring stay, and others are float64.
         """
         values: dict[str, Array] = {}
         at = 0
@@ -92,10 +91,19 @@ class Encoding:
             at += numbers.size
             if self.spec.kind != "ring":
                 numbers = _from_ring(numbers)
-                if np.dtype(tensor.dtype).kind not in "iu":
+                whole_step = (1 << self.fraction_bits) if np.dtype(tensor.dtype).kind in "iu" else 0
+                if whole_step and not (numbers % whole_step).any():
+                    numbers = numbers // whole_step
+                else:
                     numbers = numbers * 2.0**-self.fraction_bits
             values[name] = numbers.reshape([int(dim) for dim in tensor.shape])
         return values, float(_from_ring(whole[at : at + 1])[0]) * 2.0**-self.weight_bits
+
+
+def to_dtype(spec: Spec, name: str, numbers: Array) -> Array:
+    """Returns totals in the dtype of a part; totals of integers that are not whole stay float64."""
+    dtype = np.dtype(spec.tensors[name].dtype)
+    return numbers if dtype.kind in "iu" and numbers.dtype.kind == "f" else numbers.astype(dtype)
 
 
 def _to_ring(numbers: Array, dtype: np.dtype[Any]) -> Array:
@@ -130,6 +138,13 @@ def make_encoding(
         )
     bound = min(bounds)
     fraction_bits = _find_bits(bits, max_clients, max_weight * bound)
+    whole = [name for name, tensor in spec.tensors.items() if np.dtype(tensor.dtype).kind in "iu"]
+    if whole and fraction_bits < 0:
+        raise CompositionError(
+            f"{whole[0]!r} holds integers up to {bound:g}, which with weights up to {max_weight:g} of "
+            f"{max_clients} clients do not fit into {bits} bits: write bits=64, a smaller max_value, a "
+            "smaller max_weight (1 with uniform() weighting), or a smaller max_clients"
+        )
     if bound * 2.0**fraction_bits < FEWEST_STEPS:
         raise CompositionError(
             f"numbers up to {bound:g} with weights up to {max_weight:g} of {max_clients} clients leave "

@@ -64,6 +64,22 @@ class Assumptions:
             return math.floor(self.colluders * num_clients + 1e-9)
         return min(num_clients, math.floor(self.colluders * self.num_listed + 1e-9))
 
+    def count_honest(self, num_clients: int, num_asked: int | None = None) -> int:
+        """Counts those in a total of so many clients who don't collude, at least.
+
+        Args:
+          num_asked: the clients of the cohort, of whom the others fell silent; None: nobody did.
+        """
+        return max(0, num_clients - self.count_colluders(num_asked or num_clients))
+
+    @property
+    def condition(self) -> str:
+        """The condition on which single messages are hidden."""
+        if self.num_listed is None:
+            whom = "if it is honest but curious (it follows the protocol, and invents no clients)"
+            return f"{whom} and at most {self.colluders:g} of a sum's clients work with it"
+        return f"if at most {self.colluders:g} of the roster's members work with it"
+
     def count_lost(self, num_clients: int) -> int:
         """Counts the clients of a cohort that may fall silent."""
         return math.floor(self.drop_out * num_clients + 1e-9)
@@ -138,7 +154,8 @@ def find_range(assumed: Assumptions, num_clients: int, num_neighbours: int) -> t
     """
     colluding, lost = assumed.count_colluders(num_clients), assumed.count_lost(num_clients)
     if num_neighbours >= num_clients - 1:
-        least = colluding + 2  # so at least two honest clients are in each total
+        # At least two honest clients are in each total, and nobody knows the other one's part by its own.
+        least = max(colluding + 2, FEWEST_CLIENTS)
         if assumed.num_listed is not None:  # no two lists of survivors get t signatures each
             least = max(least, (num_clients + colluding) // 2 + 1)
         return least, num_clients - lost

@@ -1,14 +1,15 @@
 """Liars in a simulation: their data, their messages at its door, and whether a rule caught them."""
 
-from hanse.runs.adversary.backend import LyingBackend, RoundCounter
+from hanse.runs.adversary.backend import LyingBackend
 from hanse.runs.adversary.detection import describe_liars, judge_left_out
 from hanse.runs.adversary.population import MARKED, PoisonedPopulation, check_adversary, find_parties
+from hanse.runs.adversary.tally import Tally
 
 __all__ = [
     "MARKED",
     "LyingBackend",
     "PoisonedPopulation",
-    "RoundCounter",
+    "Tally",
     "check_adversary",
     "describe_liars",
     "find_parties",

@@ -1,8 +1,8 @@
 """The backend of a simulation in which clients lie: it changes what liars compute and send, nothing else."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from hanse.attacks import Adversary, Collusion
 from hanse.core import (
@@ -13,61 +13,32 @@ from hanse.core import (
     Memory,
     Part,
     PartSpec,
-    Program,
     Reducer,
     Spec,
     Stage,
     Tensors,
     Total,
     Transform,
+    each,
     mean,
     reduce,
 )
 from hanse.core.exchange import (
-    Command,
-    Commit,
-    Event,
     Fork,
     Message,
     Payload,
     Task,
+    digest,
     encode,
     explain_decline,
     pack,
     unpack,
 )
 from hanse.runs.adversary.population import name_liar
+from hanse.runs.adversary.tally import Tally
 from hanse.simulation import BLOCK_HEIGHT, Answer, ClientBackend, Folding, Job, MemoryAt, WrappedBackend
 
-__all__ = ["LyingBackend", "RoundCounter"]
-
-T = TypeVar("T")
-
-
-class RoundCounter:
-    """The number of the round that a program performs, which no ticket says."""
-
-    def __init__(self) -> None:
-        self.current = 1
-
-    def begin(self, done: int) -> None:
-        """Begins after the last round that is done."""
-        self.current = done + 1
-
-    def watch(self, program: Program[T]) -> Program[T]:
-        """Performs a program, and counts its rounds."""
-        try:
-            command: Command[Any] = next(program)
-            while True:
-                event: Event = yield command
-                if isinstance(command, Commit):
-                    self.current = command.round + (0 if command.again else 1)
-                command = program.send(event)
-        except StopIteration as end:
-            found: T = end.value
-            return found
-        finally:
-            program.close()
+__all__ = ["LyingBackend"]
 
 
 class LyingBackend(WrappedBackend):
@@ -83,7 +54,8 @@ class LyingBackend(WrappedBackend):
       liars: their numbers.
       model: the spec of the model. Only parts of messages with these tensors are changed.
       keys: of the run.
-      rounds: the number of the round.
+      tally: has the number of the round, and takes down what the liars do in it.
+      is_poisoned: tells whether a liar's data differ from its own in a round.
     """
 
     def __init__(
@@ -93,13 +65,14 @@ class LyingBackend(WrappedBackend):
         liars: Sequence[int],
         model: Spec,
         keys: Keys,
-        rounds: RoundCounter,
+        tally: Tally,
+        is_poisoned: Callable[[int, int], bool],
     ) -> None:
         super().__init__(inner)
         self._adversary, self._liars, self._model = adversary, frozenset(liars), model
         self._secret = keys.secret.fold_in("clients")
         self._key = keys.public.fold_in("adversary")
-        self._rounds = rounds
+        self._tally, self._is_poisoned = tally, is_poisoned
 
     def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
         """Computes jobs and yields their answers in order."""
@@ -109,13 +82,16 @@ class LyingBackend(WrappedBackend):
 
     def _lies(self, task: Task, payload: Payload) -> bool:
         """Returns whether a ticket is one of a liar, who lies in this round and about this exchange."""
-        is_active = any(attack.is_active(self._rounds.current) for attack in self._adversary.attacks)
+        is_active = any(attack.is_active(self._tally.current) for attack in self._adversary.attacks)
         return is_active and task.party in self._liars and bool(self._find_parts(payload))
 
     def _find_parts(self, payload: Payload) -> list[str]:
-        """Returns the names of the parts that have the shapes of the model."""
-        tensors = self._model.tensors
-        return [name for name, part in payload.uplink.items() if part.spec.tensors == tensors]
+        """Returns the names of the parts that have the shapes of the model, whatever their types.
+
+        A chain may decode to another type than the model began with, and the model then has that type.
+        """
+        shapes = _find_shapes(self._model)
+        return [name for name, part in payload.uplink.items() if _find_shapes(part.spec) == shapes]
 
     def _compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
         num_asked = sum(isinstance(task.party, int) for job in jobs for _, task in job.places)
@@ -183,7 +159,7 @@ class LyingBackend(WrappedBackend):
         """Returns the ticket of a liar as one of the role that holds its poisoned data."""
         if not self._lies(task, payload) or not any(a.poisons for a in self._adversary.attacks):
             return task
-        return replace(task, party=name_liar(task.party, self._rounds.current))
+        return replace(task, party=name_liar(task.party, self._tally.current))
 
     def _find_secret(self, task: Task) -> Key:
         """Returns the secret key of a ticket, by which its holder encodes."""
@@ -193,6 +169,8 @@ class LyingBackend(WrappedBackend):
         """Lets the liars among clients that are asked for the same parts agree, and encodes what all send."""
         payload = group[0].payload
         liars = [one for one in group if one.is_liar]
+        if len(liars) == 1 and self._adversary.knows == "colluders":
+            self._tally.note_alone()
         views = {one.task.ticket: one.view() for one in group}
         sent = {one.task.ticket: dict(views[one.task.ticket][0]) for one in liars}
         kept = {one.task.ticket: dict(views[one.task.ticket][1]) for one in liars}
@@ -203,11 +181,21 @@ class LyingBackend(WrappedBackend):
             parts = self._agree(name, liars, honest, own, num_asked - len(liars), kept)
             for one, part in zip(liars, parts, strict=True):
                 sent[one.task.ticket][name] = part
+        for one in liars:
+            self._note_effect(one, views[one.task.ticket][0], sent[one.task.ticket])
         for one in group:
             if one.is_liar:
                 yield one.finish(_skip_checks(one.payload), sent[one.task.ticket], kept[one.task.ticket])
             else:
                 yield one.finish(one.payload, one.parts, one.own)
+
+    def _note_effect(self, one: "_Honest", honest: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
+        """Takes down whether a liar trained on or sends anything else than if it were honest."""
+        if self._tally.has_effect:
+            return
+        names = self._find_parts(one.payload)
+        differs = any(digest(dict(honest[n].values)) != digest(dict(sent[n].values)) for n in names)
+        self._tally.has_effect = differs or self._is_poisoned(one.task.party, self._tally.current)
 
     def _agree(
         self,
@@ -221,12 +209,12 @@ class LyingBackend(WrappedBackend):
         """Returns the parts that liars send, and notes in their memories what they keep."""
         payload = liars[0].payload
         for i, attack in enumerate(self._adversary.attacks):
-            if not attack.is_active(self._rounds.current):
+            if not attack.is_active(self._tally.current):
                 continue
             at = f"adversary/{name}/{i}"
             seen = Collusion(
                 part=name,
-                round=self._rounds.current,
+                round=self._tally.current,
                 own=own,
                 honest=honest,
                 num_honest=num_honest,
@@ -294,6 +282,11 @@ class _Skipped(Transform):
         return replace(self.inner(spec), encode=None, encode_many=None)
 
 
+def _find_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of tensors by their names."""
+    return {name: tensor.shape for name, tensor in spec.tensors.items()}
+
+
 def _find_begin(part: PartSpec) -> int:
     """Counts the transforms inside of which a client trains: none or the first."""
     stages = part.chain().stages
@@ -341,12 +334,13 @@ def _skip_checks(payload: Payload) -> Payload:
 class _Aggregation:
     """The server's rule as liars compute it for parts of their choice, with all transforms on the way to it.
 
-    A rule that hides what it adds up is a mean to them.
+    A rule that hides what it adds up is a mean to them, and so is an algorithm that takes each message by
+    itself (`fools_gold`, `zeno`), because what its server makes of them is no rule.
     """
 
     def __init__(self, payload: Payload, part: str) -> None:
         self._rule: Reducer[Any] = payload.uplink[part].into
-        self._rule = mean() if self._rule.hides else self._rule
+        self._rule = mean() if self._rule.hides or isinstance(self._rule, each) else self._rule
         self._chain = _skip_checks(payload).chains[part]
         self._plans, self._key = payload.plans[part], Key.from_seed(0)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from hanse.attacks import Adversary, Attack
 from hanse.core import Examples, InvalidInput, Key, Keys, PartyId, Population
 from hanse.data import FederatedData
@@ -10,6 +12,9 @@ __all__ = ["MARKED", "PoisonedPopulation", "check_adversary", "find_parties", "n
 
 LIAR = "liar/"
 """The prefix of the role of a client that lies."""
+
+MAX_TRIED = 100
+"""The number of liars on whose data attacks are tried before the run, where they are drawn."""
 
 MARKED = "marked"
 """The role that holds the test examples on which accuracy is the success of an attack."""
@@ -61,9 +66,14 @@ class PoisonedPopulation(Population[Examples]):
                 data = attack.poison(data, self._people.num_classes, self._key.fold_in("data", i, number))
         return data
 
-    def try_poison(self, number: int) -> None:
-        """Tries all attacks on a client's data. Raises: InvalidInput: if one can't be done to them."""
-        self._poison(number, lambda attack: True)
+    def is_poisoned(self, number: int, round: int | None = None) -> bool:
+        """Returns whether a liar's data differ from its own: in a round, or if all attacks are active.
+
+        Raises: InvalidInput: if an attack can't be done to them.
+        """
+        own = self._people.client(number)
+        found = self._poison(number, lambda attack: round is None or attack.is_active(round))
+        return not (np.array_equal(own.x, found.x) and np.array_equal(own.y, found.y))
 
     def mark(self) -> Examples | None:
         """Returns the test examples that the first attack with a trigger marks, if there is one."""
@@ -86,7 +96,7 @@ def find_parties(
 def check_adversary(
     adversary: Adversary | None, parties: FederatedData | PoisonedPopulation, liars: Sequence[int]
 ) -> None:
-    """Checks that somebody is honest, and that the attacks can be done to the liars' data.
+    """Checks that somebody is honest, that the liars know enough, and that attacks fit their data.
 
     Raises: InvalidInput.
     """
@@ -94,5 +104,17 @@ def check_adversary(
         return
     if len(liars) == parties.num_clients:
         raise InvalidInput(f"adversary: all {len(liars)} clients lie; leave an honest one")
+    alone = [attack for attack in adversary.attacks if attack.needs_company]
+    if alone and len(liars) == 1 and adversary.knows == "colluders":
+        raise InvalidInput(
+            f"adversary: {alone[0]} uses how messages differ, and a lone liar that knows only its own "
+            'would send it as it is; write knows = "all", or let several clients lie'
+        )
     if any(attack.poisons for attack in adversary.attacks):
-        parties.try_poison(liars[0])
+        tried = liars if adversary.clients else liars[:MAX_TRIED]
+        changed = [parties.is_poisoned(liar) for liar in tried]
+        if not any(changed) and len(tried) == len(liars) and not any(a.falsifies for a in adversary.attacks):
+            raise InvalidInput(
+                f"adversary: {adversary.attacks[0]} changes no example of the {len(liars)} liars, so nobody "
+                "would lie; write another property or trigger, or other clients"
+            )

@@ -13,6 +13,7 @@ from hanse.core.exchange import (
 )
 from hanse.data import FederatedData, partition_data
 from hanse.preprocessing import Encoder, Schema, tabular
+from hanse.runs.protection import guard_hidden
 from hanse.simulation import InProcess, Simulation
 
 __all__ = ["client_tests", "encode_features", "load_population"]
@@ -51,5 +52,6 @@ def encode_features(
     key = keys.public.fold_in("preprocessing")
     backend = InProcess(cast(Learner, None), population, keys)
     runtime = Simulation(backend, population.num_clients, keys, experiment.devices)
-    encoder = drive(preprocessing.program(Schema.of(population.client(0).x), key), runtime)
+    program = preprocessing.program(Schema.of(population.client(0).x), key)
+    encoder = drive(guard_hidden(program) if experiment.secure else program, runtime)
     return population.map(encoder), encoder

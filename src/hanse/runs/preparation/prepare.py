@@ -21,10 +21,11 @@ from hanse.runs.adversary import (
 from hanse.runs.preparation.data import encode_features, load_population
 from hanse.runs.preparation.measures import choose_stop
 from hanse.runs.preparation.prepared import Prepared
-from hanse.runs.preparation.trusted import check_trusted
+from hanse.runs.preparation.trusted import check_server_data
 from hanse.runs.protection import (
     check_budget,
     check_separation,
+    hide_updates,
     protect,
 )
 
@@ -57,6 +58,8 @@ def prepare_run(experiment: Experiment) -> Prepared:
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     algorithm = settle_fraction(experiment.algorithm, population.num_clients)
     algorithm = protect(algorithm, experiment.privacy, population.num_clients, experiment.rounds)
+    if experiment.secure:
+        algorithm = hide_updates(algorithm, population.num_clients)
     if algorithm is not experiment.algorithm:
         experiment = replace(experiment, algorithm=algorithm)
     stop = choose_stop(experiment, learner, population.validation is not None)
@@ -65,7 +68,7 @@ def prepare_run(experiment: Experiment) -> Prepared:
         baseline.check(experiment.algorithm)
     _check_evaluation(ready)
     _check_reducers(ready)
-    check_trusted(ready.experiment.algorithm, ready.population)
+    check_server_data(ready.experiment.algorithm, ready.population)
     check_adversary(experiment.adversary, ready.party_data, ready.liars)
     check_separation(algorithm, ready.disclosure)
     check_budget(experiment.privacy, ready.disclosure, experiment.rounds)

@@ -41,14 +41,17 @@ from hanse.runs.adversary import (
     MARKED,
     LyingBackend,
     PoisonedPopulation,
-    RoundCounter,
+    Tally,
     find_parties,
+    judge_left_out,
 )
 from hanse.runs.own_code import find_imports
 from hanse.runs.preparation.measures import OF_MARKED, join_measures, list_higher
 from hanse.runs.protection import (
     Disclosure,
+    choose_metrics_sum,
     find_views,
+    guard_hidden,
     rehearse,
 )
 from hanse.runs.start import initial
@@ -147,10 +150,10 @@ class Prepared:
         preprocesses = self.encoder is not None
         return rehearse(
             self._guard(algorithm.round(state, key)),
-            measures,
+            [self._guard(measure) for measure in measures],
             self.runtime(),
             preprocesses=preprocesses,
-            is_private=self.experiment.privacy is not None,
+            is_private=self.experiment.privacy is not None or self.experiment.secure,
         )
 
     @cached_property
@@ -169,7 +172,7 @@ class Prepared:
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
         """Makes the program that leads from this progress to the last round, as far as its budget allows."""
-        self._lying_rounds.begin(progress.round)
+        self.tally.begin(progress.round)
         program = training(
             self.experiment.algorithm,
             progress,
@@ -184,12 +187,14 @@ class Prepared:
             program = keep_separation(
                 program, getattr(state, "last_rounds", {}), getattr(state, "num_rounds", 0)
             )
-        program = self._guard(program) if self.spending is None else self.spending.guard(program)
-        return self._lying_rounds.watch(program) if self.liars else program
+        program = self._guard(program)
+        program = program if self.spending is None else self.spending.guard(program)
+        return self.tally.watch(program) if self.liars else program
 
     def _guard(self, program: Program[T]) -> Program[T]:
-        """Performs a program as long as clients send what privacy of examples allows, if it was chosen."""
+        """Performs a program as long as clients send what privacy of examples and secure sums allow."""
         privacy = self.experiment.privacy
+        program = guard_hidden(program) if self.experiment.secure else program
         return guard_examples(program, privacy) if isinstance(privacy, examples) else program
 
     @cached_property
@@ -205,7 +210,9 @@ class Prepared:
         """Returns the program that measures the model, or None if it is never measured."""
         if not self.experiment.evaluate_every:
             return None
-        measure = evaluation(self.learner, self.measured_at)
+        algorithm, at = self.experiment.algorithm, self.measured_at
+        into = {"into": choose_metrics_sum(algorithm, at)} if self.experiment.secure else {}
+        measure = evaluation(self.learner, at, **into)
         more: dict[str, tuple[str, Evaluate]] = {}
         if self.population.validation is not None:
             more[VALIDATION] = OF_VALIDATION, evaluation(self.learner, (VALIDATION,))
@@ -232,14 +239,26 @@ class Prepared:
         return adversary.find_liars(people.num_clients, people.names, key)
 
     @cached_property
-    def _lying_rounds(self) -> RoundCounter:
-        """The number of the round, for liars that lie only in some."""
-        return RoundCounter()
+    def tally(self) -> Tally:
+        """The number of the round, for liars that lie only in some, and what they did in it."""
+        return Tally()
 
     @cached_property
     def party_data(self) -> FederatedData | PoisonedPopulation:
         """The data of all parties, also what liars train on."""
         return find_parties(self.population, self.experiment.adversary, self.keys)
+
+    def judge_liars(self, records: Sequence[Record]) -> dict[str, Any] | None:
+        """Compares who lied with whom the rule has left out; None: nobody lies."""
+        adversary = self.experiment.adversary
+        if adversary is None:
+            return None
+        return judge_left_out(records, self.liars, self.population.num_clients, adversary, self.tally)
+
+    @property
+    def is_attack_idle(self) -> bool:
+        """Returns whether liars did only what honest clients do, if all rounds are known."""
+        return bool(self.liars) and self.tally.is_whole and not self.tally.has_effect
 
     @property
     def _measures_attack(self) -> bool:
@@ -298,9 +317,16 @@ class Prepared:
         if backend is None:
             backend = InProcess(self.learner, self.party_data, self.keys)
         elif self.experiment.adversary is not None:
-            model = Spec.of(self.start())
+            model, people = Spec.of(self.start()), self.party_data
+            assert isinstance(people, PoisonedPopulation)
             backend = LyingBackend(
-                backend, self.experiment.adversary, self.liars, model, self.keys, self._lying_rounds
+                backend,
+                self.experiment.adversary,
+                self.liars,
+                model,
+                self.keys,
+                self.tally,
+                people.is_poisoned,
             )
         memory = PartyMemory(None if store is None else store.memory)
         num_clients, devices = self.population.num_clients, self.experiment.devices

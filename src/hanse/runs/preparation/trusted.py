@@ -5,13 +5,13 @@ from typing import Any
 from hanse.core import Algorithm, InvalidInput, nearest
 from hanse.data import VALIDATION, FederatedData
 
-__all__ = ["check_trusted", "is_led_by_test"]
+__all__ = ["check_server_data", "is_led_by_test"]
 
 TEST = "server"
 """The role that holds the test set."""
 
 
-def check_trusted(algorithm: Algorithm[Any], population: FederatedData) -> None:
+def check_server_data(algorithm: Algorithm[Any], population: FederatedData) -> None:
     """Checks that there are examples for the server, if the algorithm needs some that it trusts.
 
     Raises: InvalidInput: if there are none.

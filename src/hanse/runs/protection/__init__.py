@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from hanse.runs.protection.claims import describe_claim
     from hanse.runs.protection.disclosure import Disclosure, rehearse
     from hanse.runs.protection.planning import check_budget, claim_of, plan_claim, protect
+    from hanse.runs.protection.secrecy import choose_metrics_sum, guard_hidden, hide_updates
     from hanse.runs.protection.training import private_training
     from hanse.runs.protection.views import find_views
 else:
@@ -19,6 +20,7 @@ else:
             "hanse.runs.protection.claims": ("describe_claim",),
             "hanse.runs.protection.disclosure": ("Disclosure", "rehearse"),
             "hanse.runs.protection.planning": ("check_budget", "claim_of", "plan_claim", "protect"),
+            "hanse.runs.protection.secrecy": ("choose_metrics_sum", "guard_hidden", "hide_updates"),
             "hanse.runs.protection.training": ("private_training",),
             "hanse.runs.protection.views": ("find_views",),
         },
@@ -28,9 +30,12 @@ __all__ = [
     "Disclosure",
     "check_budget",
     "check_separation",
+    "choose_metrics_sum",
     "claim_of",
     "describe_claim",
     "find_views",
+    "guard_hidden",
+    "hide_updates",
     "plan_claim",
     "private_training",
     "protect",

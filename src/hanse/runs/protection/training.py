@@ -42,7 +42,7 @@ def protect_examples(algorithm: Algorithm[Any], budget: examples, rounds: int) -
     if not hasattr(own, "client") or not hasattr(own, "training"):
         raise CompositionError(
             f"privacy = examples(...) makes local training private, and {name}() has none; write fed_avg, "
-            "fed_prox, fed_adagrad, fed_adam, fed_yogi or fed_buff"
+            "fed_prox, fed_adagrad, fed_adam or fed_yogi"
         )
     if isinstance(own.client, private_training):
         if own.client.budget != budget or own.client.rounds < rounds:

@@ -1,7 +1,8 @@
 """A runtime that makes the answers of clients up, and notes what they are asked."""
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -17,9 +18,9 @@ from hanse.core import (
     Part,
     PartSpec,
     PartyId,
-    Reducer,
     Spec,
     Total,
+    reduce,
 )
 from hanse.core.exchange import (
     Collect,
@@ -39,7 +40,6 @@ from hanse.core.exchange import (
     Sample,
     Sampled,
     Task,
-    TreeFold,
     encode,
     frozen,
     run_work,
@@ -47,7 +47,7 @@ from hanse.core.exchange import (
 from hanse.network.protocol.envelope import describe_dispatch, name_role
 from hanse.network.protocol.forms import Form, join_patterns
 
-__all__ = ["Asked", "DryRuntime", "FillWildly", "fill_calmly"]
+__all__ = ["AskedForm", "DryRuntime", "FillWildly", "fill_calmly"]
 
 Fill: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
@@ -71,7 +71,7 @@ class FillWildly:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedForm:
     """A dispatch as one role is asked."""
 
     form: Form
@@ -82,10 +82,8 @@ class Asked:
     def sort(self) -> str:
         """All by which dispatches differ in kind. Only dispatches of one sort share an envelope."""
         form = self.form
-        parts = {
-            name: (part["into"]["$"], [t["$"] for t in part["uplink"]])
-            for name, part in form["uplink"].items()
-        }
+        uplink = form["uplink"].items()
+        parts = {name: (part["into"]["$"], [t["$"] for t in part["uplink"]]) for name, part in uplink}
         downlink = {name: [t["$"] for t in transforms] for name, transforms in form["downlink"].items()}
         names = sorted(form["shared"]), sorted(form["own"])
         return repr((form["role"], form["work"]["$"], sorted(parts.items()), sorted(downlink.items()), names))
@@ -113,9 +111,9 @@ class DryRuntime:
     members: Callable[[PartyId], bool]
     fill: Fill
     missing: int = 0
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[AskedForm] = field(default_factory=list)
     fewest: dict[int, int] = field(default_factory=dict)
-    _next: int = 0
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _tickets: dict[int, _Ticket] = field(default_factory=dict)
     _dispatches: dict[int, Dispatch] = field(default_factory=dict)
     _plans: dict[int, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
@@ -145,12 +143,8 @@ class DryRuntime:
             case _:
                 raise HanseError(f"a {type(command).__name__} can't be performed")
 
-    def _number(self) -> int:
-        self._next += 1
-        return self._next
-
     def _dispatch(self, command: Dispatch) -> Dispatched:
-        number = self._number()
+        number = next(self._numbers)
         chains = {name: part_spec.chain() for name, part_spec in command.uplink.items()}
         plans = {name: chain.plan(chain.init(), command.key) for name, chain in chains.items()}
         self._dispatches[number], self._plans[number] = command, plans
@@ -161,10 +155,10 @@ class DryRuntime:
                 continue
             form = describe_dispatch(command, party, plans)
             forms[role] = join_patterns(forms[role], form, free=True) if role in forms else form
-        self.asked += [Asked(form, command.is_phase, number) for form in forms.values()]
+        self.asked += [AskedForm(form, command.is_phase, number) for form in forms.values()]
         tickets = []
         for i, party in enumerate(command.cohort):
-            ticket = self._number()
+            ticket = next(self._numbers)
             task = Task(ticket, party, command.key.fold_in("party", i), None, command.own.get(party, {}))
             self._tickets[ticket] = _Ticket(party, number, task)
             tickets.append(ticket)
@@ -211,7 +205,7 @@ class DryRuntime:
             part_spec = self._dispatches[number].uplink[name]
             if held[0].task.ticket in answers:
                 parts = [part for one in held if (part := answers[one.task.ticket][name]) is not None]
-                totals[name] = self._undo(number, name, _fold(part_spec.into, parts))
+                totals[name] = self._undo(number, name, reduce(part_spec.into, parts))
             else:
                 total = self._make_up_total(
                     part_spec, [self._dispatches[t.dispatch].uplink[name] for t in held]
@@ -222,12 +216,12 @@ class DryRuntime:
     def _make_up_total(self, part_spec: PartSpec, of_each: Sequence[PartSpec]) -> Total:
         """Makes up the total of a part. Calm totals of what is only added up are alike in each round."""
         if not part_spec.into.elementwise:
-            return _fold(part_spec.into, [self._make_up(one.spec) for one in of_each])
+            return reduce(part_spec.into, [self._make_up(one.spec) for one in of_each])
         if self.fill is not fill_calmly:
-            return _fold(part_spec.into, [self._make_up(part_spec.spec)])
+            return reduce(part_spec.into, [self._make_up(part_spec.spec)])
         key = repr((part_spec.into, part_spec.spec))
         if key not in self._totals:
-            total = _fold(part_spec.into, [self._make_up(part_spec.spec)])
+            total = reduce(part_spec.into, [self._make_up(part_spec.spec)])
             self._totals[key] = replace(total, values=frozen(total.values))
         return self._totals[key]
 
@@ -278,12 +272,3 @@ class DryRuntime:
         numbers = [n for n, asked in self._dispatches.items() if command.part in asked.uplink]
         hiding = [n for n in numbers if self._dispatches[n].uplink[command.part].into.hides]
         return Decoded(self._undo(hiding[-1], command.part, command.total))
-
-
-def _fold(reducer: Reducer[Any], parts: Sequence[Part]) -> Total:
-    fold = TreeFold(reducer)
-    for i, part in enumerate(parts):
-        fold.lift(i, part)
-    total = fold.result()
-    assert total is not None
-    return total

@@ -9,7 +9,7 @@ from hanse.core import InvalidInput
 from hanse.network.server.job import SERVED, RunJob
 from hanse.store import RunInfo, Runs
 
-__all__ = ["OtherRunOpen", "choose_runs", "find_ended_run"]
+__all__ = ["OtherRunOpen", "choose_runs", "close_run", "find_ended_run", "open_run"]
 
 RESUMABLE = ("interrupted", "stopped", "failed")
 """The statuses of runs that are resumed by the same settings."""
@@ -20,8 +20,11 @@ CONTINUED = "continued_with"
 SET_ASIDE = "set_aside"
 """The key, in these settings, that tells that a run goes on only if its operator names it."""
 
+UNTOLD = "untold"
+"""The key, in these settings, of a run whose end its operator and clients have not heard yet."""
+
 OWN_CODE = "imports"
-NOT_COMPARED = (CONTINUED, OWN_CODE, SERVED, SET_ASIDE, "accepted_imports")
+NOT_COMPARED = (UNTOLD, CONTINUED, OWN_CODE, SERVED, SET_ASIDE, "accepted_imports")
 MAX_DIFFERENCES = 8
 
 
@@ -67,9 +70,7 @@ def choose_runs(
     runs = Runs(path)
     if resume is not None:
         return [_resume(runs, resume, jobs[0])]
-    infos = [
-        info for info in runs.infos() if info.status in RESUMABLE and not info.settings.get(SET_ASIDE, False)
-    ]
+    infos = [info for info in runs.infos() if _is_open(info) and not info.settings.get(SET_ASIDE, False)]
     if fresh:
         for info in infos:
             runs.amend(info.run, lambda kept: {**kept, SET_ASIDE: True})
@@ -84,6 +85,21 @@ def choose_runs(
     if others and None in chosen:
         raise OtherRunOpen(home, others[0], list(find_differences(others[0], jobs[chosen.index(None)])))
     return chosen
+
+
+def open_run(runs: Runs, run: str) -> None:
+    """Notes that a run is served: until it is closed, the same settings go on with it, even at its end."""
+    runs.amend(run, lambda kept: {**kept, UNTOLD: True})
+
+
+def close_run(runs: Runs, run: str) -> None:
+    """Notes that the operator and the clients of a run that has ended were told, as far as they are there."""
+    runs.amend(run, lambda kept: {name: held for name, held in kept.items() if name != UNTOLD})
+
+
+def _is_open(info: RunInfo) -> bool:
+    """Returns whether the same settings go on with a run."""
+    return info.status in RESUMABLE or (info.status == "completed" and info.settings.get(UNTOLD, False))
 
 
 def find_ended_run(runs: Runs, job: RunJob) -> str | None:
