@@ -367,7 +367,7 @@ def test_zeno(num_byzantine: int | None) -> None:
 
 @reference_of(fools_gold)
 def test_fools_gold() -> None:
-    """Fung et al. 2020, Algorithm 1, client by client, with a mean in place of the sum."""
+    """Fung et al. 2020, Algorithm 1, over all that took part so far, with a mean in place of the sum."""
     algorithm = fools_gold(LR, 0.8, epochs=3, batch_size=4, confidence=0.4, server_lr=SERVER_LR)
     w, sums, weights = np.zeros(4), dict[int, Any](), set()
     for t, round in one_by_one(perform(algorithm, 4, FAR), size=5):
@@ -377,22 +377,22 @@ def test_fools_gold() -> None:
             sums[k] = sums.get(k, 0) + u
         cosine = {
             (i, j): sums[i] @ sums[j] / np.linalg.norm(sums[i]) / np.linalg.norm(sums[j])
-            for i in parties
-            for j in parties
+            for i in sums
+            for j in sums
             if i != j
         }
-        v = {i: max(0.0, *(cosine[i, j] for j in parties if j != i)) for i in parties}
+        v = {i: max(0.0, *(cosine[i, j] for j in sums if j != i)) for i in sums}
         for i, j in cosine:
             if v[j] > v[i]:
                 cosine[i, j] *= v[i] / v[j]
-        alike = {i: max(0.0, *(cosine[i, j] for j in parties if j != i)) for i in parties}
+        alike = {i: max(0.0, *(cosine[i, j] for j in sums if j != i)) for i in sums}
         most = max(1 - a for a in alike.values())
         a = {}
-        for i in parties:
+        for i in sums:
             share = (1 - alike[i]) / most
             found = np.inf if share == 1 else 0.4 * (np.log(share / (1 - share)) + 0.5)
             a[i] = float(np.clip(found, 0, 1))
-        weights |= set(a.values())
+        weights |= {a[i] for i in parties}
         w = w + server_lr(t) * average([updates[k] for k in parties], [a[k] for k in parties])
         assert_close(round.params, w)
     assert {0.0, 1.0} < weights

@@ -16,10 +16,13 @@ from hanse.attacks import (
     model_replacement,
     pixel_backdoor,
     semantic_backdoor,
+    sign_flip,
+    zero_update,
 )
 from hanse.core import Examples, InvalidInput, Key, Part, mean
-from hanse.data import digits, iid
+from hanse.data import digits, dirichlet, iid
 from hanse.robust import norm_bound, trimmed_mean
+from hanse.runs import prepare_run
 from hanse.transforms import clip
 
 KEY = Key.from_seed(3)
@@ -117,6 +120,25 @@ def test_updates_are_sent_as_often_or_as_long_as_is_asked() -> None:
     assert sent.values["w"] == pytest.approx([1.8, 2.4])  # as long as the longest honest one
     (sent,) = constrain_and_scale(0.5, max_norm=1.0).falsify(seen())
     assert sent.values["w"] == pytest.approx(np.array([1.5, 3.0]) / np.hypot(1.5, 3.0))
+
+
+def test_the_mean_by_examples_is_replaced_exactly_by_a_liar_that_knows_all_weights() -> None:
+    """Whatever its share of the examples is, the mean update is then its own and what others add."""
+    given: Any = {"data": digits(), "partition": dirichlet(10, 0.3), "rounds": 1, "evaluate_every": 0}
+    algorithm = fed_avg(lr=0.5, fraction=1.0, epochs=1)
+
+    def model(attack: Any) -> Any:
+        adversary = Adversary(attack, clients=(big,), knows="all")
+        return hanse.run(algorithm=algorithm, adversary=adversary, **given).params["weights"]
+
+    honest = hanse.run(algorithm=algorithm, **given).params["weights"]
+    sizes = prepare_run(hanse.Experiment(algorithm=algorithm, **given)).population.sizes()
+    big = int(np.argmax(sizes))
+    share = sizes[big] / sizes.sum()
+    own = (model(sign_flip()) - honest) / (-2 * share)  # its message, turned around
+    without = model(zero_update())
+    assert share > 0.12
+    np.testing.assert_allclose(model(model_replacement()) - without, own, rtol=1e-3, atol=1e-4)
 
 
 def test_a_sum_that_hides_can_not_enforce_clip_on_a_liar() -> None:

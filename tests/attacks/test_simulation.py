@@ -10,7 +10,7 @@ from secure import fixed_point, shared_sum
 from typer.testing import CliRunner
 
 import hanse
-from hanse.algorithms import fed_avg, scaffold, sgd, uniform
+from hanse.algorithms import fed_avg, fl_trust, scaffold, sgd, uniform, zeno
 from hanse.attacks import (
     Adversary,
     Attack,
@@ -56,6 +56,31 @@ def train(algorithm: Any = None, attack: Any = None, *, execution: Any = None, *
         execution=execution or sequential(),
         **{"rounds": 3, "evaluate_every": 3, **more},
     )
+
+
+SEEN: list[Collusion] = []
+
+
+@value
+class overhear(Attack):
+    """Tells the truth, and keeps what it knew."""
+
+    def falsify(self, seen: Collusion) -> tuple[Part, ...]:
+        SEEN.append(seen)
+        return seen.own
+
+
+def test_liars_take_the_mean_of_honest_messages_for_what_the_server_trusts() -> None:
+    SEEN.clear()
+    train(fl_trust(lr=0.5, fraction=1.0, epochs=1, trusted="server"), overhear(), knows="all", rounds=1)
+    (seen,) = SEEN
+    mean = seen.rows.mean(axis=0)
+    backwards, tilted = (Part(seen.restore(row)) for row in (-mean, mean + np.roll(mean, 1)))
+    assert seen.aggregate([]) is None
+    total = seen.aggregate([backwards, tilted])
+    assert total is not None
+    scaled = (mean + np.roll(mean, 1)) * np.linalg.norm(mean) / np.linalg.norm(mean + np.roll(mean, 1))
+    np.testing.assert_allclose(seen.flatten(total), scaled, atol=1e-5)
 
 
 CHAINS = {
@@ -144,6 +169,10 @@ def test_a_lie_over_the_bound_is_refused_and_the_round_goes_on() -> None:
     assert [record.usage.dropped for record in result.records[1:]] == [3, 3, 3]
     assert result.final is not None
     assert result.final.metrics["accuracy"] > 0.3
+    assert result.adversary is not None
+    assert result.adversary["refused"] == {str(liar): 3 for liar in result.adversary["liars"]}
+    said = dict(describe_liars(result.records, result.adversary))["refused"]
+    assert f"client {result.adversary['liars'][0]} in 3" in said
 
 
 def test_a_resumed_run_goes_on_in_the_same_round(tmp_path: Path) -> None:
@@ -194,6 +223,27 @@ def test_a_lone_liar_that_needs_others_is_refused_or_counted() -> None:
     assert digest(dict(honest.params)) == digest(dict(found.params))
     said = dict(describe_liars(found.records, found.adversary))
     assert f"in {found.adversary['alone']} rounds" in said["honest"]
+
+
+def test_only_lies_are_judged_that_the_server_took() -> None:
+    """Honest rounds of liars and liars that were not asked tell nothing of a rule."""
+    sometimes = intermittent(scaled_mean(-30.0), first=3)
+    rule = fed_avg(0.5, 1.0, epochs=1, into=multi_krum(3, 7))
+    found = train(rule, sometimes).adversary
+    assert found is not None
+    assert found["precision"] == found["recall"] == 1
+    assert sum(found["left_out"].values()) == 9  # in three rounds
+    part = fed_avg(0.5, 0.7, epochs=1, into=multi_krum(2, 4))
+    result = train(part, scaled_mean(-30.0), fraction=0.2, rounds=4)
+    assert result.adversary is not None
+    assert result.adversary["recall"] == 1
+    blind = train(zeno(lr=0.5, fraction=1.0, epochs=1, rho=0.0, trusted="server"), zero_update(), rounds=1)
+    assert blind.adversary is not None
+    assert (blind.adversary["recall"], blind.adversary["precision"]) == (0, None)
+    assert "none of the lies" in dict(describe_liars(blind.records, blind.adversary))["caught"]
+    deaf = train(fed_avg(0.5, 1.0, epochs=1, into=trimmed_mean(3)), zero_update(), rounds=1).adversary
+    assert deaf is not None
+    assert deaf["recall"] is None
 
 
 def test_settings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A message that the server's disk loses or changes is asked again; nobody is blamed, and no bit differs."""
+"""Damaged uploads: a message that differs from its SHA-256 is asked again, and one that is lost, too."""
 
 import os
 import threading

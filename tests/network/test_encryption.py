@@ -10,9 +10,11 @@ from starlette.types import ASGIApp
 from test_leaks import Overhearing
 
 from hanse.algorithms import fed_avg, uniform
-from hanse.core import Reducer
+from hanse.core import InvalidInput, Reducer
 from hanse.core.exchange import InMemory, PartyMemory, digest, drive
+from hanse.network.client import ClientHome, Entrant, Owner, Sources, enrolment, join_in_order, try_joining
 from hanse.network.client.memory_parts import read_parts
+from hanse.network.protocol.tokens import Token
 from hanse.network.server import https as serving
 from hanse.privacy import KEY_HOLDER, encrypted_mean
 from hanse.privacy.encryption import reducers
@@ -126,6 +128,38 @@ def test_keys_of_one_run_are_good_in_no_other(tmp_path: Path, monkeypatch: pytes
         here.server.run(second).mailbox.stop()
     for house in range(NUM_HOUSES):
         assert "not vouched for" in (tmp_path / f"client-{house}" / "client.log").read_text()
+
+
+def test_who_joins_hears_at_once_that_the_secret_of_the_houses_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enrolment, "CHECK_S", 0.0)
+    with federation(tmp_path, stay=True) as here:
+        run = lead(here, INTO)
+        home, said = ClientHome(tmp_path / "own"), list[str]()
+        secret, _ = here.server.members.invite(number=0)
+        asked = Entrant(here.url, Token(here.server.fingerprint, secret, here.server.identity.public))
+        owner = Owner(lambda plans, number: Sources(refuse_data, None), learner, said.append)
+
+        def check() -> None:
+            try_joining(home, asked, owner, lambda plan: None, lambda plan: None, with_data=False)
+
+        with pytest.raises(InvalidInput, match=r"encrypt_pending.* not through the server.*houses\.key"):
+            check()
+        with pytest.raises(InvalidInput, match=r"put it at .*houses\.key"):
+            join_in_order(home, asked, owner)
+        assert home.membership is None
+        path = home.folder / "houses.key"
+        path.write_text(SECRET[:-1])
+        with pytest.raises(InvalidInput, match="64 hexadecimal digits"):
+            check()
+        path.write_text(SECRET + "\n")
+        check()
+        assert "the secret of the houses: it is here" in said
+        path.chmod(0o644)
+        with home.claim():
+            assert path.stat().st_mode & 0o777 == 0o600
+        here.server.run(run).mailbox.stop()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ from hanse.network.protocol.wire import PlanImport, WorkOrder
 from hanse.network.server import server as serving
 from hanse.network.server.rehearsal import foresee, foresight
 from hanse.privacy import encrypted_mean
+from hanse.privacy.secure_sums import secure_mean
 from hanse.transforms import cast, clip, quantize
 
 APPROVED = fed_avg(lr=0.1, fraction=1.0, batch_size=50, uplink=(clip(1.0), quantize(2)))
@@ -341,6 +342,42 @@ def test_a_policy_may_reveal_sums_alone_and_wants_a_cohort() -> None:
     with pytest.raises(Forbidden, match="is no phase of a reducer that hides"):
         policy.check_phase(ASKED.work, replace(phases["advertise"]))
     Policy().check_phase(ASKED.work, phases["advertise"])
+
+
+@pytest.mark.parametrize(
+    ("into", "fewest"),
+    [
+        (secure_mean(colluders=0.0, min_clients=4), 4),
+        (secure_mean(colluders=0.0), 0),
+        (encrypted_mean(4), 4),
+    ],
+    ids=["secure", "secure by default", "encrypted"],
+)
+def test_a_policy_that_wants_a_cohort_counts_on_what_hidden_sums_promise(into: Any, fewest: int) -> None:
+    """Clients are lost in the course of a protocol: the number of those that begin it says little."""
+    plan = plan_for(fed_avg(lr=0.1, fraction=1.0, uplink=(clip(1.0),), into=into, weighting=uniform()))
+    if fewest:
+        Policy(min_cohort=fewest).check_plan(plan)
+    refused = rf"wants {fewest + 1} members .* may end with {fewest}; write min_clients={fewest + 1}"
+    with pytest.raises(Forbidden, match=refused):
+        Policy(min_cohort=fewest + 1).check_plan(plan)
+
+
+def test_a_plan_that_calls_single_messages_hidden_or_a_phase_passes_no_policy() -> None:
+    policy = Policy(min_cohort=4)
+    local = next(e for e in Envelopes.read(PLAN.envelopes) if e.work == "local_sgd")
+    parts = {name: {**part, "hides": True} for name, part in local.pattern["uplink"].items()}
+    said = replace(local, pattern={**local.pattern, "uplink": parts})
+    with pytest.raises(Forbidden, match="may end with 3"):
+        policy.check_plan(replace(PLAN, envelopes=Envelopes((said,)).write()))
+    unknown = {name: {**part, "into": {"$": "no_such_sum", "fewest": 9}} for name, part in parts.items()}
+    said = replace(local, pattern={**local.pattern, "uplink": unknown}, fewest=9)
+    with pytest.raises(Forbidden, match="may end with 0"):
+        policy.check_plan(replace(PLAN, envelopes=Envelopes((said,)).write()))
+    phase = replace(local, is_phase=True)
+    policy.check_plan(replace(PLAN, envelopes=Envelopes((phase,)).write()))
+    with pytest.raises(Forbidden, match="has a min_cohort, and local_sgd is no phase"):
+        policy.check_phase(ASKED.work, phase)
 
 
 def test_a_changed_policy_holds_for_open_plans(tmp_path: Path) -> None:

@@ -392,6 +392,20 @@ def foreseen(*sets: str) -> Plan:
     return replace(job.plan, run="r", envelopes=foresee(job)[0].write())
 
 
+def test_the_first_message_says_that_its_examples_are_noised(folder: Path) -> None:
+    ways = make_examples(
+        foreseen("privacy={name='examples', epsilon=8.0, delta=1e-3, open=['metrics', 'preprocessing']}")
+    )
+    views = [view for example in ways for view in example.views]
+    assert (
+        "update: the server: each client's own message, which its client has noised to hide each example"
+        in (views)
+    )
+    assert not any(
+        "hide each example" in view for example in make_examples(foreseen()) for view in example.views
+    )
+
+
 def test_settings_that_say_something_else_than_the_envelopes_are_refused(folder: Path) -> None:
     """The envelopes bind; settings are words of the server."""
     honest = foreseen()

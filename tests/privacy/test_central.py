@@ -140,6 +140,21 @@ def test_weights_after_clipping_are_refused_without_a_budget_too() -> None:
         prepare_run(experiment(privacy=None, algorithm=by_hand(weighting=by_examples())))
 
 
+@pytest.mark.parametrize("privacy", [BUDGET, None])
+def test_a_round_without_noise_may_not_tell_that_nobody_was_drawn(privacy: central | None) -> None:
+    """Of 3 clients and rate 0.2, "did this round release?" alone would tell more than the claim allows."""
+    few = {"partition": iid(3), "privacy": privacy, "rounds": 2}
+    changes = {"uplink": (clip(1.0), gaussian(4.0)), "into": fixed_mean(0.6)}
+    for close in (Close(), Close(minimum_fraction=0.01, deadline_s=9.0)):
+        with pytest.raises(CompositionError, match=r"tells that nobody was drawn.*minimum_fraction=0\.0"):
+            prepare_run(experiment(**few, algorithm=by_hand(close=close, **changes)))
+    result = hanse.perform(experiment(**{**few, "rounds": 30}, algorithm=by_hand(**changes)))
+    assert any(not record.usage.counted for record in result.records[1:]), "else nothing is tested here"
+    assert all(record.is_closed and record.usage.releases for record in result.records[1:])
+    fixed = by_hand(sampling_rate=None, fraction=0.4, close=Close(), **changes)
+    prepare_run(experiment(**{**few, "privacy": None}, algorithm=fixed))
+
+
 def test_a_training_function_may_not_weigh_itself() -> None:
     with pytest.raises(InvalidInput, match="returned the weight 1, and the algorithm weighs"):
         hanse.perform(experiment(algorithm=by_hand(3.0, client=trained_by(keep_own_weight))))
@@ -254,6 +269,8 @@ def test_a_plan_says_what_the_run_will_come_to() -> None:
     assert planned is not None
     assert result is not None
     assert (planned.epsilon, planned.totals) == (result["epsilon"], 3)
+    assert planned.to_json()["is_simulated"] is None
+    assert str(planned) == result["claim"].replace("simulated: noise", "if it is simulated, noise")
 
 
 def test_show_and_the_model_card_say_the_claim(tmp_path: Path) -> None:

@@ -245,7 +245,15 @@ def test_a_budget_makes_local_training_private(algorithm: Any) -> None:
 
 def test_a_run_spends_what_it_says_and_a_plan_says_it_before(tmp_path: Path) -> None:
     ready = prepare_run(experiment())
-    planned = plan_messages(ready).claim
+    plan = plan_messages(ready)
+    planned = plan.claim
+    assert {
+        "update: the server: each client's own message, which its client has noised to hide each example",
+        "update: the world: what is published, such as models; no noise limits what these tell of a client, "
+        "but noise at each client what they tell of an example",
+    } < set(plan.views)
+    plain = plan_messages(prepare_run(experiment(privacy=None))).views
+    assert not any("example" in view for view in plain)
     store = tmp_path / "runs.db"
     result = hanse.perform(experiment(), store=store)
     said = result.privacy
@@ -255,6 +263,7 @@ def test_a_run_spends_what_it_says_and_a_plan_says_it_before(tmp_path: Path) -> 
     assert said["epsilon"] == max(one.compute_epsilon(3, 1e-4) for one in clients)
     assert planned is not None
     assert planned.epsilon == said["epsilon"] <= 8.0
+    assert "if it is simulated, noise and samples follow from the seed" in str(planned)
     for words in (
         "-differential privacy of one example of one client, against the same client in which that example "
         "counts as zero, against the server, the other clients and whoever sees the models",

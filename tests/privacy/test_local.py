@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 from scipy import stats
 
 import hanse
-from hanse.algorithms import by_examples, fed_avg, scaffold, trained_by, uniform
+from hanse.algorithms import by_examples, fed_avg, fed_buff, scaffold, trained_by, uniform
 from hanse.core import (
     ClientKeys,
     Close,
@@ -24,7 +26,7 @@ from hanse.core import (
     fixed_mean,
     mean,
 )
-from hanse.core.exchange import InMemory, ReleaseRecord, drive
+from hanse.core.exchange import Dispatch, InMemory, ReleaseRecord, drive
 from hanse.data import digits, iid
 from hanse.privacy import (
     LOCAL,
@@ -38,11 +40,11 @@ from hanse.privacy import (
     read_books,
     skellam,
 )
-from hanse.privacy.accounting import Tally
+from hanse.privacy.accounting import LieCount
 from hanse.robust import median
 from hanse.runs import plan_messages, prepare_run
 from hanse.runs.protection import Disclosure, check_budget, claim_of
-from hanse.simulation import unstable
+from hanse.simulation import heavy_tailed, unstable
 from hanse.transforms import clip, quantize, rotate, top_k
 
 SHAPES = {"bias": (10,), "weights": (200, 150)}
@@ -232,6 +234,14 @@ def test_a_budget_that_is_too_small_is_refused_before_the_first_round() -> None:
         prepare_run(experiment(algorithm=by_hand(1.0), privacy=local(epsilon=1.0)))
 
 
+@pytest.mark.parametrize("algorithm", [by_hand(), fed_avg(0.5)], ids=["by hand", "chosen"])
+def test_delta_must_be_below_one_in_the_number_of_clients(algorithm: fed_avg) -> None:
+    """A mechanism that publishes all that one client in 60 holds has epsilon 0 for delta 1/60."""
+    with pytest.raises(InvalidInput, match=r"delta is 0\.0167 with 60 clients.*write less than 1/60: 2e-03"):
+        prepare_run(experiment(algorithm=algorithm, privacy=local(8.0, delta=0.0167)))
+    prepare_run(experiment(algorithm=algorithm, privacy=local(8.0, delta=0.0166)))
+
+
 @pytest.mark.parametrize(
     "given",
     [{"epsilon": 0.0}, {"epsilon": 1.0, "delta": 0.0}, {"epsilon": 1.0, "max_norm": 0.0}],
@@ -299,10 +309,10 @@ def test_noise_of_the_server_of_clients_and_in_shares_have_no_epsilon_together(
     assert (claim.epsilon, claim.rates) == (None, ())
     assert re.search(words + ".*no epsilon covers them together; write one of them", str(claim))
     assert claim.adversary == "whoever sees the released models", "the weakest of all"
-    tally = Tally()
+    tally = LieCount()
     tally.add(both[:1])
     with pytest.raises(InvalidInput, match="no epsilon covers them together"):
-        Tally(tally).add(both[1:])  # also in rounds one after the other
+        LieCount(tally).add(both[1:])  # also in rounds one after the other
     tally.add(both[:1])
 
 
@@ -326,3 +336,29 @@ def test_messages_of_abandoned_rounds_have_been_read() -> None:
     assert ready.spending.epsilon == compute_epsilon({(1.0, 5.0): len(lost)}, 1e-3)
     ready.spending.recall(store.records)
     assert ready.spending.epsilon == compute_epsilon({(1.0, 5.0): 4}, 1e-3), "as it was counted live"
+
+
+def test_a_claim_covers_what_an_asynchronous_run_has_in_flight_at_its_end() -> None:
+    """Each round asks a client once at most, whatever arrives in it, is dropped or never arrives."""
+    algorithm = fed_buff(0.5, concurrency=4, buffer_size=2, epochs=1, uplink=(clip(1.0), local_gaussian(5.0)))
+    devices, most = unstable(0.2, heavy_tailed(1.0, 2.5)), local(epsilon=100.0, delta=1e-3)
+    ready = prepare_run(
+        experiment(algorithm=algorithm, partition=iid(5), devices=devices, rounds=6, privacy=most)
+    )
+    asked, store = Counter[Any](), InMemory()
+
+    def count_asked(program: Any) -> Any:
+        event = None
+        with suppress(StopIteration):
+            while True:
+                command = program.send(event)
+                if isinstance(command, Dispatch) and "update" in command.uplink:
+                    asked.update(command.cohort)
+                event = yield command
+
+    drive(count_asked(ready.program(ready.begin())), ready.runtime(), store)
+    claim = claim_of(store.records, most, ready.disclosure, is_simulated=True)
+    assert claim is not None
+    answered = sum(record.usage.counted + record.usage.dropped for record in store.records)
+    assert answered < asked.total(), "some are in flight at the end"
+    assert 1 < max(asked.values()) <= claim.totals

@@ -452,7 +452,7 @@ def test_nobody_waits_for_clients_of_a_poisson_sample(rate: float) -> None:
 
 
 def test_an_abandoned_round_that_released_nothing_books_nothing() -> None:
-    strict = private_avg(rate=0.9, close=Close(minimum_fraction=1.0))
+    strict = private_avg(rate=1.0, close=Close(minimum_fraction=1.0))
     _, records = keep(strict, 12, devices=unstable(0.2))
     assert 0 < sum(record.abandoned is not None for record in records) < 12
     assert [len(r.usage.releases) for r in records] == [int(r.abandoned is None) for r in records]

@@ -100,3 +100,28 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said["round"]["bytes_up"] == 10 * said["round"]["client_bytes_up"]
     assert said["later_rounds"][0]["depends_on_the_data"] == [{"name": "update", "stage": "deflate()"}]
     assert CliRunner().invoke(app, ["plan", "--up", "fast", "--down", "1MB"]).exit_code == 2
+
+
+def test_a_plan_counts_encrypted_messages_and_refuses_a_run_whose_clients_would_all_decline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    into = '{name="encrypted_mean", min_cohort=3}'
+    plan = [
+        "plan",
+        "--set",
+        "partition.num_clients=4",
+        "--set",
+        'algorithm.uplink=[{name="clip", max_norm=1.0}]',
+        "--set",
+    ]
+    sets = f"algorithm.into={into}"
+    found = CliRunner().invoke(app, [*plan, sets, "--set", 'algorithm.weighting="uniform"', "--json"])
+    assert found.exit_code == 0, found.output
+    phase = json.loads(found.stdout)["later_rounds"][1]
+    assert (phase["work"], phase["client_bytes_up"] > 262_144) == ("encrypt_pending", True)
+    found = CliRunner().invoke(app, [*plan, sets])  # clients weigh as many as they have examples
+    assert found.exit_code == 2
+    words = " ".join(found.output.split())
+    assert "no round of this run would close: all 4 that are asked for encrypt_pending refuse" in words
+    assert "scaled for weights from 0 to 1" in words

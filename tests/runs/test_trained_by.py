@@ -98,7 +98,7 @@ def test_a_key_of_the_config_that_is_never_read_is_said() -> None:
     result = hanse.run(**FLAT, algorithm=fed_avg(client=trained_by(train, {"lrr": 0.5})))
     (finding,) = result.findings
     assert (finding.code, result.status) == ("config_unread", "completed")
-    assert finding.text == "train(), tried on the first client, did not read config.lrr"
+    assert finding.text == "train(), called for the first client, did not read config.lrr"
     whole = hanse.run(**FLAT, algorithm=fed_avg(client=trained_by(train, {"lr": 0.5})))
     assert whole.findings == ()
 

@@ -45,7 +45,9 @@ class fools_gold(ServerRule[SimilarityState]):
         a_i <- confidence (ln(a_i / (1 - a_i)) + 1/2), clipped to [0, 1];   w <- w + sum a_i u_i / sum a_i
 
     It is made for Sybils: several clients of one liar who want the same, among honest clients who differ. How
-    many they are does not matter. A liar who is alone, or whose clients disagree on purpose, is not found.
+    many they are does not matter. A client is compared with all that took part in any round so far, so that
+    Sybils are found that are asked in different rounds: a round costs a scalar product for each pair of them.
+    A liar who is alone, or whose clients disagree on purpose, is not found.
     Honest clients with like data count less, too. The paper adds a_i u_i up; here they are averaged, so that
     the length of a step does not depend on how many count.
 
@@ -77,8 +79,9 @@ class fools_gold(ServerRule[SimilarityState]):
         for party, update in updates.items():
             compared = {name: update[name] for name in self.features} if self.features else update
             history[party] = add(history[party], compared) if party in history else dict(compared)
-        sums = [history[party] for party in updates]
-        weights = dict(zip(updates, weigh(_compare(sums), self.confidence).tolist(), strict=True))
+        found = weigh(_compare(list(history.values())), self.confidence)
+        everyone = dict(zip(history, found.tolist(), strict=True))
+        weights = {party: everyone[party] for party in updates}
         yield from leave_out(party for party, weight in weights.items() if not weight)
         total = combine(state.params, updates, weights)
         after = state.advance(self.server, self.server_lr, total)

@@ -56,6 +56,11 @@ class ServerRule(LocalTraining[S], ABC):
         super().__post_init__()
         check_server(self.server, self.server_lr)
 
+    @property
+    def can_name(self) -> bool:
+        """Whether it may leave clients out of the total by name."""
+        return True
+
     def collect_updates(self, state: S, key: Key, *, needed: int = 1) -> Program[dict[PartyId, Tensors]]:
         """Trains a cohort, and returns the update of each client that answered in time.
 

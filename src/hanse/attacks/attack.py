@@ -28,6 +28,7 @@ class Collusion:
       max_norm: the server refuses messages of a larger norm; None: of none.
       memory: by liar, what this attack has kept there: see `Attack.remember`.
       key: of all draws of this attack in this exchange.
+      weights: of the messages in `honest`; empty: the rule counts all clients alike.
     """
 
     part: str
@@ -40,6 +41,7 @@ class Collusion:
     max_norm: float | None
     memory: tuple[Mapping[str, Tensors], ...]
     key: Key
+    weights: tuple[float, ...] = ()
 
     @property
     def num_liars(self) -> int:

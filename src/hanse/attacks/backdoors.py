@@ -157,15 +157,15 @@ def _check_target(attack: Any, num_classes: int | None) -> None:
 class model_replacement(Attack):
     """Sends the liar's update so many times over that the mean becomes the liar's own model.
 
-        factor * (w_liar - w),   factor = n / eta
+        factor * (w_liar - w),   factor = n / (liars * eta),   or by weights: sum of all / (liars * own * eta)
 
     Put it behind a backdoor: `attack=(pixel_backdoor(7), model_replacement())`. It needs one round, and is
     the most exact when the model has nearly converged, so that the honest updates are small.
 
     Args:
-      factor: how many times; None: the number of clients that were asked, divided by the number of liars
-        and by eta.
-      eta: the server's step size on the mean.
+      factor: how many times; None: as above. Liars know the weights of honest clients only with `knows =
+        "all"`; otherwise they take those for as large as their own.
+      eta: the server's step size on the mean. Write it here, too: `algorithm.server_lr` is not read.
     References: Bagdasaryan et al. 2020, equation (3).
     """
 
@@ -178,9 +178,19 @@ class model_replacement(Attack):
             check_positive("factor", self.factor)
 
     def falsify(self, seen: Collusion) -> tuple[Part, ...]:
-        num_asked = seen.num_honest + seen.num_liars
-        factor = num_asked / seen.num_liars / self.eta if self.factor is None else self.factor
-        return seen.send_each([factor * seen.flatten(part.values) for part in seen.own])
+        return seen.send_each(
+            [self._find_factor(seen, part) * seen.flatten(part.values) for part in seen.own]
+        )
+
+    def _find_factor(self, seen: Collusion, part: Part) -> float:
+        """Returns how many times over a liar sends its message."""
+        if self.factor is not None:
+            return self.factor
+        shares = float(seen.num_honest + seen.num_liars)
+        if seen.weights and part.weight > 0:
+            honest = seen.num_honest * float(np.mean(seen.weights))
+            shares = (honest + sum(one.weight for one in seen.own)) / part.weight
+        return shares / seen.num_liars / self.eta
 
 
 @value

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hanse.privacy.encryption import KEY_HOLDER, bfv, encrypted_mean, encrypted_sum
     from hanse.privacy.example_budget import ExampleBook, NoisedSteps, examples
     from hanse.privacy.example_claim import WEIGHTS, ExampleClaim, guard_examples, make_example_claim
-    from hanse.privacy.example_steps import PRIVATE_PART, private_sgd, take_noised_steps
+    from hanse.privacy.example_steps import PRIVATE_PART, noises_examples, private_sgd, take_noised_steps
     from hanse.privacy.exposure import Exposures
     from hanse.privacy.local_noise import LOCAL, local_gaussian
     from hanse.privacy.models import PREPROCESSING, Privacy, central, local
@@ -75,7 +75,12 @@ else:
                 "make_example_claim",
             ),
             "hanse.privacy.example_budget": ("ExampleBook", "NoisedSteps", "examples"),
-            "hanse.privacy.example_steps": ("PRIVATE_PART", "private_sgd", "take_noised_steps"),
+            "hanse.privacy.example_steps": (
+                "PRIVATE_PART",
+                "noises_examples",
+                "private_sgd",
+                "take_noised_steps",
+            ),
             "hanse.privacy.encryption": ("KEY_HOLDER", "bfv", "encrypted_mean", "encrypted_sum"),
             "hanse.privacy.skellam_noise": ("skellam",),
             "hanse.privacy.spending": ("BudgetSpent", "Spending", "refuse_open"),
@@ -124,6 +129,7 @@ __all__ = [
     "local_gaussian",
     "make_claim",
     "make_example_claim",
+    "noises_examples",
     "private_sgd",
     "read_books",
     "refuse_open",

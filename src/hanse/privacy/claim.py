@@ -30,7 +30,7 @@ class PrivacyClaim:
       rates: the rates of the Poisson samples that amplify it; empty: nothing does.
       separation: the rounds that each client rests for at least, on which it relies; None: on no rest.
       beside: what was released of clients un-noised.
-      is_simulated: whether the noise follows from the seed of a simulation.
+      is_simulated: whether the noise follows from the seed of a simulation; None: it is not known yet.
       unknown: why epsilon can't be computed; None: it was.
     """
 
@@ -40,7 +40,7 @@ class PrivacyClaim:
     totals: int
     rates: tuple[float, ...] = ()
     beside: tuple[str, ...]
-    is_simulated: bool
+    is_simulated: bool | None
     unknown: str | None = None
     separation: int | None = None
 
@@ -58,10 +58,9 @@ class PrivacyClaim:
         ]
         if self.unknown is not None:
             words.append(f"epsilon is unknown: {self.unknown}")
-        if self.is_simulated:
-            words.append(
-                "simulated: noise and samples follow from the seed, so whoever knows it can remove them"
-            )
+        if self.is_simulated is not False:
+            how = "simulated:" if self.is_simulated else "if it is simulated,"
+            words.append(f"{how} noise and samples follow from the seed, so whoever knows it can remove them")
         return "; ".join(words)
 
     @property
@@ -151,7 +150,7 @@ def make_claim(
     delta: float | None = None,
     beside: Iterable[str] = (),
     accountant: Accountant = "pld",
-    is_simulated: bool = False,
+    is_simulated: bool | None = False,
 ) -> PrivacyClaim | None:
     """Makes the claim about the noised totals of a run; None: there was none, so nothing is promised.
 
@@ -160,7 +159,7 @@ def make_claim(
       delta: of the settings; None: 1e-5.
       beside: what else was released of clients, un-noised, beside what all runs write down.
       accountant: "pld" for reports, "rdp" while the run goes on.
-      is_simulated: whether no real parties took part.
+      is_simulated: whether no real parties took part; None: it is not known yet.
     """
     found = tuple(releases)
     if not found:

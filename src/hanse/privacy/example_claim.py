@@ -62,7 +62,7 @@ def make_example_claim(
     rounds: int,
     *,
     beside: Iterable[str] = (),
-    is_simulated: bool = False,
+    is_simulated: bool | None = False,
 ) -> ExampleClaim:
     """Makes the claim about so many rounds, as if each client had taken part in as many as it may.
 

@@ -23,7 +23,7 @@ from hanse.privacy.example_budget import ExampleBook, NoisedSteps, examples
 from hanse.privacy.local_noise import digest_tensors
 from hanse.privacy.noise import add_gaussian
 
-__all__ = ["PRIVATE_PART", "private_sgd", "take_noised_steps"]
+__all__ = ["PRIVATE_PART", "noises_examples", "private_sgd", "take_noised_steps"]
 
 PRIVATE_PART = "update"
 """The part in which it sends what is protected."""
@@ -71,6 +71,11 @@ class private_sgd(Work[DifferentiableLearner, Examples]):
         book = ExampleBook.find(memory).add(noised, self.budget, question)
         update = take_noised_steps(learner, start, data, self.steps, noised, self.budget.max_norm, own)
         return {PRIVATE_PART: Part(update, self.weighting.of(len(data)))}, book.keep(memory)
+
+
+def noises_examples(work: Work[Any, Any], part: str) -> bool:
+    """Returns whether a work noises this part of its message for each example."""
+    return isinstance(work, private_sgd) and part == PRIVATE_PART
 
 
 def take_noised_steps(

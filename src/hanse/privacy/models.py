@@ -82,11 +82,7 @@ class central(Privacy):
 
     def check_delta(self, num_clients: int) -> None:
         """Checks delta against the number of clients. Raises: InvalidInput: if it allows too much."""
-        if self.delta * num_clients >= 1:
-            raise InvalidInput(
-                f"privacy.delta is {self.delta:g} with {num_clients} clients, which would allow to publish "
-                f"all that one of them holds; write less than 1/{num_clients}: {0.1 / num_clients:.0e}"
-            )
+        _check_delta(self.delta, num_clients)
 
 
 @value
@@ -100,7 +96,7 @@ class local(Privacy):
 
     Args:
       epsilon: the budget, for a client all of whose data are replaced by any others.
-      delta: the probability with which more may be lost.
+      delta: the probability with which more may be lost; below one in the number of clients.
       max_norm: the bound on the Euclidean norm of an update.
       open: what clients send un-noised all the same, which the claim then names; see `central`.
     References: Kasiviswanathan et al., "What can we learn privately?", FOCS 2008, arXiv 0803.0924.
@@ -128,3 +124,15 @@ class local(Privacy):
         Raises: InvalidInput: if dp-accounting is not installed, or no noise suffices.
         """
         return local_gaussian(calibrate(self.epsilon, self.delta, sampling=1.0, times=rounds))
+
+    def check_delta(self, num_clients: int) -> None:
+        """Checks delta against the number of clients. Raises: InvalidInput: if it allows too much."""
+        _check_delta(self.delta, num_clients)
+
+
+def _check_delta(delta: float, num_clients: int) -> None:
+    if delta * num_clients >= 1:
+        raise InvalidInput(
+            f"privacy.delta is {delta:g} with {num_clients} clients, which would allow to publish all that "
+            f"one of them holds; write less than 1/{num_clients}: {0.1 / num_clients:.0e}"
+        )

@@ -18,8 +18,14 @@ class View(NamedTuple):
         return f"{self.who}: {self.sees}"
 
 
-def describe_views(part_spec: PartSpec) -> tuple[View, ...]:
-    """Describes who sees what of a part. Raises: CompositionError: if its chain and reducer do not fit.
+def describe_views(part_spec: PartSpec, *, noises_examples: bool = False) -> tuple[View, ...]:
+    """Describes who sees what of a part.
+
+    Args:
+      noises_examples: whether the part was noised at its client, for each example, before its chain; see
+        `noises_examples`.
+
+    Raises: CompositionError: if its chain and reducer do not fit.
 
     >>> from hanse.core import Spec, mean
     >>> for view in describe_views(PartSpec(Spec({}), (), mean())):
@@ -28,10 +34,10 @@ def describe_views(part_spec: PartSpec) -> tuple[View, ...]:
     fellow clients: only what is sent to them, such as models that are made of the total
     the world: what is published, such as models; no noise limits what these tell of a client
     """
-    return tuple(_describe(part_spec))
+    return tuple(_describe(part_spec, noises_examples))
 
 
-def _describe(part_spec: PartSpec) -> Iterator[View]:
+def _describe(part_spec: PartSpec, noises_examples: bool) -> Iterator[View]:
     chain, into = part_spec.chain(), part_spec.into
     shares = max((stage.fewest for stage in chain.stages), default=0)
     is_central = bool(chain.calibrated) and not shares
@@ -46,18 +52,16 @@ def _describe(part_spec: PartSpec) -> Iterator[View]:
             total += "; it adds noise to the total only after it has seen it"
     else:
         total = "each client's own message" + (", which its client has noised" if is_local else "")
+        total += ", which its client has noised to hide each example" if noises_examples else ""
         if is_central:
             total += "; it adds noise to the total"
     yield View("the server", total)
     for name in into.parties:
         yield View(name, "the same total, which it decrypts; together with the server, single messages")
     yield View("fellow clients", "only what is sent to them, such as models that are made of the total")
-    is_noised = bool(chain.releases)
-    told = (
-        "noise limits what these tell of a client"
-        if is_noised
-        else "no noise limits what these tell of a client"
-    )
+    told = "noise limits what these tell of a client"
+    if not chain.releases:
+        told = f"no {told}" + (", but noise at each client what they tell of an example" * noises_examples)
     yield View("the world", f"what is published, such as models; {told}")
     if into.hides:
         bounds = ", not even that it is clipped" if any(s.out.l2_bound for s in chain.stages) else ""

@@ -194,7 +194,7 @@ def _comparison(runs_data: Sequence[RunData]) -> str:
     metrics = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
     judged = [(run_data.result or {}).get("adversary") for run_data in runs_data]
-    heads += ["liars left out", "of those left out lie"] if any(judged) else []
+    heads += ["liars left out", "liars among those left out"] if any(judged) else []
     rows = []
     for run_data, found in zip(runs_data, judged, strict=True):
         last = ([*run_data.points()] or [{}])[-1]

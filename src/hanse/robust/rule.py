@@ -31,6 +31,11 @@ class Rule(Reducer[Gathered]):
     """
 
     @property
+    def can_name(self) -> bool:
+        """Whether it may leave clients out of the total by name."""
+        return False
+
+    @property
     def heeds_weights(self) -> bool:
         """Whether the weights of contributions change the total."""
         return False
@@ -102,6 +107,10 @@ class Before(Rule):
     """A step before another rule: it changes the rows, and leaves the total to `then`."""
 
     then: Reducer[Any]
+
+    @property
+    def can_name(self) -> bool:
+        return isinstance(self.then, Rule) and self.then.can_name
 
     def accepts(self, spec: Spec) -> None:
         if self.then.hides:

@@ -39,6 +39,10 @@ class krum(Rule):
     def __post_init__(self) -> None:
         check_byzantine(self.num_byzantine)
 
+    @property
+    def can_name(self) -> bool:
+        return True
+
     def check_number(self, num_parts: int) -> None:
         self.require(num_parts, 2 * self.num_byzantine + 3, "a smaller num_byzantine")
 
@@ -68,6 +72,10 @@ class multi_krum(Rule):
     def __post_init__(self) -> None:
         check_byzantine(self.num_byzantine)
         check_count("num_selected", self.num_selected)
+
+    @property
+    def can_name(self) -> bool:
+        return True
 
     def check_number(self, num_parts: int) -> None:
         self.require(num_parts, 2 * self.num_byzantine + 3, "a smaller num_byzantine")
@@ -105,6 +113,10 @@ class minimum_diameter(Rule):
                 "are allowed: write a smaller num_byzantine, or use multi_krum() or geometric_median()"
             )
 
+    @property
+    def can_name(self) -> bool:
+        return True
+
     def check_number(self, num_parts: int) -> None:
         self.require(num_parts, 2 * self.num_byzantine + 1, "a smaller num_byzantine")
 
@@ -135,6 +147,10 @@ class bulyan(Rule):
 
     def __post_init__(self) -> None:
         check_byzantine(self.num_byzantine)
+
+    @property
+    def can_name(self) -> bool:
+        return True
 
     def check_number(self, num_parts: int) -> None:
         self.require(num_parts, 4 * self.num_byzantine + 3, "a smaller num_byzantine")

@@ -33,6 +33,10 @@ class cosine_trust(Rule):
 
     is_setting: ClassVar[bool] = False
 
+    @property
+    def can_name(self) -> bool:
+        return True
+
     def check_number(self, num_parts: int) -> None:
         self.require(num_parts, 2, "trusted examples: one contribution is the server's own")
 

@@ -9,6 +9,7 @@ from typing import Any
 from hanse.core import Close, InvalidInput, PartyId, Program, RoundAbandoned
 from hanse.core.exchange import (
     Collect,
+    Collected,
     Command,
     Commit,
     Dispatch,
@@ -204,6 +205,13 @@ class _Rehearsal(Runtime):
             if command.tickets is None:  # in the long run as many clients are asked as answer
                 self.asynchronous, exchange.asked = True, exchange.answered
         event = self._inner.perform(replace(command, close=Close(), discount=None))
+        assert isinstance(event, Collected)
+        if len(tickets) > 1 and not event.counted:  # a whole cohort, whose bytes would be planned as none
+            work = self._exchange_of[tickets[0]].work
+            raise InvalidInput(
+                f"no round of this run would close: all {len(tickets)} that are asked for {work} refuse, the "
+                f"first because {event.dropped[0].reason if event.dropped else event.abandoned}"
+            )
         if tickets:
             exchange = self._exchange_of[tickets[-1]]
             exchange.compute_s = (time.perf_counter() - began_s) / len(tickets)

@@ -126,7 +126,7 @@ def find_unread(function: str, unread: Sequence[str], config: Mapping[str, Any])
     read = [key for key in config if key not in unread]
     return Finding(
         "config_unread",
-        f"{name}, tried on the first client, did not read {' and '.join(f'config.{key}' for key in unread)}"
+        f"{name}, called for the first client, did not read {' and '.join(f'config.{key}' for key in unread)}"
         + (f"; it read {' and '.join(read)}" if read else ""),
         "correct the key as the function spells it, or leave it out, unless later rounds read it",
         is_presence=False,

@@ -31,7 +31,7 @@ from hanse.network.protocol import (
     Rekey,
     describe_ticket,
 )
-from hanse.privacy import describe_views
+from hanse.privacy import describe_views, noises_examples
 from hanse.runs.preparation import prepare_run
 from hanse.simulation import InProcess, Simulation
 from hanse.version import __version__
@@ -194,7 +194,7 @@ class _Recording(InProcess):
             seen = tuple(
                 f"{part}: {view}"
                 for part, part_spec in payload.uplink.items()
-                for view in describe_views(part_spec)
+                for view in describe_views(part_spec, noises_examples=noises_examples(payload.work, part))
                 if name not in self._phases  # their parts are no updates
             )
             self.examples[name] = Example(name, message, hidden, into, len(pack(message)), seen)

@@ -48,7 +48,7 @@ class _Pace:
 
 
 class Automatic:
-    """Computes where it was measured to be faster. What it measures decides no bit.
+    """Computes where it was measured to be faster. The choice does not change the result.
 
     Workers are started as soon as the seconds that they would save in the rest of the run exceed those of
     their start, by the fastest block of the fold, once blocks don't get faster any more. Then each work is

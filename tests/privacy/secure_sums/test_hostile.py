@@ -1,6 +1,7 @@
 """A server that lies: what it asks for is refused by the clients, whose halves run here as they are."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +17,14 @@ from hanse.core import (
     InvalidInput,
     Key,
     PartSpec,
+    RoundAbandoned,
     Spec,
     Tensors,
     Work,
     each,
 )
 from hanse.core.exchange import SIGNER, Forks, Payload, Signer, Task, compute, write_certificate
-from hanse.privacy.secure_sums import secure_sum
+from hanse.privacy.secure_sums import secure_sum, unmask
 from hanse.privacy.secure_sums.reducers import (
     advertise_keys,
     confirm_survivors,
@@ -227,7 +229,37 @@ def test_the_number_of_clients_is_that_of_the_beginning() -> None:
         server.reveal(server.houses[0], EVERYBODY)
 
 
-def test_the_same_numbers_never_enter_a_total_of_others() -> None:
+@pytest.mark.parametrize("num_new", [2, 3, 4, 5])
+def test_a_total_with_repeated_numbers_needs_the_threshold_of_new_ones(num_new: int) -> None:
+    """Clients that repeat their numbers among others help with nothing: t with new ones have to unmask."""
+    houses, needed = [House(number) for number in EVERYBODY], TRUSTED.find_thresholds(NUM).num_shares
+    for round in ("r1", "r2"):
+        for house in houses[NUM - num_new :] if round == "r2" else ():
+            house.number += NUM  # it trains something else
+        server, revealed = Server(TRUSTED, houses, round), dict[int, dict[int, bytes]]()
+        for house in houses:
+            house.last = None
+        server.lead()
+        for seat, house in enumerate(houses):
+            with suppress(Declined):
+                rows = server.reveal(house, EVERYBODY, names=round == "r2")
+                seats = [*(other for other in EVERYBODY if other != seat), seat]
+                revealed[seat] = dict(zip(seats, map(bytes, rows), strict=True))
+    assert sorted(revealed) == list(range(NUM - num_new, NUM))
+    total = np.sum(np.stack(server.masked), axis=0, dtype=np.uint64)
+    adverts = {seat: bytes(row) for seat, row in enumerate(server.rows)}
+    partners = {seat: [other for other in EVERYBODY if other != seat] for seat in EVERYBODY}
+    if num_new < needed:
+        with pytest.raises(RoundAbandoned, match=f"{num_new} clients revealed .* and {needed} are needed"):
+            unmask(total, b"r2", adverts, partners, EVERYBODY, revealed, needed)
+        return
+    unmask(total, b"r2", adverts, partners, EVERYBODY, revealed, needed)
+    encoding = TRUSTED.make_encoding(NUMBERS)
+    clear = [encoding.encode(numbers_of(house.number)) for house in houses]
+    assert np.array_equal(total, np.sum(np.stack(clear), axis=0, dtype=np.uint64))
+
+
+def test_nobody_unmasks_its_numbers_twice_among_others() -> None:
     """Also in another round, and when the server has dropped and counted tickets in between."""
     house = House(0)
     for round, alive, names in (("r1", EVERYBODY, 0), ("r2", EVERYBODY, 0), ("r3", (0, 1, 2, 3, 4), 0)):
@@ -450,6 +482,8 @@ def test_rosters_are_checked_when_they_are_written() -> None:
         secure_sum(roster=("c0ffee",))
     with pytest.raises(InvalidInput, match="2 keys, and only 1 different"):
         secure_sum(roster=(ROSTER[0], ROSTER[0]))
+    with pytest.raises(InvalidInput, match="min_clients is -4; write 0 or more"):
+        secure_sum(min_clients=-4)
     with pytest.raises(InvalidInput, match="all clients are neighbours"):
         secure_sum(roster=ROSTER, num_neighbours=4)
     with pytest.raises(CompositionError, match="one list of survivors signed"):

@@ -20,6 +20,7 @@ def check_collect(command: Collect, dispatches: Sequence[DispatchRecord]) -> Non
                 "the cohort is a Poisson sample, of which absent clients are left out, and "
                 f"wait_s={wait_s:g} waits for them: leave out wait_s, or sample by count or fraction"
             )
+        _check_empty_round(command, record)
         for name, part_spec in record.payload.uplink.items():
             if part_spec.into.hides and (command.tickets is None or command.discount is not None):
                 how = "names no tickets" if command.tickets is None else "discounts stale contributions"
@@ -30,6 +31,25 @@ def check_collect(command: Collect, dispatches: Sequence[DispatchRecord]) -> Non
             known = first.setdefault(name, part_spec)
             if known != part_spec:
                 _check_alike(name, known, part_spec)
+
+
+def _check_empty_round(command: Collect, record: DispatchRecord) -> None:
+    """Checks that a round whose noise gains by sampling releases it even if nobody was drawn.
+
+    Noise in shares is left out: it needs clients, and gains nothing by sampling.
+
+    Raises: CompositionError: if it would be abandoned, which tells without noise that nobody was drawn.
+    """
+    fewest = command.close.minimum_fraction
+    if record.sampling == 1 or fewest == 0:
+        return
+    for chain in record.payload.chains.values():
+        if chain.calibrated is not None and not any(stage.fewest for stage in chain.stages):
+            raise CompositionError(
+                f"{chain.calibrated} adds noise to the total of a Poisson sample, but minimum_fraction is "
+                f"{fewest:g}, so that a round without noise tells that nobody was drawn; write "
+                "close = Close(minimum_fraction=0.0), and an empty round releases noise as any other"
+            )
 
 
 def _check_alike(name: str, first: PartSpec, second: PartSpec) -> None:

@@ -26,7 +26,7 @@ from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
 from hanse.network.protocol.spool import durably
 
-__all__ = ["CONTRACT", "KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
+__all__ = ["CONTRACT", "HOUSES_KEY", "KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
 
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
 

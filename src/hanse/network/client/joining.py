@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from hanse.core import InvalidInput
+from hanse.core import InvalidInput, Work
+from hanse.core.exchange import find_classes
 from hanse.network.client.allowed_plan import allow_plan
 from hanse.network.client.enrolment import check, check_address, examine, fetch_plans, join, rotate_key
 from hanse.network.client.gate import check_versions
-from hanse.network.client.home import NEXT_KEY, ClientHome
+from hanse.network.client.home import HOUSES_KEY, NEXT_KEY, ClientHome
 from hanse.network.client.transport import patiently
+from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.wire import Plan
@@ -83,6 +85,7 @@ def join_in_order(client_home: ClientHome, entrant: Entrant, owner: Owner) -> So
     """
     plans, number = _receive_plans(client_home, entrant, owner.say)
     allowed = [allow_plan(client_home, plan, owner.agree).plan for plan in plans]
+    _check_houses(client_home, plans)
     sources = owner.open_data(allowed, number)
     for plan in plans:
         test = sources.test if sources.examined else None
@@ -117,6 +120,8 @@ def try_joining(
     for sealed in plans:
         describe(sealed)
     allowed = [allow_plan(client_home, sealed).plan for sealed in plans]
+    if _check_houses(client_home, plans):
+        owner.say("the secret of the houses: it is here")
     for plan in allowed:
         show(plan)
     if not with_data:
@@ -129,6 +134,23 @@ def try_joining(
         test = sources.test if sources.examined else None
         found = examine(client_home, sealed, sources.data, owner.bind, test)
         owner.say(f"run {plan.run}: {describe_counts(found)} suit {type(plan.model).__name__}")
+
+
+def _check_houses(client_home: ClientHome, plans: Sequence[SealedPlan]) -> bool:
+    """Checks that the secret of the houses is here if a work of a plan reads it; returns whether one does.
+
+    Raises: InvalidInput: if it is missing or damaged.
+    """
+    known = find_classes(Work)
+    works = {envelope.work for plan in plans for envelope in Envelopes.read(plan.envelopes)}
+    reading = sorted(name for name in works if name in known and known[name].needs_houses)
+    if reading and client_home.houses is None:
+        raise InvalidInput(
+            f"the plan has {', '.join(reading)}, for which the houses share a secret that the server does "
+            f"not know: get the file from the house that made it, not through the server, and put it at "
+            f"{client_home.folder / HOUSES_KEY}"
+        )
+    return bool(reading)
 
 
 def _receive_plans(

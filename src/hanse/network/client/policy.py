@@ -22,7 +22,7 @@ from hanse.network.client.limits import (
     measure_release,
 )
 from hanse.network.protocol.envelope import CLIENT, TEST, Envelope, Envelopes
-from hanse.network.protocol.envelope_words import describe_plan, find_releases, to_record
+from hanse.network.protocol.envelope_words import describe_plan, find_fewest, find_releases, to_record
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.forms import write_form
 from hanse.network.protocol.house import change_file
@@ -51,7 +51,8 @@ class Policy:
       approve_plans: whether each new plan waits until the client's owner approves it.
       reveals: "sums": a part is computed only if its reducer hides single messages from the server;
         "updates": the server may see them.
-      min_cohort: the fewest members whose messages enter one total together, as the plan says.
+      min_cohort: the fewest members whose messages enter one total together, as the plan says. Reducers that
+        hide have to promise so many themselves.
       max_epsilon: the most that all messages together may reveal, in all runs of the server, counted by this
         client: by the noise that it adds itself, or that the server promises to add. Nothing leaves without.
       delta: of max_epsilon; below 0.01, because with this probability more may be revealed than that.
@@ -122,22 +123,31 @@ class Policy:
                     f"{write_form(part['into'])}, which shows the server single messages"
                 )
         is_of_clients = envelope.role in (CLIENT, TEST)  # another party's answer is no total of clients
-        if self.min_cohort is not None and is_of_clients and envelope.fewest < self.min_cohort:
+        if self.min_cohort is None or not is_of_clients or envelope.is_phase:
+            return  # what a phase sends enters no total of its own: check_phase looks at its work
+        if (fewest := find_fewest(envelope)) < self.min_cohort:
+            hides = any(part["hides"] for part in envelope.pattern["uplink"].values())
+            write = f"; write min_clients={self.min_cohort} (in encrypted sums: min_cohort) into its reducer"
             raise Forbidden(
                 f"this client's policy wants {self.min_cohort} members in one total, and the plan's "
-                f"{envelope.work} may end with {envelope.fewest}"
+                f"{envelope.work} may end with {fewest}{write if hides else ''}"
             )
 
     def check_phase(self, work: Any, envelope: Envelope) -> None:
         """Checks a phase of a protocol: it may show messages if it is of the module of a reducer that hides.
 
-        Raises: Forbidden: if only sums may be revealed, and any work could pass for a phase.
+        Raises: Forbidden: if the policy bounds what is revealed, and any work could pass for a phase.
         """
-        if (self.reveals != "sums" and self.max_epsilon is None) or not envelope.is_phase:
+        bounds = {
+            "reveals sums only": self.reveals == "sums",
+            "has a max_epsilon": self.max_epsilon is not None,
+            "has a min_cohort": self.min_cohort is not None,
+        }
+        only = next((what for what, is_set in bounds.items() if is_set), "")
+        if not only or not envelope.is_phase:
             return
         modules = {kind.__module__ for kind in find_classes(Reducer).values() if kind.hides}
         if type(work).__module__ not in modules:
-            only = "reveals sums only" if self.reveals == "sums" else "has a max_epsilon"
             raise Forbidden(
                 f"this client's policy {only}, and {envelope.work} is no phase of a reducer that hides "
                 "single messages"

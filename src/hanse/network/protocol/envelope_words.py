@@ -14,7 +14,7 @@ from hanse.network.protocol.forms import WIDE, Form, to_form, write_form
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import printable
 
-__all__ = ["describe_plan", "find_releases", "to_record"]
+__all__ = ["describe_plan", "find_fewest", "find_releases", "to_record"]
 
 COLUMNS = 80
 PLAIN = to_form(sgd_rule())
@@ -174,6 +174,21 @@ def find_releases(part: Form) -> tuple[Release, ...] | None:
         return PartSpec(Spec(tensors, **others), uplink, into, weight).chain().releases
     except Exception:  # a pattern, or a class that is not imported here
         return None
+
+
+def find_fewest(envelope: Envelope) -> int:
+    """Finds the fewest members whose messages enter one total, as far as the form of a dispatch says.
+
+    Reducers that hide say it themselves, since clients are lost in the course of their protocols.
+    """
+    known, fewest = find_classes(object), list[int]()
+    for part in envelope.pattern["uplink"].values():
+        try:
+            into = _build(part["into"], known)
+            fewest.append(into.fewest if into.hides else envelope.fewest)
+        except Exception:  # a pattern, or a class that is not imported here
+            fewest.append(0 if part["hides"] else envelope.fewest)
+    return min(fewest, default=envelope.fewest)
 
 
 def _build(form: Form, known: Mapping[str, type]) -> Any:

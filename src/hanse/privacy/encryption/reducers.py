@@ -181,7 +181,7 @@ class encrypt_pending(Work[Any, Any]):
         house, sent = self._promise(digest(parts), public, told["unused"], memory, house)
         residues = encrypt(scheme, public, self._write(parts))
         # A ticket that is computed twice is encrypted anew, so each ciphertext needs a pad of its own.
-        name = house + sha256(residues).digest()[: NAME_BYTES - HOUSE_BYTES]
+        name = house + sha256(residues.tobytes()).digest()[: NAME_BYTES - HOUSE_BYTES]
         codes = add_pads(scheme, session, compute_codes(scheme, session, residues), [name])
         answer = {
             "sum": Part(part_by_prime(residues, codes)),

@@ -308,6 +308,8 @@ class SecureReducer(Reducer[Any]):
             given = getattr(self, name)
             if given is not None and not given > 0:
                 raise InvalidInput(f"{name} is {given}; write a number above 0")
+        if not self.min_clients >= 0:
+            raise InvalidInput(f"min_clients is {self.min_clients}; write 0 or more clients")
         if self.num_neighbours is not None and self.num_neighbours % 2:
             raise InvalidInput(
                 f"num_neighbours is {self.num_neighbours}; write an even number, half of them on each side"

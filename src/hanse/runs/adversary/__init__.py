@@ -3,13 +3,13 @@
 from hanse.runs.adversary.backend import LyingBackend
 from hanse.runs.adversary.detection import describe_liars, judge_left_out
 from hanse.runs.adversary.population import MARKED, PoisonedPopulation, check_adversary, find_parties
-from hanse.runs.adversary.tally import Tally
+from hanse.runs.adversary.tally import LieCount
 
 __all__ = [
     "MARKED",
+    "LieCount",
     "LyingBackend",
     "PoisonedPopulation",
-    "Tally",
     "check_adversary",
     "describe_liars",
     "find_parties",

@@ -34,8 +34,9 @@ from hanse.core.exchange import (
     pack,
     unpack,
 )
+from hanse.robust import cosine_trust
 from hanse.runs.adversary.population import name_liar
-from hanse.runs.adversary.tally import Tally
+from hanse.runs.adversary.tally import LieCount
 from hanse.simulation import BLOCK_HEIGHT, Answer, ClientBackend, Folding, Job, MemoryAt, WrappedBackend
 
 __all__ = ["LyingBackend"]
@@ -65,7 +66,7 @@ class LyingBackend(WrappedBackend):
         liars: Sequence[int],
         model: Spec,
         keys: Keys,
-        tally: Tally,
+        tally: LieCount,
         is_poisoned: Callable[[int, int], bool],
     ) -> None:
         super().__init__(inner)
@@ -177,11 +178,14 @@ class LyingBackend(WrappedBackend):
         for name in self._find_parts(payload) if liars else ():
             known = [one for one in group if not one.is_liar] or liars
             honest = tuple(views[one.task.ticket][0][name].values for one in known)
+            weights = tuple(views[one.task.ticket][0][name].weight for one in known)
             own = tuple(sent[one.task.ticket][name] for one in liars)
-            parts = self._agree(name, liars, honest, own, num_asked - len(liars), kept)
+            weights = weights if _heeds_weights(payload.uplink[name].into) else ()
+            parts = self._agree(name, liars, honest, weights, own, num_asked - len(liars), kept)
             for one, part in zip(liars, parts, strict=True):
                 sent[one.task.ticket][name] = part
         for one in liars:
+            self._tally.lied.add(one.task.ticket)
             self._note_effect(one, views[one.task.ticket][0], sent[one.task.ticket])
         for one in group:
             if one.is_liar:
@@ -193,15 +197,17 @@ class LyingBackend(WrappedBackend):
         """Takes down whether a liar trained on or sends anything else than if it were honest."""
         if self._tally.has_effect:
             return
-        names = self._find_parts(one.payload)
+        names, liar = self._find_parts(one.payload), one.task.party
+        assert isinstance(liar, int)
         differs = any(digest(dict(honest[n].values)) != digest(dict(sent[n].values)) for n in names)
-        self._tally.has_effect = differs or self._is_poisoned(one.task.party, self._tally.current)
+        self._tally.has_effect = differs or self._is_poisoned(liar, self._tally.current)
 
     def _agree(
         self,
         name: str,
         liars: Sequence["_Honest"],
         honest: tuple[Tensors, ...],
+        weights: tuple[float, ...],
         own: tuple[Part, ...],
         num_honest: int,
         kept: Mapping[int, dict[str, Any]],
@@ -219,10 +225,11 @@ class LyingBackend(WrappedBackend):
                 honest=honest,
                 num_honest=num_honest,
                 shared=payload.frozen,
-                aggregate=_Aggregation(payload, name),
+                aggregate=_Aggregation(payload, name, honest),
                 max_norm=payload.chains[name].out.l2_bound,
                 memory=tuple(one.before.get(at, {}) for one in liars),
                 key=self._key.fold_in("messages", i, name, liars[0].task.ticket),
+                weights=weights,
             )
             own = attack.falsify(seen)
             remembered = attack.remember(seen)
@@ -282,7 +289,12 @@ class _Skipped(Transform):
         return replace(self.inner(spec), encode=None, encode_many=None)
 
 
-def _find_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
+def _heeds_weights(rule: Reducer[Any]) -> bool:
+    """Returns whether clients count by their weights, which a rule against liars may ignore."""
+    return not isinstance(rule, each) and bool(getattr(rule, "heeds_weights", True))
+
+
+def _find_shapes(spec: Spec) -> dict[str, tuple[int | str, ...]]:
     """Returns the shapes of tensors by their names."""
     return {name: tensor.shape for name, tensor in spec.tensors.items()}
 
@@ -335,16 +347,21 @@ class _Aggregation:
     """The server's rule as liars compute it for parts of their choice, with all transforms on the way to it.
 
     A rule that hides what it adds up is a mean to them, and so is an algorithm that takes each message by
-    itself (`fools_gold`, `zeno`), because what its server makes of them is no rule.
+    itself (`fools_gold`, `zeno`), because what its server makes of them is no rule. For the message of the
+    server's own training (`fl_trust`), which they can't know, they take the mean of the honest messages.
     """
 
-    def __init__(self, payload: Payload, part: str) -> None:
+    def __init__(self, payload: Payload, part: str, honest: Sequence[Tensors]) -> None:
         self._rule: Reducer[Any] = payload.uplink[part].into
         self._rule = mean() if self._rule.hides or isinstance(self._rule, each) else self._rule
         self._chain = _skip_checks(payload).chains[part]
         self._plans, self._key = payload.plans[part], Key.from_seed(0)
+        self._first: list[Part] = []
+        if isinstance(self._rule, cosine_trust):
+            self._first = [Part(reduce(mean(), [Part(values) for values in honest]).values)]
 
     def __call__(self, parts: Sequence[Part]) -> Tensors | None:
+        parts = [*self._first, *parts]
         try:
             self._rule.check_number(len(parts))
         except CompositionError:

@@ -6,36 +6,65 @@ from typing import Any
 
 from hanse.attacks import Adversary
 from hanse.core.exchange import Record
-from hanse.runs.adversary.tally import Tally
+from hanse.runs.adversary.tally import LieCount
 
 __all__ = ["describe_liars", "judge_left_out"]
 
 
 def judge_left_out(
-    records: Sequence[Record], liars: Sequence[int], num_clients: int, adversary: Adversary, tally: Tally
+    records: Sequence[Record],
+    liars: Sequence[int],
+    num_clients: int,
+    adversary: Adversary,
+    tally: LieCount,
+    can_name: bool,
 ) -> dict[str, Any]:
-    """Counts how often the rule has left out each client, and compares that with who lies.
+    """Counts how often the rule has left out each client, and compares that with who lied.
 
-    Returns: "liars"; "left_out", the number of rounds by client; "precision", the share of liars among those
-      left out; and "recall", the share of the liars that were left out, in rounds that counted all clients.
-      The last two are None where there is nothing to divide. "alone": in how many rounds one liar was
-      asked, and sent its honest message, because its attack needs the messages of several.
+    Only rounds in which somebody lied are judged. Of rounds before a run was resumed, only those are known
+    that counted all clients.
+
+    Args:
+      can_name: whether the rule may leave clients out by name.
+
+    Returns: "liars"; "left_out", the number of rounds by client; "refused", the number of rounds by liar in
+      which the server did not take its lie; "precision", the share of those who lied among those left out;
+      "recall", the share of lies that were left out, of those that the server took. The last two are None
+      where there is nothing to divide, and recall also where the rule names nobody. "alone": in how many
+      rounds one liar was asked, and sent its honest message, because its attack needs several messages.
     """
+    num_left_out = num_right = num_lies = 0
+    for record in records:
+        if not record.round or not record.is_closed:
+            continue
+        lied = _find_lied(record, liars, num_clients, adversary, tally)
+        if lied:
+            num_left_out += len(record.usage.left_out)
+            num_right += len(lied.intersection(record.usage.left_out))
+            num_lies += len(lied)
     counts = Counter(party for record in records for party in record.usage.left_out)
-    whole = [r for r in records if r.round and r.is_closed and r.usage.counted >= num_clients]
-    caught = sum(party in liars for record in whole for party in record.usage.left_out)
-    num_left_out, asked = sum(counts.values()), len(whole) * len(liars)
-    right = sum(count for party, count in counts.items() if party in liars)
+    refused = Counter(party for parties in tally.refused.values() for party in parties)
     return {
         "liars": list(liars),
         "left_out": {str(party): counts[party] for party in sorted(counts, key=str)},
-        "precision": right / num_left_out if num_left_out else None,
-        "recall": caught / asked if asked and num_left_out else None,
+        "refused": {str(liar): refused[liar] for liar in liars if refused[liar]},
+        "precision": num_right / num_left_out if num_left_out else None,
+        "recall": num_right / num_lies if num_lies and (can_name or counts) else None,
         "alone": sum(
             any(attack.needs_company and attack.is_active(round) for attack in adversary.attacks)
             for round in tally.alone
         ),
     }
+
+
+def _find_lied(
+    record: Record, liars: Sequence[int], num_clients: int, adversary: Adversary, tally: LieCount
+) -> set[Any]:
+    """Returns the liars whose lies the server took in a round, as far as they are known."""
+    if record.round >= tally.first:
+        return tally.counted.get(record.round, set())
+    is_active = any(attack.is_active(record.round) for attack in adversary.attacks)
+    return set(liars) if is_active and record.usage.counted >= num_clients else set()
 
 
 def describe_liars(records: Sequence[Record], found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
@@ -51,6 +80,12 @@ def describe_liars(records: Sequence[Record], found: Mapping[str, Any] | None) -
     if ordered:
         said = (f"{party}{' (lies)' if str(party) in liars else ''} in {count}" for party, count in ordered)
         yield "left out", f"by the rule, in rounds: client {', '.join(said)}"
+    refused = (found or {}).get("refused")
+    if refused:
+        who = ", ".join(f"{liar} in {count}" for liar, count in refused.items())
+        yield "refused", f"lies by the server, in rounds: client {who}"
+    if found and found["precision"] is None and found["recall"] is not None:
+        yield "caught", "none of the lies was left out by the rule"
     if found and found["precision"] is not None:
         recall = (
             "" if found["recall"] is None else f"; {100 * found['recall']:.0f}% of the liars were left out"

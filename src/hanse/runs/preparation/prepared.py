@@ -39,9 +39,9 @@ from hanse.preprocessing import Encoder
 from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation, local
 from hanse.runs.adversary import (
     MARKED,
+    LieCount,
     LyingBackend,
     PoisonedPopulation,
-    Tally,
     find_parties,
     judge_left_out,
 )
@@ -239,9 +239,9 @@ class Prepared:
         return adversary.find_liars(people.num_clients, people.names, key)
 
     @cached_property
-    def tally(self) -> Tally:
+    def tally(self) -> LieCount:
         """The number of the round, for liars that lie only in some, and what they did in it."""
-        return Tally()
+        return LieCount()
 
     @cached_property
     def party_data(self) -> FederatedData | PoisonedPopulation:
@@ -253,7 +253,16 @@ class Prepared:
         adversary = self.experiment.adversary
         if adversary is None:
             return None
-        return judge_left_out(records, self.liars, self.population.num_clients, adversary, self.tally)
+        algorithm = self.experiment.algorithm
+        rule = algorithm if hasattr(algorithm, "can_name") else getattr(algorithm, "into", None)
+        return judge_left_out(
+            records,
+            self.liars,
+            self.population.num_clients,
+            adversary,
+            self.tally,
+            getattr(rule, "can_name", False),
+        )
 
     @property
     def is_attack_idle(self) -> bool:

@@ -12,11 +12,14 @@ from hanse.transforms import clip
 __all__ = ["protect_messages"]
 
 
-def protect_messages(algorithm: Algorithm[Any], privacy: local, rounds: int) -> Algorithm[Any]:
+def protect_messages(
+    algorithm: Algorithm[Any], privacy: local, num_clients: int, rounds: int
+) -> Algorithm[Any]:
     """Returns an algorithm whose clients clip and noise their updates before all else.
 
-    Raises: CompositionError: if it can't be protected.
+    Raises: CompositionError: if it can't be protected; InvalidInput: if delta is too large.
     """
+    privacy.check_delta(num_clients)
     found = find_noise(algorithm)
     check_noise(found, privacy)
     if found:

@@ -48,7 +48,7 @@ def protect(
     if isinstance(privacy, central):
         return protect_totals(algorithm, privacy, num_clients, rounds)
     if isinstance(privacy, local):
-        return protect_messages(algorithm, privacy, rounds)
+        return protect_messages(algorithm, privacy, num_clients, rounds)
     if isinstance(privacy, examples):
         return protect_examples(algorithm, privacy, rounds)
     return algorithm
@@ -120,11 +120,15 @@ def plan_claim(
     rounds: int,
     clients: Sequence[NoisedSteps] | None = None,
 ) -> PrivacyClaim | None:
-    """Makes the claim that a run of so many rounds will come to, if it goes as planned. See `claim_of`."""
+    """Makes the claim that a run of so many rounds will come to, if it goes as planned, simulated or served.
+
+    See `claim_of`.
+    """
     if isinstance(privacy, examples):
-        return make_example_claim(privacy, clients, rounds, beside=_beside_examples(privacy, disclosure))
+        beside = _beside_examples(privacy, disclosure)
+        return make_example_claim(privacy, clients, rounds, beside=beside, is_simulated=None)
     planned = _plan_releases(disclosure.releases, rounds)
-    return make_claim(planned, delta=_delta_of(privacy), beside=disclosure.beside, is_simulated=False)
+    return make_claim(planned, delta=_delta_of(privacy), beside=disclosure.beside, is_simulated=None)
 
 
 def _plan_releases(releases: Sequence[ReleaseRecord], rounds: int) -> list[ReleaseRecord]:

@@ -54,6 +54,7 @@ def choose_metrics_sum(algorithm: Algorithm[Any], parties: tuple[PartyId, ...]) 
         max_weight=1.0,  # a finer scale: each sum counts once
         max_clients=max(given.max_clients, len(parties)),
         roster=given.roster,
+        min_clients=given.min_clients,
     )
 
 

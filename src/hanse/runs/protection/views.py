@@ -5,7 +5,7 @@ from typing import Any
 
 from hanse.core import Program, RoundAbandoned
 from hanse.core.exchange import Dispatch, Sample
-from hanse.privacy import describe_views, encrypted_mean, encrypted_sum, skellam
+from hanse.privacy import describe_views, encrypted_mean, encrypted_sum, noises_examples, skellam
 from hanse.simulation import Simulation
 
 __all__ = ["SETTINGS", "find_views"]
@@ -25,7 +25,9 @@ def find_views(round: Program[Any], runtime: Simulation) -> tuple[str, ...]:
         while isinstance(command, Sample | Dispatch):
             if isinstance(command, Dispatch):
                 for name, part_spec in command.uplink.items():
-                    found |= dict.fromkeys(f"{name}: {view}" for view in describe_views(part_spec))
+                    is_noised = noises_examples(command.work, name)
+                    views = describe_views(part_spec, noises_examples=is_noised)
+                    found |= dict.fromkeys(f"{name}: {view}" for view in views)
             command = round.send(runtime.perform(command))
     round.close()
     return tuple(found)
