@@ -62,7 +62,7 @@ SEEN: list[Collusion] = []
 
 
 @value
-class overhear(Attack):
+class listen_in(Attack):
     """Tells the truth, and keeps what it knew."""
 
     def falsify(self, seen: Collusion) -> tuple[Part, ...]:
@@ -72,7 +72,7 @@ class overhear(Attack):
 
 def test_liars_take_the_mean_of_honest_messages_for_what_the_server_trusts() -> None:
     SEEN.clear()
-    train(fl_trust(lr=0.5, fraction=1.0, epochs=1, trusted="server"), overhear(), knows="all", rounds=1)
+    train(fl_trust(lr=0.5, fraction=1.0, epochs=1, trusted="server"), listen_in(), knows="all", rounds=1)
     (seen,) = SEEN
     mean = seen.rows.mean(axis=0)
     backwards, tilted = (Part(seen.restore(row)) for row in (-mean, mean + np.roll(mean, 1)))
@@ -188,6 +188,16 @@ def test_a_resumed_run_goes_on_in_the_same_round(tmp_path: Path) -> None:
         train(None, attack, rounds=4, store=store, watch=stop)
     resumed = hanse.resume(str(cut.value.result.run), store=store)
     assert digest(dict(resumed.params)) == digest(dict(whole.params))
+
+
+def test_the_end_of_a_run_says_who_lied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["run", "--set", "rounds=1", "--set", "evaluate_every=1"]
+    lying = ["--set", 'adversary={attack="sign_flip", clients=[3, 10]}']
+    assert "clients 3, 10" in CliRunner().invoke(app, [*words, *lying]).output
+    assert "liars" not in CliRunner().invoke(app, words).output
+    assert "some clients lie" in CliRunner().invoke(app, ["plan", *lying]).output
+    assert "some clients lie" not in CliRunner().invoke(app, ["plan"]).output
 
 
 def test_who_was_left_out_is_judged_and_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

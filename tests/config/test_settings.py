@@ -62,6 +62,8 @@ def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
         (tuple[float, ...], "1.0", 'x is the string "1.0"; write a list: [...]'),
         (tuple[float, ...], [1, "a"], 'x[1] is the string "a"; write a number, such as 0.1'),
         (tuple[int, float], [1], "x has 1 entries; write 2"),
+        (float | Literal["best", "all"], "bets", "x is the string \"bets\"; did you mean 'best'?"),
+        (float | Literal["best", "all"], ".3", 'x is the string ".3"; write a number, such as 0.3'),
         (Literal["mean", "sum"], "som", "x is the string \"som\"; did you mean 'sum'?"),
         (Devices, {"median_s": 1}, "x.name is missing; write one of heavy_tailed, "),
         (Devices, "idael", "x.name is \"idael\", which names no devices; did you mean 'ideal'?"),

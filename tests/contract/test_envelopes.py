@@ -49,6 +49,9 @@ def test_all_that_a_run_asks_is_within_its_envelopes(name: str) -> None:
     runtime = Listening(case)
     drive(program(begin), runtime)
     assert len(runtime.forms) > 6
+    runtime.forms = [
+        form for form in runtime.forms if form["role"] in ("client", "test")
+    ]  # what members are asked
     for form in runtime.forms:
         assert found.find_beyond(form) == ""
     assert {e.work for e in found} >= {form["work"]["$"] for form in runtime.forms}

@@ -101,4 +101,11 @@ def test_it_is_a_value_with_a_disclosure(reducer: Reducer[Any]) -> None:
 
 def test_cases_cover_all_reducers() -> None:
     ours = {name for name, cls in find_classes(Reducer).items() if cls.__module__.startswith("hanse.")}
-    assert ours - {"moments", "tally"} <= {type(reducer).__name__ for reducer in REDUCERS.values()}
+    hiding = {
+        "secure_sum",
+        "secure_mean",
+        "encrypted_sum",
+        "encrypted_mean",
+        "add_residues",
+    }  # see tests/privacy
+    assert ours - {"moments", "tally"} - hiding <= {type(reducer).__name__ for reducer in REDUCERS.values()}

@@ -72,7 +72,7 @@ def test_server_and_clients_go_on_with_the_homes_of_an_old_version(homes: Path) 
 
     home, address = homes / "server", ("127.0.0.1", port)
     job = parties.job_of(home / "runs.db", RUN)
-    assert lead([job], home, address, address, resume=RUN, say=say) == "completed"
+    assert lead([job], home, address, address, resume=RUN, say=say) == "completed", said
     for thread in threads:
         thread.join(30.0)
     records = Runs(home / "runs.db").records(RUN)

@@ -40,7 +40,7 @@ from hanse.privacy import (
     read_books,
     skellam,
 )
-from hanse.privacy.accounting import LieCount
+from hanse.privacy.accounting import Tally
 from hanse.robust import median
 from hanse.runs import plan_messages, prepare_run
 from hanse.runs.protection import Disclosure, check_budget, claim_of
@@ -309,10 +309,10 @@ def test_noise_of_the_server_of_clients_and_in_shares_have_no_epsilon_together(
     assert (claim.epsilon, claim.rates) == (None, ())
     assert re.search(words + ".*no epsilon covers them together; write one of them", str(claim))
     assert claim.adversary == "whoever sees the released models", "the weakest of all"
-    tally = LieCount()
+    tally = Tally()
     tally.add(both[:1])
     with pytest.raises(InvalidInput, match="no epsilon covers them together"):
-        LieCount(tally).add(both[1:])  # also in rounds one after the other
+        Tally(tally).add(both[1:])  # also in rounds one after the other
     tally.add(both[:1])
 
 

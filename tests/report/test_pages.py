@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd
+from hanse.attacks import Adversary, pixel_backdoor
 from hanse.cli import app
 from hanse.cli.demo import classics
 from hanse.config import as_toml
@@ -120,6 +121,20 @@ def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -
     page, drawings = compare_page([first, second, third])
     assert len(drawings) == 7
     assert "algorithm.lr=0.1" in page
+
+
+def test_the_success_of_a_backdoor_stands_beside_a_run_without_one(tmp_path: Path) -> None:
+    backdoor = Adversary(pixel_backdoor(7, features=(0, 8)), clients=(1,))
+    for adversary in (None, backdoor):
+        hanse.run(rounds=1, adversary=adversary, store=tmp_path / "runs.db")
+    runs = Runs(tmp_path / "runs.db")
+    both = load_runs(runs, [info.run for info in runs.infos()])
+    for order in (both, both[::-1]):
+        page, _ = compare_page(order)
+        head, *rows = re.findall("<tr>.*?</tr>", page)
+        place = re.findall("<th>(.*?)</th>", head).index("attack_accuracy")
+        cells = [re.findall("<td>(.*?)</td>", row)[place] for row in rows[:2]]
+        assert [cell == "–" for cell in cells] == ["attack_accuracy" not in run.metrics for run in order]
 
 
 def test_settings_are_a_file_that_can_be_run(store: Path, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import pytest
 from rules import parts
 
 import hanse
-from hanse.algorithms import fl_trust, fools_gold, zeno
+from hanse.algorithms import fed_avg, fl_trust, fools_gold, zeno
 from hanse.algorithms.fools_gold import weigh
 from hanse.attacks import Adversary, random_update, scaled_mean, sign_flip
 from hanse.config import read
-from hanse.core import CompositionError, InvalidInput, PartSpec, Spec, TensorSpec, reduce
+from hanse.core import CompositionError, InvalidInput, PartSpec, Spec, Stop, TensorSpec, reduce
 from hanse.data import digits, iid
 from hanse.privacy import gaussian
 from hanse.robust import cosine_trust
@@ -97,9 +97,25 @@ def test_without_examples_at_the_server_a_run_is_refused(algorithm: Any) -> None
 def test_a_test_set_that_leads_the_run_is_said() -> None:
     (found,) = run(fl_trust(**TRAINING, trusted="server"), data=digits(), rounds=1).findings
     assert found.code == "led_by_test"
-    assert run(fl_trust(**TRAINING), rounds=1).findings == ()
     with pytest.raises(InvalidInput, match=r"algorithm\.trusted is 'sever'"):
         run(fl_trust(trusted="sever"))
+
+
+def test_validation_examples_that_lead_the_run_neither_stop_nor_rank_it(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "data": HELD,
+        "partition": iid(8),
+        "algorithm": fl_trust(**TRAINING),
+        "rounds": 2,
+    }
+    result = hanse.run(**settings, stop=Stop("accuracy", target=0.2))
+    assert [found.code for found in result.findings] == ["chosen_on_test", "led_by_validation"]
+    assert result.target_round is not None
+    over = {"algorithm": [fl_trust(**TRAINING), fed_avg(**TRAINING)]}
+    sweep = hanse.sweep(
+        hanse.Experiment(**settings), over=over, seeds=[0], store=tmp_path / "s.db", num_workers=1
+    )
+    assert sweep.metric == "accuracy"
 
 
 def test_a_cohort_that_is_left_out_whole_is_refused_beforehand() -> None:

@@ -138,6 +138,8 @@ def result_page(
     settings: Mapping[str, Any], result: Mapping[str, Any], also: Pairs = (), then: Sequence[str] = ()
 ) -> None:
     """Prints how a run ended: metrics, costs and what `also` says, and `then` what to type next."""
+    from hanse.runs import describe_liars
+
     out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
@@ -145,7 +147,8 @@ def result_page(
         out.print(comparison(settings, result))
         out.print()
     see = () if then else [("see", f"hanse show {result['run']}")]
-    out.print(make_pairs((*_costs(result, settings), *also, *see)))
+    liars = describe_liars((), result.get("adversary"))
+    out.print(make_pairs((*_costs(result, settings), *liars, *also, *see)))
     for line in then:  # a command that is long is still one line to copy
         out.print(Text.assemble(("next        ", "dim"), line), soft_wrap=True)
 
@@ -216,6 +219,8 @@ def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
     out.print(make_pairs(_format_plan(plan)))
     out.print(make_pairs([("privacy", f"as planned, {plan.claim}")] if plan.claim else []))
     out.print(make_pairs([("who sees what" if i == 0 else "", view) for i, view in enumerate(plan.views)]))
+    if settings.get("adversary"):
+        note("some clients lie in this run, as the settings of adversary say")
     if varies:
         note(f"* depends on the data; this is the size that client {plan.client} would send now")
     if plan.asynchronous:

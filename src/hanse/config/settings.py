@@ -161,6 +161,14 @@ def _as_number(given: Plain) -> float:
     return number if math.isfinite(number) and isinstance(given, str) else 0.1
 
 
+def _is_number(given: Plain) -> bool:
+    try:
+        float(given)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def _str(given: Plain, path: str) -> str:
     if isinstance(given, str):
         return given
@@ -182,8 +190,9 @@ def _any_of(annotations: tuple[Any, ...], given: Plain, path: str) -> Any:
         try:
             return build(annotation, given, path)
         except WrongSetting as error:
-            is_meant = isinstance(given, Mapping) and annotation not in _SCALARS
-            errors.append((is_meant, error))
+            is_word = typing.get_origin(annotation) is Literal and not _is_number(given)
+            is_table = isinstance(given, Mapping) and annotation not in _SCALARS
+            errors.append((is_table or (isinstance(given, str) and is_word), error))
     wrong = next((error for is_meant, error in errors if is_meant), errors[0][1])
     says_type = wrong.path == path and not wrong.why.startswith(":") and "; write" in wrong.why
     if optional and says_type:

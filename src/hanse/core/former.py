@@ -5,6 +5,7 @@ from typing import Any
 
 __all__ = [
     "ADDED",
+    "ADDED_LAST",
     "CLASSES",
     "FIELDS",
     "RESULTS",
@@ -63,6 +64,9 @@ ADDED: Mapping[str, tuple[str, ...]] = {
 
 A journal has the digests of Sample, Dispatch, Collect and Decode, so only classes inside of these are here.
 """
+
+ADDED_LAST: Mapping[str, tuple[str, ...]] = {"Sample": ("without",)}
+"""Those of them that the version before this one did not have either."""
 
 SETTINGS: Mapping[str, str] = {"way": "execution"}
 """Today's names of an experiment's settings, by their former ones."""

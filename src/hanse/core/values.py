@@ -141,8 +141,8 @@ def flatten(obj: Any) -> tuple[str, dict[str, Array]]:
     return json.dumps(skeleton, separators=(",", ":"), allow_nan=False), tensors
 
 
-def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bool = False) -> Any:
-    """Flattens a value; `old`: with the names that an earlier version gave to classes and fields."""
+def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: int = 0) -> Any:
+    """Flattens a value; `old`: as in the version before this one (1), or those before that (2)."""
     kind = type(obj)
     if depth > _MAX_DEPTH:
         raise InvalidInput(f"{path[:50]}... is nested deeper than {_MAX_DEPTH}, which can't be saved or sent")
@@ -153,10 +153,10 @@ def _flatten(obj: Any, path: str, tensors: dict[str, Array], depth: int, old: bo
     if kind is tuple:
         return [_flatten(item, _join(path, str(i)), tensors, depth + 1, old) for i, item in enumerate(obj)]
     if kind in _NAMES:
-        tag, names = _former_names(_NAMES[kind]) if old else (_NAMES[kind], {})
+        tag, names = _former_names(_NAMES[kind]) if old > 1 else (_NAMES[kind], {})
         body = {}
         for f in _FIELDS[kind]:
-            if old and _is_added(kind, f, getattr(obj, f.name)):
+            if old and _is_added(kind, f, getattr(obj, f.name), old):
                 continue
             name, item = names.get(f.name, f.name), getattr(obj, f.name)
             if type(item) not in _PLAIN or depth == _MAX_DEPTH:  # most are plain, and calls cost
@@ -287,9 +287,9 @@ def _renew_fields(cls: type, given: dict[str, Any]) -> dict[str, Any]:
     return {key: item for key, item in moved.items() if key}
 
 
-def _is_added(cls: type, field: dataclasses.Field[Any], held: Any) -> bool:
+def _is_added(cls: type, field: dataclasses.Field[Any], held: Any, old: int) -> bool:
     """Returns whether a field is new since an earlier version, and has its default."""
-    if field.name not in former.ADDED.get(_NAMES[cls], ()):
+    if field.name not in (former.ADDED if old > 1 else former.ADDED_LAST).get(_NAMES[cls], ()):
         return False
     factory = field.default_factory
     return bool(held == (field.default if factory is dataclasses.MISSING else factory()))
@@ -407,10 +407,14 @@ def digest(obj: Any) -> str:
     return _hash(*flatten(obj))
 
 
-def former_digest(obj: Any) -> str:
-    """Computes the digest that an earlier version gave to the value, which had other names then."""
+def former_digest(obj: Any, old: int = 2) -> str:
+    """Computes the digest that an earlier version gave to the value, which had other names and fields then.
+
+    Args:
+      old: 1: the version before this one; 2: those before that.
+    """
     tensors: dict[str, Array] = {}
-    skeleton = _flatten(obj, "", tensors, 0, old=True)
+    skeleton = _flatten(obj, "", tensors, 0, old)
     return _hash(json.dumps(skeleton, separators=(",", ":"), allow_nan=False), tensors)
 
 

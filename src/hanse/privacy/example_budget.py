@@ -92,7 +92,7 @@ class examples(Privacy):
           noise suffices.
 
         >>> examples(3.0).choose_steps(60_000, Steps(4.0, batch_size=6_000), 10)
-        NoisedSteps(rate=0.1, noise_multiplier=2.025, num_steps=10)
+        NoisedSteps(rate=0.1, noise_multiplier=1.7962, num_steps=10)
         """
         if num_examples == 0:
             raise InvalidInput("no examples; give at least 1")

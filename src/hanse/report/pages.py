@@ -191,7 +191,12 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
 
 
 def _comparison(runs_data: Sequence[RunData]) -> str:
-    metrics = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
+    measured = dict.fromkeys(name for run_data in runs_data for name in run_data.metrics)
+    metrics = [  # a run in which nobody lies has no success of an attack
+        name
+        for name in measured
+        if name.startswith("attack_") or all(name in other.metrics for other in runs_data)
+    ]
     heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
     judged = [(run_data.result or {}).get("adversary") for run_data in runs_data]
     heads += ["liars left out", "liars among those left out"] if any(judged) else []

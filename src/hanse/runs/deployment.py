@@ -20,7 +20,7 @@ from hanse.runs.contract import Contract
 from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import read_description, read_examples, read_with_groups
-from hanse.runs.preparation import Prepared, client_tests, is_led_by_test, load_population, prepare_run
+from hanse.runs.preparation import Prepared, client_tests, find_led, load_population, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
 from hanse.runs.session import check_same_data, existing, experiment_of
@@ -119,7 +119,7 @@ class Parties:
                     higher=ready.higher_is_better,
                     remedy=experiment.algorithm.remedy,
                     on_test=ready.chooses_on_test,
-                    led_by_test=is_led_by_test(experiment.algorithm),
+                    led=find_led(experiment.algorithm),
                 ).to_json(),
                 "privacy": _claim(ready, records),
             },

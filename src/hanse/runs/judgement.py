@@ -13,6 +13,7 @@ __all__ = [
     "DEVICE_NOT_REPEATABLE",
     "ENDED",
     "LED_BY_TEST",
+    "LED_BY_VALIDATION",
     "NOT_REPEATABLE",
     "WITHOUT_EFFECT",
     "Finding",
@@ -79,6 +80,15 @@ CHOSEN_ON_TEST = Finding(
     is_presence=False,
 )
 """The finding that the run ended where its metric on the test examples was good."""
+
+LED_BY_VALIDATION = Finding(
+    "led_by_validation",
+    "the server judged the clients by the validation examples (algorithm.trusted), so that the metrics on "
+    "them are better than on examples that nobody has seen",
+    "read the metrics on the test examples, by which the run is stopped and compared with others",
+    is_presence=False,
+)
+"""The finding that an algorithm whose server holds trusted examples took the validation examples for them."""
 
 LED_BY_TEST = Finding(
     "led_by_test",

@@ -15,7 +15,7 @@ from hanse.core.exchange import (
     digest,
     is_higher_better,
 )
-from hanse.runs.judgement import CHOSEN_ON_TEST, LED_BY_TEST, Finding, find_problems, judge_status
+from hanse.runs.judgement import CHOSEN_ON_TEST, Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
 
 __all__ = ["Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"]
@@ -75,20 +75,19 @@ class Result:
         higher: Collection[str] = HIGHER_IS_BETTER,
         remedy: str = Algorithm.remedy,
         on_test: bool = False,
-        led_by_test: bool = False,
+        led: tuple[Finding, ...] = (),
     ) -> "Result":
         """Makes the result of a run at its present progress.
 
         For `uncounted` and `remedy` see `find_problems`; `higher` names metrics that are better when higher.
         `on_test`: whether what stops the run is watched on test examples.
-        `led_by_test`: whether the algorithm computes with them.
+        `led`: says that the algorithm computes with test or validation examples.
         """
         records = tuple(records)
         found = find_problems(records, uncounted, remedy)
         if on_test and progress.stopped is not None:
             found = (*found, CHOSEN_ON_TEST)
-        if led_by_test:
-            found = (*found, LED_BY_TEST)
+        found = (*found, *led)
         names = sorted({name for record in records for name in record.metrics})
         measured = {record.round: record for record in records if record.is_measured}
         return cls(

@@ -34,7 +34,7 @@ from hanse.runs.judgement import (
 )
 from hanse.runs.machine import changes, environment, is_simulated
 from hanse.runs.own_code import import_code, record_imports
-from hanse.runs.preparation import Prepared, is_led_by_test, prepare_run
+from hanse.runs.preparation import Prepared, find_led, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
 from hanse.simulation import Devices, Execution
@@ -301,7 +301,7 @@ class Session:
             higher=higher,
             remedy=remedy,
             on_test=self._ready.chooses_on_test,
-            led_by_test=is_led_by_test(self.experiment.algorithm),
+            led=find_led(self.experiment.algorithm),
         )
         claim = claim_of(
             self._records,

@@ -495,7 +495,7 @@ def test_rosters_are_checked_when_they_are_written() -> None:
 
 def test_a_total_in_which_too_few_may_be_honest_is_not_unmasked() -> None:
     """One of five may collude, and two of eight: a total of five of these has three honest clients only."""
-    sums = secure_sum(colluders=0.25, drop_out=0.25, max_value=1e12, min_clients=5)
+    sums = secure_sum(colluders=0.25, drop_out=0.25, max_value=1e12, max_weight=1e3, min_clients=5)
     assert sums.fewest == 4
     server = Server(sums, [House(number) for number in range(8)])
     server.begin()

@@ -337,7 +337,10 @@ def _find_state(checkpoint: Checkpoint | None, entries: Iterable[Entry]) -> tupl
 
 def _is_same(command: Command[Any], entry: Entry) -> bool:
     """Returns whether this version or an earlier one wrote the entry for the command."""
-    return entry.digest == digest(command) or entry.digest == former_digest(command)
+    return entry.digest == digest(command) or entry.digest in (
+        former_digest(command, 1),
+        former_digest(command),
+    )
 
 
 def _brief(spent: Mapping[str, float]) -> dict[str, float]:

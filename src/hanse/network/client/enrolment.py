@@ -194,14 +194,15 @@ def _examine(
     test: Callable[[Plan], Any] | None,
 ) -> dict[str, int]:
     policy = client_home.policy
-    if data(plan) is None:
+    own = data(plan)
+    if own is None:
         return {}  # a party without data computes nothing that needs a model
     learner, found = bind(plan), dict[str, int]()
     party = client_home.party
     tested = own_test(party) if isinstance(party, int) else None  # a named party has no test role
     for what, source in {"examples": data, "test examples": test}.items():
         if source is not None:
-            examples = source(plan)
+            examples = own if source is data else source(plan)
             count = count_rows(examples)
             policy.check_data(count)
             if not isinstance(learner, OwnLearners):

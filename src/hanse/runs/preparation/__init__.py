@@ -3,6 +3,6 @@
 from hanse.runs.preparation.data import client_tests, load_population
 from hanse.runs.preparation.prepare import prepare_run
 from hanse.runs.preparation.prepared import Prepared
-from hanse.runs.preparation.trusted import is_led_by_test
+from hanse.runs.preparation.trusted import find_led
 
-__all__ = ["Prepared", "client_tests", "is_led_by_test", "load_population", "prepare_run"]
+__all__ = ["Prepared", "client_tests", "find_led", "load_population", "prepare_run"]

@@ -54,7 +54,8 @@ def choose_stop(experiment: Experiment, learner: Learner, validates: bool) -> St
     """Returns the experiment's stop, which watches a metric that is measured, and knows which way is better.
 
     Args:
-      validates: whether the model is measured on validation examples, which are watched then.
+      validates: whether the model is measured on validation examples that training does not use, which are
+        watched then.
 
     Raises: InvalidInput: if the metric that it names is not measured.
     """

@@ -21,7 +21,7 @@ from hanse.runs.adversary import (
 from hanse.runs.preparation.data import encode_features, load_population
 from hanse.runs.preparation.measures import choose_stop
 from hanse.runs.preparation.prepared import Prepared
-from hanse.runs.preparation.trusted import check_server_data
+from hanse.runs.preparation.trusted import check_server_data, is_led_by_validation
 from hanse.runs.protection import (
     check_budget,
     check_separation,
@@ -62,7 +62,8 @@ def prepare_run(experiment: Experiment) -> Prepared:
         algorithm = hide_updates(algorithm, population.num_clients)
     if algorithm is not experiment.algorithm:
         experiment = replace(experiment, algorithm=algorithm)
-    stop = choose_stop(experiment, learner, population.validation is not None)
+    validates = population.validation is not None and not is_led_by_validation(experiment.algorithm)
+    stop = choose_stop(experiment, learner, validates)
     ready = Prepared(experiment, population, learner, stop, encoder)
     for baseline in experiment.baselines:
         baseline.check(experiment.algorithm)

@@ -295,7 +295,7 @@ class Prepared:
     @property
     def chooses_on_test(self) -> bool:
         """Returns whether the run stops by a metric on test examples, and not on validation examples."""
-        if self.stop.metric == OBJECTIVE or self.population.validation is not None:
+        if self.stop.metric == OBJECTIVE or self.stop.metric.startswith(OF_VALIDATION):
             return False
         watches = self.stop.target is not None or self.stop.patience is not None
         return watches and not all(isinstance(party, int) for party in self.measured_at)

@@ -4,8 +4,9 @@ from typing import Any
 
 from hanse.core import Algorithm, InvalidInput, nearest
 from hanse.data import VALIDATION, FederatedData
+from hanse.runs.judgement import LED_BY_TEST, LED_BY_VALIDATION, Finding
 
-__all__ = ["check_server_data", "is_led_by_test"]
+__all__ = ["check_server_data", "find_led", "is_led_by_validation"]
 
 TEST = "server"
 """The role that holds the test set."""
@@ -30,6 +31,13 @@ def check_server_data(algorithm: Algorithm[Any], population: FederatedData) -> N
         )
 
 
-def is_led_by_test(algorithm: Algorithm[Any]) -> bool:
-    """Returns whether the algorithm computes with the test examples, as those that its server trusts."""
-    return getattr(algorithm, "trusted", None) == TEST
+def is_led_by_validation(algorithm: Algorithm[Any]) -> bool:
+    """Returns whether the algorithm computes with the validation examples, which its server then trusts."""
+    return getattr(algorithm, "trusted", None) == VALIDATION
+
+
+def find_led(algorithm: Algorithm[Any]) -> tuple[Finding, ...]:
+    """Returns the finding that the algorithm computes with examples on which the model is measured, if so."""
+    if is_led_by_validation(algorithm):
+        return (LED_BY_VALIDATION,)
+    return (LED_BY_TEST,) if getattr(algorithm, "trusted", None) == TEST else ()
