@@ -17,7 +17,6 @@ from hanse.core import (
     Spec,
     Stage,
     Tensors,
-    Total,
     Transform,
     each,
     mean,
@@ -263,22 +262,6 @@ class _Honest:
         return self.task, message, Fork.between(self.task.after, self.before, kept)
 
 
-class _Plain(Reducer[Part]):
-    """A reducer that takes any part, and is never asked for a total: of messages that the liars see."""
-
-    def accepts(self, spec: Spec) -> None:
-        pass
-
-    def lift(self, part: Part) -> Part:
-        raise NotImplementedError
-
-    def merge(self, left: Part, right: Part) -> Part:
-        raise NotImplementedError
-
-    def result(self, accumulator: Part) -> Total:
-        raise NotImplementedError
-
-
 @dataclass(frozen=True)
 class _Skipped(Transform):
     """A transform that a liar passes by: it changes nothing, and promises the server what it always did."""
@@ -324,7 +307,7 @@ def _is_own(stage: Stage, before: Spec) -> bool:
 def _strip(payload: Payload, until: Any = _find_begin) -> Payload:
     """Returns a payload with the first transforms of each part only, and without a reducer that hides."""
     num_kept = {name: until(part) for name, part in payload.uplink.items()}
-    uplink = {n: replace(p, uplink=p.uplink[: num_kept[n]], into=_Plain()) for n, p in payload.uplink.items()}
+    uplink = {n: replace(p, uplink=p.uplink[: num_kept[n]], into=each()) for n, p in payload.uplink.items()}
     plans = {name: plan[: num_kept[name]] for name, plan in payload.plans.items()}
     return replace(payload, uplink=uplink, plans=plans)
 
