@@ -6,6 +6,7 @@ AES-256-GCM seals messages. All come from the package `cryptography`.
 """
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from hanse.core import Array, CompositionError
 __all__ = [
     "KEY_BYTES",
     "SEAL_BYTES",
+    "WINDOW_BYTES",
     "add_masks",
     "derive_key",
     "is_weak",
@@ -30,6 +32,9 @@ KEY_BYTES = 32
 
 SEAL_BYTES = 16
 """The bytes that a sealed message is longer."""
+
+BLOCK_BYTES = 16
+"""The bytes of a block of AES, and of its counter."""
 
 WINDOW_BYTES = 1 << 18
 """Masks are drawn and added in pieces of this size, which stay in the processor's cache."""
@@ -123,23 +128,41 @@ def unseal(key: bytes, sealed: bytes) -> bytes | None:
     return text
 
 
-def add_masks(total: Array, masks: Iterable[tuple[bytes, bool]]) -> None:
+def add_masks(total: Array, masks: Iterable[tuple[bytes, bool]], *, num_threads: int = 1) -> None:
     """Adds the masks of keys to a vector of unsigned integers, in place, or subtracts them.
 
     Args:
       total: modulo 2^bits of its dtype.
       masks: keys of 32 bytes, a key of the cipher and its first counter; and whether the mask is added.
+      num_threads: each takes a piece of the vector; the cipher and the sums leave Python to the others.
     """
+    keys = list(masks)
+    if num_threads == 1:
+        _add_from(total, keys, 0)
+        return
+    share = -(-len(total) // num_threads)
+    share += -share % (BLOCK_BYTES // total.itemsize)  # each piece begins with a block of the cipher
+    begins = range(0, len(total), max(share, 1))
+    with ThreadPoolExecutor(num_threads) as threads:
+        pieces = [threads.submit(_add_from, total[begin : begin + share], keys, begin) for begin in begins]
+        for piece in pieces:
+            piece.result()
+
+
+def _add_from(total: Array, masks: list[tuple[bytes, bool]], begin: int) -> None:
+    """Adds the masks to a piece of a vector that begins with this number."""
     loaded = load_cryptography()
-    begun = [
-        (loaded.Cipher(loaded.algorithms.AES(key[:16]), loaded.modes.CTR(key[16:])).encryptor(), added)
-        for key, added in masks
-    ]
+    past = begin * total.itemsize // BLOCK_BYTES
+    begun = []
+    for key, added in masks:
+        counter = (int.from_bytes(key[16:], "big") + past) % (1 << 128)
+        mode = loaded.modes.CTR(counter.to_bytes(BLOCK_BYTES, "big"))
+        begun.append((loaded.Cipher(loaded.algorithms.AES(key[:16]), mode).encryptor(), added))
     window = WINDOW_BYTES // total.itemsize
     zeros = bytes(WINDOW_BYTES)
     buffer = np.empty(WINDOW_BYTES + 15, np.uint8)
-    for begin in range(0, len(total), window):
-        piece = total[begin : begin + window]
+    for start in range(0, len(total), window):
+        piece = total[start : start + window]
         for stream, added in begun:
             stream.update_into(memoryview(zeros)[: piece.nbytes], buffer)
             mask = buffer[: piece.nbytes].view(total.dtype.newbyteorder("<"))

@@ -14,6 +14,7 @@ figure 4; Bell et al., CCS 2020, Algorithm 2.
 
 import hashlib
 import hmac
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -23,6 +24,7 @@ from hanse.core import Array, RoundAbandoned
 from hanse.privacy.secure_sums.masks import (
     KEY_BYTES,
     SEAL_BYTES,
+    WINDOW_BYTES,
     add_masks,
     derive_key,
     make_public,
@@ -244,7 +246,9 @@ def unmask(
         if with_whom:
             masking = _join(shares, seat, adverts[seat], needed, is_seed=False)
             masks += list(_pair_masks(round, masking, seat, adverts[seat], with_whom))
-    add_masks(total, masks)  # what a lost client would have added is what cancels its neighbours' masks
+    # What a lost client would have added is what cancels its neighbours' masks.
+    num_threads = (os.cpu_count() or 1) if total.nbytes > WINDOW_BYTES else 1
+    add_masks(total, masks, num_threads=num_threads)
 
 
 def _join(
