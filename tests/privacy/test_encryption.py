@@ -227,6 +227,10 @@ def test_codes_are_linear_functions_and_pads_hide_them() -> None:
         numbers = zip(factors[f].tolist(), residues[0][:, 1].reshape(-1).tolist(), strict=True)
         expected = int(np.sum([a * b for a, b in numbers], dtype=object)) % SCHEME.primes[1]
         assert compute_codes(SCHEME, SECRET, residues)[f, 1] == expected
+    above = residues.copy()
+    above[0, 0, 0, 0] |= np.uint64(1 << 60)
+    with pytest.raises(MessageError, match="not below the prime"):
+        compute_codes(SCHEME, SECRET, above)
     codes = compute_codes(SCHEME, SECRET, residues)
     padded = add_pads(SCHEME, SECRET, codes, [b"a" * 16])
     assert not (padded == codes).any()

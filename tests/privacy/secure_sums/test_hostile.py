@@ -25,6 +25,10 @@ from hanse.core import (
 )
 from hanse.core.exchange import SIGNER, Forks, Payload, Signer, Task, compute, write_certificate
 from hanse.privacy.secure_sums import secure_sum, unmask
+from hanse.privacy.secure_sums.evidence import PROOF_BYTES
+from hanse.privacy.secure_sums.parties import ADVERT_BYTES
+from hanse.privacy.secure_sums.promises import bind_round
+from hanse.privacy.secure_sums.protocol import _find_usable
 from hanse.privacy.secure_sums.reducers import (
     advertise_keys,
     confirm_survivors,
@@ -505,3 +509,17 @@ def test_a_total_in_which_too_few_may_be_honest_is_not_unmasked() -> None:
     with pytest.raises(Declined, match="fewer than 4 of 5 clients in the total may be honest"):
         server.reveal(server.houses[0], tuple(range(5)))
     server.reveal(server.houses[0], tuple(range(6)))
+
+
+def test_a_member_that_proves_nothing_is_left_out_and_the_others_go_on() -> None:
+    houses = [House(number, signer_of(f"house {number}")) for number in range(NUM)]
+    houses.append(House(NUM, signer_of("house 5")))  # a second seat of one house
+    houses.append(House(NUM + 1, signer_of("a stranger")))
+    server = Server(LISTED, houses)
+    server.begin()
+    adverts = {number: bytes(row) for number, row in enumerate(server.advertise())}
+    adverts[1] = adverts[1][:-1] + bytes([adverts[1][-1] ^ 1])
+    usable = _find_usable(adverts, LISTED.roster, bind_round("r1"))
+    assert sorted(usable) == [0, 2, 3, 4]
+    unproven = {number: advert[:ADVERT_BYTES] + bytes(PROOF_BYTES) for number, advert in adverts.items()}
+    assert len(_find_usable(unproven, LISTED.roster, bind_round("r1"))) == NUM + 2, "simulated: no proofs"

@@ -85,7 +85,9 @@ def test_keys_with_which_all_agree_on_nothing_are_known() -> None:
             assert is_weak(weak)
             with pytest.raises(ValueError, match="shared key"):
                 derive_key(read_secret(b"\x11" * 32), weak, b"what for")
-    assert not is_weak(read_secret(b"\x11" * 32).public_key().public_bytes_raw())
+    honest = read_secret(b"\x11" * 32).public_key().public_bytes_raw()
+    assert not is_weak(honest)
+    assert is_weak(honest[:-1] + bytes([honest[-1] | 0x80])), "the same key in other bytes"
 
 
 def test_sealed_messages_open_under_their_key_alone() -> None:
@@ -161,6 +163,60 @@ def test_shares_that_do_not_fit_are_noticed() -> None:
     assert total.tolist() == [10] * 4
 
 
+def lead_to_the_end(num: int, needed: int) -> tuple[Any, dict[int, bytes], Any, dict[int, dict[int, bytes]]]:
+    """Lets all clients send 5, and returns total, adverts, partners and what they reveal."""
+    secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(num)]
+    adverts = adverts_of(secrets)
+    dealt = [deal(b"r", own, seat, without(adverts, seat), needed) for seat, own in enumerate(secrets)]
+    total = np.zeros(4, np.uint32)
+    for seat in range(num):
+        vector = np.full(4, 5, np.uint32)
+        mask(vector, b"r", secrets[seat], seat, without(adverts, seat))
+        total += vector
+    partners = {seat: [other for other in range(num) if other != seat] for seat in range(num)}
+    revealed = {}
+    for seat in range(num):
+        mail = {other: dealt[other].sealed[seat] for other in partners[seat]}
+        revealed[seat] = reveal(dealt[seat].opening, mail, seat, dealt[seat].kept, set(range(num)))
+    return total, adverts, partners, revealed
+
+
+@pytest.mark.parametrize("liars", [(0,), (3,), (0, 1), (2, 5)])
+def test_wrong_shares_of_one_or_two_do_not_end_a_sum(liars: tuple[int, ...]) -> None:
+    total, adverts, partners, revealed = lead_to_the_end(7, 4)
+    for liar in liars:
+        revealed[liar] = {seat: bytes([liar + 1]) * 32 for seat in revealed[liar]}
+    unmask(total, b"r", adverts, partners, set(range(7)), revealed, 4)
+    assert total.tolist() == [35] * 4
+
+
+@pytest.mark.parametrize("liars", [(0, 1, 2), (0, 1, 2, 3)])
+def test_more_wrong_shares_end_a_sum_and_the_message_names_the_client(liars: tuple[int, ...]) -> None:
+    total, adverts, partners, revealed = lead_to_the_end(7, 4)
+    for liar in liars:
+        revealed[liar] = {seat: bytes([liar + 1]) * 32 for seat in revealed[liar]}
+    with pytest.raises(RoundAbandoned, match="the shares of client 10 do not fit what it advertised"):
+        unmask(total, b"r", adverts, partners, set(range(7)), revealed, 4, parties=range(10, 17))
+
+
+@pytest.mark.parametrize("kind", ["weight", "numbers", "negative"])
+def test_a_total_that_no_clients_can_have_made_ends_the_round(kind: str) -> None:
+    encoding = make_encoding(REAL, 64, max_value=1.0, max_weight=2.0, max_clients=10**6)
+    part = Part({"a": np.ones((2, 3), "f4"), "b": np.float32(1.0)}, 2.0)
+    whole = encode_parts({"u": encoding}, {"u": part})
+    at_most = split_total({"u": encoding}, whole + whole, 2)["u"]
+    assert at_most[1] == 4.0
+    assert at_most[0]["b"] == pytest.approx(4.0)
+    wrong = whole + whole
+    wrong[{"weight": -1, "numbers": 0, "negative": -1}[kind]] += {
+        "weight": np.uint64(2 ** (encoding.weight_bits + 1)),
+        "numbers": np.uint64(2 ** (encoding.fraction_bits + 1)),
+        "negative": np.uint64(-5 * 2**encoding.weight_bits % 2**64),
+    }[kind]
+    with pytest.raises(RoundAbandoned, match="a client sent wrong numbers"):
+        split_total({"u": encoding}, wrong, 2)
+
+
 def test_shares_follow_from_the_keys_of_a_sum() -> None:
     """AES-GCM is used once with a key: a client that deals twice must not seal other shares."""
     secrets = [draw_secrets(draw(f"client {seat}")) for seat in range(4)]
@@ -216,7 +272,7 @@ def test_sums_of_encodings_are_sums_to_within_half_a_step_each() -> None:
         exact["b"] += part.weight * float(part.values["b"])
         exact["n"] += count.values["n"]
         exact["w"] += part.weight
-    found = split_total(encodings, whole)
+    found = split_total(encodings, whole, 10)
     step = 2.0 ** -encodings["u"].fraction_bits
     assert np.abs(found["u"][0]["a"] - exact["a"]).max() <= 5 * step
     assert abs(found["u"][0]["b"] - exact["b"]) <= 5 * step

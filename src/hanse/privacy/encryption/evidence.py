@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hanse.core import Array, Key
+from hanse.core import Array, Key, MessageError
 from hanse.privacy.encryption.bfv import Ciphertexts, bfv
 
 __all__ = ["add_pads", "compute_codes"]
@@ -28,6 +28,8 @@ def compute_codes(scheme: bfv, session: Key, residues: Ciphertexts) -> Array:
 
     Args:
       session: of the houses, for these keys and this question alone.
+
+    Raises: MessageError: if a number is not below its prime, since a code would not see all its bits.
     """
     size = 2 * scheme.degree
     sums = np.zeros((scheme.num_primes, 4, 2 * NUM_FUNCTIONS), np.int64)
@@ -35,6 +37,8 @@ def compute_codes(scheme: bfv, session: Key, residues: Ciphertexts) -> Array:
     draws = [session.fold_in("function", i).secret_rng() for i in range(scheme.num_primes)]
     for block in residues:
         for i, drawn in enumerate(draws):
+            if (block[:, i] >= scheme.primes[i]).any():
+                raise MessageError(f"a number of the ciphertexts is not below the prime {scheme.primes[i]}")
             factors = drawn.integers(2**32, (NUM_FUNCTIONS, size), np.uint32)
             halves = np.concatenate([factors & np.uint32(0xFFFF), factors >> np.uint32(16)])
             limbs = (block[:, i].reshape(1, size) >> shifts) & np.uint64((1 << LIMB_BITS) - 1)

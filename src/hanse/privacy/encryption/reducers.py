@@ -377,7 +377,7 @@ class _Encrypted(Reducer[Any]):
             total=PartSpec(total, into=each()),
         )
         row = done.by_party("total")[self.key_holder].values["values"]
-        sums = split_total(encodings, row.astype(np.uint32))
+        sums = split_total(encodings, row.astype(np.uint32), len(got.parties))
         totals = {name: self._finish(parts[name], *found, len(got.parties)) for name, found in sums.items()}
         return Unveiled(totals, got.parties)
 

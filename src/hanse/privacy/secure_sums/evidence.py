@@ -7,9 +7,10 @@ References: Bonawitz et al., CCS 2017, section 6 (a public key infrastructure, a
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping
 
-from hanse.core import Declined, InvalidInput, Memory
+from hanse.core import Declined, InvalidInput, Memory, PartyId
 from hanse.core.exchange import SIGNER, Signer, write_certificate
 from hanse.privacy.secure_sums.masks import KEY_BYTES, load_cryptography
 
@@ -18,6 +19,7 @@ __all__ = [
     "SIGNATURE_BYTES",
     "check_members",
     "check_signatures",
+    "find_members",
     "find_signer",
     "make_proof",
     "read_roster",
@@ -83,6 +85,38 @@ def make_proof(signer: Signer | None, round: bytes, advert: bytes) -> bytes:
     return signer.identity + public + signer.certificate + _sign(signer, _write_advert(round, advert))
 
 
+def _find_fault(roster: Collection[bytes], round: bytes, advert: bytes, proof: bytes) -> str | None:
+    """Says what is wrong with the proof of who advertises a key; None: nothing is."""
+    identity, public = proof[:KEY_BYTES], proof[KEY_BYTES : 2 * KEY_BYTES]
+    certificate, signature = proof[2 * KEY_BYTES : -SIGNATURE_BYTES], proof[-SIGNATURE_BYTES:]
+    if identity not in roster:
+        return "is not in the roster"
+    if not _is_signed(identity, certificate, write_certificate(public, identity)) or not _is_signed(
+        public, signature, _write_advert(round, advert)
+    ):
+        return "has not signed what it is said to advertise"
+    return None
+
+
+def find_members(
+    roster: Collection[bytes], round: bytes, adverts: Mapping[PartyId, tuple[bytes, bytes]]
+) -> set[PartyId]:
+    """Finds those whose proofs all others will accept, so that one bad proof ends nobody's sum.
+
+    Args:
+      adverts: what each advertises, and its proof; all zeros: it is simulated, and proves nothing.
+    """
+    if not any(any(proof) for _, proof in adverts.values()):
+        return set(adverts)
+    proven = {
+        party: proof[:KEY_BYTES]
+        for party, (advert, proof) in adverts.items()
+        if _find_fault(roster, round, advert, proof) is None
+    }
+    times = Counter(proven.values())
+    return {party for party, identity in proven.items() if times[identity] == 1}
+
+
 def check_members(
     signer: Signer, roster: Collection[bytes], round: bytes, adverts: Mapping[int, tuple[bytes, bytes]]
 ) -> dict[int, bytes]:
@@ -99,15 +133,10 @@ def check_members(
     seen, keys = {signer.identity}, dict[int, bytes]()
     for seat, (advert, proof) in adverts.items():
         identity, public = proof[:KEY_BYTES], proof[KEY_BYTES : 2 * KEY_BYTES]
-        certificate, signature = proof[2 * KEY_BYTES : -SIGNATURE_BYTES], proof[-SIGNATURE_BYTES:]
-        if identity not in roster:
-            raise Declined(f"the client at seat {seat} is not in the roster")
+        if fault := _find_fault(roster, round, advert, proof):
+            raise Declined(f"the client at seat {seat} {fault}")
         if identity in seen:
             raise Declined(f"the client at seat {seat} has the key of another one")
-        if not _is_signed(identity, certificate, write_certificate(public, identity)) or not _is_signed(
-            public, signature, _write_advert(round, advert)
-        ):
-            raise Declined(f"the client at seat {seat} has not signed what it is said to advertise")
         seen.add(identity)
         keys[seat] = public
     return keys

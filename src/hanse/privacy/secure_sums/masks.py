@@ -92,8 +92,12 @@ References: Bernstein, "Curve25519: new Diffie-Hellman speed records", PKC 2006;
 
 
 def is_weak(public: bytes) -> bool:
-    """Returns whether nobody can agree on a secret with the holder of a public key."""
-    return public[:-1] + bytes([public[-1] & 0x7F]) in WEAK
+    """Returns whether nobody can agree on a secret with the holder of a public key.
+
+    A key whose highest bit is set counts as one, too: it stands for the key without that bit, so that
+    somebody could advertise the key of another client as his own.
+    """
+    return bool(public[-1] & 0x80) or public in WEAK
 
 
 def derive_key(mine: Any, theirs: bytes, context: bytes) -> bytes:

@@ -15,12 +15,12 @@ figure 4; Bell et al., CCS 2020, Algorithm 2.
 import hashlib
 import hmac
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import combinations, count
 from typing import TypeAlias
 
-from hanse.core import Array, RoundAbandoned
+from hanse.core import Array, PartyId, RoundAbandoned
 from hanse.privacy.secure_sums.masks import (
     KEY_BYTES,
     SEAL_BYTES,
@@ -55,6 +55,9 @@ ADVERT_BYTES = 3 * KEY_BYTES
 
 SEALED_BYTES = 2 * SHARE_BYTES + SEAL_BYTES
 """The bytes of two shares, sealed for one neighbour."""
+
+MOST_LIARS = 2
+"""So many wrong shares of a secret are found by trying; more would take too long."""
 
 MISSING = b"\xff" * SHARE_BYTES
 """Stands for a share that a client does not have; no share is as large."""
@@ -219,6 +222,8 @@ def unmask(
     alive: Collection[int],
     revealed: Mapping[int, Mapping[int, bytes]],
     needed: int,
+    *,
+    parties: Sequence[PartyId] = (),
 ) -> None:
     """Takes the masks off the sum of masked vectors, in place: the server's part.
 
@@ -229,6 +234,10 @@ def unmask(
       alive: the seats whose vectors are in the total.
       revealed: by seat of who reveals, the shares by seat of whom they are.
       needed: the number of shares that reveal a secret.
+      parties: who sits at each seat, for messages.
+
+    One or two clients that reveal wrong shares are found out by what each client advertised, and their
+    shares are left out; that takes some more shares than are needed.
 
     Raises: RoundAbandoned: if there are too few shares of one client, or if they are wrong.
     """
@@ -238,13 +247,20 @@ def unmask(
             if share != MISSING:
                 shares.setdefault(seat, {})[holder] = share
     masks: list[tuple[bytes, bool]] = []
+    liars = set[int]()
+
+    def join(seat: int, *, is_seed: bool) -> bytes:
+        held = {holder: share for holder, share in shares.get(seat, {}).items() if holder not in liars}
+        who = f"client {parties[seat]}" if parties else f"the client at seat {seat}"
+        return _join(held, who, adverts[seat], needed, liars, is_seed=is_seed)
+
     for seat in sorted(adverts):
         if seat in alive:
-            masks.append((_join(shares, seat, adverts[seat], needed, is_seed=True), False))
+            masks.append((join(seat, is_seed=True), False))
             continue
         with_whom = {other: adverts[other] for other in partners[seat] if other in alive}
         if with_whom:
-            masking = _join(shares, seat, adverts[seat], needed, is_seed=False)
+            masking = join(seat, is_seed=False)
             masks += list(_pair_masks(round, masking, seat, adverts[seat], with_whom))
     # What a lost client would have added is what cancels its neighbours' masks.
     num_threads = (os.cpu_count() or 1) if total.nbytes > WINDOW_BYTES else 1
@@ -252,18 +268,23 @@ def unmask(
 
 
 def _join(
-    shares: Mapping[int, Mapping[int, bytes]], seat: int, advert: bytes, needed: int, *, is_seed: bool
+    held: Mapping[int, bytes], who: str, advert: bytes, needed: int, liars: set[int], *, is_seed: bool
 ) -> bytes:
-    held = dict(list(shares.get(seat, {}).items())[:needed])
+    """Joins the shares of a client's secret, and adds holders of wrong ones to the liars."""
     if len(held) < needed:
-        raise RoundAbandoned(
-            f"{len(held)} clients revealed a share of the client at seat {seat}, and {needed} are needed"
-        )
-    secret = join_shares(held)
-    if is_seed:
-        is_right = _commit(secret) == advert[2 * KEY_BYTES :]
-    else:
-        is_right = make_public(secret) == advert[KEY_BYTES : 2 * KEY_BYTES]
-    if not is_right:
-        raise RoundAbandoned(f"the shares of the client at seat {seat} do not fit what it advertised")
-    return secret
+        raise RoundAbandoned(f"{len(held)} clients revealed a share of {who}, and {needed} are needed")
+    for num_wrong in range(min(MOST_LIARS, len(held) - needed) + 1):
+        for wrong in combinations(list(held)[: needed + num_wrong], num_wrong):
+            left = [holder for holder in list(held)[: needed + num_wrong] if holder not in wrong]
+            secret = join_shares({holder: held[holder] for holder in left})
+            if is_seed:
+                is_right = hmac.compare_digest(_commit(secret), advert[2 * KEY_BYTES :])
+            else:
+                is_right = make_public(secret) == advert[KEY_BYTES : 2 * KEY_BYTES]
+            if is_right:
+                liars.update(wrong)
+                return secret
+    raise RoundAbandoned(
+        f"the shares of {who} do not fit what it advertised: it dealt wrong ones, or more than "
+        f"{min(MOST_LIARS, len(held) - needed)} clients revealed wrong ones"
+    )

@@ -25,7 +25,7 @@ from hanse.core import (
     gather,
     sum,
 )
-from hanse.privacy.secure_sums.evidence import PROOF_BYTES, SIGNATURE_BYTES
+from hanse.privacy.secure_sums.evidence import PROOF_BYTES, SIGNATURE_BYTES, find_members, read_roster
 from hanse.privacy.secure_sums.graph import draw_neighbours
 from hanse.privacy.secure_sums.masks import KEY_BYTES, is_weak
 from hanse.privacy.secure_sums.parties import ADVERT_BYTES, SEALED_BYTES, unmask
@@ -85,8 +85,17 @@ def _name(party: PartyId) -> bytes:
     return hashlib.sha256(f"{type(party).__name__} {party}".encode()).digest()[:NAME_BYTES]
 
 
-def _find_usable(adverts: Mapping[PartyId, bytes]) -> dict[PartyId, bytes]:
-    """Finds what clients advertise with which others can agree on keys: strong keys that are theirs alone."""
+def _find_usable(
+    adverts: Mapping[PartyId, bytes], roster: tuple[str, ...], round: bytes
+) -> dict[PartyId, bytes]:
+    """Finds what clients advertise with which others can agree on keys.
+
+    These are strong keys that are theirs alone, and with a roster those of proven members.
+    """
+    if roster:
+        proofs = {party: (advert[:ADVERT_BYTES], advert[ADVERT_BYTES:]) for party, advert in adverts.items()}
+        members = find_members(read_roster(roster), round, proofs)
+        adverts = {party: advert for party, advert in adverts.items() if party in members}
     halves = {
         party: (advert[:KEY_BYTES], advert[KEY_BYTES : 2 * KEY_BYTES]) for party, advert in adverts.items()
     }
@@ -112,9 +121,8 @@ def perform_phases(
     advert = _part_of(each(), keys=TensorSpec((length,), "uint8"))
     work = phases.advertise_keys(sums, round)
     got = yield from gather(work, parties, {}, key.fold_in("advertise"), close=ANYBODY, advert=advert)
-    usable = _find_usable(
-        {party: bytes(part.values["keys"]) for party, part in got.by_party("advert").items()}
-    )
+    advertised = {party: bytes(part.values["keys"]) for party, part in got.by_party("advert").items()}
+    usable = _find_usable(advertised, sums.roster, bind_round(round))
     seated, adverts = tuple(usable), list(usable.values())
     try:
         thresholds = sums.find_thresholds(len(seated))
@@ -191,9 +199,9 @@ def perform_phases(
         if len(part.values["shares"]) == len(partners[seat]) + 1
     }
     dealt = {seat: adverts[seat][:ADVERT_BYTES] for seat in sealed}
-    unmask(total, bind_round(round), dealt, partners, alive, revealed, needed)
+    unmask(total, bind_round(round), dealt, partners, alive, revealed, needed, parties=seated)
     totals = {
         part: sums.finish(parts[part], values, weight, len(alive))
-        for part, (values, weight) in split_total(encodings, total).items()
+        for part, (values, weight) in split_total(encodings, total, len(alive)).items()
     }
     return Unveiled(totals, got.parties)

@@ -6,7 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from hanse.core import Array, CompositionError, Declined, InvalidInput, Part, Spec, Tensors, value
+from hanse.core import (
+    Array,
+    CompositionError,
+    Declined,
+    InvalidInput,
+    Part,
+    RoundAbandoned,
+    Spec,
+    Tensors,
+    value,
+)
 
 __all__ = ["Encoding", "encode_parts", "make_encoding", "split_total", "to_dtype"]
 
@@ -77,6 +87,25 @@ class Encoding:
         if numbers.dtype.kind in "iu" and weight == int(weight):
             return (numbers.astype(np.int64) * (int(weight) << self.fraction_bits)).astype(self.dtype)
         return _to_ring(np.multiply(numbers, weight * 2.0**self.fraction_bits, dtype=np.float64), self.dtype)
+
+    def check_total(self, values: Mapping[str, Array], weight: float, count: int) -> None:
+        """Checks that so many clients can have made a total.
+
+        Raises: RoundAbandoned: if not, because one sent other integers than its plan allows, or the masks
+          of a sum did not cancel.
+        """
+        if not 0 <= weight <= count * (self.max_weight + 2.0**-self.weight_bits):
+            raise RoundAbandoned(
+                f"the weights in the total of {count} clients add up to {weight:g}, and at most "
+                f"{count * self.max_weight:g} is possible: a client sent wrong numbers"
+            )
+        most = count * (self.max_weight * self.bound + 2.0**-self.fraction_bits)
+        for name, numbers in values.items():
+            if self.spec.kind != "ring" and numbers.size and not np.abs(numbers).max() <= most:
+                raise RoundAbandoned(
+                    f"{name!r} in the total of {count} clients reaches {np.abs(numbers).max():g}, and at "
+                    f"most {most:g} is possible: a client sent wrong numbers"
+                )
 
     def decode(self, whole: Array) -> tuple[dict[str, Array], float]:
         """Reads the sum of parts, and the sum of their weights.
@@ -184,12 +213,21 @@ def encode_parts(encodings: Mapping[str, Encoding], parts: Mapping[str, Part]) -
     return np.concatenate([encodings[name].encode(parts[name]) for name in sorted(encodings)])
 
 
-def split_total(encodings: Mapping[str, Encoding], whole: Array) -> dict[str, tuple[Tensors, float]]:
-    """Reads the sum of what `encode_parts` writes: the values and the weight of each part."""
+def split_total(
+    encodings: Mapping[str, Encoding], whole: Array, count: int
+) -> dict[str, tuple[Tensors, float]]:
+    """Reads the sum of what `encode_parts` writes: the values and the weight of each part.
+
+    Args:
+      count: the number of clients in it.
+
+    Raises: RoundAbandoned: if so many clients can't have made it.
+    """
     found: dict[str, tuple[Tensors, float]] = {}
     at = 0
     for name in sorted(encodings):
         size = encodings[name].num_values
         found[name] = encodings[name].decode(whole[at : at + size])
+        encodings[name].check_total(*found[name], count)
         at += size
     return found
