@@ -9,12 +9,13 @@ import pytest
 from federation import NUM_CLIENTS, InThread, Threaded, federation, job, simulated
 from test_leaks import Overhearing
 
+from benchmarks.privacy.served_schedules import check_served
 from hanse.algorithms import fed_avg
 from hanse.core import Key, PartSpec, Spec, mean
 from hanse.core.exchange import pending, unpack
 from hanse.network.client.client import Client
 from hanse.network.server import https
-from hanse.privacy.secure_sums import secure_mean
+from hanse.privacy.secure_sums import secure_mean, secure_sum
 from hanse.simulation import Devices, ideal
 from hanse.transforms import clip
 
@@ -121,3 +122,9 @@ def test_a_server_hears_no_number_of_a_client(
         "who proves its key, says whose it is"
     )
     assert result["params_sha256"] == simulated(algorithm, 1)
+
+
+def test_a_client_may_leave_a_sum_of_listed_parties_before_any_phase() -> None:
+    """The envelopes that clients have approved admit each number of those who are left."""
+    leaves = [[4, 4, phase, 4, 4] for phase in range(5)]
+    assert check_served(secure_sum(max_value=1e7, max_weight=10.0, bits=64), leaves) == [True] * 5

@@ -105,12 +105,15 @@ class DryRuntime:
       members: whether a member plays a party; the server plays the others.
       fill: makes up a tensor.
       missing: how many of those who are asked do not answer, as far as the program goes on with the others.
+      lossy_phase: of a reducer's protocol, the phase that one client does not answer, from 1; 0: none. A
+        protocol needs most of its clients, so nobody else is missing in it.
     """
 
     num_clients: int
     members: Callable[[PartyId], bool]
     fill: Fill
     missing: int = 0
+    lossy_phase: int = 0
     asked: list[AskedForm] = field(default_factory=list)
     fewest: dict[int, int] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -119,6 +122,7 @@ class DryRuntime:
     _plans: dict[int, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     _memories: dict[PartyId, Memory] = field(default_factory=dict)
     _totals: dict[str, Total] = field(default_factory=dict)
+    _phase: int = 0
 
     def perform(self, command: Command[Any]) -> Event:
         match command:
@@ -145,6 +149,7 @@ class DryRuntime:
 
     def _dispatch(self, command: Dispatch) -> Dispatched:
         number = next(self._numbers)
+        self._phase = self._phase + 1 if command.is_phase else 0
         chains = {name: part_spec.chain() for name, part_spec in command.uplink.items()}
         plans = {name: chain.plan(chain.init(), command.key) for name, chain in chains.items()}
         self._dispatches[number], self._plans[number] = command, plans
@@ -172,7 +177,8 @@ class DryRuntime:
             known = min((part.into.fewest for part in self._dispatches[number].uplink.values()), default=0)
             least = max(known, needed if command.tickets is not None else goal)
             self.fewest[number] = min(least, self.fewest.get(number, least))
-        counted = asked[: self._least(asked, min(goal, max(needed, len(asked) - self.missing)), goal)]
+        missing = self._count_missing(asked)
+        counted = asked[: self._least(asked, min(goal, max(needed, len(asked) - missing)), goal)]
         closed = asked if command.tickets is not None else counted
         drops = tuple(Drop(t, self._tickets[t].party, "made up") for t in closed if t not in counted)
         parties, totals = tuple(self._tickets[t].party for t in counted), self._total(counted)
@@ -180,6 +186,13 @@ class DryRuntime:
             del self._tickets[ticket]
         why = None if counted else "nobody was asked"
         return Collected(totals, tuple(counted), parties, drops, why, needed)
+
+    def _count_missing(self, asked: Sequence[int]) -> int:
+        dispatches = [self._dispatches[self._tickets[ticket].dispatch] for ticket in asked]
+        if any(command.is_phase for command in dispatches):
+            return int(self._phase == self.lossy_phase)
+        hides = any(part_spec.into.hides for command in dispatches for part_spec in command.uplink.values())
+        return 0 if hides else self.missing
 
     def _least(self, asked: Sequence[int], needed: int, goal: int) -> int:
         """Returns the least number of answers, of at least `needed`, that all reducers can fold."""

@@ -144,8 +144,8 @@ def foresee(job: RunJob) -> tuple[Envelopes, str]:
         whole = other if not why else whole
     probes = [
         (DryRuntime(num_clients, is_member, FillWildly()), 1),
-        (DryRuntime(num_clients + 3, is_member, fill_calmly, missing=num_clients + 3), 0),
-        (DryRuntime(num_clients + 7, is_member, fill_calmly, missing=2), 0),
+        (DryRuntime(num_clients + 3, is_member, fill_calmly, missing=num_clients + 3, lossy_phase=1), 0),
+        (DryRuntime(num_clients + 7, is_member, fill_calmly, missing=2, lossy_phase=2), 0),
     ]
     for dry, attempts in probes:
         with suppress(Exception):
