@@ -168,9 +168,9 @@ def time_calls(method: str, size_of: Callable[..., int]) -> list[tuple[int, floa
     """Times a method of all links to servers from now on: bytes and seconds."""
     act, timed = getattr(ServerLink, method), list[tuple[int, float]]()
 
-    def perform(link: ServerLink, *given: Any) -> Any:
+    def perform(link: ServerLink, *given: Any, **options: Any) -> Any:
         began = time.perf_counter()
-        done = act(link, *given)
+        done = act(link, *given, **options)
         timed.append((size_of(*given), time.perf_counter() - began))
         return done
 
@@ -193,8 +193,8 @@ def transport(num_values: int, rounds: int) -> Mapping[str, Any]:
         def take_part() -> None:
             house = ClientHome(home / "client")
             join(house, url, token)
-            down = time_calls("download", lambda url, sha256, size, to: size)
-            up = time_calls("upload", lambda run, ticket, message: message.size)
+            down = time_calls("download", lambda path, sha256, size, *more: size)
+            up = time_calls("upload", lambda run, ticket, message, *more: message.size)
             Client(house, lambda plan: EXAMPLES, bind_nothing).run()
             (home / "timed.json").write_text(json.dumps([down, up, cpu_s(usage())]))
 

@@ -3,7 +3,10 @@
 import asyncio
 import gc
 import re
+import socket
+import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hanse.network.client.client import Client
+from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused
 from hanse.network.protocol.signing import Identity, Verifier, public_key, sha256
 from hanse.network.protocol.wire import Poll
 from hanse.network.server.api import application
 from hanse.network.server.https import FULL_COLLECTION
 from hanse.network.server.server import Server
+from hanse.network.server.sockets import Prompt
 
 CLIENT = Identity.generate()
 URL = "https://server/v1/work"
@@ -148,6 +153,43 @@ def test_requests_leave_no_cycles_behind(tmp_path: Path) -> None:
     finally:
         gc.enable()
         server.members.close()
+
+
+def count_protocols() -> int:
+    """Count the connections, open or not, that are still in memory."""
+    return sum(type(one) is Prompt for one in gc.get_objects())
+
+
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_a_connection_that_ended_leaves_memory_without_a_collection(
+    tmp_path: Path, is_broken_off: bool
+) -> None:
+    with federation(tmp_path, stay=True) as here:
+        context = certificates.pin(here.client_home(0).membership["certificate"])
+        address = ("127.0.0.1", int(here.url.rpartition(":")[2]))
+        gc.collect()
+        gc.disable()
+        try:
+            before, patience = count_protocols(), time.monotonic() + 20.0
+            for _ in range(5):
+                plain = socket.create_connection(address)
+                with context.wrap_socket(plain, server_hostname="127.0.0.1") as one:
+                    one.sendall(b"GET /v1/nothing HTTP/1.1\r\nHost: a\r\n\r\n")
+                    answer = b""
+                    while not answer.endswith(b"}"):
+                        piece = one.recv(4096)
+                        assert piece
+                        answer += piece
+                    assert count_protocols() > before  # or nothing is counted here
+                    if is_broken_off:
+                        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    else:
+                        one.unwrap()
+            while count_protocols() > before and time.monotonic() < patience:
+                time.sleep(0.01)
+            assert count_protocols() == before  # its buffers for TLS are 256 KB
+        finally:
+            gc.enable()
 
 
 def test_full_collections_are_seldom_only_while_serving(tmp_path: Path) -> None:

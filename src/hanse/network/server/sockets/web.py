@@ -58,6 +58,10 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
+def _do_nothing() -> None:
+    """Does nothing, in place of the end of a connection that has ended."""
+
+
 class Prompt(HttpToolsProtocol):
     """Ends connections whose headers arrive too slowly or are too long."""
 
@@ -92,6 +96,13 @@ class Prompt(HttpToolsProtocol):
         self._rest()
         self.leave()
         super().connection_lost(exc)
+        self._part()
+
+    def _part(self) -> None:
+        """Ends timers and references in circles, so that TLS buffers are freed at once, uncollected."""
+        self._unset_keepalive_if_required()  # uvicorn leaves it if the other side broke the connection off
+        self.connection.end = _do_nothing
+        self.cycle = None  # type: ignore[assignment]
 
     def _await_head(self) -> None:
         if self._timer is None:
