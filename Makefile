@@ -15,8 +15,10 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: demo test format mutants
+.PHONY: demo test format mutants types tests
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 
 demo: $(VENV)/.installed
 	$(BIN)/hanse demo
@@ -25,7 +27,6 @@ test: $(VENV)/.dev
 	@.ci/packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy src $(wildcard examples/*.py)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mkdocs build --strict --quiet
 	@mkdir -p $(VENV)/examples
@@ -34,6 +35,13 @@ test: $(VENV)/.dev
 		(cd $(VENV)/examples && ../bin/python -W error ../../$$example) || exit 1; \
 	done
 	@$(BIN)/python -m compileall -q src  # once, for all processes that the tests start
+	@$(MAKE) --no-print-directory --jobs 2 SIDE_BY_SIDE=1 types tests
+
+# mypy takes one core, and says all at its end: the tests need not wait for it.
+types: $(VENV)/.dev
+	$(BIN)/mypy src $(wildcard examples/*.py)
+
+tests: $(VENV)/.dev
 	$(BIN)/pytest -n auto --dist worksteal
 
 format: $(VENV)/.dev

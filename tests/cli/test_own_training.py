@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import PIPE, python
 from typer.testing import CliRunner
 
 import hanse
@@ -93,9 +94,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def command(*words: str, code: int = 0) -> str:
     """What a process of its own says."""
-    done = subprocess.run([sys.executable, "-m", "hanse", *words], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else " ".join(done.stderr.split())
+    process = python("-m", "hanse", *words, stdout=PIPE, stderr=PIPE)
+    stdout, stderr = process.communicate(timeout=280)
+    assert process.returncode == code, stderr
+    return stdout if code == 0 else " ".join(stderr.split())
 
 
 def typed(*words: str, code: int = 0) -> str:

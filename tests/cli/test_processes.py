@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import PIPE, python
 
 import hanse
 from hanse.store import Runs
@@ -53,25 +54,26 @@ main()
 
 
 def process(
-    store: Path, *arguments: str, program: Sequence[str] = ("-m", "hanse")
-) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": SOURCES, "HANSE_STORE": str(store), "PYTHONWARNINGS": "error"}
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        cwd=store.parent,
-    )
+    store: Path,
+    *arguments: str,
+    program: Sequence[str] = ("-m", "hanse"),
+    start: Callable[..., Any] = python,
+) -> Any:
+    env = {**os.environ, "PYTHONPATH": SOURCES, "HANSE_STORE": str(store), "PYTHONWARNINGS": "error"}
+    return start(*program, *arguments, stdout=PIPE, stderr=PIPE, env=env, cwd=store.parent)
 
 
-def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
+def newly_started(*program: str, **options: Any) -> "subprocess.Popen[str]":
+    """Start a command as a user does, in an interpreter that has imported nothing."""
+    return subprocess.Popen([sys.executable, *program], text=True, **options)
+
+
+def finish(process: Any) -> tuple[int, str, str]:
     stdout, stderr = process.communicate(timeout=280)
     return process.returncode, stdout, stderr
 
 
-def cut(process: "subprocess.Popen[str]", number: int, after_s: float) -> str:
+def cut(process: Any, number: int, after_s: float) -> str:
     """Send a signal some time after the run has begun; return the run's id."""
     assert process.stderr is not None
     first = process.stderr.readline()
@@ -80,7 +82,7 @@ def cut(process: "subprocess.Popen[str]", number: int, after_s: float) -> str:
     return first.removeprefix("run ").partition(":")[0]
 
 
-def completed(process: "subprocess.Popen[str]") -> dict[str, Any]:
+def completed(process: Any) -> dict[str, Any]:
     code, stdout, stderr = finish(process)
     assert code == 0, stderr
     return dict(json.loads(stdout))
@@ -138,7 +140,7 @@ def test_a_run_that_another_process_performs(performing: tuple[Path, str]) -> No
 
 def test_redirected_output_is_plain_and_rare(store: Path) -> None:
     began_s = time.monotonic()
-    code, stdout, stderr = finish(process(store, "run", "--set", f"rounds={ROUNDS}"))
+    code, stdout, stderr = finish(process(store, "run", "--set", f"rounds={ROUNDS}", start=newly_started))
     assert code == 0
     assert "\x1b" not in stdout + stderr
     assert 2 <= len(stderr.splitlines()) <= 3 + (time.monotonic() - began_s) / 2

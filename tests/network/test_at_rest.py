@@ -1,12 +1,11 @@
 """Status, clients and events of a server that has ended, from its folder, which stays as it is."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from federation import FED_AVG, federation, job
+from forked import PIPE, python
 from test_commands import typed
 from typer.testing import CliRunner
 
@@ -60,9 +59,8 @@ def test_events_are_followed_while_no_server_runs(tmp_path: Path) -> None:
     members = Members(tmp_path / "members.db")
     members.note("client 0", "was here")
     members.close()
-    command = [sys.executable, "-u", "-m", "hanse", "events", "--follow", "--home", str(tmp_path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as following:
+    command = ["-u", "-m", "hanse", "events", "--follow", "--home", str(tmp_path)]
+    with python(*command, stdout=PIPE, stderr=PIPE) as following:
         assert following.stdout is not None
         assert following.stderr is not None
         try:

@@ -4,10 +4,13 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from forked import PIPE, STDOUT, python
 from test_kill import free_port
 from typer.testing import CliRunner
 
@@ -32,14 +35,18 @@ def blocks(language: str) -> list[str]:
     return [block for kind, block in found if kind == language]
 
 
-def command(folder: Path, *words: str) -> subprocess.Popen[str]:
-    pipe = subprocess.PIPE
+def command(folder: Path, *words: str) -> Any:
+    return python("-m", "hanse", *words, cwd=folder, stdout=PIPE, stderr=STDOUT)
+
+
+def newly_started(folder: Path, *words: str) -> Any:
+    """Start a command as a user does, in an interpreter that has imported nothing."""
     return subprocess.Popen(
-        [sys.executable, "-m", "hanse", *words], cwd=folder, stdout=pipe, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "hanse", *words], cwd=folder, stdout=PIPE, stderr=STDOUT, text=True
     )
 
 
-def done(process: subprocess.Popen[str], code: int = 0) -> str:
+def done(process: Any, code: int = 0) -> str:
     said, _ = process.communicate(timeout=280)
     assert process.returncode == code, said
     return said
@@ -53,12 +60,16 @@ def typed(*words: str, code: int = 0) -> str:
 
 
 def served(
-    folder: Path, settings: str, num_clients: int, serve: str = "hanse serve app.toml"
-) -> tuple[subprocess.Popen[str], list[list[str]]]:
+    folder: Path,
+    settings: str,
+    num_clients: int,
+    serve: str = "hanse serve app.toml",
+    start: Callable[..., Any] = command,
+) -> tuple[Any, list[list[str]]]:
     """A server, and what its clients are to type."""
     (folder / "app.toml").write_text(settings)
     words = [*serve.split()[1:], "--listen", f"127.0.0.1:{free_port()}"]
-    server = command(folder, *words)
+    server = start(folder, *words)
     assert server.stdout is not None
     lines: list[list[str]] = []
     while len(lines) < num_clients:
@@ -80,7 +91,7 @@ def test_a_newcomer_follows_the_guide(tmp_path: Path, monkeypatch: pytest.Monkey
     """The commands are those of the guide, except for the port, the token and the run."""
     monkeypatch.chdir(tmp_path)
     (settings,), (serve, meanwhile, after) = blocks("toml"), blocks("sh")
-    server, asked = served(tmp_path, settings, 3, serve)
+    server, asked = served(tmp_path, settings, 3, serve, start=newly_started)
     (example,) = blocks("")
     lines = [[word.replace("FILE", "share") for word in line] for line in asked]
     options = [word for word in lines[0] if word.startswith("-")]  # the output here is no terminal
@@ -88,7 +99,7 @@ def test_a_newcomer_follows_the_guide(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "the token is still good" in typed(*lines[0], "--check")
     for line, due in zip(meanwhile.splitlines(), ("0 clients, 3 open invitations", "operator"), strict=True):
         assert due in typed(*line.split()[1:])
-    clients = [command(tmp_path, *line) for line in lines]
+    clients = [newly_started(tmp_path, *lines[0]), *(command(tmp_path, *line) for line in lines[1:])]
     for number, client in enumerate(clients):
         assert f"client {number}: over" in done(client)
     said = done(server)

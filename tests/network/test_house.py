@@ -4,14 +4,14 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from forked import PIPE, STDOUT, python
 from test_commands import done, same_bits, typed
 from test_kill import free_port
 from test_tokens import TOKEN
@@ -31,17 +31,9 @@ partition = { name = "iid", num_clients = 2 }
 """
 
 
-def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+def begin(folder: Path, *words: str) -> Any:
     """Starts a command under the most permissive umask."""
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, "-m", "hanse", *words],
-        cwd=folder,
-        stdout=pipe,
-        stderr=subprocess.STDOUT,
-        text=True,
-        umask=0,
-    )
+    return python("-m", "hanse", *words, cwd=folder, stdout=PIPE, stderr=STDOUT, umask=0)
 
 
 @contextmanager
@@ -54,7 +46,7 @@ def permissive() -> Iterator[None]:
         os.umask(before)
 
 
-def read_until(process: subprocess.Popen[str], text: str) -> str:
+def read_until(process: Any, text: str) -> str:
     assert process.stdout is not None
     while text not in (line := process.stdout.readline()):
         print(line, end="")

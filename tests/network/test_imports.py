@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -562,7 +561,7 @@ class strange_model(Model):
         raise NotImplementedError
 
 
-def strangers(here: Federation, *words: str) -> subprocess.Popen[str]:
+def strangers(here: Federation, *words: str) -> Any:
     """A client in a process of its own, which knows no class of this file."""
     return command(Path.cwd(), *joining(here, "--data", "share", *words))
 

@@ -3,8 +3,6 @@
 import base64
 import contextlib
 import json
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 from federation import Federation, federation
+from forked import PIPE, STDOUT, python
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typer.testing import CliRunner
 
@@ -233,8 +232,9 @@ def test_no_work_reads_the_words_of_columns(folder: Path, overheard: list[Overhe
     """There is a work that counts words, for simulations: over the network it finds numbers only."""
     with federation(folder / "f", stay=True) as here:
         here.lead(replace(hostile_job(folder), program=Asks(("name", "note"))))
-        command = [sys.executable, "-m", "hanse", *joining(here, "--data", "own.csv")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        with python(
+            "-m", "hanse", *joining(here, "--data", "own.csv"), stdout=PIPE, stderr=STDOUT
+        ) as process:
             try:
                 assert here.wait_for("(internal)", "the client did not fail", 60.0)
             finally:

@@ -3,8 +3,6 @@
 import math
 import os
 import re
-import subprocess
-import sys
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import Any
 
 import pytest
 from federation import FED_AVG, Threaded, federation, job, learner, population
+from forked import PIPE, STDOUT, python
 from test_commands import typed
 from test_kill import free_port
 
@@ -64,13 +63,7 @@ def test_other_settings_are_a_question(tmp_path: Path, monkeypatch: pytest.Monke
     assert (again.said, again.plan) == (old.said, old.plan)
 
     terminal, its_end = os.openpty()
-    server = subprocess.Popen(
-        [sys.executable, "-u", "-m", "hanse", *serve],
-        stdin=its_end,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    server = python("-u", "-m", "hanse", *serve, stdin=its_end, stdout=PIPE, stderr=STDOUT)
     os.write(terminal, b"perhaps\ncontinue\n")
     assert server.stdout is not None
     seen = ""

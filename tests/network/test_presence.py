@@ -2,8 +2,6 @@
 
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from federation import FED_AVG, NUM_CLIENTS, federation, job
+from forked import PIPE, STDOUT, python
 from test_kill import free_port
 from test_rounds import Failing
 
@@ -40,10 +39,7 @@ class Command:
     """A command in a process of its own, whose lines are kept as they come."""
 
     def __init__(self, *words: str) -> None:
-        command = [sys.executable, "-u", "-m", "hanse", *words]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-        )
+        self.process = python("-u", "-m", "hanse", *words, stdout=PIPE, stderr=STDOUT)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

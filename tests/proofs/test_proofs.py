@@ -83,13 +83,15 @@ def test_two_bits_behind_a_mask_are_an_unbiased_mean() -> None:
 # SCAFFOLD: two parts, and memory that commits only when counted.
 
 
-@pytest.mark.parametrize("epochs", [1, 20])
-def test_scaffold_reaches_the_pooled_optimum_with_abandoned_rounds_in_between(epochs: int) -> None:
+@pytest.mark.parametrize(("epochs", "rounds"), [(1, 1500), (20, 300)])
+def test_scaffold_reaches_the_pooled_optimum_with_abandoned_rounds_in_between(
+    epochs: int, rounds: int
+) -> None:
     algorithm = scaffold(lr=0.02, epochs=epochs, batch_size=None, close=Close(minimum_fraction=1.0))
     records: list[Any] = []
-    state = simulate(algorithm, 1500, unstable(0.06), watch=records.append)
+    state = simulate(algorithm, rounds, unstable(0.06), watch=records.append)
     abandoned = sum(record.abandoned is not None for record in records)
-    assert 300 < abandoned < 700, "about one round in three"
+    assert 0.2 * rounds < abandoned < 0.47 * rounds, "about one round in three"
     np.testing.assert_allclose(flat(state.params), Few().optimum(), atol=1e-9)
 
 

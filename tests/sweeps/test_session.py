@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import PIPE, python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -59,17 +60,21 @@ def written(text: str, path: str = "sweep.toml") -> str:
     return path
 
 
-def process(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "hanse", "sweep", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": SOURCES, "PYTHONWARNINGS": "error"},
-    )
+ENVIRONMENT = {"PYTHONPATH": SOURCES, "PYTHONWARNINGS": "error"}
 
 
-def finished(process: "subprocess.Popen[str]") -> tuple[int, dict[str, Any], str]:
+def process(*arguments: str) -> Any:
+    env = {**os.environ, **ENVIRONMENT}
+    return python("-m", "hanse", "sweep", *arguments, stdout=PIPE, stderr=PIPE, env=env)
+
+
+def newly_started(*arguments: str) -> "subprocess.Popen[str]":
+    """Start a sweep as a user does, in an interpreter that has imported nothing."""
+    command = [sys.executable, "-m", "hanse", "sweep", *arguments]
+    return subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env={**os.environ, **ENVIRONMENT})
+
+
+def finished(process: Any) -> tuple[int, dict[str, Any], str]:
     stdout, stderr = process.communicate(timeout=280)
     return process.returncode, json.loads(stdout), stderr
 
@@ -391,7 +396,7 @@ def is_alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 def test_killed_it_goes_on_and_ends_in_the_same_bits(store: Path, alone: str) -> None:
     told = (written(LONG), "--store", str(store), "--json", "--workers", "2")
-    first = process(*told)
+    first = newly_started(*told)
     while not (store.exists() and any(info.rounds > 0 for info in Runs(store).infos())):
         assert first.poll() is None
         time.sleep(0.02)

@@ -4,7 +4,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from federation import InThread, population
 from first_ticket import PLAN, computed, ticket
+from forked import DEVNULL, PIPE, python
 
 from hanse.core import HanseError, InvalidInput, Key, PartSpec, Spec, TensorSpec, layout, stack
 from hanse.core.exchange import Fork, Payload, Stored, pack, unpack
@@ -196,14 +196,10 @@ with process(learning.spins) as backend:
 def test_a_child_ends_with_its_parent_in_whatever_call_it_is(end: signal.Signals) -> None:
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent), *filter(None, sys.path)])
-    with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": paths},
-    ) as parent:
+    env = {**os.environ, "PYTHONPATH": paths}
+    with python("-c", SCRIPT, stdout=PIPE, stderr=DEVNULL, env=env) as parent:
         assert parent.stdout is not None
         word, pid = parent.stdout.readline().split()
-        assert word == b"spinning"
+        assert word == "spinning"
         parent.send_signal(end)
     assert ended(int(pid))
