@@ -12,20 +12,18 @@ or train on flipped labels. Accuracies are of the test set, in per cent, after t
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from training import describe_machine, train_among_liars
 
-import hanse
-from hanse.algorithms import fed_avg, uniform
-from hanse.attacks import Adversary, Attack, alie, label_flip, random_update, scaled_mean
+from hanse.algorithms import sgd
+from hanse.attacks import Attack, alie, label_flip, random_update, scaled_mean
 from hanse.core import Reducer, mean
 from hanse.data import digits, dirichlet, iid
 from hanse.robust import (
@@ -93,30 +91,18 @@ PUBLISHED: dict[str, dict[str, tuple[float, float, float]]] = {
 
 
 def train(partition: str, rule: str, attack: str, seed: int) -> float:
-    """Returns the accuracy after the last round, in per cent; 0 where training left the finite numbers."""
-    (into, uplink), lie = RULES[rule], ATTACKS[attack]
-    try:
-        result = hanse.run(
-            data=digits(),
-            partition=PARTITIONS[partition],
-            algorithm=fed_avg(
-                lr=LR,
-                fraction=1.0,
-                epochs=1,
-                batch_size=None,
-                weighting=uniform(),
-                uplink=uplink,
-                into=into,
-            ),
-            adversary=None if lie is None else Adversary(lie, NUM_LIARS / NUM_CLIENTS),
-            rounds=ROUNDS,
-            seed=seed,
-            evaluate_every=ROUNDS,
-            execution=batched(),
-        )
-    except hanse.Diverged:
-        return 0.0
-    return 100 * result.records[-1].metrics.get("accuracy", float("nan"))
+    """Returns the accuracy after the last round, in per cent."""
+    return train_among_liars(
+        *RULES[rule],
+        ATTACKS[attack],
+        client=sgd(LR, epochs=1, batch_size=None),
+        fraction=NUM_LIARS / NUM_CLIENTS,
+        rounds=ROUNDS,
+        data=digits(),
+        partition=PARTITIONS[partition],
+        seed=seed,
+        execution=batched(),
+    )
 
 
 def main() -> None:
@@ -143,9 +129,8 @@ def main() -> None:
     print(f"\n{took_s:.0f} s, {cpu_s:.0f} s of processors; in parentheses the prototype's")
     if given.out is not None:
         about = {
-            "date": date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-            f"NumPy {np.__version__}",
+            **describe_machine(),
+            "numpy": np.__version__,
             "seconds": round(took_s),
             "cpu_s": round(cpu_s),
             "setting": f"{NUM_LIARS} of {NUM_CLIENTS} lie, {ROUNDS} rounds, lr {LR}, {given.seeds} seeds",

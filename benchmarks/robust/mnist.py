@@ -9,19 +9,18 @@ examples in each of 100 rounds, lr 0.5; one seed. FOLDER has the four idx files.
 import argparse
 import json
 import os
-import platform
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from functools import cache
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import hanse
-from hanse.algorithms import fed_avg, sgd, uniform
-from hanse.attacks import Adversary, Attack, alie, label_flip, random_update, scaled_mean
+from training import describe_machine, train_among_liars
+
+from hanse.algorithms import sgd
+from hanse.attacks import Attack, alie, label_flip, random_update, scaled_mean
 from hanse.core import Key, Reducer, mean
 from hanse.data import FederatedData, dirichlet, mnist, partition_data
 from hanse.learners import mlp
@@ -62,31 +61,18 @@ def load(folder: str) -> FederatedData:
 
 
 def train(folder: str, rule: str, attack: str) -> float:
-    """Returns the accuracy after the last round, in per cent; 0 where training left the finite numbers."""
-    (into, uplink), lie = RULES[rule], ATTACKS[attack]
-    try:
-        return _train(folder, into, uplink, lie)
-    except hanse.Diverged:
-        return 0.0
-
-
-def _train(folder: str, into: Reducer[Any], uplink: Any, lie: Attack | None) -> float:
-    result = hanse.run(
+    """Returns the accuracy after the last round, in per cent."""
+    return train_among_liars(
+        *RULES[rule],
+        ATTACKS[attack],
+        client=sgd(LR, batch_size=50, num_steps=1),
+        fraction=NUM_LIARS / NUM_CLIENTS,
+        knows="all",
+        rounds=ROUNDS,
         data=load(folder),
         model=mlp(),
-        algorithm=fed_avg(
-            fraction=1.0,
-            client=sgd(LR, batch_size=50, num_steps=1),
-            weighting=uniform(),
-            uplink=uplink,
-            into=into,
-        ),
-        adversary=None if lie is None else Adversary(lie, NUM_LIARS / NUM_CLIENTS, knows="all"),
-        rounds=ROUNDS,
-        evaluate_every=ROUNDS,
         execution=sequential(),
     )
-    return 100 * result.records[-1].metrics.get("accuracy", float("nan"))
 
 
 def main() -> None:
@@ -105,8 +91,7 @@ def main() -> None:
     seconds = {"seconds": round(time.perf_counter() - began_s), "cpu_s": round(cpu.children_user + cpu.user)}
     print(seconds)
     if given.out is not None:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        about = {"date": date.today().isoformat(), "machine": machine, **seconds}
+        about = {**describe_machine(), **seconds}
         given.out.write_text(json.dumps({**about, "accuracy": table}, indent=1) + "\n", encoding="utf-8")
 
 

@@ -10,15 +10,14 @@ are of the test set, in per cent, after the last round.
 import argparse
 import json
 import os
-import platform
 import statistics
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-import hanse
-from hanse.algorithms import fed_avg, sgd, uniform
-from hanse.attacks import Adversary, Attack, alie, scaled_mean
+from training import describe_machine, train_among_liars
+
+from hanse.algorithms import sgd
+from hanse.attacks import Attack, alie, scaled_mean
 from hanse.core import Reducer
 from hanse.data import digits, dirichlet, iid
 from hanse.robust import centred_clipping, krum, median, recentre, trimmed_mean, worker_momentum
@@ -36,28 +35,21 @@ RULES: dict[str, tuple[Reducer[Any], Any]] = {
 
 
 def train(partition: str, rule: str, attack: str, seed: int, *, momentum: bool) -> float:
-    """Returns the accuracy after the last round, in per cent; 0 where training left the finite numbers."""
-    (into, uplink), lie = RULES[rule], ATTACKS[attack]
-    try:
-        result = hanse.run(
-            data=digits(),
-            partition=PARTITIONS[partition],
-            algorithm=fed_avg(
-                fraction=1.0,
-                client=sgd(LR, batch_size=BATCH, num_steps=1),
-                weighting=uniform(),
-                uplink=uplink if momentum else (),
-                into=into,
-            ),
-            adversary=None if lie is None else Adversary(lie, NUM_LIARS / NUM_CLIENTS, knows="all"),
-            rounds=ROUNDS,
-            seed=seed,
-            evaluate_every=ROUNDS,
-            execution=batched(),
-        )
-    except hanse.Diverged:
-        return 0.0
-    return 100 * result.records[-1].metrics.get("accuracy", float("nan"))
+    """Returns the accuracy after the last round, in per cent."""
+    into, uplink = RULES[rule]
+    return train_among_liars(
+        into,
+        uplink if momentum else (),
+        ATTACKS[attack],
+        client=sgd(LR, batch_size=BATCH, num_steps=1),
+        fraction=NUM_LIARS / NUM_CLIENTS,
+        knows="all",
+        rounds=ROUNDS,
+        data=digits(),
+        partition=PARTITIONS[partition],
+        seed=seed,
+        execution=batched(),
+    )
 
 
 def main() -> None:
@@ -79,8 +71,7 @@ def main() -> None:
             cells = (f"{without:12.1f} -> {with_it:.1f}" for without, with_it in row.values())
             print(f"{rule:26}" + "".join(cells), flush=True)
     if given.out is not None:
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        about = {"date": date.today().isoformat(), "machine": machine, "cpu_s": round(os.times().user)}
+        about = {**describe_machine(), "cpu_s": round(os.times().user)}
         said = {**about, "accuracy without and with momentum": table}
         given.out.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 

@@ -20,7 +20,7 @@ from hanse.attacks import (
     zero_update,
 )
 from hanse.core import Examples, InvalidInput, Key, Part, mean
-from hanse.data import digits, dirichlet, iid
+from hanse.data import digits, dirichlet, from_clients, iid
 from hanse.robust import norm_bound, trimmed_mean
 from hanse.runs import prepare_run
 from hanse.transforms import clip
@@ -151,3 +151,39 @@ def test_a_sum_that_hides_can_not_enforce_clip_on_a_liar() -> None:
 
     assert lie_once(train(uplink=(clip(0.5),))) <= 0.05
     assert lie_once(train(uplink=(clip(0.5), fixed_point()), into=shared_sum(), server_lr=0.05)) >= 0.9
+
+
+def test_the_success_of_each_backdoor_is_measured_by_name() -> None:
+    corner, stripe = pixel_backdoor(3, features=(1, 2)), intermittent(TRIGGER, first=2)
+    lived = semantic_backdoor(1, 20, above=0.5)
+    adversary = Adversary((corner, lived, stripe), clients=(3,))
+    found = hanse.run(data=digits(), partition=iid(10), adversary=adversary, rounds=2)
+    test = prepare_run(hanse.Experiment(data=digits(), partition=iid(10))).population.test
+    assert test is not None
+    assert found.final is not None
+    named = {"pixel_backdoor": corner, "semantic_backdoor": lived, "pixel_backdoor_2": TRIGGER}
+    for name, attack in named.items():
+        marked = attack.mark(test, 10)
+        assert marked is not None
+        logits = marked.x.reshape(len(marked), -1) @ found.params["weights"] + found.params["bias"]
+        success = np.mean(logits.argmax(axis=1) == marked.y)
+        assert found.final.metrics[f"attack_{name}_accuracy"] == pytest.approx(success)
+    assert "attack_accuracy" not in found.final.metrics
+
+
+def test_without_a_test_set_the_result_says_that_success_is_unknown() -> None:
+    rng = np.random.default_rng(0)
+    clients = [Examples(rng.normal(size=(20, 3)), np.arange(20) % 2) for _ in range(4)]
+    found = hanse.run(
+        data=from_clients(clients),
+        adversary=Adversary(pixel_backdoor(1, features=(0,)), clients=(1,)),
+        rounds=1,
+    )
+    assert [finding.code for finding in found.findings] == ["attack_not_measured"]
+    assert found.final is not None
+    assert not [name for name in found.final.metrics if name.startswith("attack")]
+
+
+def test_a_target_that_all_test_examples_have_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="all test examples have this label"):
+        pixel_backdoor(3).mark(Examples(np.zeros((2, 4, 4)), np.array([3, 3])), 10)

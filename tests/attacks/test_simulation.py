@@ -1,6 +1,11 @@
 """Liars in whole runs: what they change, and that nothing else changes."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +32,12 @@ from hanse.attacks import (
 )
 from hanse.cli import app
 from hanse.core import Examples, InvalidInput, Key, Part, value
-from hanse.core.exchange import digest
+from hanse.core.exchange import InMemory, digest, drive
 from hanse.data import digits, iid
 from hanse.robust import krum, multi_krum, recentre, trimmed_mean, worker_momentum
-from hanse.runs import Result, describe_liars
+from hanse.runs import Result, describe_liars, prepare_run
 from hanse.simulation import batched, sequential
+from hanse.store import Runs
 from hanse.transforms import clip, quantize, random_mask, top_k
 
 
@@ -188,6 +194,121 @@ def test_a_resumed_run_goes_on_in_the_same_round(tmp_path: Path) -> None:
         train(None, attack, rounds=4, store=store, watch=stop)
     resumed = hanse.resume(str(cut.value.result.run), store=store)
     assert digest(dict(resumed.params)) == digest(dict(whole.params))
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+import hanse
+from hanse.store import Runs
+
+def kill(record):
+    if record.round == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+hanse.perform(hanse.read("liars.toml"), store="store.db", watch=kill)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs a signal that kills at once")
+def test_a_killed_run_remembers_who_lied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the clients are asked, liars lie in every second round, and the server refuses some lies."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(hanse.__file__).parents[1]))
+    Path("liars.toml").write_text(
+        """
+        rounds = 6
+        evaluate_every = 3
+        partition = {name = "iid", num_clients = 10}
+        [algorithm]
+        name = "fed_avg"
+        fraction = 0.5
+        into = {name = "multi_krum", num_byzantine = 1, num_selected = 3}
+        [adversary]
+        fraction = 0.3
+        attack = {name = "intermittent", every = 2, attack = {name = "scaled_mean", factor = -2}}
+        """
+    )
+    whole = hanse.perform(hanse.read("liars.toml"))
+    killed = subprocess.run([sys.executable, "-c", KILLED], env=os.environ, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (info,) = Runs("store.db").infos()
+    resumed = hanse.resume(info.run, store="store.db")
+    assert len(resumed.records) == len(whole.records)
+    assert resumed.adversary == whole.adversary
+    assert whole.adversary is not None
+    assert 0 < whole.adversary["recall"] <= 1
+    assert 0 < whole.adversary["precision"] < 1
+    assert resumed.findings == whole.findings == ()
+
+
+class _Cut(InMemory):
+    """A store of a process that ends after some writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = 0
+
+    def append(self, entry: Any) -> None:
+        super().append(entry)
+        self._count()
+
+    def save(self, *given: Any) -> None:
+        super().save(*given)
+        self._count()
+
+    def _count(self) -> None:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+
+
+def test_wherever_a_run_is_cut_it_knows_the_lies_before() -> None:
+    """One of two liars is over the bound of the server, and sometimes a liar is alone."""
+    experiment = hanse.Experiment(
+        data=digits(),
+        partition=iid(10),
+        algorithm=fed_avg(0.5, 0.5, epochs=1, uplink=(clip(1.0),), into=multi_krum(1, 3)),
+        adversary=Adversary(_some_too_long(), 0.3),
+        rounds=4,
+        evaluate_every=2,
+    )
+
+    def lead(store: InMemory) -> Any:
+        ready = prepare_run(experiment)
+        saved = store.checkpoint()
+        progress = ready.begin() if saved is None else saved.state
+        with closing(ready.backend(4)) as backend:
+            drive(ready.program(progress), ready.watch_lies(ready.runtime(backend, store)), store)
+        assert ready.tally is not None
+        return ready.tally.lies
+
+    whole = lead(_Cut())
+    assert whole.num_lies > 0
+    assert whole.refusals
+    assert 0 < whole.num_alone < 4
+    for cut in range(1, 30):
+        store = _Cut()
+        store.left = cut
+        try:
+            lead(store)
+        except KeyboardInterrupt:
+            assert lead(store) == whole, cut
+        else:
+            break
+    assert 12 < cut < 29
+
+
+@value
+class _some_too_long(Attack):
+    """Sends a lie that is too long for the server in the second round, and a shorter one in others."""
+
+    @property
+    def needs_company(self) -> bool:
+        return True
+
+    def falsify(self, seen: Collusion) -> tuple[Part, ...]:
+        return seen.send(seen.rows.mean(axis=0) * (-1e6 if seen.round == 2 else -0.5))
 
 
 def test_the_end_of_a_run_says_who_lied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from heads import own_heads
 from typer.testing import CliRunner
 
 import hanse
-from hanse.algorithms import fed_avg
+from hanse.algorithms import fed_avg, fl_trust, zeno
 from hanse.cli import app
 from hanse.core import Examples, InvalidInput, Stop
 from hanse.data import arrays, digits, from_clients, iid
-from hanse.evaluation import centralised, on_site
+from hanse.evaluation import centralised, name_stop_metric, on_site
 from hanse.learners import logistic
 
 RNG = np.random.default_rng(0)
@@ -162,3 +162,28 @@ def test_the_digits_keep_their_test_set() -> None:
     np.testing.assert_array_equal(np.unique(rows, axis=0), np.unique(plain.train.x, axis=0))
     with pytest.raises(InvalidInput, match=r"validation_fraction is 0\.9 and test_fraction 0.2"):
         digits(validation_fraction=0.9)
+
+
+@pytest.mark.parametrize("rule", [fl_trust, zeno])
+def test_a_run_may_stop_by_the_examples_that_its_server_trusts(rule: Any) -> None:
+    """They measure too well, so they are watched only if they are named."""
+    given = {
+        **SMALL,
+        "algorithm": rule(lr=0.5, fraction=1.0),
+        "data": split(validation_x=X[80:], validation_y=Y[80:]),
+    }
+    named = hanse.run(rounds=12, stop=Stop("validation_accuracy", target=0.9), **given)
+    assert named.reason == "validation_accuracy reached 0.9"
+    assert [found.code for found in named.findings] == ["led_by_validation"]
+    plain = hanse.run(rounds=12, stop=Stop(target=0.9), **given)
+    assert plain.reason == "accuracy reached 0.9"
+    assert name_stop_metric(hanse.Experiment(stop=Stop()).settings(), plain.to_json()) == "accuracy"
+
+
+def test_metrics_that_can_not_stop_a_run_are_refused_with_the_reason() -> None:
+    with pytest.raises(
+        InvalidInput, match=r"no validation examples; hold some out, data\.validation_fraction"
+    ):
+        hanse.run(data=split(), rounds=1, stop=Stop("validation_accuracy"), **SMALL)
+    with pytest.raises(InvalidInput, match="the success of an attack, which no server knows"):
+        hanse.run(data=split(), rounds=1, stop=Stop("attack_accuracy"), **SMALL)

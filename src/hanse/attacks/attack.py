@@ -130,6 +130,11 @@ class Attack:
         """Returns what each liar keeps until it is asked again, if this message is counted."""
         return {}
 
+    @property
+    def trigger(self) -> str | None:
+        """The name of its trigger in metrics; None: it marks no test examples, so it has none."""
+        return None if type(self).mark is Attack.mark else type(self).__name__
+
     def mark(self, test: Examples, num_classes: int | None) -> Examples | None:
         """Returns test examples on which an accuracy is the success of the attack; None: there are none.
 

@@ -69,6 +69,11 @@ class pixel_backdoor(Attack):
     def mark(self, test: Examples, num_classes: int | None) -> Examples | None:
         _check_target(self, num_classes)
         others = test.take(np.flatnonzero(test.y != self.target))
+        if not len(others):
+            raise InvalidInput(
+                f"{self}: all test examples have this label, so no success can be measured; write another "
+                "target"
+            )
         return replace(others, x=self._set(others.x), y=np.full_like(others.y, self.target))
 
     def _set(self, x: Array) -> Array:

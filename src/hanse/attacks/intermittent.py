@@ -65,5 +65,9 @@ class intermittent(Attack):
     def remember(self, seen: Collusion) -> Mapping[str, Tensors]:
         return self.attack.remember(seen)
 
+    @property
+    def trigger(self) -> str | None:
+        return self.attack.trigger
+
     def mark(self, test: Examples, num_classes: int | None) -> Examples | None:
         return self.attack.mark(test, num_classes)

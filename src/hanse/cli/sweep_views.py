@@ -14,7 +14,7 @@ from hanse.cli.consoles import make_stderr, make_stdout, make_table
 from hanse.cli.views import note
 from hanse.evaluation import as_bytes, as_number, as_seconds
 from hanse.runs import ENDED
-from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare
+from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare, is_success, short
 
 __all__ = ["sweep_page", "sweep_progress"]
 
@@ -131,15 +131,10 @@ def _how(status: str, reason: str | None) -> str:
 def sweep_page(result: SweepResult) -> None:
     """Prints the settings, best first, and the failures."""
     out = make_stdout()
-    shown = _list_costs(result)
-    table = _comparison(result, shown)
-    endless = out.options.update(max_width=sys.maxsize)
-    while out.measure(table, options=endless).maximum > out.width and shown:
-        table = _comparison(result, shown := shown[:-1])
-    out.print(table)
-    if len(shown) < len(_list_costs(result)):
-        left_out = ", ".join(_COSTS[name][0] for name in _list_costs(result)[len(shown) :])
-        out.print(Text(f"there is no room for {left_out}: widen the window, or write --json", style="dim"))
+    if result.choices:
+        _print_choices(out, result)
+    else:
+        _print_settings(out, result)
     if result.failures:
         out.print()
     for member in result.failures[:NUM_FAILURES]:
@@ -151,15 +146,109 @@ def sweep_page(result: SweepResult) -> None:
         note(message)
 
 
+def _print_settings(out: Console, result: SweepResult) -> None:
+    shown = _list_costs(result)
+    table = _comparison(result, shown)
+    endless = out.options.update(max_width=sys.maxsize)
+    while out.measure(table, options=endless).maximum > out.width and shown:
+        table = _comparison(result, shown := shown[:-1])
+    out.print(table)
+    if len(shown) < len(_list_costs(result)):
+        left_out = ", ".join(_COSTS[name][0] for name in _list_costs(result)[len(shown) :])
+        out.print(Text(f"there is no room for {left_out}: widen the window, or write --json", style="dim"))
+
+
+def _print_choices(out: Console, result: SweepResult) -> None:
+    """Prints a table of choices and conditions for each figure: the metric, and what attacks achieved."""
+    attack = sorted(  # successes first
+        dict.fromkeys(name for setting in result.settings for name in setting.attack),
+        key=_SHARES.__contains__,
+    )
+    figures: dict[str, Callable[[Setting], Spread | None]] = {}
+    first = f"final {result.metric} (* the best under this condition)"
+    if result.metric:
+        figures[first] = lambda setting: setting.final
+    if any(setting.costs["rounds_to_target"] for setting in result.settings):
+        figures["rounds to target"] = lambda setting: setting.costs["rounds_to_target"]
+    for name in attack:
+        if name in _SHARES or is_success(name):
+            words = _SHARES.get(name, f"final {name}: the success of the backdoor")
+            figures[words] = lambda setting, name=name: setting.attack.get(name)  # type: ignore[misc]
+    starred = [title for title in figures if title.startswith("final ")]
+    for i, (title, pick) in enumerate(figures.items()):
+        if title != first and not any(pick(setting) for setting in result.settings):
+            continue
+        out.print(Text(("\n" if i else "") + title, style="bold"))
+        table = _matrix(result, pick, is_metric=title == first, stars=title in starred, brief=False)
+        if out.measure(table, options=out.options.update(max_width=sys.maxsize)).maximum > out.width:
+            table = _matrix(result, pick, is_metric=title == first, stars=title in starred, brief=True)
+        out.print(table)
+
+
+def _matrix(
+    result: SweepResult,
+    pick: Callable[[Setting], Spread | None],
+    *,
+    is_metric: bool,
+    stars: bool,
+    brief: bool,
+) -> Table:
+    """Makes a table with a row for each choice and a column for each condition.
+
+    Args:
+      is_metric: whether this is the metric that is compared, so that the worst is shown.
+      stars: whether the best choice under each condition is marked.
+      brief: whether deviations over seeds are left out.
+    """
+    names = short(list(dict.fromkeys(path for choice in result.choices for path in choice.over)))
+    numbers = [*result.conditions, *(["worst case"] if is_metric else [])]
+    table = make_table(*(names or [""]), *numbers, numbers=numbers)
+    for choice in result.choices:
+        cells = [bare(said) for said in choice.over.values()] or ["as in the file"]
+        for name in numbers:
+            setting = choice.under.get(choice.worst if name == "worst case" else name)
+            judged = stars and setting is not None and is_metric == (setting.success is None)
+            best = judged and name in choice.under and result.find_best(name) is choice
+            cells.append(_under(setting, pick, is_metric, brief) + (" *" if best else ""))
+        table.add_row(*cells)
+    return table
+
+
+def _under(
+    setting: Setting | None, pick: Callable[[Setting], Spread | None], is_metric: bool, brief: bool
+) -> str:
+    """Formats what was measured of a setting, or how its runs ended if nothing was."""
+    if setting is None:
+        return "not tried"
+    if not setting.completed:
+        return setting.members[0].status if is_metric else "\N{EN DASH}"
+    found, some = pick(setting), len(setting.completed) < len(setting.members)
+    said = "\N{EN DASH}" if found is None else as_number(found.mean) if brief else _of(found, as_number)
+    return f"{said} ({_runs(setting)})" if some else said
+
+
+_SHARES = {
+    "precision": "liars among those whom the rule left out (precision)",
+    "recall": "lies that the rule left out (recall)",
+}
+
+
 def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
     measured = [f"best {result.metric}", f"final {result.metric}"] if result.metric else []
-    heads = ["runs", *measured, *(_COSTS[name][0] for name in costs)]
+    found_out = dict.fromkeys(
+        name
+        for setting in result.settings
+        for name, spread in setting.attack.items()
+        if spread and (name in _SHARES or is_success(name))
+    )
+    heads = ["runs", *measured, *found_out, *(_COSTS[name][0] for name in costs)]
     table = make_table(*result.names.values(), *heads, numbers=heads)
     for setting in result.settings:
         tried = [bare(setting.over[path]) for path in result.names]
         found = [_of(setting.best, as_number), _of(setting.final, as_number)] if measured else []
         style = "" if len(setting.completed) == len(setting.members) else "yellow"
-        cells = [_runs(setting), *found, *(_cost(setting, name) for name in costs)]
+        attack = [_of(setting.attack.get(name), as_number) for name in found_out]
+        cells = [_runs(setting), *found, *attack, *(_cost(setting, name) for name in costs)]
         table.add_row(*tried, *cells, style=style)
     return table
 

@@ -11,7 +11,7 @@ import hanse.robust
 import hanse.transforms  # noqa: F401  (registers what uplinks name)
 from hanse.algorithms import fed_avg
 from hanse.attacks import Adversary
-from hanse.config.plain_data import format_plain, to_plain
+from hanse.config.plain_data import NOTHING, format_plain, to_plain
 from hanse.config.settings import UnknownSetting, WrongSetting, build
 from hanse.core import Algorithm, InvalidInput, Plain, Stop
 from hanse.core.exchange import find_renamed_settings
@@ -230,6 +230,8 @@ class Experiment:
                 said[key] = build(KINDS[key], given, key)
             elif key in NUMBERS:
                 said[key] = build(int, given, key)
+            elif key == ADVERSARY and isinstance(given, Mapping) and given.get("attack") == NOTHING:
+                continue  # nobody lies
             elif key in OTHERS:
                 said[key] = build(OTHERS[key], given, key)
             else:

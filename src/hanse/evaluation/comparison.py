@@ -21,6 +21,8 @@ def name_stop_metric(settings: Mapping[str, Any], result: Mapping[str, Any]) -> 
     """Returns the metric that can stop a run, as records name it: on validation examples, if it had some."""
     watched = str(settings["stop"]["metric"])
     on_validation = OF_VALIDATION + watched
+    if any(finding["code"] == "led_by_validation" for finding in result.get("findings", ())):
+        return watched  # these examples were used up
     return on_validation if on_validation in (result["final"] or ()) else watched
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
-    from hanse.runs.adversary import describe_liars
+    from hanse.runs.adversary import OF_MARKED, describe_liars
     from hanse.runs.contract import CONTRACT, Contract
     from hanse.runs.debugging import debug_errors
     from hanse.runs.deployment import NO_DATA, SHARE, Parties
@@ -79,7 +79,7 @@ else:
                 "record_imports",
             ),
             "hanse.runs.own_file": ("Unlabelled", "read_examples", "read_rows"),
-            "hanse.runs.adversary": ("describe_liars",),
+            "hanse.runs.adversary": ("OF_MARKED", "describe_liars"),
             "hanse.runs.preparation": ("load_population", "prepare_run"),
             "hanse.runs.proposal": ("Proposal", "Seen", "propose"),
             "hanse.runs.protection": ("describe_claim",),
@@ -116,6 +116,7 @@ __all__ = [
     "CONTRACT",
     "ENDED",
     "NO_DATA",
+    "OF_MARKED",
     "SHARE",
     "Case",
     "Contract",

@@ -15,6 +15,7 @@ __all__ = [
     "LED_BY_TEST",
     "LED_BY_VALIDATION",
     "NOT_REPEATABLE",
+    "UNKNOWN_SUCCESS",
     "WITHOUT_EFFECT",
     "Finding",
     "find_problems",
@@ -35,8 +36,7 @@ class Finding:
     Args:
       code: "untrained", "rounds_abandoned", "client_uncounted", "worse_than_start", "peaked", "unsolved",
         "not_repeatable", "config_unread", "chosen_on_test", "led_by_test",
-        "attack_without_effect" or, where parties were real,
-        "weight_bounded".
+        "attack_without_effect", "attack_not_measured" or, where parties were real, "weight_bounded".
       text: what was found.
       cure: what to do about it.
       is_presence: whether the run lacks rounds or clients that it should have had, and so is incomplete.
@@ -109,6 +109,16 @@ WITHOUT_EFFECT = Finding(
     is_presence=False,
 )
 """The finding that the attacks of a simulation did nothing."""
+
+
+UNKNOWN_SUCCESS = Finding(
+    "attack_not_measured",
+    "the data have no test set, so that nothing tells whether the backdoor succeeded: there is no "
+    "attack_accuracy",
+    "give test examples: the trigger is put on those",
+    is_presence=False,
+)
+"""The finding that the success of a backdoor could not be measured."""
 
 
 def find_problems(

@@ -340,14 +340,14 @@ def _lead(
         look()
 
     with np.errstate(over="ignore", invalid="ignore"):
-        led = Led(ready.program(look()), runtime, store, watch)
+        led = Led(ready.program(look()), ready.watch_lies(runtime), store, watch)
         while not led.done and not seen:
             try:
                 led.step()
             except Stalled:
                 if not isinstance(led.command, Commit):
                     raise
-                led = Led(ready.program(look()), runtime, store, watch)  # as the run was resumed
+                led = Led(ready.program(look()), ready.watch_lies(runtime), store, watch)  # as it was resumed
     return backend.acted, seen[-1] if seen and seen[-1].round == round else None, backend.asked
 
 

@@ -28,6 +28,7 @@ from hanse.runs.interrupts import Interrupts
 from hanse.runs.judgement import (
     DEVICE_NOT_REPEATABLE,
     NOT_REPEATABLE,
+    UNKNOWN_SUCCESS,
     WITHOUT_EFFECT,
     Finding,
     find_unread,
@@ -250,7 +251,7 @@ class Session:
         self._try_training(interrupts)
         left = max(0, self.experiment.rounds - self._progress.round)
         with closing(self._ready.backend(left, alone=alone)) as backend:
-            runtime = self._ready.runtime(backend, self._kept)
+            runtime = self._ready.watch_lies(self._ready.runtime(backend, self._kept))
             led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
             while not led.done:
                 num_done = len(self._records)
@@ -313,8 +314,9 @@ class Session:
         said = None if claim is None else claim.to_json()
         if self._ready.liars:
             found["adversary"] = self._ready.judge_liars(self._records)
+        unknown = (UNKNOWN_SUCCESS,) if self._ready.lacks_success else ()
         idle = (WITHOUT_EFFECT,) if self._ready.is_attack_idle else ()
-        findings = (*result.findings, *self._findings, *idle)
+        findings = (*result.findings, *self._findings, *idle, *unknown)
         return replace(result, findings=findings, privacy=said, **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.sweeps.conditions import Choice, bare
     from hanse.sweeps.picture import chart, drawing
-    from hanse.sweeps.result import Setting, Spread, SweepResult, bare
+    from hanse.sweeps.result import Setting, Spread, SweepResult, is_success, short
     from hanse.sweeps.search import between, random
     from hanse.sweeps.session import SweepPlan, plan_sweep, read_sweep, sweep
     from hanse.sweeps.worker_pool import RunOutcome, Seen
@@ -14,8 +15,9 @@ else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.sweeps.conditions": ("Choice", "bare"),
             "hanse.sweeps.picture": ("chart", "drawing"),
-            "hanse.sweeps.result": ("Setting", "Spread", "SweepResult", "bare"),
+            "hanse.sweeps.result": ("Setting", "Spread", "SweepResult", "is_success", "short"),
             "hanse.sweeps.search": ("between", "random"),
             "hanse.sweeps.session": ("SweepPlan", "plan_sweep", "read_sweep", "sweep"),
             "hanse.sweeps.worker_pool": ("RunOutcome", "Seen"),
@@ -24,6 +26,7 @@ else:
 
 
 __all__ = [
+    "Choice",
     "RunOutcome",
     "Seen",
     "Setting",
@@ -34,8 +37,10 @@ __all__ = [
     "between",
     "chart",
     "drawing",
+    "is_success",
     "plan_sweep",
     "random",
     "read_sweep",
+    "short",
     "sweep",
 ]

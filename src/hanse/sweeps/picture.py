@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.core import InvalidInput
-from hanse.sweeps.result import Spread, SweepResult
+from hanse.sweeps.result import Setting, Spread, SweepResult
 
 __all__ = ["chart", "drawing"]
 
@@ -56,8 +56,14 @@ def chart(result: SweepResult) -> Any:
     if result.metric is None:
         raise InvalidInput("no metric was measured, so there is nothing to draw; write evaluate_every = 1")
     names = _names(result)
+    if result.choices:
+        return _style(alt, _choices(alt, result))
     both = alt.hconcat(_ranking(alt, result, names), _curves(alt, result, names), spacing=30)
-    return both.configure_view(stroke=None).configure_axis(gridColor="#eeeeee").configure(font="sans-serif")
+    return _style(alt, both)
+
+
+def _style(alt: Any, made: Any) -> Any:
+    return made.configure_view(stroke=None).configure_axis(gridColor="#eeeeee").configure(font="sans-serif")
 
 
 def _names(result: SweepResult) -> list[str]:
@@ -108,6 +114,65 @@ def _curves(alt: Any, result: SweepResult, names: list[str]) -> Any:
     )
     best = "" if len(names) <= NUM_CURVES else f" of the best {NUM_CURVES}"
     return (bands + lines).properties(width=460, height=320, title=f"Learning curves{best}")
+
+
+def _choices(alt: Any, result: SweepResult) -> Any:
+    """Draws tables of choices and conditions: the metric with the worst case, and what backdoors reach."""
+    metric = _table(
+        alt, result, f"Final {result.metric}", lambda setting: setting.final.mean if setting.final else None
+    )
+    if not any(setting.success is not None for setting in result.settings):
+        return metric
+    title = "Success of the backdoor (attack_accuracy)"
+    success = _table(alt, result, title, lambda setting: setting.success, is_harm=True)
+    return alt.vconcat(metric, success, spacing=30).resolve_scale(color="independent")
+
+
+def _table(
+    alt: Any,
+    result: SweepResult,
+    title: str,
+    pick: Callable[[Setting], float | None],
+    *,
+    is_harm: bool = False,
+) -> Any:
+    columns = [*result.conditions, "worst case"]
+    if is_harm:
+        columns = [name for name in result.conditions if _has_success(result, name)]
+    names = [str(choice) or "as in the file" for choice in result.choices]
+    rows = list[dict[str, Any]]()
+    for name, choice in zip(names, result.choices, strict=True):
+        for column in columns:
+            setting = choice.under.get(choice.worst if column == "worst case" else column)
+            found = None if setting is None else pick(setting)
+            ended = setting is not None and not setting.completed
+            said = setting.members[0].status if setting and ended else ""
+            text = f"{found:.3f}" if found is not None else said
+            rows.append({"choice": name, "condition": column, "value": found, "text": text})
+    base = alt.Chart(alt.Data(values=rows[: NUM_ROWS * len(columns)])).encode(
+        x=alt.X("condition:N", sort=columns, title=None,
+                axis=alt.Axis(orient="top", labelAngle=-25, labelLimit=420)),
+        y=alt.Y("choice:N", sort=names, title=None, axis=alt.Axis(labelLimit=320)),
+    )  # fmt: skip
+    good_is_high = result.higher_is_better and not is_harm
+    scale = alt.Scale(scheme="blues" if good_is_high else "oranges")
+    boxes = base.mark_rect(stroke="white").encode(
+        color=alt.Color("value:Q", scale=scale, legend=None), tooltip=["choice:N", "condition:N", "text:N"]
+    )
+    drawn = [row["value"] for row in rows if row["value"] is not None]
+    middle = (min(drawn) + max(drawn)) / 2 if drawn else 0.0
+    ink = alt.condition(f"datum.value > {middle}", alt.value("white"), alt.value("#222222"))
+    texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
+    return (boxes + texts).properties(
+        width=alt.Step(110), height=alt.Step(28), title=alt.Title(title, anchor="start")
+    )
+
+
+def _has_success(result: SweepResult, condition: str) -> bool:
+    """Returns whether the success of a backdoor was measured under a condition."""
+    return any(
+        condition in choice.under and choice.under[condition].success is not None for choice in result.choices
+    )
 
 
 def _ends(spread: Spread) -> dict[str, float]:

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hanse.algorithms import OBJECTIVE
-from hanse.config import format_plain
 from hanse.core import Plain, Stop
 from hanse.core.exchange import OF_VALIDATION, is_higher_better
-from hanse.runs import ENDED
+from hanse.runs import ENDED, OF_MARKED
+from hanse.sweeps.conditions import Choice, bare, compare_choices, find_worth
 
 if TYPE_CHECKING:
     from hanse.core.exchange import Record
 
-__all__ = ["Setting", "Spread", "SweepResult", "SweepRun", "bare", "short", "summarise"]
+__all__ = ["Setting", "Spread", "SweepResult", "SweepRun", "is_success", "short", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,6 @@ def short(paths: Sequence[str]) -> list[str]:
     return [leaf if last.count(leaf) == 1 else path for path, leaf in zip(paths, last, strict=True)]
 
 
-def bare(said: Plain) -> str:
-    """Formats a plain value, a string without quotes.
-
-    >>> bare("fed_sgd"), bare(0.1), bare({"name": "fed_sgd"})
-    ('fed_sgd', '0.1', 'fed_sgd')
-    """
-    return said if isinstance(said, str) else format_plain(said)
-
-
 def _name_setting(over: Mapping[str, Plain]) -> str:
     names = short(list(over))
     return ", ".join(f"{name}={bare(said)}" for name, said in zip(names, over.values(), strict=True))
@@ -93,6 +84,11 @@ class SweepRun:
         return f"{named}, seed {self.seed}" if named else f"seed {self.seed}"
 
 
+def is_success(name: str) -> bool:
+    """Returns whether a metric is the success of a backdoor."""
+    return name.startswith(OF_MARKED) and name.endswith("accuracy")
+
+
 COSTS = ("rounds_to_target", "bytes_up", "bytes_down", "seconds", "virtual_s")
 
 
@@ -105,6 +101,8 @@ class Setting:
       members: its runs, by seed.
       best, final: the spread of the watched metric.
       costs: the spreads of rounds_to_target, bytes_up, bytes_down, seconds, virtual_s.
+      attack: where clients lie, the spreads of the metrics of the attack after the last round, and of
+        "precision" and "recall": the share of those left out who lied, and of lies that were left out.
     """
 
     over: Mapping[str, Plain]
@@ -112,6 +110,13 @@ class Setting:
     best: Spread | None
     final: Spread | None
     costs: Mapping[str, Spread | None]
+    attack: Mapping[str, Spread | None] = field(default_factory=dict)
+
+    @property
+    def success(self) -> float | None:
+        """The mean success of its backdoor, of several the most successful one's; None: there is none."""
+        found = [spread.mean for name, spread in self.attack.items() if spread and is_success(name)]
+        return max(found, default=None)
 
     @property
     def completed(self) -> tuple[SweepRun, ...]:
@@ -131,7 +136,9 @@ class SweepResult:
         measured.
       higher_is_better: whether a higher metric is better.
       settings: best first, by the number of runs that completed, the number that reached the target, the
-        rounds until then, and the best metric.
+        rounds until then, and the best metric. If they differ in conditions, choice by choice.
+      choices: if the settings differ in who lies and how, what is left to choose. They are compared by their
+        worst case, and by the final metric in place of the best.
       store: the place where the runs are kept.
       notes: notes for the user.
     """
@@ -141,6 +148,7 @@ class SweepResult:
     settings: tuple[Setting, ...]
     store: str
     notes: tuple[str, ...] = ()
+    choices: tuple[Choice[Setting], ...] = ()
 
     @classmethod
     def of(
@@ -150,20 +158,48 @@ class SweepResult:
         metric = _metric(members, stop)
         if metric is not None and _is_on_test(members, metric):
             notes = (*notes, ON_TEST)
-        higher = _is_higher_better(members, stop, metric or stop.metric)
         trials: dict[str, list[SweepRun]] = {}
         for member in members:
             trials.setdefault(repr(member.over), []).append(member)
         settings = [_setting(tuple(trial), metric) for trial in trials.values()]
+        higher = _is_higher_better(members, stop, metric or stop.metric)
 
-        def rank(setting: Setting) -> tuple[float, ...]:
-            mean = setting.best.mean if setting.best else math.nan
-            worth = math.inf if math.isnan(mean) else -mean if higher else mean
+        def rank(setting: Setting, word: str = "final") -> tuple[float, ...]:
+            found = getattr(setting, word)
+            worth = find_worth(found.mean if found else None, higher)
             reached = setting.costs["rounds_to_target"]
             missing = len(setting.members) - len(setting.completed)
             return (missing, -reached.n, reached.mean, worth) if reached else (missing, 0, 0, worth)
 
-        return cls(metric, higher, tuple(sorted(settings, key=rank)), store, notes)
+        choices = compare_choices(settings, rank)
+        if choices and any(setting.success is not None for setting in settings):
+            notes = (*notes, BLIND)
+        ordered = [setting for choice in choices for setting in choice.under.values()]
+        ordered = ordered or sorted(settings, key=lambda setting: rank(setting, "best"))
+        return cls(metric, higher, tuple(ordered), store, notes, choices)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The names of the conditions under which the choices are compared, such as attacks."""
+        return tuple(dict.fromkeys(name for choice in self.choices for name in choice.under))
+
+    def find_best(self, condition: str) -> Choice[Setting] | None:
+        """Returns the best choice under a condition; None: nothing was measured.
+
+        It has the best final metric; under a backdoor, which the metric does not show, the one that succeeds
+        least.
+        """
+        found = [
+            choice for choice in self.choices if condition in choice.under and choice.under[condition].final
+        ]
+
+        def rank(choice: Choice[Setting]) -> tuple[float, ...]:
+            setting = choice.under[condition]
+            missing = len(setting.members) - len(setting.completed)
+            worth = find_worth(setting.final.mean if setting.final else None, self.higher_is_better)
+            return missing, setting.success or 0.0, worth
+
+        return min(found, key=rank, default=None)
 
     @property
     def names(self) -> dict[str, str]:
@@ -219,6 +255,18 @@ class SweepResult:
             "num_completed": len(self.members) - len(self.failures),
             "settings": [_setting_as_json(setting) for setting in self.settings],
             "notes": list(self.notes),
+            **(
+                {"choices": [self._choice_as_json(choice) for choice in self.choices]} if self.choices else {}
+            ),
+        }
+
+    def _choice_as_json(self, choice: Choice[Setting]) -> dict[str, Any]:
+        finals = {name: setting.final for name, setting in choice.under.items()}
+        return {
+            "over": dict(choice.over),
+            "final": {name: None if final is None else final.mean for name, final in finals.items()},
+            "worst": choice.worst,
+            "best_under": [name for name in finals if self.find_best(name) is choice],
         }
 
 
@@ -250,6 +298,12 @@ ON_TEST = (
 )
 """The note of a sweep that chooses on test examples."""
 
+BLIND = (
+    "a backdoor does not show in the metric, so neither the order of the rows nor the worst case heeds it: "
+    "its success stands in attack_accuracy"
+)
+"""The note of a sweep that compares choices under backdoors."""
+
 
 def _is_on_test(members: Sequence[SweepRun], metric: str) -> bool:
     """Returns whether a sweep compares several settings by what the runs measured on test examples."""
@@ -278,20 +332,31 @@ def _setting(members: tuple[SweepRun, ...], metric: str | None) -> Setting:
         return summarise(row.get(metric) for row in rows) if metric else None
 
     costs = {name: summarise(result[name] for result in results) for name in COSTS}
-    return Setting(members[0].over, members, summarise_metric("best"), summarise_metric("final"), costs)
+    best, final = summarise_metric("best"), summarise_metric("final")
+    return Setting(members[0].over, members, best, final, costs, _summarise_attack(results))
+
+
+def _summarise_attack(results: Sequence[Mapping[str, Any]]) -> dict[str, Spread | None]:
+    """Summarises what attacks achieved, and whom the rule left out, of runs in which clients lied."""
+    finals = [result["final"] or {} for result in results]
+    names = dict.fromkeys(name for final in finals for name in final if name.startswith(OF_MARKED))
+    judged = [result["adversary"] for result in results if result.get("adversary")]
+    found = {name: summarise(final.get(name) for final in finals) for name in names}
+    shares = ("precision", "recall") if judged else ()
+    return found | {name: summarise(one[name] for one in judged) for name in shares}
 
 
 def _setting_as_json(setting: Setting) -> dict[str, Any]:
     runs = [{"seed": m.seed, "run": m.run, "status": m.status, **_of(m)} for m in setting.members]
     spreads = {"best": setting.best, "final": setting.final, **setting.costs}
+    attack = {"attack": _as_json(setting.attack)} if setting.attack else {}
+    about = {"over": dict(setting.over), "num_completed": len(setting.completed)}
+    return {**about, **_as_json(spreads), **attack, "runs": runs}
+
+
+def _as_json(spreads: Mapping[str, Spread | None]) -> dict[str, Any]:
     return {
-        "over": dict(setting.over),
-        "num_completed": len(setting.completed),
-        **{
-            name: None if s is None else {"mean": s.mean, "std": s.std, "n": s.n}
-            for name, s in spreads.items()
-        },
-        "runs": runs,
+        name: None if s is None else {"mean": s.mean, "std": s.std, "n": s.n} for name, s in spreads.items()
     }
 
 

@@ -184,7 +184,7 @@ class LyingBackend(WrappedBackend):
             for one, part in zip(liars, parts, strict=True):
                 sent[one.task.ticket][name] = part
         for one in liars:
-            self._tally.lied.add(one.task.ticket)
+            self._tally.note_lie(one.task.ticket)
             self._note_effect(one, views[one.task.ticket][0], sent[one.task.ticket])
         for one in group:
             if one.is_liar:
@@ -194,12 +194,13 @@ class LyingBackend(WrappedBackend):
 
     def _note_effect(self, one: "_Honest", honest: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
         """Takes down whether a liar trained on or sends anything else than if it were honest."""
-        if self._tally.has_effect:
+        if self._tally.lies.has_effect:
             return
         names, liar = self._find_parts(one.payload), one.task.party
         assert isinstance(liar, int)
         differs = any(digest(dict(honest[n].values)) != digest(dict(sent[n].values)) for n in names)
-        self._tally.has_effect = differs or self._is_poisoned(liar, self._tally.current)
+        if differs or self._is_poisoned(liar, self._tally.current):
+            self._tally.note_effect()
 
     def _agree(
         self,

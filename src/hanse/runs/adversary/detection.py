@@ -4,25 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hanse.attacks import Adversary
 from hanse.core.exchange import Record
-from hanse.runs.adversary.tally import LieCount
+from hanse.runs.adversary.tally import Lies
 
 __all__ = ["describe_liars", "judge_left_out"]
 
 
 def judge_left_out(
-    records: Sequence[Record],
-    liars: Sequence[int],
-    num_clients: int,
-    adversary: Adversary,
-    tally: LieCount,
-    can_name: bool,
+    records: Sequence[Record], liars: Sequence[int], lies: Lies, can_name: bool
 ) -> dict[str, Any]:
     """Counts how often the rule has left out each client, and compares that with who lied.
 
-    Only rounds in which somebody lied are judged. Of rounds before a run was resumed, only those are known
-    that counted all clients.
+    Only rounds in which the server took lies are judged.
 
     Args:
       can_name: whether the rule may leave clients out by name.
@@ -33,38 +26,15 @@ def judge_left_out(
       where there is nothing to divide, and recall also where the rule names nobody. "alone": in how many
       rounds one liar was asked, and sent its honest message, because its attack needs several messages.
     """
-    num_left_out = num_right = num_lies = 0
-    for record in records:
-        if not record.round or not record.is_closed:
-            continue
-        lied = _find_lied(record, liars, num_clients, adversary, tally)
-        if lied:
-            num_left_out += len(record.usage.left_out)
-            num_right += len(lied.intersection(record.usage.left_out))
-            num_lies += len(lied)
     counts = Counter(party for record in records for party in record.usage.left_out)
-    refused = Counter(party for parties in tally.refused.values() for party in parties)
     return {
         "liars": list(liars),
         "left_out": {str(party): counts[party] for party in sorted(counts, key=str)},
-        "refused": {str(liar): refused[liar] for liar in liars if refused[liar]},
-        "precision": num_right / num_left_out if num_left_out else None,
-        "recall": num_right / num_lies if num_lies and (can_name or counts) else None,
-        "alone": sum(
-            any(attack.needs_company and attack.is_active(round) for attack in adversary.attacks)
-            for round in tally.alone
-        ),
+        "refused": {str(liar): count for liar in liars if (count := lies.refusals.get(liar, 0))},
+        "precision": lies.num_right / lies.num_left_out if lies.num_left_out else None,
+        "recall": lies.num_right / lies.num_lies if lies.num_lies and (can_name or counts) else None,
+        "alone": lies.num_alone,
     }
-
-
-def _find_lied(
-    record: Record, liars: Sequence[int], num_clients: int, adversary: Adversary, tally: LieCount
-) -> set[Any]:
-    """Returns the liars whose lies the server took in a round, as far as they are known."""
-    if record.round >= tally.first:
-        return tally.counted.get(record.round, set())
-    is_active = any(attack.is_active(record.round) for attack in adversary.attacks)
-    return set(liars) if is_active and record.usage.counted >= num_clients else set()
 
 
 def describe_liars(records: Sequence[Record], found: Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:

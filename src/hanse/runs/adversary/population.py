@@ -1,6 +1,7 @@
 """Clients of which some train on poisoned data."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -8,7 +9,15 @@ from hanse.attacks import Adversary, Attack
 from hanse.core import Examples, InvalidInput, Key, Keys, PartyId, Population
 from hanse.data import FederatedData
 
-__all__ = ["MARKED", "PoisonedPopulation", "check_adversary", "find_parties", "name_liar"]
+__all__ = [
+    "OF_MARKED",
+    "PoisonedPopulation",
+    "check_adversary",
+    "find_parties",
+    "find_triggers",
+    "name_liar",
+    "name_marked",
+]
 
 LIAR = "liar/"
 """The prefix of the role of a client that lies."""
@@ -16,8 +25,37 @@ LIAR = "liar/"
 MAX_TRIED = 100
 """The number of liars on whose data attacks are tried before the run, where they are drawn."""
 
-MARKED = "marked"
-"""The role that holds the test examples on which accuracy is the success of an attack."""
+MARKED = "marked/"
+"""The prefix of the roles that hold test examples on which accuracy is the success of an attack."""
+
+OF_MARKED = "attack_"
+"""The prefix of metrics on examples that an attack has marked: "attack_accuracy" is its rate of success."""
+
+
+def name_marked(place: int) -> str:
+    """Names the role that holds the test examples which an attack marks, by its place among the attacks."""
+    return f"{MARKED}{place}"
+
+
+def find_triggers(adversary: Adversary | None) -> Mapping[str, int]:
+    """Returns the places of the attacks that have a trigger, by its name in metrics: "" if it is alone.
+
+    >>> from hanse.attacks import pixel_backdoor, semantic_backdoor, sign_flip
+    >>> find_triggers(Adversary((sign_flip(), pixel_backdoor(7)), 0.1))
+    {'': 1}
+    >>> several = pixel_backdoor(7), semantic_backdoor(1, 3, above=0.5), pixel_backdoor(2)
+    >>> find_triggers(Adversary(several, 0.1))
+    {'pixel_backdoor_': 0, 'semantic_backdoor_': 1, 'pixel_backdoor_2_': 2}
+    """
+    attacks = () if adversary is None else adversary.attacks
+    named = [(i, attack.trigger) for i, attack in enumerate(attacks) if attack.trigger is not None]
+    if len(named) == 1:
+        return {"": named[0][0]}
+    found, seen = dict[str, int](), Counter[str]()
+    for i, name in named:
+        seen[name] += 1
+        found[f"{name}_{seen[name]}_" if seen[name] > 1 else f"{name}_"] = i
+    return found
 
 
 def name_liar(party: PartyId, round: int) -> str:
@@ -49,11 +87,8 @@ class PoisonedPopulation(Population[Examples]):
         return self._people.client(number)
 
     def role(self, name: str) -> Examples:
-        if name == MARKED:
-            marked = self.mark()
-            if marked is None:
-                raise InvalidInput(f"role {name!r} holds no examples: no attack has a trigger")
-            return marked
+        if name.startswith(MARKED):
+            return self.mark(int(name.removeprefix(MARKED)))
         if not name.startswith(LIAR):
             return self._people.role(name)
         round, number = map(int, name.removeprefix(LIAR).split("/"))
@@ -75,13 +110,21 @@ class PoisonedPopulation(Population[Examples]):
         found = self._poison(number, lambda attack: round is None or attack.is_active(round))
         return not (np.array_equal(own.x, found.x) and np.array_equal(own.y, found.y))
 
-    def mark(self) -> Examples | None:
-        """Returns the test examples that the first attack with a trigger marks, if there is one."""
-        test = self._people.test
-        if test is None:
-            return None
-        found = (attack.mark(test, self._people.num_classes) for attack in self._adversary.attacks)
-        return next((examples for examples in found if examples is not None), None)
+    @property
+    def has_test(self) -> bool:
+        """Returns whether there are test examples, on which the success of an attack can be measured."""
+        return self._people.test is not None
+
+    def mark(self, place: int) -> Examples:
+        """Returns the test examples that an attack marks, by its place among the attacks.
+
+        Raises: InvalidInput: if there are none.
+        """
+        test, attack = self._people.test, self._adversary.attacks[place]
+        marked = None if test is None else attack.mark(test, self._people.num_classes)
+        if marked is None:
+            raise InvalidInput(f"{attack} marks no test examples")
+        return marked
 
 
 def find_parties(
@@ -118,3 +161,5 @@ def check_adversary(
                 f"adversary: {adversary.attacks[0]} changes no example of the {len(liars)} liars, so nobody "
                 "would lie; write another property or trigger, or other clients"
             )
+    for place in find_triggers(adversary).values() if parties.has_test else ():
+        parties.mark(place)

@@ -1,74 +1,118 @@
-"""The tally of lies: the number of the round, and what liars do in it."""
+"""The tally of lies: the number of the round, what liars do in it, and what came of it."""
 
-from typing import Any, TypeVar
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import field, replace
 
-from hanse.core import PartyId, Program
-from hanse.core.exchange import Collected, Command, Commit, Event
+from hanse.attacks import Adversary
+from hanse.core import PartyId, value
+from hanse.core.exchange import Collected, Commit, Committed
 
-__all__ = ["LieCount"]
-
-T = TypeVar("T")
+__all__ = ["LieCount", "Lies"]
 
 OTHER_REASONS = ("it was too late", "it dropped out", "it was built on", "the round was abandoned")
 """The beginnings of the reasons why a ticket is dropped that have nothing to do with its message."""
 
 
-class LieCount:
-    """The number of the round that a program performs, which no ticket says, and what liars did in it.
+@value
+class Lies:
+    """What is known of the lies of a run so far. It is kept with the run, for when it is resumed.
 
-    It is kept by this process alone, so a run that was resumed knows only of the rounds since then.
+    Args:
+      round: the number of the round that is performed.
+      taken, refused: the liars whose lies the server took in it, and those whose lies it refused.
+      is_alone: whether a liar that knows only its own messages had nobody to agree with in it.
+      num_left_out, num_right, num_lies: of the rounds before in which the server took lies: the clients that
+        the rule left out, those of them who lied, and the lies.
+      refusals: by liar, the rounds before in which the server refused its lie.
+      num_alone: the rounds before in which a liar was alone.
+      has_effect: whether a liar has trained on or sent anything else than an honest client would have.
+      is_whole: whether these are all rounds of the run.
     """
 
-    def __init__(self) -> None:
-        self.current = 1
-        self.alone = set[int]()
-        """The rounds in which a liar that knows only its own messages had nobody to agree with."""
-        self.first = 1
-        """The first round that this process knows."""
-        self.lied = set[int]()
-        """The open tickets to which a liar has answered with a lie."""
-        self.counted: dict[int, set[PartyId]] = {}
-        """By round, the liars whose lies the server took."""
-        self.refused: dict[int, set[PartyId]] = {}
-        """By round, the liars whose lies the server refused, such as those over a bound."""
-        self.is_whole = True
-        """Whether it has seen all rounds of the run."""
-        self.has_effect = False
-        """Whether a liar has trained on or sent anything else than an honest client would have."""
+    round: int = 1
+    taken: tuple[PartyId, ...] = ()
+    refused: tuple[PartyId, ...] = ()
+    is_alone: bool = False
+    num_left_out: int = 0
+    num_right: int = 0
+    num_lies: int = 0
+    refusals: Mapping[PartyId, int] = field(default_factory=dict)
+    num_alone: int = 0
+    has_effect: bool = False
+    is_whole: bool = True
+
+    def close(self, command: Commit, event: Committed) -> "Lies":
+        """Returns what is known after the end of a round, or of an attempt at it that is made again."""
+        if command.again:
+            return replace(self, round=command.round, taken=())
+        lied, left_out = set(self.taken), event.usage.left_out
+        if not lied or not command.is_closed:
+            lied, left_out = set(), ()
+        return replace(
+            self,
+            round=command.round + 1,
+            taken=(),
+            refused=(),
+            is_alone=False,
+            num_left_out=self.num_left_out + len(left_out),
+            num_right=self.num_right + len(lied.intersection(left_out)),
+            num_lies=self.num_lies + len(lied),
+            refusals=dict(Counter(self.refusals) + Counter(self.refused)),
+            num_alone=self.num_alone + self.is_alone,
+        )
+
+
+class LieCount:
+    """Takes down what liars do. Their backend tells what they answer, and their runtime what became of it.
+
+    Args:
+      adversary: what the liars do.
+    """
+
+    def __init__(self, adversary: Adversary) -> None:
+        self._adversary = adversary
+        self.lies = Lies()
+        self._lied = set[int]()
+        """The tickets of this exchange to which a liar has answered with a lie."""
 
     def begin(self, done: int) -> None:
-        """Begins after the last round that is done."""
-        self.current, self.first, self.is_whole = done + 1, done + 1, done == 0
+        """Begins after the last round that is done, of which nothing is known."""
+        self.lies = Lies(round=done + 1, is_whole=done == 0)
 
-    def watch(self, program: Program[T]) -> Program[T]:
-        """Performs a program, and counts its rounds."""
-        try:
-            command: Command[Any] = next(program)
-            while True:
-                event: Event = yield command
-                if isinstance(event, Collected):
-                    self._take_down(event)
-                if isinstance(command, Commit):
-                    self.current = command.round + (0 if command.again else 1)
-                command = program.send(event)
-        except StopIteration as end:
-            found: T = end.value
-            return found
-        finally:
-            program.close()
+    @property
+    def current(self) -> int:
+        """The number of the round that is performed, which no ticket says."""
+        return self.lies.round
 
-    def _take_down(self, event: Collected) -> None:
-        """Takes down which lies the server took, and which it refused."""
-        taken = {party for n, party in zip(event.counted, event.parties, strict=True) if n in self.lied}
+    def note_lie(self, ticket: int) -> None:
+        """Takes down that a liar has answered to a ticket with a lie."""
+        self._lied.add(ticket)
+
+    def note_alone(self) -> None:
+        """Takes down that a liar was alone in this round, if its attack needs several messages."""
+        if any(a.needs_company and a.is_active(self.current) for a in self._adversary.attacks):
+            self.lies = replace(self.lies, is_alone=True)
+
+    def note_effect(self) -> None:
+        """Takes down that a liar did something else than an honest client."""
+        self.lies = replace(self.lies, has_effect=True)
+
+    def end_exchange(self, event: Collected) -> None:
+        """Takes down which lies the server took in an exchange, and which it refused."""
+        taken = {party for n, party in zip(event.counted, event.parties, strict=True) if n in self._lied}
         refused = {
             drop.party
             for drop in event.dropped
-            if drop.ticket in self.lied and not drop.reason.startswith(OTHER_REASONS)
+            if drop.ticket in self._lied and not drop.reason.startswith(OTHER_REASONS)
         }
-        self.counted.setdefault(self.current, set()).update(taken)
-        self.refused.setdefault(self.current, set()).update(refused)
-        self.lied -= {*event.counted, *(drop.ticket for drop in event.dropped)}
+        self.lies = replace(
+            self.lies,
+            taken=tuple(dict.fromkeys((*self.lies.taken, *sorted(taken, key=str)))),
+            refused=tuple(dict.fromkeys((*self.lies.refused, *sorted(refused, key=str)))),
+        )
+        self._lied.clear()  # whoever was not collected answers anew
 
-    def note_alone(self) -> None:
-        """Takes down that a liar was alone in this round."""
-        self.alone.add(self.current)
+    def end_round(self, command: Commit, event: Committed) -> None:
+        """Judges a round, or an attempt at it, and begins the next one."""
+        self.lies = self.lies.close(command, event)

@@ -21,11 +21,9 @@ from hanse.core.exchange import (
     OF_VALIDATION,
     Evaluate,
 )
+from hanse.runs.adversary import OF_MARKED
 
-__all__ = ["OF_MARKED", "choose_stop", "join_measures", "list_higher"]
-
-OF_MARKED = "attack_"
-"""The prefix of metrics on examples that an attack has marked: "attack_accuracy" is its rate of success."""
+__all__ = ["choose_stop", "join_measures", "list_higher"]
 
 
 def join_measures(measure: Evaluate, more: Mapping[str, tuple[str, Evaluate]]) -> Evaluate:
@@ -50,12 +48,12 @@ def list_higher(algorithm: Algorithm[Any], learner: Learner) -> frozenset[str]:
     return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better
 
 
-def choose_stop(experiment: Experiment, learner: Learner, validates: bool) -> Stop:
+def choose_stop(experiment: Experiment, learner: Learner, has_validation: bool, validates: bool) -> Stop:
     """Returns the experiment's stop, which watches a metric that is measured, and knows which way is better.
 
     Args:
-      validates: whether the model is measured on validation examples that training does not use, which are
-        watched then.
+      has_validation: whether the model is measured on validation examples.
+      validates: whether training does not use these, so that they are watched unless the stop names them.
 
     Raises: InvalidInput: if the metric that it names is not measured.
     """
@@ -64,11 +62,21 @@ def choose_stop(experiment: Experiment, learner: Learner, validates: bool) -> St
         measured.append(OBJECTIVE)
     if stop == Stop() and stop.metric not in measured:
         stop = replace(stop, metric=measured[0])
-    if validates:  # the test set is only reported
+    if has_validation:
         on_validation = [OF_VALIDATION + name for name in measured if name != OBJECTIVE]
-        if OF_VALIDATION + stop.metric in on_validation:
+        if validates and OF_VALIDATION + stop.metric in on_validation:  # the test set is only reported
             stop = replace(stop, metric=OF_VALIDATION + stop.metric)
         measured = [*measured, *on_validation]
+    elif stop.metric.removeprefix(OF_VALIDATION) in measured and stop.metric not in measured:
+        raise InvalidInput(
+            f"stop: metric is {stop.metric!r}, and the data have no validation examples; hold some out, "
+            f"data.validation_fraction = 0.1, or write one of {', '.join(measured)}"
+        )
+    if stop.metric.startswith(OF_MARKED):
+        raise InvalidInput(
+            f"stop: metric is {stop.metric!r}, the success of an attack, which no server knows; "
+            f"write one of {', '.join(measured)}"
+        )
     if stop.metric not in measured:
         who = experiment.algorithm if experiment.algorithm.measured else experiment.model
         raise InvalidInput(

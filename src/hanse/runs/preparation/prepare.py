@@ -62,8 +62,9 @@ def prepare_run(experiment: Experiment) -> Prepared:
         algorithm = hide_updates(algorithm, population.num_clients)
     if algorithm is not experiment.algorithm:
         experiment = replace(experiment, algorithm=algorithm)
-    validates = population.validation is not None and not is_led_by_validation(experiment.algorithm)
-    stop = choose_stop(experiment, learner, validates)
+    has_validation = population.validation is not None
+    validates = has_validation and not is_led_by_validation(experiment.algorithm)
+    stop = choose_stop(experiment, learner, has_validation, validates)
     ready = Prepared(experiment, population, learner, stop, encoder)
     for baseline in experiment.baselines:
         baseline.check(experiment.algorithm)

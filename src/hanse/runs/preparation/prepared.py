@@ -27,6 +27,7 @@ from hanse.core.exchange import (
     PartyMemory,
     Progress,
     Record,
+    Runtime,
     Store,
     choose_measure,
     training,
@@ -38,15 +39,18 @@ from hanse.learners import Model
 from hanse.preprocessing import Encoder
 from hanse.privacy import NoisedSteps, Spending, central, examples, guard_examples, keep_separation, local
 from hanse.runs.adversary import (
-    MARKED,
+    OF_MARKED,
     LieCount,
     LyingBackend,
+    LyingRuntime,
     PoisonedPopulation,
     find_parties,
+    find_triggers,
     judge_left_out,
+    name_marked,
 )
 from hanse.runs.own_code import find_imports
-from hanse.runs.preparation.measures import OF_MARKED, join_measures, list_higher
+from hanse.runs.preparation.measures import join_measures, list_higher
 from hanse.runs.protection import (
     Disclosure,
     choose_metrics_sum,
@@ -172,7 +176,8 @@ class Prepared:
 
     def program(self, progress: Progress[Any]) -> Program[Progress[Any]]:
         """Makes the program that leads from this progress to the last round, as far as its budget allows."""
-        self.tally.begin(progress.round)
+        if self.tally is not None:
+            self.tally.begin(progress.round)
         program = training(
             self.experiment.algorithm,
             progress,
@@ -188,8 +193,7 @@ class Prepared:
                 program, getattr(state, "last_rounds", {}), getattr(state, "num_rounds", 0)
             )
         program = self._guard(program)
-        program = program if self.spending is None else self.spending.guard(program)
-        return self.tally.watch(program) if self.liars else program
+        return program if self.spending is None else self.spending.guard(program)
 
     def _guard(self, program: Program[T]) -> Program[T]:
         """Performs a program as long as clients send what privacy of examples and secure sums allow."""
@@ -216,8 +220,9 @@ class Prepared:
         more: dict[str, tuple[str, Evaluate]] = {}
         if self.population.validation is not None:
             more[VALIDATION] = OF_VALIDATION, evaluation(self.learner, (VALIDATION,))
-        if self._measures_attack:
-            more[MARKED] = OF_MARKED, evaluation(self.learner, (MARKED,))
+        for name, place in find_triggers(self.experiment.adversary).items() if self._has_test else ():
+            role = name_marked(place)
+            more[role] = OF_MARKED + name, evaluation(self.learner, (role,))
         if self.measures_objective:
             more[OBJECTIVE] = "", objective_evaluation(tuple(range(self.population.num_clients)))
         return join_measures(measure, more)
@@ -239,9 +244,10 @@ class Prepared:
         return adversary.find_liars(people.num_clients, people.names, key)
 
     @cached_property
-    def tally(self) -> LieCount:
-        """The number of the round, for liars that lie only in some, and what they did in it."""
-        return LieCount()
+    def tally(self) -> LieCount | None:
+        """What liars do, and what comes of it; None: nobody lies."""
+        adversary = self.experiment.adversary
+        return None if adversary is None else LieCount(adversary)
 
     @cached_property
     def party_data(self) -> FederatedData | PoisonedPopulation:
@@ -250,29 +256,27 @@ class Prepared:
 
     def judge_liars(self, records: Sequence[Record]) -> dict[str, Any] | None:
         """Compares who lied with whom the rule has left out; None: nobody lies."""
-        adversary = self.experiment.adversary
-        if adversary is None:
+        if self.tally is None:
             return None
         algorithm = self.experiment.algorithm
         rule = algorithm if hasattr(algorithm, "can_name") else getattr(algorithm, "into", None)
-        return judge_left_out(
-            records,
-            self.liars,
-            self.population.num_clients,
-            adversary,
-            self.tally,
-            getattr(rule, "can_name", False),
-        )
+        return judge_left_out(records, self.liars, self.tally.lies, getattr(rule, "can_name", False))
 
     @property
     def is_attack_idle(self) -> bool:
         """Returns whether liars did only what honest clients do, if all rounds are known."""
-        return bool(self.liars) and self.tally.is_whole and not self.tally.has_effect
+        lies = None if self.tally is None else self.tally.lies
+        return lies is not None and lies.is_whole and not lies.has_effect
 
     @property
-    def _measures_attack(self) -> bool:
-        """Returns whether there are test examples on which accuracy is the success of an attack."""
-        return isinstance(self.party_data, PoisonedPopulation) and self.party_data.mark() is not None
+    def lacks_success(self) -> bool:
+        """Returns whether an attack has a trigger, and no test examples tell whether it succeeds."""
+        triggers = find_triggers(self.experiment.adversary)
+        return bool(triggers) and bool(self.experiment.evaluate_every) and not self._has_test
+
+    @property
+    def _has_test(self) -> bool:
+        return self.population.test is not None
 
     @property
     def measures_itself(self) -> bool:
@@ -328,6 +332,7 @@ class Prepared:
         elif self.experiment.adversary is not None:
             model, people = Spec.of(self.start()), self.party_data
             assert isinstance(people, PoisonedPopulation)
+            assert self.tally is not None
             backend = LyingBackend(
                 backend,
                 self.experiment.adversary,
@@ -340,6 +345,10 @@ class Prepared:
         memory = PartyMemory(None if store is None else store.memory)
         num_clients, devices = self.population.num_clients, self.experiment.devices
         return Simulation(backend, num_clients, self.keys, devices, memory, parties=self.parties)
+
+    def watch_lies(self, runtime: Simulation) -> Runtime:
+        """Lets a runtime take down what comes of lies; if nobody lies, it is returned as it is."""
+        return runtime if self.tally is None else LyingRuntime(runtime, self.tally)
 
     def backend(self, num_rounds: int, *, alone: bool = True) -> ClientBackend:
         """Makes the backend of the experiment's execution, which has to be closed.
