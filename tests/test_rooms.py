@@ -32,6 +32,7 @@ LOOK_INSIDE = (
     "benchmarks/network/long.py",
     "benchmarks/network/speed.py",
     "benchmarks/network/weights.py",
+    "benchmarks/parallel/links.py",
 )
 """Benchmarks that time, feed or disturb what a face does not show."""
 

@@ -66,6 +66,9 @@ class controlled_sgd(Work[DifferentiableLearner, Examples]):
     steps: Steps
     weighting: Weighting
 
+    def cost(self, num_examples: int) -> float:
+        return self.steps.count_visits(num_examples)
+
     def run(
         self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:

@@ -1,6 +1,6 @@
 """Commands that plan, perform, resume and show runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ from hanse.cli.exits import FAILED, exit_truthfully, print_json
 from hanse.cli.options import Accept, File, Imports, Json, RunId, Sets, Store, list_infos, locate_store
 
 if TYPE_CHECKING:
+    from hanse.core.exchange import Record
     from hanse.runs import Session
     from hanse.store import RunInfo
 
@@ -34,6 +35,13 @@ Workers = Annotated[
 ]
 Picture = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Also draw the comparison, to a .png, .svg or .html file.")
+]
+
+Trace = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Also write who was busy with what, as JSON for Perfetto or chrome://tracing."
+    ),
 ]
 
 OWN_CODE = ("imports", "accepted_imports")
@@ -68,9 +76,10 @@ def plan(
 ) -> None:
     """Show what a run will send before it begins: bytes by stage, and seconds on a link."""
     with exit_truthfully(json):
-        from hanse.cli.views import note, plan_page
+        from hanse.cli.consoles import make_pairs
+        from hanse.cli.views import draw, note, plan_page
         from hanse.config import read
-        from hanse.runs import LinkModel, plan_messages, prepare_run
+        from hanse.runs import LinkModel, describe_planned_time, plan_messages, prepare_run
 
         link = LinkModel.read(up, down, latency)
         experiment = read(file, sets or (), imports=imports or (), warn=note)
@@ -80,6 +89,7 @@ def plan(
             print_json(found.to_json())
         else:
             plan_page(ready.experiment.settings(), found)
+            draw(make_pairs(describe_planned_time(found.virtual_s, found.s_per_example)))
 
 
 def sweep_command(
@@ -156,16 +166,28 @@ def ls(json: Json = False, store: Store = None) -> None:
             overview(infos)
 
 
-def show(run: RunId, imports: Imports = None, json: Json = False, store: Store = None) -> None:
+def show(
+    run: RunId, imports: Imports = None, json: Json = False, store: Store = None, trace: Trace = None
+) -> None:
     """Show one run: its settings, rounds and costs, and the machine that performed it."""
     with exit_truthfully(json):
-        from hanse.cli.views import note, run_page
-        from hanse.runs import describe_claim, existing, import_unchanged, traffic
+        from hanse.cli.consoles import make_pairs
+        from hanse.cli.views import draw, note, run_page
+        from hanse.runs import (
+            describe_claim,
+            describe_parallelism,
+            existing,
+            import_unchanged,
+            measure_parallelism,
+            traffic,
+        )
 
         runs = existing(locate_store(store))
         info, records, sent = runs.info(run), runs.records(run), traffic(runs, run)
         import_unchanged(info, imports or (), note)
         claim = describe_claim(runs, info, records)
+        if trace is not None:
+            _write_trace(trace, records)
         if json:
             from hanse.runs import record_as_json
 
@@ -174,6 +196,21 @@ def show(run: RunId, imports: Imports = None, json: Json = False, store: Store =
             print_json({**_info_as_json(info), **own, "records": rounds, "traffic": sent, "privacy": claim})
         else:
             run_page(info, records, sent, claim)
+            draw(make_pairs(describe_parallelism(records, measure_parallelism(records))))
+
+
+def _write_trace(path: Path, records: "Sequence[Record]") -> None:
+    from json import dumps
+
+    from hanse.core import InvalidInput
+    from hanse.runs import as_chrome_trace
+
+    if not any(record.usage.times for record in records):
+        raise InvalidInput(
+            "this run has no timeline, because its devices have no links; write devices with links, such as "
+            '--set devices=hospital_wan, or devices = {name = "timed", ...}'
+        )
+    path.write_text(dumps(as_chrome_trace(records)), encoding="utf-8")
 
 
 def _conclude(begin: "Callable[[], AbstractContextManager[Session]]", json: bool) -> None:

@@ -292,6 +292,12 @@ class Steps:
         """Returns the number of steps on this many examples."""
         return self.num_steps or self.epochs * self._steps_per_epoch(num_examples)
 
+    def count_visits(self, num_examples: int) -> float:
+        """Returns the number of examples that all steps visit together."""
+        if self.num_steps is None:
+            return float(self.epochs * num_examples)
+        return self.num_steps * num_examples / self._steps_per_epoch(num_examples)
+
     def count_epochs(self, num_examples: int) -> int:
         """Returns the number of passes over this many examples, the last of which may be cut."""
         if self.num_steps is None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from hanse.core.values import value
 from hanse.core.work import PartyId
 
-__all__ = ["Flow", "Release", "ReleaseRecord", "Usage"]
+__all__ = ["Flow", "Release", "ReleaseRecord", "TicketTimes", "Usage"]
 
 
 @value
@@ -79,6 +79,30 @@ class ReleaseRecord:
 
 
 @value
+class TicketTimes:
+    """The times of a ticket on the simulated clock, in seconds since the run began; None: it never happened.
+
+    Args:
+      party: its holder.
+      sent_s: when the server sent it.
+      downloads_s, received_s: when its download began, and when it had arrived.
+      begins_s, computed_s: when its computation began and ended.
+      uploads_s, arrived_s: when its upload began, and when it had arrived.
+      left_s: when its device left, if it dropped out.
+    """
+
+    party: PartyId
+    sent_s: float
+    downloads_s: float | None = None
+    received_s: float | None = None
+    begins_s: float | None = None
+    computed_s: float | None = None
+    uploads_s: float | None = None
+    arrived_s: float | None = None
+    left_s: float | None = None
+
+
+@value
 class Usage:
     """The cost of a round, in bytes, time and privacy.
 
@@ -91,6 +115,7 @@ class Usage:
         store of the run; they are not kept by round.
       releases: the noised totals that were decoded, even if the round was abandoned later.
       left_out: the counted parties that a reducer kept out of a total, such as a rule against liars.
+      times: the times of tickets, where devices have links; of large rounds, those of some tickets.
     """
 
     bytes_up: int = 0
@@ -102,3 +127,4 @@ class Usage:
     clients: Mapping[PartyId, tuple[int, int]] = field(default_factory=dict, repr=False)
     releases: tuple[ReleaseRecord, ...] = ()
     left_out: tuple[PartyId, ...] = ()
+    times: tuple[TicketTimes, ...] = ()

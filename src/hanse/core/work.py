@@ -197,6 +197,14 @@ class Work(ABC, Generic[L, D]):
         Raises: NotReady: if the requested result will only exist later.
         """
 
+    def cost(self, num_examples: int) -> float:
+        """Returns the number of examples whose gradients it computes, if its party has so many examples.
+
+        It is what the simulated clock multiplies with a device's seconds per example. By default all examples
+        are visited once, or none if the work needs no data.
+        """
+        return float(num_examples if self.needs_data else 0)
+
     def many(
         self, learner: L, shared: Shared, data: Sequence[D], keys: Sequence[Key]
     ) -> Mapping[str, Parts] | None:

@@ -59,6 +59,9 @@ class private_sgd(Work[DifferentiableLearner, Examples]):
     budget: examples
     rounds: int
 
+    def cost(self, num_examples: int) -> float:
+        return self.steps.count_visits(num_examples)
+
     def run(
         self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:

@@ -9,8 +9,9 @@ from typing import Any
 from hanse.core import InvalidInput
 from hanse.evaluation import metric_of
 from hanse.report.run_data import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
+from hanse.runs import list_spans
 
-__all__ = ["Drawing", "draw_comparison", "draw_run", "draw_spending", "html_script", "png"]
+__all__ = ["Drawing", "draw_comparison", "draw_run", "draw_spending", "draw_timeline", "html_script", "png"]
 
 AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
 DIRECTIONS = ("bytes up", "bytes down")
@@ -24,6 +25,10 @@ PALETTE = ["#1f5fbf", "#c2652a", "#2e7d4f", "#8a4fa3", "#b23a48", "#5b7083", "#b
 MANY_LABELS = 12
 SHOWN_CLIENTS = 120
 NAMED_CLIENTS = 30
+
+MAX_SPANS = 1500
+MAX_DEVICES = 40
+SPAN_COLOURS = {"download": "#3a9aa8", "compute": "#1f5fbf", "upload": "#c2652a"}
 
 
 @dataclass(frozen=True)
@@ -316,5 +321,52 @@ def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
         f"{data['num_clients']:,} clients hold {sum(sizes):,} training examples; the common test set has "
         f"{data['test']:,}.{some}",
         _finish(chart, width=820, height=220),
+        wide=True,
+    )
+
+
+# -- the simulated clock -----------------------------------------------------------------------
+
+
+def draw_timeline(run_data: RunData) -> Iterator[Drawing]:
+    """Yields the chart of the first rounds whose tickets have times, as many as can be seen."""
+    rows: list[dict[str, object]] = []
+    devices: dict[str, None] = {}
+    for record in run_data.records:
+        for times in record.usage.times:
+            party = str(times.party)
+            if len(devices) < MAX_DEVICES:
+                devices[party] = None
+            if party in devices and len(rows) < MAX_SPANS:
+                rows += [
+                    {"who": party, "what": what, "from": begin_s, "to": end_s, "round": record.round}
+                    for what, begin_s, end_s in list_spans(times)
+                    if end_s > begin_s
+                ]
+    if not rows:
+        return
+    alt = _import_drawing("altair")
+    shown = [party for party in devices if any(row["who"] == party for row in rows)]
+    chart = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_bar()
+        .encode(
+            x=alt.X("from:Q", title="virtual seconds"),
+            x2="to:Q",
+            y=alt.Y("who:N", title="client", sort=shown),
+            color=alt.Color(
+                "what:N",
+                title=None,
+                scale=alt.Scale(domain=list(SPAN_COLOURS), range=list(SPAN_COLOURS.values())),
+            ),
+            tooltip=["who:N", "what:N", "from:Q", "to:Q", "round:Q"],
+        )
+    )
+    about = f"The first {max(int(str(row['round'])) for row in rows)} rounds. What is white is waiting."
+    yield Drawing(
+        "timeline",
+        "The simulated clock",
+        about,
+        _finish(chart, width=820, height=max(60, 14 * len(shown))),
         wide=True,
     )

@@ -8,9 +8,25 @@ from typing import Any
 
 from hanse.config import as_toml, summary
 from hanse.evaluation import NAMES, as_bytes, as_number, as_percent, as_seconds, metric_of, spent_on, table
-from hanse.report.charts import Drawing, draw_comparison, draw_run, draw_spending, html_script, png
+from hanse.report.charts import (
+    Drawing,
+    draw_comparison,
+    draw_run,
+    draw_spending,
+    draw_timeline,
+    html_script,
+    png,
+)
 from hanse.report.run_data import RunData
-from hanse.runs import ENDED, describe_liars, flows_of, ledger_table, sentences
+from hanse.runs import (
+    ENDED,
+    describe_liars,
+    describe_parallelism,
+    flows_of,
+    ledger_table,
+    measure_parallelism,
+    sentences,
+)
 from hanse.version import __version__
 
 __all__ = ["compare_page", "report_page", "write"]
@@ -58,6 +74,9 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
         parts.append(_notes(run_data, result))
     parts.append(_section("How training went", [d for d in others if not d.wide]))
     parts.append(_section("What was sent", spent) + _ledger(run_data))
+    busy = tuple(draw_timeline(run_data))
+    drawings = (*drawings, *busy)
+    parts.append(_section("Who was busy with what", busy))
     parts.append(_section("The clients", [d for d in others if d.wide]))
     parts.append("<h2>Settings</h2>" + _settings(run_data, opened=True))
     return _page(f"Run {run_data.run}", run_data.created, parts, drawings), drawings
@@ -181,6 +200,8 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
         notes.append(
             f"Clients were measured on {clients['on']}" + (f" (or {others[0]})" if others else "") + "."
         )
+    parallelism = describe_parallelism(run_data.records, measure_parallelism(run_data.records))
+    notes += [f"{heading.capitalize()}: {said}." for heading, said in parallelism]
     notes += [
         f"{heading.capitalize()}: {said}."
         for heading, said in describe_liars(run_data.records, result.get("adversary"))

@@ -49,6 +49,13 @@ if TYPE_CHECKING:
         start_session,
     )
     from hanse.runs.start import initial, read_tensors
+    from hanse.runs.timeline import (
+        as_chrome_trace,
+        describe_parallelism,
+        describe_planned_time,
+        list_spans,
+        measure_parallelism,
+    )
     from hanse.runs.wanted import Wanted
     from hanse.runs.what_leaves import describe_requests, describe_run
 else:
@@ -60,6 +67,13 @@ else:
             "hanse.runs.deployment": ("NO_DATA", "SHARE", "Parties"),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
+            "hanse.runs.timeline": (
+                "as_chrome_trace",
+                "describe_parallelism",
+                "describe_planned_time",
+                "list_spans",
+                "measure_parallelism",
+            ),
             "hanse.runs.ledger": (
                 "describe_releases",
                 "describe_traffic",
@@ -136,11 +150,14 @@ __all__ = [
     "Session",
     "Unlabelled",
     "Wanted",
+    "as_chrome_trace",
     "changes",
     "debug_errors",
     "default_store",
     "describe_claim",
     "describe_liars",
+    "describe_parallelism",
+    "describe_planned_time",
     "describe_releases",
     "describe_requests",
     "describe_run",
@@ -162,7 +179,9 @@ __all__ = [
     "is_kept",
     "ledger_table",
     "list_kept",
+    "list_spans",
     "load_population",
+    "measure_parallelism",
     "perform",
     "plan_messages",
     "prepare_run",

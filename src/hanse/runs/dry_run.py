@@ -2,11 +2,11 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hanse.core import Close, InvalidInput, PartyId, Program, RoundAbandoned
+from hanse.core import Close, InvalidInput, Key, PartyId, Program, RoundAbandoned
 from hanse.core.exchange import (
     Collect,
     Collected,
@@ -28,6 +28,7 @@ from hanse.privacy.secure_sums import SecureReducer
 from hanse.runs.ledger import as_json
 from hanse.runs.preparation import Prepared
 from hanse.runs.protection import plan_claim
+from hanse.runs.timeline import measure_speed, time_exchanges
 from hanse.simulation import InProcess, Simulation
 
 __all__ = ["Exchange", "LinkModel", "MessagePlan", "plan_messages"]
@@ -98,6 +99,9 @@ class Exchange:
       varying: parts and stages whose size depends on the data.
       compute_s: how long that client's computation took here.
       secure: the secure sum that its answers enter, in words; empty: none.
+      cohort: the clients that are asked.
+      cost: returns the examples that a client with so many examples visits.
+      key: of the dispatch.
     """
 
     work: str
@@ -107,6 +111,9 @@ class Exchange:
     varying: set[tuple[str, str]] = field(default_factory=set)
     compute_s: float = 0.0
     secure: str = ""
+    cohort: tuple[PartyId, ...] = ()
+    cost: Callable[[int], float] = lambda num_examples: 0.0
+    key: Key | None = None
 
     @property
     def bytes_up(self) -> int:
@@ -177,6 +184,8 @@ class _Rehearsal(Runtime):
         if hiding or command.is_phase:
             kept = (*roles, *clients)
         exchange = Exchange(type(command.work).__name__, asked, asked)
+        exchange.cohort = self._drawn if clients == [self.client] and not hiding else tuple(clients)
+        exchange.cost, exchange.key = command.work.cost, command.key
         exchange.secure = next((r.explain(asked) for r in hiding if isinstance(r, SecureReducer)), "")
         before = self._usage()
         event = self._inner.perform(replace(command, cohort=kept))
@@ -281,6 +290,9 @@ class MessagePlan:
         its steps.
       claim: what all its rounds promise to each client, as planned; None: nothing is noised.
       views: who sees what of a part that clients send, a line each.
+      virtual_s: the seconds of the "first" round, a "later" one and an "evaluation" on the simulated clock;
+        None: devices have no links.
+      s_per_example: the seconds that the client's computation took here for each example that it visited.
     """
 
     rounds: int
@@ -293,6 +305,8 @@ class MessagePlan:
     asynchronous: bool
     claim: PrivacyClaim | None = None
     views: tuple[str, ...] = ()
+    virtual_s: Mapping[str, float] | None = None
+    s_per_example: float | None = None
 
     def total(self, direction: str) -> int:
         """Sums the bytes "up" or "down" of the whole run."""
@@ -337,6 +351,8 @@ class MessagePlan:
             "run": {"bytes_up": self.total("up"), "bytes_down": self.total("down"), "seconds": self.run_s},
             "privacy": None if self.claim is None else self.claim.to_json(),
             "views": list(self.views),
+            "s_per_example": self.s_per_example,
+            **({} if self.virtual_s is None else {"virtual_s": dict(self.virtual_s)}),
         }
 
 
@@ -394,6 +410,8 @@ def plan_messages(ready: Prepared, link: LinkModel | None = None) -> MessagePlan
         rehearsal.asynchronous,
         plan_claim(ready.experiment.privacy, ready.disclosure, num, ready.noised_steps),
         ready.views,
+        time_exchanges(ready, {"first": first, "later": later, "evaluation": measuring}),
+        measure_speed(ready, later),
     )
 
 

@@ -17,6 +17,7 @@ from hanse.core.exchange import (
 )
 from hanse.runs.judgement import CHOSEN_ON_TEST, Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
+from hanse.runs.timeline import measure_parallelism
 
 __all__ = ["Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"]
 
@@ -125,6 +126,11 @@ class Result:
         return math.fsum(record.seconds for record in self.records)
 
     @property
+    def parallelism(self) -> dict[str, float] | None:
+        """The gain of parallel devices on the simulated clock; None: they have no links."""
+        return measure_parallelism(self.records)
+
+    @property
     def virtual_s(self) -> float:
         """Seconds on the simulated clock."""
         return math.fsum(record.usage.virtual_s for record in self.records)
@@ -175,6 +181,7 @@ class Result:
             "baselines": list(self.baselines),
             "data": self.data,
             "privacy": self.privacy,
+            **({} if self.parallelism is None else {"parallelism": self.parallelism}),
             **({} if self.adversary is None else {"adversary": self.adversary}),
         }
 
@@ -189,6 +196,8 @@ def record_as_json(record: Record) -> dict[str, Any]:
         performed["reported"] = list(record.reported)
     if record.usage.releases:
         performed["releases"] = [_release_as_json(release) for release in record.usage.releases]
+    if record.usage.times:
+        performed["times"] = [vars(times) for times in record.usage.times]
     if record.usage.left_out:
         performed["left_out"] = list(record.usage.left_out)
     return {"round": record.round, **_finite(record.metrics), **usage, **rest, **performed}

@@ -1,7 +1,7 @@
 """Simulated devices: how fast and how reliable they are."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hanse.core import InvalidInput, Key, PartyId, value
 
@@ -17,6 +17,14 @@ class Devices(ABC):
     @abstractmethod
     def duration_s(self, party: PartyId, key: Key) -> float | None:
         """Draws the seconds from dispatch to arrival from `key`; None: the device drops out on the way."""
+
+    def conditions(self) -> Any:
+        """Returns the `timed` devices that decide in place of `duration_s`; None: there are none."""
+        return None
+
+    def drops_out(self, key: Key) -> bool:
+        """Draws from `key` whether a device drops out of a ticket, whatever its speed and link."""
+        return False
 
 
 @value
@@ -70,3 +78,10 @@ class unstable(Devices):
         if key.fold_in("drops out").rng().random() < self.fraction:
             return None
         return self.devices.duration_s(party, key)
+
+    def conditions(self) -> Any:
+        return self.devices.conditions()
+
+    def drops_out(self, key: Key) -> bool:
+        drawn = key.fold_in("drops out").rng().random() < self.fraction
+        return drawn or self.devices.drops_out(key)

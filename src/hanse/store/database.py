@@ -16,7 +16,7 @@ from hanse.store.tables import metadata, version
 
 __all__ = ["HEAD", "Database"]
 
-HEAD = "0005"
+HEAD = "0006"
 """The version of the tables that this code reads and writes: the last of `migrations`."""
 
 BUSY_TIMEOUT_S = 30.0

@@ -10,7 +10,17 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, upda
 from sqlalchemy.dialects import sqlite
 
 from hanse.core import InvalidInput, Memory, PartyId, Release, StoreError, fields
-from hanse.core.exchange import Checkpoint, Entry, Flow, Record, ReleaseRecord, Usage, held_bytes, pieces
+from hanse.core.exchange import (
+    Checkpoint,
+    Entry,
+    Flow,
+    Record,
+    ReleaseRecord,
+    TicketTimes,
+    Usage,
+    held_bytes,
+    pieces,
+)
 from hanse.store.database import Database
 from hanse.store.head import Position
 from hanse.store.objects import Address, Hashed, Kept, Writing, cut_batches, read_objects, read_value, to_json
@@ -248,6 +258,7 @@ class RunRows:
                 "spent": to_json({what: float(seconds) for what, seconds in record.spent.items()}),
                 "releases": to_json([_release_as_row(release) for release in record.usage.releases]),
                 "left_out": to_json(record.usage.left_out),
+                "times": to_json([_times_as_row(times) for times in record.usage.times]),
             }
             for at, record in enumerate(records, start=self._num_records)
         ]
@@ -317,6 +328,10 @@ def _release_as_row(record: ReleaseRecord) -> tuple[Any, ...]:
     return record.part, release.mechanism, noise, parameters, float(record.sampling), record.sample
 
 
+def _times_as_row(times: TicketTimes) -> tuple[Any, ...]:
+    return tuple(getattr(times, f.name) for f in fields(TicketTimes))
+
+
 def _release(
     part: str, mechanism: str, noise: float, parameters: Any, sampling: float, sample: int
 ) -> ReleaseRecord:
@@ -327,7 +342,8 @@ def _record(row: Any) -> Record:
     flows = tuple(_flow(*flow) for flow in json.loads(row.flows))
     releases = tuple(_release(*release) for release in json.loads(row.releases))
     sums, left_out = {name: getattr(row, name) for name in _USAGE}, tuple(json.loads(row.left_out))
-    usage = Usage(**sums, flows=flows, releases=releases, left_out=left_out)
+    times = tuple(TicketTimes(*one) for one in json.loads(row.times))
+    usage = Usage(**sums, flows=flows, releases=releases, left_out=left_out, times=times)
     spent = json.loads(row.spent)
     marked = json.loads(row.metrics)
     reported = tuple(name for name, metric in marked.items() if isinstance(metric, list))

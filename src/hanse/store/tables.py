@@ -71,6 +71,7 @@ rounds = Table(
     Column("spent", Text, nullable=False, server_default="{}"),
     Column("releases", Text, nullable=False, server_default="[]"),
     Column("left_out", Text, nullable=False, server_default="[]"),
+    Column("times", Text, nullable=False, server_default="[]"),
 )
 
 traffic = Table(

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from hanse.core.reducers import TreeFold
     from hanse.core.signer import SIGNER, Signer, write_certificate
     from hanse.core.tensors import all_finite, frozen, held_bytes
-    from hanse.core.usage import Flow, ReleaseRecord, Usage
+    from hanse.core.usage import Flow, ReleaseRecord, TicketTimes, Usage
     from hanse.core.values import (
         add_padding,
         digest,
@@ -164,7 +164,7 @@ else:
             ),
             "hanse.core.reducers": ("TreeFold",),
             "hanse.core.tensors": ("all_finite", "frozen", "held_bytes"),
-            "hanse.core.usage": ("Flow", "ReleaseRecord", "Usage"),
+            "hanse.core.usage": ("Flow", "ReleaseRecord", "TicketTimes", "Usage"),
             "hanse.core.former": (
                 "find_renamed_class",
                 "find_renamed_fields",
@@ -246,6 +246,7 @@ __all__ = [
     "Store",
     "Stored",
     "Task",
+    "TicketTimes",
     "Tracked",
     "TreeFold",
     "Usage",

@@ -255,6 +255,10 @@ class Coordinator:
         """Returns a ticket's dispatch and edition. Tickets that agree in both are sent the same payload."""
         return self._book.edition(ticket)
 
+    def measure_download(self, ticket: int) -> int:
+        """Returns the bytes that the holder of an open ticket was sent in this round."""
+        return self._book[ticket].bytes_down
+
     def payload(self, ticket: int) -> Payload:
         """Returns what all members of the cohort who hold the same versions are sent alike."""
         return self._book.payload(self._book.edition(ticket))

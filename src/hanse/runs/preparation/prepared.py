@@ -344,7 +344,23 @@ class Prepared:
             )
         memory = PartyMemory(None if store is None else store.memory)
         num_clients, devices = self.population.num_clients, self.experiment.devices
-        return Simulation(backend, num_clients, self.keys, devices, memory, parties=self.parties)
+        return Simulation(
+            backend,
+            num_clients,
+            self.keys,
+            devices,
+            memory,
+            parties=self.parties,
+            num_examples=self.count_examples,
+        )
+
+    def count_examples(self, party: PartyId) -> int:
+        """Returns the number of examples that a party holds; 0: it is no client."""
+        return int(self._sizes[party]) if isinstance(party, int) else 0
+
+    @cached_property
+    def _sizes(self) -> Any:
+        return self.population.sizes()
 
     def watch_lies(self, runtime: Simulation) -> Runtime:
         """Lets a runtime take down what comes of lies; if nobody lies, it is returned as it is."""
