@@ -90,6 +90,14 @@ def serve_command(
             help="Show /healthz, /readyz and /metrics there, to all who reach it. Such as 127.0.0.1:9464.",
         ),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep each answer of a client there as it came, to audit what the server sees. Protect it "
+            "like the clients' data.",
+        ),
+    ] = None,
     log: Log = None,
 ) -> None:
     """Lead a run with real parties, and print the commands for them to type."""
@@ -124,6 +132,7 @@ def serve_command(
                 job,
                 patience=Patience(silent_s, round_s, over_select, min_clients, max_weight_ratio),
                 num_clients=clients or job.num_clients,
+                record=record,
             )
             if resume is not None:
                 job = job.take_options(Runs(home / "runs.db").info(resume).settings, given)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from hanse.core import Key, PartyId, Program
@@ -61,6 +62,7 @@ class RunJob:
         that were not counted as they should have been; its "status" is the run's last one.
       watch: called after each round.
       recall: called with the rounds that are done, before `program`.
+      record: a folder that keeps each valid answer as it came, for an audit; None: none is kept.
     """
 
     plan: Plan
@@ -83,6 +85,7 @@ class RunJob:
     watch: Watch = lambda record: None
     recall: Callable[[Sequence[Record]], None] = lambda records: None
     parties: tuple[str, ...] = ()
+    record: Path | None = None
 
     def __post_init__(self) -> None:
         for name in self.parties:

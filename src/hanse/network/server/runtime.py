@@ -49,7 +49,14 @@ from hanse.network.protocol.spool import Objects
 from hanse.network.protocol.uploads import Damaged, Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.mailbox import Mailbox, Offer, Stopped
-from hanse.network.server.records import NAMED, Attendance, Outcome, describe_party, order_parties
+from hanse.network.server.records import (
+    NAMED,
+    Attendance,
+    Outcome,
+    Recording,
+    describe_party,
+    order_parties,
+)
 from hanse.network.server.waiting import OwnTickets, Waiting
 from hanse.network.server.weights import MAX_WEIGHT_RATIO, BoundedWeight, WeightBounds
 
@@ -207,7 +214,9 @@ class NetworkRuntime(Runtime):
         parties: Collection[str] = (),
         joined_s: Callable[[PartyId], float | None] = lambda party: 0.0,
         note_bound: Callable[[int, BoundedWeight], None] = lambda round, bounded: None,
+        recording: Recording | None = None,
     ) -> None:
+        self._recording = recording
         self._joined_s, self._note_bound = joined_s, note_bound
         self._hidden = frozenset[str]()  # the parts that the operator knows to have hidden weights
         self._note, self._failed_tickets, self._attend, self._say = note, failed_tickets, attend, say
@@ -593,6 +602,13 @@ class NetworkRuntime(Runtime):
                         self.round, self.coordinator.task(ticket), self._objects.path(sha256)
                     )
 
+    def _record_answer(self, ticket: int) -> None:
+        """Keeps a valid answer for an audit, if the operator asked for it."""
+        if self._recording is not None:
+            message = unpack(self._spool.read(ticket), Message)
+            task, (sha256, *_) = self.coordinator.task(ticket), self._put_payload(ticket)
+            self._recording.keep(self.round, task, self._objects.path(sha256), message)
+
     def _compute(self, ticket: int) -> Message:
         """Computes a ticket of a role that the server plays."""
         task = self.coordinator.task(ticket)
@@ -660,6 +676,7 @@ class NetworkRuntime(Runtime):
                         continue
                     self._note_sender(ticket, self.coordinator.task(ticket).party)
                     if why is None:
+                        self._record_answer(ticket)
                         valid.append(ticket)
                     else:
                         dropped[ticket] = why

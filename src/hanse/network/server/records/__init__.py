@@ -5,6 +5,7 @@ from hanse.network.server.records.counts import ChangeCount
 from hanse.network.server.records.events import MAX_EVENTS, MAX_OF_ONE, Events
 from hanse.network.server.records.names import check_party, find_name
 from hanse.network.server.records.outcomes import MAX_TOLD, Outcome, Outcomes, check_outcomes
+from hanse.network.server.records.recording import Recording
 from hanse.network.server.records.register import open_register
 from hanse.network.server.records.rounds import (
     NAMED,
@@ -26,6 +27,7 @@ __all__ = [
     "Events",
     "Outcome",
     "Outcomes",
+    "Recording",
     "RoundReport",
     "RunEnd",
     "RunStanding",

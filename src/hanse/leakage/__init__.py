@@ -1,0 +1,64 @@
+"""What models and messages tell of the rows that they were made of: attacks that measure it.
+
+tap            what each party sees of one client, in a simulation or a recorded run
+closed_forms   rows from gradients of linear models and first layers, exactly or by their likelihood
+inversion      rows from gradients and updates of any network, by descent
+membership     whether a row was trained on
+"""
+
+from hanse.leakage.closed_forms import (
+    NotMeasured,
+    Prior,
+    Recovered,
+    find_likeliest_row,
+    read_label,
+    read_row,
+    read_row_of_class,
+)
+from hanse.leakage.inversion import Inversion, Scores, invert, recognise_model
+from hanse.leakage.membership import (
+    Membership,
+    bound_share,
+    compare_shadows,
+    measure_confidence,
+    measure_membership,
+)
+from hanse.leakage.quality import match_rows, measure_psnr, measure_ssim
+from hanse.leakage.tap import (
+    Observer,
+    Overheard,
+    Sight,
+    ask_client,
+    observe,
+    read_recording,
+    subtract_own,
+)
+
+__all__ = [
+    "Inversion",
+    "Membership",
+    "NotMeasured",
+    "Observer",
+    "Overheard",
+    "Prior",
+    "Recovered",
+    "Scores",
+    "Sight",
+    "ask_client",
+    "bound_share",
+    "compare_shadows",
+    "find_likeliest_row",
+    "invert",
+    "match_rows",
+    "measure_confidence",
+    "measure_membership",
+    "measure_psnr",
+    "measure_ssim",
+    "observe",
+    "read_label",
+    "read_recording",
+    "read_row",
+    "read_row_of_class",
+    "recognise_model",
+    "subtract_own",
+]
