@@ -150,10 +150,15 @@ def test_who_joins_hears_at_once_that_the_secret_of_the_houses_is_missing(
             join_in_order(home, asked, owner)
         assert home.membership is None
         path = home.folder / "houses.key"
+        path.touch(0o600)
         path.write_text(SECRET[:-1])
         with pytest.raises(InvalidInput, match="64 hexadecimal digits"):
             check()
         path.write_text(SECRET + "\n")
+        path.chmod(0o640)
+        with pytest.raises(InvalidInput, match=r"others can read .*houses\.key.*: chmod 600"):
+            check()
+        path.chmod(0o600)
         check()
         assert "the secret of the houses: it is here" in said
         path.chmod(0o644)

@@ -68,6 +68,11 @@ def test_a_secure_mean_ends_in_the_bits_of_the_simulation(silent: str | None, tm
         counted = [(r.usage.counted, r.usage.dropped) for r in here.records[1:]]
         assert counted == [(NUM_CLIENTS - (not counted_all), int(not counted_all))] * ROUNDS
     assert result["params_sha256"] == simulated(ALGORITHM, ROUNDS, Vanished(silent) if silent else ideal())
+    kept = [
+        path for path in tmp_path.rglob("*") if path.suffix in (".task", ".message") or path.name == "memory"
+    ]
+    assert not [path for path in kept if b"~secure sum/" in path.read_bytes()], "keys outlive the sum"
+    assert len(kept) > SILENT
 
 
 @pytest.mark.parametrize("into", [secure_mean(colluders=0.0), mean()], ids=["secure", "plain"])

@@ -1,6 +1,7 @@
 """Encrypted sums: exact, and nothing but the sum of enough clients is ever decrypted."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -22,7 +23,7 @@ from hanse.core import (
     Shared,
     Spec,
 )
-from hanse.core.exchange import SIGNER, Signer, pending
+from hanse.core.exchange import MIN_COHORT, SIGNER, Signer, digest, pending, sent
 from hanse.privacy import KEY_HOLDER, bfv, describe_views, encrypted_mean, encrypted_sum, skellam
 from hanse.privacy.encryption.bfv import decrypt, encrypt, make_key_pair
 from hanse.privacy.encryption.evidence import add_pads, compute_codes
@@ -32,7 +33,8 @@ from hanse.privacy.secure_sums import make_encoding, secure_sum
 from hanse.transforms import clip
 
 SCHEME = bfv()
-TERMS = SumTerms(SCHEME, 3, 256)
+SUMS = encrypted_sum(3)
+TERMS = SUMS.terms
 SECRET = Key.from_seed(99)
 SPEC = Spec.of({"w": np.zeros(5, np.float32)}, l2_bound=1.0)
 ENCODINGS = {"update": make_encoding(SPEC, 32, max_value=None, max_weight=1.0, max_clients=256)}
@@ -40,31 +42,38 @@ DRAWS = np.random.default_rng(0)
 UPDATES = [Part({"w": DRAWS.uniform(-0.4, 0.4, 5).astype(np.float32)}) for _ in range(4)]
 
 
+def remember(model: str = "m", into: Any = SUMS) -> tuple[str, str, str]:
+    """Says what a client remembers of what it was sent for its update."""
+    return digest(model), digest(into), digest(SPEC)
+
+
 class Round:
     """A holder and four clients, whose messages a server may use as it likes."""
 
     def __init__(self, *, houses: Key = SECRET) -> None:
         self.holder: Memory = {HOUSES: houses}
-        self.clients: list[Memory] = [{HOUSES: SECRET, pending("update"): part} for part in UPDATES]
+        self.clients: list[Memory] = [
+            {HOUSES: SECRET, pending("update"): part, sent("update"): remember()} for part in UPDATES
+        ]
         self.number = 0
 
     def make(self, terms: SumTerms = TERMS) -> Mapping[str, Any]:
         emitted, self.holder = make_keys(terms).run(None, Shared({}), None, self.holder, KEYS)
         return emitted["keys"].values
 
-    def send(self, client: int, told: Mapping[str, Any], terms: SumTerms = TERMS) -> tuple[Any, bytes]:
+    def send(self, client: int, told: Mapping[str, Any], sums: Any = SUMS) -> tuple[Any, bytes]:
         self.number += 1
-        work = encrypt_pending(terms, ENCODINGS)
+        work = encrypt_pending(sums, ENCODINGS)
         keys = Keys.from_seed(1000 + self.number)
         emitted, self.clients[client] = work.run(
             None, Shared({"keys": told}), None, self.clients[client], keys
         )
         return dict(emitted["sum"].values), emitted["names"].values["name"].tobytes()
 
-    def decrypt(self, sent: Mapping[str, Any], names: list[bytes], terms: SumTerms = TERMS) -> Any:
+    def decrypt(self, total: Mapping[str, Any], names: list[bytes], terms: SumTerms = TERMS) -> Any:
         rows = np.frombuffer(b"".join(names), np.uint8).reshape(len(names), -1)
         work = decrypt_sum(terms, 6)
-        shared = Shared({"sum": {**sent, "names": rows}})
+        shared = Shared({"sum": {**total, "names": rows}})
         emitted, self.holder = work.run(None, shared, None, self.holder, KEYS)
         return emitted["total"].values["values"]
 
@@ -85,12 +94,12 @@ def sum_plainly(clients: list[int]) -> list[int]:
 def test_the_sum_is_that_of_plain_integers_and_is_decrypted_once() -> None:
     here = Round()
     told = here.make()
-    sent, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
-    whole = add_up(list(sent))
+    messages, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
+    whole = add_up(list(messages))
     assert here.decrypt(whole, list(names)).tolist() == sum_plainly([0, 1, 2, 3])
     assert here.decrypt(whole, list(names)).tolist() == sum_plainly([0, 1, 2, 3])  # the same question
     with pytest.raises(Declined, match="decrypted another sum"):
-        here.decrypt(add_up(list(sent[:3])), list(names[:3]))
+        here.decrypt(add_up(list(messages[:3])), list(names[:3]))
 
 
 Attack = Callable[[list[Any], list[bytes]], tuple[Any, list[bytes]]]
@@ -103,7 +112,7 @@ ATTACKS: dict[str, tuple[Attack, str]] = {
         "a sum of 1 clients; at least 3",
     ),
     "one message and two invented clients": (
-        lambda sent, names: (sent[0], [names[0], bytes(32), b"\1" * 32]),
+        lambda sent, names: (sent[0], [names[0], bytes(32) + names[0][32:], b"\1" * 32 + names[0][32:]]),
         "not the sum of the messages",
     ),
     "one client left out": (lambda sent, names: (add_up(sent[:3]), names), "not the sum of the messages"),
@@ -137,10 +146,10 @@ def test_a_server_that_wants_anything_but_the_sum_of_enough_clients_is_refused(
 ) -> None:
     here = Round()
     told = here.make()
-    sent, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
+    messages, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
     with pytest.raises(MessageError, match=why):
-        here.decrypt(*attack([dict(one) for one in sent], list(names)))
-    assert here.decrypt(add_up(list(sent)), list(names)).tolist() == sum_plainly([0, 1, 2, 3])
+        here.decrypt(*attack([dict(one) for one in messages], list(names)))
+    assert here.decrypt(add_up(list(messages)), list(names)).tolist() == sum_plainly([0, 1, 2, 3])
 
 
 def test_a_house_counts_once_in_whatever_roles_it_answers() -> None:
@@ -150,27 +159,31 @@ def test_a_house_counts_once_in_whatever_roles_it_answers() -> None:
     houses = [Signer(bytes([i]) * 32, b"", b"") for i in range(4)]
     for i in range(4):
         here.clients[i] = {**here.clients[i], SIGNER: houses[min(i, 2)]}
-    sent, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
+    messages, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
     with pytest.raises(MessageError, match="a sum of 2 clients; at least 3"):
-        here.decrypt(add_up(list(sent[1:])), list(names[1:]))
-    assert here.decrypt(add_up(list(sent[:3])), list(names[:3])).tolist() == sum_plainly([0, 1, 2])
+        here.decrypt(add_up(list(messages[1:])), list(names[1:]))
+    assert here.decrypt(add_up(list(messages[:3])), list(names[:3])).tolist() == sum_plainly([0, 1, 2])
 
 
 def test_terms_and_keys_of_the_server_are_refused() -> None:
     here, lower = Round(), SumTerms(SCHEME, 2, 256)
     told = here.make()
+    with pytest.raises(Declined, match="for a sum of other settings"):
+        here.send(0, told, encrypted_sum(2))  # clients are told less than what they trained for
+    here.clients[0] = {**here.clients[0], sent("update"): remember(into=encrypted_sum(2))}
     with pytest.raises(MessageError, match="not vouched for"):
-        here.send(0, told, lower)  # clients are told less than the holder
-    sent, names = zip(*[here.send(i, told) for i in range(2)], strict=True)
+        here.send(0, told, encrypted_sum(2))  # and less than the holder
+    here.clients[0] = {**here.clients[0], sent("update"): remember()}
+    messages, names = zip(*[here.send(i, told) for i in range(2)], strict=True)
     with pytest.raises(MessageError, match="told other terms"):
-        here.decrypt(add_up(list(sent)), list(names), lower)  # and the holder less than the clients
+        here.decrypt(add_up(list(messages)), list(names), lower)  # and the holder less than the clients
     stranger = Round(houses=Key.from_seed(1))
     with pytest.raises(MessageError, match="not vouched for"):
         here.send(2, stranger.make())
     with pytest.raises(InvalidInput, match=r"houses\.key"):
         make_keys(TERMS).run(None, Shared({}), None, {}, KEYS)
     with pytest.raises(Declined, match="holds no keys"):
-        Round().decrypt(sent[0], list(names))
+        Round().decrypt(messages[0], list(names))
 
 
 def test_nothing_is_encrypted_for_a_second_sum_unless_the_first_was_never_decrypted() -> None:
@@ -208,12 +221,12 @@ def test_a_message_that_is_computed_twice_tells_nothing_of_the_function_and_coun
     session = TERMS.open_session(here.holder, unpad(told["public"]))
     function = compute_codes(SCHEME, session, between.astype(np.uint64)).astype(object)
     assert not ((codes.astype(object) - other_codes.astype(object) - function) % primes == 0).any()
-    sent, names = zip(*[here.send(i, told) for i in (1, 2)], strict=True)
+    messages, names = zip(*[here.send(i, told) for i in (1, 2)], strict=True)
     with pytest.raises(MessageError, match="a sum of 3 clients"):
-        here.decrypt(add_up([one, two, *sent]), [name, other, *names])
+        here.decrypt(add_up([one, two, *messages]), [name, other, *names])
     with pytest.raises(MessageError, match="not the sum of the messages"):
-        here.decrypt(add_up([one, *sent]), [other, *names])
-    assert here.decrypt(add_up([two, *sent]), [other, *names]).tolist() == sum_plainly([0, 1, 2])
+        here.decrypt(add_up([one, *messages]), [other, *names])
+    assert here.decrypt(add_up([two, *messages]), [other, *names]).tolist() == sum_plainly([0, 1, 2])
 
 
 def test_codes_are_linear_functions_and_pads_hide_them() -> None:
@@ -287,3 +300,31 @@ def test_views_say_who_sees_what() -> None:
     }
     assert "with the noise of 4 or more in it" in noised["the server"]
     assert noised["the world"].endswith("; noise limits what these tell of a client")
+
+
+def test_clients_that_were_sent_different_models_are_not_added_up() -> None:
+    """Else the server could send all but one such a model that their updates are 0."""
+    here = Round()
+    told = here.make()
+    here.clients[2] = {**here.clients[2], sent("update"): remember("another model")}
+    messages, names = zip(*[here.send(i, told) for i in range(4)], strict=True)
+    with pytest.raises(MessageError, match="were sent different models"):
+        here.decrypt(add_up(list(messages)), list(names))
+    hidden = [*names[:2], names[2][:32] + names[0][32:], names[3]]  # a server that hides it knows no pad
+    with pytest.raises(MessageError, match="not the sum of the messages"):
+        here.decrypt(add_up(list(messages)), hidden)
+
+
+def test_the_scale_of_an_encrypted_sum_is_that_of_its_settings() -> None:
+    here, encoding = Round(), ENCODINGS["update"]
+    for lie in (replace(encoding, fraction_bits=-300), replace(encoding, weight_bits=3)):
+        work, told = encrypt_pending(SUMS, {"update": lie}), Shared({"keys": here.make()})
+        with pytest.raises(Declined, match="to write 'update' in another way"):
+            work.run(None, told, None, here.clients[0], KEYS)
+
+
+def test_an_owner_wants_more_clients_in_a_sum_than_it_takes() -> None:
+    here = Round()
+    here.clients[0] = {**here.clients[0], MIN_COHORT: 4}
+    with pytest.raises(Declined, match="wants 4 clients in a total, and this sum takes 3"):
+        here.send(0, here.make())

@@ -6,13 +6,17 @@ from typing import Final
 from hanse.core.values import value
 from hanse.core.work import VOLATILE
 
-__all__ = ["SIGNER", "Signer", "write_certificate"]
+__all__ = ["MIN_COHORT", "SIGNER", "Signer", "write_certificate"]
 
 SIGNER: Final = f"{VOLATILE}signer"
 """The name in memory under which a work whose `signs` is true finds its party's Signer.
 
 The client puts it there for such a work, and no server can. Simulated parties have none.
 """
+
+
+MIN_COHORT: Final = f"{VOLATILE}min cohort"
+"""The name in memory, beside the Signer, of the fewest clients that a party's owner wants in one total."""
 
 
 @value

@@ -397,7 +397,10 @@ def in_client_home(
     }
     tasks = sorted(folder.glob("*.task"), key=lambda path: int(path.stem))
     if not tasks:
-        raise InvalidInput(f"{folder} keeps no ticket: the client was asked for nothing yet")
+        raise InvalidInput(
+            f"{folder} keeps no ticket: the client was asked for nothing yet, or for steps of a sum last, of "
+            "which nothing is kept"
+        )
     kept = client_home.membership or {}
     data = open_(plan, kept.get("number") or 0)
     for path in tasks:

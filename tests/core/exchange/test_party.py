@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from hanse.core.chain import Stage, Transform
 from hanse.core.errors import CompositionError
-from hanse.core.exchange.party import Fork, Forks, Message, Payload, Task, compute, pending
+from hanse.core.exchange.downlink import HELD, Broadcast, Held
+from hanse.core.exchange.party import Fork, Forks, Message, Payload, Task, compute, pending, sent
 from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec
 from hanse.core.reducers import Reducer, mean
@@ -179,11 +181,39 @@ def test_what_is_hidden_stays_with_the_client_encoded_and_volatile():
     kept = memory[pending("u")]
     np.testing.assert_allclose(kept.values["w"], [0.6, 0.8])
     assert kept.weight == 2.0
-    assert memory.keys() == {pending("u")}
+    assert memory.keys() == {pending("u"), sent("u")}
     forks = Forks()
     forks.keep(7, Fork.between(None, {}, memory))
     assert not forks.settle([7], [])
     assert forks.committed == {}
+
+
+def test_clients_know_whether_they_were_sent_the_same():
+    """All that is common counts, as it is once changes are applied, but nothing that one alone is sent."""
+    part, work, params = PartSpec(SPEC, into=withheld()), emit({"u": Part(W)}), {"w": np.zeros(2)}
+    whole = Broadcast((), "named by the server", whole=params)
+    plain = Payload(work, {"params": params}, {"u": part}, {"u": ()}, {"b": whole})
+    others = {
+        "work": emit({"u": Part(W, 2.0)}),
+        "shared": {"params": {"w": np.ones(2)}},
+        "uplink": {"u": PartSpec(SPEC, (clip(1.0),), into=withheld())},
+        "broadcasts": {"b": replace(whole, whole={"w": np.ones(2)})},
+    }
+
+    def hash_sent(payload, memory=None, **own):
+        task = Task(3, 5, KEY, None, own)
+        plans = {name: spec.chain().plan(spec.chain().init(), KEY) for name, spec in payload.uplink.items()}
+        payload = replace(payload, plans=plans)
+        return compute(task, payload, None, None, memory or {}, SECRET)[1].changed[sent("u")][0]
+
+    known = hash_sent(plain)
+    assert hash_sent(plain, mine={"w": np.ones(2)}) == known
+    assert all(hash_sent(replace(plain, **{what: other})) != known for what, other in others.items())
+    held = {f"{HELD}b": Held("named by the server", params)}
+    assert (
+        hash_sent(replace(plain, broadcasts={"b": Broadcast((), "so", since="named by the server")}), held)
+        == known
+    )
 
 
 # -- spaces ---------------------------------------------------------------------------------------

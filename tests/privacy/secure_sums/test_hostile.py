@@ -1,8 +1,10 @@
 """A server that lies: what it asks for is refused by the clients, whose halves run here as they are."""
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.privacy.schedules import NUMBERS, emit_numbers, numbers_of
+from hanse.algorithms.works import local_sgd
 from hanse.core import (
     CompositionError,
     Declined,
@@ -19,15 +22,30 @@ from hanse.core import (
     PartSpec,
     RoundAbandoned,
     Spec,
+    Steps,
     Tensors,
     Work,
     each,
 )
-from hanse.core.exchange import SIGNER, Forks, Payload, Signer, Task, compute, write_certificate
-from hanse.privacy.secure_sums import secure_sum, unmask
+from hanse.core.exchange import (
+    MIN_COHORT,
+    SIGNER,
+    Forks,
+    Payload,
+    Signer,
+    Task,
+    compute,
+    pack,
+    pending,
+    unpack,
+    write_certificate,
+)
+from hanse.learners import softmax
+from hanse.network.client.roles import OpenRole, _recall, name_ticket
+from hanse.privacy.secure_sums import add_masks, secure_sum, unmask
 from hanse.privacy.secure_sums.evidence import PROOF_BYTES
 from hanse.privacy.secure_sums.parties import ADVERT_BYTES
-from hanse.privacy.secure_sums.promises import bind_round
+from hanse.privacy.secure_sums.promises import bind_round, recall
 from hanse.privacy.secure_sums.protocol import _find_usable
 from hanse.privacy.secure_sums.reducers import (
     advertise_keys,
@@ -36,6 +54,7 @@ from hanse.privacy.secure_sums.reducers import (
     mask_parts,
     reveal_shares,
 )
+from hanse.transforms import clip
 
 KEY = Key.from_seed(4)
 NUM = 6
@@ -91,6 +110,11 @@ OUT: Mapping[type, tuple[str, ...]] = {
 }
 
 
+def encode(sums: secure_sum) -> Mapping[str, Any]:
+    """Says how the numbers are to be written, as an honest server does."""
+    return {"numbers": sums.make_encoding(NUMBERS)}
+
+
 class Server:
     """A server that may do at each phase what it likes."""
 
@@ -102,8 +126,10 @@ class Server:
             house.answer(emit_numbers(), self.sums)
 
     def advertise(self) -> Any:
-        work = advertise_keys(self.sums, self.round)
-        self.rows = np.stack([house.answer(work)["advert"]["keys"] for house in self.houses])
+        work = advertise_keys(self.sums, self.round, encode(self.sums))
+        adverts = [house.answer(work)["advert"] for house in self.houses]
+        self.rows = np.stack([advert["keys"] for advert in adverts])
+        self.bound = bind_round(self.round, bytes(adverts[0]["told"]))
         return self.rows
 
     def deal(self, rows: Any = None, num: int | None = None) -> None:
@@ -119,7 +145,7 @@ class Server:
         return {"seats": np.array(senders), "sealed": np.stack(rows)}
 
     def mask(self) -> list[Any]:
-        work = mask_parts(self.sums, self.round, self.num, {"numbers": self.sums.make_encoding(NUMBERS)})
+        work = mask_parts(self.sums, self.round, self.num, encode(self.sums))
         masked = [house.answer(work, mail=self.mail(seat)) for seat, house in enumerate(self.houses)]
         return [one["masked"]["integers"] for one in masked]
 
@@ -202,7 +228,7 @@ def test_masks_hide_one_vector_alone(server: Any) -> None:
             house.number = 4  # its numbers are others now, as if it had trained from another model
             house.answer(emit_numbers(), one.sums, after=dealt)
         mask = mask_parts(one.sums, one.round, NUM, {"numbers": scale})
-        with pytest.raises(Declined, match="already, for other numbers"):
+        with pytest.raises(Declined, match="in another way" if finer else "already, for other numbers"):
             house.answer(mask, mail=one.mail(2), after=-1 if not finer else dealt)
     again = mask_parts(one.sums, one.round, NUM, {"numbers": encoding})
     masked = house.answer(again, mail=one.mail(2), after=dealt)["masked"]["integers"]
@@ -255,9 +281,9 @@ def test_a_total_with_repeated_numbers_needs_the_threshold_of_new_ones(num_new: 
     partners = {seat: [other for other in EVERYBODY if other != seat] for seat in EVERYBODY}
     if num_new < needed:
         with pytest.raises(RoundAbandoned, match=f"{num_new} clients revealed .* and {needed} are needed"):
-            unmask(total, b"r2", adverts, partners, EVERYBODY, revealed, needed)
+            unmask(total, server.bound, adverts, partners, EVERYBODY, revealed, needed)
         return
-    unmask(total, b"r2", adverts, partners, EVERYBODY, revealed, needed)
+    unmask(total, server.bound, adverts, partners, EVERYBODY, revealed, needed)
     encoding = TRUSTED.make_encoding(NUMBERS)
     clear = [encoding.encode(numbers_of(house.number)) for house in houses]
     assert np.array_equal(total, np.sum(np.stack(clear), axis=0, dtype=np.uint64))
@@ -349,7 +375,8 @@ def test_a_client_goes_on_with_nothing_that_it_has_not_begun() -> None:
 
 def rows_with(server: Server, other: House) -> Any:
     """What all advertise, with another one's in place of the last."""
-    work = advertise_keys(server.sums, server.round)
+    work = advertise_keys(server.sums, server.round, encode(server.sums))
+    other.answer(emit_numbers(), server.sums)
     return np.concatenate([server.rows[:-1], other.answer(work)["advert"]["keys"][None]])
 
 
@@ -373,7 +400,7 @@ def test_invented_peers_are_refused() -> None:
         server.deal(rows_with(server, House(5, forged)))
     server = begun()
     rows = server.rows.copy()
-    rows[5, :96] = House(5).answer(advertise_keys(TRUSTED, "r1"))["advert"]["keys"]  # another key, old proof
+    rows[5, :96] = rows_with(server, House(5))[-1, :96]  # another key, old proof
     with pytest.raises(Declined, match="seat 5 has not signed"):
         server.deal(rows)
     server, old = begun(), begun()
@@ -519,7 +546,183 @@ def test_a_member_that_proves_nothing_is_left_out_and_the_others_go_on() -> None
     server.begin()
     adverts = {number: bytes(row) for number, row in enumerate(server.advertise())}
     adverts[1] = adverts[1][:-1] + bytes([adverts[1][-1] ^ 1])
-    usable = _find_usable(adverts, LISTED.roster, bind_round("r1"))
+    usable = _find_usable(adverts, LISTED.roster, server.bound)
     assert sorted(usable) == [0, 2, 3, 4]
     unproven = {number: advert[:ADVERT_BYTES] + bytes(PROOF_BYTES) for number, advert in adverts.items()}
-    assert len(_find_usable(unproven, LISTED.roster, bind_round("r1"))) == NUM + 2, "simulated: no proofs"
+    assert len(_find_usable(unproven, LISTED.roster, server.bound)) == NUM + 2, "simulated: no proofs"
+
+
+class Here:
+    """Computes tickets in this process."""
+
+    def __init__(self, house: "RealHouse") -> None:
+        self.house = house
+
+    def compute(self, task: Task, payload: Payload, memory: Any, secret: Key, limit_s: Any) -> Any:
+        data = Examples(np.zeros((1, 1)), np.array([self.house.number]))
+        message, fork = compute(task, payload, None, data, memory, secret)
+        return pack(message), fork
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class RealHouse(House):
+    """A client as it is: its role in a run, with its memory on the disk."""
+
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(number, signer_of(f"house {number}"))
+        folder.mkdir()
+        self.seat, home = number, KEY.fold_in("home", number)
+        self.role = OpenRole(folder, Here(self), home, Forks(), lambda: self.signer or signer_of(""))
+        self.tasks: dict[int, Tensors] = {}
+
+    def answer(self, work: Any, into: Any = None, after: int | None = -1, **own: Any) -> Any:
+        named = {"numbers": PartSpec(NUMBERS, into=into)} if into is not None else {}
+        parts = named or {name: PartSpec(Spec({}, kind="coded"), into=each()) for name in OUT[type(work)]}
+        payload = Payload(work, {}, parts, dict.fromkeys(parts, ()))
+        self.asked += 1
+        task = Task(
+            self.asked,
+            self.seat,
+            KEY.fold_in(self.seat, self.asked),
+            self.last if after == -1 else after,
+            own,
+        )
+        name = name_ticket(task, hashlib.sha256(pack(payload)).hexdigest())
+        message = unpack(self.role.compute(task, payload, name, None))
+        self.role.keep()
+        self.last = self.asked
+        return {name: None if part is None else part.values for name, part in message.parts.items()}
+
+
+def test_a_sum_that_is_begun_again_has_other_masks(tmp_path: Path) -> None:
+    """The server says that all is counted, so promises end, and asks for the same round once more.
+
+    Each client trains from another model under the numbers of the old tickets. With the same keys, the server
+    would see the difference of two updates, and could have both shares of one peer, one in each round.
+    """
+    server = Server(LISTED, [RealHouse(number, tmp_path / str(number)) for number in EVERYBODY]).lead()
+    first, rows = server.masked, server.rows
+    encoding = LISTED.make_encoding(NUMBERS)
+    for house in server.houses:
+        house.role.settle(list(range(1, house.asked + 1)), [])
+        assert not house.role.forks.forks
+        house.number, house.asked, house.last = house.number + NUM, 0, None
+    again = Server(LISTED, server.houses).lead()
+    for seat in EVERYBODY:
+        assert not np.array_equal(again.rows[seat][:32], rows[seat][:32])
+        clear = encoding.encode(numbers_of(seat)) - encoding.encode(numbers_of(seat + NUM))
+        assert (first[seat] - again.masked[seat] != clear).all()
+
+
+def test_a_sum_that_is_begun_anew_in_a_ticket_has_one_set_of_keys_to_answer_for(tmp_path: Path) -> None:
+    """As long as promises hold, new keys in the same round are of no use, also after a restart."""
+    server = Server(LISTED, [RealHouse(number, tmp_path / str(number)) for number in EVERYBODY]).lead()
+    house = server.houses[2]
+    house.role = replace(house.role, forks=_recall(tmp_path / "2"))  # the client is killed, and starts again
+    alive = sign_all(server, EVERYBODY)
+    assert server.reveal(house, EVERYBODY, alive).shape == (NUM, 32)
+    rows = server.rows.copy()
+    advert = house.answer(advertise_keys(LISTED, "r1", encode(LISTED)), after=1)["advert"]
+    assert not np.array_equal(advert["keys"], rows[2])
+    rows[2] = advert["keys"]
+    with pytest.raises(Declined, match="already, for other peers"):
+        house.answer(deal_shares(LISTED, "r1", NUM), peers={"seats": np.arange(NUM), "keys": rows})
+
+
+def train(house: House, params: Tensors, into: Any, lr: float) -> None:
+    """Lets a house train a softmax from a model that the server has chosen for it."""
+    learner: Any = softmax().bind(feature_shape=(4,), num_classes=3)
+    rng = np.random.default_rng(house.number)
+    data = Examples(rng.normal(size=(30, 4)), rng.integers(0, 3, 30))
+    part = PartSpec(Spec.of(params), (clip(1.0),), into=into)
+    work = local_sgd(Steps(lr=lr, epochs=1, batch_size=10))
+    payload = Payload(work, {"params": params}, {"update": part}, {"update": (None,)})
+    house.asked += 1
+    task = Task(house.asked, house.number, KEY.fold_in(house.number, house.asked), house.last)
+    _, fork = compute(task, payload, learner, data, house.forks.at(house.last), KEY)
+    house.forks.keep(house.asked, fork)
+    house.last = house.asked
+
+
+@pytest.mark.parametrize("lie", ["model", "settings", ""])
+@pytest.mark.parametrize("sums", [LISTED, TRUSTED], ids=["listed", "trusted"])
+def test_clients_that_were_told_different_things_add_nothing_up(sums: Any, lie: str) -> None:
+    """All but one are sent parameters so large that their updates are 0: the total would be that one's.
+
+    With a roster each client sees it; without, keys do not fit and the server sees rubbish.
+    """
+    learner: Any = softmax().bind(feature_shape=(4,), num_classes=3)
+    params = learner.init(KEY)
+    far = {name: np.full_like(values, 1e20) for name, values in params.items()}
+    server = Server(sums, [House(number, signer_of(f"house {number}")) for number in EVERYBODY])
+    encodings = {"update": sums.make_encoding(PartSpec(Spec.of(params), (clip(1.0),)).chain().out)}
+    for house in server.houses:
+        is_other = lie and house.number != 2
+        train(house, far if is_other and lie == "model" else params, sums, 1e-30 if is_other else 0.5)
+    adverts = [h.answer(advertise_keys(sums, "r1", encodings))["advert"] for h in server.houses]
+    server.rows = np.stack([advert["keys"] for advert in adverts])
+    if sums.roster and lie:
+        with pytest.raises(Declined, match="has not signed what it is said to advertise"):
+            server.deal()
+        return
+    server.deal()
+    mask = mask_parts(sums, "r1", NUM, encodings)
+    if lie:  # what is sealed for others does not open, and what masks two parties share does not cancel
+        assert len({bytes(advert["told"]) for advert in adverts}) == 2
+    masked = [
+        h.answer(mask, mail=server.mail(seat))["masked"]["integers"] for seat, h in enumerate(server.houses)
+    ]
+    total = np.sum(np.stack(masked), axis=0, dtype=np.uint64)
+    seeds = [(recall(h.forks.at(h.last), "r1", "secrets")[64:], False) for h in server.houses]
+    add_masks(total, seeds)
+    clear = [encodings["update"].encode(h.forks.at(h.last)[pending("update")]) for h in server.houses]
+    assert np.array_equal(total, np.sum(np.stack(clear), axis=0, dtype=np.uint64)) == (not lie)
+
+
+def test_the_scale_is_that_of_the_settings() -> None:
+    """A house that is told a scale of 2^-300 would send 0, and the total would be the others'."""
+    server, dealt = listed(), listed().lead()
+    server.begin()
+    encoding = encode(LISTED)["numbers"]
+    wider = Spec(NUMBERS.tensors, NUMBERS.kind, l2_bound=1e30)
+    for lie in (
+        replace(encoding, fraction_bits=-300, weight_bits=-300),
+        replace(encoding, bound=encoding.bound / 2),
+        replace(encoding, max_weight=1.0),
+        replace(encoding, spec=wider),
+    ):
+        with pytest.raises(Declined, match="to write 'numbers' in another way"):
+            server.houses[0].answer(advertise_keys(LISTED, "r1", {"numbers": lie}))
+        with pytest.raises(Declined, match="to write 'numbers' in another way"):
+            dealt.houses[0].answer(mask_parts(LISTED, "r1", NUM, {"numbers": lie}), mail=dealt.mail(0))
+
+
+def test_numbers_go_into_the_sum_for_which_they_were_made() -> None:
+    """A plan that trains for a sum with a roster is not unmasked by phases without one."""
+    server = listed()
+    server.begin()
+    for lie in (TRUSTED, replace(LISTED, colluders=0.0), replace(LISTED, min_clients=1)):
+        with pytest.raises(Declined, match="for a sum of other settings"):
+            server.houses[0].answer(advertise_keys(lie, "r1", encode(lie)))
+    with pytest.raises(Declined, match="holds nothing back"):
+        server.houses[0].answer(advertise_keys(LISTED, "r1", {"others": encode(LISTED)["numbers"]}))
+
+
+def test_an_owner_wants_more_clients_in_a_total_than_the_server(tmp_path: Path) -> None:
+    server = Server(LISTED, [RealHouse(number, tmp_path / str(number)) for number in EVERYBODY]).lead()
+    signed = sign_all(server, EVERYBODY)
+    one, other = (house.role for house in server.houses[:2])
+    one.min_cohort = lambda: NUM + 1
+    other.min_cohort = lambda: NUM
+    with pytest.raises(Declined, match="6 clients are in the total, and 7 must be"):
+        server.reveal(server.houses[0], EVERYBODY, signed)
+    assert server.reveal(server.houses[1], EVERYBODY, signed).shape == (NUM, 32)
+    assert MIN_COHORT not in {name for fork in other.forks.forks.values() for name in fork.changed}
+
+
+def test_nobody_takes_two_seats_in_a_sum() -> None:
+    phases = TRUSTED.protocol({"numbers": NUMBERS}, (0, 1, 2, "test/1"), KEY)
+    with pytest.raises(CompositionError, match=r"clients \[1\] and their own test examples"):
+        next(phases)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         join_memory,
         pending,
         run_work,
+        sent,
     )
     from hanse.core.exchange.runtime import (
         Checkpoint,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
         Sampled,
     )
     from hanse.core.reducers import TreeFold
-    from hanse.core.signer import SIGNER, Signer, write_certificate
+    from hanse.core.signer import MIN_COHORT, SIGNER, Signer, write_certificate
     from hanse.core.tensors import all_finite, frozen, held_bytes
     from hanse.core.usage import Flow, ReleaseRecord, TicketTimes, Usage
     from hanse.core.values import (
@@ -127,6 +128,7 @@ else:
                 "join_memory",
                 "pending",
                 "run_work",
+                "sent",
                 "find_test_client",
             ),
             "hanse.core.exchange.runtime": (
@@ -146,7 +148,7 @@ else:
             "hanse.core.exchange.tickets": ("explain_decline", "explain_orphan"),
             "hanse.core.gathering": ("LeaveOut", "LeftOut"),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
-            "hanse.core.signer": ("SIGNER", "Signer", "write_certificate"),
+            "hanse.core.signer": ("MIN_COHORT", "SIGNER", "Signer", "write_certificate"),
             "hanse.core.program": (
                 "Collect",
                 "Collected",
@@ -194,6 +196,7 @@ else:
 __all__ = [
     "HIGHER_IS_BETTER",
     "MAPPED_BYTES",
+    "MIN_COHORT",
     "OF_VALIDATION",
     "SIGNER",
     "TRAINING",
@@ -284,6 +287,7 @@ __all__ = [
     "renew_settings",
     "restore",
     "run_work",
+    "sent",
     "to_sendable",
     "training",
     "unpack",

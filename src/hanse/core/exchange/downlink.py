@@ -8,6 +8,7 @@ between; readers that missed more, or hold none, receive the whole.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -85,6 +86,11 @@ class Held:
 
     sha256: str
     tensors: Tensors
+
+    @cached_property
+    def content(self) -> str:
+        """The digest of the tensors themselves, whatever the server has called them."""
+        return digest(dict(self.tensors))
 
 
 @value

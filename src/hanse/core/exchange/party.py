@@ -15,7 +15,7 @@ from hanse.core.exchange.downlink import HELD, Broadcast, read_broadcasts
 from hanse.core.keys import Key, Keys
 from hanse.core.program import PartSpec, Plans
 from hanse.core.tensors import Tensors, frozen
-from hanse.core.values import add_padding, measure_layout, measure_packed_bytes, value
+from hanse.core.values import add_padding, digest, measure_layout, measure_packed_bytes, value
 from hanse.core.work import (
     PROMISED,
     VOLATILE,
@@ -42,6 +42,7 @@ __all__ = [
     "join_memory",
     "pending",
     "run_work",
+    "sent",
 ]
 
 
@@ -75,6 +76,11 @@ class Payload:
     def frozen(self) -> Mapping[str, Tensors]:
         """The shared tensors, in a form that no client can change."""
         return {name: frozen(tensors) for name, tensors in self.shared.items()}
+
+    @cached_property
+    def common(self) -> str:
+        """The digest of what all members receive alike: all but the broadcasts."""
+        return digest((self.work, dict(self.shared), dict(self.uplink), self.plans))
 
 
 @value
@@ -148,6 +154,15 @@ def pending(part: str) -> str:
     return f"{VOLATILE}pending/{part}"
 
 
+def sent(part: str) -> str:
+    """Names what a client remembers beside such a part, to compare it with others before they add up.
+
+    These are three digests: of all that the members were sent for it alike, with the broadcasts as they are
+    once changes are applied; of the reducer into which the part was promised; and of its encoded spec.
+    """
+    return f"{VOLATILE}sent/{part}"
+
+
 def compute(
     task: Task, payload: Payload, learner: Any, data: Any, memory: Memory, secret: Key
 ) -> tuple["Message", "Fork"]:
@@ -204,11 +219,17 @@ def encode(
         part, stages = chain.encode(payload.plans[name], parts[name], kept.pop(at, {}), keys.fold_in(name))
         if stages:
             kept[at] = stages
-        hidden = payload.uplink[name].into.hides
-        encoded[name] = None if hidden else part
-        if hidden:
+        into = payload.uplink[name].into
+        encoded[name] = None if into.hides else part
+        if into.hides:
             kept[pending(name)] = part
+            kept[sent(name)] = (_hash_sent(payload, kept), digest(into), digest(chain.out))
     return Message(task.ticket, encoded), kept
+
+
+def _hash_sent(payload: Payload, memory: Memory) -> str:
+    versions = {name: (b.transforms, memory[HELD + name].content) for name, b in payload.broadcasts.items()}
+    return digest((payload.common, versions))
 
 
 @value

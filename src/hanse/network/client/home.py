@@ -22,6 +22,7 @@ from hanse.network.protocol import certificates
 from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.errors import Withdrawn
 from hanse.network.protocol.house import change_file, check_is_home, claim_home
+from hanse.network.protocol.private_files import read_private
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
 from hanse.network.protocol.spool import durably
@@ -117,12 +118,14 @@ class ClientHome:
     def houses(self) -> Key | None:
         """The secret that the houses share; None: this one has no copy.
 
-        Raises: InvalidInput: if it is damaged.
+        Raises: InvalidInput: if it is damaged, or others can read it.
         """
         path = self.folder / HOUSES_KEY
         if not path.exists():
             return None
-        text = path.read_text(errors="replace").strip()
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            raise InvalidInput(f"others can read or write {path}, the secret of the houses: chmod 600 {path}")
+        text = read_private(path).decode(errors="replace").strip()
         if not re.fullmatch("[0-9a-fA-F]{64}", text):
             raise InvalidInput(
                 f"{path} must hold 64 hexadecimal digits and nothing else, the same at each house; one of "

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hanse.core import HOUSES, InvalidInput, Key, Memory, MessageError, PartyId, Work, player
+from hanse.core import HOUSES, VOLATILE, InvalidInput, Key, Memory, MessageError, PartyId, Work, player
 from hanse.core.exchange import (
+    MIN_COHORT,
     SIGNER,
     Fork,
     Forks,
@@ -35,6 +36,9 @@ __all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles", "name_ticket"]
 
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
+
+SECRETS = f"{VOLATILE}secure sum/"
+"""Prefix of names in memory of what must not outlive a secure sum: who has it reads what was masked."""
 
 OWN_TASK = ".own"
 """The end of the name of a file that holds a task with tensors for this client alone."""
@@ -74,6 +78,7 @@ class OpenRole:
       has_data: whether it has data; a party that only takes part in protocols needs none.
       client: gives what the client has committed, which the role of its own test examples reads; None: this
         is the client itself.
+      min_cohort: gives the fewest clients that the owner wants in one total.
       isolates: whether the policy asked for isolation when the backend was made.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
@@ -88,6 +93,7 @@ class OpenRole:
     num_examples: int | None = None
     has_data: bool = True
     client: Callable[[], Memory] | None = None
+    min_cohort: Callable[[], int] = lambda: 0
     isolates: bool = False
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -106,7 +112,7 @@ class OpenRole:
         if client is not None:
             before = join_memory(before, client)
         if payload.work.signs:
-            before = {**before, SIGNER: self.signer()}
+            before = {**before, SIGNER: self.signer(), MIN_COHORT: self.min_cohort()}
         if payload.work.needs_houses and (houses := self.houses()) is not None:
             before = {**before, HOUSES: houses}
         secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
@@ -125,7 +131,8 @@ class OpenRole:
         if self.client is not None:
             return  # what is measured is not replayed
         with self.lock, contextlib.suppress(OSError):
-            noted = pack_parts(self.folder, (task, payload, self.forks.at(task.after)))
+            memory = {n: kept for n, kept in self.forks.at(task.after).items() if not n.startswith(SECRETS)}
+            noted = pack_parts(self.folder, (task, payload, memory))
             (self.folder / f"{task.ticket}.task").write_bytes(noted)
 
     def settle(self, counted: list[int], dropped: list[int]) -> None:
@@ -256,8 +263,9 @@ class Roles:
         with self.settling:
             has_data = _needs_data(run, party)
             forks, houses = _recall(folder), lambda: self._houses(name)
+            fewest = lambda: self._home.policy.min_cohort or 0  # noqa: E731
             role = self._roles[name, kind] = OpenRole(
-                folder, backend, secret, forks, signer, houses, count, has_data, client, isolates
+                folder, backend, secret, forks, signer, houses, count, has_data, client, fewest, isolates
             )
         return role
 

@@ -116,7 +116,8 @@ class Worker:
                 )
                 home.policy.check_epsilon(home.spent, units)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
-                role.note(task, work.payload)
+                if not envelope.is_phase:  # what is kept for a sum must not outlive it
+                    role.note(task, work.payload)
                 answer = self._compute(work, role, task, payload, name)
                 state = "trained"
                 examples = role.num_examples or 0

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 SEALING_KEY = "sealing-key"
-PRIVATE = ("key.pem", "key.next.pem", "secret", "identity.pem")
+PRIVATE = ("key.pem", "key.next.pem", "secret", "identity.pem", "houses.key")
 """The names of private files of clients and servers."""
 
 SEALED = b"hanse: encrypted with AES-256-GCM\n"

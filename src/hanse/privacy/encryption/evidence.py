@@ -12,10 +12,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hanse.core import Array, Key, MessageError
+from hanse.core import Array, Key, Keys, Memory, MessageError
+from hanse.core.exchange import SIGNER
 from hanse.privacy.encryption.bfv import Ciphertexts, bfv
 
-__all__ = ["add_pads", "compute_codes"]
+__all__ = ["HOUSE_BYTES", "add_pads", "compute_codes", "name_house", "vouch_for"]
+
+HOUSE_BYTES = 16
+"""The bytes of the name of a house in a sum."""
 
 NUM_FUNCTIONS = 2
 """The number of functions. A forged code fits each with a chance of 2^-32, so all with 2^-64."""
@@ -69,3 +73,15 @@ def add_pads(scheme: bfv, session: Key, codes: Array, names: Iterable[bytes]) ->
             for i in range(scheme.num_primes):
                 whole[f, i] += int.from_bytes(drawn.bytes(16), "little")
     return np.asarray(whole % np.array(scheme.primes, object), np.uint64)
+
+
+def vouch_for(session: Key, unused: Array) -> Array:
+    """Vouches for a key pair, and for the pairs before it that were never used to decrypt."""
+    return np.frombuffer(session.fold_in("vouch", unused.tobytes().hex()).digest, np.uint8)
+
+
+def name_house(session: Key, memory: Memory, keys: Keys) -> bytes:
+    """Names a house under one key pair: all the roles that it plays have one name, so that it counts once."""
+    signer = memory.get(SIGNER)
+    key = keys.secret.fold_in("name") if signer is None else session.fold_in("house", signer.identity.hex())
+    return key.digest[:HOUSE_BYTES]

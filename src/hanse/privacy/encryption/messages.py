@@ -6,7 +6,8 @@ import numpy as np
 
 from hanse.core import Array, Part, PartSpec, Reducer, Spec, Tensors, TensorSpec, Total, each, stack, value
 from hanse.privacy.encryption.bfv import bfv
-from hanse.privacy.encryption.evidence import NUM_FUNCTIONS
+from hanse.privacy.encryption.evidence import HOUSE_BYTES, NUM_FUNCTIONS
+from hanse.privacy.secure_sums import TOLD_BYTES
 
 __all__ = [
     "HOUSE_BYTES",
@@ -22,8 +23,9 @@ __all__ = [
     "unpad",
 ]
 
-HOUSE_BYTES, NAME_BYTES = 16, 32
-"""The bytes of the name of a message in a sum, and those of them, the first, that name its house."""
+NAME_BYTES = HOUSE_BYTES + 16 + TOLD_BYTES
+"""The bytes of the name of a message in a sum: the first name its house, the last are a digest of what that
+house was told."""
 
 MOST_UNUSED = 16
 """The most key pairs that a holder vouches for that it never used: the last ones."""

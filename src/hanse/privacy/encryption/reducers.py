@@ -8,6 +8,7 @@
 The works are in the module of the reducers: by that a client's policy knows them as phases of these.
 """
 
+import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,9 +48,9 @@ from hanse.core import (
     gather,
     value,
 )
-from hanse.core.exchange import SIGNER, digest, pending
+from hanse.core.exchange import MIN_COHORT, digest, pending
 from hanse.privacy.encryption.bfv import bfv, decrypt, encrypt, make_key_pair
-from hanse.privacy.encryption.evidence import add_pads, compute_codes
+from hanse.privacy.encryption.evidence import add_pads, compute_codes, name_house, vouch_for
 from hanse.privacy.encryption.messages import (
     HOUSE_BYTES,
     MOST_UNUSED,
@@ -63,7 +64,15 @@ from hanse.privacy.encryption.messages import (
     part_by_prime,
     unpad,
 )
-from hanse.privacy.secure_sums import Encoding, encode_parts, make_encoding, split_total, to_dtype
+from hanse.privacy.secure_sums import (
+    TOLD_BYTES,
+    Encoding,
+    encode_parts,
+    hash_told,
+    make_encoding,
+    split_total,
+    to_dtype,
+)
 
 __all__ = ["KEY_HOLDER", "encrypted_mean", "encrypted_sum"]
 
@@ -111,18 +120,6 @@ class SumTerms:
         return houses.fold_in("encrypted sum", sha256(public).hexdigest(), digest(self))
 
 
-def _vouch(session: Key, unused: Array) -> Array:
-    """Vouches for a key pair, and for the pairs before it that were never used to decrypt."""
-    return np.frombuffer(session.fold_in("vouch", unused.tobytes().hex()).digest, np.uint8)
-
-
-def _name_house(session: Key, memory: Memory, keys: Keys) -> bytes:
-    """Names a house under one key pair: all the roles that it plays have one name, so that it counts once."""
-    signer = memory.get(SIGNER)
-    key = keys.secret.fold_in("name") if signer is None else session.fold_in("house", signer.identity.hex())
-    return key.digest[:HOUSE_BYTES]
-
-
 @value
 class make_keys(Work[Any, Any]):
     """The key holder makes a new key pair and keeps the secret half. An earlier pair is gone.
@@ -146,7 +143,7 @@ class make_keys(Work[Any, Any]):
         public, secret = make_key_pair(self.terms.scheme)
         rows = np.zeros((MOST_UNUSED, 32), np.uint8)
         rows.reshape(-1)[: len(unused)] = np.frombuffer(unused, np.uint8)
-        vouch = _vouch(self.terms.open_session(memory, public), rows)
+        vouch = vouch_for(self.terms.open_session(memory, public), rows)
         told = {"public": pad(public, self.terms.scheme.public_bytes), "unused": rows, "vouch": vouch}
         return {"keys": Part(told)}, {**memory, OF_HOLDER: (public, secret, "", unused)}
 
@@ -159,7 +156,7 @@ class encrypt_pending(Work[Any, Any]):
     decrypted with the ones before: of two sums with and without a client, the difference is that client's.
     """
 
-    terms: SumTerms
+    sums: "_Encrypted"
     encodings: Mapping[str, Encoding]
     needs_data: ClassVar[bool] = False
     needs_houses: ClassVar[bool] = True
@@ -168,20 +165,26 @@ class encrypt_pending(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        told, scheme = shared["keys"], self.terms.scheme
+        told, terms = shared["keys"], self.sums.terms
+        scheme = terms.scheme
+        if terms.min_cohort < (wanted := memory.get(MIN_COHORT, 0)):
+            raise Declined(
+                f"its owner wants {wanted} clients in a total, and this sum takes {terms.min_cohort}"
+            )
+        alike = hash_told(self.sums, self.encodings, memory)
         public = unpad(told["public"])
-        session = self.terms.open_session(memory, public)
-        if told["vouch"].tobytes() != _vouch(session, told["unused"]).tobytes():
+        session = terms.open_session(memory, public)
+        if not hmac.compare_digest(told["vouch"].tobytes(), vouch_for(session, told["unused"]).tobytes()):
             raise MessageError(
                 "the public key is not vouched for by the party that holds the secret one, or for other "
                 "terms: the server may have made it, or this house has another secret"
             )
         parts = {name: memory[pending(name)] for name in self.encodings}
-        house = _name_house(session, memory, keys)
+        house = name_house(session, memory, keys)
         house, sent = self._promise(digest(parts), public, told["unused"], memory, house)
         residues = encrypt(scheme, public, self._write(parts))
         # A ticket that is computed twice is encrypted anew, so each ciphertext needs a pad of its own.
-        name = house + sha256(residues.tobytes()).digest()[: NAME_BYTES - HOUSE_BYTES]
+        name = house + sha256(residues.tobytes()).digest()[: NAME_BYTES - HOUSE_BYTES - TOLD_BYTES] + alike
         codes = add_pads(scheme, session, compute_codes(scheme, session, residues), [name])
         answer = {
             "sum": Part(part_by_prime(residues, codes)),
@@ -192,10 +195,10 @@ class encrypt_pending(Work[Any, Any]):
     def _write(self, parts: Mapping[str, Part]) -> Array:
         """Writes parts as integers that a sum has room for. Raises: Declined: if one is too large."""
         whole = encode_parts(self.encodings, parts).view(np.int32).astype(np.int64)
-        room = self.terms.scheme.most // self.terms.max_cohort
+        room = self.sums.scheme.most // self.sums.max_cohort
         if (largest := int(np.abs(whole).max(initial=0))) > room:
             raise Declined(
-                f"a number of its part is {largest} as an integer, and sums of {self.terms.max_cohort} "
+                f"a number of its part is {largest} as an integer, and sums of {self.sums.max_cohort} "
                 f"clients have room for {room} of each: write a smaller max_cohort, or less noise"
             )
         return whole
@@ -243,10 +246,15 @@ class decrypt_sum(Work[Any, Any]):
             )
         if len(names) > self.terms.max_cohort:
             raise MessageError(f"a sum of {len(names)} clients; at most {self.terms.max_cohort} have room")
+        if len({name[-TOLD_BYTES:] for name in names}) > 1:
+            raise MessageError(
+                "the clients of this sum were sent different models or settings, so the total may be one's"
+            )
         residues, codes = join_primes(sent)
         session = self.terms.open_session(memory, public)
         own = compute_codes(self.terms.scheme, session, residues)
-        if not np.array_equal(add_pads(self.terms.scheme, session, own, names), codes):
+        expected = add_pads(self.terms.scheme, session, own, names)
+        if not hmac.compare_digest(expected.tobytes(), codes.astype(np.uint64).tobytes()):
             raise MessageError(
                 f"what was sent is not the sum of the messages of these {len(names)} clients, or they were "
                 "told other terms"
@@ -304,6 +312,11 @@ class _Encrypted(Reducer[Any]):
         return (self.key_holder,)
 
     @property
+    def terms(self) -> SumTerms:
+        """The terms to which its evidence is bound."""
+        return SumTerms(self.scheme, self.min_cohort, self.max_cohort)
+
+    @property
     def fewest(self) -> int:
         return self.min_cohort
 
@@ -316,9 +329,10 @@ class _Encrypted(Reducer[Any]):
             raise CompositionError(
                 f"{self} divides, which integers modulo 2^bits do not allow: use encrypted_sum"
             )
-        self._encode(spec)
+        self.make_encoding(spec)
 
-    def _encode(self, spec: Spec) -> Encoding:
+    def make_encoding(self, spec: Spec) -> Encoding:
+        """Chooses how a part is written as integers. Raises: CompositionError: if it can't be."""
         return make_encoding(
             spec, BITS, max_value=self.max_value, max_weight=self.max_weight, max_clients=self.max_cohort
         )
@@ -349,16 +363,16 @@ class _Encrypted(Reducer[Any]):
                 f"{len(parties)} clients are ready, and {self} decrypts sums of {self.min_cohort} to "
                 f"{self.max_cohort}"
             )
-        encodings = {name: self._encode(spec) for name, spec in parts.items()}
+        encodings = {name: self.make_encoding(spec) for name, spec in parts.items()}
         num_values = int(np.sum([encoding.num_values for encoding in encodings.values()]))
-        terms, holder = SumTerms(self.scheme, self.min_cohort, self.max_cohort), (self.key_holder,)
+        terms, holder = self.terms, (self.key_holder,)
         answer = describe_keys(self.scheme)
         made = yield from gather(
             make_keys(terms), holder, {}, key.fold_in("keys"), close=EVERYBODY, keys=answer
         )
         told = made.by_party("keys")[self.key_holder].values
         got = yield from gather(
-            encrypt_pending(terms, encodings),
+            encrypt_pending(self, encodings),
             parties,
             {"keys": told},
             key.fold_in("encrypt"),

@@ -9,11 +9,13 @@ reducers     secure_sum, secure_mean       the protocol as reducers
 from hanse.privacy.secure_sums.graph import draw_neighbours
 from hanse.privacy.secure_sums.masks import add_masks
 from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
+from hanse.privacy.secure_sums.promises import TOLD_BYTES, hash_told
 from hanse.privacy.secure_sums.reducers import SecureReducer, secure_mean, secure_sum
 from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, split_total, to_dtype
 from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_range, find_thresholds
 
 __all__ = [
+    "TOLD_BYTES",
     "Assumptions",
     "Encoding",
     "SecureReducer",
@@ -26,6 +28,7 @@ __all__ = [
     "encode_parts",
     "find_range",
     "find_thresholds",
+    "hash_told",
     "make_encoding",
     "mask",
     "reveal",

@@ -91,12 +91,12 @@ def draw_secrets(draw: Draw) -> bytes:
     return b"".join(bytes([secret[0] & 0x7F]) + secret[1:] for secret in drawn)
 
 
-def _draw_from(secret: bytes, round: bytes) -> Draw:
-    """Returns a draw of bytes that follow from a secret and the round, by HMAC-SHA256 of a counter."""
+def _draw_from(secret: bytes, about: bytes) -> Draw:
+    """Returns a draw of bytes that follow from a secret and what they are for, by HMAC-SHA256."""
     numbers = count()
 
     def draw(length: int) -> bytes:
-        text = b"hanse secure sum shares" + next(numbers).to_bytes(8, "big") + round
+        text = b"hanse secure sum shares" + next(numbers).to_bytes(8, "big") + about
         return hmac.digest(secret, text, "sha256")[:length]
 
     return draw
@@ -138,7 +138,8 @@ class Dealt:
 def deal(round: bytes, secrets: bytes, seat: int, adverts: Adverts, needed: int) -> Dealt:
     """Divides a client's secrets into shares, one for each neighbour and one for itself.
 
-    The coefficients of the shares follow from the sealing key, which is never shared. So a client that deals
+    The coefficients of the shares follow from the sealing key, which is never shared, and from who holds
+    them. So a client that deals
     twice in a sum seals the same shares: AES-GCM would show the difference of two messages under one key.
 
     Args:
@@ -146,7 +147,10 @@ def deal(round: bytes, secrets: bytes, seat: int, adverts: Adverts, needed: int)
       needed: the number of shares that reveal a secret.
     """
     own, mine = _Secrets.read(secrets), advertise(secrets)
-    holders, draw = [*adverts, seat], _draw_from(own.sealing, round)
+    holders = [*adverts, seat]
+    # Two polynomials with the same coefficients, for other holders or another number, would tell the secret.
+    about = [needed.to_bytes(4, "big"), *(h.to_bytes(4, "big") + adverts.get(h, mine) for h in holders)]
+    draw = _draw_from(own.sealing, hashlib.sha256(round + b"".join(about)).digest())
     shares = [
         masking + seed
         for masking, seed in zip(

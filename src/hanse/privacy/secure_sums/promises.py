@@ -1,21 +1,26 @@
 """What a client remembers of a secure sum, and compares with what it is asked."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from hanse.core import PROMISED, VOLATILE, Array, Declined, Memory
+from hanse.core import PROMISED, VOLATILE, Array, CompositionError, Declined, Memory, Spec
+from hanse.core.exchange import digest, sent
 from hanse.privacy.secure_sums.masks import is_weak
+from hanse.privacy.secure_sums.ring import Encoding
 from hanse.privacy.secure_sums.thresholds import Thresholds
 
 __all__ = [
     "NAME_BYTES",
+    "TOLD_BYTES",
     "answer_once",
     "bind_round",
     "find_peers",
+    "hash_adverts",
     "hash_arrays",
+    "hash_told",
     "name_own",
     "promise",
     "recall",
@@ -28,6 +33,16 @@ ANSWERED = f"{PROMISED}{PROMISED}secure sums"
 
 NAME_BYTES = 16
 """The bytes of a digest that names something."""
+
+TOLD_BYTES = 32
+"""The bytes of the digest of all that the clients of a sum must have been told alike."""
+
+
+class Terms(Protocol):
+    """A reducer that says by itself how a part is written as integers."""
+
+    def make_encoding(self, spec: Spec) -> Encoding:
+        """Chooses how a part is written as integers."""
 
 
 def name_own(round: str, what: str) -> str:
@@ -43,9 +58,37 @@ def recall(memory: Memory, round: str, what: str) -> Any:
         raise Declined(f"it is asked to go on with a sum of which it knows no {what}") from None
 
 
-def bind_round(round: str) -> bytes:
-    """Returns the bytes that bind keys to a round."""
-    return round.encode()
+def bind_round(round: str, told: bytes) -> bytes:
+    """Returns the bytes that bind keys to a round, and to what its clients were told."""
+    return round.encode() + told
+
+
+def hash_told(sums: Terms, encodings: Mapping[str, Encoding], memory: Memory) -> bytes:
+    """Hashes all that the clients of a sum must have been told alike.
+
+    This is what they made their parts of, and how they add them up. Of clients that were sent different
+    models, the total can be the update of one of them.
+
+    Raises: Declined: if these parts were not made for this sum, or are to be written in another way.
+    """
+    found = []
+    for name, encoding in sorted(encodings.items()):
+        whole, into, spec = memory.get(sent(name), ("", "", ""))
+        if not whole:
+            raise Declined(f"it is asked to add up {name!r}, of which it holds nothing back")
+        if into != digest(sums):
+            raise Declined(f"it has made {name!r} for a sum of other settings than {sums}")
+        if spec != digest(encoding.spec) or not _is_own(sums, encoding):
+            raise Declined(f"it is asked to write {name!r} in another way than {sums} does")
+        found.append((name, whole, encoding))
+    return bytes.fromhex(digest((sums, tuple(found))))
+
+
+def _is_own(sums: Terms, encoding: Encoding) -> bool:
+    try:
+        return encoding == sums.make_encoding(encoding.spec)
+    except CompositionError:
+        return False
 
 
 def promise(memory: Memory, round: str, what: str, asked: bytes) -> Memory:
@@ -97,6 +140,12 @@ def hash_arrays(*arrays: Array) -> bytes:
         state.update(f"{array.dtype.str}{array.shape}".encode())
         state.update(np.ascontiguousarray(array).data)
     return state.digest()
+
+
+def hash_adverts(seats: Array, rows: Array) -> bytes:
+    """Hashes what all advertise, in the order of their seats: with a roster, all clients know all of it."""
+    order = np.argsort(seats)
+    return hash_arrays(seats[order], rows[order])
 
 
 def view_bytes(text: bytes) -> Array:

@@ -23,13 +23,14 @@ from hanse.core import (
     Unveiled,
     each,
     gather,
+    player,
     sum,
 )
 from hanse.privacy.secure_sums.evidence import PROOF_BYTES, SIGNATURE_BYTES, find_members, read_roster
 from hanse.privacy.secure_sums.graph import draw_neighbours
 from hanse.privacy.secure_sums.masks import KEY_BYTES, is_weak
 from hanse.privacy.secure_sums.parties import ADVERT_BYTES, SEALED_BYTES, unmask
-from hanse.privacy.secure_sums.promises import NAME_BYTES, bind_round, to_rows
+from hanse.privacy.secure_sums.promises import NAME_BYTES, TOLD_BYTES, bind_round, to_rows
 from hanse.privacy.secure_sums.ring import Encoding, split_total
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
 from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Thresholds
@@ -111,6 +112,12 @@ def perform_phases(
     sums: Sums, phases: Phases, parts: Mapping[str, Spec], parties: tuple[PartyId, ...], key: Key
 ) -> Program[Unveiled]:
     """Performs the protocol of a secure sum with the parties that are ready."""
+    times = Counter(map(player, parties))
+    if twice := [whose for whose in times if whose is not None and times[whose] > 1]:
+        raise CompositionError(
+            f"clients {twice} and their own test examples are asked for one sum, in which each would count "
+            "twice: gather their parts apart"
+        )
     encodings = {part: sums.make_encoding(spec) for part, spec in parts.items()}
     size = 0
     for encoding in encodings.values():
@@ -118,11 +125,16 @@ def perform_phases(
     round = key.digest.hex()
 
     length = ADVERT_BYTES + (PROOF_BYTES if sums.roster else 0)
-    advert = _part_of(each(), keys=TensorSpec((length,), "uint8"))
-    work = phases.advertise_keys(sums, round)
+    keys, what = TensorSpec((length,), "uint8"), TensorSpec((TOLD_BYTES,), "uint8")
+    advert = _part_of(each(), keys=keys, told=what)
+    work = phases.advertise_keys(sums, round, encodings)
     got = yield from gather(work, parties, {}, key.fold_in("advertise"), close=ANYBODY, advert=advert)
-    advertised = {party: bytes(part.values["keys"]) for party, part in got.by_party("advert").items()}
-    usable = _find_usable(advertised, sums.roster, bind_round(round))
+    answers = {party: part.values for party, part in got.by_party("advert").items()}
+    # Who was told something else than most, or says so, is lost here: it would agree with them on no key.
+    told = Counter(bytes(values["told"]) for values in answers.values()).most_common(1)[0][0]
+    bound = bind_round(round, told)
+    advertised = {p: bytes(values["keys"]) for p, values in answers.items() if bytes(values["told"]) == told}
+    usable = _find_usable(advertised, sums.roster, bound)
     seated, adverts = tuple(usable), list(usable.values())
     try:
         thresholds = sums.find_thresholds(len(seated))
@@ -199,7 +211,7 @@ def perform_phases(
         if len(part.values["shares"]) == len(partners[seat]) + 1
     }
     dealt = {seat: adverts[seat][:ADVERT_BYTES] for seat in sealed}
-    unmask(total, bind_round(round), dealt, partners, alive, revealed, needed, parties=seated)
+    unmask(total, bound, dealt, partners, alive, revealed, needed, parties=seated)
     totals = {
         part: sums.finish(parts[part], values, weight, len(alive))
         for part, (values, weight) in split_total(encodings, total, len(alive)).items()

@@ -11,6 +11,7 @@ this module.
 """
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn
@@ -37,7 +38,7 @@ from hanse.core import (
     Work,
     value,
 )
-from hanse.core.exchange import digest, pending
+from hanse.core.exchange import MIN_COHORT, digest, pending
 from hanse.privacy.secure_sums.evidence import (
     check_members,
     check_signatures,
@@ -59,7 +60,9 @@ from hanse.privacy.secure_sums.promises import (
     answer_once,
     bind_round,
     find_peers,
+    hash_adverts,
     hash_arrays,
+    hash_told,
     name_own,
     promise,
     recall,
@@ -76,23 +79,30 @@ __all__ = ["SecureReducer", "secure_mean", "secure_sum"]
 
 @value
 class advertise_keys(Work[Any, Any]):
-    """Draws a client's keys for one sum, and advertises their public halves."""
+    """Draws a client's keys for one sum, and advertises their public halves, and what it was told.
+
+    Keys of a real client follow from nothing that is kept, so a sum that is begun again has other ones. Those
+    of a simulated one follow from the run's seed.
+    """
 
     signs: ClassVar[bool] = True
 
     sums: "SecureReducer"
     round: str
+    encodings: Mapping[str, Encoding]
 
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        secrets = draw_secrets(keys.secret.secret_rng().bytes)
+        signer = find_signer(memory)
+        told = hash_told(self.sums, self.encodings, memory)
+        secrets = draw_secrets(keys.secret.secret_rng().bytes if signer is None else os.urandom)
         advert = advertise(secrets)
         if self.sums.roster:
-            advert += make_proof(find_signer(memory), bind_round(self.round), advert)
+            advert += make_proof(signer, bind_round(self.round, told), advert)
         memory = promise(memory, self.round, "settings", bytes.fromhex(digest(self.sums)))
-        own = {name_own(self.round, "secrets"): secrets}
-        return {"advert": Part({"keys": view_bytes(advert)})}, {**memory, **own}
+        own = {name_own(self.round, "secrets"): secrets, name_own(self.round, "told"): told}
+        return {"advert": Part({"keys": view_bytes(advert), "told": view_bytes(told)})}, {**memory, **own}
 
 
 @value
@@ -109,8 +119,8 @@ class deal_shares(Work[Any, Any]):
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
         thresholds, memory = self.sums.begin_phase(memory, self.round, self.num_clients)
-        secrets = recall(memory, self.round, "secrets")
-        peers = shared["peers"]
+        secrets, told = recall(memory, self.round, "secrets"), recall(memory, self.round, "told")
+        peers, bound = shared["peers"], bind_round(self.round, told)
         seats, rows = peers["seats"], peers["keys"]
         seat, adverts = find_peers(advertise(secrets), seats, rows[:, :ADVERT_BYTES], thresholds)
         signer, signing, proofs = find_signer(memory), dict[int, bytes](), dict[int, bytes]()
@@ -118,16 +128,16 @@ class deal_shares(Work[Any, Any]):
             proofs = dict(zip(seats.tolist(), map(bytes, rows[:, ADVERT_BYTES:]), strict=True))
             proven = {other: (advert, proofs[other]) for other, advert in adverts.items()}
             roster = read_roster(self.sums.roster)
-            signing = check_members(signer, roster, bind_round(self.round), proven)
+            signing = check_members(signer, roster, bound, proven)
         memory = promise(memory, self.round, "peers", hash_arrays(seats, rows, np.array(seat)))
-        dealt = deal(bind_round(self.round), secrets, seat, adverts, thresholds.num_shares)
+        dealt = deal(bound, secrets, seat, adverts, thresholds.num_shares)
         kept = {
             "seat": seat,
             "seats": np.array(list(adverts), np.int64),
             "adverts": to_rows(list(adverts.values()), ADVERT_BYTES),
             "opening": to_rows(list(dealt.opening.values()), SHARE_BYTES),
             "kept": dealt.kept,
-            "all": _hash_adverts(seats, rows),
+            "all": hash_adverts(seats, rows),
             "identities": to_rows([proofs[other][:SHARE_BYTES] for other in adverts if signing], SHARE_BYTES),
             "signing": to_rows([signing[other] for other in adverts if signing], SHARE_BYTES),
         }
@@ -157,6 +167,9 @@ class mask_parts(Work[Any, Any]):
             raise Declined(
                 f"only {len(senders)} neighbours dealt shares, and {thresholds.num_shares} reveal a secret"
             )
+        told = recall(memory, self.round, "told")
+        if hash_told(self.sums, self.encodings, memory) != told:
+            raise Declined("it has made its part of something else than it has told the others")
         whole = encode_parts(self.encodings, {name: memory[pending(name)] for name in self.encodings})
         # The masks of a sum hide one vector: of two under the same masks, the server sees the difference.
         memory = promise(memory, self.round, "mail", hash_arrays(shared["mail"]["seats"], sealed))
@@ -167,7 +180,7 @@ class mask_parts(Work[Any, Any]):
             name_own(self.round, "digest"): hash_arrays(whole),
         }
         secrets = recall(memory, self.round, "secrets")
-        mask(whole, bind_round(self.round), secrets, peers["seat"], {s: adverts[s] for s in senders})
+        mask(whole, bind_round(self.round, told), secrets, peers["seat"], {s: adverts[s] for s in senders})
         return {"masked": Part({"integers": whole})}, memory
 
 
@@ -231,7 +244,8 @@ def _check_survivors(
     if len(bits) != work.num_clients or len(names) != work.num_clients:
         raise Declined(f"it was told of {len(bits)} clients, and {work.num_clients} are in this sum")
     alive = set(np.flatnonzero(bits).tolist())
-    if len(alive) < (fewest := max(work.sums.min_clients, FEWEST_CLIENTS)):
+    fewest = max(work.sums.min_clients, FEWEST_CLIENTS, memory.get(MIN_COHORT, 0))
+    if len(alive) < fewest:
         raise Declined(f"{len(alive)} clients are in the total, and {fewest} must be")
     peers, mail = recall(memory, work.round, "peers"), recall(memory, work.round, "mail")
     if peers["seat"] not in alive:
@@ -394,12 +408,6 @@ class SecureReducer(Reducer[Any]):
     ) -> Program[Unveiled]:
         phases = Phases(advertise_keys, deal_shares, mask_parts, confirm_survivors, reveal_shares)
         return perform_phases(self, phases, parts, parties, key)
-
-
-def _hash_adverts(seats: Array, rows: Array) -> bytes:
-    """Hashes what all advertise, in the order of their seats: with a roster, all clients know all of it."""
-    order = np.argsort(seats)
-    return hash_arrays(seats[order], rows[order])
 
 
 @value
