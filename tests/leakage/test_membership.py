@@ -15,14 +15,15 @@ def normal_cdf(x: float) -> float:
 
 
 def test_scores_of_two_normals_have_the_auc_and_the_rates_of_the_closed_form() -> None:
-    rng, n = np.random.default_rng(3), 20_000
+    rng, n = np.random.default_rng(3), 10_000
     scores = np.concatenate([rng.normal(1, 1, n), rng.normal(0, 1, n)])
     found = measure_membership(scores, np.arange(2 * n) < n)
     assert found.auc_low < normal_cdf(1 / math.sqrt(2)) < found.auc_high
-    assert found.auc_high - found.auc_low < 0.01
+    assert found.auc_high - found.auc_low < 0.014
     for at, z in (("1%", 2.326348), ("0.1%", 3.090232)):
         share = found.tpr[at]
-        assert share is not None and share[0] == pytest.approx(1 - normal_cdf(z - 1), abs=0.008)
+        assert share is not None
+        assert share[0] == pytest.approx(1 - normal_cdf(z - 1), abs=0.012)
         assert share[1] < share[0] < share[2]
 
 
@@ -38,7 +39,8 @@ def test_a_rate_is_never_passed() -> None:
     scores = np.concatenate([[5.0, 3.5, 2.5], [4.0, 3.0], np.zeros(98)])
     found = measure_membership(scores, np.arange(103) < 3)
     share = found.tpr["1%"]
-    assert share is not None and share[0] == pytest.approx(2 / 3)
+    assert share is not None
+    assert share[0] == pytest.approx(2 / 3)
 
 
 def test_the_interval_of_a_share_is_that_of_clopper_and_pearson() -> None:
@@ -89,4 +91,4 @@ def test_confidence_is_the_log_odds_of_the_label() -> None:
     expected = [0.5 - np.logaddexp(0, -1.0), -2.0 - np.logaddexp(1.0, 0.0)]
     assert odds == pytest.approx(expected, abs=1e-6)
     far = measure_confidence(softmax().bind((1,), 3), {**weights, "weights": 1e4 * weights["weights"]}, data)
-    assert np.isfinite(far).all() and far[0] == 40 and far[1] == -40
+    assert far.tolist() == [40, -40]

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hanse.cli.audit import audit_log
+from hanse.cli.audits import audit_command
 from hanse.cli.data import describe_data, init
 from hanse.cli.exits import exit_truthfully, print_json
 from hanse.cli.member import approve, leave_command, passphrase
@@ -139,5 +140,6 @@ app.command()(drain)
 app.command("leave")(leave_command)
 app.command()(approve)
 app.command()(passphrase)
+app.command("audit")(audit_command)
 app.command("audit-log")(audit_log)
 app.command()(demo)

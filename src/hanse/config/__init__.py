@@ -5,10 +5,18 @@ from typing import TYPE_CHECKING
 from hanse.lazy import load_from
 
 if TYPE_CHECKING:
+    from hanse.config.audit_plan import AuditPlan, take_audit
     from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
     from hanse.config.own_modules import Warn, import_modules, warn_user
     from hanse.config.plain_data import Whole, format_plain, join_path, leaves, merge, split_path, to_plain
-    from hanse.config.reading import override, parse, parse_assignments, read, written_where
+    from hanse.config.reading import (
+        override,
+        parse,
+        parse_assignments,
+        read,
+        read_audit,
+        written_where,
+    )
     from hanse.config.scaffold import (
         find_label,
         guess,
@@ -24,6 +32,7 @@ else:
     __getattr__ = load_from(
         __name__,
         {
+            "hanse.config.audit_plan": ("AuditPlan", "take_audit"),
             "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
             "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),
             "hanse.config.plain_data": (
@@ -35,7 +44,14 @@ else:
                 "split_path",
                 "to_plain",
             ),
-            "hanse.config.reading": ("override", "parse", "parse_assignments", "read", "written_where"),
+            "hanse.config.reading": (
+                "override",
+                "parse",
+                "parse_assignments",
+                "read",
+                "read_audit",
+                "written_where",
+            ),
             "hanse.config.scaffold": (
                 "find_label",
                 "guess",
@@ -54,6 +70,7 @@ else:
 __all__ = [
     "IMPORTS",
     "IN_PYTHON",
+    "AuditPlan",
     "Experiment",
     "UnknownSetting",
     "Warn",
@@ -75,10 +92,12 @@ __all__ = [
     "parse",
     "parse_assignments",
     "read",
+    "read_audit",
     "seems_to_identify",
     "split_path",
     "starting_file",
     "summary",
+    "take_audit",
     "to_plain",
     "warn_user",
     "written_where",

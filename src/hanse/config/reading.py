@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hanse.config.audit_plan import AuditPlan, take_audit
 from hanse.config.experiment import Experiment
 from hanse.config.own_modules import Warn, import_modules, warn_user
 from hanse.config.plain_data import Whole, leaves, merge, split_path
 from hanse.config.settings import WrongSetting
 from hanse.core import InvalidInput, Plain, nearest
 
-__all__ = ["override", "parse", "parse_assignments", "read", "written_where"]
+__all__ = ["override", "parse", "parse_assignments", "read", "read_audit", "written_where"]
 
 
 def read(
@@ -39,15 +40,27 @@ def read(
 
     Raises: InvalidInput: naming the setting, where it was written, and what to write instead.
     """
+    return read_audit(file, sets, imports=imports, warn=warn)[0]
+
+
+def read_audit(
+    file: str | Path | None = None,
+    sets: Sequence[str] = (),
+    *,
+    imports: Sequence[str] = (),
+    warn: Warn = warn_user,
+) -> tuple[Experiment, AuditPlan]:
+    """Reads an experiment, and the plan of its audit, from the table [audit]. See `read`."""
     from_file, from_sets = parse(file), parse_assignments(sets)
     if "sweep" in from_file:
         raise InvalidInput(
             f"{file} describes a sweep of many runs; write hanse sweep {file}, or remove its table [sweep]"
         )
+    plan = take_audit(file, from_file, from_sets)
     imported = import_modules(file, from_file, from_sets, imports, warn)
     settings = override(Experiment().settings(), from_file, from_sets)
     try:
-        return Experiment.from_settings(settings, imports=imported)
+        return Experiment.from_settings(settings, imports=imported), plan
     except WrongSetting as wrong:
         where = written_where(wrong, file, from_file, from_sets)
         raise InvalidInput(where + wrong.among(leaves(settings))) from wrong

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hanse.config.audit_plan import AuditPlan
 from hanse.config.experiment import Experiment
 from hanse.config.plain_data import is_required, to_plain
 from hanse.config.writing import inline
@@ -100,6 +101,11 @@ def _kinds() -> Iterator[str]:
         for name, cls in _values(kind).items():
             yield from _class(name, cls)
     yield from _inner({kind for kind, _ in kinds.values()})
+    yield from ("## audit", "", _summary(AuditPlan), "", "| field | default | what |", "|---|---|---|")
+    told = _arguments(AuditPlan)
+    for f in dataclasses.fields(AuditPlan):
+        yield f"| `{f.name}` | {_default(f)} | {_cell(told.get(f.name, ''))} |"
+    yield ""
 
 
 def _values(kind: type[Any]) -> dict[str, type[Any]]:

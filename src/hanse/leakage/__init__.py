@@ -4,8 +4,10 @@ tap            what each party sees of one client, in a simulation or a recorded
 closed_forms   rows from gradients of linear models and first layers, exactly or by their likelihood
 inversion      rows from gradients and updates of any network, by descent
 membership     whether a row was trained on
+attributes     a column that a row keeps to itself
 """
 
+from hanse.leakage.attributes import AttributeInference, impute, infer_attribute
 from hanse.leakage.closed_forms import (
     NotMeasured,
     Prior,
@@ -35,6 +37,7 @@ from hanse.leakage.tap import (
 )
 
 __all__ = [
+    "AttributeInference",
     "Inversion",
     "Membership",
     "NotMeasured",
@@ -48,6 +51,8 @@ __all__ = [
     "bound_share",
     "compare_shadows",
     "find_likeliest_row",
+    "impute",
+    "infer_attribute",
     "invert",
     "match_rows",
     "measure_confidence",

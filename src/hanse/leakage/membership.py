@@ -31,8 +31,8 @@ LARGEST_CONFIDENCE = 40.0
 def measure_confidence(learner: Learner, params: Tensors, data: Examples) -> Array:
     """Measures how confident a model is in the label of each row, (n,): higher, the better it fits.
 
-    For classes it is the log odds of the label, for scores its margin over the next class, and for numbers the
-    logarithm of the inverse squared error.
+    For classes it is the log odds of the label, for scores its margin over the next class, and for numbers
+    the logarithm of the inverse squared error.
 
     Raises: InvalidInput: if a row has several labels, such as a text, or the label is a time of survival.
     """
@@ -63,8 +63,8 @@ def compare_shadows(target: Array, shadows: Array, is_in: Array, *, online: bool
       target: the confidences of the model under attack, (n,).
       shadows: those of the shadow models, (m, n).
       is_in: whether each shadow model was trained on each row, (m, n).
-      online: whether the models that were trained on a row are used, too; otherwise only those that were not,
-        and the score is the standardised excess over them.
+      online: whether the models that were trained on a row are used, too; otherwise only those that were
+        not, and the score is the standardised excess over them.
 
     Raises: InvalidInput: if the shapes differ, or a row lacks two shadow models on a side that is needed.
     """
@@ -72,8 +72,8 @@ def compare_shadows(target: Array, shadows: Array, is_in: Array, *, online: bool
     is_in = np.asarray(is_in, bool)
     if shadows.ndim != 2 or shadows.shape != is_in.shape or target.shape != shadows.shape[1:]:
         raise InvalidInput(
-            f"confidences of shapes {target.shape} and {shadows.shape}, memberships {is_in.shape}; give (n,), "
-            "(m, n) and (m, n)"
+            f"confidences of shapes {target.shape} and {shadows.shape}, memberships {is_in.shape}; give "
+            "(n,), (m, n) and (m, n)"
         )
     sides = (is_in, ~is_in) if online else (~is_in,)
     fewest = min(int(side.sum(axis=0).min(initial=len(shadows))) for side in sides)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         load_accounting,
         read_books,
     )
-    from hanse.privacy.audit import CanaryAudit, audit_guesses, bound_epsilon
+    from hanse.privacy.audit import FEWEST_CANARIES, CanaryAudit, audit_guesses, bound_epsilon
     from hanse.privacy.claim import PrivacyClaim, make_claim
     from hanse.privacy.clipping import adaptive_clip
     from hanse.privacy.correlated import CorrelatedNoise, banded, tree
@@ -59,7 +59,7 @@ else:
                 "load_accounting",
                 "read_books",
             ),
-            "hanse.privacy.audit": ("CanaryAudit", "audit_guesses", "bound_epsilon"),
+            "hanse.privacy.audit": ("FEWEST_CANARIES", "CanaryAudit", "audit_guesses", "bound_epsilon"),
             "hanse.privacy.clipping": ("adaptive_clip",),
             "hanse.privacy.claim": ("PrivacyClaim", "make_claim"),
             "hanse.privacy.correlated": ("CorrelatedNoise", "banded", "tree"),
@@ -89,6 +89,7 @@ else:
     )
 
 __all__ = [
+    "FEWEST_CANARIES",
     "KEY_HOLDER",
     "LOCAL",
     "PREPROCESSING",

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         record_imports,
     )
     from hanse.runs.own_file import Unlabelled, read_examples, read_rows
-    from hanse.runs.preparation import load_population, prepare_run
+    from hanse.runs.preparation import Prepared, load_population, prepare_run
     from hanse.runs.proposal import Proposal, Seen, propose
     from hanse.runs.protection import describe_claim
     from hanse.runs.replay import (
@@ -94,7 +94,7 @@ else:
             ),
             "hanse.runs.own_file": ("Unlabelled", "read_examples", "read_rows"),
             "hanse.runs.adversary": ("OF_MARKED", "describe_liars"),
-            "hanse.runs.preparation": ("load_population", "prepare_run"),
+            "hanse.runs.preparation": ("Prepared", "load_population", "prepare_run"),
             "hanse.runs.proposal": ("Proposal", "Seen", "propose"),
             "hanse.runs.protection": ("describe_claim",),
             "hanse.runs.replay": (
@@ -139,6 +139,7 @@ __all__ = [
     "LinkModel",
     "MessagePlan",
     "Parties",
+    "Prepared",
     "Proposal",
     "Replayed",
     "Result",

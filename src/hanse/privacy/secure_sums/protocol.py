@@ -186,23 +186,23 @@ def perform_phases(
 
     names = to_rows([_name(party) for party in seated], NAME_BYTES)
     bits = np.array([seat in alive for seat in range(num)], np.uint8)
-    told = {"alive": {"seats": bits, "names": names}}
+    survivors = {"alive": {"seats": bits, "names": names}}
     if sums.roster:
         confirmed = _part_of(each(), signature=TensorSpec((SIGNATURE_BYTES,), "uint8"))
         work = phases.confirm_survivors(sums, round, num)
         got_signed = yield from gather(
-            work, got.parties, told, key.fold_in("confirm"), close=close, confirmed=confirmed
+            work, got.parties, survivors, key.fold_in("confirm"), close=close, confirmed=confirmed
         )
         signed = {
             seat_of[party]: bytes(part.values["signature"])
             for party, part in got_signed.by_party("confirmed").items()
         }
         signatures = to_rows(list(signed.values()), SIGNATURE_BYTES)
-        told = {**told, "confirmed": {"seats": np.array(list(signed)), "signatures": signatures}}
+        survivors = {**survivors, "confirmed": {"seats": np.array(list(signed)), "signatures": signatures}}
     revealing = _part_of(each(), shares=TensorSpec(("senders", SHARE_BYTES), "uint8"))
     work = phases.reveal_shares(sums, round, num)
     last = yield from gather(
-        work, got.parties, told, key.fold_in("reveal"), close=ANYBODY, revealed=revealing
+        work, got.parties, survivors, key.fold_in("reveal"), close=ANYBODY, revealed=revealing
     )
     revealed = {
         seat: dict(zip((*partners[seat], seat), map(bytes, part.values["shares"]), strict=True))
