@@ -1,4 +1,4 @@
-"""What algorithms share in which the server judges clients by data or a memory of its own."""
+"""Shared parts of algorithms in which the server judges clients by data or a memory of its own."""
 
 from abc import ABC
 from collections.abc import Mapping
@@ -58,7 +58,7 @@ class ServerRule(LocalTraining[S], ABC):
 
     @property
     def can_name(self) -> bool:
-        """Whether it may leave clients out of the total by name."""
+        """Returns whether it may leave clients out of the total by name."""
         return True
 
     def collect_updates(self, state: S, key: Key, *, needed: int = 1) -> Program[dict[PartyId, Tensors]]:

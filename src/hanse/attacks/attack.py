@@ -13,7 +13,7 @@ __all__ = ["Attack", "Collusion"]
 
 @dataclass(frozen=True)
 class Collusion:
-    """What the liars of one exchange know when they agree on what to send.
+    """The knowledge of the liars of one exchange when they agree on their messages.
 
     Args:
       part: the name of the part of their messages, such as "update". Its tensors are shaped like the model's.
@@ -88,12 +88,12 @@ class Attack:
 
     @property
     def needs_honest(self) -> bool:
-        """Whether it needs to know what each honest client sends, and can't guess it from the liars' own."""
+        """Returns whether it needs to know what each honest client sends, and can't guess it from the liars' own."""
         return False
 
     @property
     def needs_company(self) -> bool:
-        """Whether it needs messages of several clients, because it uses how they differ."""
+        """Returns whether it needs messages of several clients, because it uses how they differ."""
         return False
 
     def is_active(self, round: int) -> bool:

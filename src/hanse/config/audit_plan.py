@@ -18,7 +18,7 @@ AUDIT = "audit"
 
 @dataclass(frozen=True, kw_only=True)
 class AuditPlan:
-    """What `hanse audit` tries, and the claims that it checks.
+    """The attacks that `hanse audit` tries, and the claims that it checks.
 
     A claim is a number that an attack must not pass. A claim about something that could not be measured does
     not hold. What no claim names is measured and shown all the same.

@@ -1,4 +1,4 @@
-"""What models and messages tell of the rows that they were made of: attacks that measure it.
+"""Attacks that measure what models and messages tell of the rows that they were made of.
 
 tap            what each party sees of one client, in a simulation or a recorded run
 closed_forms   rows from gradients of linear models and first layers, exactly or by their likelihood

@@ -32,7 +32,7 @@ class Rule(Reducer[Gathered]):
 
     @property
     def can_name(self) -> bool:
-        """Whether it may leave clients out of the total by name."""
+        """Returns whether it may leave clients out of the total by name."""
         return False
 
     @property

@@ -1,4 +1,4 @@
-"""Who was busy with what on the simulated clock: speed-up, shares of time, and a trace for Chrome."""
+"""The use of time on the simulated clock: speed-up, shares of time, and a trace for Chrome."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -139,7 +139,7 @@ class RunRows:
 
     @property
     def position(self) -> Position:
-        """How far the run has got in the database."""
+        """The progress of the run in the database."""
         return Position(self._run, self._round, self._num_records, self._num_entries, self._sha256)
 
     def close(self) -> None:

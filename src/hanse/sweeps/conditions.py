@@ -67,7 +67,7 @@ S = TypeVar("S", bound=_Tried)
 
 @dataclass(frozen=True)
 class Choice(Generic[S]):
-    """What can be chosen, such as a rule, under each condition.
+    """The choices of a sweep, such as rules, under each condition.
 
     Args:
       over: the settings that were tried, without the conditions.

@@ -1,4 +1,4 @@
-"""What clients and server compute in a secure sum, as functions of what they hold: no exchange happens here.
+"""The computations of clients and server in a secure sum, as functions without exchanges.
 
 Clients have seats 0, 1, ... in a sum. Client u draws two key pairs and a seed for this sum alone. It adds to
 its vector x_u the mask of its seed, and for each neighbour v a mask of their common key, which v subtracts:
@@ -122,7 +122,7 @@ def _context(
 
 @dataclass(frozen=True)
 class Dealt:
-    """What a client made in its second phase.
+    """The results of a client's second phase.
 
     Args:
       sealed: for each neighbour, the shares that only it can read.

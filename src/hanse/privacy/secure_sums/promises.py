@@ -1,4 +1,4 @@
-"""What a client remembers of a secure sum, and compares with what it is asked."""
+"""The memory of a client in a secure sum, with which it compares what it is asked."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -39,7 +39,7 @@ __all__ = ["Phases", "Sums", "perform_phases"]
 
 
 class Sums(Protocol):
-    """What the protocol needs of a reducer."""
+    """The parts of a reducer that the protocol needs."""
 
     @property
     def bits(self) -> int:

@@ -29,7 +29,7 @@ SLACK = 1.001
 
 @value
 class Encoding:
-    """How a part is written into a ring of integers modulo 2^bits.
+    """The scale at which a part is written into a ring of integers modulo 2^bits.
 
     A number x of weight w is the integer nearest to w x 2^fraction_bits; it is exact if x and w are integers.
     The weight itself is the last number of a part, in steps of 2^-weight_bits.

@@ -31,7 +31,7 @@ FEWEST_CLIENTS = 3
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What a secure sum is built to bear.
+    """The faults that a secure sum is built to bear.
 
     Args:
       colluders: the largest share of the clients that tell the server all they know.

@@ -1,4 +1,4 @@
-"""Whom a rule has left out, beside who did lie."""
+"""The clients that a rule has left out, beside those that lied."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

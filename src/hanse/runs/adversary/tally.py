@@ -16,7 +16,7 @@ OTHER_REASONS = ("it was too late", "it dropped out", "it was built on", "the ro
 
 @value
 class Lies:
-    """What is known of the lies of a run so far. It is kept with the run, for when it is resumed.
+    """The lies of a run so far, as far as they are known. It is kept with the run, for when it is resumed.
 
     Args:
       round: the number of the round that is performed.

@@ -245,7 +245,7 @@ class Prepared:
 
     @cached_property
     def tally(self) -> LieCount | None:
-        """What liars do, and what comes of it; None: nobody lies."""
+        """The liars of the run and their success; None: nobody lies."""
         adversary = self.experiment.adversary
         return None if adversary is None else LieCount(adversary)
 
