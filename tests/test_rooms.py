@@ -35,6 +35,7 @@ LOOK_INSIDE = (
     "benchmarks/network/speed.py",
     "benchmarks/network/weights.py",
     "benchmarks/parallel/links.py",
+    "benchmarks/privacy/served_schedules.py",
 )
 """Benchmarks that time, feed or disturb what a face does not show."""
 

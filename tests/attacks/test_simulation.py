@@ -399,6 +399,7 @@ def test_settings(tmp_path: Path) -> None:
     ("said", "adversary"),
     [
         ("from 0 to 9", Adversary(sign_flip(), clients=(10,))),
+        ("these have no names; write numbers from 0 to 9", Adversary(sign_flip(), clients=("bob",))),
         ("changes no example of the 2 liars", Adversary(semantic_backdoor(1, 20, above=9e9), clients=(0, 1))),
         ("target is 10", Adversary(semantic_backdoor(10, 20, above=0.5), clients=(1,))),
         ("leave an honest one", Adversary(sign_flip(), clients=tuple(range(10)))),

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd
-from hanse.attacks import Adversary, pixel_backdoor
+from hanse.attacks import Adversary, model_replacement, pixel_backdoor
 from hanse.cli import app
 from hanse.cli.demo import classics
 from hanse.config import as_toml
-from hanse.data import dirichlet
-from hanse.evaluation import centralised, on_site
+from hanse.data import dirichlet, iid
+from hanse.evaluation import as_percent, centralised, on_site
 from hanse.report import charts
 from hanse.report.pages import compare_page, report_page, write
 from hanse.report.run_data import RunData, load_run, load_runs
@@ -181,3 +181,14 @@ def test_the_two_graphs_of_every_introduction() -> None:
     )
     assert 5 * fast <= slow
     assert 10 * fast >= slow  # ten passes over the data a round, against one
+
+
+def test_the_answer_says_whether_a_backdoor_succeeds(tmp_path: Path) -> None:
+    adversary = Adversary((pixel_backdoor(7, features=(0, 8, 16, 24)), model_replacement()), clients=(3,))
+    algorithm = fed_avg(fraction=1.0, epochs=1)
+    store = tmp_path / "store.db"
+    done = hanse.run(partition=iid(10), algorithm=algorithm, adversary=adversary, rounds=3, store=store)
+    assert done.final is not None
+    success = as_percent(done.final.metrics["attack_accuracy"])
+    page, _ = report_page(load_run(Runs(store), str(done.run)))
+    assert f"a backdoor succeeds on <b>{success}</b> of its test examples (attack_accuracy)" in page

@@ -72,6 +72,11 @@ class Adversary:
         numbers = set[int]()
         for client in self.clients:
             if isinstance(client, str):
+                if not names:
+                    raise InvalidInput(
+                        f"adversary.clients: no client {client!r}: these have no names; write numbers "
+                        f"from 0 to {num_clients - 1}"
+                    )
                 if client not in names:
                     raise InvalidInput(f"adversary.clients: no client {client!r}; {nearest(client, names)}")
                 numbers.add(names.index(client))

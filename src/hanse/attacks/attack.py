@@ -88,7 +88,7 @@ class Attack:
 
     @property
     def needs_honest(self) -> bool:
-        """Returns whether it needs to know what each honest client sends, and can't guess it from the liars' own."""
+        """Returns whether it needs to know each honest message, and can't guess it from the liars' own."""
         return False
 
     @property

@@ -20,6 +20,7 @@ from hanse.report.charts import (
 from hanse.report.run_data import RunData
 from hanse.runs import (
     ENDED,
+    OF_MARKED,
     describe_liars,
     describe_parallelism,
     flows_of,
@@ -159,6 +160,11 @@ def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         said += f"; with all rows in one place, {say(ends['centralised']['final'].get(metric))}"
     if "on_site" in ends:
         said += f"; each party alone, {say(ends['on_site']['final'].get(metric))} on average"
+    for name, success in result["final"].items():
+        if name.startswith(OF_MARKED) and name.endswith("accuracy"):
+            said += (
+                f"; a backdoor succeeds on <b>{as_percent(success)}</b> of its test examples ({_text(name)})"
+            )
     clients = result.get("clients")
     if clients:
         mean, worst = (clients[word].get(metric) for word in ("mean", "worst_tenth"))
@@ -216,7 +222,7 @@ def _comparison(runs_data: Sequence[RunData]) -> str:
     metrics = [  # a run in which nobody lies has no success of an attack
         name
         for name in measured
-        if name.startswith("attack_") or all(name in other.metrics for other in runs_data)
+        if name.startswith(OF_MARKED) or all(name in other.metrics for other in runs_data)
     ]
     heads = ["run", "status", *metrics, "rounds", "epochs", "bytes up", "raw", "bytes down", "seconds"]
     judged = [(run_data.result or {}).get("adversary") for run_data in runs_data]

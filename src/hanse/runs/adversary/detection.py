@@ -58,6 +58,6 @@ def describe_liars(records: Sequence[Record], found: Mapping[str, Any] | None) -
         yield "caught", "none of the lies was left out by the rule"
     if found and found["precision"] is not None:
         recall = (
-            "" if found["recall"] is None else f"; {100 * found['recall']:.0f}% of the liars were left out"
+            "" if found["recall"] is None else f"; {100 * found['recall']:.0f}% of the lies were left out"
         )
         yield "caught", f"{100 * found['precision']:.0f}% of those left out lie{recall}"
