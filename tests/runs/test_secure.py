@@ -7,16 +7,24 @@ import pytest
 
 import hanse
 from hanse.algorithms import by_examples, fed_avg, scaffold, trained_by
+from hanse.algorithms.works import local_sgd
 from hanse.config import read
-from hanse.core import CompositionError, InvalidInput, mean
+from hanse.core import CompositionError, InvalidInput, Key, PartSpec, Spec, Steps, gather, mean
 from hanse.data import arrays, digits, iid
 from hanse.learners import softmax
-from hanse.privacy.secure_sums import secure_mean
+from hanse.preprocessing import tabular
+from hanse.preprocessing.moments import two_sums
+from hanse.privacy.secure_sums import secure_mean, secure_sum
 from hanse.robust import trimmed_mean
 from hanse.runs import prepare_run
+from hanse.runs.protection import find_views
 from hanse.transforms import clip
 
 CLIPPED = fed_avg(0.5, fraction=1.0, uplink=(clip(1.0),), weighting=by_examples())
+HIDDEN: dict[str, Any] = {
+    "secure": True,
+    "preprocessing": tabular(statistics=two_sums(secure_sum(max_value=1e9))),
+}
 COMMON: dict[str, Any] = {"partition": iid(5), "model": softmax(), "rounds": 2}
 
 
@@ -38,6 +46,28 @@ def test_clients_send_nothing_that_is_not_hidden() -> None:
         np.testing.assert_allclose(secure.params[name], plain.params[name], atol=1e-6)
     assert secure.final.metrics == pytest.approx(plain.final.metrics, abs=1e-6)
     assert secure.final.usage.bytes_up > plain.final.usage.bytes_up
+
+
+def test_views_tell_of_metrics_and_preprocessing_too() -> None:
+    """A run whose updates are hidden may show each client's metrics and sums for the scaling of columns."""
+    rng = np.random.default_rng(0)
+    table = np.rec.fromarrays(rng.normal(size=(2, 300)), names="age,height")
+    data = arrays(table, rng.integers(0, 2, 300), test_fraction=0.0)
+    common: dict[str, Any] = {**COMMON, "algorithm": CLIPPED, "data": data}
+    plain, hidden = (prepare_run(hanse.Experiment(**common, **more)).views for more in ({}, HIDDEN))
+    own = "each client's own"
+    assert {f"update: the server: {own} message", f"metrics: the server: {own} message"} < set(plain)
+    assert any(view.startswith(f"preprocessing: the server: {own} sums of numbers") for view in plain)
+    assert any(view.startswith("metrics: the server: the total of the clients") for view in hidden)
+    assert any(view.startswith("preprocessing: the server: the totals of numbers") for view in hidden)
+    assert not any(f"the server: {own} message" in view for view in hidden)
+    sums = PartSpec(Spec.of({"x": np.zeros(2)}), into=secure_sum(max_value=1.0))
+    own = {0: {"control": {"x": np.zeros(2)}}}
+    runtime = prepare_run(hanse.Experiment(**common)).runtime()
+    for tensors, is_said in ((own, True), ({}, False)):
+        asked = gather(local_sgd(Steps(0.1)), (0, 1, 2), {}, Key.from_seed(1), own=tensors, update=sums)
+        found = find_views([asked], runtime)
+        assert any("can single a client out" in view for view in found) == is_said
 
 
 def test_settings_say_it(tmp_path: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from hanse.config import Experiment
-from hanse.core import Array, Key, Memory, RoundAbandoned
+from hanse.core import Array, Key, Memory, RoundAbandoned, player
 from hanse.core.exchange import Fork, Message, Payload, Task, choose_measure, drive, pack
 from hanse.data import arrays, iid
 from hanse.network.protocol import (
@@ -186,7 +186,7 @@ class _Recording(InProcess):
         message, fork = super().compute_ticket(before, task, payload, timer)
         name = type(payload.work).__name__
         is_asked = name in self._asked or not self.is_measuring  # a server may measure by itself
-        if isinstance(task.party, int) and is_asked and name not in self.examples:
+        if player(task.party) is not None and is_asked and name not in self.examples:
             if beyond := self._envelopes.find_beyond(describe_ticket(payload, task)):
                 raise Contradiction(beyond)
             into = {name: str(part.into) for name, part in payload.uplink.items()}

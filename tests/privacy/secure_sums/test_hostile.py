@@ -624,6 +624,10 @@ def test_a_sum_that_is_begun_anew_in_a_ticket_has_one_set_of_keys_to_answer_for(
     alive = sign_all(server, EVERYBODY)
     assert server.reveal(house, EVERYBODY, alive).shape == (NUM, 32)
     rows = server.rows.copy()
+    house.role.note(Task(99, house.seat, KEY, house.last), "00")
+    noted = (tmp_path / "2" / "99.task").read_bytes()
+    assert b"pending/numbers" in noted, "of another exchange in the same round, which can be replayed"
+    assert b"~secure sum/" not in noted
     advert = house.answer(advertise_keys(LISTED, "r1", encode(LISTED)), after=1)["advert"]
     assert not np.array_equal(advert["keys"], rows[2])
     rows[2] = advert["keys"]

@@ -224,6 +224,15 @@ def test_shares_follow_from_the_keys_of_a_sum() -> None:
     dealt = deal(b"r", secrets[0], 0, adverts, 3)
     assert dealt == deal(b"r", secrets[0], 0, adverts, 3)
     assert dealt.kept != deal(b"s", secrets[0], 0, adverts, 3).kept
+    # Coefficients are those of one number of shares, and of these holders: two polynomials tell the secret.
+    two, three = deal(b"r", secrets[0], 0, adverts, 2).kept, dealt.kept
+    fewer = {seat: advert for seat, advert in adverts.items() if seat != max(adverts)}
+    assert two != deal(b"r", secrets[0], 0, fewer, 2).kept
+    own, (masking, seed), more = (
+        [int.from_bytes(kept[at : at + 32], "big") for at in (0, 32)]
+        for kept in (secrets[0][32:], two, three)
+    )
+    assert (more[0] - masking) % PRIME != (seed - own[1]) % PRIME  # with one stream, both are its second draw
     assert dealt.kept != deal(b"r", draw_secrets(draw("another")), 0, adverts, 3).kept
     shares = {0: dealt.kept}
     for other in adverts:

@@ -81,8 +81,7 @@ __all__ = ["SecureReducer", "secure_mean", "secure_sum"]
 class advertise_keys(Work[Any, Any]):
     """Draws a client's keys for one sum, and advertises their public halves, and what it was told.
 
-    Keys of a real client follow from nothing that is kept, so a sum that is begun again has other ones. Those
-    of a simulated one follow from the run's seed.
+    A sum that is begun again has other keys at a real client; those of a simulated one follow from the seed.
     """
 
     signs: ClassVar[bool] = True

@@ -54,6 +54,7 @@ from hanse.runs.preparation.measures import join_measures, list_higher
 from hanse.runs.protection import (
     Disclosure,
     choose_metrics_sum,
+    describe_preprocessing,
     find_views,
     guard_hidden,
     rehearse,
@@ -162,9 +163,12 @@ class Prepared:
 
     @cached_property
     def views(self) -> tuple[str, ...]:
-        """The views of all parties on what clients send in a round, in words."""
+        """The views of all parties on what clients send to train, to measure and to preprocess, in words."""
         key, state = self.keys.public.fold_in("rehearsal"), self.begin().state
-        return find_views(self.experiment.algorithm.round(state, key), self.runtime())
+        evaluate, algorithm = self.evaluate(), self.experiment.algorithm
+        measures = [] if evaluate is None else [choose_measure(algorithm, evaluate)(state, key)]
+        before = describe_preprocessing(self.experiment.preprocessing) if self.encoder is not None else ()
+        return (*before, *find_views([algorithm.round(state, key), *measures], self.runtime()))
 
     @cached_property
     def spending(self) -> Spending | None:

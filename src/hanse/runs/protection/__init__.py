@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hanse.runs.protection.planning import check_budget, claim_of, plan_claim, protect
     from hanse.runs.protection.secrecy import choose_metrics_sum, guard_hidden, hide_updates
     from hanse.runs.protection.training import private_training
-    from hanse.runs.protection.views import find_views
+    from hanse.runs.protection.views import describe_preprocessing, find_views
 else:
     __getattr__ = load_from(
         __name__,
@@ -22,7 +22,7 @@ else:
             "hanse.runs.protection.planning": ("check_budget", "claim_of", "plan_claim", "protect"),
             "hanse.runs.protection.secrecy": ("choose_metrics_sum", "guard_hidden", "hide_updates"),
             "hanse.runs.protection.training": ("private_training",),
-            "hanse.runs.protection.views": ("find_views",),
+            "hanse.runs.protection.views": ("describe_preprocessing", "find_views"),
         },
     )
 
@@ -33,6 +33,7 @@ __all__ = [
     "choose_metrics_sum",
     "claim_of",
     "describe_claim",
+    "describe_preprocessing",
     "find_views",
     "guard_hidden",
     "hide_updates",
