@@ -9,10 +9,13 @@ from hanse.algorithms import (
     adagrad,
     adam,
     adamw,
+    async_sgd,
     cocoa,
     dane,
+    dga,
     fed_adagrad,
     fed_adam,
+    fed_async,
     fed_avg,
     fed_buff,
     fed_dyn,
@@ -24,11 +27,14 @@ from hanse.algorithms import (
     fools_gold,
     giant,
     gossip,
+    hinge_staleness,
     local_steps,
+    map_reduce,
     momentum,
     nesterov,
     newton,
     one_shot,
+    polynomial_staleness,
     scaffold,
     sgd,
     yogi,
@@ -87,11 +93,30 @@ CLIENT: list[Wrong] = [
 ]
 TOLERANCE: list[Wrong] = [({"tolerance": 0.0}, r"^tolerance is 0\.0; write a number above 0")]
 
+BATCH: list[Wrong] = [({"batch_size": 0}, "^batch_size is 0; write at least 1")]
+CONCURRENCY: list[Wrong] = [({"concurrency": 0}, "^concurrency is 0; write at least 1")]
+
 TABLE: dict[type, list[Wrong]] = {
+    async_sgd: [*LR, *BATCH, *CONCURRENCY],
     cocoa: [*FRACTION, ({"epochs": 0}, "^epochs is 0; write at least 1")],
     dane: [*FRACTION, *MU, ({"eta": 0.0}, r"^eta is 0\.0; write a number above 0")],
+    dga: [
+        *LR,
+        *BATCH,
+        ({"delay": -1}, "^delay is -1; write a number of steps, at least 0"),
+        ({"num_steps": 0}, "^num_steps is 0; write at least 1"),
+    ],
     fed_adagrad: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *TAU],
     fed_adam: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *BETA2, *TAU],
+    fed_async: [
+        *LR,
+        *STEPS,
+        *MU,
+        *CONCURRENCY,
+        ({"alpha": 0.0}, r"^alpha is 0\.0; write a weight above 0 and at most 1"),
+        ({"alpha": 1.5}, r"^alpha is 1\.5"),
+        ({"alpha": NAN}, "^alpha is nan"),
+    ],
     fed_avg: [*LOCAL, *SAMPLING, *SERVER_LR],
     fed_buff: [
         *LR,
@@ -118,6 +143,7 @@ TABLE: dict[type, list[Wrong]] = {
         ({"steps": (1.0, 0.0)}, r"^steps is \(1\.0, 0\.0\)"),
         ({"armijo": 1.0}, r"^armijo is 1\.0; write a number of at least 0 and below 1"),
     ],
+    map_reduce: LR,
     nesterov: [
         *LR,
         *FRACTION,
@@ -136,6 +162,10 @@ PARTS: dict[type, list[Wrong]] = {
         *DECAY,
         ({"nesterov": True}, "^nesterov is true and momentum is 0; write a momentum"),
     ],
+    hinge_staleness: [
+        ({"slope": -1.0}, r"^slope is -1\.0; write a number of at least 0"),
+        ({"free": -1}, "^free is -1; write a number of server steps, at least 0"),
+    ],
     local_steps: [*LR, *STEPS],
     momentum: [({"beta": 1.0}, r"^beta is 1\.0; write a number of at least 0 and below 1")],
     newton: [
@@ -143,6 +173,7 @@ PARTS: dict[type, list[Wrong]] = {
         ({"num_iterations": 0}, "^num_iterations is 0; write at least 1"),
         ({"num_products": 0}, "^num_products is 0; write at least 1"),
     ],
+    polynomial_staleness: [({"exponent": -0.5}, r"^exponent is -0\.5; write a number of at least 0")],
     yogi: [*BETA1, *BETA2, *TAU],
 }
 ROWS = [
@@ -184,6 +215,7 @@ def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
             "concurrency",
             "separation",
             "rest",
+            "staleness",
         }
         assert {f.name for f in fields(algorithm)} - checked <= values, algorithm
 

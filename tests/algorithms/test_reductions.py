@@ -8,22 +8,32 @@ from support import KEYS, Few, Quadratic, simulate
 
 from hanse.algorithms import (
     dane,
+    dga,
     fed_avg,
     fed_nova,
     fed_prox,
     fed_sgd,
     local_steps,
+    map_reduce,
     momentum,
     nesterov,
     one_shot,
     scaffold,
     uniform,
 )
+from hanse.core import stack
+from hanse.core import sum as sum_
+from hanse.core.exchange import digest
+from hanse.simulation import unstable
 
 LR = 0.05
 ONE_STEP: dict[str, Any] = {"lr": LR, "fraction": 1.0, "epochs": 1, "batch_size": None}
 REDUCTIONS = {
     "fed_sgd": fed_sgd(LR),
+    "map_reduce": map_reduce(LR),
+    "map_reduce by a sum": map_reduce(LR / len(Few().pooled), into=sum_()),
+    "map_reduce that collects": map_reduce(LR / len(Few().pooled), into=stack()),
+    "dga without delay": dga(LR, 0),
     "fed_avg": fed_avg(**ONE_STEP),
     "fed_avg at a server of another step": fed_avg(**{**ONE_STEP, "lr": LR / 4}, server_lr=4.0),
     "fed_avg with momentum 0": fed_avg(**ONE_STEP, server=momentum(0.0)),
@@ -56,7 +66,7 @@ def descent(weights: list[float], rounds: int) -> np.ndarray:
 def test_by_examples(algorithm: Any) -> None:
     params = simulate(algorithm, 12).params
     expected = descent([len(part) for part in Few().parts], 12)
-    np.testing.assert_allclose(np.append(params["w"], params["b"]), expected, rtol=1e-10)
+    np.testing.assert_allclose(np.append(params["w"], params["b"]), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("algorithm", UNIFORM.values(), ids=UNIFORM.keys())
@@ -75,3 +85,9 @@ def test_equal_steps_are_fed_avg() -> None:
     settings: dict[str, Any] = {"lr": 0.02, "fraction": 1.0, "epochs": 5, "batch_size": None}
     nova, plain = simulate(fed_nova(**settings), 5).params["w"], simulate(fed_avg(**settings), 5).params["w"]
     np.testing.assert_allclose(nova, plain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", [map_reduce(LR), dga(LR, 0)])
+def test_fed_sgd_to_the_bit(algorithm: Any) -> None:
+    due = simulate(fed_sgd(LR), 5, unstable(0.2)).params
+    assert digest(simulate(algorithm, 5, unstable(0.2)).params) == digest(due)

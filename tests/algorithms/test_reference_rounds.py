@@ -4,6 +4,7 @@ Clients are unequal, some of them miss rounds, and no setting has its default. `
 gradients, local steps and means; each test has the rest.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,16 @@ from hanse.algorithms import (
     adagrad,
     adding,
     apply_rest,
+    async_sgd,
     averaging,
     by_examples,
     cocoa,
     dane,
+    dga,
     exponential_decay,
     fed_adagrad,
     fed_adam,
+    fed_async,
     fed_avg,
     fed_buff,
     fed_dyn,
@@ -51,21 +55,24 @@ from hanse.algorithms import (
     fools_gold,
     giant,
     gossip,
+    hinge_staleness,
     local_steps,
+    map_reduce,
     momentum,
     nesterov,
     newton,
     one_shot,
+    polynomial_staleness,
     scaffold,
     step_decay,
     uniform,
     zeno,
 )
-from hanse.core import Close, Discount, value
+from hanse.core import Close, Discount, stack, value
 from hanse.core import sum as sum_
 from hanse.core.exchange import PartyMemory, Progress, training
 from hanse.learners import dual, least_squares
-from hanse.simulation import Devices, InProcess, Simulation, drive_together
+from hanse.simulation import Devices, InProcess, Simulation, drive_together, ideal, unstable
 
 FAR, RIDGE, LOGISTIC = Ridge(Far()), Ridge(), Logistic()
 WEIGHTINGS = pytest.mark.parametrize(
@@ -276,7 +283,154 @@ def test_fed_buff_applies_the_rest() -> None:
     assert len(counted) == -(-sum(counted) // 3)
 
 
+@reference_of(fed_async)
+@pytest.mark.parametrize(
+    ("staleness", "weigh"),
+    [
+        (polynomial_staleness(0.8), lambda late: (1 + late) ** -0.8),
+        (hinge_staleness(2.0, 1), lambda late: 1 if late <= 1 else 1 / (2 * (late - 1) + 1)),
+    ],
+    ids=["polynomial", "hinge"],
+)
+def test_fed_async(staleness: Any, weigh: Any) -> None:
+    """Xie et al. 2019, Algorithm 1, option I; the functions s of section 5.2."""
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 4, "mu": 0.7}
+    algorithm = fed_async(LR, 0.5, staleness, 5, **settings)
+    w, started, stale, version = np.zeros(4), dict[int, Any](), list[int](), 0
+    for round in perform(algorithm, 6, RIDGE, steady()):
+        ((command, tickets),), (got,) = round.sent, round.heard
+        for ticket, k in zip(tickets, command.cohort, strict=True):
+            steps = batches(command.key, k, RIDGE.size(k), 2, 4)
+            started[ticket] = version, w + descend(RIDGE, w, k, steps, lr(version), mu=0.7)
+        (ticket,) = got.counted
+        begun, model = started[ticket]
+        stale.append(version - begun)
+        alpha = 0.5 * weigh(version - begun)
+        w, version = (1 - alpha) * w + alpha * model, version + 1
+        assert_close(round.params, w)
+        assert round.reported == {"staleness": stale[-1]}
+    assert {0, 2} <= set(stale)
+
+
+@reference_of(async_sgd)
+def test_async_sgd() -> None:
+    """Dean et al. 2012, one gradient a step; divided by 1 + staleness as in Zhang et al. 2016."""
+    algorithm = async_sgd(LR, 4, staleness=polynomial_staleness(1.0))
+    w, started, stale, version = np.zeros(4), dict[int, Any](), set[int](), 0
+    for round in perform(algorithm, 8, RIDGE, steady()):
+        ((command, tickets),), (got,) = round.sent, round.heard
+        for ticket, k in zip(tickets, command.cohort, strict=True):
+            rows = batches(command.key, k, RIDGE.size(k), 1, 4)[0]
+            started[ticket] = version, RIDGE.gradient(w, k, rows)
+        (ticket,) = got.counted
+        begun, gradient = started[ticket]
+        late = version - begun
+        stale.add(late)
+        w, version = w - lr(version) / (1 + late) * gradient, version + 1
+        assert_close(round.params, w)
+        assert round.reported == {"staleness": late}
+    assert {0, 3} <= stale
+
+
+@reference_of(dga)
+@pytest.mark.parametrize("num_steps", [1, 3])
+@WEIGHTINGS
+def test_dga(weighting: Any, weigh: Any, num_steps: int) -> None:
+    """Zhu et al. 2021, Algorithm 1, as each client of it computes: after the last mean all of them agree."""
+    delay, people = 2, range(6)
+    algorithm = dga(LR, delay, num_steps, 4, weighting)
+    *rounds, finish = perform(algorithm, 7, RIDGE, ideal())
+    own = {k: np.zeros(4) for k in people}
+    sums: list[dict[int, Any]] = []
+
+    def correct(s: int) -> None:
+        mean = average(list(sums[s].values()), [weigh(k) for k in people])
+        for k in people:
+            own[k] = own[k] - lr(s) * (mean - sums[s][k])
+
+    for t, round in enumerate(rounds):
+        ((command, _),) = round.sent
+        assert sorted(command.cohort) == list(people)
+        moved = {
+            k: descend(RIDGE, own[k], k, _first(command.key, k, num_steps), lr(t)) for k in command.cohort
+        }
+        sums.append({k: -moved[k] / lr(t) for k in people})
+        for k in people:
+            own[k] = own[k] + moved[k]
+        if t >= delay:
+            correct(t - delay)
+        assert len(round.heard) == (t >= delay)
+    spread = max(np.abs(own[k] - own[0]).max() for k in people)
+    assert spread > 1e-3, "until then they differ"
+    for s in range(7 - delay, 7):
+        correct(s)
+    assert max(np.abs(own[k] - own[0]).max() for k in people) < 1e-12
+    assert len(finish.heard) == delay
+    assert_close(finish.params, own[0])
+
+
+def test_dga_restarts_those_who_drop_out() -> None:
+    """Whoever drops out loses what it built on the lost step, and goes on from what all agree on."""
+    algorithm = dga(0.05, 2)
+    rounds = perform(algorithm, 12, RIDGE, unstable(0.15))
+    w, own = np.zeros(4), dict[Any, dict[int, Any]]()
+    asked: dict[int, tuple[Any, Any, int]] = {}
+    waiting, lost, fractions = list[int](), 0, list[float]()
+    for t, round in enumerate(rounds):
+        for command, tickets in round.sent:
+            assert len(command.cohort) == 6
+            for ticket, k in zip(tickets, command.cohort, strict=True):
+                asked[ticket] = k, w, min([*waiting, t])
+            waiting.append(t)
+        for got in round.heard:
+            s = waiting.pop(0)
+            for ticket in got.counted:
+                k, start, first = asked[ticket]
+                here = start + sum(u for step, u in own.setdefault(k, {}).items() if first <= step < s)
+                own[k][s] = -0.05 * RIDGE.gradient(here, k)
+            weights = [RIDGE.size(k) for k in got.parties]
+            w = w + average([own[k][s] for k in got.parties], weights)
+            fractions.append(len(got.counted) / 6)
+            lost += sum("built on" in drop.reason for drop in got.dropped)
+            assert round.reported == {"answered": fractions[-1]}
+        assert_close(round.params, w)
+    assert lost > 3
+    assert min(fractions) < 1.0 == max(fractions)
+    assert any(b > a for a, b in pairwise(fractions)), "some came back"
+
+
+def test_dga_gives_up_a_step_that_too_few_answered() -> None:
+    """The model stays, those who answered begin anew with the others, and nothing is left in flight."""
+    algorithm = dga(0.05, 2, close=Close(minimum_fraction=1.0))
+    rounds = perform(algorithm, 8, RIDGE, unstable(0.15))
+    given_up = [t for t, round in enumerate(rounds) if any(got.abandoned for got in round.heard)]
+    assert given_up
+    for t in given_up:
+        if len(rounds[t].heard) == 1:
+            np.testing.assert_array_equal(rounds[t].params, rounds[t - 1].params)
+            assert rounds[t].reported == {"answered": 0.0}
+    tickets = {ticket for round in rounds for _, sent in round.sent for ticket in sent}
+    closed = [n for round in rounds for got in round.heard for n in got.counted]
+    closed += [drop.ticket for round in rounds for got in round.heard for drop in got.dropped]
+    assert sorted(closed) == sorted(tickets)
+
+
+def _first(key: Any, k: int, num_steps: int) -> list[Any]:
+    """The rows of the first steps of a client, in batches of 4."""
+    return batches(key, k, RIDGE.size(k), num_steps, 4)[:num_steps]
+
+
 # -- gradients ------------------------------------------------------------------------------------
+
+
+@reference_of(map_reduce)
+def test_map_reduce() -> None:
+    """The lecture's lines, with the sum of all gradients that were collected."""
+    algorithm = map_reduce(LR, into=stack())
+    w = np.zeros(4)
+    for t, round in one_by_one(perform(algorithm, 3, RIDGE), size=6):
+        w = w - lr(t) * sum(RIDGE.size(k) * RIDGE.gradient(w, k) for k in round.parties)
+        assert_close(round.params, w)
 
 
 @reference_of(fed_sgd)

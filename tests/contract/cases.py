@@ -13,13 +13,17 @@ from hanse.algorithms import (
     adam,
     adamw,
     adding,
+    any_staleness,
     apply_rest,
+    async_sgd,
     averaging,
     cocoa,
     dane,
+    dga,
     exponential_decay,
     fed_adagrad,
     fed_adam,
+    fed_async,
     fed_avg,
     fed_buff,
     fed_dyn,
@@ -30,8 +34,10 @@ from hanse.algorithms import (
     fl_trust,
     fools_gold,
     giant,
+    hinge_staleness,
     inverse_time,
     local_steps,
+    map_reduce,
     momentum,
     nesterov,
     one_shot,
@@ -42,7 +48,7 @@ from hanse.algorithms import (
     uniform,
     zeno,
 )
-from hanse.core import Algorithm, Close, Examples, Key, fixed_mean
+from hanse.core import Algorithm, Close, Examples, Key, fixed_mean, stack
 from hanse.core import sum as sum_
 from hanse.core.exchange import find_classes
 from hanse.privacy import adaptive_clip, banded, gaussian
@@ -161,6 +167,40 @@ CASES = {
     "zeno": _case(zeno(lr=0.02, fraction=1.0, epochs=2, num_byzantine=1, trusted="server")),
     "fools_gold": _case(fools_gold(lr=0.02, fraction=0.7, epochs=2)),
     "giant": _case(giant(fraction=0.7), rounds=2, unreliable=unstable(0.06)),
+    "map_reduce": _case(map_reduce(lr=0.02), rounds=2),
+    "map_reduce_collecting": _case(
+        map_reduce(lr=0.001, uplink=(cast("float16"),), into=stack()), devices=unstable(0.2), rounds=2
+    ),
+    "dga": Case(dga(lr=0.02, delay=2), rounds=6, devices=unstable(0.1, heavy_tailed())),
+    "dga_of_several_steps": Case(
+        dga(
+            lr=exponential_decay(0.02),
+            delay=3,
+            num_steps=3,
+            batch_size=4,
+            uplink=(quantize(8),),
+            downlink=(cast("float16"),),
+            close=PATIENT,
+        ),
+        rounds=5,
+        devices=unstable(0.05),
+    ),
+    "dga_without_delay": _case(dga(lr=0.02, delay=0, batch_size=4), rounds=2),
+    "async_sgd": Case(
+        async_sgd(lr=0.01, batch_size=4, staleness=hinge_staleness(1.0, 1), downlink=(cast("float16"),)),
+        rounds=8,
+        devices=unstable(0.2, heavy_tailed()),
+    ),
+    "fed_async": Case(
+        fed_async(lr=0.02, concurrency=4, epochs=2, mu=0.5, uplink=(top_k(0.5),)),
+        rounds=6,
+        devices=unstable(0.2, heavy_tailed()),
+    ),
+    "fed_async_at_any_staleness": Case(
+        fed_async(lr=0.02, staleness=any_staleness(), concurrency=None),
+        rounds=4,
+        devices=heavy_tailed(),
+    ),
     "fed_avg_momentum_decaying": _case(
         fed_avg(
             lr=inverse_time(0.02, half_life=2),

@@ -20,7 +20,7 @@ from federation import (
 )
 from heads import own_heads
 
-from hanse.algorithms import apply_rest, fed_avg, fed_buff, giant
+from hanse.algorithms import apply_rest, async_sgd, dga, fed_async, fed_avg, fed_buff, giant, map_reduce
 from hanse.core import Close
 from hanse.core.exchange import Record
 from hanse.network.client.client import Client
@@ -158,6 +158,21 @@ def test_asynchrony_runs_too(tmp_path: Path) -> None:
         here.end(run)
         assert [r.usage.counted for r in here.records] == [0] + [2] * 5
         assert here.records[-1].metrics["accuracy"] > 0.3
+
+
+def test_delays_and_parameter_servers_run_too(tmp_path: Path) -> None:
+    """Where all are waited for, to the bits of the simulation."""
+    exact = [map_reduce(0.5), dga(0.5, 2, 2, 20)]
+    with federation(tmp_path) as here:
+        runs = [here.lead(job(algorithm, 4)) for algorithm in exact]
+        free = [here.lead(job(algorithm, 6)) for algorithm in (async_sgd(0.3), fed_async(0.3))]
+        here.enter()
+        for algorithm, run in zip(exact, runs, strict=True):
+            assert here.end(run)["params_sha256"] == simulated(algorithm, 4)
+        for run in free:
+            here.end(run)
+        stale = [r.metrics["staleness"] for r in here.records if "staleness" in r.metrics]
+        assert len(stale) == 12
 
 
 def test_what_is_in_flight_at_the_end_is_waited_for_and_applied(tmp_path: Path) -> None:

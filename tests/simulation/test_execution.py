@@ -17,13 +17,14 @@ from mortal import ends_its_process
 from support import KEYS, Few, Quadratic, program
 
 import hanse
-from hanse.algorithms import fed_avg, scaffold
+from hanse.algorithms import fed_avg, fed_buff, scaffold
 from hanse.core import (
     Algorithm,
     Close,
     Examples,
     InvalidInput,
     Key,
+    Memory,
     PartSpec,
     Program,
     Spec,
@@ -31,7 +32,17 @@ from hanse.core import (
     gather,
     value,
 )
-from hanse.core.exchange import InMemory, ModelState, Progress, Record, digest, drive, training
+from hanse.core.exchange import (
+    InMemory,
+    ModelState,
+    Payload,
+    Progress,
+    Record,
+    Task,
+    digest,
+    drive,
+    training,
+)
 from hanse.data import from_clients, generate
 from hanse.learners import softmax
 from hanse.simulation import (
@@ -48,6 +59,7 @@ from hanse.simulation import (
     WrappedBackend,
     auto,
     batched,
+    heavy_tailed,
     num_processors,
     sequential,
 )
@@ -416,3 +428,46 @@ def test_what_a_killed_process_left_in_memory_is_swept(
     assert not left.exists()
     assert held.exists()
     assert young.exists()
+
+
+class Counting(InProcess):
+    """Writes a line to a file for each ticket that it computes, in whichever process."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(Quadratic(), Few(12), KEYS)
+        self._file = file
+
+    def compute_ticket(self, before: Memory, task: Task, payload: Payload, timer: Any = None) -> Any:
+        with open(self._file, "a") as file:
+            file.write(f"{task.ticket}\n")
+        return super().compute_ticket(before, task, payload, timer)
+
+
+def buffered(backend: ClientBackend, lr: float, goal: int, rounds: int) -> tuple[str, list[int]]:
+    """The end of a buffered run on devices whose order changes, and the tickets that it counted."""
+    counted: list[int] = []
+
+    class Noting(Simulation):
+        def perform(self, command: Any) -> Any:
+            event = super().perform(command)
+            counted.extend(getattr(event, "counted", ()))
+            return event
+
+    runtime = Noting(backend, 12, KEYS, heavy_tailed())
+    ended = drive(program(fed_buff(lr, concurrency=8, buffer_size=goal), rounds), runtime)
+    return digest(ended.state), counted
+
+
+def test_workers_compute_no_ticket_twice(tmp_path: Path) -> None:
+    """What they begin before it is asked for is kept; beside what is counted, each begins one at most.
+
+    One pool serves runs whose tickets have the same numbers: a short one leaves some begun to the next.
+    """
+    runs = ((0.1, 1, 1), (0.01, 1, 40), (0.01, 3, 10))
+    here, there = tmp_path / "here", tmp_path / "there"
+    due = [buffered(Counting(str(here)), *run) for run in runs]
+    num_counted = sum(len(counted) for _, counted in due)
+    assert len(here.read_text().split()) == num_counted == 71
+    with closing(WorkerPool(partial(Counting, str(there)), 2)) as pool:
+        assert [buffered(pool, *run) for run in runs] == due
+    assert num_counted <= len(there.read_text().split()) <= num_counted + 2 * len(runs)

@@ -1,8 +1,11 @@
 """Algorithms: one paper a file, each a program that every runtime performs."""
 
+from hanse.algorithms.async_sgd import async_sgd
 from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, adam, adamw, sgd
 from hanse.algorithms.cocoa import DualLearner, adding, averaging, cocoa
 from hanse.algorithms.dane import dane
+from hanse.algorithms.dga import dga
+from hanse.algorithms.fed_async import fed_async
 from hanse.algorithms.fed_avg import fed_avg
 from hanse.algorithms.fed_buff import Rest, apply_rest, drop_rest, fed_buff
 from hanse.algorithms.fed_dyn import fed_dyn
@@ -15,6 +18,7 @@ from hanse.algorithms.fools_gold import fools_gold
 from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
 from hanse.algorithms.local import settle_fraction
+from hanse.algorithms.map_reduce import map_reduce
 from hanse.algorithms.nesterov import nesterov
 from hanse.algorithms.objectives import OBJECTIVE, objective_evaluation
 from hanse.algorithms.one_shot import one_shot
@@ -24,6 +28,7 @@ from hanse.algorithms.own_training import trained_by
 from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
+from hanse.algorithms.staleness import Staleness, any_staleness, hinge_staleness, polynomial_staleness
 from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
 from hanse.algorithms.zeno import zeno
 
@@ -36,13 +41,16 @@ __all__ = [
     "Schedule",
     "ServerOptimiser",
     "Solver",
+    "Staleness",
     "Subproblem",
     "Weighting",
     "adagrad",
     "adam",
     "adamw",
     "adding",
+    "any_staleness",
     "apply_rest",
+    "async_sgd",
     "averaging",
     "by_examples",
     "can_train",
@@ -50,11 +58,13 @@ __all__ = [
     "conjugate_gradients",
     "constant",
     "dane",
+    "dga",
     "drop_rest",
     "evaluation",
     "exponential_decay",
     "fed_adagrad",
     "fed_adam",
+    "fed_async",
     "fed_avg",
     "fed_buff",
     "fed_dyn",
@@ -66,13 +76,16 @@ __all__ = [
     "fools_gold",
     "giant",
     "gossip",
+    "hinge_staleness",
     "inverse_time",
     "local_steps",
+    "map_reduce",
     "momentum",
     "nesterov",
     "newton",
     "objective_evaluation",
     "one_shot",
+    "polynomial_staleness",
     "rate",
     "scaffold",
     "settle_fraction",

@@ -40,7 +40,9 @@ from hanse.core.exchange import Collected, Evaluate, Sample, Sampled
 
 __all__ = [
     "Weighting",
+    "batch_gradient",
     "by_examples",
+    "draw_batch",
     "evaluate",
     "evaluation",
     "exchange",
@@ -122,6 +124,32 @@ class gradient(Work[DifferentiableLearner, Examples]):
     ) -> tuple[Contribution, Memory]:
         gradient = learner.gradient(shared["params"], data)
         return {"gradient": Part(gradient, self.weighting.of(len(data)))}, memory
+
+
+def draw_batch(data: Examples, batch_size: int | None, key: Key) -> Examples:
+    """Draws the first batch of an epoch, as local steps do; None: all examples."""
+    if batch_size is None or batch_size >= len(data):
+        return data
+    return data.take(key.fold_in("epoch", 0).rng().permutation(len(data))[:batch_size])
+
+
+@value
+class batch_gradient(Work[DifferentiableLearner, Examples]):
+    """Computes the gradient on one random batch at the broadcast "params"; emits "gradient", of weight 1."""
+
+    batch_size: int | None
+
+    def __post_init__(self) -> None:
+        Steps(1.0, batch_size=self.batch_size)
+
+    def cost(self, num_examples: int) -> float:
+        return float(min(num_examples, self.batch_size or num_examples))
+
+    def run(
+        self, learner: DifferentiableLearner, shared: Shared, data: Examples, memory: Memory, keys: Keys
+    ) -> tuple[Contribution, Memory]:
+        batch = draw_batch(data, self.batch_size, keys.public)
+        return {"gradient": Part(learner.gradient(shared["params"], batch))}, memory
 
 
 def exchange(

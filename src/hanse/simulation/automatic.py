@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from hanse.simulation.backend import BLOCK_HEIGHT, Answer, ClientBackend, Job, MemoryAt, divide_job
@@ -92,6 +92,9 @@ class Automatic:
         if self._workers is None:
             return True
         return self._is_there(wait_s)
+
+    def settle(self, open_tickets: Collection[int]) -> None:
+        """Does nothing: workers only compute folds."""
 
     def close(self) -> None:
         """Ends the workers."""

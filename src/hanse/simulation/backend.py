@@ -5,7 +5,7 @@ continues, so it makes no difference which backend computes a ticket, or when. `
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -41,12 +41,14 @@ class Job:
       folded: whether they are folded, in blocks that the backend chooses; if not, there is one ticket, and
         its message is wanted.
       begins: the position before which places of the same fold are computed elsewhere.
+      is_optional: whether the answer is wanted only if jobs before it lead to no message.
     """
 
     places: Sequence[Place]
     payload: Payload
     folded: bool = True
     begins: int = 0
+    is_optional: bool = False
 
     def skip(self, num_places: int) -> "Job":
         """Returns what is left of a fold, once so many places are computed."""
@@ -91,6 +93,9 @@ class ClientBackend(Protocol):
     def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
         """Computes jobs and yields their answers in order. Answers of an earlier call may be lost."""
 
+    def settle(self, open_tickets: Collection[int]) -> None:
+        """Forgets what it has computed for tickets other than these, which are still open."""
+
     def close(self) -> None:
         """Ends at once whatever it has started."""
 
@@ -122,6 +127,9 @@ class WrappedBackend:
 
     def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
         return self.inner.compute(jobs, memory_at)
+
+    def settle(self, open_tickets: Collection[int]) -> None:
+        self.inner.settle(open_tickets)
 
     def close(self) -> None:
         self.inner.close()

@@ -1,6 +1,6 @@
 """The backend of one process: a pure function from memory, task and payload to a message or a block."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -75,6 +75,9 @@ class InProcess:
     def ready(self, wait_s: float | None = 0.0) -> bool:
         """Returns True: it can compute at any time."""
         return True
+
+    def settle(self, open_tickets: Collection[int]) -> None:
+        """Does nothing: each ticket is computed when it is asked for."""
 
     def close(self) -> None:
         """Does nothing: nothing was started."""

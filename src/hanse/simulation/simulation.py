@@ -168,6 +168,7 @@ class Simulation(Runtime):
                 return self.coordinator.leave_out(command)
             case Commit():
                 usage, settled = self.coordinator.settle(not command.is_closed, command.again)
+                self._backend.settle(self.coordinator.open_tickets())
                 if self._links is not None:
                     usage = replace(usage, times=self._links.take_times())
                 self._due_s.take_edits()
@@ -265,7 +266,7 @@ class Simulation(Runtime):
         with self.coordinator.hearing():
             if goal is not None and goal <= len(due_s):
                 fastest = sorted(due_s, key=lambda n: (due_s[n], n))
-                first = dict(islice(self._arrivals(fastest, dropped), goal))
+                first = dict(islice(self._arrivals(fastest, dropped, goal), goal))
                 arrived = [(n, first[n]) for n in asked if n in first]
                 taken = first.keys() | dropped.keys()
                 if len(first) == goal:
@@ -383,9 +384,17 @@ class Simulation(Runtime):
         for what, seconds in spent.items():
             self._spent[what] = self._spent.get(what, 0.0) + seconds * share
 
-    def _arrivals(self, tickets: Iterable[int], dropped: dict[int, str]) -> Iterator[tuple[int, Message]]:
-        """Computes tickets one by one; tickets whose messages are refused are added to `dropped`."""
-        for task, result in self._results(tickets):
+    def _arrivals(
+        self, tickets: Sequence[int], dropped: dict[int, str], goal: int | None = None
+    ) -> Iterator[tuple[int, Message]]:
+        """Computes tickets one by one; tickets whose messages are refused are added to `dropped`.
+
+        Args:
+          tickets: in the order in which they arrive.
+          dropped: why tickets are not counted.
+          goal: the number of messages that are wanted; None: all.
+        """
+        for task, result in self._results(tickets, len(tickets) if goal is None else goal):
             if isinstance(result, Declined):
                 dropped[task.ticket] = explain_decline(result)
                 continue
@@ -401,14 +410,17 @@ class Simulation(Runtime):
             else:
                 yield task.ticket, message
 
-    def _results(self, tickets: Iterable[int]) -> Iterator[tuple[Task, Block | bytes | Declined]]:
+    def _results(
+        self, tickets: Sequence[int], num_wanted: int
+    ) -> Iterator[tuple[Task, Block | bytes | Declined]]:
         """Yields the messages of tickets; those that were heard already are not computed again."""
         if self._heard and all(ticket in self._heard for ticket in tickets):
             yield from ((self.coordinator.task(ticket), self._heard[ticket]) for ticket in tickets)
             return
+        tasks = [(self.coordinator.task(ticket), self.coordinator.payload(ticket)) for ticket in tickets]
         jobs = [
-            Job([(0, self.coordinator.task(ticket))], self.coordinator.payload(ticket), folded=False)
-            for ticket in tickets
+            Job([(0, task)], payload, folded=False, is_optional=n >= num_wanted)
+            for n, (task, payload) in enumerate(tasks)
         ]
         for answer in self._compute(jobs):
             ((_, task),) = answer.job.places

@@ -2,15 +2,18 @@
 
 A worker computes a block of clients from what it is given and keeps nothing, so it does not matter which one
 computes it, or when. Shared memory holds data once, and also what all members of a cohort receive.
+The pool keeps messages that were begun before they were asked for, so that none is computed twice.
 """
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, ClassVar
 
+from hanse.core import Memory
 from hanse.core.exchange import Payload
 from hanse.processes import ChildEnded, ChildProcess
 from hanse.simulation.backend import Answer, ClientBackend, Job, Make, MemoryAt, WrappedBackend, divide_job
@@ -28,6 +31,30 @@ AHEAD = 3
 """Jobs per worker that are computed before their answers are asked for; it bounds the memory."""
 
 
+@dataclass
+class _Begun:
+    """A job that a worker was given, and its answer once there is one.
+
+    Args:
+      job, memories: the tickets, and the memories that they continue.
+      worker: the one that computes it; None: it has answered.
+      is_spare: whether nobody has asked for the answer yet.
+    """
+
+    job: Job
+    memories: Sequence[Memory]
+    worker: "_Worker | None"
+    is_spare: bool
+    answer: Any = None
+
+    def fits(self, job: Job, memories: Sequence[Memory]) -> bool:
+        """Returns whether this is the job: the same payload, and memories that hold the same objects."""
+        return self.job.payload is job.payload and all(
+            one.keys() == other.keys() and all(one[name] is other[name] for name in one)
+            for one, other in zip(self.memories, memories, strict=True)
+        )
+
+
 class _Worker:
     """A child process that has at most one request at a time."""
 
@@ -35,6 +62,7 @@ class _Worker:
         self._child = ChildProcess("hanse.simulation.worker")
         self.pipe, self.pid = self._child.pipe, self._child.pid
         self.wanted = True
+        self.begun: _Begun | None = None
         self.built_s: float | None = None
         """The time at which its backend was built, on the clock that all processes share."""
 
@@ -83,6 +111,8 @@ class WorkerPool:
         self._make: Laid | None = None
         self._payloads: list[tuple[Payload, Laid]] = []
         self._computing: Generator[Answer, None, None] | None = None
+        self._messages: dict[int, _Begun] = {}
+        """By ticket, the messages that were begun and not yet yielded."""
         self._blocks_matter = False
         self._began_s = time.monotonic()
         remove_stale_files()
@@ -137,9 +167,11 @@ class WorkerPool:
         return True
 
     def compute(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Iterator[Answer]:
-        """Computes jobs and yields their answers in order. Those of an earlier call are dropped.
+        """Computes jobs and yields their answers in order. Blocks of an earlier call are dropped.
 
-        A ticket that continues another one waits until the caller has asked for the next answer.
+        Messages that an earlier call has begun are kept until they are asked for, or until `settle`.
+        A ticket that continues another one waits until the caller has asked for the next answer. At most one
+        optional job per worker is computed before it is asked for.
 
         Raises: WorkersFailed: if a worker died.
         """
@@ -152,39 +184,79 @@ class WorkerPool:
         return self._computing
 
     def _compute_parts(self, jobs: Sequence[Job], memory_at: MemoryAt) -> Generator[Answer, None, None]:
-        waiting, idle = deque(enumerate(jobs)), deque(self._workers)
-        busy: dict[Any, tuple[_Worker, int, Job]] = {}
-        done: dict[int, Any] = {}
-        begun: set[int] = set()
-        due, by = 0, f"{len(self)} workers"
+        waiting, begun, by = deque(jobs), deque[_Begun](), f"{len(self)} workers"
         try:
-            while waiting or busy or done:
-                while waiting and idle and len(busy) + len(done) < AHEAD * len(self._workers):
-                    number, job = waiting[0]
-                    if any(task.after in begun for _, task in job.places):
-                        break
+            while waiting or begun:
+                while waiting and (one := self._begin(waiting[0], begun, memory_at)) is not None:
+                    begun.append(one)
                     waiting.popleft()
-                    worker = idle.popleft()
-                    laid = self._shared(job.payload, [other.payload for *_, other in busy.values()])
-                    begun.update(task.ticket for _, task in job.places)
-                    worker.say(Request.of(laid, job, [memory_at(task) for _, task in job.places]))
-                    busy[worker.pipe] = worker, number, job
-                if due in done:
-                    answer = done.pop(due)
-                    if isinstance(answer, BaseException):
-                        raise answer
-                    result, forks = answer
-                    yield Answer(jobs[due], result, forks, by)
-                    begun.difference_update(task.ticket for _, task in jobs[due].places)
-                    due += 1
+                if not begun or begun[0].worker is not None:
+                    self._hear()
                     continue
-                for pipe in wait(list(busy)):
-                    worker, number, _ = busy.pop(pipe)
-                    done[number] = worker.hear()
-                    idle.append(worker)
+                one = begun[0]
+                if not one.job.folded:
+                    del self._messages[_find_ticket(one.job)]
+                if isinstance(one.answer, BaseException):
+                    raise one.answer
+                result, forks = one.answer
+                yield Answer(one.job, result, forks, by)
+                begun.popleft()
         finally:
-            for worker, *_ in busy.values():
-                worker.wanted = False
+            for one in begun:
+                if one.job.folded:
+                    self._drop(one)
+
+    def _begin(self, job: Job, begun: Collection[_Begun], memory_at: MemoryAt) -> _Begun | None:
+        """Gives a job to a worker, unless it was begun before; None: it has to wait.
+
+        Args:
+          job: the next one.
+          begun: the jobs before it that are not yielded yet.
+          memory_at: see `ClientBackend.compute`.
+        """
+        before = {task.ticket for one in begun for _, task in one.job.places}
+        if any(task.after in before for _, task in job.places):
+            return None
+        is_spare = job.is_optional and bool(begun)
+        known = None if job.folded else self._messages.get(_find_ticket(job))
+        if known is not None:
+            if known.fits(job, [memory_at(task) for _, task in job.places]):
+                known.job, known.is_spare = job, is_spare
+                return known
+            self._drop(self._messages.pop(_find_ticket(job)))
+        if is_spare and sum(one.is_spare for one in self._messages.values()) >= len(self):
+            return None
+        idle = [worker for worker in self._workers if worker.begun is None]
+        if not idle or len(begun) >= AHEAD * len(self):
+            return None
+        memories = [memory_at(task) for _, task in job.places]
+        worker = max(idle, key=lambda one: one.wanted)  # others still compute what was dropped
+        busy = [one.begun.job.payload for one in self._workers if one.begun is not None]
+        worker.say(Request.of(self._shared(job.payload, busy), job, memories))
+        worker.begun = _Begun(job, memories, worker, is_spare)
+        if not job.folded:
+            self._messages[_find_ticket(job)] = worker.begun
+        return worker.begun
+
+    def _hear(self) -> None:
+        """Waits until workers have answered, and takes their answers."""
+        busy = dict[Any, _Worker]((one.pipe, one) for one in self._workers if one.begun is not None)
+        for pipe in wait(list(busy)):
+            worker = busy[pipe]
+            assert worker.begun is not None
+            worker.begun.answer, worker.begun.worker = worker.hear(), None
+            worker.begun = None
+
+    def _drop(self, one: _Begun) -> None:
+        """Drops the answer to a job, which may still be computed."""
+        if one.worker is not None:
+            one.worker.wanted, one.worker.begun = False, None
+
+    def settle(self, open_tickets: Collection[int]) -> None:
+        """Forgets the messages of all tickets but these, which are still open."""
+        left = set(open_tickets)
+        for ticket in self._messages.keys() - left:
+            self._drop(self._messages.pop(ticket))
 
     def _shared(self, payload: Payload, needed: Sequence[Payload]) -> Laid:
         for sent, laid in self._payloads:
@@ -210,6 +282,12 @@ class WorkerPool:
         if self._make is not None:
             self._make.remove()
             self._make = None
+
+
+def _find_ticket(job: Job) -> int:
+    """Returns the ticket of a job for one message."""
+    ((_, task),) = job.places
+    return task.ticket
 
 
 class SinglesHere(WrappedBackend):

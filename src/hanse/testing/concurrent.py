@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -182,6 +182,9 @@ class _Arrived:
         for job in jobs:
             ((_, task),) = job.places
             yield Answer(job, self.messages.pop(task.ticket), (), "")
+
+    def settle(self, open_tickets: Collection[int]) -> None:
+        """Does nothing: each message is handed on once."""
 
     def close(self) -> None:
         """Does nothing: the tasks end by themselves."""
