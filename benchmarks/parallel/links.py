@@ -4,7 +4,8 @@
 
 A server and a client, two processes, speak TLS through a proxy of ours on loopback. The proxy passes each
 direction on at a given number of bits a second, and holds back every byte by the latency. The work is an
-echo, so that all time is the link's. Seconds are the median of rounds after the first.
+echo, so that all time is the link's. Seconds are the median of rounds after the first. The one client is
+asked in every round, so a round takes six latencies: see docs/parallel.md.
 """
 
 import json

@@ -2,19 +2,25 @@
 
 import itertools
 import json
+import os
+import signal
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from forked import PIPE, python
 
+import hanse
 from hanse.algorithms import fed_avg, fed_buff
 from hanse.config import Experiment
 from hanse.core import Close
 from hanse.data import iid
 from hanse.report import load_run, report_page
-from hanse.runs import as_chrome_trace, existing, plan_messages, prepare_run, resume, rounds, run
+from hanse.runs import as_chrome_trace, existing, plan_messages, prepare_run, resume, run
 from hanse.simulation import Link, constant_speed, log_normal_speed, sequential, timed, volunteers
 
 SLOW = timed(log_normal_speed(0.01), 0.1, Link(1e6, 5e5, 0.1), Link(4e6, 2e6))
+SOURCES = str(Path(hanse.__file__).parents[1])
 FEW = Experiment(
     partition=iid(8), algorithm=fed_avg(fraction=0.5), rounds=3, devices=SLOW, execution=sequential()
 )
@@ -39,31 +45,68 @@ def virtual(result):
 )
 def test_a_plan_and_a_run_share_the_clock(algorithm):
     experiment = replace(FEW, algorithm=algorithm)
-    planned = plan_messages(prepare_run(experiment)).virtual_s
-    assert planned["first"] == pytest.approx(perform(experiment).records[1].usage.virtual_s, rel=1e-3)
+    planned, records = plan_messages(prepare_run(experiment)).virtual_s, perform(experiment).records
+    assert planned["first"] == pytest.approx(records[1].usage.virtual_s, rel=1e-3)
+    assert planned["later"] == pytest.approx(records[2].usage.virtual_s, rel=1e-3)
 
 
 def test_the_clock_is_the_same_with_workers_and_in_any_execution():
     from hanse.simulation import batched
 
-    alone = perform(FEW)
-    assert virtual(alone) == virtual(perform(replace(FEW, execution=batched())))
-    assert virtual(alone) == virtual(perform(replace(FEW, execution=sequential(2))))
+    few = replace(FEW, rounds=2)
+    alone = perform(few)
+    assert virtual(alone) == virtual(perform(replace(few, execution=batched())))
+    assert virtual(alone) == virtual(perform(replace(few, execution=sequential(2))))
 
 
-@pytest.mark.parametrize("devices", [SLOW, volunteers(0.05)])
-@pytest.mark.parametrize("algorithm", [fed_avg(fraction=0.5), fed_buff(buffer_size=2, concurrency=4)])
-def test_a_run_that_goes_on_has_the_same_virtual_times(tmp_path, algorithm, devices):
+KILLED = """
+import json, os, signal, sys
+from hanse.config import Experiment
+from hanse.core.exchange import Commit
+from hanse.runs import run
+from hanse.simulation import Simulation
+from hanse.store import Runs
+
+Runs.open.__kwdefaults__["flush_every_s"] = 0.0  # every round is kept at once
+perform = Simulation.perform
+
+def end(runtime, command):
+    event = perform(runtime, command)
+    if isinstance(command, Commit) and command.round == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return event
+
+Simulation.perform = end
+experiment = Experiment.from_settings(json.loads(sys.argv[2]))
+names = ("partition", "algorithm", "rounds", "devices", "execution")
+run(**{name: getattr(experiment, name) for name in names}, store=sys.argv[1])
+"""
+"""A run that is killed at the end of round 4, before that round is kept."""
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "devices"),
+    [(fed_avg(fraction=0.5), SLOW), (fed_buff(buffer_size=2, concurrency=4), volunteers(0.05))],
+)
+def test_a_run_that_is_killed_and_resumed_has_the_same_virtual_times(tmp_path, algorithm, devices):
     whole = replace(FEW, algorithm=algorithm, devices=devices, rounds=6)
     expected = perform(whole)
     store = tmp_path / "runs.db"
-    with rounds(**as_settings(whole), store=store) as begun:
-        for one in begun:
-            if one.record.round == 2:
-                break
-        run_id = begun.result.run
-    gone_on = resume(run_id, store=store)
-    kept = existing(store).records(run_id)
+    process = python(
+        "-c",
+        KILLED,
+        str(store),
+        json.dumps(whole.settings()),
+        stderr=PIPE,
+        env={**os.environ, "PYTHONPATH": SOURCES},
+    )
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, said
+    runs = existing(store)
+    (info,) = runs.infos()
+    assert info.rounds == 3
+    gone_on = resume(info.run, store=store)
+    kept = runs.records(info.run)
     assert [record.usage.times for record in kept] == [record.usage.times for record in expected.records]
     assert virtual(gone_on) == virtual(expected)
     assert gone_on.params_sha256 == expected.params_sha256

@@ -353,10 +353,11 @@ def draw_timeline(run_data: RunData) -> Iterator[Drawing]:
         .encode(
             x=alt.X("from:Q", title="virtual seconds"),
             x2="to:Q",
-            y=alt.Y("who:N", title="client", sort=shown),
+            y=alt.Y("who:N", title="client", sort=shown, axis=alt.Axis(labelOverlap=False)),
             color=alt.Color(
                 "what:N",
                 title=None,
+                legend=alt.Legend(orient="top"),
                 scale=alt.Scale(domain=list(SPAN_COLOURS), range=list(SPAN_COLOURS.values())),
             ),
             tooltip=["who:N", "what:N", "from:Q", "to:Q", "round:Q"],

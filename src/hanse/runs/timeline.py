@@ -101,13 +101,14 @@ def describe_planned_time(
 
 
 def time_exchanges(ready: "Prepared", planned: Mapping[str, Sequence[Any]]) -> dict[str, float] | None:
-    """Times exchanges on the clock that a run has, one after the other, with the bytes of one client."""
+    """Times rounds on the clock that a run has, one after the other, with the bytes of one client."""
     conditions = ready.experiment.devices.conditions()
     if conditions is None:
         return None
     found: dict[str, float] = {}
+    clock, now_s, ticket = Clock(conditions, ready.keys.public.fold_in("devices")), 0.0, 0
     for name, exchanges in planned.items():
-        clock, now_s, ticket = Clock(conditions, ready.keys.public.fold_in("devices")), 0.0, 0
+        began_s = now_s
         if exchanges and not clock.is_always_open:
             asked = exchanges[0].cohort
             now_s, _ = clock.await_parties(asked, len(asked), now_s)
@@ -123,7 +124,9 @@ def time_exchanges(ready: "Prepared", planned: Mapping[str, Sequence[Any]]) -> d
             arrived = clock.upload(tickets, lambda _, up=up: up, lambda _: math.inf)  # type: ignore[misc]
             now_s = max([*sorted(arrived.values())[:answered], now_s])
             clock.pass_time(now_s)
-        found[name] = now_s
+            clock.close(tickets)
+        clock.end_round(now_s)
+        found[name] = now_s - began_s
     return found
 
 

@@ -10,7 +10,7 @@ __all__ = ["Availability", "all_of", "always", "at_random", "daily"]
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 
-MAX_TRIES = 10_000
+MAX_TRIES = 1_000
 """The number of periods after which conditions are taken never to hold together."""
 
 
@@ -77,7 +77,7 @@ class at_random(Availability):
     """A window in each cycle, at a moment drawn by device and cycle: Wi-Fi, a charged battery, idleness.
 
     Args:
-      cycle_s: the length of a cycle.
+      cycle_s: the length of a cycle. Cycles of devices begin at different moments.
       open_fraction: the share of each cycle in which the device is available.
     """
 
@@ -94,13 +94,14 @@ class at_random(Availability):
     def period(self, key: Key, at_s: float) -> tuple[float, float] | None:
         if self.open_fraction == 1:
             return 0.0, math.inf
-        cycle = math.floor(at_s / self.cycle_s)
-        window = self._window(key, cycle)
-        return window if window[1] > at_s else self._window(key, cycle + 1)
+        phase = key.fold_in("phase").rng().random()
+        cycle = math.floor(at_s / self.cycle_s - phase)
+        windows = (self._window(key, phase, n) for n in range(cycle, cycle + 3))
+        return next(window for window in windows if window[1] > at_s)
 
-    def _window(self, key: Key, cycle: int) -> tuple[float, float]:
+    def _window(self, key: Key, phase: float, cycle: int) -> tuple[float, float]:
         drawn = key.fold_in("at random", cycle).rng().random()
-        begins_s = (cycle + drawn * (1 - self.open_fraction)) * self.cycle_s
+        begins_s = (cycle + phase + drawn * (1 - self.open_fraction)) * self.cycle_s
         return begins_s, begins_s + self.open_fraction * self.cycle_s
 
 

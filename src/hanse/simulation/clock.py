@@ -18,6 +18,9 @@ MAX_TIMES = 4096
 MAX_RETURNS = 100
 """The number of times that a device may come back to one ticket."""
 
+MAX_HOPELESS = 1_000
+"""The number of devices that will never be available after which none of the others is taken to be."""
+
 MAX_WAIT_S = 30 * 86400.0
 """The virtual seconds that a cohort waits for more devices before it does with those that are available."""
 
@@ -31,12 +34,16 @@ class ClockState:
       free_s: when each device's link "down", its "computation" and its link "up" are free, if it is later.
       begun: the times of open tickets.
       ended: the times of the tickets that were closed in this round.
+      answers_s: when the last poll of each device is answered, if its next one is not there yet.
+      undecided: the devices whose tickets were closed in this round.
     """
 
     server_s: Mapping[str, float] = field(default_factory=dict)
     free_s: Mapping[str, Mapping[PartyId, float]] = field(default_factory=dict)
     begun: Mapping[int, TicketTimes] = field(default_factory=dict)
     ended: tuple[TicketTimes, ...] = ()
+    answers_s: Mapping[PartyId, float] = field(default_factory=dict)
+    undecided: tuple[PartyId, ...] = ()
 
 
 class Clock:
@@ -44,6 +51,9 @@ class Clock:
 
     A download and an upload pass through two links, the device's and the server's: it begins when both are
     free, lasts as long as on the slower one, and occupies each for bytes / bandwidth of that link.
+
+    Devices that poll hear of a ticket from the answer to a poll, and ask for its download; so it takes three
+    latencies and an upload one. A device that has an answer polls again two latencies after it was sent.
 
     Args:
       devices: their speeds and links.
@@ -53,12 +63,16 @@ class Clock:
     def __init__(self, devices: timed, key: Key) -> None:
         self._devices, self._key = devices, key
         self._drawn: dict[PartyId, Device] = {}
+        self._periods: dict[PartyId, tuple[float, tuple[float, float] | None]] = {}
         self.restore(ClockState())
 
     def snapshot(self) -> ClockState:
         """Copies everything from which `restore` goes on."""
         free_s = {what: dict(times) for what, times in self._free_s.items()}
-        return ClockState(dict(self._server_s), free_s, dict(self._begun), tuple(self._ended))
+        ended, undecided = tuple(self._ended), tuple(self._undecided)
+        return ClockState(
+            dict(self._server_s), free_s, dict(self._begun), ended, dict(self._answers_s), undecided
+        )
 
     def restore(self, state: ClockState) -> None:
         """Goes on from a snapshot."""
@@ -66,6 +80,7 @@ class Clock:
         names = ("down", "computation", "up")
         self._free_s: dict[str, dict[PartyId, float]] = {n: dict(state.free_s.get(n, {})) for n in names}
         self._begun, self._ended = dict(state.begun), list(state.ended)
+        self._answers_s, self._undecided = dict(state.answers_s), dict.fromkeys(state.undecided)
         self._planned: dict[int, tuple[TicketTimes, float]] = {}
 
     def device(self, party: PartyId) -> Device:
@@ -73,6 +88,9 @@ class Clock:
         if party not in self._drawn:
             self._drawn[party] = self._devices.device(self._key.fold_in(party))
         return self._drawn[party]
+
+    def _latency_s(self, party: PartyId) -> float:
+        return self.device(party).link.latency_s + self._devices.server.latency_s
 
     @property
     def is_always_open(self) -> bool:
@@ -83,35 +101,59 @@ class Clock:
 
     def find_period(self, party: PartyId, at_s: float) -> tuple[float, float] | None:
         """Finds the first period in which a party is available that ends after a moment; None: never."""
-        return self._devices.availability.period(self.device(party).key, at_s)
+        return self._devices.availability.period(self._key.fold_in(party), at_s)
 
     def await_parties(
-        self, parties: Collection[PartyId], wanted: int, at_s: float
+        self, parties: Collection[PartyId], wanted: int, at_s: float, *, finds_all: bool = False
     ) -> tuple[float, set[PartyId]]:
         """Waits until enough of these parties are available, or as many as ever will be.
 
-        Returns: the moment, and the parties that are not available then.
+        Args:
+          parties: in the order in which they are tried.
+          wanted: enough of them.
+          at_s: the moment, which is never earlier than in the call before.
+          finds_all: whether to find all that are available; otherwise the first that are enough.
+
+        Returns: the moment, and the parties that are not available then, or were not tried.
         Raises: Stalled: if none of them will ever be available.
         """
         given_up_s = at_s + MAX_WAIT_S
         wanted, first_s = max(1, min(wanted, len(parties))), math.inf
         while parties:
-            found = {party: self.find_period(party, at_s) for party in parties}
-            opens_s = sorted(max(at_s, period[0]) for period in found.values() if period is not None)
+            opens_s: list[float] = []
+            here: list[PartyId] = []
+            tried = 0
+            for party in parties:
+                period = self._find_next_period(party, at_s)
+                if period is not None:
+                    opens_s.append(max(at_s, period[0]))
+                    if period[0] <= at_s:
+                        here.append(party)
+                tried += 1
+                is_hopeless = not opens_s and tried == MAX_HOPELESS
+                if is_hopeless or (len(here) == wanted and not finds_all):
+                    break
+            if len(here) >= wanted:
+                return at_s, set(parties).difference(here)
             if not opens_s:
-                why = f"none of {len(parties)} devices will ever be available again"
+                why = f"none of {tried} devices will ever be available again"
                 raise Stalled(f"{why}; write an availability whose conditions hold together at some time")
+            opens_s.sort()
             first_s = min(first_s, opens_s[0])
-            at_least_s = opens_s[min(wanted, len(opens_s)) - 1]
-            if at_least_s > given_up_s:
-                wanted, at_s = 1, first_s
-                given_up_s = math.inf
-                continue
-            if at_least_s == at_s:
-                away = {p for p, period in found.items() if period is None or period[0] > at_s}
-                return at_s, away
-            at_s = at_least_s
+            at_s = opens_s[min(wanted, len(opens_s)) - 1]
+            if at_s > given_up_s:
+                wanted, at_s, given_up_s = 1, first_s, math.inf
+            elif len(opens_s) < wanted:
+                wanted = len(opens_s)
         return at_s, set()
+
+    def _find_next_period(self, party: PartyId, at_s: float) -> tuple[float, float] | None:
+        """Finds a period as `find_period` does, and remembers it until it ends."""
+        asked_s, period = self._periods.get(party, (math.inf, None))
+        if not asked_s <= at_s or (period is not None and period[1] <= at_s):
+            period = self.find_period(party, at_s)
+            self._periods[party] = at_s, period
+        return period
 
     # -- tickets -------------------------------------------------------------------------------
 
@@ -132,13 +174,14 @@ class Clock:
         times, period = TicketTimes(party, at_s), self.find_period(party, at_s)
         if period is not None:
             free_s = self._free_s
-            slot_s = max(at_s, self._server_s["down"])
+            asked_s = self._answer(party, at_s) + 2 * self._latency_s(party) if self._devices.polls else at_s
+            slot_s = max(asked_s, self._server_s["down"])
             own_s, shared_s = device.link.seconds_down(num_bytes), server.seconds_down(num_bytes)
             if shared_s:
                 self._server_s["down"] = slot_s + shared_s
             downloads_s = max(slot_s, period[0], free_s["down"].get(party, 0.0))
             free_s["down"][party] = max(downloads_s + own_s, slot_s + shared_s)
-            received_s = free_s["down"][party] + device.link.latency_s + server.latency_s
+            received_s = free_s["down"][party] + self._latency_s(party)
             begins_s = max(received_s, free_s["computation"].get(party, 0.0))
             computed_s = begins_s + num_examples * device.s_per_example * self._devices.draw_jitter(key)
             times = TicketTimes(party, at_s, downloads_s, received_s, begins_s, computed_s)
@@ -148,6 +191,13 @@ class Clock:
             free_s["computation"][party] = computed_s
         self._begun[ticket] = times
         return times
+
+    def _answer(self, party: PartyId, at_s: float) -> float:
+        """Answers a device's poll as soon as there is one, and returns when."""
+        last_s = self._answers_s.get(party, -math.inf)
+        if last_s <= at_s:  # or that answer is still to be sent, and says this, too
+            self._answers_s[party] = max(at_s, last_s + 2 * self._latency_s(party))
+        return self._answers_s[party]
 
     def begin_again(
         self, ticket: int, party: PartyId, key: Key, num_bytes: int, num_examples: float, at_s: float
@@ -212,38 +262,43 @@ class Clock:
             uploads_s = max(ready_s, server_s)
             server_s = uploads_s + shared_s if shared_s else server_s
             own_s[times.party] = uploads_s + max(takes_s, shared_s)
-            arrived[ticket] = own_s[times.party] + link.latency_s + self._devices.server.latency_s
+            arrived[ticket] = own_s[times.party] + self._latency_s(times.party)
             self._planned[ticket] = replace(times, uploads_s=uploads_s, arrived_s=arrived[ticket]), shared_s
         return arrived
 
     def pass_time(self, until_s: float) -> None:
         """Keeps the uploads of the last `upload` that have begun until a moment; the others may change."""
-        latency_s = self._devices.server.latency_s
         for ticket, (times, shared_s) in self._planned.items():
             if times.uploads_s is not None and times.arrived_s is not None and times.uploads_s <= until_s:
                 self._begun[ticket] = times
                 self._server_s["up"] = max(
                     self._server_s["up"], times.uploads_s + shared_s if shared_s else 0.0
                 )
-                ends_s = times.arrived_s - self.device(times.party).link.latency_s - latency_s
-                self._free_s["up"][times.party] = ends_s
+                self._free_s["up"][times.party] = times.arrived_s - self._latency_s(times.party)
         self._planned = {}
         for free_s in self._free_s.values():
             for party in [party for party, moment_s in free_s.items() if moment_s <= until_s]:
                 del free_s[party]
+        for party, last_s in list(self._answers_s.items()):
+            if last_s + 2 * self._latency_s(party) <= until_s:
+                del self._answers_s[party]
 
     def close(self, tickets: Iterable[int]) -> None:
         """Books the times of tickets that were closed."""
         for ticket in tickets:
             times = self._begun.pop(ticket, None)
-            if times is not None and len(self._ended) < MAX_TIMES:
-                self._ended.append(times)
+            if times is not None:
+                self._undecided[times.party] = None
+                if len(self._ended) < MAX_TIMES:
+                    self._ended.append(times)
 
     def left_s(self, tickets: Iterable[int]) -> float:
         """Returns when the last of these tickets' devices left, of those that did."""
         return max((self._begun[n].left_s or 0.0 for n in tickets if n in self._begun), default=0.0)
 
-    def take_times(self) -> tuple[TicketTimes, ...]:
-        """Returns the times of the tickets that were closed in this round, which ends."""
-        ended, self._ended = tuple(self._ended), []
+    def end_round(self, at_s: float) -> tuple[TicketTimes, ...]:
+        """Returns the times of the tickets closed in this round. Their devices hear how it ended."""
+        for party in self._undecided if self._devices.polls else ():
+            self._answer(party, at_s)
+        ended, self._ended, self._undecided = tuple(self._ended), [], {}
         return ended

@@ -170,7 +170,7 @@ class Simulation(Runtime):
                 usage, settled = self.coordinator.settle(not command.is_closed, command.again)
                 self._backend.settle(self.coordinator.open_tickets())
                 if self._links is not None:
-                    usage = replace(usage, times=self._links.take_times())
+                    usage = replace(usage, times=self._links.end_round(self._clock_s))
                 self._due_s.take_edits()
                 execution, spent = "; then ".join(self._executions), self._spent
                 self._executions, self._spent = {}, {}
@@ -219,9 +219,10 @@ class Simulation(Runtime):
             return frozenset()
         busy = {self.coordinator.task(ticket).party for ticket in self.coordinator.open_tickets()}
         out = busy | set(command.without)
-        free = [client for client in range(self.coordinator.num_clients) if client not in out]
-        wanted = command.size(self.coordinator.num_clients)
-        until_s, away = self._links.await_parties(free, wanted, self._clock_s)
+        order = command.key.fold_in("available").rng().permutation(self.coordinator.num_clients)
+        free = [client for client in order.tolist() if client not in out]
+        wanted, finds_all = command.size(self.coordinator.num_clients), command.rate is not None
+        until_s, away = self._links.await_parties(free, wanted, self._clock_s, finds_all=finds_all)
         self._pass_time(until_s)
         return frozenset(away)
 

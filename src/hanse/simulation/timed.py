@@ -163,7 +163,7 @@ class Device:
 class timed(Devices):
     """Devices with a lasting speed, links with bandwidth and latency, and a server that all share.
 
-        download (bytes / bandwidth) -> latency -> examples x seconds -> upload (bytes / bandwidth) -> latency
+        [poll, request] -> download (bytes / bandwidth) -> latency -> examples x seconds -> upload -> latency
 
     Downloads, computation and uploads each occupy their resource, in the order in which they are ready;
     latency occupies nothing. So a device can receive its next task while it computes. Bytes are those of the
@@ -176,6 +176,9 @@ class timed(Devices):
       link: of each device.
       server: the server's own link, which all devices share; its latency comes in addition.
       availability: when devices may work: `always`, `daily`, `at_random`, or `all_of` several.
+      polls: whether devices hear of a ticket from the answer to a poll and ask for its download, as clients
+        of `hanse serve` do: two latencies more for a ticket, and two more for a device that was asked in the
+        round before. Otherwise the server sends the download at once, as the processes of a cluster do.
     """
 
     speed: Speed = constant_speed()
@@ -183,12 +186,14 @@ class timed(Devices):
     link: Link = Link()
     server: Link = Link()
     availability: Availability = always()
+    polls: bool = True
 
     def __post_init__(self) -> None:
         _check_at_least_0(self, jitter=self.jitter)
 
     def duration_s(self, party: PartyId, key: Key) -> float | None:
-        return 2 * (self.link.latency_s + self.server.latency_s)  # of a message without bytes or work
+        num_latencies = 4 if self.polls else 2
+        return num_latencies * (self.link.latency_s + self.server.latency_s)  # without bytes or work
 
     def conditions(self) -> "timed":
         return self
