@@ -25,7 +25,6 @@ NOT_FACES = ("hanse.learners.linear", "hanse.store.migrations", "hanse.network")
 
 LOOK_INSIDE = (
     "benchmarks/leakage/leakage.py",
-    "benchmarks/leakage/pictures.py",
     "benchmarks/network/chaos.py",
     "benchmarks/network/crowd.py",
     "benchmarks/network/fuzz.py",
@@ -34,6 +33,7 @@ LOOK_INSIDE = (
     "benchmarks/network/long.py",
     "benchmarks/network/speed.py",
     "benchmarks/network/weights.py",
+    "benchmarks/parallel/delayed.py",
     "benchmarks/parallel/links.py",
     "benchmarks/privacy/served_schedules.py",
 )

@@ -24,8 +24,8 @@ class AuditPlan:
     not hold. What no claim names is measured and shown all the same.
 
     Args:
-      max_gain_db: of the best reconstruction of a row by the server or an outsider, over the guess of the
-        mean row, in decibels. Fellow clients and key holders are not attacked.
+      max_gain_db: of the best reconstruction of a row by the server, a fellow client, a key holder or an
+        outsider, over the guess of the mean row, in decibels.
       max_membership_auc: of the guesses which rows the model was trained on; 0.5 is a coin.
       max_membership_tpr: the share of members that are found where 1% of the others are taken for members.
       max_attribute_gain: of the accuracy with which the model lets others infer the `sensitive` column of its

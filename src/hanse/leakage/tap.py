@@ -31,7 +31,16 @@ from hanse.core import (
 )
 from hanse.core.exchange import Message, Payload, Task, compute, pack, unpack
 
-__all__ = ["Observer", "Overheard", "Sight", "ask_client", "observe", "read_recording", "subtract_own"]
+__all__ = [
+    "Observer",
+    "Overheard",
+    "Sight",
+    "ask_client",
+    "ask_for_parts",
+    "observe",
+    "read_recording",
+    "subtract_own",
+]
 
 Observer: TypeAlias = Literal["server", "key holder", "fellow client", "outsider"]
 """A party that watches: an outsider sees encrypted traffic alone."""
@@ -145,9 +154,23 @@ def ask_client(
       keys: the public one draws plans, the secret one the client's noise.
     """
     given = PartSpec(spec or Spec.of(shared["params"]), uplink, mean() if into is None else into)
-    chain = given.chain()
-    plans = {part: chain.plan(chain.init(), keys.public.fold_in("plans", part))}
-    payload = Payload(work, shared, {part: given}, plans)
+    return ask_for_parts(work, learner, data, shared, {part: given}, keys=keys, memory=memory)
+
+
+def ask_for_parts(
+    work: Work[Any, Any],
+    learner: Any,
+    data: Any,
+    shared: Mapping[str, Tensors],
+    uplink: Mapping[str, PartSpec],
+    *,
+    keys: Keys,
+    memory: Memory | None = None,
+) -> Overheard:
+    """Lets one client answer with all parts that its work emits, see `ask_client`."""
+    chains = {name: given.chain() for name, given in uplink.items()}
+    plans = {n: chain.plan(chain.init(), keys.public.fold_in("plans", n)) for n, chain in chains.items()}
+    payload = Payload(work, shared, uplink, plans)
     task = Task(0, 0, keys.public.fold_in("client", 0), None)
     message, _ = compute(task, payload, learner, data, memory or {}, keys.secret.fold_in("client", 0))
     return Overheard(payload, task, message)
