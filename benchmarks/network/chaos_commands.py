@@ -64,6 +64,11 @@ def hears_nobody(log: Path) -> bool:
     return "can't be reached" in log.read_text()[-400:] and "again in 6.4 s" in log.read_text()[-2000:]
 
 
+def has_ended(log: Path) -> bool:
+    """Return whether a server has told its operator and all clients how the run ended."""
+    return "\nnext: hanse show" in log.read_text()
+
+
 def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[str, Any]:
     """Perform one run, of which parties are killed at random moments; return how it ended."""
     dice = random.Random(seed)
@@ -102,7 +107,11 @@ def one(seed: int, due: str, kills: int, span_s: float, folder: Path) -> dict[st
                     os.kill(running[who], signal.SIGKILL)
                     os.waitpid(running[who], 0)
                     killed.append((round(time.monotonic() - began_s, 2), who))
-                    running[who] = begin(folder, serve, logs[-1]) if who < 0 else join(who)
+                    if who < 0 and has_ended(logs[-1]):
+                        del running[who]  # nothing is left to do: typed again, it would begin another run
+                        ends[who] = 0
+                    else:
+                        running[who] = begin(folder, serve, logs[-1]) if who < 0 else join(who)
             for who, process in list(running.items()):
                 gone, status = os.waitpid(process, os.WNOHANG)
                 if gone:
