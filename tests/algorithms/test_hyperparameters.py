@@ -12,6 +12,7 @@ from hanse.algorithms import (
     async_sgd,
     cocoa,
     dane,
+    decentralised_sgd,
     dga,
     fed_adagrad,
     fed_adam,
@@ -27,6 +28,7 @@ from hanse.algorithms import (
     fools_gold,
     giant,
     gossip,
+    gradient_tracking,
     hinge_staleness,
     local_steps,
     map_reduce,
@@ -95,6 +97,11 @@ TOLERANCE: list[Wrong] = [({"tolerance": 0.0}, r"^tolerance is 0\.0; write a num
 
 BATCH: list[Wrong] = [({"batch_size": 0}, "^batch_size is 0; write at least 1")]
 CONCURRENCY: list[Wrong] = [({"concurrency": 0}, "^concurrency is 0; write at least 1")]
+PEERS: list[Wrong] = [
+    *LR,
+    ({"batch_size": 0}, "^batch_size is 0; write at least 1"),
+    ({"link_failure": 1.0}, r"^link_failure is 1\.0; write a number of at least 0 and below 1"),
+]
 
 TABLE: dict[type, list[Wrong]] = {
     async_sgd: [*LR, *BATCH, *CONCURRENCY],
@@ -106,6 +113,7 @@ TABLE: dict[type, list[Wrong]] = {
         ({"delay": -1}, "^delay is -1; write a number of steps, at least 0"),
         ({"num_steps": 0}, "^num_steps is 0; write at least 1"),
     ],
+    decentralised_sgd: PEERS,
     fed_adagrad: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *TAU],
     fed_adam: [*LOCAL, *SAMPLING, *SERVER_LR, *BETA1, *BETA2, *TAU],
     fed_async: [
@@ -144,6 +152,7 @@ TABLE: dict[type, list[Wrong]] = {
         ({"armijo": 1.0}, r"^armijo is 1\.0; write a number of at least 0 and below 1"),
     ],
     map_reduce: LR,
+    gradient_tracking: PEERS,
     nesterov: [
         *LR,
         *FRACTION,
@@ -212,6 +221,7 @@ def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
             "solver",
             "combine",
             "discount",
+            "graph",
             "concurrency",
             "separation",
             "rest",

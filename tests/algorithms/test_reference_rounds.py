@@ -39,6 +39,7 @@ from hanse.algorithms import (
     by_examples,
     cocoa,
     dane,
+    decentralised_sgd,
     dga,
     exponential_decay,
     fed_adagrad,
@@ -55,6 +56,7 @@ from hanse.algorithms import (
     fools_gold,
     giant,
     gossip,
+    gradient_tracking,
     hinge_staleness,
     local_steps,
     map_reduce,
@@ -64,6 +66,7 @@ from hanse.algorithms import (
     one_shot,
     polynomial_staleness,
     scaffold,
+    star,
     step_decay,
     uniform,
     zeno,
@@ -699,3 +702,56 @@ def test_gossip() -> None:
             assert seen[me][t].reported == {"consensus_distance": pytest.approx(apart[me])}
     assert seen[0][0].reported == {}, "nothing was mixed yet"
     assert_close(flatten(ended[2].state.params), w[2])
+
+
+def mix_by_hand(round: Round, link_failure: float) -> np.ndarray:
+    """The star of 6 peers by Metropolis: 1/6 on each link that works, and the rest stays where it is."""
+    is_up = round.key.fold_in("links").rng().random(5) >= link_failure
+    mixing = np.eye(6)
+    for peer in range(1, 6):
+        if is_up[peer - 1] and {0, peer} <= set(round.parties):
+            mixing[0, peer] = mixing[peer, 0] = 1 / 6
+            mixing[0, 0] -= 1 / 6
+            mixing[peer, peer] -= 1 / 6
+    return mixing
+
+
+@reference_of(decentralised_sgd)
+def test_decentralised_sgd() -> None:
+    """Lian et al. 2017, Algorithm 1, with peers that are away and links that are down in some rounds."""
+    rounds = perform(decentralised_sgd(star(), LR, 4, 0.3), 5, RIDGE)
+    w = np.zeros((6, 4))
+    assert any(not (mix_by_hand(r, 0.3) == mix_by_hand(r, 0.0)).all() for r in rounds), "no link was down"
+    for t, round in one_by_one(rounds, size=6):
+        slopes = np.zeros((6, 4))
+        for k in round.parties:
+            own = round.key.fold_in("party", k).fold_in("work").fold_in("batch")
+            slopes[k] = RIDGE.gradient(w[k], k, own.rng().choice(RIDGE.size(k), 4, replace=False))
+        mixing = mix_by_hand(round, 0.3)
+        before, mixed = (np.linalg.norm(v - v.mean(0)) for v in (w, mixing @ w))
+        w = mixing @ w - lr(t) * slopes
+        assert_close(round.params, w.mean(0))
+        apart = np.sqrt(np.square(w - w.mean(0)).sum() / 6)
+        assert round.reported["consensus_distance"] == pytest.approx(apart)
+        assert round.reported["second_eigenvalue"] == pytest.approx(5 / 6)
+        assert round.reported["link_bytes"] == np.count_nonzero(np.triu(mixing, 1)) * 2 * 4 * 8
+        if t:
+            assert round.reported["consensus_decay"] == pytest.approx(mixed / before)
+        else:
+            assert "consensus_decay" not in round.reported
+
+
+@reference_of(gradient_tracking)
+def test_gradient_tracking() -> None:
+    """Nedić et al. 2017, Algorithm 1 (DIGing); who is away keeps model, tracker and gradient."""
+    rounds = perform(gradient_tracking(star(), LR, link_failure=0.3), 5, RIDGE)
+    w, y, last = np.zeros((6, 4)), np.zeros((6, 4)), np.zeros((6, 4))
+    for t, round in one_by_one(rounds, size=6):
+        there = np.isin(np.arange(6), round.parties)[:, None]
+        now = np.where(there, [RIDGE.gradient(w[k], k) for k in range(6)], last)
+        mixing = mix_by_hand(round, 0.3)
+        y = mixing @ y + now - last
+        w, last = mixing @ w - lr(t) * y * there, now
+        assert_close(y.mean(0), now.mean(0))
+        assert_close(round.params, w.mean(0))
+        assert round.reported["link_bytes"] == np.count_nonzero(np.triu(mixing, 1)) * 2 * 2 * 4 * 8

@@ -19,6 +19,7 @@ from hanse.algorithms import (
     averaging,
     cocoa,
     dane,
+    decentralised_sgd,
     dga,
     exponential_decay,
     fed_adagrad,
@@ -34,6 +35,7 @@ from hanse.algorithms import (
     fl_trust,
     fools_gold,
     giant,
+    gradient_tracking,
     hinge_staleness,
     inverse_time,
     local_steps,
@@ -43,7 +45,9 @@ from hanse.algorithms import (
     one_shot,
     scaffold,
     sgd,
+    star,
     step_decay,
+    torus,
     trained_by,
     uniform,
     zeno,
@@ -270,6 +274,10 @@ CASES = {
         rounds=5,
         devices=unstable(0.2, heavy_tailed()),
     ),
+    "decentralised_sgd": _case(
+        decentralised_sgd(star(), 0.02, batch_size=4, link_failure=0.2), devices=unstable(0.2), rounds=4
+    ),
+    "gradient_tracking": _case(gradient_tracking(torus(2), 0.02), devices=unstable(0.2)),
     "private_avg": Case(private_avg(), rounds=5),  # may not abandon a round in which nobody was drawn
     "fed_avg_noised": Case(
         fed_avg(

@@ -4,6 +4,7 @@ from hanse.algorithms.async_sgd import async_sgd
 from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, adam, adamw, sgd
 from hanse.algorithms.cocoa import DualLearner, adding, averaging, cocoa
 from hanse.algorithms.dane import dane
+from hanse.algorithms.decentralised_sgd import decentralised_sgd
 from hanse.algorithms.dga import dga
 from hanse.algorithms.fed_async import fed_async
 from hanse.algorithms.fed_avg import fed_avg
@@ -17,6 +18,20 @@ from hanse.algorithms.fl_trust import fl_trust
 from hanse.algorithms.fools_gold import fools_gold
 from hanse.algorithms.giant import giant
 from hanse.algorithms.gossip import gossip
+from hanse.algorithms.gradient_tracking import gradient_tracking
+from hanse.algorithms.graphs import (
+    Graph,
+    complete,
+    exponential,
+    graph_file,
+    metropolis_weights,
+    random_graph,
+    ring,
+    second_eigenvalue,
+    spectral_gap,
+    star,
+    torus,
+)
 from hanse.algorithms.local import settle_fraction
 from hanse.algorithms.map_reduce import map_reduce
 from hanse.algorithms.nesterov import nesterov
@@ -25,6 +40,7 @@ from hanse.algorithms.one_shot import one_shot
 from hanse.algorithms.optimisers import ServerOptimiser, adagrad, momentum, yogi
 from hanse.algorithms.own_functions import can_train
 from hanse.algorithms.own_training import trained_by
+from hanse.algorithms.peers import PeerTraining
 from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
@@ -37,6 +53,8 @@ __all__ = [
     "ClientOptimiser",
     "ClientTraining",
     "DualLearner",
+    "Graph",
+    "PeerTraining",
     "Rest",
     "Schedule",
     "ServerOptimiser",
@@ -55,12 +73,15 @@ __all__ = [
     "by_examples",
     "can_train",
     "cocoa",
+    "complete",
     "conjugate_gradients",
     "constant",
     "dane",
+    "decentralised_sgd",
     "dga",
     "drop_rest",
     "evaluation",
+    "exponential",
     "exponential_decay",
     "fed_adagrad",
     "fed_adam",
@@ -76,21 +97,30 @@ __all__ = [
     "fools_gold",
     "giant",
     "gossip",
+    "gradient_tracking",
+    "graph_file",
     "hinge_staleness",
     "inverse_time",
     "local_steps",
     "map_reduce",
+    "metropolis_weights",
     "momentum",
     "nesterov",
     "newton",
     "objective_evaluation",
     "one_shot",
     "polynomial_staleness",
+    "random_graph",
     "rate",
+    "ring",
     "scaffold",
+    "second_eigenvalue",
     "settle_fraction",
     "sgd",
+    "spectral_gap",
+    "star",
     "step_decay",
+    "torus",
     "trained_by",
     "uniform",
     "yogi",

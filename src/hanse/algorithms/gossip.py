@@ -93,7 +93,8 @@ class gossip(Algorithm[Peer]):
     shrinks by W's second largest eigenvalue a step. At a fixed step size the peers end near, not at, the
     optimum of the uniformly weighted objective. The first step mixes nothing, because all begin alike.
     Neighbours are mutual: a peer shows its last two steps, so one that waits for nobody may run ahead of
-    those that wait for it. Records "consensus_distance": how far this peer's model was from the mixed one.
+    those that wait for it. The weight of a neighbour that is missing goes to the peer itself. Records
+    "consensus_distance": how far this peer's model was from the mixed one.
 
     Args:
       me: the peer that performs this program.
@@ -128,6 +129,8 @@ class gossip(Algorithm[Peer]):
             collected = PartSpec(like_params, into=stack())
             got = yield from gather(look(state.step), tuple(weights), {}, key.fold_in(1), params=collected)
             theirs = got["params"].values
+            missing = weights.keys() - got.parties
+            own += sum(weights[neighbour] for neighbour in sorted(missing))  # else the model would shrink
             shares = np.array([weights[int(neighbour)] for neighbour in got.parties])
             mixed = {
                 name: w.dtype.type(own) * w + np.tensordot(shares.astype(w.dtype), theirs[name], 1)

@@ -173,6 +173,7 @@ def show(
     with exit_truthfully(json):
         from hanse.cli.consoles import make_pairs
         from hanse.cli.views import draw, note, run_page
+        from hanse.evaluation import describe_consensus
         from hanse.runs import (
             describe_claim,
             describe_parallelism,
@@ -197,6 +198,7 @@ def show(
         else:
             run_page(info, records, sent, claim)
             draw(make_pairs(describe_parallelism(records, measure_parallelism(records))))
+            draw(make_pairs(describe_consensus(records)))
 
 
 def _write_trace(path: Path, records: "Sequence[Record]") -> None:

@@ -10,6 +10,7 @@ from hanse.evaluation.clients import (
     passes,
 )
 from hanse.evaluation.comparison import NAMES, metric_of, name_stop_metric, spent_on, table
+from hanse.evaluation.consensus import describe_consensus
 from hanse.evaluation.formats import as_bytes, as_number, as_percent, as_seconds
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "as_percent",
     "as_seconds",
     "centralised",
+    "describe_consensus",
     "description",
     "measure_metrics",
     "measure_spread",

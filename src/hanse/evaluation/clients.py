@@ -139,12 +139,16 @@ def passes(
     >>> client = {"name": "sgd", "num_steps": 30, "batch_size": 10}
     >>> passes({"name": "fed_avg", "epochs": 1, "client": client}, 20, num_clients=100, num_examples=60_000)
     0.1
+    >>> passes({"name": "decentralised_sgd", "graph": {"name": "ring"}, "batch_size": 10}, 20, 20, 1000)
+    0.2
 
     Args:
       num_examples: of all clients.
     """
     parts = [part for name in ("client", "solver") if isinstance(part := settings.get(name), Mapping)]
     steps = next(iter(parts), settings)
+    if "graph" in settings:  # peers take one step in each round
+        steps = {**settings, "num_steps": 1}
     if steps.get("num_steps"):
         return _passes_of(steps, num_clients, num_examples) * counted / num_clients
     return float((steps.get("epochs") or 1) * counted / num_clients)

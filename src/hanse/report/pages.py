@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from hanse.config import as_toml, summary
-from hanse.evaluation import NAMES, as_bytes, as_number, as_percent, as_seconds, metric_of, spent_on, table
+from hanse.evaluation import (
+    NAMES,
+    as_bytes,
+    as_number,
+    as_percent,
+    as_seconds,
+    describe_consensus,
+    metric_of,
+    spent_on,
+    table,
+)
 from hanse.report.charts import (
     Drawing,
     draw_comparison,
@@ -207,6 +217,7 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
             f"Clients were measured on {clients['on']}" + (f" (or {others[0]})" if others else "") + "."
         )
     parallelism = describe_parallelism(run_data.records, measure_parallelism(run_data.records))
+    parallelism += describe_consensus(run_data.records)
     notes += [f"{heading.capitalize()}: {said}." for heading, said in parallelism]
     notes += [
         f"{heading.capitalize()}: {said}."

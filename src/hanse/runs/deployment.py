@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hanse.algorithms import can_train
+from hanse.algorithms import PeerTraining, can_train
 from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
 from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.core.exchange import Record, find_classes
@@ -81,6 +81,12 @@ class Parties:
             raise InvalidInput(
                 "adversary makes clients of a simulation lie, and a server can't make real ones do so; leave "
                 "out [adversary], or simulate with hanse run"
+            )
+        if isinstance(experiment.algorithm, PeerTraining):
+            raise InvalidInput(
+                f"{type(experiment.algorithm).__name__} trains peers that exchange models without a server, "
+                "so a server can't run it, and real peers over the network are not built yet; simulate with "
+                "hanse run, or name an algorithm that a server leads, such as fed_avg"
             )
         ready = prepare_run(experiment)
         people, settings = ready.population, ready.experiment.settings()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.algorithms import settle_fraction
+from hanse.algorithms import PeerTraining, settle_fraction
 from hanse.config import Experiment
 from hanse.core import (
     DifferentiableLearner,
@@ -57,6 +57,8 @@ def prepare_run(experiment: Experiment) -> Prepared:
         experiment = experiment if model is experiment.model else replace(experiment, model=model)
     learner = experiment.model.bind(population.feature_shape, population.num_classes)
     algorithm = settle_fraction(experiment.algorithm, population.num_clients)
+    if isinstance(algorithm, PeerTraining):
+        algorithm.check_peers(population.num_clients)
     algorithm = protect(algorithm, experiment.privacy, population.num_clients, experiment.rounds)
     if experiment.secure:
         algorithm = hide_updates(algorithm, population.num_clients)
