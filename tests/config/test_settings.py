@@ -65,7 +65,7 @@ def test_what_fits_is_taken(annotation: Any, given: Plain, value: Any) -> None:
         (float | Literal["best", "all"], "bets", "x is the string \"bets\"; did you mean 'best'?"),
         (float | Literal["best", "all"], ".3", 'x is the string ".3"; write a number, such as 0.3'),
         (Literal["mean", "sum"], "som", "x is the string \"som\"; did you mean 'sum'?"),
-        (Devices, {"median_s": 1}, "x.name is missing; write one of heavy_tailed, "),
+        (Devices, {"median_s": 1}, "x.name is missing; write one of data_centre, "),
         (Devices, "idael", "x.name is \"idael\", which names no devices; did you mean 'ideal'?"),
         (Mapping[str, float], {"a": "b"}, 'x.a is the string "b"; write a number, such as 0.1'),
         (Mapping[str, float], {"a.b": True}, 'x."a.b" is true; write a number, such as 0.1'),

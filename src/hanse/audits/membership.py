@@ -135,7 +135,7 @@ def _draw_shadows(owners: Array, num_shadows: int, key: Key) -> Iterator[Array]:
 def draw_half(owners: Array, key: Key) -> Array:
     """Draws half of the rows of each owner, (n,); a single row is always drawn.
 
-    >>> draw_half(np.array([0, 0, 1]), Key.from_seed(0)).sum()
+    >>> int(draw_half(np.array([0, 0, 1]), Key.from_seed(0)).sum())
     2
     """
     rng, is_in = key.rng(), np.zeros(len(owners), bool)

@@ -204,6 +204,7 @@ def subtract_own(before: Tensors, after: Tensors, own: Tensors, num_clients: int
 
     The server's step must be the plain mean of equal weights. With two clients it is the other's own update.
 
+    >>> import numpy as np
     >>> found = subtract_own({"w": np.zeros(1)}, {"w": np.full(1, 2.0)}, {"w": np.ones(1)}, 2)
     >>> found["w"]
     array([3.])
