@@ -20,11 +20,18 @@ import numpy as np
 if sys.platform != "win32":  # children inherit a pipe, so Windows can't start them
     import fcntl
 
-__all__ = ["ONE_THREAD", "ChildEnded", "ChildProcess", "begin", "receive", "send"]
+__all__ = ["ONE_THREAD", "ChildEnded", "ChildProcess", "begin", "num_processors", "receive", "send"]
 
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+
+
+def num_processors() -> int:
+    """Counts the processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class ChildEnded(Exception):

@@ -45,6 +45,7 @@ from hanse.core.exchange import (
 )
 from hanse.data import from_clients, generate
 from hanse.learners import softmax
+from hanse.processes import num_processors
 from hanse.simulation import (
     Answer,
     Automatic,
@@ -60,7 +61,6 @@ from hanse.simulation import (
     auto,
     batched,
     heavy_tailed,
-    num_processors,
     sequential,
 )
 from hanse.simulation.backend import divide_job

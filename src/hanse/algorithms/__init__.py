@@ -45,7 +45,7 @@ from hanse.algorithms.scaffold import scaffold
 from hanse.algorithms.schedules import Schedule, constant, exponential_decay, inverse_time, rate, step_decay
 from hanse.algorithms.solvers import Solver, Subproblem, conjugate_gradients, local_steps, newton
 from hanse.algorithms.staleness import Staleness, any_staleness, hinge_staleness, polynomial_staleness
-from hanse.algorithms.works import Weighting, by_examples, evaluation, uniform
+from hanse.algorithms.works import Weighting, by_examples, evaluation, local_sgd, uniform
 from hanse.algorithms.zeno import zeno
 
 __all__ = [
@@ -101,6 +101,7 @@ __all__ = [
     "graph_file",
     "hinge_staleness",
     "inverse_time",
+    "local_sgd",
     "local_steps",
     "map_reduce",
     "metropolis_weights",

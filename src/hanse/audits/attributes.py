@@ -63,7 +63,7 @@ def _sample(rows: Examples, most: int, key: Key) -> Examples:
 
 
 class _Attack:
-    """What the attacker has prepared from public rows."""
+    """The knowledge that the attacker has prepared from public rows."""
 
     def __init__(self, subject: Subject, column: str | int, public: Examples) -> None:
         self._subject, self._public = subject, public

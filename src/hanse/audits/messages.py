@@ -1,4 +1,4 @@
-"""What clients of a federation send first, and the layer of its model that rows stand in."""
+"""The first messages of clients, and the layer of the model from which rows are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hanse.algorithms import local_sgd
 from hanse.audits.subject import Subject
 from hanse.core import (
     Array,
@@ -21,6 +22,7 @@ from hanse.core import (
     Total,
     Transform,
     add,
+    dot,
     mean,
     reduce,
     scale,
@@ -103,7 +105,7 @@ class FirstMessages:
         if self._part == "gradient":
             return None
         work = self._dispatch.work
-        steps = getattr(work, "steps", None) if type(work).__name__ == "local_sgd" else None
+        steps = getattr(work, "steps", None) if isinstance(work, local_sgd) else None
         if not isinstance(steps, Steps) or steps != Steps(
             steps.lr, steps.epochs, steps.batch_size, num_steps=steps.num_steps
         ):
@@ -131,15 +133,6 @@ class FirstMessages:
         )
         return observe(answer).parts[self._part].values
 
-    def add_up(self, people: Sequence[Examples], first: int) -> Tensors:
-        """Returns the mean of several clients' messages, without the noise of the server."""
-        total: Tensors | None = None
-        for j, own in enumerate(people):
-            sent = self.see(own, first + j)
-            total = sent if total is None else add(total, sent)
-        assert total is not None
-        return scale(total, 1 / len(people))
-
     def see_as_fellow(self, people: Sequence[Examples], first: int, *, bare: bool = False) -> Tensors:
         """Returns what the first of several clients finds of the others from two consecutive models.
 
@@ -150,7 +143,7 @@ class FirstMessages:
         into = mean() if bare else given.into
         total = reduce(into, [Part(one, 1.0) for one in sent])
         alone = reduce(into, [Part(sent[0], 1.0)] * len(sent)).values
-        stretch = _multiply(alone, sent[0]) / max(_multiply(sent[0], sent[0]), 1e-300)
+        stretch = dot(alone, sent[0]) / max(dot(sent[0], sent[0]), 1e-300)
         noised = total if bare else self._add_noise(total)
         after = add(self.params, scale(noised.values, 1 / stretch))
         return subtract_own(self.params, after, sent[0], len(sent))
@@ -164,10 +157,6 @@ class FirstMessages:
             if stage.decode is not None and stage.release is not None:
                 total, _ = stage.decode(stage.init, plans[i], total, key.fold_in(i))
         return total
-
-
-def _multiply(a: Tensors, b: Tensors) -> float:
-    return float(sum(np.vdot(np.asarray(a[n], np.float64), np.asarray(b[n], np.float64)) for n in a))
 
 
 def _find_dispatch(algorithm: Any, params: Tensors, subject: Subject) -> Dispatch:

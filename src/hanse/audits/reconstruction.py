@@ -9,7 +9,7 @@ import numpy as np
 
 from hanse.audits.messages import FirstMessages
 from hanse.audits.subject import Section, Subject, Tell
-from hanse.core import Array, Examples, HanseError, Tensors, scale
+from hanse.core import Array, Examples, HanseError, Part, Tensors, mean, reduce, scale
 from hanse.evaluation import as_percent
 from hanse.leakage import (
     Inversion,
@@ -90,7 +90,7 @@ def audit_reconstruction(subject: Subject, tell: Tell) -> Section:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one party reads.
+    """The rows that one party reads.
 
     Args:
       party: who reads it; empty: it is a control.
@@ -214,6 +214,11 @@ class Judge:
         return found
 
 
+def _average(sent: Sequence[Tensors]) -> Tensors:
+    """Returns the mean of clients' messages, without the noise of the server."""
+    return reduce(mean(), [Part(one) for one in sent]).values
+
+
 class _Attack:
     """The clients that are attacked, and what the attacker knows."""
 
@@ -307,10 +312,8 @@ class _Attack:
         if bare:
             return self._read_each(True)
         num = max(2, self._messages.into.fewest)
-        rows = [
-            self._messages.layer.read(self._messages.add_up([self._take(i + j) for j in range(num)], i))
-            for i in range(len(self.victims))
-        ]
+        sent = [self._messages.see(self._take(i), i) for i in range(len(self.victims) + num - 1)]
+        rows = [self._messages.layer.read(_average(sent[i : i + num])) for i in range(len(self.victims))]
         return rows, self.victims, ()
 
     def _invert_sums(self, bare: bool) -> _Read:
@@ -320,7 +323,10 @@ class _Attack:
             raise NotMeasured(f"an inversion of {num} rows takes too long; at most {MOST_INVERTED} are tried")
         people = [self._take(i) for i in range(num)]
         whole = Examples(np.concatenate([own.x for own in people]), np.concatenate([own.y for own in people]))
-        sent = self._messages.see(whole, 0, bare=True) if bare else self._messages.add_up(people, 0)
+        if bare:
+            sent = self._messages.see(whole, 0, bare=True)
+        else:
+            sent = _average([self._messages.see(own, i) for i, own in enumerate(people)])
         return self._invert(sent, whole), [whole], ()
 
     def _invert_each(self, bare: bool) -> _Read:

@@ -12,7 +12,7 @@ from typing import Any
 from hanse.core import HanseError, InvalidInput
 from hanse.imports import describe_changes, find_registered, inspect_again, load_imports
 from hanse.network.protocol import find_readable
-from hanse.simulation import num_processors
+from hanse.processes import num_processors
 from hanse.version import __version__
 
 __all__ = ["Extra", "check_home", "describe_checks", "describe_imports", "extras", "facts"]

@@ -66,7 +66,7 @@ A journal has the digests of Sample, Dispatch, Collect and Decode, so only class
 """
 
 ADDED_LAST: Mapping[str, tuple[str, ...]] = {"Sample": ("without",)}
-"""Those of them that the version before this one did not have either."""
+"""The added fields that the version before this one did not have either."""
 
 SETTINGS: Mapping[str, str] = {"way": "execution"}
 """Today's names of an experiment's settings, by their former ones."""

@@ -50,7 +50,7 @@ _ADDED: Mapping[Trust, str] = {
 }
 
 Spent: TypeAlias = Mapping[tuple[float, ...], int]
-"""How often a Gaussian mechanism was used, by sampling rate and noise multiplier. Of Skellam noise the two
+"""The number of uses of a Gaussian mechanism, by sampling rate and noise multiplier. Of Skellam noise the two
 norms of what one client can change follow. Nothing amplifies it: the server knows who was asked."""
 
 Accountant: TypeAlias = Literal["rdp", "pld"]

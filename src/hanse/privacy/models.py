@@ -17,7 +17,7 @@ class Privacy:
     """A model of differential privacy: whom a run protects, against whom, and by how much."""
 
     open: tuple[str, ...]
-    """What clients send un-noised all the same, which the claim then names."""
+    """The parts that clients send un-noised all the same, which the claim then names."""
 
 
 @value

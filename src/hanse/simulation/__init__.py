@@ -6,7 +6,7 @@ from hanse.simulation.backend import BLOCK_HEIGHT, Answer, ClientBackend, Job, M
 from hanse.simulation.blocks import Folding, Place
 from hanse.simulation.clock import Clock
 from hanse.simulation.devices import Devices, heavy_tailed, ideal, unstable
-from hanse.simulation.execution import Execution, auto, batched, num_processors, sequential
+from hanse.simulation.execution import Execution, auto, batched, sequential
 from hanse.simulation.in_process import InProcess
 from hanse.simulation.peers import drive_together
 from hanse.simulation.simulation import Simulation, SimulationChanges, Snapshot
@@ -60,7 +60,6 @@ __all__ = [
     "hospital_wan",
     "ideal",
     "log_normal_speed",
-    "num_processors",
     "pareto_speed",
     "phone_on_wifi",
     "sequential",

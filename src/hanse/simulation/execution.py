@@ -1,16 +1,16 @@
 """Executions: a simulation computes its clients in one process or several, one by one or together."""
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
 
 from hanse.core import InvalidInput, value
+from hanse.processes import num_processors
 from hanse.simulation.automatic import Automatic
 from hanse.simulation.backend import ClientBackend, Make
 from hanse.simulation.workers import SinglesHere, WorkerPool
 
-__all__ = ["Execution", "auto", "batched", "num_processors", "sequential"]
+__all__ = ["Execution", "auto", "batched", "sequential"]
 
 
 class Execution(ABC):
@@ -116,10 +116,3 @@ class batched(Numbered):
 def _check(num_workers: int) -> None:
     if type(num_workers) is not int or num_workers < 1:
         raise InvalidInput(f"num_workers is {num_workers!r}; write a whole number of at least 1")
-
-
-def num_processors() -> int:
-    """Counts the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -36,8 +36,8 @@ from hanse.config import (
 from hanse.core import HanseError, InvalidInput, Plain, check_count
 from hanse.data import Dataset, FederatedData
 from hanse.imports import Import, describe_changes
+from hanse.processes import num_processors
 from hanse.runs import ENDED, changes, default_store, environment, find_imports, list_kept, prepare_run
-from hanse.simulation import num_processors
 from hanse.sweeps.result import SweepResult, SweepRun
 from hanse.sweeps.search import OVER, Axis, Search, Trial, axes, between, grid, settings_of
 from hanse.sweeps.worker_pool import RunOutcome, Seen, SweepTask, run_all

@@ -263,9 +263,18 @@ class Roles:
         with self.settling:
             has_data = _needs_data(run, party)
             forks, houses = _recall(folder), lambda: self._houses(name)
-            fewest = lambda: self._home.policy.min_cohort or 0  # noqa: E731
             role = self._roles[name, kind] = OpenRole(
-                folder, backend, secret, forks, signer, houses, count, has_data, client, fewest, isolates
+                folder=folder,
+                backend=backend,
+                secret=secret,
+                forks=forks,
+                signer=signer,
+                houses=houses,
+                num_examples=count,
+                has_data=has_data,
+                client=client,
+                min_cohort=lambda: self._home.policy.min_cohort or 0,
+                isolates=isolates,
             )
         return role
 

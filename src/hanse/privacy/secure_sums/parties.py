@@ -14,7 +14,6 @@ figure 4; Bell et al., CCS 2020, Algorithm 2.
 
 import hashlib
 import hmac
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, count
@@ -33,6 +32,7 @@ from hanse.privacy.secure_sums.masks import (
     unseal,
 )
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES, join_shares, make_shares
+from hanse.processes import num_processors
 
 __all__ = [
     "ADVERT_BYTES",
@@ -66,7 +66,7 @@ Draw: TypeAlias = Callable[[int], bytes]
 """Draws so many bytes that nobody can predict."""
 
 Adverts: TypeAlias = Mapping[int, bytes]
-"""What clients advertise, by seat."""
+"""The public halves that clients advertise, by seat."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def unmask(
             masking = join(seat, is_seed=False)
             masks += list(_pair_masks(round, masking, seat, adverts[seat], with_whom))
     # What a lost client would have added is what cancels its neighbours' masks.
-    num_threads = (os.cpu_count() or 1) if total.nbytes > WINDOW_BYTES else 1
+    num_threads = num_processors() if total.nbytes > WINDOW_BYTES else 1
     add_masks(total, masks, num_threads=num_threads)
 
 

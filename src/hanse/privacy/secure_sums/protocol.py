@@ -74,7 +74,7 @@ class Phases(NamedTuple):
 
 
 ANYBODY = Close(minimum_fraction=1e-6)
-"""Of whose own number nothing is wanted: thresholds decide whether those who are left suffice."""
+"""Exchanges close with any number of answers: thresholds decide whether those who are left suffice."""
 
 
 def _part_of(into: Reducer[Any], **tensors: TensorSpec) -> PartSpec:
