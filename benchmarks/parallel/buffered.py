@@ -31,7 +31,6 @@ from hanse.algorithms import fed_async, fed_avg, fed_buff
 from hanse.core import Stop
 from hanse.data import digits, dirichlet
 from hanse.learners import mlp
-from hanse.processes import num_processors
 from hanse.simulation import heavy_tailed, sequential
 
 CONCURRENCY, BUFFER, TARGET = 40, 10, 0.95
@@ -105,7 +104,7 @@ def main() -> None:
     """Write buffered.json."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began_s = time.perf_counter()
-    with ProcessPoolExecutor(num_processors(), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         table = compare(pool)
     result = {"machine": machine(), "wall_s": round(time.perf_counter() - began_s), "table": table}
     Path(__file__).with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")

@@ -1,12 +1,13 @@
 """Figures of peers without a server: how fast they agree, where they end, and what their records cost.
 
-    python benchmarks/parallel/consensus.py     # three minutes; writes consensus.json beside it
+    python benchmarks/parallel/consensus.py     # five minutes; writes consensus.json beside it
 
 1. Peers without gradients: by which factor a mixing shrinks their distance, against the closed form or the
    eigenvalues of the weights, and how far their mean moves.
 2. Peers whose data are unlike: where decentralised SGD stays, and where gradient tracking ends.
 3. The digits: the accuracy of decentralised SGD beside that of FedAvg, at equally many steps of each client.
-4. 64 peers with a store: its share of the processor time, and its size by round and peer.
+4. Compressed messages between peers: accuracy and bytes on the links beside whole models, on a ring.
+5. 64 peers with a store: its share of the processor time, and its size by round and peer.
 """
 
 import sys
@@ -25,6 +26,7 @@ from machine import save
 
 import hanse
 from hanse.algorithms import (
+    choco_sgd,
     complete,
     decentralised_sgd,
     fed_avg,
@@ -39,10 +41,11 @@ from hanse.core.exchange import drive
 from hanse.data import dirichlet, iid
 from hanse.learners import least_squares
 from hanse.simulation import InProcess, Simulation
+from hanse.transforms import none, quantize, top_k
 
 GRAPHS = [(ring(), 8, 0.80473785), (ring(), 16, 0.94925302), (ring(), 32, 0.98719019), (torus(4), 16, 0.6),
           (complete(), 16, 0.0)]  # fmt: skip
-KEYS, L2, SEEDS = Keys.from_seed(7), 0.1, (0, 1, 2)
+KEYS, L2, SEEDS, GAMMAS = Keys.from_seed(7), 0.1, (0, 1, 2), (0.1, 0.3, 0.6)
 LEARNER = least_squares(L2, intercept=False, dtype="float64").bind((5,), None)
 
 
@@ -129,6 +132,42 @@ def measure_digits() -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
+def measure_compression() -> Iterator[dict[str, Any]]:
+    """Trains 16 clients on a ring that send each other whole models, or compressed differences."""
+    steps: dict[str, Any] = {"lr": 0.3, "batch_size": 32}
+    algorithms = {
+        "whole models": [decentralised_sgd(ring(), **steps)],
+        "largest 10%": [
+            choco_sgd(ring(), **steps, compression=(top_k(0.1, none()),), gamma=g) for g in GAMMAS
+        ],
+        "4 bits": [choco_sgd(ring(), **steps, compression=(quantize(4),), gamma=g) for g in GAMMAS],
+        "largest 10% in 8 bits": [
+            choco_sgd(ring(), **steps, compression=(top_k(0.1, none()), quantize(8)), gamma=g) for g in GAMMAS
+        ],
+    }
+    for partition in (iid(16), dirichlet(16, 0.3)):
+        for name, each in algorithms.items():
+            rows = []
+            for algorithm in each:
+                ends = [
+                    hanse.run(
+                        partition=partition, algorithm=algorithm, rounds=180, seed=s, evaluate_every=180
+                    )
+                    for s in SEEDS
+                ]
+                finals = [end.final.metrics for end in ends if end.final]
+                rows.append(
+                    {
+                        "gamma": getattr(algorithm, "gamma", None),
+                        "accuracy": round(float(np.mean([f["accuracy"] for f in finals])), 4),
+                        "distance": round(float(np.mean([f["consensus_distance"] for f in finals])), 3),
+                        "link_bytes_a_round": finals[0]["link_bytes"],
+                    }
+                )
+            best = max(rows, key=lambda row: row["accuracy"])
+            yield {"partition": str(partition), "messages": name, **best, "grid": rows}
+
+
 def measure_store() -> dict[str, Any]:
     """Returns the shares of processor time and of disk that the store of 64 peers takes."""
     settings: dict[str, Any] = {
@@ -137,7 +176,7 @@ def measure_store() -> dict[str, Any]:
     }  # fmt: skip
     seconds: dict[str, list[float]] = {"with": [], "without": []}
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(3):
+        for number in range(5):
             for kind, store in (("with", Path(folder) / f"{number}.db"), ("without", None)):
                 began_s = time.process_time()
                 result = hanse.run(**settings, store=store)
@@ -159,6 +198,7 @@ if __name__ == "__main__":
             "rates": list(measure_rates()),
             "distance_from_the_optimum": measure_optima(),
             "digits": list(measure_digits()),
+            "compression": list(measure_compression()),
             "store_of_64_peers": measure_store(),
         },
     )

@@ -45,7 +45,6 @@ from hanse.core import (
 )
 from hanse.data import mnist, shards
 from hanse.learners import softmax
-from hanse.processes import num_processors
 from hanse.simulation import Link, constant_speed, sequential, timed
 
 NUM_CLIENTS, NUM_STEPS, BATCH = 16, 400, 100
@@ -151,7 +150,7 @@ def main() -> None:
     """Write delayed.json."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     began_s = time.perf_counter()
-    with ProcessPoolExecutor(num_processors(), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         found = compare(sys.argv[1], pool)
     result = {
         "machine": machine(),

@@ -10,6 +10,7 @@ from hanse.algorithms import (
     adam,
     adamw,
     async_sgd,
+    choco_sgd,
     cocoa,
     dane,
     decentralised_sgd,
@@ -105,6 +106,12 @@ PEERS: list[Wrong] = [
 
 TABLE: dict[type, list[Wrong]] = {
     async_sgd: [*LR, *BATCH, *CONCURRENCY],
+    choco_sgd: [
+        *PEERS,
+        ({"gamma": 0.0}, r"^gamma is 0\.0; write a number above 0 and at most 1"),
+        ({"gamma": 1.5}, r"^gamma is 1\.5"),
+        ({"gamma": NAN}, "^gamma is nan"),
+    ],
     cocoa: [*FRACTION, ({"epochs": 0}, "^epochs is 0; write at least 1")],
     dane: [*FRACTION, *MU, ({"eta": 0.0}, r"^eta is 0\.0; write a number above 0")],
     dga: [

@@ -8,6 +8,7 @@ from support import KEYS, Few, Quadratic, simulate, simulation
 
 from hanse.algorithms import (
     Graph,
+    choco_sgd,
     complete,
     decentralised_sgd,
     exponential,
@@ -19,9 +20,10 @@ from hanse.algorithms import (
     torus,
 )
 from hanse.algorithms.peers import Mixing
-from hanse.core import InvalidInput, PartyId, Total
+from hanse.core import CompositionError, InvalidInput, PartyId, Total
 from hanse.core.exchange import Collected, Dispatch, Dispatched, PartyMemory, Progress, drive, training
 from hanse.simulation import InProcess, Simulation, drive_together
+from hanse.transforms import none, quantize, rotate, top_k
 
 FEW = Few()
 NUM_PEERS = FEW.num_clients
@@ -105,7 +107,7 @@ def distance_to_optimum(algorithm: Any, num_steps: int, link_failure: float = 0.
             for name, slope in Quadratic().gradient(at, FEW.parts[k]).items():
                 slopes[name][k] = slope
         mixing = Mixing(weights, links)
-        state = algorithm.step(state, mixing.mix(models), slopes, peers, mixing)
+        state = algorithm.step(state, models, slopes, peers, mixing, KEYS.public)
         models = state.models
     return float(np.abs(np.column_stack([models["w"], models["b"]]) - optimum()).max())
 
@@ -122,3 +124,41 @@ def test_another_graph_is_refused_in_the_middle_of_a_run() -> None:
     state = simulate(decentralised_sgd(ring(), 0.02), 2)
     with pytest.raises(InvalidInput, match=r"the graph star\(\) is not the one that the run began with"):
         drive(decentralised_sgd(star(), 0.02).round(state, KEYS.public), simulation())
+
+
+def spread_after(algorithm: Any, num_steps: int) -> tuple[float, float]:
+    """Mixes random models without gradients; returns how far apart they are, and how far their mean moved."""
+    start = np.random.default_rng(4).normal(size=(8, 20))
+    weights = metropolis_weights(8, ring().connect(8))
+    mixing, models = Mixing(weights, ring().connect(8)), {"w": start}
+    state = algorithm.init({"w": np.zeros(20)}, KEYS.public)
+    for number in range(num_steps):
+        round_key = KEYS.public.fold_in("round", number)
+        state = algorithm.step(state, models, {"w": np.zeros_like(start)}, np.arange(8), mixing, round_key)
+        models = state.models
+    return float(np.abs(models["w"] - start.mean(0)).max()), float(
+        np.abs(models["w"].mean(0) - start.mean(0)).max()
+    )
+
+
+@pytest.mark.parametrize(
+    "compression",
+    [(top_k(0.1, none()),), (quantize(2),), (rotate(), quantize(4))],
+    ids=["largest tenth", "2 bits", "rotated 4 bits"],
+)
+def test_peers_agree_on_the_mean_although_they_send_compressed_differences(compression: Any) -> None:
+    apart, moved = spread_after(choco_sgd(ring(), 0.1, compression=compression, gamma=0.1), 1500)
+    assert apart < 1e-9
+    assert moved < 1e-12
+
+
+def test_choco_without_compression_mixes_as_decentralised_sgd() -> None:
+    exact, _ = spread_after(choco_sgd(ring(), 0.1, gamma=1.0), 40)
+    start = np.random.default_rng(4).normal(size=(8, 20))
+    by_hand = np.linalg.matrix_power(metropolis_weights(8, ring().connect(8)), 40) @ start
+    assert exact == pytest.approx(np.abs(by_hand - start.mean(0)).max(), rel=1e-9)
+
+
+def test_choco_refuses_a_compression_that_remembers() -> None:
+    with pytest.raises(CompositionError, match=r"sends that again by itself: write residual = none\(\)"):
+        choco_sgd(ring(), compression=(top_k(0.1),)).init({"w": np.arange(10.0)}, KEYS.public)

@@ -37,6 +37,7 @@ from hanse.algorithms import (
     async_sgd,
     averaging,
     by_examples,
+    choco_sgd,
     cocoa,
     dane,
     decentralised_sgd,
@@ -76,6 +77,7 @@ from hanse.core import sum as sum_
 from hanse.core.exchange import PartyMemory, Progress, training
 from hanse.learners import dual, least_squares
 from hanse.simulation import Devices, InProcess, Simulation, drive_together, ideal, unstable
+from hanse.transforms import none, top_k
 
 FAR, RIDGE, LOGISTIC = Ridge(Far()), Ridge(), Logistic()
 WEIGHTINGS = pytest.mark.parametrize(
@@ -739,6 +741,29 @@ def test_decentralised_sgd() -> None:
             assert round.reported["consensus_decay"] == pytest.approx(mixed / before)
         else:
             assert "consensus_decay" not in round.reported
+
+
+@reference_of(choco_sgd)
+def test_choco_sgd() -> None:
+    """Koloskova et al. 2019, Algorithm 2, with the largest entry of each difference, and links that fail."""
+    kept = choco_sgd(star(), LR, link_failure=0.3, compression=(top_k(0.25, none()),), gamma=0.4)
+    w, known, broken = np.zeros((6, 4)), np.zeros((6, 4)), np.zeros((6, 6), bool)
+    for t, round in one_by_one(perform(kept, 6, RIDGE), size=6):
+        for k in round.parties:
+            w[k] -= lr(t) * RIDGE.gradient(w[k], k)
+            largest = np.abs(w[k] - known[k]).argmax()
+            known[k, largest] += (w[k] - known[k])[largest]
+        mixing = mix_by_hand(round, 0.3)
+        w = w + 0.4 * (mixing @ known - known)
+        assert_close(round.params, w.mean(0))
+        apart = np.sqrt(np.square(w - w.mean(0)).sum() / 6)
+        assert round.reported["consensus_distance"] == pytest.approx(apart, rel=1e-5)
+        links = np.triu(mixing, 1) != 0
+        entry, model = 8 + 2, 4 * 8  # a number and the two halves of its position; a whole model
+        sent = np.count_nonzero(links) * 2 * entry + np.count_nonzero(links & broken) * 2 * model
+        assert round.reported["link_bytes"] == sent
+        broken = (np.arange(6) > 0) & (np.arange(6)[:, None] == 0) & ~links
+    assert t == 5
 
 
 @reference_of(gradient_tracking)

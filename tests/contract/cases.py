@@ -17,6 +17,7 @@ from hanse.algorithms import (
     apply_rest,
     async_sgd,
     averaging,
+    choco_sgd,
     cocoa,
     dane,
     decentralised_sgd,
@@ -43,6 +44,7 @@ from hanse.algorithms import (
     momentum,
     nesterov,
     one_shot,
+    ring,
     scaffold,
     sgd,
     star,
@@ -71,6 +73,7 @@ from hanse.transforms import (
     cast,
     clip,
     deflate,
+    none,
     per_round,
     quantize,
     random_mask,
@@ -276,6 +279,10 @@ CASES = {
     ),
     "decentralised_sgd": _case(
         decentralised_sgd(star(), 0.02, batch_size=4, link_failure=0.2), devices=unstable(0.2), rounds=4
+    ),
+    "choco_sgd": _case(
+        choco_sgd(ring(), 0.02, link_failure=0.2, compression=(top_k(0.5, none()),), gamma=0.5),
+        devices=unstable(0.2),
     ),
     "gradient_tracking": _case(gradient_tracking(torus(2), 0.02), devices=unstable(0.2)),
     "private_avg": Case(private_avg(), rounds=5),  # may not abandon a round in which nobody was drawn

@@ -1,6 +1,7 @@
 """Algorithms: one paper a file, each a program that every runtime performs."""
 
 from hanse.algorithms.async_sgd import async_sgd
+from hanse.algorithms.choco_sgd import choco_sgd
 from hanse.algorithms.client_optimisers import ClientOptimiser, ClientTraining, adam, adamw, sgd
 from hanse.algorithms.cocoa import DualLearner, adding, averaging, cocoa
 from hanse.algorithms.dane import dane
@@ -72,6 +73,7 @@ __all__ = [
     "averaging",
     "by_examples",
     "can_train",
+    "choco_sgd",
     "cocoa",
     "complete",
     "conjugate_gradients",

@@ -29,6 +29,14 @@ class decentralised_sgd(PeerTraining[PeerState]):
         return PeerState(params)
 
     def step(
-        self, state: PeerState, mixed: Tensors, gradients: Tensors, peers: Array, mixing: Mixing
+        self,
+        state: PeerState,
+        models: Tensors,
+        gradients: Tensors,
+        peers: Array,
+        mixing: Mixing,
+        key: Key,
     ) -> PeerState:
-        return replace(state, models=add_scaled(mixed, -rate(self.lr, state.num_rounds), gradients))
+        mixed, decay = self.mix(state, models, mixing)
+        stepped = add_scaled(mixed, -rate(self.lr, state.num_rounds), gradients)
+        return replace(state, models=stepped, decay=decay)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hanse.algorithms.peers import Mixing, PeerState, PeerTraining
 from hanse.algorithms.schedules import rate
-from hanse.core import Array, Key, Tensors, add, add_scaled, num_bytes, subtract, value, zeros_like
+from hanse.core import Array, Key, Tensors, add, add_scaled, subtract, value, zeros_like
 
 __all__ = ["gradient_tracking"]
 
@@ -46,8 +46,15 @@ class gradient_tracking(PeerTraining[TrackingState]):
         return TrackingState(params)
 
     def step(
-        self, state: TrackingState, mixed: Tensors, gradients: Tensors, peers: Array, mixing: Mixing
+        self,
+        state: TrackingState,
+        models: Tensors,
+        gradients: Tensors,
+        peers: Array,
+        mixing: Mixing,
+        key: Key,
     ) -> TrackingState:
+        mixed, decay = self.mix(state, models, mixing)
         former = zeros_like(gradients) if state.gradients is None else state.gradients
         trackers = zeros_like(gradients) if state.trackers is None else mixing.mix(state.trackers)
         away = np.setdiff1d(np.arange(len(mixing.weights)), peers)
@@ -58,8 +65,8 @@ class gradient_tracking(PeerTraining[TrackingState]):
         steps = {name: slopes.copy() for name, slopes in trackers.items()}
         for slopes in steps.values():
             slopes[away] = 0
-        models = add_scaled(mixed, -rate(self.lr, state.num_rounds), steps)
-        return replace(state, models=models, trackers=trackers, gradients=now)
+        stepped = add_scaled(mixed, -rate(self.lr, state.num_rounds), steps)
+        return replace(state, models=stepped, trackers=trackers, gradients=now, decay=decay)
 
-    def count_link_bytes(self, params: Tensors) -> int:
-        return 2 * num_bytes(params)
+    def count_link_bytes(self, state: TrackingState, mixing: Mixing) -> int:
+        return 2 * super().count_link_bytes(state, mixing)

@@ -183,15 +183,30 @@ class PeerTraining(Algorithm[S], ABC):
         self.graph.connect(num_peers)
 
     @abstractmethod
-    def step(self, state: S, mixed: Tensors, gradients: Tensors, peers: Array, mixing: Mixing) -> S:
-        """Returns the state after the step of the peers that answered, with their models.
+    def step(
+        self, state: S, models: Tensors, gradients: Tensors, peers: Array, mixing: Mixing, key: Key
+    ) -> S:
+        """Returns the state after the step of the peers that answered, with the models of all.
 
         Args:
-          mixed: the models of all peers, each mixed with its neighbours'.
+          models: those of all peers, one above the other.
           gradients: one row for each peer; zeros for those that did not answer.
           peers: those that answered.
           mixing: mixes along the links between them.
+          key: the round's.
         """
+
+    def mix(self, state: S, models: Tensors, mixing: Mixing) -> tuple[Tensors, float | None]:
+        """Returns the models mixed, and the factor by which that changed their distance to their mean.
+
+        None: there was no distance to change.
+        """
+        if state.models is None:
+            return models, None  # at first all are alike
+        mixed, before = mixing.mix(models), _measure_spread(models)
+        if before <= 1e-9 * (1.0 + _measure_size(models)):  # below it, rounding is all that is left
+            return mixed, None
+        return mixed, _measure_spread(mixed) / before
 
     def round(self, state: S, key: Key) -> Program[S]:
         chosen = yield Sample(key, fraction=1.0)
@@ -216,11 +231,7 @@ class PeerTraining(Algorithm[S], ABC):
             for name, slope in parts["gradient"].values.items():
                 gradients[name][int(peer)] = slope
         mixing = Mixing(weights, self._find_links(edges, peers, num_peers, key))
-        mixed = models if state.models is None else mixing.mix(models)  # at first all are alike
-        before, decay = _measure_spread(models), None
-        if before > 1e-9 * (1.0 + _measure_size(models)):  # below it, rounding is all that is left
-            decay = _measure_spread(mixed) / before
-        after = self.step(state, mixed, gradients, peers, mixing)
+        after = self.step(state, models, gradients, peers, mixing, key)
         assert after.models is not None
         return replace(
             after,
@@ -228,13 +239,12 @@ class PeerTraining(Algorithm[S], ABC):
             num_rounds=state.num_rounds + 1,
             second_eigenvalue=second,
             distance=_measure_spread(after.models),
-            decay=decay,
-            link_bytes=2 * len(mixing.links) * self.count_link_bytes(state.params),
+            link_bytes=self.count_link_bytes(after, mixing),
         )
 
-    def count_link_bytes(self, params: Tensors) -> int:
-        """Returns the bytes that a peer sends to each neighbour in a round."""
-        return num_bytes(params)
+    def count_link_bytes(self, state: S, mixing: Mixing) -> int:
+        """Returns the bytes that all links carried in a round: a model each way, if not said otherwise."""
+        return 2 * len(mixing.links) * num_bytes(state.params)
 
     def _find_links(self, edges: Sequence[Edge], peers: Array, num_peers: int, key: Key) -> tuple[Edge, ...]:
         """Returns the links of a round: their peers are there, and they are not down."""
