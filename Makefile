@@ -8,14 +8,20 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# pip would compile on one core, and the tests of all packages too; a file that is no Python stays as it is.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests?/' $(VENV)/lib || true
+EXAMPLES := $(wildcard examples/*.py)
+RUNS := $(EXAMPLES:examples/%.py=run-%)
+BESIDE := --no-print-directory --jobs 2 SIDE_BY_SIDE=1
+WHOLE := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
 # Holds for pip's own build environments too, so that every set-up builds with the same tools.
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: demo test format mutants types tests
+.PHONY: demo test format mutants style borders pages types tests $(RUNS)
 ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
 endif
@@ -25,24 +31,32 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.dev
 	@.ci/packages
+	@$(BIN)/python -m compileall -q src  # once, for all processes that examples and tests start
+	@$(MAKE) $(BESIDE) $(WHOLE) style borders $(RUNS) pages
+	@$(MAKE) $(BESIDE) types tests
+
+style: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+borders: $(VENV)/.dev
 	$(BIN)/lint-imports --no-logo
+
+pages: $(VENV)/.dev
 	$(BIN)/mkdocs build --strict --quiet
-	@mkdir -p $(VENV)/examples
-	@for example in $(wildcard examples/*.py); do \
-		echo "python $$example"; \
-		(cd $(VENV)/examples && ../bin/python -W error ../../$$example) || exit 1; \
-	done
-	@$(BIN)/python -m compileall -q src  # once, for all processes that the tests start
-	@$(MAKE) --no-print-directory --jobs 2 SIDE_BY_SIDE=1 types tests
+
+$(RUNS): run-%: $(VENV)/.dev
+	@mkdir -p $(VENV)/examples/$*
+	cd $(VENV)/examples/$* && ../../bin/python -W error ../../../examples/$*.py
 
 # mypy takes one core, and says all at its end: the tests need not wait for it.
 types: $(VENV)/.dev
-	$(BIN)/mypy src $(wildcard examples/*.py)
+	$(BIN)/mypy src $(EXAMPLES)
 
 tests: $(VENV)/.dev
-	$(BIN)/pytest -n auto --dist worksteal
+	@at=$$(.ci/memory) && \
+	if TMPDIR=$$at $(BIN)/pytest -n auto --dist worksteal; then rm -rf "$$at"; \
+	else echo "what the tests wrote is in $$at"; exit 1; fi
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -53,10 +67,12 @@ mutants: $(VENV)/.mutants
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) --editable '.[report]'
+	@$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) --editable '.[dev,report]'
+	@$(COMPILE)
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.mutants: $(VENV)/.dev

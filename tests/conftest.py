@@ -1,7 +1,9 @@
 """What holds for all tests."""
 
+import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,19 @@ MAY_BE_MISSING = (
 # How long an example takes depends on what else the machine does: no test fails for it.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Let the garbage collector pass by what is collected, and keep the tests as they are compiled."""
+    gc.disable()
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = kept
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -89,7 +89,8 @@ class Quadratic(DifferentiableLearner):
             for start in range(0, len(data), size):
                 moved = space.expand(z)
                 at = {name: params[name] + moved[name] for name in params}
-                slope = dict(self.gradient(at, data.take(order[start : start + size])))
+                rows = data if steps.batch_size is None else data.take(order[start : start + size])
+                slope = dict(self.gradient(at, rows))
                 for name in slope:
                     slope[name] = slope[name] + steps.proximal * moved[name]
                     if offset is not None:

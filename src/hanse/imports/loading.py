@@ -182,7 +182,12 @@ def _is_ours(file: str) -> bool:
 
 def find_registered(found: Import) -> tuple[str, ...]:
     """Lists the values that an import has registered in this process, and those that its files define."""
-    return tuple(name for name, cls in find_classes(object).items() if is_from(cls, found))
+    own, brought = _find_own(found), _list_brought(found)
+    return tuple(
+        name
+        for name, cls in find_classes(object).items()
+        if cls.__module__.partition(".")[0] in own or cls in brought
+    )
 
 
 def list_functions(found: Import) -> tuple[FunctionType, ...]:
@@ -205,10 +210,19 @@ def is_loaded(module: str) -> bool:
 
 def is_from(cls: Any, found: Import) -> bool:
     """Returns whether an import gives a function, or a registered class: its files define it, or bring it."""
+    return cls.__module__.partition(".")[0] in _find_own(found) or cls in _list_brought(found)
+
+
+def _find_own(found: Import) -> set[str]:
+    """Finds the modules, without their packages' parts, that are files of an import."""
     own = {path.partition("/")[0].removesuffix(".py") for path in found.files}
     own.add(found.module.partition(".")[0])
     own.update(MAIN if _is_main(found) else ())
+    return own
+
+
+def _list_brought(found: Import) -> list[type]:
+    """Lists the classes that were registered while an import was loaded, in whatever file they are."""
     _, registered = _LOADED.get(found.module, (None, frozenset[str]()))
-    return cls.__module__.partition(".")[0] in own or (
-        isinstance(cls, type) and any(find_classes(cls).get(name) is cls for name in registered)
-    )
+    classes = find_classes(object) if registered else {}
+    return [classes[name] for name in registered if name in classes]

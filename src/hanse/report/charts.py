@@ -1,5 +1,6 @@
 """Charts of runs. Page and image share one definition, a Vega-Lite specification that Altair makes."""
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ def png(drawing: Drawing) -> bytes:
     return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
 
 
+@functools.cache  # it is the same for all pages, and takes seconds to make
 def html_script() -> str:
     """Returns one script with everything that a browser needs to draw, so that it fetches nothing."""
     return str(_import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
