@@ -12,7 +12,7 @@ from test_leaks import Overhearing
 from benchmarks.privacy.served_schedules import check_served
 from hanse.algorithms import fed_avg
 from hanse.core import Key, PartSpec, Spec, mean
-from hanse.core.exchange import pending, unpack
+from hanse.core.exchange import PLAN_DIGEST, pending, unpack
 from hanse.network.client.client import Client
 from hanse.network.server import https
 from hanse.privacy.secure_sums import secure_mean, secure_sum
@@ -93,10 +93,13 @@ def test_a_server_hears_no_number_of_a_client(
 
     monkeypatch.setattr(https, "application", overhear)
     updates: list[Any] = []
+    plans = set[str]()
 
     class WatchingBackend(InThread):
         def compute(self, task: Any, payload: Any, *more: Any) -> Any:
             message, fork = super().compute(task, payload, *more)
+            if payload.work.signs:
+                plans.add(more[0][PLAN_DIGEST])
             if "update" in payload.uplink:
                 updates.append(fork.changed.get(pending("update")) or unpack(message).parts["update"])
             return message, fork
@@ -114,6 +117,7 @@ def test_a_server_hears_no_number_of_a_client(
         assert [record.usage.counted for record in here.records[1:]] == [NUM_CLIENTS]
     whole = b"".join(data for one in heard for data in one.heard)
     assert len(updates) == NUM_CLIENTS
+    assert [len(plan) for plan in plans] == [64] * into.hides, "all compare one plan"
     found = 0
     for update in updates:
         numbers = np.concatenate([values.ravel() for values in update.values.values()])

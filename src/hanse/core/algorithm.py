@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from hanse.core.errors import Diverged, InvalidInput, RoundAbandoned, Stalled
 from hanse.core.keys import Key
-from hanse.core.program import NOT_EVALUATED, Collected, Program, commit
+from hanse.core.program import NOT_EVALUATED, Collected, Program, Sample, commit
 from hanse.core.tensors import Tensors, all_finite
 from hanse.core.values import value
+from hanse.core.work import PartyId
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -148,6 +149,7 @@ class Progress(Generic[S]):
       stopped: why the run ended before its last round.
       finished: whether the algorithm's `finish` was performed, as the last of these rounds.
       attempts: how often the next round was attempted in vain; each attempt draws anew.
+      convicted: the parties that no round samples any more; see `RoundAbandoned`.
     """
 
     round: int
@@ -159,6 +161,7 @@ class Progress(Generic[S]):
     stopped: str | None = None
     finished: bool = False
     attempts: int = 0
+    convicted: tuple[PartyId, ...] = ()
 
 
 Evaluate: TypeAlias = Callable[[Tensors, Key], Program[Mapping[str, float]]]
@@ -263,12 +266,14 @@ def _perform(
         drawn = key.fold_in(part, path, *attempt)
         program = getattr(algorithm, part)(progress.state, drawn)
         try:
-            state = yield from _watch(program, trained)
+            state = yield from _watch(program, trained, progress.convicted)
             progress = replace(progress, state=state)
             break
         except RoundAbandoned as reason:
             abandoned = str(reason)
             trained.clear()
+            new = tuple(party for party in reason.convicted if party not in progress.convicted)
+            progress = replace(progress, convicted=(*progress.convicted, *new))
             if 2 * sum("not finite" in why for why in reason.dropped) > len(reason.dropped):
                 failed = replace(progress, round=number)
                 raise _explain_divergence(failed, abandoned, algorithm.remedy) from reason
@@ -310,11 +315,17 @@ def _close(
     return progress
 
 
-def _watch(program: Program[S], measured: dict[str, float]) -> Program[S]:
-    """Performs a round, and adds to `measured` what clients measured while they trained, as means."""
+def _watch(program: Program[S], measured: dict[str, float], convicted: tuple[PartyId, ...]) -> Program[S]:
+    """Performs a round, and adds to `measured` what clients measured while they trained, as means.
+
+    Args:
+      convicted: parties that it does not sample.
+    """
     try:
         command = next(program)
         while True:
+            if convicted and isinstance(command, Sample):
+                command = replace(command, without=(*command.without, *convicted))
             event = yield command
             if isinstance(event, Collected) and event.counted and TRAINING in event.totals:
                 means = event.totals[TRAINING].values

@@ -57,11 +57,19 @@ class RoundAbandoned(HanseError):
       reason: the error's message.
       dropped: why each contribution was not counted, where that is known.
       waits: whether the exchange waits for its parties (`Close.wait_s`): the round is attempted again.
+      convicted: the parties that broke a protocol, as evidence shows: no later round of the run samples them.
     """
 
-    def __init__(self, reason: str, dropped: tuple[str, ...] = (), *, waits: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        dropped: tuple[str, ...] = (),
+        *,
+        waits: bool = False,
+        convicted: tuple[int | str, ...] = (),
+    ) -> None:
         super().__init__(reason)
-        self.dropped, self.waits = dropped, waits
+        self.dropped, self.waits, self.convicted = dropped, waits, convicted
 
 
 class Stalled(HanseError):

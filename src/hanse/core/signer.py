@@ -6,7 +6,7 @@ from typing import Final
 from hanse.core.values import value
 from hanse.core.work import VOLATILE
 
-__all__ = ["MIN_COHORT", "SIGNER", "Signer", "write_certificate"]
+__all__ = ["MIN_COHORT", "PLAN_DIGEST", "SIGNER", "Signer", "write_certificate"]
 
 SIGNER: Final = f"{VOLATILE}signer"
 """The name in memory under which a work whose `signs` is true finds its party's Signer.
@@ -17,6 +17,9 @@ The client puts it there for such a work, and no server can. Simulated parties h
 
 MIN_COHORT: Final = f"{VOLATILE}min cohort"
 """The name in memory, beside the Signer, of the fewest clients that a party's owner wants in one total."""
+
+PLAN_DIGEST: Final = f"{VOLATILE}plan"
+"""The name in memory, beside the Signer, of a digest of all in a run's plan by which its party computes."""
 
 
 @value

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         Sampled,
     )
     from hanse.core.reducers import TreeFold
-    from hanse.core.signer import MIN_COHORT, SIGNER, Signer, write_certificate
+    from hanse.core.signer import MIN_COHORT, PLAN_DIGEST, SIGNER, Signer, write_certificate
     from hanse.core.tensors import all_finite, frozen, held_bytes
     from hanse.core.usage import Flow, ReleaseRecord, TicketTimes, Usage
     from hanse.core.values import (
@@ -148,7 +148,7 @@ else:
             "hanse.core.exchange.tickets": ("explain_decline", "explain_orphan"),
             "hanse.core.gathering": ("LeaveOut", "LeftOut"),
             "hanse.core.layout": ("MAPPED_BYTES", "Packed", "Stored"),
-            "hanse.core.signer": ("MIN_COHORT", "SIGNER", "Signer", "write_certificate"),
+            "hanse.core.signer": ("MIN_COHORT", "PLAN_DIGEST", "SIGNER", "Signer", "write_certificate"),
             "hanse.core.program": (
                 "Collect",
                 "Collected",
@@ -198,6 +198,7 @@ __all__ = [
     "MAPPED_BYTES",
     "MIN_COHORT",
     "OF_VALIDATION",
+    "PLAN_DIGEST",
     "SIGNER",
     "TRAINING",
     "Block",

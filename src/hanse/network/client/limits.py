@@ -6,15 +6,31 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from hanse.core import Release
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.spool import durably
 
-__all__ = ["LOCAL", "PRIVACY", "UNCOUNTED", "UNNOISED", "Spent", "find_epsilon", "measure_release"]
+__all__ = [
+    "LOCAL",
+    "PRIVACY",
+    "SHARES",
+    "UNCOUNTED",
+    "UNNOISED",
+    "Revealed",
+    "Spent",
+    "explain_uncounted",
+    "find_epsilon",
+    "has_shares",
+    "measure_release",
+]
 
 PRIVACY, UNNOISED = "privacy", "unnoised"
 """The amounts of what messages reveal: in units of noise, see `measure_release`, and messages without."""
+
+SHARES = "shares"
+"""The amount of messages with shares of noise, which have no exact epsilon."""
 
 UNCOUNTED = "uncounted"
 """The amount of messages that left before this file was begun, because an earlier one was lost or damaged."""
@@ -111,8 +127,42 @@ def _shorten(ticket: str) -> str:
 
 # -- what messages reveal ------------------------------------------------------------------------
 
-CENTRAL, LOCAL = "gaussian", "local_gaussian"
-"""The noises that can be added up: of the server, and of the client itself."""
+CENTRAL, LOCAL, IN_SHARES = "gaussian", "local_gaussian", "skellam"
+"""The noises that can be added up: of the server, of the client itself, and of all clients in shares."""
+
+OF_EXAMPLES = "private_sgd"
+"""The work whose noise protects single examples, and not a client as a whole."""
+
+
+class Revealed(NamedTuple):
+    """The disclosure of one message.
+
+    Args:
+      units: of its noise, see `measure_release`.
+      is_open: whether a part leaves without noise, as allowed.
+      in_shares: whether some of its noise is in shares, so that its epsilon is a bound.
+    """
+
+    units: int
+    is_open: bool
+    in_shares: bool = False
+
+
+def has_shares(found: Iterable[Iterable[Release]]) -> bool:
+    """Returns whether some parts of a message have shares of noise."""
+    return any(one.mechanism == IN_SHARES for releases in found for one in releases)
+
+
+def explain_uncounted(work: str, releases: Iterable[Release]) -> str:
+    """Explains with what noise a part leaves that does not count."""
+    if work == OF_EXAMPLES:
+        return (
+            "with noise that hides each of its examples, and is counted in a book of each run. A max_epsilon "
+            "is about all of a client's data together, which that noise does not hide"
+        )
+    kinds = ", ".join(sorted({one.mechanism for one in releases}))
+    return f"with noise that can't be counted here ({kinds})" if kinds else "without noise that it counts"
+
 
 _UNITS = 10**9
 """The units of noise in one message with a noise multiplier of 1."""
@@ -128,6 +178,12 @@ def measure_release(releases: Iterable[Release]) -> int | None:
     Roth, Su, "Gaussian differential privacy", 2022, arXiv 1905.02383, Corollary 3.3). Nothing is gained by
     sampling, because this client knows that it takes part.
 
+    Skellam noise is counted by its bound: for integers of Euclidean norm n and sum of absolute values m, its
+    Rényi divergence of each integer order is at most that of a Gaussian of which this is counted (theorem 3.5
+    of Agarwal, Kairouz, Liu, NeurIPS 2021):
+
+        1/z² + min(1/(z⁴ n²) + 3 m/(2 z⁴ n⁴), 3 m/(2 z² n²))
+
     Returns: None: some noise is of a kind that is not known here, or of a size that nobody means.
 
     >>> from hanse.core import Release
@@ -136,25 +192,42 @@ def measure_release(releases: Iterable[Release]) -> int | None:
     """
     found = list(releases)
     if any(
-        one.mechanism not in (CENTRAL, LOCAL) or not _LEAST < one.noise_multiplier < _MOST for one in found
+        one.mechanism not in (CENTRAL, LOCAL, IN_SHARES)
+        or not _LEAST < one.noise_multiplier < _MOST
+        or (one.mechanism == IN_SHARES and not {"norm", "norm_1"} <= one.parameters.keys())
+        for one in found
     ):
         return None
-    return math.ceil(sum(_UNITS / one.noise_multiplier**2 for one in found))
+    return math.ceil(sum(_UNITS * _measure(one) for one in found))
 
 
-def find_epsilon(units: float, delta: float) -> float:
-    """Computes the epsilon of Gaussian mechanisms together, exactly.
+def _measure(release: Release) -> float:
+    z = release.noise_multiplier
+    if release.mechanism != IN_SHARES:
+        return 1 / z**2
+    n, m = release.parameters["norm"], release.parameters["norm_1"]
+    return 1 / z**2 + min(1 / (z**4 * n**2) + 1.5 * m / (z**4 * n**4), 1.5 * m / (z**2 * n**2))
+
+
+def find_epsilon(units: float, delta: float, *, in_shares: bool = False) -> float:
+    """Computes the epsilon of Gaussian mechanisms together, exactly, or a bound if some noise is in shares.
 
         delta = Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu),   mu² = the sum of 1/z²
+        epsilon <= a mu²/2 + log((a - 1)/a) - log(a delta)/(a - 1),   for each order a = 2, 3, ...
 
     References: Balle, Wang, "Improving the Gaussian mechanism for differential privacy", ICML 2018, arXiv
-      1805.06530, Theorem 8.
+      1805.06530, Theorem 8; Canonne, Kamath, Steinke, "The discrete Gaussian for differential privacy",
+      NeurIPS 2020, arXiv 2004.00010, Proposition 12.
 
     >>> round(find_epsilon(10**9, 1e-5), 4)
     4.3772
     """
     mu = math.sqrt(units / _UNITS)
-    if mu == 0 or _find_delta(0.0, mu) <= delta:
+    if mu == 0:
+        return 0.0
+    if in_shares:
+        return max(0.0, min(_bound_epsilon(mu, delta, order) for order in _list_orders(mu, delta)))
+    if _find_delta(0.0, mu) <= delta:
         return 0.0
     low, high = 0.0, 1.0
     while _find_delta(high, mu) > delta:
@@ -163,6 +236,17 @@ def find_epsilon(units: float, delta: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _find_delta(middle, mu) > delta else (low, middle)
     return high
+
+
+def _list_orders(mu: float, delta: float) -> Iterable[int]:
+    """Lists orders near the best one, all of which give a bound."""
+    best = 1 + math.sqrt(-2 * math.log(delta)) / mu
+    return sorted({max(2, math.floor(best * (1 + step / 100))) for step in range(-40, 41)})
+
+
+def _bound_epsilon(mu: float, delta: float, order: int) -> float:
+    divergence = order * mu**2 / 2
+    return divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
 
 
 def _find_delta(epsilon: float, mu: float) -> float:

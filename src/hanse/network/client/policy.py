@@ -15,10 +15,14 @@ from hanse.network.client.audit import AuditLog
 from hanse.network.client.limits import (
     LOCAL,
     PRIVACY,
+    SHARES,
     UNCOUNTED,
     UNNOISED,
+    Revealed,
     Spent,
+    explain_uncounted,
     find_epsilon,
+    has_shares,
     measure_release,
 )
 from hanse.network.protocol.envelope import CLIENT, TEST, Envelope, Envelopes
@@ -164,20 +168,20 @@ class Policy:
             if not envelope.is_phase:
                 found = {name: find_releases(part) for name, part in envelope.pattern["uplink"].items()}
                 known = {name: releases for name, releases in found.items() if releases is not None}
-                self.check_epsilon(spent, self._measure(envelope.work, known))
+                units = self._measure(envelope.work, known)
+                self.check_epsilon(spent, units, in_shares=has_shares(known.values()))
 
-    def measure_message(self, work: str, uplink: Mapping[str, PartSpec]) -> tuple[int, bool]:
+    def measure_message(self, work: str, uplink: Mapping[str, PartSpec]) -> Revealed:
         """Measures what the message of a ticket reveals; see `measure_release`.
-
-        Returns: its units of noise; and whether a part of it leaves without noise, as allowed.
 
         Raises: Forbidden: if there is a max_epsilon, and a part would leave without noise that counts.
         """
         found = {name: part_spec.chain().releases for name, part_spec in uplink.items()}
+        in_shares = has_shares(found.values())
         if self.max_epsilon is not None:
-            return self._measure(work, found), not all(found.values())
+            return Revealed(self._measure(work, found), not all(found.values()), in_shares)
         each = [measure_release(releases) if releases else None for releases in found.values()]
-        return sum(units or 0 for units in each), None in each
+        return Revealed(sum(units or 0 for units in each), None in each, in_shares)
 
     def _measure(self, work: str, found: Mapping[str, tuple[Release, ...]]) -> int:
         units = 0
@@ -186,7 +190,7 @@ class Policy:
             if not releases and not {name, f"{work}/{name}"}.isdisjoint(self.unnoised):
                 continue
             if not releases or measured is None:
-                how = "with noise that can't be counted here" if releases else "without noise that it counts"
+                how = explain_uncounted(work, releases)
                 raise Forbidden(
                     f"this client's policy has a max_epsilon, and {work} sends part {name!r} {how}; the run "
                     "can leave that part out or add noise to it (local_gaussian, gaussian), or this client's "
@@ -196,18 +200,18 @@ class Policy:
             units += measured
         return units
 
-    def check_epsilon(self, spent: Spent, units: int) -> None:
+    def check_epsilon(self, spent: Spent, units: int, *, in_shares: bool = False) -> None:
         """Checks what all messages and one more reveal. Raises: Forbidden: if it is more than max_epsilon."""
         if self.max_epsilon is None or not units:
             return
         spent.check_known()
-        before = spent.of_all(PRIVACY)
-        then = find_epsilon(before + units, self.delta)
+        before, had_shares = spent.of_all(PRIVACY), spent.of_all(SHARES) > 0
+        then = find_epsilon(before + units, self.delta, in_shares=had_shares or in_shares)
+        now = find_epsilon(before, self.delta, in_shares=had_shares)
         if then > self.max_epsilon:
             raise Forbidden(
                 f"this client's policy allows max_epsilon = {self.max_epsilon:g} for delta = {self.delta:g}, "
-                f"in all runs together: {find_epsilon(before, self.delta):.4g} is spent, and one more "
-                f"message would make it {then:.4g}",
+                f"in all runs together: {now:.4g} is spent, and one more message would make it {then:.4g}",
                 "budget",
             )
 
@@ -215,9 +219,9 @@ class Policy:
         """Describes in lines what a plan's messages reveal, beside what was revealed before."""
         if self.max_epsilon is None:
             return []
-        before = spent.of_all(PRIVACY)
+        before = find_epsilon(spent.of_all(PRIVACY), self.delta, in_shares=spent.of_all(SHARES) > 0)
         lines = [
-            f"max_epsilon: {find_epsilon(before, self.delta):.2f} of {self.max_epsilon:g} is spent "
+            f"max_epsilon: {before:.2f} of {self.max_epsilon:g} is spent "
             f"(delta {self.delta:g}, in all runs together)"
         ]
         if lost := spent.of_all(UNCOUNTED):
@@ -234,9 +238,12 @@ class Policy:
                 elif units is None:
                     lines.append(f"{what}: without noise that can be counted here")
                 else:
-                    own = all(one.mechanism == LOCAL for one in releases)
+                    shared, own = has_shares([releases]), all(one.mechanism == LOCAL for one in releases)
                     whom = "this client adds the noise" if own else "you trust the server to add the noise"
-                    lines.append(f"{what}: {find_epsilon(units, self.delta):.2f} if alone; {whom}")
+                    if shared:
+                        whom = "you trust other clients to add shares of the noise, and the sum to hide yours"
+                    alone = find_epsilon(units, self.delta, in_shares=shared)
+                    lines.append(f"{what}: {alone:.2f} if alone; {whom}")
         return lines
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 from hanse.core import HOUSES, VOLATILE, InvalidInput, Key, Memory, MessageError, PartyId, Work, player
 from hanse.core.exchange import (
     MIN_COHORT,
+    PLAN_DIGEST,
     SIGNER,
     Fork,
     Forks,
@@ -80,6 +81,7 @@ class OpenRole:
         is the client itself.
       min_cohort: gives the fewest clients that the owner wants in one total.
       isolates: whether the policy asked for isolation when the backend was made.
+      plan: names all in the run's plan by which tickets are computed, to compare it with other clients.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
     """
@@ -95,6 +97,7 @@ class OpenRole:
     client: Callable[[], Memory] | None = None
     min_cohort: Callable[[], int] = lambda: 0
     isolates: bool = False
+    plan: str = ""
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -112,7 +115,8 @@ class OpenRole:
         if client is not None:
             before = join_memory(before, client)
         if payload.work.signs:
-            before = {**before, SIGNER: self.signer(), MIN_COHORT: self.min_cohort()}
+            own = {SIGNER: self.signer(), MIN_COHORT: self.min_cohort(), PLAN_DIGEST: self.plan}
+            before = {**before, **own}
         if payload.work.needs_houses and (houses := self.houses()) is not None:
             before = {**before, HOUSES: houses}
         secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
@@ -275,6 +279,7 @@ class Roles:
                 client=client,
                 min_cohort=lambda: self._home.policy.min_cohort or 0,
                 isolates=isolates,
+                plan=run.sealed.name_computation(),
             )
         return role
 

@@ -13,7 +13,7 @@ from hanse.core import Declined, InvalidInput, MessageError
 from hanse.core.exchange import NotReady, Payload, Stored, Task, unpack
 from hanse.network.client.allowed_plan import check_again
 from hanse.network.client.connection import Connection
-from hanse.network.client.limits import PRIVACY, UNNOISED
+from hanse.network.client.limits import PRIVACY, SHARES, UNNOISED, Revealed
 from hanse.network.client.roles import OpenRole, OpenRun, Roles, name_ticket
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
 from hanse.network.client.tickets import Tickets
@@ -109,12 +109,12 @@ class Worker:
                 )
                 home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
                 envelope = run.check.check(home, work, payload, task)
-                units, is_open = (
-                    (0, False)
+                revealed = (
+                    Revealed(0, False)
                     if envelope.is_phase
                     else home.policy.measure_message(envelope.work, payload.uplink)
                 )
-                home.policy.check_epsilon(home.spent, units)
+                home.policy.check_epsilon(home.spent, revealed.units, in_shares=revealed.in_shares)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 if not envelope.is_phase:  # what is kept for a sum must not outlive it
                     role.note(task, work.payload)
@@ -124,7 +124,7 @@ class Worker:
                 home.policy.check_work(type(payload.work).__name__, len(answer))
                 if not home.spent.has(counted):
                     home.policy.check_use(home.spent, len(answer), examples=examples)
-                self._count_release(f"{counted}/{hashlib.sha256(answer).hexdigest()}", units, is_open)
+                self._count_release(f"{counted}/{hashlib.sha256(answer).hexdigest()}", revealed)
                 home.spent.add(counted, tickets=1, upload_bytes=len(answer), examples=examples)
                 role.keep()
                 self._early.discard((work.run, work.ticket))
@@ -156,15 +156,16 @@ class Worker:
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
 
-    def _count_release(self, name: str, units: int, is_open: bool) -> None:
+    def _count_release(self, name: str, revealed: Revealed) -> None:
         """Counts what a message reveals, before it is sent. Another message for the same ticket is another.
 
         Raises: Forbidden: if the policy does not allow it any more.
         """
-        spent = self._home.spent
+        spent, (units, is_open, in_shares) = self._home.spent, revealed
         if (units or is_open) and not spent.has(name):
-            self._home.policy.check_epsilon(spent, units)
-            spent.add(name, **{PRIVACY: units, UNNOISED: int(is_open)})
+            self._home.policy.check_epsilon(spent, units, in_shares=in_shares)
+            shares = {SHARES: 1} if in_shares else {}
+            spent.add(name, **{PRIVACY: units, UNNOISED: int(is_open), **shares})
 
     def _check_policy(
         self, work: WorkOrder, run: OpenRun, role: OpenRole | None = None, counted: str = ""

@@ -10,11 +10,14 @@ from dataclasses import replace
 from typing import Any
 
 from hanse.core import MessageError, value
-from hanse.core.exchange import Packed, pack, unpack
+from hanse.core.exchange import Packed, digest, pack, unpack
 from hanse.network.protocol.envelope import Envelopes
 from hanse.network.protocol.wire import Plan, PlanImport, printable
 
 __all__ = ["SealedPlan", "explain_unreadable", "read_plan", "seal_plan"]
+
+LATER = ("rounds", "stop", "evaluate_every")
+"""Settings with which a run may go on that has begun with others. No client computes by them."""
 
 
 @value
@@ -47,6 +50,15 @@ class SealedPlan:
         return replace(
             plan, run=self.run, settings=self.settings, imports=self.imports, envelopes=self.envelopes
         )
+
+    def name_computation(self) -> str:
+        """Names all by which clients compute: model, encoder, data and modules.
+
+        Not what may be changed between two parts of a run, and what bounds tickets, which are compared.
+        """
+        said = {name: given for name, given in json.loads(self.settings).items() if name not in LATER}
+        modules = tuple((one.name, one.digest) for one in self.imports)
+        return digest((json.dumps(said, sort_keys=True), modules, self.model, self.packed))
 
 
 def seal_plan(plan: Plan) -> SealedPlan:

@@ -228,6 +228,7 @@ def unmask(
     needed: int,
     *,
     parties: Sequence[PartyId] = (),
+    num_liars: int = 1,
 ) -> None:
     """Takes the masks off the sum of masked vectors, in place: the server's part.
 
@@ -239,24 +240,26 @@ def unmask(
       revealed: by seat of who reveals, the shares by seat of whom they are.
       needed: the number of shares that reveal a secret.
       parties: who sits at each seat, for messages.
+      num_liars: so many clients, at most, are taken to lie together. A client that dealt shares which more
+        would have to deny, if it were honest, is convicted.
 
-    One or two clients that reveal wrong shares are found out by what each client advertised, and their
-    shares are left out; that takes some more shares than are needed.
+    One or two wrong shares of a secret are found out by what its client advertised, and are left out; that
+    takes some more shares than are needed.
 
     Raises: RoundAbandoned: if there are too few shares of one client, or if they are wrong.
     """
     shares: dict[int, dict[int, bytes]] = {}
     for holder, own in sorted(revealed.items()):
         for seat, share in own.items():
-            if share != MISSING:
-                shares.setdefault(seat, {})[holder] = share
+            shares.setdefault(seat, {})[holder] = share
     masks: list[tuple[bytes, bool]] = []
-    liars = set[int]()
+    suspects = set[int]()
 
     def join(seat: int, *, is_seed: bool) -> bytes:
-        held = {holder: share for holder, share in shares.get(seat, {}).items() if holder not in liars}
-        who = f"client {parties[seat]}" if parties else f"the client at seat {seat}"
-        return _join(held, who, adverts[seat], needed, liars, is_seed=is_seed)
+        # Who is suspected comes last. It may be honest, and have been dealt a wrong share.
+        held = dict(sorted(shares.get(seat, {}).items(), key=lambda item: item[0] in suspects))
+        party = parties[seat] if parties else None
+        return _join(held, seat, party, adverts[seat], needed, suspects, num_liars=num_liars, is_seed=is_seed)
 
     for seat in sorted(adverts):
         if seat in alive:
@@ -272,12 +275,24 @@ def unmask(
 
 
 def _join(
-    held: Mapping[int, bytes], who: str, advert: bytes, needed: int, liars: set[int], *, is_seed: bool
+    revealed: Mapping[int, bytes],
+    seat: int,
+    party: PartyId | None,
+    advert: bytes,
+    needed: int,
+    suspects: set[int],
+    *,
+    num_liars: int,
+    is_seed: bool,
 ) -> bytes:
-    """Joins the shares of a client's secret, and adds holders of wrong ones to the liars."""
-    if len(held) < needed:
-        raise RoundAbandoned(f"{len(held)} clients revealed a share of {who}, and {needed} are needed")
-    for num_wrong in range(min(MOST_LIARS, len(held) - needed) + 1):
+    """Joins the shares of a client's secret, and adds holders of wrong ones to the suspects.
+
+    Raises: RoundAbandoned: if they do not fit what it advertised. It convicts the client if more than
+      `num_liars` of the holders must have lied in case that it is honest.
+    """
+    held = {holder: share for holder, share in revealed.items() if share != MISSING}
+    num_tried = min(MOST_LIARS, len(held) - needed)
+    for num_wrong in range(num_tried + 1):
         for wrong in combinations(list(held)[: needed + num_wrong], num_wrong):
             left = [holder for holder in list(held)[: needed + num_wrong] if holder not in wrong]
             secret = join_shares({holder: held[holder] for holder in left})
@@ -286,9 +301,23 @@ def _join(
             else:
                 is_right = make_public(secret) == advert[KEY_BYTES : 2 * KEY_BYTES]
             if is_right:
-                liars.update(wrong)
+                suspects.update(wrong)
                 return secret
+    who = f"client {party}" if party is not None else f"the client at seat {seat}"
+    num_missing = len(revealed) - len(held)
+    if num_tried < 0:
+        num_denying = num_missing
+        fault = f"{len(held)} clients revealed a share of {who}, and {needed} are needed"
+    else:
+        num_denying = num_missing + num_tried + 1
+        fault = (
+            f"the shares of {who} do not fit what it advertised: it dealt wrong ones, or more than "
+            f"{num_tried} clients revealed wrong ones"
+        )
+    if num_denying <= num_liars:
+        raise RoundAbandoned(fault)
     raise RoundAbandoned(
-        f"the shares of {who} do not fit what it advertised: it dealt wrong ones, or more than "
-        f"{min(MOST_LIARS, len(held) - needed)} clients revealed wrong ones"
+        f"{fault}. It takes more than {num_liars} that lie together to accuse it wrongly, so {who} is left "
+        "out of further rounds",
+        convicted=() if party is None else (party,),
     )

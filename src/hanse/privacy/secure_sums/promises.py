@@ -6,17 +6,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hanse.core import PROMISED, VOLATILE, Array, CompositionError, Declined, Memory, Spec
-from hanse.core.exchange import digest, sent
+from hanse.core import PROMISED, VOLATILE, Array, CompositionError, Declined, Memory, Shared, Spec
+from hanse.core.exchange import MIN_COHORT, PLAN_DIGEST, digest, sent
 from hanse.privacy.secure_sums.masks import is_weak
 from hanse.privacy.secure_sums.ring import Encoding
-from hanse.privacy.secure_sums.thresholds import Thresholds
+from hanse.privacy.secure_sums.shamir import SHARE_BYTES
+from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Thresholds
 
 __all__ = [
     "NAME_BYTES",
     "TOLD_BYTES",
     "answer_once",
+    "bind_adverts",
     "bind_round",
+    "check_survivors",
     "find_peers",
     "hash_adverts",
     "hash_arrays",
@@ -63,15 +66,28 @@ def bind_round(round: str, told: bytes) -> bytes:
     return round.encode() + told
 
 
+def bind_adverts(bound: bytes, thresholds: Thresholds, adverts: bytes) -> bytes:
+    """Binds keys to all that is advertised in a sum, if each client is sent all of it.
+
+    Else a server could lend a client peers of another sum of the same round, whose keys were revealed there.
+
+    Args:
+      bound: the result of `bind_round`.
+      adverts: the result of `hash_adverts`.
+    """
+    return bound + adverts if thresholds.is_complete else bound
+
+
 def hash_told(sums: Terms, encodings: Mapping[str, Encoding], memory: Memory) -> bytes:
     """Hashes all that the clients of a sum must have been told alike.
 
-    This is what they made their parts of, and how they add them up. Of clients that were sent different
-    models, the total can be the update of one of them.
+    This is the run's plan, what they made their parts of, and how they add them up. Of clients that were sent
+    different models, the total can be the update of one of them.
 
-    Raises: Declined: if these parts were not made for this sum, or are to be written in another way.
+    Raises: Declined: if these parts were not made for this sum, or not for it alone, or are to be written in
+      another way.
     """
-    found = []
+    found, kept = [], {name: memory[name] for name in memory if name.startswith(sent(""))}
     for name, encoding in sorted(encodings.items()):
         whole, into, spec = memory.get(sent(name), ("", "", ""))
         if not whole:
@@ -80,8 +96,11 @@ def hash_told(sums: Terms, encodings: Mapping[str, Encoding], memory: Memory) ->
             raise Declined(f"it has made {name!r} for a sum of other settings than {sums}")
         if spec != digest(encoding.spec) or not _is_own(sums, encoding):
             raise Declined(f"it is asked to write {name!r} in another way than {sums} does")
+        beside = {n.removeprefix(sent("")) for n, held in kept.items() if held[:2] == (whole, into)}
+        if not beside <= encodings.keys():  # in another sum, with other parts, it could be of other clients
+            raise Declined(f"it is asked to add up {name!r} without {sorted(beside - encodings.keys())}")
         found.append((name, whole, encoding))
-    return bytes.fromhex(digest((sums, tuple(found))))
+    return bytes.fromhex(digest((sums, tuple(found), memory.get(PLAN_DIGEST, ""))))
 
 
 def _is_own(sums: Terms, encoding: Encoding) -> bool:
@@ -131,6 +150,38 @@ def find_peers(own: bytes, seats: Array, rows: Array, thresholds: Thresholds) ->
             f"it was sent the keys of {len(others)} neighbours, and has to have {thresholds.num_neighbours}"
         )
     return mine[0], others
+
+
+def check_survivors(work: Any, shared: Shared, memory: Memory) -> tuple[set[int], bytes, bytes, Memory]:
+    """Checks the list of survivors that a client is sent, and promises to answer for no other one.
+
+    Args:
+      work: the phase, which says the sum, its round and its number of clients.
+
+    Returns: their seats, digests of all that the client was told and of who they are, and its memory.
+    """
+    thresholds, memory = work.sums.begin_phase(memory, work.round, work.num_clients)
+    bits, names = shared["alive"]["seats"], shared["alive"]["names"]
+    if len(bits) != work.num_clients or len(names) != work.num_clients:
+        raise Declined(f"it was told of {len(bits)} clients, and {work.num_clients} are in this sum")
+    alive = set(np.flatnonzero(bits).tolist())
+    peers, mail = recall(memory, work.round, "peers"), recall(memory, work.round, "mail")
+    if peers["seat"] not in alive:
+        raise Declined("its own part is not in the total, so it helps nobody to unmask it")
+    known = len(alive.intersection(mail["opened"].tolist())) + 1
+    # Among others it has to believe the server, who may have left in the last exchange and who not.
+    num = known if thresholds.is_complete else len(alive)
+    if num < (fewest := max(work.sums.min_clients, FEWEST_CLIENTS, memory.get(MIN_COHORT, 0))):
+        raise Declined(f"{num} clients are in the total, and {fewest} must be")
+    if work.sums.assume().count_honest(num, work.num_clients) < work.sums.fewest:
+        raise Declined(f"fewer than {work.sums.fewest} of {num} clients in the total may be honest")
+    if known < thresholds.num_shares:
+        raise Declined(f"only {known} of its neighbours and it are in the total, not {thresholds.num_shares}")
+    known_as = dict(enumerate(map(bytes, names)))
+    known_as |= dict(zip(peers["seats"].tolist(), map(bytes, peers["identities"]), strict=False))
+    who = hashlib.sha256(b"".join(sorted(known_as[seat] for seat in alive if seat != peers["seat"]))).digest()
+    all_told = hash_arrays(bits, names, to_rows([peers["all"]], SHARE_BYTES))
+    return alive, all_told, who, promise(memory, work.round, "alive", all_told)
 
 
 def hash_arrays(*arrays: Array) -> bytes:

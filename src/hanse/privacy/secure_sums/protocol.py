@@ -30,10 +30,17 @@ from hanse.privacy.secure_sums.evidence import PROOF_BYTES, SIGNATURE_BYTES, fin
 from hanse.privacy.secure_sums.graph import draw_neighbours
 from hanse.privacy.secure_sums.masks import KEY_BYTES, is_weak
 from hanse.privacy.secure_sums.parties import ADVERT_BYTES, SEALED_BYTES, unmask
-from hanse.privacy.secure_sums.promises import NAME_BYTES, TOLD_BYTES, bind_round, to_rows
+from hanse.privacy.secure_sums.promises import (
+    NAME_BYTES,
+    TOLD_BYTES,
+    bind_adverts,
+    bind_round,
+    hash_adverts,
+    to_rows,
+)
 from hanse.privacy.secure_sums.ring import Encoding, split_total
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
-from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Thresholds
+from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Assumptions, Thresholds
 
 __all__ = ["Phases", "Sums", "perform_phases"]
 
@@ -52,6 +59,9 @@ class Sums(Protocol):
     @property
     def min_clients(self) -> int:
         """The fewest clients in a total."""
+
+    def assume(self) -> Assumptions:
+        """Returns the faults that it is built to bear."""
 
     def find_thresholds(self, num_clients: int) -> Thresholds:
         """Finds neighbours and shares for a number of clients."""
@@ -145,6 +155,7 @@ def perform_phases(
     close = Close(minimum_fraction=needed / num)
 
     rows = to_rows(adverts, length)
+    bound = bind_adverts(bound, thresholds, hash_adverts(np.arange(num), rows))
     shared: dict[str, Any] = {}
     own: dict[PartyId, Any] = {}
     if thresholds.is_complete:
@@ -211,7 +222,8 @@ def perform_phases(
         if len(part.values["shares"]) == len(partners[seat]) + 1
     }
     dealt = {seat: adverts[seat][:ADVERT_BYTES] for seat in sealed}
-    unmask(total, bound, dealt, partners, alive, revealed, needed, parties=seated)
+    num_liars = max(1, sums.assume().count_colluders(num))
+    unmask(total, bound, dealt, partners, alive, revealed, needed, parties=seated, num_liars=num_liars)
     totals = {
         part: sums.finish(parts[part], values, weight, len(alive))
         for part, (values, weight) in split_total(encodings, total, len(alive)).items()

@@ -10,7 +10,6 @@ Works and reducers are in one module, because a client whose policy reveals sums
 this module.
 """
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from hanse.core import (
     Work,
     value,
 )
-from hanse.core.exchange import MIN_COHORT, digest, pending
+from hanse.core.exchange import digest, pending
 from hanse.privacy.secure_sums.evidence import (
     check_members,
     check_signatures,
@@ -47,6 +46,7 @@ from hanse.privacy.secure_sums.evidence import (
     read_roster,
     sign_survivors,
 )
+from hanse.privacy.secure_sums.masks import unseal
 from hanse.privacy.secure_sums.parties import (
     ADVERT_BYTES,
     SEALED_BYTES,
@@ -58,7 +58,9 @@ from hanse.privacy.secure_sums.parties import (
 )
 from hanse.privacy.secure_sums.promises import (
     answer_once,
+    bind_adverts,
     bind_round,
+    check_survivors,
     find_peers,
     hash_adverts,
     hash_arrays,
@@ -72,7 +74,7 @@ from hanse.privacy.secure_sums.promises import (
 from hanse.privacy.secure_sums.protocol import Phases, perform_phases
 from hanse.privacy.secure_sums.ring import Encoding, encode_parts, make_encoding, to_dtype
 from hanse.privacy.secure_sums.shamir import SHARE_BYTES
-from hanse.privacy.secure_sums.thresholds import FEWEST_CLIENTS, Assumptions, Thresholds, find_thresholds
+from hanse.privacy.secure_sums.thresholds import Assumptions, Thresholds, find_thresholds
 
 __all__ = ["SecureReducer", "secure_mean", "secure_sum"]
 
@@ -129,6 +131,8 @@ class deal_shares(Work[Any, Any]):
             roster = read_roster(self.sums.roster)
             signing = check_members(signer, roster, bound, proven)
         memory = promise(memory, self.round, "peers", hash_arrays(seats, rows, np.array(seat)))
+        everybody = hash_adverts(seats, rows)
+        bound = bind_adverts(bound, thresholds, everybody)
         dealt = deal(bound, secrets, seat, adverts, thresholds.num_shares)
         kept = {
             "seat": seat,
@@ -136,7 +140,7 @@ class deal_shares(Work[Any, Any]):
             "adverts": to_rows(list(adverts.values()), ADVERT_BYTES),
             "opening": to_rows(list(dealt.opening.values()), SHARE_BYTES),
             "kept": dealt.kept,
-            "all": hash_adverts(seats, rows),
+            "all": everybody,
             "identities": to_rows([proofs[other][:SHARE_BYTES] for other in adverts if signing], SHARE_BYTES),
             "signing": to_rows([signing[other] for other in adverts if signing], SHARE_BYTES),
         }
@@ -147,6 +151,8 @@ class deal_shares(Work[Any, Any]):
 @value
 class mask_parts(Work[Any, Any]):
     """Sends the parts that are kept back, as integers under masks that cancel in the sum."""
+
+    signs: ClassVar[bool] = True
 
     sums: "SecureReducer"
     round: str
@@ -162,9 +168,14 @@ class mask_parts(Work[Any, Any]):
         senders, sealed = shared["mail"]["seats"].tolist(), shared["mail"]["sealed"]
         if not set(senders) <= set(adverts) or len(set(senders)) != len(senders):
             raise Declined("it was sent shares of clients that are no neighbours of it")
-        if len(senders) + 1 < thresholds.num_shares:
+        # Who has sealed shares for this client's new keys is in this sum, and answers for no other one.
+        opening = dict(zip(peers["seats"].tolist(), map(bytes, peers["opening"]), strict=True))
+        letters = zip(senders, map(bytes, sealed), strict=True)
+        opened = [sender for sender, letter in letters if unseal(opening[sender], letter) is not None]
+        if len(opened) + 1 < thresholds.num_shares:
             raise Declined(
-                f"only {len(senders)} neighbours dealt shares, and {thresholds.num_shares} reveal a secret"
+                f"only {len(opened)} neighbours dealt shares that it can open, and {thresholds.num_shares} "
+                "reveal a secret"
             )
         told = recall(memory, self.round, "told")
         if hash_told(self.sums, self.encodings, memory) != told:
@@ -175,11 +186,16 @@ class mask_parts(Work[Any, Any]):
         memory = promise(memory, self.round, "numbers", hash_arrays(whole))
         memory = {
             **memory,
-            name_own(self.round, "mail"): {"seats": shared["mail"]["seats"], "sealed": sealed},
+            name_own(self.round, "mail"): {
+                "seats": shared["mail"]["seats"],
+                "sealed": sealed,
+                "opened": np.array(opened, np.int64),
+            },
             name_own(self.round, "digest"): hash_arrays(whole),
         }
         secrets = recall(memory, self.round, "secrets")
-        mask(whole, bind_round(self.round, told), secrets, peers["seat"], {s: adverts[s] for s in senders})
+        bound = bind_adverts(bind_round(self.round, told), thresholds, peers["all"])
+        mask(whole, bound, secrets, peers["seat"], {s: adverts[s] for s in senders})
         return {"masked": Part({"integers": whole})}, memory
 
 
@@ -196,7 +212,7 @@ class confirm_survivors(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        _, told, _, memory = _check_survivors(self, shared, memory)
+        _, told, _, memory = check_survivors(self, shared, memory)
         signature = view_bytes(sign_survivors(find_signer(memory), told))
         return {"confirmed": Part({"signature": signature})}, memory
 
@@ -214,7 +230,7 @@ class reveal_shares(Work[Any, Any]):
     def run(
         self, learner: Any, shared: Shared, data: Any, memory: Memory, keys: Keys
     ) -> tuple[Contribution, Memory]:
-        alive, told, who, memory = _check_survivors(self, shared, memory)
+        alive, told, who, memory = check_survivors(self, shared, memory)
         peers, mail = recall(memory, self.round, "peers"), recall(memory, self.round, "mail")
         seats, senders = peers["seats"].tolist(), mail["seats"].tolist()
         if self.sums.roster and find_signer(memory) is not None:
@@ -229,36 +245,6 @@ class reveal_shares(Work[Any, Any]):
         revealed = reveal(opening, sealed, peers["seat"], peers["kept"], alive)
         rows = to_rows([revealed[seat] for seat in (*senders, peers["seat"])], SHARE_BYTES)
         return {"revealed": Part({"shares": rows})}, memory
-
-
-def _check_survivors(
-    work: confirm_survivors | reveal_shares, shared: Shared, memory: Memory
-) -> tuple[set[int], bytes, bytes, Memory]:
-    """Checks the list of survivors that a client is sent, and promises to answer for no other one.
-
-    Returns: their seats, digests of all that the client was told and of who they are, and its memory.
-    """
-    thresholds, memory = work.sums.begin_phase(memory, work.round, work.num_clients)
-    bits, names = shared["alive"]["seats"], shared["alive"]["names"]
-    if len(bits) != work.num_clients or len(names) != work.num_clients:
-        raise Declined(f"it was told of {len(bits)} clients, and {work.num_clients} are in this sum")
-    alive = set(np.flatnonzero(bits).tolist())
-    fewest = max(work.sums.min_clients, FEWEST_CLIENTS, memory.get(MIN_COHORT, 0))
-    if len(alive) < fewest:
-        raise Declined(f"{len(alive)} clients are in the total, and {fewest} must be")
-    peers, mail = recall(memory, work.round, "peers"), recall(memory, work.round, "mail")
-    if peers["seat"] not in alive:
-        raise Declined("its own part is not in the total, so it helps nobody to unmask it")
-    if work.sums._assume().count_honest(len(alive), work.num_clients) < work.sums.fewest:
-        raise Declined(f"fewer than {work.sums.fewest} of {len(alive)} clients in the total may be honest")
-    known = len(alive.intersection(mail["seats"].tolist())) + 1
-    if known < thresholds.num_shares:
-        raise Declined(f"only {known} of its neighbours and it are in the total, not {thresholds.num_shares}")
-    known_as = dict(enumerate(map(bytes, names)))
-    known_as |= dict(zip(peers["seats"].tolist(), map(bytes, peers["identities"]), strict=False))
-    who = hashlib.sha256(b"".join(sorted(known_as[seat] for seat in alive if seat != peers["seat"]))).digest()
-    all_told = hash_arrays(bits, names, to_rows([peers["all"]], SHARE_BYTES))
-    return alive, all_told, who, promise(memory, work.round, "alive", all_told)
 
 
 # -- the reducers --------------------------------------------------------------------------------
@@ -300,7 +286,7 @@ class SecureReducer(Reducer[Any]):
 
     @property
     def fewest(self) -> int:
-        return self._assume().count_honest(self.min_clients)
+        return self.assume().count_honest(self.min_clients)
 
     @property
     def most(self) -> int:
@@ -308,10 +294,10 @@ class SecureReducer(Reducer[Any]):
 
     @property
     def condition(self) -> str:
-        return self._assume().condition
+        return self.assume().condition
 
     def __post_init__(self) -> None:
-        self._assume()
+        self.assume()
         read_roster(self.roster)
         if self.roster and self.num_neighbours is not None:
             raise InvalidInput("with a roster all clients are neighbours: leave num_neighbours out")
@@ -328,7 +314,8 @@ class SecureReducer(Reducer[Any]):
                 f"num_neighbours is {self.num_neighbours}; write an even number, half of them on each side"
             )
 
-    def _assume(self) -> Assumptions:
+    def assume(self) -> Assumptions:
+        """Returns the faults that it is built to bear."""
         listed = len(self.roster) or None
         return Assumptions(self.colluders, self.drop_out, self.failure, self.secrecy, listed)
 
@@ -339,7 +326,7 @@ class SecureReducer(Reducer[Any]):
                 f"{num_clients} clients take part, and the sum is scaled for {self.max_clients}: write "
                 f"max_clients={num_clients}"
             )
-        return find_thresholds(self._assume(), num_clients, self.num_neighbours)
+        return find_thresholds(self.assume(), num_clients, self.num_neighbours)
 
     def begin_phase(self, memory: Memory, round: str, num_clients: int) -> tuple[Thresholds, Memory]:
         """Checks at a client that a phase belongs to the sum that it has begun. Raises: Declined."""
@@ -371,7 +358,7 @@ class SecureReducer(Reducer[Any]):
 
     def explain(self, num_clients: int) -> str:
         """Explains a sum of so many clients. Raises: CompositionError: if no thresholds suit them."""
-        thresholds, assumed = self.find_thresholds(num_clients), self._assume()
+        thresholds, assumed = self.find_thresholds(num_clients), self.assume()
         server = "lies" if self.roster else "is honest but curious"
         return (
             f"{thresholds}; up to {assumed.count_colluders(num_clients)} may collude with a server that "
