@@ -391,3 +391,49 @@ def test_a_missing_folder_is_named(table: str) -> None:
     done = cli("predict", "nosuch", table)
     assert done.exit_code == 2
     assert "no folder 'nosuch'; name one that hanse release wrote" in done.stderr
+
+
+def test_the_card_tells_the_audit_of_the_same_settings_and_refuses_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.toml").write_text(
+        """
+rounds = 1
+partition = {name = "iid", num_clients = 20}
+baselines = [{name = "centralised"}]
+[audit]
+num_shadows = 8
+num_canaries = 20
+num_iterations = 1
+rounds = 1
+max_accuracy_lost = 1.0
+max_attribute_gain = 0.1
+"""
+    )
+    done = cli("audit", "mine.toml", "--json")
+    assert done.exit_code == 1, done.output  # no column was named, so one claim was not measured
+    Path("audit.json").write_text(done.stdout)
+    said = cli("run", "mine.toml", "--store", "runs.db", "--json").stdout
+    run = json.loads(said.splitlines()[-1])["run"]
+    done = cli("release", run, "--to", "out", "--store", "runs.db", "--audit", "audit.json")
+    assert done.exit_code == 0, done.output
+    card = Path("out/README.md").read_text()
+    assert "attacked this federation in simulation" in card
+    assert "`max_attribute_gain = 0.1`: not measured, it does not hold" in card
+    assert re.search(r"`max_accuracy_lost = 1`: \S+, it holds", card)
+    assert "gain db" in card
+    other = json.loads(Path("audit.json").read_text())
+    other["data_sha256"] = "0" * 64
+    Path("other.json").write_text(json.dumps(other))
+    assert cli("release", run, "--to", "out", "--store", "runs.db", "--audit", "other.json").exit_code == 0
+    assert "settings on other data" in Path("out/README.md").read_text()
+    other["settings"]["rounds"] = 2
+    Path("other.json").write_text(json.dumps(other))
+    done = cli("release", run, "--to", "out", "--store", "runs.db", "--audit", "other.json")
+    assert done.exit_code == 2
+    assert "rounds differ" in done.output
+    Path("other.json").write_text("{}")
+    done = cli("release", run, "--to", "out", "--store", "runs.db", "--audit", "other.json")
+    assert done.exit_code == 2
+    assert "not the result of an audit" in done.output

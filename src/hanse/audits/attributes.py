@@ -1,11 +1,14 @@
 """A sensitive column: what the model tells of it, beside what anybody infers without the model."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from hanse.audits.subject import Section, Subject, Tell
-from hanse.core import Array, Examples, Key, nearest
+from hanse.audits.subject import Section, Subject, Tell, train
+from hanse.core import Array, Examples, Key, Tensors, nearest
+from hanse.data import from_clients
 from hanse.evaluation import as_percent
 from hanse.leakage import AttributeInference, NotMeasured, impute, infer_attribute
 from hanse.runs import load_population
@@ -14,10 +17,18 @@ __all__ = ["audit_attributes"]
 
 TITLE = "What else is in a row? A sensitive column"
 
+NO_CLASSES = "a column is inferred from the classes that a model predicts, and it has none"
+
 MOST_VALUES = 20
 """The most values of a column of texts, or of few numbers; of more numbers, halves are guessed."""
 
 FEWEST_ROWS = 20
+
+CONTROL_ROUNDS = 30
+"""The fewest rounds of the positive control."""
+
+LEAST_CONTROL_GAIN = 0.05
+"""The least gain of the positive control."""
 
 
 def audit_attributes(subject: Subject, tell: Tell) -> Section:
@@ -37,10 +48,21 @@ def audit_attributes(subject: Subject, tell: Tell) -> Section:
     order = key.fold_in("public").rng().permutation(len(raw.test))
     public, outside = (raw.test.take(np.sort(part)) for part in np.array_split(order, 2))
     attack = _Attack(subject, column, public)
-    found = {"rows trained on": attack.run(inside)}
-    tell(1, 2)
-    found["other rows"] = attack.run(_sample(outside, subject.plan.num_rows, key.fold_in("others")))
-    tell(2, 2)
+    proof = attack.control(members)
+    tell(1, 3)
+    if proof.gain < max(LEAST_CONTROL_GAIN, 1.5 / proof.rows**0.5):  # three standard errors of a share
+        raise NotMeasured(
+            f"even of a model that learns the column as its label, the attack infers only "
+            f"{as_percent(proof.with_model)} (without it {as_percent(proof.imputed)}), so that it would not "
+            "find what this model tells"
+        )
+    params = subject.result.params
+    found = {"rows trained on": attack.run(inside, params)}
+    tell(2, 3)
+    others = _sample(outside, subject.plan.num_rows, key.fold_in("others"))
+    found["other rows"] = attack.run(others, params)
+    found["control: a model of the column itself, no protection"] = proof
+    tell(3, 3)
     rows = [
         (name, as_percent(f.majority), as_percent(f.imputed), as_percent(f.with_model), f"{f.rows:,}")
         for name, f in found.items()
@@ -49,7 +71,8 @@ def audit_attributes(subject: Subject, tell: Tell) -> Section:
         f"The attacker knows all columns of a row but {column!r}, its label, the last model, and half of the "
         f"test rows. He guesses one of {attack.num_values} values{attack.note}. Without it, he learns "
         "the column from the others and the label by multinomial regression. Only what the model adds counts "
-        "as a gain; a gain on other rows, too, is knowledge about people at large, not about these rows."
+        "as a gain; a gain on other rows, too, is knowledge about people at large, not about these rows. "
+        "The control is a federation without protection, whose labels are the column: there it is told."
     )
     heads = ("rows", "most frequent", "without model", "with model", "number")
     gain = found["rows trained on"].gain
@@ -72,8 +95,22 @@ class _Attack:
         self._values = values
         self.num_values = len(values)
 
-    def run(self, rows: Examples) -> AttributeInference:
-        """Guesses the column of rows."""
+    def control(self, members: Sequence[Examples]) -> AttributeInference:
+        """Attacks a model without protection whose labels are the column, which public rows do not tell."""
+        subject = self._subject
+        k, ready = subject.ready.population.num_classes or 0, subject.ready
+        if not k:
+            raise NotMeasured(NO_CLASSES)
+        labels = [self._number(own.x) % k for own in members]
+        clients = [Examples(ready.population.client(i).x, y) for i, y in enumerate(labels)]
+        bare = replace(subject, asked=subject.bare())
+        data = from_clients(clients, num_classes=k, names=ready.population.names)
+        rows = Examples(np.concatenate([own.x for own in members]), np.concatenate(labels))
+        rows = _sample(rows, subject.plan.num_rows, subject.key.fold_in("attributes", "control"))
+        return self.run(rows, train(bare.on(data, rounds=max(subject.asked.rounds, CONTROL_ROUNDS))).params)
+
+    def run(self, rows: Examples, params: Tensors) -> AttributeInference:
+        """Guesses the column of rows by a model."""
         subject, truth, known = self._subject, self._number(rows.x), self._number(self._public.x)
         candidates, public = self._substitute(rows.x), self._substitute(self._public.x)
         fixed = ~(
@@ -84,7 +121,7 @@ class _Attack:
             raise NotMeasured("there is no other column to infer it from")
         k = subject.ready.population.num_classes or 0
         if not k:
-            raise NotMeasured("a column is inferred from the classes that a model predicts, and it has none")
+            raise NotMeasured(NO_CLASSES)
         one_hot = np.eye(k)
         prior = impute(others, known, wanted, self.num_values)
         imputed = impute(
@@ -94,7 +131,6 @@ class _Attack:
             self.num_values,
         )
         majority = int(np.bincount(known, minlength=self.num_values).argmax())
-        params = subject.result.params
         return infer_attribute(
             subject.ready.learner, params, candidates, rows.y, truth, prior, imputed, majority
         )

@@ -91,6 +91,6 @@ def _list_rules(subject: Subject) -> Iterator[tuple[str, Experiment]]:
     )
     for rule in others:
         if type(rule) is not type(into):
-            bare = subject.bare(algorithm=replace(own, into=rule))
-            note = "" if subject.asked == subject.bare() else ", unprotected"
+            bare = subject.without_privacy(algorithm=replace(own, into=rule))
+            note = "" if subject.asked == subject.without_privacy() else ", unprotected"
             yield f"{format_plain(to_plain(rule))}{note}", bare

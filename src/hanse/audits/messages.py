@@ -1,4 +1,4 @@
-"""The first messages of clients, and the layer of the model from which rows are read."""
+"""The messages of clients, and the layer of the model from which rows are read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from hanse.audits.subject import Subject
 from hanse.core import (
     Array,
     Examples,
+    Key,
     Keys,
     Part,
     Reducer,
@@ -27,10 +28,10 @@ from hanse.core import (
     reduce,
     scale,
 )
-from hanse.core.exchange import Dispatch, Sample, Sampled
+from hanse.core.exchange import Dispatch, Payload, Sample, Sampled
 from hanse.leakage import NotMeasured, ask_for_parts, observe, read_row, subtract_own
 
-__all__ = ["FirstMessages", "Layer", "find_layer"]
+__all__ = ["Layer", "Messages", "find_layer", "find_part"]
 
 
 @dataclass(frozen=True)
@@ -48,53 +49,110 @@ class Layer:
 
     def read(self, gradient: Tensors) -> Array:
         """Reads a row off a gradient."""
+        return read_row({"weights": self._turn(gradient), "bias": gradient[self.bias]})
+
+    def measure_share(self, gradient: Tensors) -> float | None:
+        """Measures how much of a gradient is one row times numbers: 1 if it is of a single row.
+
+        Returns: the share of the largest singular value in the sum of squares; None: the layer has so few
+          outputs that each gradient looks like that of one row.
+        """
+        weights = self._turn(gradient).reshape(-1, np.size(gradient[self.bias]))
+        if weights.shape[1] < 3:  # two residuals of classes are opposite
+            return None
+        whole = np.vstack([weights, np.reshape(gradient[self.bias], (1, -1))])
+        squares = np.linalg.svd(whole, compute_uv=False) ** 2
+        return float(squares[0] / squares.sum()) if squares.sum() > 0 else None
+
+    def _turn(self, gradient: Tensors) -> Array:
         weights = np.asarray(gradient[self.weights], np.float64)
-        return read_row({"weights": weights.T if self.turned else weights, "bias": gradient[self.bias]})
+        return weights.T if self.turned else weights
 
 
-def find_layer(params: Tensors, num_features: int) -> Layer:
-    """Finds the layer that multiplies rows of so many features. Raises: NotMeasured: if there is none."""
+def find_part(exchange: Dispatch | Payload, params: Tensors) -> str:
+    """Finds the part of a message that has the form of the model. Raises: NotMeasured: if there is none."""
+    wanted = Spec.of(params).tensors
+    for name, part in exchange.uplink.items():
+        if part.spec.tensors == wanted:
+            return name
+    sent = ", ".join(map(repr, exchange.uplink)) or "nothing"
+    raise NotMeasured(f"clients send {sent}, and nothing of the form of the model")
+
+
+def find_layer(params: Tensors, num_features: int | None) -> Layer:
+    """Finds the layer that multiplies rows of so many features, or of any number: the first such layer.
+
+    Raises: NotMeasured: if there is none.
+    """
     for name, tensor in params.items():
         bias = name.replace("weights", "bias").replace("weight", "bias")
         if bias == name or bias not in params:
             continue
         size = np.size(params[bias])
+        if num_features is None and np.ndim(tensor) == 2:
+            return Layer(name, bias, turned=name.endswith("weight"))
         if np.shape(tensor) in ((num_features,), (num_features, size)) and not name.endswith("weight"):
             return Layer(name, bias, turned=False)
         if np.shape(tensor) == (size, num_features):
             return Layer(name, bias, turned=True)
+    if any("embedding" in name for name in params):
+        raise NotMeasured(
+            "the model looks tokens of texts up in an embedding, and these attacks read rows of numbers; "
+            "still, whoever sees a message learns which tokens occur in it, from the rows of the embedding "
+            "that change"
+        )
     raise NotMeasured(
         "no layer of the model multiplies a whole row by weights and adds a bias, and other models are not "
         "attacked by this version"
     )
 
 
-class FirstMessages:
-    """The messages of clients in the first round, made by the algorithm's own work, chain and reducer.
+class Messages:
+    """The messages of clients that answer one exchange of a run.
+
+    Args:
+      exchange: what clients are asked: the first message of an algorithm, or what was recorded.
+      params: the model that they begin from.
+      num_features: of a row.
+      into: the reducer in place.
+      key: of the audit's draws.
+      learner: what answers the exchange again; None: nothing does.
 
     Raises: NotMeasured: if clients send nothing that has the form of the model.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
-        settled: Any = subject.ready.experiment.algorithm
-        self.into: Reducer[Any] = getattr(settled, "into", mean())
-        if self.into.hides:  # what a sum hides is asked for beside it: only sums are shown to an attack
+    def __init__(
+        self,
+        exchange: Dispatch | Payload,
+        params: Tensors,
+        num_features: int | None,
+        into: Reducer[Any],
+        key: Key,
+        learner: Any = None,
+    ) -> None:
+        self.into, self.params, self._exchange = into, params, exchange
+        self._key, self._learner = key, learner
+        self.part = find_part(exchange, params)
+        self.sign = 1.0 if self.part == "gradient" else -1.0
+        self.layer = find_layer(params, num_features)
+
+    @classmethod
+    def of_first_round(cls, subject: Subject) -> "Messages":
+        """Makes the messages of a run's first round, by the algorithm's own work, chain and reducer."""
+        ready = subject.ready
+        settled: Any = ready.experiment.algorithm
+        into: Reducer[Any] = getattr(settled, "into", mean())
+        if into.hides:  # what a sum hides is asked for beside it: only sums are shown to an attack
             settled = replace(settled, into=mean())
-        self.params = subject.ready.start()
-        self._dispatch = _find_dispatch(settled, self.params, subject)
-        spec = Spec.of(self.params)
-        names = [n for n, part in self._dispatch.uplink.items() if part.spec.tensors == spec.tensors]
-        if not names:
-            raise NotMeasured(f"clients of {type(settled).__name__}() send nothing of the form of the model")
-        self._part = names[0]
-        self.sign = 1.0 if self._part == "gradient" else -1.0
-        self.layer = find_layer(self.params, prod(subject.ready.population.feature_shape))
+        params = ready.start()
+        dispatch = _find_dispatch(settled, params, subject)
+        size = prod(ready.population.feature_shape)
+        return cls(dispatch, params, size, into, subject.key, ready.learner)
 
     @property
     def uplink(self) -> tuple[Transform, ...]:
         """The chain that the model's part goes through."""
-        return self._dispatch.uplink[self._part].uplink
+        return self._exchange.uplink[self.part].uplink
 
     @cached_property
     def steps(self) -> Steps | None:
@@ -102,9 +160,9 @@ class FirstMessages:
 
         Raises: NotMeasured: if clients train by another rule.
         """
-        if self._part == "gradient":
+        if self.part == "gradient":
             return None
-        work = self._dispatch.work
+        work = self._exchange.work
         steps = getattr(work, "steps", None) if isinstance(work, local_sgd) else None
         if not isinstance(steps, Steps) or steps != Steps(
             steps.lr, steps.epochs, steps.batch_size, num_steps=steps.num_steps
@@ -119,19 +177,19 @@ class FirstMessages:
           i: numbers the client, for its keys.
           bare: whether the chain and the reducer are left out.
         """
-        key = self._subject.key.fold_in("reconstruction", i)
-        uplink = dict(self._dispatch.uplink)
+        key = self._key.fold_in("reconstruction", i)
+        uplink = dict(self._exchange.uplink)
         if bare:
             uplink = {name: replace(part, uplink=(), into=mean()) for name, part in uplink.items()}
         answer = ask_for_parts(
-            self._dispatch.work,
-            self._subject.ready.learner,
+            self._exchange.work,
+            self._learner,
             own,
-            self._dispatch.shared,
+            self._exchange.shared,
             uplink,
             keys=Keys(key.fold_in("public"), key.fold_in("secret")),
         )
-        return observe(answer).parts[self._part].values
+        return observe(answer).parts[self.part].values
 
     def see_as_fellow(self, people: Sequence[Examples], first: int, *, bare: bool = False) -> Tensors:
         """Returns what the first of several clients finds of the others from two consecutive models.
@@ -139,7 +197,7 @@ class FirstMessages:
         The server's noise is in the second model. The server's step is taken for a plain one.
         """
         sent = [self.see(own, first + j, bare=bare) for j, own in enumerate(people)]
-        given = self._dispatch.uplink[self._part]
+        given = self._exchange.uplink[self.part]
         into = mean() if bare else given.into
         total = reduce(into, [Part(one, 1.0) for one in sent])
         alone = reduce(into, [Part(sent[0], 1.0)] * len(sent)).values
@@ -149,8 +207,8 @@ class FirstMessages:
         return subtract_own(self.params, after, sent[0], len(sent))
 
     def _add_noise(self, total: Total) -> Total:
-        chain = self._dispatch.uplink[self._part].chain()
-        key = self._subject.key.fold_in("reconstruction noise")
+        chain = self._exchange.uplink[self.part].chain()
+        key = self._key.fold_in("reconstruction noise")
         plans = chain.plan(chain.init(), key)
         for i in reversed(range(len(chain.stages))):
             stage = chain.stages[i]

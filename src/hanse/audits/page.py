@@ -5,7 +5,7 @@ import html
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -15,32 +15,40 @@ from hanse.config import as_toml
 from hanse.core import Array
 from hanse.version import __version__
 
-__all__ = ["draw_audit"]
+__all__ = ["draw_audit", "draw_pictures"]
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: #1f2730; background: #f5f6f8; margin: 0; }
+:root { color-scheme: light dark; --ink: #1f2730; --soft: #5b6470; --page: #f5f6f8; --card: #fff;
+  --edge: #e3e7ec; --line: #d5dae0; --yes: #2e7d4f; --no: #b3261e; --warn: #c2410c; --draw: #1f5fbf; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3acb8; --page: #14181d;
+  --card: #1c2229; --edge: #2d343d; --line: #3c4550; --yes: #6cc591; --no: #f28b82; --warn: #f0a35e; --draw: #7fb0f5; } }
+body { font: 15px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: var(--ink); background: var(--page);
+  margin: 0; }
 main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 48px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8px; }
-p { margin: 4px 0 10px; max-width: 62em; } .quiet { color: #5b6470; font-size: 14px; }
-.missing { border-left: 4px solid #c2410c; padding: 2px 0 2px 12px; }
-.card { background: #fff; border: 1px solid #e3e7ec; border-radius: 8px; padding: 14px 16px;
+h1 { font-size: 26px; line-height: 1.25; margin: 0 0 6px; } h2 { font-size: 18px; margin: 34px 0 8px; }
+p { margin: 4px 0 10px; max-width: 62em; } .quiet { color: var(--soft); font-size: 14px; }
+.missing { border-left: 4px solid var(--warn); padding: 2px 0 2px 12px; }
+.card { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 14px 16px;
   margin: 0 0 14px; overflow-x: auto; }
-.yes { color: #2e7d4f; font-weight: 600; } .no { color: #b3261e; font-weight: 600; }
+.yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
 table { border-collapse: collapse; }
 td, th { padding: 5px 18px 5px 0; text-align: left; vertical-align: top; }
-th { font-weight: 500; color: #5b6470; } thead th { border-bottom: 1px solid #d5dae0; }
+td:first-child:not(.short) { min-width: 8em; }
+th { font-weight: 500; color: var(--soft); } thead th { border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; } td.short { white-space: nowrap; }
 svg { max-width: 100%; height: auto; display: block; margin-top: 12px; }
-svg text { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: #5b6470; }
-.pictures { display: flex; flex-wrap: wrap; gap: 14px; } .pictures figure { margin: 0; }
-.pictures img { width: 64px; height: 64px; image-rendering: pixelated; border: 1px solid #d5dae0; }
-figcaption { font-size: 13px; color: #5b6470; }
+svg text { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: var(--soft); }
+.frame { fill: none; stroke: var(--line); } .coin { fill: none; stroke: var(--soft); stroke-dasharray: 4 4; }
+.curve { fill: none; stroke: var(--draw); stroke-width: 2; }
+.pictures { display: flex; flex-wrap: wrap; gap: 10px; margin-bottom: 14px; }
+.pictures:last-child { margin-bottom: 0; }
+.pictures img { width: 64px; height: 64px; image-rendering: pixelated; border: 1px solid var(--line); }
 pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap; margin: 8px 0 0; overflow-wrap: anywhere; }
-details summary { cursor: pointer; } footer { margin-top: 30px; font-size: 13px; color: #5b6470; }
+details summary { cursor: pointer; } footer { margin-top: 30px; font-size: 13px; color: var(--soft); }
 code { font-size: 13px; overflow-wrap: anywhere; }
-@media (max-width: 600px) { main { padding: 18px 12px 32px; }
-  td, th { padding-right: 10px; font-size: 13px; } }
+@media (max-width: 600px) { main { padding: 18px 12px 32px; } h1 { font-size: 22px; }
+  td, th { padding-right: 10px; font-size: 13px; } .pictures { gap: 5px; }
+  .pictures img { width: 34px; height: 34px; } .card { padding: 12px; } }
 @media print { body { background: #fff; } .card { break-inside: avoid; } }
 """
 
@@ -72,8 +80,7 @@ def draw_audit(result: AuditResult, *, show_rows: bool = False) -> str:
 <title>Audit</title><style>{STYLE}</style></head>
 <body><main>
 <h1>A federation, attacked as it is configured</h1>
-<p class="quiet">The attacks were simulated on the data that the settings name. They show what these attacks
-find, not that no other finds more.</p>
+<p class="quiet">{_text(result.intro)}</p>
 {body}
 <footer>Written by Hanse {__version__}. This file needs no other; it fetches nothing.</footer>
 </main></body></html>
@@ -116,17 +123,44 @@ def _draw_section(section: Section, show_rows: bool) -> Iterator[str]:
         f'<section class="card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{drawn}'
         "</section>"
     )
-    yield from _draw_pictures(section)
+    if section.is_private and section.pictures and not show_rows:
+        yield '<p class="quiet">Pictures of real rows are masked; hanse audit --show-rows shows them.</p>'
+    else:
+        yield from _draw_pictures(section)
     yield from _draw_records(section, show_rows)
 
 
 def _draw_pictures(section: Section) -> Iterator[str]:
+    rows = []
     for caption, pictures in section.pictures.items():
         images = "".join(f'<img alt="{_text(caption)}" src="{_encode(one)}">' for one in pictures)
-        yield (
-            f'<section class="card"><p class="quiet">{_text(caption)}</p><div class="pictures">{images}</div>'
-            "</section>"
-        )
+        rows.append(f'<p class="quiet">{_text(caption)}</p><div class="pictures">{images}</div>')
+    if rows:
+        yield f'<section class="card">{"".join(rows)}</section>'
+
+
+def draw_pictures(rows: Mapping[str, Sequence[Array]]) -> str:
+    """Draws pictures in rows under their captions, as an SVG image that needs no other file.
+
+    Args:
+      rows: pictures of numbers from 0 to 1, (height, width), by caption.
+    """
+    side, gap, line, margin = 80, 10, 30, 16
+    width = 2 * margin + max(len(pictures) for pictures in rows.values()) * (side + gap) - gap
+    parts, y = list[str](), margin
+    for caption, pictures in rows.items():
+        parts.append(f'<text x="{margin}" y="{y + 17}">{_text(caption)}</text>')
+        for i, one in enumerate(pictures):
+            place = f'x="{margin + i * (side + gap)}" y="{y + line}" width="{side}" height="{side}"'
+            parts.append(f'<image {place} href="{_encode(one)}"/><rect {place} class="edge"/>')
+        y += line + side + gap
+    height = y - gap + margin
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img"><style>text {{ font: 18px system-ui, sans-serif; fill: #1f2730; }} '
+        "image { image-rendering: pixelated; } .edge { fill: none; stroke: #d5dae0; }</style>"
+        f'<rect width="{width}" height="{height}" rx="8" fill="#fff"/>\n' + "\n".join(parts) + "\n</svg>\n"
+    )
 
 
 def _encode(picture: Array) -> str:
@@ -149,9 +183,9 @@ def _draw_records(section: Section, show_rows: bool) -> Iterator[str]:
         lines.append(f"<tr>{''.join(map(_draw_cell, [name, *cells]))}</tr>")
     masked = "" if show_rows else " They are masked; hanse audit --show-rows shows them."
     yield (
-        f'<section class="card"><p class="quiet">The first {MOST_COLUMNS} features of one row, as the model '
-        f"takes them, beside what is read of it.{masked}</p><table><tbody>{''.join(lines)}</tbody></table>"
-        "</section>"
+        f'<section class="card"><p class="quiet">The first {MOST_COLUMNS} features of rows, as the model '
+        f"takes them: what is read, and originals where they are known.{masked}</p>"
+        f"<table><tbody>{''.join(lines)}</tbody></table></section>"
     )
 
 
@@ -180,9 +214,9 @@ def _draw_curve(curve: Sequence[tuple[float, float]]) -> str:
     return (
         f'<svg viewBox="0 0 {left + size + 20} {top + size + 44}" width="{left + size + 20}" role="img" '
         'aria-label="true positives over false positives">'
-        f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" stroke="#d5dae0"/>'
-        f'<polyline points="{low} {high}" fill="none" stroke="#9aa3ad" stroke-dasharray="4 4"/>'
-        f'<polyline points="{" ".join(points)}" fill="none" stroke="#1f5fbf" stroke-width="2"/>'
+        f'<rect x="{left}" y="{top}" width="{size}" height="{size}" class="frame"/>'
+        f'<polyline points="{low} {high}" class="coin"/>'
+        f'<polyline points="{" ".join(points)}" class="curve"/>'
         f'{"".join(ticks)}<text x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">'
         "false positives; dashed: a coin</text>"
         f'<text x="14" y="{top + size / 2}" text-anchor="middle" transform="rotate(-90 14 {top + size / 2})">'

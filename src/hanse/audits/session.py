@@ -15,10 +15,15 @@ from hanse.audits.subject import Section, Subject, Tell
 from hanse.config import AuditPlan, Experiment, summary
 from hanse.core import HanseError
 
-__all__ = ["AuditResult", "ClaimCheck", "Seen", "perform_audit"]
+__all__ = ["AuditResult", "ClaimCheck", "Seen", "check_claims", "perform_audit"]
 
 Seen: TypeAlias = Callable[[str, int, int], None]
 """Called with the part of the audit, the number of its runs that are done, and of all its runs."""
+
+SIMULATED = (
+    "The attacks were simulated on the data that the settings name. They show what these attacks find, not "
+    "that no other finds more."
+)
 
 PARTS: Mapping[str, tuple[str, Callable[[Subject, Tell], Section]]] = {
     "views": (views.TITLE, views.audit_views),
@@ -68,6 +73,7 @@ class AuditResult:
       sections: the findings, by the name of the part.
       claims: the claims that were made.
       data_sha256: the fingerprint of the data that were audited.
+      intro: what was attacked, for the page.
     """
 
     about: str
@@ -75,6 +81,7 @@ class AuditResult:
     sections: Mapping[str, Section]
     claims: tuple[ClaimCheck, ...]
     data_sha256: str
+    intro: str = SIMULATED
 
     @property
     def holds(self) -> bool:
@@ -120,9 +127,13 @@ def perform_audit(
             sections[name] = measure(subject, tell)
         except HanseError as error:
             sections[name] = Section(title, missing=str(error))
+    settings, data_sha256 = subject.ready.experiment.settings(), subject.ready.population.fingerprint
+    return AuditResult(summary(settings), settings, sections, check_claims(plan, sections), data_sha256)
+
+
+def check_claims(plan: AuditPlan, sections: Mapping[str, Section]) -> tuple[ClaimCheck, ...]:
+    """Compares the claims of a plan with what was found."""
     found = {key: number for section in sections.values() for key, number in section.found.items()}
-    claims = tuple(
+    return tuple(
         ClaimCheck(name, limit, found.get(name.removeprefix("max_"))) for name, limit in plan.claims.items()
     )
-    settings = subject.asked.settings()
-    return AuditResult(summary(settings), settings, sections, claims, subject.ready.population.fingerprint)

@@ -1,7 +1,7 @@
 """The subject of an audit, and what each part of the audit found."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -30,6 +30,7 @@ class Section:
       curve: points (false positive rate, true positive rate) to draw; empty: none.
       pictures: pictures of numbers from 0 to 1, (height, width), by caption.
       records: rows of numbers with their names, which a page masks unless it is asked to show them.
+      is_private: whether pictures are masked, too, as they are of real parties.
       details: further plain data for JSON.
     """
 
@@ -43,6 +44,7 @@ class Section:
     pictures: Mapping[str, Sequence[Array]] = field(default_factory=dict)
     records: Sequence[tuple[str, Array]] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    is_private: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the section as plain data, without curve, pictures and records."""
@@ -119,9 +121,15 @@ class Subject:
             **changes,
         )
 
-    def bare(self, **changes: Any) -> Experiment:
+    def without_privacy(self, **changes: Any) -> Experiment:
         """Returns the experiment without its differential privacy and without `secure`."""
         return replace(self.asked, privacy=None, secure=False, **changes)
+
+    def bare(self) -> Experiment:
+        """Returns the experiment without any protection: its uplink and reducer are left out, too."""
+        own: Any = self.asked.algorithm
+        usual = {f.name: f.default for f in fields(own) if f.name in ("uplink", "into")}
+        return self.without_privacy(algorithm=replace(own, **usual))
 
 
 def train(experiment: Experiment) -> Result:

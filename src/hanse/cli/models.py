@@ -14,6 +14,13 @@ __all__ = ["predict", "release_command"]
 def release_command(
     run: RunId,
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="The folder to write the model to.")],
+    audit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="What hanse audit --json printed of the same settings: the card tells its findings.",
+        ),
+    ] = None,
     imports: Imports = None,
     accept: Accept = False,
     store: Store = None,
@@ -24,7 +31,7 @@ def release_command(
         from hanse.runs import existing
 
         runs = existing(locate_store(store))
-        print(release_(runs, run, to, imports=imports or (), accept_changed_imports=accept))
+        print(release_(runs, run, to, imports=imports or (), accept_changed_imports=accept, audit=audit))
 
 
 def predict(

@@ -35,6 +35,8 @@ class AuditPlan:
       num_shadows: the number of shadow models that membership is inferred with: even, at least 8.
       num_canaries: the most canaries; as many as the model has parameters, at most.
       num_rows: the most rows whose membership is guessed.
+      num_restarts, num_iterations: the most searches of rows by descent for a message, and the most steps of
+        each; they bound how long an audit takes.
       rounds: the most rounds of each run with liars.
       liars_fraction: the share of clients that lies.
       sensitive: the column to infer: its name in a table, its number in an array; none: no column is.
@@ -49,6 +51,8 @@ class AuditPlan:
     num_shadows: int = 16
     num_canaries: int = 1000
     num_rows: int = 5000
+    num_restarts: int = 1
+    num_iterations: int = 100
     rounds: int = 20
     liars_fraction: float = 0.2
     sensitive: str | int | None = None
@@ -56,7 +60,7 @@ class AuditPlan:
     def __post_init__(self) -> None:
         if self.num_shadows < 8 or self.num_shadows % 2:
             raise InvalidInput(f"num_shadows is {self.num_shadows}; write an even number of at least 8")
-        for name in ("num_canaries", "num_rows", "rounds"):
+        for name in ("num_canaries", "num_rows", "num_restarts", "num_iterations", "rounds"):
             if getattr(self, name) < 1:
                 raise InvalidInput(f"{name} is {getattr(self, name)}; write at least 1")
         if not 0 < self.liars_fraction < 0.5:

@@ -33,6 +33,7 @@ from hanse.leakage.tap import (
     ask_client,
     ask_for_parts,
     observe,
+    read_recorded_plan,
     read_recording,
     subtract_own,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "measure_ssim",
     "observe",
     "read_label",
+    "read_recorded_plan",
     "read_recording",
     "read_row",
     "read_row_of_class",

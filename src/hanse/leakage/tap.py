@@ -38,12 +38,17 @@ __all__ = [
     "ask_client",
     "ask_for_parts",
     "observe",
+    "read_recorded_plan",
     "read_recording",
     "subtract_own",
 ]
 
 Observer: TypeAlias = Literal["server", "key holder", "fellow client", "outsider"]
 """A party that watches: an outsider sees encrypted traffic alone."""
+
+
+PLAN = "run.plan"
+"""The file of a recording that holds the plan of the run."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,22 @@ def read_recording(folder: str | Path) -> tuple[Overheard, ...]:
     Raises: InvalidInput: if there are none, or a file is damaged.
     """
     return tuple(_read(Path(folder)))
+
+
+def read_recorded_plan(folder: str | Path) -> Any:
+    """Reads the plan of a recorded run: its model and the form of rows; None: an older recording has none.
+
+    Raises: InvalidInput: if it is damaged, or names a class that is not known here.
+    """
+    path = Path(folder) / PLAN
+    if not path.exists():
+        return None
+    try:
+        return unpack(path.read_bytes())
+    except (MessageError, OSError, ValueError) as error:
+        raise InvalidInput(
+            f"{path} can't be read: {error}; import your own modules, or record again"
+        ) from error
 
 
 def _read(folder: Path) -> Iterator[Overheard]:

@@ -26,6 +26,7 @@ from hanse.evaluation import as_number, measure_metrics, table
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
+from hanse.release.audited import describe_audit, read_audit_result
 from hanse.runs import (
     ACCEPTED,
     Wanted,
@@ -61,17 +62,21 @@ def release(
     *,
     imports: Sequence[str] = (),
     accept_changed_imports: bool = False,
+    audit: Path | None = None,
 ) -> Path:
     """Writes the model of a run, and everything that others need to use it, but no code of users.
 
     Args:
       imports, accept_changed_imports: see `hanse.runs.import_code`. The run records accepted changes.
+      audit: what `hanse audit --json` printed of the run's settings, for the card; None: the card names none.
 
     Raises:
       StoreError: if there is no such run, or it has no model yet.
-      InvalidInput: if the run's data, which describe the features, can't be read again.
+      InvalidInput: if the run's data, which describe the features, can't be read again, or the audit is of
+        other settings.
     """
     info = runs.info(run)
+    audited = None if audit is None else read_audit_result(audit, info.settings["experiment"])
     code = import_code(info, imports, accept_changes=accept_changed_imports)
     checkpoint = runs.checkpoint(info.run)
     if checkpoint is None:
@@ -111,7 +116,8 @@ def release(
     found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
     found = (info.result or {}).get("findings", found)
     claim = describe_claim(runs, info, records)
-    (folder / CARD).write_text(_card(info, params, about, sha256, found, claim), encoding="utf-8")
+    card = _card(info, params, about, sha256, found, claim, audited)
+    (folder / CARD).write_text(card, encoding="utf-8")
     return folder
 
 
@@ -122,6 +128,7 @@ def _card(
     sha256: str,
     found: Sequence[Mapping[str, str]],
     claim: str | None,
+    audited: Mapping[str, Any] | None,
 ) -> str:
     settings, result = info.settings["experiment"], info.result
     size = sum(array.size for array in params.values())
@@ -174,6 +181,7 @@ def _card(
         "",
         NO_CLAIM if claim is None else f"**Privacy:** {claim}.",
         "",
+        *(() if audited is None else describe_audit(audited, info.settings["data_sha256"])),
         "## Settings",
         "",
         "```toml",

@@ -271,7 +271,7 @@ class RunThread:
                 parties=job.parties,
                 joined_s=self._find_joined,
                 note_bound=self._note_bound,
-                recording=None if job.record is None else Recording(job.record),
+                recording=None if job.record is None else Recording(job.record, job.plan),
             )
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.state.round + 1

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hanse.core.exchange import Message, Task, pack
+from hanse.network.protocol import Plan
 
 __all__ = ["Recording"]
 
@@ -11,13 +12,16 @@ __all__ = ["Recording"]
 class Recording:
     """Answers by round, ticket and party, in a folder: ROUND-TICKET-PARTY.answer, and payloads by SHA-256.
 
+    The run's plan, with its model, lies beside them in run.plan.
+
     The folder holds what clients sent, without the noise that the server adds: it needs the same protection
     as their data. `hanse.leakage.read_recording` reads it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, plan: Plan) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._write("run.plan", lambda: pack(plan))
 
     def keep(self, round: int, task: Task, payload: Path, message: Message) -> None:
         """Keeps an answer, and the payload of its cohort, a file named by its SHA-256, if it is new."""
