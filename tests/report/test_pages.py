@@ -3,6 +3,7 @@
 import builtins
 import re
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
     curves = [
         f"{metric}-per-{axis}" for metric in ("accuracy", "loss") for axis in ("round", "epoch", "byte")
     ]
-    assert names == [*curves, "clients", "who-has-what", "accuracy-against-bytes"]
+    assert names == [*curves, "parties", "clients", "who-has-what", "accuracy-against-bytes"]
     body = without_scripts(page)
     assert not re.search(r"""(src|href)\s*=|@import|url\(""", body)
     for words in ("centralised (pooled)", "on-site (each alone)", "rounds to target", "worst tenth accuracy",
@@ -61,6 +62,98 @@ def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
         assert words in body
     assert page.count("</script>") == 2
     assert all(f'id="{name}"' in body for name in names)
+
+
+def make_row(number: int, gain: float, **more: Any) -> dict[str, Any]:
+    """Make a party's row with the metrics that a gain follows from."""
+    return {
+        "party": f"Hospital {number}", "number": number, "examples": 40, "test_examples": 20,
+        "federated": {"accuracy": 0.5 + gain, "loss": 0.25}, "on_site": {"accuracy": 0.5, "loss": 0.75},
+        "metric": "accuracy", "higher_is_better": True, "gain": gain, "gain_low": gain - 0.1,
+        "gain_high": gain + 0.1, "verdict": "helped" if gain > 0.1 else "no clear difference",
+        "masked": [], "min_count": 5, **more,
+    }  # fmt: skip
+
+
+def with_rows(run_data: RunData, *rows: dict[str, Any], headline: tuple[str, ...] = ()) -> RunData:
+    assert run_data.result is not None
+    return replace(run_data, result={**run_data.result, "parties": list(rows), "headline": list(headline)})
+
+
+EMPTY = dict.fromkeys(("examples", "test_examples", "federated", "on_site", "gain", "verdict"))
+
+
+def test_each_party_has_a_row_with_its_name_as_text(store: Path) -> None:
+    small = make_row(
+        1, 0.0, party="<b>Søn & Co</b>", masked=["examples", "test_examples", "federated", "on_site"]
+    )
+    bad = "federation helped 1 of 1 parties; <b>Søn & Co</b> could not be compared"
+    page, drawings = report_page(
+        with_rows(newest(store), make_row(0, 0.25), {**small, **EMPTY}, headline=(bad,))
+    )
+    body = without_scripts(page)
+    assert (
+        "<li>Federation helped 1 of 1 parties; &lt;b&gt;Søn &amp; Co&lt;/b&gt; could not be compared.</li>"
+        in body
+    )
+    masked = (
+        "<td>&lt;b&gt;Søn &amp; Co&lt;/b&gt;</td><td>not compared</td><td></td><td>masked</td><td>masked</td>"
+    )
+    assert f"{masked}<td>&lt;5</td><td>&lt;5</td>" in body
+    seen = "<td>Hospital 0</td><td>helped</td><td>+25.0 (+15.0 to +35.0)</td><td>0.7500</td><td>0.5000</td>"
+    assert f"{seen}<td>40</td><td>20</td>" in body
+    assert "masked at 1 party" in body.lower()
+    assert "<summary>loss</summary>" in body  # a table of each other metric
+    assert "<td>0.2500</td><td>0.7500</td>" in body
+    (drawing,) = [drawing for drawing in drawings if drawing.name == "parties"]
+    assert "1 that can't be compared are not drawn" in drawing.about
+    assert body.index("Each party") < body.index("How training went")
+
+
+def test_of_many_parties_the_table_begins_with_those_who_lost(store: Path) -> None:
+    def names_of(num_rows: int) -> list[str]:
+        rows = [make_row(number, (number * 7 % num_rows) / 100) for number in range(num_rows)]
+        lost = {**make_row(num_rows, -0.3), "verdict": None, "gain": None}
+        body = without_scripts(report_page(with_rows(newest(store), *rows, lost))[0])
+        return re.findall(r"<td>(Hospital \d+)</td>", body.split("<details>")[0])
+
+    assert names_of(11) == [f"Hospital {number}" for number in range(12)]
+    assert names_of(20)[:3] == ["Hospital 0", "Hospital 3", "Hospital 6"]
+    assert names_of(20)[-1] == "Hospital 20"
+
+
+def test_a_page_without_rows_has_no_section_of_them(store: Path) -> None:
+    page, drawings = report_page(with_rows(newest(store)))
+    assert "Each party" not in page
+    assert "parties" not in [drawing.name for drawing in drawings]
+
+
+@pytest.mark.parametrize(("num_rows", "num_drawn"), [(1, 1), (3, 3), (100, 100), (120, 120), (500, 101)])
+def test_the_picture_of_parties_is_readable_whatever_their_number(
+    store: Path, num_rows: int, num_drawn: int
+) -> None:
+    rows = [make_row(number, (number * 37 % 100 - 50) / 200) for number in range(num_rows)]
+    _, drawings = report_page(with_rows(newest(store), *rows))
+    (drawing,) = [drawing for drawing in drawings if drawing.name == "parties"]
+    spec = drawing.spec
+    lines, dots = (layer["data"]["values"] for layer in spec["layer"])
+    assert len({line["party"] for line in lines}) == num_drawn
+    assert len(dots) == 2 * num_drawn
+    gains = [line["gain"] for line in lines]
+    assert gains == sorted(gains)
+    assert {gains[0], gains[-1]} == {min(row["gain"] for row in rows), max(row["gain"] for row in rows)}
+    assert (num_rows > 120) == ("Every 5th is drawn" in drawing.about)
+    assert charts.png(drawing).startswith(b"\x89PNG")
+
+
+def test_parties_with_the_same_name_are_told_apart(store: Path) -> None:
+    rows = [make_row(number, 0.0, party="North") for number in (0, 1)]
+    _, drawings = report_page(with_rows(newest(store), *rows))
+    (drawing,) = [drawing for drawing in drawings if drawing.name == "parties"]
+    assert {line["party"] for line in drawing.spec["layer"][0]["data"]["values"]} == {
+        "North (0)",
+        "North (1)",
+    }
 
 
 def test_the_same_chart_is_an_image(store: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, make_table
+from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, make_table, print_standing
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
 from hanse.evaluation import as_bytes, as_number, as_seconds, name_stop_metric, spent_on
@@ -143,9 +143,7 @@ def result_page(
     out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
-    if result.get("baselines"):
-        out.print(comparison(settings, result))
-        out.print()
+    print_standing(out, result, comparison(settings, result) if result.get("baselines") else None)
     see = () if then else [("see", f"hanse show {result['run']}")]
     liars = describe_liars((), result.get("adversary"))
     out.print(make_pairs((*_costs(result, settings), *liars, *also, *see)))
@@ -174,8 +172,8 @@ def run_page(
         [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "stopped", "failed") else []
     )
     out.print(Padding(make_pairs([*head, *result, *back]), (1, 0)))
-    if info.result is not None and info.result.get("baselines"):
-        out.print(Padding(comparison(settings, info.result), (0, 0, 1, 0)))
+    if (found := info.result) is not None:
+        print_standing(out, found, comparison(settings, found) if found.get("baselines") else None)
     if records:
         out.print(_rounds(records))
         out.print()

@@ -55,6 +55,8 @@ class Budget:
       stop: names the metric to watch and its target.
       key: the key of the draws.
       higher_is_better: the names of the metrics that are better when higher.
+      show: is called with each model that was trained: the baseline's name, the number of the party that
+        trained it alone, or None, and its parameters.
     """
 
     learner: DifferentiableLearner
@@ -65,6 +67,7 @@ class Budget:
     stop: Stop
     key: Key
     higher_is_better: Collection[str] = HIGHER_IS_BETTER
+    show: Callable[[str, int | None, Tensors], None] = lambda baseline, number, params: None
 
     @property
     def epochs(self) -> int:
@@ -159,6 +162,7 @@ class centralised(Baseline):
             if reached is None and watched is not None and budget.stop.is_reached(watched):
                 reached = epoch
         seconds = perf_counter() - began_s
+        budget.show("centralised", None, params)
         return {
             "name": "centralised",
             "final": _metrics(curve[-1]),
@@ -209,6 +213,7 @@ class on_site(Baseline):
             for epoch in range(budget.epochs):
                 steps = _lend_steps(budget.algorithm, epoch, self.lr, self.batch_size)
                 params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
+            budget.show("on_site", number, params)
             if population.test is not None:
                 everywhere.append(measure_held_out(learner, params, population, population.test))
             if number in tested:

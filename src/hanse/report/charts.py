@@ -8,11 +8,24 @@ from importlib import import_module
 from typing import Any
 
 from hanse.core import InvalidInput
-from hanse.evaluation import metric_of
+from hanse.evaluation import metric_of, order_rows
+from hanse.report.party_chart import draw_parties, thin_rows
 from hanse.report.run_data import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
 from hanse.runs import list_spans
 
-__all__ = ["Drawing", "draw_comparison", "draw_run", "draw_spending", "draw_timeline", "html_script", "png"]
+__all__ = [
+    "PARTIES",
+    "Drawing",
+    "draw_comparison",
+    "draw_run",
+    "draw_spending",
+    "draw_timeline",
+    "html_script",
+    "png",
+]
+
+PARTIES = "parties"
+"""The name of the drawing of each party's row."""
 
 AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
 DIRECTIONS = ("bytes up", "bytes down")
@@ -76,6 +89,7 @@ def html_script() -> str:
 def draw_run(run_data: RunData) -> Iterator[Drawing]:
     """Yields the charts of one run."""
     yield from _curves([run_data], list(run_data.metrics)[:2], beside=True)
+    yield from _parties(run_data)
     yield from _spread(run_data)
     yield from _who_has_what(run_data)
 
@@ -277,6 +291,24 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
         _finish(chart, width=900, height=42 * len(told) + 10),
         wide=True,
     )
+
+
+def _parties(run_data: RunData) -> Iterator[Drawing]:
+    """Yields the chart of each party's row."""
+    rows = (run_data.result or {}).get("parties") or ()
+    drawn, step = thin_rows(rows)
+    if not drawn:
+        return
+    names = {"on_site": ON_SITE, "centralised": CENTRALISED, "federated": FEDERATED}
+    trainers = {name: words for name, words in names.items() if name in drawn[0]}
+    alt, metric = _import_drawing("altair"), drawn[0]["metric"]
+    about = "From the party that federation helped least to the one that it helped most."
+    about += f" Every {step}th is drawn." if step > 1 else ""
+    left_out = len(rows) - len(order_rows(rows))
+    about += f" {left_out:,} that can't be compared are not drawn." if left_out else ""
+    colour = _colour(alt, list(trainers.values()), legend=True)
+    chart = draw_parties(alt, drawn, trainers, colour, _axis(alt, metric), _number_format(metric))
+    yield Drawing(PARTIES, "Each party under each model", about, _finish(chart, width=720), wide=True)
 
 
 def _who_has_what(run_data: RunData) -> Iterator[Drawing]:

@@ -8,17 +8,22 @@ from typing import Any
 
 from hanse.config import as_toml, summary
 from hanse.evaluation import (
+    MOST_ROWS,
     NAMES,
     as_bytes,
     as_number,
     as_percent,
     as_seconds,
     describe_consensus,
+    describe_rows,
     metric_of,
+    order_rows,
     spent_on,
     table,
+    tabulate_rows,
 )
 from hanse.report.charts import (
+    PARTIES,
     Drawing,
     draw_comparison,
     draw_run,
@@ -50,6 +55,9 @@ h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8p
 h3 { font-size: 14px; margin: 0 0 6px; }
 p { margin: 4px 0 10px; } .quiet, .what { color: #5b6470; } .what { font-size: 14px; }
 .finding { border-left: 4px solid #c2410c; padding: 2px 0 2px 12px; }
+.headline { font-size: 17px; margin: 14px 0; padding-left: 20px; max-width: 62em; }
+.scroll { overflow: auto; max-height: 560px; } .parties details { margin-top: 8px; }
+.parties table { font-size: 14px; } .parties td, .parties th { padding-right: 14px; }
 .answer { font-size: 18px; margin: 14px 0 18px; max-width: 62em; }
 .card { background: #fff; border: 1px solid #e3e7ec; border-radius: 8px; padding: 14px 16px;
   overflow-x: auto; }
@@ -79,16 +87,18 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
         parts.append(f"<p>This run is {_text(run_data.status)}. What it lacks:</p>")
     for line in sentences((result or {}).get("findings", ())):
         parts.append(f'<p class="finding">{_text(line)}.</p>')
+    parts.append(_headline(result or {}))
     if result is not None and result["final"]:
         parts.append(f'<p class="answer">{_answer(run_data.settings, result)}</p>')
         parts.append(f'<section class="card">{_table(run_data.settings, result)}</section>')
         parts.append(_notes(run_data, result))
+    parts.append(_parties(result or {}, [d for d in others if d.name == PARTIES]))
     parts.append(_section("How training went", [d for d in others if not d.wide]))
     parts.append(_section("What was sent", spent) + _ledger(run_data))
     busy = tuple(draw_timeline(run_data))
     drawings = (*drawings, *busy)
     parts.append(_section("Who was busy with what", busy))
-    parts.append(_section("The clients", [d for d in others if d.wide]))
+    parts.append(_section("The clients", [d for d in others if d.wide and d.name != PARTIES]))
     parts.append("<h2>Settings</h2>" + _settings(run_data, opened=True))
     return _page(f"Run {run_data.run}", run_data.created, parts, drawings), drawings
 
@@ -148,8 +158,8 @@ for (const [name, spec] of {specs}) vegaEmbed("#" + name, spec, {{actions: false
 """
 
 
-def _section(title: str, drawings: Iterable[Drawing]) -> str:
-    cards = []
+def _section(title: str, drawings: Iterable[Drawing], first: str = "") -> str:
+    cards = [first] if first else []
     for drawing in drawings:
         about = f'<p class="quiet">{_text(drawing.about)}</p>' if drawing.about else ""
         wide = " wide" if drawing.wide else ""
@@ -195,6 +205,32 @@ def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], own: Iterab
         mark = ' class="own"' if i in set(own) else ""
         lines.append(f"<tr{mark}>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>")
     return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _headline(result: Mapping[str, Any]) -> str:
+    lines = "".join(f"<li>{_text(line[:1].upper() + line[1:])}.</li>" for line in result.get("headline", ()))
+    return f'<ul class="headline">{lines}</ul>' if lines else ""
+
+
+def _parties(result: Mapping[str, Any], drawings: Sequence[Drawing]) -> str:
+    """Makes the section of each party's row: a table and a picture, and a table of each other metric."""
+    rows = result.get("parties") or ()
+    if not rows:
+        return ""
+    watched = rows[0]["metric"]
+    others = dict.fromkeys(name for row in rows for name in row["federated"] or () if name != watched)
+    about = _text(". ".join(line[:1].upper() + line[1:] for line in describe_rows(rows)) + ".")
+    if len(rows) > MOST_ROWS:  # who lost comes first
+        ordered = order_rows(rows)
+        rows = [*ordered, *(row for row in rows if row not in ordered)]
+    tables = f'<div class="scroll">{_html_table(*tabulate_rows(rows, watched))}</div>'
+    tables += "".join(
+        f"<details><summary>{_text(name)}</summary>"
+        f'<div class="scroll">{_html_table(*tabulate_rows(rows, name))}</div></details>'
+        for name in others
+    )
+    card = f'<section class="card wide parties"><p class="quiet">{about}</p>{tables}</section>'
+    return _section("Each party", drawings, card)
 
 
 def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:

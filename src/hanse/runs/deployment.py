@@ -11,8 +11,9 @@ import numpy as np
 from hanse.algorithms import PeerTraining, can_train
 from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
 from hanse.core import Array, Examples, InvalidInput, Key
-from hanse.core.exchange import Record, find_classes
+from hanse.core.exchange import Progress, Record, find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
+from hanse.evaluation import write_headline
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
@@ -20,7 +21,7 @@ from hanse.runs.contract import Contract
 from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import read_description, read_examples, read_with_groups
-from hanse.runs.preparation import Prepared, client_tests, find_led, load_population, prepare_run
+from hanse.runs.preparation import Prepared, client_tests, find_guess, find_led, load_population, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
 from hanse.runs.session import check_same_data, existing, experiment_of
@@ -127,6 +128,7 @@ class Parties:
                     on_test=ready.chooses_on_test,
                     led=find_led(experiment.algorithm),
                 ).to_json(),
+                "headline": _write_headline(ready, progress, uncounted),
                 "privacy": _claim(ready, records),
             },
         )
@@ -200,6 +202,22 @@ def _recall(ready: Prepared, records: Sequence[Record]) -> None:
 def _claim(ready: Prepared, records: Sequence[Record]) -> dict[str, Any] | None:
     claim = claim_of(records, ready.experiment.privacy, ready.disclosure, is_simulated=False)
     return None if claim is None else claim.to_json()
+
+
+def _write_headline(ready: Prepared, progress: Progress[Any], uncounted: Sequence[Any]) -> list[str]:
+    """Writes the headline of a run of real parties, of which the server holds the test set at most."""
+    tests, guess = ready.population.test, None
+    is_measured = tests is not None and bool(ready.experiment.evaluate_every) and not ready.measures_itself
+    if tests is not None and is_measured:
+        guess = find_guess(ready.learner, progress.state.params, tests)
+    return list(
+        write_headline(
+            guess=guess,
+            num_tests=len(tests) if tests is not None and is_measured else None,
+            num_parties=ready.population.num_clients,
+            num_uncounted=sum(not one.counted for one in uncounted),
+        )
+    )
 
 
 def _num_present(experiment: Experiment, ready: Prepared) -> int:

@@ -44,6 +44,8 @@ class Result:
       higher_is_better: the names of its metrics that are better when higher.
       privacy: what the run promises to each of its clients; None: it released nothing noised.
       adversary: who lied, and whom the rule has left out; None: nobody lied.
+      headline: sentences to read first: whom federation helped and whom it did not, and what not to rely on.
+      parties: each party's row, a record for each: its examples, and metrics on its own test examples.
     """
 
     run: str | None
@@ -62,6 +64,8 @@ class Result:
     higher_is_better: tuple[str, ...] = ()
     privacy: Mapping[str, Any] | None = None
     adversary: Mapping[str, Any] | None = None
+    headline: tuple[str, ...] = ()
+    parties: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     @classmethod
     def of(
@@ -180,6 +184,8 @@ class Result:
             "clients": self.clients,
             "baselines": list(self.baselines),
             "data": self.data,
+            "headline": list(self.headline),
+            "parties": list(self.parties),
             "privacy": self.privacy,
             **({} if self.parallelism is None else {"parallelism": self.parallelism}),
             **({} if self.adversary is None else {"adversary": self.adversary}),

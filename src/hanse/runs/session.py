@@ -4,7 +4,7 @@ import inspect
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
@@ -16,10 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from hanse.attacks import Adversary
 from hanse.config import IN_PYTHON, Experiment, WrongSetting
-from hanse.core import Algorithm, Diverged, InvalidInput, Stalled, Stop, StoreError, Tensors
+from hanse.core import Algorithm, Diverged, InvalidInput, PartyId, Stalled, Stop, StoreError, Tensors
 from hanse.core.exchange import Commit, Led, Progress, Record, Watch, frozen
 from hanse.data import Dataset, FederatedData, Partition
-from hanse.evaluation import MAX_CLIENTS, Baseline, description, measure_spread
+from hanse.evaluation import Baseline
 from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
@@ -35,7 +35,7 @@ from hanse.runs.judgement import (
 )
 from hanse.runs.machine import changes, environment, is_simulated
 from hanse.runs.own_code import import_code, record_imports
-from hanse.runs.preparation import Prepared, find_led, prepare_run
+from hanse.runs.preparation import Prepared, Turnout, compare_run, find_led, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
 from hanse.simulation import Devices, Execution
@@ -165,13 +165,20 @@ def resume(
 class Session:
     """A run that is about to be begun or resumed here."""
 
-    def __init__(self, ready: Prepared, kept: "RunStore | None", records: tuple[Record, ...] = ()) -> None:
+    def __init__(
+        self,
+        ready: Prepared,
+        kept: "RunStore | None",
+        records: tuple[Record, ...] = (),
+        counted: Iterable[PartyId] = (),
+    ) -> None:
         self.experiment = ready.experiment
         self.run = None if kept is None else kept.run
         self._ready, self._kept, self._records = ready, kept, list(records)
         if ready.spending is not None:
             ready.spending.recall(records)
         self._findings: tuple[Finding, ...] = ()
+        self._turnout = Turnout(set(counted))
         saved = None if kept is None else kept.checkpoint()
         self._progress: Progress[Any] = ready.begin() if saved is None else saved.state
 
@@ -252,7 +259,7 @@ class Session:
         left = max(0, self.experiment.rounds - self._progress.round)
         with closing(self._ready.backend(left, alone=alone)) as backend:
             runtime = self._ready.watch_lies(self._ready.runtime(backend, self._kept))
-            led = Led(self._ready.program(self._progress), runtime, self._kept, remember)
+            led = Led(self._turnout.watch(self._ready.program(self._progress)), runtime, self._kept, remember)
             while not led.done:
                 num_done = len(self._records)
                 if not led.replay():
@@ -269,26 +276,11 @@ class Session:
         return self.end("completed", **self._compare(interrupts))
 
     def _compare(self, interrupts: Interrupts) -> dict[str, Any]:
-        """Describes the data, measures the model at each client and trains baselines, after training."""
-
         def between() -> None:
             with interrupts.allow():
                 pass
 
-        ready, found = self._ready, dict[str, Any]()
-        baselines = ready.experiment.baselines
-        is_open = ready.experiment.privacy is None  # else it would show more of clients than the claim says
-        if is_open and ready.experiment.evaluate_every and ready.population.num_clients <= MAX_CLIENTS:
-            params = self._progress.state.params
-            if not ready.measures_itself:
-                found["clients"] = measure_spread(
-                    ready.learner, ready.population, params, ready.higher_is_better
-                )
-            found["data"] = description(ready.population)
-        if baselines:
-            budget = ready.budget(self._records)
-            found["baselines"] = tuple(baseline.train(budget, between) for baseline in baselines)
-        return found
+        return compare_run(self._ready, self._progress.state.params, self._records, self._turnout, between)
 
     def outcome(self, status: str, reason: str | None = None, **found: Any) -> Result:
         """Makes the result of the run at its present progress."""
@@ -385,7 +377,8 @@ def resume_session(
         differ = changes(info.environment, environment())
         if differ:
             warn(f"the last bits may differ from an undisturbed run's: {'; '.join(differ)}")
-        yield Session(ready, kept, runs.records(info.run))
+        sent = runs.traffic(info.run)  # who measured the model, too, if there is no test set
+        yield Session(ready, kept, runs.records(info.run), [party for party, up, _ in sent if up])
 
 
 def is_kept(store: str | Path) -> bool:

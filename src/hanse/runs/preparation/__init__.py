@@ -1,8 +1,18 @@
 """Preparing an experiment: its data, its measures, what its server trusts, and all checks before it runs."""
 
+from hanse.runs.preparation.comparing import Turnout, compare_run, find_guess
 from hanse.runs.preparation.data import client_tests, load_population
 from hanse.runs.preparation.prepare import prepare_run
 from hanse.runs.preparation.prepared import Prepared
 from hanse.runs.preparation.trusted import find_led
 
-__all__ = ["Prepared", "client_tests", "find_led", "load_population", "prepare_run"]
+__all__ = [
+    "Prepared",
+    "Turnout",
+    "client_tests",
+    "compare_run",
+    "find_guess",
+    "find_led",
+    "load_population",
+    "prepare_run",
+]
