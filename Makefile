@@ -1,6 +1,7 @@
 # make demo    trains first models on this machine, and draws what federation buys: demo/*/index.html
 # make test    the one check: format, lint, types, borders, examples, doctests, tests
 # make format  lets ruff rewrite what it can
+# make versions   tries the core on each version of Python that is named and is here
 # make mutants ROOM=transforms   how many faults in a room its tests notice; SAMPLE=20 SEED=0
 #
 # All use .venv, made with $(PYTHON) and renewed when pyproject.toml or constraints.txt change.
@@ -21,7 +22,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
 .DEFAULT_GOAL := test
-.PHONY: demo test format mutants style borders pages types tests $(RUNS)
+.PHONY: demo test format mutants style borders pages types tests versions $(RUNS)
 ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
 endif
@@ -64,6 +65,9 @@ format: $(VENV)/.dev
 
 mutants: $(VENV)/.mutants
 	$(BIN)/python benchmarks/mutants.py $(ROOM) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
+
+versions:
+	$(PYTHON) benchmarks/core/versions.py
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.made
 	$(PIP) --editable '.[report]'

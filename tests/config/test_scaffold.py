@@ -39,7 +39,9 @@ def test_a_table_with_a_hospital_column_runs_as_it_is() -> None:
     done = cli("init", "stays.csv")
     assert (done.exit_code, done.stdout) == (0, "stays.toml\n"), done.stderr
     experiment = hanse.read("stays.toml")
-    assert experiment.data == csv("stays.csv", label="died", key="hospital", drop=("patient_id",))
+    classes = ("no", "yes")
+    data = csv("stays.csv", label="died", key="hospital", drop=("patient_id",), classes=classes)
+    assert experiment.data == data
     assert experiment.partition == by_key()
     run = cli("run", "stays.toml", "--set", "rounds=2", "--json")
     result = json.loads(run.stdout)
@@ -52,7 +54,8 @@ def test_a_table_with_a_hospital_column_runs_as_it_is() -> None:
 def test_told_columns_are_taken() -> None:
     Path("stays.csv").write_text(rows_of("patient_id", "age", "job", "hospital", "died"))
     assert cli("init", "stays.csv", "--label", "job", "--key", "died", "--to", "other.toml").exit_code == 0
-    assert hanse.read("other.toml").data == csv("stays.csv", label="job", key="died", drop=("patient_id",))
+    roles = {"label": "job", "key": "died", "drop": ("patient_id",)}
+    assert hanse.read("other.toml").data == csv("stays.csv", **roles, classes=("clerk", "cook"))
 
 
 def test_a_table_without_names_or_parties() -> None:
@@ -217,7 +220,7 @@ def test_numbers_in_each_row_are_noted_where_no_name_tells_what_they_are() -> No
 def test_init_reads_what_spreadsheets_save() -> None:
     data = messy("german.csv", delimiter=";", encoding="cp1252", decimal=",", crp="<5")
     assert (data.encoding, data.decimal) == ("cp1252", ",")
-    assert data.missing[-1] == "<5"
+    assert data.censored == "limit"
     table = data.load().train.x
     assert table.dtype["CRP"] == table.dtype["Kosten"] == np.float64
     assert set(table["Stadt"]) == {"Köln", "Bonn"}

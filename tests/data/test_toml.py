@@ -25,6 +25,7 @@ from hanse.data import (
     mnist,
     npz,
     parquet,
+    party_files,
     power_law,
     quantity,
     regions,
@@ -67,6 +68,22 @@ DATA = {
         decimal=",",
         columns=("age", "time", "event"),
         test_fraction=0.3,
+    ),
+    """
+    name = "party_files"
+    path = "stays"
+    label = "died"
+    key = "house"
+    parties.north = {name = "csv", path = "n.csv", censored = "half", dates = {seen = "%d.%m.%Y"}}
+    parties.west = {name = "parquet", path = "w.parquet"}
+    """: party_files(
+        "stays",
+        label="died",
+        key="house",
+        parties={
+            "north": csv("n.csv", censored="half", dates={"seen": "%d.%m.%Y"}),
+            "west": parquet("w.parquet"),
+        },
     ),
     """
     name = "parquet"

@@ -66,8 +66,8 @@ def test_a_model_goes_from_table_to_table(table: str) -> None:
     done = cli("predict", "out", "new.csv")
     assert done.exit_code == 0, done.stderr
     head, *rows = (line.split(",") for line in done.stdout.splitlines())
-    assert head == ["prediction", "probability"]
-    assert [row[0] for row in rows] == ["no", "yes"]
+    assert head == ["row", "prediction", "probability", "probability_no", "probability_yes"]
+    assert [row[:2] for row in rows] == [["1", "no"], ["2", "yes"]]
     assert "accuracy 1.0000" in done.stderr
     Path("unlabelled.csv").write_text("job,age\ncook,22\nclerk,75\n")
     again = cli("predict", "out/model.safetensors", "unlabelled.csv")
@@ -124,7 +124,7 @@ def test_numbers_are_predicted(tmp_path: Path) -> None:
     model = open_release(release(Runs(tmp_path / "runs.db"), str(run.run), tmp_path / "out"))
     found = predictions(model, str(tmp_path / "a.npz"))
     assert found.values == pytest.approx(x @ [2.0, -1.0], abs=1e-3)
-    assert next(found.rows()) == ["prediction"]
+    assert next(found.rows()) == ["row", "prediction"]
 
 
 # From a run to predictions, by the commands
@@ -137,6 +137,7 @@ def predicted(run: str, file: str) -> tuple[list[str], list[list[str]], str]:
     done = cli("predict", "out", file)
     assert done.exit_code == 0, done.stderr
     head, *rows = (line.split(",") for line in done.stdout.splitlines())
+    assert [row.pop(0) for row in (head, *rows)] == ["row", *(str(i + 1) for i in range(len(rows)))]
     return head, rows, done.stderr
 
 
@@ -152,10 +153,11 @@ def test_digits_by_the_commands(here: Path) -> None:
     assert test is not None
     np.savez("new.npz", x=test.x, y=test.y)
     head, rows, said = predicted(str(run.run), "new.npz")
-    assert head == ["prediction", "probability"]
+    assert head == ["prediction", "probability", *(f"probability_{name}" for name in range(10))]
     due = softmax().bind((64,), 10).predict(run.params, test.x)
     assert [int(row[0]) for row in rows] == due.argmax(axis=1).tolist()
     assert [row[1] for row in rows] == [f"{share:.4f}" for share in due.max(axis=1)]
+    assert np.array([row[2:] for row in rows], float) == pytest.approx(due, rel=1e-5, abs=1e-12)
     assert run.final is not None
     assert f"accuracy {run.final.metrics['accuracy']:.4f}" in said
 
@@ -247,7 +249,7 @@ def test_scores_are_called_scores(table: str) -> None:
     run = trained(table, model=linear_svm(0.01))
     Path("new.csv").write_text("job,age\ncook,22\nclerk,75\n")
     head, rows, _ = predicted(run, "new.csv")
-    assert head == ["prediction", "score"]
+    assert head == ["prediction", "score", "score_no", "score_yes"]
     assert [row[0] for row in rows] == ["no", "yes"]
     assert all(float(row[1]) > 0 for row in rows)
     assert max(float(row[1]) for row in rows) > 1  # no probability
@@ -263,8 +265,8 @@ def test_next_characters_have_a_column_for_each_place(here: Path) -> None:
     released = Released(learner, params, None, None, (), data.num_classes)
     np.savez("new.npz", x=x)
     head, *rows = predictions(released, "new.npz").rows()
-    assert head == ["prediction_0", "prediction_1", "prediction_2", "prediction_3"]
-    assert np.array(rows, int).tolist() == learner.predict(params, x).argmax(-1).tolist()
+    assert head == ["row", "prediction_0", "prediction_1", "prediction_2", "prediction_3"]
+    assert np.array(rows, int)[:, 1:].tolist() == learner.predict(params, x).argmax(-1).tolist()
 
 
 def test_labels_in_words_are_those_of_the_model(here: Path) -> None:
@@ -333,7 +335,7 @@ def test_a_patient_with_a_missing_word_is_predictable(table: str) -> None:
         done = cli("predict", "out", "new.csv")
         assert (done.exit_code, done.stderr) == (0, ""), done.stderr
         if row.startswith("75"):
-            assert done.stdout.splitlines()[1].startswith("yes,")
+            assert done.stdout.splitlines()[1].startswith("1,yes,")
     Path("new.csv").write_text("age,job\n75,pilot\n30,smith\n")
     done = cli("predict", "out", "new.csv")
     assert done.exit_code == 0
@@ -345,7 +347,7 @@ def test_labels_are_measured_or_refused_with_their_row(table: str) -> None:
     head = "age,job,sick\n"
     Path("new.csv").write_text(head + "22,cook,no\n75,clerk,None\n76,clerk,no\n23,cook,no\n")
     done = cli("predict", "out", "new.csv")
-    assert [line.split(",")[0] for line in done.stdout.splitlines()[1:]] == ["no", "yes", "yes", "no"]
+    assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == ["no", "yes", "yes", "no"]
     assert "Note: new.csv: 1 of 4 rows have no label; the others are measured\n" in done.stderr
     assert "accuracy 0.6667" in done.stderr
     Path("new.csv").write_text(head + "22,cook,no\n75,clerk,perhaps\n")
@@ -382,7 +384,7 @@ def test_classes_are_those_of_the_model_whatever_a_file_holds(here: Path) -> Non
             )
         )
         done = cli("predict", "out", "some.csv")
-        found = [int(line.split(",")[0]) for line in done.stdout.splitlines()[1:]]
+        found = [int(line.split(",")[1]) for line in done.stdout.splitlines()[1:]]
         assert f"accuracy {np.mean(found == stage[rows]):.4f}" in done.stderr
         assert np.mean(found == stage[rows]) > 0.8
 

@@ -243,6 +243,7 @@ def check_predictions(name: str, data: str, done: Any) -> None:
     """Assert that predictions agree, to within the last of the four digits that are printed."""
     said = read_expected(f"predict/{name}.json")[data]
     old, new = ([line.split(",") for line in page.splitlines()] for page in (said["stdout"], done.stdout))
+    assert [row.pop(0) for row in new] == ["row", *(str(row) for row in range(1, len(new)))]
     assert [row[0] for row in new] == [row[0] for row in old]
     assert [float(row[1]) for row in new[1:]] == pytest.approx([float(row[1]) for row in old[1:]], abs=2e-4)
     old, new = (

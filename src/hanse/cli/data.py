@@ -14,7 +14,11 @@ __all__ = ["describe_data", "init"]
 
 def init(
     data: Annotated[
-        str, typer.Argument(metavar="DATAFILE", help="A file of data: CSV, .npz, .parquet or .libsvm.")
+        list[str],
+        typer.Argument(
+            metavar="DATAFILE...",
+            help="A file of data: CSV, .npz, .parquet or .libsvm. Or several tables, one of each party.",
+        ),
     ],
     to: Annotated[
         Path | None,
@@ -35,19 +39,32 @@ def init(
     ] = False,
 ) -> None:
     """Write a first settings file for your data, with a comment on each guess."""
-    if client:
-        return _init_client(data, home, label, yes=yes)
+    if client and len(data) == 1:
+        return _init_client(data[0], home, label, yes=yes)
     with exit_truthfully(False):
         from hanse.cli.views import say
-        from hanse.config import guess, starting_file
+        from hanse.config import SETTLE, guess, guess_parties, starting_file
         from hanse.core import InvalidInput
 
-        path = to or Path(Path(data).name.partition(".")[0] + ".toml")
+        if client:
+            raise InvalidInput(f"--client takes one file, the client's own; {len(data)} are given")
+        if key is not None and len(data) > 1:
+            raise InvalidInput("--key names a column of one file; each of several files is a party's own")
+        first = Path(data[0]).name.partition(".")[0]
+        path = to or Path(("parties" if len(data) > 1 else first) + ".toml")
         if path.exists():
             raise InvalidInput(f"{path} exists already; remove it, or write --to ANOTHER.toml")
-        path.write_text(starting_file(guess(data, label=label, key=key)), encoding="utf-8", newline="\n")
+        folder = str(path.parent)
+        if len(data) > 1:
+            found = guess_parties(data, label=label, folder=folder)
+        else:
+            found = guess(data[0], label=label, key=key, folder=folder)
+        text = starting_file(found)
+        path.write_text(text, encoding="utf-8", newline="\n")
         print(path)
-        say(f"read it, then: hanse data describe {path}, and: hanse run {path}")
+        num = sum(SETTLE in line for line in text.splitlines() if not line.startswith("#"))
+        settle = f"settle {num} guesses in it" if num > 1 else "settle 1 guess in it" if num else "read it"
+        say(f"{settle}, then: hanse data describe {path}, and: hanse run {path}")
 
 
 def _init_client(data: str, home: Path, label: str | None, *, yes: bool) -> None:
@@ -69,18 +86,20 @@ def describe_data(file: File = None, sets: Sets = None, imports: Imports = None,
     """Show the data of each client: sizes and labels."""
     with exit_truthfully(json):
         from hanse.cli.views import draw, note
-        from hanse.config import read
+        from hanse.config import list_unsettled, read
         from hanse.data import describe
         from hanse.evaluation import of_one_class
         from hanse.runs import load_population
 
         people = load_population(read(file, sets or (), imports=imports or (), warn=note))
         found = describe(people)
+        unsettled = list_unsettled(file)
         if json:
-            print_json({**found.summary(), "clients": list(found.rows()), "notes": list(people.notes)})
+            plain = {**found.summary(), "clients": list(found.rows()), "notes": list(people.notes)}
+            print_json({**plain, "unsettled": unsettled})
         else:
             draw(found)
-        for line in people.notes:
+        for line in (*people.notes, *unsettled):
             note(line)
         alone = of_one_class(people)
         if alone:

@@ -42,6 +42,23 @@ def predict(
             metavar="DATA", help="A file like the training data, or a .toml file that says how it is read."
         ),
     ],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", metavar="FILE", help="Write a file .csv or .parquet in place of the output."),
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            "--id", metavar="COLUMN", help="The column that names the rows; else they are numbered."
+        ),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            "--like", metavar="PARTY", help="The party whose file DATA is written like, if each had one."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that --to names.")] = False,
     imports: Imports = None,
     accept: Annotated[
         bool,
@@ -54,11 +71,17 @@ def predict(
     """Predict a file's rows with a released model, as CSV, and measure it if the file has labels."""
     with exit_truthfully(False):
         from hanse.cli.views import note, say
-        from hanse.release import open_release, predictions
+        from hanse.release import check_output, open_release, predictions, write_predictions
 
+        if to is not None:
+            check_output(to, force=force)
         opened = open_release(model, imports=imports or (), accept_changed_imports=accept)
-        found = predictions(opened, data)
-        print(found.as_csv(), end="")
+        found = predictions(opened, data, ids=ids, like=like)
+        if to is None:
+            print(found.as_csv(), end="")
+        else:
+            write_predictions(found, to, force=force)
+            print(to)
         for line in found.notes:
             note(line)
         if found.metrics is not None:

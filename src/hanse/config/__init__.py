@@ -7,12 +7,14 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.config.audit_plan import AuditPlan, take_audit
     from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
+    from hanse.config.guesses import SETTLE, guess_reader, is_unsettled, list_unsettled
     from hanse.config.own_modules import Warn, import_modules, warn_user
     from hanse.config.plain_data import Whole, format_plain, join_path, leaves, merge, split_path, to_plain
     from hanse.config.reading import (
         override,
         parse,
         parse_assignments,
+        place_files,
         read,
         read_audit,
         written_where,
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from hanse.config.scaffold import (
         find_label,
         guess,
-        guess_reader,
+        guess_parties,
         has_label_name,
         list_labels,
         seems_to_identify,
@@ -34,6 +36,7 @@ else:
         {
             "hanse.config.audit_plan": ("AuditPlan", "take_audit"),
             "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
+            "hanse.config.guesses": ("SETTLE", "guess_reader", "is_unsettled", "list_unsettled"),
             "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),
             "hanse.config.plain_data": (
                 "Whole",
@@ -48,6 +51,7 @@ else:
                 "override",
                 "parse",
                 "parse_assignments",
+                "place_files",
                 "read",
                 "read_audit",
                 "written_where",
@@ -55,7 +59,7 @@ else:
             "hanse.config.scaffold": (
                 "find_label",
                 "guess",
-                "guess_reader",
+                "guess_parties",
                 "has_label_name",
                 "list_labels",
                 "seems_to_identify",
@@ -70,6 +74,7 @@ else:
 __all__ = [
     "IMPORTS",
     "IN_PYTHON",
+    "SETTLE",
     "AuditPlan",
     "Experiment",
     "UnknownSetting",
@@ -81,16 +86,20 @@ __all__ = [
     "find_label",
     "format_plain",
     "guess",
+    "guess_parties",
     "guess_reader",
     "has_label_name",
     "import_modules",
+    "is_unsettled",
     "join_path",
     "leaves",
     "list_labels",
+    "list_unsettled",
     "merge",
     "override",
     "parse",
     "parse_assignments",
+    "place_files",
     "read",
     "read_audit",
     "seems_to_identify",

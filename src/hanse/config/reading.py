@@ -15,7 +15,7 @@ from hanse.config.plain_data import Whole, leaves, merge, split_path
 from hanse.config.settings import WrongSetting
 from hanse.core import InvalidInput, Plain, nearest
 
-__all__ = ["override", "parse", "parse_assignments", "read", "read_audit", "written_where"]
+__all__ = ["override", "parse", "parse_assignments", "place_files", "read", "read_audit", "written_where"]
 
 
 def read(
@@ -56,6 +56,7 @@ def read_audit(
         raise InvalidInput(
             f"{file} describes a sweep of many runs; write hanse sweep {file}, or remove its table [sweep]"
         )
+    place_files(file, from_file, warn)
     plan = take_audit(file, from_file, from_sets)
     imported = import_modules(file, from_file, from_sets, imports, warn)
     settings = override(Experiment().settings(), from_file, from_sets)
@@ -80,6 +81,34 @@ def parse(file: str | Path | None) -> dict[str, Any]:
     Raises: InvalidInput: if it can't be read.
     """
     return {} if file is None else {key: _mark(said) for key, said in _parse_file(Path(file)).items()}
+
+
+def place_files(file: str | Path | None, from_file: dict[str, Any], warn: Warn) -> None:
+    """Lets the paths of data in a settings file start at the file's own folder.
+
+    A file that is not there, but in the current folder, is read as before, with a warning.
+    """
+    data = from_file.get("data")
+    if file is None or not isinstance(data, dict) or data.get("name") not in READERS:
+        return
+    folder = Path(file).parent
+    if folder.resolve() == Path.cwd():
+        return
+    for option in ("path", "test", "validation"):
+        said = data.get(option)
+        if isinstance(said, str) and not Path(said).is_absolute():
+            here = folder / said
+            if here.exists() or not Path(said).exists():
+                data[option] = str(here)
+            else:
+                warn(
+                    f"{file}: data.{option} is {said!r}, which is in the current folder and not in that of "
+                    "the settings file, where paths start; it is read all the same: write where it is"
+                )
+
+
+READERS = ("csv", "parquet", "npz", "libsvm", "text", "party_files")
+"""Data sets whose paths are those of files."""
 
 
 def _mark(said: Plain) -> Plain:

@@ -1,34 +1,38 @@
-"""A first settings file for a file of data, with a comment on each guess."""
+"""A first settings file for a file of data, or for a file of each party, with a comment on each guess."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from hanse.config.guesses import SETTLE, Said, guess_reader
+from hanse.config.plain_data import as_key
 from hanse.config.writing import inline
 from hanse.core import Array, InvalidInput
 from hanse.data import (
-    DELIMITERS,
     IDENTIFIES,
     NeedsSetting,
-    csv,
+    Tabular,
+    class_names,
+    find_gaps,
     is_numbering,
     names_places,
     npz,
     parquet,
+    party_files,
     read_bytes,
-    tell_encoding,
-    text_lines,
+    to_categories,
 )
 
 __all__ = [
     "Guess",
     "find_label",
     "guess",
-    "guess_reader",
+    "guess_parties",
     "has_label_name",
     "list_labels",
     "seems_to_identify",
@@ -59,132 +63,240 @@ class Guess:
     """A guess at the contents of a file.
 
     Args:
-      data: settings of the data set, with a comment on each.
+      data: settings of the data set, with a comment on each; a mapping stands for a list, with a comment on
+        each entry.
       key: whether a column names the party that each row belongs to.
       num_parties: the number of these parties.
       is_number: whether the value to predict is a number.
       columns: a list of the columns, for a comment.
+      parties: settings of the file of each party, where each has one.
     """
 
-    data: Sequence[tuple[str, object, str]]
+    data: Sequence[Said]
     key: bool
     num_parties: int
     is_number: bool
     columns: str = ""
+    parties: Mapping[str, Sequence[Said]] = field(default_factory=dict)
 
 
-def guess(path: str, *, label: str | None = None, key: str | None = None) -> Guess:
+def guess(path: str, *, label: str | None = None, key: str | None = None, folder: str = "") -> Guess:
     """Guesses the contents of a file.
 
     Args:
       path: a CSV file or another delimited text, .npz, .parquet or .libsvm.
       label, key: columns that the user names, so that they are not guessed.
+      folder: of the settings file, where its paths start; the current folder if empty.
 
     Raises: InvalidInput: if it can't be read, or holds nothing to learn from.
     """
+    written = _relative(path, folder)
     name = path.removesuffix(".gz").lower()
     if name.endswith(".npz"):
-        return _arrays(path, label, key)
-    if name.endswith((".parquet", ".pq")):
-        columns: Mapping[str, Array] = parquet(path).rows(path, None).columns
-        return _table("parquet", path, columns, [], label, key)
+        return _arrays(path, written, label, key)
     if name.endswith((".libsvm", ".svm")):
-        return Guess([("name", "libsvm", ""), ("path", path, "")], False, 0, False)
+        return Guess([("name", "libsvm", ""), ("path", written, "")], False, 0, False)
+    reader, said = _open(path)
+    columns = reader.rows(path, None).columns
+    start: list[Said] = [
+        ("name", type(reader).__name__, ""),
+        ("path", written, "it starts at the folder of this file"),
+    ]
+    start += [line for line in said if line[0] != "drop"]
+    return _table(path, columns, start, dict.fromkeys(reader.drop, UNREAD), label, key)
+
+
+UNREAD = f"{SETTLE}: it could not be read as numbers; mend it, or keep it by categorical"
+
+
+def _relative(path: str, folder: str) -> str:
+    """Writes a path as it is found from the folder of the settings file."""
+    return Path(os.path.relpath(path, folder or ".")).as_posix()
+
+
+def _open(path: str) -> tuple[Tabular, Sequence[Said]]:
+    """Chooses how a table is read. Raises: InvalidInput: if it is none."""
+    name = path.removesuffix(".gz").lower()
+    if name.endswith((".parquet", ".pq")):
+        return parquet(path), ()
     if not name.endswith(TABLES):
         raise InvalidInput(
             f"{path}: the format of such a file is unknown; give one that ends in "
             f"{', '.join(TABLES)} (.gz too), .npz, .parquet or .libsvm; or read other data with "
             "your own function: see hanse.data.custom"
         )
-    reader, said = guess_reader(path)
-    return _table("csv", path, reader.rows(path, None).columns, said, label, key)
+    return guess_reader(path)
 
 
-NUM_GUESSES = 40
-"""The most settings that are tried one after the other, so that a file can be read."""
+def guess_parties(paths: Sequence[str], *, label: str | None = None, folder: str = "") -> Guess:
+    """Guesses the contents of several files, of which each is a party's own; they have columns in common.
 
+    Args:
+      paths: of the files; the parties are called as they are.
+      label, folder: see `guess`.
 
-def guess_reader(path: str) -> tuple[csv, list[tuple[str, object, str]]]:
-    """Chooses settings that read a file, as the messages about it ask for; returns them with comments.
-
-    Raises: InvalidInput: if it can't be read.
+    Raises: InvalidInput: if one can't be read, or they have no columns in common.
     """
-    encoding = tell_encoding(read_bytes(path)) or "utf-8"
-    names = _missing_names(path, encoding)
-    reader, comments = csv(path, encoding=encoding, columns=names), dict[str, str]()
-    if names:
-        comments["columns"] = "the file names no columns: write their names"
-    if encoding != "utf-8":
-        comments["encoding"] = "of the file's text"
-    for _ in range(NUM_GUESSES):
+    names = [Path(path).name.partition(".")[0] for path in paths]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInput(f"two files are called {twice}; name each party's file after the party")
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+    opened = {name: _open(path) for name, path in zip(names, paths, strict=True)}
+    parties: dict[str, Sequence[Said]] = {}
+    readers: dict[str, Tabular] = {}
+    drop: dict[str, str] = {}
+    for name, (reader, said) in opened.items():
+        inside = Path(os.path.relpath(reader.path, common)).as_posix()
+        drop |= dict.fromkeys(reader.drop, f"{UNREAD} (in {reader.path})")
+        readers[name] = replace(reader, path=inside, drop=())
+        parties[name] = [
+            ("name", type(reader).__name__, ""),
+            ("path", inside, ""),
+            *(one for one in said if one[0] != "drop"),
+        ]
+    all_files = party_files(common, parties=readers, drop=tuple(drop))
+    mixed: dict[str, str] = {}
+    while True:
         try:
-            reader.rows(path, None)
+            columns = all_files.rows(common, None).columns
             break
         except NeedsSetting as error:
-            if not error.settings:
+            option, found = next(iter(error.settings.items()), ("", [""]))
+            if option == "drop":
+                lack = [name for name, (reader, _) in opened.items() if found[-1] not in _columns_of(reader)]
+                drop[found[-1]] = f"{', '.join(lack)} {'has' if len(lack) == 1 else 'have'} no such column"
+            elif option == "categorical":
+                mixed[found[-1]] = f"{SETTLE}: numbers in some files and words in others; or mend one of them"
+            else:
                 raise
-            reader = replace(reader, **error.settings)
-            comments |= {name: COMMENTS.get(name, "") for name in error.settings}
-    said = [(name, getattr(reader, name), comment) for name, comment in comments.items()]
-    return reader, said
+            all_files = replace(all_files, **error.settings)
+    start: list[Said] = [
+        ("name", "party_files", "a file of each party; their own settings are below"),
+        ("path", _relative(common, folder), "the folder of the files; it starts at the folder of this file"),
+    ]
+    found = _table("the files", columns, start, drop, label, all_files.key, mixed)
+    data = [line for line in found.data if line[0] not in ("key", "test_fraction")]
+    data.append(("test_fraction", 0.0, "no common test set: each party tests on rows of its own"))
+    return replace(found, data=data, parties=parties)
 
 
-COMMENTS = {
-    "decimal": "the decimal point of the file's numbers",
-    "thousands": "between groups of three digits",
-    "missing": "SETTLE THIS: cells that are read as missing; replace them in the file if they mean something",
-    "drop": "left out: SETTLE THIS, they could not be read as numbers",
-    "delimiter": "between cells",
-}
-
-
-def _missing_names(path: str, encoding: str) -> tuple[str, ...]:
-    """Makes up names for columns if the first line of a file holds data."""
-    with text_lines(path, encoding) as text:
-        first = next((line for line in text if line.strip()), "")
-    cells = first.strip().split(max(DELIMITERS, key=first.count))
-    if not any(re.fullmatch(r"[-+]?\d+(\.\d+)?", cell.strip()) for cell in cells):
-        return ()
-    return tuple(f"c{i}" for i in range(1, len(cells) + 1))
+def _columns_of(reader: Tabular) -> Mapping[str, Array]:
+    return reader.rows(reader.path, None).columns
 
 
 def _table(
-    kind: str,
-    path: str,
+    whose: str,
     columns: Mapping[str, Array],
-    reading: Sequence[tuple[str, object, str]],
+    start: Sequence[Said],
+    drop: Mapping[str, str],
     label: str | None,
     key: str | None,
+    mixed: Mapping[str, str] | None = None,
 ) -> Guess:
+    """Guesses the roles of columns.
+
+    Args:
+      whose: names the file in messages.
+      start: the settings by which the columns were read.
+      drop, mixed: columns to leave out, and to read as categories, with the reason.
+    """
     if not columns or not len(next(iter(columns.values()))):
-        raise InvalidInput(f"{path} holds no rows; give at least 1")
+        raise InvalidInput(f"{whose} holds no rows; give at least 1")
     for option, given in (("--label", label), ("--key", key)):
         if given is not None and given not in columns:
-            raise InvalidInput(f"{path} has no column {given!r} for {option}; it has {', '.join(columns)}")
-    key = key or _key(columns, label)
-    label = label or find_label(columns, key)
+            raise InvalidInput(f"{whose} has no column {given!r} for {option}; it has {', '.join(columns)}")
+    kept = {name: column for name, column in columns.items() if name not in drop or name in (label, key)}
+    key = key or _key(kept, label)
+    is_sure = label is not None
+    label = label or find_label(kept, key)
     distinct = {name: len(np.unique(column)) for name, column in columns.items() if column.ndim == 1}
     is_number = columns[label].dtype.kind != "U" and distinct.get(label, 0) > MAX_CLASSES
-    dropped = cast(tuple[str, ...], next((said for name, said, _ in reading if name == "drop"), ()))
-    features = [name for name in columns if name not in (label, key, *dropped)]
-    drop = [name for name in features if seems_to_identify(name, columns[name])]
-    places = [name for name in features if _names_places(name, columns[name])]
-    said: list[tuple[str, object, str]] = [("name", kind, ""), ("path", path, "")]
-    said += [line for line in reading if line[0] != "drop"]
-    what = "the number to predict" if is_number else f"the class to predict: {distinct[label]} different"
-    said.append(("target" if is_number else "label", label, what))
+    features = [name for name in kept if name not in (label, key)]
+    drop = dict(drop)
+    for name in features:
+        reason = _why_to_drop(name, columns[name])
+        if reason is not None:
+            drop[name] = reason
+    places = {
+        name: "its numbers name places and measure nothing; or write it into numeric"
+        for name in features
+        if name not in drop and _names_places(name, columns[name])
+    }
+    others = [name for name in list_labels(kept) if name not in (label, key)][:4]
+    what = "the number to predict" if is_number else "the class to predict"
+    if not is_sure and not has_label_name(label):
+        what = (
+            f"{SETTLE}: {what}; nothing says that it is this column"
+            + f" and not {', '.join(others)}" * bool(others)
+        )
+    said = [*start, ("target" if is_number else "label", label, what)]
+    if not is_number:
+        parties = to_categories(columns[key]) if key is not None and start[0][1] == "party_files" else None
+        said += _guess_classes(whose, columns[label], parties)
+    gaps = [name for name in (label, key) if name is not None and find_gaps(columns[name]).any()]
+    if gaps:
+        num = sum(int(np.count_nonzero(find_gaps(columns[name]))) for name in gaps)
+        comment = f"{SETTLE}: {num} rows have no {' or '.join(gaps)} and are left out; or fill it in"
+        said.append(("incomplete", "skip", comment))
     if key is not None:
         said.append(("key", key, f"the party that each row belongs to: {distinct[key]} parties"))
-    if drop or dropped:
-        unread = f"; SETTLE THIS: {', '.join(dropped)} could not be read" if dropped else ""
-        what = f"left out: they identify rows and do not describe them{unread}"
-        said.append(("drop", [*drop, *dropped], what))
-    if places:
-        said.append(("categorical", places, "they name places and measure nothing"))
+    drop.pop(label, None)
+    if drop:
+        said.append(("drop", drop, "columns that are left out"))
+    categories = {**{name: why for name, why in (mixed or {}).items() if name in features}, **places}
+    categories = {name: why for name, why in categories.items() if name not in drop}
+    if categories:
+        said.append(("categorical", categories, "columns that are read as categories"))
     kinds = (
-        f"{name} ({'words' if column.dtype.kind == 'U' else 'numbers'})" for name, column in columns.items()
+        f"{name} ({'words' if column.dtype.kind == 'U' else 'numbers'})"
+        for name, column in columns.items()
+        if name not in drop
     )
     return Guess(said, key is not None, distinct.get(key or "", 0), is_number, ", ".join(kinds))
+
+
+def _guess_classes(whose: str, column: Array, parties: Array | None) -> Iterator[Said]:
+    """Lists the classes in the order that all parties have to use.
+
+    Args:
+      parties: the party of each row, where each has a file; None: they have not.
+    """
+    words = to_categories(column)
+    parties = None if parties is None else parties[words != ""]
+    words = words[words != ""]
+    if len(np.unique(words)) < 2:
+        classes = [*map(str, np.unique(words))]
+        yield (
+            "classes",
+            classes,
+            f"{SETTLE}: the only class here; add those that other parties have, in one order for all",
+        )
+        return
+    names = class_names(words, whose=whose)
+    if len(names) <= MAX_CLASSES:
+        comment = "in this order at all parties, whichever of them a party has"
+        if parties is not None:
+            lack = [
+                f"{party} has no {' and no '.join(map(repr, missing))}"
+                for party in np.unique(parties).tolist()
+                if (missing := [name for name in names if name not in words[parties == party]])
+            ]
+            comment += "".join(f"; {line}" for line in lack)
+        if len({name.casefold() for name in names}) < len(names):
+            comment = f"{SETTLE}: some differ by capitals only; write them alike in the files. {comment}"
+        yield "classes", [*names], comment
+
+
+def _why_to_drop(name: str, column: Array) -> str | None:
+    """Returns why a column should be left out; None: it may describe the rows."""
+    if seems_to_identify(name, column):
+        return "almost each row has another value: it identifies rows and does not describe them"
+    if column.ndim == 1 and find_gaps(column).all():
+        return "it is empty in every row"
+    if column.ndim == 1 and len(np.unique(column[~find_gaps(column)])) == 1:
+        return "it has the same value in every row"
+    return None
 
 
 def list_labels(columns: Mapping[str, Array]) -> list[str]:
@@ -237,7 +349,7 @@ def _names_places(name: str, column: Array) -> bool:
     return column.ndim == 1 and column.dtype.kind != "U" and names_places(name, column)
 
 
-def _arrays(path: str, label: str | None, key: str | None) -> Guess:
+def _arrays(path: str, written: str, label: str | None, key: str | None) -> Guess:
     read_bytes(path)
     stored = npz(path).read_arrays()
     shapes = ", ".join(f"{name} {array.shape} {array.dtype}" for name, array in stored.items())
@@ -252,7 +364,7 @@ def _arrays(path: str, label: str | None, key: str | None) -> Guess:
     if x is None or y is None:
         raise InvalidInput(f"{path} needs an array of features and one of labels; it has {shapes or 'none'}")
     key = key or next((n for n in ("keys", "key", *KEYS) if n in plain and n not in (x, y)), None)
-    said: list[tuple[str, object, str]] = [("name", "npz", ""), ("path", path, "")]
+    said: list[Said] = [("name", "npz", ""), ("path", written, "it starts at the folder of this file")]
     said += [("x", x, "the array of features"), ("y", y, "the array of labels")]
     if key:
         said.append(("key", key, "the array that names the party of each row"))
@@ -269,18 +381,22 @@ def _lines(guess: Guess) -> Iterator[str]:
     few = guess.key and guess.num_parties <= 20
     yield from (
         "# A first run on your data. A setting that is left out has its default; --set changes any of them.",
+        f"# Each guess has a comment. Where it says {SETTLE}, only you can know: confirm or change the guess",
+        "# and remove the two words. Until then hanse data describe lists it.",
         "",
         "rounds = 50            # at most; with [stop] it may end sooner",
         "seed = 0               # decides every draw: the same seed gives the same bits",
         'baselines = ["centralised", "on_site"]   # what the run is compared with; [] for none',
     )
-    if not guess.key:
+    if not guess.key or guess.parties:
         yield "client_test_fraction = 0.2   # each client keeps some examples to test on"
     yield from ("", "[data]")
     if guess.columns:
         yield f"# Columns: {_one_line(guess.columns)}"
-    for name, said, comment in guess.data:
-        yield f"{name} = {inline(said)}" + (f"   # {comment}" if comment else "")
+    yield from _settings(guess.data)
+    for name, own in guess.parties.items():
+        yield from ("", f"[data.parties.{as_key(name)}]")
+        yield from _settings(own)
     yield from ("", "[partition]             # which client has which rows")
     if guess.key:
         yield f'name = "by_key"         # one client for each of the {guess.num_parties} parties'
@@ -311,5 +427,19 @@ def _lines(guess: Guess) -> Iterator[str]:
     )
 
 
+def _settings(lines: Sequence[Said]) -> Iterator[str]:
+    """Writes settings, and lists with a comment on each entry."""
+    for name, said, comment in lines:
+        behind = f"   # {_one_line(comment)}" if comment else ""
+        if not isinstance(said, dict) or name == "dates":
+            yield f"{name} = {inline(said)}{behind}"
+            continue
+        yield f"{name} = [{behind}"
+        yield from (f"  {inline(entry)},   # {_one_line(why)}" for entry, why in said.items())
+        yield "]"
+
+
 def _one_line(words: str) -> str:
-    return json.dumps(words if len(words) < 400 else words[:397] + "...", ensure_ascii=False)[1:-1]
+    """Writes a comment that no line end or control character cuts."""
+    short = words if len(words) < 400 else words[:397] + "..."
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: json.dumps(found[0])[1:-1], short)

@@ -9,17 +9,18 @@
 from hanse.data.checks import check_examples
 from hanse.data.custom import custom
 from hanse.data.datasets import Dataset, TrainTest, arrays, digits
-from hanse.data.delimited import DELIMITERS, csv
+from hanse.data.delimited import DELIMITERS, csv, find_formats, find_limit
 from hanse.data.description import Description, describe
-from hanse.data.files import NeedsSetting, read_bytes, tell_encoding, text_lines
+from hanse.data.files import NeedsSetting, UnreadableRows, extra, read_bytes, tell_encoding, text_lines
 from hanse.data.groups import by_key, regions
 from hanse.data.idx import idx, mnist
-from hanse.data.labels import classes_of, find_gaps, to_categories
+from hanse.data.labels import class_names, classes_of, find_gaps, to_categories
 from hanse.data.libraries import hugging_face, scikit_learn
 from hanse.data.libsvm import libsvm
 from hanse.data.npz import npz
 from hanse.data.parquet import parquet
 from hanse.data.partitions import Assignment, Partition, dirichlet, iid, shards
+from hanse.data.party_files import party_files
 from hanse.data.population import VALIDATION, FederatedData, from_clients, generate, own_test, partition_data
 from hanse.data.skews import (
     Sizes,
@@ -58,11 +59,13 @@ __all__ = [
     "Source",
     "Tabular",
     "TrainTest",
+    "UnreadableRows",
     "arrays",
     "as_table",
     "assemble",
     "by_key",
     "check_examples",
+    "class_names",
     "classes_of",
     "csv",
     "custom",
@@ -70,9 +73,12 @@ __all__ = [
     "digits",
     "dirichlet",
     "draw_groups",
+    "extra",
     "feature_noise",
     "feature_shards",
+    "find_formats",
     "find_gaps",
+    "find_limit",
     "from_clients",
     "generate",
     "held_out",
@@ -89,6 +95,7 @@ __all__ = [
     "own_test",
     "parquet",
     "partition_data",
+    "party_files",
     "power_law",
     "quantity",
     "read_bytes",

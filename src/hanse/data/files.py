@@ -15,6 +15,7 @@ from hanse.core import InvalidInput, nearest
 
 __all__ = [
     "NeedsSetting",
+    "UnreadableRows",
     "explain_encoding",
     "extra",
     "read_bytes",
@@ -37,6 +38,20 @@ class NeedsSetting(InvalidInput):
     def __init__(self, message: str, **settings: Any) -> None:
         super().__init__(message)
         self.settings: dict[str, Any] = settings
+
+
+class UnreadableRows(NeedsSetting):
+    """Some rows of a file can't be read.
+
+    Args:
+      message: the sentence for the file's owner, which may show a cell.
+      concealed: the same without any cell, for logs that others may see.
+      settings: see `NeedsSetting`.
+    """
+
+    def __init__(self, message: str, concealed: str, **settings: Any) -> None:
+        super().__init__(message, **settings)
+        self.concealed = concealed
 
 
 def extra(module: str, name: str, whose: str) -> Any:

@@ -6,17 +6,21 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.release.bundle import open_release, predictions, release
+    from hanse.release.output import check_output, write_predictions
 else:
     __getattr__ = load_from(
         __name__,
         {
             "hanse.release.bundle": ("open_release", "predictions", "release"),
+            "hanse.release.output": ("check_output", "write_predictions"),
         },
     )
 
 
 __all__ = [
+    "check_output",
     "open_release",
     "predictions",
     "release",
+    "write_predictions",
 ]

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from hanse.config import IN_PYTHON, WrongSetting, as_toml, build, summary, to_plain
-from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors
+from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors, nearest
 from hanse.core.exchange import digest, pack, unpack
-from hanse.data import Dataset, Tabular
+from hanse.data import Dataset, Tabular, party_files
 from hanse.evaluation import as_number, measure_metrics, table
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
@@ -306,6 +306,8 @@ class Predictions:
       names: of the classes, or of the columns of numbers; may be empty.
       metrics: the metrics on these rows, if they have labels.
       notes: what the owner of the rows should know, such as how many have no label.
+      ids: the names of the rows; None: they are numbered from 1.
+      id_name: the head of these names.
     """
 
     found: Array
@@ -314,29 +316,50 @@ class Predictions:
     names: tuple[str, ...]
     metrics: Mapping[str, float] | None
     notes: tuple[str, ...] = ()
+    ids: tuple[str, ...] | None = None
+    id_name: str = "row"
 
     @property
     def values(self) -> Array:
         """The predicted classes, (n,) or one for each place of a text; or the numbers."""
         return np.asarray(self.found.argmax(axis=-1)) if self.is_classes else self.found
 
-    def columns(self) -> dict[str, list[str]]:
-        """Returns the cells of a table by their heads, which say what the numbers are."""
+    def arrays(self) -> dict[str, Array]:
+        """Returns the columns by their heads, which say what the numbers are; the rows' names come first."""
         flat = self.values.reshape(len(self.found), -1)
+        ids = np.arange(1, len(flat) + 1) if self.ids is None else np.asarray(self.ids, str)
+        named: dict[str, Array] = {self.id_name: ids}
+        found = self._number_columns(flat)
+        if self.id_name in found:
+            raise InvalidInput(
+                f"--id {self.id_name} is called like a column of predictions; rename it in the file"
+            )
+        return named | found
+
+    def _number_columns(self, flat: Array) -> dict[str, Array]:
         if not self.is_classes:
             names = (
                 self.names if len(self.names) == flat.shape[1] > 1 else tuple(map(str, range(flat.shape[1])))
             )
             head = "risk" if self.kind == "risks" else "prediction"
             heads = [f"{head}_{name}" for name in names] if flat.shape[1] > 1 else [head]
-            return {head: [f"{number:.6g}" for number in flat[:, i]] for i, head in enumerate(heads)}
-        classes = [[self.names[c] if self.names else str(c) for c in column] for column in flat.T.tolist()]
+            return {head: flat[:, i].astype(np.float64) for i, head in enumerate(heads)}
+        names = self.names or tuple(map(str, range(self.found.shape[-1])))
+        classes = np.array(names, str)[flat]
         if self.found.ndim > 2:
-            return {f"prediction_{i}": column for i, column in enumerate(classes)}
-        own = self.found.max(axis=1).tolist()
-        if self.kind == "probabilities":
-            return {"prediction": classes[0], "probability": [f"{number:.4f}" for number in own]}
-        return {"prediction": classes[0], "score": [f"{number:.6g}" for number in own]}
+            return {f"prediction_{i}": column for i, column in enumerate(classes.T)}
+        head = "probability" if self.kind == "probabilities" else "score"
+        each = {f"{head}_{name}": self.found[:, i].astype(np.float64) for i, name in enumerate(names)}
+        return {"prediction": classes[:, 0], head: self.found.max(axis=1).astype(np.float64), **each}
+
+    def columns(self) -> dict[str, list[str]]:
+        """Returns the cells of a table by their heads, see `arrays`."""
+        written = {}
+        for head, column in self.arrays().items():
+            form = ".4f" if head == "probability" else ".6g"
+            is_number = column.dtype.kind == "f"
+            written[head] = [format(cell, form) if is_number else str(cell) for cell in column.tolist()]
+        return written
 
     def rows(self) -> Iterator[list[str]]:
         """Yields rows of cells: a head, then one row for each prediction."""
@@ -355,17 +378,21 @@ class Predictions:
         return "  ".join(f"{name} {number}" for name, number in said.items())
 
 
-def predictions(model: Released, path: str) -> Predictions:
-    """Predicts the rows of a file, and measures the model on those that have a label.
+def predictions(
+    model: Released, path: str, *, ids: str | None = None, like: str | None = None
+) -> Predictions:
+    """Predicts the rows of a file, in their order, and measures the model on those that have a label.
 
     Args:
       path: of the file; or of a .toml file whose table `data` names it, and says how it is read.
+      ids: the column, or array, that names the rows; None: they are numbered from 1.
+      like: the party whose file this one is written like, if the model was trained on a file of each.
 
     Raises: InvalidInput: if the file does not suit the model, or a label is no class of the model.
     """
     said = {IN_PYTHON: True} if model.data is None else to_plain(model.data)
     wanted = Wanted.of(said, (), model.num_classes, model.classes, model.encoder, whose="the model")
-    rows = read_rows(path, wanted, model.data)
+    rows = read_rows(path, wanted, _choose_reader(model, path, like), ids=ids)
     learner, params = model.learner, model.params
     metrics = None if rows.labelled is None else measure_metrics(learner, params, rows.labelled)
     found, kind = learner.predict(params, rows.x), learner.prediction
@@ -373,4 +400,26 @@ def predictions(model: Released, path: str) -> Predictions:
     names = model.classes
     if not is_classes and isinstance(model.data, Tabular):
         names = model.data.targets
-    return Predictions(found, kind, is_classes, names, metrics, rows.notes)
+    named = None if rows.ids is None else tuple(rows.ids.tolist())
+    return Predictions(found, kind, is_classes, names, metrics, rows.notes, named, ids or "row")
+
+
+def _choose_reader(model: Released, path: str, like: str | None) -> Dataset | None:
+    """Chooses how a file is read. Raises: InvalidInput: if parties write their files in different ways."""
+    data = model.data
+    if not isinstance(data, party_files):
+        if like is not None:
+            raise InvalidInput(
+                f"--like {like} names a party, but the model was not trained on a file of each; leave it out"
+            )
+        return data
+    if like is not None and like not in data.parties:
+        raise InvalidInput(f"--like {like} is no party of the model; {nearest(like, data.parties)}")
+    readers = {name: replace(reader, path=path) for name, reader in data.parties.items()}
+    chosen = [readers[like]] if like is not None else [*readers.values()]
+    if any(reader != chosen[0] for reader in chosen) and not path.endswith(".toml"):
+        raise InvalidInput(
+            f"the files that the model was trained on are written in different ways; say which one {path} is "
+            f"written like: --like {' or '.join(readers)}"
+        )
+    return chosen[0]

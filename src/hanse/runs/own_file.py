@@ -14,6 +14,7 @@ from hanse.data import (
     NeedsSetting,
     Rows,
     Tabular,
+    UnreadableRows,
     as_table,
     assemble,
     check_examples,
@@ -41,12 +42,14 @@ class Unlabelled:
       has_label: (n,) whether a row has a label.
       labelled: the examples of the rows that have one; None: no row has.
       notes: what the owner of the file should know.
+      ids: (n,) the words of the column that names the rows; None: no column was named.
     """
 
     x: Array
     has_label: Array
     labelled: Examples | None
     notes: tuple[str, ...]
+    ids: Array | None = None
 
 
 def read_examples(
@@ -112,27 +115,38 @@ def read_with_groups(
         return _check_suits(encoded, wanted, path), groups
 
 
-def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlabelled:
+def read_rows(
+    path: str, wanted: Wanted, reader: Dataset | None = None, *, ids: str | None = None
+) -> Unlabelled:
     """Reads a file's rows to predict them: labels are read where there are some.
 
     Args:
       path, wanted, reader: see `read_examples`.
+      ids: the column, or array, that names the rows.
 
-    Raises: InvalidInput: if it can't be read, does not suit the model, or a label is no class of the model.
+    Raises:
+      InvalidInput: if it can't be read, does not suit the model, or a label is no class of the model. Rows
+        that can't be read are named by their lines, and none of their cells is shown.
     """
-    with _remedy_at_hand(path, None) as opened:
+    names: Array | None = None
+    with _remedy_at_hand(path, None) as opened, _conceal_cells():
         path, reader = opened or (path, reader)
         if _is_archive(path, reader):
             own = _own_archive(path, wanted, reader)
-            stored = _stored(own, (own.x,))
+            stored = _stored(own, (own.x,), () if ids is None else (ids,))
             x, y = stored[own.x], stored.get(own.y)
+            names = None if ids is None else _check_ids(stored.get(ids), ids, path, len(x))
             has_label = np.zeros(len(x), bool) if y is None else ~find_gaps(y)
             if y is not None:
                 _pair(x, y, own)
                 places = np.flatnonzero(has_label)
                 y = _find_labels(y[has_label], wanted, lambda row: own.at(own.y, int(places[row]), {}))
         else:
-            rows, own_reader = _open_table(path, wanted, reader, needs_labels=False)
+            rows, own_reader = _open_table(path, wanted, reader, needs_labels=False, ids=ids)
+            if ids is not None:
+                names = _check_ids(rows.columns.get(ids), ids, path, len(rows))
+                if ids not in (*wanted.predicted, *(wanted.columns or ())):
+                    rows = replace(rows, columns={n: c for n, c in rows.columns.items() if n != ids})
             x, y, has_label = _features_and_labels(rows, own_reader, wanted)
     if not len(x):
         raise InvalidInput(f"{path} holds no rows to predict; give at least 1")
@@ -151,7 +165,27 @@ def read_rows(path: str, wanted: Wanted, reader: Dataset | None = None) -> Unlab
         if not has_label.all():
             missing = np.count_nonzero(~has_label)
             notes.append(f"{path}: {missing} of {len(x)} rows have no label; the others are measured")
-    return Unlabelled(x, has_label, labelled, tuple(notes))
+    return Unlabelled(x, has_label, labelled, tuple(notes), names)
+
+
+@contextmanager
+def _conceal_cells() -> Iterator[None]:
+    """Names rows that can't be read by their lines, and shows none of their cells."""
+    try:
+        yield
+    except UnreadableRows as error:
+        raise NeedsSetting(error.concealed, **error.settings) from None
+
+
+def _check_ids(names: Array | None, ids: str, path: str, num_rows: int) -> Array:
+    """Returns the names of rows as words. Raises: InvalidInput: if there is not one for each row."""
+    if names is None:
+        raise InvalidInput(f"{path} has no column {ids!r} to name the rows by; leave it out to number them")
+    if names.shape != (num_rows,):
+        raise InvalidInput(
+            f"{path}: {ids} has shape {names.shape}, but one name for each of {num_rows} rows is needed"
+        )
+    return names.astype(str) if names.dtype.kind == "U" else to_categories(names)
 
 
 @contextmanager
@@ -253,6 +287,7 @@ def _open_table(
     *,
     needs_labels: bool,
     where: Sequence[Condition] = (),
+    ids: str | None = None,
 ) -> tuple[Rows, Tabular]:
     """Reads a table; its columns are of the kinds that the run names, whatever these few rows look like."""
     if not wanted.is_table or (wanted.encoder is None and not needs_labels):
@@ -271,6 +306,8 @@ def _open_table(
         named = (*features, *roles, *groups)
         by_words = {one.column for one in where if not one.compares_numbers} - {*named}
         sought = dict.fromkeys((*named, *(one.column for one in where)))
+        if ids is not None and ids not in sought:
+            words, sought = {*words, ids}, {**sought, ids: None}
         kinds = {name: np.zeros(0, "U1" if name in words | by_words else float) for name in sought}
         like = Rows(path, kinds, np.zeros(0, np.int64))
     rows = own.rows(path, like)
@@ -285,7 +322,9 @@ def _open_table(
         )
     if where:
         rows = rows.take(choose_rows(where, rows.columns, path))
-    columns = {name: column for name, column in rows.columns.items() if name in (*roles, *features, *groups)}
+    columns = {
+        name: column for name, column in rows.columns.items() if name in (*roles, *features, *groups, ids)
+    }
     return replace(rows, columns=columns), own
 
 

@@ -7,9 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from hanse.config import find_label, guess, guess_reader, has_label_name, list_labels, seems_to_identify
+from hanse.config import (
+    find_label,
+    guess,
+    guess_reader,
+    has_label_name,
+    is_unsettled,
+    list_labels,
+    seems_to_identify,
+)
 from hanse.core import Array, InvalidInput, nearest
-from hanse.data import Tabular, find_gaps, names_places, npz, parquet, to_categories
+from hanse.data import Tabular, csv, find_gaps, names_places, npz, parquet, to_categories
 from hanse.runs.contract import Contract
 from hanse.runs.own_file import PARQUET, read_description
 from hanse.runs.wanted import Wanted
@@ -154,6 +162,10 @@ def _propose_table(
         option: tuple(name for name in kept if is_text[name] == text)
         for option, text in (("numeric", False), ("categorical", True))
     }
+    if isinstance(reader, csv):  # a run that knows them as words reads them as words
+        reader = replace(
+            reader, dates={n: f for n, f in reader.dates.items() if n not in by_kind["categorical"]}
+        )
     chosen_reader = replace(
         reader,
         **roles,
@@ -199,17 +211,21 @@ def _choose_classes(
 
 def _note_guesses(guesses: Sequence[tuple[str, object, str]], unread: Sequence[str]) -> Iterator[str]:
     for name, said, comment in guesses:
-        if name not in ("drop", "missing"):
+        if name not in ("drop", "missing") and not is_unsettled((name, said, comment)):
             yield f"the file is read with {name} = {said!r}" + (f", {comment}" if comment else "")
     if unread:
         yield f"could not be read as numbers, so no run may use: {', '.join(map(repr, unread))}"
 
 
 def _settle_guesses(guesses: Sequence[tuple[str, object, str]]) -> Iterator[str]:
-    for name, said, _ in guesses:
+    for name, said, comment in guesses:
+        if not is_unsettled((name, said, comment)) or name == "drop":
+            continue
         if name == "missing" and isinstance(said, tuple):
             cells = ", ".join(map(repr, said[-3:]))
             yield f"the cells {cells} would be read as missing: if they mean something, replace them"
+        else:
+            yield f"{name} = {said!r} is a guess: {comment.partition(': ')[2]}"
 
 
 MOST_WORDS = 3

@@ -28,6 +28,7 @@ from hanse.config import (
     override,
     parse,
     parse_assignments,
+    place_files,
     take_audit,
     to_plain,
     warn_user,
@@ -169,6 +170,7 @@ def read_sweep(
     if not any(trees.values()):
         what = "the sweep has no axes" if file is None else f"{file} has no table [sweep]"
         raise InvalidInput(f'{what}; write [sweep.over] and below it "algorithm.lr" = [0.1, 0.3]')
+    place_files(file, from_file, warn)
     take_audit(file, from_file, from_sets)
     imported = import_modules(file, from_file, from_sets, imports, warn)
     table: dict[str, Plain] = {}

@@ -136,7 +136,7 @@ def test_several_columns_of_a_table_are_trained_released_and_predicted(
     assert {"squared_error_0", "squared_error_1"} < result.final.metrics.keys()
     model = open_release(release(Runs("s.db"), str(result.run), tmp_path / "model"))
     found = predictions(model, "t.csv")
-    assert list(found.columns()) == ["prediction_days", "prediction_cost"]
+    assert list(found.columns()) == ["row", "prediction_days", "prediction_cost"]
     assert found.values.shape == (N, 2)
     assert found.metrics is not None
     errors = ((found.values - Y[:, :2]) ** 2).mean(axis=0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hanse.core import InvalidInput
 from hanse.data.delimited.columns import Column
-from hanse.data.files import NeedsSetting
+from hanse.data.files import UnreadableRows
 
 __all__ = ["DELIMITERS", "Cells", "Lines"]
 
@@ -127,21 +127,23 @@ class Cells:
             f"{self.path}, line {line}: {len(row)} cells ({', '.join(row[:3])}, ...), and {len(names)} "
             f"columns ({', '.join(names[:3])}, ...) separated by {self.delimiter!r}"
         )
+        concealed = (
+            f"{self.path}, line {line}: {len(row)} cells, and {len(names)} columns separated by "
+            f"{self.delimiter!r}; a cell that contains the delimiter must be in quotes"
+        )
         first, delimiter = self._lines.first, self.delimiter
         whole = delimiter.join(row)
         other = next(
             (d for d in DELIMITERS if d != delimiter and 0 < first.count(d) == whole.count(d)), None
         )  # of the names and of this row
         if other is not None:
-            return NeedsSetting(
-                f"{what}; write delimiter = {json.dumps(other)}, which separates both", delimiter=other
-            )
+            cure = f"write delimiter = {json.dumps(other)}, which separates both"
+            return UnreadableRows(f"{what}; {cure}", f"{concealed}, or {cure}", delimiter=other)
         other = next((d for d in DELIMITERS if d != delimiter and whole.count(d) == len(names) - 1 > 0), None)
         if other is not None:
-            return InvalidInput(
-                f"{what}; separate all lines by {delimiter!r}, as the first one, not by {other!r}"
-            )
-        return InvalidInput(f"{what}; a cell that contains the delimiter must be in quotes")
+            cure = f"separate all lines by {delimiter!r}, as the first one, not by {other!r}"
+            return UnreadableRows(f"{what}; {cure}", f"{concealed}; {cure}")
+        return UnreadableRows(f"{what}; a cell that contains the delimiter must be in quotes", concealed)
 
 
 def _add(cells: list[str], columns: Sequence[Column]) -> None:

@@ -1,14 +1,16 @@
 """Columns of a file of text: each becomes numbers, or words where cells are no numbers."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import isfinite, isinf, nan
 
 import numpy as np
 
 from hanse.core import Array
+from hanse.data.delimited.limits import Censored, find_limit, read_limit
 from hanse.data.labels import spell
 from hanse.data.separators import Separators, classify
 from hanse.data.tables import SAMPLE
@@ -25,11 +27,22 @@ class Words:
     separators: Separators
     strip: str
     is_role: bool = False
+    censored: Censored | None = None
 
     @cached_property
     def are_plain(self) -> bool:
         """Whether each cell that Python reads as a finite number means that number."""
         return self.separators.are_plain and not any(map(_is_finite, self.missing))
+
+    def to_plain(self, word: str) -> str | None:
+        """Returns a number as Python writes it, "" for a gap; None if a word has other marks."""
+        if word in self.missing:
+            return ""
+        limit = None if self.censored is None else find_limit(word)
+        if limit is None or self.censored is None:
+            return self.separators.to_plain(word)
+        plain = self.separators.to_plain(limit)
+        return None if plain is None or not is_number(plain) else read_limit(word, plain, self.censored)
 
 
 class Column:
@@ -45,8 +58,12 @@ class Column:
         self.first_word = (0, "")
         self.words: dict[str, None] = {}
         """Some of the words that are no numbers."""
+        self.wrong_rows: list[int] = []
+        """The first rows that hold such a word."""
         self.marks: Counter[str] = Counter()
         """The number of words that are numbers with other separators, by `classify`."""
+        self.limits: Counter[str] = Counter()
+        """The number of words that are a number behind a mark such as "<" and can't be read."""
 
     def add(self, cells: Sequence[str]) -> None:
         """Adds the next cells."""
@@ -97,10 +114,9 @@ class Column:
     def _as_numbers(self, cells: Sequence[str]) -> Array | None:
         """Returns the cells as numbers; or None, and counts them, if some of them are text."""
         missing, written = self._missing, cells
-        if not self._separators.are_plain:
-            cells = [
-                cell if cell in missing else self._separators.to_plain(cell) or NO_NUMBER for cell in cells
-            ]
+        if not self._separators.are_plain or self._words.censored is not None:
+            plain = {cell: self._words.to_plain(cell) for cell in set(cells)}
+            cells = [NO_NUMBER if (word := plain[cell]) is None else word for cell in cells]
         try:
             numbers = np.array([nan if cell in missing else float(cell) for cell in cells])
         except ValueError:
@@ -113,11 +129,19 @@ class Column:
         self._count_categories(written)
         return None
 
+    def _note_rows(self, cells: Sequence[str], words: Container[str]) -> None:
+        """Notes the rows of some words, which are among the next cells."""
+        if len(self.wrong_rows) < MAX_ROWS:
+            found = (self._num_rows + row for row, cell in enumerate(cells) if cell in words)
+            self.wrong_rows += islice(found, MAX_ROWS - len(self.wrong_rows))
+
     def _count_categories(self, cells: Sequence[str]) -> None:
+        words = set[str]()
         for cell, count in Counter(cells).items():
             if cell in self._missing:
                 continue
-            if is_number(self._separators.to_plain(cell) or ""):
+            plain = self._words.to_plain(cell)
+            if plain == "" or is_number(plain or ""):  # a gap, where limits are read as gaps
                 self.num_numbers += count
                 if "." in cell:
                     self.marks["point"] += count
@@ -125,11 +149,21 @@ class Column:
             if not self._num_categories:
                 self.first_word = (self._num_rows + cells.index(cell), cell)
             self._num_categories += count
+            words.add(cell)
             if len(self.words) <= MAX_WORDS:
                 self.words[cell] = None
-            kind = classify(cell)
+            limit = find_limit(cell)
+            kind = classify(cell if limit is None else limit)
             if kind is not None:
                 self.marks[kind] += count
+            elif limit is not None and is_number(self._separators.to_plain(limit) or ""):
+                self.limits[cell] += count
+        self._note_rows(cells, words)
+
+    @property
+    def num_wrong(self) -> int:
+        """The number of cells that are no numbers."""
+        return self._num_categories
 
     @property
     def is_mixed(self) -> bool:
@@ -147,7 +181,9 @@ class Column:
         if self._must_be_categories or not self._num_categories:
             return False
         is_marked = self.is_marked and 10 * self.num_marked >= self.num_numbers
-        return is_marked or self._must_be_numbers or self.num_numbers > self._num_categories
+        limits = self.limits.total() if self.num_numbers else 0  # without a number they name ranges
+        num_others = self._num_categories - limits
+        return is_marked or self._must_be_numbers or self.num_numbers + limits > num_others
 
     @property
     def has_decimals(self) -> bool:
@@ -159,8 +195,9 @@ class Column:
 
     @property
     def is_marked(self) -> bool:
-        """Whether its words are numbers with other separators, but for one in ten."""
-        return 10 * (self._num_categories - self.num_marked) <= self.num_marked
+        """Whether its words are numbers with other separators, or limits, but for one in ten."""
+        num_others = self._num_categories - self.num_marked - self.limits.total()
+        return 10 * num_others <= self.num_marked > 0
 
     def count_distinct(self) -> int:
         """Returns the number of distinct cells."""
@@ -191,6 +228,9 @@ class Dropped(Column):
     def take_values(self) -> Array:
         return np.broadcast_to(nan, self._num_rows)
 
+
+MAX_ROWS = 10
+"""A message names at most so many rows."""
 
 MAX_WORDS = 5
 """Words in a column of numbers that a message suggests to count as missing are at most so many."""

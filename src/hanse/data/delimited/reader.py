@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import KW_ONLY
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from hanse.core import InvalidInput, nearest, value
 from hanse.data.delimited.cells import DELIMITERS, Cells, Lines
 from hanse.data.delimited.columns import MAX_WORDS, Column, Dropped, Words, is_number
-from hanse.data.files import NeedsSetting, explain_encoding, text_lines
+from hanse.data.delimited.days import Days
+from hanse.data.delimited.limits import CENSORED, Censored, find_limit
+from hanse.data.files import NeedsSetting, UnreadableRows, explain_encoding, text_lines
 from hanse.data.separators import Separators, choose_separators
 from hanse.data.tables import Rows, Tabular
 
@@ -42,6 +44,10 @@ class csv(Tabular):
       comment: lines that start with it are skipped.
       strip: characters to strip, besides spaces, from both ends of text.
       encoding: of the text.
+      censored: how a cell such as "<5" or ">100" in a column of numbers is read: "limit" (5, 100), "half"
+        (2.5, 100) or "missing" (a gap); None: it is refused.
+      dates: columns of dates and the form of each, such as {admitted = "%d.%m.%Y"} (as in Python's strptime);
+        they become numbers, the days since 2000-01-01.
     Raises: InvalidInput: naming the file, the line, the column, and what to write instead.
     """
 
@@ -54,6 +60,8 @@ class csv(Tabular):
     strip: str = ""
     encoding: str = "utf-8"
     thousands: str | None = None
+    censored: Censored | None = None
+    dates: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,6 +70,15 @@ class csv(Tabular):
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise InvalidInput(f'delimiter is {self.delimiter!r}; write one character, such as ";"')
         Separators(self.decimal, self.thousands)  # raises if they can't be used
+        if self.censored not in (None, *CENSORED):
+            raise InvalidInput(
+                f"censored is {self.censored!r}; write one of {', '.join(map(json.dumps, CENSORED))}"
+            )
+        both = {*self.dates} & {*self.categorical}
+        if both:
+            raise InvalidInput(
+                f"column {min(both)!r} is in dates and in categorical; write it into one of them"
+            )
 
     @property
     def separators(self) -> Separators:
@@ -139,28 +156,28 @@ class csv(Tabular):
         if len(known) < len(names):
             twice = next(name for name, count in Counter(names).items() if count > 1)
             raise InvalidInput(f"{path}: two columns are called {twice!r}; name each once")
-        for name in self.numeric:
-            if only is None and name not in known:
-                raise InvalidInput(f"{path} has no column {name!r} for numeric; {nearest(name, names)}")
+        for option, named in (("numeric", self.numeric), ("dates", self.dates)):
+            for name in named:
+                if only is None and name not in known:
+                    raise InvalidInput(f"{path} has no column {name!r} for {option}; {nearest(name, names)}")
 
     def _columns(
         self, names: Sequence[str], categorical: set[str], numbers: set[str], only: set[str] | None
     ) -> "list[Column]":
         roles, read = {self.label, self.key, self.group}, {*names} if only is None else only
         read = read.difference(self.drop)
-        plain = Words(frozenset(["", *self.missing]), self.separators, self.strip)
+        plain = Words(frozenset(["", *self.missing]), self.separators, self.strip, censored=self.censored)
         of_role = Words(frozenset([""]), self.separators, self.strip, is_role=True)
-        return [
-            Column(
-                name,
-                of_role if name in roles else plain,
-                categorical=name in categorical,
-                numbers=name in numbers,
-            )
-            if name in read
-            else Dropped(name)
-            for name in names
-        ]
+
+        def column(name: str) -> Column:
+            if name not in read:
+                return Dropped(name)
+            if name in self.dates and name not in categorical:
+                return Days(name, plain, self.dates[name])
+            words = of_role if name in roles else plain
+            return Column(name, words, categorical=name in categorical, numbers=name in numbers)
+
+        return [column(name) for name in names]
 
 
 FEW = 30
@@ -172,12 +189,34 @@ def _explain(path: str, lines: Sequence[int], columns: Sequence[Column], what: c
     column = next(column for column in columns if column.is_wrong)
     row, word = column.first_word
     where = f"{path}, line {lines[row]}: column {column.name!r} is {word!r}"
+    wrong = [lines[row] for row in column.wrong_rows]
+    some = f"line{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))}" + ", ..." * (
+        column.num_wrong > len(wrong)
+    )
+    noun = "a date" if isinstance(column, Days) else "a number"
+    concealed = (
+        f"{path}: column {column.name!r} holds something else than {noun} in {column.num_wrong} "
+        f"rows: {some}; "
+        "mend them, or say how such cells are read"
+    )
     if column.is_marked:
         everywhere = sum((other.marks for other in columns), Counter())
         has_decimals = any(other.has_decimals for other in columns)
         remedy = choose_separators(column.marks, everywhere, what.separators, delimiter, has_decimals)
         if remedy is not None:
-            raise NeedsSetting(f"{where}; {remedy[0]}", **remedy[1])
+            raise UnreadableRows(f"{where}; {remedy[0]}", f"{concealed}: {remedy[0]}", **remedy[1])
+    if isinstance(column, Days):
+        where = f"{where}, which is no date of the form {column.form}"
+    if column.limits and what.censored is None:
+        word = next(iter(column.limits))
+        raise UnreadableRows(
+            f"{where}; a number behind a mark such as {word[0]!r} is a limit (so in {column.limits.total()} "
+            'cells): write censored = "missing" to read such cells as gaps, or '
+            f'{what.say("drop", column.name)} to leave the column out. The word "limit" in place of '
+            f'"missing" reads {word!r} as {find_limit(word)}, and "half" halves a limit behind "<"',
+            f'{concealed}: censored = "limit", "half" or "missing"',
+            censored="missing",
+        )
     numbers = f", and {column.num_numbers} other cells of it are numbers" if column.num_numbers else ""
     remedies = [f"{what.say('drop', column.name)} to leave the column out"]
     first: dict[str, Any] = {"drop": (*what.drop, column.name)}
@@ -188,4 +227,8 @@ def _explain(path: str, lines: Sequence[int], columns: Sequence[Column], what: c
         remedies.insert(0, f"missing = {missing} if {words} mean that it is missing")
     if column.count_distinct() <= FEW:
         remedies.append(f"{what.say('categorical', column.name)} if these are categories")
-    raise NeedsSetting(f"{where}{numbers}; write a number there, or {', or '.join(remedies)}", **first)
+    raise UnreadableRows(
+        f"{where}{numbers}; write {noun} there, or {', or '.join(remedies)}",
+        f"{concealed}: missing = [...], or drop",
+        **first,
+    )

@@ -1,0 +1,138 @@
+"""The page about a consortium, followed to the letter: on three messy files, then between real parties."""
+
+import csv
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked import PIPE, STDOUT, python
+from typer.testing import CliRunner
+
+import hanse
+from hanse.cli import app
+from hanse.data import party_files
+
+from .consortium import NUM_ROWS, write_files
+
+PAGE = (Path(__file__).parents[2] / "docs" / "consortium.md").read_text(encoding="utf-8")
+REHEARSAL, _, HOSPITALS = PAGE.partition("## Do it with the hospitals")
+
+
+def commands(text: str, language: str = "sh") -> list[list[str]]:
+    """Returns the commands of a part of the page, word by word."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = [block for kind, block in found if kind == language]
+    return [
+        shlex.split(line)[1:] for block in blocks for line in block.splitlines() if line.startswith("hanse ")
+    ]
+
+
+def typed(*words: str) -> Any:
+    done = CliRunner().invoke(app, words, prog_name="hanse")
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def check_report(page: str) -> None:
+    """Asserts what the report says of each hospital."""
+    for name in NUM_ROWS:
+        assert name in page
+
+
+def check_settings(file: Path) -> None:
+    """Asserts what was guessed, each with a comment."""
+    data = hanse.read(file).data
+    assert isinstance(data, party_files)
+    assert data.classes == ("died", "moved", "well")
+    assert {*data.drop} == {"case", "ward"}
+    read = {name: (own.encoding, own.decimal, own.censored, own.dates) for name, own in data.parties.items()}
+    assert read == {
+        "north": ("cp1252", ",", "limit", {"admitted": "%d.%m.%Y"}),
+        "south": ("utf-8", ".", "limit", {"admitted": "%Y-%m-%d"}),
+        "west": ("utf-16", ",", "limit", {"admitted": "%d.%m.%Y"}),
+    }
+    text = file.read_text(encoding="utf-8")
+    assert "west has no 'died'" in text
+    assert '"ward",   # north, west have no such column' in text
+    data_lines = text.partition("[data]")[2].partition("[partition]")[0].splitlines()
+    guesses = [
+        line
+        for line in data_lines
+        if " = " in line and not line.startswith(("#", 'name = "csv"', 'path = "'))
+    ]
+    assert all("   # " in line for line in guesses)
+
+
+def check_predictions(file: Path) -> None:
+    """Asserts that each row has its name, and that the probabilities of all classes add up to one."""
+    with file.open(encoding="utf-8", newline="") as opened:
+        head, *rows = csv.reader(opened)
+    assert head == [
+        "case",
+        "prediction",
+        "probability",
+        *(f"probability_{c}" for c in ("died", "moved", "well")),
+    ]
+    assert [row[0] for row in rows] == [f"X-{1000 + number}" for number in range(40)]
+    for row in rows:
+        shares = dict(zip(("died", "moved", "well"), map(float, row[3:]), strict=True))
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
+        assert max(shares, key=lambda name: shares[name]) == row[1]
+
+
+def test_a_consortium_walks_from_files_to_a_model_that_all_have_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path)
+    init, describe, run, report, release, predict = commands(REHEARSAL)
+    typed(*init)
+    check_settings(tmp_path / "study.toml")
+    said = typed(*describe)
+    assert said.stderr.count("censored") == 3
+    assert "study.toml, line" in said.stderr
+    settings = tmp_path / "study.toml"
+    text = settings.read_text(encoding="utf-8").replace("SETTLE THIS: ", "")
+    settings.write_text(text.replace("rounds = 50", "rounds = 4"), encoding="utf-8")
+    assert "Note: study.toml" not in typed(*describe).stderr
+    result = json.loads(typed(*run, "--json").stdout)
+    assert result["status"] == "completed"
+    assert result["data"]["names"] == [*NUM_ROWS]
+    assert result["final"]["accuracy"] > 0.4  # a third by chance
+    *words, name, folder = [word.replace("RUN", result["run"]) for word in report]
+    typed(*words, name, folder)
+    check_report((tmp_path / folder / "index.html").read_text(encoding="utf-8"))
+    typed(*(word.replace("RUN", result["run"]) for word in release))
+    typed(*predict)
+    check_predictions(tmp_path / "predictions.csv")
+    assert served(tmp_path) == result["params_sha256"]
+
+
+def served(folder: Path) -> str:
+    """Lets three clients train in processes of their own, and returns the hash of their model."""
+    (serve,), (join,) = commands(HOSPITALS), commands(HOSPITALS, "")
+    server = python("-m", "hanse", *serve, "--listen", "127.0.0.1:0", cwd=folder, stdout=PIPE, stderr=STDOUT)
+    lines: list[list[str]] = []
+    while len(lines) < len(NUM_ROWS):
+        line = server.stdout.readline()
+        assert line, "the server has ended"
+        if "hanse join" in line:
+            lines.append(shlex.split(line)[1:])
+    clients = []
+    for name, line in zip(NUM_ROWS, lines, strict=True):
+        given = line[: line.index("--data")]
+        assert [word for word in given if word.startswith("--")] == [w for w in join if w.startswith("--")][
+            :2
+        ]
+        own = folder / f"at-{name}"
+        own.mkdir()
+        (folder / f"{name}.csv").rename(own / f"{name}.csv")
+        words = [*given, "--data", f"{own / name}.csv", "--yes"]
+        clients.append(python("-m", "hanse", *words, cwd=folder, stdout=PIPE, stderr=STDOUT))
+    for client in (*clients, server):
+        said, _ = client.communicate(timeout=280)
+        assert client.returncode == 0, said
+    return re.findall(r'"params_sha256": "([0-9a-f]{64})"', said)[-1]
