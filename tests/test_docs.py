@@ -20,7 +20,7 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-OURS = ("quickstart.md", "own-data.md", "concepts.md")
+OURS = ("quickstart.md", "notebooks.md", "own-data.md", "concepts.md")
 
 
 @pytest.mark.parametrize("page", [page for page in OURS if blocks(page, "python")])

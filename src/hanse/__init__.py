@@ -51,7 +51,20 @@ if TYPE_CHECKING:
         StoreError,
     )
     from hanse.core.exchange import NotReady, ReplayError
-    from hanse.runs import Interrupted, Result, Round, Rounds, RunDiverged, perform, resume, rounds, run
+    from hanse.release import predict
+    from hanse.runs import (
+        Interrupted,
+        Result,
+        Round,
+        Rounds,
+        RunDiverged,
+        TensorBoard,
+        load,
+        perform,
+        resume,
+        rounds,
+        run,
+    )
     from hanse.sweeps import sweep
 
 __all__ = [
@@ -74,6 +87,7 @@ __all__ = [
     "Stalled",
     "Stop",
     "StoreError",
+    "TensorBoard",
     "__version__",
     "algorithms",
     "attacks",
@@ -82,8 +96,10 @@ __all__ = [
     "data",
     "evaluation",
     "learners",
+    "load",
     "network",
     "perform",
+    "predict",
     "preprocessing",
     "privacy",
     "read",
@@ -140,12 +156,15 @@ _load = load_from(
             "StoreError",
         ),
         "hanse.core.exchange": ("NotReady", "ReplayError"),
+        "hanse.release": ("predict",),
         "hanse.runs": (
             "Interrupted",
             "Result",
             "Round",
             "Rounds",
             "RunDiverged",
+            "TensorBoard",
+            "load",
             "perform",
             "resume",
             "rounds",

@@ -34,8 +34,8 @@ def test_data_that_a_file_can_not_describe_are_named() -> None:
     ("given", "message"),
     [
         (
-            {"algorithm": "fed_avg"},
-            r"algorithm is of type str; write a value, such as algorithm=fed_avg\(\)",
+            {"algorithm": 3},
+            r"algorithm is of type int; write a value, such as algorithm=fed_avg\(\)",
         ),
         ({"algorithm": fed_avg}, r"algorithm is the class fed_avg; write a value: fed_avg\(\.\.\.\)"),
         ({"model": None}, r"model is of type NoneType; write a value, such as model=softmax\(\)"),

@@ -1,5 +1,6 @@
 """Examples to choose by are the server's own: a served run stops by them, as the simulation does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def test_a_served_run_stops_by_the_servers_validation_examples(
     assert alone.reason == "validation_accuracy reached 0.85"
     assert 0 < alone.rounds < 6
     with federation(tmp_path / "f") as here:
-        run = here.lead(Parties().job(Path("app.toml"), ()))
+        job = replace(Parties().job(Path("app.toml"), ()), name="real", tags=("two",))
+        run, home = here.lead(job), here.server.home
         for number in range(2):
             here.enter_one(number, Parties().data("share", number), Parties().bind)
         result = here.end(run)
@@ -35,3 +37,8 @@ def test_a_served_run_stops_by_the_servers_validation_examples(
     assert alone.final is not None
     assert result["final"] == {"round": alone.final.round, **alone.final.metrics}
     assert result["findings"] == []
+    loaded = hanse.load("real", store=home / "runs.db")
+    assert (loaded.run, loaded.tags, loaded.params_sha256) == (run, ("two",), alone.params_sha256)
+    assert [row["accuracy"] for row in loaded.rows()] == [row["accuracy"] for row in alone.rows()]
+    with pytest.raises(hanse.InvalidInput, match=r"led with real parties.*remove the folder"):
+        hanse.runs.remove_runs(["real"], home / "runs.db")

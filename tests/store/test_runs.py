@@ -183,7 +183,7 @@ def test_a_prefix_that_several_runs_have(runs: Runs, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("hanse.store.runs.secrets.token_hex", lambda num_bytes: next(ids))
     runs.begin({}, {})
     runs.begin({}, {})
-    with pytest.raises(StoreError, match="2 runs begin with 'abc': abcd00, abce00; write more of the one"):
+    with pytest.raises(StoreError, match="2 runs begin with 'abc': abce00, abcd00; write more of the one"):
         runs.info("abc")
     assert runs.info("abce").run == "abce00"
 

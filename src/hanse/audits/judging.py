@@ -34,8 +34,8 @@ __all__ = [
     "Read",
     "Reading",
     "conclude",
-    "read_last_label",
     "find_picture_shape",
+    "read_last_label",
     "search_rows",
 ]
 

@@ -17,8 +17,8 @@ from hanse.audits.judging import (
     Judge,
     Read,
     conclude,
-    read_last_label,
     find_picture_shape,
+    read_last_label,
     search_rows,
 )
 from hanse.audits.messages import Messages, find_part

@@ -15,7 +15,7 @@ from hanse.cli.audits import audit_command
 from hanse.cli.data import describe_data, init
 from hanse.cli.exits import exit_truthfully, print_json
 from hanse.cli.member import approve, leave_command, passphrase
-from hanse.cli.models import predict, release_command
+from hanse.cli.models import predict_command, release_command
 from hanse.cli.network import join_command, serve_command
 from hanse.cli.operator import (
     backup,
@@ -33,7 +33,7 @@ from hanse.cli.operator import (
 from hanse.cli.options import Imports, Json, Store, locate_store
 from hanse.cli.pages import compare, demo, report
 from hanse.cli.replay import replay
-from hanse.cli.runs import ls, plan, resume_command, run_command, show, sweep_command
+from hanse.cli.runs import ls, plan, remove, resume_command, run_command, show, sweep_command
 from hanse.version import __version__
 
 __all__ = ["app", "main"]
@@ -87,10 +87,10 @@ def doctor(
             describe_checks,
             describe_imports,
             describe_readable,
+            doctor_page,
             extras,
             facts,
         )
-        from hanse.cli.views import doctor_page
 
         found, about = extras(), dict(facts(locate_store(store)))
         if home is not None:
@@ -118,10 +118,11 @@ app.command("resume")(resume_command)
 app.command()(replay)
 app.command()(ls)
 app.command()(show)
+app.command("rm")(remove)
 app.command()(report)
 app.command()(compare)
 app.command("release")(release_command)
-app.command()(predict)
+app.command("predict")(predict_command)
 app.command()(init)
 app.command()(doctor)
 app.command("serve")(serve_command)

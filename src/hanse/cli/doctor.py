@@ -9,13 +9,17 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any
 
+from rich.padding import Padding
+from rich.text import Text
+
+from hanse.cli.consoles import make_pairs, make_stdout, make_table
 from hanse.core import HanseError, InvalidInput
 from hanse.imports import describe_changes, find_registered, inspect_again, load_imports
 from hanse.network.protocol import find_readable
 from hanse.processes import num_processors
 from hanse.version import __version__
 
-__all__ = ["Extra", "check_home", "describe_checks", "describe_imports", "extras", "facts"]
+__all__ = ["Extra", "check_home", "describe_checks", "describe_imports", "doctor_page", "extras", "facts"]
 
 PURPOSES = {
     "jax": "networks, compiled: MLP, CNN, LSTM, and your own functions",
@@ -26,6 +30,7 @@ PURPOSES = {
     "ray": "a cluster of machines",
     "privacy": "accounting of privacy",
     "secure": "secure sums in simulations",
+    "tensorboard": "files for TensorBoard",
     "huggingface": "data sets of Hugging Face",
     "sklearn": "data sets of scikit-learn",
 }
@@ -175,3 +180,23 @@ def _kept(store: str | Path) -> str:
     if os.access(folder, os.W_OK):
         return f"{path}, which the first run makes"
     return f"{path} can't be made, because {folder} can't be written; set $HANSE_STORE or write --store"
+
+
+def doctor_page(
+    about: Mapping[str, str], extras: Sequence[Extra], own: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Prints which packages are installed, and which are missing. `own`: the modules of the user."""
+    out = make_stdout()
+    out.print(Padding(make_pairs(about.items()), (0, 0, 1, 0)))
+    table = make_table("extra")
+    table.add_column("for")
+    table.add_column("state")
+    for extra in extras:
+        state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
+        table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))
+    out.print(table)
+    for found in own:
+        rows = [("import", f"{found['name']}, {found['kind']}"), ("digest", found["digest"])]
+        rows += [("files", ", ".join(found["files"]))] if found["files"] else []
+        rows += [("registers", ", ".join(found["registers"]) or "nothing: mark a class with @value")]
+        out.print(Padding(make_pairs(rows), (1, 0, 0, 0)))

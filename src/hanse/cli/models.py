@@ -8,7 +8,7 @@ import typer
 from hanse.cli.exits import exit_truthfully
 from hanse.cli.options import Accept, Imports, RunId, Store, locate_store
 
-__all__ = ["predict", "release_command"]
+__all__ = ["predict_command", "release_command"]
 
 
 def release_command(
@@ -27,14 +27,17 @@ def release_command(
 ) -> None:
     """Write a run's model as safetensors, with a card that describes it."""
     with exit_truthfully(False):
-        from hanse.release import release as release_
-        from hanse.runs import existing
+        from hanse.release import release_run
 
-        runs = existing(locate_store(store))
-        print(release_(runs, run, to, imports=imports or (), accept_changed_imports=accept, audit=audit))
+        place = locate_store(store)
+        print(
+            release_run(
+                run, to, store=place, imports=imports or (), accept_changed_imports=accept, audit=audit
+            )
+        )
 
 
-def predict(
+def predict_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that `hanse release` wrote.")],
     data: Annotated[
         str,
@@ -71,12 +74,11 @@ def predict(
     """Predict a file's rows with a released model, as CSV, and measure it if the file has labels."""
     with exit_truthfully(False):
         from hanse.cli.views import note, say
-        from hanse.release import check_output, open_release, predictions, write_predictions
+        from hanse.release import check_output, predict, write_predictions
 
         if to is not None:
             check_output(to, force=force)
-        opened = open_release(model, imports=imports or (), accept_changed_imports=accept)
-        found = predictions(opened, data, ids=ids, like=like)
+        found = predict(model, data, ids=ids, like=like, imports=imports or (), accept_changed_imports=accept)
         if to is None:
             print(found.as_csv(), end="")
         else:

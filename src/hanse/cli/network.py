@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hanse.cli.exits import BAD_INPUT, ENDS, INTERRUPTED, REVOKED
-from hanse.cli.options import Accept, Imports
+from hanse.cli.options import Accept, Imports, Tags
 from hanse.cli.parties import CLIENT, PARTIES, Copies, EncryptKeys, Home, encrypt_keys, guard_parties
 from hanse.cli.serving.logs import Log, begin_logging
 from hanse.cli.tokens import read_token
@@ -98,6 +98,10 @@ def serve_command(
             "like the clients' data.",
         ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A name for a new run, to ask for it later.")
+    ] = None,
+    tags: Tags = None,
     log: Log = None,
 ) -> None:
     """Lead a run with real parties, and print the commands for them to type."""
@@ -108,9 +112,11 @@ def serve_command(
         from hanse.cli.views import note
         from hanse.network.server import Patience, lead
         from hanse.network.server.upkeep import OtherRunOpen
-        from hanse.store import Runs
+        from hanse.store import Runs, check_name, check_tags
 
         begin_logging(log)
+        if name is not None:
+            check_name(name)  # before the model is made
         if (certificate is None) != (key is None):
             raise InvalidInput("give --certificate and --key together, or neither")
         if encrypted:
@@ -133,6 +139,8 @@ def serve_command(
                 patience=Patience(silent_s, round_s, over_select, min_clients, max_weight_ratio),
                 num_clients=clients or job.num_clients,
                 record=record,
+                name=name,
+                tags=check_tags(tags or ()),
             )
             if resume is not None:
                 job = job.take_options(Runs(home / "runs.db").info(resume).settings, given)

@@ -14,12 +14,16 @@ __all__ = [
     "Images",
     "Imports",
     "Json",
+    "Names",
     "RunId",
     "Sets",
     "Store",
+    "Tags",
+    "TensorBoardFolder",
     "To",
     "list_infos",
     "locate_store",
+    "name_option",
 ]
 
 File = Annotated[
@@ -53,7 +57,17 @@ Accept = Annotated[
         help="Go on although your own modules have changed since the run began; the run records it.",
     ),
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The id of a run, or the beginning of it.")]
+WHICH = 'its name, its id or the beginning of that, or "last" for the newest'
+RunId = Annotated[str, typer.Argument(metavar="RUN", help=f"The run: {WHICH}.")]
+Names = Annotated[list[str], typer.Argument(metavar="RUN...", help=f"Runs, each by {WHICH}.")]
+Tags = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="TAG", help="A word to find the run by. The option may be repeated."),
+]
+TensorBoardFolder = Annotated[
+    Path | None,
+    typer.Option("--tensorboard", metavar="FOLDER", help="Also write each round there, for TensorBoard."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object in place of tables.")]
 Store = Annotated[
     str | None,
@@ -77,4 +91,11 @@ def list_infos(store: str | None) -> "tuple[RunInfo, ...]":
     """Lists the runs in a store, newest first, without making the store."""
     from hanse.runs import existing, is_kept
 
-    return existing(locate_store(store)).infos() if is_kept(locate_store(store)) else ()
+    return existing(locate_store(store), to_read=True).infos() if is_kept(locate_store(store)) else ()
+
+
+def name_option(store: str | None) -> str:
+    """Returns the option that a hint needs, so that the command in it finds the same store."""
+    from hanse.runs import name_store
+
+    return name_store(store)

@@ -1,12 +1,9 @@
 """Commands that write pages about runs."""
 
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from hanse.cli.exits import exit_truthfully
-from hanse.cli.options import Images, Imports, RunId, Store, To, list_infos, locate_store
+from hanse.cli.options import Images, Imports, Names, RunId, Store, To, list_infos, locate_store
 
 __all__ = ["compare", "demo", "report"]
 
@@ -17,19 +14,16 @@ def report(
     """Write a page about a run to show to others: one HTML file, and its charts as images."""
     with exit_truthfully(False):
         from hanse.cli.views import note
-        from hanse.report import load_run, report_page, write
+        from hanse.report import write_report
         from hanse.runs import existing, import_unchanged
 
-        runs = existing(locate_store(store))
-        import_unchanged(runs.info(run), imports or (), note)
-        run_data = load_run(runs, run)
-        folder = to or Path(f"report-{run_data.run}")
-        folder.mkdir(parents=True, exist_ok=True)  # fails before the charts are drawn, which takes seconds
-        print(write(folder, *report_page(run_data), images=images))
+        info = existing(locate_store(store), to_read=True).info(run)
+        import_unchanged(info, imports or (), note)
+        print(write_report(info.run, to, store=locate_store(store), images=images))
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Two or more runs.")],
+    runs: Names,
     to: To = None,
     imports: Imports = None,
     images: Images = True,
@@ -38,16 +32,15 @@ def compare(
     """Write a page that shows several runs in the same charts."""
     with exit_truthfully(False):
         from hanse.cli.views import note
-        from hanse.report import compare_page, load_runs, write
+        from hanse.report import write_comparison
         from hanse.runs import existing, import_unchanged
 
-        kept = existing(locate_store(store))
-        for run in runs:
-            import_unchanged(kept.info(run), imports or (), note)
-        found = load_runs(kept, runs)
-        folder = to or Path("compare-" + "-".join(run_data.run[:6] for run_data in found[:4]))
-        folder.mkdir(parents=True, exist_ok=True)
-        print(write(folder, *compare_page(found), images=images))
+        kept = existing(locate_store(store), to_read=True)
+        infos = [kept.info(run) for run in runs]
+        for info in infos:
+            import_unchanged(info, imports or (), note)
+        found = [info.run for info in infos]
+        print(write_comparison(found, to, store=locate_store(store), images=images))
 
 
 def demo(to: To = None, images: Images = True, store: Store = None) -> None:

@@ -117,6 +117,9 @@ def _cases(home: Path, run: str, round: int, client: str, data: str | None) -> A
     PARTIES.register()
     bind = PARTIES.bind
     if (home / "runs.db").exists():
+        from hanse.runs import existing
+
+        run = existing(home / "runs.db", to_read=True).info(run).run
         if not client or round < 0:
             raise InvalidInput(
                 "a server home needs --round R and --client C, a number or the name of a party"

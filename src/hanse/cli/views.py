@@ -19,7 +19,6 @@ from hanse.evaluation import as_bytes, as_number, as_seconds, name_stop_metric, 
 from hanse.runs import sentences
 
 if TYPE_CHECKING:
-    from hanse.cli.doctor import Extra
     from hanse.runs import Case, Exchange, MessagePlan, Replayed, Session
     from hanse.store import RunInfo
 
@@ -27,7 +26,6 @@ __all__ = [
     "case_page",
     "comparison",
     "complain",
-    "doctor_page",
     "draw",
     "note",
     "overview",
@@ -135,16 +133,23 @@ def _lines(session: "Session") -> Iterator[Watch]:
 
 
 def result_page(
-    settings: Mapping[str, Any], result: Mapping[str, Any], also: Pairs = (), then: Sequence[str] = ()
+    settings: Mapping[str, Any],
+    result: Mapping[str, Any],
+    also: Pairs = (),
+    then: Sequence[str] = (),
+    store: str = "",
 ) -> None:
-    """Prints how a run ended: metrics, costs and what `also` says, and `then` what to type next."""
+    """Prints how a run ended: metrics, costs and what `also` says, and `then` what to type next.
+
+    `store`: the option by which a command finds the run's store, if it needs one.
+    """
     from hanse.runs import describe_liars
 
     out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
     print_standing(out, result, comparison(settings, result) if result.get("baselines") else None)
-    see = () if then else [("see", f"hanse show {result['run']}")]
+    see = () if then else [("see", f"hanse show {result['run']}{store}")]
     liars = describe_liars((), result.get("adversary"))
     out.print(make_pairs((*_costs(result, settings), *liars, *also, *see)))
     for line in then:  # a command that is long is still one line to copy
@@ -156,8 +161,12 @@ def run_page(
     records: Sequence[Record],
     sent: Mapping[str, Any] | None = None,
     claim: str | None = None,
+    store: str = "",
 ) -> None:
-    """Prints all that is known of a run: `sent`, the bytes of its clients, and `claim`, what it promises."""
+    """Prints all that is known of a run: `sent`, the bytes of its clients, and `claim`, what it promises.
+
+    `store`: the option by which a command finds the run's store, if it needs one.
+    """
     from hanse.runs import describe_liars, describe_releases, describe_traffic
 
     out = make_stdout()
@@ -165,12 +174,13 @@ def run_page(
     out.print(Text(summary(settings), style="bold"))
     began = info.created.astimezone().strftime("%Y-%m-%d %H:%M")
     head = [("run", f"{info.run}, begun {began}")]
+    head += [("name", info.name)] if info.name is not None else []
+    head += [("tags", " ".join(info.tags))] if info.tags else []
     head += list(_own_code(info.settings))
     standing = [("status", info.status), ("rounds", _of_rounds(info.rounds, settings))]
     result = standing if info.result is None else list(_costs(info.result, settings))
-    back = (
-        [("go on", f"hanse resume {info.run}")] if info.status in ("interrupted", "stopped", "failed") else []
-    )
+    can_go_on = info.status in ("interrupted", "stopped", "failed")
+    back = [("go on", f"hanse resume {info.run}{store}")] if can_go_on else []
     out.print(Padding(make_pairs([*head, *result, *back]), (1, 0)))
     if (found := info.result) is not None:
         print_standing(out, found, comparison(settings, found) if found.get("baselines") else None)
@@ -299,26 +309,6 @@ def replay_page(done: "Replayed") -> None:
     out.print(make_pairs([("message", message), ("remembers", ", ".join(sorted(done.memory)) or "nothing")]))
 
 
-def doctor_page(
-    about: Mapping[str, str], extras: "Sequence[Extra]", own: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Prints which packages are installed, and which are missing. `own`: the modules of the user."""
-    out = make_stdout()
-    out.print(Padding(make_pairs(about.items()), (0, 0, 1, 0)))
-    table = make_table("extra")
-    table.add_column("for")
-    table.add_column("state")
-    for extra in extras:
-        state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
-        table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))
-    out.print(table)
-    for found in own:
-        rows = [("import", f"{found['name']}, {found['kind']}"), ("digest", found["digest"])]
-        rows += [("files", ", ".join(found["files"]))] if found["files"] else []
-        rows += [("registers", ", ".join(found["registers"]) or "nothing: mark a class with @value")]
-        out.print(Padding(make_pairs(rows), (1, 0, 0, 0)))
-
-
 def draw(what: Any) -> None:
     """Prints anything that rich can show in a terminal."""
     console = make_stdout()
@@ -328,13 +318,17 @@ def draw(what: Any) -> None:
 
 def overview(infos: Sequence["RunInfo"]) -> None:
     """Prints the runs in a store."""
-    table = make_table("run", "begun", "status", "round", "final", numbers=("round",))
+    is_named, is_tagged = any(info.name for info in infos), any(info.tags for info in infos)
+    called = (*(("name",) if is_named else ()), *(("tags",) if is_tagged else ()))
+    table = make_table("run", *called, "begun", "status", "round", "final", numbers=("round",))
     table.add_column("what")
     for info in infos:
         settings = info.settings["experiment"]
         what = " · ".join(settings[name]["name"] for name in ("algorithm", "model", "data"))
         table.add_row(
             info.run,
+            *((info.name or "",) if is_named else ()),
+            *((" ".join(info.tags),) if is_tagged else ()),
             info.created.astimezone().strftime("%m-%d %H:%M"),
             Text(info.status, style=_STYLES.get(info.status, "")),
             f"{min(info.rounds, settings['rounds'])}/{settings['rounds']}",

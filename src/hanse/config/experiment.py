@@ -1,8 +1,9 @@
 """An experiment as a value, with the same contents as a settings file."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from os import PathLike, fspath
 from typing import Any
 
@@ -61,6 +62,9 @@ OTHERS: Mapping[str, Any] = {
 }
 """The remaining settings, with their types."""
 
+BUILT = ("preprocessing", PRIVACY, ADVERSARY)
+"""The remaining settings that are values or None."""
+
 IMPORTS = "imports"
 """The setting that names modules. It is left out of settings where there are none."""
 
@@ -68,6 +72,8 @@ IMPORTS = "imports"
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """An experiment: data, model, algorithm and everything else that decides the bits of a run.
+
+    A value may be given as a settings file names it: `algorithm="fed_avg(lr=0.1)"`, `partition="iid(10)"`.
 
     >>> Experiment(rounds=20).settings()["partition"]
     {'name': 'dirichlet', 'num_clients': 100, 'alpha': 0.5, 'min_examples': 1}
@@ -121,6 +127,7 @@ class Experiment:
     imports: tuple[Import, ...] = ()
 
     def __post_init__(self) -> None:
+        self._build_named()
         shared_out = isinstance(self.data, FederatedData)
         if shared_out and self.partition is not None:
             raise InvalidInput(
@@ -139,6 +146,22 @@ class Experiment:
                 f"the model is never measured with evaluate_every = 0, but {self.stop} needs measurements"
             )
         self._check_others()
+
+    def _build_named(self) -> None:
+        """Builds what is given as a settings file would name it, such as algorithm="fed_avg(lr=0.1)"."""
+        named: dict[str, Any] = {**KINDS, **{name: OTHERS[name] for name in BUILT}}
+        for name, annotation in named.items():
+            given = getattr(self, name)
+            if isinstance(given, str | Mapping):
+                object.__setattr__(self, name, _build(annotation, given, name))
+        listed: Any = self.baselines
+        if isinstance(listed, Baseline | str | Mapping) or not isinstance(listed, Iterable):
+            listed = [listed]
+        made = tuple(
+            _build(Baseline, one, f"baselines[{i}]") if isinstance(one, str | Mapping) else one
+            for i, one in enumerate(listed)
+        )
+        object.__setattr__(self, "baselines", made)
 
     def _check_others(self) -> None:
         if self.preprocessing is not None and not isinstance(self.preprocessing, Preprocessing):
@@ -169,14 +192,12 @@ class Experiment:
             raise InvalidInput(
                 f"initial is of type {type(self.initial).__name__}; write the path of a safetensors file"
             )
-        given = [self.baselines] if isinstance(self.baselines, Baseline) else list(self.baselines)
-        for baseline in given:
+        for baseline in self.baselines:
             if not isinstance(baseline, Baseline):
                 raise InvalidInput(
                     f"baselines holds {baseline!r}; write values, such as "
                     "baselines=(centralised(), on_site())"
                 )
-        object.__setattr__(self, "baselines", tuple(given))
         if not all(isinstance(found, Import) for found in self.imports):
             raise InvalidInput(
                 f"imports is {self.imports!r}; in Python, import your modules yourself and leave it out"
@@ -245,6 +266,17 @@ class Experiment:
     def __str__(self) -> str:
         return summary(self.settings())
 
+    def __repr__(self) -> str:
+        try:
+            return f"<Experiment: {self}>"
+        except InvalidInput:  # it holds a value that only a program can give
+            return f"<Experiment: {self.algorithm!r} · {self.model!r} · {self.data!r}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, format_plain(said)) for name, said in self.settings().items() if said is not None]
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in rows)
+        return f"<table>{cells}</table>"
+
 
 def summary(settings: Mapping[str, Plain]) -> str:
     """Formats an experiment's settings in one line, without those that have their default."""
@@ -262,6 +294,13 @@ def summary(settings: Mapping[str, Plain]) -> str:
     if settings.get("baselines"):
         about.append("beside " + " and ".join(map(format_plain, settings["baselines"])))
     return " · ".join(about)
+
+
+def _build(annotation: Any, given: Any, name: str) -> Any:
+    try:
+        return build(annotation, given, name)
+    except WrongSetting as wrong:
+        raise InvalidInput(str(wrong)) from wrong
 
 
 def _check_kind(name: str, given: Any, kind: type) -> None:

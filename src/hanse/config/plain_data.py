@@ -12,6 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hanse.config.calls import parse_name
 from hanse.core import InvalidInput, Plain, fields
 from hanse.core.exchange import find_classes
 
@@ -174,9 +175,9 @@ def merge(base: Plain, over: Plain) -> Plain:
     {'name': 'shards'}
     """
     if isinstance(over, str) and isinstance(base, Mapping):
-        return over if over == NOTHING else Whole(name=over)
+        return over if over == NOTHING else Whole(parse_name(over))
     if isinstance(base, str) and isinstance(over, Mapping):
-        base = Whole(name=base)
+        base = Whole(parse_name(base))
     if not (isinstance(base, Mapping) and isinstance(over, Mapping)) or isinstance(over, Whole):
         return over
     if "name" in over and over["name"] != base.get("name", over["name"]):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union
 
+from hanse.config.calls import find_fault, parse_name
 from hanse.config.plain_data import NOTHING, is_required, join_path, name_of, value_type
 from hanse.core import Plain, fields, nearest
 from hanse.core.exchange import find_classes, find_renamed_class, find_renamed_fields
@@ -245,7 +246,7 @@ def _anything(given: Plain, path: str) -> Any:
 
 def _value(kind: type, given: Plain, path: str) -> Any:
     if isinstance(given, str):
-        given = {"name": given}
+        given = parse_name(given)
     if not isinstance(given, Mapping):
         example = next(iter(find_classes(kind)))
         raise WrongSetting(
@@ -261,6 +262,11 @@ def _class(kind: type, name: Plain, path: str) -> type:
         raise WrongSetting(path, f" is missing; write one of {', '.join(known)}")
     if not isinstance(name, str):
         raise WrongSetting(path, f"{_is(name)}; write one of {', '.join(known)}")
+    fault = find_fault(name)
+    if fault is not None:
+        raise WrongSetting(
+            path, f' is "{name}", which can\'t be read: {fault}; write it as in fed_avg(lr=0.1)'
+        )
     renamed = find_renamed_class(name)
     if renamed in known and name not in known:
         raise WrongSetting(path, f' is "{name}", which is called "{renamed}" now; write that')

@@ -19,7 +19,7 @@ __all__ = [
     "check_precision",
     "full",
     "jax_engine",
-    "load",
+    "load_engine",
     "tf32",
     "torch_engine",
 ]
@@ -28,7 +28,7 @@ NAMES = {"jax": "JAX", "torch": "PyTorch"}
 """Engines by the module that is imported, which is also the name of the extra."""
 
 
-def load(engine: str, asked_by: str, instead: str = "") -> Any:
+def load_engine(engine: str, asked_by: str, instead: str = "") -> Any:
     """Imports our own module for an engine.
 
     Args:
@@ -60,7 +60,7 @@ class Engine:
         """Imports our own module for this engine. Raises: InvalidInput: if the engine is not installed."""
         other = next(name for name in NAMES if name != self.module)
         instead = f", or write engine={other}_engine()" if find_spec(other) is not None else ""
-        return load(self.module, f"{type(network).__name__}()", instead)
+        return load_engine(self.module, f"{type(network).__name__}()", instead)
 
 
 class Precision:

@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from hanse.core import InvalidInput, Learner, check_not_negative, value
-from hanse.learners.engines import Precision, full, load
+from hanse.learners.engines import Precision, full, load_engine
 from hanse.learners.model import Model
 from hanse.learners.settings import check_dtype
 
@@ -66,7 +66,7 @@ class jax_model(Model):
 
     def load(self) -> Any:
         """Imports JAX and our module for it."""
-        return load("jax", "jax_model()")
+        return load_engine("jax", "jax_model()")
 
 
 class Buffers:
@@ -154,7 +154,7 @@ class torch_module(Model):
 
     def load(self) -> Any:
         """Imports PyTorch and our module for it."""
-        return load("torch", "torch_module()")
+        return load_engine("torch", "torch_module()")
 
 
 def check_factory(factory: Any) -> None:

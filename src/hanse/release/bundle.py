@@ -80,12 +80,12 @@ def release(
     code = import_code(info, imports, accept_changes=accept_changed_imports)
     checkpoint = runs.checkpoint(info.run)
     if checkpoint is None:
-        raise StoreError(f"run {info.run} has no model yet; go on with: hanse resume {info.run}")
+        raise StoreError(f"run {info.run} has no model yet; go on with: hanse resume {info.run}{runs.option}")
     records = runs.records(info.run)
     if not has_trained(records):
         raise StoreError(
             f"run {info.run} ({info.status}) has trained nothing: none of its rounds closed, so its model is "
-            f"the one that it began with; see why with: hanse show {info.run}"
+            f"the one that it began with; see why with: hanse show {info.run}{runs.option}"
         )
     params: Tensors = checkpoint.state.state.params
     ready = prepare_run(experiment_of(info, None, code.named_by(info)))

@@ -1,9 +1,9 @@
 """Charts of runs. Page and image share one definition, a Vega-Lite specification that Altair makes."""
 
-import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "PARTIES",
     "Drawing",
     "draw_comparison",
+    "draw_curve",
     "draw_run",
     "draw_spending",
     "draw_timeline",
@@ -80,7 +81,7 @@ def png(drawing: Drawing) -> bytes:
     return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
 
 
-@functools.cache  # it is the same for all pages, and takes seconds to make
+@cache  # it is the same for all pages, and takes seconds to make
 def html_script() -> str:
     """Returns one script with everything that a browser needs to draw, so that it fetches nothing."""
     return str(_import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
@@ -92,6 +93,19 @@ def draw_run(run_data: RunData) -> Iterator[Drawing]:
     yield from _parties(run_data)
     yield from _spread(run_data)
     yield from _who_has_what(run_data)
+
+
+def draw_curve(run_data: RunData, metric: str, against: str) -> Any:
+    """Draws one metric of a run against "round", "epochs" or "bytes", as a chart of Altair."""
+    if against not in AXES:
+        raise InvalidInput(f"against is {against!r}; write one of {', '.join(AXES)}")
+    alt, name = _import_drawing("altair"), f"{metric}-per-{SHORT[against].split()[0]}"
+    drawn = {drawing.name: drawing for drawing in _curves([run_data], [metric], beside=True)}
+    if name not in drawn:
+        raise InvalidInput(
+            f"{metric} has no finite values against {against}; draw it against another, or see rows()"
+        )
+    return alt.Chart.from_dict(drawn[name].spec)
 
 
 def draw_comparison(runs_data: Sequence[RunData]) -> Iterator[Drawing]:

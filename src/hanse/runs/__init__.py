@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from hanse.runs.deployment import NO_DATA, SHARE, Parties
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
+    from hanse.runs.kept import experiment_of, load, remove_runs
     from hanse.runs.ledger import describe_releases, describe_traffic, flows_of, ledger_table, traffic
     from hanse.runs.loop import Round, Rounds, rounds
     from hanse.runs.machine import changes, environment
+    from hanse.runs.notebooks import TensorBoard
     from hanse.runs.own_code import (
         ACCEPTED,
         find_imports,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         record_imports,
     )
     from hanse.runs.own_file import Unlabelled, read_examples, read_rows
+    from hanse.runs.places import default_store, existing, is_kept, name_store
     from hanse.runs.preparation import Prepared, load_population, prepare_run
     from hanse.runs.proposal import Proposal, Seen, propose
     from hanse.runs.protection import describe_claim
@@ -38,10 +41,6 @@ if TYPE_CHECKING:
     from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled, record_as_json
     from hanse.runs.session import (
         Session,
-        default_store,
-        existing,
-        experiment_of,
-        is_kept,
         perform,
         resume,
         resume_session,
@@ -66,6 +65,9 @@ else:
             "hanse.runs.debugging": ("debug_errors",),
             "hanse.runs.deployment": ("NO_DATA", "SHARE", "Parties"),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
+            "hanse.runs.kept": ("experiment_of", "load", "remove_runs"),
+            "hanse.runs.notebooks": ("TensorBoard",),
+            "hanse.runs.places": ("default_store", "existing", "is_kept", "name_store"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
             "hanse.runs.timeline": (
                 "as_chrome_trace",
@@ -108,10 +110,6 @@ else:
             "hanse.runs.result": ("Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"),
             "hanse.runs.session": (
                 "Session",
-                "default_store",
-                "existing",
-                "experiment_of",
-                "is_kept",
                 "perform",
                 "resume",
                 "resume_session",
@@ -149,6 +147,7 @@ __all__ = [
     "RunStalled",
     "Seen",
     "Session",
+    "TensorBoard",
     "Unlabelled",
     "Wanted",
     "as_chrome_trace",
@@ -181,8 +180,10 @@ __all__ = [
     "ledger_table",
     "list_kept",
     "list_spans",
+    "load",
     "load_population",
     "measure_parallelism",
+    "name_store",
     "perform",
     "plan_messages",
     "prepare_run",
@@ -192,6 +193,7 @@ __all__ = [
     "read_tensors",
     "record_as_json",
     "record_imports",
+    "remove_runs",
     "replay_ticket",
     "resume",
     "resume_session",

@@ -1,7 +1,7 @@
 """Settings and files for real parties, as `hanse serve` and `hanse join` need them."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hanse.algorithms import PeerTraining, can_train
-from hanse.config import IMPORTS, Experiment, Warn, read, warn_user
+from hanse.config import IMPORTS, Experiment, Warn, format_plain, read, to_plain, warn_user
 from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.core.exchange import Progress, Record, find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
@@ -18,13 +18,14 @@ from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
 from hanse.runs.contract import Contract
+from hanse.runs.kept import check_same_data, experiment_of
 from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import read_description, read_examples, read_with_groups
+from hanse.runs.places import existing
 from hanse.runs.preparation import Prepared, client_tests, find_guess, find_led, load_population, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
-from hanse.runs.session import check_same_data, existing, experiment_of
 from hanse.runs.wanted import Wanted
 from hanse.simulation import Devices
 
@@ -53,7 +54,9 @@ class Parties:
 
         The model is evaluated on the server's test set, or else on the clients' own examples.
         """
-        return self._make_job(read(file, sets, imports=imports, warn=warn), warn)
+        experiment = read(file, sets, imports=imports, warn=warn)
+        _check_served(experiment, warn)
+        return self._make_job(experiment, warn)
 
     def job_of(
         self,
@@ -191,6 +194,31 @@ class Parties:
     def bind(self, plan: Plan) -> Any:
         """Makes the learner of a plan."""
         return plan.model.bind(plan.feature_shape, plan.num_classes)
+
+
+IGNORED: Mapping[str, str] = {
+    "devices": "the clock of a simulation; real devices take the time that they take, or drop out",
+    "execution": "how a simulation computes its clients; real clients compute by themselves",
+}
+"""The settings that say nothing to a server, by what they are."""
+
+
+def _check_served(experiment: Experiment, warn: Warn) -> None:
+    """Checks that a server would not leave settings out that someone wrote. Raises: InvalidInput."""
+    default = Experiment()
+    for name, what in IGNORED.items():
+        given, usual = getattr(experiment, name), getattr(default, name)
+        if given != usual:
+            said = format_plain(to_plain(given))
+            raise InvalidInput(
+                f"{name} is {said}: {what}, so hanse serve can't use it. Leave {name} out, or write "
+                f"--set {name}={format_plain(to_plain(usual))} here and keep it in the file for hanse run"
+            )
+    if experiment.baselines:
+        warn(
+            "baselines are not trained here: a server has no rows of its clients to train them on; hanse run "
+            "compares a simulation with them"
+        )
 
 
 def _recall(ready: Prepared, records: Sequence[Record]) -> None:

@@ -1,6 +1,6 @@
 """A run as a loop: each pass of a `for` statement performs one round."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,13 @@ class Settings(TypedDict, total=False):
     privacy: Privacy | None
 
 
-def rounds(*, store: str | Path | None = None, **settings: Unpack[Settings]) -> "Rounds":
+def rounds(
+    *,
+    store: str | Path | None = None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    **settings: Unpack[Settings],
+) -> "Rounds":
     """Begins a run whose rounds are performed one by one, in a loop.
 
     >>> for round in rounds(rounds=20):
@@ -57,7 +63,7 @@ def rounds(*, store: str | Path | None = None, **settings: Unpack[Settings]) -> 
     rounds any more; `with rounds(...) as begun:` closes them at a place of your choice.
 
     Args:
-      store: the file that keeps the run, as in `run`.
+      store, name, tags: the file that keeps the run, and what it is called there, as in `run`.
       settings: data, partition, model, algorithm, rounds, ...: see `run`.
 
     Returns: the rounds; the first is round 0, the beginning, if the model is measured. After the loop, their
@@ -65,7 +71,8 @@ def rounds(*, store: str | Path | None = None, **settings: Unpack[Settings]) -> 
     Raises: InvalidInput, CompositionError: if an argument can't be used; in the loop, the errors of `run`.
     """
     opened = ExitStack()
-    session = opened.enter_context(start_session(Experiment(**settings), store=store))  # type: ignore[arg-type]
+    experiment = Experiment(**settings)  # type: ignore[arg-type]
+    session = opened.enter_context(start_session(experiment, store=store, name=name, tags=tags))
     return Rounds(session, opened)
 
 
@@ -80,6 +87,10 @@ class Round:
 
     record: Record
     params: Tensors = field(repr=False)
+
+    def __repr__(self) -> str:
+        said = "".join(f", {name}={metric:.4g}" for name, metric in self.metrics.items())
+        return f"Round({self.record.round}{said})"
 
     @property
     def metrics(self) -> Mapping[str, float]:

@@ -47,12 +47,11 @@ from hanse.core.exchange import (
     unpack,
 )
 from hanse.data import Dataset, FederatedData
-from hanse.runs.kept_plans import find_run_folder, read_latest_plan
+from hanse.runs.kept import experiment_of, find_run_folder, read_latest_plan
 from hanse.runs.machine import is_simulated
 from hanse.runs.own_code import import_code
 from hanse.runs.own_file import read_examples
 from hanse.runs.preparation import Prepared, prepare_run
-from hanse.runs.session import experiment_of
 from hanse.runs.wanted import Wanted
 from hanse.simulation import Answer, InProcess, Job, MemoryAt, WrappedBackend
 
@@ -293,7 +292,7 @@ def in_simulation(
         others = ", ".join(str(p) for p in dict.fromkeys(asked) if isinstance(p, int)) or "no client"
         why = "the run did not reach that round" if record is None else f"these did: {others}"
         raise InvalidInput(f"client {party} computed nothing in round {round} of run {info.run}; {why}")
-    return done, _compare(record, recorded[-1] if recorded else None, info.run)
+    return done, _compare(record, recorded[-1] if recorded else None, f"{info.run}{runs.option}")
 
 
 def _check_party(party: PartyId, ready: Prepared) -> None:

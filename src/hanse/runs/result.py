@@ -3,9 +3,11 @@
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from hanse.core import Algorithm, Diverged, Stalled, Tensors
+from hanse.core import Algorithm, Diverged, Stalled, StoreError, Tensors
 from hanse.core.exchange import (
     HIGHER_IS_BETTER,
     Flow,
@@ -17,6 +19,8 @@ from hanse.core.exchange import (
 )
 from hanse.runs.judgement import CHOSEN_ON_TEST, Finding, find_problems, judge_status
 from hanse.runs.ledger import as_json, flows_of
+from hanse.runs.notebooks import draw_result, list_rows, make_pandas, make_polars
+from hanse.runs.places import name_store
 from hanse.runs.timeline import measure_parallelism
 
 __all__ = ["Interrupted", "Result", "RunDiverged", "RunStalled", "record_as_json"]
@@ -46,6 +50,9 @@ class Result:
       adversary: who lied, and whom the rule has left out; None: nobody lied.
       headline: sentences to read first: whom federation helped and whom it did not, and what not to rely on.
       parties: each party's row, a record for each: its examples, and metrics on its own test examples.
+      settings: of its experiment; None: they can't be written down.
+      store: the file that keeps it; None: it was not kept.
+      name, tags: what its user calls it.
     """
 
     run: str | None
@@ -66,6 +73,22 @@ class Result:
     adversary: Mapping[str, Any] | None = None
     headline: tuple[str, ...] = ()
     parties: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    settings: Mapping[str, Any] | None = field(default=None, repr=False)
+    store: str | Path | None = field(default=None, repr=False)
+    name: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        said = {"run": self.run, "name": self.name, "status": self.status, "rounds": self.rounds}
+        words = [f"{key}={value!r}" for key, value in said.items() if value is not None]
+        metrics = {} if self.final is None else self.final.metrics
+        words += [f"{key}={metric:.4g}" for key, metric in metrics.items()]
+        words += [f"findings={len(self.findings)}"] if self.findings else []
+        return f"Result({', '.join(words)})"
+
+    def _repr_html_(self) -> str:
+        called = [] if self.name is None else [self.name]
+        return draw_result(self.to_json(), self.settings, [*called, *(f"#{tag}" for tag in self.tags)])
 
     @classmethod
     def of(
@@ -160,6 +183,51 @@ class Result:
         """The executions by which clients were computed, each once, in order."""
         return tuple({record.execution: None for record in self.records if record.execution})
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Lists the rounds as plain dictionaries with the same keys: metrics, bytes, clients, seconds."""
+        return list_rows(self.records)
+
+    def to_pandas(self) -> Any:
+        """Makes a `pandas.DataFrame` of the rounds. Raises: InvalidInput: if pandas is not installed."""
+        return make_pandas(self.rows())
+
+    def to_polars(self) -> Any:
+        """Makes a `polars.DataFrame` of the rounds. Raises: InvalidInput: if Polars is not installed."""
+        return make_polars(self.rows())
+
+    def plot(self, metric: str | None = None, against: str = "round") -> Any:
+        """Draws a metric as the report does, beside its baselines, as a chart of Altair.
+
+        Args:
+          metric: its name; None: the one that the run watches.
+          against: "round", "epochs" or "bytes".
+
+        Raises: InvalidInput: if the extra `report` is not installed, or nothing of that name was measured.
+        """
+        return _above("report").draw_metric(self, metric, against)
+
+    def report(self, to: str | Path | None = None, *, images: bool = True) -> Path:
+        """Writes the page of this run, as `hanse report` does, and returns its path.
+
+        Args:
+          to: the folder to write to; None: one that is named after the run.
+          images: whether the charts are also written as images.
+        """
+        page: Path = _above("report").write_report(self, to, images=images)
+        return page
+
+    def release(self, to: str | Path) -> Path:
+        """Writes the model with its card to a folder, as `hanse release` does, and returns its path.
+
+        Raises: StoreError: if the run was not kept, or has no model yet.
+        """
+        if self.run is None or self.store is None:
+            raise StoreError(
+                'a run that is not kept can\'t be released; give it a store: run(..., store="runs.db")'
+            )
+        written: Path = _above("release").release_run(self.run, to, store=self.store)
+        return written
+
     def to_json(self) -> dict[str, Any]:
         """Returns the result as plain data, without the model and the single rounds."""
         return {
@@ -190,6 +258,11 @@ class Result:
             **({} if self.parallelism is None else {"parallelism": self.parallelism}),
             **({} if self.adversary is None else {"adversary": self.adversary}),
         }
+
+
+def _above(room: str) -> Any:
+    """Loads a room that shows results. It is named here only, because rooms import downwards."""
+    return import_module(f"hanse.{room}")
 
 
 def record_as_json(record: Record) -> dict[str, Any]:
@@ -245,6 +318,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C has stopped a run. `result` holds the run up to then; a store keeps it."""
 
     def __init__(self, result: Result) -> None:
-        hint = f"; go on with: hanse resume {result.run}" if result.run else ""
+        go_on = f"hanse resume {result.run}{name_store(result.store)}"
+        hint = f"; go on with: {go_on}" if result.run else ""
         super().__init__(f"interrupted after round {result.rounds}{hint}")
         self.result = result

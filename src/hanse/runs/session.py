@@ -1,12 +1,11 @@
 """Runs from Python, in this process and on this thread, with values in place of a settings file."""
 
 import inspect
-import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from hanse.attacks import Adversary
-from hanse.config import IN_PYTHON, Experiment, WrongSetting
+from hanse.config import Experiment
 from hanse.core import Algorithm, Diverged, InvalidInput, PartyId, Stalled, Stop, StoreError, Tensors
 from hanse.core.exchange import Commit, Led, Progress, Record, Watch, frozen
 from hanse.data import Dataset, FederatedData, Partition
 from hanse.evaluation import Baseline
-from hanse.imports import Import
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.privacy import BudgetSpent, Privacy
@@ -33,34 +31,27 @@ from hanse.runs.judgement import (
     Finding,
     find_unread,
 )
+from hanse.runs.kept import check_same_data, experiment_of
 from hanse.runs.machine import changes, environment, is_simulated
+from hanse.runs.notebooks import is_notebook, show_progress
 from hanse.runs.own_code import import_code, record_imports
+from hanse.runs.places import default_store, existing, make_store
 from hanse.runs.preparation import Prepared, Turnout, compare_run, find_led, prepare_run
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Interrupted, Result, RunDiverged, RunStalled
 from hanse.simulation import Devices, Execution
 
 if TYPE_CHECKING:
-    from hanse.store import RunInfo, Runs, RunStore
+    from hanse.store import RunStore
 
 __all__ = [
     "Session",
-    "check_same_data",
-    "default_store",
-    "existing",
-    "experiment_of",
-    "is_kept",
     "perform",
     "resume",
     "resume_session",
     "run",
     "start_session",
 ]
-
-
-def default_store() -> str | Path:
-    """Returns the place where runs are kept if no other is given."""
-    return os.environ.get("HANSE_STORE") or Path(".hanse", "store.db")
 
 
 _DEFAULT = Experiment()
@@ -86,7 +77,10 @@ def run(
     adversary: Adversary | None = None,
     secure: bool = False,
     store: str | Path | None = None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
     watch: Watch | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Trains one model over many clients' data.
 
@@ -97,8 +91,11 @@ def run(
     Args:
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
         preprocessing, client_test_fraction, initial, baselines, privacy, adversary, secure: see `Experiment`.
+        A value may be written as in a settings file: `algorithm="fed_avg(lr=0.1)"`.
       store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
+      name, tags: what you call the run in its store. No other run there may have the name.
       watch: called with the `Record` of each round; and with the parameters, if it has an argument `params`.
+      progress: whether the progress is shown; None: in a notebook only.
 
     Raises:
       InvalidInput, CompositionError: if an argument can't be used.
@@ -119,18 +116,26 @@ def run(
         preprocessing=preprocessing,
         client_test_fraction=client_test_fraction,
         initial=None if initial is None else str(initial),
-        baselines=tuple(baselines),
+        baselines=baselines,  # type: ignore[arg-type]
         privacy=privacy,
         adversary=adversary,
         secure=secure,
     )
-    return perform(experiment, store=store, watch=watch)
+    return perform(experiment, store=store, name=name, tags=tags, watch=watch, progress=progress)
 
 
-def perform(experiment: Experiment, *, store: str | Path | None = None, watch: Watch | None = None) -> Result:
+def perform(
+    experiment: Experiment,
+    *,
+    store: str | Path | None = None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+    watch: Watch | None = None,
+    progress: bool | None = None,
+) -> Result:
     """Performs an experiment, such as `hanse.read("FILE.toml")`. See `run`."""
-    with start_session(experiment, store=store) as session:
-        return session.perform(watch)
+    with start_session(experiment, store=store, name=name, tags=tags) as session:
+        return session.perform(watch, progress=progress)
 
 
 def resume(
@@ -140,16 +145,18 @@ def resume(
     data: Dataset | FederatedData | None = None,
     accept_changed_imports: bool = False,
     watch: Watch | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Goes on where a run stopped, and comes to the same bits as an undisturbed run.
 
     Args:
-      run: its id, or the beginning of it.
+      run: its name, its id or the beginning of that, or "last".
       store: the file that keeps it; None: where the command line keeps runs.
       data: must be given again if they were given as arrays or as own clients. They must be the same, which
         is checked.
       accept_changed_imports: whether the run may go on with other code than it began with. It is recorded.
       watch: called with the `Record` of each further round, as in `run`.
+      progress: as in `run`.
 
     Raises: StoreError: if there is no such run, or another process performs it; also the errors of `run`.
     """
@@ -159,11 +166,19 @@ def resume(
         data=data,
         accept_changed_imports=accept_changed_imports,
     ) as session:
-        return session.perform(watch)
+        return session.perform(watch, progress=progress)
 
 
 class Session:
-    """A run that is about to be begun or resumed here."""
+    """A run that is about to be begun or resumed here.
+
+    Args:
+      ready: its experiment, prepared.
+      kept: the store of the run; None: it is not kept.
+      records: the rounds done before.
+      counted: the parties that were counted in these.
+      about: how its result tells of it, such as its name and its store.
+    """
 
     def __init__(
         self,
@@ -171,8 +186,9 @@ class Session:
         kept: "RunStore | None",
         records: tuple[Record, ...] = (),
         counted: Iterable[PartyId] = (),
+        **about: Any,
     ) -> None:
-        self.experiment = ready.experiment
+        self.experiment, self._about = ready.experiment, about
         self.run = None if kept is None else kept.run
         self._ready, self._kept, self._records = ready, kept, list(records)
         if ready.spending is not None:
@@ -197,16 +213,22 @@ class Session:
         """The model after the last round that is done. It can't be written to."""
         return frozen(self._progress.state.params)
 
-    def perform(self, watch: Watch | None = None, *, alone: bool = True) -> Result:
+    def perform(
+        self, watch: Watch | None = None, *, alone: bool = True, progress: bool | None = False
+    ) -> Result:
         """Leads the run to its end, and writes down how it ended. See `hanse.run`.
 
         Args:
+          progress: whether the progress is shown; None: in a notebook only.
           alone: whether no other run is performed beside it; otherwise it starts no worker processes.
         """
         interrupts, takes_params = Interrupts(), watch is not None and _takes_params(watch)
-        with interrupts, self.conclude():
+        is_shown = is_notebook() if progress is None else progress
+        shown = show_progress(self.run, self.experiment.rounds) if is_shown else nullcontext(_show_nothing)
+        with interrupts, self.conclude(), shown as show:
             with closing(self.lead(interrupts, alone=alone)) as rounds:
                 for record in rounds:
+                    show(record)
                     if watch is not None:
                         watch(record, **({"params": self.params} if takes_params else {}))
             return self.complete(interrupts)
@@ -309,7 +331,9 @@ class Session:
         unknown = (UNKNOWN_SUCCESS,) if self._ready.lacks_success else ()
         idle = (WITHOUT_EFFECT,) if self._ready.is_attack_idle else ()
         findings = (*result.findings, *self._findings, *idle, *unknown)
-        return replace(result, findings=findings, privacy=said, **found)
+        with suppress(InvalidInput):  # a value that only a program can give
+            found["settings"] = self.experiment.settings()
+        return replace(result, findings=findings, privacy=said, **self._about, **found)
 
     def end(self, status: str, reason: str | None = None, **found: Any) -> Result:
         """Writes down how the run ended, and returns its result."""
@@ -317,6 +341,10 @@ class Session:
         if self._kept is not None:
             self._kept.finish(result.status, result.to_json())
         return result
+
+
+def _show_nothing(record: Record) -> None:
+    pass
 
 
 def _takes_params(watch: Watch) -> bool:
@@ -327,8 +355,14 @@ def _takes_params(watch: Watch) -> bool:
 
 
 @contextmanager
-def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterator[Session]:
+def start_session(
+    experiment: Experiment, *, store: str | Path | None, name: str | None = None, tags: Sequence[str] = ()
+) -> Iterator[Session]:
     """Begins a new run; nothing of it is kept if its settings can't be used."""
+    if store is None and (name is not None or tags):
+        raise InvalidInput(
+            'name and tags are kept with a run, and this one is not kept; give it a store: store="runs.db"'
+        )
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(1))
         ready = prepare_run(experiment)
@@ -337,7 +371,7 @@ def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterat
             return
         with ThreadPoolExecutor(1) as beside:
             beside.submit(getattr, ready.population, "fingerprint")  # which caches it
-            runs = _runs(store)
+            runs = make_store(store)
         if ready.own_training is not None:
             ready.own_training.check_named()
         settings = {
@@ -345,8 +379,8 @@ def start_session(experiment: Experiment, *, store: str | Path | None) -> Iterat
             "data_sha256": ready.population.fingerprint,
             **record_imports(ready.imports),
         }
-        kept = stack.enter_context(runs.open(runs.begin(settings, environment())))
-        yield Session(ready, kept)
+        kept = stack.enter_context(runs.open(runs.begin(settings, environment(), name=name, tags=tags)))
+        yield Session(ready, kept, store=store, name=name, tags=tuple(dict.fromkeys(tags)))
 
 
 @contextmanager
@@ -377,60 +411,7 @@ def resume_session(
         differ = changes(info.environment, environment())
         if differ:
             warn(f"the last bits may differ from an undisturbed run's: {'; '.join(differ)}")
+        told = {"store": store, "name": info.name, "tags": info.tags}
         sent = runs.traffic(info.run)  # who measured the model, too, if there is no test set
-        yield Session(ready, kept, runs.records(info.run), [party for party, up, _ in sent if up])
-
-
-def is_kept(store: str | Path) -> bool:
-    """Returns whether there is a store, without making one."""
-    return "://" in str(store) or Path(store).exists()
-
-
-def existing(store: str | Path) -> "Runs":
-    """Opens a store that exists. Raises: StoreError: if it does not."""
-    if not is_kept(store):
-        raise StoreError(
-            f"no runs are kept at {store} yet; begin one with `hanse run`, or name another --store"
-        )
-    from hanse.network.server import NetworkSnapshot  # noqa: F401  (registers what checkpoints of real parties hold)
-
-    return _runs(store)
-
-
-def _runs(store: str | Path) -> "Runs":
-    """Opens a store. Its module is loaded here, because loading it takes longer than everything else."""
-    from hanse.store import Runs
-
-    return Runs(store)
-
-
-def experiment_of(
-    info: "RunInfo", data: Dataset | FederatedData | None, imports: Sequence[Import] = ()
-) -> Experiment:
-    """Makes the experiment of a run from its settings. `imports`: what was imported of those that they name.
-
-    Raises: InvalidInput: if the settings can't be used, or the data must be given again.
-    """
-    settings: Mapping[str, Any] = info.settings["experiment"]
-    if data is None and settings["data"].get(IN_PYTHON):
-        raise InvalidInput(
-            f"run {info.run} was begun in Python on data that are not kept ({settings['data']['name']}); "
-            f"resume it in Python, and give the data again: hanse.resume({info.run!r}, data=...)"
-        )
-    try:
-        return Experiment.from_settings(settings, data=data, imports=imports)
-    except WrongSetting as wrong:
-        raise InvalidInput(
-            f"the settings of run {info.run} can't be used: {wrong}; if the class is your own, name its "
-            f"module: --import FILE.py, or import it in Python and write hanse.resume({info.run!r})"
-        ) from wrong
-
-
-def check_same_data(info: "RunInfo", given: str) -> None:
-    """Checks that data are those that a run began on, by their SHA-256. Raises: InvalidInput."""
-    due = info.settings["data_sha256"]
-    if due != given:
-        raise InvalidInput(
-            f"run {info.run} began on other data (sha256 {due[:12]}..., these have {given[:12]}...); "
-            "resume it on the data that it began with, or begin a new run"
-        )
+        counted = [party for party, up, _ in sent if up]
+        yield Session(ready, kept, runs.records(info.run), counted, **told)

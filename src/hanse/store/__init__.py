@@ -6,6 +6,7 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.store.claim import Claim, is_claimed, read_note
+    from hanse.store.naming import check_name, check_tags
     from hanse.store.reading import KeptRun, open_read_only, read_runs
     from hanse.store.run import RunStore
     from hanse.store.runs import RunInfo, Runs
@@ -14,6 +15,7 @@ else:
         __name__,
         {
             "hanse.store.claim": ("Claim", "is_claimed", "read_note"),
+            "hanse.store.naming": ("check_name", "check_tags"),
             "hanse.store.reading": ("KeptRun", "open_read_only", "read_runs"),
             "hanse.store.run": ("RunStore",),
             "hanse.store.runs": ("RunInfo", "Runs"),
@@ -26,6 +28,8 @@ __all__ = [
     "RunInfo",
     "RunStore",
     "Runs",
+    "check_name",
+    "check_tags",
     "is_claimed",
     "open_read_only",
     "read_note",

@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from hanse.core import InvalidInput, StoreError
+from hanse.store.read_only import copy_store, find_uri, is_writable
 from hanse.store.tables import metadata, version
 
 __all__ = ["HEAD", "Database"]
 
-HEAD = "0006"
+HEAD = "0007"
 """The version of the tables that this code reads and writes: the last of `migrations`."""
 
 BUSY_TIMEOUT_S = 30.0
@@ -43,21 +47,59 @@ class Database:
 
     Args:
       where: its path (parent folders are made), or an SQLAlchemy URL such as "sqlite:///runs.db".
+      to_read: whether it is only read. One that can't be written to is then opened in another way; one of an
+        earlier version is copied to a folder of its own first, and brought up to date there.
     """
 
-    def __init__(self, where: str | Path) -> None:
+    def __init__(self, where: str | Path, *, to_read: bool = False) -> None:
         self.path = Path(str(_url(where).database)).resolve()
-        self._engine = self._connecting("NORMAL")
-        self._durable = self._connecting("FULL")
+        if to_read and self.path.exists() and not is_writable(self.path):
+            self._engine = self._durable = self._open_read_only()
+            return
+        self._engine = self._connecting("NORMAL", self.path)
+        self._durable = self._connecting("FULL", self.path)
         with self.explain_errors():
             _make_privately(self.path)
             with self._engine.connect() as connection:
                 if _version(connection) != HEAD:
                     self._upgrade()
 
-    def _connecting(self, synchronous: str) -> Engine:
+    def _open_read_only(self) -> Engine:
+        with self.explain_errors():
+            uri = find_uri(self.path)
+            if uri is not None:
+                engine = self._reading(uri)
+                with engine.connect() as connection:
+                    if _version(connection) == HEAD:
+                        return engine
+            folder = tempfile.mkdtemp(prefix="hanse-store-")
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            self._engine = self._connecting("NORMAL", copy_store(self.path, Path(folder)))
+            self._upgrade()
+            return self._engine
+
+    def _reading(self, uri: str) -> Engine:
         engine = create_engine(
-            URL.create("sqlite", database=str(self.path)),
+            "sqlite://",
+            poolclass=NullPool,
+            creator=lambda: sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, check_same_thread=False),
+        )
+
+        @event.listens_for(engine, "connect")
+        def prepare(connection: sqlite3.Connection, record: object) -> None:
+            connection.isolation_level = None
+            try:
+                self._check_ours(connection)
+            except BaseException:
+                connection.close()
+                raise
+
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def _connecting(self, synchronous: str, file: Path) -> Engine:
+        engine = create_engine(
+            URL.create("sqlite", database=str(file)),
             poolclass=NullPool,
             connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
         )
@@ -76,10 +118,7 @@ class Database:
                 connection.close()
                 raise
 
-        @event.listens_for(engine, "begin")
-        def begin(connection: Connection) -> None:
-            connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
+        event.listen(engine, "begin", _begin)
         return engine
 
     def _check_ours(self, connection: sqlite3.Connection) -> None:
@@ -102,6 +141,22 @@ class Database:
                 migrations.upgrade(connection)
             except StoreError as error:
                 raise StoreError(f"{self.path}: {error}") from None
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the file and its log."""
+        files = (self.path, self.path.with_name(f"{self.path.name}-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def shrink(self) -> None:
+        """Gives space that is free in the file back to the disk, unless other processes use the file."""
+        with self.explain_errors(), self._engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            raw.execute("PRAGMA busy_timeout=1000")
+            with contextlib.suppress(sqlite3.OperationalError):  # busy, or no room: it is used again later
+                raw.execute("VACUUM")
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def connect(self, *, durable: bool = False) -> Connection:
         """Opens a connection to keep. Durable: a commit has reached the disk when it returns."""
@@ -135,6 +190,10 @@ class Database:
         return StoreError(
             f"the store {self.path}: " + (f"{remedies[0]} ({error})" if remedies else str(error))
         )
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
 
 def _make_privately(path: Path) -> None:

@@ -13,7 +13,7 @@ from hanse.store.database import HEAD
 
 __all__ = ["KeptRun", "open_read_only", "read_runs"]
 
-READABLE = ("0004", HEAD)
+READABLE = ("0004", "0005", "0006", HEAD)
 """The versions of a store whose tables have the columns that are read here."""
 
 

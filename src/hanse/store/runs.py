@@ -5,20 +5,20 @@ import os
 import platform
 import secrets
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hanse.core import InvalidInput, PartyId, StoreError
 from hanse.core.exchange import Checkpoint, Record, renew, renew_result, renew_settings
 from hanse.store.claim import Claim, is_claimed
 from hanse.store.database import Database
 from hanse.store.head import Head, explain_loss
+from hanse.store.naming import Known, check_name, check_tags, find_meant
 from hanse.store.objects import to_json
 from hanse.store.rows import RunRows, load_checkpoint, load_records, load_traffic
 from hanse.store.run import RunStore
@@ -33,6 +33,9 @@ _LAST = (
     .limit(1)
     .scalar_subquery()
 )
+_LOCK = update(runs).where(runs.c.number == -1).values(revision=0)
+"""Changes nothing, but lets no other process write until the transaction ends."""
+
 _RUNS = select(runs, func.coalesce(_LAST, 0).label("rounds"))
 
 
@@ -48,6 +51,8 @@ class RunInfo:
       settings, environment: as they were when it began.
       result: the result that it ended with.
       rounds: the number of the last round that was written.
+      name: what its user calls it; None: it has no name.
+      tags: words by which its user finds it among others.
     """
 
     run: str
@@ -57,47 +62,77 @@ class RunInfo:
     environment: Mapping[str, Any]
     result: Mapping[str, Any] | None
     rounds: int
+    name: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 class Runs:
-    """Runs, kept in an SQLite file. Ids may be shortened to a prefix that no other run has.
+    """Runs, kept in an SQLite file. A run is asked for by its id, the beginning of it, its name, or "last".
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
     >>> runs = Runs(f"{folder.name}/runs.db")
-    >>> run = runs.begin({"lr": 0.1}, {"python": "3.11"})
+    >>> run = runs.begin({"lr": 0.1}, {"python": "3.11"}, name="slow")
     >>> with runs.open(run) as store:
     ...     store.checkpoint() is None
     True
     >>> runs.finish(run, "completed", {"accuracy": 0.9})
-    >>> runs.info(run[:4]).result
+    >>> runs.info("slow").result
     {'accuracy': 0.9}
     >>> folder.cleanup()
 
     Args:
       where: the path of the file, made with its parent folders if needed, or a URL such as
         "sqlite:///runs.db".
+      to_read: whether it is only read. A store that can't be written to, such as one on a read-only disk,
+        can be read all the same.
+      option: follows the commands that messages name, such as " --store runs.db".
 
     Raises: StoreError: if it can't be used, or a newer Hanse made it.
     """
 
-    def __init__(self, where: str | Path) -> None:
-        self._database = Database(where)
+    def __init__(self, where: str | Path, *, to_read: bool = False, option: str = "") -> None:
+        self._database = Database(where, to_read=to_read)
+        self.option = option
         self._open: weakref.WeakValueDictionary[str, RunStore] = weakref.WeakValueDictionary()
 
-    def begin(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-        """Adds a new run, and returns its id. Both mappings are kept as JSON."""
+    def begin(
+        self,
+        settings: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> str:
+        """Adds a new run, and returns its id. Both mappings are kept as JSON.
+
+        Raises: InvalidInput: if the name or a tag can't be used, or another run has the name.
+        """
         row = {
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "status": "running",
             "revision": 0,
             "settings": to_json(dict(settings), "the settings"),
             "environment": to_json(dict(environment), "the environment"),
+            "name": None if name is None else check_name(name),
+            "tags": to_json(check_tags(tags)),
         }
         run = secrets.token_hex(6)
         with self._database.begin() as connection:
+            if name is not None:
+                connection.execute(_LOCK)
+                self._check_free(connection, name)
             connection.execute(insert(runs).values(run=run, **row))
         return run
+
+    def _check_free(self, connection: Connection, name: str) -> None:
+        """Checks that no run has this name, in a transaction in which nobody else writes."""
+        taken = connection.scalar(select(runs.c.run).where(runs.c.name == name))
+        if taken is not None:
+            raise InvalidInput(
+                f"name {name!r} is that of run {taken}; take another name, or remove that run: "
+                f"hanse rm {name}{self.option}"
+            )
 
     def open(self, run: str, *, flush_every_s: float = 0.5, head: Path | None = None) -> RunStore:
         """Claims a run for this process, until it is closed or the process ends.
@@ -112,7 +147,7 @@ class Runs:
         if not flush_every_s >= 0:
             raise InvalidInput(f"flush_every_s is {flush_every_s}; write seconds, at least 0")
         with self._database.begin() as connection:
-            row = _find(connection, run)
+            row = self._find(connection, run)
         claim = Claim.take(self._claim_path(row.run))
         if claim is None:
             raise StoreError(
@@ -136,7 +171,7 @@ class Runs:
         Raises: StoreError: if the store is older, saying what is missing.
         """
         with self._database.begin() as connection:
-            row = _find(connection, run)
+            row = self._find(connection, run)
         rows = RunRows(self._database, row.run, row.number, row.revision, durable=False)
         try:
             Head(head).check(rows.position, self._database.path)
@@ -173,13 +208,38 @@ class Runs:
         Raises: StoreError: if another process performs the run.
         """
         with self._database.begin() as connection:
-            name = _find(connection, run).run
+            name = self._find(connection, run).run
         store = self._open.get(name)
         if store is not None and not store.closed:
             store.finish(status, result)
         else:
             with self.open(name) as store:
                 store.finish(status, result)
+
+    def remove(self, run: str) -> int:
+        """Removes a run with all that is kept of it, and returns by how many bytes the store has shrunk.
+
+        Tensors are kept for each run by itself, so no other run loses any. If another process uses the store,
+        it may shrink later only: what is free is used again first.
+
+        Raises: StoreError: if there is no such run, or a process performs it.
+        """
+        with self._database.begin() as connection:
+            row = self._find(connection, run)
+        claim = Claim.take(self._claim_path(row.run))
+        if claim is None:
+            raise StoreError(
+                f"run {row.run} is performed by {row.claimed_by}, so it can't be removed; wait for it, or "
+                "stop that process"
+            )
+        try:
+            before = self._database.num_bytes
+            with self._database.begin() as connection:
+                connection.execute(delete(runs).where(runs.c.number == row.number))
+            self._database.shrink()
+            return max(0, before - self._database.num_bytes)
+        finally:
+            claim.release()
 
     def amend(self, run: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Changes the settings that are kept of a run, in one transaction.
@@ -193,7 +253,7 @@ class Runs:
         with self._database.begin() as connection:
             this = runs.c.run == run
             connection.execute(update(runs).where(this).values(revision=runs.c.revision))  # locks the file
-            row = _find(connection, run)
+            row = self._find(connection, run)
             settings = to_json(dict(change(json.loads(row.settings))), "the settings")
             connection.execute(update(runs).where(this).values(settings=settings))
 
@@ -202,7 +262,7 @@ class Runs:
     def info(self, run: str) -> RunInfo:
         """Returns a summary of a run. Raises: StoreError: if there is no such run."""
         with self._database.begin() as connection:
-            return self._info(_find(connection, run))
+            return self._info(self._find(connection, run))
 
     def infos(self) -> tuple[RunInfo, ...]:
         """Returns summaries of all runs, newest first."""
@@ -213,17 +273,17 @@ class Runs:
     def records(self, run: str) -> tuple[Record, ...]:
         """Loads the rounds of a run that have been written, oldest first."""
         with self._database.begin() as connection:
-            return load_records(connection, _find(connection, run).number)
+            return load_records(connection, self._find(connection, run).number)
 
     def traffic(self, run: str) -> tuple[tuple[PartyId, int, int], ...]:
         """Loads the clients that have taken part in a run, with their bytes up and down in written rounds."""
         with self._database.begin() as connection:
-            return tuple(load_traffic(connection, _find(connection, run).number))
+            return tuple(load_traffic(connection, self._find(connection, run).number))
 
     def checkpoint(self, run: str) -> Checkpoint | None:
         """Loads the last checkpoint that has been written, whoever performs the run."""
         with self._database.begin() as connection:
-            return load_checkpoint(connection, _find(connection, run).number)
+            return load_checkpoint(connection, self._find(connection, run).number)
 
     def _info(self, row: Any) -> RunInfo:
         status = row.status
@@ -237,7 +297,19 @@ class Runs:
             json.loads(row.environment),
             None if row.result is None else renew_result(json.loads(row.result)),
             row.rounds,
+            row.name,
+            tuple(json.loads(row.tags)),
         )
+
+    def _find(self, connection: Connection, given: str) -> Any:
+        """Finds the row of the run that is meant. Raises: StoreError: see `find_meant`."""
+        row = connection.execute(_RUNS.where(runs.c.run == given)).one_or_none()
+        if row is not None:
+            return row
+        query = select(runs.c.run, runs.c.name).order_by(runs.c.number.desc())
+        known = [Known(run, name) for run, name in connection.execute(query)]
+        meant = find_meant(given, known, option=self.option)
+        return connection.execute(_RUNS.where(runs.c.run == meant)).one()
 
     def _claim_path(self, run: str) -> Path:
         path = self._database.path
@@ -254,19 +326,3 @@ def _read_settings(text: str) -> Any:
 
 def _this_process() -> str:
     return f"process {os.getpid()} on {platform.node() or 'this machine'}"
-
-
-def _find(connection: Connection, given: str) -> Any:
-    rows = connection.execute(_RUNS.where(runs.c.run.startswith(given, autoescape=True))).all()
-    if len(rows) == 1 and given:
-        return rows[0]
-    if len(rows) > 1 and given:
-        several = ", ".join(row.run for row in rows[:5])
-        raise StoreError(f"{len(rows)} runs begin with {given!r}: {several}; write more of the one you mean")
-    known = connection.scalars(select(runs.c.run).order_by(runs.c.number.desc())).all()
-    shortened = {run[: len(given)]: run for run in known}
-    close = get_close_matches(given, shortened, n=1) if given else []
-    hint = f"the newest is {known[0]};" if known else "none has begun;"
-    if close:
-        hint = f"did you mean {shortened[close[0]]}?"
-    raise StoreError(f"there is no run {given!r}: {hint} `hanse ls` lists them")

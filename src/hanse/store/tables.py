@@ -5,6 +5,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -50,6 +51,9 @@ runs = Table(
     Column("settings", Text, nullable=False),
     Column("environment", Text, nullable=False),
     Column("result", Text),
+    Column("name", String(64)),
+    Column("tags", Text, nullable=False, server_default="[]"),
+    Index("ix_runs_name", "name", unique=True),
 )
 
 rounds = Table(

@@ -63,6 +63,7 @@ class RunJob:
       watch: called after each round.
       recall: called with the rounds that are done, before `program`.
       record: a folder that keeps each valid answer as it came, for an audit; None: none is kept.
+      name, tags: what the run is called in the store, if it is a new one.
     """
 
     plan: Plan
@@ -86,6 +87,8 @@ class RunJob:
     recall: Callable[[Sequence[Record]], None] = lambda records: None
     parties: tuple[str, ...] = ()
     record: Path | None = None
+    name: str | None = None
+    tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.parties:

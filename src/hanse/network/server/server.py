@@ -114,7 +114,8 @@ class Server:
     def lead(self, job: RunJob, run: str | None = None) -> str:
         """Begins a run, or goes on with the one of this name; returns its name."""
         if run is None:
-            run = self.runs.begin({**job.said, SERVED: job.served}, job.environment or {})
+            kept = {**job.said, SERVED: job.served}
+            run = self.runs.begin(kept, job.environment or {}, name=job.name, tags=job.tags)
         foreseen, why = foresee(job)
         if why:
             self.members.note(
