@@ -13,7 +13,6 @@ disturbs.
 import argparse
 import json
 import platform
-import resource
 import sys
 import tempfile
 import time
@@ -69,7 +68,6 @@ def main() -> None:
     assert counted == [(PARTIES, "")] * rounds, counted
     kills = {who: outcome.starts[who] - 1 for who in deaths}
     assert kills == {who: len(all_of) for who, all_of in deaths.items()}, kills
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     result = {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, 2 busy cores, Python {platform.python_version()}",
@@ -79,7 +77,6 @@ def main() -> None:
         "abandoned": 0,
         "same_bits_as_undisturbed": True,
         "seconds": round(time.perf_counter() - began, 1),
-        "processor_s_of_this_process": round(sum(u.ru_utime + u.ru_stime for u in used), 1),
     }
     print(json.dumps(result, indent=1))
     if given.keep:

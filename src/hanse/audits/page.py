@@ -21,7 +21,8 @@ STYLE = """
 :root { color-scheme: light dark; --ink: #1f2730; --soft: #5b6470; --page: #f5f6f8; --card: #fff;
   --edge: #e3e7ec; --line: #d5dae0; --yes: #2e7d4f; --no: #b3261e; --warn: #c2410c; --draw: #1f5fbf; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3acb8; --page: #14181d;
-  --card: #1c2229; --edge: #2d343d; --line: #3c4550; --yes: #6cc591; --no: #f28b82; --warn: #f0a35e; --draw: #7fb0f5; } }
+  --card: #1c2229; --edge: #2d343d; --line: #3c4550; --yes: #6cc591; --no: #f28b82; --warn: #f0a35e;
+  --draw: #7fb0f5; } }
 body { font: 15px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: var(--ink); background: var(--page);
   margin: 0; }
 main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 48px; }
