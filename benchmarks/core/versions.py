@@ -1,6 +1,6 @@
 """Hanse on each version of Python that it names: installed from the checkout, compiled, and run.
 
-    python benchmarks/core/versions.py            # make versions
+    python benchmarks/core/versions.py [3.12 ...]            # make versions: all
 
 It looks for the interpreters on the path and in ~/.pyenv, installs the core of Hanse into a fresh
 environment of each, compiles all of its modules with warnings as errors, trains on the digits and on a table,
@@ -70,7 +70,7 @@ def main() -> int:
     said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["classifiers"]
     versions = [found[1] for line in said if (found := re.search(r"Python :: (3\.\d+)$", line))]
     failed = False
-    for version in versions:
+    for version in sys.argv[1:] or versions:
         python = find_python(version)
         if python is None:
             print(f"{version}: skipped, no such interpreter is here", flush=True)
