@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hanse.core import Array, InvalidInput
-from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss, weighted_loss
+from hanse.learners.losses import Loss, cross_entropy, half_square, logistic_loss, weighted_loss
 
 LOSSES = [
     half_square(),
-    log_loss(),
+    logistic_loss(),
     cross_entropy(2),
     cross_entropy(5),
-    weighted_loss(log_loss(), (0.3, 4.0)),
+    weighted_loss(logistic_loss(), (0.3, 4.0)),
     weighted_loss(cross_entropy(3), (2.0, 0.0, 0.7)),
 ]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
@@ -77,7 +77,7 @@ def test_huge_scores_overflow_nowhere(loss: Loss, dtype: str) -> None:
 
 def test_two_classes_by_logistic_and_by_softmax_cost_the_same() -> None:
     scores, labels = np.linspace(-40, 40, 9), np.arange(9) % 2
-    one, two = log_loss(), cross_entropy(2)
+    one, two = logistic_loss(), cross_entropy(2)
     both = np.stack([np.zeros(9), scores], axis=1)
     ours, theirs = (
         loss.losses(s, loss.targets(labels, "float64")) for loss, s in ((one, scores), (two, both))
@@ -85,7 +85,7 @@ def test_two_classes_by_logistic_and_by_softmax_cost_the_same() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-15)
 
 
-@pytest.mark.parametrize("loss", [log_loss(), cross_entropy(2), cross_entropy(5)], ids=repr)
+@pytest.mark.parametrize("loss", [logistic_loss(), cross_entropy(2), cross_entropy(5)], ids=repr)
 def test_examples_far_on_their_own_side_are_correct(loss: Loss) -> None:
     labels = np.array([1, 0, 1])
     scores = np.where(labels, 9.0, -9.0) if not loss.outputs else 9 * np.eye(loss.outputs[0])[labels]
@@ -95,7 +95,7 @@ def test_examples_far_on_their_own_side_are_correct(loss: Loss) -> None:
 
 def test_ties_go_to_the_first_class() -> None:
     labels = np.array([0, 0, 1])
-    assert log_loss().measure(np.zeros(3), log_loss().targets(labels, "float64"))[1] == 2
+    assert logistic_loss().measure(np.zeros(3), logistic_loss().targets(labels, "float64"))[1] == 2
     assert cross_entropy(3).measure(np.zeros((3, 3)), labels)[1] == 2
 
 
@@ -109,7 +109,7 @@ def test_half_square_by_hand() -> None:
 def test_classes_may_be_integers_of_any_size(dtype: str) -> None:
     labels = np.array([0, 1, 1]).astype(dtype)
     np.testing.assert_array_equal(cross_entropy(2).targets(labels, "float32"), [0, 1, 1])
-    signs = log_loss().targets(labels, "float32")
+    signs = logistic_loss().targets(labels, "float32")
     assert signs.dtype == np.float32
     np.testing.assert_array_equal(signs, [-1, 1, 1])
 

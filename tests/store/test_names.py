@@ -1,18 +1,14 @@
 """Names and tags of runs, runs that are removed, and stores that can only be read."""
 
-import ctypes
 import gc
-import os
 import shutil
 import sqlite3
-import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
+from forked import PIPE, python
 
 import hanse
 from hanse.core import InvalidInput, StoreError
@@ -20,8 +16,6 @@ from hanse.store import Runs, migrations
 from hanse.store.database import Database
 from hanse.store.naming import Known, find_meant
 from hanse.store.tables import metadata, version
-
-SOURCES = Path(hanse.__file__).parents[1]
 
 KNOWN = (Known("aaaa00000003", None), Known("aabb00000002", "aaaa"), Known("cc0000000001", "slow-1"))
 
@@ -133,8 +127,7 @@ def test_a_run_of_real_parties_is_not_removed_alone(runs: Runs) -> None:
 # -- stores that can only be read --------------------------------------------------------------
 
 READ = """
-import json, os, sys
-from pathlib import Path
+import sys
 from typer.testing import CliRunner
 import hanse
 from hanse.cli import app
@@ -147,6 +140,28 @@ for words in commands:
     done = CliRunner().invoke(app, [*words.split(), "--store", place])
     print(words.split()[0], done.exit_code, done.stderr.strip()[:90])
 print("load", hanse.load(store=place).params_sha256)
+"""
+
+OBEY = """
+import ctypes, os
+if os.geteuid() == 0:  # give up all rights of root, such as to write where permissions forbid it
+    header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert ctypes.CDLL(None).capset(header, none) == 0
+"""
+
+MOUNT = """
+import ctypes, sys
+from pathlib import Path
+here, libc = str(Path(sys.argv[1]).parent).encode(), ctypes.CDLL(None)
+new_mounts, private, bind, read_only = 0x20000, 16384 | 262144, 4096, 32 | 1
+if (
+    libc.unshare(new_mounts)
+    or libc.mount(b"none", b"/", None, private, None)
+    or libc.mount(here, here, None, bind, None)
+    or libc.mount(None, here, None, bind | read_only, None)
+):
+    print("this machine lets no process mount anything")
+    sys.exit()
 """
 
 
@@ -163,14 +178,15 @@ READING = ("ls", "show last")
 PAGES = ("report last --no-images", "compare first last --no-images")
 
 
-def read_all(place: Path, folder: Path, commands: Sequence[str], *before: str, **more: Any) -> str:
+def read_all(before: str, place: Path, folder: Path, *commands: str) -> str:
     """Run reading commands in one process, and one that writes."""
     words = (*commands, "rm last --yes")
-    command = [*before, sys.executable, "-c", READ, str(place), str(folder), *words]
-    env = {**os.environ, "PYTHONPATH": str(SOURCES), "MPLCONFIGDIR": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=folder, **more)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    process = python(
+        "-c", before + READ, str(place), str(folder), *words, cwd=folder, stdout=PIPE, stderr=PIPE
+    )
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    return str(out)
 
 
 def check_read(said: str, sha256: str) -> None:
@@ -180,13 +196,10 @@ def check_read(said: str, sha256: str) -> None:
     assert set(lines.values()) == {"0 "}, said
 
 
-def obey_permissions() -> None:
-    """Give up root's right to write where permissions forbid it."""
-    drop_from_bounding_set, dac_override = 24, 1
-    ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="made with calls of Linux")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="whoever is root can give up rights on Linux only")
+@on_linux
 def test_commands_read_a_store_without_write_permission(two: Path, tmp_path: Path) -> None:
     sha256 = hanse.load(store=two).params_sha256
     shut, out = tmp_path / "shut", tmp_path / "out"
@@ -196,24 +209,19 @@ def test_commands_read_a_store_without_write_permission(two: Path, tmp_path: Pat
     (shut / "runs.db").chmod(0o444)
     shut.chmod(0o555)
     try:
-        said = read_all(shut / "runs.db", out, (*READING, *PAGES), preexec_fn=obey_permissions)
+        said = read_all(OBEY, shut / "runs.db", out, *READING, *PAGES)
     finally:
         shut.chmod(0o755)
     check_read(said, sha256)
     assert [path.name for path in shut.iterdir()] == ["runs.db"]
 
 
+@on_linux
 def test_commands_read_a_store_on_a_read_only_mount(two: Path, tmp_path: Path) -> None:
-    mount = ("unshare", "--mount", "--map-root-user") if os.geteuid() else ("unshare", "--mount")
-    script = f'mount --bind -o ro "{two.parent}" "{two.parent}" && mount -o remount,bind,ro "{two.parent}"'
-    if (
-        not shutil.which("unshare")
-        or subprocess.run([*mount, "sh", "-c", script], capture_output=True).returncode
-    ):
-        pytest.skip("this machine lets no process mount anything")
-    sha256 = hanse.load(store=two).params_sha256
-    said = read_all(two, tmp_path, READING, *mount, "sh", "-c", f'{script} && exec "$@"', "sh")
-    check_read(said, sha256)
+    said = read_all(MOUNT, two, tmp_path, *READING)
+    if said.startswith("this machine"):
+        pytest.skip(said)
+    check_read(said, hanse.load(store=two).params_sha256)
 
 
 def open_to_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:

@@ -15,7 +15,7 @@ from rich.text import Text
 from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, make_table, print_standing
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
-from hanse.evaluation import as_bytes, as_number, as_seconds, name_stop_metric, spent_on
+from hanse.evaluation import as_bytes, as_cell, as_number, as_seconds, spent_on, tell_metrics, tell_target
 from hanse.runs import sentences
 
 if TYPE_CHECKING:
@@ -350,7 +350,7 @@ def _outcome(result: Mapping[str, Any]) -> Table:
     metrics = list(dict.fromkeys(name for row in rows.values() for name in row if name != "round"))
     table = make_table("", "round", *metrics, numbers=("round", *metrics))
     for word, row in rows.items():
-        table.add_row(word, str(row["round"]), *(as_number(row.get(name), "") for name in metrics))
+        table.add_row(word, str(row["round"]), *(as_cell(row, name) for name in metrics))
     return table
 
 
@@ -367,17 +367,10 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
         yield "note", line
     abandoned = f", {result['rounds_abandoned']} abandoned" if result["rounds_abandoned"] else ""
     yield "rounds", f"{_of_rounds(rounds, settings)}{abandoned}"
-    stop = settings["stop"]
-    if stop["target"] is not None:
-        reached = "not reached" if target is None else f"reached in round {target}"
-        yield "target", f"{name_stop_metric(settings, result)} {stop['target']:g}, {reached}"
+    yield from tell_target(settings, result, target)
     yield "bytes up", _per_round(as_bytes, result["bytes_up"], rounds)
     yield "bytes down", _per_round(as_bytes, result["bytes_down"], rounds)
-    spread = result.get("clients")
-    if spread:
-        name = stop["metric"] if stop["metric"] in spread["mean"] else next(iter(spread["mean"]))
-        mean, worst = (as_number(spread[word][name], "") for word in ("mean", "worst_tenth"))
-        yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
+    yield from tell_metrics(settings, result)
     yield "time", _per_round(as_seconds, result["seconds"], rounds)
     if result.get("spent"):
         yield "spent on", spent_on(result)

@@ -17,7 +17,7 @@ from hanse.config.settings import UnknownSetting, WrongSetting, build
 from hanse.core import Algorithm, InvalidInput, Plain, Stop
 from hanse.core.exchange import find_renamed_settings
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
-from hanse.evaluation import Baseline
+from hanse.evaluation import Baseline, Evaluation
 from hanse.imports import Import
 from hanse.learners import Model, softmax
 from hanse.preprocessing import Preprocessing
@@ -51,6 +51,9 @@ ADVERSARY = "adversary"
 SECURE = "secure"
 """The setting by which all that clients send enters secure sums. It is left out where it is false."""
 
+EVALUATION = "evaluation"
+"""The setting of what is measured beside the model's metrics. It is left out where nothing is named."""
+
 OTHERS: Mapping[str, Any] = {
     "preprocessing": Preprocessing | None,
     "client_test_fraction": float,
@@ -59,6 +62,7 @@ OTHERS: Mapping[str, Any] = {
     PRIVACY: Privacy | None,
     SECURE: bool,
     ADVERSARY: Adversary | None,
+    EVALUATION: Evaluation,
 }
 """The remaining settings, with their types."""
 
@@ -102,6 +106,7 @@ class Experiment:
       adversary: clients that lie, in a simulation only: `Adversary(attack, fraction=0.2)`; None: nobody lies.
       secure: whether all that clients send enters secure sums, so that the server sees totals; what can't
         is refused.
+      evaluation: the metrics that are measured beside the model's own: `Evaluation(metrics=("auroc",))`.
       imports: modules and files of your own, whose values the other settings may then name; paths are
         relative to the settings file. In Python, import them yourself.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
@@ -124,6 +129,7 @@ class Experiment:
     privacy: Privacy | None = None
     adversary: Adversary | None = None
     secure: bool = False
+    evaluation: Evaluation = Evaluation()
     imports: tuple[Import, ...] = ()
 
     def __post_init__(self) -> None:
@@ -171,6 +177,11 @@ class Experiment:
             )
         if not isinstance(self.secure, bool):
             raise InvalidInput(f"secure is {self.secure!r}; write true or false")
+        if not isinstance(self.evaluation, Evaluation):
+            raise InvalidInput(
+                f"evaluation is of type {type(self.evaluation).__name__}; write a value, such as "
+                'evaluation=Evaluation(metrics=("auroc", "f1"))'
+            )
         if self.privacy is not None and not isinstance(self.privacy, Privacy):
             raise InvalidInput(
                 f"privacy is of type {type(self.privacy).__name__}; write a value, such as "
@@ -219,8 +230,13 @@ class Experiment:
         except InvalidInput:
             described = {"name": type(data).__name__, IN_PYTHON: True}
         named = {IMPORTS: [found.name for found in imports]} if imports else {}
-        for name, absent in ((PRIVACY, None), (ADVERSARY, None), (SECURE, False)):
-            if said[name] is absent:
+        for name, absent in (
+            (PRIVACY, None),
+            (ADVERSARY, None),
+            (SECURE, False),
+            (EVALUATION, Evaluation()),
+        ):
+            if said[name] == absent:
                 said.pop(name)
         return {"data": described, **{name: to_plain(value) for name, value in said.items()}, **named}
 
@@ -274,7 +290,8 @@ class Experiment:
 
     def _repr_html_(self) -> str:
         rows = [(name, format_plain(said)) for name, said in self.settings().items() if said is not None]
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in rows)
+        head = '<th style="text-align:left">'
+        cells = "".join(f"<tr>{head}{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in rows)
         return f"<table>{cells}</table>"
 
 

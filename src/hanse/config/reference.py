@@ -16,7 +16,7 @@ from hanse.config.plain_data import is_required, to_plain
 from hanse.config.writing import inline
 from hanse.core import Algorithm, Close, InvalidInput, Plain, Reducer, Stop, Transform, fields
 from hanse.core.exchange import find_classes
-from hanse.evaluation import Baseline
+from hanse.evaluation import Baseline, Evaluation
 
 __all__ = ["reference"]
 
@@ -93,6 +93,7 @@ def _kinds() -> Iterator[str]:
             "How clients are computed on this machine. It changes the time that a run takes, not its result.",
         ),
         "baselines": (Baseline, "What the run is compared with, trained on the same budget: a list."),
+        "evaluation": (Evaluation, "What is measured beside the model's own metrics."),
         "adversary": (Adversary, "Clients that lie, in a simulation."),
         "privacy": (Privacy, "The differential privacy of the run. It needs the extra `privacy`."),
     }

@@ -358,7 +358,7 @@ def _judge(progress: Progress[S], metrics: Mapping[str, float], stop: Stop) -> P
     if not progress.first:
         progress = replace(progress, first=metrics)
     new = metrics.get(stop.metric)
-    if new is None:
+    if new is None or math.isnan(new):  # the examples do not define it
         return progress
     if progress.best is None or stop.better(new, progress.best[0]):
         progress = replace(progress, best=(new, progress.round), num_worse=0)

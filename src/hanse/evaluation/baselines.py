@@ -39,6 +39,7 @@ from hanse.evaluation.clients import (
     measure_spread,
     spread_of,
 )
+from hanse.evaluation.metrics import Metric
 
 __all__ = ["Baseline", "Budget", "centralised", "on_site"]
 
@@ -55,6 +56,7 @@ class Budget:
       stop: names the metric to watch and its target.
       key: the key of the draws.
       higher_is_better: the names of the metrics that are better when higher.
+      metrics: the named metrics, beside the model's own.
       show: is called with each model that was trained: the baseline's name, the number of the party that
         trained it alone, or None, and its parameters.
     """
@@ -67,6 +69,7 @@ class Budget:
     stop: Stop
     key: Key
     higher_is_better: Collection[str] = HIGHER_IS_BETTER
+    metrics: tuple[Metric, ...] = ()
     show: Callable[[str, int | None, Tensors], None] = lambda baseline, number, params: None
 
     @property
@@ -149,14 +152,14 @@ class centralised(Baseline):
         )
         began_s, params = perf_counter(), budget.params
         curve: list[dict[str, Plain]] = [
-            {"epoch": 0, **measure_held_out(learner, params, population, pooled)}
+            {"epoch": 0, **measure_held_out(learner, params, population, pooled, budget.metrics)}
         ]
         reached = None
         for epoch in range(1, budget.epochs + 1):
             between()
             steps = _lend_steps(budget.algorithm, epoch - 1, self.lr, self.batch_size)
             params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
-            now = measure_held_out(learner, params, population, pooled)
+            now = measure_held_out(learner, params, population, pooled, budget.metrics)
             curve.append({"epoch": epoch, **now})
             watched = now.get(budget.stop.metric)
             if reached is None and watched is not None and budget.stop.is_reached(watched):
@@ -171,7 +174,7 @@ class centralised(Baseline):
             "bytes_up": int(pooled.x.nbytes + pooled.y.nbytes),
             "bytes_down": 0,
             "seconds": round(seconds, 6),
-            "clients": measure_spread(learner, population, params, budget.higher_is_better),
+            "clients": measure_spread(learner, population, params, budget.higher_is_better, budget.metrics),
             "curve": curve,
         }
 
@@ -200,7 +203,7 @@ class on_site(Baseline):
 
     def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
         """Trains each party, and measures at the end on the common test set and on its own test examples."""
-        population, learner = budget.population, budget.learner
+        population, learner, named = budget.population, budget.learner, budget.metrics
         count = min(self.parties, population.num_clients)
         numbers = np.linspace(0, population.num_clients - 1, count).astype(int).tolist()
         tested = set(population.find_test_clients())
@@ -215,11 +218,12 @@ class on_site(Baseline):
                 params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
             budget.show("on_site", number, params)
             if population.test is not None:
-                everywhere.append(measure_held_out(learner, params, population, population.test))
+                everywhere.append(measure_held_out(learner, params, population, population.test, named))
             if number in tested:
-                at_home.append(measure_metrics(learner, params, population.role(own_test(number))))
+                own_rows = population.role(own_test(number))
+                at_home.append(measure_metrics(learner, params, own_rows, named))
             if population.test is None and not tested:
-                at_home.append(measure_metrics(learner, params, own))
+                at_home.append(measure_metrics(learner, params, own, named))
         seconds = perf_counter() - began_s
         each, on = (at_home, OWN_TEST) if tested else (everywhere or at_home, TEST_SET)
         if population.test is None and not tested:

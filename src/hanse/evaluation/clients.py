@@ -8,6 +8,8 @@ import numpy as np
 from hanse.core import Array, Examples, Learner, Plain, Tensors
 from hanse.core.exchange import HIGHER_IS_BETTER, OF_VALIDATION, is_higher_better
 from hanse.data import FederatedData, describe, own_test
+from hanse.evaluation.measuring import score
+from hanse.evaluation.metrics import Metric
 
 __all__ = [
     "MAX_CLIENTS",
@@ -16,6 +18,7 @@ __all__ = [
     "TEST_SET",
     "average",
     "description",
+    "list_own_examples",
     "measure_held_out",
     "measure_metrics",
     "measure_spread",
@@ -32,20 +35,31 @@ OWN_TRAINING = "their own training examples"
 TEST_SET = "the common test set"
 
 
-def measure_metrics(learner: Learner, params: Tensors, examples: Examples) -> dict[str, float]:
-    """Computes the learner's metrics over examples."""
-    return learner.summarise(learner.evaluate(params, examples))
+def measure_metrics(
+    learner: Learner, params: Tensors, examples: Examples, metrics: Sequence[Metric] = ()
+) -> dict[str, float]:
+    """Computes the learner's metrics over examples, and named ones; without those that are not defined."""
+    found = learner.summarise(learner.evaluate(params, examples))
+    if metrics:
+        rows = score(learner, params, examples)
+        named = {one.key: one.measure(rows) for one in metrics if one.is_number and one.key not in found}
+        found |= {key: metric for key, metric in named.items() if not math.isnan(metric)}
+    return found
 
 
 def measure_held_out(
-    learner: Learner, params: Tensors, population: FederatedData, instead: Examples
+    learner: Learner,
+    params: Tensors,
+    population: FederatedData,
+    instead: Examples,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, float]:
     """Measures a model as a run does: on the test set, or on other examples if there is none, and beside that
     on the validation examples."""
     test = instead if population.test is None else population.test
-    found = measure_metrics(learner, params, test)
+    found = measure_metrics(learner, params, test, metrics)
     if population.validation is not None:
-        chosen_by = measure_metrics(learner, params, population.validation)
+        chosen_by = measure_metrics(learner, params, population.validation, metrics)
         found |= {OF_VALIDATION + name: metric for name, metric in chosen_by.items()}
     return found
 
@@ -55,18 +69,20 @@ def measure_spread(
     population: FederatedData,
     params: Tensors,
     higher: Collection[str] = HIGHER_IS_BETTER,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, Plain] | None:
     """Measures a model at each client, on its own test examples, or else on its training examples.
 
-    Returns None if there are too many clients to measure each. For `higher` see `spread_of`.
+    Returns None if there are too many clients to measure each. For `higher` see `spread_of`; `metrics` are
+    named ones, beside the learner's.
     """
     if population.num_clients > MAX_CLIENTS:
         return None
-    on, whose = _own_examples(population)
-    return spread_of(on, [measure_metrics(learner, params, examples) for _, examples in whose], higher)
+    on, whose = list_own_examples(population)
+    return spread_of(on, [measure_metrics(learner, params, data, metrics) for _, data in whose], higher)
 
 
-def _own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:
+def list_own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:
     """Returns the name of the examples that clients measure a model on, and those of each client."""
     tested = population.find_test_clients()
     if tested:

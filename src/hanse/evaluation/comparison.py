@@ -1,12 +1,12 @@
 """A run beside its baselines: the rows of a table for terminals, pages and cards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hanse.core.exchange import OF_VALIDATION
-from hanse.evaluation.formats import as_bytes, as_number, as_seconds
+from hanse.evaluation.formats import as_bytes, as_cell, as_number, as_seconds
 
-__all__ = ["NAMES", "metric_of", "name_stop_metric", "spent_on", "table"]
+__all__ = ["NAMES", "metric_of", "name_stop_metric", "spent_on", "table", "tell_target"]
 
 NAMES = {"federated": "federated", "centralised": "centralised (pooled)", "on_site": "on-site (each alone)"}
 
@@ -24,6 +24,16 @@ def name_stop_metric(settings: Mapping[str, Any], result: Mapping[str, Any]) -> 
     if any(finding["code"] == "led_by_validation" for finding in result.get("findings", ())):
         return watched  # these examples were used up
     return on_validation if on_validation in (result["final"] or ()) else watched
+
+
+def tell_target(
+    settings: Mapping[str, Any], result: Mapping[str, Any], target: int | None
+) -> Iterator[tuple[str, str]]:
+    """Yields a line about the target of a run, if it has one; `target` is the round that reached it."""
+    stop = settings["stop"]
+    if stop["target"] is not None:
+        reached = "not reached" if target is None else f"reached in round {target}"
+        yield "target", f"{name_stop_metric(settings, result)} {stop['target']:g}, {reached}"
 
 
 def table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -54,7 +64,7 @@ def table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[list[
 
 def _row(row: Mapping[str, Any], names: list[str], metric: str | None, target: bool) -> list[str]:
     cells = [NAMES.get(row["name"], row["name"])]
-    cells += [as_number(row["final"].get(name)) for name in names]
+    cells += [as_cell(row["final"], name, "–") for name in names]
     if metric:
         clients = row.get("clients") or {"mean": {}, "worst_tenth": {}}
         cells += [as_number(clients[word].get(metric)) for word in ("mean", "worst_tenth")]

@@ -1,21 +1,38 @@
 """Numbers as people read them, in terminals, pages and cards."""
 
-__all__ = ["as_bytes", "as_number", "as_percent", "as_seconds"]
+from collections.abc import Mapping
+from math import isnan
+
+__all__ = ["as_bytes", "as_cell", "as_number", "as_percent", "as_seconds"]
 
 
 def as_number(number: float | None, nothing: str = "–") -> str:
     """Formats a number with four digits after the point.
 
-    >>> as_number(0.91234), as_number(1e-5), as_number(None)
-    ('0.9123', '1e-05', '–')
+    >>> as_number(0.91234), as_number(1e-5), as_number(None), as_number(float("nan"))
+    ('0.9123', '1e-05', '–', 'undefined')
 
     Args:
-      number: a metric, for instance.
+      number: a metric, for instance; NaN: the examples do not define it.
       nothing: stands for None.
     """
     if number is None:
         return nothing
+    if isnan(number):
+        return "undefined"
     return f"{number:.4f}" if 1e-3 <= abs(number) < 1e4 or number == 0 else f"{number:.3g}"
+
+
+def as_cell(metrics: Mapping[str, float | None], name: str, nothing: str = "") -> str:
+    """Formats a metric of a result for a table. None stands for what is undefined.
+
+    >>> as_cell({"auroc": None}, "auroc"), as_cell({}, "auroc", "–")
+    ('undefined', '–')
+
+    Args:
+      nothing: stands for a metric that was not measured.
+    """
+    return as_number(metrics[name], "undefined") if name in metrics else nothing
 
 
 def as_percent(share: float | None) -> str:

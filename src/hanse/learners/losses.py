@@ -13,7 +13,7 @@ import numpy as np
 
 from hanse.core import Array, InvalidInput, Prediction
 
-__all__ = ["Loss", "cross_entropy", "half_square", "log_loss", "weighted_loss"]
+__all__ = ["Loss", "cross_entropy", "half_square", "logistic_loss", "weighted_loss"]
 
 
 MAX_OUTPUTS = 10
@@ -132,7 +132,7 @@ class half_square(Loss):
 
 
 @dataclass(frozen=True)
-class log_loss(Loss):
+class logistic_loss(Loss):
     """The logistic loss: log(1 + exp(-m)), with the margin m = ±s, + for class 1; targets are the signs."""
 
     metrics = ("loss", "correct")
@@ -236,7 +236,7 @@ class weighted_loss(Loss):
 
     metrics = ("loss", "correct")
     prediction = "probabilities"
-    loss: "log_loss | cross_entropy"
+    loss: "logistic_loss | cross_entropy"
     weights: tuple[float, ...]
 
     @property

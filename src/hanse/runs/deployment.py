@@ -13,7 +13,7 @@ from hanse.config import IMPORTS, Experiment, Warn, format_plain, read, to_plain
 from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.core.exchange import Progress, Record, find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
-from hanse.evaluation import write_headline
+from hanse.evaluation import OWN_TEST, describe_measured, write_headline
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
@@ -23,7 +23,15 @@ from hanse.runs.machine import environment
 from hanse.runs.own_code import import_code, record_imports
 from hanse.runs.own_file import read_description, read_examples, read_with_groups
 from hanse.runs.places import existing
-from hanse.runs.preparation import Prepared, client_tests, find_guess, find_led, load_population, prepare_run
+from hanse.runs.preparation import (
+    Prepared,
+    assess_model,
+    client_tests,
+    find_guess,
+    find_led,
+    load_population,
+    prepare_run,
+)
 from hanse.runs.protection import claim_of
 from hanse.runs.result import Result
 from hanse.runs.wanted import Wanted
@@ -133,6 +141,7 @@ class Parties:
                 ).to_json(),
                 "headline": _write_headline(ready, progress, uncounted),
                 "privacy": _claim(ready, records),
+                **_assess(ready, status, progress),
             },
         )
 
@@ -219,6 +228,20 @@ def _check_served(experiment: Experiment, warn: Warn) -> None:
             "baselines are not trained here: a server has no rows of its clients to train them on; hanse run "
             "compares a simulation with them"
         )
+
+
+def _assess(ready: Prepared, status: str, progress: Progress[Any]) -> dict[str, Any]:
+    """Describes the named metrics of a run that has ended, as the last measurement found them."""
+    if status != "completed" or not ready.metrics:
+        return {}
+    if ready.population.test is not None:
+        found = assess_model(ready, progress.state.params, is_open=False)
+    elif ready.last_measured:
+        num_parties = len(ready.measured_at)
+        found = describe_measured(ready.last_measured, OWN_TEST, num_parties=num_parties)
+    else:
+        return {}
+    return {"assessment": found}
 
 
 def _recall(ready: Prepared, records: Sequence[Record]) -> None:

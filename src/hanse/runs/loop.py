@@ -11,7 +11,7 @@ from hanse.config import Experiment
 from hanse.core import Algorithm, Stop, Tensors
 from hanse.core.exchange import Record
 from hanse.data import Dataset, FederatedData, Partition
-from hanse.evaluation import Baseline
+from hanse.evaluation import Baseline, Evaluation
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.privacy import Privacy
@@ -41,6 +41,7 @@ class Settings(TypedDict, total=False):
     initial: str | Path | None
     baselines: tuple[Baseline, ...]
     privacy: Privacy | None
+    evaluation: Evaluation
 
 
 def rounds(

@@ -48,6 +48,7 @@ class Result:
       higher_is_better: the names of its metrics that are better when higher.
       privacy: what the run promises to each of its clients; None: it released nothing noised.
       adversary: who lied, and whom the rule has left out; None: nobody lied.
+      assessment: the metrics of the final model beside a constant predictor's, with intervals by party.
       headline: sentences to read first: whom federation helped and whom it did not, and what not to rely on.
       parties: each party's row, a record for each: its examples, and metrics on its own test examples.
       settings: of its experiment; None: they can't be written down.
@@ -71,6 +72,7 @@ class Result:
     higher_is_better: tuple[str, ...] = ()
     privacy: Mapping[str, Any] | None = None
     adversary: Mapping[str, Any] | None = None
+    assessment: Mapping[str, Any] | None = None
     headline: tuple[str, ...] = ()
     parties: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     settings: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -257,6 +259,7 @@ class Result:
             "privacy": self.privacy,
             **({} if self.parallelism is None else {"parallelism": self.parallelism}),
             **({} if self.adversary is None else {"adversary": self.adversary}),
+            **({} if self.assessment is None else {"assessment": self.assessment}),
         }
 
 

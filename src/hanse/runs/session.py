@@ -18,7 +18,7 @@ from hanse.config import Experiment
 from hanse.core import Algorithm, Diverged, InvalidInput, PartyId, Stalled, Stop, StoreError, Tensors
 from hanse.core.exchange import Commit, Led, Progress, Record, Watch, frozen
 from hanse.data import Dataset, FederatedData, Partition
-from hanse.evaluation import Baseline
+from hanse.evaluation import Baseline, Evaluation
 from hanse.learners import Model
 from hanse.preprocessing import Preprocessing
 from hanse.privacy import BudgetSpent, Privacy
@@ -76,6 +76,7 @@ def run(
     privacy: Privacy | None = None,
     adversary: Adversary | None = None,
     secure: bool = False,
+    evaluation: Evaluation = _DEFAULT.evaluation,
     store: str | Path | None = None,
     name: str | None = None,
     tags: Sequence[str] = (),
@@ -90,8 +91,9 @@ def run(
 
     Args:
       data, partition, model, algorithm, rounds, seed, evaluate_every, stop, devices, execution,
-        preprocessing, client_test_fraction, initial, baselines, privacy, adversary, secure: see `Experiment`.
-        A value may be written as in a settings file: `algorithm="fed_avg(lr=0.1)"`.
+        preprocessing, client_test_fraction, initial, baselines, privacy, adversary, secure,
+        evaluation: see `Experiment`. A value may be written as in a settings file:
+        `algorithm="fed_avg(lr=0.1)"`.
       store: the file that keeps the run, so that it can be resumed; None: nothing is kept.
       name, tags: what you call the run in its store. No other run there may have the name.
       watch: called with the `Record` of each round; and with the parameters, if it has an argument `params`.
@@ -120,6 +122,7 @@ def run(
         privacy=privacy,
         adversary=adversary,
         secure=secure,
+        evaluation=evaluation,
     )
     return perform(experiment, store=store, name=name, tags=tags, watch=watch, progress=progress)
 

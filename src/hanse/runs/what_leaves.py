@@ -224,7 +224,10 @@ def make_examples(plan: Plan) -> tuple[Example, ...]:
     """
     said = json.loads(plan.settings)
     measured = int(bool(said.get("evaluate_every")))
-    announced = Experiment.from_settings({"algorithm": said["algorithm"], "evaluate_every": measured})
+    named = {"evaluation": said["evaluation"]} if "evaluation" in said else {}
+    announced = Experiment.from_settings(
+        {"algorithm": said["algorithm"], "evaluate_every": measured, **named}
+    )
     ready = prepare_run(
         replace(announced, data=_make_up(plan, said["data"]), partition=iid(NUM_CLIENTS), model=plan.model)
     )

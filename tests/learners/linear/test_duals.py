@@ -11,7 +11,7 @@ from hanse.learners import dual, hinge_svm, least_squares, linear_svm, logistic,
 from hanse.learners.linear.duals import Dual, best_dual
 from hanse.learners.linear.models import LinearModel
 from hanse.learners.linear.svm import hinge, squared_hinge
-from hanse.learners.losses import half_square, log_loss
+from hanse.learners.losses import half_square, logistic_loss
 
 KEY = Key.from_seed(8)
 L2, N, D = 0.05, 40, 5
@@ -85,7 +85,7 @@ def test_the_dual_never_falls(model: LinearModel) -> None:
     assert (np.diff(duals) >= -1e-12).all()
 
 
-@pytest.mark.parametrize("loss", [half_square(), log_loss(), hinge(), squared_hinge()])
+@pytest.mark.parametrize("loss", [half_square(), logistic_loss(), hinge(), squared_hinge()])
 @given(
     score=st.floats(-50, 50),
     share=st.floats(0.01, 0.99),
@@ -112,13 +112,13 @@ def test_a_coordinate_lands_where_its_slope_says(
 @pytest.mark.parametrize("score", [-800.0, 800.0])
 def test_scores_of_any_size_are_fine(score: float) -> None:
     for sign in (-1.0, 1.0):
-        assert 0 <= sign * best_dual(log_loss())(score, 0.5 * sign, sign, 1.0) <= 1
+        assert 0 <= sign * best_dual(logistic_loss())(score, 0.5 * sign, sign, 1.0) <= 1
 
 
 def test_a_row_of_zeros_is_no_trouble() -> None:
     assert best_dual(hinge())(0.0, 0.2, -1.0, 0.0) == -1.0
     assert best_dual(hinge())(-1.5, 0.2, -1.0, 0.0) == 0.0
-    assert best_dual(log_loss())(0.0, 0.2, 1.0, 0.0) == 0.5
+    assert best_dual(logistic_loss())(0.0, 0.2, 1.0, 0.0) == 0.5
 
 
 def test_a_larger_coupling_takes_smaller_steps() -> None:

@@ -29,7 +29,7 @@ from hanse.core import (
 from hanse.learners.linear.learner import Linear
 from hanse.learners.linear.models import LinearModel
 from hanse.learners.linear.svm import hinge, squared_hinge
-from hanse.learners.losses import Loss, half_square, log_loss
+from hanse.learners.losses import Loss, half_square, logistic_loss
 from hanse.learners.model import Model
 
 __all__ = ["Dual", "dual"]
@@ -112,7 +112,7 @@ def _of_squared_hinge(loss: squared_hinge) -> BestDual:
 
 
 @best_dual.register
-def _of_log_loss(loss: log_loss) -> BestDual:
+def _of_logistic_loss(loss: logistic_loss) -> BestDual:
     def best(score: float, alpha: float, sign: float, q: float) -> float:
         return sign * _logistic_of_minus(_margin_after(sign * score - q * sign * alpha, q))
 

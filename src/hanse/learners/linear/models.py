@@ -11,7 +11,7 @@ from hanse.core import (
     value,
 )
 from hanse.learners.linear.learner import Linear
-from hanse.learners.losses import Loss, cross_entropy, half_square, log_loss, weighted_loss
+from hanse.learners.losses import Loss, cross_entropy, half_square, logistic_loss, weighted_loss
 from hanse.learners.model import Model
 from hanse.learners.settings import check_class_weights, check_dtype, check_num_weights
 
@@ -136,7 +136,7 @@ class WeightedModel(LinearModel):
         object.__setattr__(self, "class_weights", check_class_weights(self.class_weights))
 
     @abstractmethod
-    def plain_loss(self, num_classes: int | None) -> log_loss | cross_entropy:
+    def plain_loss(self, num_classes: int | None) -> logistic_loss | cross_entropy:
         """Returns the loss without weights. Raises: InvalidInput: if there is none for such labels."""
 
     def loss(self, num_classes: int | None) -> Loss:
@@ -154,7 +154,7 @@ class logistic(WeightedModel):
     ('loss', 'correct')
     """
 
-    def plain_loss(self, num_classes: int | None) -> log_loss | cross_entropy:
+    def plain_loss(self, num_classes: int | None) -> logistic_loss | cross_entropy:
         """Returns the loss for two classes."""
         if num_classes is None:
             raise InvalidInput(f"logistic() separates 2 classes, {_NO_CLASSES}")
@@ -162,7 +162,7 @@ class logistic(WeightedModel):
             raise InvalidInput(
                 f"logistic() separates 2 classes, the labels have {num_classes}; write softmax()"
             )
-        return log_loss()
+        return logistic_loss()
 
 
 @value
@@ -174,7 +174,7 @@ class softmax(WeightedModel):
     (64, 10)
     """
 
-    def plain_loss(self, num_classes: int | None) -> log_loss | cross_entropy:
+    def plain_loss(self, num_classes: int | None) -> logistic_loss | cross_entropy:
         """Returns the loss for two classes or more."""
         if num_classes is None:
             raise InvalidInput(f"softmax() separates classes, {_NO_CLASSES}")

@@ -7,7 +7,7 @@ import numpy as np
 
 from hanse.core import Array, InvalidInput, value
 from hanse.learners.linear.models import LinearModel
-from hanse.learners.losses import Loss, log_loss
+from hanse.learners.losses import Loss, logistic_loss
 
 __all__ = ["hinge", "hinge_svm", "linear_svm", "squared_hinge"]
 
@@ -26,7 +26,7 @@ class _Margin(Loss, ABC):
 
     def targets(self, labels: Array, dtype: str) -> Array:
         """Returns the sign of each example: -1 for class 0, 1 for class 1."""
-        return log_loss().targets(labels, dtype)
+        return logistic_loss().targets(labels, dtype)
 
     @abstractmethod
     def of_shortfall(self, shortfall: Array) -> Array:

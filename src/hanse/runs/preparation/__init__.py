@@ -1,5 +1,6 @@
 """Preparing an experiment: its data, its measures, what its server trusts, and all checks before it runs."""
 
+from hanse.runs.preparation.assessing import assess_model
 from hanse.runs.preparation.comparing import Turnout, compare_run, find_guess
 from hanse.runs.preparation.data import client_tests, load_population
 from hanse.runs.preparation.prepare import prepare_run
@@ -9,6 +10,7 @@ from hanse.runs.preparation.trusted import find_led
 __all__ = [
     "Prepared",
     "Turnout",
+    "assess_model",
     "client_tests",
     "compare_run",
     "find_guess",

@@ -17,9 +17,11 @@ from hanse.evaluation import (
     compare_marks,
     description,
     mark_right,
+    measure_metrics,
     measure_spread,
     write_headline,
 )
+from hanse.runs.preparation.assessing import assess_model
 from hanse.runs.preparation.prepared import Prepared
 
 __all__ = ["Turnout", "compare_run", "find_guess"]
@@ -91,10 +93,14 @@ def compare_run(
     is_open = ready.experiment.privacy is None and is_measured and people.num_clients <= MAX_CLIENTS
     rows = None
     if is_open and not ready.measures_itself:
-        found["clients"] = measure_spread(ready.learner, people, params, ready.higher_is_better)
+        found["clients"] = measure_spread(
+            ready.learner, people, params, ready.higher_is_better, ready.metrics
+        )
         rows = _make_rows(ready, params, found["clients"]["mean"])
     if is_open:
         found["data"] = description(people)
+    if is_measured:
+        found["assessment"] = assess_model(ready, params, is_open=ready.experiment.privacy is None)
     if baselines:
         budget = ready.budget(records)
         if rows is not None:
@@ -122,7 +128,13 @@ def _make_rows(ready: Prepared, params: Tensors, metrics: dict[str, Any]) -> Par
     if metric is None or not ready.population.find_test_clients():
         return None
     key = ready.keys.public.fold_in("each party's row")
-    return PartyRows(ready.learner, ready.population, params, metric, key, ready.higher_is_better)
+
+    def measure(at: Tensors, examples: Examples) -> dict[str, float]:
+        return measure_metrics(ready.learner, at, examples, ready.metrics)
+
+    return PartyRows(
+        ready.learner, ready.population, params, metric, key, ready.higher_is_better, measure=measure
+    )
 
 
 def _list_tests(ready: Prepared) -> list[Examples]:

@@ -1,6 +1,6 @@
 """The measures of an experiment: which metrics there are, which of them a run watches, and where."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from hanse.core.exchange import (
     OF_VALIDATION,
     Evaluate,
 )
+from hanse.evaluation import Metric, list_near_metrics
 from hanse.runs.adversary import OF_MARKED
 
 __all__ = ["choose_stop", "join_measures", "list_higher"]
@@ -43,21 +44,32 @@ def join_measures(measure: Evaluate, more: Mapping[str, tuple[str, Evaluate]]) -
     return measure_all if more else measure
 
 
-def list_higher(algorithm: Algorithm[Any], learner: Learner) -> frozenset[str]:
+def list_higher(
+    algorithm: Algorithm[Any], learner: Learner, metrics: Sequence[Metric] = ()
+) -> frozenset[str]:
     """Lists the names of metrics that are better when higher: well-known ones, and what these declare."""
-    return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better
+    named = frozenset(one.key for one in metrics if one.is_higher_better)
+    return HIGHER_IS_BETTER | learner.higher_is_better | algorithm.higher_is_better | named
 
 
-def choose_stop(experiment: Experiment, learner: Learner, has_validation: bool, validates: bool) -> Stop:
+def choose_stop(
+    experiment: Experiment,
+    learner: Learner,
+    has_validation: bool,
+    validates: bool,
+    metrics: Sequence[Metric] = (),
+) -> Stop:
     """Returns the experiment's stop, which watches a metric that is measured, and knows which way is better.
 
     Args:
       has_validation: whether the model is measured on validation examples.
       validates: whether training does not use these, so that they are watched unless the stop names them.
+      metrics: the named metrics, beside the model's own.
 
     Raises: InvalidInput: if the metric that it names is not measured.
     """
     stop, measured = experiment.stop, list(experiment.algorithm.measured or learner.measured)
+    measured += [one.key for one in metrics if one.is_number and one.key not in measured]
     if isinstance(learner, DifferentiableLearner) and not experiment.algorithm.measured:
         measured.append(OBJECTIVE)
     if stop == Stop() and stop.metric not in measured:
@@ -79,10 +91,17 @@ def choose_stop(experiment: Experiment, learner: Learner, has_validation: bool, 
         )
     if stop.metric not in measured:
         who = experiment.algorithm if experiment.algorithm.measured else experiment.model
+        near = "" if experiment.algorithm.measured else _add_near(stop.metric)
         raise InvalidInput(
             f"stop: metric is {stop.metric!r}, which {type(who).__name__} does not measure; "
-            f"write one of {', '.join(measured)}"
+            f"write one of {', '.join(measured)}{near}"
         )
     metric = stop.metric.removeprefix(OF_VALIDATION)
-    declared = metric in list_higher(experiment.algorithm, learner) - HIGHER_IS_BETTER
+    declared = metric in list_higher(experiment.algorithm, learner, metrics) - HIGHER_IS_BETTER
     return replace(stop, higher_is_better=True) if declared and stop.higher_is_better is None else stop
+
+
+def _add_near(metric: str) -> str:
+    """Returns what to add to a list of metrics: the nearest named ones."""
+    near = list_near_metrics(metric.removeprefix(OF_VALIDATION))
+    return f"; or did you mean {' or '.join(near)}?" if near else ""

@@ -5,15 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from hanse.algorithms import PeerTraining, settle_fraction
+from hanse.algorithms import OBJECTIVE, PeerTraining, settle_fraction
 from hanse.config import Experiment
 from hanse.core import (
     DifferentiableLearner,
     InvalidInput,
     Keys,
+    Learner,
     Reducer,
+    Stop,
     fields,
 )
+from hanse.core.exchange import OF_VALIDATION
+from hanse.evaluation import Metric, check_metrics, choose_metrics
 from hanse.privacy import examples
 from hanse.runs.adversary import (
     check_adversary,
@@ -66,8 +70,14 @@ def prepare_run(experiment: Experiment) -> Prepared:
         experiment = replace(experiment, algorithm=algorithm)
     has_validation = population.validation is not None
     validates = has_validation and not is_led_by_validation(experiment.algorithm)
-    stop = choose_stop(experiment, learner, has_validation, validates)
-    ready = Prepared(experiment, population, learner, stop, encoder)
+    metrics = _choose_metrics(experiment, learner)
+    stop = choose_stop(experiment, learner, has_validation, validates, metrics)
+    if not set(metrics).issubset(experiment.evaluation.named):  # what is kept says what stops the run
+        told = (*experiment.evaluation.named, *metrics)
+        experiment = replace(experiment, evaluation=replace(experiment.evaluation, metrics=told))
+    ready = Prepared(experiment, population, learner, stop, encoder, metrics)
+    if metrics:
+        check_metrics(metrics, learner.prediction, ready.num_classes)
     for baseline in experiment.baselines:
         baseline.check(experiment.algorithm)
     _check_evaluation(ready)
@@ -79,6 +89,21 @@ def prepare_run(experiment: Experiment) -> Prepared:
     if isinstance(experiment.privacy, examples):
         _check_gradients(ready)
     return ready
+
+
+def _choose_metrics(experiment: Experiment, learner: Learner) -> tuple[Metric, ...]:
+    """Chooses the metrics that are measured beside the model's own. Raises: InvalidInput."""
+    is_default = experiment.stop == Stop()  # it is replaced where the model has no accuracy
+    watched = "" if is_default else experiment.stop.metric.removeprefix(OF_VALIDATION)
+    named = experiment.evaluation.named
+    if experiment.algorithm.measured:
+        if named:
+            raise InvalidInput(
+                f"{type(experiment.algorithm).__name__} measures its models by itself, as "
+                f"{', '.join(experiment.algorithm.measured)}; leave evaluation.metrics out"
+            )
+        return ()
+    return choose_metrics(experiment.evaluation, watched, (*learner.measured, OBJECTIVE), learner.prediction)
 
 
 def _check_gradients(ready: Prepared) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from math import prod
 from typing import Any, TypeVar, cast
 
 from hanse.algorithms import OBJECTIVE, evaluation, objective_evaluation, trained_by
@@ -33,7 +34,7 @@ from hanse.core.exchange import (
     training,
 )
 from hanse.data import VALIDATION, FederatedData, own_test
-from hanse.evaluation import Budget, passes
+from hanse.evaluation import CLASSES, Budget, Measured, Metric, find_width, make_evaluation, passes
 from hanse.imports import Import, load_same
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
@@ -78,6 +79,7 @@ class Prepared:
       stop: the experiment's; it watches the loss if the model has no accuracy, watches the metric on the
         validation examples if there are some, and knows which way is better.
       encoder: turns raw features into numbers, if there is preprocessing.
+      metrics: the metrics that are measured beside the model's own.
     """
 
     experiment: Experiment
@@ -85,6 +87,7 @@ class Prepared:
     learner: Learner
     stop: Stop
     encoder: Encoder | None = None
+    metrics: tuple[Metric, ...] = ()
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
@@ -141,6 +144,7 @@ class Prepared:
             self.stop,
             key,
             self.higher_is_better,
+            self.metrics,
         )
 
     @cached_property
@@ -220,10 +224,10 @@ class Prepared:
             return None
         algorithm, at = self.experiment.algorithm, self.measured_at
         into = {"into": choose_metrics_sum(algorithm, at)} if self.experiment.secure else {}
-        measure = evaluation(self.learner, at, **into)
+        measure = self._measure_at(at, keeps=True, **into)
         more: dict[str, tuple[str, Evaluate]] = {}
         if self.population.validation is not None:
-            more[VALIDATION] = OF_VALIDATION, evaluation(self.learner, (VALIDATION,))
+            more[VALIDATION] = OF_VALIDATION, self._measure_at((VALIDATION,))
         for name, place in find_triggers(self.experiment.adversary).items() if self._has_test else ():
             role = name_marked(place)
             more[role] = OF_MARKED + name, evaluation(self.learner, (role,))
@@ -231,10 +235,31 @@ class Prepared:
             more[OBJECTIVE] = "", objective_evaluation(tuple(range(self.population.num_clients)))
         return join_measures(measure, more)
 
+    def _measure_at(self, parties: tuple[PartyId, ...], *, keeps: bool = False, **into: Any) -> Evaluate:
+        """Makes the program that measures the model's metrics and named ones at parties."""
+        if not self.metrics:
+            return evaluation(self.learner, parties, **into)
+        keep = self.last_measured if keeps else []
+        width = self.num_classes or prod(self.population.target_shape)
+        return make_evaluation(self.learner, parties, self.metrics, width=width, keep=keep, **into)
+
+    @cached_property
+    def last_measured(self) -> list[Measured]:
+        """The named metrics of the last measurement in this process, which a server keeps for its result."""
+        return []
+
+    @cached_property
+    def num_classes(self) -> int | None:
+        """The number of classes that the model predicts; None: it predicts none."""
+        if self.learner.prediction not in CLASSES:
+            return None
+        known = self.population.num_classes
+        return known or find_width(self.learner, self.start(), self.population.feature_shape)
+
     @cached_property
     def higher_is_better(self) -> frozenset[str]:
         """The names of metrics that are better when higher, of which not all need be measured."""
-        names = list_higher(self.experiment.algorithm, self.learner)
+        names = list_higher(self.experiment.algorithm, self.learner, self.metrics)
         watched = frozenset({self.stop.metric})
         return names | watched if self.stop.better(1.0, 0.0) else names - watched
 

@@ -1,0 +1,158 @@
+"""The assessment of a final model: metrics beside those of a constant predictor, with intervals by party."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hanse.core import Array, Examples, Key, Learner, Plain, Tensors
+from hanse.evaluation.formats import as_number
+from hanse.evaluation.measuring import Measured, conclude, list_statistics, score
+from hanse.evaluation.metrics import Metric
+
+__all__ = ["assess_at_parties", "assess_pooled", "describe_measured", "find_intervals", "tell_metrics"]
+
+LEVEL = 0.95
+"""The share of resampled metrics that lie in an interval."""
+
+FEWEST_DEFINED = 0.5
+"""With a smaller share of resamples in which a metric is defined, it has no interval."""
+
+
+def assess_pooled(
+    learner: Learner, params: Tensors, data: Examples, metrics: Sequence[Metric], on: str
+) -> dict[str, Any]:
+    """Measures a model on examples in one place, exactly, beside a constant predictor."""
+    rows = score(learner, params, data)
+    found = [
+        Measured(one, one.measure(rows), one.measure_constant(rows))
+        if one.is_number
+        else conclude(one, one.add_up(rows))
+        for one in metrics
+    ]
+    return describe_measured(found, on, num_examples=len(data))
+
+
+def assess_at_parties(
+    learner: Learner,
+    params: Tensors,
+    parties: Sequence[Examples],
+    metrics: Sequence[Metric],
+    on: str,
+    *,
+    key: Key,
+    resamples: int,
+) -> dict[str, Any]:
+    """Measures a model from sums over parties, as they do without pooling rows, with intervals by party.
+
+    An interval holds the middle 95% of the metric over resamples: each draws as many parties as there are,
+    with replacement, and adds up their sums. So it says how much the metric owes to which parties there are.
+
+    Args:
+      resamples: the number of draws; 0: no intervals.
+    """
+    statistics = list_statistics(metrics)
+    each = [
+        {name: one.sum(rows) for name, one in statistics.items()}
+        for rows in (score(learner, params, data) for data in parties)
+    ]
+    totals = {name: sum((one[name] for one in each[1:]), each[0][name]) for name in statistics}
+    found = [conclude(one, totals) for one in metrics]
+    num_examples = sum(len(data) for data in parties)
+    told = describe_measured(found, on, num_examples=num_examples, num_parties=len(parties))
+    if resamples and len(parties) > 1:
+        intervals = find_intervals(each, metrics, key, resamples)
+        for name, interval in intervals.items():
+            told["metrics"][name] |= interval
+        told["intervals"] = {
+            "level": LEVEL,
+            "resamples": resamples,
+            "of": "parties, drawn with replacement; percentiles",
+        }
+    return told
+
+
+def find_intervals(
+    each: Sequence[Mapping[str, Array]], metrics: Sequence[Metric], key: Key, resamples: int
+) -> dict[str, dict[str, Plain]]:
+    """Computes intervals of metrics from the sums of each party, by drawing parties with replacement.
+
+    Returns: for each metric its "low" and "high"; None: it is defined in fewer than half of the draws.
+    """
+    rng, count = key.rng(), len(each)
+    found: dict[str, list[float]] = {one.key: [] for one in metrics if one.is_number}
+    stacked = {name: np.stack([one[name] for one in each]) for name in each[0]}
+    for _ in range(resamples):
+        times = np.bincount(rng.integers(0, count, count), minlength=count).astype(np.float64)
+        sums = {name: np.tensordot(times, parts, 1) for name, parts in stacked.items()}
+        for one in metrics:
+            if one.is_number:
+                found[one.key].append(one.conclude(sums)[0])
+    return {name: _take_percentiles(values) for name, values in found.items()}
+
+
+def _take_percentiles(values: Sequence[float]) -> dict[str, Plain]:
+    defined = [one for one in values if not math.isnan(one)]
+    if len(defined) < FEWEST_DEFINED * len(values):
+        return {"low": None, "high": None}
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    return {"low": low, "high": high}
+
+
+def tell_metrics(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields lines about a result's metrics: at clients, and those in records beside a constant predictor."""
+    spread = result.get("clients")
+    if spread:
+        watched = settings["stop"]["metric"]
+        name = watched if watched in spread["mean"] else next(iter(spread["mean"]))
+        mean, worst = (as_number(spread[word].get(name), "") for word in ("mean", "worst_tenth"))
+        yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
+    told = result.get("assessment") or {"metrics": {}}
+    for name, one in told["metrics"].items():
+        if name in (result["final"] or ()):
+            said = as_number(one["value"], "undefined")
+            said += f", wrong by {one['error']:.2g} at most" if one["error"] else ""
+            if one.get("low") is not None:
+                share = f"{100 * told['intervals']['level']:.0f}%"
+                said += f", {share} over parties {as_number(one['low'])} to {as_number(one['high'])}"
+            if one["constant"] is not None:
+                said += f"; a constant predictor has {as_number(one['constant'])}"
+            yield name, said
+
+
+def describe_measured(
+    found: Sequence[Measured],
+    on: str,
+    *,
+    num_examples: int | None = None,
+    num_parties: int = 1,
+) -> dict[str, Any]:
+    """Describes metrics as plain data. None stands for what is undefined, or not known.
+
+    Args:
+      on: the examples that they were measured on.
+      num_examples: how many there are; None: nobody knows.
+      num_parties: the parties that measured; 1: exactly, in one place.
+    """
+    return {
+        "on": on,
+        "num_examples": num_examples,
+        "num_parties": num_parties,
+        "computed": "exactly" if num_parties == 1 else "from sums over parties",
+        "metrics": {
+            one.metric.key: {
+                "value": _keep_finite(one.value),
+                "constant": _keep_finite(one.constant),
+                "error": _keep_finite(one.error or 0.0),
+                "higher_is_better": one.metric.is_higher_better,
+            }
+            for one in found
+            if one.metric.is_number
+        },
+        **{one.metric.key: one.table.tolist() for one in found if one.table is not None},
+    }
+
+
+def _keep_finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None

@@ -1,0 +1,189 @@
+"""A metric as a value, such as `auroc()`, and how it is read from text."""
+
+import ast
+import difflib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hanse.core import Array, InvalidInput, Prediction, fields
+from hanse.core.exchange import find_classes
+from hanse.evaluation.metrics.scored import CLASSES, ScoredRows, make_constant_rows, score_rows
+from hanse.evaluation.metrics.statistics import ClassCounts, Errors, Pairs, Statistic
+
+__all__ = ["UNDEFINED", "Metric", "find_metric", "list_near_metrics", "parse_metric"]
+
+UNDEFINED = math.nan
+"""The value of a metric that examples do not define, such as the AUROC where one class is absent."""
+
+
+class Metric(ABC):
+    """A figure about predictions, as a value such as `auroc()`. It never depends on an order of examples."""
+
+    kinds: ClassVar[tuple[Prediction, ...]] = CLASSES
+    """The predictions that it is computed from."""
+
+    is_higher_better: ClassVar[bool] = True
+    """Whether a higher value is better."""
+
+    is_number: ClassVar[bool] = True
+    """Whether it is one number, so that records can hold it and runs can stop by it."""
+
+    is_binned: ClassVar[bool] = False
+    """Whether sums tell it only up to an error, since they count scores in bins."""
+
+    @property
+    def key(self) -> str:
+        """The name of the metric in records: as one writes it in settings."""
+        said = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(type(self))
+            if getattr(self, f.name) != f.default
+        ]
+        return type(self).__name__ + (f"({', '.join(said)})" if said else "")
+
+    @property
+    @abstractmethod
+    def statistics(self) -> tuple[Statistic, ...]:
+        """The sums that it follows from."""
+
+    @abstractmethod
+    def conclude(self, sums: Mapping[str, Array]) -> tuple[float, float]:
+        """Returns the metric, given the sums of all examples, and by how much it may be wrong at most."""
+
+    def find_table(self, sums: Mapping[str, Array]) -> Array | None:
+        """Returns the metric as a table; None: it is a number."""
+        return None
+
+    def measure(self, rows: ScoredRows) -> float:
+        """Computes the metric over examples, exactly."""
+        return self.conclude(self.add_up(rows))[0] if len(rows.labels) else UNDEFINED
+
+    def add_up(self, rows: ScoredRows) -> dict[str, Array]:
+        """Computes the sums over examples, and those that describe a constant predictor of them."""
+        return {one.name: one.sum(rows) for one in self.list_sums()}
+
+    def list_sums(self) -> tuple[Statistic, ...]:
+        """Lists the sums that are to be sent: also what the line of a constant predictor needs."""
+        more = () if self.kinds[0] not in CLASSES else (ClassCounts(),)
+        return tuple(dict.fromkeys((*self.statistics, *more)))
+
+    def compute(
+        self,
+        labels: Array,
+        predictions: Array,
+        weights: Array | None = None,
+        *,
+        kind: Prediction | None = None,
+    ) -> float:
+        """Computes the metric; UNDEFINED, which is NaN, where the examples do not define it.
+
+        For the arguments see `score_rows`.
+        """
+        rows = score_rows(labels, predictions, weights, kind=kind)
+        self.check_kind(rows.kind)
+        self.check_classes(rows.num_classes if rows.kind in CLASSES else None)
+        return self.measure(rows)
+
+    def measure_constant(self, rows: ScoredRows) -> float:
+        """Computes the metric of a constant predictor: of the classes' shares, or of the mean."""
+        if not len(rows.labels) or not rows.weights.sum():
+            return UNDEFINED
+        if rows.kind in CLASSES:
+            return self.measure(make_constant_rows(rows.count_classes()))
+        middle = np.zeros_like(rows.predictions)
+        if rows.kind == "numbers":
+            middle += rows.weights @ rows.labels / rows.weights.sum()
+        return self.measure(ScoredRows(rows.labels, middle, rows.weights, rows.kind))
+
+    def conclude_constant(self, sums: Mapping[str, Array]) -> float:
+        """Computes the metric of a constant predictor from sums; UNDEFINED where sums do not tell it."""
+        if ClassCounts.name in sums:
+            return self.measure(make_constant_rows(np.asarray(sums[ClassCounts.name])))
+        known = dict(sums)
+        if Errors.name in sums:
+            weight, _, _, y, yy = np.asarray(sums[Errors.name]).T
+            left = np.maximum(yy - np.square(y) / np.where(weight > 0, weight, 1), 0.0)
+            known[Errors.name] = np.stack([weight, left, np.full_like(y, np.nan), y, yy], axis=1)
+        if Pairs.name in sums:
+            comparable = float(sums[Pairs.name][1])
+            known[Pairs.name] = np.array([comparable / 2, comparable])
+        return self.conclude(known)[0]
+
+    def check_kind(self, kind: Prediction) -> None:
+        """Checks that a model predicts what is needed. Raises: InvalidInput: if it does not."""
+        if kind not in self.kinds:
+            suited = [name for name, cls in find_classes(Metric).items() if kind in cls.kinds]
+            raise InvalidInput(
+                f"{self.key} is computed from {' or '.join(self.kinds)}, and the model predicts {kind}; "
+                f"write one of {', '.join(sorted(suited))}"
+            )
+
+    def check_classes(self, num_classes: int | None) -> None:  # noqa: B027 (most suit any number)
+        """Checks that it is defined for so many classes. Raises: InvalidInput: if it is not."""
+
+
+def find_metric(name: str) -> bool:
+    """Returns whether text begins with the name of a metric.
+
+    >>> find_metric("auroc"), find_metric("sensitivity(threshold=0.3)"), find_metric("loss")
+    (True, True, False)
+    """
+    return name.partition("(")[0].strip() in find_classes(Metric)
+
+
+def parse_metric(text: str) -> Metric:
+    """Reads a metric from text, as one writes it in settings.
+
+    >>> parse_metric("sensitivity(threshold=0.3)").key
+    'sensitivity(threshold=0.3)'
+
+    Raises: InvalidInput: if there is no such metric, or its arguments can't be used.
+    """
+    name = text.partition("(")[0].strip()
+    known = find_classes(Metric)
+    if name not in known:
+        raise InvalidInput(f"metrics: there is no metric {name!r}; {_list_near(name)}")
+    cls, accepted = known[name], {f.name: f for f in fields(known[name])}
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        given: dict[str, Any] = {}
+        if isinstance(call, ast.Call):
+            positions = dict(zip(accepted, call.args, strict=False))
+            named = {str(one.arg): one.value for one in call.keywords}
+            if len(call.args) > len(accepted):
+                raise ValueError
+            given = {word: ast.literal_eval(tree) for word, tree in {**positions, **named}.items()}
+    except (SyntaxError, ValueError):
+        raise InvalidInput(
+            f"metrics: {text!r} can't be read; write a name, such as {name!r}, or a name with plain numbers, "
+            f'such as "sensitivity(threshold=0.3)"; {name} takes {", ".join(accepted) or "nothing"}'
+        ) from None
+    for word in given:
+        if word not in accepted:
+            raise InvalidInput(
+                f"metrics: {name} has no setting {word!r}; it takes {', '.join(accepted) or 'nothing'}"
+            )
+    try:
+        made: Metric = cls(**given)
+    except TypeError as error:
+        raise InvalidInput(f"metrics: {text!r} can't be used: {error}") from None
+    return made
+
+
+def list_near_metrics(name: str) -> list[str]:
+    """Lists the names of metrics that are like a name that none has.
+
+    >>> list_near_metrics("aurok")
+    ['auroc']
+    """
+    return difflib.get_close_matches(name, sorted(find_classes(Metric)), n=3, cutoff=0.6)
+
+
+def _list_near(name: str) -> str:
+    """Returns half a sentence that names the nearest metrics, or all of them."""
+    said, known = [f"{one!r}" for one in list_near_metrics(name)], find_classes(Metric)
+    return f"did you mean {' or '.join(said)}?" if said else f"write one of {', '.join(sorted(known))}"
