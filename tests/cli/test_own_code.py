@@ -371,7 +371,7 @@ def test_a_release_names_the_code_that_its_model_needs(cli: Hanse, folder: Path)
     assert "if you have it and trust it, write --import own_model.py" in refused
     assert "own_model" not in sys.modules
     found = cli("predict", "out", "rows.npz", "--import", "lib/own_model.py")
-    assert found.stdout.startswith("prediction,probability\n")
+    assert found.stdout.startswith("row,prediction,probability,probability_0,")
     assert len(found.stdout.splitlines()) == 21
 
     edit(folder / "lib" / "own_model.py", "l2=self.l2", "l2=2 * self.l2")

@@ -110,11 +110,13 @@ def test_a_million_clients_are_not_asked_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"baselines": ("centralised",)}, r"baselines holds 'centralised'; write values, such as"),
+        ({"baselines": ("centralized",)}, "names no baseline; did you mean 'centralised'"),
+        ({"baselines": (3,)}, "baselines holds 3; write values, such as"),
         ({"baselines": [centralised()], "algorithm": giant()}, "giant has no step size to use; write one"),
         ({"client_test_fraction": 1.0}, "client_test_fraction is 1.0; write a number"),
         ({"initial": "nowhere.safetensors"}, "no file 'nowhere.safetensors'; name a safetensors file"),
-        ({"preprocessing": "tabular"}, "preprocessing is of type str; write a value"),
+        ({"preprocessing": "tabula"}, "names no preprocessing; did you mean 'tabular'"),
+        ({"preprocessing": 3}, "preprocessing is of type int; write a value"),
     ],
 )
 def test_what_can_not_be_used_is_explained(given: dict[str, Any], message: str) -> None:

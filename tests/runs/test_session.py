@@ -90,7 +90,7 @@ def test_result_as_plain_data() -> None:
             "best",
         ),
         *("bytes_up", "bytes_down", "flows", "seconds", "spent", "executions", "virtual_s", "params_sha256"),
-        *("clients", "baselines", "data", "higher_is_better", "privacy", "assessment"),
+        *("clients", "baselines", "data", "higher_is_better", "privacy", "assessment", "headline", "parties"),
     }
     assert plain["status"] == "completed"
     assert plain["rounds"] == plain["rounds_to_target"] == plain["final"]["round"] < 6

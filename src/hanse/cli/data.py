@@ -86,14 +86,14 @@ def describe_data(file: File = None, sets: Sets = None, imports: Imports = None,
     """Show the data of each client: sizes and labels."""
     with exit_truthfully(json):
         from hanse.cli.views import draw, note
-        from hanse.config import list_unsettled, read
+        from hanse.config import list_doubts, read
         from hanse.data import describe
         from hanse.evaluation import of_one_class
         from hanse.runs import load_population
 
         people = load_population(read(file, sets or (), imports=imports or (), warn=note))
         found = describe(people)
-        unsettled = list_unsettled(file)
+        unsettled = list_doubts(file)
         if json:
             plain = {**found.summary(), "clients": list(found.rows()), "notes": list(people.notes)}
             print_json({**plain, "unsettled": unsettled})

@@ -7,7 +7,7 @@ from hanse.lazy import load_from
 if TYPE_CHECKING:
     from hanse.config.audit_plan import AuditPlan, take_audit
     from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
-    from hanse.config.guesses import SETTLE, guess_reader, is_unsettled, list_unsettled
+    from hanse.config.guesses import SETTLE, guess_reader, is_unsettled, list_doubts
     from hanse.config.own_modules import Warn, import_modules, warn_user
     from hanse.config.plain_data import Whole, format_plain, join_path, leaves, merge, split_path, to_plain
     from hanse.config.reading import (
@@ -36,7 +36,7 @@ else:
         {
             "hanse.config.audit_plan": ("AuditPlan", "take_audit"),
             "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
-            "hanse.config.guesses": ("SETTLE", "guess_reader", "is_unsettled", "list_unsettled"),
+            "hanse.config.guesses": ("SETTLE", "guess_reader", "is_unsettled", "list_doubts"),
             "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),
             "hanse.config.plain_data": (
                 "Whole",
@@ -94,7 +94,7 @@ __all__ = [
     "join_path",
     "leaves",
     "list_labels",
-    "list_unsettled",
+    "list_doubts",
     "merge",
     "override",
     "parse",

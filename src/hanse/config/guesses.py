@@ -20,7 +20,7 @@ from hanse.data import (
     text_lines,
 )
 
-__all__ = ["SETTLE", "Said", "guess_reader", "is_unsettled", "list_unsettled"]
+__all__ = ["SETTLE", "Said", "guess_reader", "is_unsettled", "list_doubts"]
 
 SETTLE = "SETTLE THIS"
 """The words in a comment on a guess that only the owner of the data can confirm."""
@@ -43,7 +43,7 @@ def is_unsettled(said: Said) -> bool:
     return SETTLE in said[2]
 
 
-def list_unsettled(file: str | Path | None) -> list[str]:
+def list_doubts(file: str | Path | None) -> list[str]:
     """Lists the guesses in a settings file that nobody has confirmed, each with its line."""
     if file is None:
         return []

@@ -8,7 +8,7 @@ import numpy as np
 
 from hanse.core import Array, Examples, Key, Learner, Plain, Tensors
 from hanse.evaluation.formats import as_number
-from hanse.evaluation.measuring import Measured, conclude, list_statistics, score
+from hanse.evaluation.measuring import Measured, conclude_metric, list_statistics, score
 from hanse.evaluation.metrics import Metric
 
 __all__ = ["assess_at_parties", "assess_pooled", "describe_measured", "find_intervals", "tell_metrics"]
@@ -28,7 +28,7 @@ def assess_pooled(
     found = [
         Measured(one, one.measure(rows), one.measure_constant(rows))
         if one.is_number
-        else conclude(one, one.add_up(rows))
+        else conclude_metric(one, one.add_up(rows))
         for one in metrics
     ]
     return describe_measured(found, on, num_examples=len(data))
@@ -58,7 +58,7 @@ def assess_at_parties(
         for rows in (score(learner, params, data) for data in parties)
     ]
     totals = {name: sum((one[name] for one in each[1:]), each[0][name]) for name in statistics}
-    found = [conclude(one, totals) for one in metrics]
+    found = [conclude_metric(one, totals) for one in metrics]
     num_examples = sum(len(data) for data in parties)
     told = describe_measured(found, on, num_examples=num_examples, num_parties=len(parties))
     if resamples and len(parties) > 1:

@@ -35,7 +35,7 @@ from hanse.evaluation.metrics import UNDEFINED, Metric, ScoredRows, Statistic, s
 
 __all__ = [
     "Measured",
-    "conclude",
+    "conclude_metric",
     "evaluate_metrics",
     "find_width",
     "list_statistics",
@@ -99,19 +99,19 @@ class evaluate_metrics(Work[Learner, Examples]):
     ) -> tuple[Contribution, Memory]:
         sums: dict[str, Any] = dict(learner.evaluate(shared["params"], data))
         rows = score(learner, shared["params"], data)
-        sums |= {name: one.sum(rows) for name, one in list_statistics(self._list_added()).items()}
+        sums |= {name: one.sum(rows) for name, one in list_statistics(self._list_terms()).items()}
         if self.is_alone:
             numbers = [one for one in self.metrics if one.is_number]
             sums |= {one.key: _pack(one.measure(rows), one.measure_constant(rows)) for one in numbers}
         return {"metrics": Part({name: np.asarray(v, np.float64) for name, v in sums.items()})}, memory
 
-    def _list_added(self) -> list[Metric]:
+    def _list_terms(self) -> list[Metric]:
         """Lists the metrics of which sums are sent."""
         return [one for one in self.metrics if not (self.is_alone and one.is_number)]
 
     def list_shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Lists the arrays that it sends beside the learner's own metrics."""
-        sums = list_statistics(self._list_added())
+        sums = list_statistics(self._list_terms())
         exact = {one.key: (2, 2) for one in self.metrics if self.is_alone and one.is_number}
         return {name: one.find_shape(width) for name, one in sums.items()} | exact
 
@@ -156,7 +156,7 @@ def make_evaluation(
         got = yield from gather(work, parties, {"params": params}, key, metrics=part_spec)
         totals = {name: np.asarray(total) for name, total in got["metrics"].values.items()}
         own = {name: float(totals[name]) for name in (*learner.metrics, "count")}
-        found = [_conclude(one, totals, is_alone) for one in metrics]
+        found = [_conclude_metric(one, totals, is_alone) for one in metrics]
         if keep is not None:
             keep[:] = found
         measured = learner.summarise(own)
@@ -165,14 +165,14 @@ def make_evaluation(
     return measure
 
 
-def _conclude(metric: Metric, totals: Mapping[str, Array], is_alone: bool) -> Measured:
+def _conclude_metric(metric: Metric, totals: Mapping[str, Array], is_alone: bool) -> Measured:
     if is_alone and metric.is_number:
         found, constant = _unpack(totals[metric.key])
         return Measured(metric, found, constant)
-    return conclude(metric, totals)
+    return conclude_metric(metric, totals)
 
 
-def conclude(metric: Metric, sums: Mapping[str, Array]) -> Measured:
+def conclude_metric(metric: Metric, sums: Mapping[str, Array]) -> Measured:
     """Computes a metric from sums over parties, beside a constant predictor's."""
     found, error = metric.conclude(sums)
     constant, table = metric.conclude_constant(sums), metric.find_table(sums)

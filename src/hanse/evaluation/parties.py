@@ -311,11 +311,11 @@ def describe_gain(row: Mapping[str, Plain]) -> str:
     """
     if row["gain"] is None:
         return ""
-    gain, low, high = (_signed(row[name], row["metric"]) for name in ("gain", "gain_low", "gain_high"))
+    gain, low, high = (_format_gain(row[name], row["metric"]) for name in ("gain", "gain_low", "gain_high"))
     return f"{gain} ({low} to {high})"
 
 
-def _signed(gain: float, metric: str) -> str:
+def _format_gain(gain: float, metric: str) -> str:
     if metric == "accuracy":
         rounded = round(100 * gain, 1) + 0.0  # no negative zero
         return f"{rounded:+.1f}".replace("-", "−")

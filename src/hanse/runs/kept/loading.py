@@ -1,7 +1,7 @@
 """Results of runs that a store keeps."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hanse.store import RunInfo
 
 __all__ = ["load"]
+
+OTHERWISE = {"run", "status", "params", "rounds", "records", "final", "best", "target_round", "findings"}
+"""The fields of a result that are kept in another form, or elsewhere. All others are kept as they are."""
 
 
 def load(run: str = "last", *, store: str | Path | None = None) -> Result:
@@ -52,6 +55,12 @@ def _restore(
     info: "RunInfo", facts: Mapping[str, Any], records: tuple[Record, ...], params: Tensors
 ) -> Result:
     """Makes a result of the plain data in which it was kept."""
+    names = {field.name for field in fields(Result)} - OTHERWISE
+    alike: dict[str, Any] = {
+        name: tuple(fact) if isinstance(fact, list) else fact
+        for name, fact in facts.items()
+        if name in names and fact is not None
+    }
     return Result(
         info.run,
         info.status,
@@ -61,14 +70,8 @@ def _restore(
         final=_find(records, facts.get("final")),
         best=_find(records, facts.get("best")),
         target_round=facts.get("rounds_to_target"),
-        reason=facts.get("reason"),
-        clients=facts.get("clients"),
-        baselines=tuple(facts.get("baselines") or ()),
-        data=facts.get("data"),
         findings=tuple(Finding(**one) for one in facts.get("findings") or ()),
-        higher_is_better=tuple(facts.get("higher_is_better") or ()),
-        privacy=facts.get("privacy"),
-        adversary=facts.get("adversary"),
+        **alike,
     )
 
 
