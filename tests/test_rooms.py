@@ -40,6 +40,10 @@ LOOK_INSIDE = (
 """Benchmarks that time, feed or disturb what a face does not show."""
 
 
+BELOW = ("hanse.columns", "hanse.lazy", "hanse.pages", "hanse.processes", "hanse.version")
+"""Modules below all rooms."""
+
+
 def listed(package: str) -> list[str]:
     """What a package says in `__all__`."""
     for node in ast.parse(PACKAGES[package].read_text(encoding="utf-8")).body:
@@ -111,7 +115,7 @@ def behind_faces(code: str, room: str = "") -> list[str]:
             continue
         if module == "hanse" and all(f"hanse.{name}" in PACKAGES or name in SHOWN["hanse"] for name in names):
             continue
-        if module in ("hanse.version", "hanse.lazy", "hanse.processes") and room:
+        if module == "hanse.version" or (module in BELOW and room):
             continue
         unseen = [name for name in names if name not in SHOWN.get(module, ())]
         if module not in SHOWN or unseen:

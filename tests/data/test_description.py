@@ -106,7 +106,7 @@ def test_the_drawing_shows_who_has_what() -> None:
     data = TrainTest(client(0, 0, 0, 1), num_classes=2, keys=np.array(list("aaab")), classes=("no", "yes"))
     lines = drawing(describe(partition_data(data, by_key(), KEY))).splitlines()
     assert lines[0] == "2 clients · 4 examples · 2 labels · features 2 · no test set"
-    rows = [line.split() for line in lines if line.startswith((" a ", " b "))]
+    rows = [line.split() for line in lines if line.startswith(("a ", "b "))]
     assert [row[:2] for row in rows] == [["a", "3"], ["b", "1"]]
     assert [row[-2:] for row in rows] == [["██", "··"], ["··", "██"]]
     assert any("no, yes" in line for line in lines)

@@ -8,6 +8,7 @@ from federation import FED_AVG, federation, job
 from forked import PIPE, python
 from test_commands import typed
 from typer.testing import CliRunner
+from windows import WIDTHS, type_in_window
 
 from hanse.cli import app
 from hanse.network.protocol import claim_home
@@ -50,6 +51,11 @@ def test_the_folder_of_a_server_says_the_same_after_its_end(tmp_path: Path) -> N
     assert [(one["at"], one["who"], one["what"]) for one in found][: len(events)] == events
     assert typed("status", "--home", str(home)).startswith("the server is not running; as of 20")
     assert "joined 20" in typed("clients", "--home", str(home / "operator"))
+    for width in WIDTHS:
+        assert any(run in line for line in type_in_window(width, "status", "--home", home))
+        shown = " ".join(type_in_window(width, "clients", "--home", home))
+        assert all(one["id"] in shown for one in listed)
+        assert "joined as client" in " ".join(type_in_window(width, "events", "--home", home, "--limit", 5))
     assert contents(home) == kept
     with claim_home(home):  # as if somebody served it
         assert find_server_at_rest(home) is None

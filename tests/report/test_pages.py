@@ -51,12 +51,12 @@ def without_scripts(page: str) -> str:
 def test_a_page_says_all_and_fetches_nothing(store: Path) -> None:
     page, drawings = report_page(newest(store))
     names = [drawing.name for drawing in drawings]
-    curves = [
-        f"{metric}-per-{axis}" for metric in ("accuracy", "loss") for axis in ("round", "epoch", "byte")
-    ]
-    assert names == [*curves, "parties", "clients", "who-has-what", "accuracy-against-bytes"]
+    curves = [f"{metric}-per-{axis}" for metric in ("accuracy", "loss") for axis in ("round", "epoch")]
+    sent = ["accuracy-against-bytes-up", "accuracy-against-bytes-down"]
+    assert names == [*curves, "parties", "clients", "who-has-what", *sent]
     body = without_scripts(page)
     assert not re.search(r"""(src|href)\s*=|@import|url\(""", body)
+    assert body.count('class="keys"') == 1  # there is one curve of bytes
     for words in ("centralised (pooled)", "on-site (each alone)", "rounds to target", "worst tenth accuracy",
                   "12 clients hold", "alpha = 0.5", "sha256", "each party alone"):  # fmt: skip
         assert words in body
@@ -162,8 +162,8 @@ def test_the_same_chart_is_an_image(store: Path, tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == page
     images = sorted(tmp_path.glob("out/*.png"))
     assert [image.name for image in images] == [
-        "accuracy-against-bytes.png",
-        "clients.png",
+        "accuracy-against-bytes-down.png",
+        "accuracy-against-bytes-up.png",
         "who-has-what.png",
     ]
     assert all(image.read_bytes().startswith(b"\x89PNG") for image in images)
@@ -198,7 +198,7 @@ def test_a_run_that_was_interrupted_has_a_page(store: Path, tmp_path: Path) -> N
         hanse.run(rounds=9, store=tmp_path / "runs.db", watch=watch)
     page, drawings = report_page(newest(tmp_path / "runs.db"))
     assert "This run is interrupted" in page
-    assert len(drawings) == 7
+    assert len(drawings) == 6
 
 
 def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -> None:
@@ -212,8 +212,14 @@ def test_runs_are_called_by_what_tells_them_apart(store: Path, tmp_path: Path) -
     assert second.label == f"algorithm.lr=0.2 ({second.run[:6]})"
     assert third.label != second.label
     page, drawings = compare_page([first, second, third])
-    assert len(drawings) == 7
+    assert len(drawings) == 6
     assert "algorithm.lr=0.1" in page
+    same = f"{third.label} coincides with {second.label} and is dashed."
+    assert page.count(same) == 6  # charts
+    assert all(first.label not in drawing.about for drawing in drawings)
+    dashes = drawings[0].spec["layer"][0]["encoding"]["strokeDash"]["scale"]
+    assert dict(zip(dashes["domain"], dashes["range"], strict=True))[third.label] == [5, 5]
+    assert {tuple(dash) for dash in dashes["range"]} == {(1, 0), (5, 5)}
 
 
 def test_the_success_of_a_backdoor_stands_beside_a_run_without_one(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Sweeps try the right settings, their runs have the bits of runs alone, and none is performed twice."""
 
+import csv
 import itertools
 import json
 import math
@@ -496,10 +497,35 @@ def test_pictures(tmp_path: Path) -> None:
     result = SweepResult.of([member(1, 0, 0.5), member(2, 0, 0.9)], Stop(), str(tmp_path / "store.db"))
     curves = {i: {0: Spread(0.1, 0.01, 2), 3: Spread(0.5, 0.02, 2)} for i in range(2)}
     object.__setattr__(result, "curves", lambda: curves)
-    for name, begin in (("p.png", b"\x89PNG"), ("p.html", b"<!DOCTYPE html>")):
+    for name, begin in (("p.png", b"\x89PNG"), ("p.html", b"<!doctype html>")):
         picture.drawing(tmp_path / name)(result)
         assert (tmp_path / name).read_bytes().lstrip()[: len(begin)] == begin
     assert b"<script src=" not in (tmp_path / "p.html").read_bytes()
+
+
+def test_a_curve_goes_on_with_the_seeds_that_are_there(tmp_path: Path) -> None:
+    """Two seeds end after round 2, one after 5; the curve goes on with one, which the picture dashes."""
+    store = tmp_path / "runs.db"
+    done = [hanse.run(rounds=rounds, seed=seed, store=store) for seed, rounds in enumerate((2, 2, 5))]
+    members = tuple(
+        SweepRun({"algorithm.lr": 0.5}, seed, str(one.run), "completed", None, one.to_json())
+        for seed, one in enumerate(done)
+    )
+    result = SweepResult.of(members, Stop(), str(store))
+    (curve,) = result.curves().values()
+    assert [(round, found.n) for round, found in curve.items()] == [
+        (0, 3), (1, 3), (2, 3), (3, 1), (4, 1), (5, 1),
+    ]  # fmt: skip
+    alone = [record.metrics["accuracy"] for record in done[2].records]
+    assert [curve[round].mean for round in (3, 4, 5)] == alone[3:]
+    middle = [one.records[1].metrics["accuracy"] for one in done]
+    assert curve[1].mean == pytest.approx(sum(middle) / 3)
+    pytest.importorskip("altair")
+    page = picture.sweep_html(result)
+    assert "Dashed: some seeds had ended; the mean is over the others (setting 1 from round 2 on)." in page
+    layers = picture.chart(result).to_dict()["vconcat"][1]["layer"]
+    assert [row["round"] for row in layers[2]["data"]["values"]] == [2, 3, 4, 5]
+    assert layers[2]["mark"]["strokeDash"] == [5, 4]
 
 
 @pytest.mark.parametrize(
@@ -530,3 +556,25 @@ def test_a_sweep_over_clients_and_their_settings(tmp_path: Path) -> None:
     assert found == {
         fed_avg(client=make) for e in (1, 2) for make in (sgd(0.1, epochs=e), adam(0.01, epochs=e))
     }
+
+
+def test_a_spreadsheet_has_a_row_for_each_run(store: Path, tmp_path: Path) -> None:
+    told = ("sweep", written(SWEEP), "--store", str(store), "--workers", "2")
+    done = CliRunner().invoke(app, [*told, "--csv", str(tmp_path / "runs.csv"), "--json"])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = json.loads(done.stdout)
+    runs = [(setting["over"], run) for setting in found["settings"] for run in setting["runs"]]
+    assert len(rows) == len(runs) == 8
+    for row, (over, run) in zip(rows, runs, strict=True):
+        assert row["run"] == run["run"]
+        assert int(row["seed"]) == run["seed"]
+        assert float(row["final_accuracy"]) == run["final"]["accuracy"]
+        assert float(row["best_loss"]) == run["best"]["loss"]
+        assert int(row["bytes_up"]) == run["bytes_up"]
+        assert int(row["partition.num_clients"]) == over["partition.num_clients"]
+        assert row["reason"] == ""
+    folder = CliRunner().invoke(app, [*told, "--csv", str(tmp_path / "none" / "runs.csv")])
+    assert folder.exit_code == 2
+    assert "a folder that exists" in folder.stderr

@@ -188,7 +188,12 @@ class _Adaptive(ServerOptimiser):
 
 @value
 class adagrad(_Adaptive):
-    """Steps shrink, entry by entry, with the sum of squares: v <- v + g². See `fed_adagrad`."""
+    """Steps shrink, entry by entry, with the sum of squares: v <- v + g². See `fed_adagrad`.
+
+    Args:
+      beta1: how much of the last direction is kept.
+      tau: added to the root of the second moment; the smaller, the more adaptive.
+    """
 
     beta1: float = 0.0
     tau: float = 1e-3
@@ -202,6 +207,11 @@ class yogi(_Adaptive):
     """Adam whose second moment changes only by steps of the size of the square. See `fed_yogi`.
 
     v <- v - (1 - beta2) g² sign(v - g²)
+
+    Args:
+      beta1: how much of the last direction is kept.
+      beta2: how much of the last second moment is kept.
+      tau: added to the root of the second moment; the smaller, the more adaptive.
     """
 
     beta1: float = 0.9

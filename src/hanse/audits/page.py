@@ -1,7 +1,6 @@
 """The page of an audit: one HTML file that needs no other, and fetches nothing."""
 
 import base64
-import html
 import math
 import struct
 import zlib
@@ -13,45 +12,9 @@ from hanse.audits.session import AuditResult
 from hanse.audits.subject import Section
 from hanse.config import as_toml
 from hanse.core import Array
-from hanse.version import __version__
+from hanse.pages import PALETTE, draw_page, escape
 
 __all__ = ["draw_audit", "draw_pictures"]
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1f2730; --soft: #5b6470; --page: #f5f6f8; --card: #fff;
-  --edge: #e3e7ec; --line: #d5dae0; --yes: #2e7d4f; --no: #b3261e; --warn: #c2410c; --draw: #1f5fbf; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #a3acb8; --page: #14181d;
-  --card: #1c2229; --edge: #2d343d; --line: #3c4550; --yes: #6cc591; --no: #f28b82; --warn: #f0a35e;
-  --draw: #7fb0f5; } }
-body { font: 15px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: var(--ink); background: var(--page);
-  margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 48px; }
-h1 { font-size: 26px; line-height: 1.25; margin: 0 0 6px; } h2 { font-size: 18px; margin: 34px 0 8px; }
-p { margin: 4px 0 10px; max-width: 62em; } .quiet { color: var(--soft); font-size: 14px; }
-.missing { border-left: 4px solid var(--warn); padding: 2px 0 2px 12px; }
-.card { background: var(--card); border: 1px solid var(--edge); border-radius: 8px; padding: 14px 16px;
-  margin: 0 0 14px; overflow-x: auto; }
-.yes { color: var(--yes); font-weight: 600; } .no { color: var(--no); font-weight: 600; }
-table { border-collapse: collapse; }
-td, th { padding: 5px 18px 5px 0; text-align: left; vertical-align: top; }
-td:first-child:not(.short) { min-width: 8em; }
-th { font-weight: 500; color: var(--soft); } thead th { border-bottom: 1px solid var(--line); }
-td { font-variant-numeric: tabular-nums; } td.short { white-space: nowrap; }
-svg { max-width: 100%; height: auto; display: block; margin-top: 12px; }
-svg text { font: 12px system-ui, 'DejaVu Sans', sans-serif; fill: var(--soft); }
-.frame { fill: none; stroke: var(--line); } .coin { fill: none; stroke: var(--soft); stroke-dasharray: 4 4; }
-.curve { fill: none; stroke: var(--draw); stroke-width: 2; }
-.pictures { display: flex; flex-wrap: wrap; gap: 10px; margin-bottom: 14px; }
-.pictures:last-child { margin-bottom: 0; }
-.pictures img { width: 64px; height: 64px; image-rendering: pixelated; border: 1px solid var(--line); }
-pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap; margin: 8px 0 0; overflow-wrap: anywhere; }
-details summary { cursor: pointer; } footer { margin-top: 30px; font-size: 13px; color: var(--soft); }
-code { font-size: 13px; overflow-wrap: anywhere; }
-@media (max-width: 600px) { main { padding: 18px 12px 32px; } h1 { font-size: 22px; }
-  td, th { padding-right: 10px; font-size: 13px; } .pictures { gap: 5px; }
-  .pictures img { width: 34px; height: 34px; } .card { padding: 12px; } }
-@media print { body { background: #fff; } .card { break-inside: avoid; } }
-"""
 
 MOST_COLUMNS = 12
 """The most features of a row that are shown."""
@@ -74,22 +37,11 @@ def draw_audit(result: AuditResult, *, show_rows: bool = False) -> str:
         f"<code>{result.data_sha256}</code></p><details><summary>All settings</summary>"
         f"<pre>{_text(as_toml(result.settings))}</pre></details></section>"
     )
-    body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Audit</title><style>{STYLE}</style></head>
-<body><main>
-<h1>A federation, attacked as it is configured</h1>
-<p class="quiet">{_text(result.intro)}</p>
-{body}
-<footer>Written by Hanse {__version__}. This file needs no other; it fetches nothing.</footer>
-</main></body></html>
-"""
+    return draw_page("A federation, attacked as it is configured", result.intro, parts, name="Audit")
 
 
 def _text(words: object) -> str:
-    return html.escape(str(words))
+    return escape(words)
 
 
 def _draw_claims(result: AuditResult) -> Iterator[str]:
@@ -106,8 +58,8 @@ def _draw_claims(result: AuditResult) -> Iterator[str]:
         )
     heads = "".join(f"<th>{head}</th>" for head in ("claim", "at most", "measured", ""))
     yield (
-        f'<section class="card"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        "</section>"
+        f'<section class="card"><table class="words"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></section>"
     )
 
 
@@ -121,8 +73,8 @@ def _draw_section(section: Section, show_rows: bool) -> Iterator[str]:
     rows = "".join(f"<tr>{''.join(map(_draw_cell, row))}</tr>" for row in section.rows)
     drawn = _draw_curve(section.curve) if section.curve else ""
     yield (
-        f'<section class="card"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>{drawn}'
-        "</section>"
+        f'<section class="card"><table class="words"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{rows}</tbody></table>{drawn}</section>"
     )
     if section.is_private and section.pictures and not show_rows:
         yield '<p class="quiet">Pictures of real rows are masked; hanse audit --show-rows shows them.</p>'
@@ -213,11 +165,12 @@ def _draw_curve(curve: Sequence[tuple[float, float]]) -> str:
         )
     low, high = place(LEAST_RATE, LEAST_RATE), place(1, 1)
     return (
-        f'<svg viewBox="0 0 {left + size + 20} {top + size + 44}" width="{left + size + 20}" role="img" '
+        f'<svg class="drawn" viewBox="0 0 {left + size + 20} {top + size + 44}" '
+        f'width="{left + size + 20}" role="img" '
         'aria-label="true positives over false positives">'
-        f'<rect x="{left}" y="{top}" width="{size}" height="{size}" class="frame"/>'
-        f'<polyline points="{low} {high}" class="coin"/>'
-        f'<polyline points="{" ".join(points)}" class="curve"/>'
+        f'<rect x="{left}" y="{top}" width="{size}" height="{size}" class="frame" fill="none"/>'
+        f'<polyline points="{low} {high}" class="coin" fill="none" stroke-dasharray="4 4"/>'
+        f'<polyline points="{" ".join(points)}" fill="none" stroke="{PALETTE[0]}" stroke-width="2"/>'
         f'{"".join(ticks)}<text x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">'
         "false positives; dashed: a coin</text>"
         f'<text x="14" y="{top + size / 2}" text-anchor="middle" transform="rotate(-90 14 {top + size / 2})">'

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from hanse.cli.consoles import find_width
 from hanse.cli.exits import print_json
 from hanse.cli.parties import CLIENT, Home, check_client_home, guard_parties
 from hanse.core import HanseError, InvalidInput
 
 __all__ = ["audit_log"]
-
-WIDTH = 80
 
 
 def audit_log(
@@ -43,7 +42,7 @@ def audit_log(
                 typer.echo(_describe_line(line))
             count, last = line["n"] + 1, line["hash"]
         typer.echo(f"complete up to line {count}, whose hash is\n  {last or 'none'}", err=as_json)
-        typer.echo(textwrap.fill(_compare(home), WIDTH, break_on_hyphens=False), err=as_json)
+        typer.echo(textwrap.fill(_compare(home), find_width(), break_on_hyphens=False), err=as_json)
 
 
 def _begin_new(home: Path) -> None:
@@ -99,12 +98,13 @@ def _describe_line(line: Mapping[str, Any]) -> str:
     said = "  ".join(f"{name}={_describe(value)}" for name, value in about.items())
     head = f"{line['n'] + 1:6} {_say_time(line['at'])} {line['what']}"
     whole = f"{head}  {said}".rstrip()
-    if len(whole) <= WIDTH:
+    width = find_width()
+    if len(whole) <= width:
         return whole
     indent = " " * 9
     folded = textwrap.wrap(
         said,
-        WIDTH,
+        width,
         initial_indent=indent,
         subsequent_indent=indent,
         break_on_hyphens=False,

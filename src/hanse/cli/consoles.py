@@ -2,21 +2,34 @@
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping
 from typing import IO, Any, TypeAlias, cast
 
-from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Pairs", "make_pairs", "make_stderr", "make_stdout", "make_table", "print_standing"]
+from hanse.columns import Columns
+
+__all__ = [
+    "Pairs",
+    "find_width",
+    "make_pairs",
+    "make_stderr",
+    "make_stdout",
+    "print_lines",
+    "print_standing",
+]
 
 Pairs: TypeAlias = Iterable[tuple[str, str]]
 """Names and texts."""
 
-WIDTH = 200
-"""The columns of a file or a pipe, so that nothing is cut off there."""
+WIDTH = 10_000
+"""The width of a file or a pipe: there a row is one line, and no column is left out."""
+
+PROSE = 80
+"""The most columns of a line of prose."""
 
 
 def make_stdout() -> Console:
@@ -33,12 +46,10 @@ def make_stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def make_table(*names: str, numbers: Sequence[str] = ()) -> Table:
-    """Makes a table with these columns, of which some hold numbers."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in names:
-        table.add_column(name, justify="right" if name in numbers else "left", no_wrap=True)
-    return table
+def find_width() -> int:
+    """Returns the columns of a line of prose: 80, or as many as a narrower window has."""
+    console = Console()
+    return min(PROSE, console.width) if console.is_terminal else PROSE
 
 
 def make_pairs(pairs: Pairs) -> Table:
@@ -49,6 +60,16 @@ def make_pairs(pairs: Pairs) -> Table:
     for name, words in pairs:
         table.add_row(name, Text(words))
     return table
+
+
+def print_lines(text: str) -> None:
+    """Prints lines on standard output; in a terminal, a long line goes on in lines that are indented."""
+    console = Console()
+    for line in text.split("\n"):
+        folded = textwrap.wrap(
+            line, console.width, subsequent_indent="    ", replace_whitespace=False, break_on_hyphens=False
+        )
+        print("\n".join(folded) if console.is_terminal and folded else line, flush=True)
 
 
 class _Trimmed:
@@ -66,12 +87,6 @@ class _Trimmed:
 
 
 # -- each party's row ----------------------------------------------------------------------------
-
-GAP = 2
-"""The spaces between two columns."""
-
-LEAST_COLUMNS = 3
-"""The columns that are shown however narrow the window is; their text is folded."""
 
 
 def print_standing(out: Console, result: Mapping[str, Any], beside: Any = None) -> None:
@@ -93,18 +108,15 @@ def print_parties(out: Console, result: Mapping[str, Any]) -> None:
         return
     shown, folded = fold_rows(rows)
     heads, lines = tabulate_rows(shown, rows[0]["metric"])
-    widths = [max(map(cell_len, column)) + GAP for column in zip(heads, *lines, strict=True)]
-    room = [at for at in range(len(heads)) if at < LEAST_COLUMNS or sum(widths[: at + 1]) - GAP <= out.width]
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim")
-    for at in room:
-        is_text = at == 0 or heads[at].startswith(("federation", "gain"))
-        table.add_column(heads[at], justify="left" if is_text else "right", overflow="fold")
+    words = [head for head in heads if head.startswith(("federation", "gain"))]
+    table = Columns(
+        *heads,
+        numbers=[head for head in heads[1:] if head not in words],
+        folded=[heads[0], *words],
+    )
     for line in lines:
-        table.add_row(*(Text(line[at]) for at in room))
+        table.add_row(*line)
     out.print(table)
-    if len(room) < len(heads):
-        missing = ", ".join(heads[len(room) :])
-        out.print(Text(f"there is no room for {missing}: widen the window, or write --json", style="dim"))
     for sentence in (folded, *describe_rows(rows)):
         if sentence:
             out.print(Text(sentence, style="dim"))

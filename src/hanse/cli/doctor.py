@@ -12,7 +12,8 @@ from typing import Any
 from rich.padding import Padding
 from rich.text import Text
 
-from hanse.cli.consoles import make_pairs, make_stdout, make_table
+from hanse.cli.consoles import make_pairs, make_stdout
+from hanse.columns import Columns
 from hanse.core import HanseError, InvalidInput
 from hanse.imports import describe_changes, find_registered, inspect_again, load_imports
 from hanse.network.protocol import find_readable
@@ -188,9 +189,7 @@ def doctor_page(
     """Prints which packages are installed, and which are missing. `own`: the modules of the user."""
     out = make_stdout()
     out.print(Padding(make_pairs(about.items()), (0, 0, 1, 0)))
-    table = make_table("extra")
-    table.add_column("for")
-    table.add_column("state")
+    table = Columns("extra", "for", "state", folded=("for", "state"), first_out=("for",))
     for extra in extras:
         state = Text(f"missing {', '.join(extra.missing)}; run: {extra.remedy}", style="yellow")
         table.add_row(extra.name, extra.purpose, state if extra.missing else ", ".join(extra.installed))

@@ -91,6 +91,8 @@ def _time(at: float) -> str:
 def status(home: Looked = OPERATOR, as_json: AsJson = False) -> None:
     """Show the state of the runs of a server, also after it has ended."""
     with guard_parties(), _source(home) as source:
+        from hanse.cli.consoles import print_lines
+
         found = source.ask("status")
         if as_json:
             typer.echo(json.dumps(found))
@@ -98,7 +100,7 @@ def status(home: Looked = OPERATOR, as_json: AsJson = False) -> None:
         named = "".join(f", {party}" for party in found["parties"])
         typer.echo(f"{found['clients']} clients{named}, {found['open_invitations']} open invitations")
         for run in found["runs"]:
-            typer.echo(_describe_run(run))
+            print_lines(_describe_run(run))
 
 
 def _describe_run(run: Mapping[str, Any]) -> str:
@@ -123,14 +125,23 @@ def _name(party: int | str) -> str:
 def clients(home: Looked = OPERATOR, as_json: AsJson = False) -> None:
     """List the members of a server, also after it has ended."""
     with guard_parties(), _source(home) as source:
+        from hanse.cli.consoles import make_stdout
+        from hanse.columns import Columns
+
         found = source.ask("clients")
         if as_json:
             typer.echo(json.dumps(found))
             return
+        since = "heard" if source.is_running else "joined"
+        table = Columns(
+            "id", "role", "state", "name", since, "doing",
+            folded=("name", "doing"), first_out=("role", since),
+        )  # fmt: skip
         for m in found:
             heard = "never heard" if m["silent_s"] is None else f"heard {m['silent_s']:.0f} s ago"
             heard = heard if source.is_running else f"joined {_time(m['joined'])}"
-            typer.echo(f"{m['id']:12} {m['role']:9} {m['state']:8} {m['name']:24} {heard}  {m['doing']}")
+            table.add_row(m["id"], m["role"], m["state"], m["name"], heard, m["doing"])
+        make_stdout().print(table)
 
 
 def events(
@@ -143,13 +154,18 @@ def events(
 ) -> None:
     """Show the events of a server: who joined, failed or was refused, and why."""
     with guard_parties():
+        from hanse.cli.consoles import print_lines
+
         after, was_running = 0, True
         while True:
             with _source(home, quiet=not was_running) as source:
                 found = source.ask("events", limit=limit if after == 0 else MOST_EVENTS, after=after)
                 was_running = source.is_running
             for event in found:
-                typer.echo(json.dumps(event) if as_json else _describe_event(event))
+                if as_json:
+                    typer.echo(json.dumps(event))
+                else:
+                    print_lines(_describe_event(event))
             after = max([after, *(event["position"] for event in found)])
             if not follow:
                 return

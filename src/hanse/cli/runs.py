@@ -52,6 +52,9 @@ Picture = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Also draw the comparison, to a .png, .svg or .html file.")
 ]
 
+Spreadsheet = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Also write one row for each run, as CSV.")
+]
 Trace = Annotated[
     Path | None,
     typer.Option(
@@ -142,14 +145,15 @@ def sweep_command(
     store: Store = None,
     workers: Workers = None,
     picture: Picture = None,
+    spreadsheet: Spreadsheet = None,
 ) -> None:
     """Try many settings with several seeds, and compare them. Asked again, perform only the missing runs."""
     with exit_truthfully(json):
         from hanse.cli.sweep_views import sweep_page, sweep_progress
         from hanse.cli.views import note
-        from hanse.sweeps import drawing, plan_sweep, read_sweep
+        from hanse.sweeps import csv_writer, drawing, plan_sweep, read_sweep
 
-        draw = drawing(picture)  # raises now if it can't be drawn
+        draw, write = drawing(picture), csv_writer(spreadsheet)  # raise now if there can't be files
         asked = read_sweep(file, sets or (), imports=imports or (), warn=note)
         plan = plan_sweep(asked, locate_store(store))
         with sweep_progress(plan) as seen:
@@ -158,6 +162,7 @@ def sweep_command(
             print_json(result.to_json())
         else:
             sweep_page(result)
+        write(result)
         draw(result)
     if result.failures:
         raise typer.Exit(FAILED)

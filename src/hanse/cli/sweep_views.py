@@ -2,16 +2,16 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.consoles import make_stderr, make_stdout, make_table
+from hanse.cli.consoles import make_stderr, make_stdout
 from hanse.cli.views import note
+from hanse.columns import Columns
 from hanse.evaluation import as_bytes, as_number, as_seconds
 from hanse.runs import ENDED
 from hanse.sweeps import RunOutcome, Seen, Setting, Spread, SweepPlan, SweepResult, bare, is_success, short
@@ -23,6 +23,8 @@ LINES_EVERY_S = 30.0
 
 NEGLIGIBLE = 1e-3
 """The share of the mean below which the spread of a cost is left out; --json shows it."""
+
+REMEDY = "widen the window, or write --csv FILE"
 
 NUM_FAILURES = 10
 """The most failures that are listed in full."""
@@ -147,15 +149,7 @@ def sweep_page(result: SweepResult) -> None:
 
 
 def _print_settings(out: Console, result: SweepResult) -> None:
-    shown = _list_costs(result)
-    table = _comparison(result, shown)
-    endless = out.options.update(max_width=sys.maxsize)
-    while out.measure(table, options=endless).maximum > out.width and shown:
-        table = _comparison(result, shown := shown[:-1])
-    out.print(table)
-    if len(shown) < len(_list_costs(result)):
-        left_out = ", ".join(_COSTS[name][0] for name in _list_costs(result)[len(shown) :])
-        out.print(Text(f"there is no room for {left_out}: widen the window, or write --json", style="dim"))
+    out.print(_comparison(result))
 
 
 def _print_choices(out: Console, result: SweepResult) -> None:
@@ -180,7 +174,7 @@ def _print_choices(out: Console, result: SweepResult) -> None:
             continue
         out.print(Text(("\n" if i else "") + title, style="bold"))
         table = _matrix(result, pick, is_metric=title == first, stars=title in starred, brief=False)
-        if out.measure(table, options=out.options.update(max_width=sys.maxsize)).maximum > out.width:
+        if len(table.choose(out.width)) < len(table.names):
             table = _matrix(result, pick, is_metric=title == first, stars=title in starred, brief=True)
         out.print(table)
 
@@ -192,7 +186,7 @@ def _matrix(
     is_metric: bool,
     stars: bool,
     brief: bool,
-) -> Table:
+) -> Columns:
     """Makes a table with a row for each choice and a column for each condition.
 
     Args:
@@ -202,7 +196,7 @@ def _matrix(
     """
     names = short(list(dict.fromkeys(path for choice in result.choices for path in choice.over)))
     numbers = [*result.conditions, *(["worst case"] if is_metric else [])]
-    table = make_table(*(names or [""]), *numbers, numbers=numbers)
+    table = Columns(*(names or [""]), *numbers, numbers=numbers, folded=names, remedy=REMEDY)
     for choice in result.choices:
         cells = [bare(said) for said in choice.over.values()] or ["as in the file"]
         for name in numbers:
@@ -233,7 +227,8 @@ _SHARES = {
 }
 
 
-def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
+def _comparison(result: SweepResult) -> Columns:
+    costs = _list_costs(result)
     measured = [f"best {result.metric}", f"final {result.metric}"] if result.metric else []
     found_out = dict.fromkeys(
         name
@@ -242,9 +237,10 @@ def _comparison(result: SweepResult, costs: Sequence[str]) -> Table:
         if spread and (name in _SHARES or is_success(name))
     )
     heads = ["runs", *measured, *found_out, *(_COSTS[name][0] for name in costs)]
-    table = make_table(*result.names.values(), *heads, numbers=heads)
+    tried = list(result.names.values())
+    table = Columns(*(tried or [""]), *heads, numbers=heads, folded=tried, remedy=REMEDY)
     for setting in result.settings:
-        tried = [bare(setting.over[path]) for path in result.names]
+        tried = [bare(setting.over[path]) for path in result.names] or [""]
         found = [_of(setting.best, as_number), _of(setting.final, as_number)] if measured else []
         style = "" if len(setting.completed) == len(setting.members) else "yellow"
         attack = [_of(setting.attack.get(name), as_number) for name in found_out]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, make_table, print_standing
+from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, print_standing
+from hanse.columns import Columns
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
 from hanse.evaluation import as_bytes, as_cell, as_number, as_seconds, spent_on, tell_metrics, tell_target
@@ -235,13 +235,14 @@ def plan_page(settings: Mapping[str, Any], plan: "MessagePlan") -> None:
         note("the server does not wait for all clients that it asked: a round is one of its steps")
 
 
-def _exchange(exchange: "Exchange") -> Table:
+def _exchange(exchange: "Exchange") -> Columns:
     from hanse.runs import ledger_table
 
     usage = exchange.usage
     heads, rows = ledger_table(usage.flows, usage.bytes_up, usage.bytes_down)
     marks = {stage for _, stage in exchange.varying}
-    table = make_table(*(head for head in heads if head != "messages"), numbers=("bytes", "of raw"))
+    shown = [head for head in heads if head != "messages"]
+    table = Columns(*shown, numbers=("bytes", "of raw"), folded=("", "stage"), first_out=("of raw",))
     for name, _, stage, *sizes in rows:
         table.add_row(name, f"{stage} *" if stage in marks else stage, *sizes)
     return table
@@ -268,12 +269,12 @@ def _format_plan(plan: "MessagePlan") -> Iterator[tuple[str, str]]:
     yield "computing", f"not counted; client {plan.client} took {as_seconds(computed)} here"
 
 
-def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Table:
+def comparison(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Columns:
     """Makes the table of a run beside its baselines."""
     from hanse.evaluation import table
 
     heads, rows = table(settings, result)
-    shown = make_table(*heads, numbers=heads[1:])
+    shown = Columns(*heads, numbers=heads[1:])
     for row in rows:
         shown.add_row(*row)
     return shown
@@ -293,9 +294,8 @@ def replay_page(done: "Replayed") -> None:
     """Prints the outcome of a ticket that was done again."""
     out = make_stdout()
     said = done.to_json()
-    table = make_table(
-        "part", "weight", "tensor", "shape", "norm or value", numbers=("weight", "norm or value")
-    )
+    names, numbers = ("part", "weight", "tensor", "shape", "norm or value"), ("weight", "norm or value")
+    table = Columns(*names, numbers=numbers, folded=("tensor",), first_out=("weight", "shape"))
     for name, part in said["parts"].items():
         for key, about in part["values"].items():
             shape = f"{about['dtype']} {tuple(about['shape'])}"
@@ -312,7 +312,8 @@ def replay_page(done: "Replayed") -> None:
 def draw(what: Any) -> None:
     """Prints anything that rich can show in a terminal."""
     console = make_stdout()
-    console.width = min(console.width, 120)
+    if console.is_terminal:
+        console.width = min(console.width, 120)
     console.print(what)
 
 
@@ -320,8 +321,8 @@ def overview(infos: Sequence["RunInfo"]) -> None:
     """Prints the runs in a store."""
     is_named, is_tagged = any(info.name for info in infos), any(info.tags for info in infos)
     called = (*(("name",) if is_named else ()), *(("tags",) if is_tagged else ()))
-    table = make_table("run", *called, "begun", "status", "round", "final", numbers=("round",))
-    table.add_column("what")
+    names = ("run", *called, "begun", "status", "round", "final", "what")
+    table = Columns(*names, numbers=("round",), folded=("what", "tags"), first_out=("begun", "round"))
     for info in infos:
         settings = info.settings["experiment"]
         what = " · ".join(settings[name]["name"] for name in ("algorithm", "model", "data"))
@@ -333,7 +334,7 @@ def overview(infos: Sequence["RunInfo"]) -> None:
             Text(info.status, style=_STYLES.get(info.status, "")),
             f"{min(info.rounds, settings['rounds'])}/{settings['rounds']}",
             _format_metric(settings["stop"]["metric"], (info.result or {}).get("final")),
-            Text(what, no_wrap=True, overflow="ellipsis"),
+            what,
         )
     make_stdout().print(table)
 
@@ -345,10 +346,10 @@ def _format_metric(metric: str, measured: Mapping[str, Any] | None) -> str:
     return f"{name} {as_number(measured[name], '')}"
 
 
-def _outcome(result: Mapping[str, Any]) -> Table:
+def _outcome(result: Mapping[str, Any]) -> Columns:
     rows = {word: dict(result[word]) for word in ("final", "best") if result[word]}
     metrics = list(dict.fromkeys(name for row in rows.values() for name in row if name != "round"))
-    table = make_table("", "round", *metrics, numbers=("round", *metrics))
+    table = Columns("", "round", *metrics, numbers=("round", *metrics))
     for word, row in rows.items():
         table.add_row(word, str(row["round"]), *(as_cell(row, name) for name in metrics))
     return table
@@ -377,14 +378,15 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
     yield "sha256", result["params_sha256"]
 
 
-def _ledger(records: Sequence[Record]) -> Table:
+def _ledger(records: Sequence[Record]) -> Columns:
     """Makes the table of the bytes sent, raw and after each stage."""
     from hanse.runs import flows_of, ledger_table
 
     usages = [record.usage for record in records]
     up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
     heads, rows = ledger_table(flows_of(usages), up, down)
-    shown = make_table(*heads, numbers=("messages", "bytes", "of raw"))
+    numbers = ("messages", "bytes", "of raw")
+    shown = Columns(*heads, numbers=numbers, folded=("", "stage"), first_out=("messages",))
     for row in rows:
         shown.add_row(*row)
     return shown
@@ -397,11 +399,11 @@ def _status(result: Mapping[str, Any]) -> str:
     return f"{status}: {reason}" if reason else str(status)
 
 
-def _rounds(records: Sequence[Record]) -> Table:
+def _rounds(records: Sequence[Record]) -> Columns:
     """Makes the table of rounds; of many, some that are evenly spread, and the last."""
     metrics = tuple(dict.fromkeys(name for record in records for name in record.metrics))
     names = ("round", *metrics, "clients", "dropped", "bytes up", "bytes down", "time")
-    table = make_table(*names, numbers=names)
+    table = Columns(*names, numbers=names, first_out=("dropped", "time", "clients"))
     for record in thin(records, NUM_ROWS):
         usage = record.usage
         measured = [as_number(record.metrics.get(name), "") for name in metrics]

@@ -202,6 +202,10 @@ def _arguments(cls: type[Any]) -> dict[str, str]:
         if base.__doc__ and base is not object:
             own = dict(_sections(inspect.cleandoc(base.__doc__)))
             found |= {name: words for name, words in own.items() if not words.startswith(("see ", "as "))}
+            for name, words in own.items():
+                elsewhere = re.match(r"as in `(\w+)`", words)  # such as the algorithm that it is made of
+                if elsewhere and name not in found:
+                    found[name] = _arguments(find_classes(object)[elsewhere[1]]).get(name, "")
     return found
 
 

@@ -248,10 +248,10 @@ class Close:
 
 @value
 class Discount:
-    """Stale contributions count less: weight x (1 + staleness)^-exponent.
+    """Stale contributions count less: weight x (1 + staleness)^-exponent (Nguyen et al., arXiv 2106.06639).
 
-    Staleness is the Collect's version less the Dispatch's. References: Nguyen et al., "Federated
-    learning with buffered asynchronous aggregation", AISTATS 2022, arXiv 2106.06639.
+    Args:
+      exponent: 0 counts all alike. Staleness is the Collect's version less the Dispatch's.
     """
 
     exponent: float = 0.5

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from hanse.columns import Columns
 from hanse.core import Array
 
 __all__ = ["drawn"]
@@ -89,20 +89,19 @@ def _histogram(sizes: Array) -> Text:
     return Text("".join(HEIGHTS[level] for level in levels), style="cyan")
 
 
-def _grid(found: Described) -> Table:
+def _grid(found: Described) -> Columns:
     labels = _chosen_labels(found)
     mixtures, largest = found.mixtures[:, labels], _largest_share(found)
-    grid = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
-    grid.add_column("client", no_wrap=True, max_width=24)
-    grid.add_column("examples", justify="right")
-    grid.add_column("", width=BAR, no_wrap=True)
-    grid.add_column("labels", no_wrap=True)
-    grid.add_column("tests" if found.test_sizes.any() else "", justify="right")
+    tested = ["tests"] if found.test_sizes.any() else []
+    grid = Columns(
+        "client", "examples", "", "labels", *tested,
+        numbers=("examples", "tests"), folded=("client",), first_out=("", "tests", "labels"),
+    )  # fmt: skip
     for row in _chosen_rows(found).tolist():
-        tests = f"{found.test_sizes[row]:,}" if found.test_sizes.any() else ""
+        tests = [f"{found.test_sizes[row]:,}"] if tested else []
         bar = _bar(found.sizes[row] / found.sizes.max())
         shares = _columns(mixtures[row] / largest)
-        grid.add_row(Text(found.names[row]), f"{found.sizes[row]:,}", bar, shares, tests)
+        grid.add_row(Text(found.names[row]), f"{found.sizes[row]:,}", bar, shares, *tests)
     whole = found.counts.sum(axis=0)[labels] / found.counts.sum()
     grid.add_row(Text("all", style="dim"), f"{found.sizes.sum():,}", "", _columns(whole / largest))
     return grid

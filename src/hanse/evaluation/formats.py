@@ -47,22 +47,24 @@ def as_percent(share: float | None) -> str:
 def as_bytes(count: float) -> str:
     """Formats a number of bytes in the unit that suits it.
 
-    >>> as_bytes(2_500_000)
-    '2.5 MB'
+    >>> as_bytes(2_500_000), as_bytes(999_900), as_bytes(12_345e12)
+    ('2.5 MB', '1 MB', '12,345 TB')
     """
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 999.5:
             return f"{count:.3g} {unit}"
         count /= 1000
-    return f"{count:.3g} TB"
+    return f"{1000 * count:,.0f} TB"
 
 
 def as_seconds(seconds: float) -> str:
     """Formats a duration in the unit that suits it.
 
-    >>> as_seconds(0.25), as_seconds(90), as_seconds(3600)
-    ('250 ms', '90 s', '60 min')
+    >>> as_seconds(0.25), as_seconds(0.9999), as_seconds(90), as_seconds(3600), as_seconds(90_000)
+    ('250 ms', '1 s', '90 s', '60 min', '25 h')
     """
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"
+    if seconds < 36_000:
+        return f"{seconds:.3g} s" if seconds < 600 else f"{seconds / 60:.3g} min"
+    return f"{seconds / 3600:,.3g} h" if seconds < 3_600_000 else f"{seconds / 3600:,.0f} h"

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
 from typing import Any
 
 from hanse.core import InvalidInput
 from hanse.evaluation import metric_of, order_rows
+from hanse.pages import PALETTE
 from hanse.report.party_chart import draw_parties, thin_rows
 from hanse.report.run_data import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
 from hanse.runs import list_spans
@@ -28,22 +29,24 @@ __all__ = [
 PARTIES = "parties"
 """The name of the drawing of each party's row."""
 
-AXES = {"round": "round", "epochs": "epochs of computation", "bytes": "bytes sent"}
+AXES = {"round": "round", "epochs": "epochs of computation"}
 DIRECTIONS = ("bytes up", "bytes down")
 LOG_FROM = 4.0
 """The ratio of bytes between runs from which their axis is logarithmic."""
 
-SHORT = {"round": "round", "epochs": "epoch of computation", "bytes": "byte"}
+SHORT = {"round": "round", "epochs": "epoch of computation"}
 
-COLOURS = {FEDERATED: "#1f5fbf", CENTRALISED: "#2e7d4f", ON_SITE: "#c2652a"}
-PALETTE = ["#1f5fbf", "#c2652a", "#2e7d4f", "#8a4fa3", "#b23a48", "#5b7083", "#b8962e", "#3a9aa8"]
+COLOURS = {FEDERATED: PALETTE[0], CENTRALISED: PALETTE[2], ON_SITE: PALETTE[1]}
 MANY_LABELS = 12
 SHOWN_CLIENTS = 120
 NAMED_CLIENTS = 30
 
 MAX_SPANS = 1500
 MAX_DEVICES = 40
-SPAN_COLOURS = {"download": "#3a9aa8", "compute": "#1f5fbf", "upload": "#c2652a"}
+SPAN_COLOURS = {"download": PALETTE[7], "compute": PALETTE[0], "upload": PALETTE[1]}
+
+
+ALL_BYTES = "The bytes of all clients together, from the first round on."
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Drawing:
       about: how to read it.
       spec: Vega-Lite.
       wide: whether it takes a whole row of the page.
+      colours: the colours of its curves, if keys on the page name them in place of a legend.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Drawing:
     about: str
     spec: Mapping[str, Any]
     wide: bool = False
+    colours: Mapping[str, str] = field(default_factory=dict)
 
 
 def _import_drawing(module: str) -> Any:
@@ -118,18 +123,16 @@ def draw_spending(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
     """Yields the chart of the watched metric against the bytes up and the bytes down."""
     shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
     for metric in shared[:1]:
-        panels = {
-            direction: _rows(runs_data, metric, direction, beside=len(runs_data) == 1)
-            for direction in DIRECTIONS
-        }
-        if any(row["x"] for rows in panels.values() for row in rows):
-            yield Drawing(
-                f"{metric}-against-bytes",
-                f"{metric.replace('_', ' ').capitalize()} against bytes",
-                "The bytes of all clients together, from the first round on.",
-                _panels(panels, metric),
-                wide=True,
-            )
+        for direction in DIRECTIONS:
+            rows = _rows(runs_data, metric, direction, beside=len(runs_data) == 1)
+            if any(row["x"] for row in rows):
+                yield Drawing(
+                    f"{metric}-against-{direction.replace(' ', '-')}",
+                    f"{metric.replace('_', ' ').capitalize()} against {direction}",
+                    _join(ALL_BYTES, _describe_twins(rows)),
+                    _curve_of_bytes(rows, metric, direction),
+                    colours=_choose_colours(rows),
+                )
 
 
 # -- curves ------------------------------------------------------------------------------------
@@ -140,21 +143,23 @@ def _curves(runs_data: Sequence[RunData], metrics: Sequence[str], *, beside: boo
         for axis in AXES:
             rows = _rows(runs_data, metric, axis, beside)
             if rows:
+                rules = _rules(runs_data[0], metric) if beside else []
                 yield Drawing(
                     f"{metric}-per-{SHORT[axis].split()[0]}",
                     f"{metric.replace('_', ' ').capitalize()} per {SHORT[axis]}",
-                    "",
-                    _curve(rows, metric, axis, _rules(runs_data[0], metric) if beside else []),
+                    _describe_twins(rows),
+                    _curve(rows, metric, axis, rules),
+                    colours=_choose_colours([*rows, *rules]),
                 )
 
 
 def _rows(runs_data: Sequence[RunData], metric: str, axis: str, beside: bool) -> list[dict[str, Any]]:
     rows = []
-    for run_data in runs_data:
+    for place, run_data in enumerate(runs_data):
         name = FEDERATED if beside else run_data.label
         for point in run_data.points():
             if point.get(metric) is not None and point[axis] is not None:
-                rows.append({"x": point[axis], "y": point[metric], "who": name})
+                rows.append({"x": point[axis], "y": point[metric], "who": name, "place": place})
         if beside and axis == "epochs" and rows:
             curve = run_data.baselines.get("centralised", {}).get("curve", ())
             rows += [{"x": p["epoch"], "y": p[metric], "who": CENTRALISED} for p in curve if metric in p]
@@ -175,20 +180,48 @@ def _curve(
     rows: list[dict[str, Any]], metric: str, axis: str, rules: list[dict[str, Any]]
 ) -> Mapping[str, Any]:
     alt = _import_drawing("altair")
-    who = list(dict.fromkeys(row["who"] for row in (*rows, *rules)))
-    colour = _colour(alt, who, legend=len(who) > 1)
-    x_format = {"format": ".2~s"} if axis == "bytes" else {}
-    x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6, **x_format))
-    line = _line(alt, rows, metric, x, colour, SHORT[axis])
-    layers = [line]
+    colour = _colour(alt, _choose_colours([*rows, *rules]))
+    x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6))
+    layers = [_line(alt, rows, metric, x, colour, SHORT[axis])]
     if rules:
         dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
         tips = [
             alt.Tooltip("who:N", title="run"),
             alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
         ]
-        layers.append(dashed.encode(y="y:Q", color=colour, tooltip=tips))
-    return _finish(alt.layer(*layers), width=236, height=200)
+        layers.append(dashed.encode(y="y:Q", color=colour, opacity=_opacity(alt), tooltip=tips))
+    return _finish(alt.layer(*layers).add_params(alt.param(name="off", value=[])), width=440, height=220)
+
+
+def _find_twins(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Finds curves that coincide with an earlier one, which they would hide."""
+    curves = dict[str, list[tuple[float, float]]]()
+    for row in rows:
+        curves.setdefault(row["who"], []).append((row["x"], row["y"]))
+    names = list(curves)
+    firsts = {name: next(other for other in names if curves[other] == curves[name]) for name in names}
+    return {name: first for name, first in firsts.items() if name != first}
+
+
+def _describe_twins(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Says which curves coincide."""
+    found = _find_twins(rows)
+    return " ".join(f"{name} coincides with {first} and is dashed." for name, first in found.items())
+
+
+def _join(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
+
+
+def _choose_colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Chooses a colour for each curve."""
+    places = {row["who"]: row.get("place", 0) for row in rows}
+    return {name: COLOURS.get(name, PALETTE[place % len(PALETTE)]) for name, place in places.items()}
+
+
+def _opacity(alt: Any) -> Any:
+    """Hides the curves whose keys were pressed."""
+    return alt.condition("indexof(off, datum.who) < 0", alt.value(1), alt.value(0))
 
 
 def _number_format(metric: str | None) -> str:
@@ -211,32 +244,31 @@ def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any
     line = alt.Chart(alt.Data(values=rows)).mark_line(
         strokeWidth=2, interpolate="linear", point=alt.OverlayMarkDef(size=14) if len(rows) <= 60 else False
     )
-    return line.encode(x=x, y=y, color=colour, tooltip=tips)
+    line = line.encode(x=x, y=y, color=colour, opacity=_opacity(alt), tooltip=tips)
+    twins, who = _find_twins(rows), list(dict.fromkeys(row["who"] for row in rows))
+    if not twins:
+        return line
+    dashes = alt.Scale(domain=who, range=[[5, 5] if name in twins else [1, 0] for name in who])
+    return line.encode(strokeDash=alt.StrokeDash("who:N", scale=dashes, legend=None))
 
 
-def _panels(panels: Mapping[str, list[dict[str, Any]]], metric: str) -> Mapping[str, Any]:
-    """Draws the metric against each of these axes, in panels beside each other."""
+def _curve_of_bytes(rows: list[dict[str, Any]], metric: str, direction: str) -> Mapping[str, Any]:
+    """Draws the metric against bytes, on a logarithmic axis if the runs differ much."""
     alt = _import_drawing("altair")
-    who = list(dict.fromkeys(row["who"] for rows in panels.values() for row in rows))
-    charts = []
-    for axis, rows in panels.items():
-        sent = [row for row in rows if row["x"]]  # a logarithmic scale has no 0
-        ends = [max(row["x"] for row in sent if row["who"] == name) for name in {r["who"] for r in sent}]
-        many = bool(ends) and max(ends) > LOG_FROM * min(ends)
-        scale = alt.Scale(type="log") if many else alt.Scale()
-        x = alt.X("x:Q", title=axis, scale=scale, axis=alt.Axis(tickCount=6, format=".2~s"))
-        colour = _colour(alt, who, legend=len(who) > 1)
-        chart = _line(alt, sent if many else rows, metric, x, colour, axis)
-        charts.append(chart.properties(width=400, height=230))
-    return _finish(alt.hconcat(*charts))
+    sent = [row for row in rows if row["x"]]  # a logarithmic scale has no 0
+    ends = [max(row["x"] for row in sent if row["who"] == name) for name in {r["who"] for r in sent}]
+    many = bool(ends) and max(ends) > LOG_FROM * min(ends)
+    scale = alt.Scale(type="log") if many else alt.Scale()
+    x = alt.X("x:Q", title=direction, scale=scale, axis=alt.Axis(tickCount=6, format=".2~s"))
+    chart = _line(alt, sent if many else rows, metric, x, _colour(alt, _choose_colours(rows)), direction)
+    return _finish(chart.add_params(alt.param(name="off", value=[])), width=440, height=220)
 
 
-def _colour(alt: Any, who: Sequence[str], *, legend: bool) -> Any:
-    colours = [COLOURS.get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(who)]
-    direction = "vertical" if _long(who) else "horizontal"
-    shown = alt.Legend(title=None, orient="bottom", labelLimit=290, direction=direction)
-    scale = alt.Scale(domain=list(who), range=colours)
-    return alt.Color("who:N", scale=scale, legend=shown if legend else None)
+def _colour(alt: Any, colours: Mapping[str, str]) -> Any:
+    direction = "vertical" if _long(list(colours)) else "horizontal"
+    shown = alt.Legend(title=None, orient="bottom", labelLimit=400, direction=direction)
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    return alt.Color("who:N", scale=scale, legend=shown if len(colours) > 1 else None)
 
 
 def _long(who: Sequence[str]) -> bool:
@@ -250,7 +282,14 @@ def _finish(chart: Any, **size: int) -> Mapping[str, Any]:
         chart.properties(**size)
         .configure(font="system-ui, 'DejaVu Sans', sans-serif", background="white")
         .configure_view(stroke=None)
-        .configure_axis(gridColor="#e9ecf0", domainColor="#c9cfd6", tickColor="#c9cfd6", **words)
+        .configure_axis(
+            gridColor="#e9ecf0",
+            domainColor="#c9cfd6",
+            tickColor="#c9cfd6",
+            labelOverlap="greedy",
+            labelSeparation=8,
+            **words,
+        )
         .configure_legend(labelColor="#39424e")
     )
     spec: Mapping[str, Any] = styled.to_dict()
@@ -283,16 +322,19 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
     shape = alt.Shape(
         "what:N",
         scale=alt.Scale(domain=["mean", "worst tenth"], range=["diamond", "triangle-left"]),
-        legend=alt.Legend(title=None, orient="bottom", symbolFillColor="#39424e"),
+        legend=alt.Legend(title=None, orient="bottom", symbolFillColor="#7a8fa3"),
     )
     tips = [
         "who:N",
         alt.Tooltip("what:N", title=" "),
         alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
     ]
+    colours = _choose_colours([{"who": who} for who in told])
+    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
+    plain = alt.Color("who:N", scale=scale, legend=None)
     chart = alt.layer(
-        ticks.encode(x=x, y=y, color=_colour(alt, list(told), legend=False)),
-        marks.encode(x=x, y=y, shape=shape, color=_colour(alt, list(told), legend=False), tooltip=tips),
+        ticks.encode(x=x, y=y, color=plain),
+        marks.encode(x=x, y=y, shape=shape, color=plain, tooltip=tips),
     )
     on = "; ".join(dict.fromkeys(f"{who}: {row['on']}" for who, row in told.items()))
     if len({row["on"] for row in told.values()}) == 1:
@@ -338,7 +380,7 @@ def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
     counts = data["label_counts"]
     labels = data["classes"] or [str(i) for i in range(data["num_classes"] or 0)]
     rows = [
-        {"client": names[n], "label": labels[i] if counts else "examples", "n": count}
+        {"client": names[n], "label": labels[i] if counts else "examples", "place": i, "n": count}
         for n in order
         for i, count in enumerate(counts[n] if counts else [sizes[n]])
         if count
@@ -357,10 +399,11 @@ def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
             tooltip=tips,
         )
     else:
-        legend = alt.Legend(title="label", orient="right") if counts else None
+        columns = 5 if max(map(len, labels), default=0) <= 4 else 2
+        legend = alt.Legend(title="label", orient="bottom", columns=columns) if counts else None
         colour = alt.Color("label:N", sort=labels, scale=alt.Scale(scheme="tableau10"), legend=legend)
         chart = base.mark_bar().encode(
-            x=x, y=alt.Y("sum(n):Q", title="examples"), color=colour, tooltip=tips, order="label:N"
+            x=x, y=alt.Y("sum(n):Q", title="examples"), color=colour, tooltip=tips, order="place:Q"
         )
     some = f" Every {step}th is shown." if step > 1 else ""
     yield Drawing(

@@ -1,7 +1,5 @@
 """Pages about runs: one HTML file that needs no other, and its charts as images."""
 
-import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from hanse.evaluation import (
     table,
     tabulate_rows,
 )
+from hanse.pages import draw_keys, draw_page, draw_table, escape, fit_chart
 from hanse.report.charts import (
     PARTIES,
     Drawing,
@@ -43,36 +42,8 @@ from hanse.runs import (
     measure_parallelism,
     sentences,
 )
-from hanse.version import __version__
 
 __all__ = ["compare_page", "report_page", "write"]
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, 'DejaVu Sans', sans-serif; color: #1f2730; background: #f5f6f8; margin: 0; }
-main { max-width: 1080px; margin: 0 auto; padding: 28px 24px 48px; }
-h1 { font-size: 26px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 34px 0 8px; }
-h3 { font-size: 14px; margin: 0 0 6px; }
-p { margin: 4px 0 10px; } .quiet, .what { color: #5b6470; } .what { font-size: 14px; }
-.finding { border-left: 4px solid #c2410c; padding: 2px 0 2px 12px; }
-.headline { font-size: 17px; margin: 14px 0; padding-left: 20px; max-width: 62em; }
-.scroll { overflow: auto; max-height: 560px; } .parties details { margin-top: 8px; }
-.parties table { font-size: 14px; } .parties td, .parties th { padding-right: 14px; }
-.answer { font-size: 18px; margin: 14px 0 18px; max-width: 62em; }
-.card { background: #fff; border: 1px solid #e3e7ec; border-radius: 8px; padding: 14px 16px;
-  overflow-x: auto; }
-.grid { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px; }
-.grid .wide { grid-column: 1 / -1; }
-@media (max-width: 1000px) { .grid { grid-template-columns: minmax(0, 1fr); } }
-table { border-collapse: collapse; } td, th { padding: 5px 18px 5px 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; } th { font-weight: 500; color: #5b6470; }
-thead th { border-bottom: 1px solid #d5dae0; } tr.own td { font-weight: 600; }
-td { font-variant-numeric: tabular-nums; white-space: nowrap; }
-pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap; margin: 8px 0 0; }
-details summary { cursor: pointer; } footer { margin-top: 30px; font-size: 13px; color: #5b6470; }
-code { font-size: 13px; overflow-wrap: anywhere; }
-@media print { body { background: #fff; } .card { break-inside: avoid; } }
-"""
 
 
 def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
@@ -134,40 +105,27 @@ def write(folder: Path, page: str, drawings: Iterable[Drawing], *, images: bool 
 
 
 def _text(words: object) -> str:
-    return html.escape(str(words))
+    return escape(words)
 
 
 def _page(title: str, when: str, parts: Iterable[str], drawings: Sequence[Drawing]) -> str:
-    specs = json.dumps([[d.name, d.spec] for d in drawings]).replace("<", "\\u003c")
-    body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en">
-<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{_text(title)}</title><style>{STYLE}</style></head>
-<body><main>
-<h1>{_text(title)}</h1>
-<p class="quiet">{_text(when)}</p>
-{body}
-<footer>Written by Hanse {__version__}. This file needs no other; it fetches nothing.</footer>
-</main>
-<script>{html_script()}</script>
-<script>
-for (const [name, spec] of {specs}) vegaEmbed("#" + name, spec, {{actions: false, renderer: "svg"}});
-</script>
-</body></html>
-"""
+    specs = [(d.name, fit_chart(d.spec, legend=not d.colours)) for d in drawings]
+    return draw_page(title, when, parts, specs=specs, script=html_script())
 
 
 def _section(title: str, drawings: Iterable[Drawing], first: str = "") -> str:
     cards = [first] if first else []
+    colours = dict[str, str]()
     for drawing in drawings:
+        colours |= drawing.colours
         about = f'<p class="quiet">{_text(drawing.about)}</p>' if drawing.about else ""
         wide = " wide" if drawing.wide else ""
         cards.append(
             f'<section class="card{wide}"><h3>{_text(drawing.title)}</h3>{about}'
-            f'<div id="{_text(drawing.name)}"></div></section>'
+            f'<div class="chart" id="{_text(drawing.name)}"></div></section>'
         )
-    return f'<h2>{_text(title)}</h2><div class="grid">{"".join(cards)}</div>' if cards else ""
+    grid = f'{draw_keys(colours)}<div class="grid">{"".join(cards)}</div>'
+    return f"<h2>{_text(title)}</h2>{grid}" if cards else ""
 
 
 def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
@@ -195,16 +153,7 @@ def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
 def _table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     heads, rows = table(settings, result)
     own = {i for i, row in enumerate(rows) if row[0] == NAMES["federated"]}
-    return _html_table(heads, rows, own)
-
-
-def _html_table(heads: Sequence[str], rows: Sequence[Sequence[str]], own: Iterable[int] = ()) -> str:
-    top = "".join(f"<th>{_text(head)}</th>" for head in heads)
-    lines = []
-    for i, row in enumerate(rows):
-        mark = ' class="own"' if i in set(own) else ""
-        lines.append(f"<tr{mark}>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>")
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    return draw_table(heads, rows, own)
 
 
 def _headline(result: Mapping[str, Any]) -> str:
@@ -223,10 +172,10 @@ def _parties(result: Mapping[str, Any], drawings: Sequence[Drawing]) -> str:
     if len(rows) > MOST_ROWS:  # who lost comes first
         ordered = order_rows(rows)
         rows = [*ordered, *(row for row in rows if row not in ordered)]
-    tables = f'<div class="scroll">{_html_table(*tabulate_rows(rows, watched))}</div>'
+    tables = f'<div class="scroll">{draw_table(*tabulate_rows(rows, watched))}</div>'
     tables += "".join(
         f"<details><summary>{_text(name)}</summary>"
-        f'<div class="scroll">{_html_table(*tabulate_rows(rows, name))}</div></details>'
+        f'<div class="scroll">{draw_table(*tabulate_rows(rows, name))}</div></details>'
         for name in others
     )
     card = f'<section class="card wide parties"><p class="quiet">{about}</p>{tables}</section>'
@@ -296,7 +245,7 @@ def _comparison(runs_data: Sequence[RunData]) -> str:
                 *([_as_share(found, "recall"), _as_share(found, "precision")] if any(judged) else []),
             ]
         )
-    return _html_table(heads, rows)
+    return draw_table(heads, rows)
 
 
 def _as_share(found: Mapping[str, Any] | None, name: str) -> str:
@@ -321,7 +270,7 @@ def _ledger(run_data: RunData) -> str:
     up, down = sum(usage.bytes_up for usage in usages), sum(usage.bytes_down for usage in usages)
     about = "The encoded messages of all clients and rounds: the bytes of raw tensors, and after each stage."
     told = f'<p class="quiet">{about}</p>'
-    return f'<section class="card">{told}{_html_table(*ledger_table(flows, up, down))}</section>'
+    return f'<section class="card">{told}{draw_table(*ledger_table(flows, up, down))}</section>'
 
 
 def _settings(run_data: RunData, *, opened: bool) -> str:

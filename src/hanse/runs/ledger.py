@@ -75,10 +75,21 @@ def _size(size: int | None) -> str:
 
 
 def _share(size: float | None, raw: int | None) -> str:
-    """Formats a share as 1/16, or above a half as a percentage."""
+    """Formats a share as 1/16, above a half as a percentage, and from ten on as a multiple.
+
+    >>> [_share(size, 10_000) for size in (5, 625, 9_000, 99_960, 107_000)]
+    ['1/2,000', '1/16', '90 %', '999.6 %', '11 times']
+    """
     if not raw or size is None:
         return ""
-    return f"{100 * size / raw:.3g} %" if size > raw / 2 or not size else f"1/{raw / size:.3g}"
+    times = size / raw
+    if times >= 10:
+        return f"{times:,.0f} times"
+    return f"{100 * times:.4g} %" if times > 1 / 2 or not size else f"1/{_format_ratio(raw / size)}"
+
+
+def _format_ratio(ratio: float) -> str:
+    return f"{ratio:.3g}" if ratio < 100 else f"{ratio:,.0f}"
 
 
 # -- by client ---------------------------------------------------------------------------------

@@ -64,6 +64,9 @@ class heavy_tailed(Devices):
 class unstable(Devices):
     """Clients that drop out of a fraction of their tickets, at random. Roles that the server plays never do.
 
+    Args:
+      fraction: of the tickets that are never answered.
+      devices: how long those that are answered take.
     References: Bonawitz et al., "Towards federated learning at scale", MLSys 2019: 6 to 10%.
     """
 

@@ -273,7 +273,7 @@ class volunteers(Preset):
     """Phones on Wi-Fi that work only at night, while they charge, and in 60% of each hour, while idle.
 
     Args:
-      s_per_example: as for `phone_on_wifi`.
+      s_per_example: seconds for one training example.
     References: that phones work while charging, idle and on a network that is not metered is from Bonawitz et
       al., "Towards federated learning at scale", MLSys 2019. The hours are our assumptions.
     """

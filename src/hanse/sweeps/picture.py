@@ -1,25 +1,24 @@
 """A picture of a sweep: the metric of each setting with its spread, and the learning curves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from hanse.core import InvalidInput
+from hanse.evaluation import as_bytes, as_number, as_seconds
+from hanse.pages import PALETTE, draw_keys, draw_page, draw_table, escape, fit_chart
 from hanse.sweeps.result import Setting, Spread, SweepResult
 
 __all__ = ["chart", "drawing"]
 
 SUFFIXES = (".png", ".svg", ".html")
 
-NUM_CURVES = 8
+NUM_CURVES = len(PALETTE)
 """The most settings whose curves can be told apart; the best are drawn."""
 
 NUM_ROWS = 40
 """The most settings that fit on a page; the best are drawn."""
-
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555", "#b8a500")
-"""The colours of Okabe and Ito, which colour-blind readers can tell apart."""
 
 
 def drawing(path: Path | None) -> Callable[[SweepResult], None]:
@@ -36,8 +35,10 @@ def drawing(path: Path | None) -> Callable[[SweepResult], None]:
     _altair()
 
     def draw(result: SweepResult) -> None:
-        options: dict[str, Any] = {".png": {"scale_factor": 2}, ".svg": {}, ".html": {"inline": True}}
-        chart(result).save(str(path), **options[path.suffix])
+        if path.suffix == ".html":
+            path.write_text(sweep_html(result), encoding="utf-8")
+        else:
+            chart(result).save(str(path), **({"scale_factor": 2} if path.suffix == ".png" else {}))
 
     return draw
 
@@ -57,13 +58,107 @@ def chart(result: SweepResult) -> Any:
         raise InvalidInput("no metric was measured, so there is nothing to draw; write evaluate_every = 1")
     names = _names(result)
     if result.choices:
-        return _style(alt, _choices(alt, result))
-    both = alt.hconcat(_ranking(alt, result, names), _curves(alt, result, names), spacing=30)
-    return _style(alt, both)
+        tables = [made for _, made in _list_tables(alt, result)]
+        return _style(alt.vconcat(*tables, spacing=30).resolve_scale(color="independent"))
+    return _style(alt.vconcat(_ranking(alt, result, names), _curves(alt, result, names), spacing=30))
 
 
-def _style(alt: Any, made: Any) -> Any:
-    return made.configure_view(stroke=None).configure_axis(gridColor="#eeeeee").configure(font="sans-serif")
+def _style(made: Any) -> Any:
+    return (
+        made.configure(font="system-ui, 'DejaVu Sans', sans-serif", background="white")
+        .configure_view(stroke=None)
+        .configure_axis(
+            gridColor="#e9ecf0", labelOverlap="greedy", labelSeparation=8, titleFontWeight="normal"
+        )
+    )
+
+
+def sweep_html(result: SweepResult) -> str:
+    """Draws the page of a sweep: the settings, best first, their charts, failures and notes.
+
+    Raises: InvalidInput: if nothing was measured, or the extra is missing.
+    """
+    alt, names = _altair(), _names(result)
+    chart(result)  # raises if there is nothing to draw
+    script = str(import_module("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+    charts: dict[str, tuple[str, str, Any]] = {}
+    colours: dict[str, str] = {}
+    if result.choices:
+        for place, (title, made) in enumerate(_list_tables(alt, result)):
+            charts[f"choices-{place}"] = (title, "", made)
+    else:
+        colours = dict(zip(names[:NUM_CURVES], PALETTE, strict=False))
+        charts["settings"] = (RANKED, BAR, _ranking(alt, result, names))
+        best = "" if len(names) <= NUM_CURVES else f" of the best {NUM_CURVES}"
+        about = f"{BAND} {_describe_ends(result)}".rstrip()
+        charts["curves"] = (f"Learning curves{best}", about, _curves(alt, result, names))
+    cards = [
+        f'<section class="card"><h3>{escape(title)}</h3>'
+        + (f'<p class="quiet">{escape(about)}</p>' if about else "")
+        + (draw_keys(colours) if name == "curves" else "")
+        + f'<div class="chart" id="{name}"></div></section>'
+        for name, (title, about, _) in charts.items()
+    ]
+    lost = [
+        f'<p class="finding">{escape(member)}: {escape(member.reason or member.status)}</p>'
+        for member in result.failures
+    ]
+    notes = [f'<p class="quiet">{escape(note[0].upper() + note[1:])}.</p>' for note in result.notes]
+    table = f'<section class="card">{_draw_settings(result, names)}</section>'
+    specs = [
+        (name, fit_chart(_style(made.properties(title="")).to_dict(), legend=False))
+        for name, (_, _, made) in charts.items()
+    ]
+    what = f"{len(result.settings)} settings, {len(result.members)} runs"
+    about = f"{what}, of which {len(result.failures)} failed" if result.failures else what
+    parts = [table, *lost, *notes, "<h2>Charts</h2>", *cards]
+    return draw_page("Sweep", about, parts, specs=specs, script=script)
+
+
+RANKED, BAR = "Settings, best first", "Means over seeds, with one standard deviation on each side."
+BAND = "Means over seeds, in a band of one standard deviation on each side."
+
+
+def _draw_settings(result: SweepResult, names: list[str]) -> str:
+    """Draws the table of the settings: means over seeds, and sample standard deviations."""
+    costs: dict[str, tuple[str, Callable[[float], str]]] = {
+        "rounds to target": ("rounds_to_target", lambda count: f"{count:.3g}"),
+        "bytes up": ("bytes_up", as_bytes),
+        "bytes down": ("bytes_down", as_bytes),
+        "time": ("seconds", as_seconds),
+    }
+    shown = {head: said for head, said in costs.items() if any(s.costs[said[0]] for s in result.settings)}
+    heads = ["setting", "runs", f"best {result.metric}", f"final {result.metric}", *shown]
+    rows = []
+    for name, setting in zip(names, result.settings, strict=True):
+        done, asked = len(setting.completed), len(setting.members)
+        measured = [_format_spread(setting.best), _format_spread(setting.final)]
+        spent = [as_words(s.mean) if (s := setting.costs[key]) else "–" for key, as_words in shown.values()]
+        rows.append([name, str(done) if done == asked else f"{done} of {asked}", *measured, *spent])
+    return draw_table(heads, rows)
+
+
+def _format_spread(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    return as_number(spread.mean) + ("" if spread.std is None else f" ± {as_number(spread.std)}")
+
+
+def _describe_ends(result: SweepResult) -> str:
+    """Says of which settings some seeds ended before others."""
+    fewer = [
+        f"{place + 1} from round {full} on"
+        for place, curve in result.curves().items()
+        if place < NUM_CURVES and (full := _last_full(curve)) is not None and full < max(curve)
+    ]
+    some = ", ".join(fewer)
+    return f"Dashed: some seeds had ended; the mean is over the others (setting {some})." if some else ""
+
+
+def _last_full(curve: Mapping[int, Spread]) -> int | None:
+    """Returns the last round that was measured with all seeds."""
+    most = max((found.n for found in curve.values()), default=0)
+    return max((round for round, found in curve.items() if found.n == most), default=None)
 
 
 def _names(result: SweepResult) -> list[str]:
@@ -84,48 +179,56 @@ def _ranking(alt: Any, result: SweepResult, names: list[str]) -> Any:
         color=alt.Color("color:N", scale=None),
         tooltip=["setting:N", "mean:Q", "low:Q", "high:Q", "n:Q"],
     )
-    title = f"best {result.metric}, mean ± standard deviation over seeds"
+    title = f"best {result.metric}"
     scale = alt.Scale(zero=False, nice=True)
     points = base.mark_point(filled=True, size=70).encode(x=alt.X("mean:Q", title=title, scale=scale))
     spreads = base.mark_rule(strokeWidth=2).encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q")
-    return (spreads + points).properties(width=360, height={"step": 26}, title="Settings, best first")
+    return (spreads + points).properties(width=560, height=26 * max(1, len(rows)), title=RANKED)
 
 
 def _curves(alt: Any, result: SweepResult, names: list[str]) -> Any:
-    rows = [
-        {"setting": names[i], "round": round, "mean": found.mean, **_ends(found)}
-        for i, curve in result.curves().items()
-        if i < NUM_CURVES
-        for round, found in curve.items()
-    ]
+    rows, fewer = list[dict[str, Any]](), list[dict[str, Any]]()
+    for i, curve in result.curves().items():
+        full = _last_full(curve)
+        for round, found in curve.items() if i < NUM_CURVES else ():
+            row = {"who": names[i], "round": round, "mean": found.mean, **_ends(found), "seeds": found.n}
+            if full is None or round <= full:
+                rows.append(row)
+            if full is not None and round >= full:
+                fewer.append(row)
     shown = names[:NUM_CURVES]
     base = alt.Chart(alt.Data(values=rows)).encode(
         x=alt.X("round:Q", title="round"),
         color=alt.Color(
-            "setting:N", scale=alt.Scale(domain=shown, range=list(COLORS[: len(shown)])), legend=None
+            "who:N",
+            scale=alt.Scale(domain=shown, range=list(PALETTE[: len(shown)])),
+            legend=alt.Legend(title=None, orient="bottom", direction="vertical", labelLimit=560),
         ),
+        opacity=alt.condition("indexof(off, datum.who) < 0", alt.value(1), alt.value(0)),
     )
     scale = alt.Scale(zero=False, nice=True)
-    bands = base.mark_area(opacity=0.18).encode(
+    bands = base.mark_area(fillOpacity=0.18).encode(
         y=alt.Y("low:Q", title=result.metric, scale=scale), y2="high:Q"
     )
-    lines = base.mark_line(strokeWidth=2).encode(
-        y=alt.Y("mean:Q", title=result.metric, scale=scale), tooltip=["setting:N", "round:Q", "mean:Q"]
-    )
+    along = {
+        "y": alt.Y("mean:Q", title=result.metric, scale=scale),
+        "tooltip": [alt.Tooltip("who:N", title="setting"), "round:Q", "mean:Q", "seeds:Q"],
+    }
+    lines = base.mark_line(strokeWidth=2).encode(**along)
+    dashed = base.mark_line(strokeWidth=2, strokeDash=[5, 4]).encode(**along)
+    dashed.data = alt.Data(values=fewer)
     best = "" if len(names) <= NUM_CURVES else f" of the best {NUM_CURVES}"
-    return (bands + lines).properties(width=460, height=320, title=f"Learning curves{best}")
+    layers = alt.layer(bands, lines, dashed).add_params(alt.param(name="off", value=[]))
+    return layers.properties(width=560, height=300, title=f"Learning curves{best}")
 
 
-def _choices(alt: Any, result: SweepResult) -> Any:
-    """Draws tables of choices and conditions: the metric with the worst case, and what backdoors reach."""
-    metric = _table(
-        alt, result, f"Final {result.metric}", lambda setting: setting.final.mean if setting.final else None
-    )
-    if not any(setting.success is not None for setting in result.settings):
-        return metric
-    title = "Success of the backdoor (attack_accuracy)"
-    success = _table(alt, result, title, lambda setting: setting.success, is_harm=True)
-    return alt.vconcat(metric, success, spacing=30).resolve_scale(color="independent")
+def _list_tables(alt: Any, result: SweepResult) -> Iterator[tuple[str, Any]]:
+    """Yields tables of choices and conditions: the metric with the worst case, and what backdoors reach."""
+    title = f"Final {result.metric}"
+    yield title, _table(alt, result, title, lambda setting: setting.final.mean if setting.final else None)
+    if any(setting.success is not None for setting in result.settings):
+        title = "Success of the backdoor (attack_accuracy)"
+        yield title, _table(alt, result, title, lambda setting: setting.success, is_harm=True)
 
 
 def _table(
@@ -164,7 +267,7 @@ def _table(
     ink = alt.condition(f"datum.value > {middle}", alt.value("white"), alt.value("#222222"))
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
     return (boxes + texts).properties(
-        width=alt.Step(110), height=alt.Step(28), title=alt.Title(title, anchor="start")
+        width=alt.Step(110), height=28 * len(names), title=alt.Title(title, anchor="start")
     )
 
 
@@ -181,4 +284,4 @@ def _ends(spread: Spread) -> dict[str, float]:
 
 
 def _color(place: int) -> str:
-    return COLORS[place] if place < NUM_CURVES else "#999999"
+    return PALETTE[place] if place < NUM_CURVES else "#999999"

@@ -226,21 +226,24 @@ class SweepResult:
     def curves(self) -> "dict[int, dict[int, Spread]]":
         """Computes the spread of the metric by round, by the place of the setting.
 
-        There is one for each round in which all completed runs of the setting measured it.
+        A seed that has ended counts up to its last round; `n` says how many there are. A round is left out if
+        a seed that goes on did not measure it.
         """
         return {i: self._curve(setting.completed) for i, setting in enumerate(self.settings)}
 
     def _curve(self, members: Sequence[SweepRun]) -> dict[int, Spread]:
         from hanse.store import Runs
 
-        runs, seen = Runs(self.store), dict[int, list[float]]()
+        runs, seen, lasts = Runs(self.store), dict[int, list[float]](), list[int]()
         for member in members:
-            for record in runs.records(str(member.run)):
-                metric = self._metric(record)
-                if metric is not None:
-                    seen.setdefault(record.round, []).append(metric)
-        spreads = {round: summarise(values) for round, values in seen.items() if len(values) == len(members)}
-        return {round: found for round, found in sorted(spreads.items()) if found is not None}
+            measured = {record.round: self._metric(record) for record in runs.records(str(member.run))}
+            found = {round: metric for round, metric in measured.items() if metric is not None}
+            lasts.append(max(found, default=-1))
+            for round, metric in found.items():
+                seen.setdefault(round, []).append(metric)
+        going = {round: sum(last >= round for last in lasts) for round in seen}
+        spreads = {round: summarise(values) for round, values in seen.items() if len(values) == going[round]}
+        return {round: spread for round, spread in sorted(spreads.items()) if spread is not None}
 
     def _metric(self, record: "Record") -> float | None:
         found = record.metrics.get(self.metric or "")

@@ -35,6 +35,9 @@ class per_block(Over):
     """One range for each block of this many consecutive entries of a tensor; its last block may be smaller.
 
     Small blocks have small errors and more ranges to send.
+
+    Args:
+      size: the number of entries in a block.
     """
 
     size: int

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from hanse.cli.consoles import make_stdout
 from hanse.cli.views import result_page
+from hanse.columns import Columns
 from hanse.evaluation import as_bytes, as_number, as_seconds
 
 if TYPE_CHECKING:
@@ -188,12 +188,12 @@ def _describe_run(one: "RunStanding") -> Iterator[tuple[str, str]]:
     yield f"{as_bytes(one.bytes_up)} up, {as_bytes(one.bytes_down)} down so far", "dim"
 
 
-def _tabulate(rounds: "Sequence[RoundReport]", metric: str) -> Table:
+def _tabulate(rounds: "Sequence[RoundReport]", metric: str) -> Columns:
     measured = [name for report in rounds[::-1] for name in report.metrics]
     metric = metric if metric in measured else next(iter(measured), "metric")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("round", metric, "counted", "missing", "late", "refused", "up", "down", "time"):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("round", metric, "counted", "missing", "late", "refused", "up", "down", "time")
+    least = ("down", "up", "late", "time")
+    table = Columns(*names, numbers=names, first_out=least, remedy="widen the window")
     for report in rounds:
         counts = ["", "", "", ""]
         if report.num_counted is not None:
