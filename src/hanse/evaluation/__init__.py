@@ -3,7 +3,7 @@
 from hanse.evaluation.assessment import (
     assess_at_parties,
     assess_pooled,
-    describe_measured,
+    describe_metrics,
     tell_metrics,
 )
 from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
@@ -116,7 +116,7 @@ __all__ = [
     "confusion_matrix",
     "describe_consensus",
     "describe_gain",
-    "describe_measured",
+    "describe_metrics",
     "describe_rows",
     "description",
     "evaluate_metrics",

@@ -11,7 +11,7 @@ from hanse.evaluation.formats import as_number
 from hanse.evaluation.measuring import Measured, conclude_metric, list_statistics, score
 from hanse.evaluation.metrics import Metric
 
-__all__ = ["assess_at_parties", "assess_pooled", "describe_measured", "find_intervals", "tell_metrics"]
+__all__ = ["assess_at_parties", "assess_pooled", "describe_metrics", "find_intervals", "tell_metrics"]
 
 LEVEL = 0.95
 """The share of resampled metrics that lie in an interval."""
@@ -31,7 +31,7 @@ def assess_pooled(
         else conclude_metric(one, one.add_up(rows))
         for one in metrics
     ]
-    return describe_measured(found, on, num_examples=len(data))
+    return describe_metrics(found, on, num_examples=len(data))
 
 
 def assess_at_parties(
@@ -60,7 +60,7 @@ def assess_at_parties(
     totals = {name: sum((one[name] for one in each[1:]), each[0][name]) for name in statistics}
     found = [conclude_metric(one, totals) for one in metrics]
     num_examples = sum(len(data) for data in parties)
-    told = describe_measured(found, on, num_examples=num_examples, num_parties=len(parties))
+    told = describe_metrics(found, on, num_examples=num_examples, num_parties=len(parties))
     if resamples and len(parties) > 1:
         intervals = find_intervals(each, metrics, key, resamples)
         for name, interval in intervals.items():
@@ -121,7 +121,7 @@ def tell_metrics(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Iter
             yield name, said
 
 
-def describe_measured(
+def describe_metrics(
     found: Sequence[Measured],
     on: str,
     *,

@@ -40,7 +40,7 @@ __all__ = [
     "find_width",
     "list_statistics",
     "make_evaluation",
-    "name_measured",
+    "name_values",
     "score",
 ]
 
@@ -160,7 +160,7 @@ def make_evaluation(
         if keep is not None:
             keep[:] = found
         measured = learner.summarise(own)
-        return {**measured, **{k: v for k, v in name_measured(found).items() if k not in measured}}
+        return {**measured, **{k: v for k, v in name_values(found).items() if k not in measured}}
 
     return measure
 
@@ -179,7 +179,7 @@ def conclude_metric(metric: Metric, sums: Mapping[str, Array]) -> Measured:
     return Measured(metric, found, constant, error if metric.is_binned else None, table)
 
 
-def name_measured(found: Iterable[Measured]) -> dict[str, float]:
+def name_values(found: Iterable[Measured]) -> dict[str, float]:
     """Returns what records hold of metrics: those that are numbers, and their errors if they have some."""
     named: dict[str, float] = {}
     for one in found:

@@ -362,7 +362,7 @@ def _parties(run_data: RunData) -> Iterator[Drawing]:
     about += f" Every {step}th is drawn." if step > 1 else ""
     left_out = len(rows) - len(order_rows(rows))
     about += f" {left_out:,} that can't be compared are not drawn." if left_out else ""
-    colour = _colour(alt, list(trainers.values()), legend=True)
+    colour = _colour(alt, _choose_colours(list(trainers.values())))
     chart = draw_parties(alt, drawn, trainers, colour, _axis(alt, metric), _number_format(metric))
     yield Drawing(PARTIES, "Each party under each model", about, _finish(chart, width=720), wide=True)
 

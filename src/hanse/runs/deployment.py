@@ -13,7 +13,7 @@ from hanse.config import IMPORTS, Experiment, Warn, format_plain, read, to_plain
 from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.core.exchange import Progress, Record, find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
-from hanse.evaluation import OWN_TEST, describe_measured, write_headline
+from hanse.evaluation import OWN_TEST, describe_metrics, write_headline
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
@@ -238,7 +238,7 @@ def _assess(ready: Prepared, status: str, progress: Progress[Any]) -> dict[str, 
         found = assess_model(ready, progress.state.params, is_open=False)
     elif ready.last_measured:
         num_parties = len(ready.measured_at)
-        found = describe_measured(ready.last_measured, OWN_TEST, num_parties=num_parties)
+        found = describe_metrics(ready.last_measured, OWN_TEST, num_parties=num_parties)
     else:
         return {}
     return {"assessment": found}
