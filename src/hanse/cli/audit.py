@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hanse.cli.consoles import find_width
+from hanse.cli.consoles import find_prose_width
 from hanse.cli.exits import print_json
 from hanse.cli.parties import CLIENT, Home, check_client_home, guard_parties
 from hanse.core import HanseError, InvalidInput
@@ -42,7 +42,7 @@ def audit_log(
                 typer.echo(_describe_line(line))
             count, last = line["n"] + 1, line["hash"]
         typer.echo(f"complete up to line {count}, whose hash is\n  {last or 'none'}", err=as_json)
-        typer.echo(textwrap.fill(_compare(home), find_width(), break_on_hyphens=False), err=as_json)
+        typer.echo(textwrap.fill(_compare(home), find_prose_width(), break_on_hyphens=False), err=as_json)
 
 
 def _begin_new(home: Path) -> None:
@@ -98,7 +98,7 @@ def _describe_line(line: Mapping[str, Any]) -> str:
     said = "  ".join(f"{name}={_describe(value)}" for name, value in about.items())
     head = f"{line['n'] + 1:6} {_say_time(line['at'])} {line['what']}"
     whole = f"{head}  {said}".rstrip()
-    width = find_width()
+    width = find_prose_width()
     if len(whole) <= width:
         return whole
     indent = " " * 9

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hanse.cli.consoles import find_width, make_stderr
+from hanse.cli.consoles import find_prose_width, make_stderr
 
 if TYPE_CHECKING:
     from hanse.audits import AuditResult, Section, Seen
@@ -50,7 +50,7 @@ def audit_progress() -> "Iterator[Seen]":
 
 def audit_page(result: "AuditResult") -> None:
     """Prints the findings, in lines of at most 80 characters."""
-    for line in _list_lines(result, find_width()):
+    for line in _list_lines(result, find_prose_width()):
         print(line)
 
 

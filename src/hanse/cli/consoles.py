@@ -14,7 +14,7 @@ from hanse.columns import Columns
 
 __all__ = [
     "Pairs",
-    "find_width",
+    "find_prose_width",
     "make_pairs",
     "make_stderr",
     "make_stdout",
@@ -46,7 +46,7 @@ def make_stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def find_width() -> int:
+def find_prose_width() -> int:
     """Returns the columns of a line of prose: 80, or as many as a narrower window has."""
     console = Console()
     return min(PROSE, console.width) if console.is_terminal else PROSE

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 from hanse.core import InvalidInput
@@ -12,6 +11,17 @@ from hanse.evaluation import metric_of, order_rows
 from hanse.pages import PALETTE
 from hanse.report.party_chart import draw_parties, thin_rows
 from hanse.report.run_data import CENTRALISED, FEDERATED, ON_SITE, TRAINERS, RunData
+from hanse.report.style import (
+    COLOURS,
+    choose_colours,
+    choose_format,
+    finish_chart,
+    import_drawing,
+    make_axis,
+    make_colour,
+    make_opacity,
+)
+from hanse.report.twins import describe_twins, find_twins
 from hanse.runs import list_spans
 
 __all__ = [
@@ -36,7 +46,6 @@ LOG_FROM = 4.0
 
 SHORT = {"round": "round", "epochs": "epoch of computation"}
 
-COLOURS = {FEDERATED: PALETTE[0], CENTRALISED: PALETTE[2], ON_SITE: PALETTE[1]}
 MANY_LABELS = 12
 SHOWN_CLIENTS = 120
 NAMED_CLIENTS = 30
@@ -70,26 +79,16 @@ class Drawing:
     colours: Mapping[str, str] = field(default_factory=dict)
 
 
-def _import_drawing(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise InvalidInput(
-            f"reports are drawn with altair and vl-convert-python, which are not installed ({error}); run: "
-            'pip install "hanse[report]"'
-        ) from None
-
-
 def png(drawing: Drawing) -> bytes:
     """Draws the image, at twice the size for sharp print."""
-    vl_convert = _import_drawing("vl_convert")
+    vl_convert = import_drawing("vl_convert")
     return bytes(vl_convert.vegalite_to_png(json.dumps(drawing.spec), scale=2.0))
 
 
 @cache  # it is the same for all pages, and takes seconds to make
 def html_script() -> str:
     """Returns one script with everything that a browser needs to draw, so that it fetches nothing."""
-    return str(_import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
+    return str(import_drawing("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
 
 
 def draw_run(run_data: RunData) -> Iterator[Drawing]:
@@ -101,16 +100,17 @@ def draw_run(run_data: RunData) -> Iterator[Drawing]:
 
 
 def draw_curve(run_data: RunData, metric: str, against: str) -> Any:
-    """Draws one metric of a run against "round", "epochs" or "bytes", as a chart of Altair."""
-    if against not in AXES:
-        raise InvalidInput(f"against is {against!r}; write one of {', '.join(AXES)}")
-    alt, name = _import_drawing("altair"), f"{metric}-per-{SHORT[against].split()[0]}"
-    drawn = {drawing.name: drawing for drawing in _curves([run_data], [metric], beside=True)}
-    if name not in drawn:
-        raise InvalidInput(
-            f"{metric} has no finite values against {against}; draw it against another, or see rows()"
-        )
-    return alt.Chart.from_dict(drawn[name].spec)
+    """Draws one metric of a run against rounds, epochs, or bytes up or down, as a chart of Altair."""
+    if against not in (*AXES, *DIRECTIONS):
+        raise InvalidInput(f"against is {against!r}; write one of {', '.join((*AXES, *DIRECTIONS))}")
+    drawings = _curves if against in AXES else _spending
+    ends = (f"-per-{SHORT[against].split()[0]}" if against in AXES else _name(against),)
+    for drawing in drawings([run_data], [metric], beside=True):
+        if drawing.name.endswith(ends):
+            return import_drawing("altair").Chart.from_dict(drawing.spec)
+    raise InvalidInput(
+        f"{metric} has no finite values against {against}; draw it against another, or see rows()"
+    )
 
 
 def draw_comparison(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
@@ -122,17 +122,7 @@ def draw_comparison(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
 def draw_spending(runs_data: Sequence[RunData]) -> Iterator[Drawing]:
     """Yields the chart of the watched metric against the bytes up and the bytes down."""
     shared = [name for name in runs_data[0].metrics if all(name in other.metrics for other in runs_data)]
-    for metric in shared[:1]:
-        for direction in DIRECTIONS:
-            rows = _rows(runs_data, metric, direction, beside=len(runs_data) == 1)
-            if any(row["x"] for row in rows):
-                yield Drawing(
-                    f"{metric}-against-{direction.replace(' ', '-')}",
-                    f"{metric.replace('_', ' ').capitalize()} against {direction}",
-                    _join(ALL_BYTES, _describe_twins(rows)),
-                    _curve_of_bytes(rows, metric, direction),
-                    colours=_choose_colours(rows),
-                )
+    yield from _spending(runs_data, shared[:1], beside=len(runs_data) == 1)
 
 
 # -- curves ------------------------------------------------------------------------------------
@@ -147,10 +137,28 @@ def _curves(runs_data: Sequence[RunData], metrics: Sequence[str], *, beside: boo
                 yield Drawing(
                     f"{metric}-per-{SHORT[axis].split()[0]}",
                     f"{metric.replace('_', ' ').capitalize()} per {SHORT[axis]}",
-                    _describe_twins(rows),
+                    describe_twins(rows),
                     _curve(rows, metric, axis, rules),
-                    colours=_choose_colours([*rows, *rules]),
+                    colours=choose_colours([*rows, *rules]),
                 )
+
+
+def _spending(runs_data: Sequence[RunData], metrics: Sequence[str], *, beside: bool) -> Iterator[Drawing]:
+    for metric in metrics:
+        for direction in DIRECTIONS:
+            rows = _rows(runs_data, metric, direction, beside)
+            if any(row["x"] for row in rows):
+                yield Drawing(
+                    f"{metric}-against-{_name(direction)}",
+                    f"{metric.replace('_', ' ').capitalize()} against {direction}",
+                    _join(ALL_BYTES, describe_twins(rows)),
+                    _curve_of_bytes(rows, metric, direction),
+                    colours=choose_colours(rows),
+                )
+
+
+def _name(direction: str) -> str:
+    return direction.replace(" ", "-")
 
 
 def _rows(runs_data: Sequence[RunData], metric: str, axis: str, beside: bool) -> list[dict[str, Any]]:
@@ -179,73 +187,36 @@ def _rules(run_data: RunData, metric: str) -> list[dict[str, Any]]:
 def _curve(
     rows: list[dict[str, Any]], metric: str, axis: str, rules: list[dict[str, Any]]
 ) -> Mapping[str, Any]:
-    alt = _import_drawing("altair")
-    colour = _colour(alt, _choose_colours([*rows, *rules]))
+    alt = import_drawing("altair")
+    colour = make_colour(alt, choose_colours([*rows, *rules]))
     x = alt.X("x:Q", title=AXES[axis], axis=alt.Axis(tickCount=6))
     layers = [_line(alt, rows, metric, x, colour, SHORT[axis])]
     if rules:
         dashed = alt.Chart(alt.Data(values=rules)).mark_rule(strokeDash=[5, 4], strokeWidth=1.5)
         tips = [
             alt.Tooltip("who:N", title="run"),
-            alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
+            alt.Tooltip("y:Q", title=metric, format=choose_format(metric)),
         ]
-        layers.append(dashed.encode(y="y:Q", color=colour, opacity=_opacity(alt), tooltip=tips))
-    return _finish(alt.layer(*layers).add_params(alt.param(name="off", value=[])), width=440, height=220)
-
-
-def _find_twins(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Finds curves that coincide with an earlier one, which they would hide."""
-    curves = dict[str, list[tuple[float, float]]]()
-    for row in rows:
-        curves.setdefault(row["who"], []).append((row["x"], row["y"]))
-    names = list(curves)
-    firsts = {name: next(other for other in names if curves[other] == curves[name]) for name in names}
-    return {name: first for name, first in firsts.items() if name != first}
-
-
-def _describe_twins(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Says which curves coincide."""
-    found = _find_twins(rows)
-    return " ".join(f"{name} coincides with {first} and is dashed." for name, first in found.items())
+        layers.append(dashed.encode(y="y:Q", color=colour, opacity=make_opacity(alt), tooltip=tips))
+    return finish_chart(alt.layer(*layers).add_params(alt.param(name="off", value=[])), width=440, height=220)
 
 
 def _join(*sentences: str) -> str:
     return " ".join(filter(None, sentences))
 
 
-def _choose_colours(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Chooses a colour for each curve."""
-    places = {row["who"]: row.get("place", 0) for row in rows}
-    return {name: COLOURS.get(name, PALETTE[place % len(PALETTE)]) for name, place in places.items()}
-
-
-def _opacity(alt: Any) -> Any:
-    """Hides the curves whose keys were pressed."""
-    return alt.condition("indexof(off, datum.who) < 0", alt.value(1), alt.value(0))
-
-
-def _number_format(metric: str | None) -> str:
-    """Returns the d3 format of a metric's numbers."""
-    return ".1%" if metric == "accuracy" else ".4~g"
-
-
-def _axis(alt: Any, metric: str | None) -> Any:
-    """Returns the axis of a metric, in percent if it is a share."""
-    return alt.Axis(format="%") if metric == "accuracy" else alt.Axis()
-
-
 def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any, x_title: str) -> Any:
-    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=_axis(alt, metric), scale=alt.Scale(zero=False))
+    y = alt.Y("y:Q", title=metric.replace("_", " "), axis=make_axis(alt, metric), scale=alt.Scale(zero=False))
     tips = [
         alt.Tooltip("who:N", title="run"),
         alt.Tooltip("x:Q", title=x_title, format=".3~s"),
-        alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
+        alt.Tooltip("y:Q", title=metric, format=choose_format(metric)),
     ]
     line = alt.Chart(alt.Data(values=rows)).mark_line(
         strokeWidth=2, interpolate="linear", point=alt.OverlayMarkDef(size=14) if len(rows) <= 60 else False
     )
-    line = line.encode(x=x, y=y, color=colour, opacity=_opacity(alt), tooltip=tips)
-    twins, who = _find_twins(rows), list(dict.fromkeys(row["who"] for row in rows))
+    line = line.encode(x=x, y=y, color=colour, opacity=make_opacity(alt), tooltip=tips)
+    twins, who = find_twins(rows), list(dict.fromkeys(row["who"] for row in rows))
     if not twins:
         return line
     dashes = alt.Scale(domain=who, range=[[5, 5] if name in twins else [1, 0] for name in who])
@@ -254,46 +225,14 @@ def _line(alt: Any, rows: list[dict[str, Any]], metric: str, x: Any, colour: Any
 
 def _curve_of_bytes(rows: list[dict[str, Any]], metric: str, direction: str) -> Mapping[str, Any]:
     """Draws the metric against bytes, on a logarithmic axis if the runs differ much."""
-    alt = _import_drawing("altair")
+    alt = import_drawing("altair")
     sent = [row for row in rows if row["x"]]  # a logarithmic scale has no 0
     ends = [max(row["x"] for row in sent if row["who"] == name) for name in {r["who"] for r in sent}]
     many = bool(ends) and max(ends) > LOG_FROM * min(ends)
     scale = alt.Scale(type="log") if many else alt.Scale()
     x = alt.X("x:Q", title=direction, scale=scale, axis=alt.Axis(tickCount=6, format=".2~s"))
-    chart = _line(alt, sent if many else rows, metric, x, _colour(alt, _choose_colours(rows)), direction)
-    return _finish(chart.add_params(alt.param(name="off", value=[])), width=440, height=220)
-
-
-def _colour(alt: Any, colours: Mapping[str, str]) -> Any:
-    direction = "vertical" if _long(list(colours)) else "horizontal"
-    shown = alt.Legend(title=None, orient="bottom", labelLimit=400, direction=direction)
-    scale = alt.Scale(domain=list(colours), range=list(colours.values()))
-    return alt.Color("who:N", scale=scale, legend=shown if len(colours) > 1 else None)
-
-
-def _long(who: Sequence[str]) -> bool:
-    return sum(map(len, who)) > 40
-
-
-def _finish(chart: Any, **size: int) -> Mapping[str, Any]:
-    grey = "#5b6470"
-    words = {"labelColor": grey, "titleColor": "#39424e", "titleFontWeight": "normal"}
-    styled = (
-        chart.properties(**size)
-        .configure(font="system-ui, 'DejaVu Sans', sans-serif", background="white")
-        .configure_view(stroke=None)
-        .configure_axis(
-            gridColor="#e9ecf0",
-            domainColor="#c9cfd6",
-            tickColor="#c9cfd6",
-            labelOverlap="greedy",
-            labelSeparation=8,
-            **words,
-        )
-        .configure_legend(labelColor="#39424e")
-    )
-    spec: Mapping[str, Any] = styled.to_dict()
-    return spec
+    chart = _line(alt, sent if many else rows, metric, x, make_colour(alt, choose_colours(rows)), direction)
+    return finish_chart(chart.add_params(alt.param(name="off", value=[])), width=440, height=220)
 
 
 # -- clients -----------------------------------------------------------------------------------
@@ -307,7 +246,7 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
     found = {CENTRALISED: run_data.baselines.get("centralised", {}).get("clients"), FEDERATED: clients}
     found[ON_SITE] = run_data.baselines.get("on_site", {}).get("clients")
     told = {who: row for who, row in found.items() if row and metric in row["mean"]}
-    alt = _import_drawing("altair")
+    alt = import_drawing("altair")
     each = [{"who": who, "y": y} for who, row in told.items() for y in row["each"][metric] if _is_finite(y)]
     sums = [
         {"who": who, "y": row[word][metric], "what": words}
@@ -315,7 +254,9 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
         for word, words in (("mean", "mean"), ("worst_tenth", "worst tenth"))
         if _is_finite(row[word][metric])
     ]
-    x = alt.X("y:Q", title=f"{metric} of each client", axis=_axis(alt, metric), scale=alt.Scale(zero=False))
+    x = alt.X(
+        "y:Q", title=f"{metric} of each client", axis=make_axis(alt, metric), scale=alt.Scale(zero=False)
+    )
     y = alt.Y("who:N", title=None, sort=list(told), axis=alt.Axis(labelFontSize=12, labelColor="#39424e"))
     ticks = alt.Chart(alt.Data(values=each)).mark_tick(opacity=0.35, thickness=2, size=26)
     marks = alt.Chart(alt.Data(values=sums)).mark_point(size=110, filled=True, opacity=1, stroke="white")
@@ -327,9 +268,9 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
     tips = [
         "who:N",
         alt.Tooltip("what:N", title=" "),
-        alt.Tooltip("y:Q", title=metric, format=_number_format(metric)),
+        alt.Tooltip("y:Q", title=metric, format=choose_format(metric)),
     ]
-    colours = _choose_colours([{"who": who} for who in told])
+    colours = choose_colours([{"who": who} for who in told])
     scale = alt.Scale(domain=list(colours), range=list(colours.values()))
     plain = alt.Color("who:N", scale=scale, legend=None)
     chart = alt.layer(
@@ -344,7 +285,7 @@ def _spread(run_data: RunData) -> Iterator[Drawing]:
         "The final model at each client",
         f"One line for each client, measured on {on}. The worst tenth is the mean over the tenth of clients "
         "with the worst metric.",
-        _finish(chart, width=900, height=42 * len(told) + 10),
+        finish_chart(chart, width=900, height=42 * len(told) + 10),
         wide=True,
     )
 
@@ -357,14 +298,14 @@ def _parties(run_data: RunData) -> Iterator[Drawing]:
         return
     names = {"on_site": ON_SITE, "centralised": CENTRALISED, "federated": FEDERATED}
     trainers = {name: words for name, words in names.items() if name in drawn[0]}
-    alt, metric = _import_drawing("altair"), drawn[0]["metric"]
+    alt, metric = import_drawing("altair"), drawn[0]["metric"]
     about = "From the party that federation helped least to the one that it helped most."
     about += f" Every {step}th is drawn." if step > 1 else ""
     left_out = len(rows) - len(order_rows(rows))
     about += f" {left_out:,} that can't be compared are not drawn." if left_out else ""
-    colour = _colour(alt, _choose_colours(list(trainers.values())))
-    chart = draw_parties(alt, drawn, trainers, colour, _axis(alt, metric), _number_format(metric))
-    yield Drawing(PARTIES, "Each party under each model", about, _finish(chart, width=720), wide=True)
+    colour = make_colour(alt, {words: COLOURS[words] for words in trainers.values()})
+    chart = draw_parties(alt, drawn, trainers, colour, make_axis(alt, metric), choose_format(metric))
+    yield Drawing(PARTIES, "Each party under each model", about, finish_chart(chart, width=720), wide=True)
 
 
 def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
@@ -376,7 +317,7 @@ def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
     step = -(-len(order) // SHOWN_CLIENTS)
     order = order[::step]
     names = data["names"] or [str(number) for number in range(len(sizes))]
-    alt = _import_drawing("altair")
+    alt = import_drawing("altair")
     counts = data["label_counts"]
     labels = data["classes"] or [str(i) for i in range(data["num_classes"] or 0)]
     rows = [
@@ -411,7 +352,7 @@ def _who_has_what(run_data: RunData) -> Iterator[Drawing]:
         "The data of each client",
         f"{data['num_clients']:,} clients hold {sum(sizes):,} training examples; the common test set has "
         f"{data['test']:,}.{some}",
-        _finish(chart, width=820, height=220),
+        finish_chart(chart, width=820, height=220),
         wide=True,
     )
 
@@ -436,7 +377,7 @@ def draw_timeline(run_data: RunData) -> Iterator[Drawing]:
                 ]
     if not rows:
         return
-    alt = _import_drawing("altair")
+    alt = import_drawing("altair")
     shown = [party for party in devices if any(row["who"] == party for row in rows)]
     chart = (
         alt.Chart(alt.Data(values=rows))
@@ -459,6 +400,6 @@ def draw_timeline(run_data: RunData) -> Iterator[Drawing]:
         "timeline",
         "The simulated clock",
         about,
-        _finish(chart, width=820, height=max(60, 14 * len(shown))),
+        finish_chart(chart, width=820, height=max(60, 14 * len(shown))),
         wide=True,
     )

@@ -85,7 +85,7 @@ def draw_parties(
         .encode(x=alt.X("y:Q", title=x_title, axis=axis, scale=scale), y=y, color=colour, tooltip=tips)
     )
     if not lines:
-        return dots.properties(height={"step": 12 if small else 26})
+        return dots.properties(height=(12 if small else 26) * len(rows))
     joined = [
         alt.Tooltip("party:N"),
         alt.Tooltip("verdict:N", title="federation"),
@@ -108,4 +108,4 @@ def draw_parties(
             tooltip=joined,
         )
     )
-    return alt.layer(rules, dots).properties(height={"step": 12 if small else 26})
+    return alt.layer(rules, dots).properties(height=(12 if small else 26) * len(rows))

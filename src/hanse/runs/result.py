@@ -202,7 +202,7 @@ class Result:
 
         Args:
           metric: its name; None: the one that the run watches.
-          against: "round", "epochs" or "bytes".
+          against: "round", "epochs", "bytes up" or "bytes down".
 
         Raises: InvalidInput: if the extra `report` is not installed, or nothing of that name was measured.
         """

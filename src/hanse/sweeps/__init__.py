@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hanse.sweeps.result import Setting, Spread, SweepResult, is_success, short
     from hanse.sweeps.search import between, random
     from hanse.sweeps.session import SweepPlan, plan_sweep, read_sweep, sweep
-    from hanse.sweeps.spreadsheet import csv_writer, list_rows
+    from hanse.sweeps.spreadsheet import csv_writer, list_sweep_rows
     from hanse.sweeps.worker_pool import RunOutcome, Seen
 else:
     __getattr__ = load_from(
@@ -21,7 +21,7 @@ else:
             "hanse.sweeps.result": ("Setting", "Spread", "SweepResult", "is_success", "short"),
             "hanse.sweeps.search": ("between", "random"),
             "hanse.sweeps.session": ("SweepPlan", "plan_sweep", "read_sweep", "sweep"),
-            "hanse.sweeps.spreadsheet": ("csv_writer", "list_rows"),
+            "hanse.sweeps.spreadsheet": ("csv_writer", "list_sweep_rows"),
             "hanse.sweeps.worker_pool": ("RunOutcome", "Seen"),
         },
     )
@@ -41,7 +41,7 @@ __all__ = [
     "csv_writer",
     "drawing",
     "is_success",
-    "list_rows",
+    "list_sweep_rows",
     "plan_sweep",
     "random",
     "read_sweep",

@@ -9,10 +9,10 @@ from hanse.core import InvalidInput
 from hanse.sweeps.conditions import bare
 from hanse.sweeps.result import COSTS, SweepResult
 
-__all__ = ["csv_writer", "list_rows"]
+__all__ = ["csv_writer", "list_sweep_rows"]
 
 
-def list_rows(result: SweepResult) -> Iterator[dict[str, Any]]:
+def list_sweep_rows(result: SweepResult) -> Iterator[dict[str, Any]]:
     """Yields a row for each run: what was tried, its seed and id, how it ended, its metrics and costs.
 
     All rows have the same columns. A cell is None if the run does not have it.
@@ -45,7 +45,7 @@ def csv_writer(path: Path | None) -> Callable[[SweepResult], None]:
         raise InvalidInput(f"--csv {path}: write the name of a file in a folder that exists")
 
     def write(result: SweepResult) -> None:
-        rows = list(list_rows(result))
+        rows = list(list_sweep_rows(result))
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
