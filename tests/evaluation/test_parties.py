@@ -8,9 +8,17 @@ import pytest
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd
-from hanse.core import Array, Examples, Key
+from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.data import FederatedData, arrays, from_clients, iid
-from hanse.evaluation import centralised, describe_gain, fold_rows, on_site, order_rows, tabulate_rows
+from hanse.evaluation import (
+    Evaluation,
+    centralised,
+    describe_gain,
+    fold_rows,
+    on_site,
+    order_rows,
+    tabulate_rows,
+)
 from hanse.evaluation.parties import PartyRows, compare_marks, describe_rows, show_cell, show_count
 from hanse.learners import cox, least_squares, logistic, softmax
 
@@ -203,6 +211,31 @@ def test_without_baselines_rows_have_the_federated_model_only() -> None:
 def test_without_own_test_examples_there_are_no_rows() -> None:
     result = hanse.run(data=arrays(X, Y), partition=iid(3), rounds=1, baselines=[on_site()])
     assert result.parties == ()
+
+
+def test_settings_name_the_smallest_cell() -> None:
+    few: dict[str, Any] = {"data": from_clients(CLIENTS), "rounds": 1, "client_test_fraction": 0.3}
+    for min_count, is_masked in ((9, False), (10, True)):
+        rows = hanse.run(**few, evaluation=Evaluation(min_count=min_count)).parties
+        assert [row["test_examples"] is None for row in rows] == [is_masked] * 3
+        assert [show_count(row, "test_examples") for row in rows] == ["<10" if is_masked else "9"] * 3
+    with pytest.raises(InvalidInput, match="min_count"):
+        Evaluation(min_count=0)
+
+
+def test_named_metrics_are_in_rows_and_one_that_a_party_lacks_is_undefined() -> None:
+    lacks = Examples(X[:20], np.zeros(20, int))  # no row of class 1
+    people = from_clients([CLIENTS[0], lacks], client_tests=[CLIENTS[1], lacks], num_classes=2)
+    result = hanse.run(
+        data=people, rounds=2, evaluation=Evaluation(metrics=("auroc",)), baselines=[on_site()],
+        stop=hanse.Stop(metric="auroc"), algorithm=fed_avg(fraction=1.0),
+    )  # fmt: skip
+    known, unknown = result.parties
+    assert known["metric"] == "auroc"
+    assert known["gain"] == pytest.approx(known["federated"]["auroc"] - known["on_site"]["auroc"])
+    assert known["gain_low"] <= known["gain"] <= known["gain_high"]
+    assert show_cell(unknown, "federated", "auroc") == "undefined"
+    assert (unknown["verdict"], unknown["masked"]) == (None, [])
 
 
 def test_one_party_has_a_row() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hanse.core import InvalidInput, Prediction, value
+from hanse.core import InvalidInput, Prediction, check_count, value
 from hanse.evaluation.metrics import (
     CLASSES,
     Metric,
@@ -22,6 +22,7 @@ from hanse.evaluation.metrics import (
     r2,
     rmse,
 )
+from hanse.evaluation.parties import MIN_COUNT
 
 __all__ = ["Evaluation", "check_metrics", "choose_metrics", "list_default_metrics"]
 
@@ -38,17 +39,20 @@ class Evaluation:
         their settings, "sensitivity(threshold=0.3)". Empty: records keep the model's own metrics, and the
         metrics that suit the task are computed once, of the final model.
       resamples: the draws of parties from which intervals of named metrics are computed; 0: there are none.
+      min_count: cells of each party's row that count fewer examples, or are computed from fewer, are masked.
     Raises: InvalidInput: if there is no such metric.
     """
 
     metrics: tuple[str | Metric, ...] = ()
     resamples: int = 1000
+    min_count: int = MIN_COUNT
 
     def __post_init__(self) -> None:
         if isinstance(self.metrics, str | Metric) or not isinstance(self.metrics, Sequence):
             raise InvalidInput(f'metrics is {self.metrics!r}; write a list, such as ["auroc", "f1"]')
         if self.resamples < 0:
             raise InvalidInput(f"resamples is {self.resamples}; write at least 0, such as 1000")
+        check_count("min_count", self.min_count)
         made = tuple(parse_metric(one) if isinstance(one, str) else one for one in self.metrics)
         for one in made:
             if not isinstance(one, Metric):

@@ -132,9 +132,8 @@ def _make_rows(ready: Prepared, params: Tensors, metrics: dict[str, Any]) -> Par
     def measure(at: Tensors, examples: Examples) -> dict[str, float]:
         return measure_metrics(ready.learner, at, examples, ready.metrics)
 
-    return PartyRows(
-        ready.learner, ready.population, params, metric, key, ready.higher_is_better, measure=measure
-    )
+    higher, least = ready.higher_is_better, ready.experiment.evaluation.min_count
+    return PartyRows(ready.learner, ready.population, params, metric, key, higher, least, measure)
 
 
 def _list_tests(ready: Prepared) -> list[Examples]:
