@@ -220,6 +220,7 @@ def test_the_table_covers_all_algorithms_and_their_numbers() -> None:
         values = {
             "weighting",
             "uplink",
+            "compression",
             "into",
             "close",
             "downlink",

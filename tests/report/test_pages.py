@@ -19,7 +19,7 @@ from hanse.cli.demo import classics
 from hanse.config import as_toml
 from hanse.data import dirichlet, iid
 from hanse.evaluation import as_percent, centralised, on_site
-from hanse.report import charts
+from hanse.report import charts, style
 from hanse.report.pages import compare_page, report_page, write
 from hanse.report.run_data import RunData, load_run, load_runs
 from hanse.store import Runs
@@ -250,7 +250,7 @@ def test_without_the_extra_it_says_what_to_install(store: Path, monkeypatch: pyt
             raise ModuleNotFoundError(f"No module named {name!r}")
         return real(name, *rest)
 
-    monkeypatch.setattr(charts, "import_module", missing)
+    monkeypatch.setattr(style, "import_module", missing)
     for module in ("altair", "vl_convert"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     done = CliRunner().invoke(app, ["report", newest(store).run, "--store", str(store)])

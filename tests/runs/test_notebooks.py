@@ -179,6 +179,7 @@ def _values(tree: Any) -> list[Any]:
     """The values of all data in a chart."""
     if isinstance(tree, dict):
         own = [tree["values"]] if isinstance(tree.get("values"), list) else []
+        own += tree.get("datasets", {}).values()
         return own + [found for inner in tree.values() for found in _values(inner)]
     if isinstance(tree, list):
         return [found for inner in tree for found in _values(inner)]

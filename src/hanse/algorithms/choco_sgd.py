@@ -91,6 +91,8 @@ class choco_sgd(PeerTraining[ChocoState]):
     gamma has to be: at 1 with a tenth of the entries, models grow without bound. So they do at any gamma with
     a compression that does not shrink what it leaves out, such as `quantize(1)`.
 
+    At a fixed step size, peers that differ end near, not at, the optimum of the uniformly weighted objective.
+
     After a link was down, or a peer away, both ends send what they know in full. `link_bytes` counts that.
 
     Args:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -156,23 +156,21 @@ def events(
     with guard_parties():
         from hanse.cli.consoles import print_lines
 
-        after, was_running = 0, True
-        while True:
-            with _source(home, quiet=not was_running) as source:
-                found = source.ask("events", limit=limit if after == 0 else MOST_EVENTS, after=after)
-                was_running = source.is_running
-            for event in found:
-                if as_json:
-                    typer.echo(json.dumps(event))
-                else:
-                    print_lines(_describe_event(event))
-            after = max([after, *(event["position"] for event in found)])
-            if not follow:
-                return
-            try:
+        with suppress(KeyboardInterrupt) if follow else nullcontext():  # which ends it at any moment
+            after, was_running = 0, True
+            while True:
+                with _source(home, quiet=not was_running) as source:
+                    found = source.ask("events", limit=limit if after == 0 else MOST_EVENTS, after=after)
+                    was_running = source.is_running
+                for event in found:
+                    if as_json:
+                        typer.echo(json.dumps(event))
+                    else:
+                        print_lines(_describe_event(event))
+                after = max([after, *(event["position"] for event in found)])
+                if not follow:
+                    return
                 time.sleep(FOLLOW_S)
-            except KeyboardInterrupt:
-                return
 
 
 def _describe_event(event: Mapping[str, Any]) -> str:

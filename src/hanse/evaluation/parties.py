@@ -82,7 +82,7 @@ def compare_marks(first: Array, second: Array) -> Gain:
 
     >>> won = compare_marks(np.array([True] * 9 + [False]), np.array([False] * 8 + [True, False]))
     >>> round(won.gain, 3), round(won.low, 3), round(won.high, 3), won.verdict
-    (0.8, 0.333, 1.0, 'helped')
+    (0.8, 0.314, 1.0, 'helped')
 
     References: Bonett, Price, "Adjusted Wald confidence interval for a difference of binomial proportions
       based on paired data", J. Educ. Behav. Stat. 2012.
