@@ -291,3 +291,22 @@ def test_the_answer_says_whether_a_backdoor_succeeds(tmp_path: Path) -> None:
     success = as_percent(done.final.metrics["attack_accuracy"])
     page, _ = report_page(load_run(Runs(store), str(done.run)))
     assert f"a backdoor succeeds on <b>{success}</b> of its test examples (attack_accuracy)" in page
+
+
+def test_metrics_stand_beside_those_of_a_constant_predictor(store: Path) -> None:
+    run_data = newest(store)
+    assert run_data.result is not None
+    one = {"value": 0.75, "constant": 0.5, "error": 0.002, "higher_is_better": True, "low": 0.7, "high": 0.8}
+    told = {
+        "on": "own test examples", "num_examples": 1234, "num_parties": 3,
+        "computed": "from sums over parties",
+        "metrics": {"auroc": one, "log_loss": {**one, "value": None, "higher_is_better": False, "low": None}},
+        "intervals": {"level": 0.95},
+    }  # fmt: skip
+    page, _ = report_page(replace(run_data, result={**run_data.result, "assessment": told}))
+    assert "own test examples, 1,234 examples, computed from sums over parties" in page
+    cells = "<td>auroc</td><td>0.7500 ± 0.002</td><td>0.5000</td><td>0.7000 to 0.8000</td><td>higher</td>"
+    assert cells in page
+    assert "<td>log loss</td><td>undefined</td>" in page
+    page, _ = report_page(replace(run_data, result={**run_data.result, "assessment": None}))
+    assert "constant predictor" not in page

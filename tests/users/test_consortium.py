@@ -38,8 +38,13 @@ def typed(*words: str) -> Any:
 
 def check_report(page: str) -> None:
     """Asserts what the report says of each hospital."""
+    _, parties = page.split('class="card wide parties"')
+    rows = parties.split("</table>")[0]
     for name in NUM_ROWS:
-        assert name in page
+        assert f"<td>{name}</td>" in rows
+    found = re.search(r"<td>auroc</td>.*?</tr>", page)
+    assert found is not None
+    assert re.match(r"<td>auroc</td><td>0\.\d+( ± \S+)?</td><td>0\.5000</td>", found[0]), found[0]
 
 
 def check_settings(file: Path) -> None:

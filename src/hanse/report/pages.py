@@ -63,6 +63,7 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
         parts.append(f'<p class="answer">{_answer(run_data.settings, result)}</p>')
         parts.append(f'<section class="card">{_table(run_data.settings, result)}</section>')
         parts.append(_notes(run_data, result))
+        parts.append(_metrics(result))
     parts.append(_parties(result or {}, [d for d in others if d.name == PARTIES]))
     parts.append(_section("How training went", [d for d in others if not d.wide]))
     parts.append(_section("What was sent", spent) + _ledger(run_data))
@@ -154,6 +155,26 @@ def _table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     heads, rows = table(settings, result)
     own = {i for i, row in enumerate(rows) if row[0] == NAMES["federated"]}
     return draw_table(heads, rows, own)
+
+
+def _metrics(result: Mapping[str, Any]) -> str:
+    """Makes the table of the final model's metrics beside those of a constant predictor."""
+    told = result.get("assessment")
+    if not told or not told["metrics"]:
+        return ""
+    share = f"{100 * told['intervals']['level']:.0f} % over parties" if "intervals" in told else ""
+    rows = []
+    for name, one in told["metrics"].items():
+        ends = [as_number(one[end]) for end in ("low", "high") if one.get(end) is not None]
+        better = "higher" if one["higher_is_better"] else "lower"
+        error = f" ± {one['error']:.2g}" if one["error"] and one["value"] is not None else ""
+        cells = [as_number(one["value"], "undefined") + error, as_number(one["constant"], "–")]
+        rows.append([name.replace("_", " "), *cells, *([" to ".join(ends) or "–"] if share else []), better])
+    heads = ["metric", "model", "constant predictor", *([share] if share else []), "better when"]
+    count = "" if told["num_examples"] is None else f", {told['num_examples']:,} examples"
+    about = f"The final model on {told['on']}{count}, computed {told['computed']}. A constant predictor "
+    about += "knows how often each class occurs there, or the mean, and nothing of a row."
+    return f'<section class="card"><p class="quiet">{_text(about)}</p>{draw_table(heads, rows)}</section>'
 
 
 def _headline(result: Mapping[str, Any]) -> str:
