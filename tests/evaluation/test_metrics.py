@@ -321,3 +321,16 @@ def test_rows_that_do_not_fit_are_refused() -> None:
         sensitivity().compute(np.array([0, 1, 2]), np.eye(3))
     with pytest.raises(InvalidInput, match="0 to 1"):
         sensitivity(positive=2).compute(y, p)
+
+
+@pytest.mark.parametrize(
+    "text", ["auroc(bins=2.5)", "auroc(bins=1000000000000)", "sensitivity(positive=1.5)",
+             "sensitivity(threshold=True)", "sensitivity(0.3, threshold=0.4)"],
+)  # fmt: skip
+def test_numbers_that_suit_no_metric_are_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_metric(text)
+
+
+def test_r2_of_equal_labels_is_undefined() -> None:
+    assert np.isnan(r2().compute(np.full(9, 0.1), np.full(9, 1.1)))

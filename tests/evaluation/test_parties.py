@@ -113,8 +113,8 @@ def test_cells_say_why_they_are_empty() -> None:
 
 def test_a_metric_that_test_examples_do_not_define_is_undefined() -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(12, 2))
-    events, censored = (np.column_stack([np.arange(1.0, 13.0), np.full(12, event)]) for event in (1.0, 0.0))
+    x = rng.normal(size=(24, 2))
+    events, censored = (np.column_stack([np.arange(1.0, 25.0), np.full(24, event)]) for event in (1.0, 0.0))
     people = from_clients(
         [Examples(x, events)] * 2, client_tests=[Examples(x, events), Examples(x, censored)], num_classes=None
     )
@@ -127,6 +127,19 @@ def test_a_metric_that_test_examples_do_not_define_is_undefined() -> None:
     assert known["gain_low"] <= known["gain"] <= known["gain_high"]
     assert (show_cell(unknown, "federated", "concordance"), unknown["verdict"]) == ("undefined", None)
     assert show_cell(unknown, "federated", "loss") != "undefined"
+
+
+def test_few_test_examples_give_no_interval_of_a_loss() -> None:
+    """The paired bootstrap of 19 examples finds differences too often where there are none."""
+    x = np.random.default_rng(0).normal(size=(20, 1))
+    for count in (19, 20):
+        tests = Examples(x[:count], x[:count, 0])
+        people = from_clients([Examples(x, x[:, 0])], client_tests=[tests], num_classes=None)
+        params = [{"weights": np.array([w]), "bias": np.zeros(())} for w in (1.0, 0.0)]
+        rows = PartyRows(least_squares(dtype="float64").bind((1,), None), people, params[0], "loss", KEY)
+        rows.add("on_site", 0, params[1])
+        (row,) = rows.list_rows()
+        assert row["verdict"] == (None if count == 19 else "helped")
 
 
 def test_a_loss_is_better_when_lower_and_its_interval_is_that_of_the_mean() -> None:

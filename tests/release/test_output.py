@@ -162,3 +162,30 @@ def test_a_file_is_read_as_that_of_the_party_that_it_is_like() -> None:
         == cli("predict", "model", "b.csv", "--like", "b").stdout
     )
     assert "column 'x'" in cli("predict", "model", "a.csv", "--like", "b", code=2).stderr
+
+
+def test_a_release_refuses_data_that_have_changed(model: None) -> None:
+    """Else another encoding, or the names of other classes, would stand beside the parameters."""
+    Path("stays.csv").write_text(Path("stays.csv").read_text().replace(",ill", ",zz ill"))
+    (run,) = Runs("runs.db").infos()
+    refused = cli("release", run.run, "--store", "runs.db", "--to", "other", code=2).stderr
+    assert "have changed since it began" in " ".join(refused.split())
+    assert not Path("other").exists()
+
+
+def test_a_release_replaces_its_own_files_only(model: None) -> None:
+    (run,) = Runs("runs.db").infos()
+    cli("release", run.run, "--store", "runs.db", "--to", "model")
+    Path("mine").mkdir()
+    Path("mine/README.md").write_text("mine")
+    refused = cli("release", run.run, "--store", "runs.db", "--to", "mine", code=2).stderr
+    assert "README.md, which hanse release did not write" in " ".join(refused.split())
+    assert [path.name for path in Path("mine").iterdir()] == ["README.md"]
+    assert Path("mine/README.md").read_text() == "mine"
+
+
+def test_predictions_do_not_replace_what_they_are_of(model: None) -> None:
+    before = Path("new.csv").read_text()
+    refused = cli("predict", "model", "new.csv", "--to", "new.csv", "--force", code=2).stderr
+    assert "new.csv is the file to predict" in refused
+    assert Path("new.csv").read_text() == before

@@ -78,7 +78,8 @@ def test_records_hold_them_exactly_where_the_server_has_the_test_set() -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True])
-def test_clients_send_sums_and_the_error_is_stated(secure: bool) -> None:
+def test_clients_send_sums_and_the_error_is_stated(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hanse.evaluation.assessment.FEWEST_PARTIES", 2)
     run = run_it(**AT_CLIENTS, secure=secure)
     y, p = pool_tests(hanse.Experiment(**AT_CLIENTS), run.params)
     found = run.final.metrics
@@ -105,8 +106,10 @@ def test_clients_send_sums_and_the_error_is_stated(secure: bool) -> None:
         assert one["low"] < one["high"]
 
 
-def test_intervals_are_percentiles_over_parties() -> None:
-    """Of parties that are all alike, no draw differs; the seed decides the draws."""
+def test_intervals_are_percentiles_over_parties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of parties that are all alike, no draw differs; the seed decides the draws. Few have no interval."""
+    assert "intervals" not in run_it(**AT_CLIENTS).assessment
+    monkeypatch.setattr("hanse.evaluation.assessment.FEWEST_PARTIES", 2)
     alike = from_clients([Examples(*rows(60))] * 4, test=None, num_classes=2)
     common = {**COMMON, "data": alike, "partition": None}
     told = run_it(**common).assessment["metrics"]["f1"]

@@ -52,6 +52,10 @@ def audit_command(
         if recorded is None and not (data is None and party is None):
             raise InvalidInput("--data and --party compare a recorded run; write --recorded FOLDER, too")
         experiment, plan = read_audit(file, sets or (), imports=imports or (), warn=note)
+        if to.exists() and to.suffix.lower() not in (".html", ".htm"):
+            raise InvalidInput(
+                f"{to} exists already and is no page; write --to with a name that ends in .html"
+            )
         to.parent.mkdir(parents=True, exist_ok=True)  # fails before anything is attacked
         with audit_progress() as seen:
             if recorded is None:

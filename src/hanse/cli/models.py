@@ -74,10 +74,13 @@ def predict_command(
     """Predict a file's rows with a released model, as CSV, and measure it if the file has labels."""
     with exit_truthfully(False):
         from hanse.cli.views import note, say
+        from hanse.core import InvalidInput
         from hanse.release import check_output, predict, write_predictions
 
         if to is not None:
             check_output(to, force=force)
+            if to.exists() and Path(data).exists() and to.samefile(data):
+                raise InvalidInput(f"--to {to} is the file to predict; write another name")
         found = predict(model, data, ids=ids, like=like, imports=imports or (), accept_changed_imports=accept)
         if to is None:
             print(found.as_csv(), end="")

@@ -163,6 +163,10 @@ def guess_parties(paths: Sequence[str], *, label: str | None = None, folder: str
             break
         except NeedsSetting as error:
             option, found = next(iter(error.settings.items()), ("", [""]))
+            if option == "drop" and found[-1] == label:
+                raise InvalidInput(
+                    f"{str(error).partition(';')[0]}; --label has to name a column that all files have"
+                ) from None
             if option == "drop":
                 lack = [name for name, (reader, _) in opened.items() if found[-1] not in _columns_of(reader)]
                 drop[found[-1]] = f"{', '.join(lack)} {'has' if len(lack) == 1 else 'have'} no such column"

@@ -150,16 +150,22 @@ class centralised(Baseline):
         pooled = Examples(
             np.concatenate([own.x for own in clients]), np.concatenate([own.y for own in clients])
         )
+        tests, tested = pooled, population.find_test_clients()
+        if population.test is None and tested:
+            own_tests = [population.role(own_test(number)) for number in tested]
+            tests = Examples(
+                np.concatenate([own.x for own in own_tests]), np.concatenate([own.y for own in own_tests])
+            )
         began_s, params = perf_counter(), budget.params
         curve: list[dict[str, Plain]] = [
-            {"epoch": 0, **measure_held_out(learner, params, population, pooled, budget.metrics)}
+            {"epoch": 0, **measure_held_out(learner, params, population, tests, budget.metrics)}
         ]
         reached = None
         for epoch in range(1, budget.epochs + 1):
             between()
             steps = _lend_steps(budget.algorithm, epoch - 1, self.lr, self.batch_size)
             params = _after(learner, params, pooled, steps, budget.key.fold_in("centralised", epoch))
-            now = measure_held_out(learner, params, population, pooled, budget.metrics)
+            now = measure_held_out(learner, params, population, tests, budget.metrics)
             curve.append({"epoch": epoch, **now})
             watched = now.get(budget.stop.metric)
             if reached is None and watched is not None and budget.stop.is_reached(watched):
@@ -216,7 +222,9 @@ class on_site(Baseline):
             for epoch in range(budget.epochs):
                 steps = _lend_steps(budget.algorithm, epoch, self.lr, self.batch_size)
                 params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
+            paused_s = perf_counter()
             budget.show("on_site", number, params)
+            began_s += perf_counter() - paused_s
             if population.test is not None:
                 everywhere.append(measure_held_out(learner, params, population, population.test, named))
             if number in tested:

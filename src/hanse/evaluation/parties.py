@@ -35,6 +35,9 @@ __all__ = [
 MIN_COUNT = 5
 """The fewest examples that a cell of a row counts or is computed from; cells of fewer are masked."""
 
+FEWEST_RESAMPLED = 20
+"""The fewest test examples of a paired bootstrap; with fewer, its intervals are too narrow."""
+
 HELPED, HURT, UNCLEAR = "helped", "hurt", "no clear difference"
 """The verdicts on what federation did to a party, compared with training alone."""
 
@@ -190,6 +193,8 @@ class PartyRows:
             first, second = (mark_right(self.learner, params, examples) for params in (self.params, alone))
             if _is_mean(first, ours) and _is_mean(second, theirs):
                 return compare_marks(first, second)
+        if len(examples) < FEWEST_RESAMPLED:
+            return None
         sign = 1.0 if is_higher_better(self.metric, self.higher) else -1.0
         drawn = self._resample(alone, examples, self.key.fold_in(party).rng())
         gains = sign * (drawn[0] - drawn[1])

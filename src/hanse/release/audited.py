@@ -37,6 +37,11 @@ def read_audit_result(path: Path, settings: Mapping[str, Any]) -> Mapping[str, A
             f"{path} is the audit of another federation: {', '.join(other)} differ from the settings of the "
             "run; audit the settings that the run has"
         )
+    if "structure" in result["sections"]:
+        raise InvalidInput(
+            f"{path} is the audit of a recording, which a card can't tell of; write one with: hanse audit "
+            "FILE.toml --json"
+        )
     return dict(result)
 
 

@@ -89,6 +89,12 @@ def release(
         )
     params: Tensors = checkpoint.state.state.params
     ready = prepare_run(experiment_of(info, None, code.named_by(info)))
+    if ready.population.fingerprint != info.settings["data_sha256"]:
+        raise InvalidInput(
+            f"the data of run {info.run} have changed since it began, and with them maybe the encoding of "
+            "columns or the names of classes; put the files back as they were, or train again and release "
+            "that run"
+        )
     code.record(runs, info, "release")
     info = runs.info(info.run)
     needed = find_needed(code.imports, ready.experiment.model, ready.experiment.data, ready.encoder)
@@ -104,21 +110,33 @@ def release(
         "params_sha256": digest(params),
         "imports": [_describe_import(found) for found in needed],
     }
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = save({name: np.asarray(array, order="C") for name, array in params.items()}, {"format": "np"})
+    sha256 = hashlib.sha256(tensors).hexdigest()
+    found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
+    found = (info.result or {}).get("findings", found)
+    claim = describe_claim(runs, info, records)
+    card = _card(info, params, about, sha256, found, claim, audited)
+    _check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL).write_bytes(tensors)
     if ready.encoder is not None:
         (folder / ENCODER).write_bytes(pack(ready.encoder))
     else:
         (folder / ENCODER).unlink(missing_ok=True)  # that of an earlier release
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    sha256 = hashlib.sha256(tensors).hexdigest()
-    found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
-    found = (info.result or {}).get("findings", found)
-    claim = describe_claim(runs, info, records)
-    card = _card(info, params, about, sha256, found, claim, audited)
     (folder / CARD).write_text(card, encoding="utf-8")
     return folder
+
+
+def _check_folder(folder: Path) -> None:
+    """Checks that no file of somebody else would be replaced. Raises: InvalidInput."""
+    about = folder / ABOUT
+    is_ours = about.exists() and '"params_sha256"' in about.read_text(encoding="utf-8", errors="replace")
+    taken = [name for name in (MODEL, ENCODER, ABOUT, CARD) if (folder / name).exists()]
+    if taken and not is_ours:
+        raise InvalidInput(
+            f"{folder} holds {', '.join(taken)}, which hanse release did not write; name another folder"
+        )
 
 
 def _card(
@@ -170,11 +188,12 @@ def _card(
             lines += [f"Clients measured it on {clients['on']}.", ""]
     else:
         lines += ["The run has not ended, so there are no metrics.", ""]
+    like = " --like PARTY" if about["data"].get("parties") else ""
     use = [
         "## Use it",
         "",
         "```sh",
-        f"hanse predict . DATA.csv{_import_options(about['imports'])}",
+        f"hanse predict . DATA.csv{like}{_import_options(about['imports'])}",
         "```",
         "",
         f'To train on from it: `initial = "{MODEL}"` in a settings file.',
@@ -407,6 +426,8 @@ def predictions(
 def _choose_reader(model: Released, path: str, like: str | None) -> Dataset | None:
     """Chooses how a file is read. Raises: InvalidInput: if parties write their files in different ways."""
     data = model.data
+    if like is not None and path.endswith(".toml"):
+        raise InvalidInput(f"--like {like} and {path} both say how rows are read; leave one of them out")
     if not isinstance(data, party_files):
         if like is not None:
             raise InvalidInput(

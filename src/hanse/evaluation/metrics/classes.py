@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hanse.core import Array, InvalidInput, Prediction, check_count, value
+from hanse.core import Array, InvalidInput, Prediction, value
 from hanse.evaluation.metrics.metric import UNDEFINED, Metric
 from hanse.evaluation.metrics.scored import ScoredRows
 from hanse.evaluation.metrics.statistics import (
@@ -37,6 +37,7 @@ __all__ = [
     "specificity",
 ]
 
+MOST_BINS = 100_000
 BINS = 1000
 """The bins of scores in which parties count their examples, where they compute a ranking together."""
 
@@ -127,9 +128,9 @@ class _AtThreshold(Metric):
     positive: int | None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= 1:
+        if isinstance(self.threshold, bool) or not 0 <= self.threshold <= 1:
             raise InvalidInput(f"threshold is {self.threshold}; write a probability, such as 0.5")
-        if self.positive is not None and self.positive < 0:
+        if self.positive is not None and (type(self.positive) is not int or self.positive < 0):
             raise InvalidInput(f"positive is {self.positive}; write the number of a class, from 0")
 
     @property
@@ -189,6 +190,12 @@ class specificity(_AtThreshold):
     positive: int | None = None
 
 
+def check_bins(bins: int) -> None:
+    """Checks a number of bins. Raises: InvalidInput."""
+    if type(bins) is not int or not 1 <= bins <= MOST_BINS:
+        raise InvalidInput(f"bins is {bins}; write a whole number from 1 to {MOST_BINS:,}")
+
+
 class _Ranking(Metric):
     """A metric of the order in which scores put examples, from their counts in bins or from all of them."""
 
@@ -196,7 +203,7 @@ class _Ranking(Metric):
     bins: int
 
     def __post_init__(self) -> None:
-        check_count("bins", self.bins)
+        check_bins(self.bins)
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:
@@ -377,7 +384,7 @@ class calibration_error(Metric):
     bins: int = 15
 
     def __post_init__(self) -> None:
-        check_count("bins", self.bins)
+        check_bins(self.bins)
 
     @property
     def statistics(self) -> tuple[Statistic, ...]:

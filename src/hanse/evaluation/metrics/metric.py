@@ -156,6 +156,8 @@ def parse_metric(text: str) -> Metric:
             named = {str(one.arg): one.value for one in call.keywords}
             if len(call.args) > len(accepted):
                 raise ValueError
+            if set(positions) & set(named):
+                raise ValueError
             given = {word: ast.literal_eval(tree) for word, tree in {**positions, **named}.items()}
     except (SyntaxError, ValueError):
         raise InvalidInput(

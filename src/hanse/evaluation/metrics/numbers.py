@@ -68,6 +68,8 @@ class r2(_FromErrors):
             return UNDEFINED
         y, w = rows.labels, rows.weights
         spread = w @ np.square(y - w @ y / w.sum())
+        known = y[w > 0]
+        spread = np.where(known.max(axis=0) > known.min(axis=0), spread, 0.0)  # else rounding is all there is
         return self._divide(w @ np.square(y - rows.predictions), spread)
 
     def conclude(self, sums: Mapping[str, Array]) -> tuple[float, float]:

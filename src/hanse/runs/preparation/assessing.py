@@ -54,6 +54,8 @@ def _assess(ready: Prepared, params: Tensors, metrics: Sequence[Metric], resampl
         return assess_pooled(ready.learner, params, test, metrics, TEST_SET)
     on, whose = list_own_examples(ready.population)
     parties, key = [data for _, data in whose], ready.keys.public.fold_in("intervals")
+    if len(parties) == 1:
+        return assess_pooled(ready.learner, params, parties[0], metrics, on)
     return assess_at_parties(ready.learner, params, parties, metrics, on, key=key, resamples=resamples)
 
 
