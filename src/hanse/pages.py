@@ -62,9 +62,9 @@ code { font-size: 13px; overflow-wrap: anywhere; }
 .pictures { display: flex; flex-wrap: wrap; gap: 14px; } .pictures figure { margin: 0; }
 .pictures img { width: 64px; height: 64px; image-rendering: pixelated; border: 1px solid var(--rule); }
 figcaption { font-size: 13px; color: var(--soft); }
-@media (max-width: 600px) { .pictures { gap: 5px; } .pictures img { width: 34px; height: 34px; } }
 @media (max-width: 760px) { .grid { grid-template-columns: minmax(0, 1fr); } }
 @media (max-width: 600px) { main { padding: 18px 12px 32px; } .card { padding: 12px; }
+  .pictures { gap: 5px; } .pictures img { width: 34px; height: 34px; }
   td, th { padding-right: 12px; font-size: 13px; } td:first-child { min-width: 6em; }
   table:not(.words) td:first-child, table:not(.words) th:first-child { position: sticky; left: -12px;
     background: var(--card); padding-left: 12px; max-width: 11em; } }

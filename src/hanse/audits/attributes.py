@@ -42,7 +42,7 @@ def audit_attributes(subject: Subject, tell: Tell) -> Section:
             f"the attacker learns from public rows, and there are fewer than {2 * FEWEST_ROWS} test rows"
         )
     members = [raw.client(i) for i in range(raw.num_clients)]
-    inside = Examples(np.concatenate([own.x for own in members]), np.concatenate([own.y for own in members]))
+    inside = Examples.join(members)
     key = subject.key.fold_in("attributes")
     inside = _sample(inside, subject.plan.num_rows, key.fold_in("members"))
     order = key.fold_in("public").rng().permutation(len(raw.test))

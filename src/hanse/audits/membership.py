@@ -101,7 +101,7 @@ def _attack(
     Returns: the success of the likelihood ratio, and of a threshold on the confidence.
     """
     owners = np.repeat(np.arange(len(people)), [len(own) for own in people])
-    rows = Examples(np.concatenate([own.x for own in people]), np.concatenate([own.y for own in people]))
+    rows = Examples.join(people)
     judged = np.flatnonzero(np.bincount(owners)[owners] >= 2)
     if len(judged) > subject.plan.num_rows:
         judged = np.sort(key.fold_in("rows").rng().choice(judged, subject.plan.num_rows, replace=False))

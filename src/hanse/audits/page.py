@@ -33,15 +33,11 @@ def draw_audit(result: AuditResult, *, show_rows: bool = False) -> str:
     for section in result.sections.values():
         parts += _draw_section(section, show_rows)
     parts.append(
-        f'<h2>Settings</h2><section class="card"><p><code>{_text(result.about)}</code></p><p>Data: sha256 '
+        f'<h2>Settings</h2><section class="card"><p><code>{escape(result.about)}</code></p><p>Data: sha256 '
         f"<code>{result.data_sha256}</code></p><details><summary>All settings</summary>"
-        f"<pre>{_text(as_toml(result.settings))}</pre></details></section>"
+        f"<pre>{escape(as_toml(result.settings))}</pre></details></section>"
     )
     return draw_page("A federation, attacked as it is configured", result.intro, parts, name="Audit")
-
-
-def _text(words: object) -> str:
-    return escape(words)
 
 
 def _draw_claims(result: AuditResult) -> Iterator[str]:
@@ -54,7 +50,7 @@ def _draw_claims(result: AuditResult) -> Iterator[str]:
         number = "not measured" if claim.measured is None else f"{claim.measured:.4g}"
         word = '<span class="yes">holds</span>' if claim.holds else '<span class="no">does not hold</span>'
         rows.append(
-            f"<tr><td>{_text(claim.name)}</td><td>{claim.limit:g}</td><td>{number}</td><td>{word}</td></tr>"
+            f"<tr><td>{escape(claim.name)}</td><td>{claim.limit:g}</td><td>{number}</td><td>{word}</td></tr>"
         )
     heads = "".join(f"<th>{head}</th>" for head in ("claim", "at most", "measured", ""))
     yield (
@@ -64,12 +60,12 @@ def _draw_claims(result: AuditResult) -> Iterator[str]:
 
 
 def _draw_section(section: Section, show_rows: bool) -> Iterator[str]:
-    yield f"<h2>{_text(section.title)}</h2>"
+    yield f"<h2>{escape(section.title)}</h2>"
     if section.missing is not None:
-        yield f'<p class="missing">Not measured: {_text(section.missing)}.</p>'
+        yield f'<p class="missing">Not measured: {escape(section.missing)}.</p>'
         return
-    yield f'<p class="quiet">{_text(section.about)}</p>'
-    heads = "".join(f"<th>{_text(head)}</th>" for head in section.heads)
+    yield f'<p class="quiet">{escape(section.about)}</p>'
+    heads = "".join(f"<th>{escape(head)}</th>" for head in section.heads)
     rows = "".join(f"<tr>{''.join(map(_draw_cell, row))}</tr>" for row in section.rows)
     drawn = _draw_curve(section.curve) if section.curve else ""
     yield (
@@ -86,8 +82,8 @@ def _draw_section(section: Section, show_rows: bool) -> Iterator[str]:
 def _draw_pictures(section: Section) -> Iterator[str]:
     rows = []
     for caption, pictures in section.pictures.items():
-        images = "".join(f'<img alt="{_text(caption)}" src="{_encode(one)}">' for one in pictures)
-        rows.append(f'<p class="quiet">{_text(caption)}</p><div class="pictures">{images}</div>')
+        images = "".join(f'<img alt="{escape(caption)}" src="{_encode(one)}">' for one in pictures)
+        rows.append(f'<p class="quiet">{escape(caption)}</p><div class="pictures">{images}</div>')
     if rows:
         yield f'<section class="card">{"".join(rows)}</section>'
 
@@ -102,7 +98,7 @@ def draw_pictures(rows: Mapping[str, Sequence[Array]]) -> str:
     width = 2 * margin + max(len(pictures) for pictures in rows.values()) * (side + gap) - gap
     parts, y = list[str](), margin
     for caption, pictures in rows.items():
-        parts.append(f'<text x="{margin}" y="{y + 17}">{_text(caption)}</text>')
+        parts.append(f'<text x="{margin}" y="{y + 17}">{escape(caption)}</text>')
         for i, one in enumerate(pictures):
             place = f'x="{margin + i * (side + gap)}" y="{y + line}" width="{side}" height="{side}"'
             parts.append(f'<image {place} href="{_encode(one)}"/><rect {place} class="edge"/>')
@@ -144,7 +140,7 @@ def _draw_records(section: Section, show_rows: bool) -> Iterator[str]:
 
 def _draw_cell(words: str) -> str:
     is_short = len(words) <= 12  # a number and its unit stay on one line
-    return f"<td{' class=short' if is_short else ''}>{_text(words)}</td>"
+    return f"<td{' class=short' if is_short else ''}>{escape(words)}</td>"
 
 
 def _draw_curve(curve: Sequence[tuple[float, float]]) -> str:

@@ -152,7 +152,7 @@ class _Attack:
         if num > MOST_INVERTED:
             raise NotMeasured(f"an inversion of {num} rows takes too long; at most {MOST_INVERTED} are tried")
         people = [self._take(i) for i in range(num)]
-        whole = Examples(np.concatenate([own.x for own in people]), np.concatenate([own.y for own in people]))
+        whole = Examples.join(people)
         if bare:
             sent = self._messages.see(whole, 0, bare=True)
         else:

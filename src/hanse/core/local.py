@@ -2,9 +2,11 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
 
 from hanse.core.checks import check_below_one, check_count, check_not_negative, check_positive
 from hanse.core.errors import InvalidInput
@@ -46,6 +48,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @classmethod
+    def join(cls, parts: Iterable["Examples"]) -> "Examples":
+        """Joins the examples of several parts, in their order. There has to be one at least."""
+        found = list(parts)
+        return cls(np.concatenate([one.x for one in found]), np.concatenate([one.y for one in found]))
 
     def take(self, rows: Array) -> "Examples":
         """Returns the examples at these positions."""

@@ -146,16 +146,10 @@ class centralised(Baseline):
     def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
         """Trains on the pooled examples, and measures the model after each pass."""
         population, learner = budget.population, budget.learner
-        clients = [population.client(number) for number in range(population.num_clients)]
-        pooled = Examples(
-            np.concatenate([own.x for own in clients]), np.concatenate([own.y for own in clients])
-        )
+        pooled = Examples.join(population.client(number) for number in range(population.num_clients))
         tests, tested = pooled, population.find_test_clients()
         if population.test is None and tested:
-            own_tests = [population.role(own_test(number)) for number in tested]
-            tests = Examples(
-                np.concatenate([own.x for own in own_tests]), np.concatenate([own.y for own in own_tests])
-            )
+            tests = Examples.join(population.role(own_test(number)) for number in tested)
         began_s, params = perf_counter(), budget.params
         curve: list[dict[str, Plain]] = [
             {"epoch": 0, **measure_held_out(learner, params, population, tests, budget.metrics)}

@@ -30,6 +30,7 @@ from hanse.release.audited import describe_audit, read_audit_result
 from hanse.runs import (
     ACCEPTED,
     Wanted,
+    check_same_data,
     describe_claim,
     experiment_of,
     find_needed,
@@ -51,6 +52,12 @@ __all__ = ["Predictions", "Released", "open_release", "predictions", "release"]
 
 MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model.json", "README.md"
 
+
+CHANGED = (
+    "its files have changed since it began, and with them maybe the encoding of columns or the names of "
+    "classes; put them back as they were, or train again and release that run"
+)
+"""The remedy where a release would have other classes than its parameters."""
 
 NO_CLAIM = "Nothing limits how much the model reveals of the training examples."
 
@@ -89,12 +96,7 @@ def release(
         )
     params: Tensors = checkpoint.state.state.params
     ready = prepare_run(experiment_of(info, None, code.named_by(info)))
-    if ready.population.fingerprint != info.settings["data_sha256"]:
-        raise InvalidInput(
-            f"the data of run {info.run} have changed since it began, and with them maybe the encoding of "
-            "columns or the names of classes; put the files back as they were, or train again and release "
-            "that run"
-        )
+    check_same_data(info, ready.population.fingerprint, CHANGED)
     code.record(runs, info, "release")
     info = runs.info(info.run)
     needed = find_needed(code.imports, ready.experiment.model, ready.experiment.data, ready.encoder)

@@ -103,10 +103,9 @@ def draw_curve(run_data: RunData, metric: str, against: str) -> Any:
     """Draws one metric of a run against rounds, epochs, or bytes up or down, as a chart of Altair."""
     if against not in (*AXES, *DIRECTIONS):
         raise InvalidInput(f"against is {against!r}; write one of {', '.join((*AXES, *DIRECTIONS))}")
-    drawings = _curves if against in AXES else _spending
-    ends = (f"-per-{SHORT[against].split()[0]}" if against in AXES else _name(against),)
-    for drawing in drawings([run_data], [metric], beside=True):
-        if drawing.name.endswith(ends):
+    draw, end = (_curves, SHORT[against].split()[0]) if against in AXES else (_spending, _name(against))
+    for drawing in draw([run_data], [metric], beside=True):
+        if drawing.name.endswith(f"-{end}"):
             return import_drawing("altair").Chart.from_dict(drawing.spec)
     raise InvalidInput(
         f"{metric} has no finite values against {against}; draw it against another, or see rows()"

@@ -51,13 +51,13 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
     others, spent = tuple(draw_run(run_data)), tuple(draw_spending([run_data]))
     drawings = (*others, *spent)
     result = run_data.result
-    parts = [f'<p class="what">{_text(summary(run_data.settings))}</p>']
+    parts = [f'<p class="what">{escape(summary(run_data.settings))}</p>']
     if result is None or run_data.status not in ENDED:
-        parts.append(f"<p>This run is {_text(run_data.status)}: the page shows the rounds until then.</p>")
+        parts.append(f"<p>This run is {escape(run_data.status)}: the page shows the rounds until then.</p>")
     elif run_data.status != "completed":
-        parts.append(f"<p>This run is {_text(run_data.status)}. What it lacks:</p>")
+        parts.append(f"<p>This run is {escape(run_data.status)}. What it lacks:</p>")
     for line in sentences((result or {}).get("findings", ())):
-        parts.append(f'<p class="finding">{_text(line)}.</p>')
+        parts.append(f'<p class="finding">{escape(line)}.</p>')
     parts.append(_headline(result or {}))
     if result is not None and result["final"]:
         parts.append(f'<p class="answer">{_answer(run_data.settings, result)}</p>')
@@ -79,13 +79,13 @@ def compare_page(runs_data: Sequence[RunData], about: str = "") -> tuple[str, tu
     """Makes the page that compares several runs, and its charts."""
     curves, spent = tuple(draw_comparison(runs_data)), tuple(draw_spending(runs_data))
     drawings = (*curves, *spent)
-    parts = [f'<p class="answer">{_text(about)}</p>'] if about else []
+    parts = [f'<p class="answer">{escape(about)}</p>'] if about else []
     parts.append(f'<section class="card">{_comparison(runs_data)}</section>')
     parts.append(_section("How training went", curves))
     parts.append(_section("What was sent", spent))
     parts.append("<h2>Settings</h2>")
     parts += [
-        f"<h3>{_text(run_data.label)}</h3>{_settings(run_data, opened=False)}" for run_data in runs_data
+        f"<h3>{escape(run_data.label)}</h3>{_settings(run_data, opened=False)}" for run_data in runs_data
     ]
     when = f"{len(runs_data)} runs, the first of {runs_data[0].created}"
     return _page("Runs compared", when, parts, drawings), drawings
@@ -105,10 +105,6 @@ def write(folder: Path, page: str, drawings: Iterable[Drawing], *, images: bool 
 # -- parts -------------------------------------------------------------------------------------
 
 
-def _text(words: object) -> str:
-    return escape(words)
-
-
 def _page(title: str, when: str, parts: Iterable[str], drawings: Sequence[Drawing]) -> str:
     specs = [(d.name, fit_chart(d.spec, legend=not d.colours)) for d in drawings]
     return draw_page(title, when, parts, specs=specs, script=html_script())
@@ -119,21 +115,21 @@ def _section(title: str, drawings: Iterable[Drawing], first: str = "") -> str:
     colours = dict[str, str]()
     for drawing in drawings:
         colours |= drawing.colours
-        about = f'<p class="quiet">{_text(drawing.about)}</p>' if drawing.about else ""
+        about = f'<p class="quiet">{escape(drawing.about)}</p>' if drawing.about else ""
         wide = " wide" if drawing.wide else ""
         cards.append(
-            f'<section class="card{wide}"><h3>{_text(drawing.title)}</h3>{about}'
-            f'<div class="chart" id="{_text(drawing.name)}"></div></section>'
+            f'<section class="card{wide}"><h3>{escape(drawing.title)}</h3>{about}'
+            f'<div class="chart" id="{escape(drawing.name)}"></div></section>'
         )
     grid = f'{draw_keys(colours)}<div class="grid">{"".join(cards)}</div>'
-    return f"<h2>{_text(title)}</h2>{grid}" if cards else ""
+    return f"<h2>{escape(title)}</h2>{grid}" if cards else ""
 
 
 def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """Sums up in a sentence or two how the federated model compares with its baselines."""
     metric = metric_of(settings, result["final"]) or ""
     say = as_percent if metric == "accuracy" else as_number
-    said = f"Trained together, without sharing rows: <b>{say(result['final'][metric])}</b> {_text(metric)}"
+    said = f"Trained together, without sharing rows: <b>{say(result['final'][metric])}</b> {escape(metric)}"
     ends = {row["name"]: row for row in result.get("baselines") or ()}
     if "centralised" in ends:
         said += f"; with all rows in one place, {say(ends['centralised']['final'].get(metric))}"
@@ -142,7 +138,7 @@ def _answer(settings: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     for name, success in result["final"].items():
         if name.startswith(OF_MARKED) and name.endswith("accuracy"):
             said += (
-                f"; a backdoor succeeds on <b>{as_percent(success)}</b> of its test examples ({_text(name)})"
+                f"; a backdoor succeeds on <b>{as_percent(success)}</b> of its test examples ({escape(name)})"
             )
     clients = result.get("clients")
     if clients:
@@ -174,11 +170,11 @@ def _metrics(result: Mapping[str, Any]) -> str:
     count = "" if told["num_examples"] is None else f", {told['num_examples']:,} examples"
     about = f"The final model on {told['on']}{count}, computed {told['computed']}. A constant predictor "
     about += "knows how often each class occurs there, or the mean, and nothing of a row."
-    return f'<section class="card"><p class="quiet">{_text(about)}</p>{draw_table(heads, rows)}</section>'
+    return f'<section class="card"><p class="quiet">{escape(about)}</p>{draw_table(heads, rows)}</section>'
 
 
 def _headline(result: Mapping[str, Any]) -> str:
-    lines = "".join(f"<li>{_text(line[:1].upper() + line[1:])}.</li>" for line in result.get("headline", ()))
+    lines = "".join(f"<li>{escape(line[:1].upper() + line[1:])}.</li>" for line in result.get("headline", ()))
     return f'<ul class="headline">{lines}</ul>' if lines else ""
 
 
@@ -189,13 +185,13 @@ def _parties(result: Mapping[str, Any], drawings: Sequence[Drawing]) -> str:
         return ""
     watched = rows[0]["metric"]
     others = dict.fromkeys(name for row in rows for name in row["federated"] or () if name != watched)
-    about = _text(". ".join(line[:1].upper() + line[1:] for line in describe_rows(rows)) + ".")
+    about = escape(". ".join(line[:1].upper() + line[1:] for line in describe_rows(rows)) + ".")
     if len(rows) > MOST_ROWS:  # who lost comes first
         ordered = order_rows(rows)
         rows = [*ordered, *(row for row in rows if row not in ordered)]
     tables = f'<div class="scroll">{draw_table(*tabulate_rows(rows, watched))}</div>'
     tables += "".join(
-        f"<details><summary>{_text(name)}</summary>"
+        f"<details><summary>{escape(name)}</summary>"
         f'<div class="scroll">{draw_table(*tabulate_rows(rows, name))}</div></details>'
         for name in others
     )
@@ -231,7 +227,7 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
     ]
     if result.get("spent"):
         notes.append(f"Time went to {spent_on(result)}.")
-    return f'<p class="quiet">{_text(" ".join(notes))}</p>' if notes else ""
+    return f'<p class="quiet">{escape(" ".join(notes))}</p>' if notes else ""
 
 
 def _comparison(runs_data: Sequence[RunData]) -> str:
@@ -297,11 +293,11 @@ def _ledger(run_data: RunData) -> str:
 def _settings(run_data: RunData, *, opened: bool) -> str:
     environment = "\n".join(f"{name}: {said}" for name, said in run_data.environment.items())
     sha = (run_data.result or {}).get("params_sha256")
-    model = f"<p>Model: sha256 <code>{_text(sha)}</code></p>" if sha else ""
+    model = f"<p>Model: sha256 <code>{escape(sha)}</code></p>" if sha else ""
     return (
         f'<section class="card"><details{" open" if opened else ""}><summary>'
-        f"{_text(summary(run_data.settings))}"
-        f"</summary><pre>{_text(as_toml(run_data.settings))}</pre></details>"
-        f"<details><summary>The machine</summary><pre>{_text(environment)}</pre></details>{model}"
+        f"{escape(summary(run_data.settings))}"
+        f"</summary><pre>{escape(as_toml(run_data.settings))}</pre></details>"
+        f"<details><summary>The machine</summary><pre>{escape(environment)}</pre></details>{model}"
         "</section>"
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hanse.runs.deployment import NO_DATA, SHARE, Parties
     from hanse.runs.dry_run import Exchange, LinkModel, MessagePlan, plan_messages
     from hanse.runs.judgement import ENDED, find_problems, has_trained, sentences
-    from hanse.runs.kept import experiment_of, load, remove_runs
+    from hanse.runs.kept import check_same_data, experiment_of, load, remove_runs
     from hanse.runs.ledger import describe_releases, describe_traffic, flows_of, ledger_table, traffic
     from hanse.runs.loop import Round, Rounds, rounds
     from hanse.runs.machine import changes, environment
@@ -65,7 +65,7 @@ else:
             "hanse.runs.debugging": ("debug_errors",),
             "hanse.runs.deployment": ("NO_DATA", "SHARE", "Parties"),
             "hanse.runs.dry_run": ("Exchange", "LinkModel", "MessagePlan", "plan_messages"),
-            "hanse.runs.kept": ("experiment_of", "load", "remove_runs"),
+            "hanse.runs.kept": ("check_same_data", "experiment_of", "load", "remove_runs"),
             "hanse.runs.notebooks": ("TensorBoard",),
             "hanse.runs.places": ("default_store", "existing", "is_kept", "name_store"),
             "hanse.runs.judgement": ("ENDED", "find_problems", "has_trained", "sentences"),
@@ -152,6 +152,7 @@ __all__ = [
     "Wanted",
     "as_chrome_trace",
     "changes",
+    "check_same_data",
     "debug_errors",
     "default_store",
     "describe_claim",

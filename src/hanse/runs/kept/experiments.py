@@ -36,11 +36,16 @@ def experiment_of(
         ) from wrong
 
 
-def check_same_data(info: "RunInfo", given: str) -> None:
-    """Checks that data are those that a run began on, by their SHA-256. Raises: InvalidInput."""
+GO_ON = "resume it on the data that it began with, or begin a new run"
+
+
+def check_same_data(info: "RunInfo", given: str, remedy: str = GO_ON) -> None:
+    """Checks that data are those that a run began on, by their SHA-256.
+
+    Raises: InvalidInput: if they are not, with the remedy.
+    """
     due = info.settings["data_sha256"]
     if due != given:
         raise InvalidInput(
-            f"run {info.run} began on other data (sha256 {due[:12]}..., these have {given[:12]}...); "
-            "resume it on the data that it began with, or begin a new run"
+            f"run {info.run} began on other data (sha256 {due[:12]}..., these have {given[:12]}...); {remedy}"
         )

@@ -1,11 +1,11 @@
 """Results as HTML, which notebooks show in place of their text."""
 
-import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hanse.config import summary
 from hanse.evaluation import as_bytes, as_number, as_seconds, table
+from hanse.pages import escape
 
 __all__ = ["draw_result"]
 
@@ -24,10 +24,10 @@ def draw_result(
     """
     reason = f": {facts['reason']}" if facts["reason"] else ""
     run = "a run that is not kept" if facts["run"] is None else f"run {facts['run']}"
-    parts = [f"<b>{_text(' '.join([run, *called]))}</b> {_text(facts['status'] + reason)}"]
+    parts = [f"<b>{escape(' '.join([run, *called]))}</b> {escape(facts['status'] + reason)}"]
     if settings is not None:
-        parts.append(f"<small>{_text(summary(settings))}</small>")
-    parts += [f"{_text(finding['text'])}; {_text(finding['cure'])}" for finding in facts["findings"]]
+        parts.append(f"<small>{escape(summary(settings))}</small>")
+    parts += [f"{escape(finding['text'])}; {escape(finding['cure'])}" for finding in facts["findings"]]
     body = "".join(f"<div>{part}</div>" for part in parts)
     if settings is not None and facts["final"] and facts["baselines"]:
         heads, rows = table(settings, facts)
@@ -35,7 +35,7 @@ def draw_result(
         heads, rows = _metrics(facts)
     sent = f"{as_bytes(facts['bytes_up'])} up, {as_bytes(facts['bytes_down'])} down"
     costs = f"{facts['rounds']:,} rounds, {sent}, {as_seconds(facts['seconds'])}"
-    return f"<div>{body}{_table(heads, rows)}<div><small>{_text(costs)}</small></div></div>"
+    return f"<div>{body}{_table(heads, rows)}<div><small>{escape(costs)}</small></div></div>"
 
 
 def _metrics(facts: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -53,9 +53,5 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _line(tag: str, cells: Sequence[str]) -> str:
-    inner = "".join(f'<{tag} style="{STYLE}">{_text(cell)}</{tag}>' for cell in cells)
+    inner = "".join(f'<{tag} style="{STYLE}">{escape(cell)}</{tag}>' for cell in cells)
     return f"<tr>{inner}</tr>"
-
-
-def _text(words: object) -> str:
-    return html.escape(str(words))

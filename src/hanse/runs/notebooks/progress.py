@@ -1,6 +1,5 @@
 """The progress of a run in a notebook: one line under the cell, which is replaced round by round."""
 
-import html
 import sys
 import time
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from typing import Any
 
 from hanse.core.exchange import Record, Watch
 from hanse.evaluation import as_number
+from hanse.pages import escape
 
 __all__ = ["is_notebook", "show_progress"]
 
@@ -68,7 +68,7 @@ class _Line:
             return
         said = {
             "text/plain": text,
-            "text/html": f'<progress value="{done}" max="{self._rounds}"></progress> {html.escape(text)}',
+            "text/html": f'<progress value="{done}" max="{self._rounds}"></progress> {escape(text)}',
         }
         if self._handle is None:
             self._handle = import_module("IPython.display").display(said, raw=True, display_id=True)

@@ -1,6 +1,6 @@
 """The comparison after training: the model at each client, its baselines, each party's row, the headline."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -114,7 +114,7 @@ def compare_run(
         tests = _list_tests(ready) if is_measured else None
         found["headline"] = write_headline(
             rows=found.get("parties", ()),
-            guess=find_guess(ready.learner, params, _join(tests), _list_labels(people))
+            guess=find_guess(ready.learner, params, Examples.join(tests), _list_labels(people))
             if is_open and tests
             else None,
             num_tests=None if tests is None else sum(map(len, tests)),
@@ -177,10 +177,3 @@ def find_guess(
 
 def _list_labels(people: FederatedData) -> Array:
     return np.concatenate([people.labels(number) for number in range(people.num_clients)])
-
-
-def _join(parts: Iterable[Examples]) -> Examples:
-    found = list(parts)
-    if len(found) == 1:
-        return found[0]
-    return Examples(np.concatenate([one.x for one in found]), np.concatenate([one.y for one in found]))
