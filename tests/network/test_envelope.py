@@ -2,6 +2,7 @@
 
 import json
 import threading
+import tracemalloc
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,6 +32,7 @@ from hanse.core.exchange import (
     training,
 )
 from hanse.core.exchange.downlink import Broadcast
+from hanse.learners import mlp
 from hanse.network.client.allowed_plan import TicketCheck, check_again
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.home import ClientHome
@@ -292,6 +294,19 @@ def test_a_long_run_is_performed_dry_in_parts_and_what_varies_in_it_is_free(
     decaying = replace(APPROVED, lr=inverse_time(0.1, half_life=2))
     (envelope,) = (e for e in foresee(job(decaying, 8))[0] if e.role == "client")
     assert envelope.pattern["work"]["steps"]["lr"] == {"~": "range", "from": 0.1 / 4.5, "to": 0.1}
+
+
+def test_a_dry_performance_needs_hardly_more_memory_than_a_round() -> None:
+    """A round holds the model, a message, its share of the sum, the sum and the next model."""
+    large = job(fed_avg(lr=0.1), 3, model=mlp(hidden=(10_000,)))
+    model_bytes = sum(value.nbytes for value in large.begin().state.params.values())
+    foresee(job(fed_avg(lr=0.1), 3))  # what is made once
+    tracemalloc.start()
+    try:
+        foresee(large)
+        assert tracemalloc.get_traced_memory()[1] < 5.5 * model_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_run_that_would_stop_early_is_foreseen_to_its_last_round() -> None:

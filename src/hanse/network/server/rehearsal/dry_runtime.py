@@ -49,6 +49,9 @@ from hanse.network.protocol.forms import Form, join_patterns
 
 __all__ = ["AskedForm", "DryRuntime", "FillWildly", "fill_calmly"]
 
+MOST_DRAWN = 10_000
+"""The most numbers that are drawn for one tensor; a larger one repeats them, to save memory and time."""
+
 Fill: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 
 
@@ -66,8 +69,8 @@ class FillWildly:
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         if dtype.kind != "f":
             return np.ones(shape, dtype)
-        drawn = np.abs(self._rng.standard_normal(shape))
-        return np.asarray(1 + drawn if not shape else 1e-3 * drawn).astype(dtype)
+        drawn = np.abs(self._rng.standard_normal(min(math.prod(shape), MOST_DRAWN)))
+        return np.resize((1e-3 * drawn if shape else 1 + drawn).astype(dtype), shape)  # repeats what is drawn
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,11 @@ class DryRuntime:
     _memories: dict[PartyId, Memory] = field(default_factory=dict)
     _totals: dict[str, Total] = field(default_factory=dict)
     _phase: int = 0
+
+    def forget(self) -> None:
+        """Frees what only further commands would need: models and totals. What was asked is kept."""
+        for held in (self._tickets, self._dispatches, self._plans, self._memories, self._totals):
+            held.clear()
 
     def perform(self, command: Command[Any]) -> Event:
         match command:

@@ -142,6 +142,7 @@ def foresee(job: RunJob) -> tuple[Envelopes, str]:
             is_cut = _lead_to_end(job, other)
             why = ""
         whole = other if not why else whole
+    whole.forget()
     probes = [
         (DryRuntime(num_clients, is_member, FillWildly()), 1),
         (DryRuntime(num_clients + 3, is_member, fill_calmly, missing=num_clients + 3, lossy_phase=1), 0),
@@ -150,6 +151,7 @@ def foresee(job: RunJob) -> tuple[Envelopes, str]:
     for dry, attempts in probes:
         with suppress(Exception):
             _probe(job, dry, attempts)
+        dry.forget()
     return _join(whole, [dry for dry, _ in probes], is_cut), why
 
 
