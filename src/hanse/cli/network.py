@@ -1,7 +1,8 @@
 """The commands that begin a run of real parties: the server's, and each client's."""
 
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from hanse.cli.exits import BAD_INPUT, ENDS, INTERRUPTED, REVOKED
 from hanse.cli.options import Accept, Imports, Tags
 from hanse.cli.parties import CLIENT, PARTIES, Copies, EncryptKeys, Home, encrypt_keys, guard_parties
 from hanse.cli.serving.logs import Log, begin_logging
+from hanse.cli.serving.own_data import OwnData
 from hanse.cli.tokens import read_token
 from hanse.core import InvalidInput
 
@@ -106,77 +108,120 @@ def serve_command(
 ) -> None:
     """Lead a run with real parties, and print the commands for them to type."""
     with guard_parties():
-        from dataclasses import replace
-
-        from hanse.cli.serving.screens import open_screen
         from hanse.cli.views import note
-        from hanse.network.server import Patience, lead
-        from hanse.network.server.upkeep import OtherRunOpen
-        from hanse.store import Runs, check_name, check_tags
+        from hanse.network.server import Patience
+        from hanse.store import check_tags
 
         begin_logging(log)
-        if name is not None:
-            check_name(name)  # before the model is made
-        if (certificate is None) != (key is None):
-            raise InvalidInput("give --certificate and --key together, or neither")
+        _check_together(name, certificate, key, fresh=fresh, resume=resume)
         if encrypted:
             encrypt_keys(home)
-        if fresh and resume is not None:
-            raise InvalidInput(
-                f"--fresh begins a new run and --resume goes on with {resume}; give one of them"
-            )
-
         options = ("clients", "over_select", "min_clients", "max_weight_ratio")
-        given = [name for name in options if is_given(context, name)]
+        changes = {
+            "patience": Patience(silent_s, round_s, over_select, min_clients, max_weight_ratio),
+            **({} if clients is None else {"num_clients": clients}),
+            "record": record,
+            "name": name,
+            "tags": check_tags(tags or ()),
+        }
 
         def perform(fresh: bool, resume: str | None, given: Collection[str]) -> str:
             if resume is None:
-                job = PARTIES.job(file, sets or (), imports or (), note)
+                job = replace(PARTIES.job(file, sets or (), imports or (), note), **changes)
             else:
-                job = PARTIES.job_of(home / "runs.db", resume, imports or (), accept, note)
-            job = replace(
+                job = _reopen_job(home, resume, imports or (), accept, changes, given)
+            return _lead_shown(
                 job,
-                patience=Patience(silent_s, round_s, over_select, min_clients, max_weight_ratio),
-                num_clients=clients or job.num_clients,
-                record=record,
-                name=name,
-                tags=check_tags(tags or ()),
+                home,
+                _address(listen),
+                _address(public or listen),
+                certificate=(certificate, key) if certificate and key else None,
+                proxy_certificate=shown,
+                fresh=fresh,
+                resume=resume,
+                stay=stay,
+                tokens_to=tokens_to or (None if sys.stdout.isatty() else home / "invitations"),
+                metrics=None if metrics is None else _address(metrics),
             )
-            if resume is not None:
-                job = job.take_options(Runs(home / "runs.db").info(resume).settings, given)
-            with open_screen(home) as screen:
-                return lead(
-                    [job],
-                    home,
-                    _address(listen),
-                    _address(public or listen),
-                    certificate=(certificate, key) if certificate and key else None,
-                    proxy_certificate=shown,
-                    fresh=fresh,
-                    resume=resume,
-                    stay=stay,
-                    tokens_to=tokens_to or (None if sys.stdout.isatty() else home / "invitations"),
-                    say=screen.say,
-                    report=screen.report,
-                    watch=screen.watch,
-                    conclude=screen.conclude,
-                    metrics=None if metrics is None else _address(metrics),
-                )
 
-        try:
-            ended = perform(fresh, resume, given)
-        except OtherRunOpen as other:
-            if not sys.stdin.isatty():
-                raise
-            typer.echo(str(other))
-            answer = ""
-            while answer not in ("continue", "new", "stop"):
-                answer = typer.prompt("Go on with the open run, or begin another? (continue, new, stop)")
-            if answer == "stop":
-                raise typer.Exit(BAD_INPUT) from None
-            ended = perform(answer == "new", other.run if answer == "continue" else None, ())
+        given = [name for name in options if is_given(context, name)]
+        ended = _perform_or_ask(perform, fresh, resume, given)
         if ended != "completed":
             raise typer.Exit(ENDS[ended])
+
+
+def _check_together(
+    name: str | None, certificate: Path | None, key: Path | None, *, fresh: bool, resume: str | None
+) -> None:
+    """Checks, before the model is made, the name and the options that stand or fall together."""
+    from hanse.store import check_name
+
+    if name is not None:
+        check_name(name)
+    if (certificate is None) != (key is None):
+        raise InvalidInput("give --certificate and --key together, or neither")
+    if fresh and resume is not None:
+        raise InvalidInput(f"--fresh begins a new run and --resume goes on with {resume}; give one of them")
+
+
+def _reopen_job(
+    home: Path,
+    run: str,
+    imports: Sequence[str],
+    accept: bool,
+    changes: Mapping[str, Any],
+    given: Collection[str],
+) -> Any:
+    """Returns the job of a stored run: its own settings, and the options that were given now."""
+    from hanse.cli.views import note
+    from hanse.store import Runs
+
+    store = home / "runs.db"
+    job = replace(PARTIES.job_of(store, run, imports, accept, note), **changes)
+    return job.take_options(Runs(store).info(run).settings, given)
+
+
+def _lead_shown(job: Any, home: Path, address: tuple[str, int], public: tuple[str, int], **about: Any) -> str:
+    """Leads a run while a screen shows it; returns how it ended."""
+    from hanse.cli.serving.screens import open_screen
+    from hanse.network.server import lead
+
+    with open_screen(home) as screen:
+        return lead(
+            [job],
+            home,
+            address,
+            public,
+            say=screen.say,
+            report=screen.report,
+            watch=screen.watch,
+            conclude=screen.conclude,
+            **about,
+        )
+
+
+def _perform_or_ask(
+    perform: Callable[[bool, str | None, Collection[str]], str],
+    fresh: bool,
+    resume: str | None,
+    given: Collection[str],
+) -> str:
+    """Performs a run; asks on a terminal what to do if a run of other settings is open."""
+    from hanse.network.server.upkeep import OtherRunOpen
+
+    try:
+        return perform(fresh, resume, given)
+    except OtherRunOpen as other:
+        if not sys.stdin.isatty():
+            raise
+        typer.echo(str(other))
+        run = other.run
+    answer = ""
+    while answer not in ("continue", "new", "stop"):
+        answer = typer.prompt("Go on with the open run, or begin another? (continue, new, stop)")
+    if answer == "stop":
+        raise typer.Exit(BAD_INPUT)
+    return perform(answer == "new", run if answer == "continue" else None, ())
 
 
 def is_given(context: typer.Context, option: str) -> bool:
@@ -250,7 +295,6 @@ def join_command(
 
         from hanse.cli.contract import agree, is_attended
         from hanse.network.client import ClientHome, Entrant, Owner, find_isolation, join_in_order
-        from hanse.runs import NO_DATA, SHARE, Contract
 
         begin_logging(log)
         if encrypted:
@@ -260,47 +304,20 @@ def join_command(
         kept = client_home.membership
         ask = url is not None and kept is None
         invitation = read_token(token, token_file, ask, is_member=kept is not None)
-        contract = Contract.at(home)
-        client_home.note_contract()
-        if contract is not None:
-            contract.check_source(data, test)
-        elif data is None and kept is not None and kept.get("data") in (SHARE, NO_DATA):
-            data, test = kept["data"], test or kept.get("test")
-        elif data is None and not check:
-            raise InvalidInput("--data is missing; name a file of this client's own examples")
-        if contract is None:
-            PARTIES.check_files(data, test)
+        source = OwnData.choose(client_home, data, test, yes=yes, is_trial=check)
         held.enter_context(client_home.claim())
         if isolate or client_home.policy.isolate:
             find_isolation(home)  # before anything is joined
         PARTIES.register()
 
-        def open_data(plans: Sequence[Any], number: int) -> Any:
-            if contract is None and data == SHARE:
-                return _open_share(number, test)
-            if contract is None and data == NO_DATA:
-                return _open_nothing()
-            return _open_contract(contract or make(plans), number)
-
-        def make(plans: Sequence[Any]) -> Any:
-            from hanse.cli.contract import make_contract
-
-            wanted = PARTIES.wanted(plans[0]) if plans else None
-            made = make_contract(home, str(data), test, wanted, yes=yes, write=not check)
-            client_home.note_contract()
-            return made
-
         entrant = Entrant(url, invitation, name, new_key, new_server_key)
-        owner = Owner(open_data, PARTIES.bind, typer.echo, agree if is_attended() and not yes else None)
+        owner = Owner(source.open, PARTIES.bind, typer.echo, agree if is_attended() and not yes else None)
         try:
             with threadpool_limits(1):  # several threads would add up large products in another order
                 if check:
-                    return _check(
-                        client_home, entrant, owner, with_data=data is not None or contract is not None
-                    )
+                    return _check(client_home, entrant, owner, with_data=source.is_named)
                 sources = join_in_order(client_home, entrant, owner)
-                if contract is None and data in (SHARE, NO_DATA):  # no file remembers it
-                    client_home.amend(data=data, test=None if test is None else str(Path(test).absolute()))
+                source.remember()
                 ended = _work(client_home, sources, isolate)
         except KeyboardInterrupt:
             typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
@@ -308,33 +325,6 @@ def join_command(
         typer.echo(f"{_name_of(client_home)}: {ended}")
         if ended == "revoked":
             raise typer.Exit(REVOKED)
-
-
-def _open_share(number: int, test: str | None) -> Any:
-    """Opens a client's share of a built-in data set, which needs no contract."""
-    from hanse.cli.views import note
-    from hanse.network.client import Sources
-    from hanse.runs import SHARE
-
-    examples = _keep_last(PARTIES.data(SHARE, number, test, note))
-    return Sources(examples, _keep_last(PARTIES.test(SHARE, number, test)), test is not None)
-
-
-def _open_nothing() -> Any:
-    """Opens no data, for a party whose works need none."""
-    from hanse.network.client import Sources
-
-    return Sources(lambda plan: None, None)
-
-
-def _open_contract(contract: Any, number: int) -> Any:
-    """Opens the files of a contract, once a plan is found to suit it."""
-    from hanse.cli.views import note
-    from hanse.network.client import Sources
-
-    examples = _keep_last(PARTIES.contract_data(contract, number, note))
-    tests = _keep_last(PARTIES.contract_tests(contract, number))
-    return Sources(examples, tests, contract.test is not None)
 
 
 def _work(client_home: Any, sources: Any, isolate: bool) -> str:
@@ -351,23 +341,6 @@ def _work(client_home: Any, sources: Any, isolate: bool) -> str:
 
 def _name_of(client_home: Any) -> str:
     return str((client_home.membership or {}).get("name", "this client"))
-
-
-def _keep_last(source: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Keeps the data that a source made for the last plan: joining and the first ticket both ask for them."""
-    from hanse.network.client import plan_digest
-    from hanse.network.protocol import seal_plan
-
-    last: dict[str, Any] = {}
-
-    def open_data(plan: Any) -> Any:
-        digest = plan_digest(seal_plan(plan))
-        if digest not in last:
-            last.clear()
-            last[digest] = source(plan)
-        return last[digest]
-
-    return open_data
 
 
 def _check(client_home: Any, entrant: Any, owner: Any, *, with_data: bool) -> None:
