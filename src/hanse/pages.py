@@ -3,11 +3,12 @@
 import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hanse.version import __version__
 
-__all__ = ["PALETTE", "STYLE", "draw_keys", "draw_page", "draw_table", "escape", "fit_chart"]
+__all__ = ["PALETTE", "STYLE", "draw_keys", "draw_page", "draw_table", "escape", "fit_chart", "is_page"]
 
 PALETTE = ("#3b7dd8", "#d9732b", "#3a9160", "#a067bd", "#d0525f", "#7a8fa3", "#b58d1f", "#2f9aa8")
 """Colours of curves, which can be seen on white and on dark."""
@@ -93,6 +94,15 @@ def escape(words: object) -> str:
     return html.escape(str(words))
 
 
+MARK = "Written by Hanse"
+"""The words in each page by which it is known again."""
+
+
+def is_page(path: Path) -> bool:
+    """Returns whether a file is a page that Hanse wrote, which a newer one may replace."""
+    return path.is_file() and MARK.encode() in path.read_bytes()
+
+
 def draw_page(
     title: str,
     about: str,
@@ -122,7 +132,7 @@ def draw_page(
 <h1>{escape(title)}</h1>
 <p class="quiet">{escape(about)}</p>
 {body}
-<footer>Written by Hanse {__version__}. This file needs no other; it fetches nothing.</footer>
+<footer>{MARK} {__version__}. This file needs no other; it fetches nothing.</footer>
 </main>
 {drawing}
 </body></html>

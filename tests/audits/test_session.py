@@ -171,3 +171,12 @@ def test_wrong_claims_are_named_by_every_command(tmp_path: Path, table: str, say
         read_audit(path)
     done = CliRunner().invoke(app, ["plan", str(path)])
     assert done.exit_code == 2
+
+
+def test_a_page_that_is_somebody_elses_is_not_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    done = CliRunner().invoke(app, ["audit", "--to", str(page)])
+    assert done.exit_code == 2
+    assert "Hanse did not write it" in " ".join(done.stderr.split())
+    assert page.read_text() == "mine"

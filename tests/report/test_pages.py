@@ -270,6 +270,26 @@ def test_commands_write_pages_where_they_say(store: Path, tmp_path: Path) -> Non
     assert done.exit_code == 2
 
 
+def test_a_page_replaces_no_file_of_somebody_else(store: Path, tmp_path: Path) -> None:
+    first, *_ = Runs(store).infos()
+    command = ["report", first.run, "--no-images", "--store", str(store), "--to", str(tmp_path / "own")]
+    index = tmp_path / "own" / "index.html"
+    index.parent.mkdir()
+    index.write_text("<h1>mine</h1>")
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "holds index.html, which Hanse did not write" in " ".join(done.stderr.split())
+    assert index.read_text() == "<h1>mine</h1>"
+    index.unlink()
+    for _ in range(2):  # a page that Hanse wrote is renewed
+        assert CliRunner().invoke(app, command).exit_code == 0
+    index.unlink()
+    (index.parent / "loss-per-round.png").write_bytes(b"mine")
+    done = CliRunner().invoke(app, [part for part in command if part != "--no-images"])
+    assert done.exit_code == 2
+    assert [path.name for path in index.parent.iterdir()] == ["loss-per-round.png"]
+
+
 def test_the_two_graphs_of_every_introduction() -> None:
     """With full batches and equal steps averaging needs at most a fifth of the rounds and no fewer epochs."""
     descent, averaging = (hanse.perform(experiment) for experiment in classics())

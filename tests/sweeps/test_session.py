@@ -29,6 +29,7 @@ from hanse.config import WrongSetting
 from hanse.core import InvalidInput, Stop
 from hanse.data import arrays, iid
 from hanse.learners import logistic
+from hanse.pages import draw_page
 from hanse.store import Runs
 from hanse.sweeps import picture
 from hanse.sweeps.result import Spread, SweepResult, SweepRun, summarise
@@ -534,6 +535,15 @@ def test_a_curve_goes_on_with_the_seeds_that_are_there(tmp_path: Path) -> None:
 def test_a_picture_that_cannot_be_drawn_is_refused_at_once(store: Path, path: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         picture.drawing(Path(path))
+
+
+def test_a_page_that_is_somebody_elses_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.html"
+    path.write_text("mine")
+    with pytest.raises(InvalidInput, match="Hanse did not write"):
+        picture.drawing(path)
+    path.write_text(draw_page("Sweep", "", []))
+    picture.drawing(path)
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,14 +48,13 @@ def audit_command(
         from hanse.cli.views import note, say
         from hanse.config import read_audit
         from hanse.core import InvalidInput
+        from hanse.pages import is_page
 
         if recorded is None and not (data is None and party is None):
             raise InvalidInput("--data and --party compare a recorded run; write --recorded FOLDER, too")
         experiment, plan = read_audit(file, sets or (), imports=imports or (), warn=note)
-        if to.exists() and to.suffix.lower() not in (".html", ".htm"):
-            raise InvalidInput(
-                f"{to} exists already and is no page; write --to with a name that ends in .html"
-            )
+        if to.exists() and not is_page(to):
+            raise InvalidInput(f"{to} exists already, and Hanse did not write it; name another page by --to")
         to.parent.mkdir(parents=True, exist_ok=True)  # fails before anything is attacked
         with audit_progress() as seen:
             if recorded is None:

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeAlias
 
 from hanse.core import InvalidInput
 
@@ -11,6 +12,27 @@ __all__ = ["describe_audit", "read_audit_result"]
 
 LEFT_OUT = ("adversary", "baselines", "imports")
 """The settings that an audit leaves out: they say nothing of the federation that is attacked."""
+
+Form: TypeAlias = Mapping[str, tuple[str, tuple[type, ...]]]
+
+RESULT: Form = {
+    "settings": ("a table", (dict,)),
+    "data_sha256": ("a text", (str,)),
+    "claims": ("a list", (list,)),
+    "sections": ("a table", (dict,)),
+}
+CLAIM: Form = {
+    "name": ("a text", (str,)),
+    "limit": ("a number", (int, float)),
+    "measured": ("a number or null", (int, float, NoneType)),
+    "holds": ("true or false", (bool,)),
+}
+SECTION: Form = {
+    "title": ("a text", (str,)),
+    "missing": ("a text or null", (str, NoneType)),
+    "found": ("a table", (dict,)),
+}
+"""The fields of a result that a card reads: what each must be, in words and as types."""
 
 
 def read_audit_result(path: Path, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -23,13 +45,12 @@ def read_audit_result(path: Path, settings: Mapping[str, Any]) -> Mapping[str, A
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        audited = dict(result["settings"])
-        if not result["sections"] or not isinstance(result["claims"], list):
-            raise ValueError("it has no sections or claims")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _check_result(result)
+    except (OSError, ValueError) as error:
         raise InvalidInput(
             f"{path} is not the result of an audit ({error}); write one: hanse audit FILE.toml --json"
         ) from error
+    audited = result["settings"]
     said = json.loads(json.dumps(dict(settings)))
     other = [name for name in sorted({*audited, *said} - {*LEFT_OUT}) if audited.get(name) != said.get(name)]
     if other:
@@ -43,6 +64,29 @@ def read_audit_result(path: Path, settings: Mapping[str, Any]) -> Mapping[str, A
             "FILE.toml --json"
         )
     return dict(result)
+
+
+def _check_result(result: Any) -> None:
+    """Checks that a result holds what a card reads of it. Raises: ValueError."""
+    _check_form(result, RESULT, "the whole")
+    if not result["sections"]:
+        raise ValueError("it has no sections")
+    for place, claim in enumerate(result["claims"], start=1):
+        _check_form(claim, CLAIM, f"claim {place}")
+    for name, section in result["sections"].items():
+        _check_form(section, SECTION, f"section {name!r}")
+        number: Form = dict.fromkeys(section["found"], ("a number", (int, float)))
+        _check_form(section["found"], number, f"found in section {name!r}")
+
+
+def _check_form(held: Any, form: Form, where: str) -> None:
+    if not isinstance(held, dict):
+        raise ValueError(f"{where} is no table")
+    for name, (words, types) in form.items():
+        if name not in held:
+            raise ValueError(f"{where} lacks {name!r}")
+        if not isinstance(held[name], types) or (isinstance(held[name], bool) and bool not in types):
+            raise ValueError(f"{name!r} of {where} is not {words}")
 
 
 def describe_audit(result: Mapping[str, Any], data_sha256: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hanse.config import as_toml, summary
+from hanse.core import InvalidInput
 from hanse.evaluation import (
     MOST_ROWS,
     NAMES,
@@ -20,7 +21,7 @@ from hanse.evaluation import (
     table,
     tabulate_rows,
 )
-from hanse.pages import draw_keys, draw_page, draw_table, escape, fit_chart
+from hanse.pages import draw_keys, draw_page, draw_table, escape, fit_chart, is_page
 from hanse.report.charts import (
     PARTIES,
     Drawing,
@@ -92,13 +93,21 @@ def compare_page(runs_data: Sequence[RunData], about: str = "") -> tuple[str, tu
 
 
 def write(folder: Path, page: str, drawings: Iterable[Drawing], *, images: bool = True) -> Path:
-    """Writes the page, and images beside it; returns the path of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the page, and images beside it; returns the path of the page.
+
+    Raises: InvalidInput: if a file of somebody else would be replaced.
+    """
     path = folder / "index.html"
+    pictures = {folder / f"{drawing.name}.png": drawing for drawing in drawings} if images else {}
+    taken = [file.name for file in (path, *pictures) if file.exists()]
+    if taken and not is_page(path):
+        raise InvalidInput(
+            f"{folder} holds {', '.join(taken)}, which Hanse did not write; name another folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
-    if images:
-        for drawing in drawings:
-            (folder / f"{drawing.name}.png").write_bytes(png(drawing))
+    for place, drawing in pictures.items():
+        place.write_bytes(png(drawing))
     return path
 
 

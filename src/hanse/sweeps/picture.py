@@ -7,7 +7,7 @@ from typing import Any
 
 from hanse.core import InvalidInput
 from hanse.evaluation import as_bytes, as_number, as_seconds
-from hanse.pages import PALETTE, draw_keys, draw_page, draw_table, escape, fit_chart
+from hanse.pages import PALETTE, draw_keys, draw_page, draw_table, escape, fit_chart, is_page
 from hanse.sweeps.result import Setting, Spread, SweepResult
 
 __all__ = ["chart", "drawing"]
@@ -32,6 +32,8 @@ def drawing(path: Path | None) -> Callable[[SweepResult], None]:
         raise InvalidInput(f"--picture {path}: write a name that ends in {', '.join(SUFFIXES)}")
     if not path.absolute().parent.is_dir():
         raise InvalidInput(f"--picture {path}: there is no folder {str(path.parent)!r}")
+    if path.suffix == ".html" and path.exists() and not is_page(path):
+        raise InvalidInput(f"--picture {path}: Hanse did not write the file of this name; write another name")
     _altair()
 
     def draw(result: SweepResult) -> None:
