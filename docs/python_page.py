@@ -1,12 +1,19 @@
-"""Writes the pages on Python from the docstrings of what the rooms show, whenever MkDocs builds the site."""
+"""Completes the site whenever MkDocs builds it.
+
+It writes the pages on Python from the docstrings of what the rooms show, takes pictures of benchmarks into
+the site, and lets readers search who open its files without a web server.
+"""
 
 import importlib
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 import hanse
@@ -49,7 +56,40 @@ def on_files(files: Any, *, config: Any) -> Any:
     files.append(File.generated(config, INDEX, content=write_index()))
     for room in find_rooms():
         files.append(File.generated(config, f"python/{room}.md", content=write_room(room)))
+    for name, picture in find_pictures(Path(config.docs_dir)).items():
+        files.append(File.generated(config, name, abs_src_path=str(picture)))
     return files
+
+
+PICTURE = re.compile(r"(!\[[^]]*\]\()\.\./(benchmarks/[^)]+)")
+
+
+def find_pictures(docs: Path) -> dict[str, Path]:
+    """Finds the pictures outside of the docs that pages show, by their paths in the site."""
+    texts = [page.read_text(encoding="utf-8") for page in docs.glob("*.md")]
+    return {name: docs.parent / name for text in texts for _, name in PICTURE.findall(text)}
+
+
+def on_page_markdown(markdown: str, **about: Any) -> str:
+    """Lets pages show these pictures from inside the site."""
+    return PICTURE.sub(r"\1\2", markdown)
+
+
+@event_priority(-100)  # after the search has written its index
+def on_post_build(*, config: Any) -> None:
+    """Writes the search as one script, because browsers let a page that is a file read no other file."""
+    folder = Path(config.site_dir) / "search"
+    index = json.dumps((folder / "search_index.json").read_text(encoding="utf-8"))
+    parts = [(folder / name).read_text(encoding="utf-8") for name in ("lunr.js", "worker.js")]
+    parts.append(f"importScripts = () => {{}}; init = () => onJSONLoaded.call({{responseText: {index}}});")
+    source = json.dumps("\n".join(parts)).replace("</", "<\\/")
+    (folder / "from_files.js").write_text(
+        f"const source = {source};\n"
+        "window.Worker = class extends Worker {\n"
+        "  constructor() { super(URL.createObjectURL(new Blob([source]))); }\n"
+        "};\n",
+        encoding="utf-8",
+    )
 
 
 def write_index() -> str:
@@ -105,7 +145,8 @@ def _sign(name: str, found: Any, indent: str = "    ") -> str:
         return name
     arguments = [str(one) for one in signature.parameters.values() if one.name != "self"]
     arguments = [
-        re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=\w)|<factory>", "", one).replace("'", "") for one in arguments
+        re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=\w)", "", one).replace("'", "").replace("<factory>", "...")
+        for one in arguments
     ]
     kinds = [one.kind for one in signature.parameters.values() if one.name != "self"]
     if inspect.Parameter.KEYWORD_ONLY in kinds and inspect.Parameter.VAR_POSITIONAL not in kinds:

@@ -63,7 +63,18 @@ def test_no_cell_of_the_reference_is_blank() -> None:
     assert not blank
 
 
-def test_the_site_in_a_browser(tmp_path: Path) -> None:
+def test_pictures_of_benchmarks_are_in_the_site(hook: ModuleType) -> None:
+    pictures = hook.find_pictures(DOCS)
+    assert set(pictures) == {"benchmarks/parallel/four_ways.png", "benchmarks/privacy/digits.svg"}
+    assert all(path.is_file() for path in pictures.values())
+    shown = hook.on_page_markdown("![a](../benchmarks/b.png) [c](../benchmarks/d.md)", page=None)
+    assert shown == "![a](benchmarks/b.png) [c](../benchmarks/d.md)"
+    texts = [path.read_text(encoding="utf-8") for path in DOCS.glob("*.md")]
+    outside = [link for text in texts for link in re.findall(r"\]\((\.\./[^)]+)\)", text)]
+    assert sorted(outside) == sorted(f"../{name}" for name in pictures)
+
+
+def test_the_site_in_a_browser(tmp_path: Path, hook: ModuleType) -> None:
     """A site of two pages with the settings of the whole: dark, on a phone, highlighted, and searched."""
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -75,10 +86,11 @@ def test_the_site_in_a_browser(tmp_path: Path) -> None:
     config = load_config(str(DOCS.parent / "mkdocs.yml"), docs_dir=str(docs), site_dir=str(tmp_path / "site"),
                          hooks=[], nav=None, strict=False)  # fmt: skip
     build(config)
+    hook.on_post_build(config=config)
     found = json.loads((tmp_path / "site" / "search" / "search_index.json").read_text(encoding="utf-8"))
     assert any("inverse_time" in one["text"] for one in found["docs"])
     with open_page(tmp_path / "site" / "index.html") as page:
-        for name in ("index.html", "reference/index.html"):
+        for name in ("index.html", "reference.html"):
             page.visit(tmp_path / "site" / name)
             for width in (1280, 390):
                 page.show(width=width)
@@ -92,8 +104,14 @@ def test_the_site_in_a_browser(tmp_path: Path) -> None:
         page.visit(tmp_path / "site" / "index.html")
         assert len(set(page.evaluate(colours))) >= 4
         clipped = "[...document.querySelectorAll('td')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
-        page.visit(tmp_path / "site" / "reference" / "index.html")
+        page.visit(tmp_path / "site" / "reference.html")
         page.show(width=390)
         assert page.evaluate(clipped) == 0
-        assert not [address for address in page.asked if not address.startswith(("file:", "data:"))]
-        assert not [said for said in page.said if "search" not in said]  # it is fetched, which files are not
+        assert not [address for address in page.asked if not address.startswith(("file:", "data:", "blob:"))]
+        page.evaluate("document.querySelector('#mkdocs-search-query').value = 'inverse_time'")
+        look = "document.querySelector('#mkdocs-search-query').dispatchEvent(new Event('keyup'))"
+        results = "document.querySelectorAll('#mkdocs-search-results article a')"
+        page.wait_until(f"{look} && {results}.length > 0")
+        found = page.evaluate(f"[...{results}].map(one => one.href)")
+        assert (tmp_path / "site" / "index.html").as_uri() in {address.partition("#")[0] for address in found}
+        assert not [said for said in page.said if "'level': 'info'" not in said]

@@ -39,6 +39,12 @@ td:first-child, th:first-child { text-align: left; } th { font-weight: 500; colo
 thead th { border-bottom: 1px solid var(--rule); } tr.own td { font-weight: 600; }
 td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td:first-child { white-space: normal; min-width: 8em; overflow-wrap: anywhere; }
+.long td:first-child { min-width: 18em; }
+.heat td:not(:first-child) { background: color-mix(in srgb, var(--of) var(--at, 0%), transparent);
+  padding: 6px 14px; border: 2px solid var(--card); }
+.heat th:not(:first-child) { padding: 5px 14px; max-width: 13em; }
+.heat td:first-child { min-width: 11em; }
+.heat td.best { font-weight: 700; }
 .words td, .words th { text-align: left; white-space: normal; } td.short { white-space: nowrap; }
 pre { font-size: 13px; line-height: 1.45; white-space: pre-wrap; margin: 8px 0 0; overflow-wrap: anywhere; }
 details summary { cursor: pointer; } footer { margin-top: 30px; font-size: 13px; color: var(--soft); }
@@ -68,7 +74,8 @@ figcaption { font-size: 13px; color: var(--soft); }
   .pictures { gap: 5px; } .pictures img { width: 34px; height: 34px; }
   td, th { padding-right: 12px; font-size: 13px; } td:first-child { min-width: 6em; }
   table:not(.words) td:first-child, table:not(.words) th:first-child { position: sticky; left: -12px;
-    background: var(--card); padding-left: 12px; max-width: 11em; } }
+    background: var(--card); padding-left: 12px; max-width: 11em; }
+  .long td:first-child { min-width: 11em; } }
 @media print { body { background: #fff; } .card { break-inside: avoid; overflow: visible; }
   h2, h3 { break-after: avoid; } main { padding: 0; } }
 """
@@ -93,6 +100,9 @@ def escape(words: object) -> str:
     """Escapes words for HTML."""
     return html.escape(str(words))
 
+
+LONG = 24
+"""The characters from which on the first cell of a row is given room, and takes several lines."""
 
 MARK = "Written by Hanse"
 """The words in each page by which it is known again."""
@@ -147,7 +157,9 @@ def draw_table(heads: Sequence[str], rows: Sequence[Sequence[str]], own: Iterabl
     for i, row in enumerate(rows):
         mark = ' class="own"' if i in marked else ""
         lines.append(f"<tr{mark}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+    is_long = any(row and len(row[0]) > LONG for row in rows)
+    kind = ' class="long"' if is_long else ""
+    return f"<table{kind}><thead><tr>{top}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 
 
 def draw_keys(colours: Mapping[str, str]) -> str:

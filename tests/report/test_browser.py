@@ -54,6 +54,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n, one in enumerate(done)
     ]
     drawing(folder / "sweep.html")(SweepResult.of(members, hanse.Stop(), str(store)))
+    ruled = [
+        SweepRun(
+            {"algorithm.into": rule, "adversary.attack": attack}, 0, str(done[0].run), "completed", None,
+            {**done[0].to_json(), "final": {"accuracy": accuracy}, "best": {"accuracy": accuracy}},
+        )
+        for rule, attack, accuracy in (
+            ("mean", "none", 0.9), ("mean", "scaled_mean", 0.1), ("median", "none", 0.8),
+            ("median", "scaled_mean", 0.7),
+        )
+    ]  # fmt: skip
+    drawing(folder / "choices.html")(SweepResult.of(ruled, hanse.Stop(), str(store)))
     section = Section(
         "Membership", "about", ("attack", "area under the curve"), (("a threshold of the loss", "0.61"),),
         curve=((0.0, 0.0), (0.1, 0.3), (1.0, 1.0)),
@@ -73,7 +84,7 @@ def page(folder: Path) -> Iterator[Page]:
         yield page
 
 
-@pytest.mark.parametrize("name", ["report", "compare", "sweep", "audit"])
+@pytest.mark.parametrize("name", ["report", "compare", "sweep", "choices", "audit"])
 def test_nothing_sticks_out_collides_or_is_fetched(page: Page, folder: Path, name: str) -> None:
     page.said.clear()
     page.asked.clear()
@@ -122,6 +133,37 @@ def test_a_key_hides_and_shows_its_curve_in_all_charts(page: Page, folder: Path)
     page.click(".keys button", 1)
     page.wait_until(f"{CURVES}[1] === '1'")
     assert page.evaluate(count) == 0
+
+
+def test_a_key_of_a_sweep_hides_its_curve_and_leaves_the_ranking(page: Page, folder: Path) -> None:
+    page.visit(folder / "sweep.html")
+    page.show(width=390)
+    curves = CURVES.replace("accuracy-per-round", "curves")
+    before = page.evaluate(curves)
+    assert set(before) == {"1"}
+    page.click(".keys button", 1)
+    page.wait_until(f"{curves}.includes('0')")
+    assert page.evaluate("document.querySelectorAll('.keys button')[1].ariaPressed") == "false"
+    assert page.evaluate("document.querySelectorAll('#settings .mark-symbol path').length") == 3
+    page.click(".keys button", 1)
+    page.wait_until(f"!{curves}.includes('0')")
+
+
+def test_choices_can_be_read_by_day_and_by_night_and_the_best_are_marked(page: Page, folder: Path) -> None:
+    page.visit(folder / "choices.html")
+    best = page.evaluate("[...document.querySelectorAll('.heat td.best')].map(e => e.innerText)")
+    assert best == ["0.700", "0.900"]
+    cells = """[...document.querySelectorAll('.heat tbody tr')].map(row => [...row.cells].slice(1).map(
+      e => [e.innerText, getComputedStyle(e).backgroundColor.split(/[ /)]+/).at(-2)]))"""
+    for dark in (False, True):
+        page.show(width=1280, dark=dark)
+        strength = {text: float(part) for row in page.evaluate(cells) for text, part in row}
+        assert strength["0.700"] > strength["0.100"]
+        assert max(strength.values()) <= 0.5  # so that the ink of the page is seen on all of them
+        assert page.evaluate(
+            "[...document.querySelectorAll('.heat td')].every("
+            "e => getComputedStyle(e).color === getComputedStyle(document.body).color)"
+        )
 
 
 def test_the_settings_open_and_close(page: Page, folder: Path) -> None:

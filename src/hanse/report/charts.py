@@ -394,7 +394,7 @@ def draw_timeline(run_data: RunData) -> Iterator[Drawing]:
             tooltip=["who:N", "what:N", "from:Q", "to:Q", "round:Q"],
         )
     )
-    about = f"The first {max(int(str(row['round'])) for row in rows)} rounds. What is white is waiting."
+    about = f"The first {max(int(str(row['round'])) for row in rows)} rounds. Gaps are waiting."
     yield Drawing(
         "timeline",
         "The simulated clock",

@@ -263,7 +263,7 @@ def _comparison(runs_data: Sequence[RunData]) -> str:
                 run_data.status,
                 *cells,
                 str(last.get("round", "–")),
-                "–" if epochs is None else f"{epochs:g}" if epochs < 10 else f"{epochs:.0f}",
+                "–" if epochs is None else f"{epochs:.3g}" if epochs < 10 else f"{epochs:.0f}",
                 as_bytes(last.get("bytes up", 0)),
                 _raw_up(run_data),
                 as_bytes(last.get("bytes down", 0)),

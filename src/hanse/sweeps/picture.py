@@ -1,6 +1,7 @@
 """A picture of a sweep: the metric of each setting with its spread, and the learning curves."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def chart(result: SweepResult) -> Any:
         raise InvalidInput("no metric was measured, so there is nothing to draw; write evaluate_every = 1")
     names = _names(result)
     if result.choices:
-        tables = [made for _, made in _list_tables(alt, result)]
+        tables = [_draw_chart_of_choices(alt, found) for found in _measure_choices(result)]
         return _style(alt.vconcat(*tables, spacing=30).resolve_scale(color="independent"))
     return _style(alt.vconcat(_ranking(alt, result, names), _curves(alt, result, names), spacing=30))
 
@@ -85,10 +86,7 @@ def sweep_html(result: SweepResult) -> str:
     script = str(import_module("vl_convert").javascript_bundle()).replace("</script", "<\\/script")
     charts: dict[str, tuple[str, str, Any]] = {}
     colours: dict[str, str] = {}
-    if result.choices:
-        for place, (title, made) in enumerate(_list_tables(alt, result)):
-            charts[f"choices-{place}"] = (title, "", made)
-    else:
+    if not result.choices:
         colours = dict(zip(names[:NUM_CURVES], PALETTE, strict=False))
         charts["settings"] = (RANKED, BAR, _ranking(alt, result, names))
         best = "" if len(names) <= NUM_CURVES else f" of the best {NUM_CURVES}"
@@ -105,6 +103,7 @@ def sweep_html(result: SweepResult) -> str:
         f'<p class="finding">{escape(member)}: {escape(member.reason or member.status)}</p>'
         for member in result.failures
     ]
+    cards += map(_draw_table_of_choices, _measure_choices(result))
     notes = [f'<p class="quiet">{escape(note[0].upper() + note[1:])}.</p>' for note in result.notes]
     table = f'<section class="card">{_draw_settings(result, names)}</section>'
     specs = [
@@ -113,7 +112,8 @@ def sweep_html(result: SweepResult) -> str:
     ]
     what = f"{len(result.settings)} settings, {len(result.members)} runs"
     about = f"{what}, of which {len(result.failures)} failed" if result.failures else what
-    parts = [table, *lost, *notes, "<h2>Charts</h2>", *cards]
+    shown = "Choices" if result.choices else "Charts"
+    parts = [table, *lost, *notes, f"<h2>{shown}</h2>", *cards]
     return draw_page("Sweep", about, parts, specs=specs, script=script)
 
 
@@ -200,7 +200,7 @@ def _curves(alt: Any, result: SweepResult, names: list[str]) -> Any:
                 fewer.append(row)
     shown = names[:NUM_CURVES]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        x=alt.X("round:Q", title="round"),
+        x=alt.X("round:Q", title="round", axis=alt.Axis(format="d", tickMinStep=1)),
         color=alt.Color(
             "who:N",
             scale=alt.Scale(domain=shown, range=list(PALETTE[: len(shown)])),
@@ -224,52 +224,109 @@ def _curves(alt: Any, result: SweepResult, names: list[str]) -> Any:
     return layers.properties(width=560, height=300, title=f"Learning curves{best}")
 
 
-def _list_tables(alt: Any, result: SweepResult) -> Iterator[tuple[str, Any]]:
-    """Yields tables of choices and conditions: the metric with the worst case, and what backdoors reach."""
-    title = f"Final {result.metric}"
-    yield title, _table(alt, result, title, lambda setting: setting.final.mean if setting.final else None)
-    if any(setting.success is not None for setting in result.settings):
-        title = "Success of the backdoor (attack_accuracy)"
-        yield title, _table(alt, result, title, lambda setting: setting.success, is_harm=True)
+@dataclass(frozen=True)
+class _Found:
+    """A number of each choice under each condition.
+
+    Args:
+      title: what it is.
+      columns: the conditions, and perhaps the worst case.
+      cells: by the name of a choice, for each column: the number, its text, and whether it is the best there.
+      good_is_high: whether a higher number is better.
+    """
+
+    title: str
+    columns: Sequence[str]
+    cells: Mapping[str, Sequence[tuple[float | None, str, bool]]]
+    good_is_high: bool
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the greatest number."""
+        found = [number for row in self.cells.values() for number, *_ in row if number is not None] or [0.0]
+        return min(found), max(found)
 
 
-def _table(
-    alt: Any,
+def _measure_choices(result: SweepResult) -> Iterator[_Found]:
+    """Yields the metric of each choice with the worst case, and how far backdoors succeed."""
+    if not result.choices:
+        return
+    columns = [*result.conditions, "worst case"]
+    yield _Found(
+        f"Final {result.metric}",
+        columns,
+        _list_cells(result, columns, lambda setting: setting.final.mean if setting.final else None),
+        result.higher_is_better,
+    )
+    harmed = [name for name in result.conditions if _has_success(result, name)]
+    if harmed:
+        cells = _list_cells(result, harmed, lambda setting: setting.success, is_harm=True)
+        yield _Found("Success of the backdoor (attack_accuracy)", harmed, cells, good_is_high=False)
+
+
+def _list_cells(
     result: SweepResult,
-    title: str,
+    columns: Sequence[str],
     pick: Callable[[Setting], float | None],
     *,
     is_harm: bool = False,
-) -> Any:
-    columns = [*result.conditions, "worst case"]
-    if is_harm:
-        columns = [name for name in result.conditions if _has_success(result, name)]
-    names = [str(choice) or "as in the file" for choice in result.choices]
-    rows = list[dict[str, Any]]()
-    for name, choice in zip(names, result.choices, strict=True):
-        for column in columns:
-            setting = choice.under.get(choice.worst if column == "worst case" else column)
+) -> dict[str, list[tuple[float | None, str, bool]]]:
+    cells: dict[str, list[tuple[float | None, str, bool]]] = {}
+    for choice in result.choices:
+        row = cells.setdefault(str(choice) or "as in the file", [])
+        for name in columns:
+            setting = choice.under.get(choice.worst if name == "worst case" else name)
             found = None if setting is None else pick(setting)
             ended = setting is not None and not setting.completed
             said = setting.members[0].status if setting and ended else ""
-            text = f"{found:.3f}" if found is not None else said
-            rows.append({"choice": name, "condition": column, "value": found, "text": text})
-    base = alt.Chart(alt.Data(values=rows[: NUM_ROWS * len(columns)])).encode(
-        x=alt.X("condition:N", sort=columns, title=None,
+            judged = setting is not None and name in choice.under and is_harm == (setting.success is not None)
+            best = judged and result.find_best(name) is choice
+            row.append((found, f"{found:.3f}" if found is not None else said, best))
+    return cells
+
+
+def _draw_table_of_choices(found: _Found) -> str:
+    """Draws choices as a table of a page, whose cells have colours."""
+    low, high = found.ends
+    lines = []
+    for name, row in found.cells.items():
+        cells = []
+        for number, text, best in row:
+            part = 0.0 if number is None else (number - low) / ((high - low) or 1.0)
+            mark = ' class="best"' if best else ""
+            cells.append(f'<td{mark} style="--at: {5 + 45 * part:.0f}%">{escape(text)}</td>')
+        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
+    heads = "".join(f"<th>{escape(head)}</th>" for head in ("choice", *found.columns))
+    hue = PALETTE[0 if found.good_is_high else 1]
+    return (
+        f'<section class="card"><h3>{escape(found.title)}</h3>'
+        '<p class="quiet">Bold: the best choice under a condition.</p>'
+        f'<table class="heat" style="--of: {hue}"><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></section>"
+    )
+
+
+def _draw_chart_of_choices(alt: Any, found: _Found) -> Any:
+    """Draws choices as a chart, for images."""
+    rows = [
+        {"choice": name, "condition": column, "value": number, "text": text}
+        for name, row in found.cells.items()
+        for column, (number, text, _) in zip(found.columns, row, strict=True)
+    ][: NUM_ROWS * len(found.columns)]
+    names = list(found.cells)
+    base = alt.Chart(alt.Data(values=rows)).encode(
+        x=alt.X("condition:N", sort=list(found.columns), title=None,
                 axis=alt.Axis(orient="top", labelAngle=-25, labelLimit=420)),
         y=alt.Y("choice:N", sort=names, title=None, axis=alt.Axis(labelLimit=320)),
     )  # fmt: skip
-    good_is_high = result.higher_is_better and not is_harm
-    scale = alt.Scale(scheme="blues" if good_is_high else "oranges")
+    scale = alt.Scale(scheme="blues" if found.good_is_high else "oranges")
     boxes = base.mark_rect(stroke="white").encode(
         color=alt.Color("value:Q", scale=scale, legend=None), tooltip=["choice:N", "condition:N", "text:N"]
     )
-    drawn = [row["value"] for row in rows if row["value"] is not None]
-    middle = (min(drawn) + max(drawn)) / 2 if drawn else 0.0
-    ink = alt.condition(f"datum.value > {middle}", alt.value("white"), alt.value("#222222"))
+    ink = alt.condition(f"datum.value > {sum(found.ends) / 2}", alt.value("white"), alt.value("#222222"))
     texts = base.mark_text(fontSize=12).encode(text="text:N", color=ink)
     return (boxes + texts).properties(
-        width=alt.Step(110), height=28 * len(names), title=alt.Title(title, anchor="start")
+        width=alt.Step(110), height=28 * len(names), title=alt.Title(found.title, anchor="start")
     )
 
 
