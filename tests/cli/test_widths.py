@@ -10,7 +10,7 @@ from windows import WIDTHS, type_in_window
 
 import hanse
 from hanse.audits import AuditResult
-from hanse.cli import audit_views
+from hanse.cli import audit_views, consoles
 from hanse.columns import Columns
 from hanse.data import dirichlet
 from hanse.evaluation import centralised, on_site
@@ -131,3 +131,10 @@ def test_an_audit_fits_a_narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
         lines = list(audit_views._list_lines(result, width))
         assert max(map(len, lines)) <= width
         assert any("12" in line and "40" in line for line in lines)
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_dumb_terminal_is_as_wide_as_its_window(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert consoles._make_console(force_terminal=True).width == columns

@@ -1,12 +1,13 @@
 """Consoles for standard output and for messages, the tables that they show, and each party's row."""
 
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import IO, Any, TypeAlias, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 from rich.text import Text
 
@@ -32,9 +33,18 @@ PROSE = 80
 """The most columns of a line of prose."""
 
 
+def _make_console(**about: Any) -> Console:
+    """Makes a console as wide as its window, where rich takes each dumb terminal for 80 columns wide, too."""
+    console = Console(highlight=False, **about)
+    if console.is_dumb_terminal:
+        width, height = shutil.get_terminal_size()
+        console.size = ConsoleDimensions(width, height)
+    return console
+
+
 def make_stdout() -> Console:
     """Makes the console for results. In a file or a pipe, lines end with their last word."""
-    console = Console(highlight=False)
+    console = _make_console()
     if console.is_terminal:
         return console
     trimmed = cast(IO[str], _Trimmed())
@@ -43,12 +53,12 @@ def make_stdout() -> Console:
 
 def make_stderr() -> Console:
     """Makes the console for messages."""
-    return Console(stderr=True, highlight=False)
+    return _make_console(stderr=True)
 
 
 def find_prose_width() -> int:
     """Returns the columns of a line of prose: 80, or as many as a narrower window has."""
-    console = Console()
+    console = _make_console()
     return min(PROSE, console.width) if console.is_terminal else PROSE
 
 
@@ -64,7 +74,7 @@ def make_pairs(pairs: Pairs) -> Table:
 
 def print_lines(text: str) -> None:
     """Prints lines on standard output; in a terminal, a long line goes on in lines that are indented."""
-    console = Console()
+    console = _make_console()
     for line in text.split("\n"):
         folded = textwrap.wrap(
             line, console.width, subsequent_indent="    ", replace_whitespace=False, break_on_hyphens=False

@@ -2,13 +2,16 @@
 
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hanse.cli.exits import FAILED, exit_truthfully, print_json
 from hanse.cli.options import Accept, Imports, Json, RunId, Store, locate_store
 from hanse.cli.parties import PARTIES
+
+if TYPE_CHECKING:
+    from hanse.runs import Case, Replayed
 
 __all__ = ["replay"]
 
@@ -39,30 +42,14 @@ def replay(
 ) -> None:
     """Do the work of one client in a round again, and show what it emits."""
     with exit_truthfully(json):
-        from bdb import BdbQuit
-
-        from hanse.cli.views import case_page, note, replay_page
+        from hanse.cli.views import note
         from hanse.imports import load_imports
-        from hanse.runs import Case, Replayed, debug_errors, existing, in_simulation
-        from hanse.runs import replay_ticket as again
+        from hanse.runs import Case, Replayed, existing, in_simulation
 
         done: list[Replayed] = []
 
         def act(case: Case) -> Replayed:
-            if not json:
-                case_page(case)
-            try:
-                with debug_errors(debug):
-                    done.append(again(case, debug=debug))
-            except BdbQuit:
-                raise typer.Exit from None
-            except Exception:
-                if not json:  # the user wants to see where it happened, whatever kind of error it is
-                    traceback.print_exc()
-                    raise typer.Exit(FAILED) from None
-                raise
-            if not json:
-                replay_page(done[-1])
+            done.append(_replay_case(case, debug=debug, show=not json))
             return done[-1]
 
         if home is not None:
@@ -90,6 +77,30 @@ def replay(
             print_json({"replayed": [one.to_json() for one in done], "remark": remark})
         elif remark:
             note(remark)
+
+
+def _replay_case(case: "Case", *, debug: bool, show: bool) -> "Replayed":
+    """Does a ticket again; shows it before and after, and where it failed."""
+    from bdb import BdbQuit
+
+    from hanse.cli.views import case_page, replay_page
+    from hanse.runs import debug_errors, replay_ticket
+
+    if show:
+        case_page(case)
+    try:
+        with debug_errors(debug):
+            found = replay_ticket(case, debug=debug)
+    except BdbQuit:
+        raise typer.Exit from None
+    except Exception:
+        if show:  # the user wants to see where it happened, whatever kind of error it is
+            traceback.print_exc()
+            raise typer.Exit(FAILED) from None
+        raise
+    if show:
+        replay_page(found)
+    return found
 
 
 def _said(given: str, otherwise: str) -> str:

@@ -70,7 +70,7 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """What the interval says: which model is better, or that there is no clear difference."""
+        """The verdict of the interval: which model is better, or that there is no clear difference."""
         return HELPED if self.low > 0 else HURT if self.high < 0 else UNCLEAR
 
 

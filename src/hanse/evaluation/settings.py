@@ -29,7 +29,7 @@ __all__ = ["Evaluation", "check_metrics", "choose_metrics", "list_default_metric
 
 @value
 class Evaluation:
-    """What is measured, beside the metrics of the model.
+    """The choices of what is measured beside the metrics of the model.
 
     >>> Evaluation(metrics=("auroc", "sensitivity(threshold=0.3)")).metrics[1].key
     'sensitivity(threshold=0.3)'

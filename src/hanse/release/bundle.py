@@ -20,15 +20,17 @@ from safetensors.numpy import save
 
 from hanse.config import IN_PYTHON, WrongSetting, as_toml, build, summary, to_plain
 from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors, nearest
-from hanse.core.exchange import digest, pack, unpack
+from hanse.core.exchange import digest, unpack
 from hanse.data import Dataset, Tabular, party_files
 from hanse.evaluation import as_number, measure_metrics, table
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
 from hanse.release.audited import describe_audit, read_audit_result
+from hanse.release.folder import ABOUT, ENCODER, MODEL, write_release
 from hanse.runs import (
     ACCEPTED,
+    Prepared,
     Wanted,
     check_same_data,
     describe_claim,
@@ -49,9 +51,6 @@ if TYPE_CHECKING:
     from hanse.store import Runs
 
 __all__ = ["Predictions", "Released", "open_release", "predictions", "release"]
-
-MODEL, ENCODER, ABOUT, CARD = "model.safetensors", "encoder.safetensors", "model.json", "README.md"
-
 
 CHANGED = (
     "its files have changed since it began, and with them maybe the encoding of columns or the names of "
@@ -100,8 +99,21 @@ def release(
     code.record(runs, info, "release")
     info = runs.info(info.run)
     needed = find_needed(code.imports, ready.experiment.model, ready.experiment.data, ready.encoder)
+    about = _describe_model(info, ready, params, needed)
+    tensors = save({name: np.asarray(array, order="C") for name, array in params.items()}, {"format": "np"})
+    sha256 = hashlib.sha256(tensors).hexdigest()
+    found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
+    found = (info.result or {}).get("findings", found)
+    claim = describe_claim(runs, info, records)
+    card = _card(info, params, about, sha256, found, claim, audited)
+    write_release(folder, tensors, ready.encoder, about, card)
+    return folder
+
+
+def _describe_model(info: Any, ready: Prepared, params: Tensors, needed: Sequence[Import]) -> dict[str, Any]:
+    """Describes a model as whoever uses it needs: its settings, features and classes."""
     people = ready.population
-    about = {
+    return {
         "hanse": __version__,
         "run": info.run,
         "model": to_plain(ready.experiment.model),
@@ -112,33 +124,6 @@ def release(
         "params_sha256": digest(params),
         "imports": [_describe_import(found) for found in needed],
     }
-    tensors = save({name: np.asarray(array, order="C") for name, array in params.items()}, {"format": "np"})
-    sha256 = hashlib.sha256(tensors).hexdigest()
-    found = [finding.to_json() for finding in find_problems(records, (), ready.experiment.algorithm.remedy)]
-    found = (info.result or {}).get("findings", found)
-    claim = describe_claim(runs, info, records)
-    card = _card(info, params, about, sha256, found, claim, audited)
-    _check_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL).write_bytes(tensors)
-    if ready.encoder is not None:
-        (folder / ENCODER).write_bytes(pack(ready.encoder))
-    else:
-        (folder / ENCODER).unlink(missing_ok=True)  # that of an earlier release
-    (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card, encoding="utf-8")
-    return folder
-
-
-def _check_folder(folder: Path) -> None:
-    """Checks that no file of somebody else would be replaced. Raises: InvalidInput."""
-    about = folder / ABOUT
-    is_ours = about.exists() and '"params_sha256"' in about.read_text(encoding="utf-8", errors="replace")
-    taken = [name for name in (MODEL, ENCODER, ABOUT, CARD) if (folder / name).exists()]
-    if taken and not is_ours:
-        raise InvalidInput(
-            f"{folder} holds {', '.join(taken)}, which hanse release did not write; name another folder"
-        )
 
 
 def _card(

@@ -1,4 +1,4 @@
-"""What the commands `hanse release` and `hanse predict` do, in one call each."""
+"""The commands `hanse release` and `hanse predict`, as one call each."""
 
 from collections.abc import Sequence
 from pathlib import Path

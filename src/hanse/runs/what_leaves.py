@@ -1,4 +1,4 @@
-"""What leaves a client: each field of its requests, and an example of each message that a run asks for.
+"""Descriptions of what leaves a client: each field of its requests, and an example of each message.
 
 The fields are read from the wire's own messages, so that this list can't forget one. What a run asks for is
 read from its plan's envelopes, which each ticket is compared with.

@@ -17,7 +17,7 @@ SHOWN = 5
 
 
 class Known(NamedTuple):
-    """What a run may be called: its id, and its name if it has one."""
+    """The words by which a run is called: its id, and its name if it has one."""
 
     run: str
     name: str | None

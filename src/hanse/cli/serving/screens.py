@@ -84,7 +84,7 @@ class Screen:
 
 
 class LineScreen(Screen):
-    """LineScreen, for a file, a pipe or a journal."""
+    """Lines for a file, a pipe or a journal."""
 
     def report(self, report: "RoundReport") -> None:
         self.say(f"run {report.run}: {describe_round(report)}")
