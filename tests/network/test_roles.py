@@ -18,9 +18,11 @@ from federation import (
     federation,
     job,
     learner,
+    population,
+    read_memory,
 )
 
-from hanse.algorithms import evaluation
+from hanse.algorithms import evaluation, scaffold
 from hanse.core import (
     Contribution,
     Key,
@@ -42,7 +44,8 @@ from hanse.core.exchange import InMemory, PartyMemory, digest, drive, training
 from hanse.data import digits, iid, partition_data
 from hanse.learners import softmax
 from hanse.network.client.client import Client
-from hanse.network.client.roles import TEST
+from hanse.network.client.enrolment import waiting_plans
+from hanse.network.client.roles import OWN, TEST
 from hanse.simulation import InProcess, Simulation
 
 ROUNDS = 3
@@ -149,3 +152,42 @@ def test_a_client_plays_nobody_else(party: Any, tmp_path: Path) -> None:
         with pytest.raises(MessageError, match="does not play"):
             client._roles.open_role("a", None, party)  # type: ignore[arg-type]
         client.stop()
+
+
+def test_a_connected_client_goes_on_by_another_plan_once_that_is_allowed(tmp_path: Path) -> None:
+    """Its server was upgraded meanwhile, and goes on with the run. What a client remembers stays."""
+    opened, own = list[str](), population().client(0)
+
+    def data(plan: Any) -> Any:
+        opened.append(plan.settings)
+        return own
+
+    def serve_a_round(lr: float, begun: str | None = None) -> str:
+        given = replace(job(scaffold(lr=lr, fraction=1.0, batch_size=50), 9), num_clients=1)
+        name = here.server.lead(replace(given, watch=drain), begun)
+        here.end(name, status="stopped")
+        return name
+
+    def drain(record: Any) -> None:
+        if record.round > 0:
+            here.server.led()[-1].mailbox.drain()
+
+    with federation(tmp_path) as here:
+        here.enter_one(0, data, learner)
+        run = serve_a_round(0.3)
+        home = here.client_home(0)
+        here.wait_until(lambda: bool(read_memory(home.folder, run)[0]), "its round was counted")
+        before = here.clients[0]._roles._roles[run, OWN]
+        (home.folder / "policy.toml").write_text("approve_plans = true")
+        serve_a_round(0.1, run)
+        assert "declined: the plan waits for its owner's approval" in here.events()
+        assert len(opened) == 1
+        home.approvals.approve(waiting_plans(home)[-1])
+        serve_a_round(0.1, run)
+        after = here.clients[0]._roles._roles[run, OWN]
+        assert [len(opened), len({*opened})] == [2, 2]
+        assert after is not before
+        assert (after.forks is before.forks, after.lock is before.lock) == (True, True)
+        assert after.plan != before.plan
+        here.wait_until(lambda: after.decided >= {1, 3, 5}, "an outcome is not known")
+        assert f"run {run} goes on with another plan, which is allowed here" in here.said

@@ -54,12 +54,14 @@ class OpenRun:
 
     Args:
       sealed: the plan as it was sent.
+      sha256: of the plan as it was sent.
       check: compares its tickets with the plan.
       imports: see `AllowedPlan`.
     """
 
     plan: Plan
     sealed: SealedPlan
+    sha256: str
     check: TicketCheck
     imports: tuple[Import, ...] = ()
 
@@ -81,6 +83,7 @@ class OpenRole:
         is the client itself.
       min_cohort: gives the fewest clients that the owner wants in one total.
       isolates: whether the policy asked for isolation when the backend was made.
+      run: the run, by whose plan the data were opened.
       plan: names all in the run's plan by which tickets are computed, to compare it with other clients.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
@@ -97,6 +100,7 @@ class OpenRole:
     client: Callable[[], Memory] | None = None
     min_cohort: Callable[[], int] = lambda: 0
     isolates: bool = False
+    run: OpenRun | None = None
     plan: str = ""
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -195,14 +199,16 @@ class Roles:
     def open_run(self, work: WorkOrder, fetch: Callable[[str, str, int, Path], None]) -> OpenRun:
         """Returns the run of a ticket, once its plan is here and allowed, and its imports are loaded.
 
+        A server may go on with a run by another plan, such as after an upgrade. That one is decided on anew.
+
         Args:
           fetch: downloads an object, given its path, SHA-256, size and file.
 
         Raises: Forbidden.
         """
-        run = self._runs.get(work.run)
-        if run is not None:
-            return run
+        before = self._runs.get(work.run)
+        if before is not None and before.sha256 == work.plan:
+            return before
         path = self._home.run(work.run) / work.plan
         if not path.exists():
             fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
@@ -210,7 +216,9 @@ class Roles:
         plan, imports = allow_plan(self._home, sealed)
         self._sweep(work.run)
         check = TicketCheck(Envelopes.read(sealed.envelopes))
-        run = self._runs[work.run] = OpenRun(plan, sealed, check, imports)
+        run = self._runs[work.run] = OpenRun(plan, sealed, work.plan, check, imports)
+        if before is not None:
+            self._connection.say(f"run {work.run} goes on with another plan, which is allowed here")
         return run
 
     def end_run(self, name: str) -> None:
@@ -239,12 +247,14 @@ class Roles:
         kind = self._find_kind(party)
         if kind == TEST and player(party) != self._home.party:
             raise MessageError(f"a task for {party!r}, which this client does not play")
-        role = self._roles.get((name, kind)) or self._open(name, run, kind, party)
+        role = self._roles.get((name, kind))
+        if role is None or role.run is not run:
+            role = self._open(name, run, kind, party)
         if self._home.policy.isolate != role.isolates:
             role.backend.close()
             role.backend = self._make_backend(lambda: self._load(name, run, kind, party))
             role.isolates = not role.isolates
-        self._recent = [role, *(other for other in self._recent if other is not role)]
+        self._recent = [role, *(other for other in self._recent if other.folder != role.folder)]
         for other in self._recent[MOST_PROCESSES:]:
             other.backend.close()  # its run may be over; if not, its next ticket starts it again
         del self._recent[MOST_PROCESSES:]
@@ -265,22 +275,25 @@ class Roles:
         client, signer = None if kind == OWN else lambda: self._committed(name), self._home.identity.delegate
         count = count_rows(first[0].data)
         with self.settling:
-            has_data = _needs_data(run, party)
-            forks, houses = _recall(folder), lambda: self._houses(name)
+            before = self._roles.get((name, kind))
             role = self._roles[name, kind] = OpenRole(
                 folder=folder,
                 backend=backend,
                 secret=secret,
-                forks=forks,
+                forks=_recall(folder) if before is None else before.forks,
                 signer=signer,
-                houses=houses,
+                houses=lambda: self._houses(name),
                 num_examples=count,
-                has_data=has_data,
+                has_data=_needs_data(run, party),
                 client=client,
                 min_cohort=lambda: self._home.policy.min_cohort or 0,
                 isolates=isolates,
+                run=run,
                 plan=run.sealed.name_computation(),
             )
+            if before is not None:  # only the plan is another one
+                role.decided, role.lock = before.decided, before.lock
+                before.backend.close()
         return role
 
     def _make_backend(self, load: Callable[[], Loaded]) -> TicketBackend:
