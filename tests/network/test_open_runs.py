@@ -104,6 +104,23 @@ def test_resume_and_fresh_answer_the_question(tmp_path: Path) -> None:
     assert find_ended_run(Runs(tmp_path / "runs.db"), new) is None
 
 
+def test_a_run_that_goes_on_is_not_named_anew_in_silence(tmp_path: Path) -> None:
+    given = job(FED_AVG, 2)
+    run = Runs(tmp_path / "runs.db").begin(given.said, {}, name="spring", tags=("a", "b"))
+    named = replace(given, name="spring", tags=("b",))
+    assert choose_runs(tmp_path, [given]) == choose_runs(tmp_path, [named]) == [run]
+    for other, left_out in (
+        (replace(named, name="summer"), "--name summer"),
+        (replace(named, tags=("b", "c")), "--tag c"),
+    ):
+        for resume in (None, run):
+            with pytest.raises(
+                InvalidInput, match=rf"the name 'spring' and the tags a, b, .* {left_out}, or"
+            ):
+                choose_runs(tmp_path, [other], resume=resume)
+    assert choose_runs(tmp_path, [replace(named, name="summer")], fresh=True) == [None]
+
+
 def test_a_run_that_was_completed_waits_for_nobody_again(tmp_path: Path) -> None:
     """Its server was killed while clients heard that it is over; those have gone."""
     given = job(FED_AVG, 1)

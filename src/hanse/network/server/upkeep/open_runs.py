@@ -62,6 +62,7 @@ def choose_runs(
 
     Raises:
       OtherRunOpen: if an interrupted run has other settings, and neither `fresh` nor `resume` was given.
+      InvalidInput: if a job that goes on with a run has a name or tags that this run does not have.
       StoreError: if there is no such run.
     """
     path = home / "runs.db"
@@ -69,6 +70,7 @@ def choose_runs(
         return [None] * len(jobs)
     runs = Runs(path)
     if resume is not None:
+        _check_names(runs.info(resume), jobs[0])
         return [_resume(runs, resume, jobs[0])]
     infos = [info for info in runs.infos() if _is_open(info) and not info.settings.get(SET_ASIDE, False)]
     if fresh:
@@ -81,10 +83,25 @@ def choose_runs(
     for job in jobs:
         same = [info for info in infos if info.run not in chosen and not list(find_differences(info, job))]
         chosen.append(same[0].run if same else None)
+        if same:
+            _check_names(same[0], job)
     others = [info for info in infos if info.status == "interrupted" and info.run not in chosen]
     if others and None in chosen:
         raise OtherRunOpen(home, others[0], list(find_differences(others[0], jobs[chosen.index(None)])))
     return chosen
+
+
+def _check_names(info: RunInfo, job: RunJob) -> None:
+    """Checks that a job has no other name or tags than the run that it goes on with. Raises: InvalidInput."""
+    others = [] if job.name in (None, info.name) else [f"--name {job.name}"]
+    others += [f"--tag {tag}" for tag in job.tags if tag not in info.tags]
+    if others:
+        has = f"the name {info.name!r}" if info.name else "no name"
+        tags = f"the tags {', '.join(info.tags)}" if info.tags else "no tags"
+        raise InvalidInput(
+            f"run {info.run} goes on, and it has {has} and {tags}, which it got when it began: leave out "
+            f"{' '.join(others)}, or begin another run by hanse serve FILE --fresh"
+        )
 
 
 def open_run(runs: Runs, run: str) -> None:
