@@ -56,6 +56,28 @@ def test_a_value_of_ones_own_runs_as_written(tmp_path: Path) -> None:
         assert hanse.perform(experiment).status == "completed"
 
 
+CLAIM = re.compile(r"\b([Cc]annot|can't)\b")
+TEST = re.compile(r"`(tests/[\w/]+\.py)`")
+
+
+def test_each_claim_of_the_threat_model_names_a_test() -> None:
+    """A point that says that somebody cannot do something names a file of tests."""
+    _, _, text = (DOCS / "threat-model.md").read_text(encoding="utf-8").partition("\n## ")
+    points = [" ".join(point.split()) for point in re.split(r"\n(?=- |#|\n)", text)]
+    claims = [point for point in points if CLAIM.search(point)]
+    assert len(claims) > 40
+    assert [point[:80] for point in claims if not TEST.search(point)] == []
+
+
+def test_tests_that_pages_name_exist_and_test_something() -> None:
+    root = DOCS.parent
+    pages = [*DOCS.glob("*.md"), *root.glob("*.md")]
+    named = {name for page in pages for name in TEST.findall(page.read_text(encoding="utf-8"))}
+    assert len(named) > 30
+    found = {name for name in named if (root / name).is_file() and "\ndef test_" in (root / name).read_text()}
+    assert named - found == set()
+
+
 LOOP = "own-training-loop.md"
 
 
