@@ -7,7 +7,7 @@ import pytest
 from test_commands import command, done, served, typed
 
 from hanse.cli import exits
-from hanse.network.protocol import Refused, Unsuited
+from hanse.network.protocol import Forbidden, Refused, Unsuited
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "deployment.md").read_text()
@@ -47,6 +47,7 @@ def test_each_end_of_a_run_has_the_code_of_the_guide() -> None:
         (Unsuited("its data do not suit the run"), exits.UNSUITED),
         (Refused(403, "left", "client 1 has left"), exits.REVOKED),
         (Refused(403, "role", "this is for operators"), exits.FAILED),
+        (Forbidden("the plan waits for approval", "approval"), exits.BAD_INPUT),
     ],
 )
 def test_an_error_has_its_code(error: Exception, code: int) -> None:

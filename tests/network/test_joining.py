@@ -255,11 +255,63 @@ def test_questions_at_a_terminal_make_a_contract(folder: Path, here: Federation)
     assert (own.numeric, own.categorical, found.min_rows) == (("age", "crp"), (), 33)
 
 
+def answered(monkeypatch: pytest.MonkeyPatch, words: Sequence[str], *answers: str) -> tuple[int, str]:
+    """Types a command at what it takes for a terminal; no more answers: somebody interrupts a question."""
+    monkeypatch.setattr("hanse.cli.contract.is_attended", lambda: True)
+    said = CliRunner().invoke(app, list(words), input="".join(f"{answer}\n" for answer in answers))
+    return said.exit_code, said.output
+
+
+def test_who_interrupts_a_question_has_not_joined(
+    folder: Path, here: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answers in ((), ("y",), ("y", "age")):  # "Take part?", columns of numbers, columns of categories
+        code, said = answered(monkeypatch, line(here, "--data", "own.csv"), *answers)
+        assert (code, "stopped; it has not joined; type the line again" in said) == (130, True), said
+        assert not (folder / "client" / CONTRACT).exists()
+    assert not here.server.members.active("client")
+    code, said = answered(monkeypatch, ("init", "own.csv", "--client", "--home", "c"))
+    assert (code, "interrupted at a question" in said, (folder / "c").exists()) == (130, True, False), said
+
+
+def test_no_answer_allows_a_column_by_mistake(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What seems to identify rows is asked about again, and words are no numbers."""
+    rows = (folder / "own.csv").read_text().splitlines()
+    (folder / "own.csv").write_text(
+        "\n".join([f"{rows[0]},case", *(f"{row},P{number:05}" for number, row in enumerate(rows[1:]))])
+    )
+    ask = ("init", "own.csv", "--client", "--home", "client", "--label", "ill")
+    code, said = answered(
+        monkeypatch,
+        ask,
+        "ill",
+        "age, note",
+        "age",
+        "site, case",
+        "",
+        "case",
+        "y",
+        "some",
+        "-1",
+        "9",
+        "none",
+        "y",
+    )
+    assert code == 0, said
+    assert "'note' holds words, no numbers" in said
+    assert said.count("'case' seems to identify rows or places. Allow it?") == 2
+    assert said.count("write a whole number from 1") == 2
+    found = Contract.at(folder / "client")
+    assert found is not None
+    own: Any = found.reader
+    assert (own.numeric, own.categorical, found.min_rows) == (("age",), ("case",), 9)
+
+
 def test_without_a_terminal_the_proposal_is_written_and_kept(folder: Path, here: Federation) -> None:
     (folder / "client").mkdir()
     (folder / "client" / "policy.toml").write_text("min_examples = 100")  # it ends where it would join
     code, said = typed(*line(here, "--data", "own.csv"))
-    assert code == 1
+    assert code == 2
     assert "wrote client/hanse.toml: runs may use age, crp, and predict ill" in " ".join(said.split())
     text = (folder / "client" / CONTRACT).read_text()
     (folder / "other.csv").write_text(table(WORDS))
@@ -270,7 +322,7 @@ def test_without_a_terminal_the_proposal_is_written_and_kept(folder: Path, here:
     (folder / "own.csv").unlink()
     (folder / "own.csv").mkdir()  # whoever opens it fails in another way
     code, said = typed(*line(here))
-    assert (code, 'To allow it: numeric = ["crp", "age"]' in said) == (1, True), said
+    assert (code, 'To allow it: numeric = ["crp", "age"]' in said) == (2, True), said
     assert not here.server.members.active("client")
 
 
@@ -354,11 +406,12 @@ def test_check_shows_what_would_leave_without_data(folder: Path, here: Federatio
     assert not (folder / "client" / CONTRACT).exists()
     code, said = typed(*line(here, "--data", "own.csv", "--check"))
     assert (code, "60 examples suit softmax" in said) == (0, True), said
+    assert "there is no client/hanse.toml yet; hanse join would write it: runs may use age" in said
     assert not (folder / "client" / CONTRACT).exists()  # a check writes nothing
     assert "evaluate" not in said.partition("Run ")[2]  # the server measures on rows of its own
     (folder / "client" / "policy.toml").write_text("approve_plans = true")
     code, said = typed(*line(here, "--check"))
-    assert (code, "waits for approval" in said) == (1, True), said
+    assert (code, "waits for approval" in said) == (2, True), said
     assert "leaves: your update (6 numbers), enters a mean that shows single" in said
     assert not here.server.members.active("client")
 

@@ -142,8 +142,28 @@ def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(InvalidInput, match="106 characters") as seen:
         read_token(str(TOKEN)[1:], None, ask=False)
     assert str(TOKEN)[10:20] not in str(seen.value)  # what is almost a token is not shown
+    with pytest.raises(InvalidInput, match="the token is missing, and nobody is here"):
+        read_token(None, None, ask=True)
+    monkeypatch.setenv(HANSE_TOKEN, "")
+    assert read_token(None, None, ask=False) is None
     monkeypatch.setenv(HANSE_TOKEN, str(TOKEN))
     assert read_token(None, None, ask=True) == TOKEN
+    (empty := tmp_path / "empty.token").touch()
+    with pytest.raises(InvalidInput, match="0 characters"):  # the variable does not stand in for a file
+        read_token(None, empty, ask=True)
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_a_token_that_others_can_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: int, warns: bool
+) -> None:
+    path = tmp_path / "a.token"
+    path.write_text(f"{TOKEN}\n")
+    path.chmod(mode)
+    assert read_token(None, path, ask=False) == TOKEN
+    said = capsys.readouterr().err
+    assert (f"chmod 600 {path}" in said) == warns
+    assert str(TOKEN) not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

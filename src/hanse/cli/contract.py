@@ -88,6 +88,8 @@ def make_contract(
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         contract.write()
         print_paragraph(f"wrote {file}: {_describe(contract)}")
+    else:
+        print_paragraph(f"there is no {file} yet; hanse join would write it: {_describe(contract)}")
     return contract
 
 
@@ -123,7 +125,8 @@ def _ask(found: "Proposal", look: Callable[[str | None], "Proposal"], is_free: b
         chosen: dict[str, Any] = {}
         for option, words in (("numeric", "Columns of numbers"), ("categorical", "Columns of categories")):
             taken = (*own.predicted, own.group, *chosen.get("numeric", ()))
-            chosen[option] = _ask_columns(f"{words} that runs may use", getattr(own, option), found, taken)
+            question, proposed = f"{words} that runs may use", getattr(own, option)
+            chosen[option] = _ask_columns(question, proposed, found, taken, are_numbers=option == "numeric")
         if not any(chosen.values()):
             raise InvalidInput("no column was allowed, so no run could use the data; nothing was written")
         gaps = [line for line in found.notes if " is empty in " in line]
@@ -131,8 +134,7 @@ def _ask(found: "Proposal", look: Callable[[str | None], "Proposal"], is_free: b
             chosen["incomplete"] = "skip"
         own = replace(own, **chosen)
     question = "Fewest rows; with fewer the file is taken to be broken"
-    while (min_rows := typer.prompt(question, default=found.contract.min_rows, type=int)) < 1:
-        print_paragraph("write a whole number from 1")
+    min_rows = _ask_number(question, found.contract.min_rows)
     test = found.contract.test
     if test is None:
         test = _ask_file("File of your own test examples")
@@ -170,6 +172,15 @@ def _ask_column(question: str, proposed: str, found: "Proposal") -> str:
     return str(given)
 
 
+def _ask_number(question: str, proposed: int) -> int:
+    given = ""
+    while not given.isdecimal() or int(given) < 1:
+        if given:
+            print_paragraph("write a whole number from 1")
+        given = str(typer.prompt(question, default=str(proposed))).strip()
+    return int(given)
+
+
 def _ask_file(question: str) -> str | None:
     """Asks for a file that exists; None: there is none."""
     while (given := typer.prompt(question, default="none")) != "none":
@@ -180,19 +191,34 @@ def _ask_file(question: str) -> str | None:
 
 
 def _ask_columns(
-    question: str, proposed: Sequence[str], found: "Proposal", taken: Sequence[str | None]
+    question: str,
+    proposed: Sequence[str],
+    found: "Proposal",
+    taken: Sequence[str | None],
+    *,
+    are_numbers: bool,
 ) -> tuple[str, ...]:
-    """Asks for names of columns, separated by commas."""
-    names = {one.name for one in found.columns}
+    """Asks for names of columns, separated by commas, and again for those that seem to identify rows."""
+    columns = {one.name: one for one in found.columns}
+
+    def find_fault(name: str) -> str:
+        if name not in columns:
+            return f"{name!r} is not in the file"
+        if name in taken:
+            return f"{name!r} has another role already"
+        is_text = are_numbers and columns[name].kind == "categories"
+        return f"{name!r} holds words, no numbers" if is_text else ""
+
     default = ", ".join(proposed) or "none"
     while True:
         given = typer.prompt(question, default=default)
         if given == default:
             return tuple(proposed)
-        words = [word.strip() for word in given.split(",")]
-        chosen = tuple(dict.fromkeys(word for word in words if word not in ("", "none")))
-        wrong = next((name for name in chosen if name not in names or name in taken), None)
-        if wrong is None:
+        said = (word.strip() for word in given.split(","))
+        chosen = tuple(dict.fromkeys(word for word in said if word not in ("", "none")))
+        if fault := next(filter(None, map(find_fault, chosen)), ""):
+            print_paragraph(f"{fault}; write names of columns with commas between them, or none")
+            continue
+        odd = [name for name in chosen if columns[name].is_odd and name not in proposed]
+        if all(typer.confirm(f"{name!r} seems to identify rows or places. Allow it?") for name in odd):
             return chosen
-        why = "has another role already" if wrong in names else "is not in the file"
-        print_paragraph(f"{wrong!r} {why}; write names of columns with commas between them, or none")

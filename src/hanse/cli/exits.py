@@ -51,6 +51,9 @@ def exit_truthfully(json: bool) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         _say_why(str(stop) or "interrupted before anything began", json, stop, "interrupted")
         raise typer.Exit(INTERRUPTED) from None
+    except typer.Abort:  # at a question
+        _say_why("\ninterrupted at a question", json, KeyboardInterrupt(), "interrupted")
+        raise typer.Exit(INTERRUPTED) from None
     except HanseError as error:
         if os.environ.get("HANSE_DEBUG", "0") != "0":
             raise
@@ -99,13 +102,14 @@ def _say_why(why: str, json: bool, error: BaseException, status: str) -> None:
 
 def _exit_code(error: "BaseException") -> int:
     from hanse.core import CompositionError, InvalidInput, StoreError
-    from hanse.network.protocol import Refused, Unsuited
+    from hanse.network.protocol import Forbidden, Refused, Unsuited
 
     if isinstance(error, Unsuited):
         return UNSUITED
     if isinstance(error, Refused) and error.is_proven and error.code in ("revoked", "left"):
         return REVOKED
-    return BAD_INPUT if isinstance(error, InvalidInput | CompositionError | StoreError) else FAILED
+    by_user = InvalidInput | CompositionError | StoreError | Forbidden
+    return BAD_INPUT if isinstance(error, by_user) else FAILED
 
 
 def _nothing(status: str, reason: str) -> dict[str, Any]:

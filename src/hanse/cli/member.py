@@ -10,6 +10,9 @@ from hanse.core import InvalidInput
 
 __all__ = ["approve", "leave_command", "passphrase"]
 
+FEWEST_DIGITS = 8
+"""The fewest digits of a digest that name a plan: an empty variable of a script approves nothing."""
+
 
 def leave_command(home: Home = CLIENT) -> None:
     """Withdraw consent: tell the server, and take no more work from it."""
@@ -50,9 +53,14 @@ def approve(
 
         check_client_home(home)
         client_home = ClientHome(home)
-        found = [p for p in waiting_plans(client_home) if plan_digest(p).startswith(plan)]
-        if len({plan_digest(p) for p in found}) != 1:
-            raise InvalidInput(f"{len(found)} plans begin with {plan!r}; write all of the digest")
+        plans = {plan_digest(p): p for p in waiting_plans(client_home)}
+        found = [p for digest, p in plans.items() if len(plan) >= FEWEST_DIGITS and digest.startswith(plan)]
+        if len(found) != 1:
+            here = ", ".join(digest[:16] for digest in plans) or "none"
+            raise InvalidInput(
+                f"{len(found)} plans in {home} begin with {plan!r}: write at least {FEWEST_DIGITS} digits of "
+                f"the digest that hanse join has shown. The plans there: {here}"
+            )
         client_home.own_imports.given = imports or ()
         PARTIES.register()  # so that transforms and reducers can say what they do
         for line in client_home.describe_plan(found[0]):

@@ -306,8 +306,8 @@ def join_command(
         invitation = read_token(token, token_file, ask, is_member=kept is not None)
         source = OwnData.choose(client_home, data, test, yes=yes, is_trial=check)
         held.enter_context(client_home.claim())
-        if isolate or client_home.policy.isolate:
-            find_isolation(home)  # before anything is joined
+        if isolate or client_home.policy.isolate:  # before anything is joined
+            typer.echo(f"tickets are isolated by {find_isolation(home).kind}")
         PARTIES.register()
 
         entrant = Entrant(url, invitation, name, new_key, new_server_key)
@@ -319,8 +319,12 @@ def join_command(
                 sources = join_in_order(client_home, entrant, owner)
                 source.remember()
                 ended = _work(client_home, sources, isolate)
-        except KeyboardInterrupt:
-            typer.echo(f"{_name_of(client_home)}: stopped; join again with the same --home")
+        except (KeyboardInterrupt, typer.Abort):  # the second at a question
+            is_member = client_home.membership is not None
+            again = (
+                "join again with the same --home" if is_member else "it has not joined; type the line again"
+            )
+            typer.echo(f"\n{_name_of(client_home)}: stopped; {again}")
             raise typer.Exit(INTERRUPTED) from None
         typer.echo(f"{_name_of(client_home)}: {ended}")
         if ended == "revoked":

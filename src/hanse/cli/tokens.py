@@ -25,8 +25,9 @@ def read_token(token: str | None, path: Path | None, ask: bool, *, is_member: bo
       is_member: whether the client has joined: the server removes the file of a token that was used, so it
         need not be there any more.
 
-    Raises: InvalidInput: if it is none, or was given twice.
+    Raises: InvalidInput: if it is none, was given twice, or has to be given and nobody can be asked.
     """
+    from hanse.cli.views import note
     from hanse.network.protocol import Token
 
     if token is not None and path is not None:
@@ -38,7 +39,18 @@ def read_token(token: str | None, path: Path | None, ask: bool, *, is_member: bo
             raise InvalidInput(
                 f"--token-file {path} can't be read ({error}); name the operator's file"
             ) from None
-    token = token or os.environ.get(HANSE_TOKEN)
-    if token is None and ask and sys.stdin.isatty():
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            note(
+                f"others on this machine can read {path}, and whoever reads it before it is used can join in "
+                f"your place: chmod 600 {path}"
+            )
+    elif token is None:
+        token = os.environ.get(HANSE_TOKEN) or None
+    if token is None and ask:
+        if not sys.stdin.isatty():
+            raise InvalidInput(
+                "the token is missing, and nobody is here to be asked for it: name the operator's file by "
+                f"--token-file, or set the variable {HANSE_TOKEN}"
+            )
         token = typer.prompt("The token that the operator sent", hide_input=True).strip()
     return None if token is None else Token.parse(token)

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from hanse.core import InvalidInput, PartSpec, Reducer, Release, nearest
@@ -426,7 +427,7 @@ class Approvals:
         news = "\n".join(self.describe(plan))
         raise Forbidden(
             f"the plan {plan_digest(plan)[:16]} waits for approval at this client: hanse approve "
-            f"{plan_digest(plan)[:16]}\n{news}",
+            f"{plan_digest(plan)[:16]} --home {quote(str(self._path.parent))}\n{news}",
             "approval",
         )
 
