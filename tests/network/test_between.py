@@ -19,12 +19,12 @@ from hanse.network.client.enrolment import check, fetch_plans, join, leave, rota
 from hanse.network.client.home import NEXT_KEY, ClientHome
 from hanse.network.protocol.answers import AnswerVerifier
 from hanse.network.protocol.asked import Asked
-from hanse.network.protocol.certificates import fingerprint, pin
+from hanse.network.protocol.certificates import fingerprint, make, pin
 from hanse.network.protocol.errors import Refused, Unreachable
 from hanse.network.protocol.signing import Identity, sha256
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.tokens import Token
-from hanse.network.protocol.wire import News, Poll
+from hanse.network.protocol.wire import News, Poll, Receipt
 from hanse.network.server.members import Members
 
 HOPS = ("connection", "content-length", "transfer-encoding", "host", "date")
@@ -220,6 +220,35 @@ def test_nothing_is_done_before_the_server_has_confirmed_it(
         leave(house)  # which changes nothing
         assert kinds(house).count("left") == 1
         check_receipts(house, here)
+
+
+@pytest.mark.parametrize("wrong", [{"what": "?"}, {"id": "c9"}, {"key": "ab" * 32}])
+def test_a_receipt_of_something_else_confirms_nothing(
+    wrong: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the server itself could sign such a receipt; what it signs is still not what was asked."""
+    pem = make(tmp_path / "server", ("127.0.0.1",))[0].read_text()
+    house = ClientHome(tmp_path / "house")
+    key = Identity.generate().public
+    house.enter({"url": "https://127.0.0.1:1", "certificate": pem, "server_key": key, "id": "c0"})
+    before = house.identity.public
+
+    def answer(what: str, key: str) -> None:
+        said = {"what": what, "id": "c0", "key": key, "time": 0.0}
+        other = {"left": "rekeyed", "rekeyed": "left"}
+        said |= {name: other[what] if text == "?" else text for name, text in wrong.items()}
+        receipt = Receipt.model_validate(said)
+        monkeypatch.setattr(enrolment, "_ask_under_either_key", lambda home, ask: (receipt, {}))
+
+    answer("rekeyed", Identity.at(house.folder / NEXT_KEY).public)
+    with pytest.raises(Refused, match="confirms something else"):
+        rotate_key(house)
+    answer("left", "")
+    with pytest.raises(Refused, match="confirms something else"):
+        leave(house)
+    assert ClientHome(house.folder).identity.public == before
+    assert not (house.membership or {}).get("left")
+    assert not {"left", "rekeyed"} & set(kinds(house))
 
 
 def test_a_member_trusts_no_other_server(tmp_path: Path) -> None:
