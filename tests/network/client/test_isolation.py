@@ -109,21 +109,23 @@ def test_a_hostile_work_can_do_nothing_but_compute(
     assert Path(owners["data"]).read_text() == "age\n40\n"
 
 
-def test_files_of_the_contract_are_empty_wherever_they_are(
+def test_home_and_files_of_the_contract_are_hidden_wherever_they_are(
     isolation: Isolation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Here they are in the folder of a package that the client has imported, which is shown."""
     package = tmp_path / "owns_rows"
-    package.mkdir()
+    home = package / "home"
+    (home / "runs" / "run").mkdir(parents=True)
+    isolation = replace(isolation, home=home)
     for name in ("__init__.py", "rows.csv", "tests.csv"):
         (package / name).write_text("age = 40\n")
     imported = ModuleType("owns_rows")
     imported.__file__ = str(package / "__init__.py")
     monkeypatch.setitem(sys.modules, "owns_rows", imported)
-    (isolation.home / "hanse.toml").write_text(
-        'test = "../owns_rows/tests.csv"\n[data]\nname = "csv"\npath = "../owns_rows/rows.csv"\n'
-    )
-    (isolation.home / "mine.py").write_text("MINE = 1\n")
-    mine = Import("mine", "file", "sha256:0", {"mine.py": "0"}, str(isolation.home))
+    (home / "hanse.toml").write_text('test = "../tests.csv"\n[data]\nname = "csv"\npath = "../rows.csv"\n')
+    (home / "key.pem").write_text("a key")
+    (home / "mine.py").write_text("MINE = 1\n")
+    mine = Import("mine", "file", "sha256:0", {"mine.py": "0"}, str(home))
     code = (
         "import sys, pathlib\n"
         "def read(path):\n"
@@ -133,11 +135,12 @@ def test_files_of_the_contract_are_empty_wherever_they_are(
     )
     files = [
         *(package / name for name in ("__init__.py", "rows.csv", "tests.csv")),
-        isolation.home / "mine.py",
+        home / "mine.py",
+        home / "key.pem",
     ]
     command = isolation.wrap([sys.executable, "-I", "-S", "-c", code, *map(str, files)], "run", [mine])
     done = subprocess.run(command, env=isolation.environment(), capture_output=True, text=True, timeout=60.0)
-    assert (done.stdout, done.stderr) == ("[9, 0, 0, 9]\n", "")
+    assert (done.stdout, done.stderr) == ("[9, 0, 0, 9, 0]\n", "")
 
 
 class Noted(InThread):
