@@ -201,7 +201,7 @@ class RealHouse(House):
             own,
         )
         name = name_ticket(task, hashlib.sha256(pack(payload)).hexdigest())
-        message = unpack(self.role.compute(task, payload, name, None))
+        message = unpack(self.role.compute(task, payload, name, None)[0])
         self.role.keep()
         self.last = self.asked
         return {name: None if part is None else part.values for name, part in message.parts.items()}

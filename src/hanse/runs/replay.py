@@ -43,6 +43,7 @@ from hanse.core.exchange import (
     Record,
     Task,
     compute,
+    digest,
     pack,
     unpack,
 )
@@ -384,7 +385,7 @@ def in_client_home(
 
     Raises: InvalidInput: if nothing of that run is kept there.
     """
-    from hanse.network.client import ClientHome, name_ticket, read_parts
+    from hanse.network.client import ClientHome, read_parts
 
     folder = find_run_folder(home, run)
     client_home = ClientHome(home)
@@ -403,9 +404,10 @@ def in_client_home(
     kept = client_home.membership or {}
     data = open_(plan, kept.get("number") or 0)
     for path in tasks:
-        task, sha256, memory = read_parts(path)
+        task, sha256, memory, *named = read_parts(path)
+        own = named[0] if named else digest((task, sha256))  # an earlier version noted no name
         payload = unpack((folder / f"{sha256}.payload").read_bytes(), Payload)
-        secret = client_home.secret.fold_in(folder.name).fold_in(name_ticket(task, sha256))
+        secret = client_home.secret.fold_in(folder.name).fold_in(own)
         yield Case(task, payload, bind(plan), data, memory, secret, sums.get(task.ticket))
 
 

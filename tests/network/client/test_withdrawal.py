@@ -15,7 +15,7 @@ from hanse.core import Key
 from hanse.core.exchange import Fork, Forks, Payload, Task
 from hanse.network.client.home import ClientHome
 from hanse.network.client.limits import MOST_NAMED, Spent
-from hanse.network.client.roles import OpenRole, name_ticket
+from hanse.network.client.roles import OpenRole, name_data, name_ticket
 from hanse.network.protocol.spool import Outgoing
 
 
@@ -175,14 +175,17 @@ def test_tickets_are_counted_once_and_few_names_are_kept(tmp_path: Path) -> None
     assert spent.of_all("tickets") == 1 + MOST_NAMED
 
 
-def test_one_number_for_two_tickets_gives_two_secrets(tmp_path: Path) -> None:
+def test_one_number_for_two_messages_gives_two_secrets(tmp_path: Path) -> None:
     secrets = list[Key]()
+    reloads = list[str]()
 
     class Noting:
         def compute(
             self, task: Task, payload: Any, memory: Any, secret: Key, limit_s: Any
         ) -> tuple[bytes, Fork]:
             secrets.append(secret)
+            if reloads:  # the process was killed before, and its data are loaded again
+                role.data = reloads.pop()
             return b"m", Fork.between(task.after, memory, memory)
 
         def close(self) -> None:
@@ -192,16 +195,39 @@ def test_one_number_for_two_tickets_gives_two_secrets(tmp_path: Path) -> None:
         tmp_path, Noting(), Key.from_seed(1), Forks(), ClientHome(tmp_path / "home").identity.delegate
     )
     task, payload = Task(7, 0, Key.from_seed(2), None), Payload(count_examples(), {}, {}, {})
-    asked = [
-        (task, "0" * 64),
-        (Task(7, 0, Key.from_seed(2), None), "0" * 64),
-        (task, "1" * 64),
-        (Task(7, 0, Key.from_seed(3), None), "0" * 64),
-        (Task(7, 0, Key.from_seed(2), None, {"own": {"w": np.ones(2)}}), "0" * 64),
-        (Task(8, 0, Key.from_seed(2), None), "0" * 64),
-    ]
-    for one, sha256 in asked:
-        role.compute(one, payload, name_ticket(one, sha256), None)
+
+    def ask(one: Task, sha256: str = "0" * 64, plan: str = "") -> str:
+        _, own = role.compute(one, payload, name_ticket(one, sha256, plan), None)
+        assert own == role.name_message(one, name_ticket(one, sha256, plan))
         role.settle([], [one.ticket])
-    assert secrets[0] == secrets[1]
-    assert len({secret.digest for secret in secrets}) == len(asked) - 1
+        return own
+
+    same = [ask(task), ask(Task(7, 0, Key.from_seed(2), None))]
+    others = [
+        ask(task, "1" * 64),
+        ask(task, plan="another model, or other columns"),
+        ask(Task(7, 0, Key.from_seed(3), None)),
+        ask(Task(7, 0, Key.from_seed(2), None, {"own": {"w": np.ones(2)}})),
+        ask(Task(8, 0, Key.from_seed(2), None)),
+    ]
+    role.forks.committed = {"last": np.ones(2), "!promise": 1}
+    others.append(ask(task))
+    role.forks.committed = {"last": np.ones(20_000)}
+    others.append(ask(task))
+    role.forks.committed = {"!promise": 2}  # which decides whether it answers, and not what
+    same.append(ask(task))
+    role.forks.committed = {}
+    role.data = "other rows"
+    others.append(ask(task))
+    reloads.append("rows that came since")
+    others.append(ask(task))
+    assert len(secrets) == len(same) + len(others) + 1  # that with the secret of the data before is no answer
+    assert len({secret.digest for secret in secrets}) == len({*same, *others}) == 1 + len(others)
+
+
+def test_data_are_named_by_their_content() -> None:
+    rows = np.arange(12.0).reshape(3, 4)
+    same = [rows, rows.copy(), np.arange(12.0).reshape(3, 4)]
+    others = [rows + 1, rows.T, rows[:2], [rows, rows], lambda: rows, lambda: rows]
+    assert len({name_data(data) for data in same}) == 1
+    assert len({name_data(data) for data in (rows, *others)}) == 1 + len(others)

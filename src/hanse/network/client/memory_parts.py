@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from hanse.core import Array, HanseError, MessageError, value
-from hanse.core.exchange import flatten, pack, pieces, restore, unpack
+from hanse.core import PROMISED, Array, HanseError, Memory, MessageError, value
+from hanse.core.exchange import digest, flatten, pack, pieces, restore, unpack
 from hanse.network.protocol.spool import sync_folder, write_whole
 
-__all__ = ["MEMORY", "pack_parts", "read_parts", "sweep_parts"]
+__all__ = ["MEMORY", "name_memory", "pack_parts", "read_parts", "sweep_parts"]
 
 MEMORY = "memory"
 """The name of the file that holds the index of a role's memory, in the role's folder."""
@@ -42,6 +42,12 @@ class PartsIndex:
     skeleton: str
     small: Mapping[str, Array]
     parts: Mapping[str, str]
+
+
+def name_memory(memory: Memory) -> str:
+    """Names what a ticket continues. Promises decide only whether it is answered, so they are left out."""
+    skeleton, tensors = flatten({n: kept for n, kept in memory.items() if not n.startswith(PROMISED)})
+    return digest((skeleton, {name: _digest(tensor) for name, tensor in tensors.items()}))
 
 
 def pack_parts(folder: Path, obj: Any) -> bytes:

@@ -1,6 +1,9 @@
 """The runs that a client takes part in, the roles that it plays there, and their memory on the disk."""
 
 import contextlib
+import hashlib
+import pickle
+import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -24,7 +27,7 @@ from hanse.core.exchange import (
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
-from hanse.network.client.memory_parts import MEMORY, pack_parts, read_parts, sweep_parts
+from hanse.network.client.memory_parts import MEMORY, name_memory, pack_parts, read_parts, sweep_parts
 from hanse.network.client.policy import count_rows
 from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.protocol.envelope import Envelopes, name_role
@@ -33,7 +36,7 @@ from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.spool import Outgoing, durably
 from hanse.network.protocol.wire import Decision, Plan, WorkOrder
 
-__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles", "name_ticket"]
+__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles", "name_data", "name_ticket"]
 
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
@@ -85,6 +88,7 @@ class OpenRole:
       isolates: whether the policy asked for isolation when the backend was made.
       run: the run, by whose plan the data were opened.
       plan: names all in the run's plan by which tickets are computed, to compare it with other clients.
+      data: names the content of its data; see `name_data`. It changes if they are loaded again and differ.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
     """
@@ -102,45 +106,76 @@ class OpenRole:
     isolates: bool = False
     run: OpenRun | None = None
     plan: str = ""
+    data: str = ""
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def compute(self, task: Task, payload: Payload, name: str, limit_s: float | None) -> bytes:
-        """Computes a ticket, keeps the fork of memory that it leads to, and returns the packed message.
+    def name_message(self, task: Task, name: str) -> str:
+        """Names the message of a ticket by all that it is made of: by what is asked, memory and data.
+
+        A message that differs is drawn with another secret and counts as another, whatever a server calls
+        it. One that is computed twice, such as after a kill, has the same bytes and counts once.
+
+        Args:
+          name: of the ticket, from `name_ticket`.
+        """
+        return self._name_message(name, self._recall(task))
+
+    def _name_message(self, name: str, before: Memory) -> str:
+        return digest((name, name_memory(before), self.data))
+
+    def _recall(self, task: Task) -> Memory:
+        """Returns the memory that a ticket continues."""
+        client = None if self.client is None else self.client()
+        with self.lock:
+            before = self.forks.at(task.after)
+        return before if client is None else join_memory(before, client)
+
+    def compute(self, task: Task, payload: Payload, name: str, limit_s: float | None) -> tuple[bytes, str]:
+        """Computes a ticket, and keeps the fork of memory that it leads to.
 
         Args:
           name: of the ticket, from `name_ticket`.
 
+        Returns: the packed message, and its name from `name_message`.
+
         Raises: TimeLimitExceeded, InvalidInput, ComputationFailed.
         """
-        client = None if self.client is None else self.client()
+        before = self._recall(task)
+        own = ""
+        while (named := self._name_message(name, before)) != own:  # again if other data were loaded for it
+            own = named
+            message, fork = self._compute(task, payload, before, self.secret.fold_in(own), limit_s)
         with self.lock:
-            before = self.forks.at(task.after)
-        if client is not None:
-            before = join_memory(before, client)
+            self.forks.keep(task.ticket, fork if self.client is None else fork.inner())
+        return message, own
+
+    def _compute(
+        self, task: Task, payload: Payload, before: Memory, secret: Key, limit_s: float | None
+    ) -> tuple[bytes, Fork]:
         if payload.work.signs:
             own = {SIGNER: self.signer(), MIN_COHORT: self.min_cohort(), PLAN_DIGEST: self.plan}
             before = {**before, **own}
         if payload.work.needs_houses and (houses := self.houses()) is not None:
             before = {**before, HOUSES: houses}
-        secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
-        message, fork = self.backend.compute(task, payload, before, secret, limit_s)
-        with self.lock:
-            self.forks.keep(task.ticket, fork if client is None else fork.inner())
-        return message
+        return self.backend.compute(task, payload, before, secret, limit_s)
 
     def keep(self) -> None:
         """Writes committed memory and forks to the disk."""
         with self.lock:
             _remember(self.folder, self.forks)
 
-    def note(self, task: Task, payload: str) -> None:
-        """Keeps a client's task and memory beside its payload, for `hanse replay`."""
+    def note(self, task: Task, payload: str, own: str) -> None:
+        """Keeps a client's task and memory beside its payload, for `hanse replay`.
+
+        Args:
+          own: the name of the message, from `name_message`.
+        """
         if self.client is not None:
             return  # what is measured is not replayed
         with self.lock, contextlib.suppress(OSError):
             memory = {n: kept for n, kept in self.forks.at(task.after).items() if not n.startswith(SECRETS)}
-            noted = pack_parts(self.folder, (task, payload, memory))
+            noted = pack_parts(self.folder, (task, payload, memory, own))
             (self.folder / f"{task.ticket}.task").write_bytes(noted)
 
     def settle(self, counted: list[int], dropped: list[int]) -> None:
@@ -157,15 +192,25 @@ class OpenRole:
         Outgoing.forget(self.folder, ticket)
 
 
-def name_ticket(task: Task, payload: str) -> str:
+def name_ticket(task: Task, payload: str, plan: str = "") -> str:
     """Names a ticket by all that is asked, not by its number alone: the server chooses the number.
-
-    So two messages share their noise and masks only if they are the same message.
 
     Args:
       payload: its SHA-256.
+      plan: names all in the run's plan by which tickets are computed.
     """
-    return digest((task, payload))
+    return digest((task, payload, plan))
+
+
+def name_data(data: Any) -> str:
+    """Names data by their content. Data that can't be pickled have another name each time."""
+    state = hashlib.sha256()
+    try:
+        pickled = pickle.dumps(data, 5, buffer_callback=lambda buffer: state.update(buffer.raw()))
+    except Exception:  # of a user's own class
+        return secrets.token_hex(32)
+    state.update(pickled)
+    return state.hexdigest()
 
 
 class Roles:
@@ -273,7 +318,7 @@ class Roles:
         folder = self._home.run(name) / kind
         folder.mkdir(exist_ok=True)
         client, signer = None if kind == OWN else lambda: self._committed(name), self._home.identity.delegate
-        count = count_rows(first[0].data)
+        count, named = count_rows(first[0].data), name_data(first[0].data)
         with self.settling:
             before = self._roles.get((name, kind))
             role = self._roles[name, kind] = OpenRole(
@@ -290,6 +335,7 @@ class Roles:
                 isolates=isolates,
                 run=run,
                 plan=run.sealed.name_computation(),
+                data=named,
             )
             if before is not None:  # only the plan is another one
                 role.decided, role.lock = before.decided, before.lock
@@ -322,7 +368,10 @@ class Roles:
             data = self._data(run.plan) if kind == OWN else self._test_examples(run.plan)
         except InvalidInput as error:
             raise Unsuited(f"this client's data do not suit run {name}: {error}") from error
-        self._home.policy.check_data(count_rows(data))
+        count = count_rows(data)
+        self._home.policy.check_data(count)
+        if (role := self._roles.get((name, kind))) is not None:  # after a kill; the data may be others now
+            role.num_examples, role.data = count, name_data(data)
         return Loaded(self._bind, run.plan, data, run.imports, party)
 
     def close(self) -> None:

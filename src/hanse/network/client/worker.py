@@ -88,13 +88,13 @@ class Worker:
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
             role = self._roles.open_role(work.run, run, task.party)
-            name = name_ticket(task, work.payload)
-            counted = f"{work.run}/{name}"
+            name = name_ticket(task, work.payload, role.plan)
             message = Outgoing.find(role.folder, work.ticket, name)
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
-                self._check_policy(work, run, role, counted)
+                own = role.name_message(task, name)
+                self._check_policy(work, run, role, f"{work.run}/{own}")
                 say(f"downloading for ticket {work.ticket}", "downloading")
                 payload = self._fetch_payload(role, work)
                 state = "downloaded"
@@ -117,8 +117,9 @@ class Worker:
                 home.policy.check_epsilon(home.spent, revealed.units, in_shares=revealed.in_shares)
                 say(f"{type(payload.work).__name__} for ticket {work.ticket}", "computing")
                 if not envelope.is_phase:  # what is kept for a sum must not outlive it
-                    role.note(task, work.payload)
-                answer = self._compute(work, role, task, payload, name)
+                    role.note(task, work.payload, own)
+                answer, own = self._compute(work, role, task, payload, name)
+                counted = f"{work.run}/{own}"
                 state = "trained"
                 examples = role.num_examples or 0
                 home.policy.check_work(type(payload.work).__name__, len(answer))
@@ -248,8 +249,10 @@ class Worker:
 
         self._connection.insist(attempt)
 
-    def _compute(self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload, name: str) -> bytes:
-        """Computes a ticket in the time that the policy allows, and returns the packed message.
+    def _compute(
+        self, work: WorkOrder, role: OpenRole, task: Task, payload: Payload, name: str
+    ) -> tuple[bytes, str]:
+        """Computes a ticket in the time that the policy allows; returns what `OpenRole.compute` does.
 
         Raises: Forbidden: if that time is not enough. Unsuited: if the data don't suit the run.
         """
