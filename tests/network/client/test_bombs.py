@@ -6,6 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,11 @@ from federation import federation, job
 from played import Heard, HostileServer
 
 from hanse.algorithms import fed_avg
-from hanse.core import Close
-from hanse.network.protocol.wire import JSON_BYTES
+from hanse.core import Close, MessageError, layout
+from hanse.core.exchange import Payload, Stored, Task, pack
+from hanse.learners import softmax
+from hanse.network.protocol.sealed_plan import read_plan, seal_plan, unpack_sent
+from hanse.network.protocol.wire import JSON_BYTES, PLANS_BYTES, Plan
 
 DEEP = b'{"wire": [' + b"[]," * (JSON_BYTES // 3 - 10) + b"[]]}"
 BLOCK = b"a" * (1 << 16)
@@ -94,6 +98,32 @@ def test_resource_bombs_end_in_little_memory_and_no_byte_too_many(tmp_path: Path
     assert int(lines["grew"].removeprefix("by ")) < 30
     assert not (tmp_path / "object.part").exists()
     assert sum(path.stat().st_size for path in tmp_path.glob("other*")) == 0
+
+
+@pytest.mark.parametrize("size", [PLANS_BYTES - 100, 3 * PLANS_BYTES])
+def test_a_header_that_takes_much_memory_is_not_parsed(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        b'{"__metadata__":{"hanse":"['
+        + (b"[]," * (size // 3) if size < PLANS_BYTES else b" " * size)
+        + b'[]]"}}'
+    )
+    (tmp_path / "payload").write_bytes(len(text).to_bytes(8, "little") + text)
+    monkeypatch.setattr(layout.json, "loads", lambda text: pytest.fail("it is parsed"))
+    for kind in (Payload, Task):
+        with pytest.raises(MessageError, match=r"^a header of "):
+            unpack_sent(Stored(tmp_path / "payload"), kind)
+    with pytest.raises(MessageError, match=r"^a header of "):
+        read_plan((tmp_path / "payload").read_bytes())
+
+
+def test_a_plan_whose_model_takes_much_memory_is_not_opened() -> None:
+    many = replace(
+        seal_plan(Plan("run", "{}", softmax(), (8, 8), 10)), packed=pack({"model": ((),) * 300_000})
+    )
+    with pytest.raises(MessageError, match="a header of more than 250000 lists"):
+        many.open()
 
 
 def test_a_download_above_the_policy_does_not_begin(tmp_path: Path) -> None:

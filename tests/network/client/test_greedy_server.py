@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from federation import FED_AVG, Threaded, federation, job, population
@@ -18,11 +18,25 @@ from hanse.core import MessageError
 from hanse.network.client import poller
 from hanse.network.client.connection import Connection
 from hanse.network.client.home import ClientHome
-from hanse.network.client.poller import MOST_DECISIONS
+from hanse.network.client.poller import MOST_DECISIONS, MOST_POLLS, MUCH_BYTES, POLLS_PER_MESSAGE, Pace
+from hanse.network.client.tickets import MOST_OPEN, Tickets
 from hanse.network.client.worker import MOST_WRONG, Worker
-from hanse.network.protocol.errors import Forbidden
+from hanse.network.protocol.errors import Forbidden, Refused
+from hanse.network.protocol.spool import Outgoing
+from hanse.network.protocol.wire import WorkOrder
 
 WRONG = bytes(100_000)
+ORDER = WorkOrder(
+    run="r",
+    ticket=1,
+    task="",
+    payload="0" * 64,
+    payload_bytes=1,
+    plan="0" * 64,
+    plan_bytes=1,
+    limit_bytes=1,
+    work="local_sgd",
+)
 
 
 @contextmanager
@@ -38,12 +52,23 @@ def played(folder: Path, answer: Callable[[HostileServer, Heard], Iterable[bytes
         yield home
 
 
-def fetch(home: ClientHome) -> None:
-    """Downloads what should be another object, as the thread that works does."""
-    connection = Connection(home, lambda line: None)
-    nothing: Any = None
-    worker = Worker(connection, nothing, nothing, logging.getLogger(__name__), lambda: None)
+@contextmanager
+def at_work(home: ClientHome) -> Iterator[Worker]:
+    """The part of a client that works. It ends at its first attempt that the server does not answer."""
+
+    def hear(line: str) -> None:
+        if "trying again" in line and "had another" not in line and "its SHA-256" not in line:
+            connection.stopping.set()
+
+    connection, roles = Connection(home, hear), MagicMock()
+    worker = Worker(connection, Tickets(), roles, logging.getLogger(__name__), lambda: None)
     with closing(connection.gate):
+        yield worker
+
+
+def fetch(home: ClientHome) -> None:
+    """Downloads what should be another object."""
+    with at_work(home) as worker:
         worker._fetch("run", "/v1/object", "0" * 64, len(WRONG), home.folder / "a.payload")
 
 
@@ -70,18 +95,87 @@ def test_a_download_that_is_cut_counts_what_arrived(tmp_path: Path) -> None:
 
     with played(tmp_path, answer) as home:
         (home.folder / "policy.toml").write_text("max_day_download_bytes = 100000")
-        connection = Connection(home, lambda line: connection.stopping.set())  # at the first failed attempt
-        nothing: Any = None
-        worker = Worker(connection, nothing, nothing, logging.getLogger(__name__), lambda: None)
-        with closing(connection.gate), pytest.raises(Exception, match="the download was cut"):
-            worker._fetch("run", "/v1/object", "0" * 64, len(WRONG), home.folder / "a.payload")
+        with pytest.raises(Exception, match="the download was cut"):
+            fetch(home)
         assert home.spent.of_today("download_bytes") == 60_000
 
 
-def test_outcomes_of_unknown_runs_make_no_folders_and_are_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(poller, "UNHEEDED_S", 0.0)
+def test_a_message_that_is_asked_again_counts_again(tmp_path: Path) -> None:
+    said = itertools.chain(
+        [{"offset": 0, "durable": False}], itertools.repeat({"offset": 0, "durable": True})
+    )
+
+    def answer(server: HostileServer, heard: Heard) -> Iterable[bytes]:
+        chunks.append(len(heard.body))
+        return server.sign(heard, json.dumps(next(said)).encode())
+
+    chunks = list[int]()
+    with played(tmp_path, answer) as home:
+        message = Outgoing.write(home.folder, 1, [bytes(1000)])
+        home.spent.add(upload_bytes=1000)  # when it was computed
+        with at_work(home) as worker, pytest.raises(Refused, match="no chunk at 0 of 1000, or it was sent"):
+            worker._upload(ORDER, message, 1000)  # its server asks for one chunk again and again
+        assert (chunks, home.spent.of_today("upload_bytes")) == ([1000], 1000)
+        (home.folder / "policy.toml").write_text("max_day_upload_bytes = 3500")
+        with at_work(home) as worker:
+            for _ in range(2):
+                worker._upload(ORDER, message, 0)
+            with pytest.raises(Forbidden, match="allows 3500 uploaded bytes a day"):
+                worker._upload(ORDER, message, 0)
+        assert (chunks, home.spent.of_today("upload_bytes")) == ([1000] * 3, 3000)
+
+
+def test_few_orders_wait_at_a_time() -> None:
+    tickets = Tickets()
+    orders = [ORDER.model_copy(update={"ticket": number}) for number in range(MOST_OPEN + 2)]
+    for order in orders:
+        tickets.take(order)
+    assert tickets.open == {("r", number) for number in range(MOST_OPEN)}
+    tickets.give_up(orders[0])
+    tickets.take(orders[-1])
+    assert ("r", MOST_OPEN + 1) in tickets.open
+
+
+def test_polls_slow_down_unless_messages_are_sent() -> None:
+    clock = [0.0]
+    pace = Pace(lambda: clock[0])
+    assert [pace.pause_s(0) for _ in range(MOST_POLLS)] == [0.0] * MOST_POLLS
+    assert [pace.pause_s(0) for _ in range(2)] == [1.0, 2.0]
+    clock[0] += 5.0
+    assert [pace.pause_s(0) for _ in range(4)] == [0.0, 0.0, 0.0, 1.0]
+    assert [pace.pause_s(1) for _ in range(5)] == [0.0] * (POLLS_PER_MESSAGE - 1) + [1.0]
+    clock[0] += 1e6
+    assert sum(pace.pause_s(1) > 0 for _ in range(MOST_POLLS + 1)) == 1
+
+
+def test_answers_that_are_long_count_as_downloads_and_say_little(tmp_path: Path) -> None:
+    number = itertools.count()
+
+    def answer(server: HostileServer, heard: Heard) -> Iterable[bytes]:
+        if heard.path != "/v1/work":
+            return server.sign(heard, b"{}")
+        ended = {f"{next(number)}{'x' * 100}": "failed" * 20 for _ in range(200)}
+        return server.sign(heard, json.dumps({"ended": ended, "why": "x" * MUCH_BYTES}).encode())
+
+    with played(tmp_path, answer) as home:
+        (home.folder / "policy.toml").write_text("max_day_download_bytes = 250000")
+
+        def hear(line: str) -> None:
+            said.append(line)
+            if "asking again in 60 s" in line:
+                client.stop()
+
+        said = list[str]()
+        client = Threaded(home, lambda plan: [], learner, hear)
+        assert client.run() == "stopped"
+        polls = next(number) // 200
+        assert polls == 2
+        assert home.spent.of_today("download_bytes") > polls * MUCH_BYTES
+        assert len([line for line in said if line.startswith("run ")]) == polls * poller.MOST_ENDED
+        assert max(map(len, said)) < 250
+
+
+def test_outcomes_of_unknown_runs_make_no_folders_and_are_few(tmp_path: Path) -> None:
     known = list[dict[str, list[int]]]()
     polled, number = threading.Event(), itertools.count()
 

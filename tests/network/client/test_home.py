@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,17 @@ from federation import Threaded, federation, job
 
 from hanse.algorithms import fed_avg
 from hanse.core import Close, Examples, InvalidInput
+from hanse.core.exchange import pack
 from hanse.learners import softmax
 from hanse.network.client import home
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.enrolment import join, waiting_plans
 from hanse.network.client.home import ClientHome
 from hanse.network.client.limits import Spent
+from hanse.network.client.memory_parts import read_parts
 from hanse.network.client.policy import Approvals, Policy, count_rows
 from hanse.network.client.poller import Poller
+from hanse.network.client.roles import MOST_RUNS, Roles
 from hanse.network.protocol import spool
 from hanse.network.protocol.errors import Forbidden, Refused
 from hanse.network.protocol.sealed_plan import seal_plan
@@ -28,21 +33,68 @@ from hanse.network.protocol.signing import Identity
 from hanse.network.protocol.spool import Outgoing, hash_chunks
 from hanse.network.protocol.tokens import Token
 from hanse.network.protocol.uploads import Spool
-from hanse.network.protocol.wire import Plan
+from hanse.network.protocol.wire import Plan, WorkOrder
 from hanse.network.server.members import Members
 
 PLAN = seal_plan(Plan("run", '{"rounds": 3}', softmax(), (8, 8), 10))
 
 
+def test_sums_that_are_lost_are_counted_by_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, at = ClientHome(tmp_path), time.time()
+    for days_ago, what, ticket, size in (
+        (2, "sent", 1, 5),
+        (0, "sends", 2, 7),
+        (0, "sent", 2, 7),
+        (0, "sends", 3, 11),
+    ):
+        monkeypatch.setattr(time, "time", lambda days=days_ago: at - 86400 * days)
+        own.audit.write(what, run="r", ticket=ticket, bytes=size)
+    assert (own.spent.of_all("tickets"), own.spent.of_all("upload_bytes")) == (3, 23)
+    assert (own.spent.of_today("tickets"), own.spent.of_today("upload_bytes")) == (2, 18)
+
+
+def test_few_runs_are_open_at_a_time(tmp_path: Path) -> None:
+    own, closed = ClientHome(tmp_path), list[str]()
+
+    class Noting:
+        def __init__(self, load: Any) -> None:
+            self.load = load
+
+        def close(self) -> None:
+            closed.append(self.load().plan.run)
+
+    own.enter({"number": 0})
+    connection: Any = SimpleNamespace(home=own, say=lambda *said: None)
+    roles = Roles(connection, lambda plan: [0] * 10, lambda plan: None, None, Noting)  # type: ignore[arg-type]
+
+    def order(run: str) -> None:
+        packed = pack(replace(PLAN, run=run))
+        sha256 = hashlib.sha256(packed).hexdigest()
+        (own.run(run) / sha256).write_bytes(packed)
+        given = {"payload": sha256, "payload_bytes": 1, "plan": sha256, "plan_bytes": len(packed)}
+        work = WorkOrder(run=run, ticket=1, task="", limit_bytes=1, work="local_sgd", **given)
+        opened = roles.open_run(work, lambda *asked: None)
+        roles.open_role(run, opened, 0).forks.committed = {"from": run}
+
+    names = [f"r{number}" for number in range(MOST_RUNS + 1)]
+    for name in (*names[:-1], names[0], names[-1]):
+        order(name)
+    assert closed == ["r1"]
+    assert set(roles._runs) == {run for run, _ in roles._roles} == set(names) - {"r1"}
+    order("r1")
+    assert closed == ["r1", "r2"]
+    assert read_parts(own.folder / "runs" / "r2" / "memory")[0] == {"from": "r2"}
+
+
 def test_a_policy_bounds_what_is_asked(tmp_path: Path) -> None:
-    spent = Spent(tmp_path / "spent.json", begin=lambda: {"tickets": 1})
+    spent = Spent(tmp_path / "spent.json", begin=lambda day: {"tickets": 1})
     policy = Policy(("evaluate",), ("logistic",), 2, 1000, 500, 10)
     for refused in (
         lambda: policy.check_work("local_sgd", 10),
         lambda: policy.check_work("evaluate", 501),
         lambda: policy.check_plan(PLAN),
         lambda: policy.check_data(9),
-        lambda: policy.check_use(Spent(tmp_path / "none", begin=lambda: {"tickets": 2})),
+        lambda: policy.check_use(Spent(tmp_path / "none", begin=lambda day: {"tickets": 2})),
         lambda: policy.check_use(spent, 1001),
     ):
         with pytest.raises(Forbidden, match="policy"):
@@ -58,6 +110,8 @@ def test_a_policy_bounds_what_is_asked(tmp_path: Path) -> None:
         Policy(max_day_examples=100).check_data(None)
     policy.check_work("evaluate", 500)
     policy.check_use(spent, 1000)
+    spent.add(download_bytes=1e12)  # in years: max_download_bytes is of what is on the disk at one time
+    policy.check_use(spent, 1000, download_bytes=1000)
 
 
 @pytest.mark.parametrize(

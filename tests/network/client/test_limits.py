@@ -20,16 +20,24 @@ from hanse.network.protocol.errors import Forbidden
 def test_a_day_is_summed_and_ends(tmp_path: Path) -> None:
     day = ["2026-01-31"]
     path = tmp_path / "spent.json"
-    spent = Spent(path, lambda: day[0], lambda: {"tickets": 5})
+    spent = Spent(path, lambda: day[0], lambda day: {"tickets": 2 if day else 5})
     spent.add(seconds=1.5, tickets=1)
     Spent(path, lambda: day[0]).add(seconds=2.0)
-    assert (spent.of_today("seconds"), spent.of_today("tickets"), spent.of_all("tickets")) == (3.5, 1, 6)
+    assert (spent.of_today("seconds"), spent.of_today("tickets"), spent.of_all("tickets")) == (3.5, 3, 6)
     day[0] = "2026-02-01"
     assert (spent.of_today("seconds"), spent.of_all("seconds")) == (0.0, 3.5)
     spent.add(seconds=1.0)
     assert (spent.of_today("seconds"), spent.of_all("seconds")) == (1.0, 4.5)
+    day[0] = "2026-01-31"  # the clock is set back: neither day begins again
+    assert (spent.of_today("seconds"), spent.describe_day()[:18]) == (1.0, "a day (2026-02-01 ")
+    spent.add(seconds=1.0)
+    day[0] = "2026-02-01"
+    assert (spent.of_today("seconds"), spent.describe_day()) == (2.0, "a day")
+    path.write_text('{"day": "no day", "today": {}, "total": {}}')
+    spent.add(seconds=1.0)
+    assert spent.of_today("seconds") == 1.0
     path.write_text('{"day": ')
-    assert (spent.of_today("seconds"), spent.of_all("tickets")) == (0.0, 5)
+    assert (spent.of_today("seconds"), spent.of_today("tickets"), spent.of_all("tickets")) == (0.0, 2, 5)
 
 
 def test_a_policy_says_how_long(tmp_path: Path) -> None:

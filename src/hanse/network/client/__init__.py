@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from hanse.network.client.memory_parts import read_parts
     from hanse.network.client.own_imports import write_option
     from hanse.network.client.policy import plan_digest
-    from hanse.network.client.roles import name_ticket
     from hanse.network.client.transport import patiently
 else:
     __getattr__ = load_from(
@@ -59,7 +58,6 @@ else:
             "hanse.network.client.memory_parts": ("read_parts",),
             "hanse.network.client.own_imports": ("write_option",),
             "hanse.network.client.policy": ("plan_digest",),
-            "hanse.network.client.roles": ("name_ticket",),
             "hanse.network.client.transport": ("patiently",),
         },
     )
@@ -86,7 +84,6 @@ __all__ = [
     "join",
     "join_in_order",
     "leave",
-    "name_ticket",
     "patiently",
     "plan_digest",
     "read_contents",

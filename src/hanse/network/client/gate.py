@@ -208,13 +208,30 @@ class Gate:
                 self.link.plain("POST", HEAD, shown)
             raise
 
-    def send(self, work: WorkOrder, message: Outgoing, insist: Insist[None]) -> None:
-        """Sends the message of a ticket, and notes the server's receipt. Raises: Withdrawn."""
+    def send(
+        self,
+        work: WorkOrder,
+        message: Outgoing,
+        insist: Insist[None],
+        leave: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Sends the message of a ticket, and notes the server's receipt.
+
+        Args:
+          leave: called with the bytes of each chunk before it leaves, also if it has left before.
+
+        Raises: Withdrawn, and what `leave` raises.
+        """
+
+        def check(size: int) -> None:
+            self._check_consent()
+            leave(size)
+
         self._check_consent()
         about: dict[str, Any] = {"run": work.run, "ticket": work.ticket}
         size, sha256, parts = message.size, message.sha256, describe_parts(message)
         self._audit.write("sends", **about, work=work.work, parts=parts, bytes=size, sha256=sha256)
-        insist(lambda: self.link.upload(work.run, work.ticket, message, self._check_consent))
+        insist(lambda: self.link.upload(work.run, work.ticket, message, check))
         self._audit.write("sent", **about, bytes=size)
 
     def fail(self, work: WorkOrder, failure: Failure, insist: Insist[Any]) -> None:

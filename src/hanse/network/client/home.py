@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -82,10 +83,18 @@ class ClientHome:
             finally:
                 self._num_claims -= 1
 
-    def _count_sent(self) -> dict[str, float]:
-        """Counts what was sent before there was a file of sums."""
-        sent = [line["bytes"] for line in self.audit.lines() if line["what"] == "sent"]
-        return {"tickets": len(sent), "upload_bytes": sum(sent)}
+    def _count_sent(self, day: str) -> dict[str, float]:
+        """Counts what has left, by the audit log, on a day or, if it is empty, on all.
+
+        That a message leaves is noted before, and that the server has it after; an early version noted only
+        the second.
+        """
+        left = dict[tuple[str, int], int]()
+        for line in self.audit.lines():
+            on = time.strftime("%Y-%m-%d", time.localtime(line["at"]))
+            if line["what"] in ("sends", "sent") and day in ("", on):
+                left[line["run"], line["ticket"]] = line["bytes"]
+        return {"tickets": len(left), "upload_bytes": sum(left.values())}
 
     @property
     def policy(self) -> Policy:

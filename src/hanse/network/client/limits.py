@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -35,6 +37,8 @@ SHARES = "shares"
 UNCOUNTED = "uncounted"
 """The amount of messages that left before this file was begun, because an earlier one was lost or damaged."""
 
+DAY = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
 MOST_NAMED = 256
 """The latest tickets that are counted once, however often they are computed. Older ones may count twice."""
 
@@ -46,38 +50,48 @@ class Spent:
 
     Args:
       path: of the file.
-      today: returns the current day.
-      begin: returns the totals to begin with, if there is no file, or none that can be read. If messages were
-        sent before, nobody knows what they revealed, and `check_known` says so.
+      today: returns the current day. If it is before the day of the file, because a clock was set back, the
+        day of the file goes on: else the same day would begin again and again.
+      begin: returns the sums of a day, or of all if it is empty, to begin with, if there is no file or none
+        that can be read. If messages were sent before, nobody knows what they revealed: see `check_known`.
     """
 
     def __init__(
         self,
         path: Path,
         today: Callable[[], str] = lambda: time.strftime("%Y-%m-%d"),
-        begin: Callable[[], Mapping[str, float]] = dict,
+        begin: Callable[[str], Mapping[str, float]] = lambda day: {},
     ) -> None:
         self._path, self._today, self._begin = path, today, begin
+        self._lock = threading.Lock()
 
-    def _read(self) -> tuple[dict[str, float], dict[str, float], list[str]]:
-        """Returns the sums of the current day, the totals, and the latest tickets."""
+    def _read(self) -> tuple[str, dict[str, float], dict[str, float], list[str]]:
+        """Returns the day that is summed, its sums, the totals, and the latest tickets."""
+        now = self._today()
         try:
             said = json.loads(self._path.read_text())
             totals = {name: float(amount) for name, amount in said["total"].items()}
-            today = said["today"].items() if said["day"] == self._today() else ()
+            day = max(now, said["day"]) if DAY.fullmatch(said["day"]) else now
+            today = said["today"].items() if said["day"] == day else ()
             named = [str(name) for name in said.get("tickets", ())]
-            return {name: float(amount) for name, amount in today}, totals, named
+            return day, {name: float(amount) for name, amount in today}, totals, named
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            begun = dict(self._begin())
-            return {}, {**begun, UNCOUNTED: begun["tickets"]} if begun.get("tickets") else begun, []
+            begun = dict(self._begin(""))
+            lost = {UNCOUNTED: begun["tickets"]} if begun.get("tickets") else {}
+            return now, dict(self._begin(now)), {**begun, **lost}, []
 
     def of_today(self, what: str) -> float:
         """Returns the sum of the current day of "tickets", "upload_bytes", "seconds" or another amount."""
-        return self._read()[0].get(what, 0.0)
+        return self._read()[1].get(what, 0.0)
+
+    def describe_day(self) -> str:
+        """Describes the day that is summed: "a day", unless the clock is before it."""
+        day = self._read()[0]
+        return "a day" if day == self._today() else f"a day ({day} goes on: the clock was set back)"
 
     def of_all(self, what: str) -> float:
         """Returns the sum of all days."""
-        return self._read()[1].get(what, 0.0)
+        return self._read()[2].get(what, 0.0)
 
     def check_known(self) -> None:
         """Checks that what all messages revealed is known.
@@ -95,7 +109,7 @@ class Spent:
 
     def has(self, ticket: str) -> bool:
         """Returns whether a ticket of this name was counted lately."""
-        return _shorten(ticket) in self._read()[2]
+        return _shorten(ticket) in self._read()[3]
 
     def add(self, ticket: str = "", **amounts: float) -> None:
         """Adds amounts to the sums.
@@ -103,7 +117,11 @@ class Spent:
         Args:
           ticket: the name of the ticket that they are of: it is counted once. Empty: they are of none.
         """
-        today, totals, named = self._read()
+        with self._lock:  # both threads of a client add to it
+            self._add(ticket, amounts)
+
+    def _add(self, ticket: str, amounts: Mapping[str, float]) -> None:
+        day, today, totals, named = self._read()
         name = _shorten(ticket)
         if ticket and name in named:
             return
@@ -112,7 +130,7 @@ class Spent:
             for name, amount in amounts.items():
                 sums[name] = round(sums.get(name, 0.0) + amount, 3)
         whole = self._path.with_name(f"{self._path.name}.part")
-        said = json.dumps({"day": self._today(), "today": today, "total": totals, "tickets": named})
+        said = json.dumps({"day": day, "today": today, "total": totals, "tickets": named})
         if PRIVACY in totals:  # it must outlive what is sent next, and each file replaces the last
             durably(self._path, said.encode())
             return

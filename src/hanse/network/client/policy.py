@@ -290,10 +290,11 @@ class Policy:
             "download_bytes": download_bytes,
             "examples": examples,
         }
+        totals = {"tickets": self.max_tickets, "upload_bytes": self.max_upload_bytes}
         for what, more in next_ticket.items():
             for limit, used, span in (
-                (getattr(self, f"max_day_{what}"), spent.of_today, "a day"),
-                (getattr(self, f"max_{what}", None), spent.of_all, "in all runs together"),
+                (getattr(self, f"max_day_{what}"), spent.of_today, spent.describe_day()),
+                (totals.get(what), spent.of_all, "in all runs together"),
             ):
                 if limit is not None and used(what) + more > limit:
                     words = what.replace("_bytes", "ed bytes")

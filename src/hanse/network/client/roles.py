@@ -1,9 +1,6 @@
 """The runs that a client takes part in, the roles that it plays there, and their memory on the disk."""
 
 import contextlib
-import hashlib
-import pickle
-import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
@@ -30,13 +27,14 @@ from hanse.network.client.connection import Connection
 from hanse.network.client.memory_parts import MEMORY, name_memory, pack_parts, read_parts, sweep_parts
 from hanse.network.client.policy import count_rows
 from hanse.network.client.ticket_process import Loaded, TicketBackend
+from hanse.network.client.tickets import name_data
 from hanse.network.protocol.envelope import Envelopes, name_role
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.spool import Outgoing, durably
 from hanse.network.protocol.wire import Decision, Plan, WorkOrder
 
-__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles", "name_data", "name_ticket"]
+__all__ = ["OWN", "TEST", "OpenRole", "OpenRun", "Roles"]
 
 OWN, TEST = "", "test"
 """The roles that a client plays in a run: itself, and its own test examples. Each has its own folder."""
@@ -49,6 +47,9 @@ OWN_TASK = ".own"
 
 MOST_PROCESSES = 4
 """The most roles whose processes run at the same time: those of the latest tickets."""
+
+MOST_RUNS = 4
+"""The most runs whose plans and memory are held at the same time: those of the latest tickets."""
 
 
 @dataclass
@@ -192,27 +193,6 @@ class OpenRole:
         Outgoing.forget(self.folder, ticket)
 
 
-def name_ticket(task: Task, payload: str, plan: str = "") -> str:
-    """Names a ticket by all that is asked, not by its number alone: the server chooses the number.
-
-    Args:
-      payload: its SHA-256.
-      plan: names all in the run's plan by which tickets are computed.
-    """
-    return digest((task, payload, plan))
-
-
-def name_data(data: Any) -> str:
-    """Names data by their content. Data that can't be pickled have another name each time."""
-    state = hashlib.sha256()
-    try:
-        pickled = pickle.dumps(data, 5, buffer_callback=lambda buffer: state.update(buffer.raw()))
-    except Exception:  # of a user's own class
-        return secrets.token_hex(32)
-    state.update(pickled)
-    return state.hexdigest()
-
-
 class Roles:
     """Opens runs and roles, and settles the memory of their tickets.
 
@@ -251,20 +231,33 @@ class Roles:
 
         Raises: Forbidden.
         """
-        before = self._runs.get(work.run)
-        if before is not None and before.sha256 == work.plan:
-            return before
+        run = self._runs.pop(work.run, None)
+        if run is not None:
+            self._runs[work.run] = run  # the latest one is last
+            return run
         path = self._home.run(work.run) / work.plan
         if not path.exists():
             fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
         sealed = read_plan(path.read_bytes())
         plan, imports = allow_plan(self._home, sealed)
         self._sweep(work.run)
+        while len(self._runs) >= MOST_RUNS:
+            self._close_run(next(iter(self._runs)))
         check = TicketCheck(Envelopes.read(sealed.envelopes))
         run = self._runs[work.run] = OpenRun(plan, sealed, work.plan, check, imports)
         if before is not None:
             self._connection.say(f"run {work.run} goes on with another plan, which is allowed here")
         return run
+
+    def _close_run(self, name: str) -> None:
+        """Closes a run and its roles. Its next ticket opens them again from the disk."""
+        del self._runs[name]
+        with self.settling:
+            for key in [key for key in self._roles if key[0] == name]:
+                role = self._roles.pop(key)
+                role.backend.close()
+                role.keep()
+                self._recent = [other for other in self._recent if other is not role]
 
     def end_run(self, name: str) -> None:
         """Notes that a run has ended: what the server has sent for it is removed when another run opens.
@@ -279,7 +272,8 @@ class Roles:
         self._over.discard(opening)
         for name in list(self._over):
             self._over.discard(name)
-            self._runs.pop(name, None)
+            if name in self._runs:
+                self._close_run(name)
             notes = (self._home.folder / "runs" / name).glob("*.task")
             for path in [*self._home.list_downloads(name), *notes]:
                 path.unlink(missing_ok=True)
@@ -309,9 +303,7 @@ class Roles:
         return OWN if party == self._home.party else TEST
 
     def _open(self, name: str, run: OpenRun, kind: str, party: PartyId) -> OpenRole:
-        first = [
-            self._load(name, run, kind, party)
-        ]  # the data are checked now, and loaded again after a kill
+        first = [self._load(name, run, kind, party)]  # checked now, and loaded again after a kill
         secret = self._home.secret.fold_in(name) if kind == OWN else self._home.secret.fold_in(name, kind)
         isolates = self._home.policy.isolate
         backend = self._make_backend(lambda: first.pop() if first else self._load(name, run, kind, party))

@@ -1,13 +1,42 @@
 """The tickets of a client: those that wait for its worker, and those whose outcomes it knows."""
 
 import contextlib
+import hashlib
+import pickle
 import queue
+import secrets
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
+from hanse.core.exchange import Task, digest
 from hanse.network.protocol.wire import WorkOrder
 
-__all__ = ["Tickets"]
+__all__ = ["MOST_OPEN", "Tickets", "name_data", "name_ticket"]
+
+MOST_OPEN = 100
+"""The most tickets that a client works on or waits with. A server offers others again."""
+
+
+def name_ticket(task: Task, payload: str, plan: str = "") -> str:
+    """Names a ticket by all that is asked, not by its number alone: the server chooses the number.
+
+    Args:
+      payload: its SHA-256.
+      plan: names all in the run's plan by which tickets are computed.
+    """
+    return digest((task, payload, plan))
+
+
+def name_data(data: Any) -> str:
+    """Names data by their content. Data that can't be pickled have another name each time."""
+    state = hashlib.sha256()
+    try:
+        pickled = pickle.dumps(data, 5, buffer_callback=lambda buffer: state.update(buffer.raw()))
+    except Exception:  # of a user's own class
+        return secrets.token_hex(32)
+    state.update(pickled)
+    return state.hexdigest()
 
 
 class Tickets:
@@ -22,6 +51,8 @@ class Tickets:
         self._sending: dict[tuple[str, int], WorkOrder | None] = {}
         self._known: dict[str, list[int]] = {}
         self._orders: queue.Queue[WorkOrder | None] = queue.Queue()
+        self.num_sent = 0
+        """The number of messages that were sent."""
 
     @property
     def open(self) -> set[tuple[str, int]]:
@@ -30,12 +61,12 @@ class Tickets:
             return set(self._open)
 
     def take(self, order: WorkOrder) -> None:
-        """Queues a work order, unless this client works on its ticket already."""
+        """Queues a work order, unless this client works on its ticket already, or on too many."""
         with self._lock:
             ticket = order.run, order.ticket
             if ticket in self._sending:  # it may have arrived and been lost, before this client knows
                 self._sending[ticket] = order
-            elif ticket not in self._open:
+            elif ticket not in self._open and len(self._open) < MOST_OPEN:
                 self._open.add(ticket)
                 self._orders.put(order)
 
@@ -63,6 +94,7 @@ class Tickets:
                 del self._sending[ticket]
             raise
         with self._lock:
+            self.num_sent += 1
             again = self._sending.pop(ticket)
             if again is None:
                 self._open.discard(ticket)

@@ -91,6 +91,8 @@ class ServerLink:
         self.url = url.rstrip("/")
         self.pem, self.identity, self.key_id = pem, identity, key_id
         self._invitation = invitation
+        self.answered_bytes = 0
+        """The bytes of all answers but downloads, roughly: threads may add to it at the same time."""
         self._context = certificates.pin(pem)
         self._http = certificates.make_client(
             base_url=self.url,
@@ -168,6 +170,7 @@ class ServerLink:
         Raises: Refused; also if the answer is not the server's, since the request may succeed later.
         """
         status, content = response.status_code, read_body(response, limit)
+        self.answered_bytes += len(content)
         if self._answers is None:
             receipt: Mapping[str, Any] | None = {}
         else:
@@ -314,12 +317,12 @@ class ServerLink:
         part.replace(to)
 
     def upload(
-        self, run: str, ticket: int, message: Outgoing, check: Callable[[], None] = lambda: None
+        self, run: str, ticket: int, message: Outgoing, check: Callable[[int], None] = lambda size: None
     ) -> None:
         """Sends a message in chunks, from the first that the server lacks; returns once it is durable there.
 
         Args:
-          check: called before each chunk; an error that it raises ends the upload.
+          check: called with the bytes of each chunk before it leaves; an error that it raises ends all.
 
         Raises: Refused, Unreachable.
         """
@@ -328,12 +331,14 @@ class ServerLink:
         received = Received(offset=0, durable=False)
         if message.size > CHUNK_BYTES:
             received = self.ask("GET", path, Received, params=whole)
+        before = -1
         while not received.durable:
-            check()
-            if received.offset % CHUNK_BYTES or not 0 <= received.offset < message.size:
-                raise Refused(502, "answer", f"there is no chunk at {received.offset} of {message.size}")
-            chunk, digest = message.chunk(received.offset)
-            params = {**whole, "offset": received.offset}
+            at = received.offset
+            if at % CHUNK_BYTES or not before < at < message.size:
+                raise Refused(502, "answer", f"there is no chunk at {at} of {message.size}, or it was sent")
+            chunk, digest = message.chunk(at)
+            check(len(chunk))
+            before, params = at, {**whole, "offset": at}
             try:
                 reply = self._send("PUT", path, chunk, params, digest=digest)
                 received = read_answer(Received, path, read_json(path, reply))

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from hanse.core import Declined, InvalidInput, MessageError
-from hanse.core.exchange import NotReady, Payload, Stored, Task, unpack
+from hanse.core.exchange import NotReady, Payload, Stored, Task
 from hanse.network.client.allowed_plan import check_again
 from hanse.network.client.connection import Connection
 from hanse.network.client.limits import PRIVACY, SHARES, UNNOISED, Revealed
-from hanse.network.client.roles import OpenRole, OpenRun, Roles, name_ticket
+from hanse.network.client.roles import OpenRole, OpenRun, Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
-from hanse.network.client.tickets import Tickets
+from hanse.network.client.tickets import Tickets, name_ticket
 from hanse.network.protocol.errors import (
     Forbidden,
     Refused,
@@ -26,7 +26,7 @@ from hanse.network.protocol.errors import (
     WrongContent,
     is_disk_full,
 )
-from hanse.network.protocol.sealed_plan import explain_unreadable
+from hanse.network.protocol.sealed_plan import explain_unreadable, unpack_sent
 from hanse.network.protocol.spool import Outgoing
 from hanse.network.protocol.wire import Code, Failure, WorkOrder
 
@@ -90,6 +90,7 @@ class Worker:
             role = self._roles.open_role(work.run, run, task.party)
             name = name_ticket(task, work.payload, role.plan)
             message = Outgoing.find(role.folder, work.ticket, name)
+            counted_bytes = 0
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
@@ -125,6 +126,7 @@ class Worker:
                 home.policy.check_work(type(payload.work).__name__, len(answer))
                 if not home.spent.has(counted):
                     home.policy.check_use(home.spent, len(answer), examples=examples)
+                    counted_bytes = len(answer)
                 self._count_release(f"{counted}/{hashlib.sha256(answer).hexdigest()}", revealed)
                 home.spent.add(counted, tickets=1, upload_bytes=len(answer), examples=examples)
                 role.keep()
@@ -133,7 +135,7 @@ class Worker:
                 del answer, payload  # both are on the disk now
             state = "trained"
             self._check_settings(work, run, role, message.size)
-            self._upload(work, message)
+            self._upload(work, message, counted_bytes)
             return True
         except Withdrawn:
             raise
@@ -203,13 +205,13 @@ class Worker:
         Raises: Forbidden: if the policy does not allow the work.
         """
         if not work.own:
-            return unpack(bytes.fromhex(work.task), Task)  # type: ignore[no-any-return]
+            return unpack_sent(bytes.fromhex(work.task), Task)
         path = self._roles.own_task(work)
         if not path.exists():
             self._check_policy(work, run)
             url = f"/v1/runs/{work.run}/tickets/{work.ticket}/task"
             self._fetch(work.run, url, work.own, work.own_bytes, path)
-        return unpack(Stored(path), Task)  # type: ignore[no-any-return]
+        return unpack_sent(Stored(path), Task)
 
     def _fetch_payload(self, role: OpenRole, work: WorkOrder) -> Payload:
         path = role.folder / f"{work.payload}.payload"
@@ -220,10 +222,9 @@ class Worker:
             url = f"/v1/runs/{work.run}/objects/{work.payload}"
             self._fetch(work.run, url, work.payload, work.payload_bytes, path)
         try:
-            payload: Payload = unpack(Stored(path), Payload)
+            return unpack_sent(Stored(path), Payload)
         except MessageError as error:
             raise explain_unreadable(f"ticket {work.ticket}", error) from None
-        return payload
 
     def _fetch(self, run: str, url: str, sha256: str, size: int, to: Path) -> None:
         """Downloads an object of a run. Each attempt is within the policy, and what arrives is counted.
@@ -271,11 +272,27 @@ class Worker:
             with contextlib.suppress(OSError):  # a full disk is reported where the message is written
                 self._home.spent.add(seconds=time.monotonic() - began_s)
 
-    def _upload(self, work: WorkOrder, message: Outgoing) -> None:
+    def _upload(self, work: WorkOrder, message: Outgoing, counted_bytes: int) -> None:
+        """Sends a message. What leaves once more, because a server asks again, counts once more.
+
+        Args:
+          counted_bytes: those that are counted already, and have not left.
+
+        Raises: Forbidden: if the policy does not allow so many bytes.
+        """
+        left_bytes = 0
+
+        def leave(size: int) -> None:
+            nonlocal left_bytes
+            left_bytes += size
+            if (more := min(size, left_bytes - counted_bytes)) > 0:
+                self._home.policy.check_use(self._home.spent, upload_bytes=more, tickets=0)
+                self._home.spent.add(upload_bytes=more)
+
         connection = self._connection
         connection.say(f"uploading {message.size} bytes for ticket {work.ticket}", "uploading")
         with self._tickets.sending(work):
-            connection.gate.send(work, message, connection.insist)
+            connection.gate.send(work, message, connection.insist, leave)
         self._roles.forget_tasks(work.run, [work.ticket])
         logger.debug("event=sent run=%s ticket=%d bytes=%d", work.run, work.ticket, message.size)
 

@@ -7,14 +7,19 @@ imported only if the client's owner allows it.
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hanse.core import MessageError, value
-from hanse.core.exchange import Packed, digest, pack, unpack
+from hanse.core.exchange import Packed, Stored, digest, pack, unpack
 from hanse.network.protocol.envelope import Envelopes
-from hanse.network.protocol.wire import Plan, PlanImport, printable
+from hanse.network.protocol.wire import PLANS_BYTES, Plan, PlanImport, printable
 
-__all__ = ["SealedPlan", "explain_unreadable", "read_plan", "seal_plan"]
+__all__ = ["SealedPlan", "explain_unreadable", "read_plan", "seal_plan", "unpack_sent"]
+
+T = TypeVar("T")
+
+MOST_CONTAINERS = 250_000
+"""The most lists and objects in a header: they take far more memory than their text."""
 
 LATER = ("rounds", "stop", "evaluate_every")
 """Settings with which a run may go on that has begun with others. No client computes by them."""
@@ -40,7 +45,7 @@ class SealedPlan:
     def open(self) -> Plan:
         """Builds the plan. Raises: MessageError: if it can't be read, or its model is of another class."""
         try:
-            plan: Plan = unpack(self.packed, Plan)
+            plan = unpack_sent(self.packed, Plan)
         except MessageError as error:
             raise explain_unreadable("the plan", error) from None
         if type(plan.model).__name__ != self.model:
@@ -68,12 +73,28 @@ def seal_plan(plan: Plan) -> SealedPlan:
     return SealedPlan(plan.run, plan.settings, plan.imports, model, packed, plan.envelopes)
 
 
+def unpack_sent(data: Packed, expect: type[T], *, only: tuple[type, ...] | None = None) -> T:
+    """Unpacks what a server sent, if all but the values of its tensors is small.
+
+    Args:
+      only: the classes that are built; None: all that are known.
+
+    Raises: MessageError.
+    """
+    view = data.view() if isinstance(data, Stored) else data
+    head = bytes(view[8 : 8 + min(PLANS_BYTES, int.from_bytes(view[:8], "little"))])
+    if head.count(b"{") + head.count(b"[") > MOST_CONTAINERS:
+        raise MessageError(f"a header of more than {MOST_CONTAINERS} lists and objects")
+    unpacked: T = unpack(data, expect, only=only, max_head_bytes=PLANS_BYTES)
+    return unpacked
+
+
 def read_plan(data: Packed) -> SealedPlan:
     """Reads a plan that a server sent. No class of the run is built.
 
     Raises: MessageError: if it is none, or names what can't be a module.
     """
-    plan: SealedPlan = unpack(data, SealedPlan, only=(SealedPlan, PlanImport))
+    plan = unpack_sent(data, SealedPlan, only=(SealedPlan, PlanImport))
     kinds: dict[type, tuple[Any, ...]] = {
         str: (plan.run, plan.settings, plan.model, plan.envelopes),
         bytes: (plan.packed,),

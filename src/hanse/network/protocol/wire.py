@@ -149,6 +149,10 @@ Line: TypeAlias = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u20
 """Text of one line that can't steer a terminal."""
 
 
+RunName: TypeAlias = Annotated[str, Field(pattern="^[0-9A-Za-z]{1,64}$")]
+"""The name of a run, of which paths and addresses are made."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)  # a newer side may send more fields
 
@@ -238,7 +242,7 @@ class WorkOrder(_Model):
     and the client, and nobody else, downloads it.
     """
 
-    run: str = Field(max_length=64)
+    run: RunName
     ticket: int = Field(ge=0, lt=2**53)
     task: str = Field(max_length=65536)
     own: str = Field(default="", pattern="^([0-9a-f]{64})?$")
@@ -258,7 +262,7 @@ class Decision(_Model):
     earlier version of the server has kept the outcome.
     """
 
-    run: str = Field(max_length=64)
+    run: RunName
     ticket: int = Field(ge=0, lt=2**53)
     counted: bool
     why: Words = ""
