@@ -89,11 +89,11 @@ class ClientHome:
         That a message leaves is noted before, and that the server has it after; an early version noted only
         the second.
         """
-        left = dict[tuple[str, int], int]()
+        left = dict[tuple[str, int], int]()  # a message may leave more than once
         for line in self.audit.lines():
             on = time.strftime("%Y-%m-%d", time.localtime(line["at"]))
             if line["what"] in ("sends", "sent") and day in ("", on):
-                left[line["run"], line["ticket"]] = line["bytes"]
+                left[line.get("run", ""), line.get("ticket", line["n"])] = line["bytes"]
         return {"tickets": len(left), "upload_bytes": sum(left.values())}
 
     @property

@@ -231,10 +231,10 @@ class Roles:
 
         Raises: Forbidden.
         """
-        run = self._runs.pop(work.run, None)
-        if run is not None:
-            self._runs[work.run] = run  # the latest one is last
-            return run
+        before = self._runs.get(work.run)
+        if before is not None and before.sha256 == work.plan:
+            self._runs[work.run] = self._runs.pop(work.run)  # the latest one is last
+            return before
         path = self._home.run(work.run) / work.plan
         if not path.exists():
             fetch(f"/v1/runs/{work.run}/objects/{work.plan}", work.plan, work.plan_bytes, path)
@@ -250,13 +250,12 @@ class Roles:
         return run
 
     def _close_run(self, name: str) -> None:
-        """Closes a run and its roles. Its next ticket opens them again from the disk."""
+        """Closes a run and its roles. Its next ticket opens them again from the disk, where all of it is."""
         del self._runs[name]
         with self.settling:
             for key in [key for key in self._roles if key[0] == name]:
                 role = self._roles.pop(key)
                 role.backend.close()
-                role.keep()
                 self._recent = [other for other in self._recent if other is not role]
 
     def end_run(self, name: str) -> None:
