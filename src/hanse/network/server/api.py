@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["application"]
 
+_PROBLEM = {"content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{Problem.__name__}"}}}}
+# One status gives the class, so that the schema has it: FastAPI makes a validator of each, for every route.
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem}
-    for status in (401, 403, 404, 405, 408, 409, 410, 411, 413, 422, 426, 429, 503, 507)
+    401: {"model": Problem},
+    **dict.fromkeys((403, 404, 405, 408, 409, 410, 411, 413, 422, 426, 429, 503, 507), _PROBLEM),
 }
 
 
