@@ -35,7 +35,18 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "network"))
 
 import httpx
-from federation import CASES, KEYS, NUM_CLIENTS, begin, federation, job, learner, population, program
+from federation import (
+    CASES,
+    KEYS,
+    NUM_CLIENTS,
+    Threaded,
+    begin,
+    federation,
+    job,
+    learner,
+    population,
+    program,
+)
 
 from hanse.core.exchange import InMemory, PartyMemory, digest, drive
 from hanse.network.client import AuditLog, Client, ClientHome, join, read_parts, transport
@@ -104,7 +115,9 @@ def serve(folder: Path, port: int, case: str, rounds: int, run: str) -> None:
         print(here.server.run(run).status, here.events(), flush=True)
 
 
-def take_part(folder: Path, port: int, number: int, token: Token, seed: int, rate: float) -> None:
+def take_part(
+    folder: Path, port: int, number: int, token: Token, seed: int, rate: float, kind: type[Client]
+) -> None:
     shake(seed, rate)
     client_home = ClientHome(folder / f"client-{number}")
     until_s = time.monotonic() + RUN_S
@@ -114,7 +127,7 @@ def take_part(folder: Path, port: int, number: int, token: Token, seed: int, rat
         except Unreachable:
             time.sleep(0.05)
     data = population().client(number)
-    print(Client(client_home, lambda plan: data, learner).run())
+    print(kind(client_home, lambda plan: data, learner).run())
 
 
 # -- what the stores say ---------------------------------------------------------------------------
@@ -199,6 +212,7 @@ def one(
     rate: float,
     folder: Path,
     due: Undisturbed,
+    num_children: int,
 ) -> dict[str, Any]:
     """Perform one run, in which these are killed at these moments (-1: the server), and return its result."""
     dice = random.Random(seed)
@@ -217,8 +231,9 @@ def one(
         if who < 0:
             return forked(lambda: serve(folder, port, case, rounds, run), folder / "server.log")
         luck = dice.random()
+        kind = Client if who < num_children else Threaded
         return forked(
-            lambda: take_part(folder, port, who, tokens[who], hash((seed, who, luck)), rate),
+            lambda: take_part(folder, port, who, tokens[who], hash((seed, who, luck)), rate, kind),
             folder / f"client-{who}.log",
         )
 
@@ -278,6 +293,9 @@ def main() -> int:
     ask.add_argument("--rounds", type=int, default=6)
     ask.add_argument("--kills", type=int, default=3)
     ask.add_argument("--rate", type=float, default=0.03, help="of each kind of fault, a request")
+    ask.add_argument(
+        "--children", type=int, default=NUM_CLIENTS, help="clients that compute in a child process"
+    )
     ask.add_argument("--verbose", action="store_true")
     given = ask.parse_args()
     names = ["fed_avg", "scaffold"]
@@ -286,13 +304,16 @@ def main() -> int:
     wrong = 0
     seconds, memories, killed = [], 0, Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
-        alone = one(0, names[0], given.rounds, [], 0.0, Path(folder), due[names[0]])["seconds"]
+        quiet = one(0, names[0], given.rounds, [], 0.0, Path(folder), due[names[0]], given.children)
+        alone = quiet["seconds"]
     for seed in range(given.seed, given.seed + given.runs):
         case, dice = names[seed % len(names)], random.Random(seed)
         victims = [-1, *(dice.randrange(-1, NUM_CLIENTS) for _ in range(given.kills - 1))][: given.kills]
         moments = sorted((dice.uniform(0.1, 1.2 * alone), who) for who in victims)
         with tempfile.TemporaryDirectory() as folder:
-            found = one(seed, case, given.rounds, moments, given.rate, Path(folder), due[case])
+            found = one(
+                seed, case, given.rounds, moments, given.rate, Path(folder), due[case], given.children
+            )
             fine = (
                 found["status"] == "completed"
                 and found["params_sha256"] == due[case].params_sha256

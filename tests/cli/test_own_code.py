@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import PIPE, python
 from own_code import forget, forget_imports
 from typer.testing import CliRunner
 
@@ -153,7 +154,7 @@ def test_data_describe_takes_own_code(cli: Hanse) -> None:
 
 
 def test_sweep_varies_entries_of_a_mapping(cli: Hanse, folder: Path) -> None:
-    """In processes of its own; asked again, it performs nothing, until the code has changed."""
+    """In processes of their own and in this one; asked again, it performs nothing until the code has changed."""
     (folder / "sweep.toml").write_text(SETTINGS + '\n[sweep.over]\n"algorithm.rates.lr" = [0.05, 0.1]\n')
     result = only_object(cli("sweep", "sweep.toml", "--json", "--workers", "2"))
     assert result["num_completed"] == 2
@@ -162,10 +163,10 @@ def test_sweep_varies_entries_of_a_mapping(cli: Hanse, folder: Path) -> None:
     assert swept[0.1].result is not None
     assert swept[0.1].result["params_sha256"] == by_hand["params_sha256"]
     assert swept[0.05].settings["imports"] == Runs("store.db").info(by_hand["run"]).settings["imports"]
-    assert only_object(cli("sweep", "sweep.toml", "--json"))["num_completed"] == 2
+    assert only_object(cli("sweep", "sweep.toml", "--json", "--workers", "1"))["num_completed"] == 2
     assert len(Runs("store.db").infos()) == 3
     edit(folder / "lib" / "own_norms.py", "float(dot", "1.5 * float(dot")
-    again = only_object(cli("sweep", "sweep.toml", "--json"))
+    again = only_object(cli("sweep", "sweep.toml", "--json", "--workers", "1"))
     assert len(Runs("store.db").infos()) == 5
     (note,) = [note for note in again["notes"] if "other code" in note]
     assert "2 of the runs that are kept were made with other code, and are performed again" in note
@@ -460,15 +461,14 @@ def test_a_run_of_a_script_is_shown_and_resumed_with_it(cli: Hanse, folder: Path
     assert "train" not in sys.modules
     assert cli("show", run, "--import", "train.py", "--import", "lib/own_fair.py").stderr == ""
     assert "--import PATH/train.py" in " ".join(cli("resume", run, code=2).stderr.split())
-    again = [sys.executable, "train.py", run]
-    done = subprocess.run(again, cwd=folder, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "2"
+    options: dict[str, Any] = {"cwd": folder, "env": env, "stdout": PIPE, "stderr": PIPE}
+    assert python("train.py", run, **options).communicate(60)[0].strip() == "2"
     result = only_object(cli("resume", run, "--json", "--import", "train.py"))
     assert result["status"] == "completed"
     edit(folder / "train.py", "    pass", "    pass  # changed")
-    done = subprocess.run(again, cwd=folder, env=env, capture_output=True, text=True)
-    assert "train.py has changed. Put back the code that it began with" in done.stderr
-    assert "accept_changed_imports=True" in done.stderr
+    _, said = python("train.py", run, **options).communicate(60)
+    assert "train.py has changed. Put back the code that it began with" in said
+    assert "accept_changed_imports=True" in said
 
 
 # -- settings ----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from forked import PIPE, python
 import hanse
 from hanse.store import Runs
 
-ROUNDS = 200
+ROUNDS = 100
 """Less than a second of work."""
 
 SOURCES = str(Path(hanse.__file__).parents[1])

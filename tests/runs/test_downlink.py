@@ -16,7 +16,7 @@ from hanse.transforms import quantize, rotate, top_k
 
 def experiment(downlink: Any, seed: int = 0, **changes: Any) -> hanse.Experiment:
     algorithm = fed_avg(lr=0.2, fraction=1.0, epochs=1, downlink=downlink)
-    said = {"rounds": 40, "evaluate_every": 40, "partition": iid(20), "model": mlp((512,)), **changes}
+    said = {"rounds": 32, "evaluate_every": 32, "partition": iid(20), "model": mlp((256,)), **changes}
     return hanse.Experiment(algorithm=algorithm, seed=seed, **said)
 
 

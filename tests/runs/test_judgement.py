@@ -122,7 +122,7 @@ SMALL: dict[str, Any] = {"model": softmax(l2=0.01), "rounds": 1}
 
 
 def test_a_solver_that_stops_too_early_is_found() -> None:
-    given: dict[str, Any] = {**SMALL, "partition": iid(5)}
+    given: dict[str, Any] = {**SMALL, "model": softmax(l2=0.1), "partition": iid(5)}
     early = hanse.run(algorithm=dane(solver=local_steps(0.01, epochs=1)), **given)
     assert [finding.code for finding in early.findings] == ["unsolved"]
     assert "left 99% of the gradient" in early.findings[0].text or "left 100%" in early.findings[0].text
