@@ -63,7 +63,9 @@ def test_a_damaged_message_is_asked_again(
         events = [(who, what) for _, who, what in here.server.members.events(1000)]
         named = [what for who, what in events if who == "the server's disk"]
         more = [re.search(r"\(and (\d+) more of this kind\)", what) for what in named]  # in quick succession
-        assert sum(1 + int(found[1]) if found else 1 for found in more) == len(disk.damaged) == 2, here.events()
+        assert sum(1 + int(found[1]) if found else 1 for found in more) == len(disk.damaged) == 2, (
+            here.events()
+        )
         for what in named:
             assert "it is asked again" in what
             assert any(f"{path} is damaged" in what for path in disk.damaged)

@@ -347,7 +347,7 @@ def test_from_python_on_arrays_with_members_that_fail(store: Path) -> None:
     assert [m.run for m in again.members] == [m.run for m in result.settings[0].members]
     assert len(Runs(store).infos()) == kept == 4
     other = hanse.Experiment(data=OTHER, partition=iid(6), model=logistic(), rounds=2)
-    anew = hanse.sweep(other, over={"algorithm": [fed_avg(lr=0.5)]}, seeds=[3], store=store)
+    anew = hanse.sweep(other, over={"algorithm": [fed_avg(lr=0.5)]}, seeds=[3], store=store, num_workers=1)
     assert anew.notes == ("1 of the runs that are kept were made on other data, and are performed again",)
     assert anew.members[0].run not in [member.run for member in result.members]
 
@@ -361,7 +361,7 @@ def test_from_python_bad_input_is_named(store: Path) -> None:
 
 
 LONG = """
-rounds = 200
+rounds = 100
 evaluate_every = 20
 [sweep]
 seeds = [0, 1]
@@ -375,7 +375,7 @@ epochs = 1
 @pytest.fixture(scope="module")
 def alone() -> str:
     """Perform the run with lr = 0.5 and seed 1, undisturbed."""
-    return hanse.run(algorithm=fed_avg(lr=0.5, epochs=1), rounds=200, evaluate_every=20, seed=1).params_sha256
+    return hanse.run(algorithm=fed_avg(lr=0.5, epochs=1), rounds=100, evaluate_every=20, seed=1).params_sha256
 
 
 def pids_of_children(parent: int) -> Iterator[int]:
@@ -569,7 +569,7 @@ def test_a_sweep_over_clients_and_their_settings(tmp_path: Path) -> None:
 
 
 def test_a_spreadsheet_has_a_row_for_each_run(store: Path, tmp_path: Path) -> None:
-    told = ("sweep", written(SWEEP), "--store", str(store), "--workers", "2")
+    told = ("sweep", written(SWEEP), "--store", str(store), "--workers", "1")
     done = CliRunner().invoke(app, [*told, "--csv", str(tmp_path / "runs.csv"), "--json"])
     assert done.exit_code == 0, done.output
     with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as file:
