@@ -154,7 +154,7 @@ def test_data_describe_takes_own_code(cli: Hanse) -> None:
 
 
 def test_sweep_varies_entries_of_a_mapping(cli: Hanse, folder: Path) -> None:
-    """In processes of their own and in this one; asked again, it performs nothing until the code has changed."""
+    """In processes of their own and in this one; asked again, it performs none until the code has changed."""
     (folder / "sweep.toml").write_text(SETTINGS + '\n[sweep.over]\n"algorithm.rates.lr" = [0.05, 0.1]\n')
     result = only_object(cli("sweep", "sweep.toml", "--json", "--workers", "2"))
     assert result["num_completed"] == 2

@@ -75,11 +75,14 @@ def ended(pid: int) -> bool:
 
 @pytest.mark.parametrize("bind", [learning.spins, learning.loops])
 def test_a_call_that_takes_too_long_is_stopped(bind: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    limit_s, said = 0.5, list[str]()
     with process(bind) as backend:
-        with pytest.raises(TimeLimitExceeded, match=r"stopped after 0\.5 s"):
-            computed(backend, 0.5)
-        assert backend.pid is None
-    said = capfd.readouterr().out.split()
+        while not said:  # on a busy machine it may be stopped before it says so
+            with pytest.raises(TimeLimitExceeded, match=rf"stopped after {limit_s:g} s"):
+                computed(backend, limit_s)
+            assert backend.pid is None
+            said = capfd.readouterr().out.split() or ["silent"] * (bind is learning.loops)
+            limit_s *= 2
     assert all(ended(int(pid)) for pid in said[1:])
     assert bind is learning.loops or said[0] == "spinning"
 
