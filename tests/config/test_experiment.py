@@ -7,8 +7,10 @@ import pytest
 
 from hanse.algorithms import fed_avg, fed_buff, fed_sgd, giant, scaffold
 from hanse.config.experiment import Experiment
+from hanse.config.reading import read
 from hanse.core import CompositionError, Examples, InvalidInput, Stop
 from hanse.data import arrays, digits, dirichlet, from_clients, generate, iid
+from hanse.evaluation import Evaluation, auroc, sensitivity
 from hanse.learners import least_squares, logistic, softmax
 from hanse.runs import prepare_run
 from hanse.transforms import clip, quantize, random_mask
@@ -119,3 +121,60 @@ def test_the_seed_decides_who_holds_what() -> None:
         return prepare_run(Experiment(data=digits(), seed=seed)).population.fingerprint
 
     assert clients(1) == clients(1) != clients(2)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("auroc", "auroc"),
+        (" auroc( ) ", "auroc"),
+        ("auroc(50)", "auroc(bins=50)"),
+        ("sensitivity(positive=1, threshold=0.3)", "sensitivity(threshold=0.3, positive=1)"),
+        ("sensitivity(threshold=1)", "sensitivity(threshold=1.0)"),
+        ("accuracy()", "accuracy"),
+    ],
+)
+def test_a_metric_is_text_in_any_form_and_has_one_name(text: str, key: str) -> None:
+    """In Python, in a file and in what stops a run, also on validation examples."""
+    in_python = Experiment(evaluation=Evaluation(metrics=(text, text)), stop=Stop(f"validation_{text}"))
+    in_file = read(None, [f"evaluation.metrics=['{text}', '{key}']", f"stop.metric='validation_{text}'"])
+    for experiment in (in_python, in_file):
+        assert [one.key for one in experiment.evaluation.named] == [key]
+        assert experiment.stop.metric == f"validation_{key}"
+        assert Experiment.from_settings(experiment.settings()) == experiment
+    mixed = Experiment(evaluation=Evaluation(metrics=(auroc(), sensitivity(threshold=1), "auroc()")))
+    assert [one.key for one in mixed.evaluation.named] == ["auroc", "sensitivity(threshold=1.0)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("aurok", "names no metric; did you mean 'auroc'?"),
+        ("sensitivty(threshold=0.3)", "did you mean 'sensitivity'?"),
+        ("xyz", "known: accuracy, auroc"),
+        ("sensitivity(thresh=0.3)", "thresh is unknown; "),
+        ("sensitivity(threshold=", "can't be read"),
+        ("sensitivity(0.1, 1, 2)", "takes 2 arguments without a name, and 3 are given"),
+        ("sensitivity(0.3, threshold=0.4)", "can't be given here"),
+        ("auroc(bins=open('x'))", "bins"),
+        ("sensitivity(threshold=3)", "threshold is 3.0; write a probability"),
+        ("sensitivity(threshold=True)", "write a number"),
+        ("sensitivity(positive=1.5)", "write a whole number"),
+        ("auroc(bins=0)", "bins is 0"),
+        ("auroc(bins=2.5)", "write a whole number"),
+        ("auroc(bins=1000000000000)", "from 1 to 100,000"),
+    ],
+)
+def test_a_metric_that_can_not_be_used_is_refused_in_the_form_of_all_settings(text: str, said: str) -> None:
+    with pytest.raises(InvalidInput) as in_python:
+        Experiment(evaluation=Evaluation(metrics=("f1", text)))
+    with pytest.raises(InvalidInput) as in_file:
+        read(None, [f'evaluation.metrics=["f1", "{text}"]'])
+    assert "evaluation.metrics[1]" in str(in_python.value)
+    assert str(in_file.value).startswith("--set evaluation.metrics[1]")
+    assert said in str(in_python.value)
+    if text.partition("(")[0] in ("auroc", "sensitivity"):
+        with pytest.raises(InvalidInput, match=r"stop\.metric"):
+            Experiment(stop=Stop(text))
+    else:
+        assert Experiment(stop=Stop(text)).stop.metric == text, "a model may measure it"

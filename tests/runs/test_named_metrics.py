@@ -141,6 +141,16 @@ def test_a_run_stops_by_any_metric_in_its_direction(metric: str, is_higher: bool
     )
 
 
+def test_a_run_stops_by_a_metric_however_its_arguments_are_ordered() -> None:
+    named = Evaluation(metrics=("sensitivity(threshold=0.4, positive=1)", "auroc"))
+    common = {**COMMON, "data": TESTED, "evaluation": named}
+    runs = [run_it(**common, stop=Stop(text, target=0.0)) for text in (
+        "sensitivity(positive=1, threshold=0.4)", "auroc( )")]  # fmt: skip
+    keys = ["sensitivity(threshold=0.4, positive=1)", "auroc"]
+    assert [run.reason for run in runs] == [f"{key} reached 0" for key in keys]
+    assert all(list(run.final.metrics) == ["loss", "accuracy", *keys] for run in runs), "measured once"
+
+
 def test_a_run_stops_by_a_metric_on_the_validation_examples() -> None:
     data = arrays(X, Y, num_classes=2, test_fraction=0.2, validation_fraction=0.2)
     run = run_it(**COMMON, data=data, stop=Stop("auroc", target=0.8))

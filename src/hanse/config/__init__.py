@@ -6,7 +6,7 @@ from hanse.lazy import load_from
 
 if TYPE_CHECKING:
     from hanse.config.audit_plan import AuditPlan, take_audit
-    from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, summary
+    from hanse.config.experiment import IMPORTS, IN_PYTHON, Experiment, find_metric, summary
     from hanse.config.guesses import SETTLE, guess_reader, is_unsettled, list_doubts
     from hanse.config.own_modules import Warn, import_modules, warn_user
     from hanse.config.plain_data import Whole, format_plain, join_path, leaves, merge, split_path, to_plain
@@ -35,7 +35,7 @@ else:
         __name__,
         {
             "hanse.config.audit_plan": ("AuditPlan", "take_audit"),
-            "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "summary"),
+            "hanse.config.experiment": ("IMPORTS", "IN_PYTHON", "Experiment", "find_metric", "summary"),
             "hanse.config.guesses": ("SETTLE", "guess_reader", "is_unsettled", "list_doubts"),
             "hanse.config.own_modules": ("Warn", "import_modules", "warn_user"),
             "hanse.config.plain_data": (
@@ -84,6 +84,7 @@ __all__ = [
     "as_toml",
     "build",
     "find_label",
+    "find_metric",
     "format_plain",
     "guess",
     "guess_parties",

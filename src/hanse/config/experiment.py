@@ -15,16 +15,16 @@ from hanse.attacks import Adversary
 from hanse.config.plain_data import NOTHING, format_plain, to_plain
 from hanse.config.settings import UnknownSetting, WrongSetting, build
 from hanse.core import Algorithm, InvalidInput, Plain, Stop
-from hanse.core.exchange import find_renamed_settings
+from hanse.core.exchange import OF_VALIDATION, find_classes, find_renamed_settings
 from hanse.data import Dataset, FederatedData, Partition, digits, dirichlet
-from hanse.evaluation import Baseline, Evaluation
+from hanse.evaluation import Baseline, Evaluation, Metric
 from hanse.imports import Import
 from hanse.learners import Model, softmax
 from hanse.preprocessing import Preprocessing
 from hanse.privacy import Privacy, private_sgd  # noqa: F401  (registers the work and its settings)
 from hanse.simulation import Devices, Execution, auto, ideal
 
-__all__ = ["IMPORTS", "IN_PYTHON", "Experiment", "summary"]
+__all__ = ["IMPORTS", "IN_PYTHON", "Experiment", "find_metric", "summary"]
 
 IN_PYTHON = "in_python"
 """The key that marks, in saved settings, data that only a program can supply again."""
@@ -152,6 +152,7 @@ class Experiment:
                 f"the model is never measured with evaluate_every = 0, but {self.stop} needs measurements"
             )
         self._check_others()
+        self._build_metrics()
 
     def _build_named(self) -> None:
         """Builds what is given as a settings file would name it, such as algorithm="fed_avg(lr=0.1)"."""
@@ -168,6 +169,17 @@ class Experiment:
             for i, one in enumerate(listed)
         )
         object.__setattr__(self, "baselines", made)
+
+    def _build_metrics(self) -> None:
+        """Builds the metrics that are text, and names the one that stops the run as records do."""
+        made = tuple(
+            _build(Metric, one, f"evaluation.metrics[{i}]") if isinstance(one, str) else one
+            for i, one in enumerate(self.evaluation.metrics)
+        )
+        object.__setattr__(self, "evaluation", dataclasses.replace(self.evaluation, metrics=made))
+        if (watched := find_metric(self.stop.metric)) is not None:
+            prefix = OF_VALIDATION if self.stop.metric.startswith(OF_VALIDATION) else ""
+            object.__setattr__(self, "stop", dataclasses.replace(self.stop, metric=prefix + watched.key))
 
     def _check_others(self) -> None:
         if self.preprocessing is not None and not isinstance(self.preprocessing, Preprocessing):
@@ -293,6 +305,21 @@ class Experiment:
         head = '<th style="text-align:left">'
         cells = "".join(f"<tr>{head}{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in rows)
         return f"<table>{cells}</table>"
+
+
+def find_metric(watched: str) -> Metric | None:
+    """Builds the metric that stops a run, if its name is that of a metric; it may be on validation examples.
+
+    >>> find_metric("sensitivity(positive=1, threshold=0.3)"), find_metric("loss")
+    (sensitivity(threshold=0.3, positive=1), None)
+
+    Raises: InvalidInput: if its arguments can't be used.
+    """
+    text = watched.removeprefix(OF_VALIDATION).strip()
+    if text.partition("(")[0].strip() not in find_classes(Metric):
+        return None
+    found: Metric = _build(Metric, text, "stop.metric")
+    return found
 
 
 def summary(settings: Mapping[str, Plain]) -> str:

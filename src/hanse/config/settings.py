@@ -110,6 +110,10 @@ def build(annotation: Any, given: Plain, path: str) -> Any:
     raise WrongSetting(path, f" can't be written in settings; {PYTHON_ONLY}")
 
 
+def _names_values(kind: type) -> bool:
+    return kind not in _SCALARS and bool(find_classes(kind))
+
+
 def _can_be_written(annotation: Any) -> bool:
     kind = typing.get_origin(annotation) or annotation
     if kind in _SCALARS or kind in (Union, types.UnionType, Literal, tuple):
@@ -184,6 +188,8 @@ _SCALARS: dict[Any, Callable[[Plain, str], Any]] = {bool: _bool, int: _int, floa
 def _any_of(annotations: tuple[Any, ...], given: Plain, path: str) -> Any:
     options = [annotation for annotation in annotations if annotation is not types.NoneType]
     optional = len(options) < len(annotations)
+    if str in options and any(isinstance(one, type) and _names_values(one) for one in options):
+        options.remove(str)  # Python takes text for a value, which is the name of one here
     if optional and (given is None or given == NOTHING):
         return None
     errors: list[tuple[bool, WrongSetting]] = []

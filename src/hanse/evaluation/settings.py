@@ -14,10 +14,8 @@ from hanse.evaluation.metrics import (
     calibration_error,
     concordance,
     f1,
-    find_metric,
     log_loss,
     mae,
-    parse_metric,
     perplexity,
     r2,
     rmse,
@@ -31,16 +29,16 @@ __all__ = ["Evaluation", "check_metrics", "choose_metrics", "list_default_metric
 class Evaluation:
     """The choices of what is measured beside the metrics of the model.
 
-    >>> Evaluation(metrics=("auroc", "sensitivity(threshold=0.3)")).metrics[1].key
+    >>> Evaluation(metrics=(auroc(), "sensitivity(threshold=0.3)")).metrics[1]
     'sensitivity(threshold=0.3)'
 
     Args:
       metrics: metrics that each measurement adds to its record, such as ["auroc", "f1"]: by name, or with
-        their settings, "sensitivity(threshold=0.3)". Empty: records keep the model's own metrics, and the
+        their settings, "sensitivity(threshold=0.3)", which an experiment builds. Empty: records keep the model's own metrics, and the
         metrics that suit the task are computed once, of the final model.
       resamples: the draws of parties from which intervals of named metrics are computed; 0: there are none.
       min_count: cells of each party's row that count fewer examples, or are computed from fewer, are masked.
-    Raises: InvalidInput: if there is no such metric.
+    Raises: InvalidInput: if one of them is of another kind, or out of range.
     """
 
     metrics: tuple[str | Metric, ...] = ()
@@ -53,37 +51,38 @@ class Evaluation:
         if self.resamples < 0:
             raise InvalidInput(f"resamples is {self.resamples}; write at least 0, such as 1000")
         check_count("min_count", self.min_count)
-        made = tuple(parse_metric(one) if isinstance(one, str) else one for one in self.metrics)
-        for one in made:
-            if not isinstance(one, Metric):
+        for one in self.metrics:
+            if not isinstance(one, str | Metric):
                 raise InvalidInput(f'metrics holds {one!r}; write names, such as "auroc", or auroc()')
-        object.__setattr__(self, "metrics", tuple({one.key: one for one in made}.values()))
+        named = {one if isinstance(one, str) else one.key: one for one in self.metrics}
+        object.__setattr__(self, "metrics", tuple(named.values()))
 
     @property
     def named(self) -> tuple[Metric, ...]:
-        """The metrics that are named, as values."""
+        """The metrics that are named, as values: in an experiment, all of them."""
         return tuple(one for one in self.metrics if isinstance(one, Metric))
 
 
 def choose_metrics(
-    evaluation: Evaluation, watched: str, measured: Iterable[str], kind: Prediction
+    evaluation: Evaluation, watched: Metric | None, measured: Iterable[str], kind: Prediction
 ) -> tuple[Metric, ...]:
     """Returns the metrics that each measurement adds: those that are named, and the one that stops a run.
 
     Records keep the model's own metrics where both have one name.
 
     Args:
-      watched: the metric that stops a run, without a prefix.
+      watched: the metric that stops a run; None: that is none of these values.
       measured: the metrics that the model measures by itself.
       kind: what the model predicts; a watched metric that it does not suit is left out.
     """
     chosen = {one.key: one for one in evaluation.named}
-    if watched not in set(measured) and watched not in chosen and find_metric(watched):
-        one = parse_metric(watched)
-        if not one.is_number:
-            raise InvalidInput(f"stop: metric is {watched!r}, which is a table and no number; write another")
-        if kind in one.kinds:
-            chosen.setdefault(one.key, one)
+    if watched is not None and watched.key not in {*measured, *chosen}:
+        if not watched.is_number:
+            raise InvalidInput(
+                f"stop: metric is {watched.key!r}, which is a table and no number; write another"
+            )
+        if kind in watched.kinds:
+            chosen[watched.key] = watched
     return tuple(chosen.values())
 
 

@@ -14,7 +14,7 @@ from hanse.evaluation.metrics.classes import (
     sensitivity,
     specificity,
 )
-from hanse.evaluation.metrics.metric import UNDEFINED, Metric, find_metric, list_near_metrics, parse_metric
+from hanse.evaluation.metrics.metric import UNDEFINED, Metric
 from hanse.evaluation.metrics.numbers import concordance, mae, r2, rmse
 from hanse.evaluation.metrics.scored import CLASSES, ScoredRows, make_constant_rows, score_rows
 from hanse.evaluation.metrics.statistics import Statistic
@@ -34,12 +34,9 @@ __all__ = [
     "concordance",
     "confusion_matrix",
     "f1",
-    "find_metric",
-    "list_near_metrics",
     "log_loss",
     "mae",
     "make_constant_rows",
-    "parse_metric",
     "perplexity",
     "r2",
     "rmse",

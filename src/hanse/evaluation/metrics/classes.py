@@ -130,6 +130,7 @@ class _AtThreshold(Metric):
     def __post_init__(self) -> None:
         if isinstance(self.threshold, bool) or not 0 <= self.threshold <= 1:
             raise InvalidInput(f"threshold is {self.threshold}; write a probability, such as 0.5")
+        object.__setattr__(self, "threshold", float(self.threshold))  # 1 and 1.0 have one name
         if self.positive is not None and (type(self.positive) is not int or self.positive < 0):
             raise InvalidInput(f"positive is {self.positive}; write the number of a class, from 0")
 

@@ -76,7 +76,7 @@ class Threshold(Statistic):
 
     @property
     def name(self) -> str:
-        return f"from_{self.threshold:g}_of_{self.positive}"
+        return f"from_{repr(self.threshold).removesuffix('.0')}_of_{self.positive}"
 
     def find_shape(self, width: int) -> tuple[int, ...]:
         return (2, 2)

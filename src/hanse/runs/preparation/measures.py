@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from hanse.algorithms import OBJECTIVE
@@ -12,6 +13,7 @@ from hanse.core import (
     InvalidInput,
     Key,
     Learner,
+    Prediction,
     Program,
     Stop,
     Tensors,
@@ -20,8 +22,9 @@ from hanse.core.exchange import (
     HIGHER_IS_BETTER,
     OF_VALIDATION,
     Evaluate,
+    find_classes,
 )
-from hanse.evaluation import Metric, list_near_metrics
+from hanse.evaluation import Metric
 from hanse.runs.adversary import OF_MARKED
 
 __all__ = ["choose_stop", "join_measures", "list_higher"]
@@ -91,7 +94,7 @@ def choose_stop(
         )
     if stop.metric not in measured:
         who = experiment.algorithm if experiment.algorithm.measured else experiment.model
-        near = "" if experiment.algorithm.measured else _add_near(stop.metric)
+        near = "" if experiment.algorithm.measured else _add_near(stop.metric, learner.prediction)
         raise InvalidInput(
             f"stop: metric is {stop.metric!r}, which {type(who).__name__} does not measure; "
             f"write one of {', '.join(measured)}{near}"
@@ -101,7 +104,10 @@ def choose_stop(
     return replace(stop, higher_is_better=True) if declared and stop.higher_is_better is None else stop
 
 
-def _add_near(metric: str) -> str:
-    """Returns what to add to a list of metrics: the nearest named ones."""
-    near = list_near_metrics(metric.removeprefix(OF_VALIDATION))
+def _add_near(metric: str, kind: Prediction) -> str:
+    """Returns what to add to a list of metrics: the nearest named ones that suit what a model predicts."""
+    name = metric.removeprefix(OF_VALIDATION).partition("(")[0]
+    near = get_close_matches(
+        name, [known for known, cls in find_classes(Metric).items() if kind in cls.kinds]
+    )
     return f"; or did you mean {' or '.join(near)}?" if near else ""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from hanse.algorithms import OBJECTIVE, PeerTraining, settle_fraction
-from hanse.config import Experiment
+from hanse.config import Experiment, find_metric
 from hanse.core import (
     DifferentiableLearner,
     InvalidInput,
@@ -16,7 +16,6 @@ from hanse.core import (
     Stop,
     fields,
 )
-from hanse.core.exchange import OF_VALIDATION
 from hanse.evaluation import Metric, check_metrics, choose_metrics
 from hanse.privacy import examples
 from hanse.runs.adversary import (
@@ -94,7 +93,7 @@ def prepare_run(experiment: Experiment) -> Prepared:
 def _choose_metrics(experiment: Experiment, learner: Learner) -> tuple[Metric, ...]:
     """Chooses the metrics that are measured beside the model's own. Raises: InvalidInput."""
     is_default = experiment.stop == Stop()  # it is replaced where the model has no accuracy
-    watched = "" if is_default else experiment.stop.metric.removeprefix(OF_VALIDATION)
+    watched = None if is_default else find_metric(experiment.stop.metric)
     named = experiment.evaluation.named
     if experiment.algorithm.measured:
         if named:
