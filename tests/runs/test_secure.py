@@ -4,14 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 
 import hanse
 from hanse.algorithms import by_examples, fed_avg, scaffold, trained_by
 from hanse.algorithms.works import local_sgd
 from hanse.config import read
 from hanse.core import CompositionError, InvalidInput, Key, PartSpec, Spec, Steps, gather, mean
-from hanse.data import arrays, digits, iid
-from hanse.learners import softmax
+from hanse.data import arrays, digits, iid, own_test
+from hanse.evaluation import Evaluation
+from hanse.learners import least_squares, softmax
 from hanse.preprocessing import tabular
 from hanse.preprocessing.moments import two_sums
 from hanse.privacy.secure_sums import secure_mean, secure_sum
@@ -46,6 +48,33 @@ def test_clients_send_nothing_that_is_not_hidden() -> None:
         np.testing.assert_allclose(secure.params[name], plain.params[name], atol=1e-6)
     assert secure.final.metrics == pytest.approx(plain.final.metrics, abs=1e-6)
     assert secure.final.usage.bytes_up > plain.final.usage.bytes_up
+
+
+def test_metrics_of_large_labels_fit_into_secure_sums() -> None:
+    """Squares of labels near 1e7 add up to 1e16 and more at one client."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    y = 2e6 * (x @ [1.0, 2.0, 3.0] + rng.normal(size=60)) + 1e7
+    common: dict[str, Any] = {
+        "data": arrays(x, y, test_fraction=0.0),
+        "client_test_fraction": 0.5,
+        "model": least_squares(),
+        "algorithm": fed_avg(0.1, fraction=1.0, uplink=(clip(1e8),)),
+    }
+    for named in ((), ("rmse", "r2", "concordance")):
+        evaluation = Evaluation(metrics=named)
+        secure, plain = (run(**common, evaluation=evaluation, secure=hides) for hides in (True, False))
+        ready = prepare_run(hanse.Experiment(**{**COMMON, **common}))
+        tests = [ready.population.role(own_test(number)) for number in range(5)]
+        labels = np.concatenate([one.y for one in tests])
+        found = np.concatenate([ready.learner.predict(secure.params, one.x) for one in tests]).astype(
+            np.float64
+        )
+        metrics = secure.final.metrics
+        assert metrics["squared_error"] == pytest.approx(sk.mean_squared_error(labels, found), rel=1e-6)
+        assert list(metrics) == list(plain.final.metrics)
+    assert metrics["r2"] == pytest.approx(sk.r2_score(labels, found), rel=1e-10)
+    assert metrics["rmse"] == pytest.approx(sk.root_mean_squared_error(labels, found), rel=1e-12)
 
 
 def test_views_tell_of_metrics_and_preprocessing_too() -> None:

@@ -216,11 +216,17 @@ class evaluate(Work[Learner, Examples]):
 
 
 def evaluation(
-    learner: Learner, parties: tuple[PartyId, ...] = ("server",), into: Reducer[Any] = sum_()
+    learner: Learner,
+    parties: tuple[PartyId, ...] = ("server",),
+    into: Reducer[Any] = sum_(),
+    uplink: tuple[Transform, ...] = (),
 ) -> Evaluate:
-    """A program that measures parameters over the examples of some parties; `into` adds their metrics up."""
+    """A program that measures parameters over the examples of some parties; `into` adds their metrics up.
+
+    `uplink`: transforms that metrics pass on their way.
+    """
     names = (*learner.metrics, "count")
-    part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), into=into)
+    part_spec = PartSpec(Spec({name: TensorSpec((), "float64") for name in names}), uplink, into=into)
 
     def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:
         got = yield from gather(evaluate(), parties, {"params": params}, key, metrics=part_spec)

@@ -19,6 +19,8 @@ __all__ = [
     "make_pairs",
     "make_stderr",
     "make_stdout",
+    "print_assessment",
+    "print_confusion",
     "print_lines",
     "print_standing",
 ]
@@ -94,6 +96,40 @@ class _Trimmed:
 
     def flush(self) -> None:
         sys.stdout.flush()
+
+
+# -- the final model -----------------------------------------------------------------------------
+
+
+def print_assessment(out: Console, result: Mapping[str, Any]) -> None:
+    """Prints the metrics of the final model beside those of a constant predictor, if they were measured."""
+    from hanse.evaluation import describe_assessment, tabulate_metrics
+
+    told = result.get("assessment")
+    if not told or not told["metrics"]:
+        return
+    heads, rows = tabulate_metrics(told)
+    table = Columns(*heads, numbers=heads[1:-1], folded=heads[:1])
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    out.print(Text(describe_assessment(told), style="dim"))
+    out.print()
+
+
+def print_confusion(out: Console, result: Mapping[str, Any]) -> None:
+    """Prints the confusion matrix of the final model, if it was measured and has few classes."""
+    from hanse.evaluation import tabulate_confusion
+
+    found = tabulate_confusion(result.get("assessment") or {}, (result.get("data") or {}).get("classes", ()))
+    if found is None:
+        return
+    heads, rows = found
+    table = Columns(*heads, numbers=heads[1:])
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+    out.print()
 
 
 # -- each party's row ----------------------------------------------------------------------------

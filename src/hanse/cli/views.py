@@ -11,11 +11,19 @@ from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from hanse.cli.consoles import Pairs, make_pairs, make_stderr, make_stdout, print_standing
+from hanse.cli.consoles import (
+    Pairs,
+    make_pairs,
+    make_stderr,
+    make_stdout,
+    print_assessment,
+    print_confusion,
+    print_standing,
+)
 from hanse.columns import Columns
 from hanse.config import summary
 from hanse.core.exchange import Record, Watch
-from hanse.evaluation import as_bytes, as_cell, as_number, as_seconds, spent_on, tell_metrics, tell_target
+from hanse.evaluation import as_bytes, as_cell, as_number, as_seconds, spent_on, tell_clients, tell_target
 from hanse.runs import sentences
 
 if TYPE_CHECKING:
@@ -148,6 +156,7 @@ def result_page(
     out = make_stdout()
     out.print(Text(summary(settings), style="bold"))
     out.print(Padding(_outcome(result), (1, 0)))
+    print_assessment(out, result)
     print_standing(out, result, comparison(settings, result) if result.get("baselines") else None)
     see = () if then else [("see", f"hanse show {result['run']}{store}")]
     liars = describe_liars((), result.get("adversary"))
@@ -183,6 +192,8 @@ def run_page(
     back = [("go on", f"hanse resume {info.run}{store}")] if can_go_on else []
     out.print(Padding(make_pairs([*head, *result, *back]), (1, 0)))
     if (found := info.result) is not None:
+        print_assessment(out, found)
+        print_confusion(out, found)
         print_standing(out, found, comparison(settings, found) if found.get("baselines") else None)
     if records:
         out.print(_rounds(records))
@@ -371,7 +382,7 @@ def _costs(result: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[t
     yield from tell_target(settings, result, target)
     yield "bytes up", _per_round(as_bytes, result["bytes_up"], rounds)
     yield "bytes down", _per_round(as_bytes, result["bytes_down"], rounds)
-    yield from tell_metrics(settings, result)
+    yield from tell_clients(settings, result)
     yield "time", _per_round(as_seconds, result["seconds"], rounds)
     if result.get("spent"):
         yield "spent on", spent_on(result)

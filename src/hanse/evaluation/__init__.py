@@ -3,8 +3,11 @@
 from hanse.evaluation.assessment import (
     assess_at_parties,
     assess_pooled,
+    describe_assessment,
     describe_metrics,
-    tell_metrics,
+    tabulate_confusion,
+    tabulate_metrics,
+    tell_clients,
 )
 from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
 from hanse.evaluation.clients import (
@@ -111,6 +114,7 @@ __all__ = [
     "compare_marks",
     "concordance",
     "confusion_matrix",
+    "describe_assessment",
     "describe_consensus",
     "describe_gain",
     "describe_metrics",
@@ -144,8 +148,10 @@ __all__ = [
     "specificity",
     "spent_on",
     "table",
+    "tabulate_confusion",
+    "tabulate_metrics",
     "tabulate_rows",
-    "tell_metrics",
+    "tell_clients",
     "tell_target",
     "write_headline",
 ]

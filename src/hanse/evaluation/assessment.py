@@ -9,9 +9,18 @@ import numpy as np
 from hanse.core import Array, Examples, Key, Learner, Plain, Tensors
 from hanse.evaluation.formats import as_number
 from hanse.evaluation.measuring import Measured, conclude_metric, list_statistics, score
-from hanse.evaluation.metrics import Metric
+from hanse.evaluation.metrics import MOST_CLASSES, Metric, confusion_matrix
 
-__all__ = ["assess_at_parties", "assess_pooled", "describe_metrics", "find_intervals", "tell_metrics"]
+__all__ = [
+    "assess_at_parties",
+    "assess_pooled",
+    "describe_assessment",
+    "describe_metrics",
+    "find_intervals",
+    "tabulate_confusion",
+    "tabulate_metrics",
+    "tell_clients",
+]
 
 LEVEL = 0.95
 """The share of resampled metrics that lie in an interval."""
@@ -103,25 +112,63 @@ def _take_percentiles(values: Sequence[float]) -> dict[str, Plain]:
     return {"low": low, "high": high}
 
 
-def tell_metrics(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yields lines about a result's metrics: at clients, and those in records beside a constant predictor."""
+def tell_clients(settings: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields a line about the final model's metric at clients, if they were measured."""
     spread = result.get("clients")
     if spread:
         watched = settings["stop"]["metric"]
         name = watched if watched in spread["mean"] else next(iter(spread["mean"]))
         mean, worst = (as_number(spread[word].get(name), "") for word in ("mean", "worst_tenth"))
         yield "clients", f"{name} {mean} on average, {worst} in the worst tenth, on {spread['on']}"
-    told = result.get("assessment") or {"metrics": {}}
+
+
+def describe_assessment(told: Mapping[str, Any]) -> str:
+    """Returns a sentence on how the metrics of an assessment were measured, and what is beside them."""
+    count = "" if told["num_examples"] is None else f", {told['num_examples']:,} examples"
+    return (
+        f"The final model on {told['on']}{count}, computed {told['computed']}. A constant predictor knows "
+        "how often each class occurs there, or the mean, and nothing of a row."
+    )
+
+
+def tabulate_metrics(told: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Makes heads and cells of the table of an assessment: each metric beside a constant predictor's.
+
+    >>> error = {"value": 0.8728, "constant": 0.5, "error": 0.0002, "higher_is_better": True}
+    >>> tabulate_metrics({"metrics": {"auroc": error}})[1]
+    [['auroc', '0.8728 ± 0.0002', '0.5000', 'higher']]
+    """
+    share = [f"{100 * told['intervals']['level']:.0f}% over parties"] if "intervals" in told else []
+    rows = []
     for name, one in told["metrics"].items():
-        if name in (result["final"] or ()):
-            said = as_number(one["value"], "undefined")
-            said += f", wrong by {one['error']:.2g} at most" if one["error"] else ""
-            if one.get("low") is not None:
-                share = f"{100 * told['intervals']['level']:.0f}%"
-                said += f", {share} over parties {as_number(one['low'])} to {as_number(one['high'])}"
-            if one["constant"] is not None:
-                said += f"; a constant predictor has {as_number(one['constant'])}"
-            yield name, said
+        ends = [as_number(one[end]) for end in ("low", "high") if one.get(end) is not None]
+        interval = [" to ".join(ends) or "–"] if share else []
+        error = f" ± {one['error']:.2g}" if one["error"] and one["value"] is not None else ""
+        cells = [as_number(one["value"], "undefined") + error, as_number(one["constant"])]
+        rows.append([name, *cells, *interval, "higher" if one["higher_is_better"] else "lower"])
+    return ["metric", "model", "constant predictor", *share, "better when"], rows
+
+
+def tabulate_confusion(
+    told: Mapping[str, Any], classes: Sequence[str] = (), most: int = MOST_CLASSES
+) -> tuple[list[str], list[list[str]]] | None:
+    """Makes heads and cells of the confusion matrix: a row for each true class, a column for each predicted.
+
+    >>> tabulate_confusion({"confusion_matrix": [[5.0, 1.0], [0.0, 2.5]]}, ("no", "yes"))
+    (['true class', 'as no', 'as yes'], [['no', '5', '1'], ['yes', '0', '2.5']])
+
+    Args:
+      told: an assessment.
+      classes: their names; empty: they are numbered.
+      most: the most classes of a table.
+    Returns: None: it was not measured, or has more classes.
+    """
+    counts = told.get(confusion_matrix().key)
+    if not counts or len(counts) > most:
+        return None
+    names = classes if len(classes) == len(counts) else [str(number) for number in range(len(counts))]
+    rows = [[name, *(f"{count:,.6g}" for count in row)] for name, row in zip(names, counts, strict=True)]
+    return ["true class", *(f"as {name}" for name in names)], rows
 
 
 def describe_metrics(

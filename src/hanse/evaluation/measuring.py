@@ -25,6 +25,7 @@ from hanse.core import (
     Spec,
     Tensors,
     TensorSpec,
+    Transform,
     Work,
     gather,
     value,
@@ -132,6 +133,7 @@ def make_evaluation(
     *,
     width: int,
     into: Reducer[Any] = sum_(),
+    uplink: tuple[Transform, ...] = (),
     keep: list[Measured] | None = None,
 ) -> Evaluate:
     """Makes a program that measures parameters over the examples of parties: own metrics and named ones.
@@ -142,6 +144,7 @@ def make_evaluation(
     Args:
       width: the number of classes, or of numbers in a row.
       into: adds up what parties send.
+      uplink: transforms that it passes on its way.
       keep: holds the last metrics, also those that are no single number, with their constant predictor's.
     """
     is_alone = len(parties) == 1
@@ -149,7 +152,7 @@ def make_evaluation(
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys((*learner.metrics, "count"), ())
     shapes |= work.list_shapes(width)
     part_spec = PartSpec(
-        Spec({name: TensorSpec(shape, "float64") for name, shape in shapes.items()}), into=into
+        Spec({name: TensorSpec(shape, "float64") for name, shape in shapes.items()}), uplink, into=into
     )
 
     def measure(params: Tensors, key: Key) -> Program[dict[str, float]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hanse.core import InvalidInput, Prediction, check_count, value
 from hanse.evaluation.metrics import (
     CLASSES,
+    MOST_CLASSES,
     Metric,
     accuracy,
     auroc,
@@ -13,6 +14,7 @@ from hanse.evaluation.metrics import (
     brier,
     calibration_error,
     concordance,
+    confusion_matrix,
     f1,
     log_loss,
     mae,
@@ -34,8 +36,8 @@ class Evaluation:
 
     Args:
       metrics: metrics that each measurement adds to its record, such as ["auroc", "f1"]: by name, or with
-        their settings, "sensitivity(threshold=0.3)", which an experiment builds. Empty: records keep the model's own metrics, and the
-        metrics that suit the task are computed once, of the final model.
+        their settings, "sensitivity(threshold=0.3)", of which an experiment makes values. Empty: records keep
+        the model's own metrics, and the metrics that suit the task are computed once, of the final model.
       resamples: the draws of parties from which intervals of named metrics are computed; 0: there are none.
       min_count: cells of each party's row that count fewer examples, or are computed from fewer, are masked.
     Raises: InvalidInput: if one of them is of another kind, or out of range.
@@ -112,7 +114,8 @@ def list_default_metrics(kind: Prediction, num_classes: int, is_text: bool) -> t
     if is_text:
         return (accuracy(), perplexity())
     few = (auroc(), average_precision()) if num_classes <= FEW_CLASSES else ()
-    of_classes = (accuracy(), balanced_accuracy(), f1(), *few)
+    table = (confusion_matrix(),) if num_classes <= MOST_CLASSES else ()
+    of_classes = (accuracy(), balanced_accuracy(), f1(), *few, *table)
     if kind == "scores":
         return of_classes
     return (*of_classes, log_loss(), brier(), calibration_error())

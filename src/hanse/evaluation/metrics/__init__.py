@@ -1,6 +1,7 @@
 """Metrics of predictions, as values: of classes, of numbers, of risks and of texts."""
 
 from hanse.evaluation.metrics.classes import (
+    MOST_CLASSES,
     accuracy,
     auroc,
     average_precision,
@@ -21,6 +22,7 @@ from hanse.evaluation.metrics.statistics import Statistic
 
 __all__ = [
     "CLASSES",
+    "MOST_CLASSES",
     "UNDEFINED",
     "Metric",
     "ScoredRows",

@@ -23,6 +23,7 @@ from hanse.evaluation.metrics.statistics import (
 )
 
 __all__ = [
+    "MOST_CLASSES",
     "accuracy",
     "auroc",
     "average_precision",
@@ -36,6 +37,9 @@ __all__ = [
     "sensitivity",
     "specificity",
 ]
+
+MOST_CLASSES = 10
+"""The most classes of which a confusion matrix is shown, and measured unasked."""
 
 MOST_BINS = 100_000
 BINS = 1000

@@ -1,12 +1,14 @@
 """Secure sums: the server learns the total of what clients send, and nothing else.
 
 thresholds   find_thresholds               how many neighbours and shares are needed
+limbs        limbs                         large numbers as several small ones
 ring         make_encoding, encode_parts   real numbers as integers whose sum can't wrap
 parties      draw_secrets, deal, mask ...  the protocol, without exchanges
 reducers     secure_sum, secure_mean       the protocol as reducers
 """
 
 from hanse.privacy.secure_sums.graph import draw_neighbours
+from hanse.privacy.secure_sums.limbs import limbs
 from hanse.privacy.secure_sums.masks import add_masks
 from hanse.privacy.secure_sums.parties import advertise, deal, draw_secrets, mask, reveal, unmask
 from hanse.privacy.secure_sums.promises import TOLD_BYTES, hash_told
@@ -29,6 +31,7 @@ __all__ = [
     "find_range",
     "find_thresholds",
     "hash_told",
+    "limbs",
     "make_encoding",
     "mask",
     "reveal",

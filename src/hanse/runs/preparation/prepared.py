@@ -54,6 +54,7 @@ from hanse.runs.own_code import find_imports
 from hanse.runs.preparation.measures import join_measures, list_higher
 from hanse.runs.protection import (
     Disclosure,
+    choose_limbs,
     choose_metrics_sum,
     describe_preprocessing,
     find_views,
@@ -223,8 +224,10 @@ class Prepared:
         if not self.experiment.evaluate_every:
             return None
         algorithm, at = self.experiment.algorithm, self.measured_at
-        into = {"into": choose_metrics_sum(algorithm, at)} if self.experiment.secure else {}
-        measure = self._measure_at(at, keeps=True, **into)
+        hidden: dict[str, Any] = {}
+        if self.experiment.secure:
+            hidden = {"into": choose_metrics_sum(algorithm, at), "uplink": choose_limbs(self.learner, at)}
+        measure = self._measure_at(at, keeps=True, **hidden)
         more: dict[str, tuple[str, Evaluate]] = {}
         if self.population.validation is not None:
             more[VALIDATION] = OF_VALIDATION, self._measure_at((VALIDATION,))
@@ -235,13 +238,13 @@ class Prepared:
             more[OBJECTIVE] = "", objective_evaluation(tuple(range(self.population.num_clients)))
         return join_measures(measure, more)
 
-    def _measure_at(self, parties: tuple[PartyId, ...], *, keeps: bool = False, **into: Any) -> Evaluate:
+    def _measure_at(self, parties: tuple[PartyId, ...], *, keeps: bool = False, **way: Any) -> Evaluate:
         """Makes the program that measures the model's metrics and named ones at parties."""
         if not self.metrics:
-            return evaluation(self.learner, parties, **into)
+            return evaluation(self.learner, parties, **way)
         keep = self.last_measured if keeps else []
         width = self.num_classes or prod(self.population.target_shape)
-        return make_evaluation(self.learner, parties, self.metrics, width=width, keep=keep, **into)
+        return make_evaluation(self.learner, parties, self.metrics, width=width, keep=keep, **way)
 
     @cached_property
     def last_measured(self) -> list[Measured]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from hanse.runs.protection.claims import describe_claim
     from hanse.runs.protection.disclosure import Disclosure, rehearse
     from hanse.runs.protection.planning import check_budget, claim_of, plan_claim, protect
-    from hanse.runs.protection.secrecy import choose_metrics_sum, guard_hidden, hide_updates
+    from hanse.runs.protection.secrecy import choose_limbs, choose_metrics_sum, guard_hidden, hide_updates
     from hanse.runs.protection.training import private_training
     from hanse.runs.protection.views import describe_preprocessing, find_views
 else:
@@ -20,7 +20,12 @@ else:
             "hanse.runs.protection.claims": ("describe_claim",),
             "hanse.runs.protection.disclosure": ("Disclosure", "rehearse"),
             "hanse.runs.protection.planning": ("check_budget", "claim_of", "plan_claim", "protect"),
-            "hanse.runs.protection.secrecy": ("choose_metrics_sum", "guard_hidden", "hide_updates"),
+            "hanse.runs.protection.secrecy": (
+                "choose_limbs",
+                "choose_metrics_sum",
+                "guard_hidden",
+                "hide_updates",
+            ),
             "hanse.runs.protection.training": ("private_training",),
             "hanse.runs.protection.views": ("describe_preprocessing", "find_views"),
         },
@@ -30,6 +35,7 @@ __all__ = [
     "Disclosure",
     "check_budget",
     "check_separation",
+    "choose_limbs",
     "choose_metrics_sum",
     "claim_of",
     "describe_claim",

@@ -3,11 +3,23 @@
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from hanse.core import Algorithm, CompositionError, PartyId, Program, Reducer, mean, player, sum
+from hanse.core import (
+    Algorithm,
+    CompositionError,
+    Learner,
+    PartyId,
+    Program,
+    Reducer,
+    Transform,
+    mean,
+    player,
+    sum,
+)
 from hanse.core.exchange import Dispatch
-from hanse.privacy.secure_sums import SecureReducer, secure_mean, secure_sum
+from hanse.evaluation import CLASSES
+from hanse.privacy.secure_sums import SecureReducer, limbs, secure_mean, secure_sum
 
-__all__ = ["choose_metrics_sum", "guard_hidden", "hide_updates"]
+__all__ = ["choose_limbs", "choose_metrics_sum", "guard_hidden", "hide_updates"]
 
 T = TypeVar("T")
 
@@ -56,6 +68,13 @@ def choose_metrics_sum(algorithm: Algorithm[Any], parties: tuple[PartyId, ...]) 
         roster=given.roster,
         min_clients=given.min_clients,
     )
+
+
+def choose_limbs(learner: Learner, parties: tuple[PartyId, ...]) -> tuple[Transform, ...]:
+    """Returns what metrics pass on their way to a secure sum: labels that are no classes may be of any size,
+    and sums of their squares too large for its integers."""
+    at_clients = any(player(party) is not None for party in parties)
+    return (limbs(),) if at_clients and learner.prediction not in CLASSES else ()
 
 
 def guard_hidden(program: Program[T]) -> Program[T]:
