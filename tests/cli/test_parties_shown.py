@@ -63,10 +63,21 @@ def test_a_run_shows_who_lost_and_show_says_it_again(
         assert any(line.startswith(name) for line in said.splitlines())
     run = said.split("hanse show ")[1].split()[0]
     shown = json.loads(invoke("show", run, "--json"))["result"]
+    told, again = shown["assessment"], invoke("show", run)
+    for text in (said, again):
+        lines = [line.split() for line in text.splitlines()]
+        for name in ("auroc", "balanced_accuracy", "log_loss"):
+            one = told["metrics"][name]
+            better = "higher" if one["higher_is_better"] else "lower"
+            assert [name, *(f"{one[what]:.4f}" for what in ("value", "constant")), better] in lines
+    at = next(i for i, line in enumerate(again.splitlines()) if line.startswith("true class"))
+    table = [line.split() for line in again.splitlines()[at : at + 3]]
+    assert table[0] == ["true", "class", "ill", "well"]
+    assert [[int(count) for count in row[1:]] for row in table[1:]] == told["confusion_matrix"]
+    assert sum(map(sum, told["confusion_matrix"])) == told["num_examples"]
     assert [row["party"] for row in shown["parties"]] == sorted(NAMES)
     assert [row["verdict"] for row in shown["parties"]][1] == "hurt"
     assert shown["headline"][0].startswith("federation helped")
-    again = invoke("show", run)
     assert "; hospital c lost " in again
     assert heads in again
 

@@ -84,6 +84,9 @@ def test_the_card_says_what_it_is(table: str) -> None:
     for words in ("fed_sgd", "30 rounds of at most 30", "3 clients held 48", result["params_sha256"],
                   "| centralised (pooled) |", "Classes: no, yes", 'label = "sick"'):  # fmt: skip
         assert words in card
+    for name, one in result["assessment"]["metrics"].items():
+        assert f"| `{name}` | {one['value']:.4f} | {one['constant']:.4f} |" in card
+    assert f"on the common test set, {result['assessment']['num_examples']} examples" in card
 
 
 def test_training_goes_on_from_a_release(tmp_path: Path) -> None:

@@ -328,5 +328,10 @@ def test_metrics_stand_beside_those_of_a_constant_predictor(store: Path) -> None
     cells = "<td>auroc</td><td>0.7500 ± 0.002</td><td>0.5000</td><td>0.7000 to 0.8000</td><td>higher</td>"
     assert cells in page
     assert "<td>log loss</td><td>undefined</td>" in page
+    assert "predicted" not in page
+    told |= {"confusion_matrix": [[3.0, 1.0], [0.0, 2.0]]}
+    page, _ = report_page(replace(run_data, result={**run_data.result, "assessment": told, "data": None}))
+    assert "<th>true class</th><th>0</th><th>1</th>" in page
+    assert "<tr><td>0</td><td>3</td><td>1</td></tr><tr><td>1</td><td>0</td><td>2</td></tr>" in page
     page, _ = report_page(replace(run_data, result={**run_data.result, "assessment": None}))
     assert "constant predictor" not in page

@@ -129,6 +129,7 @@ def print_confusion(out: Console, result: Mapping[str, Any]) -> None:
     for row in rows:
         table.add_row(*row)
     out.print(table)
+    out.print(Text("Each row counts the examples of a class by the class that is predicted.", style="dim"))
     out.print()
 
 

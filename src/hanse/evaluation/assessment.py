@@ -155,7 +155,7 @@ def tabulate_confusion(
     """Makes heads and cells of the confusion matrix: a row for each true class, a column for each predicted.
 
     >>> tabulate_confusion({"confusion_matrix": [[5.0, 1.0], [0.0, 2.5]]}, ("no", "yes"))
-    (['true class', 'as no', 'as yes'], [['no', '5', '1'], ['yes', '0', '2.5']])
+    (['true class', 'no', 'yes'], [['no', '5', '1'], ['yes', '0', '2.5']])
 
     Args:
       told: an assessment.
@@ -168,7 +168,7 @@ def tabulate_confusion(
         return None
     names = classes if len(classes) == len(counts) else [str(number) for number in range(len(counts))]
     rows = [[name, *(f"{count:,.6g}" for count in row)] for name, row in zip(names, counts, strict=True)]
-    return ["true class", *(f"as {name}" for name in names)], rows
+    return ["true class", *names], rows
 
 
 def describe_metrics(

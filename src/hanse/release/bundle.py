@@ -22,7 +22,7 @@ from hanse.config import IN_PYTHON, WrongSetting, as_toml, build, summary, to_pl
 from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors, nearest
 from hanse.core.exchange import digest, unpack
 from hanse.data import Dataset, Tabular, party_files
-from hanse.evaluation import as_number, measure_metrics, table
+from hanse.evaluation import as_number, describe_assessment, measure_metrics, table, tabulate_metrics
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
@@ -173,6 +173,7 @@ def _card(
         clients = result.get("clients")
         if clients:
             lines += [f"Clients measured it on {clients['on']}.", ""]
+        lines += _describe_assessment(result)
     else:
         lines += ["The run has not ended, so there are no metrics.", ""]
     like = " --like PARTY" if about["data"].get("parties") else ""
@@ -196,6 +197,16 @@ def _card(
         "",
     ]
     return "\n".join(lines + use)
+
+
+def _describe_assessment(result: Mapping[str, Any]) -> list[str]:
+    """Returns the lines of a card on the final model's metrics beside those of a constant predictor."""
+    told = result.get("assessment")
+    if not told or not told["metrics"]:
+        return []
+    heads, rows = tabulate_metrics(told)
+    cells = [[f"`{name}`", *cells] for name, *cells in rows]
+    return [_row(heads), _row(["---"] * len(heads)), *map(_row, cells), "", describe_assessment(told), ""]
 
 
 def _describe_import(found: Import) -> dict[str, Any]:

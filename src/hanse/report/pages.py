@@ -13,12 +13,14 @@ from hanse.evaluation import (
     as_number,
     as_percent,
     as_seconds,
+    describe_assessment,
     describe_consensus,
     describe_rows,
     metric_of,
     order_rows,
     spent_on,
     table,
+    tabulate_metrics,
     tabulate_rows,
 )
 from hanse.pages import draw_keys, draw_page, draw_table, escape, fit_chart, is_page
@@ -32,6 +34,7 @@ from hanse.report.charts import (
     html_script,
     png,
 )
+from hanse.report.confusion import draw_confusion
 from hanse.report.run_data import RunData
 from hanse.runs import (
     ENDED,
@@ -64,7 +67,7 @@ def report_page(run_data: RunData) -> tuple[str, tuple[Drawing, ...]]:
         parts.append(f'<p class="answer">{_answer(run_data.settings, result)}</p>')
         parts.append(f'<section class="card">{_table(run_data.settings, result)}</section>')
         parts.append(_notes(run_data, result))
-        parts.append(_metrics(result))
+        parts += [_metrics(result), draw_confusion(result)]
     parts.append(_parties(result or {}, [d for d in others if d.name == PARTIES]))
     parts.append(_section("How training went", [d for d in others if not d.wide]))
     parts.append(_section("What was sent", spent) + _ledger(run_data))
@@ -167,19 +170,10 @@ def _metrics(result: Mapping[str, Any]) -> str:
     told = result.get("assessment")
     if not told or not told["metrics"]:
         return ""
-    share = f"{100 * told['intervals']['level']:.0f} % over parties" if "intervals" in told else ""
-    rows = []
-    for name, one in told["metrics"].items():
-        ends = [as_number(one[end]) for end in ("low", "high") if one.get(end) is not None]
-        better = "higher" if one["higher_is_better"] else "lower"
-        error = f" ± {one['error']:.2g}" if one["error"] and one["value"] is not None else ""
-        cells = [as_number(one["value"], "undefined") + error, as_number(one["constant"], "–")]
-        rows.append([name.replace("_", " "), *cells, *([" to ".join(ends) or "–"] if share else []), better])
-    heads = ["metric", "model", "constant predictor", *([share] if share else []), "better when"]
-    count = "" if told["num_examples"] is None else f", {told['num_examples']:,} examples"
-    about = f"The final model on {told['on']}{count}, computed {told['computed']}. A constant predictor "
-    about += "knows how often each class occurs there, or the mean, and nothing of a row."
-    return f'<section class="card"><p class="quiet">{escape(about)}</p>{draw_table(heads, rows)}</section>'
+    heads, rows = tabulate_metrics(told)
+    shown = draw_table(heads, [[name.replace("_", " "), *cells] for name, *cells in rows])
+    about = escape(describe_assessment(told))
+    return f'<section class="card"><p class="quiet">{about}</p>{shown}</section>'
 
 
 def _headline(result: Mapping[str, Any]) -> str:
