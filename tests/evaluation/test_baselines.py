@@ -1,19 +1,23 @@
 """Baselines have the budget of the run, and report what they did."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 from safetensors.numpy import save_file
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd, giant
 from hanse.core import Examples, InvalidInput, Stop
-from hanse.data import arrays, csv, digits, dirichlet, from_clients, generate, iid
+from hanse.data import arrays, csv, digits, dirichlet, from_clients, generate, iid, own_test
+from hanse.evaluation import Evaluation, describe_on_site
 from hanse.evaluation.baselines import centralised, on_site
 from hanse.evaluation.clients import OWN_TEST, OWN_TRAINING, TEST_SET, spread_of
-from hanse.learners import least_squares, softmax
+from hanse.learners import least_squares, logistic, softmax
+from hanse.runs import prepare_run
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 3))
@@ -175,3 +179,80 @@ def test_a_start_that_is_no_safetensors_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("hello")
     with pytest.raises(InvalidInput, match="can't be read as safetensors"):
         hanse.run(rounds=1, initial=tmp_path / "a.txt")
+
+
+def train_alone(data: Any, **more: Any) -> tuple[Any, list[Any]]:
+    """Run on-site training, and return its row and each party's own model."""
+    models: list[Any] = []
+    common: dict[str, Any] = {"data": data, "model": logistic(), "algorithm": fed_sgd(lr=1.0), "rounds": 5}
+    experiment = hanse.Experiment(**common, **more)
+    ready = prepare_run(experiment)
+    budget = replace(ready.budget(()), passes=5.0, show=lambda name, number, params: models.append(params))
+    return on_site().train(budget, lambda: None), models
+
+
+def make_unequal_parties() -> list[Examples]:
+    rng = np.random.default_rng(3)
+    parties = []
+    for count, sign in ((150, 1), (40, -1), (24, 1)):
+        x = rng.normal(size=(count, 3))
+        parties.append(Examples(x, (sign * x[:, 0] + 0.3 * rng.normal(size=count) > 0.2).astype(int)))
+    return parties
+
+
+def test_on_site_metrics_count_each_test_row_once_as_federated_ones_do() -> None:
+    """scikit-learn is the oracle, on all rows together, each predicted by its own party's model."""
+    named = Evaluation(metrics=("f1", "auroc", "log_loss", "confusion_matrix"))
+    data = from_clients(make_unequal_parties(), test=None, num_classes=2)
+    row, models = train_alone(data, client_test_fraction=0.5, evaluation=named)
+    ready = prepare_run(hanse.Experiment(data=data, model=logistic(), client_test_fraction=0.5))
+    tests = [ready.population.role(own_test(number)) for number in range(3)]
+    y = np.concatenate([one.y for one in tests])
+    p = np.concatenate([ready.learner.predict(own, one.x)[:, 1] for own, one in
+                        zip(models, tests, strict=True)]).astype(np.float64)  # fmt: skip
+    assert row["on"] == OWN_TEST
+    assert row["final"]["accuracy"] == pytest.approx(sk.accuracy_score(y, p > 0.5), abs=1e-12)
+    assert row["final"]["accuracy"] != pytest.approx(row["clients"]["mean"]["accuracy"], abs=1e-3)
+    assert row["final"]["f1"] == pytest.approx(sk.f1_score(y, p > 0.5), abs=1e-12)
+    assert row["final"]["log_loss"] == pytest.approx(sk.log_loss(y, p), abs=1e-12)
+    error = row["final"]["auroc_error"]
+    assert abs(row["final"]["auroc"] - sk.roc_auc_score(y, p)) <= error + 1e-12 < 0.01
+    assert describe_on_site({"baselines": [row]}).startswith("On-site metrics are of all parties' own test")
+
+
+def test_on_a_common_test_set_models_weigh_as_their_training_examples() -> None:
+    parties = make_unequal_parties()
+    test = Examples.join(parties)
+    row, models = train_alone(from_clients(parties, test=test, num_classes=2))
+    learner = logistic().bind((3,), 2)
+    right = [np.mean(learner.predict(own, test.x).argmax(axis=1) == test.y) for own in models]
+    assert row["on"] == TEST_SET
+    assert row["final"]["accuracy"] == pytest.approx(np.average(right, weights=(150, 40, 24)), abs=1e-6)
+    assert "weighted by their training examples" in describe_on_site({"baselines": [row]})
+    alone = train_alone(from_clients(parties, test=None, num_classes=2))[0]
+    assert alone["on"] == OWN_TRAINING
+    assert alone["final"]["accuracy"] == pytest.approx(
+        np.average(alone["clients"]["each"]["accuracy"], weights=(150, 40, 24)), abs=1e-12
+    )
+
+
+def test_a_private_run_measures_no_single_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a table nor in vain: what is summed up is shown, but not of one party alone."""
+
+    def refuse(*given: Any) -> Any:
+        raise AssertionError("a single client was measured")
+
+    monkeypatch.setattr("hanse.evaluation.baselines.measure_spread", refuse)
+    monkeypatch.setattr("hanse.evaluation.baselines.spread_of", refuse)
+    data = from_clients(make_unequal_parties(), test=None, num_classes=2)
+    ready = prepare_run(hanse.Experiment(
+        data=data, model=logistic(), algorithm=fed_sgd(lr=1.0),
+        client_test_fraction=0.5,
+    ))  # fmt: skip
+    budget = replace(ready.budget(()), is_open=False)
+    pooled, all_alone, one_alone = (
+        baseline.train(budget, lambda: None) for baseline in (centralised(), on_site(), on_site(parties=1))
+    )
+    assert pooled["clients"] is all_alone["clients"] is one_alone["clients"] is None
+    assert 0 < all_alone["final"]["accuracy"] <= 1
+    assert one_alone["final"] == {}

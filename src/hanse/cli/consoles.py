@@ -138,11 +138,18 @@ def print_confusion(out: Console, result: Mapping[str, Any]) -> None:
 
 def print_standing(out: Console, result: Mapping[str, Any], beside: Any = None) -> None:
     """Prints the headline, the table `beside` of the baselines, if there are some, and each party's row."""
+    from hanse.evaluation import describe_on_site
+
     headline = result.get("headline", ())
     for line in headline:
         out.print(Text(f"{line[:1].upper()}{line[1:]}.", style="bold"))
-    for table in [""] * bool(headline) + [beside, ""] * (beside is not None):
-        out.print(table)
+    if headline:
+        out.print()
+    if beside is not None:
+        out.print(beside)
+        if about := describe_on_site(result):
+            out.print(Text(about, style="dim"))
+        out.print()
     print_parties(out, result)
 
 

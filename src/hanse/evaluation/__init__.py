@@ -22,7 +22,15 @@ from hanse.evaluation.clients import (
     of_one_class,
     passes,
 )
-from hanse.evaluation.comparison import NAMES, metric_of, name_stop_metric, spent_on, table, tell_target
+from hanse.evaluation.comparison import (
+    NAMES,
+    describe_on_site,
+    metric_of,
+    name_stop_metric,
+    spent_on,
+    table,
+    tell_target,
+)
 from hanse.evaluation.consensus import describe_consensus
 from hanse.evaluation.formats import as_bytes, as_cell, as_number, as_percent, as_seconds
 from hanse.evaluation.headline import Guessing, write_headline
@@ -118,6 +126,7 @@ __all__ = [
     "describe_consensus",
     "describe_gain",
     "describe_metrics",
+    "describe_on_site",
     "describe_rows",
     "description",
     "evaluate_metrics",

@@ -33,9 +33,9 @@ from hanse.evaluation.clients import (
     OWN_TEST,
     OWN_TRAINING,
     TEST_SET,
+    Pool,
     average,
     measure_held_out,
-    measure_metrics,
     measure_spread,
     spread_of,
 )
@@ -57,6 +57,7 @@ class Budget:
       key: the key of the draws.
       higher_is_better: the names of the metrics that are better when higher.
       metrics: the named metrics, beside the model's own.
+      is_open: whether single parties may be measured, as in a run without privacy.
       show: is called with each model that was trained: the baseline's name, the number of the party that
         trained it alone, or None, and its parameters.
     """
@@ -70,6 +71,7 @@ class Budget:
     key: Key
     higher_is_better: Collection[str] = HIGHER_IS_BETTER
     metrics: tuple[Metric, ...] = ()
+    is_open: bool = True
     show: Callable[[str, int | None, Tensors], None] = lambda baseline, number, params: None
 
     @property
@@ -174,14 +176,21 @@ class centralised(Baseline):
             "bytes_up": int(pooled.x.nbytes + pooled.y.nbytes),
             "bytes_down": 0,
             "seconds": round(seconds, 6),
-            "clients": measure_spread(learner, population, params, budget.higher_is_better, budget.metrics),
+            "clients": measure_spread(learner, population, params, budget.higher_is_better, budget.metrics)
+            if budget.is_open
+            else None,
             "curve": curve,
         }
 
 
 @value
 class on_site(Baseline):
-    """Training of each party alone, on its own examples; the mean and the worst tenth over parties.
+    """Training of each party alone, on its own examples.
+
+    Each row counts once, as in the federated metrics: where parties have test examples of their own, and
+    there is no common test set, these are measured together, each predicted by its own party's model. On a
+    common test set it is the mean over models, weighted by the examples that each was trained on. The mean
+    and the worst tenth over parties stand beside it.
 
     Args:
       lr: step size; None: the algorithm's.
@@ -209,7 +218,9 @@ class on_site(Baseline):
         tested = set(population.find_test_clients())
         began_s = perf_counter()
         everywhere: list[dict[str, float]] = []
+        sizes: list[float] = []
         at_home: list[dict[str, float]] = []
+        pool, is_common = Pool(learner, named), population.test is not None
         for number in numbers:
             between()
             own, params = population.client(number), budget.params
@@ -221,26 +232,28 @@ class on_site(Baseline):
             began_s += perf_counter() - paused_s
             if population.test is not None:
                 everywhere.append(measure_held_out(learner, params, population, population.test, named))
-            if number in tested:
-                own_rows = population.role(own_test(number))
-                at_home.append(measure_metrics(learner, params, own_rows, named))
-            if population.test is None and not tested:
-                at_home.append(measure_metrics(learner, params, own, named))
+                sizes.append(len(own))
+            if number in tested and (budget.is_open or not is_common):
+                at_home.append(pool.add(params, population.role(own_test(number))))
+            if not is_common and not tested:
+                at_home.append(pool.add(params, own))
         seconds = perf_counter() - began_s
         each, on = (at_home, OWN_TEST) if tested else (everywhere or at_home, TEST_SET)
-        if population.test is None and not tested:
+        if not is_common and not tested:
             on = OWN_TRAINING
-        final = everywhere or at_home
+        is_one = len(everywhere or at_home) == 1  # its figures are a single party's
+        final = average(everywhere, sizes) if is_common else pool.conclude()
         return {
             "name": "on_site",
-            "final": average(final),
+            "final": final if budget.is_open or not is_one else {},
+            "on": TEST_SET if is_common else on,
             "parties": count,
             "epochs": budget.epochs,
             "epochs_to_target": None,
             "bytes_up": 0,
             "bytes_down": 0,
             "seconds": round(seconds, 6),
-            "clients": spread_of(on, each, budget.higher_is_better),
+            "clients": spread_of(on, each, budget.higher_is_better) if budget.is_open else None,
             "curve": [],
         }
 

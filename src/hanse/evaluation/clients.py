@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hanse.core import Array, Examples, Learner, Plain, Tensors
 from hanse.core.exchange import HIGHER_IS_BETTER, OF_VALIDATION, is_higher_better
 from hanse.data import FederatedData, describe, own_test
-from hanse.evaluation.measuring import score
-from hanse.evaluation.metrics import Metric
+from hanse.evaluation.measuring import conclude_metric, list_statistics, name_values, score
+from hanse.evaluation.metrics import Metric, ScoredRows
 
 __all__ = [
     "MAX_CLIENTS",
     "OWN_TEST",
     "OWN_TRAINING",
     "TEST_SET",
+    "Pool",
     "average",
     "description",
     "list_own_examples",
@@ -41,10 +43,56 @@ def measure_metrics(
     """Computes the learner's metrics over examples, and named ones; without those that are not defined."""
     found = learner.summarise(learner.evaluate(params, examples))
     if metrics:
-        rows = score(learner, params, examples)
-        named = {one.key: one.measure(rows) for one in metrics if one.is_number and one.key not in found}
-        found |= {key: metric for key, metric in named.items() if not math.isnan(metric)}
+        found |= _measure_named(metrics, score(learner, params, examples), found)
     return found
+
+
+@dataclass
+class Pool:
+    """Adds up what models measure on rows, as a run adds up what clients send: each row counts once.
+
+    Args:
+      learner: the model.
+      metrics: named ones, beside the learner's.
+    """
+
+    learner: Learner
+    metrics: Sequence[Metric] = ()
+    _own: list[Mapping[str, float]] = field(default_factory=list, init=False)
+    _named: list[Mapping[str, Array]] = field(default_factory=list, init=False)
+    _last: dict[str, float] = field(default_factory=dict, init=False)
+
+    def add(self, params: Tensors, examples: Examples) -> dict[str, float]:
+        """Adds a model's sums over its rows, and returns its metrics over these. See `measure_metrics`."""
+        sums = self.learner.evaluate(params, examples)
+        found = self.learner.summarise(sums)
+        self._own.append(sums)
+        if self.metrics:
+            rows = score(self.learner, params, examples)
+            self._named.append({
+                name: one.sum(rows) for name, one in list_statistics(self.metrics).items()
+            })  # fmt: skip
+            found |= _measure_named(self.metrics, rows, found)
+        self._last = found
+        return found
+
+    def conclude(self) -> dict[str, float]:
+        """Computes the metrics over all rows that were added; of one model's they are exact."""
+        if len(self._own) < 2:
+            return self._last
+        found = self.learner.summarise({name: math.fsum(one[name] for one in self._own)
+                                        for name in self._own[0]})  # fmt: skip
+        if self._named:
+            totals = {name: np.sum([one[name] for one in self._named], axis=0) for name in self._named[0]}
+            named = name_values(conclude_metric(one, totals) for one in self.metrics)
+            found |= {key: one for key, one in named.items() if key not in found and not math.isnan(one)}
+        return found
+
+
+def _measure_named(metrics: Sequence[Metric], rows: ScoredRows, known: Collection[str]) -> dict[str, float]:
+    """Computes named metrics over rows that are not known yet, without those that are not defined."""
+    named = {one.key: one.measure(rows) for one in metrics if one.is_number and one.key not in known}
+    return {key: metric for key, metric in named.items() if not math.isnan(metric)}
 
 
 def measure_held_out(
@@ -121,9 +169,18 @@ def spread_of(
     }
 
 
-def average(each: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Computes the mean of each metric over those who measured it."""
-    return {name: float(np.mean(values)) for name, values in _by_metric(each).items()}
+def average(each: Sequence[Mapping[str, float]], weights: Sequence[float] | None = None) -> dict[str, float]:
+    """Computes the mean of each metric over those who measured it; `weights` are theirs, by default 1.
+
+    >>> average([{"accuracy": 0.5}, {"accuracy": 1.0}], [30, 10])
+    {'accuracy': 0.625}
+    """
+    if weights is None:
+        return {name: float(np.mean(values)) for name, values in _by_metric(each).items()}
+    shares = {name: [w for row, w in zip(each, weights, strict=True) if name in row]
+              for name in _by_metric(each)}  # fmt: skip
+    return {name: float(np.average(values, weights=shares[name]))
+            for name, values in _by_metric(each).items()}  # fmt: skip
 
 
 def _by_metric(each: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

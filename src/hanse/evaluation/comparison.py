@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hanse.core.exchange import OF_VALIDATION
+from hanse.evaluation.clients import OWN_TEST, OWN_TRAINING, TEST_SET
 from hanse.evaluation.formats import as_bytes, as_cell, as_number, as_seconds
 
-__all__ = ["NAMES", "metric_of", "name_stop_metric", "spent_on", "table", "tell_target"]
+__all__ = ["NAMES", "describe_on_site", "metric_of", "name_stop_metric", "spent_on", "table", "tell_target"]
 
 NAMES = {"federated": "federated", "centralised": "centralised (pooled)", "on_site": "on-site (each alone)"}
 
@@ -60,6 +61,23 @@ def table(settings: Mapping[str, Any], result: Mapping[str, Any]) -> tuple[list[
     rows = [row for name in ("centralised",) if (row := by_name.pop(name, None))]
     rows += [federated, *by_name.values()]
     return heads, [_row(row, names, metric, target) for row in rows]
+
+
+ON_SITE = {
+    None: "means over parties, each of which counts once.",  # as runs of earlier versions have it
+    TEST_SET: "means over the parties' models on the common test set, weighted by their training examples.",
+    OWN_TEST: "of all parties' own test examples together, as the federated ones; each party's model "
+    "predicts its own.",
+    OWN_TRAINING: "of all training examples together, as the federated ones; each party's model predicts "
+    "its own.",
+}
+"""The meaning of the metrics of on-site training, by the examples that they were measured on."""
+
+
+def describe_on_site(result: Mapping[str, Any]) -> str:
+    """Returns a sentence on what the on-site metrics of a result are means of; empty: it has none."""
+    row = next((row for row in result.get("baselines") or () if row["name"] == "on_site"), None)
+    return "" if row is None else f"On-site metrics are {ON_SITE[row.get('on')]}"
 
 
 def _row(row: Mapping[str, Any], names: list[str], metric: str | None, target: bool) -> list[str]:

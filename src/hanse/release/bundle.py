@@ -22,7 +22,14 @@ from hanse.config import IN_PYTHON, WrongSetting, as_toml, build, summary, to_pl
 from hanse.core import Array, InvalidInput, Key, Learner, Prediction, StoreError, Tensors, nearest
 from hanse.core.exchange import digest, unpack
 from hanse.data import Dataset, Tabular, party_files
-from hanse.evaluation import as_number, describe_assessment, measure_metrics, table, tabulate_metrics
+from hanse.evaluation import (
+    as_number,
+    describe_assessment,
+    describe_on_site,
+    measure_metrics,
+    table,
+    tabulate_metrics,
+)
 from hanse.imports import Import, describe_changes, inspect_import, load_imports, module_of
 from hanse.learners import Model
 from hanse.preprocessing import Encoder
@@ -170,6 +177,7 @@ def _card(
         heads, rows = table(settings, result)
         heads[0] = "trained"
         lines += [_row(heads), _row(["---"] * len(heads)), *map(_row, rows), ""]
+        lines += [said, ""] if (said := describe_on_site(result)) else []
         clients = result.get("clients")
         if clients:
             lines += [f"Clients measured it on {clients['on']}.", ""]

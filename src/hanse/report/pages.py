@@ -15,6 +15,7 @@ from hanse.evaluation import (
     as_seconds,
     describe_assessment,
     describe_consensus,
+    describe_on_site,
     describe_rows,
     metric_of,
     order_rows,
@@ -212,7 +213,7 @@ def _notes(run_data: RunData, result: Mapping[str, Any]) -> str:
             "average, with its step and batch sizes, from the same start."
         )
         if any(row["name"] == "on_site" for row in rows):
-            notes.append("On-site numbers are means over parties, each measured on the same test set.")
+            notes.append(describe_on_site(result))
         if any(row["bytes_up"] for row in rows):
             notes.append("Centralised bytes are the rows themselves.")
     clients = result.get("clients")

@@ -106,8 +106,6 @@ def compare_run(
         if rows is not None:
             budget = replace(budget, show=rows.add)
         found["baselines"] = tuple(baseline.train(budget, between) for baseline in baselines)
-        if ready.experiment.privacy is not None:
-            found["baselines"] = tuple({**one, "clients": None} for one in found["baselines"])
     if rows is not None:
         found["parties"] = rows.list_rows()
     if not ready.measures_itself:

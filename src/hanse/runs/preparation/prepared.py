@@ -146,6 +146,7 @@ class Prepared:
             key,
             self.higher_is_better,
             self.metrics,
+            self.experiment.privacy is None,
         )
 
     @cached_property
