@@ -5,16 +5,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.metrics as sk
 
 import hanse
 from hanse.algorithms import fed_avg, fed_sgd
-from hanse.core import Array, Examples, InvalidInput, Key
+from hanse.core import Array, Examples, InvalidInput, Key, Learner, Prediction, Tensors
 from hanse.data import FederatedData, arrays, from_clients, iid
 from hanse.evaluation import (
     Evaluation,
+    auroc,
     centralised,
     describe_gain,
     fold_rows,
+    log_loss,
     on_site,
     order_rows,
     tabulate_rows,
@@ -163,6 +166,54 @@ def test_a_loss_is_better_when_lower_and_its_interval_is_that_of_the_mean() -> N
     again = PartyRows(least_squares(dtype="float64").bind((1,), None), people, params["good"], "loss", KEY)
     again.add("on_site", 0, params["bad"])
     assert again.list_rows() == (row,)
+
+
+def test_the_interval_of_a_named_metric_is_that_of_a_plain_loop_over_drawn_rows() -> None:
+    """scikit-learn measures each draw; the model predicts the rows once, however many draws there are."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(60, 2)).round(1)  # with ties
+    y = (x[:, 0] + 0.5 * rng.normal(size=60) > 0.3).astype(int)
+    people = from_clients([Examples(x, y)], client_tests=[Examples(x, y)], num_classes=2)
+    ours, alone = ({"weights": np.array(w, np.float32), "bias": np.zeros((), np.float32)} for w in
+                   ((1.0, 0.0), (0.3, 1.0)))  # fmt: skip
+    learner = Counting(logistic(intercept=True).bind((2,), 2))
+    named = (auroc(), log_loss())
+    rows = PartyRows(learner, people, ours, "auroc", KEY, {"auroc"}, metrics=named)
+    rows.add("on_site", 0, alone)
+    (row,) = rows.list_rows()
+    assert learner.predicted <= 4 * len(y)
+    found = [learner.predict(params, x)[:, 1] for params in (ours, alone)]
+    drawn = KEY.fold_in(0).rng().integers(60, size=(200, 60))
+    gains = [np.subtract(*(sk.roc_auc_score(y[own], one[own]) for one in found)) for own in drawn]
+    assert row["gain"] == pytest.approx(np.subtract(*(sk.roc_auc_score(y, one) for one in found)), abs=1e-12)
+    assert row["gain_low"] == pytest.approx(np.quantile(gains, 0.025), abs=1e-12)
+    assert row["gain_high"] == pytest.approx(np.quantile(gains, 0.975), abs=1e-12)
+    assert set(row["federated"]) == {"loss", "accuracy", "auroc", "log_loss"}
+
+
+class Counting(Learner):
+    """A model that counts the rows that it predicts."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner, self.predicted = learner, 0
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return self.learner.metrics
+
+    @property
+    def prediction(self) -> Prediction:
+        return self.learner.prediction
+
+    def init(self, key: Key) -> Tensors:
+        return self.learner.init(key)
+
+    def evaluate(self, params: Tensors, data: Examples) -> dict[str, float]:
+        return self.learner.evaluate(params, data)
+
+    def predict(self, params: Tensors, x: Array) -> Array:
+        self.predicted += len(x)
+        return self.learner.predict(params, x)
 
 
 # -- whole runs --------------------------------------------------------------------------------

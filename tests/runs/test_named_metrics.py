@@ -125,6 +125,30 @@ def test_intervals_are_percentiles_over_parties(monkeypatch: pytest.MonkeyPatch)
     assert "low" not in none.assessment["metrics"]["f1"]
 
 
+def test_intervals_are_those_of_a_plain_loop_over_drawn_parties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """scikit-learn measures the pooled rows of the parties that are drawn, some of them several times."""
+    monkeypatch.setattr("hanse.evaluation.assessment.FEWEST_PARTIES", 5)
+    named = Evaluation(metrics=("f1", "log_loss", "brier"), resamples=40)
+    run = run_it(**{**AT_CLIENTS, "evaluation": named})
+    ready = prepare_run(hanse.Experiment(**AT_CLIENTS))
+    tests = [ready.population.role(own_test(number)) for number in range(5)]
+    found = [ready.learner.predict(run.params, one.x).astype(np.float64) for one in tests]
+    rng = ready.keys.public.fold_in("intervals").rng()
+    drawn: dict[str, list[float]] = {"f1": [], "log_loss": [], "brier": []}
+    for _ in range(40):
+        parties = rng.integers(0, 5, 5)
+        y = np.concatenate([tests[number].y for number in parties])
+        p = np.concatenate([found[number] for number in parties])
+        drawn["f1"].append(sk.f1_score(y, p[:, 1] > p[:, 0]))
+        drawn["log_loss"].append(-np.mean(np.log(p[np.arange(len(y)), y])))
+        drawn["brier"].append(sk.brier_score_loss(y, p[:, 1]))
+    for name, values in drawn.items():
+        one = run.assessment["metrics"][name]
+        assert (one["low"], one["high"]) == pytest.approx(
+            tuple(np.quantile(values, [0.025, 0.975])), abs=1e-12
+        )
+
+
 @pytest.mark.parametrize(
     ("metric", "is_higher"), [("auroc", True), ("brier", False), ("sensitivity(threshold=0.4)", True)]
 )

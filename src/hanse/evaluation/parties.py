@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ from hanse.core.exchange import HIGHER_IS_BETTER, is_higher_better
 from hanse.data import FederatedData, own_test
 from hanse.evaluation.clients import measure_metrics
 from hanse.evaluation.formats import as_number
+from hanse.evaluation.metrics import Metric, score_rows
 
 __all__ = [
     "HELPED",
@@ -108,7 +109,8 @@ class PartyRows:
       key: of the draws of intervals.
       higher: the names of metrics that are better when higher.
       min_count: cells that count fewer examples, or are computed from fewer, are masked.
-      measure: computes the metrics; None: the learner's own.
+      measure: computes the metrics; None: the learner's own, and named ones.
+      metrics: named metrics, beside the learner's own.
     """
 
     learner: Learner
@@ -119,6 +121,7 @@ class PartyRows:
     higher: Collection[str] = HIGHER_IS_BETTER
     min_count: int = MIN_COUNT
     measure: Measure | None = None
+    metrics: Sequence[Metric] = ()
     _cells: dict[tuple[str, int], dict[str, float | None]] = field(default_factory=dict, init=False)
     _gains: dict[int, Gain | None] = field(default_factory=dict, init=False)
     _trainers: dict[str, None] = field(default_factory=dict, init=False)
@@ -177,7 +180,7 @@ class PartyRows:
 
     def _measure(self, params: Tensors, examples: Examples) -> dict[str, float | None]:
         if self.measure is None:
-            return dict(measure_metrics(self.learner, params, examples))
+            return dict(measure_metrics(self.learner, params, examples, self.metrics))
         return dict(self.measure(params, examples))
 
     # -- gains ---------------------------------------------------------------------------------
@@ -215,10 +218,22 @@ class PartyRows:
                 drawn = rng.integers(len(blocks), size=(NUM_RESAMPLES, len(blocks)))
                 return np.array([self._summarise(own, drawn) for own in parts])
         rows = rng.integers(len(examples), size=(FEW_RESAMPLES, len(examples)))
+        named = next((one for one in self.metrics if one.key == self.metric), None)
+        if named is not None and self.metric not in self.learner.measured:
+            return np.array([self._reweigh(named, params, examples, rows) for params in (self.params, alone)])
         return np.array([
             [_number(self._measure(params, examples.take(own)).get(self.metric)) for own in rows]
             for params in (self.params, alone)
         ])  # fmt: skip
+
+    def _reweigh(self, metric: Metric, params: Tensors, examples: Examples, drawn: Array) -> list[float]:
+        """Computes a metric over each draw of rows, which are predicted once: a row weighs as often as it is
+        drawn."""
+        found, count = self.learner.predict(params, examples.x), len(examples)
+        rows = score_rows(examples.y, found, np.arange(count), kind=self.learner.prediction)
+        whose = rows.weights.astype(np.intp)  # of a text, many places are of one example
+        times = (np.bincount(own, minlength=count)[whose].astype(np.float64) for own in drawn)
+        return [metric.measure(replace(rows, weights=own)) for own in times]
 
     def _summarise(self, parts: Sequence[Mapping[str, float]], drawn: Array) -> list[float]:
         """Computes the metric over each draw of blocks, from the sums of each block."""

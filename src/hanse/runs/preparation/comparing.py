@@ -17,7 +17,6 @@ from hanse.evaluation import (
     compare_marks,
     description,
     mark_right,
-    measure_metrics,
     measure_spread,
     write_headline,
 )
@@ -128,12 +127,16 @@ def _make_rows(ready: Prepared, params: Tensors, metrics: dict[str, Any]) -> Par
     if metric is None or not ready.population.find_test_clients():
         return None
     key = ready.keys.public.fold_in("each party's row")
-
-    def measure(at: Tensors, examples: Examples) -> dict[str, float]:
-        return measure_metrics(ready.learner, at, examples, ready.metrics)
-
-    higher, least = ready.higher_is_better, ready.experiment.evaluation.min_count
-    return PartyRows(ready.learner, ready.population, params, metric, key, higher, least, measure)
+    return PartyRows(
+        ready.learner,
+        ready.population,
+        params,
+        metric,
+        key,
+        ready.higher_is_better,
+        ready.experiment.evaluation.min_count,
+        metrics=ready.metrics,
+    )
 
 
 def _list_tests(ready: Prepared) -> list[Examples]:
