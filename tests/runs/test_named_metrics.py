@@ -18,6 +18,7 @@ from hanse.data import arrays, from_clients, iid, own_test
 from hanse.evaluation import Evaluation, auroc, centralised, f1, make_evaluation, on_site
 from hanse.learners import cox, least_squares, linear_svm, logistic, softmax
 from hanse.runs import prepare_run
+from hanse.runs.preparation import Turnout, compare_run
 from hanse.store import Runs
 from hanse.transforms import clip
 
@@ -307,6 +308,39 @@ def test_a_file_that_is_wrong_is_told_how_to_be_right(written: str, said: str, t
     file.write_text(f"[evaluation]\n{written}\n")
     with pytest.raises(InvalidInput, match=said):
         hanse.read(file)
+
+
+@pytest.mark.parametrize("data", [TESTED, UNTESTED], ids=["the server's", "each client's"])
+@pytest.mark.parametrize("named", [(), NAMED], ids=["by default", "named"])
+def test_test_rows_are_predicted_once_after_training(
+    data: Any, named: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the spread, the assessment, each party's row and the comparison with a guess."""
+    held = {} if data is TESTED else {"client_test_fraction": 0.3}
+    ready = prepare_run(
+        hanse.Experiment(**{**COMMON, "evaluation": Evaluation(metrics=named)}, data=data, **held)
+    )
+    people, learner = ready.population, type(ready.learner)
+    tests = people.test or Examples.join(people.role(own_test(number)) for number in range(5))
+    seen: list[Array] = []
+    predict = learner.predict
+
+    def watch(self: Any, params: Any, x: Array) -> Array:
+        seen.append(np.asarray(x))
+        return predict(self, params, x)
+
+    def compare() -> dict[str, Any]:
+        return compare_run(ready, ready.start(), (), Turnout())
+
+    monkeypatch.setattr(learner, "predict", watch)
+    once = compare()
+    rows = [row.tobytes() for x in seen if len(x) > 1 for row in x]  # single ones are tried for their shape
+    asked = [row.tobytes() for row in np.asarray(tests.x)]
+    assert [rows.count(row) for row in asked] == [1] * len(asked)
+    monkeypatch.setattr("hanse.runs.preparation.assessing.MAX_PREDICTIONS", 0)
+    again = compare()
+    del again["assessment"], once["assessment"]
+    assert again == once, "what is predicted before and what is predicted on the spot are the same"
 
 
 def test_a_program_of_ones_own_measures_them() -> None:

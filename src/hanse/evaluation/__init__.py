@@ -17,10 +17,12 @@ from hanse.evaluation.clients import (
     TEST_SET,
     description,
     list_own_examples,
+    measure_clients,
     measure_metrics,
     measure_spread,
     of_one_class,
     passes,
+    spread_of,
 )
 from hanse.evaluation.comparison import (
     NAMES,
@@ -140,6 +142,7 @@ __all__ = [
     "mae",
     "make_evaluation",
     "mark_right",
+    "measure_clients",
     "measure_metrics",
     "measure_spread",
     "metric_of",
@@ -156,6 +159,7 @@ __all__ = [
     "sensitivity",
     "specificity",
     "spent_on",
+    "spread_of",
     "table",
     "tabulate_confusion",
     "tabulate_metrics",

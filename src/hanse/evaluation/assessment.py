@@ -33,10 +33,19 @@ FEWEST_DEFINED = 0.5
 
 
 def assess_pooled(
-    learner: Learner, params: Tensors, data: Examples, metrics: Sequence[Metric], on: str
+    learner: Learner,
+    params: Tensors,
+    data: Examples,
+    metrics: Sequence[Metric],
+    on: str,
+    *,
+    predicted: Array | None = None,
 ) -> dict[str, Any]:
-    """Measures a model on examples in one place, exactly, beside a constant predictor."""
-    rows = score(learner, params, data)
+    """Measures a model on examples in one place, exactly, beside a constant predictor.
+
+    `predicted`: what the model predicts of them, if that is known.
+    """
+    rows = score(learner, params, data, predicted)
     found = [
         Measured(one, one.measure(rows), one.measure_constant(rows))
         if one.is_number
@@ -55,6 +64,7 @@ def assess_at_parties(
     *,
     key: Key,
     resamples: int,
+    predicted: Sequence[Array | None] | None = None,
 ) -> dict[str, Any]:
     """Measures a model from sums over parties, as they do without pooling rows, with intervals by party.
 
@@ -63,11 +73,13 @@ def assess_at_parties(
 
     Args:
       resamples: the number of draws; 0: no intervals.
+      predicted: what the model predicts of each party's examples, as far as that is known.
     """
+    known = [None] * len(parties) if predicted is None else predicted
     statistics = list_statistics(metrics)
     each = [
         {name: one.sum(rows) for name, one in statistics.items()}
-        for rows in (score(learner, params, data) for data in parties)
+        for rows in (score(learner, params, *pair) for pair in zip(parties, known, strict=True))
     ]
     totals = {name: sum((one[name] for one in each[1:]), each[0][name]) for name in statistics}
     found = [conclude_metric(one, totals) for one in metrics]

@@ -21,6 +21,7 @@ __all__ = [
     "average",
     "description",
     "list_own_examples",
+    "measure_clients",
     "measure_held_out",
     "measure_metrics",
     "measure_spread",
@@ -38,12 +39,19 @@ TEST_SET = "the common test set"
 
 
 def measure_metrics(
-    learner: Learner, params: Tensors, examples: Examples, metrics: Sequence[Metric] = ()
+    learner: Learner,
+    params: Tensors,
+    examples: Examples,
+    metrics: Sequence[Metric] = (),
+    predicted: Array | None = None,
 ) -> dict[str, float]:
-    """Computes the learner's metrics over examples, and named ones; without those that are not defined."""
+    """Computes the learner's metrics over examples, and named ones; without those that are not defined.
+
+    `predicted`: what the model predicts of them, if that is known.
+    """
     found = learner.summarise(learner.evaluate(params, examples))
     if metrics:
-        found |= _measure_named(metrics, score(learner, params, examples), found)
+        found |= _measure_named(metrics, score(learner, params, examples, predicted), found)
     return found
 
 
@@ -126,8 +134,27 @@ def measure_spread(
     """
     if population.num_clients > MAX_CLIENTS:
         return None
+    on, each = measure_clients(learner, population, params, metrics)
+    return spread_of(on, list(each.values()), higher)
+
+
+def measure_clients(
+    learner: Learner,
+    population: FederatedData,
+    params: Tensors,
+    metrics: Sequence[Metric] = (),
+    predicted: Mapping[str, Array] | None = None,
+) -> tuple[str, dict[int, dict[str, float]]]:
+    """Measures a model at each client; returns the name of the examples, and metrics by client.
+
+    `predicted`: what the model predicts of test examples, by their role, as far as that is known.
+    """
     on, whose = list_own_examples(population)
-    return spread_of(on, [measure_metrics(learner, params, data, metrics) for _, data in whose], higher)
+    known = {} if predicted is None or on != OWN_TEST else predicted
+    return on, {
+        number: measure_metrics(learner, params, data, metrics, known.get(own_test(number)))
+        for number, data in whose
+    }
 
 
 def list_own_examples(population: FederatedData) -> tuple[str, Iterator[tuple[int, Examples]]]:

@@ -69,12 +69,15 @@ class Measured:
     table: Array | None = None
 
 
-def score(learner: Learner, params: Tensors, data: Examples) -> ScoredRows:
+def score(learner: Learner, params: Tensors, data: Examples, found: Array | None = None) -> ScoredRows:
     """Predicts the labels of examples, and joins both.
 
+    Args:
+      found: what the model predicts of them, if that is known.
     Raises: InvalidInput: if the labels do not fit what the model predicts.
     """
-    return score_rows(data.y, learner.predict(params, data.x), kind=learner.prediction)
+    predicted = learner.predict(params, data.x) if found is None else found
+    return score_rows(data.y, predicted, kind=learner.prediction)
 
 
 def list_statistics(metrics: Iterable[Metric]) -> dict[str, Statistic]:

@@ -111,6 +111,8 @@ class PartyRows:
       min_count: cells that count fewer examples, or are computed from fewer, are masked.
       measure: computes the metrics; None: the learner's own, and named ones.
       metrics: named metrics, beside the learner's own.
+      predicted: what the federated model predicts of the own test examples of parties, by their role.
+      known: metrics of the federated model that were measured before, by the number of the party.
     """
 
     learner: Learner
@@ -122,6 +124,8 @@ class PartyRows:
     min_count: int = MIN_COUNT
     measure: Measure | None = None
     metrics: Sequence[Metric] = ()
+    predicted: Mapping[str, Array] = field(default_factory=dict)
+    known: Mapping[int, Mapping[str, float | None]] = field(default_factory=dict)
     _cells: dict[tuple[str, int], dict[str, float | None]] = field(default_factory=dict, init=False)
     _gains: dict[int, Gain | None] = field(default_factory=dict, init=False)
     _trainers: dict[str, None] = field(default_factory=dict, init=False)
@@ -139,7 +143,10 @@ class PartyRows:
             if self._test_sizes[party] < self.min_count:
                 continue
             examples = self.population.role(own_test(party))
-            self._cells[trainer, party] = self._measure(params, examples)
+            is_known = trainer == "federated" and party in self.known
+            self._cells[trainer, party] = (
+                dict(self.known[party]) if is_known else self._measure(params, examples)
+            )
             if trainer == "on_site":
                 self._gains[party] = self._compare(params, examples, party)
 
@@ -193,7 +200,8 @@ class PartyRows:
         if ours is None or theirs is None or not (math.isfinite(ours) and math.isfinite(theirs)):
             return None
         if self.metric == "accuracy":
-            first, second = (mark_right(self.learner, params, examples) for params in (self.params, alone))
+            first = mark_right(self.learner, self.params, examples, self.predicted.get(own_test(party)))
+            second = mark_right(self.learner, alone, examples)
             if _is_mean(first, ours) and _is_mean(second, theirs):
                 return compare_marks(first, second)
         if len(examples) < FEWEST_RESAMPLED:
@@ -242,11 +250,16 @@ class PartyRows:
         return [_number(self.learner.summarise(sums).get(self.metric)) for sums in each]
 
 
-def mark_right(learner: Learner, params: Tensors, examples: Examples) -> Array:
-    """Marks the examples whose class a model predicts, (n,); nothing, if they have no class each."""
+def mark_right(
+    learner: Learner, params: Tensors, examples: Examples, predicted: Array | None = None
+) -> Array:
+    """Marks the examples whose class a model predicts, (n,); nothing, if they have no class each.
+
+    `predicted`: what it predicts of them, if that is known.
+    """
     if examples.y.ndim != 1 or learner.prediction not in ("probabilities", "scores"):
         return np.zeros(0, bool)
-    scores = learner.predict(params, examples.x)
+    scores = learner.predict(params, examples.x) if predicted is None else predicted
     return np.asarray(scores.argmax(axis=1) == examples.y) if scores.ndim == 2 else np.zeros(0, bool)
 
 

@@ -1,6 +1,6 @@
 """The comparison after training: the model at each client, its baselines, each party's row, the headline."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -17,10 +17,11 @@ from hanse.evaluation import (
     compare_marks,
     description,
     mark_right,
-    measure_spread,
+    measure_clients,
+    spread_of,
     write_headline,
 )
-from hanse.runs.preparation.assessing import assess_model
+from hanse.runs.preparation.assessing import assess_model, predict_tests
 from hanse.runs.preparation.prepared import Prepared
 
 __all__ = ["Turnout", "compare_run", "find_guess"]
@@ -90,16 +91,17 @@ def compare_run(
     found, people = dict[str, Any](), ready.population
     baselines, is_measured = ready.experiment.baselines, bool(ready.experiment.evaluate_every)
     is_open = ready.experiment.privacy is None and is_measured and people.num_clients <= MAX_CLIENTS
+    is_shown = ready.experiment.privacy is None
+    predicted = predict_tests(ready, params, is_open=is_shown) if is_measured else {}
     rows = None
     if is_open and not ready.measures_itself:
-        found["clients"] = measure_spread(
-            ready.learner, people, params, ready.higher_is_better, ready.metrics
-        )
-        rows = _make_rows(ready, params, found["clients"]["mean"])
+        on, each = measure_clients(ready.learner, people, params, ready.metrics, predicted)
+        found["clients"] = spread_of(on, list(each.values()), ready.higher_is_better)
+        rows = _make_rows(ready, params, found["clients"]["mean"], predicted, each)
     if is_open:
         found["data"] = description(people)
     if is_measured:
-        found["assessment"] = assess_model(ready, params, is_open=ready.experiment.privacy is None)
+        found["assessment"] = assess_model(ready, params, is_open=is_shown, predicted=predicted)
     if baselines:
         budget = ready.budget(records)
         if rows is not None:
@@ -111,7 +113,13 @@ def compare_run(
         tests = _list_tests(ready) if is_measured else None
         found["headline"] = write_headline(
             rows=found.get("parties", ()),
-            guess=find_guess(ready.learner, params, Examples.join(tests), _list_labels(people))
+            guess=find_guess(
+                ready.learner,
+                params,
+                Examples.join(tests),
+                _list_labels(people),
+                np.concatenate(list(predicted.values())) if predicted else None,
+            )
             if is_open and tests
             else None,
             num_tests=None if tests is None else sum(map(len, tests)),
@@ -121,7 +129,13 @@ def compare_run(
     return found
 
 
-def _make_rows(ready: Prepared, params: Tensors, metrics: dict[str, Any]) -> PartyRows | None:
+def _make_rows(
+    ready: Prepared,
+    params: Tensors,
+    metrics: dict[str, Any],
+    predicted: Mapping[str, Array],
+    known: Mapping[int, Mapping[str, float]],
+) -> PartyRows | None:
     watched = ready.stop.metric.removeprefix(OF_VALIDATION)
     metric = watched if watched in metrics else next(iter(metrics), None)
     if metric is None or not ready.population.find_test_clients():
@@ -136,6 +150,8 @@ def _make_rows(ready: Prepared, params: Tensors, metrics: dict[str, Any]) -> Par
         ready.higher_is_better,
         ready.experiment.evaluation.min_count,
         metrics=ready.metrics,
+        predicted=predicted,
+        known=known,
     )
 
 
@@ -148,12 +164,17 @@ def _list_tests(ready: Prepared) -> list[Examples]:
 
 
 def find_guess(
-    learner: Learner, params: Tensors, tests: Examples, labels: Array | None = None
+    learner: Learner,
+    params: Tensors,
+    tests: Examples,
+    labels: Array | None = None,
+    predicted: Array | None = None,
 ) -> Guessing | None:
     """Compares a model with always guessing the most frequent class, or the mean, of labels.
 
     Args:
       labels: of the training examples; None: the labels of the test examples stand in for them.
+      predicted: what the model predicts of the test examples, if that is known.
 
     Returns: None, if labels are neither classes nor numbers, one a row, or the model can't be compared.
     """
@@ -162,13 +183,14 @@ def find_guess(
     if labels.ndim != 1 or tests.y.ndim != 1:
         return None
     if learner.prediction == "numbers" and SQUARED_ERROR in learner.measured:
-        predicted = np.asarray(learner.predict(params, tests.x), np.float64)
-        errors, guessed = (np.square(found - tests.y) for found in (predicted, float(labels.mean())))
+        numbers = learner.predict(params, tests.x) if predicted is None else predicted
+        each = np.asarray(numbers, np.float64)
+        errors, guessed = (np.square(found - tests.y) for found in (each, float(labels.mean())))
         better = guessed - errors
         width = 1.96 * float(better.std(ddof=1)) / len(better) ** 0.5 if len(better) > 1 else np.inf
         gain, figures = float(better.mean()), (float(errors.mean()), float(guessed.mean()))
         return Guessing(f"the mean{of_tests}", SQUARED_ERROR, *figures, gain > 0, gain > width)
-    right = mark_right(learner, params, tests)
+    right = mark_right(learner, params, tests, predicted)
     if not len(right) or labels.dtype.kind not in "biu":
         return None
     usual: Array = tests.y == np.bincount(labels.astype(np.intp)).argmax()
