@@ -1,13 +1,13 @@
 """Evaluation of a model: at each client, and beside its baselines."""
 
 from hanse.evaluation.assessment import (
+    FEWEST_PARTIES,
     assess_at_parties,
     assess_pooled,
-    describe_assessment,
+    describe_intervals,
     describe_metrics,
-    tabulate_confusion,
-    tabulate_metrics,
-    tell_clients,
+    find_intervals,
+    tell_metrics,
 )
 from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
 from hanse.evaluation.clients import (
@@ -67,6 +67,7 @@ from hanse.evaluation.metrics import (
     sensitivity,
     specificity,
 )
+from hanse.evaluation.own_row import ask_rows, measure_row
 from hanse.evaluation.parties import (
     HELPED,
     HURT,
@@ -86,6 +87,7 @@ from hanse.evaluation.settings import Evaluation, check_metrics, choose_metrics,
 
 __all__ = [
     "CLASSES",
+    "FEWEST_PARTIES",
     "HELPED",
     "HURT",
     "MAX_CLIENTS",
@@ -111,6 +113,7 @@ __all__ = [
     "as_number",
     "as_percent",
     "as_seconds",
+    "ask_rows",
     "assess_at_parties",
     "assess_pooled",
     "auroc",
@@ -127,12 +130,15 @@ __all__ = [
     "describe_assessment",
     "describe_consensus",
     "describe_gain",
+    "describe_intervals",
     "describe_metrics",
     "describe_on_site",
     "describe_rows",
     "description",
     "evaluate_metrics",
     "f1",
+    "find_intervals",
+    "find_metric",
     "find_width",
     "fold_rows",
     "list_default_metrics",
@@ -144,6 +150,7 @@ __all__ = [
     "mark_right",
     "measure_clients",
     "measure_metrics",
+    "measure_row",
     "measure_spread",
     "metric_of",
     "name_stop_metric",

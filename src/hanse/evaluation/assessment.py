@@ -12,14 +12,13 @@ from hanse.evaluation.measuring import Measured, conclude_metric, list_statistic
 from hanse.evaluation.metrics import MOST_CLASSES, Metric, confusion_matrix
 
 __all__ = [
+    "FEWEST_PARTIES",
     "assess_at_parties",
     "assess_pooled",
-    "describe_assessment",
+    "describe_intervals",
     "describe_metrics",
     "find_intervals",
-    "tabulate_confusion",
-    "tabulate_metrics",
-    "tell_clients",
+    "tell_metrics",
 ]
 
 LEVEL = 0.95
@@ -89,12 +88,13 @@ def assess_at_parties(
         intervals = find_intervals(each, metrics, key, resamples)
         for name, interval in intervals.items():
             told["metrics"][name] |= interval
-        told["intervals"] = {
-            "level": LEVEL,
-            "resamples": resamples,
-            "of": "parties, drawn with replacement; percentiles",
-        }
+        told["intervals"] = describe_intervals(resamples)
     return told
+
+
+def describe_intervals(resamples: int) -> dict[str, Plain]:
+    """Describes how intervals were computed."""
+    return {"level": LEVEL, "resamples": resamples, "of": "parties, drawn with replacement; percentiles"}
 
 
 def find_intervals(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hanse.algorithms import ClientOptimiser, ClientTraining, rate
+from hanse.algorithms import ClientOptimiser, ClientTraining, rate, sgd
 from hanse.core import (
     Algorithm,
     DifferentiableLearner,
@@ -41,7 +41,7 @@ from hanse.evaluation.clients import (
 )
 from hanse.evaluation.metrics import Metric
 
-__all__ = ["Baseline", "Budget", "centralised", "on_site"]
+__all__ = ["Baseline", "Budget", "centralised", "on_site", "train_alone"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Budget:
         return max(1, round(self.passes))
 
 
-def _lend_steps(algorithm: Algorithm[Any], epoch: int, lr: float | None, batch_size: int | None) -> Steps:
+def _lend_steps(
+    algorithm: Algorithm[Any] | ClientOptimiser, epoch: int, lr: float | None, batch_size: int | None
+) -> Steps:
     """Makes the steps of one pass, by default those of the algorithm's clients.
 
     A rule with momenta starts anew in each pass. A proximal term is left out: there is nothing to hold to.
@@ -210,6 +212,15 @@ class on_site(Baseline):
     def check(self, algorithm: Algorithm[Any]) -> None:
         _lend_steps(algorithm, 0, self.lr, self.batch_size)
 
+    def lend(self, algorithm: Algorithm[Any]) -> ClientOptimiser:
+        """Returns the steps of a party that trains alone, as a value that can be sent to it."""
+        size = _lend_steps(algorithm, 0, self.lr, self.batch_size).batch_size
+        client = getattr(algorithm, "client", None)
+        own = client if isinstance(client, ClientOptimiser) else algorithm
+        if isinstance(own, ClientOptimiser) and self.lr is None:
+            return replace(own, epochs=1, batch_size=size, num_steps=None, proximal=0.0)
+        return sgd(getattr(own, "lr", None) if self.lr is None else self.lr, epochs=1, batch_size=size)
+
     def train(self, budget: Budget, between: Callable[[], None]) -> dict[str, Plain]:
         """Trains each party, and measures at the end on the common test set and on its own test examples."""
         population, learner, named = budget.population, budget.learner, budget.metrics
@@ -223,10 +234,10 @@ class on_site(Baseline):
         pool, is_common = Pool(learner, named), population.test is not None
         for number in numbers:
             between()
-            own, params = population.client(number), budget.params
-            for epoch in range(budget.epochs):
-                steps = _lend_steps(budget.algorithm, epoch, self.lr, self.batch_size)
-                params = _after(learner, params, own, steps, budget.key.fold_in("on_site", number, epoch))
+            own = population.client(number)
+            params = train_alone(
+                learner, budget.params, own, number, self.lend(budget.algorithm), budget.epochs, budget.key
+            )
             paused_s = perf_counter()
             budget.show("on_site", number, params)
             began_s += perf_counter() - paused_s
@@ -256,6 +267,22 @@ class on_site(Baseline):
             "clients": spread_of(on, each, budget.higher_is_better) if budget.is_open else None,
             "curve": [],
         }
+
+
+def train_alone(
+    learner: DifferentiableLearner,
+    params: Tensors,
+    own: Examples,
+    number: int,
+    client: ClientOptimiser,
+    epochs: int,
+    key: Key,
+) -> Tensors:
+    """Trains a party's own model, from `params`, in so many passes; `key` is that of all baselines."""
+    for epoch in range(epochs):
+        steps = _lend_steps(client, epoch, None, None)
+        params = _after(learner, params, own, steps, key.fold_in("on_site", number, epoch))
+    return params
 
 
 def _after(

@@ -1,7 +1,7 @@
 """Settings and files for real parties, as `hanse serve` and `hanse join` need them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from hanse.config import IMPORTS, Experiment, Warn, format_plain, read, to_plain
 from hanse.core import Array, Examples, InvalidInput, Key
 from hanse.core.exchange import Progress, Record, find_classes
 from hanse.data import Dataset, FederatedData, Partition, draw_groups, held_out, own_test
-from hanse.evaluation import OWN_TEST, describe_metrics, write_headline
+from hanse.evaluation import on_site, write_headline
 from hanse.imports import Import, find_registered, list_functions
 from hanse.network.protocol import Plan, PlanImport
 from hanse.network.server import RunJob
@@ -25,6 +25,7 @@ from hanse.runs.own_file import read_description, read_examples, read_with_group
 from hanse.runs.places import existing
 from hanse.runs.preparation import (
     Prepared,
+    ServedRows,
     assess_model,
     client_tests,
     find_guess,
@@ -110,10 +111,20 @@ class Parties:
                 "the data have no test set that the server could hold; let clients hold some examples out, "
                 "client_test_fraction = 0.2, or write evaluate_every = 0"
             )
+        rows = ServedRows(ready)
+        for line in _explain_baselines(rows):
+            warn(line)
+
+        def recall(records: Sequence[Record]) -> None:
+            rows.recall(list(records))
+            if ready.spending is not None:  # what the run has spent of its budget of privacy
+                ready.spending.recall(records)
+
         return RunJob(
             plan=plan_of(ready),
             begin=ready.begin,
-            program=ready.program,
+            program=rows.program,
+            notes=rows.notes,
             learner=ready.learner,
             role=people.role,
             num_clients=people.num_clients,
@@ -125,7 +136,7 @@ class Parties:
             environment=environment(),
             num_present=_num_present(experiment, ready),
             parties=ready.parties,
-            recall=lambda records: _recall(ready, records),
+            recall=recall,
             conclude=lambda run, status, progress, records, reason, uncounted: {
                 **Result.of(
                     run,
@@ -139,9 +150,10 @@ class Parties:
                     on_test=ready.chooses_on_test,
                     led=find_led(experiment.algorithm),
                 ).to_json(),
-                "headline": _write_headline(ready, progress, uncounted),
+                "headline": _write_headline(rows, progress, uncounted),
                 "privacy": _claim(ready, records),
-                **_assess(ready, status, progress),
+                **_assess(rows, status, progress),
+                **_tell_rows(rows),
             },
         )
 
@@ -223,31 +235,41 @@ def _check_served(experiment: Experiment, warn: Warn) -> None:
                 f"{name} is {said}: {what}, so hanse serve can't use it. Leave {name} out, or write "
                 f"--set {name}={format_plain(to_plain(usual))} here and keep it in the file for hanse run"
             )
-    if experiment.baselines:
-        warn(
-            "baselines are not trained here: a server has no rows of its clients to train them on; hanse run "
-            "compares a simulation with them"
-        )
 
 
-def _assess(ready: Prepared, status: str, progress: Progress[Any]) -> dict[str, Any]:
+def _explain_baselines(rows: ServedRows) -> Iterator[str]:
+    """Explains which of the settings' baselines real parties can't train."""
+    trained = None if rows.work is None else rows.baseline
+    for one in rows.ready.experiment.baselines:
+        name = type(one).__name__
+        if isinstance(one, on_site) and one is not trained:
+            yield (
+                f"{name} is not trained: each party would train it at home and measure it on its own test "
+                "examples, which it has not; write client_test_fraction = 0.2"
+            )
+        elif one is not trained:
+            yield (
+                f"{name} is not trained: no machine has the rows of all clients; hanse run compares a "
+                "simulation with it"
+            )
+
+
+def _assess(rows: ServedRows, status: str, progress: Progress[Any]) -> dict[str, Any]:
     """Describes the named metrics of a run that has ended, as the last measurement found them."""
+    ready = rows.ready
     if status != "completed" or not ready.metrics:
         return {}
     if ready.population.test is not None:
         found = assess_model(ready, progress.state.params, is_open=False)
-    elif ready.last_measured:
-        num_parties = len(ready.measured_at)
-        found = describe_metrics(ready.last_measured, OWN_TEST, num_parties=num_parties)
     else:
-        return {}
-    return {"assessment": found}
+        found = rows.assess()
+    return {} if found is None else {"assessment": found}
 
 
-def _recall(ready: Prepared, records: Sequence[Record]) -> None:
-    """Counts what a run has spent of its budget of privacy before it goes on."""
-    if ready.spending is not None:
-        ready.spending.recall(records)
+def _tell_rows(rows: ServedRows) -> dict[str, Any]:
+    """Returns the rows that parties have shared, and who has not."""
+    told = rows.describe()
+    return {} if told is None else {"parties": list(rows.list_rows()), "sharing": told}
 
 
 def _claim(ready: Prepared, records: Sequence[Record]) -> dict[str, Any] | None:
@@ -255,20 +277,23 @@ def _claim(ready: Prepared, records: Sequence[Record]) -> dict[str, Any] | None:
     return None if claim is None else claim.to_json()
 
 
-def _write_headline(ready: Prepared, progress: Progress[Any], uncounted: Sequence[Any]) -> list[str]:
-    """Writes the headline of a run of real parties, of which the server holds the test set at most."""
+def _write_headline(rows: ServedRows, progress: Progress[Any], uncounted: Sequence[Any]) -> list[str]:
+    """Writes the headline of a run of real parties, of whom the server knows what they share."""
+    ready = rows.ready
     tests, guess = ready.population.test, None
     is_measured = tests is not None and bool(ready.experiment.evaluate_every) and not ready.measures_itself
     if tests is not None and is_measured:
         guess = find_guess(ready.learner, progress.state.params, tests)
-    return list(
+    said = list(
         write_headline(
+            rows=rows.list_rows(),
             guess=guess,
             num_tests=len(tests) if tests is not None and is_measured else None,
             num_parties=ready.population.num_clients,
             num_uncounted=sum(not one.counted for one in uncounted),
         )
     )
+    return [*said, sentence] if (sentence := rows.write_sentence()) else said
 
 
 def _num_present(experiment: Experiment, ready: Prepared) -> int:

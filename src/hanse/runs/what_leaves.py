@@ -30,6 +30,7 @@ from hanse.network.protocol import (
     Poll,
     Rekey,
     describe_ticket,
+    find_at_home,
 )
 from hanse.privacy import describe_views, noises_examples
 from hanse.runs.preparation import prepare_run
@@ -293,7 +294,11 @@ def describe_run(plan: Plan, min_examples: int) -> Iterator[str]:
         for view in example.views:
             yield from _entry(*view.split(": ", 1))
     yield ""
-    asked = [envelope for envelope in Envelopes.read(plan.envelopes) if not envelope.is_phase]
+    asked = [
+        envelope
+        for envelope in Envelopes.read(plan.envelopes)
+        if not envelope.is_phase and not find_at_home(envelope.work)
+    ]
     shown = [part for envelope in asked for part in envelope.pattern["uplink"].values() if not part["hides"]]
     sees = (
         "In this run the server sees each single update of yours."

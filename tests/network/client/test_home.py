@@ -21,8 +21,8 @@ from hanse.network.client import home
 from hanse.network.client.audit import AuditLog
 from hanse.network.client.enrolment import join, waiting_plans
 from hanse.network.client.home import ClientHome
-from hanse.network.client.limits import Spent
-from hanse.network.client.policy import Approvals, Policy, count_rows
+from hanse.network.client.limits import Spent, count_rows
+from hanse.network.client.policy import Approvals, Policy
 from hanse.network.client.poller import Poller
 from hanse.network.client.roles import MOST_RUNS, Roles
 from hanse.network.protocol import spool

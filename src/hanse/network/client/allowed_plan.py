@@ -14,6 +14,7 @@ from hanse.imports import Import, module_of
 from hanse.network.client.home import ClientHome
 from hanse.network.client.policy import plan_digest
 from hanse.network.protocol.envelope import Envelope, Envelopes, describe_task, describe_ticket
+from hanse.network.protocol.envelope_words import find_at_home
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import Plan, WorkOrder
@@ -100,6 +101,11 @@ class TicketCheck:
     def __init__(self, envelopes: Envelopes) -> None:
         self._envelopes = envelopes
         self._checked: dict[tuple[str, str], tuple[Envelope, int | None]] = {}
+
+    @property
+    def asks_row(self) -> bool:
+        """Returns whether the plan asks for a result that is the owner's own."""
+        return any(find_at_home(envelope.work) for envelope in self._envelopes)
 
     def check(self, client_home: ClientHome, work: WorkOrder, payload: Payload, task: Task) -> Envelope:
         """Checks that a ticket asks nothing beyond the plan, and returns the envelope that admits it.

@@ -9,7 +9,7 @@ from hanse.core import InvalidInput, Key, MessageError, OwnLearners, own_test
 from hanse.network.client.allowed_plan import allow_plan, note_refusal
 from hanse.network.client.gate import Gate, compare_versions, fetch_certificate
 from hanse.network.client.home import KEY, NEXT_KEY, ClientHome
-from hanse.network.client.policy import count_rows
+from hanse.network.client.limits import count_rows
 from hanse.network.client.transport import ServerLink, split
 from hanse.network.protocol import certificates
 from hanse.network.protocol.errors import Refused

@@ -27,8 +27,12 @@ from hanse.network.protocol.private_files import read_private
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.signing import Identity, secret_at
 from hanse.network.protocol.spool import durably
+from hanse.network.protocol.wire import printable
 
 __all__ = ["CONTRACT", "HOUSES_KEY", "KEY", "NEXT_KEY", "ClientHome", "ClientLog"]
+
+ROW = "row.json"
+"""The file in a run's folder that holds this party's row, for its owner."""
 
 KEY, NEXT_KEY = "key.pem", "key.next.pem"
 
@@ -241,6 +245,25 @@ class ClientHome:
     def has_run(self, name: str) -> bool:
         """Returns whether there is a folder of a run. None is made."""
         return name.isalnum() and (self.folder / "runs" / name).is_dir()
+
+    def keep_row(self, run: str, told: str) -> list[str]:
+        """Writes a party's row, as its work has left it, for its owner; returns lines that describe it."""
+        said = json.loads(told)
+        named = {"party": name} if (name := (self.membership or {}).get("name")) else {}
+        row, lines = {"run": run, **said["row"], **named}, [printable(line) for line in said["lines"]]
+        path = self.run(run) / ROW
+        durably(path, json.dumps({"row": row, "lines": lines}, indent=1).encode())
+        return [*lines, f"this is kept in {path}"]
+
+    def list_rows(self) -> list[str]:
+        """Describes the newest row that is kept here, and says where others are."""
+        paths = sorted(self.folder.glob(f"runs/*/{ROW}"), key=lambda path: path.stat().st_mtime)
+        if not paths:
+            return []
+        newest, found = paths[-1], json.loads(paths[-1].read_text())
+        lines = [f"run {found['row']['run']}: {line}" for line in found["lines"]]
+        others = [f"rows of earlier runs: {', '.join(map(str, paths[-4:-1]))}"] if len(paths) > 1 else []
+        return [*lines, f"this is kept in {newest}", *others]
 
     def list_downloads(self, run: str = "*") -> Iterator[Path]:
         """Yields the files of a run that its server has sent; by default, of all runs."""

@@ -83,6 +83,8 @@ def join_in_order(client_home: ClientHome, entrant: Entrant, owner: Owner) -> So
 
     Raises: Forbidden, Refused, Unreachable, InvalidInput.
     """
+    for line in client_home.list_rows():
+        owner.say(line)
     plans, number = _receive_plans(client_home, entrant, owner.say)
     allowed = [allow_plan(client_home, plan, owner.agree).plan for plan in plans]
     _check_houses(client_home, plans)

@@ -6,9 +6,9 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hanse.core import Release
 from hanse.network.protocol.errors import Forbidden
@@ -22,6 +22,7 @@ __all__ = [
     "UNNOISED",
     "Revealed",
     "Spent",
+    "count_rows",
     "explain_uncounted",
     "find_epsilon",
     "has_shares",
@@ -141,6 +142,19 @@ class Spent:
 def _shorten(ticket: str) -> str:
     """Returns a short name of a ticket, of the same length for all."""
     return hashlib.sha256(ticket.encode()).hexdigest()[:24]
+
+
+def count_rows(data: Any) -> int | None:
+    """Counts the examples in a client's own data by their length; None: they can't be counted so.
+
+    The length of a mapping or tuple would count columns.
+
+    >>> count_rows(["a text", "another"]), count_rows({"age": [61, 62]}), count_rows(())
+    (2, None, 0)
+    """
+    if not isinstance(data, Sized):
+        return None
+    return None if isinstance(data, Mapping | tuple) and len(data) else len(data)
 
 
 # -- what messages reveal ------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from shlex import quote
@@ -27,15 +27,21 @@ from hanse.network.client.limits import (
     measure_release,
 )
 from hanse.network.protocol.envelope import CLIENT, TEST, Envelope, Envelopes
-from hanse.network.protocol.envelope_words import describe_plan, find_fewest, find_releases, to_record
-from hanse.network.protocol.errors import Forbidden
+from hanse.network.protocol.envelope_words import (
+    describe_plan,
+    find_at_home,
+    find_fewest,
+    find_releases,
+    to_record,
+)
+from hanse.network.protocol.errors import Forbidden, RowStays
 from hanse.network.protocol.forms import write_form
 from hanse.network.protocol.house import change_file
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.spool import durably
 from hanse.network.protocol.wire import printable
 
-__all__ = ["Approvals", "Policy", "count_rows"]
+__all__ = ["Approvals", "Policy"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class Policy:
         module, or by the path of its file below the client home.
       isolate: whether tickets are computed without network, keys and a writable disk.
       max_download_bytes: all plans, payloads and tasks that are on the disk at the same time, of all runs.
+      share_row: whether the server may see this client's row.
     """
 
     works: tuple[str, ...] | None = None
@@ -90,6 +97,7 @@ class Policy:
     imports: Mapping[str, str] = field(default_factory=dict)
     isolate: bool = False
     max_download_bytes: int = 10_000_000_000
+    share_row: bool = False
 
     @classmethod
     def read(cls, path: Path) -> "Policy":
@@ -118,7 +126,13 @@ class Policy:
             raise Forbidden(f"this client's policy allows the models {', '.join(self.models)}, not {model}")
         if self.reveals == "sums" or self.min_cohort is not None:
             for envelope in Envelopes.read(plan.envelopes):
-                self._check_envelope(envelope)
+                if not find_at_home(envelope.work):  # see check_share
+                    self._check_envelope(envelope)
+
+    def check_share(self) -> None:
+        """Checks that this client's row may leave. Raises: RowStays: if not."""
+        if not self.share_row:
+            raise RowStays("the row stays here; share_row = true in policy.toml would let the server see it")
 
     def _check_envelope(self, envelope: Envelope) -> None:
         for name, part in envelope.pattern["uplink"].items():
@@ -166,7 +180,7 @@ class Policy:
         if self.max_epsilon is None:
             return
         for envelope in envelopes:
-            if not envelope.is_phase:
+            if not envelope.is_phase and not find_at_home(envelope.work):
                 found = {name: find_releases(part) for name, part in envelope.pattern["uplink"].items()}
                 known = {name: releases for name, releases in found.items() if releases is not None}
                 units = self._measure(envelope.work, known)
@@ -349,9 +363,9 @@ _KINDS: dict[str, type] = {
     "approve_plans": bool,
     "imports": dict,
     "isolate": bool,
+    "share_row": bool,
     "reveals": str,
 }
-
 _NUMBERS = {
     "max_epsilon": (math.inf, "a number above 0, such as 8.0"),
     "delta": (0.01, "a number above 0 and below 0.01, such as 1e-5"),
@@ -382,19 +396,6 @@ def _check_setting(path: Path, key: str, given: Any) -> Any:
     if wrong:
         raise InvalidInput(f"{path}: {key} is {given!r}; write {words}")
     return tuple(given) if isinstance(given, list) else given
-
-
-def count_rows(data: Any) -> int | None:
-    """Counts the examples in a client's own data by their length; None: they can't be counted so.
-
-    The length of a mapping or tuple would count columns.
-
-    >>> count_rows(["a text", "another"]), count_rows({"age": [61, 62]}), count_rows(())
-    (2, None, 0)
-    """
-    if not isinstance(data, Sized):
-        return None
-    return None if isinstance(data, Mapping | tuple) and len(data) else len(data)
 
 
 class Approvals:

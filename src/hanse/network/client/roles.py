@@ -3,7 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ from hanse.core.exchange import (
 from hanse.imports import Import
 from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
-from hanse.network.client.memory_parts import MEMORY, name_memory, pack_parts, read_parts, sweep_parts
-from hanse.network.client.policy import count_rows
+from hanse.network.client.limits import count_rows
+from hanse.network.client.memory_parts import MEMORY, pack_parts, read_parts, sweep_parts
 from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.client.tickets import name_data
 from hanse.network.protocol.envelope import Envelopes, name_role
+from hanse.network.protocol.envelope_words import find_at_home
 from hanse.network.protocol.errors import Forbidden, Unsuited
 from hanse.network.protocol.sealed_plan import SealedPlan, read_plan
 from hanse.network.protocol.spool import Outgoing, durably
@@ -89,7 +90,8 @@ class OpenRole:
       isolates: whether the policy asked for isolation when the backend was made.
       run: the run, by whose plan the data were opened.
       plan: names all in the run's plan by which tickets are computed, to compare it with other clients.
-      data: names the content of its data; see `name_data`. It changes if they are loaded again and differ.
+      own: gives the party's number, the number of its training examples, and these if they suffice to train
+        on, for works whose results its owner reads.
       decided: the tickets whose outcomes are known.
       lock: held by whoever reads or writes the forks.
     """
@@ -107,7 +109,9 @@ class OpenRole:
     isolates: bool = False
     run: OpenRun | None = None
     plan: str = ""
-    data: str = ""
+    own: Callable[[], Any] = lambda: None
+    told: str = ""
+    """The result of the last work for the owner, in JSON; empty: the last work was none."""
     decided: set[int] = field(default_factory=set)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -159,7 +163,17 @@ class OpenRole:
             before = {**before, **own}
         if payload.work.needs_houses and (houses := self.houses()) is not None:
             before = {**before, HOUSES: houses}
-        return self.backend.compute(task, payload, before, secret, limit_s)
+        at_home = find_at_home(type(payload.work).__name__)
+        if at_home:
+            before = {**before, at_home: self.own()}
+        secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
+        message, fork = self.backend.compute(task, payload, before, secret, limit_s)
+        self.told = str(fork.changed.get(at_home, "")) if at_home else ""
+        if at_home:
+            fork = replace(fork, changed={n: kept for n, kept in fork.changed.items() if n != at_home})
+        with self.lock:
+            self.forks.keep(task.ticket, fork if client is None else fork.inner())
+        return message
 
     def keep(self) -> None:
         """Writes committed memory and forks to the disk."""
@@ -326,7 +340,7 @@ class Roles:
                 isolates=isolates,
                 run=run,
                 plan=run.sealed.name_computation(),
-                data=named,
+                own=lambda: self._find_own(name, run, party),
             )
             if before is not None:  # only the plan is another one
                 role.decided, role.lock = before.decided, before.lock
@@ -364,6 +378,12 @@ class Roles:
         if (role := self._roles.get((name, kind))) is not None:  # after a kill; the data may be others now
             role.num_examples, role.data = count, name_data(data)
         return Loaded(self._bind, run.plan, data, run.imports, party)
+
+    def _find_own(self, name: str, run: OpenRun, party: PartyId) -> tuple[int | None, int, Any]:
+        """Finds what a work for the owner reads; no model is trained on fewer examples than any other."""
+        own = self._data(run.plan)
+        count = count_rows(own) or 0
+        return player(party), count, own if count >= self._home.policy.fewest_examples else None
 
     def close(self) -> None:
         """Ends the processes of all roles. Any thread may call this."""

@@ -16,10 +16,12 @@ from hanse.network.client.connection import Connection
 from hanse.network.client.limits import PRIVACY, SHARES, UNNOISED, Revealed
 from hanse.network.client.roles import OpenRole, OpenRun, Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
-from hanse.network.client.tickets import Tickets, name_ticket
+from hanse.network.client.tickets import Tickets
+from hanse.network.protocol.envelope_words import find_at_home
 from hanse.network.protocol.errors import (
     Forbidden,
     Refused,
+    RowStays,
     Unreachable,
     Unsuited,
     Withdrawn,
@@ -88,9 +90,9 @@ class Worker:
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
             role = self._roles.open_role(work.run, run, task.party)
-            name = name_ticket(task, work.payload, role.plan)
-            message = Outgoing.find(role.folder, work.ticket, name)
-            counted_bytes = 0
+            name = name_ticket(task, work.payload)
+            counted = f"{work.run}/{name}"
+            message = None if self._may_hold_row(run, role) else Outgoing.find(role.folder, work.ticket, name)
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
@@ -110,9 +112,10 @@ class Worker:
                 )
                 home.policy.check_work(type(payload.work).__name__, work.limit_bytes)
                 envelope = run.check.check(home, work, payload, task)
+                is_owners = bool(find_at_home(envelope.work))
                 revealed = (
                     Revealed(0, False)
-                    if envelope.is_phase
+                    if envelope.is_phase or is_owners
                     else home.policy.measure_message(envelope.work, payload.uplink)
                 )
                 home.policy.check_epsilon(home.spent, revealed.units, in_shares=revealed.in_shares)
@@ -122,6 +125,11 @@ class Worker:
                 answer, own = self._compute(work, role, task, payload, name)
                 counted = f"{work.run}/{own}"
                 state = "trained"
+                if is_owners:
+                    self._tell_owner(work.run, role.told)
+                    if payload.uplink:
+                        home.policy.check_share()
+                        revealed = home.policy.measure_message(envelope.work, payload.uplink)
                 examples = role.num_examples or 0
                 home.policy.check_work(type(payload.work).__name__, len(answer))
                 if not home.spent.has(counted):
@@ -158,6 +166,19 @@ class Worker:
                 raise
             self._fail(work, Failure(state=state, code=_code(error)), error)
         return False
+
+    def _may_hold_row(self, run: OpenRun, role: OpenRole) -> bool:
+        """Returns whether a message that is on the disk may hold a row that its owner keeps since.
+
+        Such a message is computed again, and held against the policy as it reads now.
+        """
+        return role.client is not None and not self._home.policy.share_row and run.check.asks_row
+
+    def _tell_owner(self, run: str, told: str) -> None:
+        """Shows the client's owner a result that is the owner's own, and keeps it in the client home."""
+        lines = self._home.keep_row(run, told)
+        for line in lines:
+            self._connection.say_line(f"run {run}: {line}")
 
     def _count_release(self, name: str, revealed: Revealed) -> None:
         """Counts what a message reveals, before it is sent. Another message for the same ticket is another.
@@ -303,13 +324,15 @@ class Worker:
 
     def _fail(self, work: WorkOrder, failure: Failure, error: Exception) -> None:
         """Tells the server by a code that a ticket will not be answered. The reason stays at the client."""
-        is_early = failure.code == "not-ready"
+        is_early, stays = failure.code == "not-ready", isinstance(error, RowStays)
         what = "is not ready yet" if is_early else f"failed ({failure.code})"
-        self._connection.say(f"ticket {work.ticket} {what}: {(str(error).splitlines() or [''])[0]}")
+        reason = (str(error).splitlines() or [""])[0]
+        self._connection.say(reason if stays else f"ticket {work.ticket} {what}: {reason}")
         if is_early:
             self._early.add((work.run, work.ticket))
         else:
             self._roles.forget_tasks(work.run, [work.ticket])
+        if not is_early and not stays:
             self._log.error("ticket %d of run %s failed: %s", work.ticket, work.run, error, exc_info=error)
         logger.info("event=failed run=%s ticket=%d code=%s", work.run, work.ticket, failure.code)
         self._connection.gate.fail(work, failure, partial(self._connection.insist, quietly=True))

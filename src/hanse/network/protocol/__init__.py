@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hanse.network.protocol.asked import Asked
     from hanse.network.protocol.certificates import fingerprint, make
     from hanse.network.protocol.envelope import Envelopes, describe_ticket
+    from hanse.network.protocol.envelope_words import find_at_home
     from hanse.network.protocol.errors import Forbidden, Refused, Unreachable, Unsuited
     from hanse.network.protocol.house import check_is_home, claim_home, find_readable, keep_private
     from hanse.network.protocol.private_files import (
@@ -51,6 +52,7 @@ else:
             "hanse.network.protocol.asked": ("Asked",),
             "hanse.network.protocol.certificates": ("fingerprint", "make"),
             "hanse.network.protocol.envelope": ("Envelopes", "describe_ticket"),
+            "hanse.network.protocol.envelope_words": ("find_at_home",),
             "hanse.network.protocol.errors": ("Forbidden", "Refused", "Unreachable", "Unsuited"),
             "hanse.network.protocol.house": ("check_is_home", "claim_home", "find_readable", "keep_private"),
             "hanse.network.protocol.private_files": (
@@ -123,6 +125,7 @@ __all__ = [
     "claim_home",
     "describe_ticket",
     "encrypt_home",
+    "find_at_home",
     "find_readable",
     "fingerprint",
     "hash_chunks",

@@ -14,7 +14,7 @@ from hanse.network.protocol.forms import WIDE, Form, to_form, write_form
 from hanse.network.protocol.sealed_plan import SealedPlan
 from hanse.network.protocol.wire import printable
 
-__all__ = ["describe_plan", "find_fewest", "find_releases", "to_record"]
+__all__ = ["describe_plan", "find_at_home", "find_fewest", "find_releases", "to_record"]
 
 COLUMNS = 80
 PLAIN = to_form(sgd_rule())
@@ -73,6 +73,8 @@ def _describe_envelope(envelope: Envelope) -> Iterator[str]:
     step = _describe_phase(envelope)
     if step:
         yield from _wrap(f"does: {step}", 2)
+    if find_at_home(envelope.work):
+        yield from _wrap("stays: you read the result; it never leaves without share_row = true", 2)
     for name, part in pattern["uplink"].items():
         what = f"your {name} ({_count(part['spec']['tensors'])})"
         if step:
@@ -174,6 +176,14 @@ def find_releases(part: Form) -> tuple[Release, ...] | None:
         return PartSpec(Spec(tensors, **others), uplink, into, weight).chain().releases
     except Exception:  # a pattern, or a class that is not imported here
         return None
+
+
+def find_at_home(work: str) -> str:
+    """Finds the name in memory by which a work gives its result to the owner; empty: it gives none.
+
+    The owner reads the result at home, and the policy decides whether its message leaves (`share_row`).
+    """
+    return str(getattr(find_classes(Work).get(work), "at_home", ""))
 
 
 def find_fewest(envelope: Envelope) -> int:

@@ -7,7 +7,16 @@ from typing import Any, Literal, TypeAlias
 
 from hanse.core import HanseError, InvalidInput
 
-__all__ = ["Forbidden", "Refused", "Unreachable", "Unsuited", "Withdrawn", "WrongContent", "is_disk_full"]
+__all__ = [
+    "Forbidden",
+    "Refused",
+    "RowStays",
+    "Unreachable",
+    "Unsuited",
+    "Withdrawn",
+    "WrongContent",
+    "is_disk_full",
+]
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -72,6 +81,10 @@ class Forbidden(HanseError):
     def __init__(self, why: str, code: "Forbids" = "policy") -> None:
         super().__init__(why)
         self.code: Forbids = code
+
+
+class RowStays(Forbidden):
+    """The client's owner has not agreed that the server sees this client's row."""
 
 
 Forbids: TypeAlias = Literal["policy", "approval", "imports", "budget", "time", "no-data"]

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -64,6 +64,8 @@ class RunJob:
       recall: called with the rounds that are done, before `program`.
       record: a folder that keeps each valid answer as it came, for an audit; None: none is kept.
       name, tags: what the run is called in the store, if it is a new one.
+      notes: facts that the program finds beside its state, as plain data, by name. They are kept in a file of
+        the run's folder before each round is saved, and are here again when the run goes on.
     """
 
     plan: Plan
@@ -89,6 +91,7 @@ class RunJob:
     record: Path | None = None
     name: str | None = None
     tags: tuple[str, ...] = ()
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.parties:

@@ -1,6 +1,7 @@
 """A run in a thread of its own, which its server answers requests about."""
 
 import contextlib
+import json
 import logging
 import statistics
 import threading
@@ -12,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hanse.core import Diverged, Key, PartyId, Stalled, bind_learner
-from hanse.core.exchange import PartyMemory, Record, drive, pieces
+from hanse.core import Diverged, Key, PartyId, Program, Stalled, bind_learner
+from hanse.core.exchange import Commit, PartyMemory, Record, drive, pieces
 from hanse.network.protocol.errors import is_disk_full
 from hanse.network.protocol.party import Party
 from hanse.network.protocol.sealed_plan import seal_plan
-from hanse.network.protocol.spool import Objects
+from hanse.network.protocol.spool import Objects, durably
 from hanse.network.protocol.uploads import Spool
 from hanse.network.server.failed_tickets import FailedTickets
 from hanse.network.server.job import RunJob, Uncounted
@@ -46,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 HEAD = "head"
 """The name of the file in a run's folder that tells how far the run has got, in case its store is lost."""
+
+NOTES = "notes.json"
+"""The name of the file there that holds what the program has noted beside its state."""
 
 
 class RunThread:
@@ -276,7 +280,8 @@ class RunThread:
             saved = store.checkpoint()
             runtime.round = 0 if saved is None else saved.state.round + 1
             job.recall(self._store.records(self.name))
-            program = job.program(saved.state if saved else job.begin())
+            self._read_notes()
+            program = self._keep_notes(job.program(saved.state if saved else job.begin()))
             del saved  # or the first model would be held until the last round
             status, reason = "completed", None
             try:
@@ -308,6 +313,25 @@ class RunThread:
             self.reason = reason or ""
             store.finish(status, self.result)
             return status
+
+    def _read_notes(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._job.notes.update(json.loads((self._folder / NOTES).read_text(encoding="utf-8")))
+
+    def _keep_notes(self, program: Program[Any]) -> Program[Any]:
+        """Performs a program, and writes what it has noted before each of its rounds is saved."""
+        kept = json.dumps(self._job.notes)
+        try:
+            command = next(program)
+            while True:
+                if isinstance(command, Commit) and (noted := json.dumps(self._job.notes)) != kept:
+                    durably(self._folder / NOTES, noted.encode())
+                    kept = noted
+                command = program.send((yield command))
+        except StopIteration as end:
+            return end.value
+        finally:
+            program.close()
 
     def _make_report(self, record: Record) -> RoundReport:
         report = RoundReport(

@@ -5,10 +5,12 @@ from hanse.runs.preparation.comparing import Turnout, compare_run, find_guess
 from hanse.runs.preparation.data import client_tests, load_population
 from hanse.runs.preparation.prepare import prepare_run
 from hanse.runs.preparation.prepared import Prepared
+from hanse.runs.preparation.served_rows import ServedRows
 from hanse.runs.preparation.trusted import find_led
 
 __all__ = [
     "Prepared",
+    "ServedRows",
     "Turnout",
     "assess_model",
     "client_tests",
