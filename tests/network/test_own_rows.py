@@ -25,7 +25,6 @@ from hanse.runs import Parties, load_population
 SETTINGS = """
 rounds = 2
 client_test_fraction = 0.3
-{secure}
 model = "logistic"
 data = { name = "npz", path = "rows.npz", test_fraction = 0.0 }
 partition = { name = "iid", num_clients = 3 }
@@ -34,7 +33,9 @@ baselines = ["on_site"]
 [evaluation]
 metrics = ["auroc(bins=20)"]
 """
-SHARES = {0: "share_row = true\n", 1: "", 2: "share_row = true\n"}
+STRICT = 'min_cohort = 2\nmax_epsilon = 1\nunnoised = ["update", "metrics"]\n'
+SHARES = {0: "share_row = true\n", 1: STRICT, 2: "share_row = true\n"}
+"""The policies of three clients. The second computes its row though its policy would let none leave so."""
 
 
 class Held(InThread):
@@ -57,18 +58,13 @@ class Slow(Threaded):
 
 
 @pytest.fixture
-def simulated(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def simulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Write the settings and the rows, and simulate."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(180, 4)).astype(np.float32)
     np.savez("rows.npz", x=x, y=(x[:, 0] + rng.normal(size=180) > 0.5).astype(int))
-    secure = getattr(request, "param", False)
-    Path("app.toml").write_text(
-        SETTINGS.replace("{secure}", "secure = true" if secure else "").replace(
-            "rounds = 2", f"rounds = {1 if secure else 2}"
-        )
-    )
+    Path("app.toml").write_text(SETTINGS)
     return hanse.perform(hanse.read("app.toml"))
 
 
@@ -146,19 +142,17 @@ def test_rows_survive_a_restart_and_leave_only_with_consent(simulated: Any, tmp_
     assert {line["code"] for line in failed} == {"policy"}
 
 
-@pytest.mark.parametrize("simulated", [True], indirect=True)
-def test_a_run_of_secure_sums_gives_each_owner_a_row_and_the_server_none(
-    simulated: Any, tmp_path: Path
-) -> None:
-    folder, policy = tmp_path / "f", 'reveals = "sums"\nshare_row = true\n'
+def test_a_run_with_noise_gives_each_owner_a_row_and_the_server_none(simulated: Any, tmp_path: Path) -> None:
+    folder, text = tmp_path / "f", Path("app.toml").read_text()
+    noise = """weighting = "uniform", into = { name = "fixed_mean", denominator = 3.0 }, uplink = [
+        { name = "clip", max_norm = 5.0 }, { name = "gaussian", noise_multiplier = 1.0 }] }"""
+    Path("app.toml").write_text(text.replace('uplink = [{ name = "clip", max_norm = 5.0 }] }', noise))
     with federation(folder) as here:
-        run = here.lead(Parties().job(Path("app.toml"), ()))
-        enter(here, dict.fromkeys(range(3), policy))
+        run = here.lead(Parties().job(Path("app.toml"), ["rounds=1"]))
+        enter(here, dict.fromkeys(range(3), "share_row = true\n"))
         result = here.end(run)
-    assert result["params_sha256"] == simulated.params_sha256
     assert result["parties"] == []
-    assert result["sharing"]["why"].startswith("the run hides single parties in sums")
-    for number, row in enumerate(simulated.parties):
-        own = kept(folder, number, run)
-        assert {name: own[name] for name in row} == row
-        assert [line["parts"] for line in sent(folder, number)] == [{}]
+    assert result["sharing"]["why"] == "the run adds noise to what parties send, and a row has none"
+    assert "row" not in result["headline"]
+    assert [kept(folder, number, run)["test_examples"] for number in range(3)] == [18, 18, 18]
+    assert [[line["parts"] for line in sent(folder, number)] for number in range(3)] == [[{}]] * 3
