@@ -113,11 +113,20 @@ def test_a_consortium_walks_from_files_to_a_model_that_all_have_trained(
     typed(*(word.replace("RUN", result["run"]) for word in release))
     typed(*predict)
     check_predictions(tmp_path / "predictions.csv")
-    assert served(tmp_path) == result["params_sha256"]
+    found = served(tmp_path)
+    assert found["params_sha256"] == result["params_sha256"]
+    rows = [{name: cell for name, cell in row.items() if name != "centralised"} for row in result["parties"]]
+    for number, row in enumerate(rows):
+        (kept,) = tmp_path.glob(f"hanse-client-{number}/runs/*/row.json")
+        own = json.loads(kept.read_text(encoding="utf-8"))["row"]
+        assert {name: own[name] for name in row} == {**row, "party": own["party"]}
+    assert found["parties"] == rows[:2]
+    assert found["sharing"]["not_shared"] == ["west"]
+    assert "2 of 3 parties shared their row" in found["headline"]
 
 
-def served(folder: Path) -> str:
-    """Lets three clients train in processes of their own, and returns the hash of their model."""
+def served(folder: Path) -> dict[str, Any]:
+    """Lets three clients train in processes of their own; two share their rows. Returns the result."""
     (serve,), (join,) = commands(HOSPITALS), commands(HOSPITALS, "")
     server = python("-m", "hanse", *serve, "--listen", "127.0.0.1:0", cwd=folder, stdout=PIPE, stderr=STDOUT)
     lines: list[list[str]] = []
@@ -127,6 +136,9 @@ def served(folder: Path) -> str:
         if "hanse join" in line:
             lines.append(shlex.split(line)[1:])
     clients = []
+    for number in range(2):
+        (folder / f"hanse-client-{number}").mkdir()
+        (folder / f"hanse-client-{number}" / "policy.toml").write_text("share_row = true\n")
     for name, line in zip(NUM_ROWS, lines, strict=True):
         given = line[: line.index("--data")]
         assert [word for word in given if word.startswith("--")] == [w for w in join if w.startswith("--")][
@@ -140,4 +152,6 @@ def served(folder: Path) -> str:
     for client in (*clients, server):
         said, _ = client.communicate(timeout=280)
         assert client.returncode == 0, said
-    return re.findall(r'"params_sha256": "([0-9a-f]{64})"', said)[-1]
+        assert client is server or "your row: " in said
+    found: dict[str, Any] = json.loads(said[said.index('{"run"') :].splitlines()[0])
+    return found
