@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 
 from hanse.cli import app
 from hanse.network.client import AuditLog, ClientHome, Entrant, Owner, Sources, enrolment, join_in_order
-from hanse.network.protocol import Plan, Token
+from hanse.network.protocol import Plan, Token, seal_plan
+from hanse.network.protocol.envelope_words import describe_plan
 from hanse.network.protocol.errors import Forbidden
 from hanse.network.server import https as serving
 from hanse.network.server.job import RunJob
@@ -443,6 +444,18 @@ def foreseen(*sets: str) -> Plan:
     """The plan of settings, as a server sends it."""
     job = Parties().job(Path("app.toml"), sets)
     return replace(job.plan, run="r", envelopes=foresee(job)[0].write())
+
+
+def test_clients_with_tests_of_their_own_see_what_they_measure(folder: Path) -> None:
+    own = ("client_test_fraction=0.3", "data.test_fraction=0.0")
+    plan = foreseen(*own)
+    assert [example.work for example in make_examples(plan)] == ["local_sgd", "evaluate"]
+    told = " ".join(" ".join(describe_plan(seal_plan(plan))).split())
+    assert "stays: you read the result; it never leaves without share_row = true leaves: your row" in told
+    hidden = foreseen(
+        *own, "algorithm.uplink=[{name = 'clip', max_norm = 0.1}]", "algorithm.into=secure_mean"
+    )
+    assert "leaves: your row" not in " ".join(describe_plan(seal_plan(hidden)))
 
 
 def test_the_first_message_says_that_its_examples_are_noised(folder: Path) -> None:

@@ -226,11 +226,18 @@ def make_examples(plan: Plan) -> tuple[Example, ...]:
     said = json.loads(plan.settings)
     measured = int(bool(said.get("evaluate_every")))
     named = {"evaluation": said["evaluation"]} if "evaluation" in said else {}
+    tests = any(envelope.role == TEST for envelope in Envelopes.read(plan.envelopes))
+    held_out = {"client_test_fraction": 0.5} if tests else {}
     announced = Experiment.from_settings(
-        {"algorithm": said["algorithm"], "evaluate_every": measured, **named}
+        {"algorithm": said["algorithm"], "evaluate_every": measured, **named, **held_out}
     )
     ready = prepare_run(
-        replace(announced, data=_make_up(plan, said["data"]), partition=iid(NUM_CLIENTS), model=plan.model)
+        replace(
+            announced,
+            data=_make_up(plan, said["data"], 2 * NUM_ROWS if tests else NUM_ROWS),
+            partition=iid(NUM_CLIENTS),
+            model=plan.model,
+        )
     )
     backend = _Recording(Envelopes.read(plan.envelopes), ready.learner, ready.population, ready.keys)
     runtime = Simulation(backend, NUM_CLIENTS, ready.keys, parties=ready.parties)
@@ -246,9 +253,13 @@ def make_examples(plan: Plan) -> tuple[Example, ...]:
     return tuple(backend.examples.values())
 
 
-def _make_up(plan: Plan, said: Mapping[str, Any]) -> arrays:
-    """Makes up examples of the form that a plan wants."""
-    draws, count = Key.from_seed(0).rng(), NUM_CLIENTS * NUM_ROWS
+TEST = "test"
+"""The role of a client's own test examples, in envelopes."""
+
+
+def _make_up(plan: Plan, said: Mapping[str, Any], num_rows: int) -> arrays:
+    """Makes up examples of the form that a plan wants, so many for each client."""
+    draws, count = Key.from_seed(0).rng(), NUM_CLIENTS * num_rows
     x = draws.normal(size=(count, *plan.feature_shape)).astype(np.float32)
     if plan.num_classes is not None:
         return arrays(x, np.arange(count) % plan.num_classes, num_classes=plan.num_classes, test_fraction=0.0)
