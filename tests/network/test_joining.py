@@ -452,10 +452,11 @@ def test_clients_with_tests_of_their_own_see_what_they_measure(folder: Path) -> 
     assert [example.work for example in make_examples(plan)] == ["local_sgd", "evaluate"]
     told = " ".join(" ".join(describe_plan(seal_plan(plan))).split())
     assert "stays: you read the result; it never leaves without share_row = true leaves: your row" in told
-    hidden = foreseen(
-        *own, "algorithm.uplink=[{name = 'clip', max_norm = 0.1}]", "algorithm.into=secure_mean"
-    )
-    assert "leaves: your row" not in " ".join(describe_plan(seal_plan(hidden)))
+    noise = "{name='clip', max_norm=1.0}, {name='gaussian', noise_multiplier=1.0}"
+    into = "{name='fixed_mean', denominator=1.0}"
+    algorithm = f"{{name='fed_avg', lr=0.1, weighting='uniform', uplink=[{noise}], into={into}}}"
+    noised = foreseen(*own, f"algorithm={algorithm}")
+    assert "leaves: your row" not in " ".join(describe_plan(seal_plan(noised)))
 
 
 def test_the_first_message_says_that_its_examples_are_noised(folder: Path) -> None:
