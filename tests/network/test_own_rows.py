@@ -88,7 +88,8 @@ def enter(here: Federation, policies: Mapping[int, str], kinds: Mapping[int, typ
 def kept(folder: Path, number: int, run: str) -> dict[str, Any]:
     """Return what a client has kept for its owner, without the name of the run."""
     said: dict[str, Any] = json.loads((folder / f"client-{number}" / "runs" / run / "row.json").read_text())
-    return said["row"]
+    row: dict[str, Any] = said["row"]
+    return row
 
 
 def sent(folder: Path, number: int) -> list[dict[str, Any]]:

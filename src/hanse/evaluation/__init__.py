@@ -4,10 +4,13 @@ from hanse.evaluation.assessment import (
     FEWEST_PARTIES,
     assess_at_parties,
     assess_pooled,
+    describe_assessment,
     describe_intervals,
     describe_metrics,
     find_intervals,
-    tell_metrics,
+    tabulate_confusion,
+    tabulate_metrics,
+    tell_clients,
 )
 from hanse.evaluation.baselines import Baseline, Budget, centralised, on_site
 from hanse.evaluation.clients import (
@@ -138,7 +141,6 @@ __all__ = [
     "evaluate_metrics",
     "f1",
     "find_intervals",
-    "find_metric",
     "find_width",
     "fold_rows",
     "list_default_metrics",

@@ -15,10 +15,13 @@ __all__ = [
     "FEWEST_PARTIES",
     "assess_at_parties",
     "assess_pooled",
+    "describe_assessment",
     "describe_intervals",
     "describe_metrics",
     "find_intervals",
-    "tell_metrics",
+    "tabulate_confusion",
+    "tabulate_metrics",
+    "tell_clients",
 ]
 
 LEVEL = 0.95

@@ -25,7 +25,7 @@ from hanse.imports import Import
 from hanse.network.client.allowed_plan import TicketCheck, allow_plan
 from hanse.network.client.connection import Connection
 from hanse.network.client.limits import count_rows
-from hanse.network.client.memory_parts import MEMORY, pack_parts, read_parts, sweep_parts
+from hanse.network.client.memory_parts import MEMORY, name_memory, pack_parts, read_parts, sweep_parts
 from hanse.network.client.ticket_process import Loaded, TicketBackend
 from hanse.network.client.tickets import name_data
 from hanse.network.protocol.envelope import Envelopes, name_role
@@ -90,6 +90,7 @@ class OpenRole:
       isolates: whether the policy asked for isolation when the backend was made.
       run: the run, by whose plan the data were opened.
       plan: names all in the run's plan by which tickets are computed, to compare it with other clients.
+      data: names the content of its data; see `name_data`. It changes if they are loaded again and differ.
       own: gives the party's number, the number of its training examples, and these if they suffice to train
         on, for works whose results its owner reads.
       decided: the tickets whose outcomes are known.
@@ -109,6 +110,7 @@ class OpenRole:
     isolates: bool = False
     run: OpenRun | None = None
     plan: str = ""
+    data: str = ""
     own: Callable[[], Any] = lambda: None
     told: str = ""
     """The result of the last work for the owner, in JSON; empty: the last work was none."""
@@ -166,14 +168,11 @@ class OpenRole:
         at_home = find_at_home(type(payload.work).__name__)
         if at_home:
             before = {**before, at_home: self.own()}
-        secret = self.secret.fold_in(name)  # a ticket done twice gives the same bytes
         message, fork = self.backend.compute(task, payload, before, secret, limit_s)
         self.told = str(fork.changed.get(at_home, "")) if at_home else ""
         if at_home:
             fork = replace(fork, changed={n: kept for n, kept in fork.changed.items() if n != at_home})
-        with self.lock:
-            self.forks.keep(task.ticket, fork if client is None else fork.inner())
-        return message
+        return message, fork
 
     def keep(self) -> None:
         """Writes committed memory and forks to the disk."""
@@ -340,6 +339,7 @@ class Roles:
                 isolates=isolates,
                 run=run,
                 plan=run.sealed.name_computation(),
+                data=named,
                 own=lambda: self._find_own(name, run, party),
             )
             if before is not None:  # only the plan is another one
