@@ -16,9 +16,8 @@ from hanse.network.client.connection import Connection
 from hanse.network.client.limits import PRIVACY, SHARES, UNNOISED, Revealed
 from hanse.network.client.roles import OpenRole, OpenRun, Roles
 from hanse.network.client.ticket_process import ComputationFailed, TimeLimitExceeded
-            name = name_ticket(task, work.payload, role.plan)
-            message = None if self._may_hold_row(run, role) else Outgoing.find(role.folder, work.ticket, name)
-            counted_bytes = 0
+from hanse.network.client.tickets import Tickets, name_ticket
+from hanse.network.protocol.envelope_words import find_at_home
 from hanse.network.protocol.errors import (
     Forbidden,
     Refused,
@@ -91,8 +90,9 @@ class Worker:
             if task.ticket != work.ticket:
                 raise MessageError(f"a task for ticket {task.ticket} under ticket {work.ticket}")
             role = self._roles.open_role(work.run, run, task.party)
-from hanse.network.client.tickets import Tickets, name_ticket
-from hanse.network.protocol.envelope_words import find_at_home
+            name = name_ticket(task, work.payload, role.plan)
+            message = None if self._may_hold_row(run, role) else Outgoing.find(role.folder, work.ticket, name)
+            counted_bytes = 0
             if message is None:
                 if (work.run, task.after) in self._early:  # it was queued before that was known
                     raise NotReady(f"it goes on from ticket {task.after}, which is not ready yet")
